@@ -1,0 +1,1 @@
+//! KeystoneDB, items on the engine.

@@ -1,0 +1,2 @@
+//! The `kstone` binary.
+fn main() {}

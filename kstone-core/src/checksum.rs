@@ -1,0 +1,13 @@
+//! CRC-32C (Castagnoli), the one checksum of every file. Its number is in each file's header.
+
+/// The checksum's number in file headers.
+pub(crate) const CRC32C: u8 = 1;
+
+/// CRC-32C over `parts`, seeded so that the same bytes at another place, or in another file, do not pass.
+pub(crate) fn crc32c_seeded(seed: u64, parts: &[&[u8]]) -> u32 {
+    let mut crc = crc32c::crc32c(&seed.to_le_bytes());
+    for part in parts {
+        crc = crc32c::crc32c_append(crc, part);
+    }
+    crc
+}

@@ -1,0 +1,121 @@
+//! Little-endian integers and varints, read with bounds checks: decoders never index, never panic.
+
+/// Appends an unsigned LEB128 varint (1 to 10 bytes).
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Reads bytes from the front; every read is `None` past the end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    pub(crate) fn remaining(&self) -> usize {
+        self.rest.len()
+    }
+
+    pub(crate) fn bytes(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (head, rest) = self.rest.split_at_checked(len)?;
+        self.rest = rest;
+        Some(head)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.rest.split_first_chunk::<N>()?;
+        self.rest = rest;
+        Some(*head)
+    }
+
+    pub(crate) fn u8(&mut self) -> Option<u8> {
+        self.array::<1>().map(|[b]| b)
+    }
+
+    pub(crate) fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    pub(crate) fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub(crate) fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    pub(crate) fn id(&mut self) -> Option<[u8; 16]> {
+        self.array()
+    }
+
+    /// An unsigned LEB128 varint; `None` when it is cut short or does not fit 64 bits.
+    pub(crate) fn varint(&mut self) -> Option<u64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.u8()?;
+            let part = u64::from(byte & 0x7f);
+            if shift == 63 && part > 1 {
+                return None;
+            }
+            value |= part << shift;
+            if byte < 0x80 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    /// A varint length followed by that many bytes.
+    pub(crate) fn prefixed(&mut self) -> Option<&'a [u8]> {
+        let len = usize::try_from(self.varint()?).ok()?;
+        self.bytes(len)
+    }
+}
+
+/// How many leading bytes two strings share.
+pub(crate) fn shared_prefix(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(x, y)| x == y).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn varints_round_trip(value in any::<u64>(), tail in any::<u8>()) {
+            let mut out = Vec::new();
+            put_varint(&mut out, value);
+            for cut in 0..out.len() {
+                prop_assert_eq!(Reader::new(&out[..cut]).varint(), None);
+            }
+            out.push(tail);
+            let mut reader = Reader::new(&out);
+            prop_assert_eq!(reader.varint(), Some(value));
+            prop_assert_eq!(reader.u8(), Some(tail));
+        }
+    }
+
+    #[test]
+    fn refuses_varints_over_64_bits() {
+        assert_eq!(Reader::new(&[0xff; 11]).varint(), None);
+        let mut max = [0xff; 10];
+        max[9] = 1;
+        assert_eq!(Reader::new(&max).varint(), Some(u64::MAX));
+        max[9] = 2;
+        assert_eq!(Reader::new(&max).varint(), None);
+    }
+}

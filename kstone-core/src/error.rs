@@ -1,0 +1,228 @@
+//! The one error type of the engine. This module imports nothing of the crate.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What can go wrong, with where it happened and what to do about it.
+///
+/// [`Error::code`] gives a stable word for programs (the command line prints the same one), and
+/// [`Error::hint`] one sentence on what to do next.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is nothing at this path.
+    #[error("{} does not exist", path.display())]
+    NotFound {
+        /// The database directory that was asked for.
+        path: PathBuf,
+    },
+    /// `create` was asked for a directory that already holds something.
+    #[error("{} already exists: {detail}", path.display())]
+    AlreadyExists {
+        /// The database directory.
+        path: PathBuf,
+        /// What was found there.
+        detail: String,
+    },
+    /// The path exists but is no database. Nothing in it was changed.
+    #[error("{} is not a KeystoneDB database: {detail}", path.display())]
+    NotADatabase {
+        /// The path that was asked for.
+        path: PathBuf,
+        /// What is missing or in the way.
+        detail: String,
+    },
+    /// Another handle, in this process or another, has the database open.
+    #[error("{} is in use{}", path.display(), pid.map(|p| format!(" by pid {p}")).unwrap_or_default())]
+    Locked {
+        /// The database directory.
+        path: PathBuf,
+        /// The process that holds the lock, when it could be read.
+        pid: Option<u32>,
+    },
+    /// A limit on disk space was reached. Reads and deletes go on; writes resume when space is back.
+    #[error("the disk, or the limit set for this database, is full")]
+    DiskFull,
+    /// Bytes on disk are not what was written. Nothing was changed.
+    #[error("{} is damaged at offset {offset}: {detail}", file.display())]
+    Corruption {
+        /// The damaged file.
+        file: PathBuf,
+        /// Byte offset of the damage in that file.
+        offset: u64,
+        /// What was expected and what was found.
+        detail: String,
+    },
+    /// The file was written by a newer version, or by one with features that this one lacks.
+    #[error("{} has format {found}, this version reads {supported}", file.display())]
+    UnsupportedFormat {
+        /// The file whose format is not known.
+        file: PathBuf,
+        /// The format that was found.
+        found: String,
+        /// The formats this version reads.
+        supported: String,
+    },
+    /// The key cannot be stored.
+    #[error("invalid key: {why}")]
+    InvalidKey {
+        /// The reason.
+        why: String,
+    },
+    /// The key (partition and sort key together) is longer than the configured limit.
+    #[error("the key is {len} bytes, the limit is {max}")]
+    KeyTooLarge {
+        /// Its length in bytes.
+        len: usize,
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// The encoded item is longer than the configured limit.
+    #[error("the item is {len} bytes, the limit is {max}")]
+    ItemTooLarge {
+        /// Its length in bytes.
+        len: usize,
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// The batch is longer than the configured limit. Nothing of it was written.
+    #[error("the batch is {len} bytes, the limit is {max}")]
+    BatchTooLarge {
+        /// Its length in bytes.
+        len: usize,
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// An attribute is not a number that can be stored.
+    #[error("attribute {attribute:?} is not a valid number: {why}")]
+    InvalidNumber {
+        /// The attribute.
+        attribute: String,
+        /// The reason.
+        why: String,
+    },
+    /// An item cannot be stored, or the bytes of one cannot be read.
+    #[error("invalid item: {why}")]
+    InvalidItem {
+        /// The reason.
+        why: String,
+    },
+    /// A setting is out of range or contradicts another.
+    #[error("{field}: {why}")]
+    InvalidConfig {
+        /// The setting.
+        field: &'static str,
+        /// The reason.
+        why: String,
+    },
+    /// Background work did not keep up within the stall limit. The write was not made.
+    #[error("the write waited too long for background work: {why}")]
+    WriteStalled {
+        /// What it waited for.
+        why: String,
+    },
+    /// A live database changed under a read-only open too often. Nothing is wrong with it.
+    #[error("the database kept changing while it was opened read-only")]
+    Busy,
+    /// The handle was opened for reading.
+    #[error("the database is open for reading only")]
+    ReadOnly,
+    /// The handle was closed.
+    #[error("the database is closed")]
+    Closed,
+    /// An earlier failure made further writes unsafe on this handle. Reads go on.
+    #[error("writes stopped after an earlier failure: {cause}")]
+    Poisoned {
+        /// The first failure.
+        cause: String,
+    },
+    /// The operating system refused an operation.
+    #[error("cannot {op} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        op: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The result of everything that can fail here.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// A stable word for programs. The command line uses the same one in its JSON.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } => "not_found",
+            Self::AlreadyExists { .. } => "already_exists",
+            Self::NotADatabase { .. } => "not_a_database",
+            Self::Locked { .. } => "locked",
+            Self::DiskFull => "disk_full",
+            Self::Corruption { .. } => "corruption",
+            Self::UnsupportedFormat { .. } => "unsupported_format",
+            Self::InvalidKey { .. } => "invalid_key",
+            Self::KeyTooLarge { .. } => "key_too_large",
+            Self::ItemTooLarge { .. } => "item_too_large",
+            Self::BatchTooLarge { .. } => "batch_too_large",
+            Self::InvalidNumber { .. } => "invalid_number",
+            Self::InvalidItem { .. } => "invalid_item",
+            Self::InvalidConfig { .. } => "invalid_config",
+            Self::WriteStalled { .. } => "write_stalled",
+            Self::Busy => "busy",
+            Self::ReadOnly => "read_only",
+            Self::Closed => "closed",
+            Self::Poisoned { .. } => "poisoned",
+            Self::Io { .. } => "io",
+        }
+    }
+
+    /// What to do now, in one sentence, where there is something to do.
+    pub fn hint(&self) -> Option<&str> {
+        Some(match self {
+            Self::NotFound { .. } => "create it first, or open it with open_or_create",
+            Self::AlreadyExists { .. } => "open it instead, or choose an empty directory",
+            Self::NotADatabase { .. } => "check the path; nothing in it was changed",
+            Self::Locked { .. } => "close the other handle first; reading needs no lock with a read-only open of a closed database",
+            Self::DiskFull => "delete items or raise the limit; writes resume by themselves",
+            Self::Corruption { .. } => "nothing was changed; restore the file from a copy, or open a copy of the directory",
+            Self::UnsupportedFormat { .. } => "use the version that wrote it, or a newer one; nothing was changed",
+            Self::InvalidKey { .. } => "a partition key has at least one byte",
+            Self::KeyTooLarge { .. } => "shorten the key, or hash its long part",
+            Self::ItemTooLarge { .. } => "split the item, or raise with_max_item_bytes",
+            Self::BatchTooLarge { .. } => "split the batch, or raise with_max_batch_bytes; nothing of it was written",
+            Self::InvalidNumber { .. } => "numbers are finite decimals of up to 38 significant digits",
+            Self::WriteStalled { .. } => "retry later, write slower, or give background work more room; the write was not made",
+            Self::Busy => "try again",
+            Self::ReadOnly => "open it for writing",
+            Self::Closed => "open the database again",
+            Self::Poisoned { .. } => "close the database and open it again; what was acknowledged as durable is safe",
+            Self::InvalidItem { .. } | Self::InvalidConfig { .. } | Self::Io { .. } => return None,
+        })
+    }
+
+    /// An I/O error with the operation ("open", "sync" ...) and the file it was tried on.
+    pub(crate) fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io { op, path, source }
+    }
+
+    pub(crate) fn corrupt(file: &Path, offset: u64, detail: impl Into<String>) -> Self {
+        Self::Corruption { file: file.to_path_buf(), offset, detail: detail.into() }
+    }
+
+    pub(crate) fn config(field: &'static str, why: impl Into<String>) -> Self {
+        Self::InvalidConfig { field, why: why.into() }
+    }
+
+    /// No space left on the device: the one write error that heals.
+    pub(crate) fn is_out_of_space(&self) -> bool {
+        match self {
+            Self::DiskFull => true,
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Whether writes may still be accepted: the first failure that made them unsafe is kept for good.
+
+use std::sync::OnceLock;
+
+use crate::error::{Error, Result};
+
+/// Shared by everything that writes. Once poisoned, a handle stays so until it is opened anew: the page cache
+/// may have dropped what a failed sync could not write, so no retry can be believed.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    cause: OnceLock<String>,
+}
+
+impl Health {
+    /// Refuses with the first cause when the handle is poisoned.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.cause.get() {
+            None => Ok(()),
+            Some(cause) => Err(Error::Poisoned { cause: cause.clone() }),
+        }
+    }
+
+    /// Poisons the handle; the first cause stays.
+    pub(crate) fn poison(&self, cause: &Error) {
+        // A later cause loses against the first: that is what `set` does.
+        let _ = self.cause.set(cause.to_string());
+    }
+
+    /// The first cause, if the handle is poisoned.
+    pub(crate) fn cause(&self) -> Option<&str> {
+        self.cause.get().map(String::as_str)
+    }
+}

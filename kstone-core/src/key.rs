@@ -1,0 +1,366 @@
+//! Keys: a partition key with an optional sort key, their order, their encoding and their hashes.
+//!
+//! Encoded keys compare bytewise as keys do: by partition, then no sort key before any sort key, then by
+//! sort key. In the encoding a 0x00 of the partition becomes 00 FF; 00 00 ends a key without sort key;
+//! 00 01 is followed by the raw sort key. All of it is a format fact ([`KEY_ENCODING`]).
+
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use crate::error::{Error, Result};
+
+/// The number of this encoding in the manifest.
+pub const KEY_ENCODING: u32 = 1;
+
+/// Seed of the hash that filters and hash indexes use. It must be independent of the stripe hash: with both
+/// from the same bits, all keys of a stripe share them and a filter lets nearly everything through.
+const KEY_HASH_SEED: u64 = 0x4b53_544f_4e45_4b48;
+
+const ESCAPE: u8 = 0x00;
+const ESCAPED_ZERO: u8 = 0xff;
+const END_WITHOUT_SORT: u8 = 0x00;
+const END_BEFORE_SORT: u8 = 0x01;
+
+/// The key of an item: a partition key, and a sort key that orders the items of one partition.
+///
+/// Anything byte-like converts into a key without sort key, and a pair into one with both:
+/// `"user#42".into()`, `("US", "KJFK").into()`. A missing sort key and an empty one are different keys.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key<'a> {
+    partition: Cow<'a, [u8]>,
+    sort: Option<Cow<'a, [u8]>>,
+}
+
+impl<'a> Key<'a> {
+    /// A key without sort key.
+    pub fn new(partition: impl Into<Cow<'a, [u8]>>) -> Self {
+        Self { partition: partition.into(), sort: None }
+    }
+
+    /// A key with a sort key, which may be empty.
+    pub fn with_sort(partition: impl Into<Cow<'a, [u8]>>, sort: impl Into<Cow<'a, [u8]>>) -> Self {
+        Self { partition: partition.into(), sort: Some(sort.into()) }
+    }
+
+    /// The partition key.
+    pub fn partition(&self) -> &[u8] {
+        &self.partition
+    }
+
+    /// The sort key, if the key has one.
+    pub fn sort(&self) -> Option<&[u8]> {
+        self.sort.as_deref()
+    }
+
+    /// The same key, owning its bytes.
+    pub fn into_owned(self) -> Key<'static> {
+        Key {
+            partition: Cow::Owned(self.partition.into_owned()),
+            sort: self.sort.map(|s| Cow::Owned(s.into_owned())),
+        }
+    }
+
+    /// Its length in bytes, as the limit counts it: partition and sort key together.
+    #[expect(clippy::len_without_is_empty, reason = "an empty key is refused, there is nothing to ask")]
+    pub fn len(&self) -> usize {
+        self.partition.len() + self.sort.as_ref().map_or(0, |s| s.len())
+    }
+
+    /// Checks the key against the limit and encodes it.
+    pub(crate) fn encode(&self, max_len: usize) -> Result<EncodedKey> {
+        if self.partition.is_empty() {
+            return Err(Error::InvalidKey { why: "the partition key is empty".into() });
+        }
+        if self.len() > max_len {
+            return Err(Error::KeyTooLarge { len: self.len(), max: max_len });
+        }
+        let mut bytes = encode_partition(&self.partition);
+        match &self.sort {
+            None => bytes.extend_from_slice(&[ESCAPE, END_WITHOUT_SORT]),
+            Some(sort) => {
+                bytes.extend_from_slice(&[ESCAPE, END_BEFORE_SORT]);
+                bytes.extend_from_slice(sort);
+            }
+        }
+        let hash = key_hash(&bytes);
+        Ok(EncodedKey { bytes, hash, partition_hash: partition_hash(&self.partition) })
+    }
+
+    /// The key these bytes encode; `None` when they encode none.
+    pub fn decode(encoded: &[u8]) -> Option<Key<'static>> {
+        let mut partition = Vec::new();
+        let mut rest = encoded;
+        loop {
+            let zero = rest.iter().position(|&b| b == ESCAPE)?;
+            let (plain, tail) = rest.split_at_checked(zero)?;
+            partition.extend_from_slice(plain);
+            match tail.get(1)? {
+                &ESCAPED_ZERO => {
+                    partition.push(0);
+                    rest = tail.get(2..)?;
+                }
+                &END_WITHOUT_SORT => {
+                    return (tail.len() == 2 && !partition.is_empty()).then(|| Key::new(partition));
+                }
+                &END_BEFORE_SORT => {
+                    let sort = tail.get(2..)?.to_vec();
+                    return (!partition.is_empty()).then(|| Key::with_sort(partition, sort));
+                }
+                _ => return None,
+            }
+        }
+    }
+}
+
+type KeyBytes = SmallVec<[u8; 64]>;
+
+/// A key in the form that is stored, with its two hashes.
+#[derive(Clone, Debug)]
+pub(crate) struct EncodedKey {
+    pub(crate) bytes: KeyBytes,
+    /// Chooses the filter bits and the slot of the hash index.
+    pub(crate) hash: u64,
+    /// Chooses the stripe.
+    pub(crate) partition_hash: u64,
+}
+
+fn encode_partition(partition: &[u8]) -> KeyBytes {
+    let mut bytes = KeyBytes::with_capacity(partition.len() + 2);
+    let mut rest = partition;
+    // Most partitions hold no zero byte: this loop then runs once and copies once.
+    while let Some(zero) = rest.iter().position(|&b| b == ESCAPE) {
+        let (plain, tail) = rest.split_at(zero);
+        bytes.extend_from_slice(plain);
+        bytes.extend_from_slice(&[ESCAPE, ESCAPED_ZERO]);
+        rest = tail.get(1..).unwrap_or_default();
+    }
+    bytes.extend_from_slice(rest);
+    bytes
+}
+
+/// The hash that filters and hash indexes use, of an encoded key.
+pub(crate) fn key_hash(encoded: &[u8]) -> u64 {
+    xxh3_64_with_seed(encoded, KEY_HASH_SEED)
+}
+
+pub(crate) fn partition_hash(partition: &[u8]) -> u64 {
+    xxh3_64(partition)
+}
+
+/// The stripe of a partition: the top bits of its hash, so that all its items live in one stripe.
+pub(crate) fn stripe_of(partition_hash: u64, stripes: usize) -> usize {
+    let bits = stripes.trailing_zeros();
+    // `stripes` is a power of two from 1 to 256; shifting by 64 (one stripe) would overflow.
+    partition_hash.checked_shr(64 - bits).unwrap_or(0) as usize
+}
+
+/// A range of encoded keys: from `start`, inclusive, up to `end`, exclusive; no `end` means to the last key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KeyRange {
+    pub(crate) start: Vec<u8>,
+    pub(crate) end: Option<Vec<u8>>,
+}
+
+impl KeyRange {
+    pub(crate) fn all() -> Self {
+        Self { start: Vec::new(), end: None }
+    }
+
+    pub(crate) fn contains(&self, key: &[u8]) -> bool {
+        key >= self.start.as_slice() && self.end.as_deref().is_none_or(|end| key < end)
+    }
+}
+
+/// Which items of one partition a query wants, by sort key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum SortRange {
+    /// Every item of the partition, the one without sort key included.
+    #[default]
+    All,
+    /// Sort keys that start with these bytes.
+    Prefix(Vec<u8>),
+    /// Sort keys between two bounds.
+    Between(std::ops::Bound<Vec<u8>>, std::ops::Bound<Vec<u8>>),
+}
+
+impl SortRange {
+    pub(crate) fn to_key_range(&self, partition: &[u8]) -> KeyRange {
+        use std::ops::Bound::{Excluded, Included, Unbounded};
+        let base = encode_partition(partition);
+        let with = |tail: &[&[u8]]| {
+            let mut key = base.to_vec();
+            tail.iter().for_each(|part| key.extend_from_slice(part));
+            key
+        };
+        let first_sort: &[u8] = &[ESCAPE, END_BEFORE_SORT];
+        let past_sorts: &[u8] = &[ESCAPE, END_BEFORE_SORT + 1];
+        match self {
+            Self::All => {
+                KeyRange { start: with(&[&[ESCAPE, END_WITHOUT_SORT]]), end: Some(with(&[past_sorts])) }
+            }
+            Self::Prefix(prefix) => {
+                let start = with(&[first_sort, prefix]);
+                let end = successor_of_prefix(&start);
+                KeyRange { start, end }
+            }
+            Self::Between(from, to) => KeyRange {
+                start: match from {
+                    Included(sort) => with(&[first_sort, sort]),
+                    Excluded(sort) => with(&[first_sort, sort, &[0]]),
+                    Unbounded => with(&[first_sort]),
+                },
+                end: Some(match to {
+                    Included(sort) => with(&[first_sort, sort, &[0]]),
+                    Excluded(sort) => with(&[first_sort, sort]),
+                    Unbounded => with(&[past_sorts]),
+                }),
+            },
+        }
+    }
+}
+
+/// All keys whose partition key starts with these bytes. An empty prefix means all keys.
+pub(crate) fn partition_prefix_range(prefix: &[u8]) -> KeyRange {
+    let start = encode_partition(prefix).to_vec();
+    let end = successor_of_prefix(&start);
+    KeyRange { start, end }
+}
+
+/// The least byte string above everything that starts with `prefix`; `None` when there is none.
+fn successor_of_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|&b| b != 0xff)?;
+    let mut next = prefix.get(..=last)?.to_vec();
+    if let Some(byte) = next.last_mut() {
+        *byte += 1;
+    }
+    Some(next)
+}
+
+macro_rules! key_from_bytes {
+    ($($source:ty => $bytes:expr),* $(,)?) => {$(
+        impl<'a> From<$source> for Key<'a> {
+            fn from(source: $source) -> Self {
+                let bytes: fn($source) -> Cow<'a, [u8]> = $bytes;
+                Key::new(bytes(source))
+            }
+        }
+    )*};
+}
+
+key_from_bytes! {
+    &'a [u8] => Cow::Borrowed,
+    &'a str => |s| Cow::Borrowed(s.as_bytes()),
+    &'a Vec<u8> => |v| Cow::Borrowed(v.as_slice()),
+    &'a String => |s| Cow::Borrowed(s.as_bytes()),
+    Vec<u8> => Cow::Owned,
+    String => |s| Cow::Owned(s.into_bytes()),
+}
+
+impl<'a, const N: usize> From<&'a [u8; N]> for Key<'a> {
+    fn from(bytes: &'a [u8; N]) -> Self {
+        Key::new(bytes.as_slice())
+    }
+}
+
+impl<'a, P: Into<Key<'a>>, S: Into<Key<'a>>> From<(P, S)> for Key<'a> {
+    fn from((partition, sort): (P, S)) -> Self {
+        Key { partition: partition.into().partition, sort: Some(sort.into().partition) }
+    }
+}
+
+impl<'a> From<&'a Key<'_>> for Key<'a> {
+    fn from(key: &'a Key<'_>) -> Self {
+        Key {
+            partition: Cow::Borrowed(&key.partition),
+            sort: key.sort.as_deref().map(Cow::Borrowed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        // Few distinct bytes, zero and 0xff among them, so that escapes and prefixes meet often.
+        proptest::collection::vec(prop_oneof![Just(0u8), Just(1), Just(0xff), Just(b'a')], 0..6)
+    }
+
+    fn key() -> impl Strategy<Value = Key<'static>> {
+        (bytes(), proptest::option::of(bytes())).prop_map(|(mut p, s)| {
+            p.push(7);
+            match s {
+                None => Key::new(p),
+                Some(s) => Key::with_sort(p, s),
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn encoding_keeps_order_and_round_trips(a in key(), b in key()) {
+            let (ea, eb) = (a.encode(100).unwrap(), b.encode(100).unwrap());
+            prop_assert_eq!(a.cmp(&b), ea.bytes.cmp(&eb.bytes));
+            prop_assert_eq!(Key::decode(&ea.bytes).unwrap(), a);
+        }
+
+        #[test]
+        fn ranges_hold_just_what_they_say(
+            a in key(), partition in bytes(), low in bytes(), high in bytes(),
+        ) {
+            use std::ops::Bound::*;
+            let mut partition = partition;
+            partition.push(7);
+            let e = a.encode(100).unwrap().bytes;
+            let here = a.partition() == partition;
+            let holds = |range: SortRange| range.to_key_range(&partition).contains(&e);
+            prop_assert_eq!(holds(SortRange::All), here);
+            prop_assert_eq!(
+                holds(SortRange::Prefix(low.clone())),
+                here && a.sort().is_some_and(|s| s.starts_with(&low))
+            );
+            for (from, to) in [
+                (Included(low.clone()), Excluded(high.clone())),
+                (Excluded(low.clone()), Included(high.clone())),
+                (Unbounded, Included(high.clone())),
+                (Included(low.clone()), Unbounded),
+            ] {
+                let expected = here && a.sort().is_some_and(|s| {
+                    use std::ops::RangeBounds;
+                    (from.clone(), to.clone()).contains(&s.to_vec())
+                });
+                prop_assert_eq!(holds(SortRange::Between(from, to)), expected);
+            }
+            prop_assert_eq!(partition_prefix_range(&low).contains(&e), a.partition().starts_with(&low));
+        }
+
+        #[test]
+        fn decode_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..20)) {
+            let _ = Key::decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn missing_and_empty_sort_key_differ() {
+        let none = Key::from("a").encode(100).unwrap().bytes;
+        let empty = Key::from(("a", "")).encode(100).unwrap().bytes;
+        assert!(none < empty);
+    }
+
+    #[test]
+    fn refuses_empty_and_long_keys() {
+        assert!(matches!(Key::from("").encode(9), Err(Error::InvalidKey { .. })));
+        assert!(matches!(Key::from(("12345", "67890")).encode(9), Err(Error::KeyTooLarge { len: 10, max: 9 })));
+        assert!(Key::from("123456789").encode(9).is_ok());
+    }
+
+    #[test]
+    fn stripe_comes_from_the_top_bits() {
+        assert_eq!(stripe_of(u64::MAX, 256), 255);
+        assert_eq!(stripe_of(u64::MAX, 1), 0);
+        assert_eq!(stripe_of(1 << 63, 4), 2);
+    }
+}

@@ -1,0 +1,49 @@
+//! The storage engine of KeystoneDB: bytes under keys, in 256 stripes, each an LSM tree of its own over one
+//! shared log.
+//!
+//! Most programs want the `kstone-api` crate, which puts typed items on top of this one.
+
+// Bytes from disk must never index out of bounds; see coding.rs for how decoders read instead.
+#![deny(clippy::indexing_slicing)]
+#![cfg_attr(not(test), deny(clippy::string_slice))]
+// Modules are declared by layer: each imports only from lines above its own.
+
+// L0, vocabulary: no I/O, no locks.
+pub mod config;
+pub mod error;
+pub mod key;
+pub mod types;
+pub(crate) mod checksum;
+pub(crate) mod coding;
+pub(crate) mod health;
+
+// L1, environment: all I/O, time, file names.
+pub mod clock;
+pub mod slice;
+pub mod vfs;
+pub(crate) mod paths;
+
+// L2, encodings.
+pub(crate) mod bloom;
+pub(crate) mod file_header;
+pub(crate) mod memtable;
+pub(crate) mod record;
+pub(crate) mod sst_block;
+
+// L3, files.
+pub(crate) mod manifest;
+pub(crate) mod merge;
+pub(crate) mod sst;
+pub(crate) mod wal;
+
+// L4 and L5, the state of a stripe and decisions about it.
+pub(crate) mod compaction;
+pub(crate) mod stripe;
+pub(crate) mod version;
+
+// L6, the engine: one verb a file.
+pub mod lsm;
+
+pub use config::{CompactionConfig, DatabaseConfig, Durability};
+pub use error::{Error, Result};
+pub use key::{Key, SortRange};

@@ -1,0 +1,79 @@
+//! All file names of a database directory. Names come from numbers only.
+
+use std::path::{Path, PathBuf};
+
+use crate::types::FileId;
+
+/// The manifest: which files make up the database.
+pub(crate) const MANIFEST: &str = "MANIFEST";
+/// A manifest being written; renamed to [`MANIFEST`] once it is durable.
+pub(crate) const MANIFEST_TMP: &str = "MANIFEST.tmp";
+/// Locked by the one handle that writes.
+pub(crate) const LOCK: &str = "LOCK";
+
+/// What a name in the directory stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FileName {
+    Manifest,
+    ManifestTmp,
+    Lock,
+    /// `wal-NNNNNN.log`: a segment; the number is its generation at creation, but order comes from headers.
+    Log(u32),
+    /// `NNN-<id>.sst`
+    Sst { stripe: usize, id: FileId },
+    /// Not one of ours: left alone.
+    Foreign,
+}
+
+pub(crate) fn log(dir: &Path, generation: u32) -> PathBuf {
+    dir.join(format!("wal-{generation:06}.log"))
+}
+
+pub(crate) fn sst(dir: &Path, stripe: usize, id: FileId) -> PathBuf {
+    dir.join(format!("{stripe:03}-{id:06}.sst"))
+}
+
+/// What `name` stands for. Only the exact form that we write counts as ours.
+pub(crate) fn parse(name: &str) -> FileName {
+    match name {
+        MANIFEST => return FileName::Manifest,
+        MANIFEST_TMP => return FileName::ManifestTmp,
+        LOCK => return FileName::Lock,
+        _ => {}
+    }
+    let number = |digits: &str| {
+        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse::<u64>().ok()).flatten()
+    };
+    if let Some(generation) = name.strip_prefix("wal-").and_then(|rest| rest.strip_suffix(".log"))
+        && let Some(generation) = number(generation).and_then(|n| u32::try_from(n).ok())
+        && name == format!("wal-{generation:06}.log")
+    {
+        return FileName::Log(generation);
+    }
+    if let Some((stripe, id)) = name.strip_suffix(".sst").and_then(|rest| rest.split_once('-'))
+        && let (Some(stripe), Some(id)) = (number(stripe), number(id))
+        && stripe < 256
+        && name == format!("{stripe:03}-{id:06}.sst")
+    {
+        return FileName::Sst { stripe: stripe as usize, id };
+    }
+    FileName::Foreign
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip_and_others_are_foreign() {
+        let name = |path: PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+        assert_eq!(parse(&name(log(Path::new("d"), 7))), FileName::Log(7));
+        assert_eq!(parse(&name(log(Path::new("d"), u32::MAX))), FileName::Log(u32::MAX));
+        assert_eq!(parse(&name(sst(Path::new("d"), 3, 12))), FileName::Sst { stripe: 3, id: 12 });
+        assert_eq!(parse(&name(sst(Path::new("d"), 255, u64::MAX))), FileName::Sst { stripe: 255, id: u64::MAX });
+        assert_eq!(parse("MANIFEST"), FileName::Manifest);
+        for foreign in ["notes.txt", "wal-7.log", "wal-.log", "3-000001.sst", "256-000001.sst", "003-+00001.sst", ".sst"] {
+            assert_eq!(parse(foreign), FileName::Foreign, "{foreign}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Bytes that are handed out: immutable, and keeping alive what they point into.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use crate::types::{EntryKind, SeqNo};
+use crate::vfs::Mapping;
+
+/// The newest version of a key that a reader may see.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The write that made it.
+    pub seq: SeqNo,
+    /// Put or tombstone.
+    pub kind: EntryKind,
+    /// The value; empty for a tombstone.
+    pub value: Slice,
+}
+
+/// Immutable bytes that keep their owner alive: a copy-free view into a mapped file or a memtable's value.
+#[derive(Clone)]
+pub struct Slice {
+    owner: Owner,
+    start: usize,
+    len: usize,
+}
+
+#[derive(Clone)]
+enum Owner {
+    Shared(Arc<[u8]>),
+    Mapped(Arc<Mapping>),
+}
+
+impl Slice {
+    /// Bytes within a mapped file; `None` when the range lies outside of it.
+    pub fn mapped(map: &Arc<Mapping>, start: usize, len: usize) -> Option<Self> {
+        map.get(start..start.checked_add(len)?)?;
+        Some(Self { owner: Owner::Mapped(Arc::clone(map)), start, len })
+    }
+
+    /// A part of these bytes, sharing their owner; `None` when it lies outside of them.
+    pub fn slice(&self, start: usize, len: usize) -> Option<Self> {
+        (start.checked_add(len)? <= self.len).then(|| Self {
+            owner: self.owner.clone(),
+            start: self.start + start,
+            len,
+        })
+    }
+}
+
+impl Deref for Slice {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let all: &[u8] = match &self.owner {
+            Owner::Shared(bytes) => bytes,
+            Owner::Mapped(map) => map,
+        };
+        // The constructors checked the range, and owners never change.
+        all.get(self.start..self.start + self.len).unwrap_or_default()
+    }
+}
+
+impl AsRef<[u8]> for Slice {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl From<Arc<[u8]>> for Slice {
+    fn from(bytes: Arc<[u8]>) -> Self {
+        let len = bytes.len();
+        Self { owner: Owner::Shared(bytes), start: 0, len }
+    }
+}
+
+impl From<&[u8]> for Slice {
+    fn from(bytes: &[u8]) -> Self {
+        Self::from(Arc::<[u8]>::from(bytes))
+    }
+}
+
+impl fmt::Debug for Slice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", self.escape_ascii())
+    }
+}
+
+impl PartialEq for Slice {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Slice {}

@@ -1,0 +1,162 @@
+//! The file system as the engine uses it, and nothing more. Everything else in the crate does its I/O
+//! through these two traits; `disk` is the real thing, `mem` the in-memory mode, `strict` loses at a
+//! simulated crash whatever was not synced.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
+
+mod disk;
+mod mem;
+mod strict;
+
+pub use disk::DiskVfs;
+pub use mem::MemVfs;
+pub use strict::{CrashMode, StrictVfs};
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// It must exist; only reads.
+    Read,
+    /// It must exist; reads and writes.
+    Write,
+    /// It must not exist (`AlreadyExists` otherwise); reads and writes.
+    Create,
+    /// It is created, or emptied if it exists; reads and writes.
+    Truncate,
+}
+
+/// One name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirEntry {
+    /// The name, without its directory. Names that are not UTF-8 come lossily converted: none of ours is.
+    pub name: String,
+    /// Length in bytes; 0 for what is not a regular file.
+    pub len: u64,
+    /// A regular file, not a directory, link, FIFO or device.
+    pub is_file: bool,
+}
+
+/// Directories and names.
+///
+/// What survives a power cut: bytes of a file after [`VfsFile::sync`]; names, renames and removals after
+/// [`Vfs::sync_dir`] of their directory. Nothing else is promised.
+pub trait Vfs: Debug + Send + Sync {
+    /// Opens a regular file. Links are not followed, and what is no regular file is refused.
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>>;
+    /// The names in a directory, in no particular order.
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
+    /// Whether there is anything at that path, and whether that is a directory.
+    fn kind(&self, path: &Path) -> io::Result<Option<PathKind>>;
+    /// Creates one directory; its parent must exist.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Renames a file, replacing what is there.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names of a directory durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Takes the exclusive lock on the file at `path`, creating it if need be and writing `owner` into it.
+    /// `WouldBlock` when somebody, also in this process, holds it. Dropping the guard, or the death of the
+    /// process, releases it. The file stays.
+    fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>>;
+    /// Takes a shared lock on the file at `path`, changing nothing: any number of readers may hold it, but
+    /// not together with [`Vfs::lock`] (`WouldBlock`). `None` when there is no such file.
+    fn lock_shared(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>>;
+}
+
+/// What is at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// Anything else: a link, a FIFO, a device.
+    Other,
+}
+
+/// One open file.
+pub trait VfsFile: Debug + Send + Sync {
+    /// Reads at an offset; fewer bytes than asked for, or none, at the end of the file.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes at an offset, growing the file; may write fewer bytes than given. See [`write_all_at`].
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize>;
+    /// Makes the bytes and the length durable (fdatasync).
+    fn sync(&self) -> io::Result<()>;
+    /// Cuts or grows (with zeros) the file.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Reserves space up to `len` bytes, growing the file with zeros. `Unsupported` where the file system
+    /// cannot; `StorageFull` when there is no room.
+    fn allocate(&self, len: u64) -> io::Result<()>;
+    /// Its length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Maps the first `len` bytes for reading. They must not change any more while the mapping lives, which
+    /// holds for SSTs. `UnexpectedEof` when the file is shorter.
+    fn map(&self, len: u64) -> io::Result<Mapping>;
+}
+
+/// Bytes of a file, readable in place.
+#[derive(Debug)]
+pub enum Mapping {
+    /// Mapped from a file.
+    File(memmap2::Mmap),
+    /// Held in memory.
+    Memory(Arc<Vec<u8>>),
+}
+
+impl Deref for Mapping {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::File(map) => map,
+            Self::Memory(bytes) => bytes,
+        }
+    }
+}
+
+/// Writes all of `buf`, however often the file takes only a part of it.
+pub fn write_all_at(file: &dyn VfsFile, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
+    while !buf.is_empty() {
+        match file.write_at(buf, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                buf = buf.get(n..).unwrap_or_default();
+                offset += n as u64;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Reads until `buf` is full or the file ends; returns the bytes read.
+pub fn read_full_at(file: &dyn VfsFile, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}
+
+/// The whole file, refusing one longer than `max` bytes before anything is allocated.
+pub fn read_all(file: &dyn VfsFile, max: u64) -> io::Result<Vec<u8>> {
+    let len = file.len()?;
+    if len > max {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{len} bytes, more than {max}")));
+    }
+    let mut bytes = vec![0; len as usize];
+    let read = read_full_at(file, &mut bytes, 0)?;
+    bytes.truncate(read);
+    Ok(bytes)
+}

@@ -61,7 +61,18 @@ impl<'a> Reader<'a> {
     }
 
     /// An unsigned LEB128 varint; `None` when it is cut short or does not fit 64 bits.
+    #[inline]
     pub(crate) fn varint(&mut self) -> Option<u64> {
+        match self.rest.split_first() {
+            Some((&byte, rest)) if byte < 0x80 => {
+                self.rest = rest;
+                Some(u64::from(byte))
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Option<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.u8()?;
@@ -87,6 +98,17 @@ impl<'a> Reader<'a> {
 /// How many leading bytes two strings share.
 pub(crate) fn shared_prefix(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(x, y)| x == y).count()
+}
+
+/// The first 8 bytes, zero-padded, as a number that compares like them. Where two differ they order their
+/// strings; where they are equal, nothing is known.
+pub(crate) fn fence(bytes: &[u8]) -> u64 {
+    if let Some(first) = bytes.first_chunk() {
+        return u64::from_be_bytes(*first);
+    }
+    let mut padded = [0; 8];
+    padded.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    u64::from_be_bytes(padded)
 }
 
 #[cfg(test)]

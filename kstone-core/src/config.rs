@@ -192,7 +192,10 @@ impl DatabaseConfig {
             range("wal_segment_size", bytes, 16 * KIB, 1 << 30)?;
         }
         if self.max_batch_bytes < self.max_item_bytes {
-            return Err(Error::config("max_batch_bytes", "smaller than max_item_bytes: no single item of that size could be written"));
+            return Err(Error::config(
+                "max_batch_bytes",
+                "smaller than max_item_bytes: no single item of that size could be written",
+            ));
         }
         if let Some(limit) = self.max_wal_size_bytes {
             let least = 2 * (self.wal_segment_bytes() + LOG_OVERHEAD);

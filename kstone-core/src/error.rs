@@ -185,20 +185,32 @@ impl Error {
             Self::NotFound { .. } => "create it first, or open it with open_or_create",
             Self::AlreadyExists { .. } => "open it instead, or choose an empty directory",
             Self::NotADatabase { .. } => "check the path; nothing in it was changed",
-            Self::Locked { .. } => "close the other handle first; reading needs no lock with a read-only open of a closed database",
+            Self::Locked { .. } => {
+                "close the other handle first; reading needs no lock with a read-only open of a closed database"
+            }
             Self::DiskFull => "delete items or raise the limit; writes resume by themselves",
-            Self::Corruption { .. } => "nothing was changed; restore the file from a copy, or open a copy of the directory",
-            Self::UnsupportedFormat { .. } => "use the version that wrote it, or a newer one; nothing was changed",
+            Self::Corruption { .. } => {
+                "nothing was changed; restore the file from a copy, or open a copy of the directory"
+            }
+            Self::UnsupportedFormat { .. } => {
+                "use the version that wrote it, or a newer one; nothing was changed"
+            }
             Self::InvalidKey { .. } => "a partition key has at least one byte",
             Self::KeyTooLarge { .. } => "shorten the key, or hash its long part",
             Self::ItemTooLarge { .. } => "split the item, or raise with_max_item_bytes",
-            Self::BatchTooLarge { .. } => "split the batch, or raise with_max_batch_bytes; nothing of it was written",
+            Self::BatchTooLarge { .. } => {
+                "split the batch, or raise with_max_batch_bytes; nothing of it was written"
+            }
             Self::InvalidNumber { .. } => "numbers are finite decimals of up to 38 significant digits",
-            Self::WriteStalled { .. } => "retry later, write slower, or give background work more room; the write was not made",
+            Self::WriteStalled { .. } => {
+                "retry later, write slower, or give background work more room; the write was not made"
+            }
             Self::Busy => "try again",
             Self::ReadOnly => "open it for writing",
             Self::Closed => "open the database again",
-            Self::Poisoned { .. } => "close the database and open it again; what was acknowledged as durable is safe",
+            Self::Poisoned { .. } => {
+                "close the database and open it again; what was acknowledged as durable is safe"
+            }
             Self::InvalidItem { .. } | Self::InvalidConfig { .. } | Self::Io { .. } => return None,
         })
     }

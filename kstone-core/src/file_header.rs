@@ -87,10 +87,33 @@ impl FileHeader {
             let created_ms = reader.u64()?;
             let extra: [u8; EXTRA_LEN] = reader.bytes(EXTRA_LEN)?.try_into().ok()?;
             let (_zero, crc) = (reader.u32()?, reader.u32()?);
-            Some((magic, found_kind, checksum, version, ro_compat, incompat, database_id, incarnation, created_ms, extra, crc))
+            Some((
+                magic,
+                found_kind,
+                checksum,
+                version,
+                ro_compat,
+                incompat,
+                database_id,
+                incarnation,
+                created_ms,
+                extra,
+                crc,
+            ))
         };
-        let Some((magic, found_kind, checksum, version, ro_compat, incompat, database_id, incarnation, created_ms, extra, crc)) =
-            field()
+        let Some((
+            magic,
+            found_kind,
+            checksum,
+            version,
+            ro_compat,
+            incompat,
+            database_id,
+            incarnation,
+            created_ms,
+            extra,
+            crc,
+        )) = field()
         else {
             return Err(bad(format!("the header is cut short at {} of {HEADER_LEN} bytes", bytes.len())));
         };
@@ -123,7 +146,13 @@ mod tests {
     use super::*;
 
     fn header() -> FileHeader {
-        FileHeader { kind: FileKind::Sst, database_id: [1; 16], incarnation: [2; 16], created_ms: 3, extra: [4; 56] }
+        FileHeader {
+            kind: FileKind::Sst,
+            database_id: [1; 16],
+            incarnation: [2; 16],
+            created_ms: 3,
+            extra: [4; 56],
+        }
     }
 
     #[test]
@@ -141,7 +170,10 @@ mod tests {
             assert!(FileHeader::decode(&bad, FileKind::Sst, Path::new("f"), 0).is_err(), "bit {bit}");
         }
         for len in 0..bytes.len() {
-            assert!(FileHeader::decode(&bytes[..len], FileKind::Sst, Path::new("f"), 0).is_err(), "length {len}");
+            assert!(
+                FileHeader::decode(&bytes[..len], FileKind::Sst, Path::new("f"), 0).is_err(),
+                "length {len}"
+            );
         }
     }
 

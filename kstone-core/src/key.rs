@@ -16,7 +16,7 @@ pub const KEY_ENCODING: u32 = 1;
 
 /// Seed of the hash that filters and hash indexes use. It must be independent of the stripe hash: with both
 /// from the same bits, all keys of a stripe share them and a filter lets nearly everything through.
-const KEY_HASH_SEED: u64 = 0x4b53_544f_4e45_4b48;
+pub(crate) const KEY_HASH_SEED: u64 = 0x4b53_544f_4e45_4b48;
 
 const ESCAPE: u8 = 0x00;
 const ESCAPED_ZERO: u8 = 0xff;
@@ -96,15 +96,15 @@ impl<'a> Key<'a> {
             let zero = rest.iter().position(|&b| b == ESCAPE)?;
             let (plain, tail) = rest.split_at_checked(zero)?;
             partition.extend_from_slice(plain);
-            match tail.get(1)? {
-                &ESCAPED_ZERO => {
+            match *tail.get(1)? {
+                ESCAPED_ZERO => {
                     partition.push(0);
                     rest = tail.get(2..)?;
                 }
-                &END_WITHOUT_SORT => {
+                END_WITHOUT_SORT => {
                     return (tail.len() == 2 && !partition.is_empty()).then(|| Key::new(partition));
                 }
-                &END_BEFORE_SORT => {
+                END_BEFORE_SORT => {
                     let sort = tail.get(2..)?.to_vec();
                     return (!partition.is_empty()).then(|| Key::with_sort(partition, sort));
                 }
@@ -149,6 +149,16 @@ pub(crate) fn partition_hash(partition: &[u8]) -> u64 {
     xxh3_64(partition)
 }
 
+/// The partition hash of an encoded key, as a replay finds it; `None` when the bytes encode no key.
+pub(crate) fn encoded_partition_hash(encoded: &[u8]) -> Option<u64> {
+    let zero = encoded.iter().position(|&b| b == ESCAPE)?;
+    match encoded.get(zero + 1)? {
+        // Most partitions hold no zero byte: what stands before the first one is the partition.
+        &(END_WITHOUT_SORT | END_BEFORE_SORT) if zero > 0 => Some(partition_hash(encoded.get(..zero)?)),
+        _ => Key::decode(encoded).map(|key| partition_hash(key.partition())),
+    }
+}
+
 /// The stripe of a partition: the top bits of its hash, so that all its items live in one stripe.
 pub(crate) fn stripe_of(partition_hash: u64, stripes: usize) -> usize {
     let bits = stripes.trailing_zeros();
@@ -168,6 +178,7 @@ impl KeyRange {
         Self { start: Vec::new(), end: None }
     }
 
+    #[cfg(test)]
     pub(crate) fn contains(&self, key: &[u8]) -> bool {
         key >= self.start.as_slice() && self.end.as_deref().is_none_or(|end| key < end)
     }
@@ -272,10 +283,7 @@ impl<'a, P: Into<Key<'a>>, S: Into<Key<'a>>> From<(P, S)> for Key<'a> {
 
 impl<'a> From<&'a Key<'_>> for Key<'a> {
     fn from(key: &'a Key<'_>) -> Self {
-        Key {
-            partition: Cow::Borrowed(&key.partition),
-            sort: key.sort.as_deref().map(Cow::Borrowed),
-        }
+        Key { partition: Cow::Borrowed(&key.partition), sort: key.sort.as_deref().map(Cow::Borrowed) }
     }
 }
 
@@ -304,6 +312,7 @@ mod tests {
         fn encoding_keeps_order_and_round_trips(a in key(), b in key()) {
             let (ea, eb) = (a.encode(100).unwrap(), b.encode(100).unwrap());
             prop_assert_eq!(a.cmp(&b), ea.bytes.cmp(&eb.bytes));
+            prop_assert_eq!(encoded_partition_hash(&ea.bytes), Some(ea.partition_hash));
             prop_assert_eq!(Key::decode(&ea.bytes).unwrap(), a);
         }
 
@@ -339,7 +348,7 @@ mod tests {
 
         #[test]
         fn decode_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..20)) {
-            let _ = Key::decode(&bytes);
+            let _ = (Key::decode(&bytes), encoded_partition_hash(&bytes));
         }
     }
 
@@ -353,7 +362,10 @@ mod tests {
     #[test]
     fn refuses_empty_and_long_keys() {
         assert!(matches!(Key::from("").encode(9), Err(Error::InvalidKey { .. })));
-        assert!(matches!(Key::from(("12345", "67890")).encode(9), Err(Error::KeyTooLarge { len: 10, max: 9 })));
+        assert!(matches!(
+            Key::from(("12345", "67890")).encode(9),
+            Err(Error::KeyTooLarge { len: 10, max: 9 })
+        ));
         assert!(Key::from("123456789").encode(9).is_ok());
     }
 

@@ -9,19 +9,19 @@
 // Modules are declared by layer: each imports only from lines above its own.
 
 // L0, vocabulary: no I/O, no locks.
-pub mod config;
-pub mod error;
-pub mod key;
-pub mod types;
 pub(crate) mod checksum;
 pub(crate) mod coding;
+pub mod config;
+pub mod error;
 pub(crate) mod health;
+pub mod key;
+pub mod types;
 
 // L1, environment: all I/O, time, file names.
 pub mod clock;
+pub(crate) mod paths;
 pub mod slice;
 pub mod vfs;
-pub(crate) mod paths;
 
 // L2, encodings.
 pub(crate) mod bloom;
@@ -37,6 +37,7 @@ pub(crate) mod sst;
 pub(crate) mod wal;
 
 // L4 and L5, the state of a stripe and decisions about it.
+pub(crate) mod backpressure;
 pub(crate) mod compaction;
 pub(crate) mod stripe;
 pub(crate) mod version;

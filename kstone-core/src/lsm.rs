@@ -1,38 +1,109 @@
-//! The engine (interface; being written).
-#![allow(missing_docs, unused_variables, clippy::todo, reason = "interface only, until the engine lands")]
+//! The engine: bytes under keys, one verb a file.
+//!
+//! ```text
+//! PUT      write       log append -> stripe.insert -> publish -> seal if full
+//! GET      read        memtable -> sealed -> runs, newest first
+//! SCAN     scan        the same sources, merged
+//! FLUSH    flush       sealed memtable -> SSTs -> stripe.install_flush
+//! COMPACT  compact     picker -> merge -> SSTs -> stripe.install_compaction
+//! CHECKPOINT           sync log, SSTs, names -> manifest edit -> give the log back
+//! RECOVER  recover     lock -> manifest -> log's end -> new manifest -> orphans -> replay
+//! ```
+//!
+//! Lock order, outermost first: stripes (ascending) -> log -> commits in flight; the scheduler's queue may be taken
+//! under a stripe, and under it only leaves (snapshots, a stripe's `fully_merged`, the log's figures). `obsolete` ->
+//! `manifest` stand apart: nothing of the above is taken under them, nor they under a stripe. No SST, manifest or
+//! sync I/O happens under a stripe's lock.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, RwLock};
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::{CompactionConfig, DatabaseConfig, Durability};
-use crate::error::Result;
-use crate::key::{Key, SortRange};
-use crate::slice::Slice;
-use crate::types::SeqNo;
+use crate::error::{Error, Result};
+use crate::file_header::Id;
+use crate::health::Health;
+use crate::manifest::{Change, Manifest};
+use crate::sst::Table;
+use crate::stripe::Stripe;
+use crate::types::FileId;
 use crate::vfs::{DiskVfs, MemVfs, Vfs};
+use crate::wal::Wal;
+
+mod background;
+mod checkpoint;
+mod close;
+mod commit;
+mod compact;
+mod flush;
+mod read;
+mod recover;
+mod run_writer;
+mod scan;
+mod stats;
+mod write;
+
+pub use crate::backpressure::StallReason;
+pub use crate::types::Direction;
+pub use read::Snapshot;
+pub use scan::Entries;
+pub use stats::{EngineStats, StallStats, StripeStats};
+pub use write::WriteBatch;
 
 /// How background work runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Workers {
-    /// On threads of the engine.
+    /// On threads of the engine, started with the first write.
     #[default]
     Threads,
-    /// Only inside calls of `LsmEngine::step`, one step at a time: for tests.
+    /// Only inside of [`LsmEngine::step`] and of calls that would otherwise wait: for deterministic tests.
     Manual,
 }
 
 /// How to open a database.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct EngineOptions {
-    /// Replaces the stored settings; `None` uses them (or the defaults, at creation).
+    /// Replaces the stored settings whole; `None` uses those, or the defaults for a new database.
     pub config: Option<DatabaseConfig>,
+    /// The same for compaction.
     pub compaction: Option<CompactionConfig>,
-    /// For writes that do not say.
+    /// For writes that do not say. Default [`Durability::Buffered`].
     pub durability: Durability,
+    /// Where the files are.
     pub vfs: Arc<dyn Vfs>,
+    /// Where the time comes from.
     pub clock: Arc<dyn Clock>,
+    /// Who does the background work.
     pub workers: Workers,
+}
+
+impl EngineOptions {
+    /// On disk.
+    pub fn disk() -> Self {
+        Self::on(Arc::new(DiskVfs::new()))
+    }
+
+    /// In memory, on a file system of its own: gone with the engine.
+    pub fn memory() -> Self {
+        Self::on(Arc::new(MemVfs::new()))
+    }
+
+    /// On that file system.
+    pub fn on(vfs: Arc<dyn Vfs>) -> Self {
+        Self {
+            config: None,
+            compaction: None,
+            durability: Durability::default(),
+            vfs,
+            clock: Arc::new(SystemClock::new()),
+            workers: Workers::default(),
+        }
+    }
 }
 
 /// One write's options.
@@ -44,123 +115,339 @@ pub struct WriteOptions {
 }
 
 impl WriteOptions {
-    pub fn new() -> Self { Self::default() }
-    pub fn sync() -> Self { Self { durability: Some(Durability::Sync) } }
-    pub fn buffered() -> Self { Self { durability: Some(Durability::Buffered) } }
-}
-
-/// The order of a scan.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Direction { #[default] Forward, Reverse }
-
-/// Puts and deletes that happen all together or not at all, whatever their stripes.
-#[derive(Clone, Debug, Default)]
-pub struct WriteBatch {}
-
-impl WriteBatch {
-    pub fn new() -> Self { Self::default() }
-    pub fn put<'k>(&mut self, key: impl Into<Key<'k>>, value: &[u8]) -> &mut Self { todo!() }
-    pub fn delete<'k>(&mut self, key: impl Into<Key<'k>>) -> &mut Self { todo!() }
-    pub fn len(&self) -> usize { todo!() }
-    pub fn is_empty(&self) -> bool { todo!() }
-}
-
-/// A view of the database as it was at one commit. Send + Sync + Clone.
-#[derive(Clone, Debug)]
-pub struct Snapshot {}
-
-impl Snapshot {
-    pub fn seq(&self) -> SeqNo { todo!() }
-}
-
-/// Keys and values in order, of one snapshot. Send.
-pub struct Entries {}
-
-impl Iterator for Entries {
-    type Item = Result<(Key<'static>, Slice)>;
-    fn next(&mut self) -> Option<Self::Item> { todo!() }
-}
-
-/// One stripe's figures.
-#[derive(Clone, Debug, Default, serde::Serialize)]
-#[non_exhaustive]
-pub struct StripeStats {
-    pub stripe: usize,
-    pub runs: usize,
-    pub ssts: usize,
-    pub sst_bytes: u64,
-    pub entries: u64,
-    pub tombstones: u64,
-    pub memtable_records: usize,
-    pub memtable_bytes: usize,
-}
-
-/// Totals since open, and sizes now.
-#[derive(Clone, Debug, Default, serde::Serialize)]
-#[non_exhaustive]
-pub struct EngineStats {
-    pub stripes: Vec<StripeStats>, // only stripes that hold something
-    pub stripe_count: usize,
-    pub sst_bytes: u64,
-    pub log_bytes: u64,
-    pub log_segments: usize,
-    pub other_bytes: u64, // manifest etc.
-    /// Entries in SSTs plus records in memtables, less tombstones: counts older versions too.
-    pub items_estimate: u64,
-    pub last_seq: SeqNo,
-    pub flushes: u64,
-    pub flush_bytes_written: u64,
-    pub compactions: u64,
-    pub ssts_merged: u64,
-    pub tombstones_removed: u64,
-    pub compaction_bytes_read: u64,
-    pub compaction_bytes_written: u64,
-    pub checkpoints: u64,
-    pub stalls: u64,
-    pub stall_nanos: u64,
-    pub poisoned: Option<String>,
-    pub foreign_files: Vec<String>,
-}
-
-/// The engine: bytes under keys.
-#[derive(Debug)]
-pub struct LsmEngine {}
-
-impl EngineOptions {
-    pub fn disk() -> Self {
-        Self { config: None, compaction: None, durability: Durability::default(), vfs: Arc::new(MemVfs::new()), clock: Arc::new(SystemClock::new()), workers: Workers::Threads }
+    /// As the handle was opened.
+    pub fn new() -> Self {
+        Self::default()
     }
-    /// A new in-memory file system.
-    pub fn memory() -> Self { todo!() }
+
+    /// Durable before the call returns.
+    pub fn sync() -> Self {
+        Self { durability: Some(Durability::Sync) }
+    }
+
+    /// With the operating system before the call returns.
+    pub fn buffered() -> Self {
+        Self { durability: Some(Durability::Buffered) }
+    }
+}
+
+/// The engine. Shared by reference between threads; dropping it closes it and ignores errors, see
+/// [`LsmEngine::close`].
+#[derive(Debug)]
+pub struct LsmEngine {
+    shared: Arc<Shared>,
+    pool: background::Pool,
+}
+
+/// Who a database is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    pub(crate) database_id: Id,
+    pub(crate) incarnation: Id,
+}
+
+/// The settings in force, with what follows from them.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) database: DatabaseConfig,
+    pub(crate) compaction: CompactionConfig,
+    pub(crate) memory_budget: usize,
+    pub(crate) wal_limit: u64,
+}
+
+impl Settings {
+    fn new(database: DatabaseConfig, compaction: CompactionConfig) -> Self {
+        Self {
+            memory_budget: database.memory_budget_bytes(),
+            wal_limit: database.wal_limit_bytes(),
+            database,
+            compaction,
+        }
+    }
+}
+
+/// Everything that threads, snapshots and iterators of one open database share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) dir: PathBuf,
+    pub(crate) vfs: Arc<dyn Vfs>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) workers: Workers,
+    pub(crate) durability: Durability,
+    pub(crate) read_only: bool,
+    pub(crate) identity: Identity,
+    /// Entries of a memtable or a merge that one step of a job takes.
+    pub(crate) chunk: usize,
+    pub(crate) health: Arc<Health>,
+    pub(crate) settings: ArcSwap<Settings>,
+    /// Made when something first goes into them.
+    pub(crate) stripes: Box<[OnceLock<Box<Stripe>>]>,
+    pub(crate) wal: Wal,
+    /// The manifest records no clean end any more, so that writing may begin.
+    pub(crate) opened: AtomicBool,
+    pub(crate) manifest: Mutex<Manifest>,
+    pub(crate) file_ids: FileIds,
+    pub(crate) commits: commit::Commits,
+    /// Bytes of all memtables, and of the sealed ones among them.
+    pub(crate) memory: AtomicUsize,
+    pub(crate) sealed_memory: AtomicUsize,
+    /// The log segment that the last write went to.
+    pub(crate) newest_generation: AtomicU32,
+    /// SSTs that no version holds any more, to be unlinked once nobody refers to them.
+    pub(crate) obsolete: Mutex<Vec<Arc<Table>>>,
+    pub(crate) background: background::Background,
+    pub(crate) counters: stats::Counters,
+    pub(crate) closed: AtomicBool,
+    /// Shared by writes, taken alone by close.
+    pub(crate) gate: RwLock<()>,
+    /// Held from open to close.
+    pub(crate) lock: Mutex<Option<LockGuard>>,
+}
+
+/// Keeps the database locked.
+pub(crate) struct LockGuard(#[expect(dead_code, reason = "dropping it is its use")] Box<dyn Send + Sync>);
+
+impl std::fmt::Debug for LockGuard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LockGuard")
+    }
+}
+
+/// The numbers of new SSTs. They are reserved in the manifest ahead of use, so that none is used twice even if a
+/// crash brings a removed file back.
+#[derive(Debug)]
+pub(crate) struct FileIds {
+    next: AtomicU64,
+    /// Reserved up to here, exclusive.
+    limit: AtomicU64,
+}
+
+impl FileIds {
+    const BLOCK: u64 = 1024;
+
+    fn new(next: FileId, limit: FileId) -> Self {
+        Self { next: AtomicU64::new(next), limit: AtomicU64::new(limit) }
+    }
+
+    /// The number that comes next.
+    pub(crate) fn next(&self) -> FileId {
+        self.next.load(Ordering::Relaxed)
+    }
+
+    /// The change that extends the reservation, once half of it is used.
+    pub(crate) fn top_up(&self) -> Option<Change> {
+        let left = self.limit.load(Ordering::Relaxed).saturating_sub(self.next());
+        (left < Self::BLOCK / 2).then(|| Change::Reserve { files_below: self.next() + Self::BLOCK })
+    }
+}
+
+impl Shared {
+    /// The stripe, made if need be.
+    pub(crate) fn stripe(&self, id: usize) -> &Stripe {
+        static EMPTY: OnceLock<Box<Stripe>> = OnceLock::new();
+        // Ids come from `stripe_of` or were checked: the fallback is never used, and would be harmless.
+        self.stripes.get(id).unwrap_or(&EMPTY).get_or_init(|| Box::new(Stripe::new(id, Vec::new(), 0)))
+    }
+
+    /// The stripe, if anything was ever put into it.
+    pub(crate) fn stripe_if_used(&self, id: usize) -> Option<&Stripe> {
+        self.stripes.get(id)?.get().map(|stripe| &**stripe)
+    }
+
+    pub(crate) fn used_stripes(&self) -> impl Iterator<Item = &Stripe> {
+        self.stripes.iter().filter_map(|stripe| stripe.get().map(|stripe| &**stripe))
+    }
+
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// A number for a new SST.
+    pub(crate) fn next_file_id(&self) -> Result<FileId> {
+        let id = self.file_ids.next.fetch_add(1, Ordering::Relaxed);
+        if id >= self.file_ids.limit.load(Ordering::Acquire) {
+            let mut manifest = self.manifest.lock();
+            if id >= manifest.state().files_below {
+                let reserve = Change::Reserve { files_below: id + FileIds::BLOCK };
+                self.append_edit(&mut manifest, vec![reserve])?;
+            }
+        }
+        Ok(id)
+    }
+
+    /// Appends one durable edit. Out of space is an error that passes, unless a sync met it; any other makes the
+    /// handle read-only, for nobody knows what a failed sync left behind.
+    pub(crate) fn edit_manifest(&self, changes: Vec<Change>) -> Result<()> {
+        self.append_edit(&mut self.manifest.lock(), changes)
+    }
+
+    fn append_edit(&self, manifest: &mut Manifest, changes: Vec<Change>) -> Result<()> {
+        let result = manifest.append(changes);
+        if manifest.is_broken()
+            && let Err(error) = &result
+        {
+            self.health.poison(error);
+        }
+        self.wal.set_last_edit(result?);
+        self.file_ids.limit.fetch_max(manifest.state().files_below, Ordering::Release);
+        Ok(())
+    }
+
+    /// Before the first write after a clean open: cancels the recorded end, so that a crash from here on is taken
+    /// for what it is.
+    pub(crate) fn ensure_opened(&self) -> Result<()> {
+        if self.opened.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut manifest = self.manifest.lock();
+        if !self.opened.load(Ordering::Acquire) {
+            self.append_edit(&mut manifest, vec![Change::Opened])?;
+            self.opened.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn sync_dir(&self) -> Result<()> {
+        self.poison_on_error(self.vfs.sync_dir(&self.dir).map_err(Error::io("sync", &self.dir)))
+    }
+
+    pub(crate) fn poison_on_error<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result
+            && !error.is_out_of_space()
+        {
+            self.health.poison(error);
+        }
+        result
+    }
+}
+
+/// Poisons the handle when it is dropped by a panic; forgotten otherwise.
+struct PoisonOnUnwind<'a> {
+    shared: &'a Shared,
+    what: &'static str,
+}
+
+impl Drop for PoisonOnUnwind<'_> {
+    fn drop(&mut self) {
+        self.shared.health.poison(&Error::Poisoned { cause: format!("{} panicked", self.what) });
+    }
 }
 
 impl LsmEngine {
-    pub fn create(path: &Path, options: EngineOptions) -> Result<Self> { todo!() }
-    pub fn open(path: &Path, options: EngineOptions) -> Result<Self> { todo!() }
-    pub fn open_or_create(path: &Path, options: EngineOptions) -> Result<Self> { todo!() }
-    pub fn open_read_only(path: &Path, options: EngineOptions) -> Result<Self> { todo!() }
-    pub fn path(&self) -> &Path { todo!() }
-    pub fn put(&self, key: &Key<'_>, value: &[u8], options: WriteOptions) -> Result<SeqNo> { todo!() }
-    pub fn delete(&self, key: &Key<'_>, options: WriteOptions) -> Result<SeqNo> { todo!() }
-    pub fn write(&self, batch: &WriteBatch, options: WriteOptions) -> Result<SeqNo> { todo!() }
-    pub fn get(&self, key: &Key<'_>) -> Result<Option<Slice>> { todo!() }
-    pub fn get_at(&self, key: &Key<'_>, snapshot: &Snapshot) -> Result<Option<Slice>> { todo!() }
-    pub fn snapshot(&self) -> Result<Snapshot> { todo!() }
-    /// One partition, in order of sort keys.
-    pub fn query(&self, partition: &[u8], range: &SortRange, direction: Direction, snapshot: Option<&Snapshot>) -> Result<Entries> { todo!() }
-    /// The whole database in key order; `prefix` bounds the partition key.
-    pub fn scan(&self, prefix: &[u8], direction: Direction, snapshot: Option<&Snapshot>) -> Result<Entries> { todo!() }
-    /// One stripe in key order.
-    pub fn scan_stripe(&self, stripe: usize, snapshot: Option<&Snapshot>) -> Result<Entries> { todo!() }
-    pub fn sync(&self) -> Result<()> { todo!() }
-    pub fn flush(&self) -> Result<()> { todo!() }
-    pub fn trigger_compaction(&self, stripe: usize) -> Result<()> { todo!() }
-    pub fn needs_compaction(&self, stripe: usize) -> Result<bool> { todo!() }
-    pub fn stripe_count(&self) -> usize { todo!() }
-    pub fn config(&self) -> DatabaseConfig { todo!() }
-    pub fn compaction_config(&self) -> CompactionConfig { todo!() }
-    pub fn set_compaction_config(&self, config: CompactionConfig) -> Result<()> { todo!() }
-    pub fn durability(&self) -> Durability { todo!() }
-    pub fn stats(&self) -> Result<EngineStats> { todo!() }
-    pub fn close(&self) -> Result<()> { todo!() }
+    /// The database directory.
+    pub fn path(&self) -> &Path {
+        &self.shared.dir
+    }
+
+    /// How many stripes the database has.
+    pub fn stripe_count(&self) -> usize {
+        self.shared.stripes.len()
+    }
+
+    /// The durability of writes that do not say.
+    pub fn durability(&self) -> Durability {
+        self.shared.durability
+    }
+
+    /// The settings in force.
+    pub fn config(&self) -> DatabaseConfig {
+        self.shared.settings.load().database.clone()
+    }
+
+    /// The compaction settings in force.
+    pub fn compaction_config(&self) -> CompactionConfig {
+        self.shared.settings.load().compaction.clone()
+    }
+
+    /// Changes the compaction settings of the running database and stores them. They hold from the next decision
+    /// on; what is running ends as it began.
+    ///
+    /// # Errors
+    /// `InvalidConfig` names the field. When storing fails the old settings stay in force.
+    pub fn set_compaction_config(&self, compaction: CompactionConfig) -> Result<()> {
+        compaction.validate()?;
+        let shared = &*self.shared;
+        shared.check_open()?;
+        if shared.read_only {
+            return Err(Error::ReadOnly);
+        }
+        shared.health.check()?;
+        shared.ensure_opened()?;
+        let database = shared.settings.load().database.clone();
+        shared.edit_manifest(vec![recover::settings_change(&database, &compaction)])?;
+        shared.settings.store(Arc::new(Settings::new(database, compaction)));
+        for stripe in shared.used_stripes() {
+            shared.background.queue_compaction(stripe.id);
+        }
+        Ok(())
+    }
+
+    /// Writes all memtables to SSTs and makes those durable. Nobody needs this for safety: the log has everything.
+    pub fn flush(&self) -> Result<()> {
+        let shared = self.maintainable()?;
+        for stripe in shared.used_stripes() {
+            shared.flush_stripe_now(stripe.id)?;
+        }
+        shared.checkpoint_now()
+    }
+
+    /// Flushes the stripe and merges it into a single run, dropping what no reader needs; returns when that is
+    /// durable. Works also when automatic compaction is off.
+    ///
+    /// # Errors
+    /// `InvalidConfig` for a stripe that does not exist.
+    pub fn trigger_compaction(&self, stripe: usize) -> Result<()> {
+        self.check_stripe(stripe)?;
+        let shared = self.maintainable()?;
+        shared.compact_now(stripe)?;
+        shared.checkpoint_now()
+    }
+
+    /// Whether the rules ask for a compaction of the stripe now. Errors as [`LsmEngine::trigger_compaction`].
+    pub fn needs_compaction(&self, stripe: usize) -> Result<bool> {
+        self.check_stripe(stripe)?;
+        Ok(self.shared.compaction_due(stripe).is_some())
+    }
+
+    /// Reads all SSTs whole and checks everything in them: checksums, order, counts, that the index and the filter
+    /// find every key. Returns how many there were.
+    ///
+    /// # Errors
+    /// `Corruption` names the first damage found.
+    pub fn verify(&self) -> Result<usize> {
+        self.shared.check_open()?;
+        let mut verified = 0;
+        for stripe in self.shared.used_stripes() {
+            let version = Arc::clone(&stripe.version());
+            for table in version.tables() {
+                table.verify()?;
+                verified += 1;
+            }
+        }
+        Ok(verified)
+    }
+
+    /// With [`Workers::Manual`]: does one step of the background work that is due, which one being up to `choice`;
+    /// false when nothing is due.
+    pub fn step(&self, choice: u64) -> bool {
+        self.shared.workers == Workers::Manual && self.shared.step(choice)
+    }
+
+    fn maintainable(&self) -> Result<&Shared> {
+        self.shared.check_open()?;
+        if self.shared.read_only {
+            return Err(Error::ReadOnly);
+        }
+        self.shared.health.check()?;
+        self.shared.ensure_opened()?;
+        Ok(&self.shared)
+    }
+
+    fn check_stripe(&self, stripe: usize) -> Result<()> {
+        let stripes = self.stripe_count();
+        if stripe < stripes {
+            return Ok(());
+        }
+        Err(Error::config("stripe", format!("there is no stripe {stripe}, they are 0 to {}", stripes - 1)))
+    }
 }

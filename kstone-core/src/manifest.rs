@@ -1,1 +1,325 @@
-//! (being written)
+//! The manifest: the one file that says which files make up the database. It owns `MANIFEST` and
+//! `MANIFEST.tmp`; what the edits mean is in `state`, their bytes are in `edit`.
+//!
+//! ```text
+//!   0 128  file header (kind 1); in the bytes of the kind: the number of the first edit (8), zeros
+//! 128   -  edits, one frame each, numbered without gaps
+//! ```
+//!
+//! The first frame is a snapshot: it holds the whole state as changes. What follows are edits since. Once
+//! these are longer than the snapshot and 64 KiB, the next edit rewrites the manifest instead.
+//!
+//! Invariants:
+//! 1. A manifest appears under its name only when it is durable (written aside, synced, renamed, directory
+//!    synced), so its first frame is never torn. Only the last frame can be: each one is synced before the
+//!    next is written, and a file with a frame that failed to be written is never appended to again.
+//! 2. The state in memory changes only once the edit is durable.
+//! 3. A handle rewrites the manifest before it first appends. Bytes inherited from an earlier process may be
+//!    readable and yet not on disk, if its last sync failed: an edit appended behind them could outlive them.
+//! 4. After a failed sync nothing is written any more.
+//! 5. Loading never writes.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::file_header::{FileHeader, FileKind, HEADER_LEN, Id};
+use crate::paths::{MANIFEST, MANIFEST_TMP};
+use crate::vfs::{OpenMode, Vfs, VfsFile, read_all, write_all_at};
+
+mod edit;
+mod state;
+
+pub(crate) use edit::{Change, CleanEnd, Facts};
+pub(crate) use state::ManifestState;
+
+use edit::{FRAME_HEAD_LEN, Frame, FrameHead, encode_frame};
+
+/// Edits may take this much before the manifest is rewritten, however short the snapshot.
+const LEAST_REWRITE_LEN: u64 = 64 << 10;
+/// A longer file is not read: it would hold some 5 million SSTs.
+const MAX_LEN: u64 = 1 << 30;
+
+/// What the file header says of the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ids {
+    pub(crate) database_id: Id,
+    pub(crate) incarnation: Id,
+    pub(crate) created_ms: u64,
+}
+
+/// What was read from a directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    pub(crate) ids: Ids,
+    pub(crate) state: ManifestState,
+    /// Bytes of the file up to the end of its last valid edit.
+    pub(crate) len: u64,
+    /// Bytes of an edit that was cut short follow: its writer died, and nobody was told that it was made.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the next edit rewrites the file either way"))]
+    pub(crate) torn: bool,
+}
+
+/// The manifest of a database that is open for writing.
+#[derive(Debug)]
+pub(crate) struct Manifest {
+    vfs: Arc<dyn Vfs>,
+    dir: PathBuf,
+    ids: Ids,
+    state: ManifestState,
+    len: u64,
+    snapshot_len: u64,
+    tail: Tail,
+}
+
+/// What the next edit finds.
+#[derive(Debug)]
+enum Tail {
+    /// A file that ends with a durable edit of this handle. -> `Rewrite` in `append_frame`, `Broken` in `sync_failed`
+    Open(Arc<dyn VfsFile>),
+    /// A file that must not be appended to. -> `Open` in `replace`
+    Rewrite,
+    /// A sync failed: what is on disk is not known.
+    Broken(String),
+}
+
+impl Manifest {
+    /// Makes the manifest of a new database, durably. The first change is the facts.
+    pub(crate) fn create(vfs: Arc<dyn Vfs>, dir: &Path, ids: Ids, changes: Vec<Change>) -> Result<Self> {
+        let path = dir.join(MANIFEST);
+        if vfs.kind(&path).map_err(Error::io("look for", &path))?.is_some() {
+            let detail = format!("it holds a {MANIFEST}");
+            return Err(Error::AlreadyExists { path: dir.to_path_buf(), detail });
+        }
+        let state = ManifestState::first(1, changes).and_then(|state| state.check().map(|()| state));
+        let state = state.map_err(|why| invalid(&path, why))?;
+        let mut manifest = Self::new(vfs, dir, ids, state, 0);
+        let initial = manifest.state.clone();
+        manifest.replace(&initial)?;
+        Ok(manifest)
+    }
+
+    /// Goes on where [`Manifest::load`] found the manifest. Writes nothing; the first edit rewrites the file,
+    /// torn or not, and its rename is the single commit point of a recovery.
+    pub(crate) fn resume(vfs: Arc<dyn Vfs>, dir: &Path, loaded: Loaded) -> Self {
+        Self::new(vfs, dir, loaded.ids, loaded.state, loaded.len)
+    }
+
+    fn new(vfs: Arc<dyn Vfs>, dir: &Path, ids: Ids, state: ManifestState, len: u64) -> Self {
+        Self { vfs, dir: dir.to_path_buf(), ids, state, len, snapshot_len: 0, tail: Tail::Rewrite }
+    }
+
+    pub(crate) fn ids(&self) -> Ids {
+        self.ids
+    }
+
+    pub(crate) fn state(&self) -> &ManifestState {
+        &self.state
+    }
+
+    /// Length of the file in bytes. A rewrite takes about that much beside it for a moment.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// A sync failed, here: the handle that owns this manifest must be poisoned, whatever the error was.
+    pub(crate) fn is_broken(&self) -> bool {
+        matches!(self.tail, Tail::Broken(_))
+    }
+
+    /// Makes an edit durable and returns its number. After an error the state is as before; when no sync was
+    /// to blame ([`Manifest::is_broken`]), the edit may be tried again.
+    pub(crate) fn append(&mut self, changes: Vec<Change>) -> Result<u64> {
+        if let Tail::Broken(cause) = &self.tail {
+            return Err(Error::Poisoned { cause: cause.clone() });
+        }
+        let number = self.state.edit.saturating_add(1);
+        let frame = encode_frame(&self.ids.database_id, number, &changes);
+        let frame = frame.map_err(|why| invalid(&self.path(), why))?;
+        let mut next = self.state.clone();
+        next.apply(number, changes).and_then(|()| next.check()).map_err(|why| invalid(&self.path(), why))?;
+        self.commit(&next, &frame)?;
+        self.state = next;
+        Ok(number)
+    }
+
+    fn commit(&mut self, next: &ManifestState, frame: &[u8]) -> Result<()> {
+        let Tail::Open(file) = &self.tail else {
+            return self.replace(next);
+        };
+        let file = Arc::clone(file);
+        if !self.is_rewrite_due(frame.len()) {
+            return self.append_frame(&*file, frame);
+        }
+        let replaced = self.replace(next);
+        // Without room for a second manifest the edit may still fit into this one.
+        if replaced.is_err() && matches!(self.tail, Tail::Open(_)) {
+            return self.append_frame(&*file, frame);
+        }
+        replaced
+    }
+
+    fn is_rewrite_due(&self, frame_len: usize) -> bool {
+        let since = self.len.saturating_sub(HEADER_LEN as u64 + self.snapshot_len);
+        since.saturating_add(frame_len as u64) > self.snapshot_len.max(LEAST_REWRITE_LEN)
+    }
+
+    fn append_frame(&mut self, file: &dyn VfsFile, frame: &[u8]) -> Result<()> {
+        if let Err(e) = write_all_at(file, frame, self.len) {
+            // A part of the frame may be there: the next edit must not follow it.
+            self.tail = Tail::Rewrite;
+            return Err(Error::io("write", &self.path())(e));
+        }
+        if let Err(e) = file.sync() {
+            return Err(self.sync_failed(Error::io("sync", &self.path())(e)));
+        }
+        self.len = self.len.saturating_add(frame.len() as u64);
+        Ok(())
+    }
+
+    /// Writes `state` into a new file, which takes the place of the old one.
+    fn replace(&mut self, state: &ManifestState) -> Result<()> {
+        let (path, tmp) = (self.path(), self.dir.join(MANIFEST_TMP));
+        let frame = encode_frame(&self.ids.database_id, state.edit, &state.to_changes());
+        let frame = frame.map_err(|why| invalid(&path, why))?;
+        let bytes = [header(self.ids, state.edit).as_slice(), &frame].concat();
+        let file = match self.write_aside(&tmp, &bytes) {
+            Ok(file) => file,
+            Err(e) => {
+                self.give_back(&tmp);
+                return Err(e);
+            }
+        };
+        if let Err(e) = file.sync() {
+            return Err(self.sync_failed(Error::io("sync", &tmp)(e)));
+        }
+        if let Err(e) = self.vfs.rename(&tmp, &path) {
+            // Whether the old file still has the name is not known, so it must not be appended to.
+            self.tail = Tail::Rewrite;
+            self.give_back(&tmp);
+            return Err(Error::io("rename", &tmp)(e));
+        }
+        if let Err(e) = self.vfs.sync_dir(&self.dir) {
+            return Err(self.sync_failed(Error::io("sync", &self.dir)(e)));
+        }
+        self.tail = Tail::Open(file);
+        self.len = bytes.len() as u64;
+        self.snapshot_len = frame.len() as u64;
+        Ok(())
+    }
+
+    fn write_aside(&self, tmp: &Path, bytes: &[u8]) -> Result<Arc<dyn VfsFile>> {
+        let file = self.vfs.open(tmp, OpenMode::Truncate).map_err(Error::io("create", tmp))?;
+        write_all_at(&*file, bytes, 0).map_err(Error::io("write", tmp))?;
+        Ok(file)
+    }
+
+    /// Removes what could not be finished: it would only take up space that is short. Failing is harmless,
+    /// the next rewrite starts with an empty file anyway.
+    fn give_back(&self, tmp: &Path) {
+        let _ = self.vfs.remove(tmp);
+    }
+
+    fn sync_failed(&mut self, e: Error) -> Error {
+        self.tail = Tail::Broken(e.to_string());
+        e
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.join(MANIFEST)
+    }
+
+    /// Reads the manifest of a directory. A last edit that was cut short is left out ([`Loaded::torn`]);
+    /// any other damage is `Corruption`.
+    pub(crate) fn load(vfs: &dyn Vfs, dir: &Path) -> Result<Loaded> {
+        let path = dir.join(MANIFEST);
+        let file = vfs.open(&path, OpenMode::Read).map_err(Error::io("open", &path))?;
+        let len = file.len().map_err(Error::io("read", &path))?;
+        if len > MAX_LEN {
+            return Err(Error::corrupt(
+                &path,
+                MAX_LEN,
+                format!("{len} bytes, a manifest has at most {MAX_LEN}"),
+            ));
+        }
+        let bytes = read_all(&*file, MAX_LEN).map_err(Error::io("read", &path))?;
+        decode(&bytes, &path)
+    }
+}
+
+fn header(ids: Ids, first_edit: u64) -> [u8; HEADER_LEN] {
+    let mut extra = [0; 56];
+    if let Some(field) = extra.first_chunk_mut::<8>() {
+        *field = first_edit.to_le_bytes();
+    }
+    let Ids { database_id, incarnation, created_ms } = ids;
+    FileHeader { kind: FileKind::Manifest, database_id, incarnation, created_ms, extra }.encode()
+}
+
+/// An edit of ours that contradicts the state: the manifest is not touched.
+fn invalid(path: &Path, why: String) -> Error {
+    Error::io("edit", path)(std::io::Error::new(std::io::ErrorKind::InvalidInput, why))
+}
+
+fn decode(bytes: &[u8], path: &Path) -> Result<Loaded> {
+    let header = FileHeader::decode(bytes, FileKind::Manifest, path, 0)?;
+    let ids = Ids {
+        database_id: header.database_id,
+        incarnation: header.incarnation,
+        created_ms: header.created_ms,
+    };
+    let mut number = header.extra.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
+    let mut state: Option<ManifestState> = None;
+    let mut at = HEADER_LEN;
+    let mut rest = bytes.get(at..).unwrap_or_default();
+    while let Some(frame) = Frame::read(rest, &ids.database_id) {
+        let bad = |why: String| Error::corrupt(path, at as u64, why);
+        if frame.number != number {
+            return Err(bad(format!("edit {} where {number} should be", frame.number)));
+        }
+        let changes = frame.changes(path, at as u64)?;
+        match &mut state {
+            None => {
+                let first = ManifestState::first(number, changes).map_err(bad)?;
+                first.facts.check_supported(path)?;
+                state = Some(first);
+            }
+            Some(state) => state.apply(number, changes).map_err(bad)?,
+        }
+        number = number.checked_add(1).ok_or_else(|| bad("the last edit number there is".into()))?;
+        rest = rest.get(frame.len()..).unwrap_or_default();
+        at += frame.len();
+    }
+    let bad = |why: String| Error::corrupt(path, at as u64, why);
+    let state = state.ok_or_else(|| bad("the first edit is damaged".into()))?;
+    if !is_torn_tail(rest, number, &ids.database_id) {
+        return Err(bad(format!("edit {number} is damaged, and it is not the last one")));
+    }
+    state.check().map_err(bad)?;
+    Ok(Loaded { ids, state, len: at as u64, torn: !rest.is_empty() })
+}
+
+/// Whether `rest`, which does not start with edit `number`, holds neither it nor a later one.
+fn is_torn_tail(rest: &[u8], number: u64, database_id: &Id) -> bool {
+    // A tear leaves next to nothing that passes for the head of a later edit. Bytes made to look like many
+    // of them would take quadratic time to check; they are no tear either.
+    let mut budget = rest.len().saturating_mul(16);
+    let last = number.saturating_add((rest.len() / FRAME_HEAD_LEN) as u64);
+    for start in 1..rest.len() {
+        let from = rest.get(start..).unwrap_or_default();
+        let Some(head) = FrameHead::peek(from).filter(|head| (number..=last).contains(&head.number)) else {
+            continue;
+        };
+        let Some(left) = budget.checked_sub(FRAME_HEAD_LEN + head.body_len as usize) else {
+            return false;
+        };
+        budget = left;
+        if Frame::read(from, database_id).is_some() {
+            return false;
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests;

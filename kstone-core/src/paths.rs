@@ -20,7 +20,10 @@ pub(crate) enum FileName {
     /// `wal-NNNNNN.log`: a segment; the number is its generation at creation, but order comes from headers.
     Log(u32),
     /// `NNN-<id>.sst`
-    Sst { stripe: usize, id: FileId },
+    Sst {
+        stripe: usize,
+        id: FileId,
+    },
     /// Not one of ours: left alone.
     Foreign,
 }
@@ -70,9 +73,14 @@ mod tests {
         assert_eq!(parse(&name(log(Path::new("d"), 7))), FileName::Log(7));
         assert_eq!(parse(&name(log(Path::new("d"), u32::MAX))), FileName::Log(u32::MAX));
         assert_eq!(parse(&name(sst(Path::new("d"), 3, 12))), FileName::Sst { stripe: 3, id: 12 });
-        assert_eq!(parse(&name(sst(Path::new("d"), 255, u64::MAX))), FileName::Sst { stripe: 255, id: u64::MAX });
+        assert_eq!(
+            parse(&name(sst(Path::new("d"), 255, u64::MAX))),
+            FileName::Sst { stripe: 255, id: u64::MAX }
+        );
         assert_eq!(parse("MANIFEST"), FileName::Manifest);
-        for foreign in ["notes.txt", "wal-7.log", "wal-.log", "3-000001.sst", "256-000001.sst", "003-+00001.sst", ".sst"] {
+        for foreign in
+            ["notes.txt", "wal-7.log", "wal-.log", "3-000001.sst", "256-000001.sst", "003-+00001.sst", ".sst"]
+        {
             assert_eq!(parse(foreign), FileName::Foreign, "{foreign}");
         }
     }

@@ -1,1 +1,132 @@
-//! (being written)
+//! One stripe: the only owner of insert, seal, install_flush and install_compaction.
+//!
+//! 1. The version changes only under the stripe's lock; readers load it without any.
+//! 2. Memtables are flushed oldest first and installed in that order, so what has reached SSTs is always a
+//!    prefix of the stripe's writes: all up to `flushed_to`.
+//! 3. At most one flush and one compaction of a stripe run at a time; the scheduler sees to that.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::config::DatabaseConfig;
+use crate::memtable::Memtable;
+use crate::sst::Table;
+use crate::types::{EntryRef, Lsn, RunId, SeqNo};
+use crate::version::{Run, Version};
+
+#[derive(Debug)]
+pub(crate) struct Stripe {
+    pub(crate) id: usize,
+    version: ArcSwap<Version>,
+    state: Mutex<StripeState>,
+    /// The newest sequence that the last full merge read, and the horizon it had: another one would drop nothing
+    /// more until either has changed. Not under the stripe's lock, for the scheduler asks while writers hold that.
+    pub(crate) fully_merged: Mutex<Option<(SeqNo, SeqNo)>>,
+}
+
+/// What changes under the stripe's lock beside the version.
+#[derive(Debug, Default)]
+pub(crate) struct StripeState {
+    /// All writes of this stripe up to here are in SSTs, or were found superfluous when they got there.
+    pub(crate) flushed_to: SeqNo,
+}
+
+/// The stripe, locked.
+pub(crate) struct Locked<'a> {
+    stripe: &'a Stripe,
+    pub(crate) state: MutexGuard<'a, StripeState>,
+}
+
+impl Stripe {
+    /// A stripe with these runs, newest first, as the manifest lists them.
+    pub(crate) fn new(id: usize, runs: Vec<Arc<Run>>, flushed_to: SeqNo) -> Self {
+        let version = Version { active: Arc::new(Memtable::new()), sealed: Vec::new(), runs };
+        let state = StripeState { flushed_to };
+        Self {
+            id,
+            version: ArcSwap::from_pointee(version),
+            state: Mutex::new(state),
+            fully_merged: Mutex::default(),
+        }
+    }
+
+    /// What the stripe holds now.
+    pub(crate) fn version(&self) -> arc_swap::Guard<Arc<Version>> {
+        self.version.load()
+    }
+
+    pub(crate) fn lock(&self) -> Locked<'_> {
+        Locked { stripe: self, state: self.state.lock() }
+    }
+}
+
+impl Locked<'_> {
+    pub(crate) fn version(&self) -> arc_swap::Guard<Arc<Version>> {
+        self.stripe.version.load()
+    }
+
+    /// Adds a record that is in the log at `lsn`; returns the memory that takes.
+    pub(crate) fn insert(&self, lsn: Lsn, entry: EntryRef<'_>) -> usize {
+        self.version().active.insert(lsn, entry)
+    }
+
+    /// Whether the active memtable has reached a limit of its own.
+    pub(crate) fn is_full(&self, config: &DatabaseConfig) -> bool {
+        let version = self.version();
+        version.active.len() >= config.max_memtable_records
+            || config.max_memtable_size_bytes.is_some_and(|max| version.active.data_bytes() >= max)
+    }
+
+    /// Sets the active memtable aside for flushing and returns its memory; `None` when it is empty.
+    pub(crate) fn seal(&self) -> Option<usize> {
+        let version = self.version();
+        if version.active.is_empty() {
+            return None;
+        }
+        let memory = version.active.memory();
+        let mut sealed = Vec::with_capacity(version.sealed.len() + 1);
+        sealed.push(Arc::clone(&version.active));
+        sealed.extend_from_slice(&version.sealed);
+        self.replace(Version { active: Arc::new(Memtable::new()), sealed, runs: version.runs.clone() });
+        Some(memory)
+    }
+
+    /// The oldest sealed memtable: the next to be flushed.
+    pub(crate) fn oldest_sealed(&self) -> Option<Arc<Memtable>> {
+        self.version().sealed.last().cloned()
+    }
+
+    /// Puts a run in the place of the oldest sealed memtable; no run when nothing of it was worth keeping.
+    pub(crate) fn install_flush(&mut self, flushed: &Arc<Memtable>, run: Option<Run>) {
+        let version = self.version();
+        debug_assert!(version.sealed.last().is_some_and(|oldest| Arc::ptr_eq(oldest, flushed)));
+        let sealed = version.sealed.iter().filter(|m| !Arc::ptr_eq(m, flushed)).cloned().collect();
+        let runs = run.map(Arc::new).into_iter().chain(version.runs.iter().cloned()).collect();
+        self.replace(Version { active: Arc::clone(&version.active), sealed, runs });
+        self.state.flushed_to = self.state.flushed_to.max(flushed.last_seq());
+    }
+
+    /// Puts the output of a merge in the place of its inputs, which were neighbours; returns their SSTs.
+    pub(crate) fn install_compaction(&mut self, inputs: &[RunId], output: Option<Run>) -> Vec<Arc<Table>> {
+        let version = self.version();
+        let mut output = output.map(Arc::new);
+        let mut runs = Vec::with_capacity(version.runs.len());
+        let mut gone = Vec::new();
+        for run in &version.runs {
+            if inputs.contains(&run.id()) {
+                runs.extend(output.take());
+                gone.extend(run.parts.iter().cloned());
+            } else {
+                runs.push(Arc::clone(run));
+            }
+        }
+        self.replace(Version { active: Arc::clone(&version.active), sealed: version.sealed.clone(), runs });
+        gone
+    }
+
+    fn replace(&self, version: Version) {
+        self.stripe.version.store(Arc::new(version));
+    }
+}

@@ -65,6 +65,16 @@ impl EntryKind {
     }
 }
 
+/// The order of a scan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Direction {
+    /// Ascending keys.
+    #[default]
+    Forward,
+    /// Descending keys.
+    Reverse,
+}
+
 /// One version of one key, borrowed. Entries are ordered by key, then by sequence DESCENDING, so that the
 /// newest version of a key comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,1 +1,302 @@
-//! (being written)
+//! The log: one for all stripes, in segments `wal-NNNNNN.log`.
+//!
+//! It owns those files from creation to retirement, the sequence numbers, and the watermark: the position up
+//! to which the log is durable. A record's position (LSN) is its segment's generation and its offset there.
+//! Generations only grow and may skip; order comes from the headers and the links of the first records,
+//! never from names.
+//!
+//! Writing: [`Wal::reserve`] makes room before any lock is taken, so that appending, under the log lock, is
+//! one write into space that is already there. Syncs are shared: the first that waits syncs to the tail for
+//! all. Reading: [`discover`], [`validate`] (finds where the log ends, and tells a torn tail from damage),
+//! [`harden`], [`replay`].
+//!
+//! Invariants:
+//! * A record reaches the operating system before its append returns; no buffer outlives the call.
+//! * A segment's header and name are durable before its first record is written.
+//! * The watermark moves only after every segment below it was synced, oldest first. A sync that fails
+//!   poisons the handle; no sync is ever tried again on it.
+//! * What was refused is not replayed: a failed write is undone by zeroing the first header it wrote, and
+//!   its sequences are not used again. If that fails too, the handle is poisoned.
+//! * Outstanding reservations always fit into the current segment, or all of them into the prepared one, so
+//!   they fit in whatever order they are used.
+//! * No sync happens under the log lock. Locks are taken in the order: preparing, log, room; the group
+//!   commit's is taken alone.
+
+mod format;
+mod reader;
+mod segments;
+#[cfg(test)]
+mod testing;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Clock;
+use crate::file_header::Id;
+use crate::health::Health;
+use crate::types::{Lsn, SeqNo};
+use crate::vfs::Vfs;
+
+pub(crate) use reader::{Chain, LogRules, RecordRef, discover, harden, has_records, replay, validate};
+pub(crate) use writer::Wal;
+
+/// What the log needs from its surroundings.
+#[derive(Clone, Debug)]
+pub(crate) struct WalContext {
+    pub(crate) vfs: Arc<dyn Vfs>,
+    pub(crate) dir: PathBuf,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) database_id: Id,
+    pub(crate) incarnation: Id,
+    pub(crate) health: Arc<Health>,
+}
+
+/// Where writing goes on.
+#[derive(Clone, Debug)]
+pub(crate) struct WalStart {
+    /// The smallest generation a new segment may take.
+    pub(crate) next_generation: u32,
+    pub(crate) next_seq: SeqNo,
+    /// Where the log ends now: durable, and what the next segment links to.
+    pub(crate) end: Lsn,
+    /// Continue the last of `segments` at `end`. Only after a clean close; see [`Chain::resumable`].
+    pub(crate) resume: bool,
+    /// The live segments, oldest first.
+    pub(crate) segments: Vec<SegmentInfo>,
+    /// The newest durable manifest edit.
+    pub(crate) last_edit: u64,
+}
+
+/// A segment that holds live records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentInfo {
+    pub(crate) generation: u32,
+    pub(crate) path: PathBuf,
+    pub(crate) salt: u64,
+    /// Length of the file, preallocated space included.
+    pub(crate) len: u64,
+    /// Where its records end.
+    pub(crate) end: u32,
+}
+
+/// An end of the log by decree of a recovery: what follows `end` in that segment is dead, and so are the
+/// segments up to `next_generation`, where the log goes on if it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LogCut {
+    pub(crate) generation: u32,
+    /// Offset in that segment.
+    pub(crate) end: u32,
+    pub(crate) next_generation: u32,
+    /// The last sequence before the cut.
+    pub(crate) seq: SeqNo,
+}
+
+impl LogCut {
+    pub(crate) fn position(&self) -> Lsn {
+        Lsn::new(self.generation, self.end)
+    }
+}
+
+/// Where a closed log ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LogEnd {
+    pub(crate) end: Lsn,
+    pub(crate) next_seq: SeqNo,
+    pub(crate) next_generation: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::*;
+    use super::*;
+    use crate::clock::{Clock, ManualClock};
+    use crate::error::Error;
+    use std::time::Duration;
+
+    #[test]
+    fn batches_round_trip_over_rotations_and_oversized_records() {
+        let vfs = TestVfs::default();
+        let wal = open(&vfs, start(), 4096);
+        let mut expected = Vec::new();
+        for i in 0..200usize {
+            let payload = vec![i as u8; if i == 77 { 300_000 } else { i * 7 % 500 }];
+            let reservation = wal.reserve(payload.len()).unwrap();
+            let appended = wal.lock().append(reservation, 3, &payload).unwrap();
+            assert_eq!(appended.first_seq, 1 + 3 * i as u64);
+            assert_eq!(wal.tail(), appended.end);
+            expected.push((appended.first_seq, payload));
+        }
+        assert!(wal.segment_count() > 10);
+        assert_eq!(wal.live_bytes(), vfs.files().iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>());
+        let (chain, batches) = recover(&vfs, &LogRules::default()).unwrap();
+        assert_eq!(batches, expected);
+        assert_eq!((chain.end, chain.last_seq), (wal.tail(), 600));
+        assert!(!chain.resumable && chain.dead.is_empty());
+    }
+
+    #[test]
+    fn a_new_log_touches_nothing_and_an_empty_one_reads_as_such() {
+        let vfs = TestVfs::default();
+        let wal = open(&vfs, start(), 4096);
+        wal.sync().unwrap();
+        wal.append_watermark().unwrap();
+        assert!(!wal.needs_segment() && !wal.unsynced());
+        assert_eq!(wal.close().unwrap(), LogEnd { end: Lsn::ZERO, next_seq: 1, next_generation: 1 });
+        assert!(vfs.files().is_empty());
+        let (chain, batches) = recover(&vfs, &LogRules::default()).unwrap();
+        assert_eq!((chain.end, chain.max_generation, batches.len()), (Lsn::ZERO, 0, 0));
+    }
+
+    #[test]
+    fn a_clean_close_trims_and_the_segment_goes_on() {
+        let vfs = TestVfs::default();
+        let (mut start, mut expected) = (start(), Vec::new());
+        for round in 0..5u8 {
+            let wal = open(&vfs, start.clone(), 1 << 20);
+            let appended = append(&wal, &[round; 100]).unwrap();
+            expected.push((appended.first_seq, vec![round; 100]));
+            assert_eq!(appended.end.generation(), 1);
+            let end = wal.close().unwrap();
+            assert_eq!(end.end, appended.end);
+            assert_eq!(vfs.files()[0].1.len() as u64, u64::from(end.end.offset()));
+            let rules = LogRules { clean_end: Some(end.end), durable: end.end, ..LogRules::default() };
+            let (chain, batches) = recover(&vfs, &rules).unwrap();
+            assert_eq!(batches, expected);
+            assert!(chain.resumable);
+            start = WalStart {
+                next_generation: end.next_generation,
+                next_seq: end.next_seq,
+                end: chain.end,
+                resume: chain.resumable,
+                segments: chain.segments,
+                last_edit: 0,
+            };
+        }
+        // Something was appended after the close that the manifest tells of, or is missing.
+        let last = start.end;
+        for clean_end in [Lsn(last.0 - 152), Lsn(last.0 + 8), Lsn::new(2, 1024)] {
+            let rules = LogRules { clean_end: Some(clean_end), ..LogRules::default() };
+            assert!(matches!(recover(&vfs, &rules), Err(Error::Corruption { .. })), "{clean_end}");
+        }
+    }
+
+    #[test]
+    fn a_log_closed_at_a_cut_is_not_resumed() {
+        let vfs = TestVfs::default();
+        let wal = open(&vfs, start(), 4096);
+        append(&wal, b"kept").unwrap();
+        let mut manifest = Manifest::default();
+        let (wal, _) = manifest.recover(&vfs, 4096);
+        let end = wal.close().unwrap();
+        manifest.rules.clean_end = Some(end.end);
+        let (chain, batches) = recover(&vfs, &manifest.rules).unwrap();
+        assert_eq!(batches, [(1, b"kept".to_vec())]);
+        assert!(!chain.resumable);
+    }
+
+    /// Loses random pieces of what was not synced.
+    fn power_cut(vfs: &TestVfs, synced: Lsn, random: &ManualClock) {
+        for (path, mut bytes) in vfs.files() {
+            let Some(header) = format::SegmentHeader::decode(&bytes, &path).unwrap() else { continue };
+            let from = match header.generation.cmp(&synced.generation()) {
+                std::cmp::Ordering::Less => continue,
+                std::cmp::Ordering::Equal => synced.offset() as usize,
+                std::cmp::Ordering::Greater => 1024,
+            };
+            let tail = &mut bytes[from..];
+            let lost_in_1000 = random.random() % 60;
+            for piece in tail.chunks_mut(64) {
+                match random.random() % 1000 {
+                    r if r < lost_in_1000 => piece.fill(0),
+                    r if r < lost_in_1000 + 5 => piece.fill(0xa5),
+                    _ => {}
+                }
+            }
+            if random.random().is_multiple_of(4) {
+                let keep = random.random() % (tail.len() as u64 + 1);
+                bytes.truncate(from + keep as usize);
+            }
+            vfs.overwrite(&path, &bytes);
+        }
+    }
+
+    #[test]
+    fn crashes_and_recoveries_keep_a_prefix_with_all_that_was_synced() {
+        let (mut lost, mut kept) = (0, 0);
+        for seed in 0..300 {
+            let (vfs, random) = (TestVfs::default(), ManualClock::new(seed));
+            let mut manifest = Manifest::default();
+            let mut acked: Vec<(Lsn, SeqNo, Vec<u8>)> = Vec::new();
+            let mut durable = 0;
+            for session in 0..6 {
+                let before = vfs.files();
+                let (wal, batches) = manifest.recover(&vfs, 3000);
+                let log_start = manifest.rules.log_start;
+                let live = acked.iter().filter(|(lsn, ..)| lsn.generation() >= log_start);
+                let found: Vec<_> =
+                    live.clone().map(|(_, seq, p)| (*seq, p.clone())).take(batches.len()).collect();
+                assert_eq!(batches, found, "seed {seed}, session {session}");
+                assert!(
+                    batches.len() + acked.len() - live.clone().count() >= durable,
+                    "seed {seed}, session {session}"
+                );
+                let end = wal.tail();
+                lost += acked.iter().filter(|(lsn, ..)| *lsn >= end).count();
+                acked.retain(|(lsn, ..)| *lsn < end);
+                for i in 0..random.random() % 40 {
+                    let payload = vec![random.random() as u8; (random.random() % 300) as usize];
+                    let appended = append(&wal, &payload).unwrap();
+                    acked.push((appended.lsn, appended.first_seq, payload));
+                    if random.random() % 12 == 0 {
+                        wal.sync().unwrap();
+                    }
+                    if random.random() % 9 == 0 && i > 3 {
+                        wal.prepare_segment().unwrap();
+                    }
+                }
+                kept += acked.len();
+                // Old segments are never written to, and recovery changes nothing in them.
+                for (path, bytes) in before {
+                    assert_eq!(vfs.read(&path), bytes, "seed {seed}: {}", path.display());
+                }
+                durable = acked.iter().filter(|(lsn, ..)| *lsn < wal.synced()).count();
+                if random.random() % 3 == 0 && wal.tail().generation() > 0 {
+                    wal.sync().unwrap();
+                    durable = acked.len();
+                    manifest.rules.log_start = wal.tail().generation();
+                    manifest.rules.durable = wal.synced();
+                    let retired = wal.retire(manifest.rules.log_start);
+                    // One of them comes back.
+                    retired.iter().skip(1).for_each(|path| vfs.remove(path).unwrap());
+                    manifest.rules.cuts.retain(|cut| cut.next_generation > manifest.rules.log_start);
+                }
+                power_cut(&vfs, wal.synced(), &random);
+            }
+        }
+        assert!(lost > 500 && kept > 15_000, "the test lost {lost} and kept {kept}");
+    }
+
+    #[test]
+    fn commit_times_come_from_the_clock() {
+        let vfs = TestVfs::default();
+        let mut wal = open(&vfs, start(), 4096);
+        let clock = Arc::new(ManualClock::new(1));
+        wal.context.clock = clock.clone();
+        append(&wal, b"a").unwrap();
+        clock.advance(Duration::from_secs(5));
+        append(&wal, b"b").unwrap();
+        let segments = discover(&vfs, dir(), DB).unwrap();
+        let chain = validate(&vfs, dir(), &segments, &LogRules::default()).unwrap();
+        let mut times = Vec::new();
+        replay(&vfs, &chain, |record| {
+            times.push((record.time, record.count, record.lsn));
+            Ok(())
+        })
+        .unwrap();
+        let first = Lsn::new(1, 1024 + format::LINK_LEN as u32);
+        assert_eq!(times, [(1_700_000_000, 1, first), (1_700_000_005, 1, Lsn(first.0 + 56))]);
+    }
+}

@@ -1,1 +1,427 @@
-//! (being written)
+//! The frame of an SST: the header's fields, the properties, the section directory and the footer.
+//!
+//! ```text
+//! fields of the kind in the file header
+//!   0  8  file id
+//!   8  8  base sequence: entries hold their distance from it
+//!  16  4  keyspace
+//!  20  2  stripe
+//!  22  1  key encoding
+//!  23  1  key hash
+//!  24 32  zero
+//!
+//! property, one after the other
+//!   u16  tag    u16  flags, bit 0: critical    u32  length    bytes
+//!   1 entries u64                  5 first key            9 run u64, part u32, depth u32,
+//!   2 tombstones u64               6 last key               lowest and highest sequence of the run's inputs
+//!   3 bytes of keys and values u64 7 oldest tombstone, ms u64 (0: none)
+//!   4 lowest, highest sequence     8 version of the writer, text
+//!
+//! section directory, 28 bytes an entry
+//!   u16  kind   u16  flags, bit 0: critical    u64  offset   u64  length   u32  checksum   u32  zero
+//!   1 key-hash index   2 fences   3 filter   4 properties
+//!
+//! footer, at the end of the file
+//!   0  8  offset of the section directory
+//!   8  4  its length
+//!  12  4  its checksum
+//!  16  8  file id
+//!  24  8  length of the file
+//!  32 20  zero
+//!  52  8  magic "KSTONSST"
+//!  60  4  checksum of bytes 0 to 60
+//! ```
+//!
+//! Checksums are those of `sst_block::checksum_at`. An unknown section or property is skipped, or refused when
+//! it is critical.
+
+use std::ops::Range;
+use std::path::Path;
+
+use crate::bloom::KEY_HASH_ID;
+use crate::coding::Reader;
+use crate::error::{Error, Result};
+use crate::file_header::HEADER_LEN;
+use crate::key::KEY_ENCODING;
+use crate::sst_block::checksum_at;
+use crate::types::{FileId, SeqNo, SstMeta};
+
+pub(super) const FOOTER_LEN: usize = 64;
+/// Sections start at multiples of this.
+pub(super) const SECTION_ALIGN: usize = 64;
+
+const MAGIC: &[u8; 8] = b"KSTONSST";
+const FOOTER_CRC_AT: usize = 60;
+const DIRECTORY_ENTRY_LEN: usize = 28;
+const CRITICAL: u16 = 1;
+
+/// The header's fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SstHeader {
+    pub(super) id: FileId,
+    pub(super) base_seq: SeqNo,
+    pub(super) keyspace: u32,
+    pub(super) stripe: u16,
+}
+
+impl SstHeader {
+    pub(super) fn encode(&self) -> [u8; 56] {
+        let mut extra = [0; 56];
+        let fields = (self.id.to_le_bytes().into_iter())
+            .chain(self.base_seq.to_le_bytes())
+            .chain(self.keyspace.to_le_bytes())
+            .chain(self.stripe.to_le_bytes())
+            .chain([KEY_ENCODING as u8, KEY_HASH_ID]);
+        extra.iter_mut().zip(fields).for_each(|(to, from)| *to = from);
+        extra
+    }
+
+    pub(super) fn decode(extra: &[u8], file: &Path) -> Result<Self> {
+        let mut reader = Reader::new(extra);
+        let mut fields = || {
+            let (id, base_seq) = (reader.u64()?, reader.u64()?);
+            let (keyspace, stripe) = (reader.u32()?, reader.u16()?);
+            Some((Self { id, base_seq, keyspace, stripe }, reader.u8()?, reader.u8()?))
+        };
+        let (header, encoding, hash) =
+            fields().ok_or_else(|| Error::corrupt(file, 0, "the header's fields are cut short"))?;
+        if u32::from(encoding) != KEY_ENCODING || hash != KEY_HASH_ID {
+            let found = format!("key encoding {encoding}, key hash {hash}");
+            return Err(unsupported(
+                file,
+                found,
+                format!("key encoding {KEY_ENCODING}, key hash {KEY_HASH_ID}"),
+            ));
+        }
+        Ok(header)
+    }
+}
+
+pub(super) fn unsupported(file: &Path, found: impl Into<String>, supported: impl Into<String>) -> Error {
+    Error::UnsupportedFormat { file: file.to_path_buf(), found: found.into(), supported: supported.into() }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u16)]
+pub(super) enum SectionKind {
+    Index = 1,
+    Fences = 2,
+    Filter = 3,
+    Properties = 4,
+}
+
+/// One line of the section directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Section {
+    pub(super) kind: SectionKind,
+    pub(super) offset: u64,
+    pub(super) len: u64,
+    pub(super) crc: u32,
+}
+
+pub(super) fn encode_directory(sections: &[Section]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(sections.len() * DIRECTORY_ENTRY_LEN);
+    for section in sections {
+        out.extend_from_slice(&(section.kind as u16).to_le_bytes());
+        out.extend_from_slice(&CRITICAL.to_le_bytes());
+        out.extend_from_slice(&section.offset.to_le_bytes());
+        out.extend_from_slice(&section.len.to_le_bytes());
+        out.extend_from_slice(&section.crc.to_le_bytes());
+        out.extend_from_slice(&[0; 4]);
+    }
+    out
+}
+
+/// Where the sections lie, checked against their checksums and each other.
+#[derive(Clone, Debug)]
+pub(super) struct Sections {
+    pub(super) index: Range<usize>,
+    pub(super) fences: Range<usize>,
+    pub(super) filter: Range<usize>,
+    pub(super) properties: Range<usize>,
+    /// Blocks end here at the latest.
+    pub(super) first: usize,
+}
+
+/// Reads the footer, the directory and the sections' checksums of the file whose bytes these are.
+pub(super) fn decode_sections(bytes: &[u8], meta: &SstMeta, file: &Path) -> Result<Sections> {
+    let (at, directory) = decode_footer(bytes, meta, file)?;
+    let bad = |detail: String| Error::corrupt(file, at as u64, detail);
+    if !directory.len().is_multiple_of(DIRECTORY_ENTRY_LEN) {
+        return Err(bad(format!("the section directory has {} bytes", directory.len())));
+    }
+    let mut found: [Option<Range<usize>>; 4] = Default::default();
+    let mut first = at;
+    for entry in directory.chunks_exact(DIRECTORY_ENTRY_LEN) {
+        let mut reader = Reader::new(entry);
+        let mut fields = || Some((reader.u16()?, reader.u16()?, reader.u64()?, reader.u64()?, reader.u32()?));
+        let Some((kind, flags, offset, len, crc)) = fields() else { continue };
+        let range = usize::try_from(offset).ok().zip(usize::try_from(offset.saturating_add(len)).ok());
+        let range = range.map(|(start, end)| start..end).filter(|r| r.start >= HEADER_LEN && r.end <= at);
+        let Some((range, section)) = range.and_then(|range| Some((range.clone(), bytes.get(range)?))) else {
+            return Err(bad(format!(
+                "section {kind} lies outside of its place, at {offset} for {len} bytes"
+            )));
+        };
+        first = first.min(range.start);
+        let Some(slot) = usize::from(kind).checked_sub(1).and_then(|n| found.get_mut(n)) else {
+            if flags & CRITICAL != 0 {
+                return Err(unsupported(file, format!("section kind {kind}"), "section kinds 1 to 4"));
+            }
+            continue;
+        };
+        let computed = checksum_at(meta.id, offset, section);
+        if computed != crc {
+            let detail = format!("section {kind} has checksum {computed:08x}, stored is {crc:08x}");
+            return Err(Error::corrupt(file, offset, detail));
+        }
+        if slot.replace(range).is_some() {
+            return Err(bad(format!("there are two sections of kind {kind}")));
+        }
+    }
+    let [Some(index), Some(fences), Some(filter), Some(properties)] = found else {
+        return Err(bad("a section is missing from the directory".into()));
+    };
+    Ok(Sections { index, fences, filter, properties, first })
+}
+
+/// Where the directory starts, and its bytes.
+fn decode_footer<'a>(bytes: &'a [u8], meta: &SstMeta, file: &Path) -> Result<(usize, &'a [u8])> {
+    let footer_at = bytes.len().saturating_sub(FOOTER_LEN);
+    let bad = |detail: String| Error::corrupt(file, footer_at as u64, detail);
+    let footer = bytes.get(footer_at..).unwrap_or_default();
+    let mut reader = Reader::new(footer);
+    let mut fields = || {
+        let directory = (reader.u64()?, reader.u32()?);
+        let (directory_crc, id, len) = (reader.u32()?, reader.u64()?, reader.u64()?);
+        let _zero = reader.bytes(20)?;
+        Some((directory, directory_crc, id, len, reader.bytes(8)?, reader.u32()?))
+    };
+    let Some((directory, directory_crc, id, len, magic, crc)) = fields() else {
+        return Err(bad("the footer is cut short".into()));
+    };
+    let covered = footer.get(..FOOTER_CRC_AT).unwrap_or_default();
+    let computed = checksum_at(meta.id, footer_at as u64, covered);
+    if magic != MAGIC || computed != crc {
+        return Err(bad(format!("the footer's checksum is {computed:08x}, stored is {crc:08x}")));
+    }
+    if id != meta.id || len != meta.len || directory != meta.directory {
+        let found = format!("file {id}, {len} bytes, directory at {} for {}", directory.0, directory.1);
+        let (at, for_len) = meta.directory;
+        return Err(bad(format!(
+            "the footer says {found}; the manifest file {}, {} bytes, directory at {at} for {for_len}",
+            meta.id, meta.len
+        )));
+    }
+    let start = usize::try_from(directory.0).ok().filter(|&start| start >= HEADER_LEN);
+    let end = start.and_then(|start| start.checked_add(directory.1 as usize)).filter(|&end| end <= footer_at);
+    let Some((start, directory)) = start.zip(end).and_then(|(s, e)| Some((s, bytes.get(s..e)?))) else {
+        return Err(bad("the section directory lies outside of its place".into()));
+    };
+    let computed = checksum_at(id, start as u64, directory);
+    if computed != directory_crc {
+        let detail = format!("the directory's checksum is {computed:08x}, stored is {directory_crc:08x}");
+        return Err(Error::corrupt(file, start as u64, detail));
+    }
+    Ok((start, directory))
+}
+
+pub(super) fn encode_footer(directory_at: u64, directory: &[u8], id: FileId) -> Vec<u8> {
+    let len = directory_at + (directory.len() + FOOTER_LEN) as u64;
+    let mut out = Vec::with_capacity(FOOTER_LEN);
+    out.extend_from_slice(&directory_at.to_le_bytes());
+    out.extend_from_slice(&(directory.len() as u32).to_le_bytes());
+    out.extend_from_slice(&checksum_at(id, directory_at, directory).to_le_bytes());
+    out.extend_from_slice(&id.to_le_bytes());
+    out.extend_from_slice(&len.to_le_bytes());
+    out.extend_from_slice(&[0; 20]);
+    out.extend_from_slice(MAGIC);
+    let crc = checksum_at(id, directory_at + directory.len() as u64, &out);
+    out.extend_from_slice(&crc.to_le_bytes());
+    out
+}
+
+const ENTRIES: u16 = 1;
+const TOMBSTONES: u16 = 2;
+const RAW_BYTES: u16 = 3;
+const SEQ: u16 = 4;
+const FIRST_KEY: u16 = 5;
+const LAST_KEY: u16 = 6;
+const OLDEST_TOMBSTONE: u16 = 7;
+const WRITER: u16 = 8;
+const RUN: u16 = 9;
+
+/// The properties section: what the manifest says of the file, for when there is no manifest.
+pub(super) fn encode_properties(meta: &SstMeta) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut put = |tag: u16, parts: &[&[u8]]| {
+        let len: usize = parts.iter().map(|part| part.len()).sum();
+        out.extend_from_slice(&tag.to_le_bytes());
+        out.extend_from_slice(&[0; 2]);
+        out.extend_from_slice(&(len as u32).to_le_bytes());
+        parts.iter().for_each(|part| out.extend_from_slice(part));
+    };
+    put(ENTRIES, &[&meta.entries.to_le_bytes()]);
+    put(TOMBSTONES, &[&meta.tombstones.to_le_bytes()]);
+    put(RAW_BYTES, &[&meta.raw_bytes.to_le_bytes()]);
+    put(SEQ, &[&meta.seq.0.to_le_bytes(), &meta.seq.1.to_le_bytes()]);
+    put(FIRST_KEY, &[&meta.keys.0]);
+    put(LAST_KEY, &[&meta.keys.1]);
+    put(OLDEST_TOMBSTONE, &[&meta.oldest_tombstone_ms.to_le_bytes()]);
+    put(WRITER, &[env!("CARGO_PKG_VERSION").as_bytes()]);
+    let (low, high) = meta.run_seq;
+    let run = [meta.run.to_le_bytes(), low.to_le_bytes(), high.to_le_bytes()];
+    let [run, low, high] = &run;
+    put(RUN, &[run, &meta.part.to_le_bytes(), &meta.depth.to_le_bytes(), low, high]);
+    out
+}
+
+/// Checks that the properties, at `offset`, are those of the file that the manifest describes.
+pub(super) fn check_properties(section: &[u8], meta: &SstMeta, file: &Path, offset: u64) -> Result<()> {
+    let bad = |detail: String| Error::corrupt(file, offset, detail);
+    let mut reader = Reader::new(section);
+    let mut known = 0;
+    while !reader.is_empty() {
+        let mut next = || {
+            let (tag, flags, len) = (reader.u16()?, reader.u16()?, reader.u32()?);
+            Some((tag, flags, reader.bytes(len as usize)?))
+        };
+        let (tag, flags, bytes) = next().ok_or_else(|| bad("the properties are cut short".into()))?;
+        let mut value = Reader::new(bytes);
+        let mut number = || value.u64();
+        let same = match tag {
+            ENTRIES => number() == Some(meta.entries),
+            TOMBSTONES => number() == Some(meta.tombstones),
+            RAW_BYTES => number() == Some(meta.raw_bytes),
+            SEQ => number() == Some(meta.seq.0) && number() == Some(meta.seq.1),
+            FIRST_KEY => bytes == meta.keys.0,
+            LAST_KEY => bytes == meta.keys.1,
+            // Where it came from, which the manifest knows better: it goes on when files are moved.
+            OLDEST_TOMBSTONE | WRITER | RUN => continue,
+            _ if flags & CRITICAL != 0 => {
+                return Err(unsupported(file, format!("property {tag}"), "properties 1 to 9"));
+            }
+            _ => continue,
+        };
+        if !same {
+            return Err(bad(format!("property {tag} is not what the manifest says of the file")));
+        }
+        known += 1;
+    }
+    if known != 6 {
+        return Err(bad(format!("{known} of 6 properties are there")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn meta() -> SstMeta {
+        SstMeta {
+            id: 7,
+            stripe: 3,
+            keyspace: 0,
+            run: 1,
+            part: 0,
+            parts: 1,
+            depth: 0,
+            run_seq: (1, 9),
+            seq: (2, 8),
+            keys: (b"a".to_vec(), b"z".to_vec()),
+            entries: 5,
+            tombstones: 1,
+            raw_bytes: 100,
+            len: 0,
+            directory: (0, 0),
+            checksum: 0,
+            oldest_tombstone_ms: 4,
+            created_ms: 5,
+            origin: [1; 16],
+        }
+    }
+
+    fn frame(kinds: &[(u16, u16)]) -> (Vec<u8>, SstMeta) {
+        let mut bytes = vec![0; HEADER_LEN];
+        let mut directory = Vec::new();
+        for &(kind, flags) in kinds {
+            let (offset, body) = (bytes.len() as u64, [kind as u8; 3]);
+            bytes.extend_from_slice(&body);
+            let section =
+                Section { kind: SectionKind::Index, offset, len: 3, crc: checksum_at(7, offset, &body) };
+            let mut entry = encode_directory(&[section]);
+            entry[..2].copy_from_slice(&kind.to_le_bytes());
+            entry[2..4].copy_from_slice(&flags.to_le_bytes());
+            directory.append(&mut entry);
+        }
+        let at = bytes.len() as u64;
+        let footer = encode_footer(at, &directory, 7);
+        bytes.extend(directory);
+        let directory = (at, (bytes.len() as u64 - at) as u32);
+        bytes.extend(footer);
+        let meta = SstMeta { len: bytes.len() as u64, directory, ..meta() };
+        (bytes, meta)
+    }
+
+    #[test]
+    fn sections_are_found_unknown_ones_skipped_critical_ones_refused() {
+        let file = Path::new("f");
+        let (bytes, meta) = frame(&[(1, 1), (2, 1), (77, 0), (3, 1), (4, 1)]);
+        let sections = decode_sections(&bytes, &meta, file).unwrap();
+        assert_eq!((sections.index, sections.properties), (128..131, 140..143));
+        assert_eq!(sections.first, 128);
+        let (bytes, meta) = frame(&[(1, 1), (2, 1), (77, 1), (3, 1), (4, 1)]);
+        let got = decode_sections(&bytes, &meta, file);
+        assert!(matches!(got, Err(Error::UnsupportedFormat { .. })), "{got:?}");
+        for kinds in [&[(1, 1), (2, 1), (3, 1)][..], &[(1, 1), (2, 1), (3, 1), (4, 1), (2, 1)], &[]] {
+            let (bytes, meta) = frame(kinds);
+            let got = decode_sections(&bytes, &meta, file);
+            assert!(matches!(got, Err(Error::Corruption { .. })), "{got:?}");
+        }
+    }
+
+    #[test]
+    fn properties_match_their_meta_only() {
+        let (file, good) = (Path::new("f"), meta());
+        let section = encode_properties(&good);
+        check_properties(&section, &good, file, 0).unwrap();
+        for cut in 0..section.len() {
+            // Cut after the sixth, all that is compared is still there.
+            if let Err(error) = check_properties(&section[..cut], &good, file, 0) {
+                assert!(matches!(error, Error::Corruption { .. }), "{error}");
+            } else {
+                assert!(section.len() - cut >= 40, "length {cut}");
+            }
+        }
+        let others = [
+            SstMeta { entries: 6, ..meta() },
+            SstMeta { tombstones: 6, ..meta() },
+            SstMeta { raw_bytes: 6, ..meta() },
+            SstMeta { seq: (2, 9), ..meta() },
+            SstMeta { keys: (b"a".to_vec(), b"y".to_vec()), ..meta() },
+        ];
+        for other in others {
+            assert!(check_properties(&section, &other, file, 0).is_err());
+        }
+        for (flags, fits) in [(0u8, true), (1, false)] {
+            let mut more = section.clone();
+            more.extend_from_slice(&[99, 0, flags, 0, 1, 0, 0, 0, 42]);
+            match check_properties(&more, &good, file, 0) {
+                Ok(()) => assert!(fits),
+                Err(error) => assert!(!fits && matches!(error, Error::UnsupportedFormat { .. }), "{error}"),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn decoders_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let (file, meta) = (Path::new("f"), SstMeta { len: bytes.len() as u64, ..meta() });
+            let _ = decode_sections(&bytes, &meta, file);
+            let _ = check_properties(&bytes, &meta, file, 0);
+            let _ = SstHeader::decode(&bytes, file);
+        }
+    }
+}

@@ -1,1 +1,298 @@
-//! (being written)
+//! Writes an SST front to back, from entries in order. Nothing here is synced: see [`super::Table::sync`].
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::fences::FencesBuilder;
+use super::format::{
+    FOOTER_LEN, SECTION_ALIGN, Section, SectionKind, SstHeader, encode_directory, encode_footer,
+    encode_properties,
+};
+use super::index::{self, MAX_BLOCKS, Place};
+use crate::bloom;
+use crate::coding::shared_prefix;
+use crate::error::{Error, Result};
+use crate::file_header::{FileHeader, FileKind, Id};
+use crate::key::key_hash;
+use crate::paths;
+use crate::sst_block::{BlockBuilder, MAX_ENTRY_BYTES, checksum_at};
+use crate::types::{EntryKind, EntryRef, FileId, RunId, SeqNo, SstMeta};
+use crate::vfs::{OpenMode, Vfs, VfsFile, write_all_at};
+
+/// The file is written in units of at least this many bytes.
+const WRITE_UNIT: usize = 256 << 10;
+
+/// What is known of an SST before its first entry.
+#[derive(Clone, Debug)]
+pub(crate) struct SstParams {
+    pub(crate) id: FileId,
+    pub(crate) stripe: u16,
+    pub(crate) keyspace: u32,
+    pub(crate) run: RunId,
+    pub(crate) part: u32,
+    pub(crate) depth: u32,
+    /// See [`SstMeta::run_seq`]. No entry lies outside of it.
+    pub(crate) run_seq: (SeqNo, SeqNo),
+    /// No key is outside of these; what they share is stored once.
+    pub(crate) key_bounds: (Vec<u8>, Vec<u8>),
+    pub(crate) block_size: usize,
+    pub(crate) bits_per_key: u32,
+    pub(crate) database_id: Id,
+    pub(crate) incarnation: Id,
+    pub(crate) created_ms: u64,
+}
+
+/// An SST being written. On any error it must be abandoned.
+#[derive(Debug)]
+pub(crate) struct SstWriter {
+    vfs: Arc<dyn Vfs>,
+    file: Arc<dyn VfsFile>,
+    path: PathBuf,
+    params: SstParams,
+    prefix_len: usize,
+    /// Bytes not yet written, and how many came before.
+    out: Vec<u8>,
+    written: u64,
+    /// CRC-32C of what was written.
+    checksum: u32,
+    block: BlockBuilder,
+    fences: FencesBuilder,
+    /// Hash and packed place of each distinct key.
+    hashes: Vec<u64>,
+    places: Vec<u32>,
+    last_key: Vec<u8>,
+    last_seq: SeqNo,
+    /// What `finish` returns, as far as it is known.
+    meta: SstMeta,
+}
+
+impl SstWriter {
+    /// Creates the file, which must not exist.
+    pub(crate) fn create(vfs: &Arc<dyn Vfs>, dir: &Path, params: SstParams) -> Result<Self> {
+        let path = paths::sst(dir, usize::from(params.stripe), params.id);
+        let file = vfs.open(&path, OpenMode::Create).map_err(Error::io("create", &path))?;
+        let header = SstHeader {
+            id: params.id,
+            base_seq: params.run_seq.0,
+            keyspace: params.keyspace,
+            stripe: params.stripe,
+        };
+        let header = FileHeader {
+            kind: FileKind::Sst,
+            database_id: params.database_id,
+            incarnation: params.incarnation,
+            created_ms: params.created_ms,
+            extra: header.encode(),
+        };
+        Ok(Self {
+            vfs: Arc::clone(vfs),
+            file,
+            path,
+            prefix_len: shared_prefix(&params.key_bounds.0, &params.key_bounds.1),
+            out: header.encode().to_vec(),
+            written: 0,
+            checksum: 0,
+            block: BlockBuilder::default(),
+            fences: FencesBuilder::default(),
+            hashes: Vec::new(),
+            places: Vec::new(),
+            last_key: Vec::new(),
+            last_seq: 0,
+            meta: new_meta(&params),
+            params,
+        })
+    }
+
+    /// Adds the next entry: a higher key than the last one, or an older version of it. `tombstone_ms` is when
+    /// a tombstone was written, where that is known; else the file's creation stands for it.
+    pub(crate) fn add(&mut self, entry: EntryRef<'_>, tombstone_ms: Option<u64>) -> Result<()> {
+        self.check(&entry)?;
+        let key = entry.key.get(self.prefix_len..).unwrap_or_default();
+        let payload = entry.key.len() + entry.value.len();
+        if self.block.is_full()
+            || !self.block.is_empty() && self.block.len(&self.out) + payload > self.params.block_size
+        {
+            self.finish_block()?;
+        }
+        let is_first = self.meta.entries == 0;
+        if self.block.is_empty() {
+            if self.fences.blocks() >= MAX_BLOCKS {
+                return Err(self.refuse("the file has as many blocks as it can"));
+            }
+            let last = (!is_first).then(|| self.last_key.get(self.prefix_len..).unwrap_or_default());
+            let offset = self.written + self.out.len() as u64;
+            if self.fences.push(last, key, offset).is_none() {
+                return Err(self.refuse("the file has more separators than it can"));
+            }
+        }
+        let seq = entry.seq - self.params.run_seq.0;
+        let group = self.block.add(&mut self.out, key, entry.kind, seq, entry.value);
+        if is_first || self.last_key != entry.key {
+            self.hashes.push(key_hash(entry.key));
+            self.places.push(Place { block: self.fences.blocks() - 1, group }.pack());
+            self.last_key.clear();
+            self.last_key.extend_from_slice(entry.key);
+        }
+        self.last_seq = entry.seq;
+        self.count(&entry, tombstone_ms);
+        Ok(())
+    }
+
+    fn count(&mut self, entry: &EntryRef<'_>, tombstone_ms: Option<u64>) {
+        let meta = &mut self.meta;
+        if meta.entries == 0 {
+            meta.keys.0 = entry.key.to_vec();
+            meta.seq = (entry.seq, entry.seq);
+        }
+        meta.seq = (meta.seq.0.min(entry.seq), meta.seq.1.max(entry.seq));
+        meta.entries += 1;
+        meta.raw_bytes += (entry.key.len() + entry.value.len()) as u64;
+        if entry.kind == EntryKind::Delete {
+            let ms = tombstone_ms.unwrap_or(self.params.created_ms);
+            let older = meta.tombstones == 0 || ms < meta.oldest_tombstone_ms;
+            meta.oldest_tombstone_ms = if older { ms } else { meta.oldest_tombstone_ms };
+            meta.tombstones += 1;
+        }
+    }
+
+    /// Refuses what would make a file that cannot be read back.
+    fn check(&self, entry: &EntryRef<'_>) -> Result<()> {
+        let (low, high) = &self.params.key_bounds;
+        let (low_seq, high_seq) = self.params.run_seq;
+        let ascends = entry.key > self.last_key.as_slice()
+            || (entry.key == self.last_key && entry.seq < self.last_seq)
+            || self.meta.entries == 0;
+        if !ascends {
+            return Err(self.refuse("it is not above the entry before"));
+        }
+        if entry.key < low.as_slice() || entry.key > high.as_slice() {
+            return Err(self.refuse("its key is outside of the bounds given at the start"));
+        }
+        if entry.seq < low_seq || entry.seq > high_seq {
+            return Err(self.refuse("its sequence is outside of the run's"));
+        }
+        if entry.key.len().saturating_add(entry.value.len()) >= MAX_ENTRY_BYTES {
+            return Err(self.refuse("it is too long"));
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, why: &'static str) -> Error {
+        Error::io("add an entry to", &self.path)(io::Error::new(io::ErrorKind::InvalidInput, why))
+    }
+
+    /// How many entries were added.
+    #[cfg(test)]
+    pub(crate) fn entries(&self) -> u64 {
+        self.meta.entries
+    }
+
+    /// About how long the file would be if it were finished now.
+    pub(crate) fn estimated_len(&self) -> u64 {
+        let blocks = self.out.len() + self.block.pending_len();
+        let filter = self.hashes.len().saturating_mul(self.params.bits_per_key as usize) / 8;
+        let frame = 8 * SECTION_ALIGN + FOOTER_LEN + 2 * self.last_key.len();
+        self.written
+            + (blocks + index::section_len(self.hashes.len()) + self.fences.len() + filter + frame) as u64
+    }
+
+    /// Whether a new part should begin before the next new key: the file is `target` bytes long, or has half
+    /// of the blocks that it can have (the other half is for further versions of its last key).
+    pub(crate) fn is_full(&self, target: u64) -> bool {
+        self.fences.blocks() >= MAX_BLOCKS / 2 || self.estimated_len() >= target
+    }
+
+    fn finish_block(&mut self) -> Result<()> {
+        self.block.finish(&mut self.out, self.params.id, self.written);
+        if self.out.len() >= WRITE_UNIT { self.write_out() } else { Ok(()) }
+    }
+
+    fn write_out(&mut self) -> Result<()> {
+        self.checksum = crc32c::crc32c_append(self.checksum, &self.out);
+        write_all_at(&*self.file, &self.out, self.written).map_err(Error::io("write", &self.path))?;
+        self.written += self.out.len() as u64;
+        self.out.clear();
+        Ok(())
+    }
+
+    /// Writes the rest and describes the file, which is not synced yet. `parts` is right if this is the run's
+    /// last part; else the caller sets it when the run ends. On an error the file is removed.
+    pub(crate) fn finish(mut self) -> Result<SstMeta> {
+        match self.finish_file() {
+            Ok(()) => Ok(self.meta),
+            Err(error) => {
+                self.abandon();
+                Err(error)
+            }
+        }
+    }
+
+    fn finish_file(&mut self) -> Result<()> {
+        if self.block.is_empty() {
+            return Err(self.refuse("it has none, and a file without entries is not allowed"));
+        }
+        self.finish_block()?;
+        let blocks_end = self.written + self.out.len() as u64;
+        self.meta.keys.1 = std::mem::take(&mut self.last_key);
+        let prefix = self.meta.keys.0.get(..self.prefix_len).unwrap_or_default();
+        let bodies = [
+            (SectionKind::Index, index::build(&self.hashes, &self.places)),
+            (SectionKind::Fences, self.fences.finish(prefix, blocks_end)),
+            (SectionKind::Filter, bloom::build(&self.hashes, self.params.bits_per_key)),
+            (SectionKind::Properties, encode_properties(&self.meta)),
+        ];
+        let id = self.params.id;
+        let sections = bodies.map(|(kind, body)| {
+            let offset = self.append_aligned(&body);
+            Section { kind, offset, len: body.len() as u64, crc: checksum_at(id, offset, &body) }
+        });
+        let directory = encode_directory(&sections);
+        let directory_at = self.append_aligned(&directory);
+        self.out.extend_from_slice(&encode_footer(directory_at, &directory, id));
+        self.write_out()?;
+        self.meta.len = self.written;
+        self.meta.directory = (directory_at, directory.len() as u32);
+        self.meta.checksum = self.checksum;
+        Ok(())
+    }
+
+    /// Appends a section at the next aligned offset, and returns that.
+    fn append_aligned(&mut self, body: &[u8]) -> u64 {
+        let end = self.written + self.out.len() as u64;
+        let offset = end.next_multiple_of(SECTION_ALIGN as u64);
+        self.out.resize(self.out.len() + (offset - end) as usize, 0);
+        self.out.extend_from_slice(body);
+        offset
+    }
+
+    /// Removes the file. If that fails it is left behind as an orphan, which recovery removes.
+    pub(crate) fn abandon(self) {
+        drop(self.file);
+        let _ = self.vfs.remove(&self.path);
+    }
+}
+
+fn new_meta(params: &SstParams) -> SstMeta {
+    SstMeta {
+        id: params.id,
+        stripe: params.stripe,
+        keyspace: params.keyspace,
+        run: params.run,
+        part: params.part,
+        parts: params.part.saturating_add(1),
+        depth: params.depth,
+        run_seq: params.run_seq,
+        seq: (0, 0),
+        keys: (Vec::new(), Vec::new()),
+        entries: 0,
+        tombstones: 0,
+        raw_bytes: 0,
+        len: 0,
+        directory: (0, 0),
+        checksum: 0,
+        oldest_tombstone_ms: 0,
+        created_ms: params.created_ms,
+        origin: params.database_id,
+    }
+}

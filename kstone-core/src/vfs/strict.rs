@@ -1,12 +1,456 @@
-//! A file system that loses at a crash whatever was not synced. (being written)
+//! A file system in memory that loses at a power cut whatever was not synced.
+//!
+//! Every file keeps its durable bytes (those of its last [`VfsFile::sync`]), its current ones, and between
+//! the two the writes and length changes still pending, in order. Every directory does the same with its
+//! names and [`Vfs::sync_dir`]. A crash makes a new file system out of the durable state and as much of
+//! what is pending as the [`CrashMode`] says. It is stricter than any one real file system: syncing a file
+//! says nothing about its name, nor the other way round, and nothing orders one file's bytes against another's.
+//!
+//! Invariants: durable state + pending operations in order = current state; a lock belongs to a file, not to
+//! a name, so a crash image has none; the state's lock is taken before a file's, and held by all that
+//! changes anything, so that a crash sees one moment.
 
-/// What a crash keeps.
-#[derive(Clone, Copy, Debug)]
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{DirEntry, Mapping, OpenMode, PathKind, Vfs, VfsFile, write_all_at};
+use crate::clock::ManualClock;
+
+mod content;
+#[cfg(test)]
+mod tests;
+
+use content::{Content, FileOp, below};
+
+/// The longest file, as on disk.
+const MAX_LEN: u64 = i64::MAX as u64;
+
+/// What a power cut leaves of the operations that were pending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CrashMode {
-    /// Only what was synced.
+    /// Nothing: only synced bytes and synced names.
     Strict,
+    /// Everything. Also what the death of the process alone leaves.
+    All,
+    /// Some, chosen by the seed. Of each directory's name operations the first few. Of each file's
+    /// operations any subset, so a later write may survive an earlier one; a write may also survive in part,
+    /// in any of its 512-byte sectors, and the file may have grown to hold it and read zeros there.
+    Random {
+        /// The same seed and history give the same image.
+        seed: u64,
+    },
 }
 
-/// Files in memory with durable and pending state.
-#[derive(Clone, Debug, Default)]
-pub struct StrictVfs;
+/// Files in memory that survive a simulated power cut only as far as they were synced. Clones share them.
+/// The root always exists and is durable.
+#[derive(Clone, Default)]
+pub struct StrictVfs {
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    /// Directories are never removed or renamed, so their paths identify them.
+    dirs: BTreeMap<PathBuf, Dir>,
+    /// Changing operations so far, and how many there may be.
+    ops: u64,
+    limit: Option<u64>,
+}
+
+type Names = BTreeMap<OsString, Node>;
+
+#[derive(Clone)]
+enum Node {
+    File(Arc<Inode>),
+    Dir,
+}
+
+#[derive(Default)]
+struct Dir {
+    current: Names,
+    durable: Names,
+    pending: Vec<NameOp>,
+}
+
+/// One atomic change of names: a name goes, or one comes, or (a rename) both.
+struct NameOp {
+    unset: Option<OsString>,
+    set: Option<(OsString, Node)>,
+}
+
+#[derive(Default)]
+struct Inode {
+    content: Mutex<Content>,
+    /// Who holds the lock: -1 for an exclusive one, else how many share it.
+    holders: Mutex<i32>,
+}
+
+impl StrictVfs {
+    /// An empty file system.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many changing operations there have been: creating or emptying a file, write, set_len,
+    /// allocate, sync, rename, remove, create_dir, sync_dir, and what taking a lock does to its file.
+    pub fn ops(&self) -> u64 {
+        self.state.lock().ops
+    }
+
+    /// Once [`StrictVfs::ops`] has reached this number, every further changing operation fails and changes
+    /// nothing. `None` lifts the limit.
+    pub fn stop_after(&self, ops: Option<u64>) {
+        self.state.lock().limit = ops;
+    }
+
+    /// The file system as found after a power cut at this moment: independent of this one, with no lock
+    /// held, nothing pending, and no operations counted.
+    pub fn crash(&self, mode: CrashMode) -> Self {
+        let state = self.state.lock();
+        let rng = ManualClock::new(if let CrashMode::Random { seed } = mode { seed } else { 0 });
+        let mut dirs = BTreeMap::<PathBuf, Dir>::new();
+        // A directory comes after its parent in this order, and is lost when its name there is.
+        for (path, dir) in &state.dirs {
+            let lost = path.file_name().is_some_and(|name| {
+                let names = dirs.get(parent(path)).map(|dir| &dir.durable);
+                !matches!(names.and_then(|names| names.get(name)), Some(Node::Dir))
+            });
+            if lost {
+                continue;
+            }
+            let survivors = dir.survivors(mode, &rng).into_iter();
+            let names: Names = survivors.map(|(name, node)| (name, node.survivor(mode, &rng))).collect();
+            dirs.insert(path.clone(), Dir { current: names.clone(), durable: names, pending: Vec::new() });
+        }
+        Self { state: Arc::new(Mutex::new(State { dirs, ops: 0, limit: None })) }
+    }
+}
+
+// Not their contents: images are many and large.
+impl fmt::Debug for StrictVfs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StrictVfs").field("ops", &self.ops()).finish_non_exhaustive()
+    }
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
+}
+
+impl Default for State {
+    fn default() -> Self {
+        let dirs = ["", "/"].map(|root| (root.into(), Dir::default())).into();
+        Self { dirs, ops: 0, limit: None }
+    }
+}
+
+impl State {
+    /// Counts an operation that is about to change something; an error once the power is cut.
+    fn spend(&mut self) -> io::Result<()> {
+        if self.limit.is_some_and(|limit| self.ops >= limit) {
+            return Err(io::Error::other("simulated power cut"));
+        }
+        self.ops += 1;
+        Ok(())
+    }
+
+    fn dir(&mut self, path: &Path) -> io::Result<&mut Dir> {
+        self.dirs.get_mut(path).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// What is at a path that has a name, and that name; the directory must exist.
+    fn find(&mut self, path: &Path) -> io::Result<(OsString, Option<Node>)> {
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let node = self.dir(parent(path))?.current.get(name).cloned();
+        Ok((name.to_os_string(), node))
+    }
+
+    fn find_file(&mut self, path: &Path) -> io::Result<(OsString, Arc<Inode>)> {
+        match self.find(path)? {
+            (name, Some(Node::File(inode))) => Ok((name, inode)),
+            (_, Some(Node::Dir)) => Err(io::ErrorKind::IsADirectory.into()),
+            (_, None) => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn open(&mut self, path: &Path, mode: OpenMode) -> io::Result<Arc<Inode>> {
+        if mode != OpenMode::Create && self.dirs.contains_key(path) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        match (mode, self.find(path)?) {
+            (OpenMode::Create, (_, Some(_))) => Err(io::ErrorKind::AlreadyExists.into()),
+            (OpenMode::Read | OpenMode::Write, (_, Some(Node::File(inode)))) => Ok(inode),
+            (OpenMode::Read | OpenMode::Write, (_, None)) => Err(io::ErrorKind::NotFound.into()),
+            (OpenMode::Truncate, (_, Some(Node::File(inode)))) => {
+                self.spend()?;
+                inode.content.lock().change(FileOp::SetLen(0));
+                Ok(inode)
+            }
+            (_, (_, Some(Node::Dir))) => Err(io::ErrorKind::InvalidInput.into()),
+            (OpenMode::Create | OpenMode::Truncate, (name, None)) => {
+                self.spend()?;
+                let inode = Arc::<Inode>::default();
+                let set = Some((name, Node::File(Arc::clone(&inode))));
+                self.dir(parent(path))?.change(NameOp { unset: None, set });
+                Ok(inode)
+            }
+        }
+    }
+}
+
+impl NameOp {
+    fn apply(&self, names: &mut Names) {
+        if let Some(name) = &self.unset {
+            names.remove(name);
+        }
+        if let Some((name, node)) = &self.set {
+            names.insert(name.clone(), node.clone());
+        }
+    }
+}
+
+impl Dir {
+    fn change(&mut self, op: NameOp) {
+        op.apply(&mut self.current);
+        self.pending.push(op);
+    }
+
+    fn sync(&mut self) {
+        for op in self.pending.drain(..) {
+            op.apply(&mut self.durable);
+        }
+    }
+
+    fn survivors(&self, mode: CrashMode, rng: &ManualClock) -> Names {
+        let kept = match mode {
+            CrashMode::Strict => 0,
+            CrashMode::All => self.pending.len(),
+            CrashMode::Random { .. } => below(rng, self.pending.len() as u64 + 1) as usize,
+        };
+        let mut names = self.durable.clone();
+        for op in self.pending.iter().take(kept) {
+            op.apply(&mut names);
+        }
+        names
+    }
+}
+
+impl Node {
+    fn survivor(&self, mode: CrashMode, rng: &ManualClock) -> Self {
+        match self {
+            Self::Dir => Self::Dir,
+            Self::File(inode) => {
+                let content = Mutex::new(inode.content.lock().survivor(mode, rng));
+                Self::File(Arc::new(Inode { content, ..Inode::default() }))
+            }
+        }
+    }
+}
+
+impl Vfs for StrictVfs {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>> {
+        let inode = self.state.lock().open(path, mode)?;
+        Ok(Arc::new(self.handle(inode, mode != OpenMode::Read)))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        let mut state = self.state.lock();
+        let entry = |(name, node): (&OsString, &Node)| {
+            let (is_file, len) = match node {
+                Node::File(inode) => (true, inode.content.lock().len()),
+                Node::Dir => (false, 0),
+            };
+            DirEntry { name: name.to_string_lossy().into_owned(), len, is_file }
+        };
+        Ok(state.dir(dir)?.current.iter().map(entry).collect())
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<Option<PathKind>> {
+        let mut state = self.state.lock();
+        if state.dirs.contains_key(path) {
+            return Ok(Some(PathKind::Dir));
+        }
+        Ok(state.find_file(path).ok().map(|_| PathKind::File))
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        if state.dirs.contains_key(dir) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let (name, None) = state.find(dir)? else {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        };
+        state.spend()?;
+        state.dir(parent(dir))?.change(NameOp { unset: None, set: Some((name, Node::Dir)) });
+        state.dirs.insert(dir.to_path_buf(), Dir::default());
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let (old, inode) = state.find_file(from)?;
+        let (new, None | Some(Node::File(_))) = state.find(to)? else {
+            return Err(io::ErrorKind::IsADirectory.into());
+        };
+        state.spend()?;
+        let set = Some((new, Node::File(inode)));
+        if parent(from) == parent(to) {
+            state.dir(parent(to))?.change(NameOp { unset: Some(old), set });
+        } else {
+            // One operation a directory: a crash may keep either alone.
+            state.dir(parent(from))?.change(NameOp { unset: Some(old), set: None });
+            state.dir(parent(to))?.change(NameOp { unset: None, set });
+        }
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let (name, _) = state.find_file(path)?;
+        state.spend()?;
+        state.dir(parent(path))?.change(NameOp { unset: Some(name), set: None });
+        Ok(())
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.dir(dir)?;
+        state.spend()?;
+        state.dir(dir)?.sync();
+        Ok(())
+    }
+
+    fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
+        let mut state = self.state.lock();
+        let inode = match state.open(path, OpenMode::Write) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => state.open(path, OpenMode::Create)?,
+            opened => opened?,
+        };
+        drop(state);
+        let guard = Guard::take(&inode, -1)?;
+        let file = self.handle(inode, true);
+        file.set_len(0)?;
+        write_all_at(&file, owner.as_bytes(), 0)?;
+        Ok(Box::new(guard))
+    }
+
+    fn lock_shared(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
+        let opened = self.state.lock().open(path, OpenMode::Read);
+        match opened {
+            Ok(inode) => Ok(Some(Box::new(Guard::take(&inode, 1)?))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+struct Guard {
+    inode: Arc<Inode>,
+    by: i32,
+}
+
+impl Guard {
+    fn take(inode: &Arc<Inode>, by: i32) -> io::Result<Self> {
+        let mut holders = inode.holders.lock();
+        if *holders < 0 || (by < 0 && *holders > 0) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        *holders += by;
+        Ok(Self { inode: Arc::clone(inode), by })
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        *self.inode.holders.lock() -= self.by;
+    }
+}
+
+struct Handle {
+    state: Arc<Mutex<State>>,
+    inode: Arc<Inode>,
+    writable: bool,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("writable", &self.writable).finish_non_exhaustive()
+    }
+}
+
+impl StrictVfs {
+    fn handle(&self, inode: Arc<Inode>, writable: bool) -> Handle {
+        Handle { state: Arc::clone(&self.state), inode, writable }
+    }
+}
+
+impl Handle {
+    /// Makes the operation that `op` says for the file's length, `end` being how far it may reach.
+    fn change(&self, end: Option<u64>, op: impl FnOnce(u64) -> Option<FileOp>) -> io::Result<()> {
+        if !self.writable {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        if end.is_none_or(|end| end > MAX_LEN) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let mut state = self.state.lock();
+        state.spend()?;
+        let mut content = self.inode.content.lock();
+        if let Some(op) = op(content.len()) {
+            content.change(op);
+        }
+        Ok(())
+    }
+}
+
+impl VfsFile for Handle {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        Ok(self.inode.content.lock().read(buf, offset))
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
+        if !buf.is_empty() {
+            let end = offset.checked_add(buf.len() as u64);
+            self.change(end, |_| Some(FileOp::Write { offset, bytes: buf.into() }))?;
+        }
+        Ok(buf.len())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.spend()?;
+        self.inode.content.lock().sync();
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.change(Some(len), |_| Some(FileOp::SetLen(len)))
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.change(Some(len), |now| (now < len).then_some(FileOp::SetLen(len)))
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.inode.content.lock().len())
+    }
+
+    fn map(&self, len: u64) -> io::Result<Mapping> {
+        let content = self.inode.content.lock();
+        if content.len() < len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let len = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len)?;
+        bytes.resize(len, 0);
+        content.read(&mut bytes, 0);
+        Ok(Mapping::Memory(Arc::new(bytes)))
+    }
+}

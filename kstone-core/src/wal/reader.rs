@@ -1,1 +1,495 @@
-//! (being written)
+//! Reading the log: what segments there are, where the log ends, and what it says.
+//!
+//! Unsynced pages reach the disk in any order, so after a power cut a hole followed by valid records is a
+//! torn tail when it lies past the last sync, and damage when it lies before. [`validate`] walks to the first
+//! bad record and then looks at every later header that is still valid: a watermark beyond the bad record
+//! proves that it had been synced. Headers vouch for their watermark even when their payload is torn.
+//!
+//! Nothing is written here except by [`harden`]. A read error is an error, never the end of the log. Memory
+//! is bounded by one window, or by the largest record whose header is valid and which fits its file.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::file_header::Id;
+use crate::paths::{self, FileName};
+use crate::types::{Lsn, SeqNo};
+use crate::vfs::{OpenMode, Vfs, VfsFile, read_full_at, write_all_at};
+
+use super::format::{
+    ALIGN, BATCH, LINK, LINK_LEN, LSN_FIELD, MAX_SEGMENT, RECORD_HEADER, RECORDS_START, RecordHeader,
+    SegmentHeader, decode_link,
+};
+use super::{LogCut, SegmentInfo};
+
+/// How much is read at a time.
+const WINDOW: u64 = 256 << 10;
+
+/// A file of the log as it was found.
+#[derive(Clone, Debug)]
+pub(crate) struct Segment {
+    pub(crate) path: PathBuf,
+    /// The number in its name, which says little.
+    named: u32,
+    /// `None` when both copies are zero or damaged.
+    header: Option<SegmentHeader>,
+    /// The end of the segment before, as the first record says; `None` when that is not valid.
+    link: Option<Lsn>,
+}
+
+impl Segment {
+    fn generation(&self) -> u32 {
+        self.header.as_ref().map_or(self.named, |header| header.generation)
+    }
+}
+
+/// What the manifest knows of the log.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LogRules {
+    /// Generations below it are retired.
+    pub(crate) log_start: u32,
+    /// In order.
+    pub(crate) cuts: Vec<LogCut>,
+    /// The log was durable up to here.
+    pub(crate) durable: Lsn,
+    /// The log was closed here, and nothing was written since.
+    pub(crate) clean_end: Option<Lsn>,
+    /// The manifest's newest edit.
+    pub(crate) last_edit: u64,
+}
+
+impl LogRules {
+    /// Whether records in that generation are retired, or dead by decree of a recovery.
+    fn is_dead(&self, generation: u32) -> bool {
+        let between = |cut: &LogCut| cut.generation < generation && generation < cut.next_generation;
+        generation < self.log_start || self.cuts.iter().any(between)
+    }
+
+    fn cut_in(&self, generation: u32) -> Option<u32> {
+        self.cuts.iter().find(|cut| cut.generation == generation).map(|cut| cut.end)
+    }
+}
+
+/// The valid part of the log.
+#[derive(Clone, Debug)]
+pub(crate) struct Chain {
+    /// The segments with live records, oldest first.
+    pub(crate) segments: Vec<SegmentInfo>,
+    /// Where the log ends.
+    pub(crate) end: Lsn,
+    /// The last sequence in it; 0 when there is none.
+    pub(crate) last_seq: SeqNo,
+    /// The highest watermark in any valid header.
+    pub(crate) watermark: Lsn,
+    /// The highest generation known to be taken, also by what is dead. After a clean close the manifest's
+    /// next generation may be higher still.
+    pub(crate) max_generation: u32,
+    /// Files that hold nothing live.
+    pub(crate) dead: Vec<PathBuf>,
+    /// Whether the last segment may be appended to at `end`: only after a clean close, and never at a cut,
+    /// because what follows a cut in its segment is dead.
+    pub(crate) resumable: bool,
+}
+
+/// A batch of the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RecordRef<'a> {
+    pub(crate) lsn: Lsn,
+    pub(crate) first_seq: SeqNo,
+    pub(crate) count: u32,
+    /// For [`crate::record::Ops`].
+    pub(crate) payload: &'a [u8],
+    /// Commit time, seconds since the Unix epoch.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "written for tools that read a log; recovery needs no times")
+    )]
+    pub(crate) time: u32,
+}
+
+/// All segments in a directory, in order of their generations.
+pub(crate) fn discover(vfs: &dyn Vfs, dir: &Path, database_id: Id) -> Result<Vec<Segment>> {
+    let mut segments = Vec::new();
+    for entry in vfs.list(dir).map_err(Error::io("list", dir))? {
+        let FileName::Log(named) = paths::parse(&entry.name) else { continue };
+        let path = dir.join(&entry.name);
+        let file = vfs.open(&path, OpenMode::Read).map_err(Error::io("open", &path))?;
+        let mut head = vec![0; RECORDS_START as usize + LINK_LEN as usize];
+        let read = read_full_at(&*file, &mut head, 0).map_err(Error::io("read", &path))?;
+        head.truncate(read);
+        let header = SegmentHeader::decode(&head, &path)?;
+        let link = header.as_ref().and_then(|header| first_link(&head, header));
+        if header.as_ref().is_some_and(|header| header.database_id != database_id) {
+            return Err(Error::corrupt(&path, 0, "the segment belongs to another database"));
+        }
+        segments.push(Segment { path, named, header, link });
+    }
+    segments.sort_by_key(|segment| (segment.generation(), segment.named));
+    let headed = || segments.iter().filter(|segment| segment.header.is_some());
+    for (a, b) in headed().zip(headed().skip(1)) {
+        if a.generation() == b.generation() {
+            let detail = format!("the segment has the same generation as {}", a.path.display());
+            return Err(Error::corrupt(&b.path, 0, detail));
+        }
+    }
+    Ok(segments)
+}
+
+/// The link in the first bytes of a segment.
+fn first_link(head: &[u8], segment: &SegmentHeader) -> Option<Lsn> {
+    let bytes = head.get(RECORDS_START as usize..)?;
+    let header = RecordHeader::decode(bytes, segment.salt, Lsn::new(segment.generation, RECORDS_START))?;
+    (header.kind == LINK && header.record_len() == LINK_LEN).then_some(())?;
+    decode_link(header.payload(segment.salt, bytes)?)
+}
+
+/// Whether a segment holds any record: without a manifest, one that does is no leftover of a creation.
+pub(crate) fn has_records(vfs: &dyn Vfs, path: &Path) -> Result<bool> {
+    let file = vfs.open(path, OpenMode::Read).map_err(Error::io("open", path))?;
+    let mut head = vec![0; RECORDS_START as usize + RECORD_HEADER];
+    let read = read_full_at(&*file, &mut head, 0).map_err(Error::io("read", path))?;
+    let (head, record) = head.get(..read).unwrap_or_default().split_at(read.min(RECORDS_START as usize));
+    let Some(header) = SegmentHeader::decode(head, path)? else { return Ok(false) };
+    Ok(RecordHeader::decode(record, header.salt, Lsn::new(header.generation, RECORDS_START)).is_some())
+}
+
+/// Reads one segment.
+struct SegmentReader<'a> {
+    file: Arc<dyn VfsFile>,
+    path: &'a Path,
+    generation: u32,
+    salt: u64,
+    len: u64,
+    window: Vec<u8>,
+    window_at: u64,
+}
+
+/// A record whose checksums hold.
+struct Record<'a> {
+    header: RecordHeader,
+    payload: &'a [u8],
+    /// Where it ends.
+    end: u32,
+}
+
+impl<'a> SegmentReader<'a> {
+    fn open(vfs: &dyn Vfs, path: &'a Path, generation: u32, salt: u64) -> Result<Self> {
+        let file = vfs.open(path, OpenMode::Read).map_err(Error::io("open", path))?;
+        let len = file.len().map_err(Error::io("read", path))?.min(MAX_SEGMENT);
+        Ok(Self { file, path, generation, salt, len, window: Vec::new(), window_at: 0 })
+    }
+
+    /// `len` bytes at `offset`; `None` when the file does not have them.
+    fn bytes(&mut self, offset: u64, len: u64) -> Result<Option<&[u8]>> {
+        let Some(end) = offset.checked_add(len).filter(|end| *end <= self.len) else { return Ok(None) };
+        if offset < self.window_at || end > self.window_at + self.window.len() as u64 {
+            let wanted = len.max(WINDOW.min(self.len - offset));
+            self.window.resize(wanted as usize, 0);
+            let read = read_full_at(&*self.file, &mut self.window, offset);
+            self.window.truncate(read.map_err(Error::io("read", self.path))?);
+            self.window_at = offset;
+        }
+        let from = (offset - self.window_at) as usize;
+        Ok(self.window.get(from..).and_then(|bytes| bytes.get(..len as usize)))
+    }
+
+    fn header(&mut self, offset: u32) -> Result<Option<RecordHeader>> {
+        let (at, salt) = (Lsn::new(self.generation, offset), self.salt);
+        let bytes = self.bytes(u64::from(offset), RECORD_HEADER as u64)?;
+        Ok(bytes.and_then(|bytes| RecordHeader::decode(bytes, salt, at)))
+    }
+
+    /// The record at `offset`; `None` when what is there is none. A record of a newer format is an error.
+    fn record(&mut self, offset: u32) -> Result<Option<Record<'_>>> {
+        let Some(header) = self.header(offset)? else { return Ok(None) };
+        let (path, salt, len) = (self.path, self.salt, header.record_len());
+        let Some(payload) = self.bytes(u64::from(offset), len)?.and_then(|bytes| header.payload(salt, bytes))
+        else {
+            return Ok(None);
+        };
+        header.check_known(path)?;
+        Ok(Some(Record { header, payload, end: (u64::from(offset) + len) as u32 }))
+    }
+
+    /// The next aligned place from `from` on whose bytes name that place where a record would name it.
+    fn next_candidate(&mut self, from: u32) -> Result<Option<u32>> {
+        let mut offset = u64::from(from);
+        while offset + RECORD_HEADER as u64 <= self.len {
+            let at = offset + u64::from(LSN_FIELD);
+            let position = Lsn::new(self.generation, offset as u32).0;
+            let buffered = (self.window_at + self.window.len() as u64).min(self.len);
+            let rest = if at >= self.window_at && at + 8 <= buffered { buffered } else { self.len };
+            let len = (rest - at).min(WINDOW);
+            let Some(bytes) = self.bytes(at, len)? else { return Ok(None) };
+            let (words, _) = bytes.as_chunks::<8>();
+            let named = |(word, i): (&[u8; 8], u64)| u64::from_le_bytes(*word) == position + 8 * i;
+            if let Some(i) = words.iter().zip(0..).position(named) {
+                return Ok(Some(offset as u32 + 8 * i as u32));
+            }
+            if words.is_empty() {
+                return Ok(None);
+            }
+            offset += 8 * words.len() as u64;
+        }
+        Ok(None)
+    }
+
+    /// The highest watermark of the valid headers from `from` on.
+    fn highest_watermark(&mut self, from: u32) -> Result<Lsn> {
+        let mut highest = Lsn::ZERO;
+        let mut from = from;
+        while let Some(offset) = self.next_candidate(from)? {
+            if let Some(header) = self.header(offset)? {
+                highest = highest.max(header.watermark);
+            }
+            from = offset.saturating_add(ALIGN);
+        }
+        Ok(highest)
+    }
+
+    fn corrupt(&self, offset: u32, detail: impl Into<String>) -> Error {
+        Error::corrupt(self.path, u64::from(offset), detail)
+    }
+}
+
+/// A segment that may hold live records.
+struct Live<'a> {
+    segment: &'a Segment,
+    generation: u32,
+    salt: u64,
+    link: Option<Lsn>,
+}
+
+impl Live<'_> {
+    fn open(&self, vfs: &dyn Vfs) -> Result<SegmentReader<'_>> {
+        SegmentReader::open(vfs, &self.segment.path, self.generation, self.salt)
+    }
+}
+
+/// What a walk along the chain has seen.
+struct Walk<'a> {
+    vfs: &'a dyn Vfs,
+    rules: &'a LogRules,
+    live: Vec<Live<'a>>,
+    segments: Vec<SegmentInfo>,
+    last_seq: SeqNo,
+    watermark: Lsn,
+}
+
+/// Finds where the log ends, without writing anything.
+///
+/// Refuses what proves damage rather than a torn tail: a first bad record below a watermark, below the
+/// manifest's durable position, or below a cut; a log that does not end where it was closed; a manifest older
+/// than a segment says it was.
+pub(crate) fn validate(vfs: &dyn Vfs, dir: &Path, segments: &[Segment], rules: &LogRules) -> Result<Chain> {
+    let newest =
+        segments.iter().filter_map(|s| Some((s.header.as_ref()?.last_edit, s))).max_by_key(|(e, _)| *e);
+    if let Some((edit, segment)) = newest.filter(|(edit, _)| *edit > rules.last_edit) {
+        let detail = format!(
+            "it ends at edit {}, but edit {edit} was durable when {} was made",
+            rules.last_edit,
+            segment.path.display()
+        );
+        return Err(Error::corrupt(&dir.join(paths::MANIFEST), 0, detail));
+    }
+    check_headerless(vfs, segments, rules)?;
+    let mut live = Vec::new();
+    for segment in segments {
+        let Some(header) = segment.header.as_ref().filter(|h| !rules.is_dead(h.generation)) else { continue };
+        let (generation, salt) = (header.generation, header.salt);
+        live.push(Live { segment, generation, salt, link: segment.link });
+    }
+    let mut walk = Walk { vfs, rules, live, segments: Vec::new(), last_seq: 0, watermark: Lsn::ZERO };
+    let end = walk.find_end()?;
+    if let Some(clean) = rules.clean_end {
+        if end != clean {
+            let detail = format!("the log ends at {end}, but was closed at {clean}");
+            return Err(walk.corrupt_at(dir, end.min(clean), detail));
+        }
+    } else {
+        walk.judge_the_rest(dir, end)?;
+    }
+    let last = walk.segments.last();
+    let resumable = rules.clean_end.is_some()
+        && last.is_some_and(|last| Lsn::new(last.generation, last.end) == end)
+        && rules.cut_in(end.generation()) != Some(end.offset());
+    let is_live = |segment: &&Segment| walk.segments.iter().any(|info| info.path == segment.path);
+    Ok(Chain {
+        end,
+        last_seq: walk.last_seq,
+        watermark: walk.watermark,
+        max_generation: max_generation(segments, rules),
+        dead: segments.iter().filter(|s| !is_live(s)).map(|s| s.path.clone()).collect(),
+        segments: walk.segments,
+        resumable,
+    })
+}
+
+/// Files may be gone whose generations were used: what the manifest says of the log counts as well.
+fn max_generation(segments: &[Segment], rules: &LogRules) -> u32 {
+    let found = segments.iter().map(|segment| segment.generation().max(segment.named));
+    let skipped = rules.cuts.iter().map(|cut| cut.next_generation.saturating_sub(1));
+    let known = [rules.log_start, rules.durable.generation()];
+    found.chain(skipped).chain(known).max().unwrap_or(0)
+}
+
+impl Walk<'_> {
+    /// Follows records and links from the log's start to the first place where neither is.
+    fn find_end(&mut self) -> Result<Lsn> {
+        let mut generation = self.rules.log_start;
+        loop {
+            let offset = match self.live.iter().position(|live| live.generation == generation) {
+                Some(i) => self.walk_segment(i)?,
+                None => 0, // the log before its first segment was made, or a missing one
+            };
+            let at = Lsn::new(generation, offset);
+            match self.live.iter().find(|live| live.link == Some(at) && live.generation > generation) {
+                Some(next) => generation = next.generation,
+                None => return Ok(at),
+            }
+        }
+    }
+
+    /// Walks to the end of a segment, or to its first bad record; returns the offset.
+    fn walk_segment(&mut self, index: usize) -> Result<u32> {
+        let Some(live) = self.live.get(index) else { return Ok(0) };
+        // A cut and the link of the next segment both say with authority where this one ends.
+        let links = || self.live.iter().filter_map(|next| next.link);
+        let linked = || links().find(|link| link.generation() == live.generation).map(Lsn::offset);
+        let stop = self.rules.cut_in(live.generation).or_else(linked).unwrap_or(u32::MAX);
+        let mut reader = live.open(self.vfs)?;
+        let mut offset = RECORDS_START;
+        while offset < stop {
+            let Some(record) = reader.record(offset)? else { break };
+            if (record.header.kind == LINK) != (offset == RECORDS_START) || record.end > stop {
+                break;
+            }
+            let (header, end) = (record.header, record.end);
+            if header.kind == BATCH {
+                let last = header.first_seq.checked_add(u64::from(header.count)).map(|next| next - 1);
+                let Some(last) = last.filter(|_| header.first_seq > self.last_seq && header.count > 0) else {
+                    let detail = format!("sequence {} follows {}", header.first_seq, self.last_seq);
+                    return Err(reader.corrupt(offset, detail));
+                };
+                self.last_seq = last;
+            }
+            self.watermark = self.watermark.max(header.watermark);
+            offset = end;
+        }
+        self.segments.push(SegmentInfo {
+            generation: live.generation,
+            path: live.segment.path.clone(),
+            salt: live.salt,
+            len: reader.len,
+            end: offset,
+        });
+        Ok(offset)
+    }
+
+    /// Whether what follows the end is a torn tail; an error when the end had been synced past.
+    fn judge_the_rest(&mut self, dir: &Path, end: Lsn) -> Result<()> {
+        let mut unlinked = None;
+        for live in self.live.iter().filter(|live| live.generation >= end.generation()) {
+            let mut from = RECORDS_START;
+            if live.generation == end.generation() {
+                if self.rules.cut_in(live.generation) == Some(end.offset()) {
+                    continue; // dead by decree
+                }
+                from = end.offset();
+            }
+            let watermark = live.open(self.vfs)?.highest_watermark(from)?;
+            if watermark > end && live.generation > end.generation() && live.link.is_none() {
+                unlinked = unlinked.or(Some(Lsn::new(live.generation, RECORDS_START)));
+            }
+            self.watermark = self.watermark.max(watermark);
+        }
+        if end < self.watermark {
+            let detail = format!("there is no valid record, but the log was synced up to {}", self.watermark);
+            // The log may end well and the next segment begin badly: then that is the place to name.
+            return Err(self.corrupt_at(dir, unlinked.unwrap_or(end), detail));
+        }
+        if end < self.rules.durable {
+            let detail = format!("the log ends here, but was durable up to {}", self.rules.durable);
+            return Err(self.corrupt_at(dir, end, detail));
+        }
+        match self.rules.cuts.iter().map(LogCut::position).max() {
+            Some(cut) if end < cut => {
+                Err(self.corrupt_at(dir, end, format!("the log ends here, but was recovered up to {cut}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn corrupt_at(&self, dir: &Path, at: Lsn, detail: String) -> Error {
+        match self.live.iter().find(|live| live.generation == at.generation()) {
+            Some(live) => Error::corrupt(&live.segment.path, u64::from(at.offset()), detail),
+            None => Error::corrupt(&paths::log(dir, at.generation()), 0, format!("missing: {detail}")),
+        }
+    }
+}
+
+/// A segment without a header is one that was being made, unless a record was ever written to it: the header
+/// is durable before that, so then it is damaged, and the watermarks behind it cannot be read.
+fn check_headerless(vfs: &dyn Vfs, segments: &[Segment], rules: &LogRules) -> Result<()> {
+    for segment in segments.iter().filter(|s| s.header.is_none() && !rules.is_dead(s.named)) {
+        let mut reader = SegmentReader::open(vfs, &segment.path, segment.named, 0)?;
+        if reader.next_candidate(RECORDS_START)?.is_some() {
+            return Err(reader.corrupt(0, "both copies of the header are damaged"));
+        }
+    }
+    Ok(())
+}
+
+/// Makes the chain durable from `from`, above which it may only look so: pages that a failed sync left in the
+/// cache are readable but not on disk. Rewrites the same bytes, so a crash here does no harm.
+pub(crate) fn harden(vfs: &dyn Vfs, dir: &Path, chain: &Chain, from: Lsn) -> Result<()> {
+    let mut touched = false;
+    for info in chain.segments.iter().filter(|info| Lsn::new(info.generation, info.end) > from) {
+        let start = if info.generation == from.generation() { from.offset() } else { 0 };
+        let file = vfs.open(&info.path, OpenMode::Write).map_err(Error::io("open", &info.path))?;
+        let mut offset = u64::from(start.max(RECORDS_START));
+        let mut window = Vec::new();
+        while offset < u64::from(info.end) {
+            window.resize((u64::from(info.end) - offset).min(WINDOW) as usize, 0);
+            let read = read_full_at(&*file, &mut window, offset).map_err(Error::io("read", &info.path))?;
+            if read < window.len() {
+                return Err(Error::corrupt(&info.path, offset, "the file became shorter"));
+            }
+            write_all_at(&*file, &window, offset).map_err(Error::io("write", &info.path))?;
+            offset += read as u64;
+        }
+        file.sync().map_err(Error::io("sync", &info.path))?;
+        touched = true;
+    }
+    if touched {
+        vfs.sync_dir(dir).map_err(Error::io("sync", dir))?;
+    }
+    Ok(())
+}
+
+/// Hands out the batches of a validated chain, in order, checking them again.
+pub(crate) fn replay(
+    vfs: &dyn Vfs,
+    chain: &Chain,
+    mut apply: impl FnMut(RecordRef<'_>) -> Result<()>,
+) -> Result<()> {
+    for info in &chain.segments {
+        let mut reader = SegmentReader::open(vfs, &info.path, info.generation, info.salt)?;
+        let mut offset = RECORDS_START;
+        while offset < info.end {
+            let Some(Record { header, payload, end }) = reader.record(offset)? else {
+                return Err(reader.corrupt(offset, "the record was valid a moment ago"));
+            };
+            if header.kind == BATCH {
+                let RecordHeader { lsn, first_seq, count, time, .. } = header;
+                apply(RecordRef { lsn, first_seq, count, payload, time })?;
+            }
+            offset = end;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

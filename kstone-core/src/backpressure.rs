@@ -1,0 +1,119 @@
+//! How much a writer is slowed down: a pure function of what background work still has to do.
+//!
+//! The delay grows in proportion to the pressure, so that writers settle at the speed of the background work
+//! instead of alternating between full speed and a stop. Past the stop line a writer waits until the pressure is
+//! gone or its stall limit has passed.
+
+use std::time::Duration;
+
+/// Why a writer was slowed down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum StallReason {
+    /// Memtables hold more than the memory budget: flushes are behind.
+    Memtables,
+    /// The stripe has too many runs: its compaction is behind.
+    Runs,
+    /// The log is over its limit: flushes or checkpoints are behind.
+    Log,
+}
+
+impl StallReason {
+    /// All of them, in the order of their counters.
+    pub const ALL: [Self; 3] = [Self::Memtables, Self::Runs, Self::Log];
+
+    /// What to tell the user.
+    pub(crate) fn describe(self) -> &'static str {
+        match self {
+            Self::Memtables => "memtables are over the memory budget, flushes are behind",
+            Self::Runs => "the stripe has too many runs, its compaction is behind",
+            Self::Log => "the log is over its limit, flushes or checkpoints are behind",
+        }
+    }
+}
+
+/// What a writer must do before it may go on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Pressure {
+    None,
+    Delay(Duration, StallReason),
+    Stop(StallReason),
+}
+
+/// The load at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Load {
+    pub(crate) memory: u64,
+    pub(crate) memory_budget: u64,
+    /// Runs of the stripe that is written to.
+    pub(crate) runs: u64,
+    /// `None` when compaction is off: then runs slow nobody down.
+    pub(crate) run_threshold: Option<u64>,
+    pub(crate) log: u64,
+    pub(crate) log_limit: u64,
+}
+
+/// The longest single delay, reached just below the stop line.
+const MAX_DELAY: Duration = Duration::from_millis(1);
+
+impl Load {
+    /// The strongest of the three pressures.
+    pub(crate) fn pressure(&self) -> Pressure {
+        let memory = ramp(self.memory, self.memory_budget / 4 * 5, self.memory_budget / 2 * 3);
+        let runs = self.run_threshold.map_or(0.0, |k| ramp(self.runs, k * 2, k * 4));
+        let log = ramp(self.log, self.log_limit / 8 * 7, self.log_limit);
+        let (strongest, reason) =
+            [(memory, StallReason::Memtables), (runs, StallReason::Runs), (log, StallReason::Log)]
+                .into_iter()
+                .fold((0.0, StallReason::Memtables), |best, next| if next.0 > best.0 { next } else { best });
+        if strongest >= 1.0 {
+            Pressure::Stop(reason)
+        } else if strongest > 0.0 {
+            Pressure::Delay(MAX_DELAY.mul_f64(strongest), reason)
+        } else {
+            Pressure::None
+        }
+    }
+}
+
+/// 0 up to `start`, 1 from `stop`, straight in between.
+fn ramp(value: u64, start: u64, stop: u64) -> f64 {
+    if value <= start {
+        return 0.0;
+    }
+    if value >= stop {
+        return 1.0;
+    }
+    (value - start) as f64 / (stop - start) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CALM: Load =
+        Load { memory: 0, memory_budget: 1000, runs: 0, run_threshold: Some(10), log: 0, log_limit: 1000 };
+
+    #[test]
+    fn grows_in_proportion_and_stops_with_its_reason() {
+        assert_eq!(CALM.pressure(), Pressure::None);
+        assert_eq!(Load { memory: 1250, ..CALM }.pressure(), Pressure::None);
+        assert_eq!(
+            Load { memory: 1375, ..CALM }.pressure(),
+            Pressure::Delay(MAX_DELAY / 2, StallReason::Memtables)
+        );
+        assert_eq!(Load { memory: 1500, ..CALM }.pressure(), Pressure::Stop(StallReason::Memtables));
+        assert_eq!(Load { runs: 20, ..CALM }.pressure(), Pressure::None);
+        assert_eq!(Load { runs: 30, ..CALM }.pressure(), Pressure::Delay(MAX_DELAY / 2, StallReason::Runs));
+        assert_eq!(Load { runs: 40, ..CALM }.pressure(), Pressure::Stop(StallReason::Runs));
+        assert_eq!(Load { runs: 4000, run_threshold: None, ..CALM }.pressure(), Pressure::None);
+        assert_eq!(Load { log: 1000, ..CALM }.pressure(), Pressure::Stop(StallReason::Log));
+    }
+
+    #[test]
+    fn the_strongest_pressure_wins() {
+        let load = Load { memory: 1300, runs: 39, log: 900, ..CALM };
+        assert!(matches!(load.pressure(), Pressure::Delay(_, StallReason::Runs)));
+    }
+}

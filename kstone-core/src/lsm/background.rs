@@ -1,0 +1,522 @@
+//! The background work: what is due, in which order, and who runs it.
+//!
+//! Every job is a state machine with `step()`. In production a small pool of threads runs them; tests run the very
+//! same steps one at a time on one thread ([`super::Workers::Manual`]), in an order that a seed chooses.
+//!
+//! 1. At most one flush and one compaction per stripe, one checkpoint and one log sync at a time: a job holds its
+//!    [`Slot`] from start to end.
+//! 2. A failed job leaves everything as it was; it is tried again after [`RETRY_AFTER`].
+//! 3. Under the queue's lock no stripe is locked, for writers queue flushes under their stripe's lock.
+//!
+//! Order: first what only one thread can do at a time and many wait for (room in the log, its sync, checkpoints,
+//! sealing), then flushes, which free memory, then compactions, the smallest first (Luo and Carey, "On Performance
+//! Stability in LSM-based Storage Systems", 2019).
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::checkpoint::CheckpointJob;
+use super::compact::CompactJob;
+use super::flush::FlushJob;
+use super::{LsmEngine, PoisonOnUnwind, Shared, Workers};
+use crate::error::{Error, Result};
+use crate::stripe::Stripe;
+use crate::types::Lsn;
+
+/// How long background work rests after a failure.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// How often somebody who waits looks again, should a wake-up be missed.
+const RECHECK: Duration = Duration::from_millis(50);
+
+/// What a step of a job left to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    Again,
+    Done,
+}
+
+/// What may run only once at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Slot {
+    Flush(usize),
+    /// A further segment of the log.
+    Segment,
+    /// Sealing of memtables, for the memory budget and the log's limit.
+    Relief,
+    Checkpoint,
+    LogSync,
+    /// A record that says how far an idle log is synced.
+    Watermark,
+    Compact(usize),
+}
+
+#[derive(Debug)]
+enum Job {
+    Flush(FlushJob),
+    Compact(CompactJob),
+    Checkpoint(CheckpointJob),
+    /// Done in one step.
+    Once,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Background {
+    queue: Mutex<Queue>,
+    /// Something became due.
+    wake: Condvar,
+    /// A job has ended.
+    progress: Condvar,
+    /// Set without the queue's lock by writers, at most once per relief.
+    relief_wanted: AtomicBool,
+    stop: AtomicBool,
+    /// Counts the steps of calls that wait, with [`Workers::Manual`].
+    turn: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// A stripe once per sealed memtable.
+    flush: VecDeque<usize>,
+    /// Stripes to look at for compaction.
+    compact: BTreeSet<usize>,
+    running: BTreeSet<Slot>,
+    /// A flush or a compaction was installed since the last checkpoint began.
+    dirty: bool,
+    last_checkpoint: Duration,
+    last_sync: Duration,
+    last_sweep: Duration,
+    rest_until: Duration,
+    /// The last failure, until something of its kind succeeds.
+    error: Option<(Slot, String)>,
+    /// Jobs that tests have begun and not ended.
+    begun: Vec<(Slot, Job)>,
+}
+
+impl Background {
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn queue_flush(&self, stripe: usize) {
+        self.queue.lock().flush.push_back(stripe);
+        self.wake.notify_one();
+    }
+
+    /// Looks at the stripe for compaction soon.
+    pub(crate) fn queue_compaction(&self, stripe: usize) {
+        self.queue.lock().compact.insert(stripe);
+        self.wake.notify_one();
+    }
+
+    /// Lets a slowed-down writer rest; on one thread, lets the work go on instead.
+    pub(crate) fn pause(&self, shared: &Shared, delay: Duration) {
+        if shared.workers == Workers::Manual {
+            shared.step_in_turn();
+            return;
+        }
+        self.wake.notify_one();
+        let mut queue = self.queue.lock();
+        self.progress.wait_for(&mut queue, delay);
+    }
+}
+
+impl Shared {
+    /// A memtable of that stripe was sealed.
+    pub(crate) fn sealed(&self, stripe: usize, memory: usize) {
+        self.sealed_memory.fetch_add(memory, Ordering::Relaxed);
+        self.background.queue_flush(stripe);
+    }
+
+    /// Seals the stripe's memtable and queues its flush.
+    pub(crate) fn seal(&self, stripe: &Stripe) {
+        let sealed = stripe.lock().seal();
+        if let Some(memory) = sealed {
+            self.sealed(stripe.id, memory);
+        }
+    }
+
+    /// Wakes the background when a write has crossed a line: the memory budget, or into a new log segment.
+    pub(crate) fn request_relief(&self, memory: usize, budget: usize, lsn: Lsn) {
+        let new_segment =
+            self.newest_generation.fetch_max(lsn.generation(), Ordering::Relaxed) < lsn.generation();
+        if (memory > budget || new_segment) && !self.background.relief_wanted.swap(true, Ordering::Relaxed) {
+            self.background.wake();
+        }
+    }
+
+    /// The slots that could be taken now, the most urgent first.
+    fn due(&self, queue: &mut Queue) -> Vec<Slot> {
+        let mut due = Vec::new();
+        if self.read_only || self.health.check().is_err() {
+            return due;
+        }
+        let now = self.clock.monotonic();
+        let manual = self.workers == Workers::Manual;
+        if !manual && now < queue.rest_until {
+            return due;
+        }
+        let settings = self.settings.load();
+        let since = |moment: Duration| now.saturating_sub(moment);
+        if self.wal.needs_segment() {
+            due.push(Slot::Segment);
+        }
+        let interval = settings.database.sync_interval;
+        if !interval.is_zero() && (manual || since(queue.last_sync) >= interval) {
+            if self.wal.unsynced() {
+                due.push(Slot::LogSync);
+            } else if self.wal.wants_watermark() {
+                due.push(Slot::Watermark);
+            }
+        }
+        let log_half_full = self.wal.live_bytes() > settings.wal_limit / 2 && queue.flush.is_empty();
+        let interval = settings.database.checkpoint_interval;
+        if queue.dirty && (manual || log_half_full || since(queue.last_checkpoint) >= interval) {
+            due.push(Slot::Checkpoint);
+        }
+        if self.background.relief_wanted.load(Ordering::Relaxed) {
+            due.push(Slot::Relief);
+        }
+        due.extend(queue.flush.iter().map(|&stripe| Slot::Flush(stripe)));
+        if since(queue.last_sweep) >= Duration::from_secs(settings.compaction.check_interval_secs) {
+            queue.last_sweep = now;
+            queue.compact.extend(self.used_stripes().map(|stripe| stripe.id));
+        }
+        let compacting = queue.running.iter().filter(|slot| matches!(slot, Slot::Compact(_))).count();
+        if compacting < settings.compaction.max_concurrent_compactions {
+            let running = &queue.running;
+            let mut sizes: Vec<(u64, usize)> = Vec::new();
+            queue.compact.retain(|&stripe| {
+                if running.contains(&Slot::Compact(stripe)) {
+                    return true;
+                }
+                let size = self.compaction_due(stripe);
+                sizes.extend(size.map(|bytes| (bytes, stripe)));
+                size.is_some()
+            });
+            sizes.sort_unstable();
+            due.extend(sizes.into_iter().map(|(_, stripe)| Slot::Compact(stripe)));
+        }
+        due.retain(|slot| !queue.running.contains(slot));
+        due
+    }
+
+    /// Marks the slot taken and makes its job.
+    fn begin(&self, queue: &mut Queue, slot: Slot) -> Job {
+        queue.running.insert(slot);
+        match slot {
+            Slot::Flush(stripe) => {
+                if let Some(at) = queue.flush.iter().position(|&queued| queued == stripe) {
+                    queue.flush.remove(at);
+                }
+                Job::Flush(FlushJob::new(stripe))
+            }
+            Slot::Compact(stripe) => {
+                queue.compact.remove(&stripe);
+                Job::Compact(CompactJob::new(stripe, false))
+            }
+            Slot::Checkpoint => {
+                queue.dirty = false;
+                queue.last_checkpoint = self.clock.monotonic();
+                Job::Checkpoint(CheckpointJob::Start)
+            }
+            Slot::LogSync | Slot::Watermark => {
+                queue.last_sync = self.clock.monotonic();
+                Job::Once
+            }
+            Slot::Segment | Slot::Relief => Job::Once,
+        }
+    }
+
+    fn step_job(&self, slot: Slot, job: &mut Job) -> Result<Progress> {
+        match (job, slot) {
+            (Job::Flush(job), _) => job.step(self),
+            (Job::Compact(job), _) => job.step(self),
+            (Job::Checkpoint(job), _) => job.step(self),
+            (Job::Once, Slot::Segment) => self.wal.prepare_segment().map(|()| Progress::Done),
+            (Job::Once, Slot::LogSync) => self.wal.sync().map(|()| Progress::Done),
+            (Job::Once, Slot::Watermark) => self.wal.append_watermark().map(|()| Progress::Done),
+            (Job::Once, _) => {
+                self.relieve();
+                Ok(Progress::Done)
+            }
+        }
+    }
+
+    /// Seals memtables: the fullest while the active ones are over the memory budget, and those that need the
+    /// oldest part of a log that has grown to three quarters of its limit.
+    fn relieve(&self) {
+        self.background.relief_wanted.store(false, Ordering::Relaxed);
+        let settings = self.settings.load();
+        loop {
+            let memory = self.memory.load(Ordering::Relaxed);
+            if memory.saturating_sub(self.sealed_memory.load(Ordering::Relaxed)) <= settings.memory_budget {
+                break;
+            }
+            let fullest = self.used_stripes().max_by_key(|stripe| stripe.version().active.memory());
+            match fullest {
+                Some(stripe) if !stripe.version().active.is_empty() => self.seal(stripe),
+                _ => break,
+            }
+        }
+        if self.wal.live_bytes() > settings.wal_limit / 4 * 3 {
+            let oldest = self.wal.oldest_generation();
+            let newest = self.newest_generation.load(Ordering::Relaxed);
+            let keep_from = oldest + (newest.saturating_sub(oldest)).div_ceil(2);
+            for stripe in self.used_stripes() {
+                if stripe.version().active.first_lsn().is_some_and(|lsn| lsn.generation() < keep_from) {
+                    self.seal(stripe);
+                }
+            }
+            // Segments may be pinned by what was flushed already but not checkpointed.
+            self.background.queue.lock().dirty = true;
+        }
+    }
+
+    /// Ends a job: frees its slot, queues what follows from it.
+    fn end(&self, slot: Slot, job: Job, result: Result<()>) {
+        let failed = result.is_err();
+        match (&result, job) {
+            (Err(_), Job::Flush(job)) => job.abort(self),
+            (Err(_), Job::Compact(job)) => job.abort(self),
+            _ => {}
+        }
+        let mut queue = self.background.queue.lock();
+        queue.running.remove(&slot);
+        match result {
+            Ok(()) => {
+                if queue
+                    .error
+                    .as_ref()
+                    .is_some_and(|(kind, _)| std::mem::discriminant(kind) == std::mem::discriminant(&slot))
+                {
+                    queue.error = None;
+                }
+            }
+            Err(error) => {
+                queue.error = Some((slot, error.to_string()));
+                queue.rest_until = self.clock.monotonic() + RETRY_AFTER;
+            }
+        }
+        self.queue_successors(&mut queue, slot, failed);
+        drop(queue);
+        if !failed && matches!(slot, Slot::Checkpoint | Slot::Compact(_)) {
+            self.remove_obsolete();
+        }
+        self.background.progress.notify_all();
+        self.background.wake.notify_all();
+    }
+
+    fn queue_successors(&self, queue: &mut Queue, slot: Slot, failed: bool) {
+        match slot {
+            Slot::Flush(stripe) => {
+                if failed {
+                    queue.flush.push_front(stripe);
+                } else {
+                    queue.dirty = true;
+                    queue.compact.insert(stripe);
+                }
+            }
+            Slot::Compact(stripe) => {
+                queue.dirty |= !failed;
+                queue.compact.insert(stripe);
+            }
+            Slot::Checkpoint => queue.dirty |= failed,
+            Slot::Segment | Slot::Relief | Slot::LogSync | Slot::Watermark => {}
+        }
+    }
+
+    /// Takes a slot for work on the caller's thread, waiting until it is free.
+    pub(crate) fn claim(&self, slot: Slot) -> Result<()> {
+        loop {
+            self.health.check()?;
+            let mut queue = self.background.queue.lock();
+            if queue.running.insert(slot) {
+                if slot == Slot::Checkpoint {
+                    queue.dirty = false;
+                }
+                return Ok(());
+            }
+            self.wait_with(queue);
+        }
+    }
+
+    /// Gives a claimed slot back.
+    pub(crate) fn release(&self, slot: Slot) {
+        let mut queue = self.background.queue.lock();
+        queue.running.remove(&slot);
+        self.queue_successors(&mut queue, slot, false);
+        drop(queue);
+        self.background.progress.notify_all();
+        self.background.wake.notify_all();
+    }
+
+    fn wait_with(&self, mut queue: MutexGuard<'_, Queue>) {
+        if self.workers == Workers::Manual {
+            drop(queue);
+            self.step_in_turn();
+            return;
+        }
+        self.background.wake.notify_all();
+        self.background.progress.wait_for(&mut queue, RECHECK);
+    }
+
+    /// Waits for a job to end, waking the workers first. False when nothing is left that could end: only on one
+    /// thread, where nobody else works.
+    pub(crate) fn wait_for_progress(&self) -> bool {
+        if self.workers == Workers::Manual {
+            self.relieve();
+            return self.step_in_turn();
+        }
+        self.background.relief_wanted.store(true, Ordering::Relaxed);
+        self.wait_with(self.background.queue.lock());
+        true
+    }
+
+    /// The last failure of background work that has not been made good.
+    pub(crate) fn background_error(&self) -> Option<String> {
+        self.background.queue.lock().error.as_ref().map(|(_, error)| error.clone())
+    }
+
+    /// A failure that stops nothing: kept for whoever asks.
+    pub(crate) fn note_background_error(&self, error: &Error) {
+        self.background.queue.lock().error = Some((Slot::Relief, error.to_string()));
+    }
+
+    /// One step of one job, begun or new, as `choice` picks; false when nothing is due.
+    pub(crate) fn step(&self, choice: u64) -> bool {
+        let mut queue = self.background.queue.lock();
+        let due = self.due(&mut queue);
+        let begun = queue.begun.len();
+        let options = begun + due.len();
+        if options == 0 {
+            return false;
+        }
+        let at = (choice % options as u64) as usize;
+        let (slot, mut job) = match due.get(at.wrapping_sub(begun)) {
+            Some(&slot) => (slot, self.begin(&mut queue, slot)),
+            None => queue.begun.swap_remove(at),
+        };
+        drop(queue);
+        match self.step_job(slot, &mut job) {
+            Ok(Progress::Again) => self.background.queue.lock().begun.push((slot, job)),
+            Ok(Progress::Done) => self.end(slot, job, Ok(())),
+            Err(error) => self.end(slot, job, Err(error)),
+        }
+        true
+    }
+
+    /// A step of whatever is due, each in its turn: for calls that wait while nobody else works.
+    fn step_in_turn(&self) -> bool {
+        self.step(self.background.turn.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Gives up what tests have begun: the engine closes.
+    pub(crate) fn abandon_begun(&self) {
+        let begun = std::mem::take(&mut self.background.queue.lock().begun);
+        for (slot, job) in begun {
+            self.end(slot, job, Err(Error::Closed));
+        }
+    }
+
+    /// How long a worker may sleep before something becomes due by time alone.
+    fn nap(&self, queue: &Queue) -> Duration {
+        let settings = self.settings.load();
+        let now = self.clock.monotonic();
+        let until = |moment: Duration, interval: Duration| (moment + interval).saturating_sub(now);
+        let mut nap = until(queue.last_sweep, Duration::from_secs(settings.compaction.check_interval_secs));
+        let interval = settings.database.sync_interval;
+        if !interval.is_zero() && !queue.running.contains(&Slot::LogSync) {
+            // Also while nothing is unsynced: a write does not wake anybody for its sync.
+            nap = nap.min(until(queue.last_sync, interval).max(interval / 2));
+        }
+        if queue.dirty {
+            nap = nap.min(until(queue.last_checkpoint, settings.database.checkpoint_interval));
+        }
+        nap.max(until(queue.rest_until, Duration::ZERO)).max(Duration::from_millis(1))
+    }
+
+    fn work(&self) {
+        // A job that panics would hold its slot for ever: whoever waits for it must hear of that.
+        let unwinding = PoisonOnUnwind { shared: self, what: "background work" };
+        let mut queue = self.background.queue.lock();
+        while !self.background.stop.load(Ordering::Relaxed) {
+            let due = self.due(&mut queue);
+            let Some(&slot) = due.first() else {
+                let nap = self.nap(&queue);
+                self.background.wake.wait_for(&mut queue, nap);
+                continue;
+            };
+            let mut job = self.begin(&mut queue, slot);
+            if due.len() > 1 {
+                self.background.wake.notify_one();
+            }
+            drop(queue);
+            let mut result = Ok(Progress::Again);
+            while matches!(result, Ok(Progress::Again)) && !self.background.stop.load(Ordering::Relaxed) {
+                result = self.step_job(slot, &mut job);
+            }
+            match result {
+                Ok(Progress::Done) => self.end(slot, job, Ok(())),
+                Ok(Progress::Again) => self.end(slot, job, Err(Error::Closed)),
+                Err(error) => self.end(slot, job, Err(error)),
+            }
+            queue = self.background.queue.lock();
+        }
+        std::mem::forget(unwinding);
+    }
+}
+
+/// The threads of an engine. They hold the shared state, which never holds them: dropping the engine joins them.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    started: AtomicBool,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl LsmEngine {
+    /// Starts the pool with the first write: a database that is only read needs no thread.
+    pub(crate) fn start_workers(&self) {
+        if self.pool.started.load(Ordering::Relaxed) || self.shared.workers == Workers::Manual {
+            return;
+        }
+        let mut threads = self.pool.threads.lock();
+        if self.pool.started.swap(true, Ordering::Relaxed)
+            || self.shared.background.stop.load(Ordering::Relaxed)
+        {
+            return;
+        }
+        let now = self.shared.clock.monotonic();
+        {
+            let mut queue = self.shared.background.queue.lock();
+            (queue.last_sync, queue.last_checkpoint) = (now, now);
+        }
+        // Two beyond the compactions, so that a flush and a sync never wait for them.
+        let compactions = self.shared.settings.load().compaction.max_concurrent_compactions;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        for i in 0..2 + compactions.min(cores * 2) {
+            let shared = Arc::clone(&self.shared);
+            let worker = std::thread::Builder::new().name(format!("kstone-{i}"));
+            if let Ok(thread) = worker.spawn(move || shared.work()) {
+                threads.push(thread);
+            }
+        }
+    }
+
+    /// Stops the pool and waits for it. Jobs stop between two steps and leave no trace.
+    pub(crate) fn stop_workers(&self) {
+        self.shared.background.stop.store(true, Ordering::Relaxed);
+        // Under the lock, so that no worker is between looking at `stop` and falling asleep.
+        drop(self.shared.background.queue.lock());
+        self.shared.background.wake.notify_all();
+        for thread in self.pool.threads.lock().drain(..) {
+            // A worker that panicked has poisoned the handle; there is nothing else to learn from it.
+            let _ = thread.join();
+        }
+        self.shared.abandon_begun();
+    }
+}

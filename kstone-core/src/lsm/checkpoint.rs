@@ -1,0 +1,173 @@
+//! CHECKPOINT: makes flushed and merged SSTs durable and gives the log before them back.
+//!
+//! The order is the crash argument:
+//! 1. [`CheckpointJob::collect`] reads the log's tail, then each stripe under its lock. The log must be kept from
+//!    the lowest position that any unflushed record has; it is fixed here and never recomputed.
+//! 2. [`CheckpointJob::sync_log`]: the log is durable up to every sequence in the SSTs to be listed, so that no
+//!    later record outlives an earlier one of another stripe, nor half a batch the other half.
+//! 3. [`CheckpointJob::sync_next_sst`], one a step, then [`CheckpointJob::sync_names`].
+//! 4. [`CheckpointJob::edit`]: one manifest edit, durable. This is the commit point.
+//! 5. Only then the log before it, and SSTs that it no longer lists, are removed ([`Shared::remove_obsolete`]).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Shared;
+use super::background::Progress;
+use crate::error::Result;
+use crate::manifest::Change;
+use crate::sst::Table;
+use crate::types::{FileId, Lsn, SeqNo};
+use crate::version::Version;
+
+#[derive(Debug)]
+pub(crate) enum CheckpointJob {
+    Start,
+    SyncLog(Box<Batch>),
+    SyncSsts(Box<Batch>),
+    SyncNames(Box<Batch>),
+    Edit(Box<Batch>),
+}
+
+/// What one checkpoint makes durable.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// Held so that no SST to be listed is unlinked meanwhile by a compaction.
+    _versions: Vec<Arc<Version>>,
+    added: Vec<Arc<Table>>,
+    /// How many of `added` are synced.
+    synced: usize,
+    removed: Vec<FileId>,
+    flushed_to: Vec<(u16, u32, SeqNo)>,
+    log_start: Lsn,
+}
+
+impl CheckpointJob {
+    pub(crate) fn step(&mut self, shared: &Shared) -> Result<Progress> {
+        *self = match std::mem::replace(self, Self::Start) {
+            Self::Start => match Self::collect(shared) {
+                Some(batch) => Self::SyncLog(batch),
+                None => return Ok(Progress::Done),
+            },
+            Self::SyncLog(batch) => Self::sync_log(shared, batch)?,
+            Self::SyncSsts(batch) => Self::sync_next_sst(shared, batch)?,
+            Self::SyncNames(batch) => Self::sync_names(shared, batch)?,
+            Self::Edit(batch) => {
+                Self::edit(shared, *batch)?;
+                return Ok(Progress::Done);
+            }
+        };
+        Ok(Progress::Again)
+    }
+
+    /// What has changed since the last checkpoint; `None` when nothing has.
+    fn collect(shared: &Shared) -> Option<Box<Batch>> {
+        let mut log_start = shared.wal.tail();
+        let mut versions = Vec::new();
+        let mut flushed = Vec::new();
+        for stripe in shared.used_stripes() {
+            let locked = stripe.lock();
+            let version = Arc::clone(&locked.version());
+            log_start = version.memtables().filter_map(|m| m.first_lsn()).fold(log_start, Lsn::min);
+            flushed.push((stripe.id as u16, 0, locked.state.flushed_to));
+            versions.push(version);
+        }
+        let manifest = shared.manifest.lock();
+        let state = manifest.state();
+        let current: BTreeSet<FileId> =
+            versions.iter().flat_map(|v| v.tables()).map(|table| table.meta().id).collect();
+        let added: Vec<_> =
+            versions.iter().flat_map(|v| v.tables()).filter(|t| !state.lists(t.meta().id)).cloned().collect();
+        let removed: Vec<_> = state.ssts.keys().copied().filter(|id| !current.contains(id)).collect();
+        flushed.retain(|&(stripe, keyspace, seq)| seq > state.flushed_to(stripe, keyspace));
+        let log_moves = log_start.generation() > state.log_start;
+        if added.is_empty() && removed.is_empty() && flushed.is_empty() && !log_moves {
+            return None;
+        }
+        let batch = Batch { _versions: versions, added, synced: 0, removed, flushed_to: flushed, log_start };
+        Some(Box::new(batch))
+    }
+
+    fn sync_log(shared: &Shared, batch: Box<Batch>) -> Result<Self> {
+        shared.wal.sync()?;
+        Ok(Self::SyncSsts(batch))
+    }
+
+    fn sync_next_sst(shared: &Shared, mut batch: Box<Batch>) -> Result<Self> {
+        let Some(table) = batch.added.get(batch.synced) else {
+            return Ok(if batch.added.is_empty() { Self::Edit(batch) } else { Self::SyncNames(batch) });
+        };
+        shared.poison_on_error(table.sync())?;
+        batch.synced += 1;
+        Ok(Self::SyncSsts(batch))
+    }
+
+    fn sync_names(shared: &Shared, batch: Box<Batch>) -> Result<Self> {
+        shared.sync_dir()?;
+        Ok(Self::Edit(batch))
+    }
+
+    fn edit(shared: &Shared, batch: Batch) -> Result<()> {
+        let mut changes: Vec<Change> = Vec::new();
+        changes.extend(batch.added.iter().map(|table| Change::AddSst(Arc::clone(table.meta()))));
+        changes.extend(batch.removed.iter().map(|&id| Change::RemoveSst(id)));
+        if !batch.flushed_to.is_empty() {
+            changes.push(Change::FlushedTo(batch.flushed_to));
+        }
+        let generation = batch.log_start.generation();
+        changes.push(Change::LogStart { generation, durable: shared.wal.synced() });
+        changes.extend(shared.file_ids.top_up());
+        shared.edit_manifest(changes)?;
+        for path in shared.wal.retire(generation) {
+            shared.remove_file(&path);
+        }
+        shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// A whole checkpoint on the caller's thread.
+    pub(crate) fn checkpoint_now(&self) -> Result<()> {
+        self.claim(super::background::Slot::Checkpoint)?;
+        let mut job = CheckpointJob::Start;
+        let result = loop {
+            match job.step(self) {
+                Ok(Progress::Again) => {}
+                Ok(Progress::Done) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        self.release(super::background::Slot::Checkpoint);
+        result?;
+        self.remove_obsolete();
+        Ok(())
+    }
+
+    /// Removes SSTs that neither the manifest nor any reader refers to.
+    pub(crate) fn remove_obsolete(&self) {
+        let mut obsolete = self.obsolete.lock();
+        let mut remove = Vec::new();
+        obsolete.retain(|table| {
+            // In this order: once nobody else holds it, no checkpoint can be about to list it.
+            let unused =
+                Arc::strong_count(table) == 1 && !self.manifest.lock().state().lists(table.meta().id);
+            if unused {
+                remove.push(table.path().to_path_buf());
+            }
+            !unused
+        });
+        drop(obsolete);
+        for path in remove {
+            self.remove_file(&path);
+        }
+    }
+
+    fn remove_file(&self, path: &std::path::Path) {
+        // A file that cannot be removed now is not listed: the next recovery removes it.
+        if let Err(source) = self.vfs.remove(path) {
+            self.note_background_error(&crate::Error::io("remove", path)(source));
+        }
+    }
+}

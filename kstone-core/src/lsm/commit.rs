@@ -1,0 +1,133 @@
+//! Which writes may be seen: the order of commits, and the snapshots that pin a moment in it.
+//!
+//! 1. `visible` is the smallest sequence in flight minus one: everything at or below it is in a memtable.
+//! 2. Sequences are registered in order, under the log lock, and published in any order.
+//! 3. The horizon (oldest snapshot, or `visible`) is read under the lock that registers snapshots, so no snapshot
+//!    can appear below a horizon that somebody has just acted on.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::types::SeqNo;
+
+#[derive(Debug, Default)]
+pub(crate) struct Commits {
+    visible: AtomicU64,
+    /// The last sequence of each write between its append and its publication, in order, and whether its records
+    /// are in the memtables yet.
+    in_flight: Mutex<VecDeque<(SeqNo, bool)>>,
+    published: Condvar,
+    /// How many snapshots see each sequence.
+    snapshots: Mutex<BTreeMap<SeqNo, usize>>,
+}
+
+impl Commits {
+    /// All writes up to here can be seen.
+    pub(crate) fn visible(&self) -> SeqNo {
+        self.visible.load(Ordering::Acquire)
+    }
+
+    /// Recovery only: everything up to `seq` has been replayed.
+    pub(crate) fn replayed(&self, seq: SeqNo) {
+        self.visible.fetch_max(seq, Ordering::Release);
+    }
+
+    /// A write whose last sequence is `last` has been appended. The caller holds the log lock.
+    pub(crate) fn register(&self, last: SeqNo) {
+        self.in_flight.lock().push_back((last, false));
+    }
+
+    /// The records of that write are in the memtables.
+    pub(crate) fn publish(&self, last: SeqNo) {
+        let mut in_flight = self.in_flight.lock();
+        if let Some(entry) = in_flight.iter_mut().find(|entry| entry.0 == last) {
+            entry.1 = true;
+        }
+        let mut reached = None;
+        while let Some(&(seq, true)) = in_flight.front() {
+            reached = Some(seq);
+            in_flight.pop_front();
+        }
+        if let Some(seq) = reached {
+            self.visible.store(seq, Ordering::Release);
+            self.published.notify_all();
+        }
+    }
+
+    /// Waits until the write that ends at `seq` can be seen. Only writes that are between two memory operations
+    /// can be in the way, so this is short.
+    pub(crate) fn wait_visible(&self, seq: SeqNo) {
+        if self.visible() >= seq {
+            return;
+        }
+        let mut in_flight = self.in_flight.lock();
+        while self.visible() < seq {
+            self.published.wait(&mut in_flight);
+        }
+    }
+
+    /// Registers a snapshot of what can be seen now.
+    pub(crate) fn pin(&self) -> SeqNo {
+        let mut snapshots = self.snapshots.lock();
+        let seq = self.visible();
+        *snapshots.entry(seq).or_default() += 1;
+        seq
+    }
+
+    /// Ends a snapshot that `pin` registered.
+    pub(crate) fn unpin(&self, seq: SeqNo) {
+        let mut snapshots = self.snapshots.lock();
+        if let Some(holders) = snapshots.get_mut(&seq) {
+            *holders -= 1;
+            if *holders == 0 {
+                snapshots.remove(&seq);
+            }
+        }
+    }
+
+    /// Nobody reads below this sequence, now or later: of the versions at or below it only the newest counts.
+    pub(crate) fn horizon(&self) -> SeqNo {
+        let snapshots = self.snapshots.lock();
+        snapshots.keys().next().copied().unwrap_or(SeqNo::MAX).min(self.visible())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn visible_stops_at_the_oldest_write_in_flight() {
+        let commits = Commits::default();
+        for last in [3, 4, 9] {
+            commits.register(last);
+        }
+        commits.publish(4);
+        assert_eq!(commits.visible(), 0);
+        commits.publish(3);
+        assert_eq!(commits.visible(), 4);
+        commits.publish(9);
+        assert_eq!(commits.visible(), 9);
+        commits.wait_visible(9);
+    }
+
+    #[test]
+    fn the_horizon_is_the_oldest_snapshot() {
+        let commits = Commits::default();
+        commits.replayed(5);
+        let first = commits.pin();
+        let second = commits.pin();
+        commits.replayed(8);
+        let third = commits.pin();
+        assert_eq!((first, second, third, commits.horizon()), (5, 5, 8, 5));
+        commits.unpin(first);
+        assert_eq!(commits.horizon(), 5);
+        commits.unpin(second);
+        assert_eq!(commits.horizon(), 8);
+        commits.unpin(third);
+        commits.replayed(10);
+        assert_eq!(commits.horizon(), 10);
+    }
+}

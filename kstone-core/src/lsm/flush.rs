@@ -1,0 +1,114 @@
+//! FLUSH: a sealed memtable becomes a run.
+//!
+//! seal (under the stripe's lock) -> write the SSTs -> install (under the stripe's lock). The SSTs are readable at
+//! once and durable only after the next checkpoint; until then the log still holds their records.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Shared;
+use super::background::Progress;
+use super::run_writer::{RunFacts, RunWriter};
+use crate::compaction::{Retain, Verdict};
+use crate::error::Result;
+use crate::key::KeyRange;
+use crate::memtable::{MemCursor, Memtable};
+use crate::merge::Cursor;
+use crate::types::{Direction, EntryKind, SeqNo};
+
+/// The flush of a stripe's oldest sealed memtable, in steps.
+#[derive(Debug)]
+pub(crate) struct FlushJob {
+    stripe: usize,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Next: [`FlushJob::begin`].
+    Start,
+    /// Next: [`FlushJob::write`] until the memtable is used up.
+    Writing(Box<Writing>),
+}
+
+#[derive(Debug)]
+struct Writing {
+    memtable: Arc<Memtable>,
+    cursor: MemCursor,
+    retain: Retain,
+    out: RunWriter,
+}
+
+impl FlushJob {
+    pub(crate) fn new(stripe: usize) -> Self {
+        Self { stripe, state: State::Start }
+    }
+
+    pub(crate) fn step(&mut self, shared: &Shared) -> Result<Progress> {
+        match &mut self.state {
+            State::Start => self.begin(shared),
+            State::Writing(writing) => {
+                if writing.write(shared)? == Progress::Again {
+                    return Ok(Progress::Again);
+                }
+                let run = writing.out.finish(shared)?;
+                let memtable = Arc::clone(&writing.memtable);
+                let bytes = run.as_ref().map_or(0, |run| run.total(|meta| meta.len));
+                shared.stripe(self.stripe).lock().install_flush(&memtable, run);
+                shared.memory.fetch_sub(memtable.memory(), Ordering::Relaxed);
+                shared.sealed_memory.fetch_sub(memtable.memory(), Ordering::Relaxed);
+                shared.counters.flushes.fetch_add(1, Ordering::Relaxed);
+                shared.counters.flush_bytes_written.fetch_add(bytes, Ordering::Relaxed);
+                Ok(Progress::Done)
+            }
+        }
+    }
+
+    fn begin(&mut self, shared: &Shared) -> Result<Progress> {
+        let stripe = shared.stripe(self.stripe);
+        let locked = stripe.lock();
+        let Some(memtable) = locked.oldest_sealed() else { return Ok(Progress::Done) };
+        // Only flushes create a stripe's first run, and this is the only flush: still true at installation.
+        let reaches_oldest = locked.version().runs.is_empty();
+        drop(locked);
+        // A write in flight may still lack records of other stripes, and a horizon is at most `visible`.
+        shared.commits.wait_visible(memtable.last_seq());
+        let Some(bounds) = memtable.key_bounds() else { return Ok(Progress::Done) };
+        let facts = RunFacts { depth: 0, seq: (memtable.first_seq(), memtable.last_seq()) };
+        self.state = State::Writing(Box::new(Writing {
+            cursor: memtable.cursor(KeyRange::all(), SeqNo::MAX, Direction::Forward),
+            retain: Retain::new(shared.commits.horizon(), reaches_oldest),
+            out: RunWriter::new(self.stripe, facts, bounds),
+            memtable,
+        }));
+        Ok(Progress::Again)
+    }
+
+    /// Gives up: what was written is removed, the memtable stays sealed.
+    pub(crate) fn abort(self, shared: &Shared) {
+        if let State::Writing(writing) = self.state {
+            writing.out.abandon(shared);
+        }
+    }
+}
+
+impl Writing {
+    fn write(&mut self, shared: &Shared) -> Result<Progress> {
+        let now = shared.clock.unix_ms();
+        for _ in 0..shared.chunk {
+            let Some(entry) = self.cursor.entry() else { return Ok(Progress::Done) };
+            match self.retain.keep(entry.key, entry.seq, entry.kind) {
+                Verdict::Keep => {
+                    let tombstone_ms = (entry.kind == EntryKind::Delete).then_some(now);
+                    self.out.add(shared, entry, tombstone_ms)?;
+                }
+                Verdict::DropTombstone => {
+                    shared.counters.tombstones_removed.fetch_add(1, Ordering::Relaxed);
+                }
+                Verdict::DropShadowed => {}
+            }
+            self.cursor.advance()?;
+        }
+        Ok(Progress::Again)
+    }
+}

@@ -1,0 +1,92 @@
+//! GET and snapshots. A get takes no lock: it loads the stripe's version and looks through memtables and runs,
+//! newest first.
+//!
+//! The version is loaded BEFORE the visible sequence: the other way round, a flush in between could drop the
+//! version that an older sequence should still see.
+
+use std::sync::Arc;
+
+use super::{LsmEngine, Shared};
+use crate::error::Result;
+use crate::key::{Key, stripe_of};
+use crate::slice::Slice;
+use crate::types::{EntryKind, SeqNo};
+
+/// The database as it was at one commit. As long as it lives, the versions it sees are kept; clones share it.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pin: Arc<Pin>,
+}
+
+/// A registered sequence.
+#[derive(Debug)]
+pub(crate) struct Pin {
+    shared: Arc<Shared>,
+    seq: SeqNo,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.shared.commits.unpin(self.seq);
+    }
+}
+
+impl Pin {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Arc<Self> {
+        Arc::new(Self { seq: shared.commits.pin(), shared: Arc::clone(shared) })
+    }
+
+    pub(crate) fn seq(&self) -> SeqNo {
+        self.seq
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+impl Snapshot {
+    /// The last write that it sees.
+    pub fn seq(&self) -> SeqNo {
+        self.pin.seq
+    }
+
+    pub(crate) fn pin(&self) -> &Arc<Pin> {
+        &self.pin
+    }
+}
+
+impl LsmEngine {
+    /// The value of `key`. It keeps the file it lies in mapped as long as it lives.
+    ///
+    /// # Errors
+    /// `InvalidKey`, `KeyTooLarge`: no such key can exist. `Corruption`: the block that should hold it is damaged.
+    pub fn get(&self, key: &Key<'_>) -> Result<Option<Slice>> {
+        self.shared.get(key, None)
+    }
+
+    /// The value that `key` had when the snapshot was taken.
+    pub fn get_at(&self, key: &Key<'_>, snapshot: &Snapshot) -> Result<Option<Slice>> {
+        self.shared.get(key, Some(snapshot.seq()))
+    }
+
+    /// Pins what can be seen now.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        self.shared.check_open()?;
+        Ok(Snapshot { pin: Pin::new(&self.shared) })
+    }
+}
+
+impl Shared {
+    fn get(&self, key: &Key<'_>, at: Option<SeqNo>) -> Result<Option<Slice>> {
+        self.check_open()?;
+        let key = key.encode(self.settings.load().database.max_key_bytes)?;
+        let Some(stripe) = self.stripe_if_used(stripe_of(key.partition_hash, self.stripes.len())) else {
+            return Ok(None);
+        };
+        let version = stripe.version();
+        let seq = at.unwrap_or_else(|| self.commits.visible());
+        let found = version.get(&key.bytes, key.hash, seq)?;
+        Ok(found.filter(|found| found.kind == EntryKind::Put).map(|found| found.value))
+    }
+}

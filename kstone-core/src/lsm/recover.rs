@@ -1,0 +1,528 @@
+//! CREATE, OPEN and RECOVER.
+//!
+//! The order after an unclean end is the crash argument; each step is safe to be cut off anywhere and rerun:
+//! 1. lock; 2. read the manifest; 3. validate the log and find where it ends. Nothing is written so far.
+//! 4. [`wal::harden`]: the log's bytes above the last known sync are written again, identically, and synced: pages
+//!    that a failed sync marked clean may be readable and yet not on the disk.
+//! 5. A new manifest records where the log was cut: the single commit point. Bytes past the cut are dead by that
+//!    decree; old segments are neither truncated nor appended to.
+//! 6. Files of ours that the manifest does not list are removed.
+//! 7. [`Replay`]: the log's records go through the same insert as a put, leaving out what is in SSTs already.
+//!
+//! After a clean end only 1, 2, the check of the recorded end, and 7 remain, and nothing is written.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, RwLock};
+
+use super::background::{Background, Pool};
+use super::{EngineOptions, FileIds, Identity, LockGuard, LsmEngine, Settings, Shared, Workers};
+use crate::config::{CompactionConfig, DatabaseConfig};
+use crate::error::{Error, Result};
+use crate::file_header::Id;
+use crate::health::Health;
+use crate::key::{encoded_partition_hash, stripe_of};
+use crate::manifest::{Change, Facts, Ids, Manifest, ManifestState};
+use crate::paths::{self, FileName};
+use crate::record::Ops;
+use crate::sst::Table;
+use crate::stripe::Stripe;
+use crate::types::{EntryRef, Lsn, MAX_STRIPES, SeqNo};
+use crate::version::Run;
+use crate::vfs::{DirEntry, PathKind, Vfs};
+use crate::wal::{self, Chain, LogCut, LogRules, RecordRef, Wal, WalContext, WalStart};
+
+/// Sequences that are skipped after an unclean end, so that a number which was given out and lost is never given
+/// out again.
+const SEQ_GAP: u64 = 1 << 32;
+/// Entries that one step of a job takes: long enough to be cheap, short enough to stop soon.
+const CHUNK: usize = 4096;
+/// The same for tests, so that steps of different jobs mix.
+const CHUNK_MANUAL: usize = 8;
+
+impl LsmEngine {
+    /// Creates a database. The directory may exist if it is empty; its parent must exist.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if there is a database or anything else; `Corruption` if there are SSTs or log records
+    /// without a manifest; `InvalidConfig`. In all these cases nothing is changed.
+    pub fn create(path: &Path, options: EngineOptions) -> Result<Self> {
+        validate(&options)?;
+        let vfs = Arc::clone(&options.vfs);
+        match kind_of(&*vfs, path)? {
+            Some(PathKind::Dir) => check_vacant(&*vfs, path)?,
+            Some(_) => {
+                return Err(Error::AlreadyExists {
+                    path: path.into(),
+                    detail: "it is not a directory".into(),
+                });
+            }
+            None => {
+                vfs.create_dir(path).map_err(Error::io("create", path))?;
+                if let Some(parent) = path.parent() {
+                    vfs.sync_dir(parent).map_err(Error::io("sync", parent))?;
+                }
+            }
+        }
+        let lock = lock(&*vfs, path)?;
+        check_vacant(&*vfs, path)?; // nobody else can have created it from here on
+        let database = options.config.clone().unwrap_or_default();
+        let compaction = options.compaction.clone().unwrap_or_default();
+        let now = options.clock.unix_ms();
+        let ids = Ids { database_id: random_id(&options), incarnation: random_id(&options), created_ms: now };
+        let changes = vec![
+            Change::Facts(Facts::new(database.stripes.unwrap_or(MAX_STRIPES), now)),
+            Change::Keyspace { id: 0, name: "items".into() },
+            settings_change(&database, &compaction),
+            Change::Reserve { files_below: 1 + FileIds::BLOCK },
+        ];
+        let manifest = Manifest::create(Arc::clone(&vfs), path, ids, changes)?;
+        let start = Start {
+            chain: None,
+            next_seq: 1,
+            file_ids: FileIds::new(1, 1 + FileIds::BLOCK),
+            read_only: false,
+        };
+        let engine = Self::assemble(path, options, manifest, start, database, compaction, Some(lock))?;
+        // A handle whose directory is removed while it is open goes on working in its first segment.
+        drop(engine.shared.wal.reserve(0)?);
+        Ok(engine)
+    }
+
+    /// Opens a database, recovering it if it was not closed.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotADatabase`, `Locked`, `UnsupportedFormat`, `Corruption`, `InvalidConfig`: nothing was
+    /// changed.
+    pub fn open(path: &Path, options: EngineOptions) -> Result<Self> {
+        validate(&options)?;
+        check_present(&*options.vfs, path)?;
+        let lock = lock(&*options.vfs, path)?;
+        Self::recover(path, options, Some(lock), false)
+    }
+
+    /// Opens the database, or creates it if there is none. Errors as [`LsmEngine::open`] and
+    /// [`LsmEngine::create`].
+    pub fn open_or_create(path: &Path, options: EngineOptions) -> Result<Self> {
+        let manifest = path.join(paths::MANIFEST);
+        match options.vfs.kind(&manifest).map_err(Error::io("look at", &manifest))? {
+            Some(_) => Self::open(path, options),
+            None => Self::create(path, options),
+        }
+    }
+
+    /// Opens a database that nobody has open for writing, and changes nothing in it: its log, if it was not closed
+    /// cleanly, is replayed in memory only. Any number of handles may read at the same time; while they do, no
+    /// handle can write. Settings given in the options are used for reading and not stored.
+    pub fn open_read_only(path: &Path, options: EngineOptions) -> Result<Self> {
+        validate(&options)?;
+        check_present(&*options.vfs, path)?;
+        let file = path.join(paths::LOCK);
+        let lock = match options.vfs.lock_shared(&file) {
+            Ok(guard) => guard.map(LockGuard),
+            Err(e) => return Err(lock_error(&*options.vfs, path, &file, e)),
+        };
+        Self::recover(path, options, lock, true)
+    }
+
+    fn recover(
+        path: &Path,
+        options: EngineOptions,
+        lock: Option<LockGuard>,
+        read_only: bool,
+    ) -> Result<Self> {
+        let vfs = Arc::clone(&options.vfs);
+        let loaded = Manifest::load(&*vfs, path)?;
+        let state = &loaded.state;
+        let ids = loaded.ids;
+        state.facts.check_supported(&path.join(paths::MANIFEST))?;
+        check_stripes(&options, state)?;
+        let listing = vfs.list(path).map_err(Error::io("list", path))?;
+        check_listed_files(path, state, &listing)?;
+        // An edit cut short behind the clean end is the one that would have cancelled it: nothing was written.
+        let clean_end = state.clean_end;
+        let segments = wal::discover(&*vfs, path, ids.database_id)?;
+        let rules = LogRules {
+            log_start: state.log_start,
+            cuts: state.cuts.clone(),
+            durable: state.durable,
+            clean_end: clean_end.map(|clean| clean.end.unwrap_or(Lsn::ZERO)),
+            last_edit: state.edit,
+        };
+        let chain = wal::validate(&*vfs, path, &segments, &rules)?;
+        let base = chain.last_seq.max(state.max_flushed_to());
+        let base = state.cuts.iter().map(|cut| cut.seq).fold(base, SeqNo::max);
+        let (database, compaction) = settings(&options, state);
+
+        let orphans = orphans(path, state, &chain, &listing);
+        let next_seq = clean_end.map_or(base + SEQ_GAP, |clean| clean.next_seq);
+        let next_file = clean_end.map_or(state.files_below, |clean| clean.next_file);
+        let cut = clean_end.is_none().then(|| cut_changes(state, &chain, base));
+        let harden_from = chain.watermark.max(state.durable);
+        let mut manifest = Manifest::resume(Arc::clone(&vfs), path, loaded);
+        if let Some(changes) = cut.filter(|_| !read_only) {
+            wal::harden(&*vfs, path, &chain, harden_from)?;
+            // The first edit of a resumed manifest writes a new one: its rename is the commit point.
+            manifest.append(changes)?;
+            for orphan in orphans {
+                // What cannot be removed now is harmless, and tried again next time.
+                let _: std::io::Result<()> = vfs.remove(&orphan);
+            }
+        }
+        let file_ids = FileIds::new(next_file, manifest.state().files_below.max(next_file));
+        let start = Start { chain: Some(chain), next_seq, file_ids, read_only };
+        let stored = (options.config.is_none() || read_only, options.compaction.is_none() || read_only);
+        let engine = Self::assemble(path, options, manifest, start, database, compaction, lock)?;
+        if stored != (true, true) {
+            engine.shared.store_settings()?;
+        }
+        Ok(engine)
+    }
+
+    /// Puts the parts together and replays the log into them.
+    fn assemble(
+        path: &Path,
+        options: EngineOptions,
+        manifest: Manifest,
+        start: Start,
+        database: DatabaseConfig,
+        compaction: CompactionConfig,
+        lock: Option<LockGuard>,
+    ) -> Result<Self> {
+        let ids = manifest.ids();
+        let identity = Identity { database_id: ids.database_id, incarnation: ids.incarnation };
+        let health = Arc::<Health>::default();
+        let context = WalContext {
+            vfs: Arc::clone(&options.vfs),
+            dir: path.to_path_buf(),
+            clock: Arc::clone(&options.clock),
+            database_id: identity.database_id,
+            incarnation: identity.incarnation,
+            health: Arc::clone(&health),
+        };
+        let state = manifest.state();
+        let settings = Settings::new(database, compaction);
+        let wal = Wal::new(context, start.wal_start(state));
+        wal.set_segment_size(settings.database.wal_segment_bytes());
+        let shared = Arc::new(Shared {
+            stripes: stripes(path, &options.vfs, state),
+            dir: path.to_path_buf(),
+            vfs: options.vfs,
+            clock: options.clock,
+            workers: options.workers,
+            durability: options.durability,
+            read_only: start.read_only,
+            identity,
+            chunk: if options.workers == Workers::Manual { CHUNK_MANUAL } else { CHUNK },
+            health,
+            settings: ArcSwap::from_pointee(settings),
+            wal,
+            opened: AtomicBool::new(state.clean_end.is_none()),
+            manifest: Mutex::new(manifest),
+            file_ids: start.file_ids,
+            commits: super::commit::Commits::default(),
+            memory: AtomicUsize::new(0),
+            sealed_memory: AtomicUsize::new(0),
+            newest_generation: AtomicU32::new(0),
+            obsolete: Mutex::default(),
+            background: Background::default(),
+            counters: super::stats::Counters::default(),
+            closed: AtomicBool::new(false),
+            gate: RwLock::new(()),
+            lock: Mutex::new(lock),
+        });
+        // From here on dropping the engine closes it, also when the replay fails.
+        let engine = Self { shared, pool: Pool::default() };
+        if let Some(chain) = &start.chain {
+            engine.shared.replay(chain)?;
+        }
+        engine.shared.commits.replayed(start.next_seq.saturating_sub(1));
+        Ok(engine)
+    }
+}
+
+/// Where an engine goes on.
+#[derive(Debug)]
+struct Start {
+    /// The log to replay; `None` for a new database.
+    chain: Option<Chain>,
+    next_seq: SeqNo,
+    file_ids: FileIds,
+    read_only: bool,
+}
+
+impl Start {
+    fn wal_start(&self, state: &ManifestState) -> WalStart {
+        let mut start = WalStart {
+            next_generation: 1,
+            next_seq: self.next_seq,
+            end: Lsn::ZERO,
+            resume: false,
+            segments: Vec::new(),
+            last_edit: state.edit,
+        };
+        if let Some(chain) = &self.chain {
+            start.next_generation = chain.max_generation + 1;
+            start.end = chain.end;
+            start.segments = chain.segments.clone();
+        }
+        if let (Some(chain), Some(clean)) = (&self.chain, state.clean_end) {
+            start.next_generation = start.next_generation.max(clean.next_generation);
+            start.resume = chain.resumable;
+        }
+        start
+    }
+}
+
+impl Shared {
+    /// Records go through the same insert as a put; full memtables are flushed on the way.
+    fn replay(&self, chain: &Chain) -> Result<()> {
+        let flushed: BTreeMap<usize, SeqNo> =
+            self.used_stripes().map(|stripe| (stripe.id, stripe.lock().state.flushed_to)).collect();
+        wal::replay(&*self.vfs, chain, |record| self.replay_record(&record, &flushed))?;
+        self.newest_generation.store(chain.end.generation(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn replay_record(&self, record: &RecordRef<'_>, flushed: &BTreeMap<usize, SeqNo>) -> Result<()> {
+        let damaged = |detail: String| {
+            Error::corrupt(
+                &paths::log(&self.dir, record.lsn.generation()),
+                record.lsn.offset().into(),
+                detail,
+            )
+        };
+        let settings = self.settings.load();
+        let mut ops = 0;
+        for (i, op) in Ops::new(record.payload).enumerate() {
+            ops += 1;
+            let file = paths::log(&self.dir, record.lsn.generation());
+            let op = op.map_err(|bad| bad.in_file(&file, record.lsn.offset().into()))?;
+            let seq = record.first_seq + i as u64;
+            let Some(hash) = encoded_partition_hash(op.key) else {
+                return Err(damaged(format!("\"{}\" is no key", op.key.escape_ascii())));
+            };
+            let id = stripe_of(hash, self.stripes.len());
+            if flushed.get(&id).is_some_and(|&to| seq <= to) {
+                continue;
+            }
+            let stripe = self.stripe(id).lock();
+            let added =
+                stripe.insert(record.lsn, EntryRef { key: op.key, seq, kind: op.kind, value: op.value });
+            self.memory.fetch_add(added, Ordering::Relaxed);
+            if stripe.is_full(&settings.database)
+                && !self.read_only
+                && let Some(memory) = stripe.seal()
+            {
+                self.sealed(id, memory);
+            }
+        }
+        if ops != record.count {
+            return Err(damaged(format!("the record says {} operations and holds {ops}", record.count)));
+        }
+        self.commits.replayed(record.first_seq + u64::from(record.count.saturating_sub(1)));
+        self.flush_ahead(settings.memory_budget)
+    }
+
+    /// Keeps the replay within the memory budget: there are no workers yet.
+    fn flush_ahead(&self, budget: usize) -> Result<()> {
+        while !self.read_only && self.memory.load(Ordering::Relaxed) > budget {
+            let fullest = self.used_stripes().max_by_key(|stripe| {
+                stripe.version().memtables().map(|memtable| memtable.memory()).sum::<usize>()
+            });
+            let Some(stripe) = fullest else { break };
+            self.ensure_opened()?;
+            self.flush_stripe_now(stripe.id)?;
+        }
+        Ok(())
+    }
+
+    /// Stores the settings in force.
+    fn store_settings(&self) -> Result<()> {
+        let settings = self.settings.load();
+        let change = settings_change(&settings.database, &settings.compaction);
+        let Change::Settings(new) = &change else { return Ok(()) };
+        if *new == self.manifest.lock().state().settings {
+            return Ok(());
+        }
+        self.ensure_opened()?;
+        self.edit_manifest(vec![change])
+    }
+}
+
+/// Settings given replace the stored ones whole.
+fn settings(options: &EngineOptions, state: &ManifestState) -> (DatabaseConfig, CompactionConfig) {
+    let database = options.config.clone().unwrap_or_else(|| DatabaseConfig::from_settings(&state.settings));
+    let compaction =
+        options.compaction.clone().unwrap_or_else(|| CompactionConfig::from_settings(&state.settings));
+    (DatabaseConfig { stripes: Some(state.facts.stripes()), ..database }, compaction)
+}
+
+/// The settings as the manifest stores them.
+pub(crate) fn settings_change(database: &DatabaseConfig, compaction: &CompactionConfig) -> Change {
+    let mut settings = database.to_settings();
+    settings.extend(compaction.to_settings());
+    Change::Settings(settings)
+}
+
+/// The edit of an unclean open: the cut, and fresh reservations.
+fn cut_changes(state: &ManifestState, chain: &Chain, seq: SeqNo) -> Vec<Change> {
+    let cut = LogCut {
+        generation: chain.end.generation(),
+        end: chain.end.offset(),
+        next_generation: chain.max_generation + 1,
+        seq,
+    };
+    vec![
+        Change::Cut(cut),
+        Change::LogStart { generation: state.log_start, durable: chain.end.max(state.durable) },
+        Change::Reserve { files_below: state.files_below + FileIds::BLOCK },
+    ]
+}
+
+fn validate(options: &EngineOptions) -> Result<()> {
+    options.config.as_ref().map_or(Ok(()), DatabaseConfig::validate)?;
+    options.compaction.as_ref().map_or(Ok(()), CompactionConfig::validate)
+}
+
+fn random_id(options: &EngineOptions) -> Id {
+    (u128::from(options.clock.random()) << 64 | u128::from(options.clock.random())).to_le_bytes()
+}
+
+fn kind_of(vfs: &dyn Vfs, path: &Path) -> Result<Option<PathKind>> {
+    vfs.kind(path).map_err(Error::io("look at", path))
+}
+
+/// Only a directory without a database, and with nothing in it that is not left over from a creation that was cut
+/// off, may become a database.
+fn check_vacant(vfs: &dyn Vfs, path: &Path) -> Result<()> {
+    let exists = |detail: String| Err(Error::AlreadyExists { path: path.into(), detail });
+    if kind_of(vfs, &path.join(paths::MANIFEST))?.is_some() {
+        return exists("it is a database".into());
+    }
+    let listing = vfs.list(path).map_err(Error::io("list", path))?;
+    for entry in &listing {
+        match paths::parse(&entry.name) {
+            FileName::Foreign => return exists(format!("it holds {}, which is not ours", entry.name)),
+            FileName::Sst { .. } => return Err(without_manifest(path, &entry.name)),
+            FileName::Lock | FileName::Manifest | FileName::ManifestTmp => {}
+            FileName::Log(_) => {
+                if wal::has_records(vfs, &path.join(&entry.name))? {
+                    return Err(without_manifest(path, &entry.name));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_present(vfs: &dyn Vfs, path: &Path) -> Result<()> {
+    let not = |detail: &str| Err(Error::NotADatabase { path: path.into(), detail: detail.into() });
+    match kind_of(vfs, path)? {
+        None => return Err(Error::NotFound { path: path.into() }),
+        Some(PathKind::Dir) => {}
+        Some(_) => return not("it is not a directory"),
+    }
+    match kind_of(vfs, &path.join(paths::MANIFEST))? {
+        Some(PathKind::File) => Ok(()),
+        Some(_) => not("its MANIFEST is not a regular file"),
+        None => {
+            let listing = vfs.list(path).map_err(Error::io("list", path))?;
+            for entry in &listing {
+                match paths::parse(&entry.name) {
+                    FileName::Sst { .. } => return Err(without_manifest(path, &entry.name)),
+                    FileName::Log(_) if wal::has_records(vfs, &path.join(&entry.name))? => {
+                        return Err(without_manifest(path, &entry.name));
+                    }
+                    _ => {}
+                }
+            }
+            not("it has no MANIFEST")
+        }
+    }
+}
+
+fn without_manifest(path: &Path, name: &str) -> Error {
+    Error::corrupt(&path.join(paths::MANIFEST), 0, format!("it is missing, but the directory holds {name}"))
+}
+
+fn lock(vfs: &dyn Vfs, path: &Path) -> Result<LockGuard> {
+    let file = path.join(paths::LOCK);
+    let owner = format!("{}\n", std::process::id());
+    vfs.lock(&file, &owner).map(LockGuard).map_err(|e| lock_error(vfs, path, &file, e))
+}
+
+fn lock_error(vfs: &dyn Vfs, path: &Path, file: &Path, error: std::io::Error) -> Error {
+    if error.kind() != std::io::ErrorKind::WouldBlock {
+        return Error::io("lock", file)(error);
+    }
+    let owner = vfs.open(file, crate::vfs::OpenMode::Read).and_then(|f| crate::vfs::read_all(&*f, 64)).ok();
+    let pid = owner.and_then(|owner| String::from_utf8(owner).ok()?.trim().parse().ok());
+    Error::Locked { path: path.into(), pid }
+}
+
+fn check_stripes(options: &EngineOptions, state: &ManifestState) -> Result<()> {
+    let stored = state.facts.stripes();
+    match options.config.as_ref().and_then(|config| config.stripes) {
+        Some(asked) if asked != stored => Err(Error::config(
+            "stripes",
+            format!("the database was created with {stored}, which cannot change, not {asked}"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Every listed SST is there with its length; what is in it is checked when it is first read.
+fn check_listed_files(path: &Path, state: &ManifestState, listing: &[DirEntry]) -> Result<()> {
+    let lengths: BTreeMap<&str, (u64, bool)> =
+        listing.iter().map(|entry| (entry.name.as_str(), (entry.len, entry.is_file))).collect();
+    for meta in state.ssts.values() {
+        let file = paths::sst(path, meta.stripe.into(), meta.id);
+        let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        match lengths.get(name.as_str()) {
+            Some(&(len, true)) if len == meta.len => {}
+            Some(&(len, true)) => {
+                let detail = format!("the file has {len} bytes, the manifest lists {}", meta.len);
+                return Err(Error::corrupt(&file, len.min(meta.len), detail));
+            }
+            Some(_) => return Err(Error::corrupt(&file, 0, "it is not a regular file")),
+            None => return Err(Error::corrupt(&file, 0, "the manifest lists it, but it is missing")),
+        }
+    }
+    Ok(())
+}
+
+/// The stripes that have SSTs, with their runs, newest first. No SST is opened.
+fn stripes(path: &Path, vfs: &Arc<dyn Vfs>, state: &ManifestState) -> Box<[OnceLock<Box<Stripe>>]> {
+    let mut runs: BTreeMap<u16, BTreeMap<std::cmp::Reverse<SeqNo>, Vec<Arc<Table>>>> = BTreeMap::new();
+    for meta in state.ssts.values() {
+        let age = std::cmp::Reverse(meta.run_seq.1);
+        let table = Arc::new(Table::new(Arc::clone(vfs), path, Arc::clone(meta)));
+        runs.entry(meta.stripe).or_default().entry(age).or_default().push(table);
+    }
+    let mut stripe = |id: usize| {
+        let flushed_to = state.flushed_to(id as u16, 0);
+        let runs = runs.remove(&(id as u16)).unwrap_or_default();
+        if flushed_to == 0 && runs.is_empty() {
+            return OnceLock::new();
+        }
+        let runs = runs.into_values().map(|mut parts| {
+            parts.sort_by_key(|table| table.meta().part);
+            Arc::new(Run::new(parts))
+        });
+        OnceLock::from(Box::new(Stripe::new(id, runs.collect(), flushed_to)))
+    };
+    (0..state.facts.stripes()).map(&mut stripe).collect()
+}
+
+/// Files of ours that belong to nothing: SSTs that no edit lists, log segments that are dead.
+fn orphans(path: &Path, state: &ManifestState, chain: &Chain, listing: &[DirEntry]) -> Vec<PathBuf> {
+    let ours = listing.iter().filter(|entry| entry.is_file);
+    let unlisted = ours
+        .filter(|entry| matches!(paths::parse(&entry.name), FileName::Sst { id, .. } if !state.lists(id)));
+    unlisted.map(|entry| path.join(&entry.name)).chain(chain.dead.iter().cloned()).collect()
+}

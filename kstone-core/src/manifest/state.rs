@@ -1,0 +1,465 @@
+//! What a manifest says: the fold of its edits. Pure.
+//!
+//! Invariants, checked by [`ManifestState::apply`] and [`ManifestState::check`]:
+//! 1. flushed_to, log_start, the durable LSN and the file reservation never go back.
+//! 2. Every listed SST lies in a stripe and a keyspace that exist, has an id below the reservation, and holds
+//!    no sequence above its stripe's flushed_to.
+//! 3. A run is listed whole; its parts are in key order and do not overlap.
+//! 4. Runs of a stripe (and keyspace) do not overlap in sequence: the order by it is the order by age.
+//! 5. While there is a clean end, nothing but the settings changes before [`Change::Opened`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::edit::{Change, CleanEnd, Facts};
+use crate::types::{FileId, Lsn, SeqNo, SstMeta};
+use crate::wal::LogCut;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ManifestState {
+    /// The number of the last edit.
+    pub(crate) edit: u64,
+    pub(crate) facts: Facts,
+    pub(crate) keyspaces: BTreeMap<u32, String>,
+    // Shared, because every edit is tried on a copy of the state first.
+    pub(crate) ssts: BTreeMap<FileId, Arc<SstMeta>>,
+    flushed_to: BTreeMap<(u32, u16), SeqNo>,
+    /// The generation of the first log segment that is still needed.
+    pub(crate) log_start: u32,
+    /// The log was durable up to here when the last edit that moved it was written.
+    pub(crate) durable: Lsn,
+    /// The cuts whose next generation is above `log_start`, oldest first, one per generation.
+    pub(crate) cuts: Vec<LogCut>,
+    pub(crate) clean_end: Option<CleanEnd>,
+    pub(crate) files_below: FileId,
+    pub(crate) settings: Vec<(String, u64)>,
+}
+
+impl ManifestState {
+    /// The state after the first edit of a manifest, whose first change is the facts.
+    pub(crate) fn first(number: u64, changes: Vec<Change>) -> Result<Self, String> {
+        let mut changes = changes.into_iter();
+        let Some(Change::Facts(facts)) = changes.next() else {
+            return Err("the first edit does not start with the database's facts".into());
+        };
+        let mut state = Self {
+            edit: 0,
+            facts,
+            keyspaces: BTreeMap::new(),
+            ssts: BTreeMap::new(),
+            flushed_to: BTreeMap::new(),
+            log_start: 0,
+            durable: Lsn::ZERO,
+            cuts: Vec::new(),
+            clean_end: None,
+            files_below: 0,
+            settings: Vec::new(),
+        };
+        state.apply(number, changes)?;
+        Ok(state)
+    }
+
+    /// Every write of the stripe and keyspace up to this sequence is in a listed SST, or needed no more.
+    /// Whether that SST is part of the database.
+    pub(crate) fn lists(&self, id: FileId) -> bool {
+        self.ssts.contains_key(&id)
+    }
+
+    pub(crate) fn flushed_to(&self, stripe: u16, keyspace: u32) -> SeqNo {
+        self.flushed_to.get(&(keyspace, stripe)).copied().unwrap_or(0)
+    }
+
+    /// The highest flushed_to of all.
+    pub(crate) fn max_flushed_to(&self) -> SeqNo {
+        self.flushed_to.values().copied().max().unwrap_or(0)
+    }
+
+    /// Changes that make this state out of nothing: [`Self::first`] of them is this state again.
+    pub(crate) fn to_changes(&self) -> Vec<Change> {
+        let mut changes = vec![Change::Facts(self.facts.clone())];
+        let mut add = |change| changes.push(change);
+        for (&id, name) in &self.keyspaces {
+            add(Change::Keyspace { id, name: name.clone() });
+            let flushed = self.flushed_to.range((id, 0)..=(id, u16::MAX));
+            let flushed: Vec<_> = flushed.map(|(&(_, stripe), &seq)| (stripe, id, seq)).collect();
+            if !flushed.is_empty() {
+                add(Change::FlushedTo(flushed));
+            }
+        }
+        add(Change::Reserve { files_below: self.files_below });
+        self.ssts.values().for_each(|meta| add(Change::AddSst(Arc::clone(meta))));
+        add(Change::LogStart { generation: self.log_start, durable: self.durable });
+        self.cuts.iter().for_each(|&cut| add(Change::Cut(cut)));
+        if !self.settings.is_empty() {
+            add(Change::Settings(self.settings.clone()));
+        }
+        // Last, because nothing else may follow it.
+        if let Some(end) = self.clean_end {
+            add(Change::CleanEnd(end));
+        }
+        changes
+    }
+
+    /// Applies an edit. After an error the state is half changed: throw it away.
+    pub(crate) fn apply(
+        &mut self,
+        number: u64,
+        changes: impl IntoIterator<Item = Change>,
+    ) -> Result<(), String> {
+        for change in changes {
+            self.apply_one(change)?;
+        }
+        self.edit = number;
+        Ok(())
+    }
+
+    fn apply_one(&mut self, change: Change) -> Result<(), String> {
+        let harmless = matches!(change, Change::Opened | Change::Settings(_));
+        if self.clean_end.is_some() && !harmless {
+            return Err("a closed database is changed before it is marked as opened".into());
+        }
+        match change {
+            Change::Facts(_) => return Err("the database's facts are set twice".into()),
+            Change::Keyspace { id, name } => self.add_keyspace(id, name)?,
+            Change::AddSst(meta) => self.add_sst(meta)?,
+            Change::RemoveSst(id) => {
+                self.ssts.remove(&id).ok_or_else(|| format!("file {id} is removed but not listed"))?;
+            }
+            Change::FlushedTo(list) => {
+                for (stripe, keyspace, seq) in list {
+                    self.set_flushed_to(stripe, keyspace, seq)?;
+                }
+            }
+            Change::LogStart { generation, durable } => self.set_log_start(generation, durable)?,
+            Change::Cut(cut) => self.add_cut(cut)?,
+            Change::CleanEnd(end) => self.set_clean_end(end)?,
+            Change::Opened => self.clean_end = None,
+            Change::Reserve { files_below } => {
+                if files_below < self.files_below {
+                    return Err(went_back("the file reservation", self.files_below, files_below));
+                }
+                self.files_below = files_below;
+            }
+            Change::Settings(settings) => self.settings = settings,
+        }
+        Ok(())
+    }
+
+    fn add_keyspace(&mut self, id: u32, name: String) -> Result<(), String> {
+        if self.keyspaces.values().any(|other| *other == name) || self.keyspaces.contains_key(&id) {
+            return Err(format!("keyspace {id} {name:?} is added twice"));
+        }
+        self.keyspaces.insert(id, name);
+        Ok(())
+    }
+
+    fn check_place(&self, stripe: u16, keyspace: u32) -> Result<(), String> {
+        let stripes = self.facts.stripes();
+        if usize::from(stripe) >= stripes {
+            return Err(format!("stripe {stripe} of {stripes}"));
+        }
+        if !self.keyspaces.contains_key(&keyspace) {
+            return Err(format!("keyspace {keyspace} does not exist"));
+        }
+        Ok(())
+    }
+
+    fn add_sst(&mut self, meta: Arc<SstMeta>) -> Result<(), String> {
+        let id = meta.id;
+        self.check_place(meta.stripe, meta.keyspace).map_err(|why| format!("file {id}: {why}"))?;
+        let refused = if id >= self.files_below {
+            "its id is not reserved"
+        } else if meta.part >= meta.parts {
+            "its run has fewer parts"
+        } else if meta.keys.0 > meta.keys.1 {
+            "its keys are not in order"
+        } else if meta.seq.0 > meta.seq.1 || meta.seq.0 < meta.run_seq.0 || meta.seq.1 > meta.run_seq.1 {
+            "its sequences are not within its run's"
+        } else if meta.tombstones > meta.entries {
+            "it has more tombstones than entries"
+        } else if self.ssts.insert(id, meta).is_some() {
+            "it is added but already listed"
+        } else {
+            return Ok(());
+        };
+        Err(format!("file {id}: {refused}"))
+    }
+
+    fn set_flushed_to(&mut self, stripe: u16, keyspace: u32, seq: SeqNo) -> Result<(), String> {
+        self.check_place(stripe, keyspace).map_err(|why| format!("flushed_to: {why}"))?;
+        let before = self.flushed_to(stripe, keyspace);
+        if seq < before {
+            return Err(went_back(&format!("flushed_to of stripe {stripe}"), before, seq));
+        }
+        // 0 is the same as none: only one of the two may be stored, or equal states would differ.
+        if seq > 0 {
+            self.flushed_to.insert((keyspace, stripe), seq);
+        }
+        Ok(())
+    }
+
+    fn set_log_start(&mut self, generation: u32, durable: Lsn) -> Result<(), String> {
+        if generation < self.log_start {
+            return Err(went_back("the log's start", self.log_start, generation));
+        }
+        if durable < self.durable {
+            return Err(went_back("the durable LSN", self.durable, durable));
+        }
+        (self.log_start, self.durable) = (generation, durable);
+        self.cuts.retain(|cut| cut.next_generation > generation);
+        Ok(())
+    }
+
+    fn add_cut(&mut self, cut: LogCut) -> Result<(), String> {
+        if cut.next_generation <= cut.generation {
+            return Err(format!("the log is cut from {} to {}", cut.generation, cut.next_generation));
+        }
+        if let Some(last) = self.cuts.last()
+            && (cut.generation < last.generation || cut.next_generation < last.next_generation)
+        {
+            return Err(went_back("the log's cut", last.generation, cut.generation));
+        }
+        // A second cut of the same segment, by a recovery that ran again, takes the place of the first: the
+        // generation that the first one named was never used.
+        self.cuts.retain(|before| before.generation != cut.generation);
+        if cut.next_generation > self.log_start {
+            self.cuts.push(cut);
+        }
+        Ok(())
+    }
+
+    fn set_clean_end(&mut self, end: CleanEnd) -> Result<(), String> {
+        if end.end.is_some_and(|lsn| lsn.generation() < self.log_start || lsn < self.durable) {
+            return Err("the log ends before its start, or before what was durable".into());
+        }
+        if end.next_seq <= self.max_flushed_to() {
+            return Err(format!("sequence {} comes next but was flushed", end.next_seq));
+        }
+        if self.ssts.last_key_value().is_some_and(|(&id, _)| end.next_file <= id) {
+            return Err(format!("file {} comes next but is listed", end.next_file));
+        }
+        self.clean_end = Some(end);
+        Ok(())
+    }
+
+    /// Checks what holds between edits only: the runs, and that they were flushed.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let mut parts: Vec<&SstMeta> = self.ssts.values().map(Arc::as_ref).collect();
+        parts.sort_by_key(|m| (m.stripe, m.keyspace, m.run_seq, m.run, m.part));
+        let run_of = |m: &SstMeta| (m.stripe, m.keyspace, m.run_seq, m.run);
+        let mut before: Option<&SstMeta> = None;
+        for run in parts.chunk_by(|a, b| run_of(a) == run_of(b)) {
+            check_run(run)?;
+            let Some(&first) = run.first() else { continue };
+            let flushed_to = self.flushed_to(first.stripe, first.keyspace);
+            if first.run_seq.1 > flushed_to {
+                let (run, seq, stripe) = (first.run, first.run_seq.1, first.stripe);
+                return Err(format!(
+                    "run {run} reaches sequence {seq}, stripe {stripe} is flushed to {flushed_to}"
+                ));
+            }
+            if let Some(before) = before
+                && (before.stripe, before.keyspace) == (first.stripe, first.keyspace)
+                && before.run_seq.1 >= first.run_seq.0
+            {
+                return Err(format!("runs {} and {} overlap in sequence", before.run, first.run));
+            }
+            before = Some(first);
+        }
+        Ok(())
+    }
+}
+
+/// `parts` have the same run and are ordered by part.
+fn check_run(parts: &[&SstMeta]) -> Result<(), String> {
+    for (place, meta) in (0u32..).zip(parts) {
+        if meta.part != place || meta.parts as usize != parts.len() {
+            let (id, run, part) = (meta.id, meta.run, meta.part);
+            return Err(format!(
+                "file {id} is part {part} of {} of run {run}, which has part {place} next and {} in all",
+                meta.parts,
+                parts.len()
+            ));
+        }
+    }
+    for pair in parts.windows(2) {
+        if let [a, b] = pair
+            && (a.keys.1 >= b.keys.0 || a.depth != b.depth)
+        {
+            return Err(format!("files {} and {} of run {} do not fit together", a.id, b.id, a.run));
+        }
+    }
+    Ok(())
+}
+
+fn went_back(what: &str, from: impl std::fmt::Display, to: impl std::fmt::Display) -> String {
+    format!("{what} goes back from {from} to {to}")
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn sst(id: FileId, stripe: u16, run_seq: (SeqNo, SeqNo)) -> SstMeta {
+        SstMeta {
+            id,
+            stripe,
+            keyspace: 0,
+            run: id,
+            part: 0,
+            parts: 1,
+            depth: 0,
+            run_seq,
+            seq: run_seq,
+            keys: (b"a".to_vec(), b"z".to_vec()),
+            entries: 10,
+            tombstones: 1,
+            raw_bytes: 100,
+            len: 4096,
+            directory: (4000, 64),
+            checksum: 1,
+            oldest_tombstone_ms: 0,
+            created_ms: 0,
+            origin: [0; 16],
+        }
+    }
+
+    pub(crate) fn add(meta: SstMeta) -> Change {
+        Change::AddSst(Arc::new(meta))
+    }
+
+    pub(crate) fn creation() -> Vec<Change> {
+        vec![
+            Change::Facts(Facts::new(4, 1)),
+            Change::Keyspace { id: 0, name: "items".into() },
+            Change::Reserve { files_below: 100 },
+        ]
+    }
+
+    /// Flushed to 50, cut once, with SSTs 1 and 2 in stripe 1.
+    fn state() -> ManifestState {
+        let mut state = ManifestState::first(1, creation()).unwrap();
+        let changes = vec![
+            add(sst(1, 1, (1, 20))),
+            add(sst(2, 1, (21, 40))),
+            Change::FlushedTo(vec![(1, 0, 50), (2, 0, 0)]),
+            Change::LogStart { generation: 3, durable: Lsn::new(3, 100) },
+            Change::Cut(LogCut { generation: 3, end: 200, next_generation: 5, seq: 50 }),
+            Change::Settings(vec![("a".into(), 1)]),
+        ];
+        state.apply(2, changes).unwrap();
+        state.check().unwrap();
+        state
+    }
+
+    #[test]
+    fn changes_of_a_state_make_it_again() {
+        let mut state = state();
+        assert_eq!(ManifestState::first(2, state.to_changes()).unwrap(), state);
+        let end = CleanEnd { end: Some(Lsn::new(5, 8)), next_seq: 51, next_generation: 6, next_file: 3 };
+        state.apply(3, [Change::CleanEnd(end)]).unwrap();
+        assert_eq!(ManifestState::first(3, state.to_changes()).unwrap(), state);
+        assert_eq!((state.flushed_to(1, 0), state.flushed_to(2, 0), state.max_flushed_to()), (50, 0, 50));
+    }
+
+    #[test]
+    fn edits_that_contradict_the_state_are_refused() {
+        let clean = CleanEnd { end: None, next_seq: 51, next_generation: 6, next_file: 3 };
+        let cut = LogCut { generation: 4, end: 1, next_generation: 6, seq: 60 };
+        let bad = |edit: &dyn Fn(&mut SstMeta)| {
+            let mut meta = sst(9, 1, (41, 50));
+            edit(&mut meta);
+            vec![add(meta)]
+        };
+        let refused: Vec<(&str, Vec<Change>)> = vec![
+            ("listed", vec![add(sst(1, 1, (60, 61)))]),
+            ("not listed", vec![Change::RemoveSst(9)]),
+            ("not listed", vec![Change::RemoveSst(1), Change::RemoveSst(1)]),
+            ("stripe 4 of 4", bad(&|m| m.stripe = 4)),
+            ("keyspace 7", bad(&|m| m.keyspace = 7)),
+            ("reserved", bad(&|m| m.id = 100)),
+            ("fewer parts", bad(&|m| m.part = 1)),
+            ("order", bad(&|m| m.keys.0 = b"zz".to_vec())),
+            ("within", bad(&|m| m.seq = (40, 50))),
+            ("within", bad(&|m| m.seq = (50, 41))),
+            ("tombstones", bad(&|m| m.tombstones = 11)),
+            ("goes back", vec![Change::FlushedTo(vec![(1, 0, 49)])]),
+            ("stripe 9", vec![Change::FlushedTo(vec![(9, 0, 60)])]),
+            ("goes back", vec![Change::LogStart { generation: 2, durable: Lsn::new(3, 100) }]),
+            ("goes back", vec![Change::LogStart { generation: 3, durable: Lsn::new(3, 99) }]),
+            ("goes back", vec![Change::Cut(LogCut { generation: 2, ..cut })]),
+            ("cut from", vec![Change::Cut(LogCut { next_generation: 4, ..cut })]),
+            ("goes back", vec![Change::Reserve { files_below: 99 }]),
+            ("twice", vec![Change::Keyspace { id: 0, name: "other".into() }]),
+            ("twice", vec![Change::Keyspace { id: 1, name: "items".into() }]),
+            ("twice", vec![Change::Facts(Facts::new(4, 1))]),
+            ("flushed", vec![Change::CleanEnd(CleanEnd { next_seq: 50, ..clean })]),
+            ("listed", vec![Change::CleanEnd(CleanEnd { next_file: 2, ..clean })]),
+            ("ends before", vec![Change::CleanEnd(CleanEnd { end: Some(Lsn::new(3, 99)), ..clean })]),
+            ("opened", vec![Change::CleanEnd(clean), Change::RemoveSst(1)]),
+        ];
+        for (expected, changes) in refused {
+            let why = state().apply(3, changes.clone()).expect_err(&format!("{changes:?}"));
+            assert!(why.contains(expected), "{expected}: {why}");
+        }
+        assert!(ManifestState::first(1, Vec::new()).is_err());
+        assert!(ManifestState::first(1, vec![Change::Opened]).is_err());
+    }
+
+    #[test]
+    fn runs_are_whole_ordered_and_flushed() {
+        let check = |changes: Vec<Change>| {
+            let mut state = state();
+            state.apply(3, changes).unwrap();
+            state.check()
+        };
+        let part = |id: FileId, part: u32, from: &str, to: &str| {
+            let keys = (from.as_bytes().to_vec(), to.as_bytes().to_vec());
+            SstMeta { part, parts: 2, run: 7, keys, ..sst(id, 1, (41, 50)) }
+        };
+        let (first, second) = (part(8, 0, "a", "m"), part(7, 1, "n", "z"));
+        check(vec![add(second.clone()), add(first.clone())]).unwrap();
+        // The same sequences in another stripe are no overlap.
+        check(vec![add(sst(9, 2, (30, 40))), Change::FlushedTo(vec![(2, 0, 40)])]).unwrap();
+        let refused: Vec<(&str, Vec<Change>)> = vec![
+            ("part", vec![add(first.clone())]),
+            ("part", vec![add(second.clone())]),
+            ("part", vec![add(first.clone()), add(SstMeta { part: 0, ..second.clone() })]),
+            ("fit together", vec![add(part(8, 0, "a", "n")), add(second.clone())]),
+            ("fit together", vec![add(first.clone()), add(SstMeta { depth: 1, ..second.clone() })]),
+            ("part", vec![add(first), add(SstMeta { run_seq: (41, 51), ..second })]),
+            ("overlap", vec![add(sst(9, 1, (40, 50)))]),
+            ("overlap", vec![add(sst(9, 1, (5, 50)))]),
+            ("flushed to", vec![add(sst(9, 1, (41, 51)))]),
+        ];
+        for (expected, changes) in refused {
+            let why = check(changes.clone()).expect_err(&format!("{changes:?}"));
+            assert!(why.contains(expected), "{expected}: {why}");
+        }
+    }
+
+    #[test]
+    fn cuts_stay_as_long_as_the_log_reaches_back_to_them() {
+        let mut state = state();
+        let again = LogCut { generation: 3, end: 200, next_generation: 6, seq: 50 };
+        let later = LogCut { generation: 6, end: 9, next_generation: 8, seq: 70 };
+        state.apply(3, [Change::Cut(again)]).unwrap();
+        assert_eq!(state.cuts, [again]);
+        state.apply(4, [Change::Cut(later)]).unwrap();
+        assert_eq!(state.cuts, [again, later]);
+        state.apply(5, [Change::LogStart { generation: 6, durable: Lsn::new(6, 9) }]).unwrap();
+        assert_eq!(state.cuts, [later]);
+        state.apply(6, [Change::LogStart { generation: 8, durable: Lsn::new(8, 0) }]).unwrap();
+        assert_eq!(state.cuts, []);
+    }
+
+    #[test]
+    fn opening_cancels_the_clean_end() {
+        let mut state = state();
+        let end = CleanEnd { end: None, next_seq: 51, next_generation: 6, next_file: 3 };
+        state.apply(3, [Change::CleanEnd(end), Change::Settings(Vec::new())]).unwrap();
+        assert_eq!(state.clean_end, Some(end));
+        state.apply(4, [Change::Opened, Change::RemoveSst(2)]).unwrap();
+        assert_eq!(state.clean_end, None);
+    }
+}

@@ -1,0 +1,465 @@
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use proptest::prelude::*;
+
+use super::edit::raw_frame;
+use super::state::tests::{add, creation, sst};
+use super::*;
+use crate::clock::{Clock, ManualClock};
+use crate::types::{FileId, Lsn, SeqNo, SstMeta};
+use crate::vfs::{DirEntry, Mapping, MemVfs, PathKind};
+use crate::wal::LogCut;
+
+const IDS: Ids = Ids { database_id: [1; 16], incarnation: [2; 16], created_ms: 3 };
+
+fn dir() -> &'static Path {
+    Path::new("/db")
+}
+
+fn mem() -> MemVfs {
+    let vfs = MemVfs::new();
+    vfs.create_dir(dir()).unwrap();
+    vfs
+}
+
+fn create(vfs: &MemVfs) -> Manifest {
+    Manifest::create(Arc::new(vfs.clone()), dir(), IDS, creation()).unwrap()
+}
+
+fn bytes_of(vfs: &dyn Vfs) -> Vec<u8> {
+    read_all(&*vfs.open(&dir().join(MANIFEST), OpenMode::Read).unwrap(), MAX_LEN).unwrap()
+}
+
+fn decoded(bytes: &[u8]) -> Result<Loaded> {
+    decode(bytes, Path::new("MANIFEST"))
+}
+
+/// Makes valid edits of a database of four stripes, and keeps what they amount to in its own way.
+struct Writer {
+    random: ManualClock,
+    live: BTreeMap<FileId, SstMeta>,
+    flushed: BTreeMap<u16, SeqNo>,
+    next_file: FileId,
+    next_seq: SeqNo,
+    log: Lsn,
+}
+
+impl Writer {
+    fn new(seed: u64) -> Self {
+        Self {
+            random: ManualClock::new(seed),
+            live: BTreeMap::new(),
+            flushed: BTreeMap::new(),
+            next_file: 1,
+            next_seq: 1,
+            log: Lsn::new(1, 128),
+        }
+    }
+
+    fn below(&self, n: u64) -> u64 {
+        self.random.random() % n
+    }
+
+    fn edit(&mut self) -> Vec<Change> {
+        // Cancels a clean end, if there is one; a reservation far ahead of what is used.
+        let mut changes = vec![Change::Opened, Change::Reserve { files_below: 100 + self.next_file }];
+        for _ in 0..self.below(4) {
+            match self.below(6) {
+                0..=2 => self.flush(&mut changes),
+                3 => self.merge(&mut changes),
+                4 => self.move_log(&mut changes),
+                _ => changes.push(Change::Settings(vec![("k".into(), self.below(9))])),
+            }
+        }
+        if self.below(4) == 0 {
+            changes.push(Change::CleanEnd(CleanEnd {
+                end: Some(self.log),
+                next_seq: self.next_seq,
+                next_generation: self.log.generation() + 1,
+                next_file: self.next_file,
+            }));
+        }
+        changes
+    }
+
+    fn file(&mut self) -> FileId {
+        self.next_file += 1;
+        self.next_file - 1
+    }
+
+    fn flush(&mut self, changes: &mut Vec<Change>) {
+        let (id, stripe, from) = (self.file(), self.below(4) as u16, self.next_seq);
+        self.next_seq += 10;
+        self.list(changes, sst(id, stripe, (from, from + 9)));
+        self.flushed.insert(stripe, from + 9);
+        changes.push(Change::FlushedTo(vec![(stripe, 0, from + 9)]));
+    }
+
+    fn merge(&mut self, changes: &mut Vec<Change>) {
+        let stripe = self.below(4) as u16;
+        let inputs: Vec<SstMeta> = self.live.values().filter(|m| m.stripe == stripe).cloned().collect();
+        let (Some(from), Some(to)) =
+            (inputs.iter().map(|m| m.run_seq.0).min(), inputs.iter().map(|m| m.run_seq.1).max())
+        else {
+            return;
+        };
+        for input in &inputs {
+            self.live.remove(&input.id);
+            changes.push(Change::RemoveSst(input.id));
+        }
+        let (first, second) = (self.file(), self.file());
+        let part = |id, part, keys: (&[u8], &[u8])| SstMeta {
+            part,
+            parts: 2,
+            run: first,
+            depth: 1,
+            keys: (keys.0.to_vec(), keys.1.to_vec()),
+            ..sst(id, stripe, (from, to))
+        };
+        self.list(changes, part(first, 0, (b"a", b"m")));
+        self.list(changes, part(second, 1, (b"n", b"z")));
+    }
+
+    fn list(&mut self, changes: &mut Vec<Change>, meta: SstMeta) {
+        self.live.insert(meta.id, meta.clone());
+        changes.push(add(meta));
+    }
+
+    fn move_log(&mut self, changes: &mut Vec<Change>) {
+        let before = self.log;
+        self.log = Lsn::new(before.generation() + self.below(3) as u32, before.offset() + 8);
+        if self.log.generation() > before.generation() && self.below(2) == 0 {
+            changes.push(Change::Cut(LogCut {
+                generation: before.generation(),
+                end: before.offset(),
+                next_generation: self.log.generation(),
+                seq: self.next_seq - 1,
+            }));
+        }
+        changes.push(Change::LogStart { generation: self.log.generation(), durable: self.log });
+    }
+
+    fn agrees(&self, state: &ManifestState) -> bool {
+        self.live.values().eq(state.ssts.values().map(Arc::as_ref))
+            && (0..4).all(|s| state.flushed_to(s, 0) == self.flushed.get(&s).copied().unwrap_or(0))
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn what_is_loaded_is_the_fold_of_the_edits(seed in any::<u64>(), edits in 1usize..40) {
+        let (vfs, mut writer) = (mem(), Writer::new(seed));
+        let mut manifest = create(&vfs);
+        for round in 0..edits {
+            let number = manifest.append(writer.edit()).unwrap();
+            prop_assert_eq!(number, round as u64 + 2);
+            prop_assert!(writer.agrees(manifest.state()));
+            let loaded = Manifest::load(&vfs, dir()).unwrap();
+            prop_assert_eq!(&loaded.state, manifest.state());
+            prop_assert_eq!((loaded.ids, loaded.len, loaded.torn), (IDS, manifest.len(), false));
+            if writer.below(4) == 0 {
+                manifest = Manifest::resume(Arc::new(vfs.clone()), dir(), loaded);
+            }
+        }
+    }
+}
+
+#[test]
+fn loading_and_resuming_write_nothing_and_creating_twice_is_refused() {
+    let vfs = mem();
+    assert!(matches!(Manifest::load(&vfs, dir()), Err(Error::Io { .. })));
+    drop(create(&vfs));
+    let before = bytes_of(&vfs);
+    let loaded = Manifest::load(&vfs, dir()).unwrap();
+    Manifest::resume(Arc::new(vfs.clone()), dir(), loaded);
+    let again = Manifest::create(Arc::new(vfs.clone()), dir(), IDS, creation());
+    assert!(matches!(again, Err(Error::AlreadyExists { .. })));
+    assert_eq!(bytes_of(&vfs), before);
+    assert_eq!(vfs.list(dir()).unwrap().len(), 1);
+}
+
+#[test]
+fn an_edit_that_contradicts_the_state_changes_nothing() {
+    let vfs = mem();
+    let mut manifest = create(&vfs);
+    manifest.append(vec![Change::Opened]).unwrap();
+    let (before, state) = (bytes_of(&vfs), manifest.state().clone());
+    for bad in [vec![Change::Opened, Change::RemoveSst(1)], vec![add(sst(1, 1, (1, 2)))]] {
+        let refused = manifest.append(bad);
+        assert!(matches!(refused, Err(Error::Io { op: "edit", .. })), "{refused:?}");
+        assert_eq!((bytes_of(&vfs), manifest.state()), (before.clone(), &state));
+    }
+    assert_eq!(manifest.append(vec![Change::Opened]).unwrap(), 3);
+}
+
+#[test]
+fn the_manifest_is_rewritten_when_edits_outgrow_the_snapshot() {
+    let vfs = mem();
+    let (mut manifest, mut rewrites, mut longest) = (create(&vfs), 0, 0);
+    for round in 0..3000u64 {
+        let before = manifest.len();
+        let settings = vec![(format!("{:0>100}", round % 7), round)];
+        manifest.append(vec![Change::Settings(settings)]).unwrap();
+        rewrites += u64::from(manifest.len() < before);
+        longest = longest.max(manifest.len());
+    }
+    // Each frame is 16 + 8 + about 105 bytes.
+    assert!(longest > LEAST_REWRITE_LEN && longest < LEAST_REWRITE_LEN + 1024, "{longest}");
+    assert_eq!(rewrites, 3000 * 129 / LEAST_REWRITE_LEN);
+    let loaded = Manifest::load(&vfs, dir()).unwrap();
+    assert_eq!((loaded.state.edit, &loaded.state), (3001, manifest.state()));
+}
+
+/// The bytes of a manifest of `edits` edits after its snapshot, and the state after each with where it ends.
+fn sample(edits: usize) -> (Vec<u8>, Vec<(usize, ManifestState)>) {
+    let (vfs, mut writer) = (mem(), Writer::new(5));
+    let mut manifest = create(&vfs);
+    let mut states = vec![(manifest.len() as usize, manifest.state().clone())];
+    for _ in 0..edits {
+        manifest.append(writer.edit()).unwrap();
+        states.push((manifest.len() as usize, manifest.state().clone()));
+    }
+    (bytes_of(&vfs), states)
+}
+
+#[test]
+fn every_truncation_gives_a_prefix_or_an_error() {
+    let (bytes, states) = sample(8);
+    for len in 0..=bytes.len() {
+        let got = decoded(&bytes[..len]);
+        match states.iter().rfind(|(end, _)| *end <= len) {
+            None => assert!(matches!(got, Err(Error::Corruption { .. })), "length {len}"),
+            Some((end, state)) => {
+                let got = got.unwrap();
+                assert_eq!(
+                    (&got.state, got.len, got.torn),
+                    (state, *end as u64, *end != len),
+                    "length {len}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_flipped_byte_is_found_or_tears_the_last_edit() {
+    let (bytes, states) = sample(8);
+    let (last, state) = &states[states.len() - 2];
+    for (at, flip) in (0..bytes.len()).flat_map(|at| [0x01, 0x80, 0xff].map(|flip| (at, flip))) {
+        let mut bad = bytes.clone();
+        bad[at] ^= flip;
+        match decoded(&bad) {
+            Ok(got) => {
+                assert!(at >= *last, "byte {at}");
+                assert_eq!((&got.state, got.len, got.torn), (state, *last as u64, true), "byte {at}");
+            }
+            Err(Error::Corruption { offset, .. }) => {
+                assert!(at < *last, "byte {at}");
+                assert!(offset <= at as u64, "byte {at} is reported at {offset}");
+            }
+            Err(other) => panic!("byte {at}: {other}"),
+        }
+    }
+}
+
+#[test]
+fn an_edit_that_is_skipped_or_repeated_is_corruption() {
+    let (bytes, states) = sample(8);
+    let (a, b) = (states[3].0, states[4].0);
+    for bad in [
+        [&bytes[..a], &bytes[b..]].concat(),
+        [&bytes[..b], &bytes[a..]].concat(),
+        // An edit that lost its start, or has garbage before it.
+        [&bytes[..a], &bytes[a + 20..]].concat(),
+        [&bytes[..a], b"garbage", &bytes[a..]].concat(),
+    ] {
+        let got = decoded(&bad);
+        assert!(matches!(got, Err(Error::Corruption { .. })), "{got:?}");
+    }
+    // Zeros at the end are a file that grew before its data came.
+    let grown = decoded(&[&bytes[..], &[0; 5000]].concat()).unwrap();
+    assert_eq!((&grown.state, grown.torn), (&states[8].1, true));
+}
+
+#[test]
+fn bytes_that_look_like_many_edits_are_checked_in_bounded_time() {
+    let (mut bytes, states) = sample(1);
+    let number = states[1].1.edit + 1;
+    let head = |len: u32| [&[0; 4][..], &len.to_le_bytes(), &number.to_le_bytes()].concat();
+    let (copies, start) = (1 << 16, bytes.len());
+    for i in 0..copies {
+        bytes.extend(head((copies - i - 1) * 16));
+    }
+    let got = decoded(&bytes);
+    assert!(matches!(got, Err(Error::Corruption { offset, .. }) if offset == start as u64), "{got:?}");
+}
+
+#[test]
+fn items_of_other_versions_are_refused_or_skipped() {
+    let (bytes, states) = sample(1);
+    let number = states[1].1.edit + 1;
+    let with = |flags| decoded(&[&bytes[..], &raw_frame(&IDS.database_id, number, 77, flags, b"?")].concat());
+    assert!(matches!(with(1), Err(Error::UnsupportedFormat { .. })));
+    let mut expected = states[1].1.clone();
+    expected.edit = number;
+    assert_eq!(with(0).unwrap().state, expected);
+}
+
+#[test]
+fn a_torn_manifest_is_rewritten_by_the_first_edit() {
+    let (bytes, states) = sample(3);
+    let vfs = mem();
+    let file = vfs.open(&dir().join(MANIFEST), OpenMode::Create).unwrap();
+    write_all_at(&*file, &bytes[..bytes.len() - 1], 0).unwrap();
+    let loaded = Manifest::load(&vfs, dir()).unwrap();
+    assert!(loaded.torn);
+    let mut manifest = Manifest::resume(Arc::new(vfs.clone()), dir(), loaded);
+    manifest.append(vec![Change::Opened, Change::Settings(vec![("new".into(), 1)])]).unwrap();
+    let loaded = Manifest::load(&vfs, dir()).unwrap();
+    assert_eq!((&loaded.state, loaded.torn), (manifest.state(), false));
+    assert_eq!(loaded.state.ssts, states[2].1.ssts);
+    assert_eq!(loaded.state.edit, states[2].1.edit + 1);
+}
+
+/// Fails the n-th operation that could; writes that fail leave half of their bytes.
+#[derive(Clone, Debug)]
+struct FailVfs {
+    inner: MemVfs,
+    countdown: Arc<AtomicU64>,
+    kind: io::ErrorKind,
+}
+
+impl FailVfs {
+    fn step(&self) -> io::Result<()> {
+        let left = self.countdown.load(Ordering::Relaxed);
+        self.countdown.store(left.saturating_sub(1), Ordering::Relaxed);
+        if left == 1 { Err(self.kind.into()) } else { Ok(()) }
+    }
+}
+
+#[derive(Debug)]
+struct FailFile(FailVfs, Arc<dyn VfsFile>);
+
+impl Vfs for FailVfs {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>> {
+        self.step()?;
+        Ok(Arc::new(FailFile(self.clone(), self.inner.open(path, mode)?)))
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        self.inner.list(dir)
+    }
+    fn kind(&self, path: &Path) -> io::Result<Option<PathKind>> {
+        self.inner.kind(path)
+    }
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.inner.create_dir(dir)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.step()?;
+        self.inner.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.step()?;
+        self.inner.remove(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.step()?;
+        self.inner.sync_dir(dir)
+    }
+    fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
+        self.inner.lock(path, owner)
+    }
+    fn lock_shared(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
+        self.inner.lock_shared(path)
+    }
+}
+
+impl VfsFile for FailFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.1.read_at(buf, offset)
+    }
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
+        if let Err(e) = self.0.step() {
+            self.1.write_at(&buf[..buf.len() / 2], offset)?;
+            return Err(e);
+        }
+        self.1.write_at(buf, offset)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.0.step()?;
+        self.1.sync()
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.1.set_len(len)
+    }
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.1.allocate(len)
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.1.len()
+    }
+    fn map(&self, len: u64) -> io::Result<Mapping> {
+        self.1.map(len)
+    }
+}
+
+/// Fails operation `n` of a run with rewrites; returns whether the run was that long.
+fn run_with_failure(n: u64, kind: io::ErrorKind) -> bool {
+    let vfs = FailVfs { inner: mem(), countdown: Arc::new(AtomicU64::new(0)), kind };
+    drop(create(&vfs.inner));
+    let loaded = Manifest::load(&vfs.inner, dir()).unwrap();
+    let mut manifest = Manifest::resume(Arc::new(vfs.clone()), dir(), loaded);
+    vfs.countdown.store(n, Ordering::Relaxed);
+    let mut failures = 0;
+    for round in 0..8u64 {
+        // Long enough that every other edit makes the rewrite due.
+        let settings = |round| vec![Change::Settings(vec![("x".repeat(50_000), round)])];
+        let before = manifest.state().clone();
+        let result = manifest.append(settings(round));
+        let loaded = Manifest::load(&vfs.inner, dir()).unwrap();
+        match result {
+            Ok(number) => assert_eq!(number, before.edit + 1),
+            Err(e) => {
+                failures += 1;
+                assert!(matches!(e, Error::Io { .. }), "{e:?}");
+                assert_eq!(manifest.state(), &before);
+                if manifest.is_broken() {
+                    // The edit may be there or not, but nothing else, and nothing more is written.
+                    let retry = manifest.append(settings(round));
+                    assert!(matches!(retry, Err(Error::Poisoned { .. })), "{retry:?}");
+                    assert!(loaded.state == before || loaded.state.edit == before.edit + 1);
+                    return true;
+                }
+                assert_eq!(loaded.state, before);
+                assert_eq!(manifest.append(settings(round)).unwrap(), before.edit + 1);
+            }
+        }
+        let loaded = Manifest::load(&vfs.inner, dir()).unwrap();
+        assert_eq!((&loaded.state, loaded.torn), (manifest.state(), false));
+    }
+    assert!(failures <= 1);
+    vfs.countdown.load(Ordering::Relaxed) == 0
+}
+
+#[test]
+fn a_failed_operation_heals_or_breaks_and_never_gives_a_wrong_state() {
+    for kind in [io::ErrorKind::StorageFull, io::ErrorKind::Other] {
+        let runs = (1..).take_while(|&n| run_with_failure(n, kind)).count();
+        assert!(runs > 20, "{runs}");
+        println!("{runs} failed operations ({kind:?})");
+    }
+}
+
+#[test]
+fn creation_that_fails_leaves_no_manifest() {
+    for n in 1..=5 {
+        let countdown = Arc::new(AtomicU64::new(n));
+        let vfs = FailVfs { inner: mem(), countdown, kind: io::ErrorKind::StorageFull };
+        assert!(Manifest::create(Arc::new(vfs.clone()), dir(), IDS, creation()).is_err(), "{n}");
+        // Only the last one, the sync of the directory, comes after the rename.
+        assert_eq!(vfs.inner.kind(&dir().join(MANIFEST)).unwrap().is_some(), n == 5, "{n}");
+    }
+}

@@ -1,0 +1,322 @@
+//! Cursors over an SST and over the parts of a run, within a range of keys, in either direction.
+
+use std::sync::Arc;
+use std::vec;
+
+use smallvec::SmallVec;
+
+use super::reader::{OpenTable, Table};
+use crate::error::Result;
+use crate::key::KeyRange;
+use crate::merge::Cursor;
+use crate::slice::Slice;
+use crate::sst_block::{BadBlock, GROUP_LEN};
+use crate::types::{Direction, EntryKind, EntryRef, SeqNo};
+use crate::vfs::Mapping;
+
+/// The entries of one SST in a range. It decodes one group at a time, and values only when asked for.
+#[derive(Debug)]
+pub(crate) struct TableCursor {
+    table: Arc<Table>,
+    map: Arc<Mapping>,
+    direction: Direction,
+    range: KeyRange,
+    /// The current group, its place and the number of groups in its block.
+    rows: Rows,
+    block: usize,
+    group: usize,
+    groups: usize,
+    /// The current entry in the group, and its whole key.
+    at: usize,
+    key: Vec<u8>,
+    prefix_len: usize,
+    /// The end of the range was reached.
+    done: bool,
+}
+
+type Rows = SmallVec<[Row; GROUP_LEN]>;
+
+/// A decoded entry. Offsets are into the file.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    kind: EntryKind,
+    seq: SeqNo,
+    /// Bytes of its key that are the start of the first row's tail.
+    shared: usize,
+    tail: (usize, usize),
+    value: (usize, usize),
+}
+
+/// Which group of a block.
+#[derive(Clone, Copy)]
+enum Which {
+    Nth(usize),
+    Last,
+}
+
+impl Table {
+    /// The entries whose keys are in `range`.
+    pub(crate) fn iter(self: &Arc<Self>, range: KeyRange, direction: Direction) -> Result<TableCursor> {
+        let open = self.opened()?;
+        let mut cursor = TableCursor {
+            table: Arc::clone(self),
+            map: Arc::clone(&open.map),
+            direction,
+            range: KeyRange::all(),
+            rows: Rows::new(),
+            block: 0,
+            group: 0,
+            groups: 0,
+            at: 0,
+            key: open.prefix.to_vec(),
+            prefix_len: open.prefix.len(),
+            done: false,
+        };
+        cursor.seek(open, &range)?;
+        cursor.range = self.clip(range);
+        cursor.settle();
+        Ok(cursor)
+    }
+
+    /// The same range, with bounds that cut nothing off left out: they need no comparing then.
+    fn clip(&self, mut range: KeyRange) -> KeyRange {
+        let (first, last) = &self.meta().keys;
+        if range.start <= *first {
+            range.start.clear();
+        }
+        range.end = range.end.filter(|end| end <= last);
+        range
+    }
+}
+
+/// Where a key is, seen from keys that all start with the same bytes.
+enum Relative<'a> {
+    Below,
+    Among(&'a [u8]),
+    Above,
+}
+
+fn relative<'a>(key: &'a [u8], prefix: &[u8]) -> Relative<'a> {
+    match key.strip_prefix(prefix) {
+        Some(rest) => Relative::Among(rest),
+        None if key < prefix => Relative::Below,
+        None => Relative::Above,
+    }
+}
+
+impl TableCursor {
+    /// Goes to the first entry, in its direction, that is not before the range; it may be past it.
+    fn seek(&mut self, open: &OpenTable, range: &KeyRange) -> Result<()> {
+        match self.direction {
+            Direction::Forward => match relative(&range.start, &open.prefix) {
+                Relative::Below => self.load(open, 0, Which::Nth(0))?,
+                Relative::Among(key) => {
+                    self.at = self.seek_group(open, key)?;
+                    if self.at == self.rows.len() {
+                        self.next_group(open)?;
+                    }
+                }
+                Relative::Above => self.done = true,
+            },
+            Direction::Reverse => match range.end.as_deref().map(|end| relative(end, &open.prefix)) {
+                None | Some(Relative::Above) => {
+                    self.load(open, open.fences.blocks() - 1, Which::Last)?;
+                    self.at = self.rows.len().saturating_sub(1);
+                }
+                Some(Relative::Among(key)) => match self.seek_group(open, key)?.checked_sub(1) {
+                    Some(last) => self.at = last,
+                    None => self.next_group(open)?,
+                },
+                Some(Relative::Below) => self.done = true,
+            },
+        }
+        Ok(())
+    }
+
+    /// Loads the group where `key` (without the prefix) is or would be, and returns how many of its entries
+    /// are below: all if the key is at the start of the next group, none if it is at the very first.
+    fn seek_group(&mut self, open: &OpenTable, key: &[u8]) -> Result<usize> {
+        let table = Arc::clone(&self.table);
+        let located = open.fences.locate(open.fence_section(), key);
+        let number = located.ok_or_else(|| table.corrupt(0, "the fences make no sense"))?;
+        let (block, at) = table.block(open, number)?;
+        let bad = |why| table.bad_block(at, why);
+        let mut chosen = 0;
+        for n in 1..block.groups() {
+            let first =
+                block.group(n, open.base_seq).and_then(|mut group| group.next_entry()).map_err(bad)?;
+            if first.is_some_and(|entry| entry.cmp_key(key).is_ge()) {
+                break;
+            }
+            chosen = n;
+        }
+        self.load(open, number, Which::Nth(chosen))?;
+        let mut group = block.group(chosen, open.base_seq).map_err(bad)?;
+        let mut below = 0;
+        while group.next_entry().map_err(bad)?.is_some_and(|entry| entry.cmp_key(key).is_lt()) {
+            below += 1;
+        }
+        Ok(below)
+    }
+
+    /// Makes a group the current one, at its first entry; on an error nothing has changed.
+    fn load(&mut self, open: &OpenTable, number: usize, which: Which) -> Result<()> {
+        let (block, at) = self.table.block(open, number)?;
+        let bad = |why| self.table.bad_block(at, why);
+        let n = match which {
+            Which::Nth(n) => n,
+            Which::Last => block.groups().saturating_sub(1),
+        };
+        let mut group = block.group(n, open.base_seq).map_err(bad)?;
+        let mut rows = Rows::new();
+        while let Some(entry) = group.next_entry().map_err(bad)? {
+            if rows.len() == GROUP_LEN {
+                return Err(bad(BadBlock::Malformed("a group has too many entries")));
+            }
+            rows.push(Row {
+                kind: entry.kind,
+                seq: entry.seq,
+                shared: entry.head.len(),
+                tail: (at + entry.tail_at, entry.tail.len()),
+                value: (at + entry.value_at, entry.value_len),
+            });
+        }
+        if rows.is_empty() {
+            return Err(bad(BadBlock::Malformed("a group has no entries")));
+        }
+        (self.rows, self.block, self.group, self.groups, self.at) = (rows, number, n, block.groups(), 0);
+        Ok(())
+    }
+
+    /// Goes to the group after this one, in its direction, or ends; on an error nothing has changed.
+    fn next_group(&mut self, open: &OpenTable) -> Result<()> {
+        match self.direction {
+            Direction::Forward if self.group + 1 < self.groups => {
+                self.load(open, self.block, Which::Nth(self.group + 1))
+            }
+            Direction::Forward if self.block + 1 < open.fences.blocks() => {
+                self.load(open, self.block + 1, Which::Nth(0))
+            }
+            Direction::Reverse if (self.block, self.group) != (0, 0) => {
+                match self.group.checked_sub(1) {
+                    Some(group) => self.load(open, self.block, Which::Nth(group))?,
+                    None => self.load(open, self.block - 1, Which::Last)?,
+                }
+                self.at = self.rows.len() - 1;
+                Ok(())
+            }
+            _ => {
+                self.done = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// Builds the current entry's key and ends if that is out of range.
+    fn settle(&mut self) {
+        let Some(row) = self.rows.get(self.at).filter(|_| !self.done) else { return };
+        let (first, _) = self.rows.first().map_or((0, 0), |first| first.tail);
+        let bytes = |at: usize, len: usize| self.map.get(at..at + len).unwrap_or_default();
+        self.key.truncate(self.prefix_len);
+        self.key.extend_from_slice(bytes(first, row.shared));
+        self.key.extend_from_slice(bytes(row.tail.0, row.tail.1));
+        self.done = match self.direction {
+            Direction::Forward => self.range.end.as_ref().is_some_and(|end| self.key >= *end),
+            Direction::Reverse => self.key < self.range.start,
+        };
+    }
+
+    fn row(&self) -> Option<&Row> {
+        self.rows.get(self.at).filter(|_| !self.done)
+    }
+}
+
+impl Cursor for TableCursor {
+    fn entry(&self) -> Option<EntryRef<'_>> {
+        self.row().map(|row| EntryRef {
+            key: &self.key,
+            seq: row.seq,
+            kind: row.kind,
+            value: self.map.get(row.value.0..row.value.0 + row.value.1).unwrap_or_default(),
+        })
+    }
+
+    fn value(&self) -> Slice {
+        let value = self.row().and_then(|row| Slice::mapped(&self.map, row.value.0, row.value.1));
+        value.unwrap_or_else(|| Slice::from([].as_slice()))
+    }
+
+    fn advance(&mut self) -> Result<()> {
+        if self.done {
+            return Ok(());
+        }
+        let next = match self.direction {
+            Direction::Forward => Some(self.at + 1).filter(|&next| next < self.rows.len()),
+            Direction::Reverse => self.at.checked_sub(1),
+        };
+        match next {
+            Some(next) => self.at = next,
+            None => {
+                let table = Arc::clone(&self.table);
+                self.next_group(table.opened()?)?;
+            }
+        }
+        self.settle();
+        Ok(())
+    }
+}
+
+/// The entries of a run in a range: its parts one after the other, each opened when it is reached.
+#[derive(Debug)]
+pub(crate) struct ChainCursor {
+    current: Option<TableCursor>,
+    /// The parts still to come, in the cursor's order.
+    parts: vec::IntoIter<Arc<Table>>,
+    range: KeyRange,
+    direction: Direction,
+}
+
+impl ChainCursor {
+    /// `parts` are in key order, whatever the direction.
+    pub(crate) fn new(parts: &[Arc<Table>], range: KeyRange, direction: Direction) -> Result<Self> {
+        let overlaps = |part: &&Arc<Table>| {
+            let (first, last) = &part.meta().keys;
+            *last >= range.start && range.end.as_ref().is_none_or(|end| first < end)
+        };
+        let mut parts: Vec<_> = parts.iter().filter(overlaps).map(Arc::clone).collect();
+        if direction == Direction::Reverse {
+            parts.reverse();
+        }
+        let mut cursor = Self { current: None, parts: parts.into_iter(), range, direction };
+        cursor.skip_finished()?;
+        Ok(cursor)
+    }
+
+    /// Opens the next parts until one has an entry. When that fails, the next call tries it again.
+    fn skip_finished(&mut self) -> Result<()> {
+        while self.entry().is_none()
+            && let Some(part) = self.parts.as_slice().first()
+        {
+            self.current = Some(part.iter(self.range.clone(), self.direction)?);
+            self.parts.next();
+        }
+        Ok(())
+    }
+}
+
+impl Cursor for ChainCursor {
+    fn entry(&self) -> Option<EntryRef<'_>> {
+        self.current.as_ref()?.entry()
+    }
+
+    fn value(&self) -> Slice {
+        self.current.as_ref().map_or_else(|| Slice::from([].as_slice()), Cursor::value)
+    }
+
+    fn advance(&mut self) -> Result<()> {
+        if let Some(current) = &mut self.current {
+            current.advance()?;
+        }
+        self.skip_finished()
+    }
+}

@@ -1,0 +1,128 @@
+//! Reads all of an SST and checks everything that is said of it.
+
+use super::index;
+use super::reader::{OpenTable, Table};
+use crate::error::Result;
+use crate::key::key_hash;
+use crate::types::{EntryKind, SeqNo};
+
+/// What was seen so far.
+#[derive(Default)]
+struct Seen {
+    /// The last key, without the common prefix, and its last sequence.
+    key: Option<Vec<u8>>,
+    seq: SeqNo,
+    entries: u64,
+    tombstones: u64,
+    keys: u64,
+    raw_bytes: u64,
+    seqs: Option<(SeqNo, SeqNo)>,
+}
+
+impl Table {
+    /// Checks every block's checksum whether or not it was checked before, the order and the counts of the
+    /// entries, their ranges, that filter, index and fences lead to every key, and the whole file's checksum.
+    pub(crate) fn verify(&self) -> Result<()> {
+        let open = self.opened()?;
+        let mut seen = Seen::default();
+        for n in 0..open.fences.blocks() {
+            self.recheck_block(open, n)?;
+            self.verify_block(open, n, &mut seen)?;
+        }
+        self.verify_totals(open, &seen)?;
+        let bytes = open.map.get(..self.meta().len as usize).unwrap_or_default();
+        let (computed, stored) = (crc32c::crc32c(bytes), self.meta().checksum);
+        if computed != stored {
+            return Err(self
+                .corrupt(0, format!("the file's checksum is {computed:08x}, the manifest's {stored:08x}")));
+        }
+        Ok(())
+    }
+
+    fn verify_block(&self, open: &OpenTable, n: usize, seen: &mut Seen) -> Result<()> {
+        let (block, at) = self.block(open, n)?;
+        let separator = open.fences.separator(open.fence_section(), n);
+        let separator = separator.ok_or_else(|| self.corrupt(at, "the block has no separator"))?;
+        let before = seen.key.clone();
+        let mut key = Vec::new();
+        for g in 0..block.groups() {
+            let mut group = block.group(g, open.base_seq).map_err(|why| self.bad_block(at, why))?;
+            let mut entries = 0;
+            while let Some(entry) = group.next_entry().map_err(|why| self.bad_block(at, why))? {
+                key.clear();
+                key.extend_from_slice(entry.head);
+                key.extend_from_slice(entry.tail);
+                if g == 0 && entries == 0 {
+                    // Equal to the key before only where that one's versions go on here.
+                    let parts = |last| separator > last || (separator == last && key == last);
+                    if separator > key.as_slice() || !before.as_deref().is_none_or(parts) {
+                        return Err(self.corrupt(at, "the block's separator does not fit its first key"));
+                    }
+                }
+                self.verify_entry(open, at, &key, entry.seq, seen)?;
+                seen.entries += 1;
+                seen.tombstones += u64::from(entry.kind == EntryKind::Delete);
+                seen.raw_bytes += (open.prefix.len() + key.len() + entry.value_len) as u64;
+                entries += 1;
+            }
+            if entries == 0 {
+                return Err(self.corrupt(at, "a group has no entries"));
+            }
+        }
+        Ok(())
+    }
+
+    fn verify_entry(
+        &self,
+        open: &OpenTable,
+        at: usize,
+        key: &[u8],
+        seq: SeqNo,
+        seen: &mut Seen,
+    ) -> Result<()> {
+        let last = seen.key.as_deref();
+        let is_new = last != Some(key);
+        if last.is_some_and(|last| last > key || (last == key && seen.seq <= seq)) {
+            return Err(self.corrupt(at, "an entry is not above the one before"));
+        }
+        seen.seq = seq;
+        let (low, high) = seen.seqs.unwrap_or((seq, seq));
+        seen.seqs = Some((low.min(seq), high.max(seq)));
+        if !is_new {
+            return Ok(());
+        }
+        seen.keys += 1;
+        let whole = [&open.prefix, key].concat();
+        let hash = key_hash(&whole);
+        if !open.may_contain(hash) {
+            return Err(self.corrupt(at, "the filter denies a key"));
+        }
+        if self.get(&whole, hash, SeqNo::MAX)?.is_none_or(|found| found.seq != seq) {
+            return Err(self.corrupt(at, "the index does not lead to a key's newest version"));
+        }
+        let (first, last) = &self.meta().keys;
+        if whole < *first || whole > *last || (seen.keys == 1 && whole != *first) {
+            return Err(self.corrupt(at, "a key is outside of the manifest's range"));
+        }
+        seen.key = Some(key.to_vec());
+        Ok(())
+    }
+
+    fn verify_totals(&self, open: &OpenTable, seen: &Seen) -> Result<()> {
+        let meta = self.meta();
+        let last = [&*open.prefix, seen.key.as_deref().unwrap_or_default()].concat();
+        let checks = [
+            ("entries", seen.entries == meta.entries),
+            ("tombstones", seen.tombstones == meta.tombstones),
+            ("bytes", seen.raw_bytes == meta.raw_bytes),
+            ("sequences", seen.seqs == Some(meta.seq)),
+            ("the last key", last == meta.keys.1),
+            ("the index", index::count(open.index_section()) == seen.keys),
+            ("the filter", open.filter.keys() == seen.keys),
+        ];
+        match checks.iter().find(|(_, right)| !right) {
+            Some((what, _)) => Err(self.corrupt(0, format!("{what}: not what its entries come to"))),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! What damage does, and what it does not.
+
+use super::*;
+use crate::wal::format::{PAD, WATERMARK};
+use crate::wal::testing::*;
+
+/// A log of several segments: batches of which some were synced, some not.
+struct Sample {
+    vfs: TestVfs,
+    batches: Batches,
+    /// Where each batch ends.
+    ends: Vec<Lsn>,
+    synced: Lsn,
+}
+
+fn sample(segment_size: u64, synced: usize, unsynced: usize) -> Sample {
+    let vfs = TestVfs::default();
+    let wal = open(&vfs, start(), segment_size);
+    let (mut batches, mut ends) = (Vec::new(), Vec::new());
+    for i in 0..synced + unsynced {
+        let payload = vec![i as u8 + 1; 5 + i * 31 % 90];
+        let appended = append(&wal, &payload).unwrap();
+        batches.push((appended.first_seq, payload));
+        ends.push(appended.end);
+        if i + 1 == synced {
+            wal.sync().unwrap();
+        }
+    }
+    let synced = wal.synced();
+    // What the log takes, without the space allocated ahead.
+    for (path, bytes) in vfs.files() {
+        let header = SegmentHeader::decode(&bytes, &path).unwrap().unwrap();
+        if header.generation == wal.tail().generation() {
+            vfs.overwrite(&path, &bytes[..wal.tail().offset() as usize]);
+        }
+    }
+    Sample { vfs, batches, ends, synced }
+}
+
+impl Sample {
+    /// Reads a damaged copy; checks that what comes back is a prefix, and returns how long it is.
+    fn damaged(&self, rules: &LogRules, damage: impl FnOnce(&TestVfs)) -> Result<usize> {
+        let copy = TestVfs::default();
+        for (path, bytes) in self.vfs.files() {
+            copy.mem.open(&path, OpenMode::Create).unwrap();
+            copy.overwrite(&path, &bytes);
+        }
+        damage(&copy);
+        let before = copy.files();
+        let result = recover(&copy, rules);
+        assert_eq!(copy.files(), before, "reading changed something");
+        let (_, batches) = result?;
+        assert_eq!(batches, self.batches[..batches.len()]);
+        Ok(batches.len())
+    }
+
+    fn last(&self) -> (PathBuf, Vec<u8>) {
+        self.vfs.files().pop().unwrap()
+    }
+
+    /// How many batches end at or before a position.
+    fn ending_by(&self, at: Lsn) -> usize {
+        self.ends.iter().filter(|end| **end <= at).count()
+    }
+}
+
+fn is_corrupt(result: &Result<usize>) -> bool {
+    matches!(result, Err(Error::Corruption { .. }))
+}
+
+#[test]
+fn every_truncation_of_the_last_segment_gives_a_prefix_unless_it_was_durable() {
+    let last_generation = |sample: &Sample| sample.ends.last().unwrap().generation();
+    let both_in_last = |s: &Sample| last_generation(s) > 1 && s.synced.generation() == last_generation(s);
+    let sample = (4..30).map(|synced| sample(1600, synced, 4)).find(both_in_last).unwrap();
+    let (path, bytes) = sample.last();
+    let generation = last_generation(&sample);
+    for len in 0..bytes.len() {
+        let cut = Lsn::new(generation, len as u32);
+        let truncated = |durable| {
+            let rules = LogRules { durable, ..LogRules::default() };
+            sample.damaged(&rules, |vfs| vfs.overwrite(&path, &bytes[..len]))
+        };
+        assert_eq!(truncated(Lsn::ZERO).unwrap(), sample.ending_by(cut), "{len}");
+        let durable = truncated(sample.synced);
+        assert_eq!(is_corrupt(&durable), cut < sample.synced, "{len}: {durable:?}");
+    }
+}
+
+#[test]
+fn every_flipped_byte_is_corruption_below_the_last_sync_and_a_tail_above() {
+    let sample = sample(1400, 12, 6);
+    let (mut corrupt, mut tails, mut harmless) = (0, 0, 0);
+    let files = sample.vfs.files();
+    for (path, bytes) in &files {
+        let generation = SegmentHeader::decode(bytes, path).unwrap().unwrap().generation;
+        let end = sample.ends.iter().filter(|e| e.generation() == generation).max().copied();
+        for at in 0..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1 << (at % 8);
+            let got = sample.damaged(&LogRules::default(), |vfs| vfs.overwrite(path, &bad));
+            let position = Lsn::new(generation, at as u32);
+            if at < RECORDS_START as usize || end.is_none_or(|end| end <= position) {
+                assert_eq!(got.unwrap(), sample.batches.len(), "{position}");
+                harmless += 1;
+            } else if position < sample.synced {
+                assert!(is_corrupt(&got), "{position}: {got:?}");
+                corrupt += 1;
+            } else {
+                assert_eq!(got.unwrap(), sample.ending_by(position), "{position}");
+                tails += 1;
+            }
+        }
+    }
+    assert!(corrupt > 1000 && tails > 300 && harmless > 2000, "{corrupt}, {tails}, {harmless}");
+}
+
+#[test]
+fn a_hole_before_valid_records_is_a_tail_past_the_last_sync_and_damage_before() {
+    let sample = sample(1 << 20, 4, 4);
+    let (path, bytes) = sample.last();
+    for (i, end) in sample.ends.iter().enumerate() {
+        let start = if i == 0 { RECORDS_START } else { sample.ends[i - 1].offset() };
+        let mut bad = bytes.clone();
+        bad[start as usize..end.offset() as usize].fill(0);
+        let got = sample.damaged(&LogRules::default(), |vfs| vfs.overwrite(&path, &bad));
+        if i < 4 {
+            let Err(Error::Corruption { file, offset, .. }) = &got else { panic!("{got:?}") };
+            assert_eq!((file, *offset), (&path, if i == 0 { 1024 } else { u64::from(start) }));
+        } else {
+            assert_eq!(got.unwrap(), i);
+        }
+    }
+}
+
+#[test]
+fn a_valid_header_with_a_torn_payload_still_vouches_for_its_watermark() {
+    let sample = sample(1 << 20, 4, 1);
+    let (path, mut bytes) = sample.last();
+    bytes[sample.ends[0].offset() as usize + 20] ^= 1;
+    let last = bytes.len() - 8;
+    bytes[last..].fill(0xee);
+    let got = sample.damaged(&LogRules::default(), |vfs| vfs.overwrite(&path, &bytes));
+    assert!(is_corrupt(&got), "{got:?}");
+}
+
+#[test]
+fn a_damaged_header_is_harmless_in_an_unused_segment_only() {
+    let sample = sample(1400, 12, 6);
+    let (path, bytes) = sample.vfs.files().swap_remove(1);
+    for fill in [0, 0xa5] {
+        let mut bad = bytes.clone();
+        bad[..1024].fill(fill);
+        let got = sample.damaged(&LogRules::default(), |vfs| vfs.overwrite(&path, &bad));
+        assert!(matches!(&got, Err(Error::Corruption { file, offset: 0, .. }) if *file == path), "{got:?}");
+        let got = sample.damaged(&LogRules::default(), |vfs| {
+            let unused = paths::log(dir(), 99);
+            vfs.mem.open(&unused, OpenMode::Create).unwrap();
+            vfs.overwrite(&unused, &[fill; 5000]);
+            let (chain, _) = recover(vfs, &LogRules::default()).unwrap();
+            assert_eq!((chain.max_generation, chain.dead), (99, vec![unused]));
+        });
+        assert_eq!(got.unwrap(), sample.batches.len());
+    }
+}
+
+#[test]
+fn a_missing_segment_is_judged_like_a_bad_record() {
+    let first_unsynced = 9;
+    let sample = sample(1400, first_unsynced, 12);
+    for (path, bytes) in sample.vfs.files() {
+        let generation = SegmentHeader::decode(&bytes, &path).unwrap().unwrap().generation;
+        let before = sample.ends.iter().filter(|end| end.generation() < generation).count();
+        let got = sample.damaged(&LogRules::default(), |vfs| vfs.mem.remove(&path).unwrap());
+        if before < first_unsynced {
+            assert!(is_corrupt(&got), "{generation}: {got:?}");
+        } else {
+            assert_eq!(got.unwrap(), before);
+        }
+    }
+    let all = |vfs: &TestVfs| vfs.files().iter().for_each(|(path, _)| vfs.mem.remove(path).unwrap());
+    assert_eq!(sample.damaged(&LogRules::default(), all).unwrap(), 0);
+    let durable = LogRules { durable: sample.synced, ..LogRules::default() };
+    assert!(is_corrupt(&sample.damaged(&durable, all)));
+}
+
+#[test]
+fn order_comes_from_headers_not_names() {
+    let sample = sample(1400, 12, 6);
+    let files = sample.vfs.files();
+    let got = sample.damaged(&LogRules::default(), |vfs| {
+        for (i, (path, bytes)) in files.iter().rev().enumerate() {
+            let other = paths::log(dir(), 1000 + i as u32);
+            vfs.mem.rename(path, &other).unwrap();
+            assert_eq!(vfs.read(&other), *bytes);
+        }
+    });
+    assert_eq!(got.unwrap(), sample.batches.len());
+}
+
+#[test]
+fn segments_of_another_database_twice_the_same_or_newer_than_the_manifest_are_refused() {
+    let sample = sample(1 << 20, 2, 0);
+    let (path, bytes) = sample.last();
+    let (other, header) = (paths::log(dir(), 9), SegmentHeader::decode(&bytes, &path).unwrap().unwrap());
+    let add = |header: SegmentHeader| {
+        sample.damaged(&LogRules { last_edit: 4, ..LogRules::default() }, |vfs| {
+            vfs.mem.open(&other, OpenMode::Create).unwrap();
+            vfs.overwrite(&other, &header.encode());
+        })
+    };
+    assert!(is_corrupt(&add(header.clone())), "twice");
+    assert!(is_corrupt(&add(SegmentHeader { generation: 3, database_id: [1; 16], ..header.clone() })));
+    assert_eq!(add(SegmentHeader { generation: 3, last_edit: 4, ..header.clone() }).unwrap(), 2);
+    let got = add(SegmentHeader { generation: 3, last_edit: 5, ..header });
+    assert!(matches!(&got, Err(Error::Corruption { file, .. }) if file.ends_with("MANIFEST")), "{got:?}");
+}
+
+#[test]
+fn pads_are_skipped_and_unknown_records_unsupported() {
+    let sample = sample(1 << 20, 0, 3);
+    let (path, bytes) = sample.last();
+    let salt = SegmentHeader::decode(&bytes, &path).unwrap().unwrap().salt;
+    let end = *sample.ends.last().unwrap();
+    for (kind, flags, known) in
+        [(PAD, 0, true), (WATERMARK, 0, true), (3, 0, false), (9, 0, false), (BATCH, 1, false)]
+    {
+        let mut more = bytes.clone();
+        let mut header = RecordHeader::new(kind, end, 50, Lsn::ZERO, 1, 0);
+        header.flags = flags;
+        header.encode(&mut more, salt, b"payload");
+        let got = sample.damaged(&LogRules::default(), |vfs| vfs.overwrite(&path, &more));
+        match got {
+            Ok(batches) => assert!(known && batches == 3, "{kind}"),
+            Err(error) => assert!(!known && error.code() == "unsupported_format", "{kind}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn sequences_that_go_back_are_corruption() {
+    let sample = sample(1 << 20, 0, 3);
+    let (path, bytes) = sample.last();
+    let salt = SegmentHeader::decode(&bytes, &path).unwrap().unwrap().salt;
+    for (first_seq, count) in [(3, 1), (0, 1), (4, 0), (u64::MAX, 2)] {
+        let mut more = bytes.clone();
+        let header = RecordHeader::new(BATCH, *sample.ends.last().unwrap(), first_seq, Lsn::ZERO, count, 0);
+        header.encode(&mut more, salt, b"payload");
+        let got = sample.damaged(&LogRules::default(), |vfs| vfs.overwrite(&path, &more));
+        assert!(is_corrupt(&got), "{first_seq}, {count}: {got:?}");
+    }
+}
+
+#[test]
+fn nothing_below_a_cut_may_be_missing_and_nothing_past_it_counts() {
+    let sample = sample(1 << 20, 0, 6);
+    let (path, bytes) = sample.last();
+    let cut = |end: Lsn| LogCut { generation: 1, end: end.offset(), next_generation: 5, seq: 0 };
+    for (i, end) in sample.ends.iter().enumerate() {
+        let rules = LogRules { cuts: vec![cut(*end)], ..LogRules::default() };
+        assert_eq!(sample.damaged(&rules, |_| {}).unwrap(), i + 1);
+        for at in (RECORDS_START as usize..bytes.len()).step_by(8) {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1;
+            let got = sample.damaged(&rules, |vfs| vfs.overwrite(&path, &bad));
+            assert_eq!(is_corrupt(&got), at < end.offset() as usize, "{i} {at}: {got:?}");
+        }
+    }
+    let within = LogRules { cuts: vec![cut(Lsn(sample.ends[2].0 + 8))], ..LogRules::default() };
+    assert!(is_corrupt(&sample.damaged(&within, |_| {})));
+}
+
+#[test]
+fn hardening_rewrites_the_same_bytes_and_syncs_each_file_it_touched() {
+    let sample = sample(1400, 9, 12);
+    let (chain, _) = recover(&sample.vfs, &LogRules::default()).unwrap();
+    let before = sample.vfs.files();
+    for (from, files) in [(Lsn::ZERO, chain.segments.len() as u64), (chain.end, 0)] {
+        let syncs = sample.vfs.plan.lock().syncs;
+        harden(&sample.vfs, dir(), &chain, from).unwrap();
+        assert_eq!(sample.vfs.plan.lock().syncs - syncs, files);
+    }
+    assert_eq!(sample.vfs.files(), before);
+    assert_eq!(chain.watermark, sample.synced);
+}
+
+#[test]
+fn records_across_windows_are_read_and_found() {
+    let vfs = TestVfs::default();
+    let wal = open(&vfs, start(), 8 << 20);
+    for i in 0..300u32 {
+        append(&wal, &vec![i as u8; 3000 + i as usize]).unwrap();
+    }
+    wal.sync().unwrap();
+    let last = append(&wal, b"last").unwrap();
+    let (path, bytes) = vfs.files().pop().unwrap();
+    let salt = SegmentHeader::decode(&bytes, &path).unwrap().unwrap().salt;
+    assert_eq!(recover(&vfs, &LogRules::default()).unwrap().1.len(), 301);
+    let mut reader = SegmentReader::open(&vfs, &path, 1, salt).unwrap();
+    // Only the last header has that watermark, wherever the windows fall.
+    for from in (RECORDS_START..last.lsn.offset()).step_by(40_000 + 8) {
+        assert_eq!(reader.highest_watermark(from).unwrap(), last.lsn);
+    }
+    assert_eq!(reader.highest_watermark(last.end.offset()).unwrap(), Lsn::ZERO);
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_bytes_are_refused_or_read_without_panic(
+        changes in proptest::collection::vec((0usize..3000, proptest::prelude::any::<u8>()), 1..30),
+        cut in 0usize..3000,
+    ) {
+        let sample = sample(1400, 6, 6);
+        let (path, mut bytes) = sample.vfs.files().swap_remove(0);
+        for (at, byte) in changes {
+            let len = bytes.len();
+            bytes[at % len] = byte;
+        }
+        bytes.truncate(cut.max(1));
+        let _ = sample.damaged(&LogRules::default(), |vfs| vfs.overwrite(&path, &bytes));
+    }
+}
+
+#[test]
+fn segments_that_a_cut_skips_or_that_are_retired_are_dead_whatever_they_say() {
+    let sample = sample(1400, 0, 12);
+    let end_of = |generation| sample.ends.iter().filter(|end| end.generation() == generation).max().unwrap();
+    let first = sample.ending_by(*end_of(1));
+    let cut = LogCut { generation: 1, end: end_of(1).offset(), next_generation: 50, seq: 0 };
+    let rules = LogRules { cuts: vec![cut], ..LogRules::default() };
+    assert_eq!(sample.damaged(&rules, |_| {}).unwrap(), first);
+    let (chain, _) = recover(&sample.vfs, &rules).unwrap();
+    assert_eq!((chain.end, chain.max_generation), (*end_of(1), 49));
+    assert_eq!(chain.dead.len(), sample.vfs.files().len() - 1);
+
+    let retired = LogRules { log_start: 3, ..LogRules::default() };
+    let (chain, batches) = recover(&sample.vfs, &retired).unwrap();
+    assert_eq!(batches, sample.batches[sample.ending_by(*end_of(2))..]);
+    assert_eq!(chain.dead, [1, 2].map(|generation| paths::log(dir(), generation)));
+}

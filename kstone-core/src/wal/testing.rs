@@ -1,0 +1,209 @@
+//! A file system whose operations fail as told, and shorthands for writing and reading logs.
+
+use std::io;
+use std::path::Path;
+
+use parking_lot::Mutex;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::error::Result;
+use crate::vfs::{DirEntry, Mapping, MemVfs, OpenMode, PathKind, VfsFile, read_all, write_all_at};
+
+pub(crate) const DB: Id = [7; 16];
+
+pub(crate) fn dir() -> &'static Path {
+    Path::new("/")
+}
+
+/// What fails next, and what happened.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    pub(crate) syncs: u64,
+    pub(crate) dir_syncs: u64,
+    /// The write that many writes from now takes only so many bytes, and fails.
+    pub(crate) fail_write: Option<(u32, usize, io::ErrorKind)>,
+    /// So do all the writes after it.
+    pub(crate) keep_failing: bool,
+    pub(crate) fail_sync: Option<io::ErrorKind>,
+    pub(crate) fail_allocate: Option<io::ErrorKind>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TestVfs {
+    pub(crate) mem: MemVfs,
+    pub(crate) plan: Arc<Mutex<Plan>>,
+}
+
+#[derive(Debug)]
+struct TestFile {
+    file: Arc<dyn VfsFile>,
+    plan: Arc<Mutex<Plan>>,
+}
+
+impl Vfs for TestVfs {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>> {
+        Ok(Arc::new(TestFile { file: self.mem.open(path, mode)?, plan: Arc::clone(&self.plan) }))
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        self.mem.list(dir)
+    }
+    fn kind(&self, path: &Path) -> io::Result<Option<PathKind>> {
+        self.mem.kind(path)
+    }
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.mem.create_dir(dir)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.mem.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.mem.remove(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.plan.lock().dir_syncs += 1;
+        self.mem.sync_dir(dir)
+    }
+    fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
+        self.mem.lock(path, owner)
+    }
+    fn lock_shared(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
+        self.mem.lock_shared(path)
+    }
+}
+
+impl VfsFile for TestFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buf, offset)
+    }
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
+        let mut plan = self.plan.lock();
+        let Some((left, taken, kind)) = plan.fail_write else { return self.file.write_at(buf, offset) };
+        if left > 0 {
+            plan.fail_write = Some((left - 1, taken, kind));
+            return self.file.write_at(buf, offset);
+        }
+        if taken > 0 {
+            plan.fail_write = Some((0, 0, kind));
+            return self.file.write_at(&buf[..taken.min(buf.len())], offset);
+        }
+        if !plan.keep_failing {
+            plan.fail_write = None;
+        }
+        Err(kind.into())
+    }
+    fn sync(&self) -> io::Result<()> {
+        let mut plan = self.plan.lock();
+        plan.syncs += 1;
+        if let Some(kind) = plan.fail_sync.take() {
+            return Err(kind.into());
+        }
+        drop(plan);
+        // Long enough for others to come and wait.
+        (0..20).for_each(|_| std::thread::yield_now());
+        self.file.sync()
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        match self.plan.lock().fail_allocate {
+            Some(kind) => Err(kind.into()),
+            None => self.file.allocate(len),
+        }
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+    fn map(&self, len: u64) -> io::Result<Mapping> {
+        self.file.map(len)
+    }
+}
+
+impl TestVfs {
+    pub(crate) fn read(&self, path: &Path) -> Vec<u8> {
+        read_all(&*self.mem.open(path, OpenMode::Read).unwrap(), 1 << 30).unwrap()
+    }
+
+    pub(crate) fn overwrite(&self, path: &Path, bytes: &[u8]) {
+        let file = self.mem.open(path, OpenMode::Truncate).unwrap();
+        write_all_at(&*file, bytes, 0).unwrap();
+    }
+
+    /// Every file, in order of names.
+    pub(crate) fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut files: Vec<_> = self.mem.list(dir()).unwrap();
+        files.sort_by(|a, b| a.name.cmp(&b.name));
+        let paths = files.into_iter().map(|entry| dir().join(entry.name));
+        paths.map(|path| (path.clone(), self.read(&path))).collect()
+    }
+}
+
+pub(crate) fn start() -> WalStart {
+    WalStart {
+        next_generation: 1,
+        next_seq: 1,
+        end: Lsn::ZERO,
+        resume: false,
+        segments: vec![],
+        last_edit: 0,
+    }
+}
+
+pub(crate) fn open(vfs: &TestVfs, start: WalStart, segment_size: u64) -> Wal {
+    let context = WalContext {
+        vfs: Arc::new(vfs.clone()),
+        dir: dir().to_path_buf(),
+        clock: Arc::new(ManualClock::new(u64::from(start.next_generation))),
+        database_id: DB,
+        incarnation: [8; 16],
+        health: Arc::default(),
+    };
+    let wal = Wal::new(context, start);
+    wal.set_segment_size(segment_size);
+    wal
+}
+
+pub(crate) fn append(wal: &Wal, payload: &[u8]) -> Result<crate::wal::writer::Appended> {
+    let reservation = wal.reserve(payload.len())?;
+    wal.lock().append(reservation, 1, payload)
+}
+
+pub(crate) type Batches = Vec<(SeqNo, Vec<u8>)>;
+
+/// What opening finds.
+pub(crate) fn recover(vfs: &TestVfs, rules: &LogRules) -> Result<(Chain, Batches)> {
+    let segments = discover(vfs, dir(), DB)?;
+    let chain = validate(vfs, dir(), &segments, rules)?;
+    let mut batches = Vec::new();
+    replay(vfs, &chain, |record| {
+        batches.push((record.first_seq, record.payload.to_vec()));
+        Ok(())
+    })?;
+    let last = batches.last().map_or(0, |(seq, _)| *seq);
+    assert!(chain.last_seq >= last);
+    Ok((chain, batches))
+}
+
+/// Sequential recoveries: the state that the manifest would keep.
+#[derive(Debug, Default)]
+pub(crate) struct Manifest {
+    pub(crate) rules: LogRules,
+}
+
+impl Manifest {
+    /// Recovers as the engine does after an unclean end, and gives the log to go on with.
+    pub(crate) fn recover(&mut self, vfs: &TestVfs, segment_size: u64) -> (Wal, Batches) {
+        let (chain, batches) = recover(vfs, &self.rules).unwrap();
+        harden(vfs, dir(), &chain, chain.watermark).unwrap();
+        let next_generation = chain.max_generation + 1;
+        let (generation, end) = (chain.end.generation(), chain.end.offset());
+        self.rules.cuts.retain(|cut| cut.generation != generation);
+        self.rules.cuts.push(LogCut { generation, end, next_generation, seq: chain.last_seq });
+        self.rules.durable = chain.end;
+        let next_seq = chain.last_seq + 100;
+        let segments = chain.segments;
+        let start = WalStart { next_generation, next_seq, end: chain.end, segments, ..start() };
+        (open(vfs, start, segment_size), batches)
+    }
+}

@@ -1,0 +1,492 @@
+//! The stored form of an item, made so that one attribute can be read in place.
+//!
+//! ```text
+//! item     version 1 (u8), table of attributes
+//! table    header (varint: count << 2 | width code), ends, entries
+//!          width code 0, 1, 2: each end takes 1, 2 or 4 bytes, the least that holds the length of all entries
+//!          ends: for each entry where it ends, counted from the start of the first entry, little-endian
+//!          The table fills the bytes it is in: the last end is their end.
+//! attribute  name length (varint), name (UTF-8), value; sorted by name, each name once
+//! value    tag (u8), payload up to the end of the entry
+//!   1 S    UTF-8                           6 NULL   empty
+//!   2 N    text of the number              7 L      table of values
+//!   3 B    bytes                           8 M      table of attributes
+//!   4, 5   false, true: empty              9 SS, 10 NS, 11 BS   table of members, in order, at least one
+//! ```
+//!
+//! Varints are LEB128 of at most 32 bits. Lists and maps nest at most [`MAX_DEPTH`] deep in an item.
+//! Nothing that is read is trusted: every length is checked before it is used, and what does not decode is
+//! [`Damage`], never a panic.
+
+use std::collections::BTreeSet;
+
+use kstone_core::{Error, Result};
+
+use crate::flaw::Flaw;
+use crate::item::Item;
+use crate::number::{Number, NumberError, check_stored};
+use crate::value::Value;
+
+/// The first byte of an item in this encoding.
+pub(crate) const VERSION: u8 = 1;
+/// How deep lists and maps may nest within an item.
+pub(crate) const MAX_DEPTH: usize = 32;
+
+const S: u8 = 1;
+const N: u8 = 2;
+const B: u8 = 3;
+const FALSE: u8 = 4;
+const TRUE: u8 = 5;
+const NULL: u8 = 6;
+const L: u8 = 7;
+const M: u8 = 8;
+const SS: u8 = 9;
+const NS: u8 = 10;
+const BS: u8 = 11;
+
+// Encoding: one pass that checks the item and measures its tables, one that writes into a buffer of just the
+// right size.
+
+/// The item's bytes. Fails, naming the attribute, when it holds something that cannot be stored.
+pub(crate) fn encode(item: &Item) -> Result<Vec<u8>> {
+    let mut measured = Lens::default();
+    let body = measure_map(item, 0, &mut measured).map_err(Flaw::into_error)?;
+    let len = 1 + table_len(item.len(), body);
+    if u32::try_from(len).is_err() || item.len() >= 1 << 30 {
+        return Err(Error::ItemTooLarge { len, max: u32::MAX as usize });
+    }
+    let mut out = Vec::with_capacity(len);
+    out.push(VERSION);
+    write_map(item, body, &mut measured.0.into_iter(), &mut out);
+    debug_assert_eq!(out.len(), len, "measured and written lengths differ");
+    Ok(out)
+}
+
+/// The lengths of the entries of every table within the item, in the order in which they are written.
+#[derive(Default)]
+struct Lens(Vec<usize>);
+
+impl Lens {
+    /// Measures a table within the item.
+    fn table(
+        &mut self,
+        count: usize,
+        measure: impl FnOnce(&mut Self) -> Result<usize, Flaw>,
+    ) -> Result<usize, Flaw> {
+        let at = self.0.len();
+        self.0.push(0);
+        let body = measure(self)?;
+        if let Some(slot) = self.0.get_mut(at) {
+            *slot = body;
+        }
+        Ok(table_len(count, body))
+    }
+
+    fn set<T>(
+        &mut self,
+        set: &BTreeSet<T>,
+        len: impl Fn(&T) -> Result<usize, NumberError>,
+    ) -> Result<usize, Flaw> {
+        if set.is_empty() {
+            return Err(Flaw::new("a set has at least one member"));
+        }
+        self.table(set.len(), |_| Ok(set.iter().map(len).sum::<Result<usize, _>>()?))
+    }
+}
+
+fn measure_map(map: &Item, depth: usize, lens: &mut Lens) -> Result<usize, Flaw> {
+    let mut body = 0;
+    for (name, value) in map {
+        let value = measure_value(value, depth, lens).map_err(|flaw| flaw.within(name))?;
+        body += varint_len(name.len()) + name.len() + value;
+    }
+    Ok(body)
+}
+
+/// The length of a value with its tag.
+fn measure_value(value: &Value, depth: usize, lens: &mut Lens) -> Result<usize, Flaw> {
+    if depth >= MAX_DEPTH && matches!(value, Value::L(_) | Value::M(_)) {
+        return Err(Flaw::new(format!("lists and maps nest deeper than {MAX_DEPTH} levels")));
+    }
+    let payload = match value {
+        Value::S(text) => text.len(),
+        Value::N(number) => number.check()?.len(),
+        Value::B(bytes) => bytes.len(),
+        Value::Bool(_) | Value::Null => 0,
+        Value::L(list) => lens.table(list.len(), |lens| {
+            let values = list.iter().enumerate();
+            let mut lens = values.map(|(i, value)| {
+                measure_value(value, depth + 1, lens).map_err(|flaw| flaw.within(&i.to_string()))
+            });
+            lens.try_fold(0, |sum, len| Ok(sum + len?))
+        })?,
+        Value::M(map) => lens.table(map.len(), |lens| measure_map(map, depth + 1, lens))?,
+        Value::Ss(set) => lens.set(set, |text| Ok(text.len()))?,
+        Value::Ns(set) => lens.set(set, |number| number.check().map(str::len))?,
+        Value::Bs(set) => lens.set(set, |bytes| Ok(bytes.len()))?,
+    };
+    Ok(1 + payload)
+}
+
+fn table_len(count: usize, body: usize) -> usize {
+    varint_len(count << 2) + count * width_of(body).1 + body
+}
+
+/// The width code and the bytes of an end, for entries of that length together.
+fn width_of(body: usize) -> (usize, usize) {
+    match body {
+        0..=0xff => (0, 1),
+        0x100..=0xffff => (1, 2),
+        _ => (2, 4),
+    }
+}
+
+fn varint_len(value: usize) -> usize {
+    // 7 bits a byte, at least one byte.
+    (value.checked_ilog2().unwrap_or(0) / 7 + 1) as usize
+}
+
+fn put_varint(mut value: usize, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn write_table<T>(
+    entries: impl ExactSizeIterator<Item = T>,
+    body: usize,
+    out: &mut Vec<u8>,
+    mut write: impl FnMut(T, &mut Vec<u8>),
+) {
+    let (code, width) = width_of(body);
+    put_varint(entries.len() << 2 | code, out);
+    let mut slot = out.len();
+    out.resize(slot + entries.len() * width, 0);
+    let start = out.len();
+    for entry in entries {
+        write(entry, out);
+        let end = ((out.len() - start) as u32).to_le_bytes();
+        if let Some((to, from)) = out.get_mut(slot..slot + width).zip(end.get(..width)) {
+            to.copy_from_slice(from);
+        }
+        slot += width;
+    }
+}
+
+type Measured = std::vec::IntoIter<usize>;
+
+fn write_map(map: &Item, body: usize, lens: &mut Measured, out: &mut Vec<u8>) {
+    write_table(map.iter(), body, out, |(name, value), out| {
+        put_varint(name.len(), out);
+        out.extend_from_slice(name.as_bytes());
+        write_value(value, lens, out);
+    });
+}
+
+fn write_value(value: &Value, lens: &mut Measured, out: &mut Vec<u8>) {
+    let mut table = |tag, out: &mut Vec<u8>| {
+        out.push(tag);
+        lens.next().unwrap_or_default()
+    };
+    match value {
+        Value::S(text) => {
+            out.push(S);
+            out.extend_from_slice(text.as_bytes());
+        }
+        Value::N(number) => {
+            out.push(N);
+            out.extend_from_slice(number.as_str().as_bytes());
+        }
+        Value::B(bytes) => {
+            out.push(B);
+            out.extend_from_slice(bytes);
+        }
+        Value::Bool(value) => out.push(if *value { TRUE } else { FALSE }),
+        Value::Null => out.push(NULL),
+        Value::L(list) => {
+            let body = table(L, out);
+            write_table(list.iter(), body, out, |value, out| write_value(value, lens, out));
+        }
+        Value::M(map) => {
+            let body = table(M, out);
+            write_map(map, body, lens, out);
+        }
+        Value::Ss(set) => {
+            let body = table(SS, out);
+            write_table(set.iter(), body, out, |text, out| out.extend_from_slice(text.as_bytes()));
+        }
+        Value::Ns(set) => {
+            let body = table(NS, out);
+            write_table(set.iter(), body, out, |n, out| out.extend_from_slice(n.as_str().as_bytes()));
+        }
+        Value::Bs(set) => {
+            let body = table(BS, out);
+            write_table(set.iter(), body, out, |bytes, out| out.extend_from_slice(bytes));
+        }
+    }
+}
+
+// Decoding.
+
+/// What is wrong with bytes that should be an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Damage(pub(crate) &'static str);
+
+impl From<Damage> for Error {
+    fn from(damage: Damage) -> Self {
+        Self::InvalidItem { why: format!("its stored bytes are damaged: {}", damage.0) }
+    }
+}
+
+const CUT_SHORT: Damage = Damage("a table is cut short");
+const BAD_ENDS: Damage = Damage("the ends of a table do not fit its entries");
+const NOT_UTF8: Damage = Damage("text is not UTF-8");
+const BAD_NUMBER: Damage = Damage("a number is not decimal text");
+
+/// The attributes of these bytes.
+#[inline]
+pub(crate) fn open(item: &[u8]) -> Result<Table<'_>> {
+    match item.split_first() {
+        Some((&VERSION, table)) => Ok(Table::parse(table)?),
+        Some((version, _)) => Err(Error::InvalidItem {
+            why: format!("it has encoding {version}, this version reads {VERSION}"),
+        }),
+        None => Err(Damage("there are none").into()),
+    }
+}
+
+/// A table whose header was checked. Its entries are checked one by one, as they are read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Table<'a> {
+    count: usize,
+    /// Bytes of an end.
+    width: usize,
+    ends: &'a [u8],
+    body: &'a [u8],
+}
+
+#[inline(always)]
+fn take_varint(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    let (&first, rest) = bytes.split_first()?;
+    if first < 0x80 { Some((usize::from(first), rest)) } else { take_long_varint(first, rest) }
+}
+
+#[cold]
+fn take_long_varint(first: u8, mut rest: &[u8]) -> Option<(usize, &[u8])> {
+    let mut value = u32::from(first & 0x7f);
+    let mut byte = first;
+    let mut shift = 7;
+    while byte >= 0x80 {
+        (byte, rest) = rest.split_first().map(|(&byte, rest)| (byte, rest))?;
+        let part = u32::from(byte & 0x7f);
+        if shift > 28 || (shift == 28 && part > 0xf) {
+            return None;
+        }
+        value |= part << shift;
+        shift += 7;
+    }
+    Some((value as usize, rest))
+}
+
+impl<'a> Table<'a> {
+    #[inline]
+    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, Damage> {
+        let (header, rest) = take_varint(bytes).ok_or(CUT_SHORT)?;
+        let count = header >> 2;
+        let width = match header & 3 {
+            0 => 1,
+            1 => 2,
+            2 => 4,
+            _ => return Err(Damage("a table has an unknown width")),
+        };
+        let ends_len = count.checked_mul(width).ok_or(CUT_SHORT)?;
+        let (ends, body) = rest.split_at_checked(ends_len).ok_or(CUT_SHORT)?;
+        if width != width_of(body.len()).1 {
+            return Err(Damage("a table is wider than it needs to be"));
+        }
+        let table = Self { count, width, ends, body };
+        let last = if count == 0 { Some(0) } else { table.end(count - 1) };
+        if last == Some(body.len()) { Ok(table) } else { Err(BAD_ENDS) }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    #[inline(always)]
+    fn end(&self, i: usize) -> Option<usize> {
+        let at = self.ends.get(i * self.width..)?;
+        Some(match self.width {
+            1 => usize::from(*at.first()?),
+            2 => usize::from(u16::from_le_bytes(*at.first_chunk()?)),
+            _ => u32::from_le_bytes(*at.first_chunk()?) as usize,
+        })
+    }
+
+    /// The bytes of an entry; `i` is below the count.
+    #[inline(always)]
+    pub(crate) fn entry(&self, i: usize) -> Result<&'a [u8], Damage> {
+        let start = if i == 0 { Some(0) } else { self.end(i - 1) };
+        start.zip(self.end(i)).and_then(|(start, end)| self.body.get(start..end)).ok_or(BAD_ENDS)
+    }
+
+    pub(crate) fn entries(self) -> impl ExactSizeIterator<Item = Result<&'a [u8], Damage>> {
+        (0..self.count).map(move |i| self.entry(i))
+    }
+
+    /// The bytes of an attribute's name and of its value.
+    #[inline(always)]
+    pub(crate) fn attribute(&self, i: usize) -> Result<(&'a [u8], &'a [u8]), Damage> {
+        take_varint(self.entry(i)?)
+            .and_then(|(len, rest)| rest.split_at_checked(len))
+            .ok_or(Damage("an attribute's name is cut short"))
+    }
+
+    /// The bytes of the value of the attribute of that name.
+    #[inline]
+    pub(crate) fn find(&self, name: &[u8]) -> Result<Option<&'a [u8]>, Damage> {
+        let (mut from, mut to) = (0, self.count);
+        while from < to {
+            let middle = from + (to - from) / 2;
+            let (here, value) = self.attribute(middle)?;
+            // Names mostly differ in their first byte, and comparing that needs no call.
+            match here.first().cmp(&name.first()).then_with(|| here.cmp(name)) {
+                std::cmp::Ordering::Less => from = middle + 1,
+                std::cmp::Ordering::Greater => to = middle,
+                std::cmp::Ordering::Equal => return Ok(Some(value)),
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A value whose own bytes were checked; what a list, map or set holds was not yet.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Raw<'a> {
+    S(&'a str),
+    N(&'a str),
+    B(&'a [u8]),
+    Bool(bool),
+    Null,
+    L(Table<'a>),
+    M(Table<'a>),
+    Ss(Table<'a>),
+    Ns(Table<'a>),
+    Bs(Table<'a>),
+}
+
+impl<'a> Raw<'a> {
+    #[inline]
+    pub(crate) fn parse(value: &'a [u8]) -> Result<Self, Damage> {
+        let (&tag, payload) = value.split_first().ok_or(Damage("a value has no type"))?;
+        Ok(match tag {
+            S => Self::S(text(payload)?),
+            N => Self::N(number(payload)?),
+            B => Self::B(payload),
+            FALSE | TRUE | NULL if !payload.is_empty() => {
+                return Err(Damage("a value is longer than its type"));
+            }
+            FALSE => Self::Bool(false),
+            TRUE => Self::Bool(true),
+            NULL => Self::Null,
+            L => Self::L(Table::parse(payload)?),
+            M => Self::M(Table::parse(payload)?),
+            SS => Self::Ss(Table::parse(payload)?),
+            NS => Self::Ns(Table::parse(payload)?),
+            BS => Self::Bs(Table::parse(payload)?),
+            _ => return Err(Damage("a value has an unknown type")),
+        })
+    }
+
+    pub(crate) fn to_value(self, depth: usize) -> Result<Value, Damage> {
+        check_depth(&self, depth)?;
+        Ok(match self {
+            Self::S(text) => Value::S(text.to_owned()),
+            Self::N(text) => Value::N(Number::from_stored(text).map_err(|_| BAD_NUMBER)?),
+            Self::B(bytes) => Value::B(bytes.to_vec()),
+            Self::Bool(value) => Value::Bool(value),
+            Self::Null => Value::Null,
+            Self::L(table) => Value::L(
+                table
+                    .entries()
+                    .map(|value| Raw::parse(value?)?.to_value(depth + 1))
+                    .collect::<Result<_, _>>()?,
+            ),
+            Self::M(table) => Value::M(decode_map(table, depth + 1)?),
+            Self::Ss(table) => Value::Ss(set(table, |bytes| text(bytes).map(str::to_owned))?),
+            Self::Ns(table) => {
+                Value::Ns(set(table, |bytes| Number::from_stored(text(bytes)?).map_err(|_| BAD_NUMBER))?)
+            }
+            Self::Bs(table) => Value::Bs(set(table, |bytes| Ok(bytes.to_vec()))?),
+        })
+    }
+
+    /// Checks the value and everything in it.
+    fn validate(self, depth: usize) -> Result<(), Damage> {
+        check_depth(&self, depth)?;
+        match self {
+            Self::S(_) | Self::N(_) | Self::B(_) | Self::Bool(_) | Self::Null => Ok(()),
+            Self::L(table) => table.entries().try_for_each(|value| Raw::parse(value?)?.validate(depth + 1)),
+            Self::M(table) => validate_map(table, depth + 1),
+            Self::Ss(_) | Self::Ns(_) | Self::Bs(_) => self.to_value(depth).map(drop),
+        }
+    }
+}
+
+fn check_depth(value: &Raw<'_>, depth: usize) -> Result<(), Damage> {
+    match value {
+        Raw::L(_) | Raw::M(_) if depth >= MAX_DEPTH => Err(Damage("lists and maps nest too deep")),
+        _ => Ok(()),
+    }
+}
+
+#[inline]
+pub(crate) fn text(bytes: &[u8]) -> Result<&str, Damage> {
+    std::str::from_utf8(bytes).map_err(|_| NOT_UTF8)
+}
+
+#[inline]
+pub(crate) fn number(bytes: &[u8]) -> Result<&str, Damage> {
+    let text = text(bytes)?;
+    check_stored(text).map_err(|_| BAD_NUMBER)?;
+    Ok(text)
+}
+
+fn set<T: Ord>(table: Table<'_>, member: impl Fn(&[u8]) -> Result<T, Damage>) -> Result<BTreeSet<T>, Damage> {
+    let members = table.entries().map(|bytes| member(bytes?)).collect::<Result<Vec<T>, _>>()?;
+    if members.is_empty() || !members.is_sorted_by(|a, b| a < b) {
+        return Err(Damage("a set is empty or not in order"));
+    }
+    Ok(BTreeSet::from_iter(members))
+}
+
+/// Everything in a map, copied.
+pub(crate) fn decode_map(table: Table<'_>, depth: usize) -> Result<Item, Damage> {
+    let mut attributes: Vec<(String, Value)> = Vec::with_capacity(table.len());
+    for i in 0..table.len() {
+        let (name, value) = table.attribute(i)?;
+        let name = text(name)?;
+        if attributes.last().is_some_and(|(last, _)| last.as_str() >= name) {
+            return Err(Damage("attributes are not in order"));
+        }
+        attributes.push((name.to_owned(), Raw::parse(value)?.to_value(depth)?));
+    }
+    Ok(Item::from_unsorted(attributes))
+}
+
+/// Checks a map and everything in it.
+pub(crate) fn validate_map(table: Table<'_>, depth: usize) -> Result<(), Damage> {
+    let mut last: Option<&[u8]> = None;
+    for i in 0..table.len() {
+        let (name, value) = table.attribute(i)?;
+        if last.is_some_and(|last| last >= name) {
+            return Err(Damage("attributes are not in order"));
+        }
+        last = Some(name);
+        text(name)?;
+        Raw::parse(value)?.validate(depth)?;
+    }
+    Ok(())
+}

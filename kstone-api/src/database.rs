@@ -1,0 +1,285 @@
+//! [`Database`]: items under keys.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kstone_core::lsm::{EngineOptions, EngineStats, LsmEngine, WriteOptions};
+use kstone_core::{CompactionConfig, DatabaseConfig, Durability, Error, Key, Result};
+use tempfile::TempDir;
+
+use crate::batch::WriteBatch;
+use crate::item::Item;
+use crate::query::{Items, Query, Scan};
+use crate::snapshot::Snapshot;
+use crate::view::ItemView;
+
+/// An open database. Clones share it, and it may be used from any number of threads.
+///
+/// When the last clone goes, what is in memory is written out and background work ends; a failure then is
+/// not seen, and never a panic. [`Database::close`] does the same and returns the error.
+#[derive(Clone)]
+pub struct Database {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    // Dropped first: the engine still writes when it goes.
+    engine: LsmEngine,
+    /// The directory of [`Database::temporary`], removed when this is dropped.
+    _temporary: Option<TempDir>,
+}
+
+const _: () = {
+    const fn assert_send_sync<T: Send + Sync>() {}
+    assert_send_sync::<Database>();
+    assert_send_sync::<Snapshot>();
+    assert_send_sync::<WriteBatch>();
+};
+
+impl Database {
+    /// Creates a database in a directory that does not exist or is empty.
+    pub fn create(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder(path).create()
+    }
+
+    /// Opens a database that exists. One handle at a time writes to it: another gets
+    /// [`Error::Locked`](crate::Error::Locked).
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder(path).open()
+    }
+
+    /// Opens the database, creating it if there is none.
+    pub fn open_or_create(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder(path).open_or_create()
+    }
+
+    /// Opens the database as it is now, for reading. Nothing in its directory is changed.
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
+        Self::builder(path).open_read_only()
+    }
+
+    /// A new database in memory. It is gone with the last handle.
+    pub fn in_memory() -> Result<Self> {
+        LsmEngine::create(Path::new("memory"), EngineOptions::memory()).map(Self::from)
+    }
+
+    /// A new database in a directory of its own, among the system's temporary files, that is removed with
+    /// the last handle: for tests that want the real file system.
+    pub fn temporary() -> Result<Self> {
+        let failed = |source| Error::Io { op: "create a directory in", path: std::env::temp_dir(), source };
+        let dir = tempfile::Builder::new().prefix("keystone-").tempdir().map_err(failed)?;
+        let engine = LsmEngine::create(dir.path(), EngineOptions::disk())?;
+        Ok(Self { inner: Arc::new(Inner { engine, _temporary: Some(dir) }) })
+    }
+
+    /// Starts to create or open a database with settings.
+    pub fn builder(path: impl AsRef<Path>) -> DatabaseBuilder {
+        DatabaseBuilder { path: path.as_ref().to_path_buf(), options: EngineOptions::disk() }
+    }
+
+    /// Stores an item under a key, replacing the one that is there.
+    ///
+    /// Fails with [`Error::InvalidNumber`](crate::Error::InvalidNumber) or
+    /// [`Error::InvalidItem`](crate::Error::InvalidItem), naming the attribute, when the item holds what
+    /// cannot be stored.
+    pub fn put<'k>(&self, key: impl Into<Key<'k>>, item: impl Into<Item>) -> Result<()> {
+        self.put_with(key, item, WriteOptions::default())
+    }
+
+    /// [`Database::put`] with a durability of its own.
+    pub fn put_with<'k>(
+        &self,
+        key: impl Into<Key<'k>>,
+        item: impl Into<Item>,
+        options: WriteOptions,
+    ) -> Result<()> {
+        let bytes = item.into().encode()?;
+        self.engine().put(&key.into(), &bytes, options)?;
+        Ok(())
+    }
+
+    /// The item under a key.
+    pub fn get<'k>(&self, key: impl Into<Key<'k>>) -> Result<Option<Item>> {
+        self.get_view(key)?.map(|view| view.to_item()).transpose()
+    }
+
+    /// The item under a key, to read attributes of it in place.
+    pub fn get_view<'k>(&self, key: impl Into<Key<'k>>) -> Result<Option<ItemView>> {
+        self.engine().get(&key.into())?.map(ItemView::new).transpose()
+    }
+
+    /// Whether there is an item under a key.
+    pub fn contains<'k>(&self, key: impl Into<Key<'k>>) -> Result<bool> {
+        Ok(self.engine().get(&key.into())?.is_some())
+    }
+
+    /// Removes the item under a key, if there is one.
+    pub fn delete<'k>(&self, key: impl Into<Key<'k>>) -> Result<()> {
+        self.delete_with(key, WriteOptions::default())
+    }
+
+    /// [`Database::delete`] with a durability of its own.
+    pub fn delete_with<'k>(&self, key: impl Into<Key<'k>>, options: WriteOptions) -> Result<()> {
+        self.engine().delete(&key.into(), options)?;
+        Ok(())
+    }
+
+    /// Makes all writes of a batch, or none of them: readers and crashes see no half.
+    pub fn write(&self, batch: WriteBatch) -> Result<()> {
+        self.write_with(batch, WriteOptions::default())
+    }
+
+    /// [`Database::write`] with a durability of its own.
+    pub fn write_with(&self, batch: WriteBatch, options: WriteOptions) -> Result<()> {
+        if !batch.is_empty() {
+            self.engine().write(batch.as_core(), options)?;
+        }
+        Ok(())
+    }
+
+    /// The database as it is now: later writes do not show in it.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        Ok(Snapshot::new(self.clone(), self.engine().snapshot()?))
+    }
+
+    /// Reads the items of one partition, in the order of their sort keys.
+    pub fn query(&self, partition: impl AsRef<[u8]>) -> Query<'_> {
+        Query::new(self, None, partition.as_ref())
+    }
+
+    /// All items whose partition key starts with these bytes, in the order of keys. See [`Database::scan`]
+    /// for what it costs.
+    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Result<Items> {
+        self.scan().prefix(prefix).run()
+    }
+
+    /// Reads all items, in the order of keys.
+    ///
+    /// Partitions are spread over the stripes by hash, so the order comes from merging all of them: to start
+    /// a scan touches every stripe. Read one partition with [`Database::query`], and everything, in no
+    /// matter what order, with [`Database::segment`].
+    pub fn scan(&self) -> Scan<'_> {
+        Scan::new(self, None)
+    }
+
+    /// The `index`-th of `count` shares of the database, for reading all of it on several threads. The
+    /// shares hold every item just once; a share is in no particular order, except that the items of a
+    /// partition come together and in order. Take the shares of one [`Snapshot`] if they must be of one moment.
+    pub fn segment(&self, index: usize, count: usize) -> Result<Items> {
+        self.snapshot()?.segment(index, count)
+    }
+
+    /// Makes every write that has returned durable: a power cut loses none of them.
+    pub fn sync(&self) -> Result<()> {
+        self.engine().sync()
+    }
+
+    /// Writes out what is in memory, to SSTs.
+    pub fn flush(&self) -> Result<()> {
+        self.engine().flush()
+    }
+
+    /// Merges every stripe's SSTs into one run, and returns when done.
+    pub fn compact_all(&self) -> Result<()> {
+        (0..self.engine().stripe_count()).try_for_each(|stripe| self.engine().trigger_compaction(stripe))
+    }
+
+    /// Writes out what is in memory, ends background work and closes the files. Other clones, snapshots and
+    /// iterators of it get [`Error::Closed`](crate::Error::Closed) from here on.
+    pub fn close(self) -> Result<()> {
+        self.engine().close()
+    }
+
+    /// The engine below: stripes, compaction, figures.
+    pub fn engine(&self) -> &LsmEngine {
+        &self.inner.engine
+    }
+
+    /// The settings in use.
+    pub fn config(&self) -> DatabaseConfig {
+        self.engine().config()
+    }
+
+    /// Sizes now, and totals since the database was opened.
+    pub fn stats(&self) -> Result<EngineStats> {
+        self.engine().stats()
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        self.engine().path()
+    }
+}
+
+/// For engines that were opened with options of their own.
+impl From<LsmEngine> for Database {
+    fn from(engine: LsmEngine) -> Self {
+        Self { inner: Arc::new(Inner { engine, _temporary: None }) }
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("path", &self.path()).finish_non_exhaustive()
+    }
+}
+
+/// Creates or opens a database with settings; see [`Database::builder`].
+///
+/// ```no_run
+/// use kstone_api::{CompactionConfig, Database, DatabaseConfig};
+///
+/// let db = Database::builder("mydb.keystone")
+///     .config(DatabaseConfig::new().with_max_memtable_records(5000))
+///     .compaction(CompactionConfig::new().with_sst_threshold(5).with_check_interval(30))
+///     .open_or_create()?;
+/// # Ok::<(), kstone_api::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct DatabaseBuilder {
+    path: PathBuf,
+    options: EngineOptions,
+}
+
+impl DatabaseBuilder {
+    /// Settings of the log, the memtables and the SSTs. Without: those stored in the database, or the
+    /// defaults for a new one.
+    pub fn config(mut self, config: DatabaseConfig) -> Self {
+        self.options.config = Some(config);
+        self
+    }
+
+    /// When and how much SSTs are merged. Without: as stored in the database, or the defaults for a new one.
+    pub fn compaction(mut self, config: CompactionConfig) -> Self {
+        self.options.compaction = Some(config);
+        self
+    }
+
+    /// When a write counts as done, for writes that do not say themselves.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.options.durability = durability;
+        self
+    }
+
+    /// See [`Database::create`].
+    pub fn create(self) -> Result<Database> {
+        LsmEngine::create(&self.path, self.options).map(Database::from)
+    }
+
+    /// See [`Database::open`].
+    pub fn open(self) -> Result<Database> {
+        LsmEngine::open(&self.path, self.options).map(Database::from)
+    }
+
+    /// See [`Database::open_or_create`].
+    pub fn open_or_create(self) -> Result<Database> {
+        LsmEngine::open_or_create(&self.path, self.options).map(Database::from)
+    }
+
+    /// See [`Database::open_read_only`].
+    pub fn open_read_only(self) -> Result<Database> {
+        LsmEngine::open_read_only(&self.path, self.options).map(Database::from)
+    }
+}

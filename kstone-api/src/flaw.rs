@@ -1,0 +1,39 @@
+//! Why something cannot become an item or be stored as one, gathered with the path of names to it.
+
+use kstone_core::Error;
+
+use crate::number::NumberError;
+
+#[derive(Debug)]
+pub(crate) struct Flaw {
+    path: String,
+    why: String,
+    is_number: bool,
+}
+
+impl Flaw {
+    pub(crate) fn new(why: impl Into<String>) -> Self {
+        Self { path: String::new(), why: why.into(), is_number: false }
+    }
+
+    /// Says in what it is: the name of an attribute or the place in a list.
+    pub(crate) fn within(mut self, name: &str) -> Self {
+        let dot = if self.path.is_empty() { "" } else { "." };
+        self.path = format!("{name}{dot}{}", self.path);
+        self
+    }
+
+    pub(crate) fn into_error(self) -> Error {
+        match self {
+            Self { path, why, is_number: true } => Error::InvalidNumber { attribute: path, why },
+            Self { path, why, .. } if path.is_empty() => Error::InvalidItem { why },
+            Self { path, why, .. } => Error::InvalidItem { why: format!("attribute {path:?}: {why}") },
+        }
+    }
+}
+
+impl From<NumberError> for Flaw {
+    fn from(e: NumberError) -> Self {
+        Self { is_number: true, ..Self::new(e.to_string()) }
+    }
+}

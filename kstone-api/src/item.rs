@@ -1,0 +1,208 @@
+//! [`Item`]: attribute names and their values.
+//!
+//! Invariant: the attributes are sorted by name and no name occurs twice, which is also their order in the
+//! encoding.
+
+use std::fmt;
+
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::item_builder::ItemBuilder;
+use crate::value::Value;
+
+/// What is stored under a key: attributes, in the order of their names.
+///
+/// ```
+/// use kstone_api::{Item, ItemBuilder, Value};
+///
+/// let mut item = ItemBuilder::new().string("name", "Ann").number("age", 42).build();
+/// item.insert("active", true);
+/// assert_eq!(item.get("age").and_then(Value::as_i64), Some(42));
+/// assert_eq!(item.to_string(), r#"{"active":true,"age":42,"name":"Ann"}"#);
+/// ```
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Item {
+    attributes: Vec<(String, Value)>,
+}
+
+impl Item {
+    /// An item with no attributes.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Starts an item.
+    pub fn builder() -> ItemBuilder {
+        ItemBuilder::new()
+    }
+
+    /// The attributes, in any order; of those with the same name the last stays.
+    pub(crate) fn from_unsorted(mut attributes: Vec<(String, Value)>) -> Self {
+        if !attributes.is_sorted_by(|(a, _), (b, _)| a < b) {
+            attributes.reverse();
+            attributes.sort_by(|(a, _), (b, _)| a.cmp(b));
+            // The sort is stable, so the first of equals is now the one that came last.
+            attributes.dedup_by(|(a, _), (b, _)| a == b);
+        }
+        Self { attributes }
+    }
+
+    fn find(&self, name: &str) -> Result<usize, usize> {
+        self.attributes.binary_search_by(|(here, _)| here.as_str().cmp(name))
+    }
+
+    /// The value of an attribute.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.attributes.get(self.find(name).ok()?).map(|(_, value)| value)
+    }
+
+    /// The value of an attribute, to change it.
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut Value> {
+        let at = self.find(name).ok()?;
+        self.attributes.get_mut(at).map(|(_, value)| value)
+    }
+
+    /// Whether there is an attribute of that name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.find(name).is_ok()
+    }
+
+    /// Sets an attribute; returns the value it had.
+    pub fn insert(&mut self, name: impl Into<String>, value: impl Into<Value>) -> Option<Value> {
+        let (name, value) = (name.into(), value.into());
+        match self.find(&name) {
+            Ok(at) => self.attributes.get_mut(at).map(|(_, old)| std::mem::replace(old, value)),
+            Err(at) => {
+                self.attributes.insert(at, (name, value));
+                None
+            }
+        }
+    }
+
+    /// Takes an attribute out.
+    pub fn remove(&mut self, name: &str) -> Option<Value> {
+        self.find(name).ok().map(|at| self.attributes.remove(at).1)
+    }
+
+    /// How many attributes there are.
+    pub fn len(&self) -> usize {
+        self.attributes.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.attributes.is_empty()
+    }
+
+    /// The attributes, in the order of their names.
+    pub fn iter(&self) -> Iter<'_> {
+        Iter(self.attributes.iter())
+    }
+}
+
+/// The attributes of an [`Item`], in the order of their names.
+#[derive(Clone, Debug)]
+pub struct Iter<'a>(std::slice::Iter<'a, (String, Value)>);
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = (&'a str, &'a Value);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next().map(|(name, value)| (name.as_str(), value))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl DoubleEndedIterator for Iter<'_> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.0.next_back().map(|(name, value)| (name.as_str(), value))
+    }
+}
+
+impl ExactSizeIterator for Iter<'_> {}
+
+impl<'a> IntoIterator for &'a Item {
+    type Item = (&'a str, &'a Value);
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+impl IntoIterator for Item {
+    type Item = (String, Value);
+    type IntoIter = std::vec::IntoIter<(String, Value)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.attributes.into_iter()
+    }
+}
+
+/// Of attributes with the same name the last stays.
+impl<N: Into<String>, V: Into<Value>> FromIterator<(N, V)> for Item {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(attributes: I) -> Self {
+        Self::from_unsorted(attributes.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+    }
+}
+
+impl From<&Item> for Item {
+    fn from(item: &Item) -> Self {
+        item.clone()
+    }
+}
+
+impl From<ItemBuilder> for Item {
+    fn from(builder: ItemBuilder) -> Self {
+        builder.build()
+    }
+}
+
+/// As compact JSON, in the friendly form of [`Item::to_json`]; numbers are written with their exact text.
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        crate::json::write_item(self, f)
+    }
+}
+
+impl fmt::Debug for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+/// As a map of names to values.
+impl Serialize for Item {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for Item {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Attributes;
+
+        impl<'de> Visitor<'de> for Attributes {
+            type Value = Item;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of attribute names to values")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Item, A::Error> {
+                // The length is only a claim of the input: nothing is reserved for it.
+                let mut attributes = Vec::new();
+                while let Some(attribute) = map.next_entry()? {
+                    attributes.push(attribute);
+                }
+                Ok(Item::from_unsorted(attributes))
+            }
+        }
+
+        deserializer.deserialize_map(Attributes)
+    }
+}

@@ -1,0 +1,376 @@
+//! Reading many items: what is asked for ([`Query`], [`Scan`]) and what comes back ([`Items`]).
+
+use std::fmt;
+use std::iter::FusedIterator;
+use std::ops::Bound::{self, Excluded, Included, Unbounded};
+use std::ops::Range;
+
+use kstone_core::lsm::{Direction, Entries, Snapshot};
+use kstone_core::slice::Slice;
+use kstone_core::{Key, Result, SortRange};
+
+use crate::database::Database;
+use crate::item::Item;
+use crate::view::ItemView;
+
+/// A read of one partition, in the order of sort keys; see [`Database::query`]. It touches one stripe.
+///
+/// The bounds narrow one another, so `sort_prefix` goes together with `sort_after` to read page by page.
+///
+/// ```
+/// # fn main() -> kstone_api::Result<()> {
+/// use kstone_api::{Database, ItemBuilder};
+///
+/// let db = Database::in_memory()?;
+/// for icao in ["KJFK", "KJFC", "KLAX"] {
+///     db.put(("US", icao), ItemBuilder::new().string("icao", icao))?;
+/// }
+/// let mut found = Vec::new();
+/// for entry in db.query("US").sort_prefix("KJ").reverse().run()? {
+///     let (key, _item) = entry?;
+///     found.push(String::from_utf8_lossy(key.sort().unwrap_or_default()).into_owned());
+/// }
+/// assert_eq!(found, ["KJFK", "KJFC"]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a query does nothing until it is run"]
+pub struct Query<'a> {
+    database: &'a Database,
+    snapshot: Option<&'a Snapshot>,
+    partition: Vec<u8>,
+    prefix: Option<Vec<u8>>,
+    from: Bound<Vec<u8>>,
+    to: Bound<Vec<u8>>,
+    direction: Direction,
+    limit: usize,
+}
+
+impl<'a> Query<'a> {
+    pub(crate) fn new(database: &'a Database, snapshot: Option<&'a Snapshot>, partition: &[u8]) -> Self {
+        Self {
+            database,
+            snapshot,
+            partition: partition.to_vec(),
+            prefix: None,
+            from: Unbounded,
+            to: Unbounded,
+            direction: Direction::Forward,
+            limit: usize::MAX,
+        }
+    }
+
+    /// Only sort keys that start with these bytes.
+    pub fn sort_prefix(mut self, prefix: impl AsRef<[u8]>) -> Self {
+        self.prefix = Some(prefix.as_ref().to_vec());
+        self
+    }
+
+    /// Only this sort key and those after it.
+    pub fn sort_from(mut self, from: impl AsRef<[u8]>) -> Self {
+        self.from = Included(from.as_ref().to_vec());
+        self
+    }
+
+    /// Only sort keys after this one.
+    pub fn sort_after(mut self, after: impl AsRef<[u8]>) -> Self {
+        self.from = Excluded(after.as_ref().to_vec());
+        self
+    }
+
+    /// Only this sort key and those before it.
+    pub fn sort_to(mut self, to: impl AsRef<[u8]>) -> Self {
+        self.to = Included(to.as_ref().to_vec());
+        self
+    }
+
+    /// Only sort keys before this one.
+    pub fn sort_before(mut self, before: impl AsRef<[u8]>) -> Self {
+        self.to = Excluded(before.as_ref().to_vec());
+        self
+    }
+
+    /// Only sort keys from one to another, both included, as DynamoDB's `BETWEEN`.
+    pub fn sort_between(self, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Self {
+        self.sort_from(from).sort_to(to)
+    }
+
+    /// From the last sort key to the first.
+    pub fn reverse(mut self) -> Self {
+        self.direction = Direction::Reverse;
+        self
+    }
+
+    /// At most so many items.
+    pub fn limit(mut self, limit: usize) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Starts reading.
+    pub fn run(self) -> Result<Items> {
+        let range = sort_range(self.prefix, self.from, self.to);
+        let engine = self.database.engine();
+        let entries = engine.query(&self.partition, &range, self.direction, self.snapshot)?;
+        Ok(Items::new(entries, self.limit))
+    }
+}
+
+/// Where all three bounds meet. An item without sort key is in it only when there is no bound at all.
+fn sort_range(prefix: Option<Vec<u8>>, from: Bound<Vec<u8>>, to: Bound<Vec<u8>>) -> SortRange {
+    let (from, to) = match (prefix, from, to) {
+        (None, Unbounded, Unbounded) => return SortRange::All,
+        (Some(prefix), Unbounded, Unbounded) => return SortRange::Prefix(prefix),
+        (None, from, to) => (from, to),
+        (Some(prefix), from, to) => {
+            let end = successor(&prefix).map_or(Unbounded, Excluded);
+            (higher(from, prefix), lower(to, end))
+        }
+    };
+    // Bounds that cross hold nothing; say so in a way that is an ordinary range.
+    if let (Included(a) | Excluded(a), Included(b) | Excluded(b)) = (&from, &to)
+        && a > b
+    {
+        return SortRange::Between(Included(a.clone()), Excluded(a.clone()));
+    }
+    SortRange::Between(from, to)
+}
+
+fn higher(from: Bound<Vec<u8>>, prefix: Vec<u8>) -> Bound<Vec<u8>> {
+    match &from {
+        Included(at) | Excluded(at) if *at >= prefix => from,
+        _ => Included(prefix),
+    }
+}
+
+fn lower(to: Bound<Vec<u8>>, end: Bound<Vec<u8>>) -> Bound<Vec<u8>> {
+    match (&to, &end) {
+        (Included(at), Excluded(end)) if at < end => to,
+        (Excluded(at), Excluded(end)) if at <= end => to,
+        (Unbounded, _) | (_, Excluded(_)) => end,
+        _ => to,
+    }
+}
+
+/// The least bytes above all that start with `prefix`.
+fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|&byte| byte != 0xff)?;
+    let (&byte, head) = prefix.get(..=last)?.split_last()?;
+    Some([head, &[byte + 1]].concat())
+}
+
+/// A read of all items, in the order of keys; see [`Database::scan`].
+#[derive(Clone, Debug)]
+#[must_use = "a scan does nothing until it is run"]
+pub struct Scan<'a> {
+    database: &'a Database,
+    snapshot: Option<&'a Snapshot>,
+    prefix: Vec<u8>,
+    direction: Direction,
+    limit: usize,
+}
+
+impl<'a> Scan<'a> {
+    pub(crate) fn new(database: &'a Database, snapshot: Option<&'a Snapshot>) -> Self {
+        Self { database, snapshot, prefix: Vec::new(), direction: Direction::Forward, limit: usize::MAX }
+    }
+
+    /// Only partition keys that start with these bytes.
+    pub fn prefix(mut self, prefix: impl AsRef<[u8]>) -> Self {
+        self.prefix = prefix.as_ref().to_vec();
+        self
+    }
+
+    /// From the last key to the first.
+    pub fn reverse(mut self) -> Self {
+        self.direction = Direction::Reverse;
+        self
+    }
+
+    /// At most so many items.
+    pub fn limit(mut self, limit: usize) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Starts reading.
+    pub fn run(self) -> Result<Items> {
+        let entries = self.database.engine().scan(&self.prefix, self.direction, self.snapshot)?;
+        Ok(Items::new(entries, self.limit))
+    }
+}
+
+/// Keys and items, as they were when reading started; writes since then do not show. After an error it ends.
+///
+/// [`Items::views`] reads the items in place, and [`Items::keys`] does not look at them at all.
+pub struct Items {
+    entries: Raw,
+}
+
+/// What all three iterators draw from: keys and encoded items, up to a limit or an error.
+struct Raw {
+    current: Option<Entries>,
+    /// Stripes to read after the current one.
+    stripes: Option<Stripes>,
+    left: usize,
+}
+
+struct Stripes {
+    database: Database,
+    snapshot: Snapshot,
+    left: Range<usize>,
+}
+
+impl Items {
+    pub(crate) fn new(entries: Entries, limit: usize) -> Self {
+        Self { entries: Raw { current: Some(entries), stripes: None, left: limit } }
+    }
+
+    pub(crate) fn of_stripes(database: Database, snapshot: Snapshot, stripes: Range<usize>) -> Self {
+        let stripes = Some(Stripes { database, snapshot, left: stripes });
+        Self { entries: Raw { current: None, stripes, left: usize::MAX } }
+    }
+
+    /// The same items, not decoded.
+    pub fn views(self) -> Views {
+        Views { entries: self.entries }
+    }
+
+    /// Their keys only.
+    pub fn keys(self) -> Keys {
+        Keys { entries: self.entries }
+    }
+}
+
+impl Iterator for Raw {
+    type Item = Result<(Key<'static>, Slice)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let entry = self.advance();
+        if !matches!(entry, Some(Ok(_))) {
+            self.left = 0;
+        }
+        entry
+    }
+}
+
+impl Raw {
+    fn advance(&mut self) -> Option<Result<(Key<'static>, Slice)>> {
+        loop {
+            if let Some(entry) = self.current.as_mut().and_then(Entries::next) {
+                return Some(entry);
+            }
+            let stripes = self.stripes.as_mut()?;
+            let stripe = stripes.left.next()?;
+            match stripes.database.engine().scan_stripe(stripe, Some(&stripes.snapshot)) {
+                Ok(entries) => self.current = Some(entries),
+                Err(e) => return Some(Err(e)),
+            }
+        }
+    }
+}
+
+impl Iterator for Items {
+    type Item = Result<(Key<'static>, Item)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let decode = |(key, value)| Ok((key, ItemView::new(value)?.to_item()?));
+        Some(self.entries.next()?.and_then(decode))
+    }
+}
+
+impl FusedIterator for Items {}
+
+/// Keys and items that are not decoded; see [`Items::views`].
+pub struct Views {
+    entries: Raw,
+}
+
+impl Iterator for Views {
+    type Item = Result<(Key<'static>, ItemView)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.entries.next()?.and_then(|(key, value)| Ok((key, ItemView::new(value)?))))
+    }
+}
+
+impl FusedIterator for Views {}
+
+/// Keys; see [`Items::keys`].
+pub struct Keys {
+    entries: Raw,
+}
+
+impl Iterator for Keys {
+    type Item = Result<Key<'static>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.entries.next()?.map(|(key, _)| key))
+    }
+}
+
+impl FusedIterator for Keys {}
+
+macro_rules! opaque {
+    ($($name:ident)*) => {$(
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($name)).finish_non_exhaustive()
+            }
+        }
+    )*};
+}
+
+opaque!(Items Views Keys);
+
+const _: () = {
+    const fn assert_send<T: Send>() {}
+    assert_send::<Items>();
+    assert_send::<Views>();
+    assert_send::<Keys>();
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ops::RangeBounds;
+
+    #[test]
+    fn bounds_meet() {
+        let strings: Vec<Vec<u8>> =
+            ["", "a", "a\0", "ab", "abc", "ac", "b", "\u{7f}"].map(|s| s.as_bytes().to_vec()).to_vec();
+        let bounds = || {
+            let each = strings.iter().flat_map(|s| [Included(s.clone()), Excluded(s.clone())]);
+            each.chain([Unbounded]).collect::<Vec<_>>()
+        };
+        let prefixes =
+            [None, Some(vec![]), Some(b"a".to_vec()), Some(b"ab".to_vec()), Some(vec![0xff, 0xff])];
+        for prefix in &prefixes {
+            for from in bounds() {
+                for to in bounds() {
+                    let range = sort_range(prefix.clone(), from.clone(), to.clone());
+                    for key in &strings {
+                        let wanted = prefix.as_ref().is_none_or(|p| key.starts_with(p))
+                            && (from.clone(), to.clone()).contains(key);
+                        let held = match &range {
+                            SortRange::All => true,
+                            SortRange::Prefix(p) => key.starts_with(p),
+                            SortRange::Between(a, b) => (a.clone(), b.clone()).contains(key),
+                        };
+                        assert_eq!(held, wanted, "{key:?} in {prefix:?} {from:?} {to:?}: {range:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn successors() {
+        assert_eq!(successor(b"ab"), Some(b"ac".to_vec()));
+        assert_eq!(successor(b"a\xff"), Some(b"b".to_vec()));
+        assert_eq!(successor(b"\xff"), None);
+        assert_eq!(successor(b""), None);
+    }
+}

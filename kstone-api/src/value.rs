@@ -1,0 +1,241 @@
+//! [`Value`]: the types an attribute can have, and their serde form.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::de::{Error as _, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::item::Item;
+use crate::number::Number;
+
+/// The value of an attribute. The types, and their names, are those of DynamoDB.
+///
+/// Through serde a value has the form of DynamoDB JSON, `{"S":"Ann"}`, with binary as base64 text in formats
+/// for people and as bytes in others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// A string.
+    S(String),
+    /// A number.
+    N(Number),
+    /// Binary.
+    B(Vec<u8>),
+    /// True or false.
+    Bool(bool),
+    /// An attribute that is there and has no value.
+    Null,
+    /// A list of values of any types.
+    L(Vec<Value>),
+    /// A map of names to values of any types.
+    M(Item),
+    /// A set of strings. Sets with no members cannot be stored.
+    Ss(BTreeSet<String>),
+    /// A set of numbers; equal numbers are one member, however they are written.
+    Ns(BTreeSet<Number>),
+    /// A set of binaries.
+    Bs(BTreeSet<Vec<u8>>),
+}
+
+impl Value {
+    /// The string, if this is one.
+    pub fn as_str(&self) -> Option<&str> {
+        if let Self::S(text) = self { Some(text) } else { None }
+    }
+
+    /// The number, if this is one.
+    pub fn as_number(&self) -> Option<&Number> {
+        if let Self::N(number) = self { Some(number) } else { None }
+    }
+
+    /// The number as an integer, if this is a number and one that fits.
+    pub fn as_i64(&self) -> Option<i64> {
+        i64::try_from(self.as_number()?).ok()
+    }
+
+    /// The float nearest to the number, if this is one.
+    pub fn as_f64(&self) -> Option<f64> {
+        f64::try_from(self.as_number()?).ok()
+    }
+
+    /// The binary, if this is one.
+    pub fn as_bytes(&self) -> Option<&[u8]> {
+        if let Self::B(bytes) = self { Some(bytes) } else { None }
+    }
+
+    /// True or false, if this is either.
+    pub fn as_bool(&self) -> Option<bool> {
+        if let Self::Bool(value) = self { Some(*value) } else { None }
+    }
+
+    /// Whether this is [`Value::Null`].
+    pub fn is_null(&self) -> bool {
+        matches!(self, Self::Null)
+    }
+
+    /// The list, if this is one.
+    pub fn as_list(&self) -> Option<&[Value]> {
+        if let Self::L(list) = self { Some(list) } else { None }
+    }
+
+    /// The map, if this is one.
+    pub fn as_map(&self) -> Option<&Item> {
+        if let Self::M(map) = self { Some(map) } else { None }
+    }
+}
+
+macro_rules! from {
+    ($($source:ty => $variant:expr),* $(,)?) => {$(
+        impl From<$source> for Value {
+            fn from(source: $source) -> Self {
+                let convert: fn($source) -> Value = $variant;
+                convert(source)
+            }
+        }
+    )*};
+}
+
+from! {
+    String => Value::S,
+    &str => |text| Value::S(text.to_owned()),
+    Number => Value::N,
+    Vec<u8> => Value::B,
+    &[u8] => |bytes| Value::B(bytes.to_vec()),
+    bool => Value::Bool,
+    Vec<Value> => Value::L,
+    Item => Value::M,
+    BTreeSet<String> => Value::Ss,
+    BTreeSet<Number> => Value::Ns,
+    BTreeSet<Vec<u8>> => Value::Bs,
+}
+
+macro_rules! from_number {
+    ($($number:ty)*) => {$(
+        impl From<$number> for Value {
+            fn from(number: $number) -> Self {
+                Self::N(Number::from(number))
+            }
+        }
+    )*};
+}
+
+from_number!(i8 i16 i32 i64 isize u8 u16 u32 u64 usize f32 f64);
+
+/// As JSON; see [`Item`]'s Display.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        crate::json::write_value(self, f)
+    }
+}
+
+/// Binary as text, where text is wanted.
+pub(crate) fn to_base64(bytes: &[u8]) -> String {
+    BASE64.encode(bytes)
+}
+
+/// Binary in serde: base64 text in formats for people, else bytes.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Bytes<T>(T);
+
+impl<T: AsRef<[u8]>> Serialize for Bytes<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match serializer.is_human_readable() {
+            true => serializer.serialize_str(&to_base64(self.0.as_ref())),
+            false => serializer.serialize_bytes(self.0.as_ref()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes<Vec<u8>> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Binary;
+
+        impl Visitor<'_> for Binary {
+            type Value = Vec<u8>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("binary")
+            }
+
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+                Ok(bytes.to_vec())
+            }
+
+            fn visit_byte_buf<E>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+                Ok(bytes)
+            }
+        }
+
+        if !deserializer.is_human_readable() {
+            return deserializer.deserialize_byte_buf(Binary).map(Self);
+        }
+        let text = String::deserialize(deserializer)?;
+        BASE64.decode(&text).map(Self).map_err(|e| D::Error::custom(format_args!("not base64: {e}")))
+    }
+}
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        macro_rules! variant {
+            ($index:literal, $name:literal, $content:expr) => {
+                serializer.serialize_newtype_variant("Value", $index, $name, $content)
+            };
+        }
+        match self {
+            Self::S(text) => variant!(0, "S", text),
+            Self::N(number) => variant!(1, "N", number),
+            Self::B(bytes) => variant!(2, "B", &Bytes(bytes)),
+            Self::Bool(value) => variant!(3, "BOOL", value),
+            Self::Null => variant!(4, "NULL", &true),
+            Self::L(list) => variant!(5, "L", list),
+            Self::M(map) => variant!(6, "M", map),
+            Self::Ss(set) => variant!(7, "SS", set),
+            Self::Ns(set) => variant!(8, "NS", set),
+            Self::Bs(set) => variant!(9, "BS", &set.iter().map(Bytes).collect::<Vec<_>>()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename = "Value", rename_all = "UPPERCASE")]
+        enum Tagged {
+            S(String),
+            N(Number),
+            B(Bytes<Vec<u8>>),
+            Bool(bool),
+            Null(bool),
+            L(Vec<Value>),
+            M(Item),
+            Ss(Vec<String>),
+            Ns(Vec<Number>),
+            Bs(Vec<Bytes<Vec<u8>>>),
+        }
+
+        Ok(match Tagged::deserialize(deserializer)? {
+            Tagged::S(text) => Self::S(text),
+            Tagged::N(number) => Self::N(number),
+            Tagged::B(bytes) => Self::B(bytes.0),
+            Tagged::Bool(value) => Self::Bool(value),
+            Tagged::Null(true) => Self::Null,
+            Tagged::Null(false) => return Err(D::Error::custom("NULL can only be true")),
+            Tagged::L(list) => Self::L(list),
+            Tagged::M(map) => Self::M(map),
+            Tagged::Ss(members) => Self::Ss(distinct(members).map_err(D::Error::custom)?),
+            Tagged::Ns(members) => Self::Ns(distinct(members).map_err(D::Error::custom)?),
+            Tagged::Bs(members) => {
+                Self::Bs(distinct(members.into_iter().map(|b| b.0).collect()).map_err(D::Error::custom)?)
+            }
+        })
+    }
+}
+
+/// The members as a set; as in DynamoDB, one that is named twice is refused.
+fn distinct<T: Ord>(members: Vec<T>) -> Result<BTreeSet<T>, &'static str> {
+    let count = members.len();
+    let set = BTreeSet::from_iter(members);
+    if set.len() == count { Ok(set) } else { Err("a set names a member twice") }
+}

@@ -1,0 +1,268 @@
+//! Items read in place: only the attribute that is asked for is looked at.
+
+use std::fmt;
+
+use kstone_core::Result;
+use kstone_core::slice::Slice;
+
+use crate::codec::{self, Damage, Raw, Table};
+use crate::item::Item;
+use crate::number::Number;
+use crate::value::Value;
+
+/// A stored item, not decoded. Reading one attribute takes a binary search and copies nothing.
+///
+/// The bytes belong to the database ([`Slice`], kept alive by the view) or to anything else that is bytes.
+/// They are checked as they are read; [`ItemView::validate`] checks all of them at once.
+///
+/// ```
+/// # fn main() -> kstone_api::Result<()> {
+/// use kstone_api::{Database, ItemBuilder, ValueView};
+///
+/// let db = Database::in_memory()?;
+/// db.put("user#42", ItemBuilder::new().string("name", "Ann").number("age", 42))?;
+/// if let Some(view) = db.get_view("user#42")? {
+///     assert_eq!(view.get("name")?.and_then(ValueView::as_str), Some("Ann"));
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct ItemView<B = Slice> {
+    bytes: B,
+}
+
+impl<B: AsRef<[u8]>> ItemView<B> {
+    /// A view of bytes that [`Item::encode`] gave. Fails when they do not start like an item.
+    pub fn new(bytes: B) -> Result<Self> {
+        codec::open(bytes.as_ref())?;
+        Ok(Self { bytes })
+    }
+
+    /// The value of an attribute.
+    #[inline]
+    pub fn get(&self, name: &str) -> Result<Option<ValueView<'_>>> {
+        self.as_map()?.get(name)
+    }
+
+    /// The attributes.
+    #[inline]
+    pub fn as_map(&self) -> Result<MapView<'_>> {
+        Ok(MapView { table: codec::open(self.bytes.as_ref())? })
+    }
+
+    /// Everything, copied.
+    pub fn to_item(&self) -> Result<Item> {
+        Ok(codec::decode_map(codec::open(self.bytes.as_ref())?, 0)?)
+    }
+
+    /// Checks every byte: afterwards no read of this view fails.
+    pub fn validate(&self) -> Result<()> {
+        Ok(codec::validate_map(codec::open(self.bytes.as_ref())?, 0)?)
+    }
+
+    /// The stored bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
+}
+
+impl<B: AsRef<[u8]>> fmt::Debug for ItemView<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.to_item() {
+            Ok(item) => item.fmt(f),
+            Err(e) => write!(f, "<{e}>"),
+        }
+    }
+}
+
+impl Item {
+    /// The stored form, as the database writes it. Fails, naming the attribute, when something in the item
+    /// cannot be stored: an invalid number, an empty set, lists and maps more than 32 deep.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        codec::encode(self)
+    }
+
+    /// The item these bytes are the stored form of.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        ItemView::new(bytes)?.to_item()
+    }
+}
+
+/// A value, not decoded.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum ValueView<'a> {
+    /// A string.
+    S(&'a str),
+    /// The text of a number.
+    N(&'a str),
+    /// Binary.
+    B(&'a [u8]),
+    /// True or false.
+    Bool(bool),
+    /// An attribute that is there and has no value.
+    Null,
+    /// A list.
+    L(ListView<'a>),
+    /// A map.
+    M(MapView<'a>),
+    /// A set of strings.
+    Ss(SetView<'a>),
+    /// A set of numbers.
+    Ns(SetView<'a>),
+    /// A set of binaries.
+    Bs(SetView<'a>),
+}
+
+impl<'a> ValueView<'a> {
+    #[inline]
+    fn parse(value: &'a [u8]) -> Result<Self, Damage> {
+        Ok(match Raw::parse(value)? {
+            Raw::S(text) => Self::S(text),
+            Raw::N(text) => Self::N(text),
+            Raw::B(bytes) => Self::B(bytes),
+            Raw::Bool(value) => Self::Bool(value),
+            Raw::Null => Self::Null,
+            Raw::L(table) => Self::L(ListView { table }),
+            Raw::M(table) => Self::M(MapView { table }),
+            Raw::Ss(table) => Self::Ss(SetView { table }),
+            Raw::Ns(table) => Self::Ns(SetView { table }),
+            Raw::Bs(table) => Self::Bs(SetView { table }),
+        })
+    }
+
+    /// The value, copied.
+    pub fn to_value(self) -> Result<Value> {
+        let raw = match self {
+            Self::S(text) => Raw::S(text),
+            Self::N(text) => Raw::N(text),
+            Self::B(bytes) => Raw::B(bytes),
+            Self::Bool(value) => Raw::Bool(value),
+            Self::Null => Raw::Null,
+            Self::L(ListView { table }) => Raw::L(table),
+            Self::M(MapView { table }) => Raw::M(table),
+            Self::Ss(SetView { table }) => Raw::Ss(table),
+            Self::Ns(SetView { table }) => Raw::Ns(table),
+            Self::Bs(SetView { table }) => Raw::Bs(table),
+        };
+        Ok(raw.to_value(0)?)
+    }
+
+    /// The string, if this is one.
+    pub fn as_str(self) -> Option<&'a str> {
+        if let Self::S(text) = self { Some(text) } else { None }
+    }
+
+    /// The number as an integer, if this is a number and one that fits.
+    pub fn as_i64(self) -> Option<i64> {
+        let Self::N(text) = self else { return None };
+        // Most integers are written as such; 1.0 and 1e3 are integers too.
+        text.parse().ok().or_else(|| i64::try_from(Number::from_stored(text).ok()?).ok())
+    }
+
+    /// The float nearest to the number, if this is one.
+    pub fn as_f64(self) -> Option<f64> {
+        if let Self::N(text) = self { text.parse().ok() } else { None }
+    }
+
+    /// The binary, if this is one.
+    pub fn as_bytes(self) -> Option<&'a [u8]> {
+        if let Self::B(bytes) = self { Some(bytes) } else { None }
+    }
+
+    /// True or false, if this is either.
+    pub fn as_bool(self) -> Option<bool> {
+        if let Self::Bool(value) = self { Some(value) } else { None }
+    }
+}
+
+/// A map, not decoded.
+#[derive(Clone, Copy, Debug)]
+pub struct MapView<'a> {
+    table: Table<'a>,
+}
+
+impl<'a> MapView<'a> {
+    /// The value of an attribute.
+    #[inline]
+    pub fn get(&self, name: &str) -> Result<Option<ValueView<'a>>> {
+        match self.table.find(name.as_bytes())? {
+            Some(value) => Ok(Some(ValueView::parse(value)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// How many attributes there are.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The attributes, in the order of their names.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Result<(&'a str, ValueView<'a>)>> + use<'a> {
+        let table = self.table;
+        (0..table.len()).map(move |i| {
+            let (name, value) = table.attribute(i)?;
+            Ok((codec::text(name)?, ValueView::parse(value)?))
+        })
+    }
+}
+
+/// A list, not decoded.
+#[derive(Clone, Copy, Debug)]
+pub struct ListView<'a> {
+    table: Table<'a>,
+}
+
+impl<'a> ListView<'a> {
+    /// The value at a place, counted from 0.
+    pub fn get(&self, i: usize) -> Result<Option<ValueView<'a>>> {
+        if i >= self.len() {
+            return Ok(None);
+        }
+        Ok(Some(ValueView::parse(self.table.entry(i)?)?))
+    }
+
+    /// How many values there are.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The values.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Result<ValueView<'a>>> + use<'a> {
+        self.table.entries().map(|value| Ok(ValueView::parse(value?)?))
+    }
+}
+
+/// A set, not decoded.
+#[derive(Clone, Copy, Debug)]
+pub struct SetView<'a> {
+    table: Table<'a>,
+}
+
+impl<'a> SetView<'a> {
+    /// How many members there are.
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes of the members, in order: text of strings and numbers, or binary.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Result<&'a [u8]>> + use<'a> {
+        self.table.entries().map(|member| Ok(member?))
+    }
+}

@@ -1,0 +1,225 @@
+//! The command line: what can be said.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+use crate::escape::Escaped;
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  done                                4  missing, permission, I/O, disk full
+  1  a clear no: there is no such key    5  in use by another process
+  2  usage                               6  finished, but lines were rejected
+  3  corruption found                    130  interrupted
+
+Keys are printed and read with one escaping: printable text as it is,
+\\xNN for any other byte, \\\\ for a backslash.";
+
+/// Looks into a KeystoneDB directory, and changes it.
+#[derive(Debug, Parser)]
+#[command(name = "kstone", version, after_help = EXIT_STATUS, max_term_width = 110)]
+pub(crate) struct Cli {
+    /// When to use colour; NO_COLOR is respected.
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    pub(crate) color: Color,
+    /// How to print results: for people, as one JSON document, or as one JSON value a line.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+    /// Tell the causes of an error too.
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Table,
+    Json,
+    Jsonl,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// One screen: what is it, how big, is it healthy? `kstone DB` alone does this too.
+    Info(Database),
+    /// Create a database.
+    Create(Database),
+    /// Print the item under a key.
+    Get(KeyArgs),
+    /// Store an item under a key, replacing the one that is there.
+    Put(PutArgs),
+    /// Remove the item under a key.
+    Delete(KeyArgs),
+    /// Print the items of one partition, in the order of sort keys.
+    Query(QueryArgs),
+    /// Print all items, in the order of keys.
+    Scan(ScanArgs),
+    /// Count the items, by reading every key.
+    Count(Database),
+    /// Store items from JSON Lines, plain or gzipped.
+    Import(ImportArgs),
+    /// Merge the files of stripes, so that each has one run.
+    Compact(CompactArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Database {
+    /// The database directory.
+    #[arg(value_name = "DB")]
+    pub(crate) path: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct KeyArgs {
+    #[command(flatten)]
+    pub(crate) db: Database,
+    /// The partition key.
+    pub(crate) key: Escaped,
+    /// The sort key.
+    pub(crate) sort: Option<Escaped>,
+}
+
+#[derive(Args, Debug)]
+#[command(override_usage = "kstone put [OPTIONS] <DB> <KEY> [SORT] <ITEM|->")]
+pub(crate) struct PutArgs {
+    #[command(flatten)]
+    pub(crate) db: Database,
+    /// The partition key, the sort key if there is one, and the item as a JSON object (`-`: from stdin).
+    #[arg(num_args = 2..=3, required = true, value_names = ["KEY", "[SORT] ITEM"])]
+    pub(crate) key_and_item: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct QueryArgs {
+    #[command(flatten)]
+    pub(crate) db: Database,
+    /// The partition key.
+    pub(crate) partition: Escaped,
+    /// Only sort keys that start with this.
+    #[arg(long, value_name = "P", conflicts_with_all = ["sort_from", "sort_to"])]
+    pub(crate) sort_prefix: Option<Escaped>,
+    /// Only this sort key and those after it.
+    #[arg(long, value_name = "A")]
+    pub(crate) sort_from: Option<Escaped>,
+    /// Only this sort key and those before it.
+    #[arg(long, value_name = "B")]
+    pub(crate) sort_to: Option<Escaped>,
+    /// From the last sort key to the first.
+    #[arg(long)]
+    pub(crate) reverse: bool,
+    /// At most so many items.
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ScanArgs {
+    #[command(flatten)]
+    pub(crate) db: Database,
+    /// Only partition keys that start with this.
+    #[arg(long, value_name = "P")]
+    pub(crate) prefix: Option<Escaped>,
+    /// At most so many items.
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+    /// Print no items, only their keys.
+    #[arg(long)]
+    pub(crate) keys_only: bool,
+    /// Only this stripe.
+    #[arg(long, value_name = "N", conflicts_with = "prefix")]
+    pub(crate) stripe: Option<usize>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ImportArgs {
+    #[command(flatten)]
+    pub(crate) db: Database,
+    /// One JSON object a line, plain or gzipped; `-` is stdin.
+    #[arg(default_value = "-")]
+    pub(crate) file: PathBuf,
+    /// The attribute, a string or a number, whose text is the partition key. It stays in the item.
+    #[arg(long, value_name = "A")]
+    pub(crate) key_attr: String,
+    /// The attribute whose text is the sort key.
+    #[arg(long, value_name = "B")]
+    pub(crate) sort_attr: Option<String>,
+    /// Create the database if there is none.
+    #[arg(long)]
+    pub(crate) create: bool,
+    /// What to do at a line that is no item with such a key: stop there, or leave it out.
+    #[arg(long, value_enum, default_value_t = OnError::Fail)]
+    pub(crate) on_error: OnError,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnError {
+    Skip,
+    Fail,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CompactArgs {
+    #[command(flatten)]
+    pub(crate) db: Database,
+    /// Only this stripe.
+    #[arg(long, value_name = "N")]
+    pub(crate) stripe: Option<usize>,
+}
+
+/// `kstone DB` becomes `kstone info DB`, where DB is there or looks like a path; any other word stays, so
+/// that a mistyped command is answered with the one that was meant.
+pub(crate) fn with_default_command(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut args: Vec<OsString> = args.collect();
+    let first = args.iter().skip(1).position(|arg| !arg.to_string_lossy().starts_with('-'));
+    let word_at = match first {
+        // The word after --color or --format is its value.
+        Some(at) if args.get(at).is_some_and(|flag| flag == "--color" || flag == "--format") => {
+            let after = args.iter().skip(at + 2).position(|arg| !arg.to_string_lossy().starts_with('-'));
+            after.map(|more| at + 2 + more)
+        }
+        first => first.map(|at| at + 1),
+    };
+    if let Some((at, word)) = word_at.and_then(|at| Some((at, args.get(at)?)))
+        && !word.to_str().is_some_and(|word| word == "help" || Cli::command().find_subcommand(word).is_some())
+        && (Path::new(word).exists() || word.to_string_lossy().contains(['.', '/']))
+    {
+        args.insert(at, "info".into());
+    }
+    args
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_path_alone_means_info() {
+        let with = |line: &str| {
+            let args = with_default_command(line.split(' ').map(OsString::from));
+            args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(with("kstone my.db"), "kstone info my.db");
+        assert_eq!(with("kstone -v --format json my.db"), "kstone -v --format json info my.db");
+        assert_eq!(with("kstone --format=json ./db"), "kstone --format=json info ./db");
+        for line in
+            ["kstone", "kstone --help", "kstone get my.db k", "kstone improt my.db", "kstone help get"]
+        {
+            assert_eq!(with(line), line);
+        }
+    }
+}

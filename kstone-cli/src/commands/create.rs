@@ -1,0 +1,20 @@
+//! `kstone create`.
+
+use anyhow::Result;
+use kstone_api::Database;
+use serde_json::json;
+
+use crate::args::{self, Format};
+use crate::output::print_result;
+
+pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
+    let db = Database::create(&args.path)?;
+    let stripes = db.engine().stripe_count();
+    db.close()?;
+    let path = args.path.display();
+    print_result(
+        format,
+        &format!("created {path}, {stripes} stripes"),
+        json!({"schema": "kstone.create/1", "path": path.to_string(), "stripes": stripes}),
+    )
+}

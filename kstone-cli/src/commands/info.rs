@@ -1,0 +1,104 @@
+//! `kstone info`: one screen, from the manifest and the log alone.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::Result;
+use kstone_api::{CompactionConfig, EngineStats};
+use serde::Serialize;
+
+use crate::args::{self, Format};
+use crate::commands::open_to_read;
+use crate::output::{counted, grouped, print_result, size};
+
+#[derive(Serialize)]
+struct Info<'a> {
+    schema: &'static str,
+    path: String,
+    warnings: &'a [String],
+    #[serde(flatten)]
+    stats: &'a EngineStats,
+}
+
+pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
+    let db = open_to_read(args)?;
+    let stats = db.stats()?;
+    let compaction = db.engine().compaction_config();
+    let warnings = warnings(&stats, &compaction);
+    let text = screen(&args.path, &stats, &compaction, &warnings)?;
+    let path = args.path.display().to_string();
+    print_result(
+        format,
+        text.trim_end(),
+        Info { schema: "kstone.info/1", path, warnings: &warnings, stats: &stats },
+    )
+}
+
+fn screen(
+    path: &Path,
+    stats: &EngineStats,
+    compaction: &CompactionConfig,
+    warnings: &[String],
+) -> Result<String> {
+    let mut text = String::new();
+    writeln!(text, "{}   KeystoneDB   {}", path.display(), counted(stats.stripe_count as u64, "stripe"))?;
+    writeln!(
+        text,
+        "  items        ~ {}   (estimate, older versions included; exact: kstone count)",
+        grouped(stats.items_estimate)
+    )?;
+    writeln!(
+        text,
+        "  disk         {}     sst {}   wal {} in {}   other {}",
+        size(stats.sst_bytes + stats.log_bytes + stats.manifest_bytes),
+        size(stats.sst_bytes),
+        size(stats.log_bytes),
+        counted(stats.log_segments as u64, "segment"),
+        size(stats.manifest_bytes),
+    )?;
+    writeln!(text, "  SSTs         {}", ssts_line(stats, compaction))?;
+    let memtables: u64 = stats.stripes.iter().map(|stripe| stripe.memtable_records as u64).sum();
+    writeln!(text, "  not flushed  {}, only in the log", counted(memtables, "record"))?;
+    match warnings {
+        [] => writeln!(text, "  health       good")?,
+        some => {
+            writeln!(text, "  health       {}   {}", counted(some.len() as u64, "warning"), some.join("; "))?
+        }
+    }
+    Ok(text)
+}
+
+fn ssts_line(stats: &EngineStats, compaction: &CompactionConfig) -> String {
+    let all: usize = stats.stripes.iter().map(|stripe| stripe.ssts).sum();
+    let mut runs: Vec<usize> = stats.stripes.iter().map(|stripe| stripe.runs).collect();
+    // Stripes that hold nothing are not listed.
+    runs.resize(stats.stripe_count.max(runs.len()), 0);
+    runs.sort_unstable();
+    let median = runs.get(runs.len() / 2).copied().unwrap_or_default();
+    let worst = stats.stripes.iter().max_by_key(|stripe| stripe.runs);
+    let worst = worst.map(|stripe| format!(", worst {} (stripe {:03})", stripe.runs, stripe.stripe));
+    let threshold = match compaction.enabled {
+        true => format!("threshold {}", compaction.sst_threshold),
+        false => "compaction is off".into(),
+    };
+    format!(
+        "{}     runs: median {median} per stripe{}, {threshold}",
+        grouped(all as u64),
+        worst.unwrap_or_default()
+    )
+}
+
+fn warnings(stats: &EngineStats, compaction: &CompactionConfig) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let over = stats.stripes.iter().filter(|stripe| stripe.runs >= compaction.sst_threshold).count();
+    if over > 0 {
+        warnings.push(format!("{} at or over the compaction threshold", counted(over as u64, "stripe")));
+    }
+    if !stats.foreign_files.is_empty() {
+        warnings.push(counted(stats.foreign_files.len() as u64, "foreign file"));
+    }
+    if let Some(cause) = &stats.poisoned {
+        warnings.push(format!("writes stopped: {cause}"));
+    }
+    warnings
+}

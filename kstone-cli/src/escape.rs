@@ -1,0 +1,104 @@
+//! Keys as text: printable text as it is, `\xNN` for any other byte, `\\` for a backslash. What is printed
+//! can be pasted back.
+
+use std::fmt::Write as _;
+use std::str::FromStr;
+
+/// Bytes that were given as escaped text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Escaped(pub(crate) Vec<u8>);
+
+impl AsRef<[u8]> for Escaped {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl FromStr for Escaped {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut bytes = Vec::with_capacity(text.len());
+        let mut rest = text;
+        while let Some((plain, tail)) = rest.split_once('\\') {
+            bytes.extend_from_slice(plain.as_bytes());
+            if let Some(after) = tail.strip_prefix('\\') {
+                bytes.push(b'\\');
+                rest = after;
+                continue;
+            }
+            let digits = tail.strip_prefix('x').and_then(|tail| tail.split_at_checked(2));
+            let Some((byte, after)) = digits.and_then(|(hex, after)| Some((hex_byte(hex)?, after))) else {
+                return Err("a backslash starts \\xNN (a byte) or \\\\ (a backslash)".into());
+            };
+            bytes.push(byte);
+            rest = after;
+        }
+        bytes.extend_from_slice(rest.as_bytes());
+        Ok(Self(bytes))
+    }
+}
+
+fn hex_byte(hex: &str) -> Option<u8> {
+    // from_str_radix would take a sign.
+    hex.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u8::from_str_radix(hex, 16).ok())?
+}
+
+/// The text for these bytes.
+pub(crate) fn escape(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\\' => text.push_str("\\\\"),
+                '"' | '\'' => text.push(c),
+                // What the standard library would print as it is.
+                _ if c.escape_debug().eq([c]) => text.push(c),
+                _ => push_hex(c.encode_utf8(&mut [0; 4]).as_bytes(), &mut text),
+            }
+        }
+        push_hex(chunk.invalid(), &mut text);
+    }
+    text
+}
+
+fn push_hex(bytes: &[u8], text: &mut String) {
+    for byte in bytes {
+        // Writing to a String cannot fail.
+        let _: Result<(), std::fmt::Error> = write!(text, "\\x{byte:02x}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_can_be_pasted_back() {
+        for (bytes, text) in [
+            (b"user#42".as_slice(), "user#42"),
+            (b"a b\"'", "a b\"'"),
+            (b"C:\\x41", "C:\\\\x41"),
+            (b"\x00\xff7\n", "\\x00\\xff7\\x0a"),
+            ("Zürich 東京".as_bytes(), "Zürich 東京"),
+            ("\u{202e}".as_bytes(), "\\xe2\\x80\\xae"),
+            (b"", ""),
+        ] {
+            assert_eq!(escape(bytes), text);
+            assert_eq!(text.parse(), Ok(Escaped(bytes.to_vec())));
+        }
+        for first in 0..=255 {
+            for second in 0..=255 {
+                let bytes = vec![first, second, 0xbf];
+                assert_eq!(escape(&bytes).parse(), Ok(Escaped(bytes)));
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_escapes_are_refused() {
+        for text in ["\\", "\\n", "\\x", "\\x4", "\\xg0", "\\x+1", "\\xé", "a\\"] {
+            assert!(text.parse::<Escaped>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! The binary, run as its users run it.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests, which look at files from outside")]
+
+use std::io::{Read as _, Write as _};
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use assert_cmd::Command;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use predicates::prelude::*;
+use predicates::str::{contains, is_empty, starts_with};
+use serde_json::{Value as Json, json};
+use tempfile::TempDir;
+
+const AIRPORTS: &str = r#"{"country":"US","icao":"KJFK","city":"New York","lat":40.639928,"elevation":13}
+{"country":"US","icao":"KJFC","city":"Cotulla","lat":28.45,"elevation":477}
+
+{"country":"NL","icao":"EHAM","city":"Amsterdam","lat":52.308056,"elevation":-11}
+"#;
+
+struct Fixture {
+    dir: TempDir,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// With a database in it.
+    fn created() -> Self {
+        let fixture = Self::new();
+        fixture.run(&["create", "my.db"]).assert().success();
+        fixture
+    }
+
+    /// With the airports in it.
+    fn airports() -> Self {
+        let fixture = Self::new();
+        fixture.file("a.jsonl", AIRPORTS.as_bytes());
+        fixture
+            .run(&["import", "my.db", "a.jsonl", "--key-attr", "country", "--sort-attr", "icao", "--create"])
+            .assert()
+            .success();
+        fixture
+    }
+
+    fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    fn run(&self, args: &[&str]) -> Command {
+        let mut command = Command::cargo_bin("kstone").unwrap();
+        command.current_dir(self.dir.path()).args(args).env_remove("NO_COLOR");
+        command
+    }
+
+    fn stdout(&self, args: &[&str]) -> String {
+        let output = self.run(args).assert().success().stderr(is_empty()).get_output().clone();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, args: &[&str]) -> Json {
+        let args = [args, &["--format", "json"]].concat();
+        serde_json::from_str(&self.stdout(&args)).unwrap()
+    }
+}
+
+#[test]
+fn put_get_delete_and_the_clear_no() {
+    let db = Fixture::created();
+    db.run(&["put", "my.db", "user#42", r#"{"name":"Ann","n":1.10}"#]).assert().success().stdout(is_empty());
+    db.run(&["put", "my.db", "user#42", "a sort", "-"]).write_stdin("{\"x\":[1]}\n").assert().success();
+    assert_eq!(db.stdout(&["get", "my.db", "user#42"]), "{\"n\":1.10,\"name\":\"Ann\"}\n");
+    assert_eq!(
+        db.json(&["get", "my.db", "user#42", "a sort"]),
+        json!({"schema": "kstone.item/1", "key": "user#42", "sort": "a sort", "item": {"x": [1]}})
+    );
+    db.run(&["delete", "my.db", "user#42"]).assert().success();
+    for verb in ["get", "delete"] {
+        db.run(&[verb, "my.db", "user#42"])
+            .assert()
+            .code(1)
+            .stdout(is_empty())
+            .stderr("error: there is no item under user#42\n");
+    }
+    assert_eq!(db.stdout(&["count", "my.db"]), "1\n");
+}
+
+#[test]
+fn usage_is_2() {
+    let db = Fixture::created();
+    db.run(&["improt", "my.db"]).assert().code(2).stderr(contains("import"));
+    db.run(&[]).assert().code(2);
+    db.run(&["get", "my.db", "\\q"]).assert().code(2).stderr(contains("backslash"));
+    db.run(&["put", "my.db", "k\\q", "{}"]).assert().code(2);
+    db.run(&["put", "my.db", "k", "{"]).assert().code(2).stderr(starts_with("error: invalid item: "));
+    db.run(&["put", "my.db", "k", "{\"a\":1e999}"]).assert().code(2).stderr(contains("attribute \"a\""));
+    db.run(&["put", "my.db", "", "{}"]).assert().code(2).stderr(contains("hint: "));
+    db.run(&["query", "my.db", "p", "--sort-prefix", "a", "--sort-to", "b"]).assert().code(2);
+    db.run(&["scan", "my.db", "--stripe", "256"]).assert().code(2);
+}
+
+#[test]
+fn corruption_is_3() {
+    let db = Fixture::airports();
+    for entry in std::fs::read_dir(db.dir.path().join("my.db")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if name.starts_with("MANIFEST") {
+            let mut bytes = std::fs::read(&path).unwrap();
+            let half = bytes.len() / 2;
+            bytes[half..].iter_mut().for_each(|byte| *byte ^= 0x5a);
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+    db.run(&["count", "my.db"]).assert().code(3).stderr(starts_with("error: "));
+}
+
+#[test]
+fn the_environment_is_4() {
+    let db = Fixture::created();
+    db.run(&["info", "none.db"])
+        .assert()
+        .code(4)
+        .stderr("error: none.db does not exist\nhint: kstone create none.db makes a new one\n");
+    db.run(&["create", "my.db"]).assert().code(4).stderr(starts_with("error: my.db already exists"));
+    db.run(&["import", "new.db", "none.jsonl", "--key-attr", "k", "--create"])
+        .assert()
+        .code(4)
+        .stderr(contains("none.jsonl"));
+    assert!(!db.dir.path().join("new.db").exists());
+    db.file("text", b"x");
+    db.run(&["info", "./text"]).assert().code(4).stderr(contains("not a KeystoneDB database"));
+}
+
+#[test]
+fn locked_is_5() {
+    let db = Fixture::created();
+    let open = kstone_api::Database::open(db.dir.path().join("my.db")).unwrap();
+    db.run(&["put", "my.db", "k", "{}"]).assert().code(5).stderr(starts_with("error: my.db is in use"));
+    db.run(&["put", "my.db", "k", "{}", "--format", "json"])
+        .assert()
+        .code(5)
+        .stderr(contains("\"code\":\"locked\""));
+    drop(open);
+    db.run(&["put", "my.db", "k", "{}"]).assert().success();
+}
+
+#[test]
+fn import_reads_plain_and_gzipped_lines() {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+    gzip.write_all(AIRPORTS.as_bytes()).unwrap();
+    let gzip = gzip.finish().unwrap();
+    let db = Fixture::new();
+    db.file("a.jsonl.gz", &gzip);
+    let import = ["--key-attr", "country", "--sort-attr", "icao", "--create"];
+    for (name, file) in [("plain.db", "-"), ("gz.db", "a.jsonl.gz"), ("pipe.db", "-")] {
+        let mut command = db.run(&[&["import", name, file], import.as_slice()].concat());
+        command.write_stdin(if name == "pipe.db" { gzip.clone() } else { AIRPORTS.into() });
+        command.assert().success().stdout("imported 3 items\n").stderr(is_empty());
+        assert_eq!(
+            db.stdout(&["get", name, "NL", "EHAM"]),
+            r#"{"city":"Amsterdam","country":"NL","elevation":-11,"icao":"EHAM","lat":52.308056}"#.to_owned()
+                + "\n"
+        );
+        assert_eq!(db.json(&["count", name]), json!({"schema": "kstone.count/1", "items": 3}));
+    }
+    // Numbers are keys by their text; a second import replaces.
+    db.run(&["import", "gz.db", "a.jsonl.gz", "--key-attr", "elevation"]).assert().success();
+    assert!(db.stdout(&["get", "gz.db", "--", "-11"]).contains("Amsterdam"));
+}
+
+#[test]
+fn import_rejects_bad_lines() {
+    let db = Fixture::created();
+    let lines = "{\"k\":\"a\"}\nnonsense\n{\"k\":true}\n{\"x\":1}\n{\"k\":\"\"}\n{\"k\":\"a\",\"n\":1e999}\n\
+                 \u{0}\n{\"k\":\"b\"}";
+    db.file("bad.jsonl", lines.as_bytes());
+    db.run(&["import", "my.db", "bad.jsonl", "--key-attr", "k", "--on-error", "skip"])
+        .assert()
+        .code(6)
+        .stdout("imported 2 items, rejected 6 lines\n")
+        .stderr(contains("warning: line 2: ").and(contains("warning: line 3: attribute \"k\" is neither")))
+        .stderr(contains("error: 6 lines not imported"));
+    assert_eq!(
+        db.stdout(&["scan", "my.db", "--keys-only", "--format", "jsonl"]),
+        "{\"key\":\"a\"}\n{\"key\":\"b\"}\n"
+    );
+    db.run(&["import", "my.db", "bad.jsonl", "--key-attr", "k"])
+        .assert()
+        .code(6)
+        .stdout("imported 1 item\n")
+        .stderr(starts_with("error: line 2: ").and(contains("hint: ")));
+    // Not gzip after all, and a cut one.
+    db.file("cut.gz", &[0x1f, 0x8b, 8, 0]);
+    db.run(&["import", "my.db", "cut.gz", "--key-attr", "k"]).assert().code(4).stderr(starts_with("error: "));
+}
+
+#[test]
+fn large_imports_take_many_batches() {
+    let db = Fixture::new();
+    let lines: String =
+        (0..3000).map(|i| format!("{{\"k\":{i},\"text\":\"{}\"}}\n", "x".repeat(i % 50))).collect();
+    db.run(&["import", "my.db", "--key-attr", "k", "--create"])
+        .write_stdin(lines)
+        .assert()
+        .success()
+        .stdout("imported 3,000 items\n");
+    assert_eq!(db.stdout(&["count", "my.db"]), "3000\n");
+    assert_eq!(
+        db.stdout(&["scan", "my.db", "--prefix", "299", "--keys-only", "--format", "jsonl"]).lines().count(),
+        11
+    );
+    let by_stripe: usize = (0..256)
+        .step_by(64)
+        .map(|n| {
+            db.stdout(&["scan", "my.db", "--stripe", &n.to_string(), "--format", "jsonl"]).lines().count()
+        })
+        .sum();
+    assert!((1..200).contains(&by_stripe), "{by_stripe}");
+    assert!(db.stdout(&["compact", "my.db"]).contains("stripes compacted"));
+    assert_eq!(db.stdout(&["count", "my.db"]), "3000\n");
+    assert_eq!(db.json(&["compact", "my.db", "--stripe", "7"])["stripes"], 1);
+}
+
+#[test]
+fn queries_and_scans() {
+    let db = Fixture::airports();
+    let keys = |args: &[&str]| {
+        let items = db.json(args);
+        assert_eq!(items["schema"], "kstone.items/1");
+        let sorts =
+            items["items"].as_array().unwrap().iter().map(|item| item["sort"].as_str().unwrap().to_owned());
+        sorts.collect::<Vec<_>>()
+    };
+    assert_eq!(keys(&["query", "my.db", "US"]), ["KJFC", "KJFK"]);
+    assert_eq!(keys(&["query", "my.db", "US", "--reverse", "--limit", "1"]), ["KJFK"]);
+    assert_eq!(keys(&["query", "my.db", "US", "--sort-prefix", "KJFC"]), ["KJFC"]);
+    assert_eq!(keys(&["query", "my.db", "US", "--sort-from", "KJFD", "--sort-to", "KZ"]), ["KJFK"]);
+    assert_eq!(keys(&["query", "my.db", "XX"]), [""; 0]);
+    assert_eq!(keys(&["scan", "my.db"]), ["EHAM", "KJFC", "KJFK"]);
+    assert_eq!(keys(&["scan", "my.db", "--prefix", "U", "--limit", "1"]), ["KJFC"]);
+    let table = db.stdout(&["query", "my.db", "US"]);
+    let mut lines = table.lines();
+    let words = |line: Option<&str>| line.unwrap().split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(words(lines.next()), ["KEY", "SORT", "ITEM"]);
+    assert_eq!(words(lines.next())[..2], ["US", "KJFC"]);
+    assert_eq!(db.stdout(&["query", "my.db", "XX"]), "");
+}
+
+#[test]
+fn printed_keys_can_be_pasted_back() {
+    let db = Fixture::created();
+    for (i, key) in
+        ["a b", "\\x00\\xff7", "C:\\\\dir", "Zürich", "\\x0a", "-dash", "\\xe2\\x80\\xae"].iter().enumerate()
+    {
+        let item = format!("{{\"i\":{i}}}");
+        db.run(&["put", "my.db", "--", key, &item]).assert().success();
+        assert_eq!(db.stdout(&["get", "my.db", "--", key]), format!("{item}\n"));
+    }
+    for line in db.stdout(&["scan", "my.db", "--format", "jsonl"]).lines() {
+        let entry: Json = serde_json::from_str(line).unwrap();
+        let item = db.stdout(&["get", "my.db", "--", entry["key"].as_str().unwrap()]);
+        assert_eq!(item.trim(), entry["item"].to_string());
+    }
+}
+
+#[test]
+fn info_is_the_command_of_a_path_alone() {
+    let db = Fixture::airports();
+    let info = db.stdout(&["my.db"]);
+    assert_eq!(info, db.stdout(&["info", "my.db"]));
+    assert!(info.starts_with("my.db   KeystoneDB   256 stripes\n"), "{info}");
+    for line in ["items        ~ 3 ", "disk  ", "SSTs  ", "health       good"] {
+        assert!(info.contains(line), "{info}");
+    }
+    let json = db.json(&["my.db"]);
+    assert_eq!(json["schema"], "kstone.info/1");
+    assert_eq!(json["items_estimate"], 3);
+    assert_eq!(json["stripe_count"], 256);
+}
+
+#[test]
+fn errors_are_json_when_results_are() {
+    let db = Fixture::new();
+    let output = db.run(&["get", "none.db", "k", "--format", "jsonl"]).assert().code(4).get_output().clone();
+    let error: Json = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(error["error"]["code"], "not_found");
+    assert!(error["error"]["message"].as_str().unwrap().contains("none.db"));
+    assert!(error["error"]["hint"].is_string());
+}
+
+#[test]
+fn colour_is_for_terminals_or_on_demand() {
+    let db = Fixture::new();
+    let escape = "\u{1b}[";
+    db.run(&["info", "none.db"]).assert().stderr(contains(escape).not());
+    db.run(&["info", "none.db", "--color", "always"]).assert().stderr(contains(escape));
+    db.run(&["info", "none.db"]).env("CLICOLOR_FORCE", "1").assert().stderr(contains(escape));
+    db.run(&["info", "none.db", "--color", "never"])
+        .env("CLICOLOR_FORCE", "1")
+        .assert()
+        .stderr(contains(escape).not());
+}
+
+#[test]
+fn a_closed_pipe_ends_quietly() {
+    let db = Fixture::new();
+    let lines: String = (0..20_000).map(|i| format!("{{\"k\":{i},\"x\":\"{i:0100}\"}}\n")).collect();
+    db.run(&["import", "my.db", "--key-attr", "k", "--create"]).write_stdin(lines).assert().success();
+    for format in ["table", "json", "jsonl"] {
+        let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("kstone"))
+            .current_dir(db.dir.path())
+            .args(["scan", "my.db", "--format", format])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut first = [0; 10];
+        child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{format}: {output:?}");
+        assert!(output.stderr.is_empty(), "{format}: {output:?}");
+    }
+}

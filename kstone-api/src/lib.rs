@@ -62,3 +62,8 @@ pub use view::{ItemView, ListView, MapView, SetView, ValueView};
 pub use kstone_core::lsm::{EngineOptions, EngineStats, LsmEngine, StripeStats, WriteOptions};
 pub use kstone_core::slice::Slice;
 pub use kstone_core::{CompactionConfig, DatabaseConfig, Durability, Error, Key, Result};
+
+/// Compiles the code of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}

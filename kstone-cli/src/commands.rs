@@ -35,7 +35,7 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
     }
 }
 
-/// Opens for reading: takes no lock and changes nothing.
+/// Opens for reading, beside other readers, and changes nothing.
 fn open_to_read(db: &args::Database) -> Result<Database> {
     Ok(Database::open_read_only(&db.path)?)
 }

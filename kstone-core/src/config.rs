@@ -40,7 +40,7 @@ pub struct DatabaseConfig {
     /// More: fewer and larger SSTs, more memory, longer recovery.
     pub max_memtable_records: usize,
     /// The log is kept below this many bytes by flushing the stripes that need its oldest part. Default:
-    /// twice the memory budget.
+    /// three times the memory budget, but at least eight segments.
     pub max_wal_size_bytes: Option<u64>,
     /// Filter bits per key of new SSTs, 1 to 64. Default 10, about 1 % false positives.
     pub bloom_bits_per_key: u32,
@@ -158,7 +158,12 @@ impl DatabaseConfig {
 
     /// The bytes the log may take before stripes are flushed to shorten it.
     pub fn wal_limit_bytes(&self) -> u64 {
-        self.max_wal_size_bytes.unwrap_or_else(|| (self.memory_budget_bytes() as u64).saturating_mul(2))
+        // A log of few segments is at its limit whatever was flushed: only whole segments can be given back.
+        const SEGMENTS: u64 = 8;
+        self.max_wal_size_bytes.unwrap_or_else(|| {
+            let segments = self.wal_segment_size.unwrap_or(64 * KIB).saturating_mul(SEGMENTS);
+            (self.memory_budget_bytes() as u64).saturating_mul(3).max(segments)
+        })
     }
 
     /// The bytes of one log segment: what is configured, else 16 MiB, or an eighth of a small log limit.
@@ -205,6 +210,11 @@ impl DatabaseConfig {
             }
         }
         Ok(())
+    }
+
+    /// Itself, if it is valid.
+    pub(crate) fn validated(self) -> Result<Self> {
+        self.validate().map(|()| self)
     }
 
     /// All settings as named numbers, for the manifest.
@@ -305,6 +315,11 @@ impl CompactionConfig {
         range("max_concurrent_compactions", self.max_concurrent_compactions as u64, 1, MAX_STRIPES as u64)
     }
 
+    /// Itself, if it is valid.
+    pub(crate) fn validated(self) -> Result<Self> {
+        self.validate().map(|()| self)
+    }
+
     pub(crate) fn to_settings(&self) -> Vec<(String, u64)> {
         [
             ("compaction_enabled", u64::from(self.enabled)),
@@ -377,6 +392,15 @@ mod tests {
         assert_eq!(CompactionConfig::from_settings(&compaction.to_settings()), compaction);
         DatabaseConfig::default().validate().unwrap();
         CompactionConfig::default().validate().unwrap();
+    }
+
+    #[test]
+    fn a_small_memory_budget_leaves_room_for_segments_in_the_log() {
+        let limits = |config: DatabaseConfig| (config.wal_limit_bytes(), config.wal_segment_bytes());
+        assert_eq!(limits(DatabaseConfig::new()), (134_400_000, 16 << 20));
+        assert_eq!(limits(DatabaseConfig::new().with_memory_budget(1)), (512 << 10, 64 << 10));
+        let large = DatabaseConfig::new().with_memory_budget(1 << 20).with_wal_segment_size(64 << 20);
+        assert_eq!(limits(large), (512 << 20, 64 << 20));
     }
 
     #[test]

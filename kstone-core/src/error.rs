@@ -186,7 +186,7 @@ impl Error {
             Self::AlreadyExists { .. } => "open it instead, or choose an empty directory",
             Self::NotADatabase { .. } => "check the path; nothing in it was changed",
             Self::Locked { .. } => {
-                "close the other handle first; reading needs no lock with a read-only open of a closed database"
+                "close the other handle first; readers share the database, a writer has it alone"
             }
             Self::DiskFull => "delete items or raise the limit; writes resume by themselves",
             Self::Corruption { .. } => {

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::{CompactionConfig, DatabaseConfig, Durability};
@@ -40,6 +40,7 @@ mod close;
 mod commit;
 mod compact;
 mod flush;
+mod job;
 mod read;
 mod recover;
 mod run_writer;
@@ -137,6 +138,7 @@ impl WriteOptions {
 pub struct LsmEngine {
     shared: Arc<Shared>,
     pool: background::Pool,
+    closing: Mutex<()>,
 }
 
 /// Who a database is.
@@ -195,10 +197,12 @@ pub(crate) struct Shared {
     pub(crate) newest_generation: AtomicU32,
     /// SSTs that no version holds any more, to be unlinked once nobody refers to them.
     pub(crate) obsolete: Mutex<Vec<Arc<Table>>>,
+    /// A file that belongs to nothing could not be removed.
+    pub(crate) untidy: AtomicBool,
     pub(crate) background: background::Background,
     pub(crate) counters: stats::Counters,
     pub(crate) closed: AtomicBool,
-    /// Shared by writes, taken alone by close.
+    /// Shared by whatever writes for a caller, taken alone by close.
     pub(crate) gate: RwLock<()>,
     /// Held from open to close.
     pub(crate) lock: Mutex<Option<LockGuard>>,
@@ -294,7 +298,7 @@ impl Shared {
     }
 
     /// Before the first write after a clean open: cancels the recorded end, so that a crash from here on is taken
-    /// for what it is.
+    /// for what it is. The caller holds the gate, or is the only one yet.
     pub(crate) fn ensure_opened(&self) -> Result<()> {
         if self.opened.load(Ordering::Acquire) {
             return Ok(());
@@ -311,10 +315,9 @@ impl Shared {
         self.poison_on_error(self.vfs.sync_dir(&self.dir).map_err(Error::io("sync", &self.dir)))
     }
 
+    /// For syncs: whatever the error, also without space, a second one would succeed without the lost pages.
     pub(crate) fn poison_on_error<T>(&self, result: Result<T>) -> Result<T> {
-        if let Err(error) = &result
-            && !error.is_out_of_space()
-        {
+        if let Err(error) = &result {
             self.health.poison(error);
         }
         result
@@ -366,16 +369,14 @@ impl LsmEngine {
     /// `InvalidConfig` names the field. When storing fails the old settings stay in force.
     pub fn set_compaction_config(&self, compaction: CompactionConfig) -> Result<()> {
         compaction.validate()?;
-        let shared = &*self.shared;
-        shared.check_open()?;
-        if shared.read_only {
-            return Err(Error::ReadOnly);
-        }
-        shared.health.check()?;
-        shared.ensure_opened()?;
+        let (shared, _open) = self.writable()?;
+        // Stored and in force in the same order, whoever else sets them.
+        let mut manifest = shared.manifest.lock();
         let database = shared.settings.load().database.clone();
-        shared.edit_manifest(vec![recover::settings_change(&database, &compaction)])?;
+        shared.append_edit(&mut manifest, vec![recover::settings_change(&database, &compaction)])?;
         shared.settings.store(Arc::new(Settings::new(database, compaction)));
+        drop(manifest);
+        self.grow_pool()?;
         for stripe in shared.used_stripes() {
             shared.background.queue_compaction(stripe.id);
         }
@@ -384,8 +385,9 @@ impl LsmEngine {
 
     /// Writes all memtables to SSTs and makes those durable. Nobody needs this for safety: the log has everything.
     pub fn flush(&self) -> Result<()> {
-        let shared = self.maintainable()?;
+        let (shared, _open) = self.writable()?;
         for stripe in shared.used_stripes() {
+            shared.check_open()?;
             shared.flush_stripe_now(stripe.id)?;
         }
         shared.checkpoint_now()
@@ -398,7 +400,7 @@ impl LsmEngine {
     /// `InvalidConfig` for a stripe that does not exist.
     pub fn trigger_compaction(&self, stripe: usize) -> Result<()> {
         self.check_stripe(stripe)?;
-        let shared = self.maintainable()?;
+        let (shared, _open) = self.writable()?;
         shared.compact_now(stripe)?;
         shared.checkpoint_now()
     }
@@ -428,19 +430,24 @@ impl LsmEngine {
     }
 
     /// With [`Workers::Manual`]: does one step of the background work that is due, which one being up to `choice`;
-    /// false when nothing is due.
+    /// false when nothing is due. As on threads, nothing is before the first write to a database that was closed.
     pub fn step(&self, choice: u64) -> bool {
-        self.shared.workers == Workers::Manual && self.shared.step(choice)
+        let shared = &*self.shared;
+        shared.workers == Workers::Manual && shared.opened.load(Ordering::Acquire) && shared.step(choice)
     }
 
-    fn maintainable(&self) -> Result<&Shared> {
-        self.shared.check_open()?;
-        if self.shared.read_only {
+    /// The state, if this handle may change the database, and what keeps a close waiting meanwhile.
+    fn writable(&self) -> Result<(&Shared, RwLockReadGuard<'_, ()>)> {
+        let shared = &*self.shared;
+        let open = shared.gate.read();
+        shared.check_open()?;
+        if shared.read_only {
             return Err(Error::ReadOnly);
         }
-        self.shared.health.check()?;
-        self.shared.ensure_opened()?;
-        Ok(&self.shared)
+        shared.health.check()?;
+        shared.ensure_opened()?;
+        self.start_workers()?;
+        Ok((shared, open))
     }
 
     fn check_stripe(&self, stripe: usize) -> Result<()> {

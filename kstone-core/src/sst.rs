@@ -493,7 +493,7 @@ mod tests {
             assert!(SstWriter::create(&vfs, dir(), params(7, &bounds)).is_err());
             writer.add(put(b"key-c", 5), None).unwrap();
             assert!(matches!(writer.add(bad, None), Err(Error::Io { .. })), "{bad:?}");
-            writer.abandon();
+            writer.abandon().unwrap();
             assert!(vfs.list(dir()).unwrap().is_empty());
         }
         let empty = SstWriter::create(&vfs, dir(), params(7, &bounds)).unwrap();

@@ -78,7 +78,8 @@ pub(crate) struct SegmentInfo {
     pub(crate) salt: u64,
     /// Length of the file, preallocated space included.
     pub(crate) len: u64,
-    /// Where its records end.
+    /// Where its live records begin, and end.
+    pub(crate) start: u32,
     pub(crate) end: u32,
 }
 
@@ -90,7 +91,7 @@ pub(crate) struct LogCut {
     /// Offset in that segment.
     pub(crate) end: u32,
     pub(crate) next_generation: u32,
-    /// The last sequence before the cut.
+    /// Sequences up to here belong to what came before the cut, or are skipped.
     pub(crate) seq: SeqNo,
 }
 
@@ -235,7 +236,7 @@ mod tests {
                 let before = vfs.files();
                 let (wal, batches) = manifest.recover(&vfs, 3000);
                 let log_start = manifest.rules.log_start;
-                let live = acked.iter().filter(|(lsn, ..)| lsn.generation() >= log_start);
+                let live = acked.iter().filter(|(lsn, ..)| *lsn >= log_start);
                 let found: Vec<_> =
                     live.clone().map(|(_, seq, p)| (*seq, p.clone())).take(batches.len()).collect();
                 assert_eq!(batches, found, "seed {seed}, session {session}");
@@ -266,12 +267,15 @@ mod tests {
                 if random.random() % 3 == 0 && wal.tail().generation() > 0 {
                     wal.sync().unwrap();
                     durable = acked.len();
-                    manifest.rules.log_start = wal.tail().generation();
+                    manifest.rules.log_start = wal.tail();
                     manifest.rules.durable = wal.synced();
-                    let retired = wal.retire(manifest.rules.log_start);
+                    let retired = wal.retire(manifest.rules.log_start.generation());
                     // One of them comes back.
                     retired.iter().skip(1).for_each(|path| vfs.remove(path).unwrap());
-                    manifest.rules.cuts.retain(|cut| cut.next_generation > manifest.rules.log_start);
+                    manifest
+                        .rules
+                        .cuts
+                        .retain(|cut| cut.next_generation > manifest.rules.log_start.generation());
                 }
                 power_cut(&vfs, wal.synced(), &random);
             }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Result;
-use kstone_api::{CompactionConfig, EngineStats};
+use kstone_api::{CompactionConfig, DatabaseConfig, EngineStats};
 use serde::Serialize;
 
 use crate::args::{self, Format};
@@ -25,7 +25,7 @@ pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
     let stats = db.stats()?;
     let compaction = db.engine().compaction_config();
     let warnings = warnings(&stats, &compaction);
-    let text = screen(&args.path, &stats, &compaction, &warnings)?;
+    let text = screen(&args.path, &stats, &db.config(), &compaction, &warnings)?;
     let path = args.path.display().to_string();
     print_result(
         format,
@@ -37,11 +37,18 @@ pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
 fn screen(
     path: &Path,
     stats: &EngineStats,
+    config: &DatabaseConfig,
     compaction: &CompactionConfig,
     warnings: &[String],
 ) -> Result<String> {
     let mut text = String::new();
-    writeln!(text, "{}   KeystoneDB   {}", path.display(), counted(stats.stripe_count as u64, "stripe"))?;
+    writeln!(
+        text,
+        "{}   KeystoneDB format {}   {}",
+        path.display(),
+        stats.format_version,
+        counted(stats.stripe_count as u64, "stripe")
+    )?;
     writeln!(
         text,
         "  items        ~ {}   (estimate, older versions included; exact: kstone count)",
@@ -59,6 +66,7 @@ fn screen(
     writeln!(text, "  SSTs         {}", ssts_line(stats, compaction))?;
     let memtables: u64 = stats.stripes.iter().map(|stripe| stripe.memtable_records as u64).sum();
     writeln!(text, "  not flushed  {}, only in the log", counted(memtables, "record"))?;
+    writeln!(text, "  durability   {}", durability(config))?;
     match warnings {
         [] => writeln!(text, "  health       good")?,
         some => {
@@ -66,6 +74,14 @@ fn screen(
         }
     }
     Ok(text)
+}
+
+/// What writes survive when they do not ask for more.
+fn durability(config: &DatabaseConfig) -> String {
+    match config.sync_interval {
+        interval if interval.is_zero() => "buffered, never synced in the background".into(),
+        interval => format!("buffered by default, synced every {interval:?}"),
+    }
 }
 
 fn ssts_line(stats: &EngineStats, compaction: &CompactionConfig) -> String {
@@ -96,6 +112,9 @@ fn warnings(stats: &EngineStats, compaction: &CompactionConfig) -> Vec<String> {
     }
     if !stats.foreign_files.is_empty() {
         warnings.push(counted(stats.foreign_files.len() as u64, "foreign file"));
+    }
+    if let Some(error) = &stats.background_error {
+        warnings.push(format!("background work failed: {error}"));
     }
     if let Some(cause) = &stats.poisoned {
         warnings.push(format!("writes stopped: {cause}"));

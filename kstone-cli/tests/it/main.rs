@@ -274,8 +274,8 @@ fn info_is_the_command_of_a_path_alone() {
     let db = Fixture::airports();
     let info = db.stdout(&["my.db"]);
     assert_eq!(info, db.stdout(&["info", "my.db"]));
-    assert!(info.starts_with("my.db   KeystoneDB   256 stripes\n"), "{info}");
-    for line in ["items        ~ 3 ", "disk  ", "SSTs  ", "health       good"] {
+    assert!(info.starts_with("my.db   KeystoneDB format 1   256 stripes\n"), "{info}");
+    for line in ["items        ~ 3 ", "disk  ", "SSTs  ", "durability   buffered", "health       good"] {
         assert!(info.contains(line), "{info}");
     }
     let json = db.json(&["my.db"]);

@@ -5,16 +5,17 @@
 //!
 //! 1. At most one flush and one compaction per stripe, one checkpoint and one log sync at a time: a job holds its
 //!    [`Slot`] from start to end.
-//! 2. A failed job leaves everything as it was; it is tried again after [`RETRY_AFTER`].
+//! 2. A failed job leaves everything as it was and is tried again: after [`RETRY_AFTER`], then after twice as long
+//!    each time up to [`RETRY_AT_LEAST`]. Others go on meanwhile.
 //! 3. Under the queue's lock no stripe is locked, for writers queue flushes under their stripe's lock.
 //!
 //! Order: first what only one thread can do at a time and many wait for (room in the log, its sync, checkpoints,
 //! sealing), then flushes, which free memory, then compactions, the smallest first (Luo and Carey, "On Performance
 //! Stability in LSM-based Storage Systems", 2019).
 
-use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -23,37 +24,20 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::checkpoint::CheckpointJob;
 use super::compact::CompactJob;
 use super::flush::FlushJob;
+use super::job::{Progress, Slot};
 use super::{LsmEngine, PoisonOnUnwind, Shared, Workers};
 use crate::error::{Error, Result};
 use crate::stripe::Stripe;
 use crate::types::Lsn;
 
-/// How long background work rests after a failure.
+/// How long a job rests after its first failure.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// How long it rests at most.
+const RETRY_AT_LEAST: Duration = Duration::from_secs(30);
 /// How often somebody who waits looks again, should a wake-up be missed.
 const RECHECK: Duration = Duration::from_millis(50);
-
-/// What a step of a job left to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Progress {
-    Again,
-    Done,
-}
-
-/// What may run only once at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Slot {
-    Flush(usize),
-    /// A further segment of the log.
-    Segment,
-    /// Sealing of memtables, for the memory budget and the log's limit.
-    Relief,
-    Checkpoint,
-    LogSync,
-    /// A record that says how far an idle log is synced.
-    Watermark,
-    Compact(usize),
-}
+/// How long a worker sleeps when nothing will become due any more; closing wakes it.
+const NOTHING_TO_DO: Duration = Duration::from_secs(3600);
 
 #[derive(Debug)]
 enum Job {
@@ -90,11 +74,20 @@ struct Queue {
     last_checkpoint: Duration,
     last_sync: Duration,
     last_sweep: Duration,
-    rest_until: Duration,
+    /// Jobs that failed, and when they may be tried again.
+    resting: BTreeMap<Slot, Rest>,
+    /// A worker sleeps until something becomes due by time alone; the others sleep until they are woken.
+    has_timekeeper: bool,
     /// The last failure, until something of its kind succeeds.
     error: Option<(Slot, String)>,
     /// Jobs that tests have begun and not ended.
     begun: Vec<(Slot, Job)>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Rest {
+    failures: u32,
+    until: Duration,
 }
 
 impl Background {
@@ -149,17 +142,23 @@ impl Shared {
         }
     }
 
+    /// The slots that are due and not resting after a failure, the most urgent first.
+    fn ready(&self, queue: &mut Queue) -> Vec<Slot> {
+        let mut due = self.due(queue);
+        let now = self.clock.monotonic();
+        due.retain(|slot| queue.resting.get(slot).is_none_or(|rest| rest.until <= now));
+        due
+    }
+
     /// The slots that could be taken now, the most urgent first.
     fn due(&self, queue: &mut Queue) -> Vec<Slot> {
         let mut due = Vec::new();
-        if self.read_only || self.health.check().is_err() {
+        // Nothing may be written while the manifest still says where the log ends.
+        if self.read_only || !self.opened.load(Ordering::Acquire) || self.health.check().is_err() {
             return due;
         }
         let now = self.clock.monotonic();
         let manual = self.workers == Workers::Manual;
-        if !manual && now < queue.rest_until {
-            return due;
-        }
         let settings = self.settings.load();
         let since = |moment: Duration| now.saturating_sub(moment);
         if self.wal.needs_segment() {
@@ -181,7 +180,11 @@ impl Shared {
         if self.background.relief_wanted.load(Ordering::Relaxed) {
             due.push(Slot::Relief);
         }
-        due.extend(queue.flush.iter().map(|&stripe| Slot::Flush(stripe)));
+        let flushing = queue.running.iter().filter(|slot| matches!(slot, Slot::Flush(_))).count();
+        // Half of the cores, so that flushes never crowd out the writers that cause them.
+        if flushing < cores().div_ceil(2) {
+            due.extend(queue.flush.iter().map(|&stripe| Slot::Flush(stripe)));
+        }
         if since(queue.last_sweep) >= Duration::from_secs(settings.compaction.check_interval_secs) {
             queue.last_sweep = now;
             queue.compact.extend(self.used_stripes().map(|stripe| stripe.id));
@@ -289,6 +292,7 @@ impl Shared {
         queue.running.remove(&slot);
         match result {
             Ok(()) => {
+                queue.resting.remove(&slot);
                 if queue
                     .error
                     .as_ref()
@@ -299,7 +303,10 @@ impl Shared {
             }
             Err(error) => {
                 queue.error = Some((slot, error.to_string()));
-                queue.rest_until = self.clock.monotonic() + RETRY_AFTER;
+                let rest = queue.resting.entry(slot).or_default();
+                let pause = RETRY_AFTER.saturating_mul(1 << rest.failures.min(20)).min(RETRY_AT_LEAST);
+                rest.failures += 1;
+                rest.until = self.clock.monotonic() + pause;
             }
         }
         self.queue_successors(&mut queue, slot, failed);
@@ -346,10 +353,10 @@ impl Shared {
     }
 
     /// Gives a claimed slot back.
-    pub(crate) fn release(&self, slot: Slot) {
+    pub(crate) fn release(&self, slot: Slot, failed: bool) {
         let mut queue = self.background.queue.lock();
         queue.running.remove(&slot);
-        self.queue_successors(&mut queue, slot, false);
+        self.queue_successors(&mut queue, slot, failed);
         drop(queue);
         self.background.progress.notify_all();
         self.background.wake.notify_all();
@@ -391,6 +398,18 @@ impl Shared {
     pub(crate) fn step(&self, choice: u64) -> bool {
         let mut queue = self.background.queue.lock();
         let due = self.due(&mut queue);
+        self.step_one(queue, &due, choice)
+    }
+
+    /// A step of what is ready, each in its turn: for calls that wait while nobody else works. What has just failed
+    /// is left alone, or a call would wait for ever on a clock that stands still.
+    fn step_in_turn(&self) -> bool {
+        let mut queue = self.background.queue.lock();
+        let due = self.ready(&mut queue);
+        self.step_one(queue, &due, self.background.turn.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn step_one(&self, mut queue: MutexGuard<'_, Queue>, due: &[Slot], choice: u64) -> bool {
         let begun = queue.begun.len();
         let options = begun + due.len();
         if options == 0 {
@@ -410,11 +429,6 @@ impl Shared {
         true
     }
 
-    /// A step of whatever is due, each in its turn: for calls that wait while nobody else works.
-    fn step_in_turn(&self) -> bool {
-        self.step(self.background.turn.fetch_add(1, Ordering::Relaxed))
-    }
-
     /// Gives up what tests have begun: the engine closes.
     pub(crate) fn abandon_begun(&self) {
         let begun = std::mem::take(&mut self.background.queue.lock().begun);
@@ -425,6 +439,9 @@ impl Shared {
 
     /// How long a worker may sleep before something becomes due by time alone.
     fn nap(&self, queue: &Queue) -> Duration {
+        if self.health.check().is_err() {
+            return NOTHING_TO_DO;
+        }
         let settings = self.settings.load();
         let now = self.clock.monotonic();
         let until = |moment: Duration, interval: Duration| (moment + interval).saturating_sub(now);
@@ -434,10 +451,11 @@ impl Shared {
             // Also while nothing is unsynced: a write does not wake anybody for its sync.
             nap = nap.min(until(queue.last_sync, interval).max(interval / 2));
         }
-        if queue.dirty {
+        if queue.dirty && !queue.running.contains(&Slot::Checkpoint) {
             nap = nap.min(until(queue.last_checkpoint, settings.database.checkpoint_interval));
         }
-        nap.max(until(queue.rest_until, Duration::ZERO)).max(Duration::from_millis(1))
+        let rested = queue.resting.values().map(|rest| until(rest.until, Duration::ZERO)).min();
+        nap.min(rested.unwrap_or(nap)).max(Duration::from_millis(1))
     }
 
     fn work(&self) {
@@ -445,14 +463,20 @@ impl Shared {
         let unwinding = PoisonOnUnwind { shared: self, what: "background work" };
         let mut queue = self.background.queue.lock();
         while !self.background.stop.load(Ordering::Relaxed) {
-            let due = self.due(&mut queue);
+            let due = self.ready(&mut queue);
             let Some(&slot) = due.first() else {
-                let nap = self.nap(&queue);
-                self.background.wake.wait_for(&mut queue, nap);
+                if queue.has_timekeeper {
+                    self.background.wake.wait(&mut queue);
+                } else {
+                    let nap = self.nap(&queue);
+                    queue.has_timekeeper = true;
+                    self.background.wake.wait_for(&mut queue, nap);
+                    queue.has_timekeeper = false;
+                }
                 continue;
             };
             let mut job = self.begin(&mut queue, slot);
-            if due.len() > 1 {
+            if due.len() > 1 || !queue.has_timekeeper {
                 self.background.wake.notify_one();
             }
             drop(queue);
@@ -471,6 +495,14 @@ impl Shared {
     }
 }
 
+/// The processor cores of the machine; 1 when that is not known.
+fn cores() -> usize {
+    // Asking the system opens files, and the scheduler asks often.
+    static CORES: LazyLock<usize> =
+        LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
+    *CORES
+}
+
 /// The threads of an engine. They hold the shared state, which never holds them: dropping the engine joins them.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
@@ -480,31 +512,38 @@ pub(crate) struct Pool {
 
 impl LsmEngine {
     /// Starts the pool with the first write: a database that is only read needs no thread.
-    pub(crate) fn start_workers(&self) {
+    pub(crate) fn start_workers(&self) -> Result<()> {
         if self.pool.started.load(Ordering::Relaxed) || self.shared.workers == Workers::Manual {
-            return;
-        }
-        let mut threads = self.pool.threads.lock();
-        if self.pool.started.swap(true, Ordering::Relaxed)
-            || self.shared.background.stop.load(Ordering::Relaxed)
-        {
-            return;
+            return Ok(());
         }
         let now = self.shared.clock.monotonic();
-        {
-            let mut queue = self.shared.background.queue.lock();
-            (queue.last_sync, queue.last_checkpoint) = (now, now);
+        let mut queue = self.shared.background.queue.lock();
+        (queue.last_sync, queue.last_checkpoint) = (now, now);
+        drop(queue);
+        self.pool.started.store(true, Ordering::Relaxed);
+        self.grow_pool().inspect_err(|_| self.pool.started.store(false, Ordering::Relaxed))
+    }
+
+    /// Brings the pool to the size that the settings ask for, if it was started and is smaller. Larger ones stay:
+    /// what is beyond the settings sleeps.
+    pub(crate) fn grow_pool(&self) -> Result<()> {
+        let mut threads = self.pool.threads.lock();
+        if !self.pool.started.load(Ordering::Relaxed) || self.shared.background.stop.load(Ordering::Relaxed) {
+            return Ok(());
         }
         // Two beyond the compactions, so that a flush and a sync never wait for them.
         let compactions = self.shared.settings.load().compaction.max_concurrent_compactions;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        for i in 0..2 + compactions.min(cores * 2) {
+        for i in threads.len()..2 + compactions.min(cores() * 2) {
             let shared = Arc::clone(&self.shared);
             let worker = std::thread::Builder::new().name(format!("kstone-{i}"));
-            if let Ok(thread) = worker.spawn(move || shared.work()) {
-                threads.push(thread);
+            match worker.spawn(move || shared.work()) {
+                Ok(thread) => threads.push(thread),
+                // Fewer do the same work, only later; with none, nothing would ever be flushed.
+                Err(_) if !threads.is_empty() => break,
+                Err(source) => return Err(Error::io("start a thread for", &self.shared.dir)(source)),
             }
         }
+        Ok(())
     }
 
     /// Stops the pool and waits for it. Jobs stop between two steps and leave no trace.
@@ -520,3 +559,6 @@ impl LsmEngine {
         self.shared.abandon_begun();
     }
 }
+
+#[cfg(test)]
+mod tests;

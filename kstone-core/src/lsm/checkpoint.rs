@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Shared;
-use super::background::Progress;
+use super::job::{Progress, Slot};
 use crate::error::Result;
 use crate::manifest::Change;
 use crate::sst::Table;
@@ -81,7 +81,7 @@ impl CheckpointJob {
             versions.iter().flat_map(|v| v.tables()).filter(|t| !state.lists(t.meta().id)).cloned().collect();
         let removed: Vec<_> = state.ssts.keys().copied().filter(|id| !current.contains(id)).collect();
         flushed.retain(|&(stripe, keyspace, seq)| seq > state.flushed_to(stripe, keyspace));
-        let log_moves = log_start.generation() > state.log_start;
+        let log_moves = log_start > state.log_start;
         if added.is_empty() && removed.is_empty() && flushed.is_empty() && !log_moves {
             return None;
         }
@@ -115,11 +115,10 @@ impl CheckpointJob {
         if !batch.flushed_to.is_empty() {
             changes.push(Change::FlushedTo(batch.flushed_to));
         }
-        let generation = batch.log_start.generation();
-        changes.push(Change::LogStart { generation, durable: shared.wal.synced() });
+        changes.push(Change::LogStart { start: batch.log_start, durable: shared.wal.synced() });
         changes.extend(shared.file_ids.top_up());
         shared.edit_manifest(changes)?;
-        for path in shared.wal.retire(generation) {
+        for path in shared.wal.retire(batch.log_start.generation()) {
             shared.remove_file(&path);
         }
         shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
@@ -130,7 +129,7 @@ impl CheckpointJob {
 impl Shared {
     /// A whole checkpoint on the caller's thread.
     pub(crate) fn checkpoint_now(&self) -> Result<()> {
-        self.claim(super::background::Slot::Checkpoint)?;
+        self.claim(Slot::Checkpoint)?;
         let mut job = CheckpointJob::Start;
         let result = loop {
             match job.step(self) {
@@ -139,7 +138,7 @@ impl Shared {
                 Err(error) => break Err(error),
             }
         };
-        self.release(super::background::Slot::Checkpoint);
+        self.release(Slot::Checkpoint, result.is_err());
         result?;
         self.remove_obsolete();
         Ok(())
@@ -147,12 +146,22 @@ impl Shared {
 
     /// Removes SSTs that neither the manifest nor any reader refers to.
     pub(crate) fn remove_obsolete(&self) {
+        self.remove_obsolete_ssts(false);
+    }
+
+    /// The same at close, when no job runs any more: also what a reader still holds, for its next step says
+    /// `Closed`, and a clean open looks for nothing to remove.
+    pub(crate) fn remove_all_obsolete(&self) {
+        self.remove_obsolete_ssts(true);
+    }
+
+    fn remove_obsolete_ssts(&self, also_held: bool) {
         let mut obsolete = self.obsolete.lock();
         let mut remove = Vec::new();
         obsolete.retain(|table| {
             // In this order: once nobody else holds it, no checkpoint can be about to list it.
-            let unused =
-                Arc::strong_count(table) == 1 && !self.manifest.lock().state().lists(table.meta().id);
+            let unused = (also_held || Arc::strong_count(table) == 1)
+                && !self.manifest.lock().state().lists(table.meta().id);
             if unused {
                 remove.push(table.path().to_path_buf());
             }
@@ -164,9 +173,9 @@ impl Shared {
         }
     }
 
-    fn remove_file(&self, path: &std::path::Path) {
-        // A file that cannot be removed now is not listed: the next recovery removes it.
+    pub(crate) fn remove_file(&self, path: &std::path::Path) {
         if let Err(source) = self.vfs.remove(path) {
+            self.untidy.store(true, Ordering::Relaxed);
             self.note_background_error(&crate::Error::io("remove", path)(source));
         }
     }

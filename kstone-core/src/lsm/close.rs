@@ -8,6 +8,7 @@ use super::{LsmEngine, Shared};
 use crate::error::Result;
 use crate::manifest::{Change, CleanEnd};
 use crate::types::Lsn;
+use crate::wal::LogEnd;
 
 /// Memtables whose replay would take longer than this are flushed at close.
 const REPLAY_NANOS: u64 = 10_000_000;
@@ -22,11 +23,14 @@ impl LsmEngine {
     /// # Errors
     /// What stood in the way. All acknowledged writes are then still in the log; only the next open takes longer.
     pub fn close(&self) -> Result<()> {
+        // A second close at the same time waits for the first.
+        let _closing = self.closing.lock();
         let shared = &*self.shared;
         if shared.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        // A write that is under way ends as any other; the next one sees that the database is closed.
+        // A write, flush or compaction that is under way ends as any other; the next one sees that the database
+        // is closed. Nothing may touch the directory once the lock is given up.
         drop(shared.gate.write());
         self.stop_workers();
         let result = if shared.read_only { Ok(()) } else { shared.end_cleanly() };
@@ -48,22 +52,43 @@ impl Shared {
         if !self.opened.load(Ordering::Acquire) {
             return Ok(()); // nothing was written: the manifest still says where the log ends
         }
-        let end = self.wal.close()?;
+        let mut log = self.wal.close()?;
         if self.replay_nanos() > REPLAY_NANOS {
             for stripe in self.used_stripes() {
                 self.flush_stripe_now(stripe.id)?;
             }
         }
         self.checkpoint_now()?;
+        self.give_back_unneeded_log(&mut log)?;
+        self.remove_all_obsolete();
+        if self.untidy.load(Ordering::Relaxed) {
+            return Ok(()); // files were left that belong to nothing: the next open removes them, as after a crash
+        }
         // Removed names must stay removed: a clean open looks for no orphans.
         self.sync_dir()?;
         let next_file = self.file_ids.next();
         self.edit_manifest(vec![Change::CleanEnd(CleanEnd {
-            end: (end.end > Lsn::ZERO).then_some(end.end),
-            next_seq: end.next_seq,
-            next_generation: end.next_generation,
+            end: (log.end > Lsn::ZERO).then_some(log.end),
+            next_seq: log.next_seq,
+            next_generation: log.next_generation,
             next_file,
         })])
+    }
+
+    /// When everything has reached SSTs, no segment is left behind: the log ends where its next one will begin.
+    fn give_back_unneeded_log(&self, log: &mut LogEnd) -> Result<()> {
+        let needed = self.used_stripes().any(|stripe| stripe.version().memtables().any(|m| !m.is_empty()));
+        if needed || self.wal.segment_count() == 0 {
+            return Ok(());
+        }
+        let start = Lsn::new(log.next_generation, 0);
+        self.edit_manifest(vec![Change::LogStart { start, durable: self.wal.synced() }])?;
+        for path in self.wal.retire(start.generation()) {
+            self.remove_file(&path);
+        }
+        log.end = start;
+        log.next_generation += 1;
+        Ok(())
     }
 
     fn replay_nanos(&self) -> u64 {

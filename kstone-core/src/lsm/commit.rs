@@ -7,10 +7,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::error::Result;
+use crate::health::Health;
 use crate::types::SeqNo;
+
+/// How often a waiting writer looks whether the handle was poisoned.
+const RECHECK: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Default)]
 pub(crate) struct Commits {
@@ -57,15 +63,17 @@ impl Commits {
     }
 
     /// Waits until the write that ends at `seq` can be seen. Only writes that are between two memory operations
-    /// can be in the way, so this is short.
-    pub(crate) fn wait_visible(&self, seq: SeqNo) {
+    /// can be in the way, so this is short; unless one of them panicked, which has poisoned the handle.
+    pub(crate) fn wait_visible(&self, seq: SeqNo, health: &Health) -> Result<()> {
         if self.visible() >= seq {
-            return;
+            return Ok(());
         }
         let mut in_flight = self.in_flight.lock();
         while self.visible() < seq {
-            self.published.wait(&mut in_flight);
+            health.check()?;
+            self.published.wait_for(&mut in_flight, RECHECK);
         }
+        Ok(())
     }
 
     /// Registers a snapshot of what can be seen now.
@@ -99,6 +107,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_write_that_never_comes_ends_in_an_error() {
+        let commits = Commits::default();
+        commits.register(1);
+        let health = Health::default();
+        health.poison(&crate::Error::Closed);
+        assert!(matches!(commits.wait_visible(1, &health), Err(crate::Error::Poisoned { .. })));
+    }
+
+    #[test]
     fn visible_stops_at_the_oldest_write_in_flight() {
         let commits = Commits::default();
         for last in [3, 4, 9] {
@@ -110,7 +127,7 @@ mod tests {
         assert_eq!(commits.visible(), 4);
         commits.publish(9);
         assert_eq!(commits.visible(), 9);
-        commits.wait_visible(9);
+        commits.wait_visible(9, &Health::default()).unwrap();
     }
 
     #[test]

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Shared;
-use super::background::{Progress, Slot};
 use super::flush::FlushJob;
-use super::run_writer::{RunFacts, RunWriter};
+use super::job::{Progress, Slot};
+use super::run_writer::{RunFacts, RunWriter, copy};
+use crate::compaction::Retain;
 use crate::compaction::picker::{self, Ask, Choice, Pick, RunSummary};
-use crate::compaction::{Retain, Verdict};
 use crate::error::Result;
-use crate::merge::{Cursor, MergeCursor};
+use crate::merge::MergeCursor;
 use crate::stripe::Stripe;
-use crate::types::{EntryKind, RunId, SeqNo};
+use crate::types::{RunId, SeqNo};
 use crate::version::{Run, Version, merge_runs};
 
 /// A merge within a stripe, in steps.
@@ -31,7 +31,7 @@ pub(crate) struct CompactJob {
 enum State {
     /// Next: [`CompactJob::begin`].
     Start,
-    /// Next: [`Merging::write`] until the inputs are used up.
+    /// Next: [`copy`] until the inputs are used up.
     Merging(Box<Merging>),
 }
 
@@ -61,7 +61,8 @@ impl CompactJob {
         match &mut self.state {
             State::Start => self.begin(shared),
             State::Merging(merging) => {
-                if merging.write(shared)? == Progress::Again {
+                let Merging { merge, retain, out, tombstone_ms, .. } = &mut **merging;
+                if copy(shared, merge, retain, out, *tombstone_ms)? == Progress::Again {
                     return Ok(Progress::Again);
                 }
                 merging.install(shared, self.stripe)?;
@@ -109,24 +110,6 @@ impl CompactJob {
 }
 
 impl Merging {
-    fn write(&mut self, shared: &Shared) -> Result<Progress> {
-        for _ in 0..shared.chunk {
-            let Some(entry) = self.merge.entry() else { return Ok(Progress::Done) };
-            match self.retain.keep(entry.key, entry.seq, entry.kind) {
-                Verdict::Keep => {
-                    let tombstone_ms = (entry.kind == EntryKind::Delete).then_some(self.tombstone_ms);
-                    self.out.add(shared, entry, tombstone_ms)?;
-                }
-                Verdict::DropTombstone => {
-                    shared.counters.tombstones_removed.fetch_add(1, Ordering::Relaxed);
-                }
-                Verdict::DropShadowed => {}
-            }
-            self.merge.advance()?;
-        }
-        Ok(Progress::Again)
-    }
-
     fn install(&mut self, shared: &Shared, stripe: usize) -> Result<()> {
         let output = self.out.finish(shared)?;
         let written = output.as_ref().map_or(0, |run| run.total(|meta| meta.len));
@@ -194,7 +177,7 @@ impl Shared {
         if result.is_err() {
             job.abort(self);
         }
-        self.release(Slot::Compact(stripe));
+        self.release(Slot::Compact(stripe), result.is_err());
         result
     }
 
@@ -202,14 +185,17 @@ impl Shared {
     pub(crate) fn flush_stripe_now(&self, stripe: usize) -> Result<()> {
         let Some(used) = self.stripe_if_used(stripe) else { return Ok(()) };
         self.seal(used);
-        while used.lock().oldest_sealed().is_some() {
+        // Writers may go on sealing: what they add after this is not waited for.
+        let last = used.version().sealed.first().map_or(0, |newest| newest.last_seq());
+        while used.lock().oldest_sealed().is_some_and(|oldest| oldest.first_seq() <= last) {
             self.claim(Slot::Flush(stripe))?;
             let mut job = FlushJob::new(stripe);
             let result = self.run_to_end(|shared| job.step(shared));
             if result.is_err() {
                 job.abort(self);
             }
-            self.release(Slot::Flush(stripe));
+            // Also after a failure: that its memtable is sealed is still in the queue.
+            self.release(Slot::Flush(stripe), false);
             result?;
         }
         Ok(())

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Shared;
-use super::background::Progress;
-use super::run_writer::{RunFacts, RunWriter};
-use crate::compaction::{Retain, Verdict};
+use super::job::Progress;
+use super::run_writer::{RunFacts, RunWriter, copy};
+use crate::compaction::Retain;
 use crate::error::Result;
 use crate::key::KeyRange;
 use crate::memtable::{MemCursor, Memtable};
-use crate::merge::Cursor;
-use crate::types::{Direction, EntryKind, SeqNo};
+use crate::types::{Direction, SeqNo};
 
 /// The flush of a stripe's oldest sealed memtable, in steps.
 #[derive(Debug)]
@@ -27,7 +26,7 @@ pub(crate) struct FlushJob {
 enum State {
     /// Next: [`FlushJob::begin`].
     Start,
-    /// Next: [`FlushJob::write`] until the memtable is used up.
+    /// Next: [`copy`] until the memtable is used up.
     Writing(Box<Writing>),
 }
 
@@ -48,7 +47,8 @@ impl FlushJob {
         match &mut self.state {
             State::Start => self.begin(shared),
             State::Writing(writing) => {
-                if writing.write(shared)? == Progress::Again {
+                let Writing { cursor, retain, out, .. } = &mut **writing;
+                if copy(shared, cursor, retain, out, shared.clock.unix_ms())? == Progress::Again {
                     return Ok(Progress::Again);
                 }
                 let run = writing.out.finish(shared)?;
@@ -72,7 +72,7 @@ impl FlushJob {
         let reaches_oldest = locked.version().runs.is_empty();
         drop(locked);
         // A write in flight may still lack records of other stripes, and a horizon is at most `visible`.
-        shared.commits.wait_visible(memtable.last_seq());
+        shared.commits.wait_visible(memtable.last_seq(), &shared.health)?;
         let Some(bounds) = memtable.key_bounds() else { return Ok(Progress::Done) };
         let facts = RunFacts { depth: 0, seq: (memtable.first_seq(), memtable.last_seq()) };
         self.state = State::Writing(Box::new(Writing {
@@ -89,26 +89,5 @@ impl FlushJob {
         if let State::Writing(writing) = self.state {
             writing.out.abandon(shared);
         }
-    }
-}
-
-impl Writing {
-    fn write(&mut self, shared: &Shared) -> Result<Progress> {
-        let now = shared.clock.unix_ms();
-        for _ in 0..shared.chunk {
-            let Some(entry) = self.cursor.entry() else { return Ok(Progress::Done) };
-            match self.retain.keep(entry.key, entry.seq, entry.kind) {
-                Verdict::Keep => {
-                    let tombstone_ms = (entry.kind == EntryKind::Delete).then_some(now);
-                    self.out.add(shared, entry, tombstone_ms)?;
-                }
-                Verdict::DropTombstone => {
-                    shared.counters.tombstones_removed.fetch_add(1, Ordering::Relaxed);
-                }
-                Verdict::DropShadowed => {}
-            }
-            self.cursor.advance()?;
-        }
-        Ok(Progress::Again)
     }
 }

@@ -70,6 +70,7 @@ impl LsmEngine {
         }
         let lock = lock(&*vfs, path)?;
         check_vacant(&*vfs, path)?; // nobody else can have created it from here on
+        remove_leftovers(&*vfs, path)?;
         let database = options.config.clone().unwrap_or_default();
         let compaction = options.compaction.clone().unwrap_or_default();
         let now = options.clock.unix_ms();
@@ -85,11 +86,14 @@ impl LsmEngine {
             chain: None,
             next_seq: 1,
             file_ids: FileIds::new(1, 1 + FileIds::BLOCK),
+            settings: Settings::new(database, compaction),
             read_only: false,
+            lock: Some(lock),
         };
-        let engine = Self::assemble(path, options, manifest, start, database, compaction, Some(lock))?;
+        let engine = Self::assemble(path, options, manifest, start)?;
         // A handle whose directory is removed while it is open goes on working in its first segment.
-        drop(engine.shared.wal.reserve(0)?);
+        // Should that fail, the database is there all the same: its first write will meet the cause again.
+        drop(engine.shared.wal.reserve(0));
         Ok(engine)
     }
 
@@ -156,12 +160,14 @@ impl LsmEngine {
         let chain = wal::validate(&*vfs, path, &segments, &rules)?;
         let base = chain.last_seq.max(state.max_flushed_to());
         let base = state.cuts.iter().map(|cut| cut.seq).fold(base, SeqNo::max);
-        let (database, compaction) = settings(&options, state);
+        let settings = settings(path, &options, state)?;
 
         let orphans = orphans(path, state, &chain, &listing);
         let next_seq = clean_end.map_or(base + SEQ_GAP, |clean| clean.next_seq);
         let next_file = clean_end.map_or(state.files_below, |clean| clean.next_file);
-        let cut = clean_end.is_none().then(|| cut_changes(state, &chain, base));
+        let cut = clean_end.is_none().then(|| cut_changes(state, &chain, next_seq - 1));
+        // What cannot be removed now is harmless, and tried again next time.
+        let mut tidy = true;
         let harden_from = chain.watermark.max(state.durable);
         let mut manifest = Manifest::resume(Arc::clone(&vfs), path, loaded);
         if let Some(changes) = cut.filter(|_| !read_only) {
@@ -169,30 +175,22 @@ impl LsmEngine {
             // The first edit of a resumed manifest writes a new one: its rename is the commit point.
             manifest.append(changes)?;
             for orphan in orphans {
-                // What cannot be removed now is harmless, and tried again next time.
-                let _: std::io::Result<()> = vfs.remove(&orphan);
+                tidy &= vfs.remove(&orphan).is_ok();
             }
         }
         let file_ids = FileIds::new(next_file, manifest.state().files_below.max(next_file));
-        let start = Start { chain: Some(chain), next_seq, file_ids, read_only };
-        let stored = (options.config.is_none() || read_only, options.compaction.is_none() || read_only);
-        let engine = Self::assemble(path, options, manifest, start, database, compaction, lock)?;
-        if stored != (true, true) {
+        let store_settings = !read_only && (options.config.is_some() || options.compaction.is_some());
+        let start = Start { chain: Some(chain), next_seq, file_ids, settings, read_only, lock };
+        let engine = Self::assemble(path, options, manifest, start)?;
+        engine.shared.untidy.store(!tidy, Ordering::Relaxed);
+        if store_settings {
             engine.shared.store_settings()?;
         }
         Ok(engine)
     }
 
     /// Puts the parts together and replays the log into them.
-    fn assemble(
-        path: &Path,
-        options: EngineOptions,
-        manifest: Manifest,
-        start: Start,
-        database: DatabaseConfig,
-        compaction: CompactionConfig,
-        lock: Option<LockGuard>,
-    ) -> Result<Self> {
+    fn assemble(path: &Path, options: EngineOptions, manifest: Manifest, start: Start) -> Result<Self> {
         let ids = manifest.ids();
         let identity = Identity { database_id: ids.database_id, incarnation: ids.incarnation };
         let health = Arc::<Health>::default();
@@ -205,9 +203,8 @@ impl LsmEngine {
             health: Arc::clone(&health),
         };
         let state = manifest.state();
-        let settings = Settings::new(database, compaction);
         let wal = Wal::new(context, start.wal_start(state));
-        wal.set_segment_size(settings.database.wal_segment_bytes());
+        wal.set_segment_size(start.settings.database.wal_segment_bytes());
         let shared = Arc::new(Shared {
             stripes: stripes(path, &options.vfs, state),
             dir: path.to_path_buf(),
@@ -219,7 +216,7 @@ impl LsmEngine {
             identity,
             chunk: if options.workers == Workers::Manual { CHUNK_MANUAL } else { CHUNK },
             health,
-            settings: ArcSwap::from_pointee(settings),
+            settings: ArcSwap::from_pointee(start.settings),
             wal,
             opened: AtomicBool::new(state.clean_end.is_none()),
             manifest: Mutex::new(manifest),
@@ -229,16 +226,22 @@ impl LsmEngine {
             sealed_memory: AtomicUsize::new(0),
             newest_generation: AtomicU32::new(0),
             obsolete: Mutex::default(),
+            untidy: AtomicBool::new(false),
             background: Background::default(),
             counters: super::stats::Counters::default(),
             closed: AtomicBool::new(false),
             gate: RwLock::new(()),
-            lock: Mutex::new(lock),
+            lock: Mutex::new(start.lock),
         });
         // From here on dropping the engine closes it, also when the replay fails.
-        let engine = Self { shared, pool: Pool::default() };
+        let engine = Self { shared, pool: Pool::default(), closing: Mutex::default() };
         if let Some(chain) = &start.chain {
-            engine.shared.replay(chain)?;
+            let replayed = engine.shared.replay(chain);
+            if let Err(error) = &replayed {
+                // A clean close of what is in memory by now would give the rest of the log away.
+                engine.shared.health.poison(error);
+            }
+            replayed?;
         }
         engine.shared.commits.replayed(start.next_seq.saturating_sub(1));
         Ok(engine)
@@ -252,7 +255,9 @@ struct Start {
     chain: Option<Chain>,
     next_seq: SeqNo,
     file_ids: FileIds,
+    settings: Settings,
     read_only: bool,
+    lock: Option<LockGuard>,
 }
 
 impl Start {
@@ -354,12 +359,24 @@ impl Shared {
     }
 }
 
-/// Settings given replace the stored ones whole.
-fn settings(options: &EngineOptions, state: &ManifestState) -> (DatabaseConfig, CompactionConfig) {
-    let database = options.config.clone().unwrap_or_else(|| DatabaseConfig::from_settings(&state.settings));
-    let compaction =
-        options.compaction.clone().unwrap_or_else(|| CompactionConfig::from_settings(&state.settings));
-    (DatabaseConfig { stripes: Some(state.facts.stripes()), ..database }, compaction)
+/// Settings given replace the stored ones whole. Stored ones that this version refuses are an error: giving some
+/// overrules them.
+fn settings(path: &Path, options: &EngineOptions, state: &ManifestState) -> Result<Settings> {
+    let stored = |error| match error {
+        Error::InvalidConfig { field, why } => {
+            Error::config(field, format!("{why}, as stored in {}", path.display()))
+        }
+        other => other,
+    };
+    let database = match &options.config {
+        Some(given) => given.clone(),
+        None => DatabaseConfig::from_settings(&state.settings).validated().map_err(stored)?,
+    };
+    let compaction = match &options.compaction {
+        Some(given) => given.clone(),
+        None => CompactionConfig::from_settings(&state.settings).validated().map_err(stored)?,
+    };
+    Ok(Settings::new(DatabaseConfig { stripes: Some(state.facts.stripes()), ..database }, compaction))
 }
 
 /// The settings as the manifest stores them.
@@ -379,7 +396,7 @@ fn cut_changes(state: &ManifestState, chain: &Chain, seq: SeqNo) -> Vec<Change> 
     };
     vec![
         Change::Cut(cut),
-        Change::LogStart { generation: state.log_start, durable: chain.end.max(state.durable) },
+        Change::LogStart { start: state.log_start, durable: chain.end.max(state.durable) },
         Change::Reserve { files_below: state.files_below + FileIds::BLOCK },
     ]
 }
@@ -415,6 +432,18 @@ fn check_vacant(vfs: &dyn Vfs, path: &Path) -> Result<()> {
                     return Err(without_manifest(path, &entry.name));
                 }
             }
+        }
+    }
+    Ok(())
+}
+
+/// Removes the segments that a creation which was cut off left behind: they hold no records, and their names are
+/// wanted.
+fn remove_leftovers(vfs: &dyn Vfs, path: &Path) -> Result<()> {
+    for entry in vfs.list(path).map_err(Error::io("list", path))? {
+        if matches!(paths::parse(&entry.name), FileName::Log(_)) {
+            let file = path.join(&entry.name);
+            vfs.remove(&file).map_err(Error::io("remove", &file))?;
         }
     }
     Ok(())

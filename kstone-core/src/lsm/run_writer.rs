@@ -1,11 +1,16 @@
 //! Writes the output of a flush or a merge: one run, cut into SSTs of the configured size.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::Shared;
-use crate::error::{Error, Result};
+use super::job::Progress;
+use crate::compaction::{Retain, Verdict};
+use crate::error::Result;
+use crate::merge::Cursor;
+use crate::paths;
 use crate::sst::{SstParams, SstWriter, Table};
-use crate::types::{EntryRef, SeqNo, SstMeta};
+use crate::types::{EntryKind, EntryRef, SeqNo, SstMeta};
 use crate::version::Run;
 
 /// What the run's SSTs say of it.
@@ -42,7 +47,7 @@ impl RunWriter {
         let config = &shared.settings.load().database;
         let full = self.current.as_ref().is_some_and(|sst| sst.is_full(config.target_sst_size));
         if full && self.last_key != entry.key {
-            self.finish_part()?;
+            self.finish_part(shared)?;
         }
         let sst = match &mut self.current {
             Some(sst) => sst,
@@ -72,16 +77,17 @@ impl RunWriter {
         Ok(())
     }
 
-    fn finish_part(&mut self) -> Result<()> {
+    fn finish_part(&mut self, shared: &Shared) -> Result<()> {
         if let Some(sst) = self.current.take() {
-            self.done.push(sst.finish()?);
+            // A file that could not be finished is gone, unless that failed as well.
+            self.done.push(sst.finish().inspect_err(|_| shared.untidy.store(true, Ordering::Relaxed))?);
         }
         Ok(())
     }
 
     /// The run, readable but not yet durable; `None` when nothing was added.
     pub(crate) fn finish(&mut self, shared: &Shared) -> Result<Option<Run>> {
-        self.finish_part()?;
+        self.finish_part(shared)?;
         if self.done.is_empty() {
             return Ok(None);
         }
@@ -96,13 +102,36 @@ impl RunWriter {
 
     /// Removes what was written: nobody has seen it.
     pub(crate) fn abandon(mut self, shared: &Shared) {
-        if let Some(sst) = self.current.take() {
-            sst.abandon();
-        }
-        for meta in self.done {
-            let path = crate::paths::sst(&shared.dir, self.stripe, meta.id);
-            // What cannot be removed now is an orphan, and removed by the next recovery.
-            let _: Result<(), _> = shared.vfs.remove(&path).map_err(Error::io("remove", &path));
+        let unfinished = self.current.take().map_or(Ok(()), SstWriter::abandon);
+        let finished = self.done.iter().map(|meta| paths::sst(&shared.dir, self.stripe, meta.id));
+        let finished = finished.map(|path| shared.vfs.remove(&path)).collect::<Vec<_>>();
+        if unfinished.is_err() || finished.iter().any(|removed| removed.is_err()) {
+            shared.untidy.store(true, Ordering::Relaxed);
         }
     }
+}
+
+/// Copies the next entries of a flush or a merge that are worth keeping, as many as one step takes; done when the
+/// source is used up. `tombstone_ms` is when its oldest tombstone was written.
+pub(crate) fn copy(
+    shared: &Shared,
+    source: &mut dyn Cursor,
+    retain: &mut Retain,
+    out: &mut RunWriter,
+    tombstone_ms: u64,
+) -> Result<Progress> {
+    for _ in 0..shared.chunk {
+        let Some(entry) = source.entry() else { return Ok(Progress::Done) };
+        match retain.keep(entry.key, entry.seq, entry.kind) {
+            Verdict::Keep => {
+                out.add(shared, entry, (entry.kind == EntryKind::Delete).then_some(tombstone_ms))?;
+            }
+            Verdict::DropTombstone => {
+                shared.counters.tombstones_removed.fetch_add(1, Ordering::Relaxed);
+            }
+            Verdict::DropShadowed => {}
+        }
+        source.advance()?;
+    }
+    Ok(Progress::Again)
 }

@@ -48,7 +48,8 @@ impl Iterator for Entries {
             }
             Err(error) => {
                 self.cursor = None;
-                Some(Err(error))
+                // A close takes away files that only an iterator still needed: that is no damage.
+                Some(Err(self.pin.shared().check_open().err().unwrap_or(error)))
             }
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{LsmEngine, Shared};
 use crate::backpressure::StallReason;
 use crate::error::{Error, Result};
+use crate::file_header::FORMAT_VERSION;
 use crate::paths::{self, FileName};
 use crate::types::SeqNo;
 
@@ -75,6 +76,8 @@ pub struct StallStats {
 pub struct EngineStats {
     /// Stripes that hold something, by number.
     pub stripes: Vec<StripeStats>,
+    /// The version of its file formats.
+    pub format_version: u16,
     /// Stripes of the database.
     pub stripe_count: usize,
     /// Bytes in SSTs.
@@ -125,6 +128,7 @@ impl LsmEngine {
         let c = &shared.counters;
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Ok(EngineStats {
+            format_version: FORMAT_VERSION,
             stripe_count: shared.stripes.len(),
             sst_bytes: sum(|s| s.sst_bytes),
             log_bytes: shared.wal.live_bytes(),

@@ -83,7 +83,7 @@ impl LsmEngine {
     }
 
     fn write_one(&self, key: &Key<'_>, value: Option<&[u8]>, options: WriteOptions) -> Result<SeqNo> {
-        let shared = self.writable()?;
+        let (shared, _open) = self.writable()?;
         let limits = shared.settings.load();
         let encoded = key.encode(limits.database.max_key_bytes)?;
         PAYLOAD.with_borrow_mut(|payload| {
@@ -100,7 +100,7 @@ impl LsmEngine {
     /// Makes all of `batch` happen, or nothing; returns the sequence of its last operation. Errors as
     /// [`LsmEngine::put`], and `BatchTooLarge`. An empty batch is done at once.
     pub fn write(&self, batch: &WriteBatch, options: WriteOptions) -> Result<SeqNo> {
-        let shared = self.writable()?;
+        let (shared, _open) = self.writable()?;
         if batch.is_empty() {
             return Ok(shared.commits.visible());
         }
@@ -123,19 +123,11 @@ impl LsmEngine {
 
     /// Makes everything written before this call durable.
     pub fn sync(&self) -> Result<()> {
-        self.writable()?.wal.sync()
-    }
-
-    fn writable(&self) -> Result<&Shared> {
-        let shared = &*self.shared;
-        shared.check_open()?;
-        if shared.read_only {
-            return Err(Error::ReadOnly);
+        if !self.shared.opened.load(Ordering::Acquire) && !self.shared.read_only {
+            return self.shared.check_open(); // nothing was written since a clean close made all of it durable
         }
-        shared.health.check()?;
-        shared.ensure_opened()?;
-        self.start_workers();
-        Ok(shared)
+        let (shared, _open) = self.writable()?;
+        shared.wal.sync()
     }
 }
 
@@ -153,8 +145,6 @@ fn encode_op(payload: &mut Vec<u8>, key: &EncodedKey, value: Option<&[u8]>, max_
 impl Shared {
     /// One record through log and memtables. `stripes` names the stripe of each of its operations.
     fn commit(&self, payload: &[u8], stripes: &[u16], durability: Durability) -> Result<SeqNo> {
-        let _open = self.gate.read();
-        self.check_open()?;
         self.throttle(stripes)?;
         let reservation = self.wal.reserve(payload.len())?;
         let mut order: SmallVec<[u16; 8]> = SmallVec::from_slice(stripes);
@@ -193,7 +183,7 @@ impl Shared {
         std::mem::forget(unwinding);
 
         self.request_relief(memory, settings.memory_budget, appended.lsn);
-        self.commits.wait_visible(last);
+        self.commits.wait_visible(last, &self.health)?;
         if durability == Durability::Sync {
             self.wal.sync_to(appended.end)?;
         }
@@ -242,7 +232,8 @@ impl Shared {
             memory_budget: settings.memory_budget as u64,
             runs: runs as u64,
             run_threshold: compaction.enabled.then_some(compaction.sst_threshold as u64),
-            log: self.wal.live_bytes(),
+            // What flushes cannot make shorter is nothing to wait for.
+            log: if self.wal.can_retire() { self.wal.live_bytes() } else { 0 },
             log_limit: settings.wal_limit,
         };
         load.pressure()

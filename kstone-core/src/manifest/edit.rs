@@ -21,7 +21,7 @@
 //! | 3 | SST added | yes | [`SstMeta`] |
 //! | 4 | SST removed | yes | file id |
 //! | 5 | flushed to | yes | list of (stripe, keyspace, sequence) |
-//! | 6 | log start | yes | generation, durable LSN |
+//! | 6 | log start | yes | start LSN, durable LSN |
 //! | 7 | log cut | yes | [`LogCut`] |
 //! | 8 | clean end | yes | [`CleanEnd`] |
 //! | 9 | opened | yes | none |
@@ -86,9 +86,9 @@ pub(crate) enum Change {
     RemoveSst(FileId),
     /// Per stripe and keyspace: every write up to this sequence is in a listed SST, or needed no more.
     FlushedTo(Vec<(u16, u32, SeqNo)>),
-    /// Segments below `generation` are needed no more; the log is durable up to `durable`.
+    /// Records below `start` are needed no more; the log is durable up to `durable`.
     LogStart {
-        generation: u32,
+        start: Lsn,
         durable: Lsn,
     },
     Cut(LogCut),
@@ -189,7 +189,7 @@ fn put_item(out: &mut Vec<u8>, change: &Change) -> Result<(), String> {
         Change::AddSst(meta) => (ADD_SST, to_bytes(meta.as_ref())),
         Change::RemoveSst(id) => (REMOVE_SST, to_bytes(id)),
         Change::FlushedTo(list) => (FLUSHED_TO, to_bytes(list)),
-        Change::LogStart { generation, durable } => (LOG_START, to_bytes(&(generation, durable))),
+        Change::LogStart { start, durable } => (LOG_START, to_bytes(&(start, durable))),
         Change::Cut(cut) => (CUT, to_bytes(cut)),
         Change::CleanEnd(end) => (CLEAN_END, to_bytes(end)),
         Change::Opened => (OPENED, Ok(Vec::new())),
@@ -300,8 +300,8 @@ fn decode_item(kind: u16, body: &[u8]) -> Result<Option<Change>, String> {
         REMOVE_SST => Change::RemoveSst(from_bytes(body)?),
         FLUSHED_TO => Change::FlushedTo(from_bytes(body)?),
         LOG_START => {
-            let (generation, durable) = from_bytes(body)?;
-            Change::LogStart { generation, durable }
+            let (start, durable) = from_bytes(body)?;
+            Change::LogStart { start, durable }
         }
         CUT => Change::Cut(from_bytes(body)?),
         CLEAN_END => Change::CleanEnd(from_bytes(body)?),
@@ -369,7 +369,7 @@ mod tests {
             Change::AddSst(Arc::new(sst())),
             Change::RemoveSst(u64::MAX),
             Change::FlushedTo(vec![(0, 0, 1), (255, 9, u64::MAX)]),
-            Change::LogStart { generation: u32::MAX, durable: Lsn::new(3, 4) },
+            Change::LogStart { start: Lsn::new(u32::MAX, 7), durable: Lsn::new(3, 4) },
             Change::Cut(LogCut { generation: 1, end: 2, next_generation: 3, seq: 4 }),
             Change::CleanEnd(CleanEnd { end: None, next_seq: 1, next_generation: 2, next_file: 3 }),
             Change::CleanEnd(CleanEnd {
@@ -404,7 +404,7 @@ mod tests {
         let durable = Lsn::new(1, 1024);
         let changes = [
             Change::Keyspace { id: 300, name: "by".into() },
-            Change::LogStart { generation: 1, durable },
+            Change::LogStart { start: Lsn::new(1, 0), durable },
             Change::CleanEnd(CleanEnd {
                 end: Some(durable),
                 next_seq: 7,
@@ -414,12 +414,13 @@ mod tests {
         ];
         let body: &[u8] = &[
             2, 0, 1, 0, 6, 0, 0, 0, 251, 44, 1, 2, b'b', b'y', // 300 takes 251 and two bytes
-            6, 0, 1, 0, 10, 0, 0, 0, 1, 253, 0, 4, 0, 0, 1, 0, 0, 0, // an LSN above 2^32: 253 and eight
-            8, 0, 1, 0, 13, 0, 0, 0, 1, 253, 0, 4, 0, 0, 1, 0, 0, 0, 7, 2, 250,
+            6, 0, 1, 0, 18, 0, 0, 0, // LSNs above 2^32: 253 and eight
+            253, 0, 0, 0, 0, 1, 0, 0, 0, 253, 0, 4, 0, 0, 1, 0, 0, 0, 8, 0, 1, 0, 13, 0, 0, 0, 1, 253, 0, 4,
+            0, 0, 1, 0, 0, 0, 7, 2, 250,
         ];
         let frame = encode_frame(&ID, 12, &changes).unwrap();
         assert_eq!(&frame[FRAME_HEAD_LEN..], body);
-        assert_eq!(&frame[CRC_LEN..FRAME_HEAD_LEN], [53, 0, 0, 0, 12, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(&frame[CRC_LEN..FRAME_HEAD_LEN], [61, 0, 0, 0, 12, 0, 0, 0, 0, 0, 0, 0]);
         let crc = crc32c::crc32c(&[&[12, 0, 0, 0, 0, 0, 0, 0], ID.as_slice(), &frame[4..]].concat());
         assert_eq!(frame[..CRC_LEN], crc.to_le_bytes());
         assert_eq!(to_bytes(&sst()).unwrap()[..3], [251, 44, 1]);

@@ -25,7 +25,7 @@ pub(crate) struct ManifestState {
     pub(crate) ssts: BTreeMap<FileId, Arc<SstMeta>>,
     flushed_to: BTreeMap<(u32, u16), SeqNo>,
     /// The generation of the first log segment that is still needed.
-    pub(crate) log_start: u32,
+    pub(crate) log_start: Lsn,
     /// The log was durable up to here when the last edit that moved it was written.
     pub(crate) durable: Lsn,
     /// The cuts whose next generation is above `log_start`, oldest first, one per generation.
@@ -48,7 +48,7 @@ impl ManifestState {
             keyspaces: BTreeMap::new(),
             ssts: BTreeMap::new(),
             flushed_to: BTreeMap::new(),
-            log_start: 0,
+            log_start: Lsn::ZERO,
             durable: Lsn::ZERO,
             cuts: Vec::new(),
             clean_end: None,
@@ -88,7 +88,7 @@ impl ManifestState {
         }
         add(Change::Reserve { files_below: self.files_below });
         self.ssts.values().for_each(|meta| add(Change::AddSst(Arc::clone(meta))));
-        add(Change::LogStart { generation: self.log_start, durable: self.durable });
+        add(Change::LogStart { start: self.log_start, durable: self.durable });
         self.cuts.iter().for_each(|&cut| add(Change::Cut(cut)));
         if !self.settings.is_empty() {
             add(Change::Settings(self.settings.clone()));
@@ -130,7 +130,7 @@ impl ManifestState {
                     self.set_flushed_to(stripe, keyspace, seq)?;
                 }
             }
-            Change::LogStart { generation, durable } => self.set_log_start(generation, durable)?,
+            Change::LogStart { start, durable } => self.set_log_start(start, durable)?,
             Change::Cut(cut) => self.add_cut(cut)?,
             Change::CleanEnd(end) => self.set_clean_end(end)?,
             Change::Opened => self.clean_end = None,
@@ -198,15 +198,15 @@ impl ManifestState {
         Ok(())
     }
 
-    fn set_log_start(&mut self, generation: u32, durable: Lsn) -> Result<(), String> {
-        if generation < self.log_start {
-            return Err(went_back("the log's start", self.log_start, generation));
+    fn set_log_start(&mut self, start: Lsn, durable: Lsn) -> Result<(), String> {
+        if start < self.log_start {
+            return Err(went_back("the log's start", self.log_start, start));
         }
         if durable < self.durable {
             return Err(went_back("the durable LSN", self.durable, durable));
         }
-        (self.log_start, self.durable) = (generation, durable);
-        self.cuts.retain(|cut| cut.next_generation > generation);
+        (self.log_start, self.durable) = (start, durable);
+        self.cuts.retain(|cut| cut.next_generation > start.generation());
         Ok(())
     }
 
@@ -222,14 +222,14 @@ impl ManifestState {
         // A second cut of the same segment, by a recovery that ran again, takes the place of the first: the
         // generation that the first one named was never used.
         self.cuts.retain(|before| before.generation != cut.generation);
-        if cut.next_generation > self.log_start {
+        if cut.next_generation > self.log_start.generation() {
             self.cuts.push(cut);
         }
         Ok(())
     }
 
     fn set_clean_end(&mut self, end: CleanEnd) -> Result<(), String> {
-        if end.end.is_some_and(|lsn| lsn.generation() < self.log_start || lsn < self.durable) {
+        if end.end.is_some_and(|lsn| lsn < self.log_start || lsn < self.durable) {
             return Err("the log ends before its start, or before what was durable".into());
         }
         if end.next_seq <= self.max_flushed_to() {
@@ -343,7 +343,7 @@ pub(crate) mod tests {
             add(sst(1, 1, (1, 20))),
             add(sst(2, 1, (21, 40))),
             Change::FlushedTo(vec![(1, 0, 50), (2, 0, 0)]),
-            Change::LogStart { generation: 3, durable: Lsn::new(3, 100) },
+            Change::LogStart { start: Lsn::new(3, 50), durable: Lsn::new(3, 100) },
             Change::Cut(LogCut { generation: 3, end: 200, next_generation: 5, seq: 50 }),
             Change::Settings(vec![("a".into(), 1)]),
         ];
@@ -385,8 +385,8 @@ pub(crate) mod tests {
             ("tombstones", bad(&|m| m.tombstones = 11)),
             ("goes back", vec![Change::FlushedTo(vec![(1, 0, 49)])]),
             ("stripe 9", vec![Change::FlushedTo(vec![(9, 0, 60)])]),
-            ("goes back", vec![Change::LogStart { generation: 2, durable: Lsn::new(3, 100) }]),
-            ("goes back", vec![Change::LogStart { generation: 3, durable: Lsn::new(3, 99) }]),
+            ("goes back", vec![Change::LogStart { start: Lsn::new(3, 49), durable: Lsn::new(3, 100) }]),
+            ("goes back", vec![Change::LogStart { start: Lsn::new(3, 50), durable: Lsn::new(3, 99) }]),
             ("goes back", vec![Change::Cut(LogCut { generation: 2, ..cut })]),
             ("cut from", vec![Change::Cut(LogCut { next_generation: 4, ..cut })]),
             ("goes back", vec![Change::Reserve { files_below: 99 }]),
@@ -447,9 +447,9 @@ pub(crate) mod tests {
         assert_eq!(state.cuts, [again]);
         state.apply(4, [Change::Cut(later)]).unwrap();
         assert_eq!(state.cuts, [again, later]);
-        state.apply(5, [Change::LogStart { generation: 6, durable: Lsn::new(6, 9) }]).unwrap();
+        state.apply(5, [Change::LogStart { start: Lsn::new(6, 0), durable: Lsn::new(6, 9) }]).unwrap();
         assert_eq!(state.cuts, [later]);
-        state.apply(6, [Change::LogStart { generation: 8, durable: Lsn::new(8, 0) }]).unwrap();
+        state.apply(6, [Change::LogStart { start: Lsn::new(8, 0), durable: Lsn::new(8, 0) }]).unwrap();
         assert_eq!(state.cuts, []);
     }
 

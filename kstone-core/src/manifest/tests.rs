@@ -138,7 +138,7 @@ impl Writer {
                 seq: self.next_seq - 1,
             }));
         }
-        changes.push(Change::LogStart { generation: self.log.generation(), durable: self.log });
+        changes.push(Change::LogStart { start: self.log, durable: self.log });
     }
 
     fn agrees(&self, state: &ManifestState) -> bool {

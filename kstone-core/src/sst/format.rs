@@ -29,7 +29,7 @@
 //!  24  8  length of the file
 //!  32 20  zero
 //!  52  8  magic "KSTONSST"
-//!  60  4  checksum of bytes 0 to 60
+//!  60  4  checksum of the footer's bytes 0 to 60
 //! ```
 //!
 //! Checksums are those of `sst_block::checksum_at`. An unknown section or property is skipped, or refused when

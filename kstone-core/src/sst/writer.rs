@@ -222,7 +222,7 @@ impl SstWriter {
         match self.finish_file() {
             Ok(()) => Ok(self.meta),
             Err(error) => {
-                self.abandon();
+                let _ = self.abandon(); // the caller takes a failed file for one that may be left
                 Err(error)
             }
         }
@@ -267,9 +267,9 @@ impl SstWriter {
     }
 
     /// Removes the file. If that fails it is left behind as an orphan, which recovery removes.
-    pub(crate) fn abandon(self) {
+    pub(crate) fn abandon(self) -> std::io::Result<()> {
         drop(self.file);
-        let _ = self.vfs.remove(&self.path);
+        self.vfs.remove(&self.path)
     }
 }
 

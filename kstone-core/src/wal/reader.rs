@@ -47,8 +47,8 @@ impl Segment {
 /// What the manifest knows of the log.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LogRules {
-    /// Generations below it are retired.
-    pub(crate) log_start: u32,
+    /// Records below it are retired.
+    pub(crate) log_start: Lsn,
     /// In order.
     pub(crate) cuts: Vec<LogCut>,
     /// The log was durable up to here.
@@ -63,7 +63,7 @@ impl LogRules {
     /// Whether records in that generation are retired, or dead by decree of a recovery.
     fn is_dead(&self, generation: u32) -> bool {
         let between = |cut: &LogCut| cut.generation < generation && generation < cut.next_generation;
-        generation < self.log_start || self.cuts.iter().any(between)
+        generation < self.log_start.generation() || self.cuts.iter().any(between)
     }
 
     fn cut_in(&self, generation: u32) -> Option<u32> {
@@ -330,14 +330,14 @@ pub(crate) fn validate(vfs: &dyn Vfs, dir: &Path, segments: &[Segment], rules: &
 fn max_generation(segments: &[Segment], rules: &LogRules) -> u32 {
     let found = segments.iter().map(|segment| segment.generation().max(segment.named));
     let skipped = rules.cuts.iter().map(|cut| cut.next_generation.saturating_sub(1));
-    let known = [rules.log_start, rules.durable.generation()];
+    let known = [rules.log_start.generation(), rules.durable.generation()];
     found.chain(skipped).chain(known).max().unwrap_or(0)
 }
 
 impl Walk<'_> {
     /// Follows records and links from the log's start to the first place where neither is.
     fn find_end(&mut self) -> Result<Lsn> {
-        let mut generation = self.rules.log_start;
+        let mut generation = self.rules.log_start.generation();
         loop {
             let offset = match self.live.iter().position(|live| live.generation == generation) {
                 Some(i) => self.walk_segment(i)?,
@@ -359,7 +359,13 @@ impl Walk<'_> {
         let linked = || links().find(|link| link.generation() == live.generation).map(Lsn::offset);
         let stop = self.rules.cut_in(live.generation).or_else(linked).unwrap_or(u32::MAX);
         let mut reader = live.open(self.vfs)?;
+        let log_start = self.rules.log_start;
         let mut offset = RECORDS_START;
+        // What is retired need not be read; in a file that does not reach that far it is, to find out why.
+        if live.generation == log_start.generation() && u64::from(log_start.offset()) <= reader.len {
+            offset = offset.max(log_start.offset());
+        }
+        let start = offset;
         while offset < stop {
             let Some(record) = reader.record(offset)? else { break };
             if (record.header.kind == LINK) != (offset == RECORDS_START) || record.end > stop {
@@ -382,6 +388,7 @@ impl Walk<'_> {
             path: live.segment.path.clone(),
             salt: live.salt,
             len: reader.len,
+            start,
             end: offset,
         });
         Ok(offset)
@@ -476,7 +483,7 @@ pub(crate) fn replay(
 ) -> Result<()> {
     for info in &chain.segments {
         let mut reader = SegmentReader::open(vfs, &info.path, info.generation, info.salt)?;
-        let mut offset = RECORDS_START;
+        let mut offset = info.start;
         while offset < info.end {
             let Some(Record { header, payload, end }) = reader.record(offset)? else {
                 return Err(reader.corrupt(offset, "the record was valid a moment ago"));

@@ -69,6 +69,7 @@ impl Room {
             path: self.segment.path.clone(),
             salt: self.segment.salt,
             len: self.file_len(),
+            start: RECORDS_START,
             end: self.used as u32,
         }
     }
@@ -383,7 +384,10 @@ impl Wal {
         if !self.needs_segment() {
             return Ok(());
         }
-        self.prepare(&mut preparer, self.segment_size(), 0)
+        // A log that fills segments has no need to stay tiny. Allocating all of it here keeps that off the writers,
+        // who would wait behind whatever the file system's journal is busy with.
+        let size = self.segment_size();
+        self.prepare(&mut preparer, size, size)
     }
 
     /// Forgets the segments below a generation, but never the current one, and returns their files for the
@@ -402,6 +406,12 @@ impl Wal {
         let space = self.space.lock();
         let open = space.current.iter().map(|room| room.segment.generation);
         space.older.iter().map(|info| info.generation).chain(open).min().unwrap_or(0)
+    }
+
+    /// Whether there is a segment that flushes and a checkpoint could give back: one before the log's tail.
+    pub(crate) fn can_retire(&self) -> bool {
+        let tail = self.tail().generation();
+        self.space.lock().older.iter().any(|info| info.generation < tail)
     }
 
     /// How many segments there are, a prepared one included.

@@ -21,6 +21,8 @@ pub(crate) fn dir() -> &'static Path {
 pub(crate) struct Plan {
     pub(crate) syncs: u64,
     pub(crate) dir_syncs: u64,
+    /// Bytes that were given to writes.
+    pub(crate) written: u64,
     /// The write that many writes from now takes only so many bytes, and fails.
     pub(crate) fail_write: Option<(u32, usize, io::ErrorKind)>,
     /// So do all the writes after it.
@@ -78,6 +80,7 @@ impl VfsFile for TestFile {
     }
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
         let mut plan = self.plan.lock();
+        plan.written += buf.len() as u64;
         let Some((left, taken, kind)) = plan.fail_write else { return self.file.write_at(buf, offset) };
         if left > 0 {
             plan.fail_write = Some((left - 1, taken, kind));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kstone_core::lsm::{EngineOptions, LsmEngine, WriteBatch, WriteOptions};
-use kstone_core::vfs::{MemVfs, OpenMode, Vfs, read_all, write_all_at};
+use kstone_core::vfs::{DiskVfs, MemVfs, OpenMode, Vfs, read_all, write_all_at};
 use kstone_core::{DatabaseConfig, Error, Key};
 
 use crate::model::manual;
@@ -101,6 +101,29 @@ fn what_is_no_database_is_left_alone() {
     let options = || manual(Arc::clone(&vfs), 1);
     assert!(matches!(LsmEngine::open(Path::new("file"), options()), Err(Error::NotADatabase { .. })));
     assert!(matches!(LsmEngine::create(Path::new("file"), options()), Err(Error::AlreadyExists { .. })));
+}
+
+/// A directory that may not be read: the name of the file and of the operation, and the system's reason.
+#[cfg(unix)]
+#[test]
+fn an_unreadable_directory_is_named() {
+    use std::os::unix::fs::PermissionsExt;
+    let parent = tempfile::tempdir().unwrap();
+    let path = parent.path().join("closed.keystone");
+    LsmEngine::create(&path, EngineOptions::disk()).unwrap().close().unwrap();
+    let allow = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    allow(0o000);
+    if DiskVfs::new().list(&path).is_ok() {
+        println!("skipped: this user may read everything");
+    } else {
+        let Err(Error::Io { path: named, source, .. }) = LsmEngine::open(&path, EngineOptions::disk()) else {
+            panic!("opened");
+        };
+        assert!(named.starts_with(&path));
+        assert_eq!(source.kind(), std::io::ErrorKind::PermissionDenied);
+    }
+    allow(0o700);
+    LsmEngine::open(&path, EngineOptions::disk()).unwrap();
 }
 
 #[test]
@@ -222,7 +245,8 @@ fn damage_is_found_or_harmless() {
         }
     }
     println!("damage: {found} found, {harmless} harmless");
-    assert!(found > 10 * harmless.max(1) / 10 && found > 500, "{found} found, {harmless} harmless");
+    // Harmless are the second header copies, padding, retired log records, and what no reader looks at.
+    assert!(found > 4 * harmless && found > 500, "{found} found, {harmless} harmless");
 }
 
 /// An error, or exactly what was written.

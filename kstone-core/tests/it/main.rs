@@ -3,7 +3,9 @@
 
 mod bad_input;
 mod crash;
+mod faults;
 mod kill;
+mod knobs;
 mod model;
 mod oracle;
 mod threads;

@@ -275,10 +275,19 @@ fn hardening_rewrites_the_same_bytes_and_syncs_each_file_it_touched() {
     let sample = sample(1400, 9, 12);
     let (chain, _) = recover(&sample.vfs, &LogRules::default()).unwrap();
     let before = sample.vfs.files();
-    for (from, files) in [(Lsn::ZERO, chain.segments.len() as u64), (chain.end, 0)] {
-        let syncs = sample.vfs.plan.lock().syncs;
+    let middle = Lsn::new(chain.segments[1].generation, chain.segments[1].end - 8);
+    let all = chain.segments.len() as u64;
+    for (from, files) in [(Lsn::ZERO, all), (middle, all - 1), (chain.end, 0)] {
+        {
+            let mut plan = sample.vfs.plan.lock();
+            (plan.syncs, plan.written) = (0, 0);
+        }
         harden(&sample.vfs, dir(), &chain, from).unwrap();
-        assert_eq!(sample.vfs.plan.lock().syncs - syncs, files);
+        assert_eq!(sample.vfs.plan.lock().syncs, files);
+        let begin = |generation| if generation == from.generation() { from.offset() } else { RECORDS_START };
+        let above = chain.segments.iter().filter(|info| Lsn::new(info.generation, info.end) > from);
+        let bytes: u64 = above.map(|info| u64::from(info.end - begin(info.generation))).sum();
+        assert_eq!(sample.vfs.plan.lock().written, bytes, "from {from}");
     }
     assert_eq!(sample.vfs.files(), before);
     assert_eq!(chain.watermark, sample.synced);
@@ -333,7 +342,7 @@ fn segments_that_a_cut_skips_or_that_are_retired_are_dead_whatever_they_say() {
     assert_eq!((chain.end, chain.max_generation), (*end_of(1), 49));
     assert_eq!(chain.dead.len(), sample.vfs.files().len() - 1);
 
-    let retired = LogRules { log_start: 3, ..LogRules::default() };
+    let retired = LogRules { log_start: Lsn::new(3, 0), ..LogRules::default() };
     let (chain, batches) = recover(&sample.vfs, &retired).unwrap();
     assert_eq!(batches, sample.batches[sample.ending_by(*end_of(2))..]);
     assert_eq!(chain.dead, [1, 2].map(|generation| paths::log(dir(), generation)));

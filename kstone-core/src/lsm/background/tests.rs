@@ -1,0 +1,186 @@
+//! What is due when: the decision alone, with a pool that never starts and a clock that the test moves.
+
+use std::path::Path;
+
+use super::*;
+use crate::clock::{Clock, ManualClock};
+use crate::config::{CompactionConfig, DatabaseConfig};
+use crate::key::Key;
+use crate::lsm::{EngineOptions, WriteOptions};
+
+struct Idle {
+    engine: LsmEngine,
+    clock: Arc<ManualClock>,
+}
+
+impl Idle {
+    fn new(config: DatabaseConfig, compaction: CompactionConfig) -> Self {
+        let clock = Arc::new(ManualClock::new(1));
+        let mut options = EngineOptions::memory();
+        (options.config, options.compaction) = (Some(config), Some(compaction));
+        options.clock = Arc::<ManualClock>::clone(&clock);
+        let engine = LsmEngine::create(Path::new("db"), options).unwrap();
+        engine.shared.background.stop.store(true, Ordering::Relaxed);
+        let now = clock.monotonic();
+        {
+            let mut queue = engine.shared.background.queue.lock();
+            (queue.last_sync, queue.last_checkpoint, queue.last_sweep) = (now, now, now);
+        }
+        Self { engine, clock }
+    }
+
+    fn put(&self, keys: std::ops::Range<usize>) {
+        for n in keys {
+            let key = Key::from(&format!("key{n}")).into_owned();
+            self.engine.put(&key, &[0; 100], WriteOptions::new()).unwrap();
+        }
+        // Asked for by the first write to each segment of the log.
+        self.engine.shared.relieve();
+    }
+
+    fn flush(&self) {
+        for stripe in self.engine.shared.used_stripes() {
+            self.engine.shared.flush_stripe_now(stripe.id).unwrap();
+        }
+        self.engine.shared.background.queue.lock().flush.clear();
+    }
+
+    fn due(&self) -> Vec<Slot> {
+        self.engine.shared.due(&mut self.engine.shared.background.queue.lock())
+    }
+
+    fn due_after(&self, millis: u64) -> Vec<Slot> {
+        self.clock.advance(Duration::from_millis(millis));
+        self.due()
+    }
+
+    /// As a worker does it.
+    fn run(&self, slot: Slot) {
+        let shared = &self.engine.shared;
+        let mut job = shared.begin(&mut shared.background.queue.lock(), slot);
+        while shared.step_job(slot, &mut job).unwrap() == Progress::Again {}
+        shared.end(slot, job, Ok(()));
+    }
+}
+
+fn one() -> DatabaseConfig {
+    DatabaseConfig::new().with_stripes(1)
+}
+
+#[test]
+fn the_log_is_synced_once_an_interval_while_there_is_something_to_sync() {
+    let idle = Idle::new(one().with_sync_interval(Duration::from_millis(500)), CompactionConfig::disabled());
+    assert_eq!(idle.due_after(10_000), []);
+    // From the first write on, which would start the pool.
+    idle.put(0..1);
+    assert_eq!(idle.due_after(499), []);
+    assert_eq!(idle.due_after(1), [Slot::LogSync]);
+    idle.run(Slot::LogSync);
+    assert_eq!(idle.due_after(499), []);
+    // Idle now: a record says so, once.
+    assert_eq!(idle.due_after(1), [Slot::Watermark]);
+    idle.run(Slot::Watermark);
+    assert_eq!(idle.due_after(10_000), []);
+    idle.put(1..2);
+    idle.run(Slot::LogSync);
+    idle.put(2..3);
+    assert_eq!(idle.due_after(499), []);
+    assert_eq!(idle.due_after(1), [Slot::LogSync]);
+}
+
+#[test]
+fn a_sync_interval_of_zero_is_never_over() {
+    let idle = Idle::new(one().with_sync_interval(Duration::ZERO), CompactionConfig::disabled());
+    idle.put(0..1);
+    assert_eq!(idle.due_after(1 << 40), []);
+}
+
+#[test]
+fn a_checkpoint_comes_once_an_interval_while_there_is_something_new() {
+    let config =
+        one().with_sync_interval(Duration::ZERO).with_checkpoint_interval(Duration::from_millis(700));
+    let idle = Idle::new(config, CompactionConfig::disabled());
+    assert_eq!(idle.due_after(10_000), []);
+    for _ in 0..2 {
+        idle.put(0..3);
+        idle.flush();
+        idle.engine.shared.background.queue.lock().last_checkpoint = idle.clock.monotonic();
+        assert_eq!(idle.due_after(699), []);
+        assert_eq!(idle.due_after(1), [Slot::Checkpoint]);
+        idle.run(Slot::Checkpoint);
+        assert_eq!(idle.due_after(10_000), []);
+    }
+}
+
+#[test]
+fn a_log_that_is_half_full_does_not_wait_for_the_checkpoint_interval() {
+    let config = one().with_sync_interval(Duration::ZERO).with_checkpoint_interval(Duration::from_secs(3600));
+    let config = config.with_wal_segment_size(32 << 10).with_max_wal_size_bytes(128 << 10);
+    let idle = Idle::new(config, CompactionConfig::disabled());
+    idle.put(0..1);
+    idle.flush();
+    assert_eq!(idle.due(), []);
+    while idle.engine.shared.wal.live_bytes() <= 64 << 10 {
+        assert!(!idle.due().contains(&Slot::Checkpoint));
+        idle.put(0..1);
+    }
+    assert!(idle.due().contains(&Slot::Checkpoint));
+}
+
+#[test]
+fn no_more_compactions_run_than_allowed_the_smallest_first() {
+    for allowed in 1..=5 {
+        let compaction = CompactionConfig::new().with_sst_threshold(2).with_max_concurrent(allowed);
+        let config = one().with_stripes(4).with_sync_interval(Duration::ZERO);
+        let idle = Idle::new(config, compaction);
+        for keys in [0..100, 50..150] {
+            idle.put(keys);
+            idle.flush();
+        }
+        let shared = &idle.engine.shared;
+        let mut sizes: Vec<_> =
+            (0..4).map(|stripe| (shared.compaction_due(stripe).unwrap(), stripe)).collect();
+        sizes.sort_unstable();
+        let mut queue = shared.background.queue.lock();
+        for running in 0..4 {
+            let expected: Vec<Slot> = match running < allowed {
+                true => sizes[running..].iter().map(|(_, stripe)| Slot::Compact(*stripe)).collect(),
+                false => Vec::new(),
+            };
+            assert_eq!(shared.due(&mut queue), expected, "{running} of {allowed} running");
+            shared.begin(&mut queue, Slot::Compact(sizes[running].1));
+        }
+    }
+}
+
+#[test]
+fn a_sweep_looks_at_every_stripe_once_an_interval() {
+    let compaction = CompactionConfig::new().with_sst_threshold(2).with_check_interval(30);
+    let idle = Idle::new(one().with_sync_interval(Duration::ZERO), compaction);
+    for _ in 0..2 {
+        idle.put(0..1);
+        idle.flush();
+    }
+    {
+        let mut queue = idle.engine.shared.background.queue.lock();
+        queue.compact.clear();
+        queue.dirty = false;
+    }
+    assert_eq!(idle.due_after(29_999), []);
+    assert_eq!(idle.due_after(1), [Slot::Compact(0)]);
+}
+
+#[test]
+fn nothing_is_due_for_a_while_after_a_failure() {
+    let idle = Idle::new(one(), CompactionConfig::disabled());
+    idle.put(0..1);
+    assert_eq!(idle.due_after(10_000), [Slot::LogSync]);
+    let shared = &idle.engine.shared;
+    let job = shared.begin(&mut shared.background.queue.lock(), Slot::LogSync);
+    shared.end(Slot::LogSync, job, Err(Error::DiskFull));
+    assert!(shared.background_error().is_some());
+    assert_eq!(idle.due_after(99), []);
+    assert_eq!(idle.due_after(1000), [Slot::LogSync]);
+    idle.run(Slot::LogSync);
+    assert_eq!(shared.background_error(), None);
+}

@@ -1,0 +1,23 @@
+//! The words that jobs and their scheduler share.
+
+/// What a step of a job left to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    Again,
+    Done,
+}
+
+/// What may run only once at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Slot {
+    Flush(usize),
+    /// A further segment of the log.
+    Segment,
+    /// Sealing of memtables, for the memory budget and the log's limit.
+    Relief,
+    Checkpoint,
+    LogSync,
+    /// A record that says how far an idle log is synced.
+    Watermark,
+    Compact(usize),
+}

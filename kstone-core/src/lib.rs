@@ -2,6 +2,25 @@
 //! shared log.
 //!
 //! Most programs want the `kstone-api` crate, which puts typed items on top of this one.
+//!
+//! ```
+//! use std::path::Path;
+//!
+//! use kstone_core::lsm::{Direction, EngineOptions, LsmEngine, WriteBatch, WriteOptions};
+//! use kstone_core::{Key, SortRange};
+//!
+//! # fn main() -> kstone_core::Result<()> {
+//! let engine = LsmEngine::create(Path::new("db"), EngineOptions::memory())?;
+//! let mut batch = WriteBatch::new();
+//! batch.put(("US", "KJFK"), *b"New York").put(("US", "KSFO"), *b"San Francisco").delete(("US", "KXXX"));
+//! engine.write(&batch, WriteOptions::sync())?;
+//!
+//! assert_eq!(engine.get(&Key::from(("US", "KJFK")))?.as_deref(), Some(&b"New York"[..]));
+//! let backwards = engine.query(b"US", &SortRange::Prefix(b"K".to_vec()), Direction::Reverse, None)?;
+//! assert_eq!(backwards.count(), 2);
+//! engine.close()
+//! # }
+//! ```
 
 // Bytes from disk must never index out of bounds; see coding.rs for how decoders read instead.
 #![deny(clippy::indexing_slicing)]

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use kstone_core::clock::{Clock, ManualClock, SystemClock};
+use kstone_core::clock::ManualClock;
 use kstone_core::lsm::{EngineOptions, LsmEngine, WriteOptions};
-use kstone_core::vfs::{CrashMode, DirEntry, Mapping, MemVfs, OpenMode, PathKind, StrictVfs, Vfs, VfsFile};
+use kstone_core::vfs::{CrashMode, DirEntry, Mapping, OpenMode, PathKind, StrictVfs, Vfs, VfsFile};
 use kstone_core::{DatabaseConfig, Key};
 
 use crate::model::manual;
@@ -218,46 +218,6 @@ fn a_log_limit_that_one_segment_exceeds_stops_no_writer_for_good() {
         assert_eq!(engine.scan(b"", kstone_core::lsm::Direction::Forward, None).unwrap().count(), 600);
         engine.put(&key(1), b"again", WriteOptions::new()).unwrap();
     }
-}
-
-/// Counts how often somebody asks for the time: once a look at what is due.
-#[derive(Debug, Default)]
-struct CountingClock {
-    inner: SystemClock,
-    asked: AtomicU64,
-}
-
-impl Clock for CountingClock {
-    fn unix_ms(&self) -> u64 {
-        self.inner.unix_ms()
-    }
-    fn monotonic(&self) -> Duration {
-        self.asked.fetch_add(1, Ordering::Relaxed);
-        self.inner.monotonic()
-    }
-    fn random(&self) -> u64 {
-        self.inner.random()
-    }
-}
-
-#[test]
-#[expect(clippy::disallowed_methods, reason = "counts what threads do while nothing is to be done")]
-fn the_threads_of_a_poisoned_handle_sleep() {
-    let vfs = FaultyVfs::new(Arc::new(MemVfs::new()), "sync", ".sst", io::ErrorKind::Other);
-    let clock = Arc::new(CountingClock::default());
-    let mut options = EngineOptions::on(Arc::new(vfs.clone()));
-    options.clock = clock.clone();
-    options.config =
-        Some(DatabaseConfig::new().with_stripes(1).with_checkpoint_interval(Duration::from_millis(5)));
-    let engine = LsmEngine::create(db(), options).unwrap();
-    engine.put(&key(1), b"value", WriteOptions::new()).unwrap();
-    vfs.fail(true);
-    engine.flush().unwrap_err();
-    std::thread::sleep(Duration::from_millis(50));
-    let before = clock.asked.load(Ordering::Relaxed);
-    std::thread::sleep(Duration::from_millis(300));
-    let asked = clock.asked.load(Ordering::Relaxed) - before;
-    assert!(asked < 30, "{asked} looks at the clock in 0.3 s");
 }
 
 /// A clean open looks for nothing to remove, so a close must leave nothing behind.

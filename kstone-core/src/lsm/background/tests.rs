@@ -46,7 +46,7 @@ impl Idle {
     }
 
     fn due(&self) -> Vec<Slot> {
-        self.engine.shared.due(&mut self.engine.shared.background.queue.lock())
+        self.engine.shared.ready(&mut self.engine.shared.background.queue.lock())
     }
 
     fn due_after(&self, millis: u64) -> Vec<Slot> {
@@ -172,7 +172,7 @@ fn a_sweep_looks_at_every_stripe_once_an_interval() {
 
 #[test]
 fn nothing_is_due_for_a_while_after_a_failure() {
-    let idle = Idle::new(one(), CompactionConfig::disabled());
+    let idle = Idle::new(one().with_sync_interval(Duration::from_millis(10)), CompactionConfig::disabled());
     idle.put(0..1);
     assert_eq!(idle.due_after(10_000), [Slot::LogSync]);
     let shared = &idle.engine.shared;
@@ -180,7 +180,26 @@ fn nothing_is_due_for_a_while_after_a_failure() {
     shared.end(Slot::LogSync, job, Err(Error::DiskFull));
     assert!(shared.background_error().is_some());
     assert_eq!(idle.due_after(99), []);
-    assert_eq!(idle.due_after(1000), [Slot::LogSync]);
+    assert_eq!(idle.due_after(1), [Slot::LogSync]);
+    // Twice as long after the second failure.
+    let job = shared.begin(&mut shared.background.queue.lock(), Slot::LogSync);
+    shared.end(Slot::LogSync, job, Err(Error::DiskFull));
+    assert_eq!(idle.due_after(199), []);
+    assert_eq!(idle.due_after(1), [Slot::LogSync]);
     idle.run(Slot::LogSync);
     assert_eq!(shared.background_error(), None);
+}
+
+/// Whatever is left to do, a poisoned handle cannot do it: its threads must not look for it again and again.
+#[test]
+fn the_threads_of_a_poisoned_handle_sleep() {
+    let idle = Idle::new(one(), CompactionConfig::disabled());
+    idle.put(0..3);
+    idle.flush();
+    idle.clock.advance(Duration::from_secs(3600));
+    let shared = &idle.engine.shared;
+    assert_eq!(shared.nap(&shared.background.queue.lock()), Duration::from_millis(1));
+    shared.health.poison(&Error::DiskFull);
+    assert_eq!(idle.due(), []);
+    assert_eq!(shared.nap(&shared.background.queue.lock()), NOTHING_TO_DO);
 }

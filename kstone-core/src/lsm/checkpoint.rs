@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Shared;
-use super::job::{Progress, Slot};
+use super::job::{Progress, Slot, run_to_end};
 use crate::error::Result;
 use crate::manifest::Change;
 use crate::sst::Table;
@@ -131,13 +131,7 @@ impl Shared {
     pub(crate) fn checkpoint_now(&self) -> Result<()> {
         self.claim(Slot::Checkpoint)?;
         let mut job = CheckpointJob::Start;
-        let result = loop {
-            match job.step(self) {
-                Ok(Progress::Again) => {}
-                Ok(Progress::Done) => break Ok(()),
-                Err(error) => break Err(error),
-            }
-        };
+        let result = run_to_end(|| job.step(self));
         self.release(Slot::Checkpoint, result.is_err());
         result?;
         self.remove_obsolete();

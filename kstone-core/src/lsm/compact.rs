@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Shared;
-use super::flush::FlushJob;
-use super::job::{Progress, Slot};
+use super::job::{Progress, Slot, run_to_end};
 use super::run_writer::{RunFacts, RunWriter, copy};
 use crate::compaction::Retain;
 use crate::compaction::picker::{self, Ask, Choice, Pick, RunSummary};
@@ -173,36 +172,11 @@ impl Shared {
         self.flush_stripe_now(stripe)?;
         self.claim(Slot::Compact(stripe))?;
         let mut job = CompactJob::new(stripe, true);
-        let result = self.run_to_end(|shared| job.step(shared));
+        let result = run_to_end(|| job.step(self));
         if result.is_err() {
             job.abort(self);
         }
         self.release(Slot::Compact(stripe), result.is_err());
         result
-    }
-
-    /// Seals the stripe's memtable and flushes all that is sealed, on the caller's thread.
-    pub(crate) fn flush_stripe_now(&self, stripe: usize) -> Result<()> {
-        let Some(used) = self.stripe_if_used(stripe) else { return Ok(()) };
-        self.seal(used);
-        // Writers may go on sealing: what they add after this is not waited for.
-        let last = used.version().sealed.first().map_or(0, |newest| newest.last_seq());
-        while used.lock().oldest_sealed().is_some_and(|oldest| oldest.first_seq() <= last) {
-            self.claim(Slot::Flush(stripe))?;
-            let mut job = FlushJob::new(stripe);
-            let result = self.run_to_end(|shared| job.step(shared));
-            if result.is_err() {
-                job.abort(self);
-            }
-            // Also after a failure: that its memtable is sealed is still in the queue.
-            self.release(Slot::Flush(stripe), false);
-            result?;
-        }
-        Ok(())
-    }
-
-    fn run_to_end(&self, mut step: impl FnMut(&Self) -> Result<Progress>) -> Result<()> {
-        while step(self)? == Progress::Again {}
-        Ok(())
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::Shared;
-use super::job::Progress;
+use super::job::{Progress, Slot, run_to_end};
 use super::run_writer::{RunFacts, RunWriter, copy};
 use crate::compaction::Retain;
 use crate::error::Result;
@@ -89,5 +89,27 @@ impl FlushJob {
         if let State::Writing(writing) = self.state {
             writing.out.abandon(shared);
         }
+    }
+}
+
+impl Shared {
+    /// Seals the stripe's memtable and flushes all that is sealed, on the caller's thread.
+    pub(crate) fn flush_stripe_now(&self, stripe: usize) -> Result<()> {
+        let Some(used) = self.stripe_if_used(stripe) else { return Ok(()) };
+        self.seal(used);
+        // Writers may go on sealing: what they add after this is not waited for.
+        let last = used.version().sealed.first().map_or(0, |newest| newest.last_seq());
+        while used.lock().oldest_sealed().is_some_and(|oldest| oldest.first_seq() <= last) {
+            self.claim(Slot::Flush(stripe))?;
+            let mut job = FlushJob::new(stripe);
+            let result = run_to_end(|| job.step(self));
+            if result.is_err() {
+                job.abort(self);
+            }
+            // Also after a failure: that its memtable is sealed is still in the queue.
+            self.release(Slot::Flush(stripe), false);
+            result?;
+        }
+        Ok(())
     }
 }

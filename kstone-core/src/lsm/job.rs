@@ -1,5 +1,7 @@
 //! The words that jobs and their scheduler share.
 
+use crate::error::Result;
+
 /// What a step of a job left to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
@@ -20,4 +22,10 @@ pub(crate) enum Slot {
     /// A record that says how far an idle log is synced.
     Watermark,
     Compact(usize),
+}
+
+/// All steps of a job, on the caller's thread.
+pub(crate) fn run_to_end(mut step: impl FnMut() -> Result<Progress>) -> Result<()> {
+    while step()? == Progress::Again {}
+    Ok(())
 }

@@ -201,6 +201,21 @@ impl Database {
         self.engine().config()
     }
 
+    /// The compaction settings in use.
+    pub fn compaction_config(&self) -> CompactionConfig {
+        self.engine().compaction_config()
+    }
+
+    /// Changes the settings of the running database; see [`LsmEngine::set_config`].
+    pub fn set_config(&self, config: DatabaseConfig) -> Result<()> {
+        self.engine().set_config(config)
+    }
+
+    /// Changes the compaction settings of the running database; see [`LsmEngine::set_compaction_config`].
+    pub fn set_compaction_config(&self, config: CompactionConfig) -> Result<()> {
+        self.engine().set_compaction_config(config)
+    }
+
     /// Sizes now, and totals since the database was opened.
     pub fn stats(&self) -> Result<EngineStats> {
         self.engine().stats()

@@ -61,7 +61,9 @@ pub use view::{ItemView, ListView, MapView, SetView, ValueView};
 
 pub use kstone_core::lsm::{EngineOptions, EngineStats, LsmEngine, StripeStats, WriteOptions};
 pub use kstone_core::slice::Slice;
-pub use kstone_core::{CompactionConfig, DatabaseConfig, Durability, Error, Key, Result};
+pub use kstone_core::{
+    CompactionConfig, Compression, DatabaseConfig, Durability, Error, Key, MemtableMode, ReadMode, Result,
+};
 
 /// Compiles the code of the README.
 #[cfg(doctest)]

@@ -5,10 +5,14 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::types::MAX_STRIPES;
 
+mod compaction;
+
+pub use compaction::CompactionConfig;
+
 /// Records in a memtable before it is sealed, unless configured otherwise.
 pub(crate) const DEFAULT_MEMTABLE_RECORDS: usize = 1000;
 /// Filter bits per key, unless configured otherwise.
-pub(crate) const DEFAULT_BITS_PER_KEY: u32 = 10;
+pub(crate) const DEFAULT_BITS_PER_KEY: usize = 10;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -28,6 +32,48 @@ pub enum Durability {
     Sync,
 }
 
+/// Which blocks of new SSTs are compressed with LZ4. A block that would not shrink by at least a third is stored
+/// as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Compression {
+    /// None.
+    Never,
+    /// Those of merges that take in a stripe's oldest run: most of the data, and the part of it that is read least.
+    #[default]
+    Older,
+    /// All, those of flushes too.
+    Always,
+}
+
+/// How SSTs are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ReadMode {
+    /// Through a mapping: fastest, and the operating system's cache is the cache. A bad sector kills the process
+    /// with `SIGBUS`, and a block's checksum is verified when it is first touched only.
+    #[default]
+    Mmap,
+    /// With `pread` into a cache of [`DatabaseConfig::block_cache_bytes`]: for data far larger than memory, for
+    /// network file systems, and for an error instead of a signal. Each block read from the file is verified.
+    Pread,
+}
+
+/// What decides when a stripe's memtable is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum MemtableMode {
+    /// [`DatabaseConfig::max_memtable_records`] as it is.
+    #[default]
+    Fixed,
+    /// A limit that follows each stripe's write rate and the memory that the machine has left, between 500 and
+    /// 10,000 records.
+    Adaptive,
+}
+
 /// Settings of the log, the memtables and the SSTs. Every handle has its own; they are stored in the
 /// database and used again when it is opened without any.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,11 +88,22 @@ pub struct DatabaseConfig {
     /// The log is kept below this many bytes by flushing the stripes that need its oldest part. Default:
     /// three times the memory budget, but at least eight segments.
     pub max_wal_size_bytes: Option<u64>,
+    /// All files of the database together never take more than this many bytes, counted in units of 4 KiB: at the
+    /// limit, writes fail with [`Error::DiskFull`], while reads, deletes and compaction go on. Default: none.
+    pub max_total_disk_bytes: Option<u64>,
+    /// The bytes that one write call to the log gathers from concurrent writers, 64 bytes to 16 MiB. Default 1024.
+    /// More: fewer calls under load, larger buffers. What was acknowledged never waits in it.
+    pub write_buffer_size: usize,
     /// Filter bits per key of new SSTs, 1 to 64. Default 10, about 1 % false positives.
-    pub bloom_bits_per_key: u32,
+    pub bloom_bits_per_key: usize,
     /// All memtables together hold at most about this many bytes; above it the fullest are flushed.
     /// Default: half of what all stripes at their record limit would hold, at most 64 MiB.
     pub memory_budget: Option<usize>,
+    /// Whether [`DatabaseConfig::max_memtable_records`] holds as it is. Default: it does.
+    pub memtable_mode: MemtableMode,
+    /// Recovery after a crash should take no longer than this: bounds the log, below
+    /// [`DatabaseConfig::max_wal_size_bytes`], by the rate at which this machine replays it. Default: no such bound.
+    pub recovery_target: Option<Duration>,
     /// What a power cut may lose at [`Durability::Buffered`]. Default 1 s. Zero means never to sync in the
     /// background.
     pub sync_interval: Duration,
@@ -54,6 +111,12 @@ pub struct DatabaseConfig {
     pub checkpoint_interval: Duration,
     /// Bytes in a data block, uncompressed. Default 4 KiB; 64 bytes to 1 MiB.
     pub block_size: usize,
+    /// Which blocks of new SSTs are compressed. Default: those of older runs.
+    pub compression: Compression,
+    /// How SSTs are read. Default: mapped.
+    pub read_mode: ReadMode,
+    /// Bytes of blocks kept in memory: those read with [`ReadMode::Pread`], and decompressed ones. Default 8 MiB.
+    pub block_cache_bytes: usize,
     /// Bytes in a log segment. Default 16 MiB, or less with a small log limit; at least 16 KiB.
     pub wal_segment_size: Option<u64>,
     /// Bytes in one SST; what is longer becomes several parts of one run. Default 32 MiB; at least 4 KiB.
@@ -66,6 +129,11 @@ pub struct DatabaseConfig {
     pub max_batch_bytes: usize,
     /// A write that waits longer than this for background work fails with `WriteStalled`. Default 10 s.
     pub write_stall_limit: Duration,
+    /// How often the counters are written to `STATS.json` in the directory, for tools that look at it from outside.
+    /// Default: never.
+    pub stats_snapshot_interval: Option<Duration>,
+    /// One of so many operations is timed for the latency histograms, 0 to 1,000,000; 0: none. Default 64.
+    pub latency_sampling: u32,
     /// Stripes of a new database: a power of two, 1 to 256. Default 256; cannot change later.
     pub stripes: Option<usize>,
 }
@@ -76,17 +144,26 @@ impl Default for DatabaseConfig {
             max_memtable_size_bytes: None,
             max_memtable_records: DEFAULT_MEMTABLE_RECORDS,
             max_wal_size_bytes: None,
+            max_total_disk_bytes: None,
+            write_buffer_size: 1024,
             bloom_bits_per_key: DEFAULT_BITS_PER_KEY,
             memory_budget: None,
+            memtable_mode: MemtableMode::Fixed,
+            recovery_target: None,
             sync_interval: Duration::from_secs(1),
             checkpoint_interval: Duration::from_secs(2),
             block_size: 4096,
+            compression: Compression::Older,
+            read_mode: ReadMode::Mmap,
+            block_cache_bytes: 8 << 20,
             wal_segment_size: None,
             target_sst_size: 32 * MIB,
             max_key_bytes: 64 << 10,
             max_item_bytes: 16 << 20,
             max_batch_bytes: 64 << 20,
             write_stall_limit: Duration::from_secs(10),
+            stats_snapshot_interval: None,
+            latency_sampling: 64,
             stripes: None,
         }
     }
@@ -103,6 +180,8 @@ macro_rules! with {
     )*};
 }
 
+pub(crate) use with;
+
 impl DatabaseConfig {
     /// The defaults.
     pub fn new() -> Self {
@@ -116,16 +195,30 @@ impl DatabaseConfig {
         with_max_memtable_records(max_memtable_records: usize) max_memtable_records;
         /// Sets [`DatabaseConfig::max_wal_size_bytes`].
         with_max_wal_size_bytes(max_wal_size_bytes: u64) Some(max_wal_size_bytes);
+        /// Sets [`DatabaseConfig::max_total_disk_bytes`].
+        with_max_total_disk_bytes(max_total_disk_bytes: u64) Some(max_total_disk_bytes);
+        /// Sets [`DatabaseConfig::write_buffer_size`].
+        with_write_buffer_size(write_buffer_size: usize) write_buffer_size;
         /// Sets [`DatabaseConfig::bloom_bits_per_key`].
-        with_bloom_bits_per_key(bloom_bits_per_key: u32) bloom_bits_per_key;
+        with_bloom_bits_per_key(bloom_bits_per_key: usize) bloom_bits_per_key;
         /// Sets [`DatabaseConfig::memory_budget`].
         with_memory_budget(memory_budget: usize) Some(memory_budget);
+        /// Sets [`DatabaseConfig::memtable_mode`].
+        with_memtable_mode(memtable_mode: MemtableMode) memtable_mode;
+        /// Sets [`DatabaseConfig::recovery_target`].
+        with_recovery_target(recovery_target: Duration) Some(recovery_target);
         /// Sets [`DatabaseConfig::sync_interval`].
         with_sync_interval(sync_interval: Duration) sync_interval;
         /// Sets [`DatabaseConfig::checkpoint_interval`].
         with_checkpoint_interval(checkpoint_interval: Duration) checkpoint_interval;
         /// Sets [`DatabaseConfig::block_size`].
         with_block_size(block_size: usize) block_size;
+        /// Sets [`DatabaseConfig::compression`].
+        with_compression(compression: Compression) compression;
+        /// Sets [`DatabaseConfig::read_mode`].
+        with_read_mode(read_mode: ReadMode) read_mode;
+        /// Sets [`DatabaseConfig::block_cache_bytes`].
+        with_block_cache_bytes(block_cache_bytes: usize) block_cache_bytes;
         /// Sets [`DatabaseConfig::wal_segment_size`].
         with_wal_segment_size(wal_segment_size: u64) Some(wal_segment_size);
         /// Sets [`DatabaseConfig::target_sst_size`].
@@ -138,6 +231,10 @@ impl DatabaseConfig {
         with_max_batch_bytes(max_batch_bytes: usize) max_batch_bytes;
         /// Sets [`DatabaseConfig::write_stall_limit`].
         with_write_stall_limit(write_stall_limit: Duration) write_stall_limit;
+        /// Sets [`DatabaseConfig::stats_snapshot_interval`].
+        with_stats_snapshot_interval(stats_snapshot_interval: Duration) Some(stats_snapshot_interval);
+        /// Sets [`DatabaseConfig::latency_sampling`].
+        with_latency_sampling(latency_sampling: u32) latency_sampling;
         /// Sets [`DatabaseConfig::stripes`].
         with_stripes(stripes: usize) Some(stripes);
     }
@@ -177,9 +274,18 @@ impl DatabaseConfig {
         if let Some(bytes) = self.max_memtable_size_bytes {
             range("max_memtable_size_bytes", bytes as u64, 1, 64 << 30)?;
         }
-        range("bloom_bits_per_key", u64::from(self.bloom_bits_per_key), 1, 64)?;
+        range("bloom_bits_per_key", self.bloom_bits_per_key as u64, 1, 64)?;
         if let Some(bytes) = self.memory_budget {
             range("memory_budget", bytes as u64, 1, 1 << 40)?;
+        }
+        range("write_buffer_size", self.write_buffer_size as u64, 64, 16 * MIB)?;
+        range("block_cache_bytes", self.block_cache_bytes as u64, 64 * KIB, 1 << 40)?;
+        range("latency_sampling", self.latency_sampling.into(), 0, 1_000_000)?;
+        if let Some(interval) = self.stats_snapshot_interval {
+            range_ms("stats_snapshot_interval", interval)?;
+        }
+        if let Some(target) = self.recovery_target {
+            range_ms("recovery_target", target)?;
         }
         range("block_size", self.block_size as u64, 64, MIB)?;
         range("target_sst_size", self.target_sst_size, 4 * KIB, 1 << 30)?;
@@ -223,8 +329,17 @@ impl DatabaseConfig {
             ("max_memtable_size_bytes", self.max_memtable_size_bytes.map(|v| v as u64)),
             ("max_memtable_records", Some(self.max_memtable_records as u64)),
             ("max_wal_size_bytes", self.max_wal_size_bytes),
-            ("bloom_bits_per_key", Some(u64::from(self.bloom_bits_per_key))),
+            ("bloom_bits_per_key", Some(self.bloom_bits_per_key as u64)),
+            ("max_total_disk_bytes", self.max_total_disk_bytes),
+            ("write_buffer_size", Some(self.write_buffer_size as u64)),
             ("memory_budget", self.memory_budget.map(|v| v as u64)),
+            ("memtable_mode", Some(self.memtable_mode as u64)),
+            ("recovery_target_ms", self.recovery_target.map(millis)),
+            ("compression", Some(self.compression as u64)),
+            ("read_mode", Some(self.read_mode as u64)),
+            ("block_cache_bytes", Some(self.block_cache_bytes as u64)),
+            ("stats_snapshot_interval_ms", self.stats_snapshot_interval.map(millis)),
+            ("latency_sampling", Some(self.latency_sampling.into())),
             ("sync_interval_ms", Some(millis(self.sync_interval))),
             ("checkpoint_interval_ms", Some(millis(self.checkpoint_interval))),
             ("block_size", Some(self.block_size as u64)),
@@ -247,7 +362,25 @@ impl DatabaseConfig {
                 "max_memtable_size_bytes" => config.max_memtable_size_bytes = Some(value as usize),
                 "max_memtable_records" => config.max_memtable_records = value as usize,
                 "max_wal_size_bytes" => config.max_wal_size_bytes = Some(value),
-                "bloom_bits_per_key" => config.bloom_bits_per_key = value.min(64) as u32,
+                "bloom_bits_per_key" => config.bloom_bits_per_key = value as usize,
+                "max_total_disk_bytes" => config.max_total_disk_bytes = Some(value),
+                "write_buffer_size" => config.write_buffer_size = value as usize,
+                "memtable_mode" if value == MemtableMode::Adaptive as u64 => {
+                    config.memtable_mode = MemtableMode::Adaptive;
+                }
+                "recovery_target_ms" => config.recovery_target = Some(Duration::from_millis(value)),
+                "compression" if value == Compression::Never as u64 => {
+                    config.compression = Compression::Never
+                }
+                "compression" if value == Compression::Always as u64 => {
+                    config.compression = Compression::Always
+                }
+                "read_mode" if value == ReadMode::Pread as u64 => config.read_mode = ReadMode::Pread,
+                "block_cache_bytes" => config.block_cache_bytes = value as usize,
+                "stats_snapshot_interval_ms" => {
+                    config.stats_snapshot_interval = Some(Duration::from_millis(value));
+                }
+                "latency_sampling" => config.latency_sampling = u32::try_from(value).unwrap_or(u32::MAX),
                 "memory_budget" => config.memory_budget = Some(value as usize),
                 "sync_interval_ms" => config.sync_interval = Duration::from_millis(value),
                 "checkpoint_interval_ms" => config.checkpoint_interval = Duration::from_millis(value),
@@ -258,87 +391,6 @@ impl DatabaseConfig {
                 "max_item_bytes" => config.max_item_bytes = value as usize,
                 "max_batch_bytes" => config.max_batch_bytes = value as usize,
                 "write_stall_limit_ms" => config.write_stall_limit = Duration::from_millis(value),
-                _ => {}
-            }
-        }
-        config
-    }
-}
-
-/// When and how much SSTs are merged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CompactionConfig {
-    /// Whether stripes are compacted without being asked to. Default true. When off, writes are never slowed
-    /// by the number of runs.
-    pub enabled: bool,
-    /// A stripe is compacted when it has this many runs, at least 2. Default 10. Fewer: faster reads, more
-    /// rewriting.
-    pub sst_threshold: usize,
-    /// Seconds between sweeps that look for stripes due for compaction. Default 60. A flush makes its stripe
-    /// due at once, so this bounds only what no flush would notice.
-    pub check_interval_secs: u64,
-    /// How many compactions run at the same time, each on a stripe of its own. Default 4, at most 256.
-    pub max_concurrent_compactions: usize,
-}
-
-impl Default for CompactionConfig {
-    fn default() -> Self {
-        Self { enabled: true, sst_threshold: 10, check_interval_secs: 60, max_concurrent_compactions: 4 }
-    }
-}
-
-impl CompactionConfig {
-    /// The defaults.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Nothing is compacted unless it is asked for.
-    pub fn disabled() -> Self {
-        Self { enabled: false, ..Self::default() }
-    }
-
-    with! {
-        /// Sets [`CompactionConfig::sst_threshold`].
-        with_sst_threshold(sst_threshold: usize) sst_threshold;
-        /// Sets [`CompactionConfig::check_interval_secs`], in seconds.
-        with_check_interval(check_interval_secs: u64) check_interval_secs;
-        /// Sets [`CompactionConfig::max_concurrent_compactions`].
-        with_max_concurrent(max_concurrent_compactions: usize) max_concurrent_compactions;
-    }
-
-    /// Checks every field; names the first that is out of range, and why.
-    pub fn validate(&self) -> Result<()> {
-        range("sst_threshold", self.sst_threshold as u64, 2, 1000)?;
-        range("check_interval_secs", self.check_interval_secs, 1, 86_400 * 365)?;
-        range("max_concurrent_compactions", self.max_concurrent_compactions as u64, 1, MAX_STRIPES as u64)
-    }
-
-    /// Itself, if it is valid.
-    pub(crate) fn validated(self) -> Result<Self> {
-        self.validate().map(|()| self)
-    }
-
-    pub(crate) fn to_settings(&self) -> Vec<(String, u64)> {
-        [
-            ("compaction_enabled", u64::from(self.enabled)),
-            ("sst_threshold", self.sst_threshold as u64),
-            ("check_interval_secs", self.check_interval_secs),
-            ("max_concurrent_compactions", self.max_concurrent_compactions as u64),
-        ]
-        .map(|(name, value)| (name.to_string(), value))
-        .to_vec()
-    }
-
-    pub(crate) fn from_settings(settings: &[(String, u64)]) -> Self {
-        let mut config = Self::default();
-        for (name, value) in settings {
-            match name.as_str() {
-                "compaction_enabled" => config.enabled = *value != 0,
-                "sst_threshold" => config.sst_threshold = *value as usize,
-                "check_interval_secs" => config.check_interval_secs = *value,
-                "max_concurrent_compactions" => config.max_concurrent_compactions = *value as usize,
                 _ => {}
             }
         }
@@ -384,11 +436,27 @@ mod tests {
             .with_max_key_bytes(18)
             .with_max_item_bytes(19)
             .with_max_batch_bytes(20)
-            .with_write_stall_limit(Duration::from_millis(21));
+            .with_write_stall_limit(Duration::from_millis(21))
+            .with_max_total_disk_bytes(22 << 30)
+            .with_write_buffer_size(230)
+            .with_memtable_mode(MemtableMode::Adaptive)
+            .with_recovery_target(Duration::from_millis(24))
+            .with_compression(Compression::Always)
+            .with_read_mode(ReadMode::Pread)
+            .with_block_cache_bytes(25 << 20)
+            .with_stats_snapshot_interval(Duration::from_millis(26))
+            .with_latency_sampling(27);
         config.validate().unwrap();
         assert_eq!(DatabaseConfig::from_settings(&config.to_settings()), config);
-        let compaction =
-            CompactionConfig::disabled().with_sst_threshold(3).with_check_interval(4).with_max_concurrent(5);
+        let compaction = CompactionConfig::disabled()
+            .with_sst_threshold(3)
+            .with_check_interval(4)
+            .with_max_concurrent(5)
+            .with_tombstone_age(Duration::from_millis(6))
+            .with_tombstone_percent(7)
+            .with_garbage_percent(8)
+            .with_idle_compaction(false)
+            .with_dephasing(true);
         assert_eq!(CompactionConfig::from_settings(&compaction.to_settings()), compaction);
         DatabaseConfig::default().validate().unwrap();
         CompactionConfig::default().validate().unwrap();
@@ -422,6 +490,11 @@ mod tests {
             ("max_batch_bytes", c().with_max_batch_bytes(0)),
             ("max_batch_bytes", c().with_max_batch_bytes(1000)),
             ("write_stall_limit", c().with_write_stall_limit(Duration::ZERO)),
+            ("write_buffer_size", c().with_write_buffer_size(0)),
+            ("block_cache_bytes", c().with_block_cache_bytes(0)),
+            ("latency_sampling", c().with_latency_sampling(u32::MAX)),
+            ("recovery_target", c().with_recovery_target(Duration::ZERO)),
+            ("stats_snapshot_interval", c().with_stats_snapshot_interval(Duration::ZERO)),
             ("stripes", c().with_stripes(0)),
             ("stripes", c().with_stripes(3)),
             ("stripes", c().with_stripes(512)),
@@ -435,6 +508,9 @@ mod tests {
             ("sst_threshold", CompactionConfig::new().with_sst_threshold(0)),
             ("check_interval_secs", CompactionConfig::new().with_check_interval(0)),
             ("max_concurrent_compactions", CompactionConfig::new().with_max_concurrent(0)),
+            ("tombstone_percent", CompactionConfig::new().with_tombstone_percent(0)),
+            ("garbage_percent", CompactionConfig::new().with_garbage_percent(0)),
+            ("tombstone_age", CompactionConfig::new().with_tombstone_age(Duration::ZERO)),
         ] {
             assert!(matches!(config.validate(), Err(Error::InvalidConfig { field: f, .. }) if f == field));
         }

@@ -47,7 +47,7 @@ pub(crate) mod bloom;
 pub(crate) mod file_header;
 pub(crate) mod memtable;
 pub(crate) mod record;
-pub(crate) mod sst_block;
+pub mod sst_block;
 
 // L3, files.
 pub(crate) mod manifest;
@@ -64,6 +64,6 @@ pub(crate) mod version;
 // L6, the engine: one verb a file.
 pub mod lsm;
 
-pub use config::{CompactionConfig, DatabaseConfig, Durability};
+pub use config::{CompactionConfig, Compression, DatabaseConfig, Durability, MemtableMode, ReadMode};
 pub use error::{Error, Result};
 pub use key::{Key, SortRange};

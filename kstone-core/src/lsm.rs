@@ -55,6 +55,10 @@ pub use scan::Entries;
 pub use stats::{EngineStats, StallStats, StripeStats};
 pub use write::WriteBatch;
 
+/// Records in a stripe's memtable before it is flushed, unless [`DatabaseConfig::max_memtable_records`] says
+/// otherwise.
+pub const MEMTABLE_THRESHOLD: usize = crate::config::DEFAULT_MEMTABLE_RECORDS;
+
 /// How background work runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Workers {
@@ -149,7 +153,7 @@ pub(crate) struct Identity {
 }
 
 /// The settings in force, with what follows from them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) database: DatabaseConfig,
     pub(crate) compaction: CompactionConfig,
@@ -262,6 +266,12 @@ impl Shared {
         self.stripes.iter().filter_map(|stripe| stripe.get().map(|stripe| &**stripe))
     }
 
+    /// Puts settings in force: what reads them at each decision finds them, the others are told.
+    fn apply(&self, settings: Settings) {
+        self.wal.set_segment_size(settings.database.wal_segment_bytes());
+        self.settings.store(Arc::new(settings));
+    }
+
     pub(crate) fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
     }
@@ -362,6 +372,24 @@ impl LsmEngine {
         self.shared.settings.load().compaction.clone()
     }
 
+    /// Changes the settings of the running database and stores them. They hold from the next decision on; what is
+    /// running ends as it began. Settings of SSTs (filter bits, block size, compression, SST size) apply to the files
+    /// written from now on.
+    ///
+    /// # Errors
+    /// `InvalidConfig` names the field: also `stripes`, when it is given and not what the database was created with.
+    /// When storing fails the old settings stay in force.
+    pub fn set_config(&self, config: DatabaseConfig) -> Result<()> {
+        config.validate()?;
+        let stripes = self.stripe_count();
+        if config.stripes.is_some_and(|asked| asked != stripes) {
+            return Err(Error::config("stripes", format!("the database has {stripes}, which cannot change")));
+        }
+        self.change_settings(|settings| {
+            settings.database = DatabaseConfig { stripes: Some(stripes), ..config }
+        })
+    }
+
     /// Changes the compaction settings of the running database and stores them. They hold from the next decision
     /// on; what is running ends as it began.
     ///
@@ -369,14 +397,23 @@ impl LsmEngine {
     /// `InvalidConfig` names the field. When storing fails the old settings stay in force.
     pub fn set_compaction_config(&self, compaction: CompactionConfig) -> Result<()> {
         compaction.validate()?;
+        self.change_settings(|settings| settings.compaction = compaction)
+    }
+
+    fn change_settings(&self, change: impl FnOnce(&mut Settings)) -> Result<()> {
         let (shared, _open) = self.writable()?;
         // Stored and in force in the same order, whoever else sets them.
         let mut manifest = shared.manifest.lock();
-        let database = shared.settings.load().database.clone();
-        shared.append_edit(&mut manifest, vec![recover::settings_change(&database, &compaction)])?;
-        shared.settings.store(Arc::new(Settings::new(database, compaction)));
+        let mut settings = Settings::clone(&shared.settings.load());
+        change(&mut settings);
+        let settings = Settings::new(settings.database, settings.compaction);
+        let stored = recover::settings_change(&settings.database, &settings.compaction);
+        shared.append_edit(&mut manifest, vec![stored])?;
+        shared.apply(settings);
         drop(manifest);
         self.grow_pool()?;
+        // Limits may have become lower than what is there.
+        shared.background.want_relief();
         for stripe in shared.used_stripes() {
             shared.background.queue_compaction(stripe.id);
         }

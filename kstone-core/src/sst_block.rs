@@ -35,6 +35,9 @@ use crate::checksum::crc32c_seeded;
 use crate::coding::{Reader, put_varint, shared_prefix};
 use crate::types::{EntryKind, FileId, SeqNo};
 
+/// Bits per key of the filters of new SSTs, unless [`crate::DatabaseConfig::bloom_bits_per_key`] says otherwise.
+pub const BITS_PER_KEY: usize = crate::config::DEFAULT_BITS_PER_KEY;
+
 /// Entries in a group, at most.
 pub(crate) const GROUP_LEN: usize = 8;
 /// Groups in a block, at most: the hash index has three bits for their number.

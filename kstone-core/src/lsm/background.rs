@@ -95,6 +95,12 @@ impl Background {
         self.wake.notify_one();
     }
 
+    /// Has memtables looked at for sealing.
+    pub(crate) fn want_relief(&self) {
+        self.relief_wanted.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
     pub(crate) fn queue_flush(&self, stripe: usize) {
         self.queue.lock().flush.push_back(stripe);
         self.wake.notify_one();

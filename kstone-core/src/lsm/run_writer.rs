@@ -63,7 +63,7 @@ impl RunWriter {
                     run_seq: self.facts.seq,
                     key_bounds: self.bounds.clone(),
                     block_size: config.block_size,
-                    bits_per_key: config.bloom_bits_per_key,
+                    bits_per_key: config.bloom_bits_per_key as u32,
                     database_id: shared.identity.database_id,
                     incarnation: shared.identity.incarnation,
                     created_ms: shared.clock.unix_ms(),

@@ -370,3 +370,23 @@ fn a_flush_counts_the_tombstones_it_drops() {
     assert_eq!((stats.flushes, stats.tombstones_removed, stats.sst_bytes), (1, 3, 0));
     assert_eq!((stats.flush_bytes_written, stats.stripes), (0, Vec::new()));
 }
+
+#[test]
+fn set_config_changes_the_running_database_and_what_is_stored() {
+    let vfs = Arc::new(MemVfs::new());
+    let mut options = manual(vfs.clone(), 1);
+    options.config = Some(one());
+    let engine = LsmEngine::create(Path::new(DB), options).unwrap();
+    put(&engine, 0..20, 10);
+    assert_eq!(drain(&engine).flushes, 0);
+    engine.set_config(DatabaseConfig::new().with_max_memtable_records(10)).unwrap();
+    put(&engine, 20..21, 10);
+    assert_eq!(drain(&engine).flushes, 1);
+    let refused = engine.set_config(DatabaseConfig::new().with_stripes(2));
+    assert!(matches!(refused, Err(Error::InvalidConfig { field: "stripes", .. })));
+    assert!(engine.set_config(DatabaseConfig::new().with_max_memtable_records(0)).is_err());
+    assert_eq!(engine.config(), one().with_max_memtable_records(10));
+    engine.close().unwrap();
+    let engine = LsmEngine::open(Path::new(DB), manual(vfs, 2)).unwrap();
+    assert_eq!(engine.config(), one().with_max_memtable_records(10));
+}

@@ -94,7 +94,7 @@ pub(crate) fn tiny(rng: &mut Rng) -> (DatabaseConfig, CompactionConfig) {
         .with_max_memtable_records(2 + rng.below(19) as usize)
         .with_block_size(64 + rng.below(200) as usize)
         .with_target_sst_size(4096)
-        .with_bloom_bits_per_key(1 + rng.below(12) as u32)
+        .with_bloom_bits_per_key(1 + rng.below(12) as usize)
         .with_wal_segment_size(16 << 10);
     (config, CompactionConfig::new().with_sst_threshold(2 + rng.below(2) as usize))
 }

@@ -2,6 +2,8 @@
 
 use kstone_api::{Item, ItemBuilder};
 
+pub mod storm;
+
 /// The key of item `n`: 16 bytes, spread evenly, in no order.
 pub fn key(n: u64) -> String {
     // The odd multiplier makes this a permutation: no two numbers share a key.

@@ -4,12 +4,16 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kstone_core::lsm::{EngineOptions, EngineStats, LsmEngine, WriteOptions};
+use kstone_core::lsm::{
+    CompactionStats, DiskUsage, EngineOptions, EngineStats, EventListener, Latencies, LsmEngine,
+    PendingRewrite, WriteOptions,
+};
 use kstone_core::{CompactionConfig, DatabaseConfig, Durability, Error, Key, Result};
 use tempfile::TempDir;
 
 use crate::batch::WriteBatch;
 use crate::item::Item;
+use crate::preset::Preset;
 use crate::query::{Items, Query, Scan};
 use crate::snapshot::Snapshot;
 use crate::view::ItemView;
@@ -109,6 +113,12 @@ impl Database {
         self.engine().get(&key.into())?.map(ItemView::new).transpose()
     }
 
+    /// What the database takes on disk, and how much of
+    /// [`max_total_disk_bytes`](crate::DatabaseConfig::max_total_disk_bytes) puts may still take.
+    pub fn disk_usage(&self) -> Result<DiskUsage> {
+        self.engine().disk_usage()
+    }
+
     /// Whether there is an item under a key.
     pub fn contains<'k>(&self, key: impl Into<Key<'k>>) -> Result<bool> {
         Ok(self.engine().get(&key.into())?.is_some())
@@ -182,7 +192,17 @@ impl Database {
 
     /// Merges every stripe's SSTs into one run, and returns when done.
     pub fn compact_all(&self) -> Result<()> {
-        (0..self.engine().stripe_count()).try_for_each(|stripe| self.engine().trigger_compaction(stripe))
+        (0..self.engine().stripe_count()).try_for_each(|stripe| self.trigger_compaction(stripe))
+    }
+
+    /// Whether the rules ask for a compaction of the stripe now; see [`LsmEngine::needs_compaction`].
+    pub fn needs_compaction(&self, stripe: usize) -> Result<bool> {
+        self.engine().needs_compaction(stripe)
+    }
+
+    /// Merges the stripe's SSTs into one run, and returns when done; see [`LsmEngine::trigger_compaction`].
+    pub fn trigger_compaction(&self, stripe: usize) -> Result<()> {
+        self.engine().trigger_compaction(stripe)
     }
 
     /// Writes out what is in memory, ends background work and closes the files. Other clones, snapshots and
@@ -199,6 +219,11 @@ impl Database {
     /// The settings in use.
     pub fn config(&self) -> DatabaseConfig {
         self.engine().config()
+    }
+
+    /// The settings that SSTs written earlier do not have yet; see [`LsmEngine::pending_rewrites`].
+    pub fn pending_rewrites(&self) -> Result<Vec<PendingRewrite>> {
+        self.engine().pending_rewrites()
     }
 
     /// The compaction settings in use.
@@ -219,6 +244,26 @@ impl Database {
     /// Sizes now, and totals since the database was opened.
     pub fn stats(&self) -> Result<EngineStats> {
         self.engine().stats()
+    }
+
+    /// Bytes of the filters of all SSTs; see [`LsmEngine::estimate_bloom_memory`].
+    pub fn estimate_bloom_memory(&self) -> Result<u64> {
+        self.engine().estimate_bloom_memory()
+    }
+
+    /// Bytes of the indexes of all SSTs; see [`LsmEngine::estimate_index_memory`].
+    pub fn estimate_index_memory(&self) -> Result<u64> {
+        self.engine().estimate_index_memory()
+    }
+
+    /// How long operations took since open; see [`LsmEngine::latencies`].
+    pub fn latencies(&self) -> Latencies {
+        self.engine().latencies()
+    }
+
+    /// What compactions have done since the database was opened, and why they ran.
+    pub fn compaction_stats(&self) -> CompactionStats {
+        self.engine().compaction_stats()
     }
 
     /// The directory.
@@ -272,9 +317,20 @@ impl DatabaseBuilder {
         self
     }
 
+    /// All settings of a preset: [`DatabaseBuilder::config`] and [`DatabaseBuilder::compaction`] at once.
+    pub fn preset(self, preset: Preset) -> Self {
+        self.config(preset.database).compaction(preset.compaction)
+    }
+
     /// When a write counts as done, for writes that do not say themselves.
     pub fn durability(mut self, durability: Durability) -> Self {
         self.options.durability = durability;
+        self
+    }
+
+    /// Is told of flushes, compactions, stalls, errors and so on; see [`EventListener`] for what it may do.
+    pub fn listener(mut self, listener: Arc<dyn EventListener>) -> Self {
+        self.options.listener = Some(listener);
         self
     }
 

@@ -36,36 +36,61 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice))]
 
+mod alerts;
 mod batch;
 mod codec;
 mod database;
+mod explain;
 mod flaw;
 mod item;
 mod item_builder;
 pub mod json;
+mod latency;
+mod metrics;
 mod number;
+#[cfg(feature = "prometheus")]
+mod openmetrics;
+mod preset;
 mod query;
 mod snapshot;
 mod value;
 mod view;
 
+pub use alerts::{
+    AlertThresholds, PerformanceAlert, check_alerts, measure_average_sst_count, measure_p99_read_latency,
+};
 pub use batch::WriteBatch;
 pub use database::{Database, DatabaseBuilder};
 pub use item::{Item, Iter};
 pub use item_builder::ItemBuilder;
+pub use latency::LatencyTracker;
+pub use metrics::DatabaseMetrics;
 pub use number::{Number, NumberError};
+pub use preset::Preset;
 pub use query::{Items, Keys, Query, Scan, Views};
 pub use snapshot::Snapshot;
 pub use value::Value;
 pub use view::{ItemView, ListView, MapView, SetView, ValueView};
 
-pub use kstone_core::lsm::{EngineOptions, EngineStats, LsmEngine, StripeStats, WriteOptions};
+pub use kstone_core::lsm::{
+    Amplification, BlockCacheStats, CompactionReason, CompactionReasonStats, CompactionStats, DiskUsage,
+    EngineOptions, EngineStats, Event, EventListener, Explain, ExplainQuery, FilterStats, Latencies,
+    LatencyBuckets, LatencySummary, LsmEngine, OperationStats, PendingRewrite, ReadStats, RecoveryStats,
+    SettingChange, StallReason, StallStats, StatsSnapshot, StripeStats, WriteOptions,
+};
+pub use kstone_core::model;
 pub use kstone_core::slice::Slice;
 pub use kstone_core::{
     CompactionConfig, Compression, DatabaseConfig, Durability, Error, Key, MemtableMode, ReadMode, Result,
+    SortRange,
 };
 
 /// Compiles the code of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 mod readme {}
+
+/// Compiles the code of the page on tuning.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/tuning.md")]
+mod tuning {}

@@ -10,7 +10,7 @@ use crate::escape::Escaped;
 const EXIT_STATUS: &str = "\
 Exit status:
   0  done                                4  missing, permission, I/O, disk full
-  1  a clear no: there is no such key    5  in use by another process
+  1  a clear no: no such key, an alert    5  in use by another process
   2  usage                               6  finished, but lines were rejected
   3  corruption found                    130  interrupted
 
@@ -66,6 +66,17 @@ pub(crate) enum Command {
     Scan(ScanArgs),
     /// Count the items, by reading every key.
     Count(Database),
+    /// Tell what a read does, every step and its cost.
+    #[command(subcommand)]
+    Explain(ExplainCommand),
+    /// Sizes of files, and the counters of the program that has the database open.
+    Stats(Database),
+    /// What happened: flushes, compactions, stalls, errors, in order of time.
+    Events(EventsArgs),
+    /// Figures that are out of bounds; exit status 1 when there is one.
+    Alerts(Database),
+    /// Settings for kinds of work: all of them in a line each, or one as Rust code.
+    Presets(PresetsArgs),
     /// Store items from JSON Lines, plain or gzipped.
     Import(ImportArgs),
     /// Merge the files of stripes, so that each has one run.
@@ -165,6 +176,43 @@ pub(crate) struct ImportArgs {
 pub(crate) enum OnError {
     Skip,
     Fail,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ExplainCommand {
+    /// The read of one item.
+    Get(KeyArgs),
+    /// The read of the items of one partition.
+    Query(ExplainQueryArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ExplainQueryArgs {
+    #[command(flatten)]
+    pub(crate) db: Database,
+    /// The partition key.
+    pub(crate) partition: Escaped,
+    /// Only sort keys that start with this.
+    #[arg(long, value_name = "P")]
+    pub(crate) sort_prefix: Option<Escaped>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct EventsArgs {
+    #[command(flatten)]
+    pub(crate) db: Database,
+    /// Only events of this kind, or of these: `flush,stall`.
+    #[arg(long, value_name = "K", value_delimiter = ',')]
+    pub(crate) kind: Vec<String>,
+    /// At most so many, the newest.
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PresetsArgs {
+    /// Only this one, as Rust code.
+    pub(crate) name: Option<String>,
 }
 
 #[derive(Args, Debug)]

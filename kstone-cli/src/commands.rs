@@ -1,15 +1,20 @@
 //! One file a command.
 
+mod alerts;
 mod compact;
 mod count;
 mod create;
 mod delete;
+mod events;
+mod explain;
 mod get;
 mod import;
 mod info;
+mod presets;
 mod put;
 mod query;
 mod scan;
+mod stats;
 
 use anyhow::Result;
 use kstone_api::{Database, Error, Item, Items, Key};
@@ -30,6 +35,11 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
         Command::Query(args) => query::run(args, format),
         Command::Scan(args) => scan::run(args, format),
         Command::Count(db) => count::run(db, format),
+        Command::Explain(command) => explain::run(command, format),
+        Command::Stats(db) => stats::run(db, format),
+        Command::Events(args) => events::run(args, format),
+        Command::Alerts(db) => alerts::run(db, format),
+        Command::Presets(args) => presets::run(args, format),
         Command::Import(args) => import::run(args, format),
         Command::Compact(args) => compact::run(args, format),
     }
@@ -38,6 +48,14 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
 /// Opens for reading, beside other readers, and changes nothing.
 fn open_to_read(db: &args::Database) -> Result<Database> {
     Ok(Database::open_read_only(&db.path)?)
+}
+
+/// For what looks at files without opening the database: fails as opening would where there is none.
+fn expect_database(db: &args::Database) -> Result<()> {
+    if db.path.join("MANIFEST").exists() {
+        return Ok(());
+    }
+    open_to_read(db).map(drop)
 }
 
 fn open_to_write(db: &args::Database) -> Result<Database> {

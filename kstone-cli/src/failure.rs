@@ -11,7 +11,7 @@ use crate::args::{Cli, Format};
 
 /// The exit statuses; 0 is success, and 2 is also clap's.
 pub(crate) mod exit {
-    /// A clear "no": there is no such key.
+    /// A clear "no": there is no such key, or an alert.
     pub(crate) const NO: u8 = 1;
     pub(crate) const USAGE: u8 = 2;
     pub(crate) const CORRUPTION: u8 = 3;

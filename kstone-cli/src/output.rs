@@ -119,6 +119,35 @@ impl EntryWriter {
     }
 }
 
+/// Prints rows under headings: columns as wide as they need to be, the last one as it comes.
+pub(crate) fn print_table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> Result<()> {
+    let widths: [usize; N] = std::array::from_fn(|column| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain(headings.get(column).map(|heading| heading.len())).max().unwrap_or(0)
+    });
+    let mut out = stdout();
+    for row in std::iter::once(&headings.map(str::to_owned)).chain(rows) {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect::<Vec<_>>();
+        writeln!(out, "{}", cells.join("  ").trim_end())?;
+    }
+    Ok(out.flush()?)
+}
+
+/// Prints values as one JSON document, under a name beside its schema, or as a line each.
+pub(crate) fn print_list<T: Serialize>(format: Format, schema: &str, name: &str, values: &[T]) -> Result<()> {
+    let mut out = stdout();
+    if format == Format::Json {
+        let document = serde_json::json!({"schema": schema, name: values});
+        writeln!(out, "{document}")?;
+    } else {
+        for value in values {
+            serde_json::to_writer(&mut out, value).map_err(std::io::Error::from)?;
+            writeln!(out)?;
+        }
+    }
+    Ok(out.flush()?)
+}
+
 /// A table without lines: columns, two spaces apart.
 fn plain_table() -> Table {
     let mut table = Table::new();
@@ -156,9 +185,53 @@ pub(crate) fn size(bytes: u64) -> String {
     ByteSize::b(bytes).display().iec().to_string()
 }
 
+/// `2.1 ms`: a time in nanoseconds.
+pub(crate) fn time(nanos: u64) -> String {
+    format!("{:.1?}", std::time::Duration::from_nanos(nanos))
+}
+
+/// `4 s`, `2 h 11 m`: how long something has been, to its largest units.
+pub(crate) fn span(ms: u64) -> String {
+    match ms / 1000 {
+        s @ 0..60 => format!("{s} s"),
+        s @ 60..3600 => format!("{} m {} s", s / 60, s % 60),
+        s @ 3600..86_400 => format!("{} h {} m", s / 3600, s % 3600 / 60),
+        s => format!("{} d {} h", s / 86_400, s % 86_400 / 3600),
+    }
+}
+
+/// `2026-11-22T07:51:16.042Z`: a moment given in milliseconds since the Unix epoch.
+pub(crate) fn utc(unix_ms: u64) -> String {
+    let (days, ms) = (unix_ms / 86_400_000, unix_ms % 86_400_000);
+    // Years begin in March here, so that the day that comes and goes is their last; 400 of them are an era.
+    let shifted = days + 719_468;
+    let (era, day) = (shifted / 146_097, shifted % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let of_year = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let of_month = of_year - (153 * month + 2) / 5 + 1;
+    let (year, month) = match month {
+        0..10 => (era * 400 + year, month + 3),
+        _ => (era * 400 + year + 1, month - 9),
+    };
+    let (h, m, s) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
+    format!("{year:04}-{month:02}-{of_month:02}T{h:02}:{m:02}:{s:02}.{:03}Z", ms % 1000)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times() {
+        assert_eq!(utc(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(utc(951_782_400_000), "2000-02-29T00:00:00.000Z");
+        assert_eq!(utc(1_700_000_000_123), "2023-11-14T22:13:20.123Z");
+        assert_eq!(utc(4_107_542_399_999), "2100-02-28T23:59:59.999Z");
+        assert_eq!(utc(4_107_542_400_000), "2100-03-01T00:00:00.000Z");
+        assert_eq!([999, 61_000, 7_860_000, 90_000_000].map(span), ["0 s", "1 m 1 s", "2 h 11 m", "1 d 1 h"]);
+        assert_eq!(time(2_100_000), "2.1ms");
+    }
 
     #[test]
     fn figures() {

@@ -6,20 +6,23 @@ use crate::error::{Error, Result};
 use crate::types::MAX_STRIPES;
 
 mod compaction;
+mod log;
 
 pub use compaction::CompactionConfig;
+pub(crate) use log::{DEFAULT_REPLAY_RATE, LogBounds};
 
 /// Records in a memtable before it is sealed, unless configured otherwise.
 pub(crate) const DEFAULT_MEMTABLE_RECORDS: usize = 1000;
+/// The most that adaptive memtables take, in records, unless more is configured.
+pub(crate) const ADAPTIVE_RECORDS: usize = 10_000;
 /// Filter bits per key, unless configured otherwise.
 pub(crate) const DEFAULT_BITS_PER_KEY: usize = 10;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
-/// The highest memory budget that is chosen by default; see [`DatabaseConfig::memory_budget_bytes`].
-const DEFAULT_BUDGET_CAP: usize = 64 << 20;
-/// A record is stored with about this much more than its key and value.
-const LOG_OVERHEAD: u64 = 4 * KIB;
+/// The highest memory budget that is chosen by default, see [`DatabaseConfig::memory_budget_bytes`]: half of what
+/// stripes of 10,000 records take fits into it.
+const DEFAULT_BUDGET_CAP: usize = 512 << 20;
 
 /// When a write counts as done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,7 +60,8 @@ pub enum ReadMode {
     #[default]
     Mmap,
     /// With `pread` into a cache of [`DatabaseConfig::block_cache_bytes`]: for data far larger than memory, for
-    /// network file systems, and for an error instead of a signal. Each block read from the file is verified.
+    /// network file systems, and for an error instead of a signal. Each block read from the file is verified. At most
+    /// 32 SSTs are kept open; a block of another costs an `open` as well.
     Pread,
 }
 
@@ -69,8 +73,11 @@ pub enum MemtableMode {
     /// [`DatabaseConfig::max_memtable_records`] as it is.
     #[default]
     Fixed,
-    /// A limit that follows each stripe's write rate and the memory that the machine has left, between 500 and
-    /// 10,000 records.
+    /// A limit that follows each stripe's write rate and the memory that the machine (or its control group) has left,
+    /// set anew with each flush. At 10,000 writes a second, evenly spread, and 1 GB of memory: 10,000 records. With
+    /// less than 100 MB: 500. Otherwise [`DatabaseConfig::max_memtable_records`] and what the square root of the
+    /// write rate allows above it, within [`DatabaseConfig::memory_budget`]. Fewer flushes under load, for more
+    /// memory and a longer log.
     Adaptive,
 }
 
@@ -85,27 +92,44 @@ pub struct DatabaseConfig {
     /// A stripe's memtable is sealed and flushed at this many records, tombstones included. Default 1000.
     /// More: fewer and larger SSTs, more memory, longer recovery.
     pub max_memtable_records: usize,
-    /// The log is kept below this many bytes by flushing the stripes that need its oldest part. Default:
-    /// three times the memory budget, but at least eight segments.
+    /// The files of the log never take more than this many bytes: stripes that need its oldest part are flushed in
+    /// time, and writers wait for that, up to [`DatabaseConfig::write_stall_limit`]. It must hold two segments and
+    /// the largest item; batches that it cannot hold are refused with [`Error::BatchTooLarge`]. A lower limit set
+    /// while the database is open is reached by itself. Default: three times the memory budget, but at least eight
+    /// segments, and what a single larger batch takes.
     pub max_wal_size_bytes: Option<u64>,
-    /// All files of the database together never take more than this many bytes, counted in units of 4 KiB: at the
-    /// limit, writes fail with [`Error::DiskFull`], while reads, deletes and compaction go on. Default: none.
+    /// All files of the database together never take more than this many bytes, each counted in whole units of 4 KiB:
+    /// at the limit, puts fail with [`Error::DiskFull`], while reads, deletes and compaction go on. Default: none; at
+    /// least 512 KiB, or eight log segments of [`DatabaseConfig::wal_segment_size`].
+    ///
+    /// Some of it is kept free, so that what was accepted can always be flushed, and what is deleted be merged away:
+    /// the room to merge the largest stripe whole, a log segment, and space for tombstones and manifest. Of 64 MiB,
+    /// values of 400 bytes fill about 70 % when spread over many partitions, and about 40 % with all data in one
+    /// partition, and so in one stripe, which takes its size again to be merged. A refused put
+    /// flushes and merges what can free space first, and waits for that as long as
+    /// [`DatabaseConfig::write_stall_limit`]; puts work again by themselves once there is space.
+    ///
+    /// A database that is larger than the limit, or leaves less than that free when the limit is set, opens all the
+    /// same, and takes deletes: to come down it may then grow by what it needs for merging, never by puts. Smaller: shorter log segments and less log, at most an eighth of it.
     pub max_total_disk_bytes: Option<u64>,
-    /// The bytes that one write call to the log gathers from concurrent writers, 64 bytes to 16 MiB. Default 1024.
-    /// More: fewer calls under load, larger buffers. What was acknowledged never waits in it.
+    /// The bytes of records that one write call to the log gathers from concurrent writers, 64 bytes to 16 MiB.
+    /// Default 1024. More: fewer calls under load, larger buffers. A longer record is written alone, and what was
+    /// acknowledged never waits in it. SSTs are written in units of this many bytes, but at least 256 KiB.
     pub write_buffer_size: usize,
     /// Filter bits per key of new SSTs, 1 to 64. Default 10, about 1 % false positives.
     pub bloom_bits_per_key: usize,
     /// All memtables together hold at most about this many bytes; above it the fullest are flushed.
-    /// Default: half of what all stripes at their record limit would hold, at most 64 MiB.
+    /// Default: half of what all stripes at their record limit would hold, at most 512 MiB: 45 MB with 1000 records;
+    /// with adaptive memtables, that of their highest limit, 448 MB.
     pub memory_budget: Option<usize>,
     /// Whether [`DatabaseConfig::max_memtable_records`] holds as it is. Default: it does.
     pub memtable_mode: MemtableMode,
-    /// Recovery after a crash should take no longer than this: bounds the log, below
-    /// [`DatabaseConfig::max_wal_size_bytes`], by the rate at which this machine replays it. Default: no such bound.
+    /// Recovery after a crash should take no longer than this, 1 ms to one day: bounds the log, below
+    /// [`DatabaseConfig::max_wal_size_bytes`], by the rate at which this machine replayed it the last times; until
+    /// that is known, by 100 MB a second. The log may always take eight segments of 64 KiB. Default: no such bound.
     pub recovery_target: Option<Duration>,
-    /// What a power cut may lose at [`Durability::Buffered`]. Default 1 s. Zero means never to sync in the
-    /// background.
+    /// What a power cut may lose at [`Durability::Buffered`], 1 ms to one day. Default 1 s. Zero means never to sync in
+    /// the background.
     pub sync_interval: Duration,
     /// How often flushed SSTs are made durable and the log before them is given back. Default 2 s.
     pub checkpoint_interval: Duration,
@@ -115,9 +139,11 @@ pub struct DatabaseConfig {
     pub compression: Compression,
     /// How SSTs are read. Default: mapped.
     pub read_mode: ReadMode,
-    /// Bytes of blocks kept in memory: those read with [`ReadMode::Pread`], and decompressed ones. Default 8 MiB.
+    /// Bytes of blocks kept in memory: those read with [`ReadMode::Pread`], and decompressed ones. Default 8 MiB;
+    /// 64 KiB to 1 TiB. Scans and merges put nothing into it. Indexes and filters of SSTs read with `pread`, about 7
+    /// bytes a record, come on top.
     pub block_cache_bytes: usize,
-    /// Bytes in a log segment. Default 16 MiB, or less with a small log limit; at least 16 KiB.
+    /// Bytes in a log segment, 16 KiB to 1 GiB. Default: an eighth of the log's limit, 64 KiB to 16 MiB.
     pub wal_segment_size: Option<u64>,
     /// Bytes in one SST; what is longer becomes several parts of one run. Default 32 MiB; at least 4 KiB.
     pub target_sst_size: u64,
@@ -129,10 +155,13 @@ pub struct DatabaseConfig {
     pub max_batch_bytes: usize,
     /// A write that waits longer than this for background work fails with `WriteStalled`. Default 10 s.
     pub write_stall_limit: Duration,
-    /// How often the counters are written to `STATS.json` in the directory, for tools that look at it from outside.
+    /// How often the counters are written to `STATS.json` in the directory, for tools that look at it from outside,
+    /// from the handle's first write on and until it is closed; 1 ms to one day. Not for databases in memory.
     /// Default: never.
     pub stats_snapshot_interval: Option<Duration>,
-    /// One of so many operations is timed for the latency histograms, 0 to 1,000,000; 0: none. Default 64.
+    /// On each thread, one of so many puts, gets, deletes, batches and queries is timed for
+    /// [`LsmEngine::latencies`](crate::lsm::LsmEngine::latencies), 0 to 1,000,000; 0: none. Background work is always
+    /// timed. Default 64, which costs about a nanosecond an operation.
     pub latency_sampling: u32,
     /// Stripes of a new database: a power of two, 1 to 256. Default 256; cannot change later.
     pub stripes: Option<usize>,
@@ -245,27 +274,16 @@ impl DatabaseConfig {
     pub fn memory_budget_bytes(&self) -> usize {
         /// What a record takes in a memtable, about: 200 bytes of key and value plus the tree around it.
         const RECORD: usize = 350;
+        let records = match self.memtable_mode {
+            MemtableMode::Fixed => self.max_memtable_records,
+            MemtableMode::Adaptive => self.max_memtable_records.max(ADAPTIVE_RECORDS),
+        };
         self.memory_budget.unwrap_or_else(|| {
             let stripe = self.max_memtable_size_bytes.unwrap_or(usize::MAX);
-            let stripe = stripe.min(self.max_memtable_records.saturating_mul(RECORD));
+            let stripe = stripe.min(records.saturating_mul(RECORD));
             // One memtable of the configured size always fits, however large it is.
             (stripe.saturating_mul(MAX_STRIPES) / 2).min(DEFAULT_BUDGET_CAP).max(stripe.saturating_mul(2))
         })
-    }
-
-    /// The bytes the log may take before stripes are flushed to shorten it.
-    pub fn wal_limit_bytes(&self) -> u64 {
-        // A log of few segments is at its limit whatever was flushed: only whole segments can be given back.
-        const SEGMENTS: u64 = 8;
-        self.max_wal_size_bytes.unwrap_or_else(|| {
-            let segments = self.wal_segment_size.unwrap_or(64 * KIB).saturating_mul(SEGMENTS);
-            (self.memory_budget_bytes() as u64).saturating_mul(3).max(segments)
-        })
-    }
-
-    /// The bytes of one log segment: what is configured, else 16 MiB, or an eighth of a small log limit.
-    pub fn wal_segment_bytes(&self) -> u64 {
-        self.wal_segment_size.unwrap_or_else(|| (self.wal_limit_bytes() / 8).clamp(64 * KIB, 16 * MIB))
     }
 
     /// Checks every field; names the first that is out of range, and why.
@@ -292,6 +310,9 @@ impl DatabaseConfig {
         range("max_key_bytes", self.max_key_bytes as u64, 1, 64 * KIB)?;
         range("max_item_bytes", self.max_item_bytes as u64, 1, 256 * MIB)?;
         range("max_batch_bytes", self.max_batch_bytes as u64, 1, 1 << 30)?;
+        if !self.sync_interval.is_zero() {
+            range_ms("sync_interval", self.sync_interval)?;
+        }
         range_ms("checkpoint_interval", self.checkpoint_interval)?;
         range_ms("write_stall_limit", self.write_stall_limit)?;
         if let Some(stripes) = self.stripes
@@ -302,20 +323,22 @@ impl DatabaseConfig {
         if let Some(bytes) = self.wal_segment_size {
             range("wal_segment_size", bytes, 16 * KIB, 1 << 30)?;
         }
+        if let Some(quota) = self.max_total_disk_bytes {
+            let least = self.wal_segment_size.unwrap_or(0).max(64 * KIB).saturating_mul(8);
+            if quota < least {
+                let why = format!(
+                    "{quota} bytes do not hold two log segments and what must stay free; at least {least} are needed"
+                );
+                return Err(Error::config("max_total_disk_bytes", why));
+            }
+        }
         if self.max_batch_bytes < self.max_item_bytes {
             return Err(Error::config(
                 "max_batch_bytes",
                 "smaller than max_item_bytes: no single item of that size could be written",
             ));
         }
-        if let Some(limit) = self.max_wal_size_bytes {
-            let least = 2 * (self.wal_segment_bytes() + LOG_OVERHEAD);
-            if limit < least {
-                let why = format!("{limit} bytes do not hold two segments; at least {least} are needed");
-                return Err(Error::config("max_wal_size_bytes", why));
-            }
-        }
-        Ok(())
+        self.validate_log()
     }
 
     /// Itself, if it is valid.
@@ -462,57 +485,117 @@ mod tests {
         CompactionConfig::default().validate().unwrap();
     }
 
-    #[test]
-    fn a_small_memory_budget_leaves_room_for_segments_in_the_log() {
-        let limits = |config: DatabaseConfig| (config.wal_limit_bytes(), config.wal_segment_bytes());
-        assert_eq!(limits(DatabaseConfig::new()), (134_400_000, 16 << 20));
-        assert_eq!(limits(DatabaseConfig::new().with_memory_budget(1)), (512 << 10, 64 << 10));
-        let large = DatabaseConfig::new().with_memory_budget(1 << 20).with_wal_segment_size(64 << 20);
-        assert_eq!(limits(large), (512 << 20, 64 << 20));
+    /// The name of what is refused, and why.
+    fn refused(result: Result<()>) -> (&'static str, String) {
+        match result {
+            Err(Error::InvalidConfig { field, why }) => (field, why),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
-    fn zeros_and_contradictions_are_refused_by_name() {
+    fn zeros_and_what_is_absurdly_large_are_refused_by_name_with_the_range() {
         let c = DatabaseConfig::new;
+        let ms = Duration::from_millis;
         for (field, config) in [
             ("max_memtable_records", c().with_max_memtable_records(0)),
+            ("max_memtable_records", c().with_max_memtable_records(usize::MAX)),
             ("max_memtable_size_bytes", c().with_max_memtable_size_bytes(0)),
-            ("max_wal_size_bytes", c().with_max_wal_size_bytes(0)),
-            ("max_wal_size_bytes", c().with_max_wal_size_bytes(20 << 20).with_wal_segment_size(16 << 20)),
+            ("max_memtable_size_bytes", c().with_max_memtable_size_bytes(usize::MAX)),
             ("bloom_bits_per_key", c().with_bloom_bits_per_key(0)),
+            ("bloom_bits_per_key", c().with_bloom_bits_per_key(65)),
             ("memory_budget", c().with_memory_budget(0)),
-            ("checkpoint_interval", c().with_checkpoint_interval(Duration::ZERO)),
-            ("block_size", c().with_block_size(0)),
-            ("wal_segment_size", c().with_wal_segment_size(0)),
-            ("target_sst_size", c().with_target_sst_size(0)),
-            ("max_key_bytes", c().with_max_key_bytes(0)),
-            ("max_item_bytes", c().with_max_item_bytes(0)),
-            ("max_batch_bytes", c().with_max_batch_bytes(0)),
-            ("max_batch_bytes", c().with_max_batch_bytes(1000)),
-            ("write_stall_limit", c().with_write_stall_limit(Duration::ZERO)),
-            ("write_buffer_size", c().with_write_buffer_size(0)),
+            ("memory_budget", c().with_memory_budget(usize::MAX)),
+            ("write_buffer_size", c().with_write_buffer_size(63)),
+            ("write_buffer_size", c().with_write_buffer_size((16 << 20) + 1)),
             ("block_cache_bytes", c().with_block_cache_bytes(0)),
+            ("block_cache_bytes", c().with_block_cache_bytes(usize::MAX)),
             ("latency_sampling", c().with_latency_sampling(u32::MAX)),
+            ("block_size", c().with_block_size(63)),
+            ("block_size", c().with_block_size((1 << 20) + 1)),
+            ("target_sst_size", c().with_target_sst_size(4095)),
+            ("target_sst_size", c().with_target_sst_size(u64::MAX)),
+            ("wal_segment_size", c().with_wal_segment_size((16 << 10) - 1)),
+            ("wal_segment_size", c().with_wal_segment_size(u64::MAX)),
+            ("max_key_bytes", c().with_max_key_bytes(0)),
+            ("max_key_bytes", c().with_max_key_bytes((64 << 10) + 1)),
+            ("max_item_bytes", c().with_max_item_bytes(0)),
+            ("max_item_bytes", c().with_max_item_bytes(usize::MAX)),
+            ("max_batch_bytes", c().with_max_batch_bytes(0)),
+            ("max_batch_bytes", c().with_max_batch_bytes(usize::MAX)),
+            ("checkpoint_interval", c().with_checkpoint_interval(Duration::ZERO)),
+            ("checkpoint_interval", c().with_checkpoint_interval(Duration::MAX)),
+            ("sync_interval", c().with_sync_interval(Duration::from_micros(999))),
+            ("sync_interval", c().with_sync_interval(Duration::MAX)),
+            ("write_stall_limit", c().with_write_stall_limit(Duration::ZERO)),
+            ("write_stall_limit", c().with_write_stall_limit(Duration::MAX)),
             ("recovery_target", c().with_recovery_target(Duration::ZERO)),
+            ("recovery_target", c().with_recovery_target(Duration::MAX)),
             ("stats_snapshot_interval", c().with_stats_snapshot_interval(Duration::ZERO)),
+            ("stats_snapshot_interval", c().with_stats_snapshot_interval(ms(86_400_001))),
             ("stripes", c().with_stripes(0)),
             ("stripes", c().with_stripes(3)),
             ("stripes", c().with_stripes(512)),
         ] {
-            let Err(Error::InvalidConfig { field: named, .. }) = config.validate() else {
-                panic!("{field} was accepted: {config:?}");
-            };
+            let (named, why) = refused(config.validate());
             assert_eq!(named, field);
+            assert!(
+                why.contains("is not between") || why.contains("is not a power of two"),
+                "{field}: {why}"
+            );
         }
+        let c = CompactionConfig::new;
         for (field, config) in [
-            ("sst_threshold", CompactionConfig::new().with_sst_threshold(0)),
-            ("check_interval_secs", CompactionConfig::new().with_check_interval(0)),
-            ("max_concurrent_compactions", CompactionConfig::new().with_max_concurrent(0)),
-            ("tombstone_percent", CompactionConfig::new().with_tombstone_percent(0)),
-            ("garbage_percent", CompactionConfig::new().with_garbage_percent(0)),
-            ("tombstone_age", CompactionConfig::new().with_tombstone_age(Duration::ZERO)),
+            ("sst_threshold", c().with_sst_threshold(1)),
+            ("sst_threshold", c().with_sst_threshold(1001)),
+            ("check_interval_secs", c().with_check_interval(0)),
+            ("check_interval_secs", c().with_check_interval(u64::MAX)),
+            ("max_concurrent_compactions", c().with_max_concurrent(0)),
+            ("max_concurrent_compactions", c().with_max_concurrent(257)),
+            ("tombstone_percent", c().with_tombstone_percent(0)),
+            ("tombstone_percent", c().with_tombstone_percent(101)),
+            ("garbage_percent", c().with_garbage_percent(0)),
+            ("garbage_percent", c().with_garbage_percent(10_001)),
+            ("tombstone_age", c().with_tombstone_age(Duration::ZERO)),
+            ("tombstone_age", c().with_tombstone_age(Duration::MAX - ms(1))),
         ] {
-            assert!(matches!(config.validate(), Err(Error::InvalidConfig { field: f, .. }) if f == field));
+            let (named, why) = refused(config.validate());
+            assert_eq!(named, field);
+            assert!(why.contains("is not between"), "{field}: {why}");
         }
+    }
+
+    /// A batch and the log must take one largest item each. A memtable need not, nor must the memory budget: an item
+    /// larger than they are is taken and flushed at once.
+    #[test]
+    fn contradictions_are_refused_by_name_with_the_other_side() {
+        let c = DatabaseConfig::new;
+        for (field, reason, config) in [
+            ("max_batch_bytes", "max_item_bytes", c().with_max_batch_bytes((16 << 20) - 1)),
+            ("max_wal_size_bytes", "largest item", c().with_max_wal_size_bytes(0)),
+            ("max_wal_size_bytes", "max_item_bytes", c().with_max_wal_size_bytes(16 << 20)),
+            (
+                "max_wal_size_bytes",
+                "wal_segment_size",
+                c().with_max_wal_size_bytes(40 << 20).with_wal_segment_size(16 << 20),
+            ),
+            ("max_total_disk_bytes", "524288", c().with_max_total_disk_bytes(0)),
+            ("max_total_disk_bytes", "two log segments", c().with_max_total_disk_bytes((512 << 10) - 1)),
+            (
+                "max_total_disk_bytes",
+                "must stay free",
+                c().with_max_total_disk_bytes((8 << 20) - 1).with_wal_segment_size(1 << 20),
+            ),
+        ] {
+            let (named, why) = refused(config.validate());
+            assert_eq!(named, field);
+            assert!(why.contains(reason), "{field}: {why}");
+        }
+        c().with_max_batch_bytes(16 << 20).validate().unwrap();
+        c().with_max_wal_size_bytes(40 << 20).validate().unwrap();
+        c().with_max_total_disk_bytes(512 << 10).validate().unwrap();
+        c().with_max_total_disk_bytes(8 << 20).with_wal_segment_size(1 << 20).validate().unwrap();
+        c().with_max_memtable_size_bytes(1).validate().unwrap();
+        c().with_memory_budget(1).validate().unwrap();
     }
 }

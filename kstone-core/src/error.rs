@@ -215,10 +215,16 @@ impl Error {
         })
     }
 
-    /// An I/O error with the operation ("open", "sync" ...) and the file it was tried on.
+    /// An I/O error with the operation ("open", "sync" ...) and the file it was tried on. Out of space is `DiskFull`,
+    /// except from a sync, which has lost data by then.
     pub(crate) fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();
-        move |source| Self::Io { op, path, source }
+        move |source| {
+            if op != "sync" && is_out_of_space(&source) {
+                return Self::DiskFull;
+            }
+            Self::Io { op, path, source }
+        }
     }
 
     pub(crate) fn corrupt(file: &Path, offset: u64, detail: impl Into<String>) -> Self {
@@ -229,12 +235,34 @@ impl Error {
         Self::InvalidConfig { field, why: why.into() }
     }
 
+    /// The same failure, for another of those whom it met.
+    pub(crate) fn repeated(&self) -> Self {
+        match self {
+            Self::DiskFull => Self::DiskFull,
+            Self::Closed => Self::Closed,
+            Self::Poisoned { cause } => Self::Poisoned { cause: cause.clone() },
+            Self::WriteStalled { why } => Self::WriteStalled { why: why.clone() },
+            Self::Io { op, path, source } => {
+                let source = match source.raw_os_error() {
+                    Some(code) => io::Error::from_raw_os_error(code),
+                    None => io::Error::new(source.kind(), source.to_string()),
+                };
+                Self::Io { op, path: path.clone(), source }
+            }
+            other => Self::Poisoned { cause: other.to_string() },
+        }
+    }
+
     /// No space left on the device: the one write error that heals.
     pub(crate) fn is_out_of_space(&self) -> bool {
         match self {
             Self::DiskFull => true,
-            Self::Io { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            Self::Io { source, .. } => is_out_of_space(source),
             _ => false,
         }
     }
+}
+
+fn is_out_of_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -38,6 +38,9 @@ pub mod types;
 
 // L1, environment: all I/O, time, file names.
 pub mod clock;
+pub(crate) mod counters;
+pub(crate) mod latency;
+pub mod memory;
 pub(crate) mod paths;
 pub mod slice;
 pub mod vfs;
@@ -45,6 +48,7 @@ pub mod vfs;
 // L2, encodings.
 pub(crate) mod bloom;
 pub(crate) mod file_header;
+pub(crate) mod key_sample;
 pub(crate) mod memtable;
 pub(crate) mod record;
 pub mod sst_block;
@@ -56,8 +60,11 @@ pub(crate) mod sst;
 pub(crate) mod wal;
 
 // L4 and L5, the state of a stripe and decisions about it.
+pub(crate) mod adaptive;
 pub(crate) mod backpressure;
 pub(crate) mod compaction;
+pub mod model;
+pub(crate) mod quota;
 pub(crate) mod stripe;
 pub(crate) mod version;
 

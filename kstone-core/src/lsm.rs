@@ -10,49 +10,81 @@
 //! RECOVER  recover     lock -> manifest -> log's end -> new manifest -> orphans -> replay
 //! ```
 //!
-//! Lock order, outermost first: stripes (ascending) -> log -> commits in flight; the scheduler's queue may be taken
-//! under a stripe, and under it only leaves (snapshots, a stripe's `fully_merged`, the log's figures). `obsolete` ->
-//! `manifest` stand apart: nothing of the above is taken under them, nor they under a stripe. No SST, manifest or
-//! sync I/O happens under a stripe's lock.
+//! Lock order, outermost first: gate -> stripes (ascending) -> log -> commits in flight; the scheduler's queue may be
+//! taken under a stripe, and under it only leaves (snapshots, the log's figures, the queue of events). `obsolete` ->
+//! `manifest` stand apart: under them only leaves are taken (settings in force: the log's room, the files that the
+//! disk limit counts, the events), nor they under a stripe. No SST, manifest or sync I/O happens under a stripe's
+//! lock. A listener is called with none of them held.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use parking_lot::{Mutex, RwLock};
 
 use crate::clock::{Clock, SystemClock};
-use crate::config::{CompactionConfig, DatabaseConfig, Durability};
+use crate::compaction::picker::Ask;
+use crate::config::{CompactionConfig, DEFAULT_REPLAY_RATE, DatabaseConfig, Durability, LogBounds};
 use crate::error::{Error, Result};
 use crate::file_header::Id;
 use crate::health::Health;
 use crate::manifest::{Change, Manifest};
-use crate::sst::Table;
+use crate::memory::{MemoryProbe, SystemMemory};
+use crate::quota::Quota;
+use crate::sst::{Table, TableContext};
 use crate::stripe::Stripe;
 use crate::types::FileId;
 use crate::vfs::{DiskVfs, MemVfs, Vfs};
-use crate::wal::Wal;
+use crate::wal::{LogLimits, Wal};
 
 mod background;
 mod checkpoint;
 mod close;
 mod commit;
 mod compact;
+mod compaction_stats;
+mod event_log;
+mod events;
+mod explain;
 mod flush;
+mod idle;
 mod job;
+mod observe;
+mod pending;
+mod quota;
 mod read;
+mod reading;
 mod recover;
+mod replay_rate;
 mod run_writer;
 mod scan;
+mod stall;
 mod stats;
+mod stats_file;
+mod trace;
+mod tuning;
 mod write;
 
+use events::Call;
+
 pub use crate::backpressure::StallReason;
+pub use crate::latency::{Latencies, LatencyBuckets, LatencySummary};
+pub use crate::sst::{BlockCacheStats, FilterStats};
 pub use crate::types::Direction;
+pub use compaction_stats::{CompactionReason, CompactionReasonStats, CompactionStats};
+pub use events::{Event, EventListener, SettingChange};
+pub use explain::{
+    BlockRead, Expected, Explain, ExplainQuery, MemtableStep, OlderVersion, RunStep, SourceStep, Verdict,
+};
+pub use pending::PendingRewrite;
+pub use quota::DiskUsage;
 pub use read::Snapshot;
 pub use scan::Entries;
-pub use stats::{EngineStats, StallStats, StripeStats};
+pub use stats::{
+    Amplification, EngineStats, OperationStats, ReadStats, RecoveryStats, StallStats, StripeStats,
+};
+pub use stats_file::StatsSnapshot;
 pub use write::WriteBatch;
 
 /// Records in a stripe's memtable before it is flushed, unless [`DatabaseConfig::max_memtable_records`] says
@@ -85,6 +117,13 @@ pub struct EngineOptions {
     pub clock: Arc<dyn Clock>,
     /// Who does the background work.
     pub workers: Workers,
+    /// Is told of flushes, compactions, stalls, errors and so on. Default: nobody.
+    pub listener: Option<Arc<dyn EventListener>>,
+    /// Whether reads and writes are counted, in [`EngineStats::operations`], [`EngineStats::reads`] and what is
+    /// computed from them; a few nanoseconds each. Default: they are.
+    pub counters: bool,
+    /// Where [`MemtableMode::Adaptive`](crate::MemtableMode::Adaptive) learns how much memory is left.
+    pub memory_probe: Arc<dyn MemoryProbe>,
 }
 
 impl EngineOptions {
@@ -107,6 +146,9 @@ impl EngineOptions {
             vfs,
             clock: Arc::new(SystemClock::new()),
             workers: Workers::default(),
+            listener: None,
+            counters: true,
+            memory_probe: Arc::new(SystemMemory),
         }
     }
 }
@@ -158,16 +200,29 @@ pub(crate) struct Settings {
     pub(crate) database: DatabaseConfig,
     pub(crate) compaction: CompactionConfig,
     pub(crate) memory_budget: usize,
-    pub(crate) wal_limit: u64,
+    pub(crate) log: LogBounds,
+    /// Bytes of log that this machine replays in a second, once that was measured.
+    pub(crate) replay_rate: Option<u64>,
 }
 
 impl Settings {
-    fn new(database: DatabaseConfig, compaction: CompactionConfig) -> Self {
+    fn new(database: DatabaseConfig, compaction: CompactionConfig, replay_rate: Option<u64>) -> Self {
         Self {
             memory_budget: database.memory_budget_bytes(),
-            wal_limit: database.wal_limit_bytes(),
+            log: database.log_bounds(replay_rate.unwrap_or(DEFAULT_REPLAY_RATE)),
             database,
             compaction,
+            replay_rate,
+        }
+    }
+
+    /// What the log needs to know of them.
+    fn log_limits(&self) -> LogLimits {
+        LogLimits {
+            segment_size: self.log.segment,
+            limit: self.log.limit,
+            oversized: self.log.oversized,
+            write_buffer: self.database.write_buffer_size as u64,
         }
     }
 }
@@ -188,6 +243,7 @@ pub(crate) struct Shared {
     pub(crate) settings: ArcSwap<Settings>,
     /// Made when something first goes into them.
     pub(crate) stripes: Box<[OnceLock<Box<Stripe>>]>,
+    pub(crate) tables: Arc<TableContext>,
     pub(crate) wal: Wal,
     /// The manifest records no clean end any more, so that writing may begin.
     pub(crate) opened: AtomicBool,
@@ -199,12 +255,18 @@ pub(crate) struct Shared {
     pub(crate) sealed_memory: AtomicUsize,
     /// The log segment that the last write went to.
     pub(crate) newest_generation: AtomicU32,
+    /// What this handle's replay took.
+    pub(crate) replayed: OnceLock<replay_rate::Replayed>,
     /// SSTs that no version holds any more, to be unlinked once nobody refers to them.
     pub(crate) obsolete: Mutex<Vec<Arc<Table>>>,
     /// A file that belongs to nothing could not be removed.
     pub(crate) untidy: AtomicBool,
     pub(crate) background: background::Background,
+    pub(crate) quota: Arc<Quota>,
     pub(crate) counters: stats::Counters,
+    pub(crate) observed: observe::Observed,
+    pub(crate) events: events::Events,
+    pub(crate) tuner: tuning::Tuner,
     pub(crate) closed: AtomicBool,
     /// Shared by whatever writes for a caller, taken alone by close.
     pub(crate) gate: RwLock<()>,
@@ -268,8 +330,10 @@ impl Shared {
 
     /// Puts settings in force: what reads them at each decision finds them, the others are told.
     fn apply(&self, settings: Settings) {
-        self.wal.set_segment_size(settings.database.wal_segment_bytes());
+        self.wal.set_limits(settings.log_limits());
+        self.tables.apply(&settings.database);
         self.settings.store(Arc::new(settings));
+        self.limit_disk(false);
     }
 
     pub(crate) fn check_open(&self) -> Result<()> {
@@ -303,6 +367,7 @@ impl Shared {
             self.health.poison(error);
         }
         self.wal.set_last_edit(result?);
+        self.quota.manifest.store(manifest.room(), Ordering::Relaxed);
         self.file_ids.limit.fetch_max(manifest.state().files_below, Ordering::Release);
         Ok(())
     }
@@ -362,7 +427,8 @@ impl LsmEngine {
         self.shared.durability
     }
 
-    /// The settings in force.
+    /// The settings in force, `stripes` always filled in. What SSTs written before do not have yet is told by
+    /// [`LsmEngine::pending_rewrites`].
     pub fn config(&self) -> DatabaseConfig {
         self.shared.settings.load().database.clone()
     }
@@ -374,7 +440,7 @@ impl LsmEngine {
 
     /// Changes the settings of the running database and stores them. They hold from the next decision on; what is
     /// running ends as it began. Settings of SSTs (filter bits, block size, compression, SST size) apply to the files
-    /// written from now on.
+    /// written from now on, the read mode to those opened from now on: each file is opened once, when it is first read.
     ///
     /// # Errors
     /// `InvalidConfig` names the field: also `stripes`, when it is given and not what the database was created with.
@@ -385,9 +451,16 @@ impl LsmEngine {
         if config.stripes.is_some_and(|asked| asked != stripes) {
             return Err(Error::config("stripes", format!("the database has {stripes}, which cannot change")));
         }
+        let quota = config.max_total_disk_bytes.unwrap_or(u64::MAX);
+        let lower = quota < self.config().max_total_disk_bytes.unwrap_or(u64::MAX);
+        if lower {
+            // While there is space for it: under the lower limit there may be none for what memtables still need.
+            self.flush()?;
+        }
         self.change_settings(|settings| {
             settings.database = DatabaseConfig { stripes: Some(stripes), ..config }
-        })
+        })?;
+        if lower { self.shared.give_back_log() } else { Ok(()) }
     }
 
     /// Changes the compaction settings of the running database and stores them. They hold from the next decision
@@ -406,9 +479,10 @@ impl LsmEngine {
         let mut manifest = shared.manifest.lock();
         let mut settings = Settings::clone(&shared.settings.load());
         change(&mut settings);
-        let settings = Settings::new(settings.database, settings.compaction);
-        let stored = recover::settings_change(&settings.database, &settings.compaction);
+        let settings = Settings::new(settings.database, settings.compaction, settings.replay_rate);
+        let stored = recover::settings_change(&settings);
         shared.append_edit(&mut manifest, vec![stored])?;
+        shared.raise_config_changed(&shared.settings.load(), &settings);
         shared.apply(settings);
         drop(manifest);
         self.grow_pool()?;
@@ -442,10 +516,11 @@ impl LsmEngine {
         shared.checkpoint_now()
     }
 
-    /// Whether the rules ask for a compaction of the stripe now. Errors as [`LsmEngine::trigger_compaction`].
+    /// Whether the rules ask for a compaction of the stripe now, those for idle times left out; always false when
+    /// automatic compaction is off. Errors as [`LsmEngine::trigger_compaction`].
     pub fn needs_compaction(&self, stripe: usize) -> Result<bool> {
         self.check_stripe(stripe)?;
-        Ok(self.shared.compaction_due(stripe).is_some())
+        Ok(self.shared.compaction_due(stripe, Ask::Due).is_some())
     }
 
     /// Reads all SSTs whole and checks everything in them: checksums, order, counts, that the index and the filter
@@ -470,13 +545,16 @@ impl LsmEngine {
     /// false when nothing is due. As on threads, nothing is before the first write to a database that was closed.
     pub fn step(&self, choice: u64) -> bool {
         let shared = &*self.shared;
-        shared.workers == Workers::Manual && shared.opened.load(Ordering::Acquire) && shared.step(choice)
+        let may = shared.workers == Workers::Manual && shared.opened.load(Ordering::Acquire);
+        let done = may && shared.step(choice);
+        shared.deliver_events();
+        done
     }
 
     /// The state, if this handle may change the database, and what keeps a close waiting meanwhile.
-    fn writable(&self) -> Result<(&Shared, RwLockReadGuard<'_, ()>)> {
+    fn writable(&self) -> Result<(&Shared, Call<'_>)> {
         let shared = &*self.shared;
-        let open = shared.gate.read();
+        let open = Call::begin(shared);
         shared.check_open()?;
         if shared.read_only {
             return Err(Error::ReadOnly);

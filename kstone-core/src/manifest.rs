@@ -122,6 +122,14 @@ impl Manifest {
         self.len
     }
 
+    /// What it takes beyond its length until it has grown and been rewritten: the edits until then, and the new file
+    /// beside the old one. What is listed meanwhile comes on top.
+    pub(crate) fn room(&self) -> u64 {
+        let snapshot = if self.snapshot_len == 0 { self.len } else { self.snapshot_len };
+        let peak = snapshot.saturating_add(snapshot.max(LEAST_REWRITE_LEN));
+        peak.saturating_sub(self.len).saturating_add(snapshot)
+    }
+
     /// A sync failed, here: the handle that owns this manifest must be poisoned, whatever the error was.
     pub(crate) fn is_broken(&self) -> bool {
         matches!(self.tail, Tail::Broken(_))

@@ -9,7 +9,7 @@ use std::fmt;
 use crate::coding::{fence, shared_prefix};
 use crate::error::Result;
 use crate::slice::Slice;
-use crate::types::{Direction, EntryKind, EntryRef, SeqNo};
+use crate::types::{Direction, EntryKind, EntryRef, FileId, SeqNo};
 
 /// A position in ordered entries. Once constructed it is at its first entry, and its direction is fixed.
 ///
@@ -22,6 +22,10 @@ pub(crate) trait Cursor: Send {
     fn value(&self) -> Slice;
     /// Goes to the next entry; past the last one it stays there.
     fn advance(&mut self) -> Result<()>;
+    /// The file and the number of the block that it reads from, if it reads a file.
+    fn place(&self) -> Option<(FileId, usize)> {
+        None
+    }
 }
 
 /// Several cursors as one: a tree of losers. Each inner node keeps the source that lost there, so that a step

@@ -11,12 +11,25 @@ pub(crate) const MANIFEST_TMP: &str = "MANIFEST.tmp";
 /// Locked by the one handle that writes.
 pub(crate) const LOCK: &str = "LOCK";
 
+/// The counters, for tools that look at the directory; see [`crate::DatabaseConfig::stats_snapshot_interval`].
+pub(crate) const STATS: &str = "STATS.json";
+/// The same being written; renamed to [`STATS`].
+pub(crate) const STATS_TMP: &str = "STATS.json.tmp";
+/// What happened; the newest of [`EVENT_FILES`].
+const EVENTS: &str = "EVENTS.jsonl";
+/// How many of those are kept: [`EVENTS`], and older ones as `EVENTS.jsonl.1` and so on.
+pub(crate) const EVENT_FILES: usize = 4;
+
 /// What a name in the directory stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileName {
     Manifest,
     ManifestTmp,
     Lock,
+    /// `EVENTS.jsonl`, `EVENTS.jsonl.N`: not part of the database.
+    Events,
+    /// `STATS.json`, also while it is written: not part of the database.
+    Stats,
     /// `wal-NNNNNN.log`: a segment; the number is its generation at creation, but order comes from headers.
     Log(u32),
     /// `NNN-<id>.sst`
@@ -36,17 +49,32 @@ pub(crate) fn sst(dir: &Path, stripe: usize, id: FileId) -> PathBuf {
     dir.join(format!("{stripe:03}-{id:06}.sst"))
 }
 
+/// The file of events that was set aside `age` times.
+pub(crate) fn events(dir: &Path, age: usize) -> PathBuf {
+    match age {
+        0 => dir.join(EVENTS),
+        age => dir.join(format!("{EVENTS}.{age}")),
+    }
+}
+
 /// What `name` stands for. Only the exact form that we write counts as ours.
 pub(crate) fn parse(name: &str) -> FileName {
     match name {
         MANIFEST => return FileName::Manifest,
         MANIFEST_TMP => return FileName::ManifestTmp,
         LOCK => return FileName::Lock,
+        EVENTS => return FileName::Events,
+        STATS | STATS_TMP => return FileName::Stats,
         _ => {}
     }
     let number = |digits: &str| {
         digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse::<u64>().ok()).flatten()
     };
+    if let Some(age) = name.strip_prefix(EVENTS).and_then(|rest| rest.strip_prefix('.'))
+        && (1..EVENT_FILES).any(|n| age == n.to_string())
+    {
+        return FileName::Events;
+    }
     if let Some(generation) = name.strip_prefix("wal-").and_then(|rest| rest.strip_suffix(".log"))
         && let Some(generation) = number(generation).and_then(|n| u32::try_from(n).ok())
         && name == format!("wal-{generation:06}.log")
@@ -78,6 +106,17 @@ mod tests {
             FileName::Sst { stripe: 255, id: u64::MAX }
         );
         assert_eq!(parse("MANIFEST"), FileName::Manifest);
+        for age in 0..EVENT_FILES {
+            assert_eq!(parse(&name(events(Path::new("d"), age))), FileName::Events);
+        }
+        for stats in [STATS, STATS_TMP] {
+            assert_eq!(parse(stats), FileName::Stats);
+        }
+        for foreign in
+            ["EVENTS.jsonl.0", "EVENTS.jsonl.4", "EVENTS.jsonl.01", "EVENTS.jsonl.", "STATS.json.bak"]
+        {
+            assert_eq!(parse(foreign), FileName::Foreign, "{foreign}");
+        }
         for foreign in
             ["notes.txt", "wal-7.log", "wal-.log", "3-000001.sst", "256-000001.sst", "003-+00001.sst", ".sst"]
         {

@@ -18,7 +18,8 @@ pub struct Found {
     pub value: Slice,
 }
 
-/// Immutable bytes that keep their owner alive: a copy-free view into a mapped file or a memtable's value.
+/// Immutable bytes that keep their owner alive: a copy-free view into a mapped file, a block in memory or a memtable's
+/// value.
 #[derive(Clone)]
 pub struct Slice {
     owner: Owner,
@@ -46,6 +47,13 @@ impl Slice {
             start: self.start + start,
             len,
         })
+    }
+}
+
+impl Default for Slice {
+    /// No bytes.
+    fn default() -> Self {
+        Self::from(Arc::<[u8]>::default())
     }
 }
 

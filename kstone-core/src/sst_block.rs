@@ -1,14 +1,14 @@
 //! Data blocks of an SST: entries in order, in groups of 8 that are searched from their first entry on.
 //!
 //! ```text
-//! payload
+//! payload, before it is encoded
 //!   values          of all entries, in order
 //!   groups          the heads of up to 8 entries each, up to 8 groups
 //!   group table     a group: u32 where its heads start, u32 where its values start (in the payload)
 //!   u8              number of groups
 //! trailer
-//!   u8              codec of the payload: 0 none
-//!   u32             length of the payload before that
+//!   u8              codec of the payload: 0 none, 1 LZ4 (one block of its block format)
+//!   u32             length of the payload before that; at most 32 MiB, and 255 times what it was encoded to, with 1
 //!   u32             checksum of the block before it, see `checksum_at`
 //!
 //! head of an entry
@@ -28,7 +28,9 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::sync::Arc;
 
+use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
 use smallvec::SmallVec;
 
 use crate::checksum::crc32c_seeded;
@@ -47,7 +49,12 @@ pub(crate) const MAX_ENTRY_BYTES: usize = 1 << 31;
 
 const TABLE_ENTRY_LEN: usize = 8;
 const TRAILER_LEN: usize = 9;
-const NO_CODEC: u8 = 0;
+pub(crate) const NO_CODEC: u8 = 0;
+pub(crate) const LZ4: u8 = 1;
+/// A longer payload is stored as it is, so that no trailer can ask a reader for more memory than this.
+const MAX_ENCODED_PAYLOAD: usize = 32 << 20;
+/// What a byte of LZ4 can stand for, at most.
+pub(crate) const LZ4_MAX_RATIO: usize = 255;
 const KIND_MASK: u8 = 0x0f;
 
 /// Why a block cannot be read.
@@ -96,9 +103,40 @@ pub(crate) struct BlockBuilder {
     /// Where each group's heads start in `heads`, and its values in the payload.
     groups: SmallVec<[(u32, u32); MAX_GROUPS]>,
     entries: usize,
+    compressor: Option<Compressor>,
+}
+
+/// Reused from block to block.
+struct Compressor {
+    table: CompressTable,
+    out: Vec<u8>,
+}
+
+impl fmt::Debug for Compressor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Compressor").finish_non_exhaustive()
+    }
+}
+
+impl Compressor {
+    /// The payload compressed, if that saves a third of it.
+    fn compress(&mut self, payload: &[u8]) -> Option<&[u8]> {
+        if payload.len() > MAX_ENCODED_PAYLOAD {
+            return None;
+        }
+        self.out.resize(get_maximum_output_size(payload.len()), 0);
+        let len = compress_into_with_table(payload, &mut self.out, &mut self.table).ok()?;
+        self.out.get(..len).filter(|_| len * 3 <= payload.len() * 2)
+    }
 }
 
 impl BlockBuilder {
+    /// Builds blocks that are compressed where that is worth it, or none that are.
+    pub(crate) fn new(compress: bool) -> Self {
+        let compressor = compress.then(|| Compressor { table: CompressTable::small(), out: Vec::new() });
+        Self { compressor, ..Self::default() }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.entries == 0
     }
@@ -162,8 +200,15 @@ impl BlockBuilder {
             out.extend_from_slice(&value.to_le_bytes());
         }
         out.push(self.entries.div_ceil(GROUP_LEN) as u8);
-        let raw_len = (out.len() - self.start) as u32;
-        out.push(NO_CODEC);
+        let payload = out.get(self.start..).unwrap_or_default();
+        let raw_len = payload.len() as u32;
+        let compressed = self.compressor.as_mut().and_then(|compressor| compressor.compress(payload));
+        let codec = if compressed.is_some() { LZ4 } else { NO_CODEC };
+        if let Some(compressed) = compressed {
+            out.truncate(self.start);
+            out.extend_from_slice(compressed);
+        }
+        out.push(codec);
         out.extend_from_slice(&raw_len.to_le_bytes());
         let covered = out.get(self.start..).unwrap_or_default();
         let crc = checksum_at(file_id, offset, covered);
@@ -172,25 +217,61 @@ impl BlockBuilder {
     }
 }
 
-/// Checks the trailer of a block: its checksum, codec and length.
-pub(crate) fn check(block: &[u8], file_id: FileId, offset: u64) -> Result<(), BadBlock> {
-    let (payload, trailer) = split(block)?;
-    let mut reader = Reader::new(trailer);
-    let (Some(codec), Some(raw_len), Some(stored)) = (reader.u8(), reader.u32(), reader.u32()) else {
-        return Err(BadBlock::Malformed("its trailer is cut short"));
-    };
-    let covered = block.len().checked_sub(4).and_then(|end| block.get(..end)).unwrap_or_default();
+/// A block as it is in the file: its payload, still encoded, and what its trailer says of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stored<'a> {
+    pub(crate) payload: &'a [u8],
+    compressed: bool,
+    raw_len: usize,
+}
+
+/// Checks a block against its checksum and takes it apart.
+pub(crate) fn check(block: &[u8], file_id: FileId, offset: u64) -> Result<Stored<'_>, BadBlock> {
+    let at = block.len().checked_sub(4).ok_or(BadBlock::Malformed("it is shorter than its checksum"))?;
+    let (covered, stored) = block.split_at_checked(at).unwrap_or_default();
+    let stored = Reader::new(stored).u32().unwrap_or_default();
     let computed = checksum_at(file_id, offset, covered);
     if stored != computed {
         return Err(BadBlock::Checksum { stored, computed });
     }
-    if codec != NO_CODEC {
-        return Err(BadBlock::UnknownCodec(codec));
+    Stored::parse(block)
+}
+
+impl<'a> Stored<'a> {
+    /// Takes a block apart whose checksum was checked before.
+    #[inline]
+    pub(crate) fn parse(block: &'a [u8]) -> Result<Self, BadBlock> {
+        let (payload, trailer) = split(block)?;
+        let mut reader = Reader::new(trailer);
+        let (Some(codec), Some(raw_len)) = (reader.u8(), reader.u32()) else {
+            return Err(BadBlock::Malformed("its trailer is cut short"));
+        };
+        let raw_len = raw_len as usize;
+        let possible = match codec {
+            NO_CODEC => raw_len == payload.len(),
+            LZ4 => raw_len <= MAX_ENCODED_PAYLOAD.min(payload.len().saturating_mul(LZ4_MAX_RATIO)),
+            _ => return Err(BadBlock::UnknownCodec(codec)),
+        };
+        if !possible {
+            return Err(BadBlock::Malformed("its length is not the one in its trailer"));
+        }
+        Ok(Self { payload, compressed: codec == LZ4, raw_len })
     }
-    if raw_len as usize != payload.len() {
-        return Err(BadBlock::Malformed("its length is not the one in its trailer"));
+
+    pub(crate) fn is_compressed(&self) -> bool {
+        self.compressed
     }
-    Ok(())
+
+    /// The payload of a compressed block as it was before.
+    pub(crate) fn decompress(&self) -> Result<Arc<[u8]>, BadBlock> {
+        // One allocation of the right length, which `parse` has found possible; nobody else has it yet.
+        let mut raw: Arc<[u8]> = std::iter::repeat_n(0, self.raw_len).collect();
+        let done = Arc::get_mut(&mut raw).and_then(|raw| decompress_into(self.payload, raw).ok());
+        if done != Some(self.raw_len) {
+            return Err(BadBlock::Malformed("it does not decompress to the length in its trailer"));
+        }
+        Ok(raw)
+    }
 }
 
 fn split(block: &[u8]) -> Result<(&[u8], &[u8]), BadBlock> {
@@ -198,7 +279,7 @@ fn split(block: &[u8]) -> Result<(&[u8], &[u8]), BadBlock> {
     at.and_then(|at| block.split_at_checked(at)).ok_or(BadBlock::Malformed("it is shorter than its trailer"))
 }
 
-/// A block whose trailer was checked.
+/// The payload of a block that was checked, as it was before it was encoded.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Block<'a> {
     payload: &'a [u8],
@@ -208,8 +289,7 @@ pub(crate) struct Block<'a> {
 }
 
 impl<'a> Block<'a> {
-    pub(crate) fn parse(block: &'a [u8]) -> Result<Self, BadBlock> {
-        let (payload, _) = split(block)?;
+    pub(crate) fn parse(payload: &'a [u8]) -> Result<Self, BadBlock> {
         let parse = || {
             let (&groups, rest) = payload.split_last()?;
             let groups = usize::from(groups);
@@ -342,19 +422,33 @@ mod tests {
     }
 
     fn encode(rows: &[Row], lead: usize) -> Vec<u8> {
+        encode_as(rows, lead, false)
+    }
+
+    fn encode_as(rows: &[Row], lead: usize, compress: bool) -> Vec<u8> {
         let mut out = vec![0; lead];
-        let mut builder = BlockBuilder::default();
+        let mut builder = BlockBuilder::new(compress);
         for (n, (key, kind, seq, value)) in rows.iter().enumerate() {
             assert_eq!(builder.add(&mut out, key, *kind, *seq, value), n / GROUP_LEN);
         }
         let estimate = builder.len(&out);
         builder.finish(&mut out, 7, 11 - lead as u64);
         assert!(builder.is_empty());
-        assert!(estimate.abs_diff(out.len() - lead) < 2);
+        assert!(compress || estimate.abs_diff(out.len() - lead) < 2);
         out.split_off(lead)
     }
 
+    /// Without looking at the checksum.
     fn decode(block: &[u8]) -> Result<Vec<Row>, BadBlock> {
+        let stored = Stored::parse(block)?;
+        if stored.is_compressed() {
+            decode_payload(&stored.decompress()?)
+        } else {
+            decode_payload(stored.payload)
+        }
+    }
+
+    fn decode_payload(block: &[u8]) -> Result<Vec<Row>, BadBlock> {
         let parsed = Block::parse(block)?;
         let mut rows = Vec::new();
         for n in 0..parsed.groups() {
@@ -371,17 +465,49 @@ mod tests {
 
     proptest! {
         #[test]
-        fn round_trips(rows in rows(), lead in 0usize..12) {
-            let block = encode(&rows, lead);
-            prop_assert_eq!(check(&block, 7, 11), Ok(()));
+        fn round_trips(rows in rows(), lead in 0usize..12, compress: bool) {
+            let block = encode_as(&rows, lead, compress);
+            prop_assert!(check(&block, 7, 11).is_ok());
             prop_assert_eq!(decode(&block).unwrap(), rows);
+        }
+
+        #[test]
+        fn blocks_that_shrink_by_a_third_are_compressed(mut rows in rows(), byte: Option<u8>) {
+            for row in &mut rows {
+                // Values of one byte repeated, or as random as before.
+                row.3 = byte.map_or_else(|| row.3.clone(), |byte| vec![byte; 200]);
+            }
+            let (plain, block) = (encode(&rows, 0), encode_as(&rows, 0, true));
+            let compressed = check(&block, 7, 11).unwrap().is_compressed();
+            let limit = (plain.len() - TRAILER_LEN) * 2 / 3 + TRAILER_LEN;
+            let fits = if compressed { block.len() <= limit } else { block == plain };
+            prop_assert!(fits);
+            prop_assert!(compressed || byte.is_none());
+            prop_assert_eq!(decode(&block).unwrap(), rows);
+        }
+
+        #[test]
+        fn forged_compressed_blocks_are_refused_or_bounded(
+            bytes in proptest::collection::vec(any::<u8>(), 0..300), raw_len in prop_oneof![0u32..2_000, any::<u32>()],
+        ) {
+            let mut block = bytes;
+            let payload = block.len();
+            block.push(LZ4);
+            block.extend_from_slice(&raw_len.to_le_bytes());
+            let crc = checksum_at(7, 11, &block);
+            block.extend_from_slice(&crc.to_le_bytes());
+            // Either way nothing is allocated that the payload could not fill.
+            if let Ok(stored) = check(&block, 7, 11) {
+                prop_assert!(stored.raw_len <= payload * LZ4_MAX_RATIO);
+                let _ = stored.decompress().map(|raw| decode_payload(&raw));
+            }
         }
 
         #[test]
         fn compares_like_whole_keys(rows in rows(), key in proptest::collection::vec(0u8..3, 0..6)) {
             let key: Vec<u8> = key.iter().map(|&b| b"ab\0"[usize::from(b)]).collect();
             let block = encode(&rows, 0);
-            let block = Block::parse(&block).unwrap();
+            let block = Block::parse(Stored::parse(&block).unwrap().payload).unwrap();
             let mut at = 0;
             for n in 0..block.groups() {
                 let mut group = block.group(n, 0).unwrap();
@@ -394,8 +520,10 @@ mod tests {
         }
 
         #[test]
-        fn damage_is_found_and_never_panics(rows in rows(), at in any::<prop::sample::Index>(), bit in 0u8..8) {
-            let mut block = encode(&rows, 0);
+        fn damage_is_found_and_never_panics(
+            rows in rows(), at in any::<prop::sample::Index>(), bit in 0u8..8, compress: bool,
+        ) {
+            let mut block = encode_as(&rows, 0, compress);
             let len = at.index(block.len());
             prop_assert!(check(&block[..len], 7, 11).is_err());
             let _ = decode(&block[..len]);
@@ -407,13 +535,14 @@ mod tests {
         #[test]
         fn decode_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = decode(&bytes);
+            let _ = decode_payload(&bytes);
         }
     }
 
     #[test]
     fn checksum_covers_file_and_offset() {
         let block = encode(&[(b"k".to_vec(), EntryKind::Put, 1, b"v".to_vec())], 0);
-        assert_eq!(check(&block, 7, 11), Ok(()));
+        assert!(check(&block, 7, 11).is_ok());
         assert!(matches!(check(&block, 8, 11), Err(BadBlock::Checksum { .. })));
         assert!(matches!(check(&block, 7, 12), Err(BadBlock::Checksum { .. })));
     }

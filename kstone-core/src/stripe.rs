@@ -6,11 +6,12 @@
 //! 3. At most one flush and one compaction of a stripe run at a time; the scheduler sees to that.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::config::DatabaseConfig;
+use crate::config::{DatabaseConfig, MemtableMode};
 use crate::memtable::Memtable;
 use crate::sst::Table;
 use crate::types::{EntryRef, Lsn, RunId, SeqNo};
@@ -21,9 +22,10 @@ pub(crate) struct Stripe {
     pub(crate) id: usize,
     version: ArcSwap<Version>,
     state: Mutex<StripeState>,
-    /// The newest sequence that the last full merge read, and the horizon it had: another one would drop nothing
-    /// more until either has changed. Not under the stripe's lock, for the scheduler asks while writers hold that.
-    pub(crate) fully_merged: Mutex<Option<(SeqNo, SeqNo)>>,
+    /// The records that the active memtable may take with `MemtableMode::Adaptive`; 0 before the first flush.
+    adaptive_limit: AtomicUsize,
+    /// Records that were flushed since open.
+    pub(crate) flushed_records: AtomicU64,
 }
 
 /// What changes under the stripe's lock beside the version.
@@ -31,6 +33,15 @@ pub(crate) struct Stripe {
 pub(crate) struct StripeState {
     /// All writes of this stripe up to here are in SSTs, or were found superfluous when they got there.
     pub(crate) flushed_to: SeqNo,
+}
+
+/// What a record did to a memtable.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Inserted {
+    /// What it takes there.
+    pub(crate) memory: usize,
+    /// It was empty before.
+    pub(crate) first: bool,
 }
 
 /// The stripe, locked.
@@ -48,13 +59,29 @@ impl Stripe {
             id,
             version: ArcSwap::from_pointee(version),
             state: Mutex::new(state),
-            fully_merged: Mutex::default(),
+            adaptive_limit: AtomicUsize::new(0),
+            flushed_records: AtomicU64::new(0),
         }
     }
 
     /// What the stripe holds now.
     pub(crate) fn version(&self) -> arc_swap::Guard<Arc<Version>> {
         self.version.load()
+    }
+
+    /// The records that the active memtable may take.
+    pub(crate) fn memtable_limit(&self, config: &DatabaseConfig) -> usize {
+        match config.memtable_mode {
+            MemtableMode::Fixed => config.max_memtable_records,
+            MemtableMode::Adaptive => match self.adaptive_limit.load(Ordering::Relaxed) {
+                0 => config.max_memtable_records,
+                limit => limit,
+            },
+        }
+    }
+
+    pub(crate) fn set_adaptive_limit(&self, records: usize) {
+        self.adaptive_limit.store(records, Ordering::Relaxed);
     }
 
     pub(crate) fn lock(&self) -> Locked<'_> {
@@ -67,15 +94,17 @@ impl Locked<'_> {
         self.stripe.version.load()
     }
 
-    /// Adds a record that is in the log at `lsn`; returns the memory that takes.
-    pub(crate) fn insert(&self, lsn: Lsn, entry: EntryRef<'_>) -> usize {
-        self.version().active.insert(lsn, entry)
+    /// Adds a record that is in the log at `lsn`.
+    pub(crate) fn insert(&self, lsn: Lsn, entry: EntryRef<'_>) -> Inserted {
+        let active = &self.version().active;
+        let first = active.is_empty();
+        Inserted { memory: active.insert(lsn, entry), first }
     }
 
     /// Whether the active memtable has reached a limit of its own.
     pub(crate) fn is_full(&self, config: &DatabaseConfig) -> bool {
         let version = self.version();
-        version.active.len() >= config.max_memtable_records
+        version.active.len() >= self.stripe.memtable_limit(config)
             || config.max_memtable_size_bytes.is_some_and(|max| version.active.data_bytes() >= max)
     }
 

@@ -1,6 +1,7 @@
 //! The vocabulary of the engine: identifiers, positions in the log, versions of a key.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -63,6 +64,40 @@ impl EntryKind {
             _ => None,
         }
     }
+}
+
+/// Where a get found its answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// The memtable that is written to.
+    #[default]
+    Memtable,
+    /// One that waits to be flushed.
+    Sealed,
+    /// An SST, or nowhere.
+    Runs,
+}
+
+/// What the filters said in one look-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FilterTally {
+    pub(crate) negatives: u64,
+    pub(crate) true_positives: u64,
+    pub(crate) false_positives: u64,
+    /// False positives that were to be expected, in billionths.
+    pub(crate) expected: u64,
+}
+
+/// What a get looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GetCost {
+    /// Runs, also those whose filter said no.
+    pub runs: u32,
+    /// Blocks of SSTs.
+    pub blocks: u32,
+    /// Where it ended.
+    pub source: Source,
+    pub(crate) filter: FilterTally,
 }
 
 /// The order of a scan.
@@ -131,4 +166,22 @@ pub struct SstMeta {
     pub created_ms: u64,
     /// The database that wrote it.
     pub origin: [u8; 16],
+    /// What the manifest says beside this, in an item of its own; `None` when it does not.
+    #[serde(skip)]
+    pub details: Option<Arc<SstDetails>>,
+}
+
+/// What helps to decide about an SST but is not needed to read it: a manifest may lack it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SstDetails {
+    /// Distinct keys; the entries beyond are older versions of the same keys.
+    pub keys: u64,
+    /// The lowest of the keys' hashes (upper 32 bits), at most 128, ascending and distinct: files are compared by it.
+    pub sample: Vec<u32>,
+    /// The setting that its filter was made with.
+    pub bits_per_key: u32,
+    /// The setting that its blocks were cut with, in bytes.
+    pub block_size: u32,
+    /// The codec of its blocks: 0 none, 1 LZ4. Blocks that it does not make smaller are stored without.
+    pub codec: u8,
 }

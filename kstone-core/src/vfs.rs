@@ -10,10 +10,12 @@ use std::sync::Arc;
 
 mod disk;
 mod mem;
+mod metered;
 mod strict;
 
 pub use disk::DiskVfs;
 pub use mem::MemVfs;
+pub(crate) use metered::{Below, Floor, Meter, MeteredVfs, PAGE, Promise, Usage, pages};
 pub use strict::{CrashMode, StrictVfs};
 
 /// How a file is opened.
@@ -66,6 +68,10 @@ pub trait Vfs: Debug + Send + Sync {
     /// Takes a shared lock on the file at `path`, changing nothing: any number of readers may hold it, but
     /// not together with [`Vfs::lock`] (`WouldBlock`). `None` when there is no such file.
     fn lock_shared(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>>;
+    /// Whether the files are gone with the process, so that nothing is written for others to read. Default: no.
+    fn is_volatile(&self) -> bool {
+        false
+    }
 }
 
 /// What is at a path.

@@ -5,23 +5,31 @@
 //! Generations only grow and may skip; order comes from the headers and the links of the first records,
 //! never from names.
 //!
-//! Writing: [`Wal::reserve`] makes room before any lock is taken, so that appending, under the log lock, is
-//! one write into space that is already there. Syncs are shared: the first that waits syncs to the tail for
-//! all. Reading: [`discover`], [`validate`] (finds where the log ends, and tells a torn tail from damage),
+//! Writing: [`Wal::try_reserve`] makes room before any lock is taken, so that appending, under the log lock, is
+//! one write into space that is already there. Writes are shared: what waits for the log lock is written by
+//! the first that gets it, in one call up to the write buffer's size. So are syncs: the first that waits syncs
+//! to the tail for all. Reading: [`discover`], [`validate`] (finds where the log ends, and tells a torn tail from damage),
 //! [`harden`], [`replay`].
 //!
 //! Invariants:
-//! * A record reaches the operating system before its append returns; no buffer outlives the call.
+//! * A record reaches the operating system before its append returns; no buffer outlives the call. Records
+//!   that wait for the log lock are owned by writers that wait with them.
+//! * Sequences are given out, records registered with the caller, and positions taken in the same order, all
+//!   under the log lock.
 //! * A segment's header and name are durable before its first record is written.
 //! * The watermark moves only after every segment below it was synced, oldest first. A sync that fails
 //!   poisons the handle; no sync is ever tried again on it.
-//! * What was refused is not replayed: a failed write is undone by zeroing the first header it wrote, and
-//!   its sequences are not used again. If that fails too, the handle is poisoned.
+//! * What was refused is not replayed: a failed write is undone by zeroing every header it wrote, all its
+//!   records are refused, and their sequences are not used again. If that fails too, the handle is poisoned.
+//!   Headers that come back with a power cut have lower sequences than what was written there since.
+//! * The files never take more than the limit, those being removed included: what would cross it is not
+//!   granted. Only what frees space ([`Wal::rotate`]), and a record larger than a limit that nobody set, may.
 //! * Outstanding reservations always fit into the current segment, or all of them into the prepared one, so
 //!   they fit in whatever order they are used.
-//! * No sync happens under the log lock. Locks are taken in the order: preparing, log, room; the group
-//!   commit's is taken alone.
+//! * No sync happens under the log lock. Locks are taken in the order: preparing, log, then room or queue; the
+//!   group commit's is taken alone.
 
+mod append;
 mod format;
 mod reader;
 mod segments;
@@ -37,10 +45,12 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Clock;
 use crate::file_header::Id;
 use crate::health::Health;
+use crate::latency::Recorder;
 use crate::types::{Lsn, SeqNo};
-use crate::vfs::Vfs;
+use crate::vfs::{Meter, Vfs};
 
 pub(crate) use reader::{Chain, LogRules, RecordRef, discover, harden, has_records, replay, validate};
+pub(crate) use segments::Reservation;
 pub(crate) use writer::Wal;
 
 /// What the log needs from its surroundings.
@@ -52,6 +62,21 @@ pub(crate) struct WalContext {
     pub(crate) database_id: Id,
     pub(crate) incarnation: Id,
     pub(crate) health: Arc<Health>,
+    pub(crate) latencies: Arc<Recorder>,
+    pub(crate) meter: Arc<Meter>,
+}
+
+/// What the segments may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LogLimits {
+    /// Bytes of a segment, unless a record needs more.
+    pub(crate) segment_size: u64,
+    /// Bytes of all segments.
+    pub(crate) limit: u64,
+    /// The same for a record that does not fit into the limit beside two segments.
+    pub(crate) oversized: u64,
+    /// Bytes of records that one write call gathers.
+    pub(crate) write_buffer: u64,
 }
 
 /// Where writing goes on.
@@ -124,8 +149,8 @@ mod tests {
         let mut expected = Vec::new();
         for i in 0..200usize {
             let payload = vec![i as u8; if i == 77 { 300_000 } else { i * 7 % 500 }];
-            let reservation = wal.reserve(payload.len()).unwrap();
-            let appended = wal.lock().append(reservation, 3, &payload).unwrap();
+            let reservation = reserve(&wal, payload.len()).unwrap();
+            let appended = wal.append(reservation, 3, &payload, |_| ()).unwrap();
             assert_eq!(appended.first_seq, 1 + 3 * i as u64);
             assert_eq!(wal.tail(), appended.end);
             expected.push((appended.first_seq, payload));
@@ -198,32 +223,6 @@ mod tests {
         assert!(!chain.resumable);
     }
 
-    /// Loses random pieces of what was not synced.
-    fn power_cut(vfs: &TestVfs, synced: Lsn, random: &ManualClock) {
-        for (path, mut bytes) in vfs.files() {
-            let Some(header) = format::SegmentHeader::decode(&bytes, &path).unwrap() else { continue };
-            let from = match header.generation.cmp(&synced.generation()) {
-                std::cmp::Ordering::Less => continue,
-                std::cmp::Ordering::Equal => synced.offset() as usize,
-                std::cmp::Ordering::Greater => 1024,
-            };
-            let tail = &mut bytes[from..];
-            let lost_in_1000 = random.random() % 60;
-            for piece in tail.chunks_mut(64) {
-                match random.random() % 1000 {
-                    r if r < lost_in_1000 => piece.fill(0),
-                    r if r < lost_in_1000 + 5 => piece.fill(0xa5),
-                    _ => {}
-                }
-            }
-            if random.random().is_multiple_of(4) {
-                let keep = random.random() % (tail.len() as u64 + 1);
-                bytes.truncate(from + keep as usize);
-            }
-            vfs.overwrite(&path, &bytes);
-        }
-    }
-
     #[test]
     fn crashes_and_recoveries_keep_a_prefix_with_all_that_was_synced() {
         let (mut lost, mut kept) = (0, 0);
@@ -255,7 +254,7 @@ mod tests {
                         wal.sync().unwrap();
                     }
                     if random.random() % 9 == 0 && i > 3 {
-                        wal.prepare_segment().unwrap();
+                        wal.prepare_segment(crate::vfs::Floor::NONE).unwrap();
                     }
                 }
                 kept += acked.len();

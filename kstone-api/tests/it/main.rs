@@ -4,8 +4,14 @@
 mod chapter_23;
 mod codec;
 mod database;
+mod docs;
+mod examples;
+mod figures;
 mod items;
 mod json;
+#[cfg(feature = "prometheus")]
+mod openmetrics;
+mod preset;
 
 use std::collections::BTreeSet;
 
@@ -52,4 +58,21 @@ fn item() -> impl Strategy<Value = Item> {
 fn nested(depth: usize) -> Item {
     let value = (0..depth).fold(Value::Null, |inner, _| Value::L(vec![inner]));
     Item::from_iter([("a", value)])
+}
+
+/// The names of all builder methods of the two structs of settings, read from their source.
+fn builders() -> Vec<String> {
+    let sources = [
+        include_str!("../../../kstone-core/src/config.rs"),
+        include_str!("../../../kstone-core/src/config/compaction.rs"),
+    ];
+    let name = |line: &str| {
+        let line = line.trim_start();
+        let name = &line[..line.find('(')?];
+        let word = name.starts_with("with_") && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        word.then(|| name.to_string())
+    };
+    let found: Vec<_> = sources.iter().flat_map(|source| source.lines().filter_map(name)).collect();
+    assert!(found.len() >= 32, "{found:?}");
+    found
 }

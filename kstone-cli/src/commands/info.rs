@@ -1,10 +1,9 @@
-//! `kstone info`: one screen, from the manifest and the log alone.
+//! `kstone info`: one screen, from the manifest, the log and the directory.
 
 use std::fmt::Write as _;
-use std::path::Path;
 
 use anyhow::Result;
-use kstone_api::{CompactionConfig, DatabaseConfig, EngineStats};
+use kstone_api::{CompactionConfig, Database, DiskUsage, EngineStats, PendingRewrite};
 use serde::Serialize;
 
 use crate::args::{self, Format};
@@ -16,6 +15,8 @@ struct Info<'a> {
     schema: &'static str,
     path: String,
     warnings: &'a [String],
+    disk: &'a DiskUsage,
+    pending_rewrites: &'a [PendingRewrite],
     #[serde(flatten)]
     stats: &'a EngineStats,
 }
@@ -23,29 +24,33 @@ struct Info<'a> {
 pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
     let db = open_to_read(args)?;
     let stats = db.stats()?;
-    let compaction = db.engine().compaction_config();
-    let warnings = warnings(&stats, &compaction);
-    let text = screen(&args.path, &stats, &db.config(), &compaction, &warnings)?;
+    let (disk, pending) = (db.disk_usage()?, db.pending_rewrites()?);
+    let warnings = warnings(&stats, &db.compaction_config());
+    let text = screen(&db, &stats, &disk, &pending, &warnings)?;
     let path = args.path.display().to_string();
-    print_result(
-        format,
-        text.trim_end(),
-        Info { schema: "kstone.info/1", path, warnings: &warnings, stats: &stats },
-    )
+    let info = Info {
+        schema: "kstone.info/1",
+        path,
+        warnings: &warnings,
+        disk: &disk,
+        pending_rewrites: &pending,
+        stats: &stats,
+    };
+    print_result(format, text.trim_end(), info)
 }
 
 fn screen(
-    path: &Path,
+    db: &Database,
     stats: &EngineStats,
-    config: &DatabaseConfig,
-    compaction: &CompactionConfig,
+    disk: &DiskUsage,
+    pending: &[PendingRewrite],
     warnings: &[String],
 ) -> Result<String> {
     let mut text = String::new();
     writeln!(
         text,
         "{}   KeystoneDB format {}   {}",
-        path.display(),
+        db.path().display(),
         stats.format_version,
         counted(stats.stripe_count as u64, "stripe")
     )?;
@@ -56,17 +61,22 @@ fn screen(
     )?;
     writeln!(
         text,
-        "  disk         {}     sst {}   wal {} in {}   other {}",
-        size(stats.sst_bytes + stats.log_bytes + stats.manifest_bytes),
-        size(stats.sst_bytes),
-        size(stats.log_bytes),
+        "  disk         {}{}     sst {}   wal {} in {}   other {}",
+        size(disk.used),
+        disk.limit.map(|limit| format!(" of {} limit", size(limit))).unwrap_or_default(),
+        size(disk.ssts),
+        size(disk.log),
         counted(stats.log_segments as u64, "segment"),
-        size(stats.manifest_bytes),
+        size(disk.manifest + disk.other),
     )?;
-    writeln!(text, "  SSTs         {}", ssts_line(stats, compaction))?;
+    writeln!(text, "  SSTs         {}", ssts_line(stats, &db.compaction_config()))?;
     let memtables: u64 = stats.stripes.iter().map(|stripe| stripe.memtable_records as u64).sum();
     writeln!(text, "  not flushed  {}, only in the log", counted(memtables, "record"))?;
-    writeln!(text, "  durability   {}", durability(config))?;
+    writeln!(text, "  durability   {}", durability(&db.config()))?;
+    for PendingRewrite { setting, ssts, bytes, .. } in pending {
+        let files = counted(*ssts, "SST");
+        writeln!(text, "  not yet so   {setting}: {files}, {}, until they are merged", size(*bytes))?;
+    }
     match warnings {
         [] => writeln!(text, "  health       good")?,
         some => {
@@ -77,7 +87,7 @@ fn screen(
 }
 
 /// What writes survive when they do not ask for more.
-fn durability(config: &DatabaseConfig) -> String {
+fn durability(config: &kstone_api::DatabaseConfig) -> String {
     match config.sync_interval {
         interval if interval.is_zero() => "buffered, never synced in the background".into(),
         interval => format!("buffered by default, synced every {interval:?}"),

@@ -91,6 +91,27 @@ fn put_get_delete_and_the_clear_no() {
 }
 
 #[test]
+fn explain_tells_the_steps_of_a_read() {
+    let db = Fixture::airports();
+    let text = db.stdout(&["explain", "get", "my.db", "US", "KJFK"]);
+    assert!(text.starts_with("get \"US\" \"KJFK\"   8 bytes\n  stripe ") && text.contains("FOUND"), "{text}");
+    assert!(text.contains("\nresult: item, ") && text.contains("\ncost: 0 runs in the stripe"), "{text}");
+    assert!(db.stdout(&["explain", "get", "my.db", "XX"]).contains("result: no such key"));
+    let json = db.json(&["explain", "get", "my.db", "US", "KJFK"]);
+    assert_eq!(
+        (&json["schema"], &json["memtables"][0]["found"]),
+        (&json!("kstone.explain_get/1"), &json!(true))
+    );
+
+    let text = db.stdout(&["explain", "query", "my.db", "US", "--sort-prefix", "KJ"]);
+    assert!(text.contains("result: 2 items of 2 records read"), "{text}");
+    let json = db.json(&["explain", "query", "my.db", "US"]);
+    assert_eq!((&json["schema"], &json["rows"]), (&json!("kstone.explain_query/1"), &json!(2)));
+    db.run(&["explain", "get", "none.db", "k"]).assert().code(4).stdout(is_empty());
+    db.run(&["explain", "my.db", "k"]).assert().code(2);
+}
+
+#[test]
 fn usage_is_2() {
     let db = Fixture::created();
     db.run(&["improt", "my.db"]).assert().code(2).stderr(contains("import"));
@@ -326,4 +347,156 @@ fn a_closed_pipe_ends_quietly() {
         assert!(output.status.success(), "{format}: {output:?}");
         assert!(output.stderr.is_empty(), "{format}: {output:?}");
     }
+}
+
+#[test]
+fn presets_are_code_to_paste() {
+    let db = Fixture::new();
+    let list = db.stdout(&["presets"]);
+    let names: Vec<_> = list.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
+    let all = kstone_api::Preset::all();
+    assert_eq!(names, all.iter().map(|preset| preset.name).collect::<Vec<_>>());
+    let one = db.stdout(&["presets", "read-heavy"]);
+    assert!(one.starts_with("// read-heavy: ") && one.contains(".with_sst_threshold(5)"), "{one}");
+    let json = db.json(&["presets"]);
+    assert_eq!(
+        (&json["schema"], &json["presets"][0]["name"]),
+        (&json!("kstone.presets/1"), &json!(names[0]))
+    );
+    assert_eq!(db.stdout(&["presets", "--format", "jsonl"]).lines().count(), names.len());
+    let code = db.json(&["presets", "batch"])["preset"]["rust_code"].clone();
+    assert!(code.as_str().unwrap().contains("CompactionConfig::disabled()"), "{code}");
+    db.run(&["presets", "fastest"]).assert().code(2).stderr(contains("read-heavy"));
+}
+
+#[test]
+fn info_tells_of_the_quota_and_of_settings_that_old_files_lack() {
+    let db = Fixture::airports();
+    let config = kstone_api::DatabaseConfig::new().with_max_total_disk_bytes(64 << 20);
+    let open =
+        kstone_api::Database::builder(db.dir.path().join("my.db")).config(config.clone()).open().unwrap();
+    open.flush().unwrap();
+    open.set_config(config.with_bloom_bits_per_key(16)).unwrap();
+    open.close().unwrap();
+    let info = db.stdout(&["info", "my.db"]);
+    assert!(info.contains(" of 64.0 MiB limit "), "{info}");
+    assert!(info.contains("not yet so   bloom_bits_per_key: 2 SSTs, "), "{info}");
+    let json = db.json(&["info", "my.db"]);
+    assert_eq!(json["disk"]["limit"], 64 << 20);
+    let pending = &json["pending_rewrites"][0];
+    assert_eq!((&pending["setting"], &pending["ssts"]), (&json!("bloom_bits_per_key"), &json!(2)));
+    db.run(&["compact", "my.db"]).assert().success();
+    assert!(!db.stdout(&["info", "my.db"]).contains("not yet so"));
+}
+
+#[test]
+fn events_are_read_from_files_oldest_first() {
+    let db = Fixture::airports();
+    db.run(&["compact", "my.db"]).assert().success();
+    let kinds = |args: &[&str]| {
+        let events = db.json(&[&["events", "my.db"], args].concat());
+        assert_eq!(events["schema"], "kstone.events/1");
+        let events = events["events"].as_array().unwrap().clone();
+        events.iter().map(|event| event["event"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert!(kinds(&[]).contains(&"flush".into()), "{:?}", kinds(&[]));
+    // An older file, a line that was cut off, and a kind that this version does not know.
+    let path = |name: &str| format!("my.db/{name}");
+    db.file(
+        &path("EVENTS.jsonl.1"),
+        b"{\"seq\":1,\"unix_ms\":1700000000000,\"event\":\"stall\",\"reason\":\"runs\"}\n",
+    );
+    let lines = "{\"seq\":2,\"unix_ms\":1700000000001,\"event\":\"melted\",\"where\":\"here\"}\n{\"seq\":3,\"un\n\
+                 {\"seq\":4,\"unix_ms\":1700000001000,\"event\":\"flush\",\"stripe\":3,\"nanos\":2100000}\n";
+    db.file(&path("EVENTS.jsonl"), lines.as_bytes());
+    assert_eq!(kinds(&[]), ["stall", "melted", "flush"]);
+    assert_eq!(kinds(&["--limit", "2"]), ["melted", "flush"]);
+    assert_eq!(kinds(&["--kind", "stall,flush"]), ["stall", "flush"]);
+    assert_eq!(kinds(&["--kind", "flush", "--kind", "stall", "--limit", "1"]), ["flush"]);
+    let table = db.stdout(&["events", "my.db"]);
+    assert_eq!(
+        table,
+        "TIME                      EVENT   DETAILS\n\
+         2023-11-14T22:13:20.000Z  stall   reason runs\n\
+         2023-11-14T22:13:20.001Z  melted  where here\n\
+         2023-11-14T22:13:21.000Z  flush   took 2.1ms, stripe 3\n"
+    );
+    assert_eq!(db.stdout(&["events", "my.db", "--format", "jsonl"]).lines().count(), 3);
+    // Also while it is in use.
+    let _open = kstone_api::Database::open(db.dir.path().join("my.db")).unwrap();
+    assert_eq!(db.stdout(&["events", "my.db"]), table);
+    assert_eq!(db.stdout(&["events", "my.db", "--kind", "none"]), "");
+    db.run(&["events", "none.db"]).assert().code(4);
+}
+
+/// `STATS.json` with these figures, of a time long ago.
+fn snapshot(stats: Json) -> Vec<u8> {
+    json!({"schema": "kstone.stats/1", "pid": 4711, "unix_ms": 1, "uptime_ms": 7_860_000, "stats": stats,
+           "latencies": {"get": {"count": 5, "p99_nanos": 900}}})
+    .to_string()
+    .into_bytes()
+}
+
+#[test]
+fn stats_are_those_of_files_and_of_the_running_program() {
+    let db = Fixture::airports();
+    let none = db.stdout(&["stats", "my.db"]);
+    assert!(none.contains("\nfiles        SSTs 0 B in 0 files of 0 stripes   log "), "{none}");
+    assert!(none.ends_with("runtime counters: none (enable with_stats_snapshot_interval)\n"), "{none}");
+    assert_eq!(db.json(&["stats", "my.db"])["runtime"], Json::Null);
+
+    let open = kstone_api::Database::open(db.dir.path().join("my.db")).unwrap();
+    open.flush().unwrap();
+    db.file("my.db/STATS.json", &snapshot(json!({"flushes": 42})));
+    let text = db.stdout(&["stats", "my.db"]);
+    for part in
+        [" old (pid 4711), up 2 h 11 m\n", "\nflushes      42, ", "5 timed", " in 2 files of 2 stripes "]
+    {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    let json = db.json(&["stats", "my.db"]);
+    assert_eq!((&json["schema"], &json["files"]["ssts"]), (&json!("kstone.stats_report/1"), &json!(2)));
+    let runtime = &json["runtime"];
+    assert_eq!((&runtime["running"], &runtime["snapshot"]["stats"]["flushes"]), (&json!(true), &json!(42)));
+    drop(open);
+
+    db.file("my.db/STATS.json", &snapshot(json!({})));
+    assert!(db.stdout(&["stats", "my.db"]).contains("of a process that is gone (pid 4711)"));
+    db.file("my.db/STATS.json", b"{\"schema\":\"kstone.stats/9\"}");
+    db.run(&["stats", "my.db"]).assert().code(4).stderr(contains("STATS.json").and(contains("hint: ")));
+    db.run(&["stats", "none.db"]).assert().code(4);
+}
+
+#[test]
+fn an_alert_is_1() {
+    let db = Fixture::created();
+    let calm = db.stdout(&["alerts", "my.db"]);
+    assert_eq!(calm, "no alert\nruntime counters: none (enable with_stats_snapshot_interval)\n");
+    assert_eq!(db.json(&["alerts", "my.db"])["alerts"], json!([]));
+
+    // Of the files: more runs than there should be.
+    let path = db.dir.path().join("my.db");
+    let item = || kstone_api::ItemBuilder::new().number("n", 1);
+    let compaction = kstone_api::CompactionConfig::disabled();
+    let open = kstone_api::Database::builder(&path).compaction(compaction).open().unwrap();
+    for _ in 0..16 {
+        open.put("k", item()).unwrap();
+        open.flush().unwrap();
+    }
+    open.close().unwrap();
+    db.run(&["alerts", "my.db"])
+        .assert()
+        .code(1)
+        .stdout(starts_with("High SST count: 16.0 (threshold 15.0)\nruntime counters: none"))
+        .stderr("error: 1 alert\n");
+
+    // Of the counters, while the program runs.
+    let open = kstone_api::Database::open(&path).unwrap();
+    open.put("k", item()).unwrap();
+    db.run(&["alerts", "my.db"]).assert().code(5);
+    db.file("my.db/STATS.json", &snapshot(json!({"p99_read_nanos": 6_000_000, "poisoned": "a sync failed"})));
+    let output = db.run(&["alerts", "my.db", "--format", "json"]).assert().code(1).get_output().clone();
+    let json: Json = serde_json::from_slice(&output.stdout).unwrap();
+    let names: Vec<_> = json["alerts"].as_array().unwrap().iter().map(|alert| &alert["name"]).collect();
+    assert_eq!(names, ["High read latency", "Writing has stopped"]);
 }

@@ -21,7 +21,8 @@ pub struct CompactionConfig {
     /// Seconds between sweeps that look for stripes due for compaction. Default 60. A flush makes its stripe
     /// due at once, so this bounds only what no flush would notice.
     pub check_interval_secs: u64,
-    /// How many compactions run at the same time, each on a stripe of its own. Default 4, at most 256.
+    /// How many compactions run at the same time, each on a stripe of its own. Default 4, at most 256; more
+    /// than two a core never do.
     pub max_concurrent_compactions: usize,
     /// A stripe is merged whole when its oldest tombstone is older than this, so that what was deleted is gone from
     /// the disk by then, at the latest with the next sweep. Default 7 days; `None`: age does not count.
@@ -33,11 +34,11 @@ pub struct CompactionConfig {
     /// would keep, in percent, 1 to 10,000. Default 100: half of the stripe is garbage. Less: less space taken, more
     /// rewriting.
     pub garbage_percent: u32,
-    /// Whether stripes that nobody writes to are merged below the threshold while there is nothing else to do.
-    /// Default true.
+    /// Whether stripes that were not flushed for a whole `check_interval_secs` are merged at half of the threshold, but
+    /// not below 4 runs, while there is no other background work. Default true.
     pub idle_compaction: bool,
     /// Whether stripes use thresholds that differ, downwards from `sst_threshold`, so that stripes that fill at the
-    /// same time are not all compacted at the same time. Default false.
+    /// same time are not all compacted at the same time: down to three quarters of it. Default false.
     pub dephasing: bool,
 }
 

@@ -24,8 +24,11 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::checkpoint::CheckpointJob;
 use super::compact::CompactJob;
 use super::flush::FlushJob;
+use super::idle::IdleStripes;
 use super::job::{Progress, Slot};
 use super::{LsmEngine, PoisonOnUnwind, Shared, Workers};
+use crate::compaction::picker::Ask;
+use crate::config::CompactionConfig;
 use crate::error::{Error, Result};
 use crate::stripe::Stripe;
 use crate::types::Lsn;
@@ -57,6 +60,8 @@ pub(crate) struct Background {
     progress: Condvar,
     /// Set without the queue's lock by writers, at most once per relief.
     relief_wanted: AtomicBool,
+    /// A writer waits for the log to become shorter.
+    log_full: AtomicBool,
     stop: AtomicBool,
     /// Counts the steps of calls that wait, with [`Workers::Manual`].
     turn: AtomicU64,
@@ -68,12 +73,14 @@ struct Queue {
     flush: VecDeque<usize>,
     /// Stripes to look at for compaction.
     compact: BTreeSet<usize>,
+    idle: IdleStripes,
     running: BTreeSet<Slot>,
     /// A flush or a compaction was installed since the last checkpoint began.
     dirty: bool,
     last_checkpoint: Duration,
     last_sync: Duration,
     last_sweep: Duration,
+    last_stats: Duration,
     /// Jobs that failed, and when they may be tried again.
     resting: BTreeMap<Slot, Rest>,
     /// A worker sleeps until something becomes due by time alone; the others sleep until they are woken.
@@ -95,10 +102,21 @@ impl Background {
         self.wake.notify_one();
     }
 
+    /// The same, also for a worker that is just falling asleep.
+    pub(crate) fn wake_surely(&self) {
+        drop(self.queue.lock());
+        self.wake();
+    }
+
     /// Has memtables looked at for sealing.
     pub(crate) fn want_relief(&self) {
         self.relief_wanted.store(true, Ordering::Relaxed);
         self.wake.notify_one();
+    }
+
+    /// Has the log made shorter, whatever that takes.
+    pub(crate) fn log_is_full(&self) {
+        self.log_full.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn queue_flush(&self, stripe: usize) {
@@ -167,24 +185,27 @@ impl Shared {
         let manual = self.workers == Workers::Manual;
         let settings = self.settings.load();
         let since = |moment: Duration| now.saturating_sub(moment);
-        if self.wal.needs_segment() {
+        if self.wal.needs_segment() && self.may_take_segment() {
             due.push(Slot::Segment);
         }
         let interval = settings.database.sync_interval;
         if !interval.is_zero() && (manual || since(queue.last_sync) >= interval) {
             if self.wal.unsynced() {
                 due.push(Slot::LogSync);
-            } else if self.wal.wants_watermark() {
+            } else if self.wal.wants_watermark() && self.may_take_segment() {
                 due.push(Slot::Watermark);
             }
         }
-        let log_half_full = self.wal.live_bytes() > settings.wal_limit / 2 && queue.flush.is_empty();
+        let log_half_full = self.wal.live_bytes() > settings.log.limit / 2 && queue.flush.is_empty();
         let interval = settings.database.checkpoint_interval;
         if queue.dirty && (manual || log_half_full || since(queue.last_checkpoint) >= interval) {
             due.push(Slot::Checkpoint);
         }
         if self.background.relief_wanted.load(Ordering::Relaxed) {
             due.push(Slot::Relief);
+        }
+        if self.stats_interval(&settings).is_some_and(|interval| since(queue.last_stats) >= interval) {
+            due.push(Slot::Stats);
         }
         let flushing = queue.running.iter().filter(|slot| matches!(slot, Slot::Flush(_))).count();
         // Half of the cores, so that flushes never crowd out the writers that cause them.
@@ -194,23 +215,33 @@ impl Shared {
         if since(queue.last_sweep) >= Duration::from_secs(settings.compaction.check_interval_secs) {
             queue.last_sweep = now;
             queue.compact.extend(self.used_stripes().map(|stripe| stripe.id));
+            queue.idle.sweep(self.used_stripes().map(|stripe| stripe.id));
         }
         let compacting = queue.running.iter().filter(|slot| matches!(slot, Slot::Compact(_))).count();
-        if compacting < settings.compaction.max_concurrent_compactions {
+        if compacting < concurrent_compactions(&settings.compaction) {
             let running = &queue.running;
             let mut sizes: Vec<(u64, usize)> = Vec::new();
             queue.compact.retain(|&stripe| {
                 if running.contains(&Slot::Compact(stripe)) {
                     return true;
                 }
-                let size = self.compaction_due(stripe);
+                let size = self.compaction_due(stripe, Ask::Due);
                 sizes.extend(size.map(|bytes| (bytes, stripe)));
                 size.is_some()
             });
             sizes.sort_unstable();
+            // What was merged takes space until a checkpoint: many merges share one, but none waits for nothing.
+            let none_fits = sizes.is_empty() && queue.flush.is_empty();
+            if none_fits && queue.dirty && !due.contains(&Slot::Checkpoint) && self.reclaiming() {
+                due.push(Slot::Checkpoint);
+            }
             due.extend(sizes.into_iter().map(|(_, stripe)| Slot::Compact(stripe)));
         }
         due.retain(|slot| !queue.running.contains(slot));
+        if due.is_empty() && queue.running.is_empty() {
+            let idle = queue.idle.smallest(|stripe| self.compaction_due(stripe, Ask::Idle));
+            due.extend(idle.map(Slot::Compact));
+        }
         due
     }
 
@@ -225,8 +256,8 @@ impl Shared {
                 Job::Flush(FlushJob::new(stripe))
             }
             Slot::Compact(stripe) => {
-                queue.compact.remove(&stripe);
-                Job::Compact(CompactJob::new(stripe, false))
+                let ask = if queue.compact.remove(&stripe) { Ask::Due } else { Ask::Idle };
+                Job::Compact(CompactJob::new(stripe, ask))
             }
             Slot::Checkpoint => {
                 queue.dirty = false;
@@ -235,6 +266,10 @@ impl Shared {
             }
             Slot::LogSync | Slot::Watermark => {
                 queue.last_sync = self.clock.monotonic();
+                Job::Once
+            }
+            Slot::Stats => {
+                queue.last_stats = self.clock.monotonic();
                 Job::Once
             }
             Slot::Segment | Slot::Relief => Job::Once,
@@ -246,9 +281,10 @@ impl Shared {
             (Job::Flush(job), _) => job.step(self),
             (Job::Compact(job), _) => job.step(self),
             (Job::Checkpoint(job), _) => job.step(self),
-            (Job::Once, Slot::Segment) => self.wal.prepare_segment().map(|()| Progress::Done),
+            (Job::Once, Slot::Segment) => self.prepare_segment().map(|()| Progress::Done),
             (Job::Once, Slot::LogSync) => self.wal.sync().map(|()| Progress::Done),
             (Job::Once, Slot::Watermark) => self.wal.append_watermark().map(|()| Progress::Done),
+            (Job::Once, Slot::Stats) => Ok(self.write_stats_file()),
             (Job::Once, _) => {
                 self.relieve();
                 Ok(Progress::Done)
@@ -256,10 +292,11 @@ impl Shared {
         }
     }
 
-    /// Seals memtables: the fullest while the active ones are over the memory budget, and those that need the
-    /// oldest part of a log that has grown to three quarters of its limit.
+    /// Seals memtables: the fullest while the active ones are over the memory budget, and those that a log near its
+    /// limit has to be kept for.
     fn relieve(&self) {
         self.background.relief_wanted.store(false, Ordering::Relaxed);
+        self.seal_for_space();
         let settings = self.settings.load();
         loop {
             let memory = self.memory.load(Ordering::Relaxed);
@@ -272,16 +309,38 @@ impl Shared {
                 _ => break,
             }
         }
-        if self.wal.live_bytes() > settings.wal_limit / 4 * 3 {
-            let oldest = self.wal.oldest_generation();
-            let newest = self.newest_generation.load(Ordering::Relaxed);
-            let keep_from = oldest + (newest.saturating_sub(oldest)).div_ceil(2);
-            for stripe in self.used_stripes() {
-                if stripe.version().active.first_lsn().is_some_and(|lsn| lsn.generation() < keep_from) {
-                    self.seal(stripe);
-                }
+        self.shorten_log(settings.log.limit, self.background.log_full.swap(false, Ordering::Relaxed));
+    }
+
+    /// Seals what the oldest half of the log is kept for when that has grown to three quarters of its limit. Over the
+    /// limit, or when a writer waits, all but the segment that is written to must go, and when only that is left, it
+    /// must become another one.
+    fn shorten_log(&self, limit: u64, full: bool) {
+        let live = self.wal.live_bytes();
+        if !full && live <= limit / 4 * 3 {
+            return;
+        }
+        let urgent = full || live > limit;
+        if urgent && !self.wal.can_retire() {
+            match self.wal.rotate() {
+                Ok(_) => {}
+                Err(error) => self.note_background_error(&error),
             }
-            // Segments may be pinned by what was flushed already but not checkpointed.
+        }
+        let (oldest, newest) = (self.wal.oldest_generation(), self.wal.tail().generation());
+        let half = oldest + newest.saturating_sub(oldest).div_ceil(2);
+        let keep_from = if urgent { newest } else { half };
+        let mut needed_from = newest;
+        for stripe in self.used_stripes() {
+            let version = Arc::clone(&stripe.version());
+            if version.active.first_lsn().is_some_and(|lsn| lsn.generation() < keep_from) {
+                self.seal(stripe);
+            }
+            let needed = version.memtables().filter_map(|memtable| memtable.first_lsn()).min();
+            needed_from = needed.map_or(needed_from, |lsn| needed_from.min(lsn.generation()));
+        }
+        // Segments may be kept only because what was flushed is not checkpointed.
+        if needed_from > oldest {
             self.background.queue.lock().dirty = true;
         }
     }
@@ -293,6 +352,10 @@ impl Shared {
             (Err(_), Job::Flush(job)) => job.abort(self),
             (Err(_), Job::Compact(job)) => job.abort(self),
             _ => {}
+        }
+        // Before it counts as done: who waits for space must find what it has freed.
+        if !failed && matches!(slot, Slot::Checkpoint | Slot::Compact(_)) {
+            self.remove_obsolete();
         }
         let mut queue = self.background.queue.lock();
         queue.running.remove(&slot);
@@ -308,6 +371,7 @@ impl Shared {
                 }
             }
             Err(error) => {
+                self.job_failed(slot, &error);
                 queue.error = Some((slot, error.to_string()));
                 let rest = queue.resting.entry(slot).or_default();
                 let pause = RETRY_AFTER.saturating_mul(1 << rest.failures.min(20)).min(RETRY_AT_LEAST);
@@ -317,9 +381,6 @@ impl Shared {
         }
         self.queue_successors(&mut queue, slot, failed);
         drop(queue);
-        if !failed && matches!(slot, Slot::Checkpoint | Slot::Compact(_)) {
-            self.remove_obsolete();
-        }
         self.background.progress.notify_all();
         self.background.wake.notify_all();
     }
@@ -332,14 +393,21 @@ impl Shared {
                 } else {
                     queue.dirty = true;
                     queue.compact.insert(stripe);
+                    queue.idle.flushed(stripe);
                 }
             }
             Slot::Compact(stripe) => {
                 queue.dirty |= !failed;
                 queue.compact.insert(stripe);
             }
-            Slot::Checkpoint => queue.dirty |= failed,
-            Slot::Segment | Slot::Relief | Slot::LogSync | Slot::Watermark => {}
+            Slot::Checkpoint => {
+                queue.dirty |= failed;
+                if !failed && self.quota.is_limited() {
+                    // There may be space now for merges that found none.
+                    queue.compact.extend(self.used_stripes().map(|stripe| stripe.id));
+                }
+            }
+            Slot::Segment | Slot::Relief | Slot::LogSync | Slot::Watermark | Slot::Stats => {}
         }
     }
 
@@ -390,6 +458,28 @@ impl Shared {
         true
     }
 
+    /// Looks at every stripe for compaction, and has what was merged or flushed already checkpointed.
+    pub(crate) fn look_at_all_stripes(&self) {
+        let mut queue = self.background.queue.lock();
+        queue.compact.extend(self.used_stripes().map(|stripe| stripe.id));
+        queue.dirty |= self.wal.can_retire();
+    }
+
+    /// Waits while something goes on, or is about to, that may free space; false when there is no such thing.
+    pub(crate) fn wait_for_reclaim(&self) -> bool {
+        if self.workers == Workers::Manual {
+            return self.wait_for_progress();
+        }
+        let frees =
+            |slot: &Slot| matches!(slot, Slot::Flush(_) | Slot::Compact(_) | Slot::Checkpoint | Slot::Relief);
+        let mut queue = self.background.queue.lock();
+        let busy = queue.running.iter().any(frees) || self.ready(&mut queue).iter().any(frees);
+        if busy {
+            self.wait_with(queue);
+        }
+        busy
+    }
+
     /// The last failure of background work that has not been made good.
     pub(crate) fn background_error(&self) -> Option<String> {
         self.background.queue.lock().error.as_ref().map(|(_, error)| error.clone())
@@ -397,6 +487,7 @@ impl Shared {
 
     /// A failure that stops nothing: kept for whoever asks.
     pub(crate) fn note_background_error(&self, error: &Error) {
+        self.job_failed(Slot::Relief, error);
         self.background.queue.lock().error = Some((Slot::Relief, error.to_string()));
     }
 
@@ -427,7 +518,9 @@ impl Shared {
             None => queue.begun.swap_remove(at),
         };
         drop(queue);
-        match self.step_job(slot, &mut job) {
+        let stepped = self.step_job(slot, &mut job);
+        debug_assert!(self.keeps_its_promises(), "after a step of {slot:?}: {:?}", self.space_report());
+        match stepped {
             Ok(Progress::Again) => self.background.queue.lock().begun.push((slot, job)),
             Ok(Progress::Done) => self.end(slot, job, Ok(())),
             Err(error) => self.end(slot, job, Err(error)),
@@ -457,6 +550,9 @@ impl Shared {
             // Also while nothing is unsynced: a write does not wake anybody for its sync.
             nap = nap.min(until(queue.last_sync, interval).max(interval / 2));
         }
+        if let Some(interval) = self.stats_interval(&settings) {
+            nap = nap.min(until(queue.last_stats, interval));
+        }
         if queue.dirty && !queue.running.contains(&Slot::Checkpoint) {
             nap = nap.min(until(queue.last_checkpoint, settings.database.checkpoint_interval));
         }
@@ -469,6 +565,10 @@ impl Shared {
         let unwinding = PoisonOnUnwind { shared: self, what: "background work" };
         let mut queue = self.background.queue.lock();
         while !self.background.stop.load(Ordering::Relaxed) {
+            if self.may_deliver_events() {
+                MutexGuard::unlocked(&mut queue, || self.deliver_events());
+                continue;
+            }
             let due = self.ready(&mut queue);
             let Some(&slot) = due.first() else {
                 if queue.has_timekeeper {
@@ -509,6 +609,11 @@ fn cores() -> usize {
     *CORES
 }
 
+/// How many compactions run at once: no more than have threads of their own beside the two for other work.
+fn concurrent_compactions(config: &CompactionConfig) -> usize {
+    config.max_concurrent_compactions.min(cores() * 2)
+}
+
 /// The threads of an engine. They hold the shared state, which never holds them: dropping the engine joins them.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
@@ -525,6 +630,8 @@ impl LsmEngine {
         let now = self.shared.clock.monotonic();
         let mut queue = self.shared.background.queue.lock();
         (queue.last_sync, queue.last_checkpoint) = (now, now);
+        // The threshold may have been lowered while the database was closed.
+        queue.compact.extend(self.shared.used_stripes().map(|stripe| stripe.id));
         drop(queue);
         self.pool.started.store(true, Ordering::Relaxed);
         self.grow_pool().inspect_err(|_| self.pool.started.store(false, Ordering::Relaxed))
@@ -538,8 +645,8 @@ impl LsmEngine {
             return Ok(());
         }
         // Two beyond the compactions, so that a flush and a sync never wait for them.
-        let compactions = self.shared.settings.load().compaction.max_concurrent_compactions;
-        for i in threads.len()..2 + compactions.min(cores() * 2) {
+        let compactions = concurrent_compactions(&self.shared.settings.load().compaction);
+        for i in threads.len()..2 + compactions {
             let shared = Arc::clone(&self.shared);
             let worker = std::thread::Builder::new().name(format!("kstone-{i}"));
             match worker.spawn(move || shared.work()) {
@@ -558,9 +665,13 @@ impl LsmEngine {
         // Under the lock, so that no worker is between looking at `stop` and falling asleep.
         drop(self.shared.background.queue.lock());
         self.shared.background.wake.notify_all();
-        for thread in self.pool.threads.lock().drain(..) {
-            // A worker that panicked has poisoned the handle; there is nothing else to learn from it.
-            let _ = thread.join();
+        let threads = std::mem::take(&mut *self.pool.threads.lock());
+        for thread in threads {
+            // A listener may close the engine, or be the last to let go of it: its worker ends by itself.
+            if thread.thread().id() != std::thread::current().id() {
+                // One that panicked has poisoned the handle; there is nothing else to learn from it.
+                let _ = thread.join();
+            }
         }
         self.shared.abandon_begun();
     }

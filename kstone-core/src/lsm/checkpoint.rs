@@ -12,14 +12,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use super::Shared;
 use super::job::{Progress, Slot, run_to_end};
+use super::{Shared, trace};
 use crate::error::Result;
 use crate::manifest::Change;
 use crate::sst::Table;
 use crate::types::{FileId, Lsn, SeqNo};
 use crate::version::Version;
+use crate::vfs::pages;
 
 #[derive(Debug)]
 pub(crate) enum CheckpointJob {
@@ -33,6 +35,7 @@ pub(crate) enum CheckpointJob {
 /// What one checkpoint makes durable.
 #[derive(Debug)]
 pub(crate) struct Batch {
+    started: Duration,
     /// Held so that no SST to be listed is unlinked meanwhile by a compaction.
     _versions: Vec<Arc<Version>>,
     added: Vec<Arc<Table>>,
@@ -45,6 +48,7 @@ pub(crate) struct Batch {
 
 impl CheckpointJob {
     pub(crate) fn step(&mut self, shared: &Shared) -> Result<Progress> {
+        let _span = trace::job("checkpoint", None);
         *self = match std::mem::replace(self, Self::Start) {
             Self::Start => match Self::collect(shared) {
                 Some(batch) => Self::SyncLog(batch),
@@ -63,6 +67,7 @@ impl CheckpointJob {
 
     /// What has changed since the last checkpoint; `None` when nothing has.
     fn collect(shared: &Shared) -> Option<Box<Batch>> {
+        let started = shared.clock.monotonic();
         let mut log_start = shared.wal.tail();
         let mut versions = Vec::new();
         let mut flushed = Vec::new();
@@ -85,7 +90,8 @@ impl CheckpointJob {
         if added.is_empty() && removed.is_empty() && flushed.is_empty() && !log_moves {
             return None;
         }
-        let batch = Batch { _versions: versions, added, synced: 0, removed, flushed_to: flushed, log_start };
+        let flushed_to = flushed;
+        let batch = Batch { started, _versions: versions, added, synced: 0, removed, flushed_to, log_start };
         Some(Box::new(batch))
     }
 
@@ -110,18 +116,28 @@ impl CheckpointJob {
 
     fn edit(shared: &Shared, batch: Batch) -> Result<()> {
         let mut changes: Vec<Change> = Vec::new();
-        changes.extend(batch.added.iter().map(|table| Change::AddSst(Arc::clone(table.meta()))));
+        changes.extend(batch.added.iter().flat_map(|table| Change::adding(table.meta())));
         changes.extend(batch.removed.iter().map(|&id| Change::RemoveSst(id)));
         if !batch.flushed_to.is_empty() {
             changes.push(Change::FlushedTo(batch.flushed_to));
         }
         changes.push(Change::LogStart { start: batch.log_start, durable: shared.wal.synced() });
         changes.extend(shared.file_ids.top_up());
-        shared.edit_manifest(changes)?;
-        for path in shared.wal.retire(batch.log_start.generation()) {
-            shared.remove_file(&path);
+        let mut manifest = shared.manifest.lock();
+        changes.extend(shared.replay_rate_change(manifest.state()));
+        shared.append_edit(&mut manifest, changes)?;
+        drop(manifest);
+        let log_bytes = shared.wal.live_bytes();
+        let retired = shared.wal.retire(batch.log_start.generation());
+        for path in &retired {
+            shared.remove_file(path);
         }
-        shared.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
+        shared.wal.removed();
+        if !retired.is_empty() && shared.wal.live_bytes() > shared.settings.load().log.limit {
+            shared.background.want_relief(); // the limit was lowered: there is more to give back
+        }
+        let freed = log_bytes.saturating_sub(shared.wal.live_bytes());
+        shared.checkpointed(batch.added.len(), freed, batch.started);
         Ok(())
     }
 }
@@ -157,14 +173,16 @@ impl Shared {
             let unused = (also_held || Arc::strong_count(table) == 1)
                 && !self.manifest.lock().state().lists(table.meta().id);
             if unused {
-                remove.push(table.path().to_path_buf());
+                remove.push((table.path().to_path_buf(), pages(table.meta().len)));
             }
             !unused
         });
         drop(obsolete);
-        for path in remove {
+        for (path, bytes) in remove {
             self.remove_file(&path);
+            self.quota.dying.fetch_sub(bytes, Ordering::Relaxed);
         }
+        self.measure_stripes();
     }
 
     pub(crate) fn remove_file(&self, path: &std::path::Path) {

@@ -23,9 +23,14 @@ impl LsmEngine {
     /// # Errors
     /// What stood in the way. All acknowledged writes are then still in the log; only the next open takes longer.
     pub fn close(&self) -> Result<()> {
-        // A second close at the same time waits for the first.
-        let _closing = self.closing.lock();
         let shared = &*self.shared;
+        let closing = match self.closing.try_lock() {
+            Some(closing) => closing,
+            // The other one may be waiting for the worker that calls the listener.
+            None if shared.events.telling_here() => return Ok(()),
+            // A second close at the same time waits for the first.
+            None => self.closing.lock(),
+        };
         if shared.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
@@ -34,7 +39,11 @@ impl LsmEngine {
         drop(shared.gate.write());
         self.stop_workers();
         let result = if shared.read_only { Ok(()) } else { shared.end_cleanly() };
+        let last = shared.write_last_events(result.is_ok());
+        shared.remove_stats_file();
         *shared.lock.lock() = None;
+        drop(closing);
+        shared.tell_last_events(last);
         result
     }
 }
@@ -86,6 +95,7 @@ impl Shared {
         for path in self.wal.retire(start.generation()) {
             self.remove_file(&path);
         }
+        self.wal.removed();
         log.end = start;
         log.next_generation += 1;
         Ok(())

@@ -4,25 +4,25 @@
 //! output and removes the inputs. Inputs that no manifest ever listed are unlinked at once.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use super::Shared;
 use super::job::{Progress, Slot, run_to_end};
+use super::observe::Merged;
+use super::quota::MergeSpace;
 use super::run_writer::{RunFacts, RunWriter, copy};
+use super::{Shared, trace};
 use crate::compaction::Retain;
-use crate::compaction::picker::{self, Ask, Choice, Pick, RunSummary};
-use crate::error::Result;
+use crate::compaction::picker::{self, Ask, Choice, Pick, Reason, RunSummary, StripeSummary};
+use crate::error::{Error, Result};
 use crate::merge::MergeCursor;
-use crate::stripe::Stripe;
-use crate::types::{RunId, SeqNo};
+use crate::types::{RunId, SstMeta};
 use crate::version::{Run, Version, merge_runs};
 
 /// A merge within a stripe, in steps.
 #[derive(Debug)]
 pub(crate) struct CompactJob {
     stripe: usize,
-    /// Merge the whole stripe, also if no rule asks for it.
-    requested: bool,
+    ask: Ask,
     state: State,
 }
 
@@ -35,14 +35,15 @@ enum State {
 }
 
 struct Merging {
+    started: Duration,
+    reason: Reason,
     inputs: Vec<Arc<Run>>,
     merge: MergeCursor,
     retain: Retain,
-    horizon: SeqNo,
-    reaches_oldest: bool,
     /// When the oldest tombstone among the inputs was written, as far as is known.
     tombstone_ms: u64,
     out: RunWriter,
+    space: Option<MergeSpace>,
 }
 
 impl std::fmt::Debug for Merging {
@@ -52,16 +53,21 @@ impl std::fmt::Debug for Merging {
 }
 
 impl CompactJob {
-    pub(crate) fn new(stripe: usize, requested: bool) -> Self {
-        Self { stripe, requested, state: State::Start }
+    pub(crate) fn new(stripe: usize, ask: Ask) -> Self {
+        Self { stripe, ask, state: State::Start }
     }
 
     pub(crate) fn step(&mut self, shared: &Shared) -> Result<Progress> {
+        let _span = trace::job("compaction", Some(self.stripe));
         match &mut self.state {
             State::Start => self.begin(shared),
             State::Merging(merging) => {
-                let Merging { merge, retain, out, tombstone_ms, .. } = &mut **merging;
-                if copy(shared, merge, retain, out, *tombstone_ms)? == Progress::Again {
+                let Merging { merge, retain, out, tombstone_ms, space, .. } = &mut **merging;
+                let copied = copy(shared, merge, retain, out, *tombstone_ms);
+                if let Some(space) = space {
+                    space.wrote(out.written());
+                }
+                if copied? == Progress::Again {
                     return Ok(Progress::Again);
                 }
                 merging.install(shared, self.stripe)?;
@@ -71,12 +77,14 @@ impl CompactJob {
     }
 
     fn begin(&mut self, shared: &Shared) -> Result<Progress> {
+        let started = shared.clock.monotonic();
         let stripe = shared.stripe(self.stripe);
         // One version throughout: a flush may put a run in front of another.
         let version = Arc::clone(&stripe.version());
-        let ask = if self.requested { Ask::Full } else { shared.ask_due(stripe) };
-        let Choice::Merge(pick) = shared.choose(&version, ask) else { return Ok(Progress::Done) };
-        let Pick { count, output_depth, reaches_oldest, .. } = pick;
+        let Choice::Merge(pick) = shared.choose(self.stripe, &version, self.ask) else {
+            return Ok(Progress::Done);
+        };
+        let Pick { count, output_depth, reaches_oldest, reason } = pick;
         let inputs: Vec<_> = version.runs.iter().take(count).cloned().collect();
         let seq = inputs.iter().map(|run| run.seq()).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
         let metas = || inputs.iter().flat_map(|run| &run.parts).map(|table| table.meta());
@@ -84,17 +92,21 @@ impl CompactJob {
         let last = metas().map(|meta| &meta.keys.1).max();
         let (Some(seq), Some(first), Some(last)) = (seq, first, last) else { return Ok(Progress::Done) };
         let bounds = (first.clone(), last.clone());
-        let tombstone_ms =
-            metas().map(|meta| meta.oldest_tombstone_ms).filter(|&ms| ms > 0).min().unwrap_or(0);
-        let horizon = shared.commits.horizon();
-        let facts = RunFacts { depth: output_depth, seq };
+        let tombstone_ms = oldest_tombstone(metas());
+        let lengths: Vec<u64> = metas().map(|meta| meta.len).collect();
+        let Some(space) = shared.reserve_merge(&lengths) else {
+            // Asked for again when there is space; who waits for it hears that there is none.
+            return if self.ask == Ask::Full { Err(Error::DiskFull) } else { Ok(Progress::Done) };
+        };
+        let facts = RunFacts { depth: output_depth, seq, oldest: reaches_oldest, merged: true };
         self.state = State::Merging(Box::new(Merging {
+            started,
+            reason,
             merge: merge_runs(&inputs)?,
-            retain: Retain::new(horizon, reaches_oldest),
-            horizon,
-            reaches_oldest,
+            retain: Retain::new(shared.commits.horizon(), reaches_oldest),
             tombstone_ms,
             out: RunWriter::new(self.stripe, facts, bounds),
+            space: Some(space),
             inputs,
         }));
         Ok(Progress::Again)
@@ -112,19 +124,29 @@ impl Merging {
     fn install(&mut self, shared: &Shared, stripe: usize) -> Result<()> {
         let output = self.out.finish(shared)?;
         let written = output.as_ref().map_or(0, |run| run.total(|meta| meta.len));
+        debug_assert!(
+            self.space.as_ref().is_none_or(|space| space.holds(written)),
+            "{written} bytes: {:?}",
+            self.space
+        );
         let read: u64 = self.inputs.iter().map(|run| run.total(|meta| meta.len)).sum();
         let inputs: Vec<RunId> = self.inputs.iter().map(|run| run.id()).collect();
         let stripe = shared.stripe(stripe);
         let gone = stripe.lock().install_compaction(&inputs, output);
-        if self.reaches_oldest {
-            let newest = self.inputs.first().map_or(0, |run| run.seq().1);
-            *stripe.fully_merged.lock() = Some((newest, self.horizon));
+        if let Some(space) = self.space.take() {
+            space.installed();
         }
-        let counters = &shared.counters;
-        counters.compactions.fetch_add(1, Ordering::Relaxed);
-        counters.ssts_merged.fetch_add(gone.len() as u64, Ordering::Relaxed);
-        counters.compaction_bytes_read.fetch_add(read, Ordering::Relaxed);
-        counters.compaction_bytes_written.fetch_add(written, Ordering::Relaxed);
+        shared.measure_stripes();
+        let merged = Merged {
+            stripe: stripe.id,
+            reason: self.reason,
+            runs: inputs.len(),
+            ssts: gone.len(),
+            bytes_in: read,
+            bytes_out: written,
+            tombstones_dropped: self.out.tombstones_dropped,
+        };
+        shared.compacted(merged, self.started);
         self.inputs.clear(); // so that only `obsolete` and readers hold the SSTs
         shared.obsolete.lock().extend(gone);
         Ok(())
@@ -133,35 +155,32 @@ impl Merging {
 
 impl Shared {
     /// What the picker says of a stripe in this version.
-    fn choose(&self, version: &Version, ask: Ask) -> Choice {
-        let runs: Vec<RunSummary> = version
-            .runs
-            .iter()
-            .map(|run| RunSummary {
-                depth: run.depth(),
-                entries: run.total(|meta| meta.entries),
-                tombstones: run.total(|meta| meta.tombstones),
-                last_seq: run.seq().1,
-            })
-            .collect();
-        picker::choose(&runs, &self.settings.load().compaction, ask)
+    fn choose(&self, stripe: usize, version: &Version, ask: Ask) -> Choice {
+        let stripe = StripeSummary {
+            stripe,
+            runs: version.runs.iter().map(|run| summary(run)).collect(),
+            horizon: self.commits.horizon(),
+            unix_ms: self.clock.unix_ms(),
+        };
+        let settings = self.settings.load();
+        let choose = |ask| picker::choose(&stripe, &settings.compaction, ask);
+        if ask == Ask::Due && self.quota.is_limited() && self.reclaiming() {
+            match choose(Ask::Reclaim) {
+                Choice::Nothing => {}
+                freeing => return freeing,
+            }
+        }
+        choose(ask)
     }
 
-    /// An automatic compaction. Tombstones that a full merge left, it left for a reader: until the horizon has
-    /// moved past the one it had, another merge would leave the same.
-    fn ask_due(&self, stripe: &Stripe) -> Ask {
-        let blocked = stripe.fully_merged.lock().filter(|(_, horizon)| self.commits.horizon() <= *horizon);
-        Ask::Due { blocked_below: blocked.map_or(0, |(newest, _)| newest) }
-    }
-
-    /// Whether an automatic compaction of the stripe is due: the bytes it would read, for the order of stripes.
-    pub(crate) fn compaction_due(&self, stripe: usize) -> Option<u64> {
-        let stripe = self.stripe_if_used(stripe)?;
-        let version = Arc::clone(&stripe.version());
-        match self.choose(&version, self.ask_due(stripe)) {
+    /// Whether there is something to merge in the stripe: the bytes that would be read, for the order of stripes.
+    pub(crate) fn compaction_due(&self, stripe: usize, ask: Ask) -> Option<u64> {
+        let version = Arc::clone(&self.stripe_if_used(stripe)?.version());
+        match self.choose(stripe, &version, ask) {
             Choice::Merge(pick) => {
                 let inputs = version.runs.iter().take(pick.count);
-                Some(inputs.map(|run| run.total(|meta| meta.len)).sum())
+                let bytes = inputs.map(|run| run.total(|meta| meta.len)).sum();
+                self.may_merge(bytes).then_some(bytes)
             }
             Choice::Nothing => None,
         }
@@ -171,7 +190,7 @@ impl Shared {
     pub(crate) fn compact_now(&self, stripe: usize) -> Result<()> {
         self.flush_stripe_now(stripe)?;
         self.claim(Slot::Compact(stripe))?;
-        let mut job = CompactJob::new(stripe, true);
+        let mut job = CompactJob::new(stripe, Ask::Full);
         let result = run_to_end(|| job.step(self));
         if result.is_err() {
             job.abort(self);
@@ -179,4 +198,23 @@ impl Shared {
         self.release(Slot::Compact(stripe), result.is_err());
         result
     }
+}
+
+/// What the picker looks at in a run.
+pub(crate) fn summary(run: &Run) -> RunSummary<'_> {
+    let metas = || run.parts.iter().map(|table| table.meta());
+    RunSummary {
+        depth: run.depth(),
+        bytes: run.total(|meta| meta.len),
+        entries: run.total(|meta| meta.entries),
+        tombstones: run.total(|meta| meta.tombstones),
+        oldest_tombstone_ms: oldest_tombstone(metas()),
+        last_seq: run.seq().1,
+        details: metas().map(|meta| meta.details.as_deref()).collect::<Option<_>>().unwrap_or_default(),
+    }
+}
+
+/// When the oldest tombstone was written, as far as is known; 0 when there is none.
+fn oldest_tombstone<'a>(metas: impl Iterator<Item = &'a Arc<SstMeta>>) -> u64 {
+    metas.map(|meta| meta.oldest_tombstone_ms).filter(|&ms| ms > 0).min().unwrap_or(0)
 }

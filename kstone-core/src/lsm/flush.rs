@@ -5,14 +5,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use super::Shared;
 use super::job::{Progress, Slot, run_to_end};
 use super::run_writer::{RunFacts, RunWriter, copy};
+use super::{Shared, trace};
 use crate::compaction::Retain;
 use crate::error::Result;
 use crate::key::KeyRange;
 use crate::memtable::{MemCursor, Memtable};
+use crate::quota::{Share, flush_bytes};
 use crate::types::{Direction, SeqNo};
 
 /// The flush of a stripe's oldest sealed memtable, in steps.
@@ -32,10 +34,13 @@ enum State {
 
 #[derive(Debug)]
 struct Writing {
+    started: Duration,
     memtable: Arc<Memtable>,
     cursor: MemCursor,
     retain: Retain,
     out: RunWriter,
+    /// What it has written: no space need be kept free for that any more.
+    written: Share,
 }
 
 impl FlushJob {
@@ -44,27 +49,46 @@ impl FlushJob {
     }
 
     pub(crate) fn step(&mut self, shared: &Shared) -> Result<Progress> {
+        let _span = trace::job("flush", Some(self.stripe));
         match &mut self.state {
             State::Start => self.begin(shared),
             State::Writing(writing) => {
-                let Writing { cursor, retain, out, .. } = &mut **writing;
-                if copy(shared, cursor, retain, out, shared.clock.unix_ms())? == Progress::Again {
+                let Writing { cursor, retain, out, written, .. } = &mut **writing;
+                let copied = copy(shared, cursor, retain, out, shared.clock.unix_ms());
+                written.set(out.written());
+                if copied? == Progress::Again {
                     return Ok(Progress::Again);
                 }
                 let run = writing.out.finish(shared)?;
                 let memtable = Arc::clone(&writing.memtable);
                 let bytes = run.as_ref().map_or(0, |run| run.total(|meta| meta.len));
+                debug_assert!(
+                    bytes
+                        <= flush_bytes(
+                            memtable.memory() as u64,
+                            1,
+                            shared.settings.load().database.target_sst_size
+                        ),
+                    "{bytes} bytes of {} records, {} of memory",
+                    memtable.len(),
+                    memtable.memory()
+                );
                 shared.stripe(self.stripe).lock().install_flush(&memtable, run);
+                // Rather count twice for a moment than not at all.
+                writing.written.set(0);
                 shared.memory.fetch_sub(memtable.memory(), Ordering::Relaxed);
                 shared.sealed_memory.fetch_sub(memtable.memory(), Ordering::Relaxed);
-                shared.counters.flushes.fetch_add(1, Ordering::Relaxed);
-                shared.counters.flush_bytes_written.fetch_add(bytes, Ordering::Relaxed);
+                shared.quota.memtables.fetch_sub(1, Ordering::Relaxed);
+                shared.measure_stripes();
+                shared.flushed(self.stripe, &memtable, bytes, writing.started);
+                shared.retune(self.stripe, &memtable);
                 Ok(Progress::Done)
             }
         }
     }
 
     fn begin(&mut self, shared: &Shared) -> Result<Progress> {
+        let started = shared.clock.monotonic();
         let stripe = shared.stripe(self.stripe);
         let locked = stripe.lock();
         let Some(memtable) = locked.oldest_sealed() else { return Ok(Progress::Done) };
@@ -74,11 +98,14 @@ impl FlushJob {
         // A write in flight may still lack records of other stripes, and a horizon is at most `visible`.
         shared.commits.wait_visible(memtable.last_seq(), &shared.health)?;
         let Some(bounds) = memtable.key_bounds() else { return Ok(Progress::Done) };
-        let facts = RunFacts { depth: 0, seq: (memtable.first_seq(), memtable.last_seq()) };
+        let seq = (memtable.first_seq(), memtable.last_seq());
+        let facts = RunFacts { depth: 0, seq, oldest: reaches_oldest, merged: false };
         self.state = State::Writing(Box::new(Writing {
+            started,
             cursor: memtable.cursor(KeyRange::all(), SeqNo::MAX, Direction::Forward),
             retain: Retain::new(shared.commits.horizon(), reaches_oldest),
             out: RunWriter::new(self.stripe, facts, bounds),
+            written: Share::new(&shared.quota, |quota| &quota.flushing, 0),
             memtable,
         }));
         Ok(Progress::Again)

@@ -22,6 +22,8 @@ pub(crate) enum Slot {
     /// A record that says how far an idle log is synced.
     Watermark,
     Compact(usize),
+    /// Writing the counters to their file.
+    Stats,
 }
 
 /// All steps of a job, on the caller's thread.

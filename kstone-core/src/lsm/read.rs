@@ -7,10 +7,12 @@
 use std::sync::Arc;
 
 use super::{LsmEngine, Shared};
+use crate::counters::Operation;
 use crate::error::Result;
-use crate::key::{Key, stripe_of};
-use crate::slice::Slice;
-use crate::types::{EntryKind, SeqNo};
+use crate::key::{EncodedKey, Key, stripe_of};
+use crate::slice::{Found, Slice};
+use crate::types::{EntryKind, GetCost, SeqNo};
+use crate::version::LookUp;
 
 /// The database as it was at one commit. As long as it lives, the versions it sees are kept; clones share it.
 #[derive(Clone, Debug)]
@@ -57,7 +59,7 @@ impl Snapshot {
 }
 
 impl LsmEngine {
-    /// The value of `key`. It keeps the file it lies in mapped as long as it lives.
+    /// The value of `key`. It keeps what it lies in, a mapped file or a block, as long as it lives.
     ///
     /// # Errors
     /// `InvalidKey`, `KeyTooLarge`: no such key can exist. `Corruption`: the block that should hold it is damaged.
@@ -80,13 +82,31 @@ impl LsmEngine {
 impl Shared {
     fn get(&self, key: &Key<'_>, at: Option<SeqNo>) -> Result<Option<Slice>> {
         self.check_open()?;
-        let key = key.encode(self.settings.load().database.max_key_bytes)?;
+        let settings = self.settings.load();
+        let running = self.begin_operation(Operation::Get, &settings);
+        let encoded = key.encode(settings.database.max_key_bytes)?;
+        let mut cost = GetCost::default();
+        let found = self.look_up(&encoded, at, &mut cost);
+        self.tables.filters.add(stripe_of(encoded.partition_hash, self.stripes.len()), &cost.filter);
+        let value = found?.filter(|found| found.kind == EntryKind::Put).map(|found| found.value);
+        running.local.got(&cost, value.as_ref().map(|value| key.len() + value.len()));
+        self.end_operation(&running);
+        Ok(value)
+    }
+
+    /// The newest version of the key that may be seen, tombstones included; tells `trace` the steps to it.
+    pub(crate) fn look_up(
+        &self,
+        key: &EncodedKey,
+        at: Option<SeqNo>,
+        trace: &mut impl LookUp,
+    ) -> Result<Option<Found>> {
         let Some(stripe) = self.stripe_if_used(stripe_of(key.partition_hash, self.stripes.len())) else {
             return Ok(None);
         };
         let version = stripe.version();
         let seq = at.unwrap_or_else(|| self.commits.visible());
-        let found = version.get(&key.bytes, key.hash, seq)?;
-        Ok(found.filter(|found| found.kind == EntryKind::Put).map(|found| found.value))
+        trace.begin(&version, seq);
+        version.get(&key.bytes, key.hash, seq, trace)
     }
 }

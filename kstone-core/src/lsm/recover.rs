@@ -15,25 +15,33 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 
 use super::background::{Background, Pool};
-use super::{EngineOptions, FileIds, Identity, LockGuard, LsmEngine, Settings, Shared, Workers};
+use super::event_log::EventLog;
+use super::events::Events;
+use super::observe::Observed;
+use super::{
+    EngineOptions, FileIds, Identity, LockGuard, LsmEngine, Settings, Shared, Workers, replay_rate, trace,
+};
 use crate::config::{CompactionConfig, DatabaseConfig};
 use crate::error::{Error, Result};
 use crate::file_header::Id;
 use crate::health::Health;
 use crate::key::{encoded_partition_hash, stripe_of};
+use crate::latency::Recorder;
 use crate::manifest::{Change, Facts, Ids, Manifest, ManifestState};
 use crate::paths::{self, FileName};
+use crate::quota::Quota;
 use crate::record::Ops;
-use crate::sst::Table;
+use crate::sst::{Table, TableContext};
 use crate::stripe::Stripe;
 use crate::types::{EntryRef, Lsn, MAX_STRIPES, SeqNo};
 use crate::version::Run;
-use crate::vfs::{DirEntry, PathKind, Vfs};
+use crate::vfs::{DirEntry, Floor, Meter, MeteredVfs, PathKind, Vfs};
 use crate::wal::{self, Chain, LogCut, LogRules, RecordRef, Wal, WalContext, WalStart};
 
 /// Sequences that are skipped after an unclean end, so that a number which was given out and lost is never given
@@ -52,6 +60,8 @@ impl LsmEngine {
     /// without a manifest; `InvalidConfig`. In all these cases nothing is changed.
     pub fn create(path: &Path, options: EngineOptions) -> Result<Self> {
         validate(&options)?;
+        let since = options.clock.monotonic();
+        let (options, meter) = metered(path, options);
         let vfs = Arc::clone(&options.vfs);
         match kind_of(&*vfs, path)? {
             Some(PathKind::Dir) => check_vacant(&*vfs, path)?,
@@ -71,14 +81,17 @@ impl LsmEngine {
         let lock = lock(&*vfs, path)?;
         check_vacant(&*vfs, path)?; // nobody else can have created it from here on
         remove_leftovers(&*vfs, path)?;
+        take_stock(&meter, path)?;
         let database = options.config.clone().unwrap_or_default();
+        let stripes = database.stripes.unwrap_or(MAX_STRIPES);
+        let database = DatabaseConfig { stripes: Some(stripes), ..database };
         let compaction = options.compaction.clone().unwrap_or_default();
         let now = options.clock.unix_ms();
         let ids = Ids { database_id: random_id(&options), incarnation: random_id(&options), created_ms: now };
         let changes = vec![
-            Change::Facts(Facts::new(database.stripes.unwrap_or(MAX_STRIPES), now)),
+            Change::Facts(Facts::new(stripes, now)),
             Change::Keyspace { id: 0, name: "items".into() },
-            settings_change(&database, &compaction),
+            settings_change(&Settings::new(database.clone(), compaction.clone(), None)),
             Change::Reserve { files_below: 1 + FileIds::BLOCK },
         ];
         let manifest = Manifest::create(Arc::clone(&vfs), path, ids, changes)?;
@@ -86,14 +99,17 @@ impl LsmEngine {
             chain: None,
             next_seq: 1,
             file_ids: FileIds::new(1, 1 + FileIds::BLOCK),
-            settings: Settings::new(database, compaction),
+            settings: Settings::new(database, compaction, None),
             read_only: false,
             lock: Some(lock),
+            since,
+            meter: Arc::clone(meter.meter()),
         };
         let engine = Self::assemble(path, options, manifest, start)?;
         // A handle whose directory is removed while it is open goes on working in its first segment.
         // Should that fail, the database is there all the same: its first write will meet the cause again.
-        drop(engine.shared.wal.reserve(0));
+        drop(engine.shared.wal.try_reserve(0, Floor::NONE));
+        engine.shared.opened(true, true);
         Ok(engine)
     }
 
@@ -105,8 +121,10 @@ impl LsmEngine {
     pub fn open(path: &Path, options: EngineOptions) -> Result<Self> {
         validate(&options)?;
         check_present(&*options.vfs, path)?;
+        let (options, meter) = metered(path, options);
         let lock = lock(&*options.vfs, path)?;
-        Self::recover(path, options, Some(lock), false)
+        take_stock(&meter, path)?;
+        Self::recover(path, options, Some(lock), Some(Arc::clone(meter.meter())))
     }
 
     /// Opens the database, or creates it if there is none. Errors as [`LsmEngine::open`] and
@@ -130,15 +148,20 @@ impl LsmEngine {
             Ok(guard) => guard.map(LockGuard),
             Err(e) => return Err(lock_error(&*options.vfs, path, &file, e)),
         };
-        Self::recover(path, options, lock, true)
+        Self::recover(path, options, lock, None)
     }
 
     fn recover(
         path: &Path,
         options: EngineOptions,
         lock: Option<LockGuard>,
-        read_only: bool,
+        meter: Option<Arc<Meter>>,
     ) -> Result<Self> {
+        // A handle that only reads has nothing to count.
+        let read_only = meter.is_none();
+        let meter = meter.unwrap_or_default();
+        let since = options.clock.monotonic();
+        let _span = trace::open(path, read_only);
         let vfs = Arc::clone(&options.vfs);
         let loaded = Manifest::load(&*vfs, path)?;
         let state = &loaded.state;
@@ -157,6 +180,7 @@ impl LsmEngine {
             clean_end: clean_end.map(|clean| clean.end.unwrap_or(Lsn::ZERO)),
             last_edit: state.edit,
         };
+        let began = options.clock.monotonic();
         let chain = wal::validate(&*vfs, path, &segments, &rules)?;
         let base = chain.last_seq.max(state.max_flushed_to());
         let base = state.cuts.iter().map(|cut| cut.seq).fold(base, SeqNo::max);
@@ -180,12 +204,14 @@ impl LsmEngine {
         }
         let file_ids = FileIds::new(next_file, manifest.state().files_below.max(next_file));
         let store_settings = !read_only && (options.config.is_some() || options.compaction.is_some());
-        let start = Start { chain: Some(chain), next_seq, file_ids, settings, read_only, lock };
+        let start = Start { chain: Some(chain), next_seq, file_ids, settings, read_only, lock, since, meter };
         let engine = Self::assemble(path, options, manifest, start)?;
+        engine.shared.measure_replay(began);
         engine.shared.untidy.store(!tidy, Ordering::Relaxed);
         if store_settings {
             engine.shared.store_settings()?;
         }
+        engine.shared.opened(false, clean_end.is_some());
         Ok(engine)
     }
 
@@ -194,6 +220,8 @@ impl LsmEngine {
         let ids = manifest.ids();
         let identity = Identity { database_id: ids.database_id, incarnation: ids.incarnation };
         let health = Arc::<Health>::default();
+        let latencies = Arc::<Recorder>::default();
+        let log = (!start.read_only && !options.vfs.is_volatile()).then(|| EventLog::new(path.to_path_buf()));
         let context = WalContext {
             vfs: Arc::clone(&options.vfs),
             dir: path.to_path_buf(),
@@ -201,12 +229,21 @@ impl LsmEngine {
             database_id: identity.database_id,
             incarnation: identity.incarnation,
             health: Arc::clone(&health),
+            latencies: Arc::clone(&latencies),
+            meter: Arc::clone(&start.meter),
         };
+        let quota = Quota::new(Arc::clone(&start.meter));
+        let limit = start.settings.database.max_total_disk_bytes;
+        let kept = DatabaseConfig::from_settings(&manifest.state().settings).max_total_disk_bytes == limit
+            && limit.is_some_and(|limit| start.meter.used() <= limit);
+        quota.manifest.store(manifest.room(), Ordering::Relaxed);
         let state = manifest.state();
         let wal = Wal::new(context, start.wal_start(state));
-        wal.set_segment_size(start.settings.database.wal_segment_bytes());
+        wal.set_limits(start.settings.log_limits());
+        let tables = TableContext::new(Arc::clone(&options.vfs), path, &start.settings.database);
         let shared = Arc::new(Shared {
-            stripes: stripes(path, &options.vfs, state),
+            stripes: stripes(&tables, state),
+            tables,
             dir: path.to_path_buf(),
             vfs: options.vfs,
             clock: options.clock,
@@ -225,10 +262,15 @@ impl LsmEngine {
             memory: AtomicUsize::new(0),
             sealed_memory: AtomicUsize::new(0),
             newest_generation: AtomicU32::new(0),
+            replayed: OnceLock::new(),
             obsolete: Mutex::default(),
             untidy: AtomicBool::new(false),
             background: Background::default(),
+            quota: Arc::new(quota),
             counters: super::stats::Counters::default(),
+            observed: Observed::new(options.counters, latencies, start.since),
+            events: Events::new(options.listener, log),
+            tuner: super::tuning::Tuner::new(options.memory_probe),
             closed: AtomicBool::new(false),
             gate: RwLock::new(()),
             lock: Mutex::new(start.lock),
@@ -244,6 +286,8 @@ impl LsmEngine {
             replayed?;
         }
         engine.shared.commits.replayed(start.next_seq.saturating_sub(1));
+        // Not before: what recovery writes was paid for by the writes that it brings back.
+        engine.shared.limit_disk(kept);
         Ok(engine)
     }
 }
@@ -258,6 +302,9 @@ struct Start {
     settings: Settings,
     read_only: bool,
     lock: Option<LockGuard>,
+    /// When opening began.
+    since: Duration,
+    meter: Arc<Meter>,
 }
 
 impl Start {
@@ -302,12 +349,13 @@ impl Shared {
             )
         };
         let settings = self.settings.load();
-        let mut ops = 0;
+        let (mut ops, mut bytes) = (0, 0);
         for (i, op) in Ops::new(record.payload).enumerate() {
             ops += 1;
             let file = paths::log(&self.dir, record.lsn.generation());
             let op = op.map_err(|bad| bad.in_file(&file, record.lsn.offset().into()))?;
             let seq = record.first_seq + i as u64;
+            bytes += op.key.len() + op.value.len();
             let Some(hash) = encoded_partition_hash(op.key) else {
                 return Err(damaged(format!("\"{}\" is no key", op.key.escape_ascii())));
             };
@@ -316,9 +364,10 @@ impl Shared {
                 continue;
             }
             let stripe = self.stripe(id).lock();
-            let added =
-                stripe.insert(record.lsn, EntryRef { key: op.key, seq, kind: op.kind, value: op.value });
-            self.memory.fetch_add(added, Ordering::Relaxed);
+            let entry = EntryRef { key: op.key, seq, kind: op.kind, value: op.value };
+            let inserted = stripe.insert(record.lsn, entry);
+            self.quota.memtables.fetch_add(u64::from(inserted.first), Ordering::Relaxed);
+            self.memory.fetch_add(inserted.memory, Ordering::Relaxed);
             if stripe.is_full(&settings.database)
                 && !self.read_only
                 && let Some(memory) = stripe.seal()
@@ -329,6 +378,7 @@ impl Shared {
         if ops != record.count {
             return Err(damaged(format!("the record says {} operations and holds {ops}", record.count)));
         }
+        self.observed.replayed(bytes);
         self.commits.replayed(record.first_seq + u64::from(record.count.saturating_sub(1)));
         self.flush_ahead(settings.memory_budget)
     }
@@ -349,7 +399,7 @@ impl Shared {
     /// Stores the settings in force.
     fn store_settings(&self) -> Result<()> {
         let settings = self.settings.load();
-        let change = settings_change(&settings.database, &settings.compaction);
+        let change = settings_change(&settings);
         let Change::Settings(new) = &change else { return Ok(()) };
         if *new == self.manifest.lock().state().settings {
             return Ok(());
@@ -376,14 +426,16 @@ fn settings(path: &Path, options: &EngineOptions, state: &ManifestState) -> Resu
         Some(given) => given.clone(),
         None => CompactionConfig::from_settings(&state.settings).validated().map_err(stored)?,
     };
-    Ok(Settings::new(DatabaseConfig { stripes: Some(state.facts.stripes()), ..database }, compaction))
+    let database = DatabaseConfig { stripes: Some(state.facts.stripes()), ..database };
+    Ok(Settings::new(database, compaction, replay_rate::stored(&state.settings)))
 }
 
 /// The settings as the manifest stores them.
-pub(crate) fn settings_change(database: &DatabaseConfig, compaction: &CompactionConfig) -> Change {
-    let mut settings = database.to_settings();
-    settings.extend(compaction.to_settings());
-    Change::Settings(settings)
+pub(crate) fn settings_change(settings: &Settings) -> Change {
+    let mut stored = settings.database.to_settings();
+    stored.extend(settings.compaction.to_settings());
+    stored.extend(replay_rate::to_store(settings));
+    Change::Settings(stored)
 }
 
 /// The edit of an unclean open: the cut, and fresh reservations.
@@ -399,6 +451,16 @@ fn cut_changes(state: &ManifestState, chain: &Chain, seq: SeqNo) -> Vec<Change> 
         Change::LogStart { start: state.log_start, durable: chain.end.max(state.durable) },
         Change::Reserve { files_below: state.files_below + FileIds::BLOCK },
     ]
+}
+
+/// The file system, with the database's directory counted.
+fn metered(path: &Path, options: EngineOptions) -> (EngineOptions, MeteredVfs) {
+    let vfs = MeteredVfs::new(Arc::clone(&options.vfs), path);
+    (EngineOptions { vfs: Arc::new(vfs.clone()), ..options }, vfs)
+}
+
+fn take_stock(vfs: &MeteredVfs, path: &Path) -> Result<()> {
+    vfs.take_stock().map_err(Error::io("list", path))
 }
 
 fn validate(options: &EngineOptions) -> Result<()> {
@@ -427,6 +489,7 @@ fn check_vacant(vfs: &dyn Vfs, path: &Path) -> Result<()> {
             FileName::Foreign => return exists(format!("it holds {}, which is not ours", entry.name)),
             FileName::Sst { .. } => return Err(without_manifest(path, &entry.name)),
             FileName::Lock | FileName::Manifest | FileName::ManifestTmp => {}
+            FileName::Events | FileName::Stats => {}
             FileName::Log(_) => {
                 if wal::has_records(vfs, &path.join(&entry.name))? {
                     return Err(without_manifest(path, &entry.name));
@@ -526,11 +589,11 @@ fn check_listed_files(path: &Path, state: &ManifestState, listing: &[DirEntry]) 
 }
 
 /// The stripes that have SSTs, with their runs, newest first. No SST is opened.
-fn stripes(path: &Path, vfs: &Arc<dyn Vfs>, state: &ManifestState) -> Box<[OnceLock<Box<Stripe>>]> {
+fn stripes(tables: &Arc<TableContext>, state: &ManifestState) -> Box<[OnceLock<Box<Stripe>>]> {
     let mut runs: BTreeMap<u16, BTreeMap<std::cmp::Reverse<SeqNo>, Vec<Arc<Table>>>> = BTreeMap::new();
     for meta in state.ssts.values() {
         let age = std::cmp::Reverse(meta.run_seq.1);
-        let table = Arc::new(Table::new(Arc::clone(vfs), path, Arc::clone(meta)));
+        let table = Arc::new(Table::new(tables, Arc::clone(meta)));
         runs.entry(meta.stripe).or_default().entry(age).or_default().push(table);
     }
     let mut stripe = |id: usize| {

@@ -6,12 +6,14 @@ use std::sync::atomic::Ordering;
 use super::Shared;
 use super::job::Progress;
 use crate::compaction::{Retain, Verdict};
+use crate::config::Compression;
 use crate::error::Result;
 use crate::merge::Cursor;
 use crate::paths;
 use crate::sst::{SstParams, SstWriter, Table};
 use crate::types::{EntryKind, EntryRef, SeqNo, SstMeta};
 use crate::version::Run;
+use crate::vfs::pages;
 
 /// What the run's SSTs say of it.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +21,21 @@ pub(crate) struct RunFacts {
     pub(crate) depth: u32,
     /// The lowest and highest sequence of the inputs.
     pub(crate) seq: (SeqNo, SeqNo),
+    /// There is no older run in the stripe that is not among the inputs.
+    pub(crate) oldest: bool,
+    /// It is made of runs, not of a memtable.
+    pub(crate) merged: bool,
+}
+
+impl RunFacts {
+    /// Whether its blocks are to be compressed.
+    fn compress(&self, compression: Compression) -> bool {
+        match compression {
+            Compression::Never => false,
+            Compression::Older => self.merged && self.oldest,
+            Compression::Always => true,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -30,11 +47,20 @@ pub(crate) struct RunWriter {
     current: Option<SstWriter>,
     last_key: Vec<u8>,
     done: Vec<SstMeta>,
+    pub(crate) tombstones_dropped: u64,
 }
 
 impl RunWriter {
     pub(crate) fn new(stripe: usize, facts: RunFacts, bounds: (Vec<u8>, Vec<u8>)) -> Self {
-        Self { stripe, facts, bounds, current: None, last_key: Vec::new(), done: Vec::new() }
+        Self {
+            stripe,
+            facts,
+            bounds,
+            current: None,
+            last_key: Vec::new(),
+            done: Vec::new(),
+            tombstones_dropped: 0,
+        }
     }
 
     /// Adds the next version, in order. All versions of a key go into the same SST.
@@ -64,6 +90,8 @@ impl RunWriter {
                     key_bounds: self.bounds.clone(),
                     block_size: config.block_size,
                     bits_per_key: config.bloom_bits_per_key as u32,
+                    compress: self.facts.compress(config.compression),
+                    write_unit: config.write_buffer_size,
                     database_id: shared.identity.database_id,
                     incarnation: shared.identity.incarnation,
                     created_ms: shared.clock.unix_ms(),
@@ -75,6 +103,12 @@ impl RunWriter {
         self.last_key.clear();
         self.last_key.extend_from_slice(entry.key);
         Ok(())
+    }
+
+    /// Bytes in the files so far.
+    pub(crate) fn written(&self) -> u64 {
+        let done: u64 = self.done.iter().map(|meta| pages(meta.len)).sum();
+        done + self.current.as_ref().map_or(0, |sst| pages(sst.written()))
     }
 
     fn finish_part(&mut self, shared: &Shared) -> Result<()> {
@@ -95,7 +129,7 @@ impl RunWriter {
         let tables = std::mem::take(&mut self.done).into_iter().map(|meta| {
             // How many parts there are is known only now.
             let meta = Arc::new(SstMeta { parts, ..meta });
-            Arc::new(Table::new(Arc::clone(&shared.vfs), &shared.dir, meta))
+            Arc::new(Table::new(&shared.tables, meta))
         });
         Ok(Some(Run::new(tables.collect())))
     }
@@ -127,6 +161,7 @@ pub(crate) fn copy(
                 out.add(shared, entry, (entry.kind == EntryKind::Delete).then_some(tombstone_ms))?;
             }
             Verdict::DropTombstone => {
+                out.tombstones_dropped += 1;
                 shared.counters.tombstones_removed.fetch_add(1, Ordering::Relaxed);
             }
             Verdict::DropShadowed => {}

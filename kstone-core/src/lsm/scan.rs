@@ -5,9 +5,11 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::read::{Pin, Snapshot};
 use super::{LsmEngine, Shared};
+use crate::counters::{Count, Operation};
 use crate::error::{Error, Result};
 use crate::key::{Key, KeyRange, SortRange, partition_hash, partition_prefix_range, stripe_of};
 use crate::merge::{Cursor, MergeCursor, VisibleCursor};
@@ -19,6 +21,69 @@ pub struct Entries {
     cursor: Option<VisibleCursor>,
     /// Keeps the versions it sees from being dropped.
     pin: Arc<Pin>,
+    /// Items and bytes returned and not yet counted.
+    uncounted: (u64, u64),
+    /// Time spent in the engine so far, if this walk is one of those that are timed.
+    took: Option<Duration>,
+}
+
+/// Items after which a walk counts what it returned.
+const COUNT_AFTER: u64 = 256;
+
+impl Entries {
+    fn count(&mut self) {
+        let (entries, bytes) = std::mem::take(&mut self.uncounted);
+        if entries > 0 {
+            let local = self.pin.shared().observed.ops.local();
+            local.add(Count::EntriesRead, entries);
+            local.add(Count::BytesRead, bytes);
+        }
+    }
+
+    fn advance(&mut self) -> Option<Result<(Key<'static>, Slice)>> {
+        let cursor = self.cursor.as_mut()?;
+        let next = self.pin.shared().check_open().and_then(|()| cursor.next());
+        let next = next.and_then(|entry| {
+            let Some((key, value)) = entry else { return Ok(None) };
+            let key = Key::decode(&key).ok_or_else(|| {
+                Error::corrupt(&self.pin.shared().dir, 0, format!("\"{}\" is no key", key.escape_ascii()))
+            })?;
+            Ok(Some((key, value)))
+        });
+        match next {
+            Ok(Some((key, value))) => {
+                self.uncounted.0 += 1;
+                self.uncounted.1 += (key.len() + value.len()) as u64;
+                if self.uncounted.0 >= COUNT_AFTER {
+                    self.count();
+                }
+                Some(Ok((key, value)))
+            }
+            Ok(None) => {
+                self.end();
+                None
+            }
+            Err(error) => {
+                self.end();
+                // A close takes away files that only an iterator still needed: that is no damage.
+                Some(Err(self.pin.shared().check_open().err().unwrap_or(error)))
+            }
+        }
+    }
+
+    fn end(&mut self) {
+        self.cursor = None;
+        self.count();
+    }
+}
+
+impl Drop for Entries {
+    fn drop(&mut self) {
+        self.count();
+        if let Some(took) = self.took {
+            self.pin.shared().observed.latencies.sample(Operation::Query, took);
+        }
+    }
 }
 
 impl fmt::Debug for Entries {
@@ -31,27 +96,11 @@ impl Iterator for Entries {
     type Item = Result<(Key<'static>, Slice)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let cursor = self.cursor.as_mut()?;
-        let next = self.pin.shared().check_open().and_then(|()| cursor.next());
-        let next = next.and_then(|entry| {
-            let Some((key, value)) = entry else { return Ok(None) };
-            let key = Key::decode(&key).ok_or_else(|| {
-                Error::corrupt(&self.pin.shared().dir, 0, format!("\"{}\" is no key", key.escape_ascii()))
-            })?;
-            Ok(Some((key, value)))
-        });
-        match next {
-            Ok(Some(entry)) => Some(Ok(entry)),
-            Ok(None) => {
-                self.cursor = None;
-                None
-            }
-            Err(error) => {
-                self.cursor = None;
-                // A close takes away files that only an iterator still needed: that is no damage.
-                Some(Err(self.pin.shared().check_open().err().unwrap_or(error)))
-            }
-        }
+        let Some(took) = self.took else { return self.advance() };
+        let since = self.pin.shared().clock.monotonic();
+        let next = self.advance();
+        self.took = Some(took + self.pin.shared().since(since));
+        next
     }
 }
 
@@ -71,33 +120,44 @@ impl LsmEngine {
             return Err(Error::InvalidKey { why: "the partition key is empty".into() });
         }
         let stripe = stripe_of(partition_hash(partition), self.shared.stripes.len());
-        self.entries(stripe..stripe + 1, range.to_key_range(partition), direction, snapshot)
+        self.entries(Count::Queries, stripe..stripe + 1, range.to_key_range(partition), direction, snapshot)
     }
 
     /// The whole database in key order, or the part whose partition keys start with `prefix`. Partitions are
     /// spread over all stripes by hash, so this merges as many streams as there are stripes in use.
     pub fn scan(&self, prefix: &[u8], direction: Direction, snapshot: Option<&Snapshot>) -> Result<Entries> {
-        self.entries(0..self.shared.stripes.len(), partition_prefix_range(prefix), direction, snapshot)
+        self.entries(
+            Count::Scans,
+            0..self.shared.stripes.len(),
+            partition_prefix_range(prefix),
+            direction,
+            snapshot,
+        )
     }
 
     /// One stripe in key order. All stripes, one after the other or in parallel, are the database: the cheap way
     /// to read everything when order does not matter.
     pub fn scan_stripe(&self, stripe: usize, snapshot: Option<&Snapshot>) -> Result<Entries> {
         self.check_stripe(stripe)?;
-        self.entries(stripe..stripe + 1, KeyRange::all(), Direction::Forward, snapshot)
+        self.entries(Count::Scans, stripe..stripe + 1, KeyRange::all(), Direction::Forward, snapshot)
     }
 
     fn entries(
         &self,
+        count: Count,
         stripes: std::ops::Range<usize>,
         range: KeyRange,
         direction: Direction,
         snapshot: Option<&Snapshot>,
     ) -> Result<Entries> {
-        self.shared.check_open()?;
+        let shared = &*self.shared;
+        shared.check_open()?;
+        let running = shared.begin_operation(Operation::Query, &shared.settings.load());
+        running.local.add(count, 1);
         let pin = snapshot.map_or_else(|| Pin::new(&self.shared), |snapshot| Arc::clone(snapshot.pin()));
         let cursor = self.shared.cursor(stripes, &range, direction, &pin)?;
-        Ok(Entries { cursor: Some(cursor), pin })
+        let took = running.since.map(|since| shared.since(since));
+        Ok(Entries { cursor: Some(cursor), pin, uncounted: (0, 0), took })
     }
 }
 

@@ -1,14 +1,26 @@
 //! Counters since open, and sizes now.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use super::compact::summary;
+use super::compaction_stats::ByReason;
 use super::{LsmEngine, Shared};
 use crate::backpressure::StallReason;
+use crate::compaction::picker::live_keys;
+use crate::config::DatabaseConfig;
+use crate::counters::{Count, Operation, RUN_BUCKETS};
 use crate::error::{Error, Result};
 use crate::file_header::FORMAT_VERSION;
 use crate::paths::{self, FileName};
-use crate::types::SeqNo;
+use crate::sst::{BlockCacheStats, FilterStats};
+use crate::stripe::Stripe;
+use crate::types::{SeqNo, SstMeta};
+
+mod display;
 
 /// Totals since open; each is added to where the thing happens.
 #[derive(Debug, Default)]
@@ -20,24 +32,46 @@ pub(crate) struct Counters {
     pub(crate) tombstones_removed: AtomicU64,
     pub(crate) compaction_bytes_read: AtomicU64,
     pub(crate) compaction_bytes_written: AtomicU64,
+    pub(crate) compactions_by_reason: ByReason,
     pub(crate) checkpoints: AtomicU64,
-    stalls: [AtomicU64; StallReason::ALL.len()],
-    stall_nanos: [AtomicU64; StallReason::ALL.len()],
+    pub(crate) flush_nanos: AtomicU64,
+    pub(crate) compaction_nanos: AtomicU64,
+    pub(crate) checkpoint_nanos: AtomicU64,
+    stalls: [StallCounters; StallReason::ALL.len()],
+}
+
+#[derive(Debug, Default)]
+struct StallCounters {
+    delays: AtomicU64,
+    stops: AtomicU64,
+    nanos: AtomicU64,
+    longest_nanos: AtomicU64,
 }
 
 impl Counters {
-    pub(crate) fn stalled(&self, reason: StallReason, time: Duration) {
-        if let (Some(count), Some(nanos)) =
-            (self.stalls.get(reason as usize), self.stall_nanos.get(reason as usize))
-        {
-            count.fetch_add(1, Ordering::Relaxed);
-            nanos.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+    /// A write was slowed down.
+    pub(crate) fn delayed(&self, reason: StallReason, time: Duration) {
+        self.stalled(reason, time, |stall| &stall.delays);
+    }
+
+    /// A write had to wait until the pressure was gone, or in vain.
+    pub(crate) fn stopped(&self, reason: StallReason, time: Duration) {
+        self.stalled(reason, time, |stall| &stall.stops);
+    }
+
+    fn stalled(&self, reason: StallReason, time: Duration, kind: fn(&StallCounters) -> &AtomicU64) {
+        if let Some(stall) = self.stalls.get(reason as usize) {
+            let nanos = time.as_nanos() as u64;
+            kind(stall).fetch_add(1, Ordering::Relaxed);
+            stall.nanos.fetch_add(nanos, Ordering::Relaxed);
+            stall.longest_nanos.fetch_max(nanos, Ordering::Relaxed);
         }
     }
 }
 
 /// One stripe that holds something.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct StripeStats {
     /// Its number, as in the names of its SSTs.
@@ -56,10 +90,12 @@ pub struct StripeStats {
     pub memtable_records: usize,
     /// Memory those take, in bytes, about.
     pub memtable_bytes: usize,
+    /// Records at which its memtable is sealed: `max_memtable_records`, unless the memtable mode is adaptive.
+    pub memtable_limit: usize,
 }
 
 /// Writers that were slowed down or stopped, for one reason, since open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StallStats {
     /// What background work was behind with.
@@ -68,10 +104,115 @@ pub struct StallStats {
     pub count: u64,
     /// For how long in all, in nanoseconds.
     pub nanos: u64,
+    /// The longest single one, in nanoseconds.
+    pub longest_nanos: u64,
+    /// Writes that were delayed in proportion to the pressure, of `count`.
+    pub delays: u64,
+    /// Writes that had to wait until the pressure was gone, and those that gave up, of `count`.
+    pub stops: u64,
 }
 
-/// What the engine holds and has done.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+/// What callers did since open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct OperationStats {
+    /// Values set, in batches too.
+    pub puts: u64,
+    /// Keys removed, in batches too, whether or not they were there.
+    pub deletes: u64,
+    /// Batches that were not empty.
+    pub batches: u64,
+    /// Gets, whether or not they found something.
+    pub gets: u64,
+    /// Queries of one partition.
+    pub queries: u64,
+    /// Scans of everything or of one stripe.
+    pub scans: u64,
+    /// Items that queries and scans returned. Counted when an iterator ends, and each 256 items.
+    pub entries_read: u64,
+    /// Bytes of keys and values that were written.
+    pub user_bytes_written: u64,
+    /// Bytes of keys and values that gets, queries and scans returned.
+    pub user_bytes_read: u64,
+}
+
+/// Where gets ended since open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct ReadStats {
+    /// Values found in the memtable that is written to.
+    pub memtable: u64,
+    /// Values found in one that waits to be flushed.
+    pub sealed: u64,
+    /// Values found in SSTs, by the number of runs looked at, the last one included: entry `n` is for `n` runs, the
+    /// last entry for 17 and more.
+    pub runs: [u64; RUN_BUCKETS],
+    /// Gets that found nothing, or a tombstone, by the number of runs looked at, in the same way.
+    pub misses: [u64; RUN_BUCKETS],
+    /// Runs that gets looked at, also those whose filter said no.
+    pub runs_looked_at: u64,
+    /// Blocks that gets looked at.
+    pub blocks_read: u64,
+}
+
+impl ReadStats {
+    /// Gets that found a value.
+    pub fn hits(&self) -> u64 {
+        self.memtable + self.sealed + self.runs.iter().sum::<u64>()
+    }
+
+    /// All gets.
+    pub fn gets(&self) -> u64 {
+        self.hits() + self.misses.iter().sum::<u64>()
+    }
+}
+
+/// How much more is written, read and stored than callers asked for, since open; `None` while they asked for
+/// nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Amplification {
+    /// Bytes that compactions wrote per byte of keys and values written, those replayed at open included.
+    pub write_compaction: Option<f64>,
+    /// Bytes that flushes and compactions wrote, in the same way: what wears an SSD out, the log left aside.
+    pub write_tables: Option<f64>,
+    /// The same and the log's records.
+    pub write_total: Option<f64>,
+    /// Runs looked at per get.
+    pub read_runs: Option<f64>,
+    /// Blocks looked at per get.
+    pub read_blocks: Option<f64>,
+    /// Bytes of SSTs per byte of keys and values in them that a full merge would leave. Below 1 with compression.
+    ///
+    /// An estimate: how many keys the runs of a stripe have in common is known from samples, and for each key the mean
+    /// length of all versions counts. Versions that a snapshot still needs count as superseded. With values of one
+    /// size, and several stripes or a few hundred keys, it is within 15 %.
+    pub space: Option<f64>,
+}
+
+/// What opening found and did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct RecoveryStats {
+    /// The database was new or had been closed cleanly.
+    pub clean: bool,
+    /// Records of the log that were replayed; a batch is one.
+    pub replayed_records: u64,
+    /// Bytes of keys and values in them.
+    pub replayed_bytes: u64,
+    /// How long the replay took, in nanoseconds.
+    pub replay_nanos: u64,
+    /// How long opening took in all, in nanoseconds.
+    pub open_nanos: u64,
+}
+
+/// What the engine holds and has done. `Display` is a summary of some twenty lines.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct EngineStats {
     /// Stripes that hold something, by number.
@@ -92,10 +233,27 @@ pub struct EngineStats {
     pub items_estimate: u64,
     /// The last write that can be seen.
     pub last_seq: SeqNo,
+    /// How long the database has been open, in milliseconds.
+    pub uptime_ms: u64,
+    /// What callers did.
+    pub operations: OperationStats,
+    /// Where gets ended.
+    pub reads: ReadStats,
+    /// How much more is written, read and stored than callers asked for.
+    pub amplification: Amplification,
+    /// The time that 99 % of the timed gets did not exceed, in nanoseconds; `None` when none was timed. See
+    /// [`LsmEngine::latencies`].
+    pub p99_read_nanos: Option<u64>,
+    /// What opening found.
+    pub recovery: RecoveryStats,
+    /// SSTs per stripe, on average over the stripes that hold something.
+    pub ssts_per_stripe: f64,
     /// Memtables flushed.
     pub flushes: u64,
     /// Bytes of SSTs that flushes wrote.
     pub flush_bytes_written: u64,
+    /// Time that flushes took, in nanoseconds, from the first step of each to its last.
+    pub flush_nanos: u64,
     /// Compactions done.
     pub compactions: u64,
     /// SSTs they merged.
@@ -106,28 +264,74 @@ pub struct EngineStats {
     pub compaction_bytes_read: u64,
     /// Bytes of SSTs that compactions wrote.
     pub compaction_bytes_written: u64,
+    /// Time that compactions took, in nanoseconds, from the first step of each to its last.
+    pub compaction_nanos: u64,
     /// Checkpoints made.
     pub checkpoints: u64,
+    /// Time that they took, in nanoseconds, from the first step of each to its last.
+    pub checkpoint_nanos: u64,
     /// Writers held up, by reason; reasons that never occurred are left out.
     pub stalls: Vec<StallStats>,
+    /// Blocks of SSTs in memory.
+    pub block_cache: BlockCacheStats,
+    /// What the filters of SSTs were asked, and how often they were wrong.
+    pub filter: FilterStats,
+    /// Writes refused with `DiskFull`.
+    pub disk_full_refusals: u64,
     /// Why no more writes are accepted, if so.
     pub poisoned: Option<String>,
     /// The last failure of background work that has not been made good.
     pub background_error: Option<String>,
     /// Names in the directory that are not ours; they are left alone.
     pub foreign_files: Vec<String>,
+    /// Write calls to the log for records.
+    pub log_writes: u64,
+    /// Records they wrote: one for each put, delete or batch.
+    pub log_records: u64,
+    /// Their bytes.
+    pub log_bytes_written: u64,
+    /// Bytes of log that opening replayed.
+    pub recovery_replayed_bytes: u64,
+    /// Bytes of log that this machine is taken to replay in a second: as measured, or 100 MB until then.
+    pub replay_rate: u64,
+    /// How long a recovery would take if the process died now, in nanoseconds: `log_bytes` at `replay_rate`.
+    pub estimated_recovery_nanos: u64,
 }
 
 impl LsmEngine {
     /// Sizes now and totals since open. Reads the directory's names; no SST is touched.
     pub fn stats(&self) -> Result<EngineStats> {
-        let shared = &*self.shared;
-        shared.check_open()?;
-        let stripes: Vec<_> = shared.used_stripes().filter_map(stripe_stats).collect();
+        self.shared.check_open()?;
+        self.shared.engine_stats()
+    }
+}
+
+impl Shared {
+    /// Also while the database closes.
+    pub(crate) fn engine_stats(&self) -> Result<EngineStats> {
+        let shared = self;
+        let settings = shared.settings.load();
+        let stats_of = |stripe| stripe_stats(stripe, &settings.database);
+        let stripes: Vec<_> = shared.used_stripes().filter_map(stats_of).collect();
         let sum = |of: fn(&StripeStats) -> u64| stripes.iter().map(of).sum::<u64>();
         let c = &shared.counters;
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (log, replay) = (shared.wal.writes(), shared.recovery());
+        let reads = shared.read_stats();
+        let operations = shared.operation_stats(&reads);
+        let recovery = shared.recovery_stats();
+        let timed_gets = shared.observed.latencies.summary(Operation::Get);
         Ok(EngineStats {
+            uptime_ms: shared.since(shared.observed.since).as_millis() as u64,
+            amplification: shared.amplification(&operations, &reads, &recovery),
+            operations,
+            reads,
+            recovery,
+            p99_read_nanos: (timed_gets.count > 0).then_some(timed_gets.p99_nanos),
+            ssts_per_stripe: sum(|s| s.ssts as u64) as f64 / stripes.len().max(1) as f64,
+            flush_nanos: get(&c.flush_nanos),
+            compaction_nanos: get(&c.compaction_nanos),
+            checkpoint_nanos: get(&c.checkpoint_nanos),
             format_version: FORMAT_VERSION,
             stripe_count: shared.stripes.len(),
             sst_bytes: sum(|s| s.sst_bytes),
@@ -146,15 +350,94 @@ impl LsmEngine {
             compaction_bytes_written: get(&c.compaction_bytes_written),
             checkpoints: get(&c.checkpoints),
             stalls: stall_stats(c),
+            block_cache: shared.tables.cache_stats(),
+            filter: shared.tables.filters.stats(),
+            disk_full_refusals: get(&shared.quota.refusals),
             poisoned: shared.health.cause().map(str::to_string),
             background_error: shared.background_error(),
             foreign_files: foreign_files(shared)?,
+            log_writes: log.writes,
+            log_records: log.records,
+            log_bytes_written: log.bytes,
+            recovery_replayed_bytes: replay.replayed_bytes,
+            replay_rate: replay.rate,
+            estimated_recovery_nanos: replay.estimate.as_nanos() as u64,
             stripes,
         })
     }
+
+    fn operation_stats(&self, reads: &ReadStats) -> OperationStats {
+        let get = |count| self.observed.ops.get(count);
+        OperationStats {
+            puts: get(Count::Puts),
+            deletes: get(Count::Deletes),
+            batches: get(Count::Batches),
+            gets: reads.gets(),
+            queries: get(Count::Queries),
+            scans: get(Count::Scans),
+            entries_read: get(Count::EntriesRead),
+            user_bytes_written: get(Count::BytesWritten),
+            user_bytes_read: get(Count::BytesRead),
+        }
+    }
+
+    fn read_stats(&self) -> ReadStats {
+        let ops = &self.observed.ops;
+        let (runs, misses) = ops.by_runs();
+        ReadStats {
+            memtable: ops.get(Count::FromMemtable),
+            sealed: ops.get(Count::FromSealed),
+            runs,
+            misses,
+            runs_looked_at: ops.get(Count::RunsLookedAt),
+            blocks_read: ops.get(Count::BlocksRead),
+        }
+    }
+
+    fn recovery_stats(&self) -> RecoveryStats {
+        let observed = &self.observed;
+        let opened = observed.opened.get();
+        RecoveryStats {
+            clean: opened.is_some_and(|opened| opened.clean),
+            replayed_records: observed.replayed_records.load(Ordering::Relaxed),
+            replayed_bytes: observed.replayed_bytes.load(Ordering::Relaxed),
+            replay_nanos: self.recovery().time.as_nanos() as u64,
+            open_nanos: opened.map_or(0, |opened| opened.took.as_nanos() as u64),
+        }
+    }
+
+    fn amplification(
+        &self,
+        operations: &OperationStats,
+        reads: &ReadStats,
+        recovery: &RecoveryStats,
+    ) -> Amplification {
+        let per = |n: u64, of: u64| (of > 0).then(|| n as f64 / of as f64);
+        let written = operations.user_bytes_written + recovery.replayed_bytes;
+        let compacted = self.counters.compaction_bytes_written.load(Ordering::Relaxed);
+        let tables = compacted + self.counters.flush_bytes_written.load(Ordering::Relaxed);
+        let (mut bytes, mut needed) = (0, 0);
+        for stripe in self.used_stripes() {
+            let version = Arc::clone(&stripe.version());
+            let sum = |of: fn(&SstMeta) -> u64| version.tables().map(|table| of(table.meta())).sum::<u64>();
+            let runs: Vec<_> = version.runs.iter().map(|run| summary(run)).collect();
+            // A tombstone has next to no bytes.
+            let values = sum(|meta| meta.entries.saturating_sub(meta.tombstones)).max(1);
+            bytes += sum(|meta| meta.len);
+            needed += (sum(|meta| meta.raw_bytes) as f64 * live_keys(&runs) as f64 / values as f64) as u64;
+        }
+        Amplification {
+            write_compaction: per(compacted, written),
+            write_tables: per(tables, written),
+            write_total: per(tables + self.wal.writes().bytes, written),
+            read_runs: per(reads.runs_looked_at, reads.gets()),
+            read_blocks: per(reads.blocks_read, reads.gets()),
+            space: per(bytes, needed),
+        }
+    }
 }
 
-fn stripe_stats(stripe: &crate::stripe::Stripe) -> Option<StripeStats> {
+fn stripe_stats(stripe: &Stripe, config: &DatabaseConfig) -> Option<StripeStats> {
     let version = stripe.version();
     let total = |of: fn(&crate::types::SstMeta) -> u64| version.tables().map(|table| of(table.meta())).sum();
     let stats = StripeStats {
@@ -166,16 +449,21 @@ fn stripe_stats(stripe: &crate::stripe::Stripe) -> Option<StripeStats> {
         tombstones: total(|meta| meta.tombstones),
         memtable_records: version.memtables().map(|m| m.len()).sum(),
         memtable_bytes: version.memtables().map(|m| m.memory()).sum(),
+        memtable_limit: stripe.memtable_limit(config),
     };
     (stats.runs > 0 || stats.memtable_records > 0).then_some(stats)
 }
 
 fn stall_stats(counters: &Counters) -> Vec<StallStats> {
-    let all = StallReason::ALL.iter().zip(counters.stalls.iter().zip(&counters.stall_nanos));
-    all.map(|(&reason, (count, nanos))| StallStats {
+    let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let all = StallReason::ALL.iter().zip(&counters.stalls);
+    all.map(|(&reason, stall)| StallStats {
         reason,
-        count: count.load(Ordering::Relaxed),
-        nanos: nanos.load(Ordering::Relaxed),
+        count: get(&stall.delays) + get(&stall.stops),
+        nanos: get(&stall.nanos),
+        longest_nanos: get(&stall.longest_nanos),
+        delays: get(&stall.delays),
+        stops: get(&stall.stops),
     })
     .filter(|stats| stats.count > 0)
     .collect()

@@ -11,9 +11,11 @@ use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
+use super::observe::Written;
 use super::{LsmEngine, PoisonOnUnwind, Shared, WriteOptions};
 use crate::backpressure::{Load, Pressure};
 use crate::config::Durability;
+use crate::counters::Operation;
 use crate::error::{Error, Result};
 use crate::key::{EncodedKey, Key, stripe_of};
 use crate::record::{self, Ops};
@@ -85,6 +87,8 @@ impl LsmEngine {
     fn write_one(&self, key: &Key<'_>, value: Option<&[u8]>, options: WriteOptions) -> Result<SeqNo> {
         let (shared, _open) = self.writable()?;
         let limits = shared.settings.load();
+        let operation = if value.is_some() { Operation::Put } else { Operation::Delete };
+        let running = shared.begin_operation(operation, &limits);
         let encoded = key.encode(limits.database.max_key_bytes)?;
         PAYLOAD.with_borrow_mut(|payload| {
             payload.clear();
@@ -93,6 +97,7 @@ impl LsmEngine {
             drop(limits);
             let result = shared.commit(payload, &[stripe], options.durability.unwrap_or(shared.durability));
             payload.shrink_to(KEEP_BUFFER);
+            shared.wrote(&running, Written::one(key.len(), value.map(<[u8]>::len)), &result);
             result
         })
     }
@@ -105,20 +110,26 @@ impl LsmEngine {
             return Ok(shared.commits.visible());
         }
         let limits = shared.settings.load();
+        let running = shared.begin_operation(Operation::Batch, &limits);
+        let mut written = Written::default();
         let mut payload = Vec::new();
         let mut stripes = OpStripes::with_capacity(batch.len());
         for (key, value) in &batch.ops {
             let encoded = key.encode(limits.database.max_key_bytes)?;
             encode_op(&mut payload, &encoded, value.as_deref(), limits.database.max_item_bytes)?;
+            written.add(key.len(), value.as_ref().map(Vec::len));
             stripes.push(stripe_of(encoded.partition_hash, shared.stripes.len()) as u16);
-            if payload.len() > limits.database.max_batch_bytes {
+            let max = limits.database.max_batch_bytes.min(limits.log.max_record);
+            if payload.len() > max {
                 let all =
                     batch.ops.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
-                return Err(Error::BatchTooLarge { len: all, max: limits.database.max_batch_bytes });
+                return Err(Error::BatchTooLarge { len: all, max });
             }
         }
         drop(limits);
-        shared.commit(&payload, &stripes, options.durability.unwrap_or(shared.durability))
+        let result = shared.commit(&payload, &stripes, options.durability.unwrap_or(shared.durability));
+        shared.wrote(&running, written, &result);
+        result
     }
 
     /// Makes everything written before this call durable.
@@ -146,30 +157,34 @@ impl Shared {
     /// One record through log and memtables. `stripes` names the stripe of each of its operations.
     fn commit(&self, payload: &[u8], stripes: &[u16], durability: Durability) -> Result<SeqNo> {
         self.throttle(stripes)?;
-        let reservation = self.wal.reserve(payload.len())?;
         let mut order: SmallVec<[u16; 8]> = SmallVec::from_slice(stripes);
         order.sort_unstable();
         order.dedup();
+        let (space, reservation) = self.make_way(payload, stripes.len(), &order)?;
         let locked: SmallVec<[_; 8]> = order.iter().map(|&id| self.stripe(id as usize).lock()).collect();
 
-        let mut log = self.wal.lock();
-        let appended = log.append(reservation, stripes.len() as u32, payload)?;
+        let register = |last| self.commits.register(last);
+        let appended = self.wal.append(reservation, stripes.len() as u32, payload, register)?;
         let last = appended.first_seq + stripes.len() as u64 - 1;
-        self.commits.register(last);
-        drop(log);
 
         // From here on log and memtables must not part.
         let unwinding = PoisonOnUnwind { shared: self, what: "a write" };
-        let mut added = 0;
+        let (mut added, mut fresh) = (0, 0);
         for (i, op) in Ops::new(payload).flatten().enumerate() {
             let position = stripes.get(i).and_then(|stripe| order.binary_search(stripe).ok());
             if let Some(stripe) = position.and_then(|position| locked.get(position)) {
                 let seq = appended.first_seq + i as u64;
-                added += stripe
-                    .insert(appended.lsn, EntryRef { key: op.key, seq, kind: op.kind, value: op.value });
+                let entry = EntryRef { key: op.key, seq, kind: op.kind, value: op.value };
+                let inserted = stripe.insert(appended.lsn, entry);
+                added += inserted.memory;
+                fresh += u64::from(inserted.first);
             }
         }
+        if fresh > 0 {
+            self.quota.memtables.fetch_add(fresh, Ordering::Relaxed);
+        }
         let memory = self.memory.fetch_add(added, Ordering::Relaxed) + added;
+        drop(space);
         let settings = self.settings.load();
         for (stripe, &id) in locked.iter().zip(&order) {
             if stripe.is_full(&settings.database)
@@ -190,36 +205,7 @@ impl Shared {
         Ok(last)
     }
 
-    /// Slows the writer down as far as background work is behind, or refuses when it stays behind.
-    fn throttle(&self, stripes: &[u16]) -> Result<()> {
-        let mut pressure = self.pressure(stripes);
-        if pressure == Pressure::None {
-            return Ok(());
-        }
-        let start = self.clock.monotonic();
-        let limit = self.settings.load().database.write_stall_limit;
-        let (Pressure::Delay(_, reason) | Pressure::Stop(reason)) = pressure else { return Ok(()) };
-        if let Pressure::Delay(delay, _) = pressure {
-            self.background.pause(self, delay);
-        }
-        while let Pressure::Stop(reason) = pressure {
-            let waited = self.clock.monotonic().saturating_sub(start);
-            let stuck = !self.wait_for_progress();
-            if waited > limit || stuck {
-                self.counters.stalled(reason, waited);
-                let error = self.background_error();
-                let cause = error.map(|e| format!("; the last failure was: {e}")).unwrap_or_default();
-                return Err(Error::WriteStalled { why: format!("{}{cause}", reason.describe()) });
-            }
-            self.check_open()?;
-            self.health.check()?;
-            pressure = self.pressure(stripes);
-        }
-        self.counters.stalled(reason, self.clock.monotonic().saturating_sub(start));
-        Ok(())
-    }
-
-    fn pressure(&self, stripes: &[u16]) -> Pressure {
+    pub(super) fn pressure(&self, stripes: &[u16]) -> Pressure {
         let settings = self.settings.load();
         let runs = stripes
             .iter()
@@ -231,11 +217,57 @@ impl Shared {
             memory: self.memory.load(Ordering::Relaxed) as u64,
             memory_budget: settings.memory_budget as u64,
             runs: runs as u64,
-            run_threshold: compaction.enabled.then_some(compaction.sst_threshold as u64),
+            // Where merges wait for space, so do writers.
+            run_threshold: (compaction.enabled && !self.quota.is_short())
+                .then_some(compaction.sst_threshold as u64),
             // What flushes cannot make shorter is nothing to wait for.
-            log: if self.wal.can_retire() { self.wal.live_bytes() } else { 0 },
-            log_limit: settings.wal_limit,
+            // Where its space ends, writers stop by themselves.
+            log: if self.wal.can_retire() { self.wal.used_bytes() } else { 0 },
+            log_limit: settings.log.limit,
         };
         load.pressure()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{CompactionConfig, DatabaseConfig};
+    use crate::lsm::{EngineOptions, Workers};
+
+    #[test]
+    fn write_buffer_size_says_how_many_records_one_call_to_the_log_takes() {
+        let mut options = EngineOptions::memory();
+        options.workers = Workers::Manual;
+        options.compaction = Some(CompactionConfig::disabled());
+        let engine = LsmEngine::create(Path::new("db"), options).unwrap();
+        // Each in a stripe of its own, so that nobody waits for a stripe instead of the log.
+        let mut keys: Vec<Key<'static>> = Vec::new();
+        let stripe = |key: &Key<'_>| stripe_of(key.encode(64).unwrap().partition_hash, 256);
+        for n in 0..100 {
+            let key = Key::from(&format!("key{n:02}")).into_owned();
+            if !keys.iter().any(|other| stripe(other) == stripe(&key)) {
+                keys.push(key);
+            }
+        }
+        let put = |n: usize| {
+            engine.put(&keys[n], &[0; 100], WriteOptions::new()).unwrap();
+        };
+        put(0);
+        let before = engine.stats().unwrap();
+        put(0);
+        let record = (engine.stats().unwrap().log_bytes_written - before.log_bytes_written) as usize;
+        for (together, calls) in [(4, 3), (1, 12), (12, 1), (3, 4)] {
+            // Also while it is open.
+            let bytes = together * record + record / 2;
+            engine.set_config(DatabaseConfig::new().with_write_buffer_size(bytes)).unwrap();
+            let before = engine.stats().unwrap();
+            engine.shared.wal.gather(12, put);
+            let after = engine.stats().unwrap();
+            assert_eq!(after.log_records - before.log_records, 12);
+            assert_eq!(after.log_writes - before.log_writes, calls, "calls of {together} records each");
+        }
     }
 }

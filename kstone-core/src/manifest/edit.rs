@@ -27,6 +27,7 @@
 //! | 9 | opened | yes | none |
 //! | 10 | reservation | yes | first file id that is not reserved |
 //! | 11 | settings | no | list of (name, number) |
+//! | 12 | SST details | no | file id, [`SstDetails`]; after the item that adds the SST |
 //!
 //! An unknown critical item makes the file `UnsupportedFormat`. An unknown optional item is skipped, and is
 //! gone once this version rewrites the manifest: what must survive older versions has to be critical. The
@@ -48,7 +49,7 @@ use crate::coding::Reader;
 use crate::error::{Error, Result};
 use crate::file_header::Id;
 use crate::key::{KEY_ENCODING, KEY_HASH_SEED};
-use crate::types::{FileId, Lsn, MAX_STRIPES, SeqNo, SstMeta};
+use crate::types::{FileId, Lsn, MAX_STRIPES, SeqNo, SstDetails, SstMeta};
 use crate::wal::LogCut;
 
 /// Bytes of a frame before its body.
@@ -72,6 +73,7 @@ const CLEAN_END: u16 = 8;
 const OPENED: u16 = 9;
 const RESERVE: u16 = 10;
 const SETTINGS: u16 = 11;
+const SST_DETAILS: u16 = 12;
 
 /// One change of an edit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +85,8 @@ pub(crate) enum Change {
         name: String,
     },
     AddSst(Arc<SstMeta>),
+    /// Of a listed SST. Optional: a version that loses it only knows less when it decides about compactions.
+    SstDetails(FileId, Arc<SstDetails>),
     RemoveSst(FileId),
     /// Per stripe and keyspace: every write up to this sequence is in a listed SST, or needed no more.
     FlushedTo(Vec<(u16, u32, SeqNo)>),
@@ -166,6 +170,14 @@ pub(crate) struct CleanEnd {
     pub(crate) next_file: FileId,
 }
 
+impl Change {
+    /// Lists an SST, with its details if there are any.
+    pub(crate) fn adding(meta: &Arc<SstMeta>) -> impl Iterator<Item = Self> {
+        let details = meta.details.as_ref().map(|details| Self::SstDetails(meta.id, Arc::clone(details)));
+        std::iter::once(Self::AddSst(Arc::clone(meta))).chain(details)
+    }
+}
+
 /// The bytes of an edit. Fails only on an item beyond the length limit, naming it.
 pub(crate) fn encode_frame(database_id: &Id, number: u64, changes: &[Change]) -> Result<Vec<u8>, String> {
     let mut body = Vec::new();
@@ -187,6 +199,7 @@ fn put_item(out: &mut Vec<u8>, change: &Change) -> Result<(), String> {
         Change::Facts(facts) => (FACTS, to_bytes(facts)),
         Change::Keyspace { id, name } => (KEYSPACE, to_bytes(&(id, name))),
         Change::AddSst(meta) => (ADD_SST, to_bytes(meta.as_ref())),
+        Change::SstDetails(id, details) => (SST_DETAILS, to_bytes(&(id, details.as_ref()))),
         Change::RemoveSst(id) => (REMOVE_SST, to_bytes(id)),
         Change::FlushedTo(list) => (FLUSHED_TO, to_bytes(list)),
         Change::LogStart { start, durable } => (LOG_START, to_bytes(&(start, durable))),
@@ -200,7 +213,7 @@ fn put_item(out: &mut Vec<u8>, change: &Change) -> Result<(), String> {
     if body.len() > MAX_ITEM_LEN {
         return Err(format!("item of type {kind} is {} bytes, the limit is {MAX_ITEM_LEN}", body.len()));
     }
-    let flags = if kind == SETTINGS { 0 } else { CRITICAL };
+    let flags = if matches!(kind, SETTINGS | SST_DETAILS) { 0 } else { CRITICAL };
     put_raw_item(out, kind, flags, &body);
     Ok(())
 }
@@ -271,7 +284,7 @@ impl<'a> Frame<'a> {
                     return Err(Error::UnsupportedFormat {
                         file: file.to_path_buf(),
                         found: format!("manifest item of type {kind}"),
-                        supported: format!("types {FACTS} to {SETTINGS}"),
+                        supported: format!("types {FACTS} to {SST_DETAILS}"),
                     });
                 }
                 Err(why) => {
@@ -308,6 +321,10 @@ fn decode_item(kind: u16, body: &[u8]) -> Result<Option<Change>, String> {
         OPENED => from_bytes(body).map(|()| Change::Opened)?,
         RESERVE => Change::Reserve { files_below: from_bytes(body)? },
         SETTINGS => Change::Settings(from_bytes(body)?),
+        SST_DETAILS => {
+            let (id, details): (_, SstDetails) = from_bytes(body)?;
+            Change::SstDetails(id, Arc::new(details))
+        }
         _ => return Ok(None),
     }))
 }
@@ -359,6 +376,7 @@ mod tests {
             oldest_tombstone_ms: 9,
             created_ms: 10,
             origin: [3; 16],
+            details: None,
         }
     }
 
@@ -367,6 +385,16 @@ mod tests {
             Change::Facts(Facts::new(256, 42)),
             Change::Keyspace { id: 9, name: "by_city".into() },
             Change::AddSst(Arc::new(sst())),
+            Change::SstDetails(
+                300,
+                Arc::new(SstDetails {
+                    keys: 900,
+                    sample: vec![0, 250, 251, u32::MAX],
+                    bits_per_key: 10,
+                    block_size: 4096,
+                    codec: 1,
+                }),
+            ),
             Change::RemoveSst(u64::MAX),
             Change::FlushedTo(vec![(0, 0, 1), (255, 9, u64::MAX)]),
             Change::LogStart { start: Lsn::new(u32::MAX, 7), durable: Lsn::new(3, 4) },
@@ -477,13 +505,13 @@ mod tests {
     proptest! {
         #[test]
         fn items_with_a_right_checksum_never_panic(
-            kind in 0u16..13, flags in 0u16..4, body in proptest::collection::vec(any::<u8>(), 0..60),
+            kind in 0u16..14, flags in 0u16..4, body in proptest::collection::vec(any::<u8>(), 0..60),
         ) {
             let _ = read(&raw_frame(&ID, 1, kind, flags, &body));
         }
 
         #[test]
-        fn cut_and_lengthened_items_are_corruption(kind in 1u16..=10, cut in 0usize..40) {
+        fn cut_and_lengthened_items_are_corruption(kind in 1u16..=12, cut in 0usize..40) {
             for change in all_changes() {
                 let mut item = Vec::new();
                 put_item(&mut item, &change).unwrap();

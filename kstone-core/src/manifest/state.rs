@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::edit::{Change, CleanEnd, Facts};
-use crate::types::{FileId, Lsn, SeqNo, SstMeta};
+use crate::types::{FileId, Lsn, SeqNo, SstDetails, SstMeta};
 use crate::wal::LogCut;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +87,7 @@ impl ManifestState {
             }
         }
         add(Change::Reserve { files_below: self.files_below });
-        self.ssts.values().for_each(|meta| add(Change::AddSst(Arc::clone(meta))));
+        self.ssts.values().flat_map(Change::adding).for_each(&mut add);
         add(Change::LogStart { start: self.log_start, durable: self.durable });
         self.cuts.iter().for_each(|&cut| add(Change::Cut(cut)));
         if !self.settings.is_empty() {
@@ -122,6 +122,7 @@ impl ManifestState {
             Change::Facts(_) => return Err("the database's facts are set twice".into()),
             Change::Keyspace { id, name } => self.add_keyspace(id, name)?,
             Change::AddSst(meta) => self.add_sst(meta)?,
+            Change::SstDetails(id, details) => self.set_details(id, details)?,
             Change::RemoveSst(id) => {
                 self.ssts.remove(&id).ok_or_else(|| format!("file {id} is removed but not listed"))?;
             }
@@ -183,6 +184,22 @@ impl ManifestState {
             return Ok(());
         };
         Err(format!("file {id}: {refused}"))
+    }
+
+    fn set_details(&mut self, id: FileId, details: Arc<SstDetails>) -> Result<(), String> {
+        let meta =
+            self.ssts.get_mut(&id).ok_or_else(|| format!("file {id} has details but is not listed"))?;
+        if details.keys > meta.entries {
+            return Err(format!("file {id}: it has more keys than entries"));
+        }
+        if !details.sample.is_sorted_by(|a, b| a < b) || details.sample.len() as u64 > details.keys {
+            return Err(format!("file {id}: its sample of keys makes no sense"));
+        }
+        // What the caller adds has them already, and stays shared with it.
+        if meta.details.as_ref() != Some(&details) {
+            Arc::make_mut(meta).details = Some(details);
+        }
+        Ok(())
     }
 
     fn set_flushed_to(&mut self, stripe: u16, keyspace: u32, seq: SeqNo) -> Result<(), String> {
@@ -321,6 +338,7 @@ pub(crate) mod tests {
             oldest_tombstone_ms: 0,
             created_ms: 0,
             origin: [0; 16],
+            details: None,
         }
     }
 
@@ -404,6 +422,30 @@ pub(crate) mod tests {
         }
         assert!(ManifestState::first(1, Vec::new()).is_err());
         assert!(ManifestState::first(1, vec![Change::Opened]).is_err());
+    }
+
+    #[test]
+    fn details_are_those_of_a_listed_file() {
+        let good = SstDetails { keys: 3, sample: vec![1, 2, 9], ..SstDetails::default() };
+        let apply = |id, details: &SstDetails| {
+            let mut state = state();
+            state.apply(3, [Change::SstDetails(id, Arc::new(details.clone()))]).map(|()| state)
+        };
+        let with = apply(2, &good).unwrap();
+        assert_eq!(with.ssts[&2].details.as_deref(), Some(&good));
+        assert_eq!(with.ssts[&1].details, None);
+        assert_eq!(ManifestState::first(3, with.to_changes()).unwrap(), with);
+        assert_eq!(with.to_changes().len(), state().to_changes().len() + 1);
+        for (expected, id, details) in [
+            ("not listed", 3, good.clone()),
+            ("more keys", 2, SstDetails { keys: 11, ..good.clone() }),
+            ("sample", 2, SstDetails { sample: vec![1, 1], ..good.clone() }),
+            ("sample", 2, SstDetails { sample: vec![2, 1], ..good.clone() }),
+            ("sample", 2, SstDetails { keys: 2, ..good.clone() }),
+        ] {
+            let why = apply(id, &details).expect_err(expected);
+            assert!(why.contains(expected), "{expected}: {why}");
+        }
     }
 
     #[test]

@@ -424,7 +424,7 @@ fn run_with_failure(n: u64, kind: io::ErrorKind) -> bool {
             Ok(number) => assert_eq!(number, before.edit + 1),
             Err(e) => {
                 failures += 1;
-                assert!(matches!(e, Error::Io { .. }), "{e:?}");
+                assert!(matches!(e, Error::Io { .. } | Error::DiskFull), "{e:?}");
                 assert_eq!(manifest.state(), &before);
                 if manifest.is_broken() {
                     // The edit may be there or not, but nothing else, and nothing more is written.

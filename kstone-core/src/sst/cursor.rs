@@ -1,29 +1,39 @@
 //! Cursors over an SST and over the parts of a run, within a range of keys, in either direction.
+//!
+//! A cursor keeps the block it is in alive. Walks over everything, merges among them, put nothing into the cache of
+//! blocks, and queries only their first blocks: else a single walk would drive out what gets need.
 
 use std::sync::Arc;
 use std::vec;
 
 use smallvec::SmallVec;
 
-use super::reader::{OpenTable, Table};
+use super::reader::{BlockData, Fill, OpenTable, Table};
 use crate::error::Result;
 use crate::key::KeyRange;
 use crate::merge::Cursor;
 use crate::slice::Slice;
-use crate::sst_block::{BadBlock, GROUP_LEN};
-use crate::types::{Direction, EntryKind, EntryRef, SeqNo};
-use crate::vfs::Mapping;
+use crate::sst_block::{BadBlock, Block, GROUP_LEN};
+use crate::types::{Direction, EntryKind, EntryRef, FileId, SeqNo};
+
+/// What a query may put into the cache, in blocks of one file.
+const CACHED_BLOCKS: usize = 8;
 
 /// The entries of one SST in a range. It decodes one group at a time, and values only when asked for.
 #[derive(Debug)]
 pub(crate) struct TableCursor {
     table: Arc<Table>,
-    map: Arc<Mapping>,
+    /// The payload of the current block.
+    payload: Slice,
+    /// Blocks that may still go into the cache.
+    cacheable: usize,
     direction: Direction,
     range: KeyRange,
     /// The current group, its place and the number of groups in its block.
     rows: Rows,
     block: usize,
+    /// Where that starts in the file.
+    block_at: usize,
     group: usize,
     groups: usize,
     /// The current entry in the group, and its whole key.
@@ -34,9 +44,12 @@ pub(crate) struct TableCursor {
     done: bool,
 }
 
+/// No block is loaded yet.
+const NONE: usize = usize::MAX;
+
 type Rows = SmallVec<[Row; GROUP_LEN]>;
 
-/// A decoded entry. Offsets are into the file.
+/// A decoded entry. Offsets are into the payload of its block.
 #[derive(Clone, Copy, Debug)]
 struct Row {
     kind: EntryKind,
@@ -60,11 +73,13 @@ impl Table {
         let open = self.opened()?;
         let mut cursor = TableCursor {
             table: Arc::clone(self),
-            map: Arc::clone(&open.map),
+            payload: Slice::default(),
+            cacheable: if range == KeyRange::all() { 0 } else { CACHED_BLOCKS },
             direction,
             range: KeyRange::all(),
             rows: Rows::new(),
-            block: 0,
+            block: NONE,
+            block_at: 0,
             group: 0,
             groups: 0,
             at: 0,
@@ -139,8 +154,9 @@ impl TableCursor {
         let table = Arc::clone(&self.table);
         let located = open.fences.locate(open.fence_section(), key);
         let number = located.ok_or_else(|| table.corrupt(0, "the fences make no sense"))?;
-        let (block, at) = table.block(open, number)?;
-        let bad = |why| table.bad_block(at, why);
+        let data = self.read(open, number)?;
+        let block = table.parse(&data)?;
+        let bad = |why| table.bad_block(data.at, why);
         let mut chosen = 0;
         for n in 1..block.groups() {
             let first =
@@ -150,19 +166,53 @@ impl TableCursor {
             }
             chosen = n;
         }
-        self.load(open, number, Which::Nth(chosen))?;
         let mut group = block.group(chosen, open.base_seq).map_err(bad)?;
         let mut below = 0;
         while group.next_entry().map_err(bad)?.is_some_and(|entry| entry.cmp_key(key).is_lt()) {
             below += 1;
         }
+        self.enter(open, number, &data, Which::Nth(chosen))?;
         Ok(below)
+    }
+
+    /// Reads a block that the cursor is not in.
+    fn read<'a>(&mut self, open: &'a OpenTable, number: usize) -> Result<BlockData<'a>> {
+        let fill = if self.cacheable > 0 { Fill::Cache } else { Fill::Bypass };
+        self.cacheable = self.cacheable.saturating_sub(1);
+        self.table.block(open, number, fill)
     }
 
     /// Makes a group the current one, at its first entry; on an error nothing has changed.
     fn load(&mut self, open: &OpenTable, number: usize, which: Which) -> Result<()> {
-        let (block, at) = self.table.block(open, number)?;
+        if number != self.block {
+            let data = self.read(open, number)?;
+            return self.enter(open, number, &data, which);
+        }
+        let (rows, n, groups) = self.rows_of(open, &self.payload, self.block_at, which)?;
+        (self.rows, self.group, self.groups, self.at) = (rows, n, groups, 0);
+        Ok(())
+    }
+
+    /// The same for a group of a block that was read.
+    fn enter(&mut self, open: &OpenTable, number: usize, data: &BlockData<'_>, which: Which) -> Result<()> {
+        let (rows, n, groups) = self.rows_of(open, data.payload(), data.at, which)?;
+        let payload = data.to_slice();
+        self.payload = payload.ok_or_else(|| self.table.corrupt(data.at, "the block is not in its file"))?;
+        (self.block, self.block_at) = (number, data.at);
+        (self.rows, self.group, self.groups, self.at) = (rows, n, groups, 0);
+        Ok(())
+    }
+
+    /// Decodes a group: its entries, its number, and the number of groups in the block that starts at `at`.
+    fn rows_of(
+        &self,
+        open: &OpenTable,
+        payload: &[u8],
+        at: usize,
+        which: Which,
+    ) -> Result<(Rows, usize, usize)> {
         let bad = |why| self.table.bad_block(at, why);
+        let block = Block::parse(payload).map_err(bad)?;
         let n = match which {
             Which::Nth(n) => n,
             Which::Last => block.groups().saturating_sub(1),
@@ -177,15 +227,14 @@ impl TableCursor {
                 kind: entry.kind,
                 seq: entry.seq,
                 shared: entry.head.len(),
-                tail: (at + entry.tail_at, entry.tail.len()),
-                value: (at + entry.value_at, entry.value_len),
+                tail: (entry.tail_at, entry.tail.len()),
+                value: (entry.value_at, entry.value_len),
             });
         }
         if rows.is_empty() {
             return Err(bad(BadBlock::Malformed("a group has no entries")));
         }
-        (self.rows, self.block, self.group, self.groups, self.at) = (rows, number, n, block.groups(), 0);
-        Ok(())
+        Ok((rows, n, block.groups()))
     }
 
     /// Goes to the group after this one, in its direction, or ends; on an error nothing has changed.
@@ -216,7 +265,7 @@ impl TableCursor {
     fn settle(&mut self) {
         let Some(row) = self.rows.get(self.at).filter(|_| !self.done) else { return };
         let (first, _) = self.rows.first().map_or((0, 0), |first| first.tail);
-        let bytes = |at: usize, len: usize| self.map.get(at..at + len).unwrap_or_default();
+        let bytes = |at: usize, len: usize| self.payload.get(at..at + len).unwrap_or_default();
         self.key.truncate(self.prefix_len);
         self.key.extend_from_slice(bytes(first, row.shared));
         self.key.extend_from_slice(bytes(row.tail.0, row.tail.1));
@@ -237,13 +286,12 @@ impl Cursor for TableCursor {
             key: &self.key,
             seq: row.seq,
             kind: row.kind,
-            value: self.map.get(row.value.0..row.value.0 + row.value.1).unwrap_or_default(),
+            value: self.payload.get(row.value.0..row.value.0 + row.value.1).unwrap_or_default(),
         })
     }
 
     fn value(&self) -> Slice {
-        let value = self.row().and_then(|row| Slice::mapped(&self.map, row.value.0, row.value.1));
-        value.unwrap_or_else(|| Slice::from([].as_slice()))
+        self.row().and_then(|row| self.payload.slice(row.value.0, row.value.1)).unwrap_or_default()
     }
 
     fn advance(&mut self) -> Result<()> {
@@ -263,6 +311,10 @@ impl Cursor for TableCursor {
         }
         self.settle();
         Ok(())
+    }
+
+    fn place(&self) -> Option<(FileId, usize)> {
+        Some((self.table.meta().id, self.block))
     }
 }
 
@@ -310,7 +362,7 @@ impl Cursor for ChainCursor {
     }
 
     fn value(&self) -> Slice {
-        self.current.as_ref().map_or_else(|| Slice::from([].as_slice()), Cursor::value)
+        self.current.as_ref().map_or_else(Slice::default, Cursor::value)
     }
 
     fn advance(&mut self) -> Result<()> {
@@ -318,5 +370,9 @@ impl Cursor for ChainCursor {
             current.advance()?;
         }
         self.skip_finished()
+    }
+
+    fn place(&self) -> Option<(FileId, usize)> {
+        self.current.as_ref()?.place()
     }
 }

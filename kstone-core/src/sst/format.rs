@@ -16,6 +16,8 @@
 //!   2 tombstones u64               6 last key               lowest and highest sequence of the run's inputs
 //!   3 bytes of keys and values u64 7 oldest tombstone, ms u64 (0: none)
 //!   4 lowest, highest sequence     8 version of the writer, text
+//!  10 written with: bits per key u32, block size u32, codec u8
+//!  11 keys: how many u64, the lowest of their hashes' upper halves u32 each, ascending
 //!
 //! section directory, 28 bytes an entry
 //!   u16  kind   u16  flags, bit 0: critical    u64  offset   u64  length   u32  checksum   u32  zero
@@ -44,7 +46,7 @@ use crate::error::{Error, Result};
 use crate::file_header::HEADER_LEN;
 use crate::key::KEY_ENCODING;
 use crate::sst_block::checksum_at;
-use crate::types::{FileId, SeqNo, SstMeta};
+use crate::types::{FileId, SeqNo, SstDetails, SstMeta};
 
 pub(super) const FOOTER_LEN: usize = 64;
 /// Sections start at multiples of this.
@@ -132,25 +134,55 @@ pub(super) fn encode_directory(sections: &[Section]) -> Vec<u8> {
     out
 }
 
-/// Where the sections lie, checked against their checksums and each other.
+/// Where a section lies, and the checksum that its bytes should have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Placed {
+    pub(super) at: Range<usize>,
+    crc: u32,
+}
+
+impl Placed {
+    /// Its bytes, checked, in `bytes` that start at `base` of the file.
+    pub(super) fn checked<'a>(
+        &self,
+        bytes: &'a [u8],
+        base: usize,
+        meta: &SstMeta,
+        file: &Path,
+    ) -> Result<&'a [u8]> {
+        let offset = self.at.start as u64;
+        let range = self.at.start.checked_sub(base).zip(self.at.end.checked_sub(base));
+        let section = range
+            .and_then(|(start, end)| bytes.get(start..end))
+            .ok_or_else(|| Error::corrupt(file, offset, "a section lies outside of its place"))?;
+        let computed = checksum_at(meta.id, offset, section);
+        if computed != self.crc {
+            let detail = format!("the section has checksum {computed:08x}, stored is {:08x}", self.crc);
+            return Err(Error::corrupt(file, offset, detail));
+        }
+        Ok(section)
+    }
+}
+
+/// Where the sections lie; their bytes are not checked yet.
 #[derive(Clone, Debug)]
 pub(super) struct Sections {
-    pub(super) index: Range<usize>,
-    pub(super) fences: Range<usize>,
-    pub(super) filter: Range<usize>,
-    pub(super) properties: Range<usize>,
+    pub(super) index: Placed,
+    pub(super) fences: Placed,
+    pub(super) filter: Placed,
+    pub(super) properties: Placed,
     /// Blocks end here at the latest.
     pub(super) first: usize,
 }
 
-/// Reads the footer, the directory and the sections' checksums of the file whose bytes these are.
-pub(super) fn decode_sections(bytes: &[u8], meta: &SstMeta, file: &Path) -> Result<Sections> {
-    let (at, directory) = decode_footer(bytes, meta, file)?;
+/// Reads the section directory from the end of the file: `tail` is what starts with the directory.
+pub(super) fn decode_sections(tail: &[u8], meta: &SstMeta, file: &Path) -> Result<Sections> {
+    let (at, directory) = decode_footer(tail, meta, file)?;
     let bad = |detail: String| Error::corrupt(file, at as u64, detail);
     if !directory.len().is_multiple_of(DIRECTORY_ENTRY_LEN) {
         return Err(bad(format!("the section directory has {} bytes", directory.len())));
     }
-    let mut found: [Option<Range<usize>>; 4] = Default::default();
+    let mut found: [Option<Placed>; 4] = Default::default();
     let mut first = at;
     for entry in directory.chunks_exact(DIRECTORY_ENTRY_LEN) {
         let mut reader = Reader::new(entry);
@@ -158,7 +190,7 @@ pub(super) fn decode_sections(bytes: &[u8], meta: &SstMeta, file: &Path) -> Resu
         let Some((kind, flags, offset, len, crc)) = fields() else { continue };
         let range = usize::try_from(offset).ok().zip(usize::try_from(offset.saturating_add(len)).ok());
         let range = range.map(|(start, end)| start..end).filter(|r| r.start >= HEADER_LEN && r.end <= at);
-        let Some((range, section)) = range.and_then(|range| Some((range.clone(), bytes.get(range)?))) else {
+        let Some(range) = range else {
             return Err(bad(format!(
                 "section {kind} lies outside of its place, at {offset} for {len} bytes"
             )));
@@ -170,12 +202,7 @@ pub(super) fn decode_sections(bytes: &[u8], meta: &SstMeta, file: &Path) -> Resu
             }
             continue;
         };
-        let computed = checksum_at(meta.id, offset, section);
-        if computed != crc {
-            let detail = format!("section {kind} has checksum {computed:08x}, stored is {crc:08x}");
-            return Err(Error::corrupt(file, offset, detail));
-        }
-        if slot.replace(range).is_some() {
+        if slot.replace(Placed { at: range, crc }).is_some() {
             return Err(bad(format!("there are two sections of kind {kind}")));
         }
     }
@@ -185,11 +212,28 @@ pub(super) fn decode_sections(bytes: &[u8], meta: &SstMeta, file: &Path) -> Resu
     Ok(Sections { index, fences, filter, properties, first })
 }
 
+/// Where the directory and the footer must lie by what the manifest says, in a file of that length.
+pub(super) fn tail_at(meta: &SstMeta, file: &Path) -> Result<Range<usize>> {
+    let (at, len) = (usize::try_from(meta.directory.0).ok(), usize::try_from(meta.len).ok());
+    let range = at.zip(len).filter(|&(at, len)| {
+        let rest = len.checked_sub(at);
+        at >= HEADER_LEN && rest == (meta.directory.1 as usize).checked_add(FOOTER_LEN)
+    });
+    range.map(|(at, len)| at..len).ok_or_else(|| {
+        let (at, len) = meta.directory;
+        let detail = format!("a directory at {at} for {len} bytes does not fit a file of {} bytes", meta.len);
+        Error::corrupt(file, 0, detail)
+    })
+}
+
 /// Where the directory starts, and its bytes.
-fn decode_footer<'a>(bytes: &'a [u8], meta: &SstMeta, file: &Path) -> Result<(usize, &'a [u8])> {
-    let footer_at = bytes.len().saturating_sub(FOOTER_LEN);
+fn decode_footer<'a>(tail: &'a [u8], meta: &SstMeta, file: &Path) -> Result<(usize, &'a [u8])> {
+    let at = tail_at(meta, file)?.start;
+    let split = tail.len().checked_sub(FOOTER_LEN).and_then(|len| tail.split_at_checked(len));
+    let (directory, footer) =
+        split.ok_or_else(|| Error::corrupt(file, at as u64, "the footer is cut short"))?;
+    let footer_at = at + directory.len();
     let bad = |detail: String| Error::corrupt(file, footer_at as u64, detail);
-    let footer = bytes.get(footer_at..).unwrap_or_default();
     let mut reader = Reader::new(footer);
     let mut fields = || {
         let directory = (reader.u64()?, reader.u32()?);
@@ -197,7 +241,7 @@ fn decode_footer<'a>(bytes: &'a [u8], meta: &SstMeta, file: &Path) -> Result<(us
         let _zero = reader.bytes(20)?;
         Some((directory, directory_crc, id, len, reader.bytes(8)?, reader.u32()?))
     };
-    let Some((directory, directory_crc, id, len, magic, crc)) = fields() else {
+    let Some((place, directory_crc, id, len, magic, crc)) = fields() else {
         return Err(bad("the footer is cut short".into()));
     };
     let covered = footer.get(..FOOTER_CRC_AT).unwrap_or_default();
@@ -205,25 +249,20 @@ fn decode_footer<'a>(bytes: &'a [u8], meta: &SstMeta, file: &Path) -> Result<(us
     if magic != MAGIC || computed != crc {
         return Err(bad(format!("the footer's checksum is {computed:08x}, stored is {crc:08x}")));
     }
-    if id != meta.id || len != meta.len || directory != meta.directory {
-        let found = format!("file {id}, {len} bytes, directory at {} for {}", directory.0, directory.1);
+    if id != meta.id || len != meta.len || place != meta.directory || directory.len() != place.1 as usize {
+        let found = format!("file {id}, {len} bytes, directory at {} for {}", place.0, place.1);
         let (at, for_len) = meta.directory;
         return Err(bad(format!(
             "the footer says {found}; the manifest file {}, {} bytes, directory at {at} for {for_len}",
             meta.id, meta.len
         )));
     }
-    let start = usize::try_from(directory.0).ok().filter(|&start| start >= HEADER_LEN);
-    let end = start.and_then(|start| start.checked_add(directory.1 as usize)).filter(|&end| end <= footer_at);
-    let Some((start, directory)) = start.zip(end).and_then(|(s, e)| Some((s, bytes.get(s..e)?))) else {
-        return Err(bad("the section directory lies outside of its place".into()));
-    };
-    let computed = checksum_at(id, start as u64, directory);
+    let computed = checksum_at(id, at as u64, directory);
     if computed != directory_crc {
         let detail = format!("the directory's checksum is {computed:08x}, stored is {directory_crc:08x}");
-        return Err(Error::corrupt(file, start as u64, detail));
+        return Err(Error::corrupt(file, at as u64, detail));
     }
-    Ok((start, directory))
+    Ok((at, directory))
 }
 
 pub(super) fn encode_footer(directory_at: u64, directory: &[u8], id: FileId) -> Vec<u8> {
@@ -250,6 +289,18 @@ const LAST_KEY: u16 = 6;
 const OLDEST_TOMBSTONE: u16 = 7;
 const WRITER: u16 = 8;
 const RUN: u16 = 9;
+const WRITTEN_WITH: u16 = 10;
+const KEYS: u16 = 11;
+
+fn written_with(details: &SstDetails) -> Vec<u8> {
+    let (bits, block) = (details.bits_per_key.to_le_bytes(), details.block_size.to_le_bytes());
+    [&bits[..], &block, &[details.codec]].concat()
+}
+
+fn keys(details: &SstDetails) -> Vec<u8> {
+    let sample = details.sample.iter().flat_map(|hash| hash.to_le_bytes());
+    details.keys.to_le_bytes().into_iter().chain(sample).collect()
+}
 
 /// The properties section: what the manifest says of the file, for when there is no manifest.
 pub(super) fn encode_properties(meta: &SstMeta) -> Vec<u8> {
@@ -273,6 +324,10 @@ pub(super) fn encode_properties(meta: &SstMeta) -> Vec<u8> {
     let run = [meta.run.to_le_bytes(), low.to_le_bytes(), high.to_le_bytes()];
     let [run, low, high] = &run;
     put(RUN, &[run, &meta.part.to_le_bytes(), &meta.depth.to_le_bytes(), low, high]);
+    if let Some(details) = &meta.details {
+        put(WRITTEN_WITH, &[&written_with(details)]);
+        put(KEYS, &[&keys(details)]);
+    }
     out
 }
 
@@ -298,8 +353,16 @@ pub(super) fn check_properties(section: &[u8], meta: &SstMeta, file: &Path, offs
             LAST_KEY => bytes == meta.keys.1,
             // Where it came from, which the manifest knows better: it goes on when files are moved.
             OLDEST_TOMBSTONE | WRITER | RUN => continue,
+            WRITTEN_WITH | KEYS => {
+                let of = if tag == KEYS { keys } else { written_with };
+                // Not in every manifest.
+                if meta.details.as_ref().is_none_or(|details| bytes == of(details)) {
+                    continue;
+                }
+                false
+            }
             _ if flags & CRITICAL != 0 => {
-                return Err(unsupported(file, format!("property {tag}"), "properties 1 to 9"));
+                return Err(unsupported(file, format!("property {tag}"), "properties 1 to 11"));
             }
             _ => continue,
         };
@@ -318,6 +381,10 @@ pub(super) fn check_properties(section: &[u8], meta: &SstMeta, file: &Path, offs
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn details() -> SstDetails {
+        SstDetails { keys: 8, sample: (1..9).collect(), bits_per_key: 10, block_size: 4096, codec: 0 }
+    }
 
     fn meta() -> SstMeta {
         SstMeta {
@@ -340,6 +407,7 @@ mod tests {
             oldest_tombstone_ms: 4,
             created_ms: 5,
             origin: [1; 16],
+            details: Some(std::sync::Arc::new(details())),
         }
     }
 
@@ -369,15 +437,19 @@ mod tests {
     fn sections_are_found_unknown_ones_skipped_critical_ones_refused() {
         let file = Path::new("f");
         let (bytes, meta) = frame(&[(1, 1), (2, 1), (77, 0), (3, 1), (4, 1)]);
-        let sections = decode_sections(&bytes, &meta, file).unwrap();
-        assert_eq!((sections.index, sections.properties), (128..131, 140..143));
+        let sections = decode_sections(&bytes[tail_at(&meta, file).unwrap()], &meta, file).unwrap();
+        assert_eq!((sections.index.at.clone(), sections.properties.at), (128..131, 140..143));
+        assert_eq!(sections.index.checked(&bytes, 0, &meta, file).unwrap(), [1; 3]);
+        assert_eq!(sections.index.checked(&bytes[100..], 100, &meta, file).unwrap(), [1; 3]);
+        assert!(sections.index.checked(&bytes[..130], 0, &meta, file).is_err());
+        assert!(sections.index.checked(&bytes[1..], 0, &meta, file).is_err());
         assert_eq!(sections.first, 128);
         let (bytes, meta) = frame(&[(1, 1), (2, 1), (77, 1), (3, 1), (4, 1)]);
-        let got = decode_sections(&bytes, &meta, file);
+        let got = decode_sections(&bytes[tail_at(&meta, file).unwrap()], &meta, file);
         assert!(matches!(got, Err(Error::UnsupportedFormat { .. })), "{got:?}");
         for kinds in [&[(1, 1), (2, 1), (3, 1)][..], &[(1, 1), (2, 1), (3, 1), (4, 1), (2, 1)], &[]] {
             let (bytes, meta) = frame(kinds);
-            let got = decode_sections(&bytes, &meta, file);
+            let got = decode_sections(&bytes[tail_at(&meta, file).unwrap()], &meta, file);
             assert!(matches!(got, Err(Error::Corruption { .. })), "{got:?}");
         }
     }
@@ -395,12 +467,19 @@ mod tests {
                 assert!(section.len() - cut >= 40, "length {cut}");
             }
         }
+        check_properties(&section, &SstMeta { details: None, ..meta() }, file, 0).unwrap();
+        let with = |details| SstMeta { details: Some(std::sync::Arc::new(details)), ..meta() };
         let others = [
             SstMeta { entries: 6, ..meta() },
             SstMeta { tombstones: 6, ..meta() },
             SstMeta { raw_bytes: 6, ..meta() },
             SstMeta { seq: (2, 9), ..meta() },
             SstMeta { keys: (b"a".to_vec(), b"y".to_vec()), ..meta() },
+            with(SstDetails { keys: 9, ..details() }),
+            with(SstDetails { sample: (2..10).collect(), ..details() }),
+            with(SstDetails { bits_per_key: 9, ..details() }),
+            with(SstDetails { block_size: 9, ..details() }),
+            with(SstDetails { codec: 1, ..details() }),
         ];
         for other in others {
             assert!(check_properties(&section, &other, file, 0).is_err());
@@ -419,7 +498,10 @@ mod tests {
         #[test]
         fn decoders_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             let (file, meta) = (Path::new("f"), SstMeta { len: bytes.len() as u64, ..meta() });
+            let meta = SstMeta { directory: (HEADER_LEN as u64, bytes.len() as u32), ..meta };
+            let meta = SstMeta { len: (HEADER_LEN + bytes.len() + FOOTER_LEN) as u64, ..meta };
             let _ = decode_sections(&bytes, &meta, file);
+            let _ = tail_at(&meta, file);
             let _ = check_properties(&bytes, &meta, file, 0);
             let _ = SstHeader::decode(&bytes, file);
         }

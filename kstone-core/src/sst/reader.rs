@@ -1,9 +1,9 @@
-//! Reads an SST through a mapping.
+//! Reads an SST, through a mapping or with `pread`.
 //!
-//! A [`Table`] costs nothing until it is read: the first touch opens and maps the file, checks its frame and
-//! the checksums of all sections but the blocks, and closes it again; the mapping stays. A block's checksum is
-//! checked when it is first touched. What fails is tried again at the next touch, so that an error is
-//! reported every time and never taken for absence.
+//! A [`Table`] costs nothing until it is read. Its first touch opens the file and checks its frame and the checksums of
+//! all sections but the blocks. Mapped, the file is closed again and the mapping stays; a block's checksum is checked
+//! when it is first touched. With `pread`, the sections are kept in memory and each block read is checked. What fails
+//! is tried again at the next touch, so that an error is reported every time and never taken for absence.
 
 use std::io;
 use std::ops::Range;
@@ -11,47 +11,120 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use super::context::{Counted, TableContext};
 use super::fences::Fences;
-use super::format::{self, FOOTER_LEN, SstHeader, unsupported};
+use super::format::{self, FOOTER_LEN, Sections, SstHeader, unsupported};
 use super::index::{self, Place};
+use super::trace::{FilterAnswer, Trace};
 use crate::bloom::Filter;
+use crate::config::ReadMode;
 use crate::error::{Error, Result};
 use crate::file_header::{FileHeader, FileKind, HEADER_LEN};
 use crate::paths;
 use crate::slice::{Found, Slice};
-use crate::sst_block::{self, BadBlock, Block};
+use crate::sst_block::{self, BadBlock, Block, Stored};
 use crate::types::{SeqNo, SstMeta};
-use crate::vfs::{Mapping, OpenMode, Vfs};
+use crate::vfs::{Mapping, OpenMode, VfsFile, read_full_at};
 
 /// An SST that a manifest lists, or will.
 #[derive(Debug)]
 pub(crate) struct Table {
-    vfs: Arc<dyn Vfs>,
+    context: Arc<TableContext>,
     path: PathBuf,
     meta: Arc<SstMeta>,
     open: OnceLock<OpenTable>,
+    /// Known from the section directory as long as it is not open.
+    lengths: OnceLock<SectionLengths>,
 }
 
-/// A mapped file whose frame was checked.
+/// A file whose frame was checked.
 #[derive(Debug)]
 pub(super) struct OpenTable {
-    pub(super) map: Arc<Mapping>,
+    source: Source,
     pub(super) base_seq: SeqNo,
     pub(super) prefix: Box<[u8]>,
     pub(super) fences: Fences,
     pub(super) filter: Filter,
+    /// Where the sections lie in the source's bytes.
     fences_at: Range<usize>,
     filter_at: Range<usize>,
     index_at: Range<usize>,
     /// Blocks lie below this.
     blocks_end: usize,
-    /// One bit a block: its checksum was found right.
+    /// One bit a block of a mapping: its checksum was found right.
     checked: Box<[AtomicU64]>,
+}
+
+/// What a table reads from.
+#[derive(Debug)]
+enum Source {
+    /// The whole file.
+    Mapped(Arc<Mapping>),
+    /// The file's sections; blocks are read when they are needed.
+    Pread(Counted),
+}
+
+/// The bytes of a table's sections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SectionLengths {
+    pub(crate) filter: u64,
+    /// The key-hash index and the fences.
+    pub(crate) index: u64,
+}
+
+/// What a block that is not in the cache does there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fill {
+    /// It goes in.
+    Cache,
+    /// Nothing: whoever reads everything once must not drive out what is read often.
+    Bypass,
+}
+
+/// The payload of a block, wherever it is.
+pub(super) struct BlockData<'a> {
+    bytes: Payload<'a>,
+    /// Where the block starts in the file.
+    pub(super) at: usize,
+}
+
+enum Payload<'a> {
+    /// In the mapping, at this place.
+    Mapped(&'a Arc<Mapping>, usize, &'a [u8]),
+    Owned(Slice),
+}
+
+impl BlockData<'_> {
+    #[inline]
+    pub(super) fn payload(&self) -> &[u8] {
+        match &self.bytes {
+            Payload::Mapped(_, _, bytes) => bytes,
+            Payload::Owned(slice) => slice,
+        }
+    }
+
+    /// A part of the payload that keeps alive what it lies in.
+    #[inline]
+    fn slice(&self, start: usize, len: usize) -> Option<Slice> {
+        match &self.bytes {
+            Payload::Mapped(map, at, _) => Slice::mapped(map, at + start, len),
+            Payload::Owned(slice) => slice.slice(start, len),
+        }
+    }
+
+    /// All of the payload, the same way.
+    pub(super) fn to_slice(&self) -> Option<Slice> {
+        self.slice(0, self.payload().len())
+    }
 }
 
 impl OpenTable {
     fn bytes(&self, range: &Range<usize>) -> &[u8] {
-        self.map.get(range.clone()).unwrap_or_default()
+        let all: &[u8] = match &self.source {
+            Source::Mapped(map) => map,
+            Source::Pread(sections) => sections,
+        };
+        all.get(range.clone()).unwrap_or_default()
     }
 
     pub(super) fn fence_section(&self) -> &[u8] {
@@ -64,6 +137,21 @@ impl OpenTable {
 
     pub(super) fn may_contain(&self, hash: u64) -> bool {
         self.filter.may_contain(self.bytes(&self.filter_at), hash)
+    }
+
+    fn lengths(&self) -> SectionLengths {
+        SectionLengths {
+            filter: self.filter_at.len() as u64,
+            index: (self.index_at.len() + self.fences_at.len()) as u64,
+        }
+    }
+
+    /// The whole file, if it is mapped.
+    pub(super) fn mapped(&self) -> Option<&[u8]> {
+        match &self.source {
+            Source::Mapped(map) => Some(map),
+            Source::Pread(_) => None,
+        }
     }
 }
 
@@ -79,10 +167,11 @@ enum Lookup {
 }
 
 impl Table {
-    /// The SST that `meta` describes, in `dir`. Nothing is read yet.
-    pub(crate) fn new(vfs: Arc<dyn Vfs>, dir: &Path, meta: Arc<SstMeta>) -> Self {
-        let path = paths::sst(dir, usize::from(meta.stripe), meta.id);
-        Self { vfs, path, meta, open: OnceLock::new() }
+    /// The SST that `meta` describes. Nothing is read yet.
+    pub(crate) fn new(context: &Arc<TableContext>, meta: Arc<SstMeta>) -> Self {
+        let path = paths::sst(&context.dir, usize::from(meta.stripe), meta.id);
+        let context = Arc::clone(context);
+        Self { context, path, meta, open: OnceLock::new(), lengths: OnceLock::new() }
     }
 
     pub(crate) fn meta(&self) -> &Arc<SstMeta> {
@@ -93,49 +182,114 @@ impl Table {
         &self.path
     }
 
-    /// The newest version of a key with `seq <= max_seq`. `hash` is the key's `key_hash`.
-    pub(crate) fn get(&self, key: &[u8], hash: u64, max_seq: SeqNo) -> Result<Option<Found>> {
+    /// How long the sections are that a get needs. Of a file that is not open yet, the section directory is read.
+    pub(crate) fn section_lengths(&self) -> Result<SectionLengths> {
+        if let Some(known) = self.open.get().map(OpenTable::lengths).or_else(|| self.lengths.get().copied()) {
+            return Ok(known);
+        }
+        let sections = self.sections(&*self.open_file()?)?;
+        let lengths = SectionLengths {
+            filter: sections.filter.at.len() as u64,
+            index: (sections.index.at.len() + sections.fences.at.len()) as u64,
+        };
+        Ok(*self.lengths.get_or_init(|| lengths))
+    }
+
+    /// Has the processor begin to load what [`Table::get`] looks at first, if the file is open.
+    #[inline]
+    pub(crate) fn load_early(&self, hash: u64) -> u8 {
+        self.open.get().map_or(0, |open| open.filter.first_byte(open.bytes(&open.filter_at), hash))
+    }
+
+    /// The newest version of a key with `seq <= max_seq`. `hash` is the key's `key_hash`. Tells
+    /// `trace` the steps to it.
+    #[inline]
+    pub(crate) fn get(
+        &self,
+        key: &[u8],
+        hash: u64,
+        max_seq: SeqNo,
+        trace: &mut impl Trace,
+    ) -> Result<Option<Found>> {
         let open = self.opened()?;
-        if !open.may_contain(hash) {
+        let passed = open.may_contain(hash);
+        trace.filter(passed);
+        if !passed {
+            trace.answered(FilterAnswer::No, &open.filter);
             return Ok(None);
         }
-        let Some(key) = key.strip_prefix(&*open.prefix) else { return Ok(None) };
+        let lookup = self.find(open, key, hash, max_seq, trace)?;
+        let absent = matches!(lookup, Lookup::Absent);
+        trace.answered(if absent { FilterAnswer::FalseYes } else { FilterAnswer::Yes }, &open.filter);
+        Ok(if let Lookup::Found(found) = lookup { Some(found) } else { None })
+    }
+
+    fn find(
+        &self,
+        open: &OpenTable,
+        key: &[u8],
+        hash: u64,
+        max_seq: SeqNo,
+        trace: &mut impl Trace,
+    ) -> Result<Lookup> {
+        let Some(key) = key.strip_prefix(&*open.prefix) else { return Ok(Lookup::Absent) };
         for place in index::probe(open.index_section(), hash) {
+            trace.group(place.block, place.group);
             match self.look_up(open, place, key, max_seq)? {
                 Lookup::Absent => {} // another key with the same fingerprint
-                Lookup::Found(found) => return Ok(Some(found)),
-                Lookup::Newer => return Ok(None),
-                Lookup::Unfinished => return self.get_older(open, place, key, max_seq),
+                Lookup::Unfinished => return self.find_older(open, place, key, max_seq, trace),
+                other => return Ok(other),
             }
         }
-        Ok(None)
+        Ok(Lookup::Absent)
     }
 
     /// Goes on with the groups after `place` while they start with the key.
     #[cold]
-    fn get_older(&self, open: &OpenTable, place: Place, key: &[u8], max_seq: SeqNo) -> Result<Option<Found>> {
+    fn find_older(
+        &self,
+        open: &OpenTable,
+        place: Place,
+        key: &[u8],
+        max_seq: SeqNo,
+        trace: &mut impl Trace,
+    ) -> Result<Lookup> {
         let mut place = place;
         loop {
-            place = if place.group + 1 < self.block(open, place.block)?.0.groups() {
+            let data = self.block(open, place.block, Fill::Cache)?;
+            place = if place.group + 1 < self.parse(&data)?.groups() {
                 Place { group: place.group + 1, ..place }
             } else if place.block + 1 < open.fences.blocks() {
                 Place { block: place.block + 1, group: 0 }
             } else {
-                return Ok(None);
+                return Ok(Lookup::Newer);
             };
+            trace.group(place.block, place.group);
             match self.look_up(open, place, key, max_seq)? {
-                Lookup::Absent | Lookup::Newer => return Ok(None),
-                Lookup::Found(found) => return Ok(Some(found)),
+                Lookup::Absent | Lookup::Newer => return Ok(Lookup::Newer),
                 Lookup::Unfinished => {}
+                found => return Ok(found),
             }
         }
     }
 
     #[inline]
     fn look_up(&self, open: &OpenTable, place: Place, key: &[u8], max_seq: SeqNo) -> Result<Lookup> {
-        let (block, at) = self.block(open, place.block)?;
-        let bad = |why| self.bad_block(at, why);
-        let mut group = block.group(place.group, open.base_seq).map_err(bad)?;
+        let data = self.block(open, place.block, Fill::Cache)?;
+        self.look_up_in(open, &data, place.group, key, max_seq)
+    }
+
+    #[inline]
+    fn look_up_in(
+        &self,
+        open: &OpenTable,
+        data: &BlockData<'_>,
+        group: usize,
+        key: &[u8],
+        max_seq: SeqNo,
+    ) -> Result<Lookup> {
+        let bad = |why| self.bad_block(data.at, why);
+        let mut group = self.parse(data)?.group(group, open.base_seq).map_err(bad)?;
         let mut seen = false;
         while let Some(entry) = group.next_entry().map_err(bad)? {
             if !entry.is(key) {
@@ -145,7 +299,8 @@ impl Table {
                 continue;
             }
             if entry.seq <= max_seq {
-                let value = Slice::mapped(&open.map, at + entry.value_at, entry.value_len)
+                let value = data
+                    .slice(entry.value_at, entry.value_len)
                     .ok_or_else(|| bad(BadBlock::Malformed("a value lies outside of it")))?;
                 return Ok(Lookup::Found(Found { seq: entry.seq, kind: entry.kind, value }));
             }
@@ -154,39 +309,155 @@ impl Table {
         Ok(if seen { Lookup::Unfinished } else { Lookup::Absent })
     }
 
-    /// A block and where it starts. All reads of blocks come through here; the first of each checks it.
+    /// Whether the index leads to this version of a key (without the prefix), which is in block `n`, whose bytes are
+    /// `data`.
+    pub(super) fn leads_to(
+        &self,
+        open: &OpenTable,
+        key: (&[u8], u64, SeqNo),
+        n: usize,
+        data: &BlockData<'_>,
+    ) -> Result<bool> {
+        let (key, hash, seq) = key;
+        for place in index::probe(open.index_section(), hash) {
+            let lookup = if place.block == n {
+                self.look_up_in(open, data, place.group, key, SeqNo::MAX)?
+            } else {
+                let other = self.block(open, place.block, Fill::Bypass)?;
+                self.look_up_in(open, &other, place.group, key, SeqNo::MAX)?
+            };
+            match lookup {
+                Lookup::Absent => {}
+                Lookup::Found(found) => return Ok(found.seq == seq),
+                Lookup::Newer | Lookup::Unfinished => return Ok(false),
+            }
+        }
+        Ok(false)
+    }
+
+    /// The groups of a block.
     #[inline]
-    pub(super) fn block<'a>(&self, open: &'a OpenTable, n: usize) -> Result<(Block<'a>, usize)> {
-        let (bytes, at) = self.block_bytes(open, n)?;
+    pub(super) fn parse<'a>(&self, data: &'a BlockData<'_>) -> Result<Block<'a>> {
+        Block::parse(data.payload()).map_err(|why| self.bad_block(data.at, why))
+    }
+
+    /// A block, decoded. All reads of blocks come through here.
+    #[inline]
+    pub(super) fn block<'a>(&self, open: &'a OpenTable, n: usize, fill: Fill) -> Result<BlockData<'a>> {
+        let range = self.block_range(open, n)?;
+        let Source::Mapped(map) = &open.source else { return self.cached_block(range, n, fill) };
+        let (stored, at) = (self.mapped_block(open, map, n, &range)?, range.start);
+        if stored.is_compressed() {
+            return self.decompressed_block(&stored, at, n, fill);
+        }
+        Ok(BlockData { bytes: Payload::Mapped(map, at, stored.payload), at })
+    }
+
+    /// A block in the mapping; the first touch of each checks it.
+    #[inline]
+    fn mapped_block<'a>(
+        &self,
+        open: &OpenTable,
+        map: &'a Mapping,
+        n: usize,
+        range: &Range<usize>,
+    ) -> Result<Stored<'a>> {
+        let bytes = map.get(range.clone()).unwrap_or_default();
         let bit = 1 << (n % 64);
         let word = open.checked.get(n / 64);
         if word.is_none_or(|word| word.load(Ordering::Relaxed) & bit == 0) {
-            self.check_block(bytes, at)?;
+            let stored = self.check_block(bytes, range.start)?;
             // Relaxed will do: the bytes never change, so the bit says nothing of any other memory.
             if let Some(word) = word {
                 word.fetch_or(bit, Ordering::Relaxed);
             }
+            return Ok(stored);
         }
-        Ok((Block::parse(bytes).map_err(|why| self.bad_block(at, why))?, at))
+        Stored::parse(bytes).map_err(|why| self.bad_block(range.start, why))
     }
 
-    fn block_bytes<'a>(&self, open: &'a OpenTable, n: usize) -> Result<(&'a [u8], usize)> {
+    /// Looks in the cache first: decompressing costs more than that.
+    fn decompressed_block(
+        &self,
+        stored: &Stored<'_>,
+        at: usize,
+        n: usize,
+        fill: Fill,
+    ) -> Result<BlockData<'static>> {
+        self.through_cache(at, n, fill, || {
+            Ok(Slice::from(stored.decompress().map_err(|why| self.bad_block(at, why))?))
+        })
+    }
+
+    /// From the cache, else from the file.
+    fn cached_block(&self, range: Range<usize>, n: usize, fill: Fill) -> Result<BlockData<'static>> {
+        self.through_cache(range.start, n, fill, || self.read_block(range))
+    }
+
+    fn through_cache(
+        &self,
+        at: usize,
+        n: usize,
+        fill: Fill,
+        load: impl FnOnce() -> Result<Slice>,
+    ) -> Result<BlockData<'static>> {
+        let cache = &self.context.cache;
+        if let Some(found) = cache.get(self.meta.id, n, fill == Fill::Cache) {
+            return Ok(BlockData { bytes: Payload::Owned(found), at });
+        }
+        let payload = load()?;
+        if fill == Fill::Cache {
+            cache.insert(self.meta.id, n, &payload);
+        }
+        Ok(BlockData { bytes: Payload::Owned(payload), at })
+    }
+
+    /// Reads a block from the file, checks and decodes it.
+    fn read_block(&self, range: Range<usize>) -> Result<Slice> {
+        let at = range.start;
+        let bytes = self.read(&*self.open_file()?, range)?;
+        let stored = self.check_block(&bytes, at)?;
+        if stored.is_compressed() {
+            return Ok(Slice::from(stored.decompress().map_err(|why| self.bad_block(at, why))?));
+        }
+        let len = stored.payload.len();
+        let slice = Slice::from(bytes);
+        slice.slice(0, len).ok_or_else(|| self.corrupt(at, "the block is shorter than its payload"))
+    }
+
+    /// Bytes of the file, whose length was checked when it was opened.
+    fn read(&self, file: &dyn VfsFile, range: Range<usize>) -> Result<Arc<[u8]>> {
+        let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, range.len()).collect();
+        let buffer = Arc::get_mut(&mut bytes).unwrap_or_default(); // nobody else has it yet
+        let read = read_full_at(file, buffer, range.start as u64).map_err(Error::io("read", &self.path))?;
+        if read < range.len() {
+            return Err(self.corrupt(range.start + read, "the file became shorter"));
+        }
+        Ok(bytes)
+    }
+
+    fn block_range(&self, open: &OpenTable, n: usize) -> Result<Range<usize>> {
         let range = open.fences.block(open.fence_section(), n);
         range
-            .filter(|range| range.start >= HEADER_LEN && range.end <= open.blocks_end)
-            .and_then(|range| Some((open.map.get(range.clone())?, range.start)))
-            .ok_or_else(|| self.corrupt(open.fences_at.start, format!("no place for block {n}")))
+            .filter(|range| {
+                range.start >= HEADER_LEN && range.start <= range.end && range.end <= open.blocks_end
+            })
+            .ok_or_else(|| self.corrupt(open.blocks_end, format!("no place for block {n}")))
     }
 
     #[cold]
-    fn check_block(&self, bytes: &[u8], at: usize) -> Result<()> {
+    fn check_block<'a>(&self, bytes: &'a [u8], at: usize) -> Result<Stored<'a>> {
         sst_block::check(bytes, self.meta.id, at as u64).map_err(|why| self.bad_block(at, why))
     }
 
-    /// Checks a block again, whether or not it was before.
+    /// Reads a block of the file itself and checks it, whether or not that was done before.
     pub(super) fn recheck_block(&self, open: &OpenTable, n: usize) -> Result<()> {
-        let (bytes, at) = self.block_bytes(open, n)?;
-        self.check_block(bytes, at)
+        let range = self.block_range(open, n)?;
+        let at = range.start;
+        match &open.source {
+            Source::Mapped(map) => self.check_block(map.get(range).unwrap_or_default(), at).map(drop),
+            Source::Pread(_) => self.check_block(&self.read(&*self.open_file()?, range)?, at).map(drop),
+        }
     }
 
     #[cold]
@@ -194,7 +465,7 @@ impl Table {
         match why {
             BadBlock::Checksum { .. } | BadBlock::Malformed(_) => self.corrupt(at, why.to_string()),
             BadBlock::UnknownCodec(_) | BadBlock::UnknownEntry(_) => {
-                unsupported(&self.path, why.to_string(), "codec 0, puts and tombstones without flags")
+                unsupported(&self.path, why.to_string(), "codecs 0 and 1, puts and tombstones without flags")
             }
         }
     }
@@ -205,7 +476,7 @@ impl Table {
 
     /// Makes the file durable; its name needs a sync of the directory as well.
     pub(crate) fn sync(&self) -> Result<()> {
-        let file = self.vfs.open(&self.path, OpenMode::Write).map_err(|e| self.open_error(e))?;
+        let file = self.context.vfs.open(&self.path, OpenMode::Write).map_err(|e| self.open_error(e))?;
         file.sync().map_err(Error::io("sync", &self.path))
     }
 
@@ -226,43 +497,104 @@ impl Table {
 
     #[cold]
     fn open_now(&self) -> Result<&OpenTable> {
-        let open = self.map_and_check()?;
+        let open = match self.context.read_mode() {
+            ReadMode::Mmap => self.map_and_check()?,
+            ReadMode::Pread => self.read_and_check()?,
+        };
         // When two threads come here at once, both have checked the same bytes: one of the two stays.
         Ok(self.open.get_or_init(|| open))
     }
 
+    /// Maps the file, which is closed again at the end.
     fn map_and_check(&self) -> Result<OpenTable> {
-        let map = self.map()?;
-        let len = self.meta.len as usize;
-        let bytes = map.get(..len).unwrap_or_default();
-        let header = self.header(bytes)?;
-        let sections = format::decode_sections(bytes, &self.meta, &self.path)?;
-        let section = |range: &Range<usize>| bytes.get(range.clone()).unwrap_or_default();
-        let properties_at = sections.properties.start as u64;
-        format::check_properties(section(&sections.properties), &self.meta, &self.path, properties_at)?;
-        let filter = Filter::parse(section(&sections.filter))
+        let file = self.open_unread()?;
+        let expected = self.meta.len;
+        let map = file.map(expected).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => Error::corrupt(&self.path, expected, "it became shorter"),
+            _ => Error::io("map", &self.path)(error),
+        })?;
+        let header = self.header(map.get(..HEADER_LEN).unwrap_or_default())?;
+        let tail = map.get(format::tail_at(&self.meta, &self.path)?).unwrap_or_default();
+        let sections = format::decode_sections(tail, &self.meta, &self.path)?;
+        self.frame(Source::Mapped(Arc::new(map)), 0, &header, &sections)
+    }
+
+    /// Reads the header and all sections into memory: as much as a part of the file whose length was checked.
+    fn read_and_check(&self) -> Result<OpenTable> {
+        let file = self.open_file()?;
+        let header = self.header(&self.read(&*file, 0..HEADER_LEN)?)?;
+        let sections = self.sections(&*file)?;
+        let base = sections.first;
+        let directory_at = format::tail_at(&self.meta, &self.path)?.start;
+        let mut bytes = vec![0; directory_at.saturating_sub(base)].into_boxed_slice();
+        let read = read_full_at(&*file, &mut bytes, base as u64).map_err(Error::io("read", &self.path))?;
+        if read < bytes.len() {
+            return Err(self.corrupt(base + read, "the file became shorter"));
+        }
+        self.frame(Source::Pread(Counted::new(bytes, &self.context)), base, &header, &sections)
+    }
+
+    /// Reads the section directory alone.
+    fn sections(&self, file: &dyn VfsFile) -> Result<Sections> {
+        let tail = self.read(file, format::tail_at(&self.meta, &self.path)?)?;
+        format::decode_sections(&tail, &self.meta, &self.path)
+    }
+
+    /// Checks the sections, which `source` holds from `base` of the file on.
+    fn frame(
+        &self,
+        source: Source,
+        base: usize,
+        header: &SstHeader,
+        sections: &Sections,
+    ) -> Result<OpenTable> {
+        let all: &[u8] = match &source {
+            Source::Mapped(map) => map,
+            Source::Pread(sections) => sections,
+        };
+        let section = |placed: &format::Placed| placed.checked(all, base, &self.meta, &self.path);
+        let within = |placed: &format::Placed| {
+            placed.at.start.saturating_sub(base)..placed.at.end.saturating_sub(base)
+        };
+        section(&sections.index)?;
+        let properties_at = sections.properties.at.start as u64;
+        format::check_properties(section(&sections.properties)?, &self.meta, &self.path, properties_at)?;
+        let filter = Filter::parse(section(&sections.filter)?)
             .ok_or_else(|| unsupported(&self.path, "an unknown filter", "filters 1 and 2 of key hash 1"))?;
-        let fence_bytes = section(&sections.fences);
+        let fence_bytes = section(&sections.fences)?;
         let (fences, prefix) = Fences::parse(fence_bytes)
             .and_then(|fences| Some((fences, fences.prefix(fence_bytes)?)))
-            .ok_or_else(|| self.corrupt(sections.fences.start, "the fences make no sense"))?;
+            .ok_or_else(|| self.corrupt(sections.fences.at.start, "the fences make no sense"))?;
+        let words = match &source {
+            Source::Mapped(_) => fences.blocks().div_ceil(64),
+            Source::Pread(_) => 0,
+        };
         Ok(OpenTable {
             base_seq: header.base_seq,
             prefix: prefix.into(),
             fences,
             filter,
-            fences_at: sections.fences.clone(),
-            filter_at: sections.filter.clone(),
-            index_at: sections.index.clone(),
+            fences_at: within(&sections.fences),
+            filter_at: within(&sections.filter),
+            index_at: within(&sections.index),
             blocks_end: sections.first,
-            checked: (0..fences.blocks().div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
-            map: Arc::clone(&map),
+            checked: (0..words).map(|_| AtomicU64::new(0)).collect(),
+            source,
         })
     }
 
-    /// Maps the file; it is closed again at the end.
-    fn map(&self) -> Result<Arc<Mapping>> {
-        let file = self.vfs.open(&self.path, OpenMode::Read).map_err(|e| self.open_error(e))?;
+    /// The file, open for reading. Mapped tables need it only to be opened, so they do not keep it.
+    pub(super) fn open_file(&self) -> Result<Arc<dyn VfsFile>> {
+        match self.context.read_mode() {
+            ReadMode::Mmap if self.open.get().is_none_or(|open| open.mapped().is_some()) => {
+                self.open_unread()
+            }
+            _ => self.context.files.get(self.meta.id, || self.open_unread()),
+        }
+    }
+
+    fn open_unread(&self) -> Result<Arc<dyn VfsFile>> {
+        let file = self.context.vfs.open(&self.path, OpenMode::Read).map_err(|e| self.open_error(e))?;
         let found = file.len().map_err(Error::io("read the length of", &self.path))?;
         let expected = self.meta.len;
         if found != expected || usize::try_from(expected).is_err() {
@@ -272,16 +604,11 @@ impl Table {
         if expected < (HEADER_LEN + FOOTER_LEN) as u64 {
             return Err(self.corrupt(0, format!("{expected} bytes are too few")));
         }
-        let map = file.map(expected).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => Error::corrupt(&self.path, expected, "it became shorter"),
-            _ => Error::io("map", &self.path)(error),
-        })?;
-        Ok(Arc::new(map))
+        Ok(file)
     }
 
     /// Checks that the header is the file's that the manifest lists; returns its fields.
-    fn header(&self, bytes: &[u8]) -> Result<SstHeader> {
-        let header = bytes.get(..HEADER_LEN).unwrap_or(bytes);
+    fn header(&self, header: &[u8]) -> Result<SstHeader> {
         let header = FileHeader::decode(header, FileKind::Sst, &self.path, 0)?;
         let fields = SstHeader::decode(&header.extra, &self.path)?;
         let meta = &self.meta;
@@ -296,5 +623,12 @@ impl Table {
             return Err(self.corrupt(0, "it is of another database"));
         }
         Ok(fields)
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        // Its file may be removed, and takes up space for as long as it is open.
+        self.context.files.close(self.meta.id);
     }
 }

@@ -1,10 +1,15 @@
 //! Reads all of an SST and checks everything that is said of it.
 
 use super::index;
-use super::reader::{OpenTable, Table};
-use crate::error::Result;
+use super::reader::{BlockData, Fill, OpenTable, Table};
+use crate::error::{Error, Result};
 use crate::key::key_hash;
+use crate::key_sample::Sampler;
 use crate::types::{EntryKind, SeqNo};
+use crate::vfs::read_full_at;
+
+/// A file that is not mapped is read in pieces of this many bytes for its checksum.
+const READ_UNIT: usize = 256 << 10;
 
 /// What was seen so far.
 #[derive(Default)]
@@ -17,6 +22,7 @@ struct Seen {
     keys: u64,
     raw_bytes: u64,
     seqs: Option<(SeqNo, SeqNo)>,
+    sampler: Sampler,
 }
 
 impl Table {
@@ -29,9 +35,8 @@ impl Table {
             self.recheck_block(open, n)?;
             self.verify_block(open, n, &mut seen)?;
         }
-        self.verify_totals(open, &seen)?;
-        let bytes = open.map.get(..self.meta().len as usize).unwrap_or_default();
-        let (computed, stored) = (crc32c::crc32c(bytes), self.meta().checksum);
+        self.verify_totals(open, seen)?;
+        let (computed, stored) = (self.file_checksum(open)?, self.meta().checksum);
         if computed != stored {
             return Err(self
                 .corrupt(0, format!("the file's checksum is {computed:08x}, the manifest's {stored:08x}")));
@@ -39,8 +44,25 @@ impl Table {
         Ok(())
     }
 
+    fn file_checksum(&self, open: &OpenTable) -> Result<u32> {
+        if let Some(bytes) = open.mapped() {
+            return Ok(crc32c::crc32c(bytes));
+        }
+        let (file, mut at, mut checksum) = (self.open_file()?, 0, 0);
+        let mut buffer = vec![0; READ_UNIT];
+        loop {
+            let read = read_full_at(&*file, &mut buffer, at).map_err(Error::io("read", self.path()))?;
+            checksum = crc32c::crc32c_append(checksum, buffer.get(..read).unwrap_or_default());
+            at += read as u64;
+            if read < READ_UNIT {
+                return Ok(checksum);
+            }
+        }
+    }
+
     fn verify_block(&self, open: &OpenTable, n: usize, seen: &mut Seen) -> Result<()> {
-        let (block, at) = self.block(open, n)?;
+        let data = self.block(open, n, Fill::Bypass)?;
+        let (block, at) = (self.parse(&data)?, data.at);
         let separator = open.fences.separator(open.fence_section(), n);
         let separator = separator.ok_or_else(|| self.corrupt(at, "the block has no separator"))?;
         let before = seen.key.clone();
@@ -59,7 +81,7 @@ impl Table {
                         return Err(self.corrupt(at, "the block's separator does not fit its first key"));
                     }
                 }
-                self.verify_entry(open, at, &key, entry.seq, seen)?;
+                self.verify_entry(open, (n, &data), &key, entry.seq, seen)?;
                 seen.entries += 1;
                 seen.tombstones += u64::from(entry.kind == EntryKind::Delete);
                 seen.raw_bytes += (open.prefix.len() + key.len() + entry.value_len) as u64;
@@ -75,11 +97,12 @@ impl Table {
     fn verify_entry(
         &self,
         open: &OpenTable,
-        at: usize,
+        (n, data): (usize, &BlockData<'_>),
         key: &[u8],
         seq: SeqNo,
         seen: &mut Seen,
     ) -> Result<()> {
+        let at = data.at;
         let last = seen.key.as_deref();
         let is_new = last != Some(key);
         if last.is_some_and(|last| last > key || (last == key && seen.seq <= seq)) {
@@ -94,10 +117,11 @@ impl Table {
         seen.keys += 1;
         let whole = [&open.prefix, key].concat();
         let hash = key_hash(&whole);
+        seen.sampler.add(hash);
         if !open.may_contain(hash) {
             return Err(self.corrupt(at, "the filter denies a key"));
         }
-        if self.get(&whole, hash, SeqNo::MAX)?.is_none_or(|found| found.seq != seq) {
+        if !self.leads_to(open, (key, hash, seq), n, data)? {
             return Err(self.corrupt(at, "the index does not lead to a key's newest version"));
         }
         let (first, last) = &self.meta().keys;
@@ -108,9 +132,12 @@ impl Table {
         Ok(())
     }
 
-    fn verify_totals(&self, open: &OpenTable, seen: &Seen) -> Result<()> {
+    fn verify_totals(&self, open: &OpenTable, seen: Seen) -> Result<()> {
         let meta = self.meta();
         let last = [&*open.prefix, seen.key.as_deref().unwrap_or_default()].concat();
+        let sample = seen.sampler.finish();
+        let sampled =
+            meta.details.as_ref().is_none_or(|known| known.keys == seen.keys && known.sample == sample);
         let checks = [
             ("entries", seen.entries == meta.entries),
             ("tombstones", seen.tombstones == meta.tombstones),
@@ -119,6 +146,7 @@ impl Table {
             ("the last key", last == meta.keys.1),
             ("the index", index::count(open.index_section()) == seen.keys),
             ("the filter", open.filter.keys() == seen.keys),
+            ("the sample of keys", sampled),
         ];
         match checks.iter().find(|(_, right)| !right) {
             Some((what, _)) => Err(self.corrupt(0, format!("{what}: not what its entries come to"))),

@@ -15,12 +15,13 @@ use crate::coding::shared_prefix;
 use crate::error::{Error, Result};
 use crate::file_header::{FileHeader, FileKind, Id};
 use crate::key::key_hash;
+use crate::key_sample::Sampler;
 use crate::paths;
-use crate::sst_block::{BlockBuilder, MAX_ENTRY_BYTES, checksum_at};
-use crate::types::{EntryKind, EntryRef, FileId, RunId, SeqNo, SstMeta};
+use crate::sst_block::{BlockBuilder, LZ4, MAX_ENTRY_BYTES, NO_CODEC, checksum_at};
+use crate::types::{EntryKind, EntryRef, FileId, RunId, SeqNo, SstDetails, SstMeta};
 use crate::vfs::{OpenMode, Vfs, VfsFile, write_all_at};
 
-/// The file is written in units of at least this many bytes.
+/// The file is written in units of at least this many bytes: in small ones it costs twice as much.
 const WRITE_UNIT: usize = 256 << 10;
 
 /// What is known of an SST before its first entry.
@@ -38,6 +39,10 @@ pub(crate) struct SstParams {
     pub(crate) key_bounds: (Vec<u8>, Vec<u8>),
     pub(crate) block_size: usize,
     pub(crate) bits_per_key: u32,
+    /// Blocks are compressed where that saves a third.
+    pub(crate) compress: bool,
+    /// Bytes that one write call takes at least, but never less than 256 KiB.
+    pub(crate) write_unit: usize,
     pub(crate) database_id: Id,
     pub(crate) incarnation: Id,
     pub(crate) created_ms: u64,
@@ -93,7 +98,7 @@ impl SstWriter {
             out: header.encode().to_vec(),
             written: 0,
             checksum: 0,
-            block: BlockBuilder::default(),
+            block: BlockBuilder::new(params.compress),
             fences: FencesBuilder::default(),
             hashes: Vec::new(),
             places: Vec::new(),
@@ -188,6 +193,11 @@ impl SstWriter {
         self.meta.entries
     }
 
+    /// Bytes in the file so far.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+
     /// About how long the file would be if it were finished now.
     pub(crate) fn estimated_len(&self) -> u64 {
         let blocks = self.out.len() + self.block.pending_len();
@@ -205,7 +215,7 @@ impl SstWriter {
 
     fn finish_block(&mut self) -> Result<()> {
         self.block.finish(&mut self.out, self.params.id, self.written);
-        if self.out.len() >= WRITE_UNIT { self.write_out() } else { Ok(()) }
+        if self.out.len() >= self.params.write_unit.max(WRITE_UNIT) { self.write_out() } else { Ok(()) }
     }
 
     fn write_out(&mut self) -> Result<()> {
@@ -235,6 +245,7 @@ impl SstWriter {
         self.finish_block()?;
         let blocks_end = self.written + self.out.len() as u64;
         self.meta.keys.1 = std::mem::take(&mut self.last_key);
+        self.meta.details = Some(Arc::new(self.details()));
         let prefix = self.meta.keys.0.get(..self.prefix_len).unwrap_or_default();
         let bodies = [
             (SectionKind::Index, index::build(&self.hashes, &self.places)),
@@ -255,6 +266,18 @@ impl SstWriter {
         self.meta.directory = (directory_at, directory.len() as u32);
         self.meta.checksum = self.checksum;
         Ok(())
+    }
+
+    fn details(&self) -> SstDetails {
+        let mut sampler = Sampler::default();
+        self.hashes.iter().for_each(|&hash| sampler.add(hash));
+        SstDetails {
+            keys: self.hashes.len() as u64,
+            sample: sampler.finish(),
+            bits_per_key: self.params.bits_per_key,
+            block_size: u32::try_from(self.params.block_size).unwrap_or(u32::MAX),
+            codec: if self.params.compress { LZ4 } else { NO_CODEC },
+        }
     }
 
     /// Appends a section at the next aligned offset, and returns that.
@@ -294,5 +317,6 @@ fn new_meta(params: &SstParams) -> SstMeta {
         oldest_tombstone_ms: 0,
         created_ms: params.created_ms,
         origin: params.database_id,
+        details: None,
     }
 }

@@ -64,6 +64,10 @@ fn parent(path: &Path) -> &Path {
 }
 
 impl Vfs for MemVfs {
+    fn is_volatile(&self) -> bool {
+        true
+    }
+
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>> {
         let mut state = self.state.lock();
         if exists(&state, path) {

@@ -374,10 +374,15 @@ impl Walk<'_> {
             let (header, end) = (record.header, record.end);
             if header.kind == BATCH {
                 let last = header.first_seq.checked_add(u64::from(header.count)).map(|next| next - 1);
-                let Some(last) = last.filter(|_| header.first_seq > self.last_seq && header.count > 0) else {
-                    let detail = format!("sequence {} follows {}", header.first_seq, self.last_seq);
+                let Some(last) = last.filter(|_| header.first_seq > 0 && header.count > 0) else {
+                    let detail = format!("{} operations from sequence {} on", header.count, header.first_seq);
                     return Err(reader.corrupt(offset, detail));
                 };
+                // The record of a write that was refused and undone, come back with a power cut that lost the
+                // undoing: the log ends here. Below a watermark that is damage, as any other end would be.
+                if header.first_seq <= self.last_seq {
+                    break;
+                }
                 self.last_seq = last;
             }
             self.watermark = self.watermark.max(header.watermark);

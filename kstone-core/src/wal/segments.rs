@@ -10,16 +10,20 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::paths;
-use crate::vfs::{OpenMode, VfsFile, write_all_at};
+use crate::vfs::{Floor, OpenMode, Promise, VfsFile, pages, write_all_at};
 
-use super::format::{LINK_LEN, MAX_SEGMENT, RECORDS_START, SegmentHeader};
+use super::format::{LINK_LEN, MAX_SEGMENT, RECORDS_START, SegmentHeader, record_len};
 use super::writer::Wal;
-use super::{SegmentInfo, WalContext};
+use super::{LogLimits, SegmentInfo, WalContext};
 
 /// A new segment's first preallocation; doubled whenever it is used up.
 const FIRST_ALLOCATION: u64 = 64 << 10;
 /// Of a file system that cannot allocate: every write allocates for itself.
 const UNLIMITED: u64 = u64::MAX;
+const DEFAULT_SEGMENT_SIZE: u64 = 16 << 20;
+/// Allocations that are cut short are cut to a multiple of this, and a segment that is this short or shorter is not
+/// worth to be left early.
+const PAGE: u64 = 4096;
 
 /// A segment open for writing.
 #[derive(Debug)]
@@ -63,6 +67,11 @@ impl Room {
         SegmentInfo { len: self.used, ..self.info() }
     }
 
+    /// Whether it reaches to `needed` without any allocation. What grows with every write never does.
+    fn has(&self, needed: u64) -> bool {
+        self.allocated != UNLIMITED && needed <= self.allocated
+    }
+
     fn info(&self) -> SegmentInfo {
         SegmentInfo {
             generation: self.segment.generation,
@@ -83,23 +92,34 @@ pub(super) struct Space {
     pub(super) current: Option<Room>,
     pub(super) next: Option<Room>,
     /// The segment of an earlier handle that becomes current at the first reservation.
-    resume: Option<SegmentInfo>,
+    pub(super) resume: Option<SegmentInfo>,
     /// Live segments that are full, or from earlier handles.
     pub(super) older: Vec<SegmentInfo>,
+    /// Bytes of segments that are needed no more, until their files are gone.
+    retired: u64,
+    pub(super) limits: LogLimits,
 }
 
 /// What a reservation needs before it can be granted.
-enum Grant {
+pub(super) enum Grant {
     Granted,
     /// Open the segment to resume.
     Resume(SegmentInfo),
-    /// Allocate more of this file.
-    Extend(Arc<SegmentFile>, u64),
-    /// Prepare a segment of that capacity with so many bytes allocated.
+    /// Allocate more of this file: `needed` bytes in all, `to` if there is space.
+    Extend {
+        segment: Arc<SegmentFile>,
+        allocated: u64,
+        needed: u64,
+        to: u64,
+    },
+    /// Prepare a segment of that capacity, allocated in the same way.
     Prepare {
         capacity: u64,
         needed: u64,
+        to: u64,
     },
+    /// It would take the log over its limit.
+    Full,
     /// More than any segment holds is reserved at the same time.
     TooMuch,
 }
@@ -115,10 +135,17 @@ pub(super) struct Place {
 
 impl Space {
     pub(super) fn new(older: Vec<SegmentInfo>, resume: Option<SegmentInfo>) -> Self {
-        Self { reserved: 0, current: None, next: None, resume, older }
+        let unlimited = u64::MAX;
+        let limits = LogLimits {
+            segment_size: DEFAULT_SEGMENT_SIZE,
+            limit: unlimited,
+            oversized: unlimited,
+            write_buffer: 0,
+        };
+        Self { reserved: 0, current: None, next: None, resume, older, retired: 0, limits }
     }
 
-    fn grant(&mut self, len: u64, segment_size: u64) -> Grant {
+    pub(super) fn grant(&mut self, len: u64) -> Grant {
         if let Some(info) = &self.resume {
             return Grant::Resume(info.clone());
         }
@@ -127,32 +154,103 @@ impl Space {
             && want <= current.free()
         {
             let needed = current.start() + want;
-            if needed > current.allocated {
-                return extend(current, needed);
+            if current.has(needed) {
+                self.reserved = want;
+                return Grant::Granted;
             }
-            self.reserved = want;
-            return Grant::Granted;
+            match self.grow(current, needed, self.limit_for(len)) {
+                Grant::Full if self.next.is_some() => {}
+                Grant::Granted => {
+                    self.reserved = want;
+                    return Grant::Granted;
+                }
+                grown => return grown,
+            }
         }
-        let Some(next) = &mut self.next else {
+        self.grant_next(want, self.limit_for(len))
+    }
+
+    /// As [`Self::grant`], but in the prepared segment, which takes all reservations.
+    fn grant_next(&mut self, want: u64, limit: u64) -> Grant {
+        let Some(next) = &self.next else {
             let needed = (u64::from(RECORDS_START) + LINK_LEN).saturating_add(want);
-            let capacity = segment_size.max(needed);
-            return if needed > MAX_SEGMENT { Grant::TooMuch } else { Grant::Prepare { capacity, needed } };
+            let capacity = self.limits.segment_size.max(needed);
+            let free = limit.saturating_sub(self.live_bytes());
+            return match needed {
+                needed if needed > MAX_SEGMENT => Grant::TooMuch,
+                needed if needed > free => Grant::Full,
+                _ => Grant::Prepare {
+                    capacity,
+                    needed,
+                    to: cut(allocation(0, needed, capacity), needed, free),
+                },
+            };
         };
         let needed = next.start().saturating_add(want);
         if needed > MAX_SEGMENT {
             return Grant::TooMuch;
         }
-        if needed > next.allocated {
-            return extend(next, needed);
+        if !next.has(needed) {
+            match self.grow(next, needed, limit) {
+                Grant::Granted => {}
+                grown => return grown,
+            }
         }
-        // A record longer than a segment, or more reservations at a time than one holds, make it longer.
-        next.capacity = next.capacity.max(needed);
+        if let Some(next) = &mut self.next {
+            // A record longer than a segment, or more reservations at a time than one holds, make it longer.
+            next.capacity = next.capacity.max(needed);
+        }
         if let Some(current) = &mut self.current {
             // Older reservations may still be used here, but not beyond what is allocated for them.
             current.capacity = current.capacity.min(current.allocated);
         }
         self.reserved = want;
         Grant::Granted
+    }
+
+    /// Room for `len` bytes in the prepared segment, and none any more in the current one. Takes no more space than
+    /// needed, but does not mind the limit: this is how the log becomes shorter.
+    fn grant_rotation(&mut self, len: u64) -> Grant {
+        if let Some(info) = &self.resume {
+            return Grant::Resume(info.clone());
+        }
+        let want = self.reserved.saturating_add(len);
+        let needed = |start: u64| start.saturating_add(want).next_multiple_of(PAGE);
+        let grant = match &self.next {
+            None => {
+                let needed = needed(u64::from(RECORDS_START) + LINK_LEN);
+                Grant::Prepare { capacity: self.limits.segment_size.max(needed), needed, to: needed }
+            }
+            Some(next) if next.allocated < next.start().saturating_add(want) => {
+                extend(next, needed(next.start()), needed(next.start()))
+            }
+            Some(_) => self.grant_next(want, u64::MAX),
+        };
+        if let (Grant::Granted, Some(current)) = (&grant, &mut self.current) {
+            current.capacity = current.capacity.min(current.start());
+        }
+        grant
+    }
+
+    /// What is to be done for `room` to reach to `needed`, which is more than it has.
+    fn grow(&self, room: &Room, needed: u64, limit: u64) -> Grant {
+        let free = limit.saturating_sub(self.live_bytes());
+        if room.allocated == UNLIMITED {
+            // It grows with every write: what is reserved counts as written.
+            return if needed - room.used <= free { Grant::Granted } else { Grant::Full };
+        }
+        if needed - room.allocated > free {
+            return Grant::Full;
+        }
+        let to = allocation(room.allocated, needed, room.capacity);
+        extend(room, needed, cut(to, needed, room.allocated + free))
+    }
+
+    /// The limit that holds for a record: one that is too large for the log's beside two segments has its own.
+    fn limit_for(&self, len: u64) -> u64 {
+        let LogLimits { segment_size, limit, oversized, .. } = self.limits;
+        let segments = segment_size.saturating_mul(2);
+        if len.saturating_add(segments).saturating_add(PAGE) > limit { oversized } else { limit }
     }
 
     pub(super) fn release(&mut self, len: u64) {
@@ -163,7 +261,7 @@ impl Space {
     pub(super) fn place(&mut self, reserved: u64, len: u64) -> Option<Place> {
         self.release(reserved);
         let mut rotated_to = None;
-        if self.current.as_ref().is_none_or(|current| current.free() < len) {
+        if self.rotates_for(len) {
             let next = self.next.take()?;
             rotated_to = Some(Arc::clone(&next.segment));
             if let Some(full) = self.current.replace(next) {
@@ -177,7 +275,12 @@ impl Space {
         Some(place)
     }
 
-    /// Takes back what the last [`Space::place`] did to the current segment.
+    /// Whether a record of that length goes into another segment than the last one.
+    pub(super) fn rotates_for(&self, len: u64) -> bool {
+        self.current.as_ref().is_none_or(|current| current.free() < len)
+    }
+
+    /// Takes back what [`Space::place`] did to the current segment since the record at `offset`.
     pub(super) fn unplace(&mut self, offset: u64, linked: bool) {
         if let Some(current) = &mut self.current {
             current.used = offset;
@@ -198,7 +301,10 @@ impl Space {
     }
 
     fn wants_next(&self) -> bool {
-        self.next.is_none() && self.current.as_ref().is_some_and(|room| room.free() < room.capacity / 2)
+        self.next.is_none()
+            && self.current.as_ref().is_some_and(|room| room.free() < room.capacity / 2)
+            // Else a writer makes one of what is left, or waits for the log to become shorter.
+            && self.live_bytes().saturating_add(self.limits.segment_size) <= self.limits.limit
     }
 
     pub(super) fn segment_count(&self) -> usize {
@@ -208,13 +314,18 @@ impl Space {
 
     pub(super) fn live_bytes(&self) -> u64 {
         let writable = [&self.current, &self.next].into_iter().flatten().map(Room::file_len);
-        self.older.iter().chain(&self.resume).map(|info| info.len).chain(writable).sum()
+        let older = self.older.iter().chain(&self.resume).map(|info| info.len);
+        older.chain(writable).sum::<u64>() + self.retired
     }
 }
 
-fn extend(room: &Room, needed: u64) -> Grant {
-    let to = allocation(room.allocated, needed, room.capacity);
-    Grant::Extend(Arc::clone(&room.segment), to)
+fn extend(room: &Room, needed: u64, to: u64) -> Grant {
+    Grant::Extend { segment: Arc::clone(&room.segment), allocated: room.allocated, needed, to }
+}
+
+/// An allocation, cut to what is free above what is needed.
+fn cut(to: u64, needed: u64, free: u64) -> u64 {
+    if to <= free { to } else { (free - free % PAGE).max(needed) }
 }
 
 /// How much to allocate when `needed` bytes are more than there is.
@@ -261,7 +372,7 @@ pub(super) struct Preparer {
 
 impl Preparer {
     /// Creates the next segment: allocated, headed, durable, and with it its name.
-    fn prepare(&mut self, context: &WalContext, last_edit: u64, capacity: u64, needed: u64) -> Result<Room> {
+    fn prepare(&mut self, context: &WalContext, last_edit: u64, capacity: u64, to: u64) -> Result<Room> {
         let generation = self.next_generation;
         let path = paths::log(&context.dir, generation);
         let exhausted =
@@ -277,7 +388,7 @@ impl Preparer {
             salt,
             last_edit,
         };
-        let written = allocate(&*file, allocation(0, needed, capacity)).and_then(|allocated| {
+        let written = allocate(&*file, to).and_then(|allocated| {
             write_all_at(&*file, &header.encode(), 0)?;
             Ok(allocated)
         });
@@ -317,23 +428,30 @@ pub(super) fn write_error(op: &'static str, path: &std::path::Path, error: io::E
 }
 
 impl Wal {
-    /// Grants `len` bytes, doing the I/O that this takes.
-    pub(super) fn make_room(&self, len: u64) -> Result<()> {
-        if let Grant::Granted = self.grant(len) {
-            return Ok(());
+    /// Does the I/O that a grant takes; what it allocates leaves that much free in the directory. False when that would
+    /// take the log over its limit.
+    pub(super) fn make_room(&self, floor: Floor<'_>, grant: impl Fn(&mut Space) -> Grant) -> Result<bool> {
+        if let Grant::Granted = grant(&mut self.space.lock()) {
+            return Ok(true);
         }
         let mut preparer = self.preparer.lock();
         loop {
             // Again each time: others use up room, and give it back, meanwhile.
-            match self.grant(len) {
-                Grant::Granted => return Ok(()),
+            let granted = grant(&mut self.space.lock());
+            match granted {
+                Grant::Granted => return Ok(true),
+                Grant::Full => return Ok(false),
                 Grant::Resume(info) => self.resume(&info)?,
-                Grant::Extend(segment, to) => {
+                Grant::Extend { segment, allocated, needed, to } => {
+                    let (to, _promise) = self.affordable(allocated, needed, to, floor)?;
                     let allocated = allocate(&*segment.file, to);
                     let allocated = allocated.map_err(|e| write_error("allocate", &segment.path, e))?;
                     self.space.lock().extended(segment.generation, allocated);
                 }
-                Grant::Prepare { capacity, needed } => self.prepare(&mut preparer, capacity, needed)?,
+                Grant::Prepare { capacity, needed, to } => {
+                    let (to, _promise) = self.affordable(0, needed, to, floor)?;
+                    self.prepare(&mut preparer, capacity, to)?;
+                }
                 Grant::TooMuch => {
                     let why = "writes at the same time are larger together than a log segment can be";
                     return Err(Error::WriteStalled { why: why.into() });
@@ -342,13 +460,22 @@ impl Wal {
         }
     }
 
-    fn grant(&self, len: u64) -> Grant {
-        self.space.lock().grant(len, self.segment_size())
+    /// How far a file may be allocated: `to`, or just what is needed, leaving that much free.
+    fn affordable(
+        &self,
+        allocated: u64,
+        needed: u64,
+        to: u64,
+        floor: Floor<'_>,
+    ) -> Result<(u64, Promise<'_>)> {
+        let more = |to: u64| pages(to).saturating_sub(pages(allocated));
+        let promise = |to| Some((to, self.context.meter.promise(more(to), floor)?));
+        promise(to).or_else(|| promise(needed)).ok_or(Error::DiskFull)
     }
 
-    fn prepare(&self, preparer: &mut Preparer, capacity: u64, needed: u64) -> Result<()> {
+    fn prepare(&self, preparer: &mut Preparer, capacity: u64, to: u64) -> Result<()> {
         self.context.health.check()?;
-        let room = preparer.prepare(&self.context, self.last_edit(), capacity, needed)?;
+        let room = preparer.prepare(&self.context, self.last_edit(), capacity, to)?;
         self.space.lock().next = Some(room);
         Ok(())
     }
@@ -364,9 +491,9 @@ impl Wal {
         let (generation, salt, path) = (info.generation, info.salt, info.path.clone());
         let segment = Arc::new(SegmentFile { generation, salt, path, file });
         let used = u64::from(info.end);
-        let capacity = self.segment_size().max(used);
         let mut log = self.log.lock();
         let mut space = self.space.lock();
+        let capacity = space.limits.segment_size.max(used);
         log.current = Some(Arc::clone(&segment));
         space.current = Some(Room { segment, used, capacity, allocated: len, linked: true });
         space.resume = None;
@@ -379,26 +506,54 @@ impl Wal {
     }
 
     /// Prepares the next segment ahead of need, so that no writer has to. Does nothing when it is there.
-    pub(crate) fn prepare_segment(&self) -> Result<()> {
+    /// Nor when what it takes does not leave that much free.
+    pub(crate) fn prepare_segment(&self, floor: Floor<'_>) -> Result<()> {
         let mut preparer = self.preparer.lock();
         if !self.needs_segment() {
             return Ok(());
         }
         // A log that fills segments has no need to stay tiny. Allocating all of it here keeps that off the writers,
         // who would wait behind whatever the file system's journal is busy with.
-        let size = self.segment_size();
+        let size = self.space.lock().limits.segment_size;
+        let Some(_promise) = self.context.meter.promise(size, floor) else { return Ok(()) };
         self.prepare(&mut preparer, size, size)
     }
 
+    /// Makes the log go on in another segment, so that the current one can be given back: for a log that has nothing
+    /// else left to give. False when that would make it no shorter.
+    pub(crate) fn rotate(&self) -> Result<bool> {
+        let len = record_len(0);
+        let worth = {
+            let (tail, space) = (self.tail().generation(), self.space.lock());
+            let earlier = space.older.iter().chain(&space.resume).find(|info| info.generation == tail);
+            let current = space.current.as_ref().filter(|room| room.linked).map(Room::file_len);
+            current.or(earlier.map(|info| info.len)).is_some_and(|len| len > PAGE)
+        };
+        if !worth || !self.make_room(Floor::NONE, |space| space.grant_rotation(len))? {
+            return Ok(false);
+        }
+        let reservation = Reservation::granted(self, len);
+        let mut log = self.log.lock();
+        self.write_watermark(&mut log, reservation)?;
+        // It says how far the log was durable when it was written, not that there is nothing after that.
+        log.at_watermark = false;
+        Ok(true)
+    }
+
     /// Forgets the segments below a generation, but never the current one, and returns their files for the
-    /// caller to remove.
+    /// caller to remove. They count until [`Wal::removed`].
     pub(crate) fn retire(&self, log_start: u32) -> Vec<PathBuf> {
         let mut space = self.space.lock();
-        let (dead, live) =
+        let (dead, live): (Vec<SegmentInfo>, _) =
             std::mem::take(&mut space.older).into_iter().partition(|s| s.generation < log_start);
         space.older = live;
-        let dead: Vec<SegmentInfo> = dead;
+        space.retired += dead.iter().map(|info| info.len).sum::<u64>();
         dead.into_iter().map(|info| info.path).collect()
+    }
+
+    /// The files of all retired segments are gone.
+    pub(crate) fn removed(&self) {
+        self.space.lock().retired = 0;
     }
 
     /// The oldest segment that is kept; 0 when there is none.
@@ -419,153 +574,26 @@ impl Wal {
         self.space.lock().segment_count()
     }
 
+    /// The bytes of records in the segments of earlier handles, which is what opening replays.
+    pub(crate) fn live_record_bytes(&self) -> u64 {
+        let space = self.space.lock();
+        let earlier = space.older.iter().chain(&space.resume);
+        earlier.map(|info| u64::from(info.end.saturating_sub(info.start))).sum()
+    }
+
     /// The bytes that the segments take on disk, preallocated space included.
     pub(crate) fn live_bytes(&self) -> u64 {
         self.space.lock().live_bytes()
     }
+
+    /// The same without the space that is still to be written to.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        let space = self.space.lock();
+        let ahead =
+            [&space.current, &space.next].into_iter().flatten().map(|room| room.file_len() - room.used);
+        space.live_bytes() - ahead.sum::<u64>()
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::ErrorKind;
-
-    use proptest::prelude::*;
-
-    use super::super::LogRules;
-    use super::super::testing::*;
-    use super::*;
-    use crate::types::Lsn;
-
-    #[derive(Clone, Debug)]
-    enum Step {
-        Reserve(usize),
-        /// Use the outstanding reservation with that number, fully or in part.
-        Append(usize, bool),
-        Drop(usize),
-        Prepare,
-    }
-
-    fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let step = prop_oneof![
-            4 => prop_oneof![0usize..200, 0usize..3000, 0usize..200_000].prop_map(Step::Reserve),
-            4 => (any::<usize>(), any::<bool>()).prop_map(|(i, whole)| Step::Append(i, whole)),
-            1 => any::<usize>().prop_map(Step::Drop),
-            1 => Just(Step::Prepare),
-        ];
-        proptest::collection::vec(step, 1..120)
-    }
-
-    proptest! {
-        #[test]
-        fn what_was_reserved_fits_in_any_order(steps in steps(), size in prop_oneof![1100u64..6000, 100_000u64..300_000], allocates in any::<bool>()) {
-            let vfs = TestVfs::default();
-            vfs.plan.lock().fail_allocate = (!allocates).then_some(ErrorKind::Unsupported);
-            let wal = open(&vfs, start(), size);
-            let (mut outstanding, mut expected) = (Vec::new(), Vec::new());
-            for step in steps {
-                match step {
-                    Step::Reserve(len) => outstanding.push((len, wal.reserve(len).unwrap())),
-                    Step::Append(i, whole) if !outstanding.is_empty() => {
-                        let (len, reservation) = outstanding.swap_remove(i % outstanding.len());
-                        let payload = vec![i as u8; if whole { len } else { len / 2 }];
-                        let files = vfs.files().len();
-                        let appended = wal.lock().append(reservation, 1, &payload).unwrap();
-                        prop_assert_eq!(vfs.files().len(), files, "appending made a file");
-                        expected.push((appended.first_seq, payload));
-                    }
-                    Step::Drop(i) if !outstanding.is_empty() => {
-                        drop(outstanding.swap_remove(i % outstanding.len()));
-                    }
-                    Step::Prepare => wal.prepare_segment().unwrap(),
-                    Step::Append(..) | Step::Drop(_) => {}
-                }
-                let reserved: u64 = outstanding.iter().map(|(len, _)| super::super::format::record_len(*len)).sum();
-                let space = wal.space.lock();
-                prop_assert_eq!(space.reserved, reserved);
-                let free = |room: &Option<Room>| room.as_ref().map_or(0, |r| r.free().min(r.allocated - r.start()));
-                prop_assert!(reserved <= free(&space.current).max(free(&space.next)));
-                let len: u64 = vfs.files().iter().map(|(_, bytes)| bytes.len() as u64).sum();
-                prop_assert!(!allocates || space.live_bytes() == len);
-            }
-            prop_assert_eq!(recover(&vfs, &LogRules::default()).unwrap().1, expected);
-        }
-    }
-
-    #[test]
-    fn preallocation_starts_small_and_doubles() {
-        let vfs = TestVfs::default();
-        let wal = open(&vfs, start(), 1 << 20);
-        let mut lengths = Vec::new();
-        while vfs.files().len() < 2 {
-            append(&wal, &[0; 10_000]).unwrap();
-            lengths.push(vfs.files()[0].1.len() >> 10);
-        }
-        lengths.dedup();
-        assert_eq!(lengths, [64, 128, 256, 512, 1024]);
-        assert_eq!(vfs.files()[1].1.len(), 64 << 10);
-    }
-
-    #[test]
-    fn no_space_heals_and_unallocated_files_work() {
-        let vfs = TestVfs::default();
-        let wal = open(&vfs, start(), 1 << 20);
-        vfs.plan.lock().fail_allocate = Some(ErrorKind::StorageFull);
-        for _ in 0..3 {
-            assert!(matches!(append(&wal, b"a"), Err(Error::DiskFull)));
-            assert!(vfs.files().is_empty());
-        }
-        vfs.plan.lock().fail_allocate = None;
-        append(&wal, b"b").unwrap();
-        vfs.plan.lock().fail_allocate = Some(ErrorKind::StorageFull);
-        append(&wal, b"fits what is allocated").unwrap();
-        assert!(matches!(append(&wal, &[0; 100_000]), Err(Error::DiskFull)));
-        append(&wal, b"so does this").unwrap();
-        vfs.plan.lock().fail_allocate = Some(ErrorKind::Unsupported);
-        append(&wal, &[0; 100_000]).unwrap();
-        append(&wal, &[0; 2_000_000]).unwrap();
-        wal.sync().unwrap();
-        assert_eq!(recover(&vfs, &LogRules::default()).unwrap().1.len(), 5);
-    }
-
-    #[test]
-    fn a_sync_that_fails_while_a_segment_is_made_poisons() {
-        let vfs = TestVfs::default();
-        let wal = open(&vfs, start(), 1 << 20);
-        vfs.plan.lock().fail_sync = Some(ErrorKind::StorageFull);
-        assert!(matches!(wal.reserve(1), Err(Error::Io { op: "sync", .. })));
-        assert!(matches!(wal.reserve(1), Err(Error::Poisoned { .. })));
-    }
-
-    #[test]
-    fn retiring_keeps_the_current_segment_and_what_is_not_below() {
-        let vfs = TestVfs::default();
-        let wal = open(&vfs, start(), 1500);
-        while wal.tail().generation() < 5 {
-            append(&wal, &[1; 100]).unwrap();
-        }
-        assert_eq!(wal.retire(3), [1, 2].map(|generation| paths::log(dir(), generation)));
-        assert!(wal.retire(3).is_empty());
-        assert_eq!(wal.retire(u32::MAX).len(), 2);
-        assert_eq!(wal.segment_count(), 1);
-        append(&wal, b"still works").unwrap();
-    }
-
-    #[test]
-    fn headers_carry_the_last_edit_of_their_time() {
-        let vfs = TestVfs::default();
-        let wal = open(&vfs, start(), 1500);
-        append(&wal, b"a").unwrap();
-        wal.set_last_edit(6);
-        append(&wal, &[1; 2000]).unwrap();
-        let edits: Vec<_> = vfs
-            .files()
-            .iter()
-            .map(|(path, bytes)| SegmentHeader::decode(bytes, path).unwrap().unwrap().last_edit)
-            .collect();
-        assert_eq!(edits, [0, 6]);
-        recover(&vfs, &LogRules::default()).unwrap_err();
-        let rules = LogRules { last_edit: 6, ..LogRules::default() };
-        assert_eq!(recover(&vfs, &rules).unwrap().0.end, wal.tail());
-        assert!(wal.tail() > Lsn::new(2, 0));
-    }
-}
+mod tests;

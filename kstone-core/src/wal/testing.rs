@@ -2,13 +2,14 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
 use super::*;
-use crate::clock::ManualClock;
+use crate::clock::{Clock, ManualClock};
 use crate::error::Result;
-use crate::vfs::{DirEntry, Mapping, MemVfs, OpenMode, PathKind, VfsFile, read_all, write_all_at};
+use crate::vfs::{DirEntry, Floor, Mapping, MemVfs, OpenMode, PathKind, VfsFile, read_all, write_all_at};
 
 pub(crate) const DB: Id = [7; 16];
 
@@ -19,6 +20,7 @@ pub(crate) fn dir() -> &'static Path {
 /// What fails next, and what happened.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
+    pub(crate) writes: u64,
     pub(crate) syncs: u64,
     pub(crate) dir_syncs: u64,
     /// Bytes that were given to writes.
@@ -81,6 +83,7 @@ impl VfsFile for TestFile {
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
         let mut plan = self.plan.lock();
         plan.written += buf.len() as u64;
+        plan.writes += 1;
         let Some((left, taken, kind)) = plan.fail_write else { return self.file.write_at(buf, offset) };
         if left > 0 {
             plan.fail_write = Some((left - 1, taken, kind));
@@ -155,21 +158,31 @@ pub(crate) fn start() -> WalStart {
 
 pub(crate) fn open(vfs: &TestVfs, start: WalStart, segment_size: u64) -> Wal {
     let context = WalContext {
+        latencies: std::sync::Arc::default(),
         vfs: Arc::new(vfs.clone()),
         dir: dir().to_path_buf(),
         clock: Arc::new(ManualClock::new(u64::from(start.next_generation))),
         database_id: DB,
         incarnation: [8; 16],
         health: Arc::default(),
+        meter: Arc::default(),
     };
     let wal = Wal::new(context, start);
-    wal.set_segment_size(segment_size);
+    wal.set_limits(limits(segment_size));
     wal
 }
 
-pub(crate) fn append(wal: &Wal, payload: &[u8]) -> Result<crate::wal::writer::Appended> {
-    let reservation = wal.reserve(payload.len())?;
-    wal.lock().append(reservation, 1, payload)
+/// No limit but that of segments.
+pub(crate) fn limits(segment_size: u64) -> LogLimits {
+    LogLimits { segment_size, limit: u64::MAX, oversized: u64::MAX, write_buffer: 1024 }
+}
+
+pub(crate) fn reserve(wal: &Wal, len: usize) -> Result<crate::wal::segments::Reservation<'_>> {
+    wal.try_reserve(len, Floor::NONE).map(|reservation| reservation.expect("the log is at its limit"))
+}
+
+pub(crate) fn append(wal: &Wal, payload: &[u8]) -> Result<crate::wal::append::Appended> {
+    wal.append(reserve(wal, payload.len())?, 1, payload, |_| ())
 }
 
 pub(crate) type Batches = Vec<(SeqNo, Vec<u8>)>;
@@ -208,5 +221,50 @@ impl Manifest {
         let segments = chain.segments;
         let start = WalStart { next_generation, next_seq, end: chain.end, segments, ..start() };
         (open(vfs, start, segment_size), batches)
+    }
+}
+
+/// Loses random pieces of what was not synced.
+pub(crate) fn power_cut(vfs: &TestVfs, synced: Lsn, random: &ManualClock) {
+    for (path, mut bytes) in vfs.files() {
+        let Some(header) = crate::wal::format::SegmentHeader::decode(&bytes, &path).unwrap() else {
+            continue;
+        };
+        let from = match header.generation.cmp(&synced.generation()) {
+            std::cmp::Ordering::Less => continue,
+            std::cmp::Ordering::Equal => synced.offset() as usize,
+            std::cmp::Ordering::Greater => 1024,
+        };
+        let tail = &mut bytes[from..];
+        let lost_in_1000 = random.random() % 60;
+        for piece in tail.chunks_mut(64) {
+            match random.random() % 1000 {
+                r if r < lost_in_1000 => piece.fill(0),
+                r if r < lost_in_1000 + 5 => piece.fill(0xa5),
+                _ => {}
+            }
+        }
+        if random.random().is_multiple_of(4) {
+            let keep = random.random() % (tail.len() as u64 + 1);
+            bytes.truncate(from + keep as usize);
+        }
+        vfs.overwrite(&path, &bytes);
+    }
+}
+
+impl Wal {
+    /// Locks the log until so many threads wait for it, each with a record that fits into the write buffer.
+    pub(crate) fn gather(&self, threads: usize, write: impl Fn(usize) + Sync) {
+        let held = self.log.lock();
+        std::thread::scope(|scope| {
+            for n in 0..threads {
+                let (before, write) = (self.waiting.load(Ordering::Relaxed), &write);
+                let writer = scope.spawn(move || write(n));
+                while self.waiting.load(Ordering::Relaxed) == before && !writer.is_finished() {
+                    std::thread::yield_now();
+                }
+            }
+            drop(held);
+        });
     }
 }

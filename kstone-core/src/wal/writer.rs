@@ -1,24 +1,18 @@
-//! Appending, syncing and closing.
+//! Reserving, syncing and closing.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
+use crate::counters::Operation;
 use crate::error::{Error, Result};
-use crate::types::{Lsn, SeqNo};
-use crate::vfs::write_all_at;
+use crate::types::Lsn;
+use crate::vfs::Floor;
 
-use super::format::{
-    BATCH, LINK, LINK_LEN, MAX_SEGMENT, RECORD_HEADER, RECORDS_START, RecordHeader, WATERMARK, encode_link,
-    record_len,
-};
-use super::segments::{Place, Preparer, Reservation, SegmentFile, Space, write_error};
-use super::{LogEnd, WalContext, WalStart};
-
-const DEFAULT_SEGMENT_SIZE: u64 = 16 << 20;
-/// The append buffer is kept for the next record up to this size.
-const KEPT_BUFFER: usize = 1 << 20;
+use super::append::{Gathered, Log, Queue};
+use super::format::{LINK_LEN, MAX_SEGMENT, RECORD_HEADER, RECORDS_START, record_len};
+use super::segments::{Preparer, Reservation, SegmentFile, Space};
+use super::{LogEnd, LogLimits, WalContext, WalStart};
 
 /// The log of an open database.
 #[derive(Debug)]
@@ -27,46 +21,29 @@ pub(crate) struct Wal {
     /// Held while segments are created and allocated.
     pub(super) preparer: Mutex<Preparer>,
     pub(super) log: Mutex<Log>,
+    /// Records that wait for the log lock, and how many those are.
+    pub(super) queue: Mutex<Queue>,
+    pub(super) waiting: AtomicUsize,
     pub(super) space: Mutex<Space>,
     commit: Mutex<GroupCommit>,
     turn: Condvar,
     /// The end of the last record.
-    tail: AtomicU64,
+    pub(super) tail: AtomicU64,
     /// The watermark.
     synced: AtomicU64,
     /// Writes that were undone, and how many of them are durably so.
-    undone: AtomicU64,
+    pub(super) undone: AtomicU64,
     undone_synced: AtomicU64,
-    segment_size: AtomicU64,
+    /// The most bytes of records that one write call gathers.
+    pub(super) write_buffer: AtomicU64,
+    pub(super) gathered: Gathered,
     last_edit: AtomicU64,
-}
-
-/// What the log lock guards.
-#[derive(Debug)]
-pub(super) struct Log {
-    pub(super) current: Option<Arc<SegmentFile>>,
-    /// Segments before the current one with bytes that no sync has covered, oldest first.
-    unsynced: Vec<Arc<SegmentFile>>,
-    tail: Lsn,
-    next_seq: SeqNo,
-    /// Whether there is nothing since the last watermark record, or since this handle began.
-    at_watermark: bool,
-    buffer: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
 struct GroupCommit {
     /// Somebody is syncing for all.
     leading: bool,
-}
-
-/// Where a record went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Appended {
-    pub(crate) lsn: Lsn,
-    /// Where it ends: what to sync to.
-    pub(crate) end: Lsn,
-    pub(crate) first_seq: SeqNo,
 }
 
 impl Wal {
@@ -79,14 +56,9 @@ impl Wal {
         Self {
             context,
             preparer: Mutex::new(Preparer { next_generation: start.next_generation.max(first_free) }),
-            log: Mutex::new(Log {
-                current: None,
-                unsynced: Vec::new(),
-                tail: start.end,
-                next_seq: start.next_seq,
-                at_watermark: true,
-                buffer: Vec::new(),
-            }),
+            log: Mutex::new(Log::new(start.end, start.next_seq)),
+            queue: Mutex::default(),
+            waiting: AtomicUsize::new(0),
             space: Mutex::new(Space::new(older, resume)),
             commit: Mutex::default(),
             turn: Condvar::new(),
@@ -94,18 +66,16 @@ impl Wal {
             synced: AtomicU64::new(start.end.0),
             undone: AtomicU64::new(0),
             undone_synced: AtomicU64::new(0),
-            segment_size: AtomicU64::new(DEFAULT_SEGMENT_SIZE),
+            write_buffer: AtomicU64::new(0),
+            gathered: Gathered::default(),
             last_edit: AtomicU64::new(start.last_edit),
         }
     }
 
-    /// The length of segments made from now on.
-    pub(crate) fn set_segment_size(&self, bytes: u64) {
-        self.segment_size.store(bytes.min(MAX_SEGMENT), Ordering::Relaxed);
-    }
-
-    pub(super) fn segment_size(&self) -> u64 {
-        self.segment_size.load(Ordering::Relaxed)
+    /// What segments may take from now on. Those that are there stay as they are.
+    pub(crate) fn set_limits(&self, limits: LogLimits) {
+        self.write_buffer.store(limits.write_buffer, Ordering::Relaxed);
+        self.space.lock().limits = LogLimits { segment_size: limits.segment_size.min(MAX_SEGMENT), ..limits };
     }
 
     /// The newest durable manifest edit, for the headers of segments made from now on.
@@ -117,21 +87,20 @@ impl Wal {
         self.last_edit.load(Ordering::Acquire)
     }
 
-    /// Room for one record. May do I/O; to be called before any lock is taken.
-    pub(crate) fn reserve(&self, payload_len: usize) -> Result<Reservation<'_>> {
+    /// Room for one record; `None` while that would take the log over its limit. May do I/O; to be called before
+    /// any lock is taken. It takes no new space, and fails with `DiskFull`, unless so much stays free in the directory.
+    pub(crate) fn try_reserve(
+        &self,
+        payload_len: usize,
+        floor: Floor<'_>,
+    ) -> Result<Option<Reservation<'_>>> {
         self.context.health.check()?;
         let len = record_len(payload_len);
         let most = MAX_SEGMENT - u64::from(RECORDS_START) - LINK_LEN;
         if len > most {
             return Err(Error::BatchTooLarge { len: payload_len, max: most as usize - RECORD_HEADER });
         }
-        self.make_room(len)?;
-        Ok(Reservation::granted(self, len))
-    }
-
-    /// Takes the log lock: whoever holds it decides what comes next in the log.
-    pub(crate) fn lock(&self) -> WalGuard<'_> {
-        WalGuard { wal: self, log: self.log.lock() }
+        Ok(self.make_room(floor, |space| space.grant(len))?.then(|| Reservation::granted(self, len)))
     }
 
     /// The end of the last record.
@@ -186,6 +155,7 @@ impl Wal {
 
     /// Syncs every segment with unsynced bytes, oldest first. Segment names are durable since creation.
     fn sync_all(&self) -> Result<()> {
+        let started = self.context.clock.monotonic();
         let (segments, tail, undone) = {
             let mut log = self.log.lock();
             let mut segments = std::mem::take(&mut log.unsynced);
@@ -201,6 +171,8 @@ impl Wal {
         }
         self.synced.store(tail.0, Ordering::Release);
         self.undone_synced.store(undone, Ordering::Release);
+        let took = self.context.clock.monotonic().saturating_sub(started);
+        self.context.latencies.record(Operation::LogSync, took);
         Ok(())
     }
 
@@ -213,16 +185,23 @@ impl Wal {
     /// that says so, once. Damage to that batch is then told from a torn tail.
     pub(crate) fn append_watermark(&self) -> Result<()> {
         self.sync()?;
-        if self.lock().log.at_watermark {
+        if self.log.lock().at_watermark {
             return Ok(());
         }
-        let reservation = self.reserve(0)?;
+        let reservation = self.try_reserve(0, Floor::NONE)?;
         let end = {
-            let mut guard = self.lock();
-            if guard.log.at_watermark || guard.log.tail != self.synced() {
+            let mut log = self.log.lock();
+            if log.at_watermark || log.tail != self.synced() {
                 return Ok(()); // not idle after all
             }
-            guard.write(WATERMARK, reservation, 0, &[])?.end
+            match reservation {
+                Some(reservation) => self.write_watermark(&mut log, reservation)?.end,
+                None => {
+                    // Not worth to wait for room: the next record that finds some says as much.
+                    log.at_watermark = true;
+                    return Ok(());
+                }
+            }
         };
         self.sync_to(end)
     }
@@ -235,6 +214,9 @@ impl Wal {
             let mut log = self.log.lock();
             let mut space = self.space.lock();
             log.current = None;
+            // What nobody wrote to any more is as any other.
+            let resume = space.resume.take();
+            space.older.extend(resume);
             (space.current.take(), space.next.take())
         };
         let vfs = &self.context.vfs;
@@ -272,103 +254,6 @@ impl Drop for Leading<'_> {
         }
         self.wal.commit.lock().leading = false;
         self.wal.turn.notify_all();
-    }
-}
-
-/// The log lock.
-#[derive(Debug)]
-pub(crate) struct WalGuard<'a> {
-    wal: &'a Wal,
-    log: MutexGuard<'a, Log>,
-}
-
-impl WalGuard<'_> {
-    /// Appends a batch of `count` operations. When it fails, nothing was written, but the sequences are gone.
-    pub(crate) fn append(
-        &mut self,
-        reservation: Reservation<'_>,
-        count: u32,
-        payload: &[u8],
-    ) -> Result<Appended> {
-        self.write(BATCH, reservation, count, payload)
-    }
-
-    fn write(
-        &mut self,
-        kind: u8,
-        mut reservation: Reservation<'_>,
-        count: u32,
-        payload: &[u8],
-    ) -> Result<Appended> {
-        let (wal, log) = (self.wal, &mut *self.log);
-        wal.context.health.check()?;
-        let len = record_len(payload.len());
-        if len > reservation.len {
-            return Err(Error::BatchTooLarge {
-                len: payload.len(),
-                max: reservation.len as usize - RECORD_HEADER,
-            });
-        }
-        let place = wal.space.lock().place(reservation.take(), len);
-        let Place { offset, linked, rotated_to } = place
-            .ok_or_else(|| Error::WriteStalled { why: "the log has no room for a granted write".into() })?;
-        if let Some(segment) = rotated_to
-            && let Some(full) = log.current.replace(segment)
-            && wal.unsynced()
-        {
-            log.unsynced.push(full);
-        }
-        let first_seq = log.next_seq;
-        log.next_seq = first_seq.saturating_add(u64::from(count));
-        let Log { current: Some(segment), buffer, .. } = log else {
-            return Err(Error::Closed);
-        };
-        buffer.clear();
-        let at = |offset: u64| Lsn::new(segment.generation, offset as u32);
-        let mut header = RecordHeader::new(LINK, at(offset), first_seq, wal.synced(), 0, reservation.time);
-        if !linked {
-            header.encode(buffer, segment.salt, &encode_link(log.tail));
-        }
-        let lsn = at(offset + buffer.len() as u64);
-        (header.kind, header.lsn, header.count) = (kind, lsn, count);
-        header.encode(buffer, segment.salt, payload);
-        if let Err(error) = write_all_at(&*segment.file, buffer, offset) {
-            let error = wal.undo(segment, offset, error);
-            wal.space.lock().unplace(offset, linked);
-            return Err(error);
-        }
-        let end = at(offset + buffer.len() as u64);
-        if buffer.capacity() > KEPT_BUFFER {
-            *buffer = Vec::new();
-        }
-        log.tail = end;
-        log.at_watermark = kind == WATERMARK;
-        wal.tail.store(end.0, Ordering::Release);
-        Ok(Appended { lsn, end, first_seq })
-    }
-}
-
-impl Wal {
-    /// After a failed write at `offset`: zeroes the header there, so that what was refused is not replayed.
-    /// Returns the error for the caller.
-    fn undo(&self, segment: &SegmentFile, offset: u64, cause: std::io::Error) -> Error {
-        // Not past the end of the file: that would take new space, and nothing was written there.
-        let undone = segment.file.len().and_then(|len| {
-            let written = len.saturating_sub(offset).min(RECORD_HEADER as u64) as usize;
-            let zeros = [0; RECORD_HEADER];
-            write_all_at(&*segment.file, zeros.get(..written).unwrap_or(&zeros), offset)
-        });
-        match undone {
-            Ok(()) => {
-                self.undone.fetch_add(1, Ordering::AcqRel);
-                write_error("write", &segment.path, cause)
-            }
-            Err(_) => {
-                let error = Error::io("write", &segment.path)(cause);
-                self.context.health.poison(&error);
-                error
-            }
-        }
     }
 }
 
@@ -464,15 +349,15 @@ mod tests {
         let durable = append(&wal, b"a").unwrap();
         wal.sync().unwrap();
         let lost = append(&wal, b"b").unwrap();
-        let reservation = wal.reserve(1).unwrap();
+        let reservation = reserve(&wal, 1).unwrap();
         vfs.plan.lock().fail_sync = Some(ErrorKind::StorageFull);
         assert!(matches!(wal.sync_to(lost.end), Err(Error::Io { op: "sync", .. })));
         let syncs = vfs.plan.lock().syncs;
         for _ in 0..3 {
             assert!(matches!(wal.sync_to(lost.end), Err(Error::Poisoned { .. })));
-            assert!(matches!(wal.reserve(1), Err(Error::Poisoned { .. })));
+            assert!(matches!(wal.try_reserve(1, Floor::NONE), Err(Error::Poisoned { .. })));
         }
-        assert!(matches!(wal.lock().append(reservation, 1, b"c"), Err(Error::Poisoned { .. })));
+        assert!(matches!(wal.append(reservation, 1, b"c", |_| ()), Err(Error::Poisoned { .. })));
         wal.sync_to(durable.end).unwrap();
         assert_eq!((wal.synced(), vfs.plan.lock().syncs), (durable.end, syncs));
     }
@@ -508,7 +393,7 @@ mod tests {
                         wal.sync_to(appended.end).unwrap();
                         assert!(wal.synced() >= appended.end);
                         if wal.needs_segment() {
-                            wal.prepare_segment().unwrap();
+                            wal.prepare_segment(Floor::NONE).unwrap();
                         }
                     }
                 });
@@ -568,7 +453,7 @@ mod tests {
         while !wal.needs_segment() {
             append(&wal, &[1; 100]).unwrap();
         }
-        wal.prepare_segment().unwrap();
+        wal.prepare_segment(Floor::NONE).unwrap();
         assert_eq!((wal.segment_count(), vfs.files().len()), (2, 2));
         let end = wal.close().unwrap();
         assert_eq!((end.end, end.next_generation), (wal.tail(), 3));
@@ -579,10 +464,10 @@ mod tests {
     fn payloads_that_do_not_fit_their_reservation_are_refused() {
         let vfs = TestVfs::default();
         let wal = open(&vfs, start(), 4000);
-        let reservation = wal.reserve(8).unwrap();
-        let refused = wal.lock().append(reservation, 1, &[0; 9]);
+        let reservation = reserve(&wal, 8).unwrap();
+        let refused = wal.append(reservation, 1, &[0; 9], |_| ());
         assert!(matches!(refused, Err(Error::BatchTooLarge { len: 9, max: 8 })));
-        assert!(matches!(wal.reserve(u32::MAX as usize), Err(Error::BatchTooLarge { .. })));
+        assert!(matches!(wal.try_reserve(u32::MAX as usize, Floor::NONE), Err(Error::BatchTooLarge { .. })));
         assert_eq!(append(&wal, b"x").unwrap().first_seq, 1);
     }
 }

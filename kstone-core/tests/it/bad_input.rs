@@ -238,6 +238,8 @@ fn damage_is_found_or_harmless() {
             let copy: Arc<dyn Vfs> = Arc::new(copy);
             let context = format!("byte {at} of {}", path.display());
             match read_everything(&copy) {
+                // No part of the database: whatever it says, nothing depends on it.
+                result if path.ends_with("EVENTS.jsonl") => result.unwrap(),
                 Ok(()) => harmless += 1,
                 Err(Error::Corruption { .. } | Error::UnsupportedFormat { .. }) => found += 1,
                 Err(other) => panic!("{other:?}, {context}"),

@@ -203,7 +203,11 @@ fn a_log_limit_that_one_segment_exceeds_stops_no_writer_for_good() {
         DatabaseConfig::new().with_memory_budget(1),
         DatabaseConfig::new().with_memory_budget(40_000),
         DatabaseConfig::new().with_max_memtable_records(1),
-        DatabaseConfig::new().with_wal_segment_size(16 << 10).with_max_wal_size_bytes(40 << 10),
+        DatabaseConfig::new()
+            .with_wal_segment_size(16 << 10)
+            .with_max_wal_size_bytes(400_000)
+            .with_max_item_bytes(310_000)
+            .with_max_key_bytes(100),
     ] {
         let config = config.with_stripes(2);
         let vfs = FaultyVfs::new(Arc::new(StrictVfs::new()), "none", "", io::ErrorKind::Other);
@@ -235,6 +239,24 @@ fn a_close_beside_a_living_iterator_leaves_no_file_behind() {
     engine.close().unwrap();
     assert_eq!(rows.next().unwrap().unwrap_err().code(), "closed");
     assert_eq!(files(&*vfs.inner, ".sst").len(), 1, "{:?}", files(&*vfs.inner, ".sst"));
+}
+
+/// Symptom: a database that was opened, compacted and closed kept a segment of the log that it no longer listed, for
+/// good. Cause: only segments that were written to or older ones were given back, not the one that could have been
+/// written on.
+#[test]
+fn a_log_that_was_not_written_on_is_given_back_at_close() {
+    let vfs = FaultyVfs::new(Arc::new(StrictVfs::new()), "none", "", io::ErrorKind::Other);
+    let engine = LsmEngine::create(db(), options(&vfs, DatabaseConfig::new().with_stripes(1))).unwrap();
+    engine.put(&key(1), b"value", WriteOptions::new()).unwrap();
+    engine.close().unwrap();
+    assert_eq!(files(&*vfs.inner, ".log").len(), 1);
+    let engine = LsmEngine::open(db(), options(&vfs, DatabaseConfig::new())).unwrap();
+    engine.flush().unwrap();
+    engine.close().unwrap();
+    assert_eq!(files(&*vfs.inner, ".log"), [""; 0]);
+    let engine = LsmEngine::open(db(), options(&vfs, DatabaseConfig::new())).unwrap();
+    assert_eq!(engine.get(&key(1)).unwrap().as_deref(), Some(&b"value"[..]));
 }
 
 /// Before the first write of a clean open the manifest says how the database ends: nothing may be written then.

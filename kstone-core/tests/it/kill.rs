@@ -25,6 +25,7 @@ fn options(durability: Durability) -> EngineOptions {
             .with_max_memtable_records(20)
             .with_wal_segment_size(16 << 10)
             .with_max_wal_size_bytes(1 << 20)
+            .with_max_item_bytes(64 << 10)
             .with_checkpoint_interval(Duration::from_millis(5))
             .with_sync_interval(Duration::from_millis(5)),
     );

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kstone_core::clock::ManualClock;
 use kstone_core::lsm::Direction;
 use kstone_core::lsm::{EngineOptions, LsmEngine, Snapshot, Workers, WriteBatch};
 use kstone_core::vfs::Vfs;
-use kstone_core::{CompactionConfig, DatabaseConfig, Key, SortRange};
+use kstone_core::{CompactionConfig, Compression, DatabaseConfig, Key, MemtableMode, ReadMode, SortRange};
 
 /// SplitMix64.
 #[derive(Clone, Debug)]
@@ -96,7 +97,61 @@ pub(crate) fn tiny(rng: &mut Rng) -> (DatabaseConfig, CompactionConfig) {
         .with_target_sst_size(4096)
         .with_bloom_bits_per_key(1 + rng.below(12) as usize)
         .with_wal_segment_size(16 << 10);
+    let compression = [Compression::Never, Compression::Older, Compression::Always][rng.below(3) as usize];
+    let config = config
+        .with_compression(compression)
+        .with_read_mode(if rng.below(2) == 0 { ReadMode::Mmap } else { ReadMode::Pread })
+        .with_block_cache_bytes(64 << 10 << rng.below(3));
     (config, CompactionConfig::new().with_sst_threshold(2 + rng.below(2) as usize))
+}
+
+/// As [`tiny`], with limits and rhythms at random too: one in three with a limit on disk space, some of them tight.
+pub(crate) fn any(rng: &mut Rng) -> (DatabaseConfig, CompactionConfig) {
+    let (mut config, mut compaction) = tiny(rng);
+    if rng.below(3) == 0 {
+        config = config.with_max_total_disk_bytes((512 << 10) << [0, 0, 1, 4][rng.below(4) as usize]);
+    }
+    if rng.below(2) == 0 {
+        config = config.with_write_buffer_size(64 << rng.below(8));
+    }
+    if rng.below(3) == 0 {
+        // Two segments, the largest batch of these tests, and up to as much again.
+        let config_of = |config: DatabaseConfig| config.with_max_item_bytes(4096).with_max_key_bytes(100);
+        config = config_of(config).with_max_wal_size_bytes((96 << 10) + 4096 * rng.below(24));
+    }
+    if rng.below(3) == 0 {
+        config = config.with_recovery_target(Duration::from_millis(1 + rng.below(20)));
+    }
+    if rng.below(3) == 0 {
+        config = config.with_memtable_mode(MemtableMode::Adaptive);
+    }
+    if rng.below(4) == 0 {
+        config = config.with_memory_budget(1000 + rng.below(20_000) as usize);
+    }
+    if rng.below(3) == 0 {
+        config = config.with_stats_snapshot_interval(Duration::from_millis(1 + rng.below(50)));
+    }
+    config = config.with_latency_sampling([0, 1, 3, 64][rng.below(4) as usize]);
+    if rng.below(2) == 0 {
+        compaction = compaction
+            .with_tombstone_age(Duration::from_millis(1 + rng.below(5000)))
+            .with_tombstone_percent(1 + rng.below(100) as u32)
+            .with_garbage_percent(1 + rng.below(300) as u32)
+            .with_idle_compaction(rng.below(2) == 0)
+            .with_dephasing(rng.below(2) == 0)
+            .with_check_interval(1 + rng.below(60))
+            .with_max_concurrent(1 + rng.below(4) as usize);
+    }
+    if rng.below(8) == 0 {
+        compaction.enabled = false;
+    }
+    (config, compaction)
+}
+
+/// The files of the database, each in whole pages.
+pub(crate) fn listed(vfs: &dyn Vfs) -> u64 {
+    let entries = vfs.list(std::path::Path::new("db")).unwrap();
+    entries.iter().map(|entry| entry.len.next_multiple_of(4096)).sum()
 }
 
 /// Everything on one thread, time standing still.

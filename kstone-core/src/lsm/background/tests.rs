@@ -19,7 +19,10 @@ impl Idle {
         let mut options = EngineOptions::memory();
         (options.config, options.compaction) = (Some(config), Some(compaction));
         options.clock = Arc::<ManualClock>::clone(&clock);
-        let engine = LsmEngine::create(Path::new("db"), options).unwrap();
+        Self::stopped(LsmEngine::create(Path::new("db"), options).unwrap(), clock)
+    }
+
+    fn stopped(engine: LsmEngine, clock: Arc<ManualClock>) -> Self {
         engine.shared.background.stop.store(true, Ordering::Relaxed);
         let now = clock.monotonic();
         {
@@ -116,6 +119,7 @@ fn a_checkpoint_comes_once_an_interval_while_there_is_something_new() {
 fn a_log_that_is_half_full_does_not_wait_for_the_checkpoint_interval() {
     let config = one().with_sync_interval(Duration::ZERO).with_checkpoint_interval(Duration::from_secs(3600));
     let config = config.with_wal_segment_size(32 << 10).with_max_wal_size_bytes(128 << 10);
+    let config = config.with_max_item_bytes(1000).with_max_key_bytes(100);
     let idle = Idle::new(config, CompactionConfig::disabled());
     idle.put(0..1);
     idle.flush();
@@ -139,7 +143,7 @@ fn no_more_compactions_run_than_allowed_the_smallest_first() {
         }
         let shared = &idle.engine.shared;
         let mut sizes: Vec<_> =
-            (0..4).map(|stripe| (shared.compaction_due(stripe).unwrap(), stripe)).collect();
+            (0..4).map(|stripe| (shared.compaction_due(stripe, Ask::Due).unwrap(), stripe)).collect();
         sizes.sort_unstable();
         let mut queue = shared.background.queue.lock();
         for running in 0..4 {
@@ -170,6 +174,51 @@ fn a_sweep_looks_at_every_stripe_once_an_interval() {
     assert_eq!(idle.due_after(1), [Slot::Compact(0)]);
 }
 
+/// They hold as they were last set; intervals count from when the work was last done.
+#[test]
+fn intervals_and_parallelism_change_live() {
+    let millis = Duration::from_millis;
+    let config = |sync, checkpoint| one().with_sync_interval(sync).with_checkpoint_interval(checkpoint);
+    let day = Duration::from_secs(86_400);
+    let idle = Idle::new(config(day, day), CompactionConfig::disabled());
+    idle.put(0..3);
+    idle.flush();
+    idle.put(3..6);
+    let set = |config| {
+        idle.engine.set_config(config).unwrap();
+        idle.engine.shared.relieve();
+    };
+    assert_eq!(idle.due_after(500), []);
+    set(config(millis(600), day));
+    assert_eq!(idle.due_after(99), []);
+    assert_eq!(idle.due_after(1), [Slot::LogSync]);
+    set(config(millis(601), day));
+    assert_eq!(idle.due(), []);
+    set(config(day, millis(700)));
+    assert_eq!(idle.due_after(99), []);
+    assert_eq!(idle.due_after(1), [Slot::Checkpoint]);
+    set(config(day, millis(701)));
+    assert_eq!(idle.due(), []);
+
+    let compaction = |most| CompactionConfig::new().with_sst_threshold(2).with_max_concurrent(most);
+    let idle = Idle::new(one().with_stripes(4).with_sync_interval(Duration::ZERO), compaction(1));
+    for keys in [0..100, 50..150] {
+        idle.put(keys);
+        idle.flush();
+    }
+    let shared = &idle.engine.shared;
+    let first = idle.due()[0];
+    assert!(matches!(first, Slot::Compact(_)), "{first:?}");
+    shared.begin(&mut shared.background.queue.lock(), first);
+    assert_eq!(idle.due(), []);
+    idle.engine.set_compaction_config(compaction(2)).unwrap();
+    shared.relieve();
+    assert_eq!(idle.due().len(), 3);
+    idle.engine.set_compaction_config(compaction(1)).unwrap();
+    shared.relieve();
+    assert_eq!(idle.due(), []);
+}
+
 #[test]
 fn nothing_is_due_for_a_while_after_a_failure() {
     let idle = Idle::new(one().with_sync_interval(Duration::from_millis(10)), CompactionConfig::disabled());
@@ -188,6 +237,73 @@ fn nothing_is_due_for_a_while_after_a_failure() {
     assert_eq!(idle.due_after(1), [Slot::LogSync]);
     idle.run(Slot::LogSync);
     assert_eq!(shared.background_error(), None);
+}
+
+/// Long merges must leave threads for flushes: as many as there are beyond those that compactions may take.
+#[test]
+fn compactions_never_take_all_threads() {
+    let compaction = CompactionConfig::new().with_sst_threshold(2).with_max_concurrent(256);
+    let idle = Idle::new(one().with_stripes(256).with_sync_interval(Duration::ZERO), compaction);
+    for _ in 0..2 {
+        idle.put(0..2000);
+        idle.flush();
+    }
+    let shared = &idle.engine.shared;
+    let mut queue = shared.background.queue.lock();
+    let mut running = 0;
+    while let Some(&slot) = shared.due(&mut queue).iter().find(|slot| matches!(slot, Slot::Compact(_))) {
+        shared.begin(&mut queue, slot);
+        running += 1;
+    }
+    assert_eq!(running, concurrent_compactions(&shared.settings.load().compaction));
+    assert!((1..=2 * cores()).contains(&running));
+    // What is sealed meanwhile comes first.
+    queue.flush.push_back(7);
+    assert_eq!(shared.due(&mut queue).iter().find(|slot| **slot != Slot::Checkpoint), Some(&Slot::Flush(7)));
+}
+
+#[test]
+fn a_flush_goes_on_beside_a_merge_of_its_stripe() {
+    let idle = Idle::new(
+        one().with_sync_interval(Duration::ZERO).with_max_memtable_records(1 << 20),
+        CompactionConfig::new().with_sst_threshold(2),
+    );
+    for _ in 0..2 {
+        idle.put(0..5000);
+        idle.flush();
+    }
+    let shared = &idle.engine.shared;
+    let mut merge = shared.begin(&mut shared.background.queue.lock(), Slot::Compact(0));
+    // It takes several steps, and stands between two of them.
+    for _ in 0..2 {
+        assert_eq!(shared.step_job(Slot::Compact(0), &mut merge).unwrap(), Progress::Again);
+    }
+    let flushes = shared.counters.flushes.load(Ordering::Relaxed);
+    idle.put(5000..5010);
+    shared.seal(shared.stripe(0));
+    assert!(idle.due().contains(&Slot::Flush(0)));
+    idle.run(Slot::Flush(0));
+    assert_eq!(shared.counters.flushes.load(Ordering::Relaxed), flushes + 1);
+    while shared.step_job(Slot::Compact(0), &mut merge).unwrap() == Progress::Again {}
+    shared.end(Slot::Compact(0), merge, Ok(()));
+    assert_eq!(shared.stripe(0).version().runs.len(), 2);
+}
+
+#[test]
+fn a_threshold_lowered_at_open_is_met_with_the_first_write() {
+    let idle = Idle::new(one().with_sync_interval(Duration::ZERO), CompactionConfig::new());
+    for keys in [0..1, 1..2, 2..3] {
+        idle.put(keys);
+        idle.flush();
+    }
+    let mut options = EngineOptions::on(Arc::clone(&idle.engine.shared.vfs));
+    options.clock = Arc::<ManualClock>::clone(&idle.clock);
+    options.compaction = Some(CompactionConfig::new().with_sst_threshold(3));
+    idle.engine.close().unwrap();
+    let idle = Idle::stopped(LsmEngine::open(Path::new("db"), options).unwrap(), idle.clock);
+    assert_eq!(idle.due(), []);
+    idle.put(3..4);
+    assert!(idle.due().contains(&Slot::Compact(0)));
 }
 
 /// Whatever is left to do, a poisoned handle cannot do it: its threads must not look for it again and again.

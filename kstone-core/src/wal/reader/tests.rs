@@ -242,12 +242,26 @@ fn sequences_that_go_back_are_corruption() {
     let sample = sample(1 << 20, 0, 3);
     let (path, bytes) = sample.last();
     let salt = SegmentHeader::decode(&bytes, &path).unwrap().unwrap().salt;
-    for (first_seq, count) in [(3, 1), (0, 1), (4, 0), (u64::MAX, 2)] {
+    let end = *sample.ends.last().unwrap();
+    for (first_seq, count) in [(0, 1), (4, 0), (u64::MAX, 2)] {
         let mut more = bytes.clone();
-        let header = RecordHeader::new(BATCH, *sample.ends.last().unwrap(), first_seq, Lsn::ZERO, count, 0);
-        header.encode(&mut more, salt, b"payload");
+        RecordHeader::new(BATCH, end, first_seq, Lsn::ZERO, count, 0).encode(&mut more, salt, b"payload");
         let got = sample.damaged(&LogRules::default(), |vfs| vfs.overwrite(&path, &more));
         assert!(is_corrupt(&got), "{first_seq}, {count}: {got:?}");
+    }
+    // One that was given out is a refused write that came back, unless it had been synced.
+    let mut more = bytes;
+    RecordHeader::new(BATCH, end, 3, Lsn::ZERO, 1, 0).encode(&mut more, salt, b"payload");
+    let back = Lsn::new(end.generation(), more.len() as u32);
+    for (watermark, known) in [(Lsn::ZERO, Lsn::ZERO), (back, Lsn::ZERO), (Lsn::ZERO, back)] {
+        let mut more = more.clone();
+        RecordHeader::new(BATCH, back, 9, watermark, 1, 0).encode(&mut more, salt, b"payload");
+        let rules = LogRules { durable: known, ..LogRules::default() };
+        let got = sample.damaged(&rules, |vfs| vfs.overwrite(&path, &more));
+        match watermark.max(known) {
+            Lsn::ZERO => assert_eq!(got.unwrap(), 3),
+            _ => assert!(is_corrupt(&got), "{watermark}, {known}: {got:?}"),
+        }
     }
 }
 

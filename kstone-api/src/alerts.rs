@@ -1,0 +1,278 @@
+//! Alerts: figures of a database that are out of bounds.
+
+use std::fmt;
+
+use kstone_core::lsm::{DiskUsage, EngineStats};
+
+use crate::database::Database;
+
+/// A figure above its threshold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PerformanceAlert {
+    /// What it is about, in a few words that do not change: programs may compare them.
+    pub name: &'static str,
+    /// Where the alert begins: a value at it is none.
+    pub threshold: f64,
+    /// The value now, in the threshold's unit.
+    pub current: f64,
+}
+
+/// The name, the value and the threshold, in one line.
+impl fmt::Display for PerformanceAlert {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {:.1} (threshold {:.1})", self.name, self.current, self.threshold)
+    }
+}
+
+/// Where alerts begin. A value above its threshold is an alert, a value at it is none;
+/// [`f64::INFINITY`] turns an alert off.
+///
+/// Beside these there are alerts without a threshold, for what is never right: background work that fails
+/// ([`EngineStats::background_error`] has the reason), a database that accepts no more writes
+/// ([`EngineStats::poisoned`]), and one that tells nothing, for it was closed. They count from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct AlertThresholds {
+    /// Runs a stripe, on average over the stripes that have any; see [`measure_average_sst_count`]. Default 15.
+    pub average_ssts: f64,
+    /// Bytes that flushes and compactions wrote for each byte of keys and values that was put, since open: what wears
+    /// out a flash disk, the log left aside. Default 10.
+    pub write_amplification: f64,
+    /// The 99th percentile of sampled gets, in microseconds, since open. Default 5000.
+    pub read_p99_us: f64,
+    /// Writes that were slowed down or stopped, in percent of all since open. Default 1.
+    pub held_up_percent: f64,
+    /// The space taken, and kept free for merges and deletes, in percent of
+    /// [`max_total_disk_bytes`](kstone_core::DatabaseConfig::max_total_disk_bytes): at 100 puts fail. Default 90.
+    pub disk_percent: f64,
+    /// How long opening would take after a crash now, estimated, in seconds. Default 1.
+    pub recovery_secs: f64,
+    /// The log, in percent of its limit, [`wal_limit_bytes`](kstone_core::DatabaseConfig::wal_limit_bytes). Flushes and
+    /// checkpoints keep it at three quarters; when it stays above, something keeps it from being given back, and writers
+    /// are about to be held up. Default 90.
+    pub log_percent: f64,
+}
+
+impl Default for AlertThresholds {
+    fn default() -> Self {
+        Self {
+            average_ssts: 15.0,
+            write_amplification: 10.0,
+            read_p99_us: 5000.0,
+            held_up_percent: 1.0,
+            disk_percent: 90.0,
+            recovery_secs: 1.0,
+            log_percent: 90.0,
+        }
+    }
+}
+
+/// What the thresholds are compared with.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Vitals {
+    average_ssts: f64,
+    write_amplification: f64,
+    read_p99_us: f64,
+    held_up_percent: f64,
+    disk_percent: f64,
+    recovery_secs: f64,
+    log_percent: f64,
+    failing: bool,
+    poisoned: bool,
+    closed: bool,
+}
+
+impl Vitals {
+    fn of(stats: &EngineStats, disk: &DiskUsage, log_limit: u64) -> Self {
+        let percent = |part: u64, of: u64| if of == 0 { 0.0 } else { part as f64 * 100.0 / of as f64 };
+        let operations = &stats.operations;
+        // A batch is held up as one.
+        let writes = (operations.puts + operations.deletes).max(1);
+        Self {
+            average_ssts: average_runs(stats),
+            write_amplification: stats.amplification.write_tables.unwrap_or(0.0),
+            read_p99_us: stats.p99_read_nanos.unwrap_or(0) as f64 / 1e3,
+            held_up_percent: percent(stats.stalls.iter().map(|stall| stall.count).sum(), writes),
+            disk_percent: disk
+                .limit
+                .map_or(0.0, |limit| percent(disk.used.saturating_add(disk.reserved), limit)),
+            recovery_secs: stats.estimated_recovery_nanos as f64 / 1e9,
+            log_percent: percent(stats.log_bytes, log_limit),
+            failing: stats.background_error.is_some(),
+            poisoned: stats.poisoned.is_some(),
+            closed: false,
+        }
+    }
+}
+
+/// Runs a stripe, over the stripes that have any.
+fn average_runs(stats: &EngineStats) -> f64 {
+    let runs = || stats.stripes.iter().map(|stripe| stripe.runs).filter(|&runs| runs > 0);
+    runs().sum::<usize>() as f64 / runs().count().max(1) as f64
+}
+
+impl Database {
+    /// The figures that are out of bounds now. Reads counters, as [`Database::stats`] does.
+    ///
+    /// ```
+    /// # let db = kstone_api::Database::in_memory()?;
+    /// for alert in db.check_alerts(&kstone_api::AlertThresholds::default()) {
+    ///     eprintln!("{alert}");
+    /// }
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
+    pub fn check_alerts(&self, thresholds: &AlertThresholds) -> Vec<PerformanceAlert> {
+        let vitals = match (self.stats(), self.disk_usage()) {
+            (Ok(stats), Ok(disk)) => Vitals::of(&stats, &disk, self.config().wal_limit_bytes()),
+            _ => Vitals { closed: true, ..Vitals::default() },
+        };
+        thresholds.alerts(&vitals)
+    }
+}
+
+/// [`Database::check_alerts`] with the default thresholds.
+pub fn check_alerts(db: &Database) -> Vec<PerformanceAlert> {
+    db.check_alerts(&AlertThresholds::default())
+}
+
+/// Runs a stripe, on average over the stripes that have any; 0 when none has, or of a closed database. Counted are
+/// runs, not files: a large run has several, and a read looks into one of them.
+pub fn measure_average_sst_count(db: &Database) -> f64 {
+    db.stats().map_or(0.0, |stats| average_runs(&stats))
+}
+
+/// The time in microseconds that 99 % of the gets that were timed since open did not exceed; 0 when none was.
+pub fn measure_p99_read_latency(db: &Database) -> f64 {
+    db.stats().ok().and_then(|stats| stats.p99_read_nanos).unwrap_or(0) as f64 / 1e3
+}
+
+impl AlertThresholds {
+    /// What of these figures is out of bounds: for figures that do not come from a database that is open here, as those
+    /// of a [`StatsSnapshot`](kstone_core::lsm::StatsSnapshot). `log_limit` is
+    /// [`wal_limit_bytes`](kstone_core::DatabaseConfig::wal_limit_bytes), 0 if it is not known: then the log is no alert.
+    pub fn check(&self, stats: &EngineStats, disk: &DiskUsage, log_limit: u64) -> Vec<PerformanceAlert> {
+        self.alerts(&Vitals::of(stats, disk, log_limit))
+    }
+
+    fn alerts(&self, vitals: &Vitals) -> Vec<PerformanceAlert> {
+        let all = [
+            ("High SST count", self.average_ssts, vitals.average_ssts),
+            ("High write amplification", self.write_amplification, vitals.write_amplification),
+            ("High read latency", self.read_p99_us, vitals.read_p99_us),
+            ("Writes held up", self.held_up_percent, vitals.held_up_percent),
+            ("Disk quota nearly full", self.disk_percent, vitals.disk_percent),
+            ("Slow recovery", self.recovery_secs, vitals.recovery_secs),
+            ("Log near its limit", self.log_percent, vitals.log_percent),
+            ("Background work fails", 0.0, f64::from(u8::from(vitals.failing))),
+            ("Writing has stopped", 0.0, f64::from(u8::from(vitals.poisoned))),
+            ("Database closed", 0.0, f64::from(u8::from(vitals.closed))),
+        ];
+        let alerts = all.map(|(name, threshold, current)| PerformanceAlert { name, threshold, current });
+        alerts.into_iter().filter(|alert| alert.current > alert.threshold).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kstone_core::lsm::StripeStats;
+
+    use super::*;
+
+    /// A way to set one value, and the alert that it is about.
+    type Case = (&'static str, fn(&AlertThresholds) -> f64, fn(&mut Vitals, f64));
+
+    const CASES: [Case; 7] = [
+        ("High SST count", |t| t.average_ssts, |v, x| v.average_ssts = x),
+        ("High write amplification", |t| t.write_amplification, |v, x| v.write_amplification = x),
+        ("High read latency", |t| t.read_p99_us, |v, x| v.read_p99_us = x),
+        ("Writes held up", |t| t.held_up_percent, |v, x| v.held_up_percent = x),
+        ("Disk quota nearly full", |t| t.disk_percent, |v, x| v.disk_percent = x),
+        ("Slow recovery", |t| t.recovery_secs, |v, x| v.recovery_secs = x),
+        ("Log near its limit", |t| t.log_percent, |v, x| v.log_percent = x),
+    ];
+
+    #[test]
+    fn each_alert_fires_just_above_its_threshold_and_not_at_it() {
+        let defaults = AlertThresholds::default();
+        assert_eq!(defaults.alerts(&Vitals::default()), []);
+        for (name, threshold, set) in CASES {
+            let mut vitals = Vitals::default();
+            let threshold = threshold(&defaults);
+            set(&mut vitals, threshold);
+            assert_eq!(defaults.alerts(&vitals), [], "{name} at {threshold}");
+            let current = threshold.next_up();
+            set(&mut vitals, current);
+            assert_eq!(defaults.alerts(&vitals), [PerformanceAlert { name, threshold, current }]);
+        }
+    }
+
+    #[test]
+    fn the_thresholds_are_those_of_the_specification() {
+        let AlertThresholds { average_ssts, write_amplification, read_p99_us, .. } =
+            AlertThresholds::default();
+        assert_eq!((average_ssts, write_amplification, read_p99_us), (15.0, 10.0, 5000.0));
+    }
+
+    #[test]
+    fn failures_are_alerts_whatever_the_thresholds() {
+        let quiet = AlertThresholds { average_ssts: f64::INFINITY, ..AlertThresholds::default() };
+        let names = |vitals| quiet.alerts(&vitals).iter().map(|alert| alert.name).collect::<Vec<_>>();
+        assert_eq!(names(Vitals { average_ssts: 1e9, ..Vitals::default() }), [""; 0]);
+        assert_eq!(names(Vitals { failing: true, ..Vitals::default() }), ["Background work fails"]);
+        assert_eq!(names(Vitals { poisoned: true, ..Vitals::default() }), ["Writing has stopped"]);
+        assert_eq!(names(Vitals { closed: true, ..Vitals::default() }), ["Database closed"]);
+    }
+
+    fn stripe(runs: usize) -> StripeStats {
+        let mut stripe = StripeStats::default();
+        (stripe.runs, stripe.ssts) = (runs, runs * 3);
+        stripe
+    }
+
+    #[test]
+    fn the_vitals_are_taken_from_the_statistics() {
+        let mut stats = EngineStats::default();
+        let mut disk = DiskUsage::default();
+        assert_eq!(Vitals::of(&stats, &disk, 0), Vitals::default());
+        // One of the stripes is still in memory only.
+        stats.stripes = vec![stripe(4), stripe(0), stripe(7)];
+        stats.amplification.write_tables = Some(2.5);
+        stats.amplification.write_total = Some(99.0);
+        stats.p99_read_nanos = Some(1_234_500);
+        (stats.operations.puts, stats.operations.deletes) = (150, 50);
+        stats.estimated_recovery_nanos = 2_500_000_000;
+        stats.log_bytes = 30;
+        stats.background_error = Some("no space".into());
+        stats.poisoned = Some("a sync failed".into());
+        (disk.used, disk.reserved, disk.limit) = (50, 20, Some(80));
+        let expected = Vitals {
+            average_ssts: 5.5,
+            write_amplification: 2.5,
+            read_p99_us: 1234.5,
+            held_up_percent: 0.0,
+            disk_percent: 87.5,
+            recovery_secs: 2.5,
+            log_percent: 75.0,
+            failing: true,
+            poisoned: true,
+            closed: false,
+        };
+        assert_eq!(Vitals::of(&stats, &disk, 40), expected);
+        // Without a quota no space is short.
+        disk.limit = None;
+        assert_eq!(Vitals::of(&stats, &disk, 40), Vitals { disk_percent: 0.0, ..expected });
+    }
+
+    #[test]
+    fn stalls_of_all_reasons_count_as_writes_held_up() {
+        let json = r#"{"operations": {"puts": 150, "deletes": 50}, "stalls": [STALL, STALL]}"#;
+        let stall = |reason| {
+            format!(
+                r#"{{"reason": "{reason}", "count": 2, "nanos": 1, "longest_nanos": 1, "delays": 2, "stops": 0}}"#
+            )
+        };
+        let json = json.replacen("STALL", &stall("runs"), 1).replacen("STALL", &stall("log"), 1);
+        let stats: EngineStats = serde_json::from_str(&json).unwrap();
+        assert_eq!(Vitals::of(&stats, &DiskUsage::default(), 1).held_up_percent, 2.0);
+    }
+}

@@ -1,0 +1,283 @@
+//! The figures of a database as text for Prometheus: the OpenMetrics format, read from the engine's counters when
+//! it is asked for. Nothing is counted twice, and there is no registry that outlives the call.
+
+use std::fmt;
+
+use kstone_core::lsm::{DiskUsage, EngineStats, LatencyBuckets};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, MetricEncoder, NoLabelSet, text,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+use crate::database::Database;
+
+/// Upper ends of the buckets of latencies in microseconds: 1, 2 and 5 of each power of ten, to ten seconds.
+const BOUNDS_US: [u64; 22] = [
+    1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000,
+    500_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000,
+];
+
+impl Database {
+    /// The figures of [`Database::stats`] in the text format of OpenMetrics, which Prometheus reads: names begin with
+    /// `keystonedb_`. Serve it with the content type
+    /// `application/openmetrics-text; version=1.0.0; charset=utf-8`.
+    ///
+    /// Counters begin at zero with each open. Latencies are histograms of the operations that were timed, one in
+    /// [`latency_sampling`](crate::DatabaseConfig::latency_sampling); `keystonedb_writes_total` and its like count
+    /// all. Of a closed database there is `keystonedb_up 0` alone.
+    ///
+    /// ```
+    /// let db = kstone_api::Database::in_memory()?;
+    /// db.put("key", kstone_api::ItemBuilder::new().number("n", 1))?;
+    /// assert!(db.openmetrics().contains("keystonedb_writes_total 1\n"));
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
+    pub fn openmetrics(&self) -> String {
+        let mut registry = Registry::with_prefix("keystonedb");
+        registry.register_collector(Box::new(Scrape(self.clone())));
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = text::encode(&mut text, &registry);
+        text
+    }
+}
+
+#[derive(Debug)]
+struct Scrape(Database);
+
+impl Collector for Scrape {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Out { encoder };
+        let (Ok(stats), Ok(disk)) = (self.0.stats(), self.0.disk_usage()) else {
+            return out.gauge("up", "Whether the database is open", 0u64);
+        };
+        out.gauge("up", "Whether the database is open", 1u64)?;
+        operations(&mut out, &stats)?;
+        background(&mut out, &stats, &self.0.compaction_stats())?;
+        reading(&mut out, &stats)?;
+        sizes(&mut out, &stats, &disk, &self.0)?;
+        health(&mut out, &stats)?;
+        latencies(&mut out, &self.0)
+    }
+}
+
+fn operations(out: &mut Out<'_>, stats: &EngineStats) -> fmt::Result {
+    let ops = &stats.operations;
+    out.counter("writes", "Puts and deletes, in batches too", ops.puts + ops.deletes)?;
+    out.counter("deletes", "Deletes, in batches too", ops.deletes)?;
+    out.counter("batches", "Batches", ops.batches)?;
+    out.counter("reads", "Gets", ops.gets)?;
+    out.counter("queries", "Queries of one partition", ops.queries)?;
+    out.counter("scans", "Scans of all partitions or of a segment", ops.scans)?;
+    out.counter("items_scanned", "Items that queries and scans returned", ops.entries_read)?;
+    out.counter("user_bytes_written", "Bytes of keys and items written", ops.user_bytes_written)?;
+    out.counter("user_bytes_read", "Bytes of keys and items read", ops.user_bytes_read)?;
+    out.counter("disk_full_refusals", "Writes refused because there was no space", stats.disk_full_refusals)
+}
+
+fn background(out: &mut Out<'_>, stats: &EngineStats, compactions: &crate::CompactionStats) -> fmt::Result {
+    out.counter("flushes", "Memtables flushed", stats.flushes)?;
+    out.counter("flush_bytes_written", "Bytes of SSTs that flushes wrote", stats.flush_bytes_written)?;
+    let by_reason = &compactions.by_reason;
+    out.counters(
+        "compactions",
+        "Compactions",
+        "reason",
+        by_reason.iter().map(|of| (word(&of.reason), of.count)),
+    )?;
+    out.counters(
+        "compaction_bytes_read",
+        "Bytes of SSTs that compactions read",
+        "reason",
+        by_reason.iter().map(|of| (word(&of.reason), of.bytes_read)),
+    )?;
+    out.counters(
+        "compaction_bytes_written",
+        "Bytes of SSTs that compactions wrote",
+        "reason",
+        by_reason.iter().map(|of| (word(&of.reason), of.bytes_written)),
+    )?;
+    out.counter("ssts_merged", "SSTs that compactions merged", stats.ssts_merged)?;
+    out.counter("tombstones_removed", "Tombstones dropped", stats.tombstones_removed)?;
+    out.counter("checkpoints", "Checkpoints", stats.checkpoints)?;
+    out.counter("log_writes", "Write calls to the log", stats.log_writes)?;
+    out.counter("log_records", "Records written to the log", stats.log_records)?;
+    out.counter("log_bytes_written", "Bytes written to the log", stats.log_bytes_written)?;
+    let stalls = &stats.stalls;
+    out.counters(
+        "stalls",
+        "Writes that were held up",
+        "reason",
+        stalls.iter().map(|of| (word(&of.reason), of.count)),
+    )?;
+    let seconds = stalls.iter().map(|of| (word(&of.reason), of.nanos as f64 / 1e9));
+    out.counters("stall_seconds", "Time for which writes were held up", "reason", seconds)
+}
+
+fn reading(out: &mut Out<'_>, stats: &EngineStats) -> fmt::Result {
+    let reads = &stats.reads;
+    let sources = [
+        ("memtable", reads.memtable),
+        ("sealed", reads.sealed),
+        ("sst", reads.runs.iter().sum()),
+        ("none", reads.misses.iter().sum()),
+    ];
+    out.counters(
+        "reads_by_source",
+        "Gets, by where they ended",
+        "source",
+        sources.map(|(source, gets)| (source.to_string(), gets)).into_iter(),
+    )?;
+    out.counter("runs_read", "Runs that gets looked at", reads.runs_looked_at)?;
+    out.counter("blocks_read", "Blocks of SSTs that gets looked at", reads.blocks_read)?;
+    out.counter("filter_tests", "Filters asked", stats.filter.tests)?;
+    out.counter("filter_negatives", "Filters that said no", stats.filter.negatives)?;
+    out.counter("filter_false_positives", "Filters that were wrong", stats.filter.false_positives)?;
+    out.counter("block_cache_hits", "Blocks found in the cache", stats.block_cache.hits)?;
+    out.counter("block_cache_misses", "Blocks read or decompressed", stats.block_cache.misses)?;
+    out.counter("block_cache_evictions", "Blocks that made way for others", stats.block_cache.evictions)?;
+    out.gauge("block_cache_bytes", "Bytes in the block cache", stats.block_cache.bytes)?;
+    out.gauge("block_cache_capacity_bytes", "Bytes it may hold", stats.block_cache.capacity)
+}
+
+fn sizes(out: &mut Out<'_>, stats: &EngineStats, disk: &DiskUsage, db: &Database) -> fmt::Result {
+    let sum = |of: fn(&crate::StripeStats) -> usize| {
+        stats.stripes.iter().map(|stripe| of(stripe) as u64).sum::<u64>()
+    };
+    out.gauge("items_estimate", "Items, about; older versions count too", stats.items_estimate)?;
+    out.gauge("ssts", "SSTs", sum(|stripe| stripe.ssts))?;
+    out.gauge("runs", "Runs of all stripes", sum(|stripe| stripe.runs))?;
+    let worst = stats.stripes.iter().map(|stripe| stripe.runs as u64).max().unwrap_or(0);
+    out.gauge("runs_worst", "Runs of the stripe that has most", worst)?;
+    out.gauge("memtable_records", "Records in memtables", sum(|stripe| stripe.memtable_records))?;
+    out.gauge("memtable_bytes", "Memory of memtables", sum(|stripe| stripe.memtable_bytes))?;
+    let budget = db.config().memory_budget_bytes() as u64;
+    out.gauge("memtable_budget_bytes", "Memory that memtables may take", budget)?;
+    out.gauge("sst_bytes", "Bytes of SSTs", stats.sst_bytes)?;
+    out.gauge("log_bytes", "Bytes of the log", stats.log_bytes)?;
+    out.gauge("log_limit_bytes", "Bytes that the log may take", db.config().wal_limit_bytes())?;
+    out.gauge("log_segments", "Files of the log", stats.log_segments as u64)?;
+    out.gauge("manifest_bytes", "Bytes of the manifest", stats.manifest_bytes)?;
+    out.gauge("disk_used_bytes", "Bytes of all files", disk.used)?;
+    match disk.limit {
+        Some(limit) => out.gauge("disk_limit_bytes", "The quota", limit),
+        None => Ok(()),
+    }
+}
+
+fn health(out: &mut Out<'_>, stats: &EngineStats) -> fmt::Result {
+    let amplification = &stats.amplification;
+    let known = |of: [(&'static str, Option<f64>); 3]| {
+        of.into_iter().filter_map(|(name, value)| Some((name.to_string(), value?))).collect::<Vec<_>>()
+    };
+    let written = known([
+        ("compaction", amplification.write_compaction),
+        ("ssts", amplification.write_tables),
+        ("all", amplification.write_total),
+    ]);
+    out.gauges("write_amplification", "Bytes written for each byte that was put", "by", written)?;
+    let read = known([("runs", amplification.read_runs), ("blocks", amplification.read_blocks), ("", None)]);
+    out.gauges("read_amplification", "Runs and blocks that a get looks at", "in", read)?;
+    if let Some(space) = amplification.space {
+        out.gauge("space_amplification", "Bytes of SSTs for each byte that is needed", space)?;
+    }
+    let recovery = stats.estimated_recovery_nanos as f64 / 1e9;
+    out.gauge("recovery_estimate_seconds", "How long opening would take after a crash now", recovery)?;
+    let failing = u64::from(stats.background_error.is_some());
+    out.gauge("background_failing", "Whether the last background work failed", failing)?;
+    out.gauge("poisoned", "Whether writing has stopped", u64::from(stats.poisoned.is_some()))
+}
+
+fn latencies(out: &mut Out<'_>, db: &Database) -> fmt::Result {
+    let bounds = BOUNDS_US.map(|us| us * 1000);
+    let measured = db.engine().latency_buckets(&bounds);
+    for (name, operation, help) in [
+        ("write_latency_microseconds", "put", "Latency of puts that were timed"),
+        ("read_latency_microseconds", "get", "Latency of gets that were timed"),
+        ("delete_latency_microseconds", "delete", "Latency of deletes that were timed"),
+        ("query_latency_microseconds", "query", "Time that queries and scans spent in the engine"),
+        ("batch_latency_microseconds", "batch", "Latency of batches that were timed"),
+        ("flush_duration_microseconds", "flush", "Duration of flushes"),
+        ("compaction_duration_microseconds", "compaction", "Duration of compactions"),
+        ("checkpoint_duration_microseconds", "checkpoint", "Duration of checkpoints"),
+        ("log_sync_duration_microseconds", "log_sync", "Duration of syncs of the log"),
+    ] {
+        let none = LatencyBuckets::default();
+        let of = measured.iter().find(|(name, _)| *name == operation).map_or(&none, |(_, buckets)| buckets);
+        out.histogram(name, help, of)?;
+    }
+    Ok(())
+}
+
+/// A reason as its serialised name, `run_count`.
+fn word(reason: &impl serde::Serialize) -> String {
+    serde_json::to_value(reason).ok().and_then(|value| value.as_str().map(str::to_string)).unwrap_or_default()
+}
+
+/// Where metrics go, one call each.
+struct Out<'a> {
+    encoder: DescriptorEncoder<'a>,
+}
+
+impl Out<'_> {
+    fn start<'s>(
+        &'s mut self,
+        name: &'s str,
+        help: &str,
+        kind: MetricType,
+    ) -> Result<MetricEncoder<'s>, fmt::Error> {
+        self.encoder.encode_descriptor(name, help, None, kind)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
+        self.start(name, help, MetricType::Counter)?.encode_counter::<NoLabelSet, _, u64>(&value, None)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: impl EncodeGaugeValue) -> fmt::Result {
+        self.start(name, help, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    fn counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        values: impl Iterator<Item = (String, impl EncodeCounterValue)>,
+    ) -> fmt::Result {
+        let mut encoder = self.start(name, help, MetricType::Counter)?;
+        for (of, value) in values {
+            let labels = labels(label, of);
+            encoder.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+        }
+        Ok(())
+    }
+
+    fn gauges(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+        values: Vec<(String, f64)>,
+    ) -> fmt::Result {
+        let mut encoder = self.start(name, help, MetricType::Gauge)?;
+        for (of, value) in values {
+            encoder.encode_family(&labels(label, of))?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, of: &LatencyBuckets) -> fmt::Result {
+        let ends = BOUNDS_US.iter().map(|&us| us as f64).chain([f64::INFINITY]);
+        let buckets: Vec<_> = ends.zip(of.counts.iter().copied().chain(std::iter::repeat(0))).collect();
+        let sum = of.sum_nanos as f64 / 1e3;
+        let count = of.counts.iter().sum();
+        let mut encoder = self.start(name, help, MetricType::Histogram)?;
+        encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
+    }
+}
+
+fn labels(name: &'static str, value: String) -> impl EncodeLabelSet {
+    [(name, value)]
+}

@@ -1,0 +1,292 @@
+//! [`Preset`]: settings that belong together, for a kind of work.
+
+use std::fmt;
+use std::time::Duration;
+
+use kstone_core::{CompactionConfig, DatabaseConfig, Error, Result};
+
+/// Settings for a kind of work, under a name: where to start from, before measuring.
+///
+/// Each preset states the trade-off that is expected of it, [`Preset::trade_off`]; `docs/tuning.md` says how to
+/// measure whether it holds for your data and machine. What a preset does not mention is the default.
+///
+/// ```
+/// use kstone_api::{Database, Preset};
+///
+/// # fn main() -> kstone_api::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path().join("mydb.keystone");
+/// let db = Database::builder(&path).preset(Preset::write_heavy()).create()?;
+/// assert_eq!(db.config().max_memtable_records, 10_000);
+///
+/// // The same, by name, and with one more setting of one's own.
+/// let preset = Preset::by_name("write-heavy")?;
+/// db.set_config(preset.database.with_bloom_bits_per_key(12))?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Preset {
+    /// What [`Preset::by_name`] finds it under: lower case, with hyphens.
+    pub name: &'static str,
+    /// Settings of the log, the memtables and the SSTs.
+    pub database: DatabaseConfig,
+    /// When and how much SSTs are merged.
+    pub compaction: CompactionConfig,
+}
+
+/// Makes the constructors, and the table that [`Preset::all`] and [`Preset::trade_off`] read: the text is the
+/// documentation too, so that the two cannot differ.
+macro_rules! presets {
+    ($($(#[doc = $text:expr])+ $function:ident, $name:literal, $database:expr, $compaction:expr;)*) => {
+        impl Preset {
+            $(
+                $(#[doc = $text])+
+                #[must_use]
+                pub fn $function() -> Self {
+                    Self { name: $name, database: $database, compaction: $compaction }
+                }
+            )*
+
+            /// All of them.
+            pub fn all() -> Vec<Self> {
+                vec![$(Self::$function()),*]
+            }
+
+            /// What is gained and what is paid, in a sentence or two.
+            pub fn trade_off(&self) -> &'static str {
+                match self.name {
+                    $($name => concat!($($text),+).trim_start(),)*
+                    _ => "",
+                }
+            }
+        }
+    };
+}
+
+presets! {
+    /// For a start, and for mixed reads and writes: all defaults, memtables of 1000 records, compaction at 10 runs.
+    balanced, "balanced", DatabaseConfig::new(), CompactionConfig::new();
+
+    /// For ingestion and batch work: a tenth of the flushes and half of the merging. Reads look into twice as many
+    /// runs, memtables take more memory, recovery replays a longer log.
+    write_optimized, "write-optimized",
+        DatabaseConfig::new().with_max_memtable_records(10_000),
+        CompactionConfig::new().with_sst_threshold(20).with_check_interval(300).with_max_concurrent(2);
+
+    /// For point reads that users wait for: half as many runs to look into, hardly any false positive of a filter.
+    /// Twice the merging, and filters of 1.6 times the size.
+    read_optimized, "read-optimized",
+        DatabaseConfig::new().with_max_memtable_records(1000).with_bloom_bits_per_key(16),
+        CompactionConfig::new().with_sst_threshold(5).with_check_interval(30).with_max_concurrent(8);
+
+    /// As write-optimized, with the usual sweep once a minute: deletes and overwrites are noticed sooner.
+    write_heavy, "write-heavy",
+        DatabaseConfig::new().with_max_memtable_records(10_000),
+        CompactionConfig::new().with_sst_threshold(20).with_max_concurrent(2);
+
+    /// As read-optimized, with the usual sweep once a minute: a little less to do in the background.
+    read_heavy, "read-heavy",
+        DatabaseConfig::new().with_max_memtable_records(1000).with_bloom_bits_per_key(16),
+        CompactionConfig::new().with_sst_threshold(5).with_max_concurrent(8);
+
+    /// For small memories: half the memtables and smaller filters. More and smaller flushes, more merging, which
+    /// one thread does; twice the false positives.
+    memory_constrained, "memory-constrained",
+        DatabaseConfig::new().with_max_memtable_records(500).with_bloom_bits_per_key(8),
+        CompactionConfig::new().with_max_concurrent(1);
+
+    /// For 16 cores and more with NVMe storage: 8 compactions at the same time. They take cores and disk from
+    /// everything else.
+    high_end_server, "high-end-server", DatabaseConfig::new(), CompactionConfig::new().with_max_concurrent(8);
+
+    /// For 4 to 8 cores with SATA flash storage: 4 compactions at the same time, the default.
+    mid_range_server, "mid-range-server", DatabaseConfig::new(), CompactionConfig::new().with_max_concurrent(4);
+
+    /// For 2 to 4 cores with a rotating disk: one compaction at a time, so that the head is not torn between several.
+    /// Runs pile up, and reads slow down, when writes come faster than one thread merges.
+    low_end_server, "low-end-server", DatabaseConfig::new(), CompactionConfig::new().with_max_concurrent(1);
+
+    /// For steady latencies: two compactions at most and a sweep every two minutes only. Space of deleted and
+    /// overwritten items comes back later.
+    latency_sensitive, "latency-sensitive",
+        DatabaseConfig::new(),
+        CompactionConfig::new().with_max_concurrent(2).with_check_interval(120);
+
+    /// For keys that are overwritten often: a sweep every 10 seconds notices garbage early. Somewhat more to do
+    /// in the background.
+    high_churn, "high-churn", DatabaseConfig::new(), CompactionConfig::new().with_check_interval(10);
+
+    /// For data that mostly grows: a sweep every 5 minutes, which is enough where little becomes garbage.
+    low_churn, "low-churn", DatabaseConfig::new(), CompactionConfig::new().with_check_interval(300);
+
+    /// For loading, then `trigger_compaction` by hand: nothing is merged by itself and runs slow no writer down.
+    /// Reads get slower with every flush until then.
+    batch, "batch", DatabaseConfig::new(), CompactionConfig::disabled();
+
+    /// For log ingestion, 100,000 writes a second and hardly a read: large memtables, up to 30 runs, one compaction
+    /// at a time. Reads look into many runs.
+    log_ingestion, "log-ingestion",
+        DatabaseConfig::new().with_max_memtable_records(10_000),
+        CompactionConfig::new().with_sst_threshold(30).with_check_interval(600).with_max_concurrent(1);
+
+    /// For a cache, 50,000 reads and 5,000 writes a second with a P99 below a millisecond: more of the data in
+    /// memtables, at most 4 runs, precise filters. Much merging for each byte written.
+    low_latency_cache, "low-latency-cache",
+        DatabaseConfig::new().with_max_memtable_records(2000).with_bloom_bits_per_key(16),
+        CompactionConfig::new().with_sst_threshold(4).with_check_interval(15).with_max_concurrent(8);
+
+    /// For a device with 256 MB of memory and an SD card, 100 writes and 500 reads a second: small memtables and
+    /// filters, one compaction at a time. Throughput is what is given up.
+    embedded, "embedded",
+        DatabaseConfig::new().with_max_memtable_records(200).with_bloom_bits_per_key(8),
+        CompactionConfig::new().with_sst_threshold(8).with_check_interval(120).with_max_concurrent(1);
+}
+
+impl Preset {
+    /// The preset with this name.
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] lists the names there are.
+    pub fn by_name(name: &str) -> Result<Self> {
+        let all = Self::all();
+        let names: Vec<_> = all.iter().map(|preset| preset.name).collect();
+        let why = format!("there is none named {name:?}; there are {}", names.join(", "));
+        all.into_iter()
+            .find(|preset| preset.name == name)
+            .ok_or(Error::InvalidConfig { field: "preset", why })
+    }
+
+    /// The Rust code that makes these settings: two expressions, with every setting that is not the default.
+    ///
+    /// ```
+    /// let code = kstone_api::Preset::memory_constrained().rust_code();
+    /// assert_eq!(code, "\
+    /// let database = DatabaseConfig::new()
+    ///     .with_max_memtable_records(500)
+    ///     .with_bloom_bits_per_key(8);
+    /// let compaction = CompactionConfig::new()
+    ///     .with_max_concurrent(1);
+    /// ");
+    /// ```
+    pub fn rust_code(&self) -> String {
+        let compaction_new = if self.compaction.enabled { "new" } else { "disabled" };
+        format!(
+            "let database = {};\nlet compaction = {};\n",
+            chain("DatabaseConfig::new()", &database_calls(&self.database)),
+            chain(&format!("CompactionConfig::{compaction_new}()"), &compaction_calls(&self.compaction)),
+        )
+    }
+}
+
+/// The name and the code.
+impl fmt::Display for Preset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "// {}: {}\n{}", self.name, self.trade_off(), self.rust_code())
+    }
+}
+
+fn chain(start: &str, calls: &[String]) -> String {
+    std::iter::once(start.to_string()).chain(calls.iter().map(|call| format!("\n    .{call}"))).collect()
+}
+
+/// A setting as Rust source.
+trait Literal {
+    fn literal(&self) -> String;
+}
+
+macro_rules! literals {
+    ($($type:ty: $value:ident => $text:expr;)*) => {$(
+        impl Literal for $type {
+            fn literal(&self) -> String {
+                let $value = self;
+                $text
+            }
+        }
+    )*};
+}
+
+literals! {
+    usize: n => n.to_string();
+    u64: n => n.to_string();
+    u32: n => n.to_string();
+    bool: b => b.to_string();
+    Duration: d => match d.subsec_nanos() {
+        0 => format!("Duration::from_secs({})", d.as_secs()),
+        nanos if nanos % 1_000_000 == 0 => format!("Duration::from_millis({})", d.as_millis()),
+        nanos => format!("Duration::new({}, {nanos})", d.as_secs()),
+    };
+    kstone_core::MemtableMode: mode => format!("MemtableMode::{mode:?}");
+    kstone_core::Compression: compression => format!("Compression::{compression:?}");
+    kstone_core::ReadMode: mode => format!("ReadMode::{mode:?}");
+}
+
+/// The calls for those of the named fields in which `$config` differs from `$default`; a field after `?` is an
+/// option, whose builder takes what is in it.
+macro_rules! calls {
+    ($config:ident, $default:ident; $($method:ident $field:ident,)* ? $($some_method:ident $some:ident,)*) => {{
+        let mut calls = Vec::new();
+        $(if $config.$field != $default.$field {
+            calls.push(format!(concat!(stringify!($method), "({})"), $config.$field.literal()));
+        })*
+        $(if let Some(value) = &$config.$some
+            && $config.$some != $default.$some
+        {
+            calls.push(format!(concat!(stringify!($some_method), "({})"), value.literal()));
+        })*
+        calls
+    }};
+}
+
+fn database_calls(config: &DatabaseConfig) -> Vec<String> {
+    let default = DatabaseConfig::new();
+    calls! {
+        config, default;
+        with_max_memtable_records max_memtable_records,
+        with_memtable_mode memtable_mode,
+        with_write_buffer_size write_buffer_size,
+        with_bloom_bits_per_key bloom_bits_per_key,
+        with_block_size block_size,
+        with_compression compression,
+        with_read_mode read_mode,
+        with_block_cache_bytes block_cache_bytes,
+        with_target_sst_size target_sst_size,
+        with_sync_interval sync_interval,
+        with_checkpoint_interval checkpoint_interval,
+        with_write_stall_limit write_stall_limit,
+        with_max_key_bytes max_key_bytes,
+        with_max_item_bytes max_item_bytes,
+        with_max_batch_bytes max_batch_bytes,
+        with_latency_sampling latency_sampling,
+        ?
+        with_max_memtable_size_bytes max_memtable_size_bytes,
+        with_memory_budget memory_budget,
+        with_max_wal_size_bytes max_wal_size_bytes,
+        with_wal_segment_size wal_segment_size,
+        with_max_total_disk_bytes max_total_disk_bytes,
+        with_recovery_target recovery_target,
+        with_stats_snapshot_interval stats_snapshot_interval,
+        with_stripes stripes,
+    }
+}
+
+fn compaction_calls(config: &CompactionConfig) -> Vec<String> {
+    let default = CompactionConfig::new();
+    let mut calls = calls! {
+        config, default;
+        with_sst_threshold sst_threshold,
+        with_check_interval check_interval_secs,
+        with_max_concurrent max_concurrent_compactions,
+        with_tombstone_percent tombstone_percent,
+        with_garbage_percent garbage_percent,
+        with_idle_compaction idle_compaction,
+        with_dephasing dephasing,
+        ?
+        with_tombstone_age tombstone_age,
+    };
+    if config.tombstone_age.is_none() {
+        calls.push("with_tombstone_age(Duration::MAX)".to_string());
+    }
+    calls
+}

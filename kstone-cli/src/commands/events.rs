@@ -1,0 +1,118 @@
+//! `kstone events`: what `EVENTS.jsonl` and its older files say.
+//!
+//! The database is not opened: it may be in use, or too damaged for that.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde_json::{Map, Value};
+
+use crate::args::{EventsArgs, Format};
+use crate::commands::expect_database;
+use crate::output::{print_list, print_table, size, time, utc};
+
+/// The files, oldest first.
+const FILES: [&str; 4] = ["EVENTS.jsonl.3", "EVENTS.jsonl.2", "EVENTS.jsonl.1", "EVENTS.jsonl"];
+/// The fields that every event has.
+const COMMON: [&str; 3] = ["seq", "unix_ms", "event"];
+
+type Event = Map<String, Value>;
+
+pub(crate) fn run(args: &EventsArgs, format: Format) -> Result<()> {
+    expect_database(&args.db)?;
+    let mut events = Vec::new();
+    for name in FILES {
+        events.extend(read(&args.db.path.join(name))?);
+    }
+    // A file may be renamed while they are read, and be seen twice then.
+    events.sort_by_key(seq);
+    events.dedup_by_key(|event| seq(event));
+    if !args.kind.is_empty() {
+        events.retain(|event| args.kind.iter().any(|kind| text(event, "event") == *kind));
+    }
+    let skip = events.len().saturating_sub(args.limit.unwrap_or(usize::MAX));
+    let events = events.split_off(skip);
+    if format != Format::Table {
+        return print_list(format, "kstone.events/1", "events", &events);
+    }
+    if events.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<_> = events
+        .iter()
+        .map(|event| [utc(number(event, "unix_ms")), text(event, "event").to_owned(), details(event)])
+        .collect();
+    print_table(["TIME", "EVENT", "DETAILS"], &rows)
+}
+
+/// The events of one file, if it is there. A line that a crash cut off is none.
+fn read(path: &PathBuf) -> Result<Vec<Event>> {
+    match std::fs::read(path) {
+        Ok(bytes) => {
+            let lines = bytes.split(|&byte| byte == b'\n');
+            Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).collect())
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(e).with_context(|| format!("cannot read {}", Path::display(path))),
+    }
+}
+
+fn number(event: &Event, field: &str) -> u64 {
+    event.get(field).and_then(Value::as_u64).unwrap_or_default()
+}
+
+fn seq(event: &Event) -> u64 {
+    number(event, "seq")
+}
+
+fn text<'a>(event: &'a Event, field: &str) -> &'a str {
+    event.get(field).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The fields of its kind, `stripe 3, bytes 79.3 KiB`.
+fn details(event: &Event) -> String {
+    let fields = event.iter().filter(|(name, _)| !COMMON.contains(&name.as_str()));
+    let shown = fields.filter_map(|(name, value)| {
+        let (name, value) = match (name.as_str(), value) {
+            ("nanos", Value::Number(n)) => ("took", time(n.as_u64().unwrap_or_default())),
+            ("bytes" | "bytes_in" | "bytes_out" | "log_bytes_freed" | "replayed_bytes", Value::Number(n)) => {
+                (name.as_str(), size(n.as_u64().unwrap_or_default()))
+            }
+            ("changes", Value::Array(changes)) => {
+                return Some(changes.iter().filter_map(change).collect::<Vec<_>>().join(", "));
+            }
+            (name, Value::Bool(is)) => {
+                return is.then(|| name.replace('_', " "));
+            }
+            (name, Value::String(text)) => (name, text.clone()),
+            (name, value) => (name, value.to_string()),
+        };
+        Some(format!("{} {value}", name.replace('_', " ")))
+    });
+    shown.collect::<Vec<_>>().join(", ").replace(char::is_control, " ")
+}
+
+/// `sst_threshold 10 -> 5`
+fn change(change: &Value) -> Option<String> {
+    let side =
+        |name| change.get(name).filter(|value| !value.is_null()).map_or("default".into(), Value::to_string);
+    Some(format!("{} {} -> {}", change.get("name")?.as_str()?, side("old"), side("new")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_are_for_reading() {
+        let details = |json: &str| details(&serde_json::from_str(json).unwrap());
+        let flush =
+            r#"{"seq":7,"unix_ms":1,"event":"flush","stripe":3,"bytes":2048,"nanos":2100000,"x":null}"#;
+        assert_eq!(details(flush), "bytes 2.0 KiB, took 2.1ms, stripe 3, x null");
+        let changed = r#"{"event":"config_changed","changes":[{"name":"a","old":null,"new":5}]}"#;
+        assert_eq!(details(changed), "a default -> 5");
+        let opened = r#"{"event":"opened","clean":true,"read_only":false,"error":"a\nb"}"#;
+        assert_eq!(details(opened), "clean, error a b");
+    }
+}

@@ -1,0 +1,58 @@
+//! `kstone explain`.
+
+use anyhow::Result;
+use kstone_api::SortRange;
+use serde::Serialize;
+
+use crate::args::{ExplainCommand, Format};
+use crate::commands::{key, open_to_read};
+use crate::output::print_result;
+
+/// The account, and which one it is.
+#[derive(Serialize)]
+struct Account<'a, T> {
+    schema: &'static str,
+    #[serde(flatten)]
+    account: &'a T,
+}
+
+pub(crate) fn run(command: &ExplainCommand, format: Format) -> Result<()> {
+    match command {
+        ExplainCommand::Get(args) => {
+            let db = open_to_read(&args.db)?;
+            let key = key(&args.key, args.sort.as_ref());
+            let account = db.explain_get(key.clone())?;
+            print_result(
+                format,
+                &account.to_string(),
+                Account { schema: "kstone.explain_get/1", account: &account },
+            )?;
+            if account.error.is_some() {
+                // The exit status of the get: it meets the same.
+                db.engine().get(&key)?;
+            }
+        }
+        ExplainCommand::Query(args) => {
+            let db = open_to_read(&args.db)?;
+            let prefix = args.sort_prefix.as_ref().map(|prefix| SortRange::Prefix(prefix.0.clone()));
+            let range = prefix.unwrap_or_default();
+            let account = db.explain_query(&args.partition.0, &range)?;
+            print_result(
+                format,
+                &account.to_string(),
+                Account { schema: "kstone.explain_query/1", account: &account },
+            )?;
+            if account.error.is_some() {
+                let query = db.query(&args.partition.0);
+                let query = match &args.sort_prefix {
+                    Some(prefix) => query.sort_prefix(&prefix.0),
+                    None => query,
+                };
+                for entry in query.run()?.views() {
+                    entry?;
+                }
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! `kstone stats`: what the files take, and the counters that a running program leaves in `STATS.json`.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result};
+use kstone_api::{Error, StatsSnapshot};
+use serde::Serialize;
+
+use crate::args::{self, Format};
+use crate::commands::{expect_database, open_to_read};
+use crate::failure::{Failure, exit};
+use crate::output::{counted, print_result, size, span};
+
+#[derive(Serialize)]
+struct Report {
+    schema: &'static str,
+    path: String,
+    files: Files,
+    runtime: Option<Runtime>,
+}
+
+/// What the names and lengths of the files tell, whoever has the database open.
+#[derive(Default, Serialize)]
+pub(crate) struct Files {
+    ssts: u64,
+    sst_bytes: u64,
+    /// Stripes that have an SST.
+    stripes: u64,
+    log_segments: u64,
+    log_bytes: u64,
+    manifest_bytes: u64,
+    other_bytes: u64,
+}
+
+/// The counters of the process that wrote them, and how old they are.
+#[derive(Serialize)]
+pub(crate) struct Runtime {
+    age_ms: u64,
+    /// Whether the database is open now; otherwise that process died.
+    running: bool,
+    pub(crate) snapshot: StatsSnapshot,
+}
+
+pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
+    expect_database(args)?;
+    let files = Files::of(&args.path)?;
+    let runtime = Runtime::read(args)?;
+    let text = screen(args, &files, runtime.as_ref())?;
+    let path = args.path.display().to_string();
+    print_result(format, text.trim_end(), Report { schema: "kstone.stats_report/1", path, files, runtime })
+}
+
+fn screen(args: &args::Database, files: &Files, runtime: Option<&Runtime>) -> Result<String> {
+    let mut text = String::new();
+    let all = files.sst_bytes + files.log_bytes + files.manifest_bytes + files.other_bytes;
+    writeln!(text, "{}   {} on disk", args.path.display(), size(all))?;
+    writeln!(
+        text,
+        "files        SSTs {} in {} of {}   log {} in {}   manifest {}   other {}",
+        size(files.sst_bytes),
+        counted(files.ssts, "file"),
+        counted(files.stripes, "stripe"),
+        size(files.log_bytes),
+        counted(files.log_segments, "segment"),
+        size(files.manifest_bytes),
+        size(files.other_bytes),
+    )?;
+    writeln!(text, "{}", Runtime::line(runtime))?;
+    if let Some(Runtime { snapshot, .. }) = runtime {
+        writeln!(text, "\n{}", snapshot.stats.to_string().trim_end())?;
+        writeln!(text, "\n{}", snapshot.latencies.to_string().trim_end())?;
+    }
+    Ok(text)
+}
+
+impl Files {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "names and lengths only, while another process has it open"
+    )]
+    fn of(dir: &Path) -> Result<Self> {
+        let failed = || format!("cannot list {}", dir.display());
+        let mut files = Self::default();
+        let mut stripes = std::collections::BTreeSet::new();
+        for entry in std::fs::read_dir(dir).with_context(failed)? {
+            let entry = entry.with_context(failed)?;
+            // It may be gone already.
+            let Ok(len) = entry.metadata().map(|metadata| metadata.len()) else { continue };
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            let segment = name.strip_prefix("wal-").and_then(|name| name.strip_suffix(".log"));
+            let sst = name.strip_suffix(".sst").and_then(|name| name.split_once('-'));
+            if segment.is_some_and(digits) {
+                files.log_segments += 1;
+                files.log_bytes += len;
+            } else if let Some((stripe, id)) = sst
+                && digits(stripe)
+                && digits(id)
+            {
+                files.ssts += 1;
+                files.sst_bytes += len;
+                stripes.insert(stripe.to_owned());
+            } else if matches!(&*name, "MANIFEST" | "MANIFEST.tmp") {
+                files.manifest_bytes += len;
+            } else {
+                files.other_bytes += len;
+            }
+        }
+        files.stripes = stripes.len() as u64;
+        Ok(files)
+    }
+}
+
+impl Runtime {
+    /// `None`: nothing writes them.
+    pub(crate) fn read(args: &args::Database) -> Result<Option<Self>> {
+        let path = args.path.join(StatsSnapshot::FILE);
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
+        };
+        let snapshot: Option<StatsSnapshot> = serde_json::from_slice(&bytes).ok();
+        let snapshot = snapshot.filter(|snapshot| snapshot.schema == StatsSnapshot::SCHEMA);
+        let snapshot = snapshot.ok_or_else(|| Failure {
+            exit: exit::ENVIRONMENT,
+            code: "unknown_stats",
+            message: format!("{} is not what this version writes", path.display()),
+            hint: Some("use the kstone of the version that has the database open".into()),
+        })?;
+        let age_ms = unix_ms().saturating_sub(snapshot.unix_ms);
+        Ok(Some(Self { age_ms, running: is_open(args), snapshot }))
+    }
+
+    /// How far the counters can be trusted.
+    pub(crate) fn line(runtime: Option<&Self>) -> String {
+        let Some(Self { age_ms, running, snapshot }) = runtime else {
+            return "runtime counters: none (enable with_stats_snapshot_interval)".into();
+        };
+        let (age, pid, up) = (span(*age_ms), snapshot.pid, span(snapshot.uptime_ms));
+        match running {
+            true => format!("runtime counters: {age} old (pid {pid}), up {up}"),
+            false => {
+                format!("runtime counters: {age} old, of a process that is gone (pid {pid}), up {up} then")
+            }
+        }
+    }
+}
+
+/// Whether some process has the database open for writing.
+fn is_open(args: &args::Database) -> bool {
+    let error = open_to_read(args).err();
+    error.is_some_and(|error| matches!(error.downcast_ref(), Some(Error::Locked { .. })))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how old a file is for those who read it; nothing depends on it"
+)]
+fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
+}

@@ -1,0 +1,281 @@
+//! Counters of the hot path: each thread adds to memory that no other thread writes, so that counting is a load and
+//! a store, and readers sum up.
+
+use std::cell::Cell;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::types::{GetCost, Source};
+
+/// Threads with memory of their own; more than these share one, and then an addition is an atomic one.
+const OWNED: usize = 64;
+/// Numbers of runs that are told apart: 0 to 16, and more.
+pub(crate) const RUN_BUCKETS: usize = 18;
+
+/// Numbers of threads that ended, to be used again.
+static FREE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+static NEXT: Mutex<usize> = Mutex::new(0);
+
+/// The number of a living thread: no two have the same. The lock on the list hands what the former owner counted
+/// over to the next one.
+struct ThreadNumber(usize);
+
+impl ThreadNumber {
+    fn take() -> Self {
+        if let Some(number) = FREE.lock().pop() {
+            return Self(number);
+        }
+        let mut next = NEXT.lock();
+        *next += 1;
+        Self(*next - 1)
+    }
+}
+
+impl Drop for ThreadNumber {
+    fn drop(&mut self) {
+        // What the thread's other destructors still count goes to the shared memory.
+        NUMBER.set(usize::MAX);
+        FREE.lock().push(self.0);
+    }
+}
+
+thread_local! {
+    static OWNER: ThreadNumber = ThreadNumber::take();
+    /// The same without a destructor, which makes it cheaper to get at. The highest value: not asked yet, or over.
+    static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+fn thread_number() -> usize {
+    match NUMBER.get() {
+        usize::MAX => {
+            let number = OWNER.try_with(|owner| owner.0).unwrap_or(usize::MAX);
+            NUMBER.set(number);
+            number
+        }
+        number => number,
+    }
+}
+
+/// What is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Put,
+    Get,
+    Delete,
+    Query,
+    Batch,
+    Flush,
+    Compaction,
+    Checkpoint,
+    LogSync,
+}
+
+impl Operation {
+    pub(crate) const COUNT: usize = 9;
+}
+
+/// What is counted beside the gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Count {
+    Puts,
+    Deletes,
+    Batches,
+    Queries,
+    Scans,
+    EntriesRead,
+    BytesWritten,
+    BytesRead,
+    RunsLookedAt,
+    BlocksRead,
+    FromMemtable,
+    FromSealed,
+}
+
+const COUNTS: usize = 12;
+
+/// What one thread counted. Aligned, so that no two threads write to the same pair of cache lines.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Shard {
+    counts: [AtomicU64; COUNTS],
+    /// Gets that a run answered, by how many were looked at.
+    hits: [AtomicU64; RUN_BUCKETS],
+    /// Gets that found nothing, in the same way.
+    misses: [AtomicU64; RUN_BUCKETS],
+    /// Operations since the last one that was timed.
+    untimed: [AtomicU32; Operation::COUNT],
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        Self {
+            counts: Default::default(),
+            hits: std::array::from_fn(|_| AtomicU64::new(0)),
+            misses: std::array::from_fn(|_| AtomicU64::new(0)),
+            untimed: Default::default(),
+        }
+    }
+}
+
+/// The counters of one handle.
+#[derive(Debug)]
+pub(crate) struct OpCounters {
+    enabled: bool,
+    owned: [OnceLock<Box<Shard>>; OWNED],
+    shared: Shard,
+}
+
+/// The calling thread's counters.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Local<'a> {
+    shard: &'a Shard,
+    owned: bool,
+    enabled: bool,
+}
+
+impl OpCounters {
+    pub(crate) fn new(enabled: bool) -> Self {
+        Self { enabled, owned: [const { OnceLock::new() }; OWNED], shared: Shard::default() }
+    }
+
+    #[inline]
+    pub(crate) fn local(&self) -> Local<'_> {
+        let (shard, owned) = match self.owned.get(thread_number()) {
+            Some(shard) => (&**shard.get_or_init(Box::default), true),
+            None => (&self.shared, false),
+        };
+        Local { shard, owned, enabled: self.enabled }
+    }
+
+    fn shards(&self) -> impl Iterator<Item = &Shard> {
+        self.owned.iter().filter_map(|shard| shard.get().map(|shard| &**shard)).chain([&self.shared])
+    }
+
+    pub(crate) fn get(&self, count: Count) -> u64 {
+        self.shards().filter_map(|s| s.counts.get(count as usize)).map(|c| c.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Gets that a run answered, and gets that found nothing, by the number of runs looked at.
+    pub(crate) fn by_runs(&self) -> ([u64; RUN_BUCKETS], [u64; RUN_BUCKETS]) {
+        let sum = |of: fn(&Shard) -> &[AtomicU64; RUN_BUCKETS]| {
+            self.shards().map(of).fold([0; RUN_BUCKETS], |mut sums, shard| {
+                for (sum, counter) in sums.iter_mut().zip(shard) {
+                    *sum += counter.load(Ordering::Relaxed);
+                }
+                sums
+            })
+        };
+        (sum(|shard| &shard.hits), sum(|shard| &shard.misses))
+    }
+}
+
+impl Local<'_> {
+    #[inline]
+    pub(crate) fn add(&self, count: Count, n: u64) {
+        if let Some(counter) = self.shard.counts.get(count as usize).filter(|_| self.enabled) {
+            self.add_to(counter, n);
+        }
+    }
+
+    #[inline]
+    fn add_to(&self, counter: &AtomicU64, n: u64) {
+        if self.owned {
+            counter.store(counter.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+        } else {
+            counter.fetch_add(n, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a get: the bytes it returned, if it found a value, and where it looked.
+    #[inline]
+    pub(crate) fn got(&self, cost: &GetCost, value: Option<usize>) {
+        if !self.enabled {
+            return;
+        }
+        let bucket = (cost.runs as usize).min(RUN_BUCKETS - 1);
+        if cost.runs > 0 {
+            self.add(Count::RunsLookedAt, cost.runs.into());
+        }
+        if cost.blocks > 0 {
+            self.add(Count::BlocksRead, cost.blocks.into());
+        }
+        match (value, cost.source) {
+            (None, _) => self.shard.misses.get(bucket).into_iter().for_each(|c| self.add_to(c, 1)),
+            (_, Source::Memtable) => self.add(Count::FromMemtable, 1),
+            (_, Source::Sealed) => self.add(Count::FromSealed, 1),
+            (_, Source::Runs) => self.shard.hits.get(bucket).into_iter().for_each(|c| self.add_to(c, 1)),
+        }
+        if let Some(bytes) = value {
+            self.add(Count::BytesRead, bytes as u64);
+        }
+    }
+
+    /// Whether this operation is the one in `every` that is timed; 0: none is.
+    #[inline]
+    pub(crate) fn is_timed(&self, operation: Operation, every: u32) -> bool {
+        let Some(untimed) = self.shard.untimed.get(operation as usize).filter(|_| every > 0) else {
+            return false;
+        };
+        // Threads that share this may lose a count: one sample comes a little later.
+        let n = untimed.load(Ordering::Relaxed).saturating_add(1);
+        let timed = n >= every;
+        untimed.store(if timed { 0 } else { n }, Ordering::Relaxed);
+        timed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_that_come_and_go_lose_nothing() {
+        let counters = OpCounters::new(true);
+        for _ in 0..5 {
+            std::thread::scope(|scope| {
+                for _ in 0..OWNED + 6 {
+                    scope.spawn(|| {
+                        for _ in 0..1000 {
+                            counters.local().add(Count::Puts, 1);
+                        }
+                    });
+                }
+            });
+        }
+        assert_eq!(counters.get(Count::Puts), 5 * (OWNED as u64 + 6) * 1000);
+        // Numbers are used again, or the owned memory would soon be used up.
+        assert!(*NEXT.lock() < 5 * OWNED);
+    }
+
+    #[test]
+    fn one_operation_in_so_many_is_timed() {
+        let counters = OpCounters::new(true);
+        let timed = |every| (0..12).filter(|_| counters.local().is_timed(Operation::Get, every)).count();
+        assert_eq!((timed(0), timed(1), timed(4), timed(12)), (0, 12, 3, 1));
+    }
+
+    #[test]
+    fn gets_are_told_apart_by_where_they_ended() {
+        let counters = OpCounters::new(true);
+        let mut cost = GetCost::default();
+        counters.local().got(&cost, None);
+        cost.source = Source::Sealed;
+        counters.local().got(&cost, Some(5));
+        cost = GetCost { runs: 40, blocks: 2, source: Source::Runs, ..GetCost::default() };
+        counters.local().got(&cost, Some(7));
+        let (hits, misses) = counters.by_runs();
+        assert_eq!((hits[RUN_BUCKETS - 1], misses[0]), (1, 1));
+        assert_eq!(counters.get(Count::FromSealed), 1);
+        assert_eq!((counters.get(Count::RunsLookedAt), counters.get(Count::BlocksRead)), (40, 2));
+        assert_eq!(counters.get(Count::BytesRead), 12);
+        let off = OpCounters::new(false);
+        off.local().got(&cost, Some(1));
+        off.local().add(Count::Puts, 1);
+        assert_eq!(
+            (off.get(Count::Puts), off.get(Count::BytesRead), off.by_runs().0),
+            (0, 0, [0; RUN_BUCKETS])
+        );
+    }
+}

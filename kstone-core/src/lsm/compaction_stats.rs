@@ -1,0 +1,88 @@
+//! What compactions did, and why they ran.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::LsmEngine;
+pub use crate::compaction::picker::Reason as CompactionReason;
+
+/// Compactions done since open.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct CompactionStats {
+    /// Compactions done.
+    pub total_compactions: u64,
+    /// SSTs that they merged.
+    pub total_ssts_merged: u64,
+    /// Tombstones dropped because nothing was left for them to hide: by compactions, and by flushes into an empty
+    /// stripe.
+    pub total_tombstones_removed: u64,
+    /// Bytes of the SSTs that compactions read.
+    pub total_bytes_read: u64,
+    /// Bytes of the SSTs that compactions wrote.
+    pub total_bytes_written: u64,
+    /// The same by what made them run; reasons that never did are left out.
+    pub by_reason: Vec<CompactionReasonStats>,
+}
+
+/// Compactions done for one reason, since open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct CompactionReasonStats {
+    /// What made them run.
+    pub reason: CompactionReason,
+    /// How many.
+    pub count: u64,
+    /// Bytes of the SSTs that they read.
+    pub bytes_read: u64,
+    /// Bytes of the SSTs that they wrote.
+    pub bytes_written: u64,
+}
+
+/// Counters by reason.
+#[derive(Debug, Default)]
+pub(crate) struct ByReason([Counts; CompactionReason::ALL.len()]);
+
+#[derive(Debug, Default)]
+struct Counts {
+    count: AtomicU64,
+    bytes_read: AtomicU64,
+    bytes_written: AtomicU64,
+}
+
+impl ByReason {
+    pub(crate) fn add(&self, reason: CompactionReason, read: u64, written: u64) {
+        if let Some(counts) = self.0.get(reason as usize) {
+            counts.count.fetch_add(1, Ordering::Relaxed);
+            counts.bytes_read.fetch_add(read, Ordering::Relaxed);
+            counts.bytes_written.fetch_add(written, Ordering::Relaxed);
+        }
+    }
+
+    fn stats(&self) -> Vec<CompactionReasonStats> {
+        let all = CompactionReason::ALL.into_iter().zip(&self.0);
+        all.map(|(reason, counts)| CompactionReasonStats {
+            reason,
+            count: counts.count.load(Ordering::Relaxed),
+            bytes_read: counts.bytes_read.load(Ordering::Relaxed),
+            bytes_written: counts.bytes_written.load(Ordering::Relaxed),
+        })
+        .filter(|stats| stats.count > 0)
+        .collect()
+    }
+}
+
+impl LsmEngine {
+    /// What compactions have done since open. Reads counters only; also of a closed database.
+    pub fn compaction_stats(&self) -> CompactionStats {
+        let counters = &self.shared.counters;
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        CompactionStats {
+            total_compactions: get(&counters.compactions),
+            total_ssts_merged: get(&counters.ssts_merged),
+            total_tombstones_removed: get(&counters.tombstones_removed),
+            total_bytes_read: get(&counters.compaction_bytes_read),
+            total_bytes_written: get(&counters.compaction_bytes_written),
+            by_reason: counters.compactions_by_reason.stats(),
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Which settings hold for new SSTs only so far: those that were written otherwise say so themselves.
+
+use super::{LsmEngine, Shared};
+use crate::config::{Compression, DatabaseConfig};
+use crate::error::Result;
+use crate::sst_block::{LZ4, NO_CODEC};
+use crate::types::SstMeta;
+
+/// A setting that some SSTs were not written with. Merging their stripes applies it to them:
+/// [`LsmEngine::trigger_compaction`].
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct PendingRewrite {
+    /// The setting, a field of [`DatabaseConfig`].
+    pub setting: &'static str,
+    /// How many SSTs were written otherwise.
+    pub ssts: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Their stripes, in order.
+    pub stripes: Vec<usize>,
+}
+
+impl LsmEngine {
+    /// The settings in force that SSTs written earlier do not have yet, and how much of the database that is; empty
+    /// when the files are as the settings say. No SST is read.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub fn pending_rewrites(&self) -> Result<Vec<PendingRewrite>> {
+        self.shared.check_open()?;
+        let config = self.shared.settings.load();
+        let all: [(&'static str, Differs); 3] = [
+            ("bloom_bits_per_key", |config, meta, _| {
+                meta.details.as_ref().is_none_or(|d| d.bits_per_key as usize != config.bloom_bits_per_key)
+            }),
+            ("block_size", |config, meta, _| {
+                meta.details.as_ref().is_none_or(|d| d.block_size as usize != config.block_size)
+            }),
+            ("compression", |config, meta, oldest| {
+                let codec = meta.details.as_ref().map(|details| details.codec);
+                match config.compression {
+                    Compression::Never => codec != Some(NO_CODEC),
+                    Compression::Always => codec != Some(LZ4),
+                    // What was never merged is not compressed, old or not.
+                    Compression::Older => oldest && meta.depth > 0 && codec != Some(LZ4),
+                }
+            }),
+        ];
+        let pending = all.into_iter().map(|(setting, differs)| {
+            self.shared.pending(setting, |meta, oldest| differs(&config.database, meta, oldest))
+        });
+        Ok(pending.filter(|pending| pending.ssts > 0).collect())
+    }
+}
+
+/// Whether an SST, of its stripe's oldest run or not, was written otherwise.
+type Differs = fn(&DatabaseConfig, &SstMeta, bool) -> bool;
+
+impl Shared {
+    fn pending(&self, setting: &'static str, differs: impl Fn(&SstMeta, bool) -> bool) -> PendingRewrite {
+        let mut pending = PendingRewrite { setting, ssts: 0, bytes: 0, stripes: Vec::new() };
+        for stripe in self.used_stripes() {
+            let version = stripe.version();
+            let before = pending.ssts;
+            for (age, run) in version.runs.iter().rev().enumerate() {
+                for table in run.parts.iter().filter(|table| differs(table.meta(), age == 0)) {
+                    pending.ssts += 1;
+                    pending.bytes += table.meta().len;
+                }
+            }
+            if pending.ssts > before {
+                pending.stripes.push(stripe.id);
+            }
+        }
+        pending
+    }
+}

@@ -1,0 +1,371 @@
+//! The disk space of one database: who gets some, what is given back when there is none, and how it is reported.
+//!
+//! A write that does not fit asks for space to be reclaimed and waits while that goes on: memtables are flushed, a
+//! checkpoint gives the log before them back and unlinks what was merged, stripes with something to free are merged
+//! whole. When nothing of this is left to do the write fails with `DiskFull`.
+
+use std::sync::atomic::Ordering;
+
+use super::{LsmEngine, Shared};
+use crate::error::{Error, Result};
+use crate::quota::{Claim, Load, Share, flush_bytes, merge_bytes};
+use crate::record::Ops;
+use crate::stripe::Stripe;
+use crate::types::EntryKind;
+use crate::vfs::{Below, Floor, Usage, pages};
+use crate::wal::Reservation;
+
+/// Steps that a write does or waits for at most: on one thread time may stand still.
+const MOST_STEPS: u32 = 1_000_000;
+
+/// What a record in a memtable counts beyond its key and value.
+const RECORD: u64 = 96;
+
+/// The disk space of a database, in bytes; files count in whole pages of 4 KiB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct DiskUsage {
+    /// What all files in the directory take now: `log + ssts + manifest + other`.
+    pub used: u64,
+    /// [`crate::DatabaseConfig::max_total_disk_bytes`].
+    pub limit: Option<u64>,
+    /// What is kept free below the limit: for flushing memtables, for merges under way and the largest one there could
+    /// be, for the manifest, and for deletes. 0 without a limit.
+    pub reserved: u64,
+    /// What puts may still take, in log and SSTs: `limit - used - reserved`. `None` without a limit.
+    pub available_for_writes: Option<u64>,
+    /// The log's segments, space reserved ahead included.
+    pub log: u64,
+    /// SSTs, also those being written, and those merged away that a reader or a manifest still needs.
+    pub ssts: u64,
+    /// The manifest, and the one being written.
+    pub manifest: u64,
+    /// The lock file, and whatever else is there.
+    pub other: u64,
+}
+
+impl std::fmt::Display for DiskUsage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        write!(f, "{:.1} MiB used", mib(self.used))?;
+        if let (Some(limit), Some(available)) = (self.limit, self.available_for_writes) {
+            let (limit, reserved) = (mib(limit), mib(self.reserved));
+            let available = mib(available);
+            write!(f, " of {limit:.1}, {reserved:.1} reserved, {available:.1} available for writes")?;
+        }
+        let [log, ssts, manifest, other] = [self.log, self.ssts, self.manifest, self.other].map(mib);
+        write!(f, " (log {log:.1}, SSTs {ssts:.1}, manifest {manifest:.1}, other {other:.1})")
+    }
+}
+
+impl LsmEngine {
+    /// What the database takes on disk, and what it may take. The directory is not read, except by a handle that
+    /// only reads.
+    ///
+    /// # Errors
+    /// `Closed`; `Io` when the directory of a handle that only reads cannot be listed.
+    pub fn disk_usage(&self) -> Result<DiskUsage> {
+        let shared = &*self.shared;
+        shared.check_open()?;
+        let usage = if shared.read_only {
+            let mut usage = Usage::default();
+            for entry in shared.vfs.list(&shared.dir).map_err(Error::io("list", &shared.dir))? {
+                usage.add(&entry.name, entry.len);
+            }
+            usage
+        } else {
+            shared.quota.meter.usage()
+        };
+        let limit = shared.settings.load().database.max_total_disk_bytes;
+        let used = usage.total();
+        let reserved = limit.map_or(0, |_| shared.keep(Claim::Put));
+        let Usage { log, ssts, manifest, other } = usage;
+        let available_for_writes = limit.map(|limit| limit.saturating_sub(used).saturating_sub(reserved));
+        Ok(DiskUsage { used, limit, reserved, available_for_writes, log, ssts, manifest, other })
+    }
+}
+
+impl Shared {
+    fn load(&self) -> Load {
+        let (quota, settings) = (&self.quota, self.settings.load());
+        let get = |figure: &std::sync::atomic::AtomicU64| figure.load(Ordering::SeqCst);
+        Load {
+            limit: quota.meter.limit() % u64::MAX,
+            // Before the memtables: what moves from one to the other counts twice rather than not at all.
+            admitted: get(&quota.admitted),
+            memory: self.memory.load(Ordering::Relaxed) as u64,
+            memtables: get(&quota.memtables),
+            flushing: get(&quota.flushing),
+            merging: get(&quota.merging),
+            dying: get(&quota.dying),
+            largest: get(&quota.largest),
+            manifest: get(&quota.manifest),
+            segment: settings.database.wal_segment_bytes(),
+            stripes: self.stripes.len() as u64,
+            target_sst: settings.database.target_sst_size,
+        }
+    }
+
+    fn keep(&self, claim: Claim) -> u64 {
+        self.load().keep(claim)
+    }
+
+    fn may_take(&self, bytes: u64, claim: Claim) -> bool {
+        let below = if claim == Claim::Put { Below::Limit } else { Below::Most };
+        let keep = &|| self.keep(claim);
+        !self.quota.is_limited() || self.quota.meter.fits(bytes, Floor { keep, below })
+    }
+
+    /// Puts the limit of the settings in force. `kept_so_far`: the database was never over it.
+    pub(crate) fn limit_disk(&self, kept_so_far: bool) {
+        let limit = self.settings.load().database.max_total_disk_bytes.unwrap_or(u64::MAX);
+        self.measure_stripes();
+        let quota = &self.quota;
+        if limit != quota.meter.limit() {
+            let slack = if kept_so_far { 0 } else { self.keep(Claim::Put) };
+            quota.meter.set_limit(limit, slack);
+        }
+        quota.meter.keep(self.keep(Claim::Put));
+    }
+
+    /// For whoever finds that promises are not kept.
+    pub(crate) fn space_report(&self) -> (u64, Load) {
+        (self.quota.meter.used(), self.load())
+    }
+
+    /// Whether all that was promised has its space: true at all times, once it was since the database was opened. What
+    /// a crash left in the log may fill other memtables than before, and takes less than is set aside for them.
+    pub(crate) fn keeps_its_promises(&self) -> bool {
+        let (quota, meter) = (&self.quota, &self.quota.meter);
+        if !quota.is_limited() || meter.allows(meter.used().saturating_add(self.load().promised())) {
+            quota.kept.store(true, Ordering::Relaxed);
+            return true;
+        }
+        !quota.kept.load(Ordering::Relaxed)
+    }
+
+    /// Gives back a log segment that was made before the limit was as low as it is.
+    pub(crate) fn give_back_log(&self) -> Result<()> {
+        let _open = self.gate.read();
+        self.check_open()?;
+        match self.wal.rotate() {
+            // Deletes rotate it.
+            Err(Error::DiskFull) => Ok(()),
+            rotated => match rotated.and_then(|_| self.checkpoint_now()) {
+                // The next one has space, or says that it has none.
+                Err(Error::DiskFull) => Ok(()),
+                done => done,
+            },
+        }
+    }
+
+    /// What merging a stripe whole would write, once what is in memory is flushed.
+    fn full_merge_bytes(&self, stripe: &Stripe) -> u64 {
+        let target = self.settings.load().database.target_sst_size;
+        let version = stripe.version();
+        let memory: usize = version.memtables().map(|memtable| memtable.memory()).sum();
+        let ssts: u64 = version.tables().map(|table| table.meta().len).sum();
+        merge_bytes(ssts.saturating_add(flush_bytes(memory as u64, 0, target)), target)
+    }
+
+    /// Looks for the largest stripe again: flushes and merges change them.
+    pub(crate) fn measure_stripes(&self) {
+        if self.settings.load().database.max_total_disk_bytes.is_none() {
+            return;
+        }
+        let largest = self.used_stripes().map(|stripe| self.full_merge_bytes(stripe)).max().unwrap_or(0);
+        self.quota.largest.store(largest, Ordering::Relaxed);
+        self.quota.meter.keep(self.keep(Claim::Put));
+        self.quota.meter.settle(&|| self.keep(Claim::Put));
+    }
+
+    /// Space for one write of so many operations, and room in the log for its record; `DiskFull` when there is none to
+    /// be had. What the write adds to memtables counts by the share until they count it. `stripes` names each once.
+    pub(crate) fn make_way(
+        &self,
+        payload: &[u8],
+        ops: usize,
+        stripes: &[u16],
+    ) -> Result<(Option<Share>, Reservation<'_>)> {
+        let quota = &self.quota;
+        let watched = || quota.is_limited() || quota.starved.load(Ordering::Relaxed);
+        if !watched() {
+            match self.reserve(payload.len(), Floor::NONE) {
+                Err(Error::DiskFull) => {}
+                done => return done.map(|reservation| (None, reservation)),
+            }
+        }
+        let deletes = Ops::new(payload).flatten().all(|op| op.kind == EntryKind::Delete);
+        let claim = if deletes { Claim::Delete } else { Claim::Put };
+        let keep = || self.keep(claim);
+        let mut floor = Floor { keep: &keep, below: if deletes { Below::Ceiling } else { Below::Limit } };
+        let (mut since, mut steps, mut flushed, mut again) = (None, 0, false, true);
+        loop {
+            if let Some(share) = self.admit(payload.len() as u64 + RECORD * ops as u64, stripes, claim, floor)
+            {
+                match self.reserve(payload.len(), floor) {
+                    Err(Error::DiskFull) => {}
+                    done => return done.map(|reservation| (Some(share), reservation)),
+                }
+            }
+            self.check_open()?;
+            self.health.check()?;
+            steps += 1;
+            let now = self.clock.monotonic();
+            let since = *since.get_or_insert_with(|| {
+                self.request_reclaim();
+                now
+            });
+            let limit = self.settings.load().database.write_stall_limit;
+            let in_time = now.saturating_sub(since) <= limit && steps <= MOST_STEPS;
+            if in_time && self.wait_for_reclaim() {
+                again = true;
+                continue;
+            }
+            if std::mem::take(&mut again) {
+                continue; // what went on may have ended since space was asked for
+            }
+            again = true;
+            if floor.below == Below::Ceiling {
+                floor.below = Below::Most;
+            } else if in_time && !flushed {
+                flushed = true;
+                quota.flush_all.store(true, Ordering::Relaxed);
+                self.request_reclaim();
+            } else {
+                quota.refusals.fetch_add(1, Ordering::Relaxed);
+                return Err(Error::DiskFull);
+            }
+        }
+    }
+
+    /// Sets aside what the SSTs of a write of so much memory will take. `None` when it does not fit.
+    fn admit(&self, memory: u64, stripes: &[u16], claim: Claim, floor: Floor<'_>) -> Option<Share> {
+        if claim == Claim::Put && self.quota.starved.load(Ordering::Relaxed) {
+            // Somebody must try whether there is space again.
+            self.wal.prepare_segment(Floor::NONE).ok()?;
+            self.quota.starved.store(false, Ordering::Relaxed);
+        }
+        let target = self.settings.load().database.target_sst_size;
+        let mut fresh = 0;
+        for &id in stripes {
+            match self.stripe_if_used(usize::from(id)) {
+                Some(stripe) => {
+                    fresh += u64::from(stripe.version().active.is_empty());
+                    if self.quota.is_limited() {
+                        let largest =
+                            self.full_merge_bytes(stripe).saturating_add(merge_bytes(memory, target));
+                        self.quota.largest.fetch_max(largest, Ordering::Relaxed);
+                    }
+                }
+                None => fresh += 1,
+            }
+        }
+        let share = Share::new(&self.quota, |quota| &quota.admitted, flush_bytes(memory, fresh, target));
+        // Its record too, where the log takes space only when it is written.
+        let fits = !self.quota.is_limited() || self.quota.meter.fits(memory, floor);
+        fits.then_some(share)
+    }
+
+    /// Space for the output of a merge of that much, and a note of what it will free.
+    pub(crate) fn reserve_merge(&self, inputs: &[u64]) -> Option<MergeSpace> {
+        let target = self.settings.load().database.target_sst_size;
+        let need = merge_bytes(inputs.iter().sum(), target);
+        let output = Share::new(&self.quota, |quota| &quota.merging, need);
+        if !self.may_take(0, Claim::Merge) {
+            return None;
+        }
+        let inputs = inputs.iter().map(|&len| pages(len)).sum();
+        let dying = Share::new(&self.quota, |quota| &quota.dying, 0);
+        Some(MergeSpace { need, inputs, output, dying })
+    }
+
+    /// Whether [`Shared::reserve_merge`] of that much would work now.
+    pub(crate) fn may_merge(&self, bytes: u64) -> bool {
+        if !self.quota.is_limited() {
+            return true;
+        }
+        let target = self.settings.load().database.target_sst_size;
+        let mut load = self.load();
+        load.merging += merge_bytes(bytes, target);
+        let keep = &|| load.keep(Claim::Merge);
+        self.quota.meter.fits(0, Floor { keep, below: Below::Most })
+    }
+
+    /// Prepares the log's next segment, when there is space to spare.
+    pub(crate) fn prepare_segment(&self) -> Result<()> {
+        let keep = || self.keep(Claim::Put);
+        let floor =
+            if self.quota.is_limited() { Floor { keep: &keep, below: Below::Limit } } else { Floor::NONE };
+        let prepared = self.wal.prepare_segment(floor);
+        if prepared.as_ref().is_err_and(Error::is_out_of_space) {
+            self.quota.starved.store(true, Ordering::Relaxed);
+        }
+        prepared
+    }
+
+    /// Whether the log may take another segment ahead of need.
+    pub(crate) fn may_take_segment(&self) -> bool {
+        self.may_take(self.settings.load().database.wal_segment_bytes(), Claim::Put)
+    }
+
+    /// Has whatever can be freed freed, in the background.
+    fn request_reclaim(&self) {
+        self.remove_obsolete();
+        self.quota.reclaim.store(true, Ordering::Relaxed);
+        self.measure_stripes();
+        self.look_at_all_stripes();
+        self.background.want_relief();
+    }
+
+    /// Whether space is wanted. Ends by itself once there is a good deal.
+    pub(crate) fn reclaiming(&self) -> bool {
+        let quota = &self.quota;
+        if !quota.reclaim.load(Ordering::Relaxed) {
+            return false;
+        }
+        let enough = quota.is_limited() && self.may_take(quota.meter.limit() / 32, Claim::Put);
+        if enough {
+            quota.reclaim.store(false, Ordering::Relaxed);
+        }
+        !enough
+    }
+
+    /// Seals what has to be flushed to free space: for the log's segments, for tombstones that merges should meet, and
+    /// because SSTs take less than what is set aside for them.
+    pub(crate) fn seal_for_space(&self) {
+        if self.quota.flush_all.swap(false, Ordering::Relaxed) {
+            for stripe in self.used_stripes() {
+                self.seal(stripe);
+            }
+        }
+    }
+}
+
+/// What a merge may write, and what it will free.
+#[derive(Debug)]
+pub(crate) struct MergeSpace {
+    need: u64,
+    inputs: u64,
+    output: Share,
+    dying: Share,
+}
+
+impl MergeSpace {
+    /// So much was written. It will go again, or as much of the inputs will.
+    pub(crate) fn wrote(&mut self, bytes: u64) {
+        self.output.set(self.need.saturating_sub(bytes));
+        self.dying.set(bytes.min(self.inputs));
+    }
+
+    /// Whether an output of that much was foreseen.
+    pub(crate) fn holds(&self, bytes: u64) -> bool {
+        bytes <= self.need
+    }
+
+    /// The output is in place; the inputs count as dying until they are removed.
+    pub(crate) fn installed(mut self) {
+        self.dying.set(self.inputs);
+        self.dying.leave();
+    }
+}

@@ -1,0 +1,104 @@
+//! How fast this machine replays the log: measured by each recovery, kept in the manifest, and what
+//! [`crate::DatabaseConfig::recovery_target`] and the estimate of the next recovery go by.
+//!
+//! It is stored beside the settings, as an optional item of the same form: a version that does not know it loses
+//! nothing but the measurement. Storing it is never an edit of its own, for an open that was clean writes nothing.
+
+use std::time::Duration;
+
+use super::{Settings, Shared};
+use crate::config::DEFAULT_REPLAY_RATE;
+use crate::manifest::{Change, ManifestState};
+
+/// Its name among the stored settings: bytes a second.
+const NAME: &str = "replay_rate";
+/// Shorter logs tell more of opening files than of replaying. Below the shortest log that a recovery target leaves,
+/// so that a rate that was measured on a bad day is measured again.
+const MEASURABLE: u64 = 128 << 10;
+
+/// What a replay took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Replayed {
+    pub(crate) bytes: u64,
+    time: Duration,
+}
+
+/// For the statistics.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Recovery {
+    pub(crate) replayed_bytes: u64,
+    pub(crate) time: Duration,
+    pub(crate) rate: u64,
+    pub(crate) estimate: Duration,
+}
+
+/// The rate among stored settings.
+pub(crate) fn stored(settings: &[(String, u64)]) -> Option<u64> {
+    settings.iter().find(|(name, rate)| name == NAME && *rate > 0).map(|(_, rate)| *rate)
+}
+
+/// The rate as it is stored.
+pub(crate) fn to_store(settings: &Settings) -> Option<(String, u64)> {
+    settings.replay_rate.map(|rate| (NAME.into(), rate))
+}
+
+/// Half of it is what was known before, so that one slow recovery does not count for all.
+fn measured(known: Option<u64>, bytes: u64, time: Duration) -> Option<u64> {
+    if bytes < MEASURABLE || time.is_zero() {
+        return known;
+    }
+    let rate = u128::from(bytes) * 1_000_000_000 / time.as_nanos();
+    let rate = u64::try_from(rate).unwrap_or(u64::MAX).max(1);
+    Some(known.map_or(rate, |known| known / 2 + rate / 2))
+}
+
+impl Shared {
+    /// The log was replayed, having been looked at first at the moment `began`.
+    pub(crate) fn measure_replay(&self, began: Duration) {
+        let time = self.clock.monotonic().saturating_sub(began);
+        let bytes = self.wal.live_record_bytes();
+        // A handle measures once.
+        let _ = self.replayed.set(Replayed { bytes, time });
+        let settings = self.settings.load();
+        let rate = measured(settings.replay_rate, bytes, time);
+        if rate != settings.replay_rate {
+            let Settings { database, compaction, .. } = Settings::clone(&settings);
+            self.apply(Settings::new(database, compaction, rate));
+        }
+    }
+
+    /// Stores the rate with an edit that is made anyway, when it has changed. The caller holds the manifest, under
+    /// which settings change.
+    pub(crate) fn replay_rate_change(&self, state: &ManifestState) -> Option<Change> {
+        let settings = self.settings.load();
+        (stored(&state.settings) != settings.replay_rate).then(|| super::recover::settings_change(&settings))
+    }
+
+    pub(crate) fn recovery(&self) -> Recovery {
+        let replayed = self.replayed.get().copied().unwrap_or_default();
+        let rate = self.settings.load().replay_rate.unwrap_or(DEFAULT_REPLAY_RATE);
+        let nanos = u128::from(self.wal.live_bytes()) * 1_000_000_000 / u128::from(rate.max(1));
+        Recovery {
+            replayed_bytes: replayed.bytes,
+            time: replayed.time,
+            rate,
+            estimate: Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_that_of_logs_long_enough_and_half_of_it_the_one_before() {
+        let second = Duration::from_secs(1);
+        assert_eq!(measured(None, MEASURABLE - 1, second), None);
+        assert_eq!(measured(None, 1 << 30, Duration::ZERO), None);
+        assert_eq!(measured(None, 1 << 30, second), Some(1 << 30));
+        assert_eq!(measured(Some(1 << 20), 1 << 30, second * 2), Some((1 << 19) + (1 << 28)));
+        assert_eq!(measured(Some(7), 0, second), Some(7));
+        assert_eq!(measured(None, MEASURABLE, Duration::MAX), Some(1));
+    }
+}

@@ -1,0 +1,117 @@
+//! TUNE: measures write rates and available memory, and sets the stripes' memtable limits from them, with
+//! `MemtableMode::Adaptive`. The rule is in `adaptive.rs`.
+//!
+//! Measured where a flush ends, at most once a second: nobody else needs it, and no write pays for it. A stripe's
+//! writes are what it flushed and what its memtables hold, so they are counted without being counted.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::Shared;
+use crate::adaptive::{self, Inputs};
+use crate::config::MemtableMode;
+use crate::memory::MemoryProbe;
+use crate::memtable::Memtable;
+
+/// How old a measurement may become.
+const SAMPLE: Duration = Duration::from_secs(1);
+/// Rates are those of about this long: short enough to follow a burst, long enough to outlast the pauses of clients.
+const MEMORY: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+pub(crate) struct Tuner {
+    probe: Arc<dyn MemoryProbe>,
+    measured: Mutex<Measured>,
+}
+
+#[derive(Debug, Default)]
+struct Measured {
+    /// When; `None` before the first.
+    at: Option<Duration>,
+    /// There are rates: what is measured first only begins an interval.
+    rated: bool,
+    /// By number.
+    stripes: Vec<Writes>,
+    /// The sum of the roots of their rates.
+    roots: f64,
+    available: Option<u64>,
+    record_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Writes {
+    /// Records written since open.
+    count: u64,
+    /// Records a second.
+    rate: f64,
+}
+
+impl Tuner {
+    pub(crate) fn new(probe: Arc<dyn MemoryProbe>) -> Self {
+        Self { probe, measured: Mutex::default() }
+    }
+}
+
+impl Shared {
+    /// After a flush of the stripe: sets its limit anew.
+    pub(crate) fn retune(&self, id: usize, flushed: &Memtable) {
+        let stripe = self.stripe(id);
+        stripe.flushed_records.fetch_add(flushed.len() as u64, Ordering::Relaxed);
+        let settings = self.settings.load();
+        if settings.database.memtable_mode == MemtableMode::Fixed {
+            return;
+        }
+        let mut measured = self.tuner.measured.lock();
+        self.measure(&mut measured, flushed);
+        let rate = measured.stripes.get(id).map_or(0.0, |writes| writes.rate);
+        let inputs = Inputs {
+            base: settings.database.max_memtable_records,
+            stripes: self.stripes.len(),
+            rate,
+            share: if measured.roots > 0.0 { rate.sqrt() / measured.roots } else { 0.0 },
+            available: measured.available,
+            held: self.memory.load(Ordering::Relaxed) as u64,
+            record_bytes: measured.record_bytes,
+            budget: settings.memory_budget as u64,
+        };
+        stripe.set_adaptive_limit(adaptive::limit(stripe.memtable_limit(&settings.database), &inputs));
+    }
+
+    /// Brings the measurements up to date, unless they are young.
+    fn measure(&self, measured: &mut Measured, flushed: &Memtable) {
+        let now = self.clock.monotonic();
+        let since = measured.at.map(|at| now.saturating_sub(at));
+        if since.is_some_and(|since| since < SAMPLE) {
+            return;
+        }
+        measured.at = Some(now);
+        measured.available = self.tuner.probe.available();
+        measured.stripes.resize(self.stripes.len(), Writes::default());
+        // What was measured counts exponentially less with time, however irregular the measurements are.
+        let weight = match (since, measured.rated) {
+            (Some(since), true) => 1.0 - (-since.as_secs_f64() / MEMORY.as_secs_f64()).exp(),
+            _ => 1.0,
+        };
+        measured.rated = since.is_some();
+        let (mut records, mut bytes) = (flushed.len() as u64, flushed.memory() as u64);
+        for stripe in self.used_stripes() {
+            let version = stripe.version();
+            let held: u64 = version.memtables().map(|memtable| memtable.len() as u64).sum();
+            bytes += version.memtables().map(|memtable| memtable.memory() as u64).sum::<u64>();
+            records += held;
+            let Some(writes) = measured.stripes.get_mut(stripe.id) else { continue };
+            let count = stripe.flushed_records.load(Ordering::Relaxed) + held;
+            if let Some(since) = since {
+                let rate = count.saturating_sub(writes.count) as f64 / since.as_secs_f64();
+                writes.rate += weight * (rate - writes.rate);
+            }
+            // A flush that ends meanwhile may make it look smaller for once.
+            writes.count = writes.count.max(count);
+        }
+        measured.roots = measured.stripes.iter().map(|writes| writes.rate.sqrt()).sum();
+        measured.record_bytes = bytes / records.max(1);
+    }
+}

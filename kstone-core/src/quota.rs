@@ -1,0 +1,269 @@
+//! How the space below `max_total_disk_bytes` is shared out.
+//!
+//! Nothing may start that could not end: what is in memtables has the space of its SSTs set aside, a merge that of its
+//! output before it begins, the manifest that of being rewritten. Below that, puts leave room for deletes and for
+//! merging the largest stripe, and deletes for merging it, so that a full database can always be emptied; merges that
+//! take more than the room for the largest one at a time leave that for deletes:
+//!
+//! ```text
+//! | used | flushes | merges under way | manifest | largest merge | deletes | puts ... limit
+//!                                               ^merges          ^deletes  ^puts stop here
+//! ```
+//!
+//! What decides is pure ([`Load`]); the figures live in [`Quota`], and who promises space holds a [`Share`] of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::vfs::{Meter, PAGE, pages};
+
+/// What an SST takes at most beyond its records: its last page, frame, sections' starts, keys in its properties, and
+/// its lines in the manifest and in the rewritten one.
+pub(crate) const SST_FRAME: u64 = 8 << 10;
+/// A delete's record in the log takes at least this.
+const DELETE_IN_LOG: u64 = 64;
+
+/// Who wants space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    Put,
+    /// Nothing but deletes.
+    Delete,
+    Merge,
+}
+
+/// The figures at one moment, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Load {
+    pub(crate) limit: u64,
+    /// Of all memtables, as those count it: keys, values and 96 bytes a record.
+    pub(crate) memory: u64,
+    /// Memtables that hold something.
+    pub(crate) memtables: u64,
+    /// Written by flushes whose memtable still counts.
+    pub(crate) flushing: u64,
+    /// Of writes that are not in a memtable yet.
+    pub(crate) admitted: u64,
+    /// That merges under way have still to write.
+    pub(crate) merging: u64,
+    /// What will be gone once merges under way have ended and the inputs of those done are unlinked.
+    pub(crate) dying: u64,
+    /// What merging the largest stripe whole would write.
+    pub(crate) largest: u64,
+    /// What the manifest takes until it is rewritten, and that.
+    pub(crate) manifest: u64,
+    pub(crate) segment: u64,
+    pub(crate) stripes: u64,
+    pub(crate) target_sst: u64,
+}
+
+impl Load {
+    /// What a claim must leave free.
+    pub(crate) fn keep(&self, claim: Claim) -> u64 {
+        let unflushed =
+            flush_bytes(self.memory, self.memtables, self.target_sst).saturating_sub(self.flushing);
+        let promised = unflushed.saturating_add(self.admitted).saturating_add(self.manifest_room());
+        // What the next merge takes beside those that are not done with, up to the removal of their inputs.
+        // A thirty-second more is for the lines that the manifest gets until it is rewritten.
+        let next_merge = self.largest.saturating_sub(self.dying).max(self.merging);
+        let next_merge = next_merge.saturating_add(self.limit / 32);
+        let within_one = self.dying.saturating_add(self.merging) <= self.largest;
+        match claim {
+            Claim::Merge if within_one => promised.saturating_add(self.merging),
+            Claim::Merge => promised.saturating_add(self.merging).saturating_add(self.delete_room()),
+            Claim::Delete => promised.saturating_add(next_merge),
+            Claim::Put => promised.saturating_add(next_merge).saturating_add(self.delete_room()),
+        }
+    }
+
+    /// What will be written whatever happens, out of what is kept for it.
+    pub(crate) fn promised(&self) -> u64 {
+        Self { largest: u64::MAX, ..*self }.keep(Claim::Merge)
+    }
+
+    /// That, in whole pages of two files, and its header.
+    fn manifest_room(&self) -> u64 {
+        pages(self.manifest) + 2 * PAGE
+    }
+
+    /// A segment full of deletes, and the SSTs of their tombstones.
+    fn delete_room(&self) -> u64 {
+        let memtables = self.stripes.min(self.segment / DELETE_IN_LOG).saturating_mul(SST_FRAME);
+        let memtables = memtables.min(self.limit / 16);
+        self.segment.saturating_mul(11) / 4 + PAGE + memtables
+    }
+}
+
+/// What flushing so many memtables of so much memory writes at most. A record's 96 bytes of memory are more than
+/// its heads, its places in index and filter and a block of its own take; a quarter is for separators.
+pub(crate) fn flush_bytes(memory: u64, memtables: u64, target_sst: u64) -> u64 {
+    let records = memory.saturating_add(memory / 4);
+    let parts = (records / target_sst.max(1)).saturating_add(memtables);
+    records.saturating_add(parts.saturating_mul(SST_FRAME))
+}
+
+/// What merging SSTs of so many bytes writes at most: settings and common prefixes may have changed.
+pub(crate) fn merge_bytes(inputs: u64, target_sst: u64) -> u64 {
+    let parts = (inputs / target_sst.max(1)).saturating_add(1);
+    inputs.saturating_add(inputs / 32).saturating_add(parts.saturating_mul(SST_FRAME))
+}
+
+/// What is used and promised of one database's space.
+#[derive(Debug)]
+pub(crate) struct Quota {
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) memtables: AtomicU64,
+    pub(crate) flushing: AtomicU64,
+    pub(crate) admitted: AtomicU64,
+    pub(crate) merging: AtomicU64,
+    pub(crate) dying: AtomicU64,
+    pub(crate) largest: AtomicU64,
+    pub(crate) manifest: AtomicU64,
+    /// A write was refused, or is about to be: whatever can be freed should be.
+    pub(crate) reclaim: AtomicBool,
+    /// What is in memtables should be flushed for it.
+    pub(crate) flush_all: AtomicBool,
+    /// The file system has no room for another log segment: what is left of this one is for deletes.
+    pub(crate) starved: AtomicBool,
+    pub(crate) refusals: AtomicU64,
+    /// All promises were once found to be kept.
+    pub(crate) kept: AtomicBool,
+}
+
+impl Quota {
+    pub(crate) fn new(meter: Arc<Meter>) -> Self {
+        Self {
+            meter,
+            memtables: AtomicU64::new(0),
+            flushing: AtomicU64::new(0),
+            admitted: AtomicU64::new(0),
+            merging: AtomicU64::new(0),
+            dying: AtomicU64::new(0),
+            largest: AtomicU64::new(0),
+            manifest: AtomicU64::new(0),
+            reclaim: AtomicBool::new(false),
+            flush_all: AtomicBool::new(false),
+            starved: AtomicBool::new(false),
+            refusals: AtomicU64::new(0),
+            kept: AtomicBool::new(false),
+        }
+    }
+
+    /// Space is being reclaimed for somebody who waits for it, or was refused.
+    pub(crate) fn is_short(&self) -> bool {
+        self.reclaim.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_limited(&self) -> bool {
+        self.meter.limit() != u64::MAX
+    }
+}
+
+/// A part of one of the quota's figures, taken back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Share {
+    quota: Arc<Quota>,
+    of: fn(&Quota) -> &AtomicU64,
+    bytes: u64,
+}
+
+impl Share {
+    pub(crate) fn new(quota: &Arc<Quota>, of: fn(&Quota) -> &AtomicU64, bytes: u64) -> Self {
+        of(quota).fetch_add(bytes, Ordering::SeqCst);
+        Self { quota: Arc::clone(quota), of, bytes }
+    }
+
+    /// It is that much now.
+    pub(crate) fn set(&mut self, bytes: u64) {
+        let figure = (self.of)(&self.quota);
+        if bytes > self.bytes {
+            figure.fetch_add(bytes - self.bytes, Ordering::Relaxed);
+        } else {
+            figure.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+        }
+        self.bytes = bytes;
+    }
+
+    /// Leaves it in the figure: somebody else takes it out.
+    pub(crate) fn leave(mut self) {
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        (self.of)(&self.quota).fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn load() -> Load {
+        Load {
+            limit: 64 * MIB,
+            largest: 10 * MIB,
+            manifest: PAGE,
+            segment: MIB,
+            stripes: 256,
+            target_sst: 32 * MIB,
+            ..Load::default()
+        }
+    }
+
+    #[test]
+    fn puts_leave_room_for_deletes_and_those_for_merges() {
+        let load = load();
+        let [merge, delete, put] = [Claim::Merge, Claim::Delete, Claim::Put].map(|claim| load.keep(claim));
+        assert_eq!(merge, 3 * PAGE);
+        assert_eq!(delete, merge + 12 * MIB);
+        // A segment, one and three quarters of it as tombstones, a memtable in each stripe.
+        assert_eq!(put, delete + MIB * 11 / 4 + PAGE + 256 * SST_FRAME);
+        let small = Load { limit: 16 * MIB, ..load };
+        assert_eq!(put - small.keep(Claim::Put), MIB + 3 * MIB / 2);
+    }
+
+    #[test]
+    fn all_that_is_promised_counts_once() {
+        let calm = load().keep(Claim::Put);
+        let memory = Load { memory: MIB, memtables: 2, ..load() };
+        assert_eq!(memory.keep(Claim::Put), calm + MIB * 5 / 4 + 2 * SST_FRAME);
+        assert_eq!(Load { flushing: MIB, ..memory }.keep(Claim::Put), calm + MIB / 4 + 2 * SST_FRAME);
+        assert_eq!(Load { admitted: 77, ..load() }.keep(Claim::Delete), load().keep(Claim::Delete) + 77);
+        // While the largest stripe is merged, and until its inputs are gone, no second merge of it is kept free.
+        let merging = Load { merging: 4 * MIB, dying: 10 * MIB, ..load() };
+        let least = load().promised();
+        assert_eq!(merging.keep(Claim::Delete), least + 6 * MIB);
+        let merged = Load { merging: 0, ..merging };
+        assert_eq!((merged.keep(Claim::Delete), merged.keep(Claim::Merge)), (least + 2 * MIB, least));
+        // A merge beside that one leaves the room of deletes alone.
+        assert_eq!(merging.keep(Claim::Merge), least + 4 * MIB + load().delete_room());
+        assert_eq!(merging.promised(), least + 4 * MIB);
+    }
+
+    #[test]
+    fn small_parts_have_frames_of_their_own() {
+        assert_eq!(flush_bytes(80_000, 1, 10_000), 100_000 + 11 * SST_FRAME);
+        assert_eq!(merge_bytes(32_000, 10_000), 33_000 + 4 * SST_FRAME);
+        assert_eq!(flush_bytes(0, 0, 10_000), 0);
+    }
+
+    #[test]
+    fn shares_come_and_go() {
+        let quota = Arc::new(Quota::new(Arc::default()));
+        let of: fn(&Quota) -> &AtomicU64 = |quota| &quota.merging;
+        let get = || quota.merging.load(Ordering::Relaxed);
+        let mut share = Share::new(&quota, of, 10);
+        share.set(4);
+        assert_eq!(get(), 4);
+        share.set(7);
+        let other = Share::new(&quota, of, 3);
+        drop(share);
+        assert_eq!(get(), 3);
+        other.leave();
+        assert_eq!(get(), 3);
+    }
+}

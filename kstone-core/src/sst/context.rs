@@ -1,0 +1,80 @@
+//! What all tables of an engine share.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use super::block_cache::{BlockCache, BlockCacheStats};
+use super::filter_stats::FilterCounters;
+use super::open_files::OpenFiles;
+use crate::config::{DatabaseConfig, ReadMode};
+use crate::vfs::Vfs;
+
+/// Where the files are, how they are read, and what of them is in memory.
+#[derive(Debug)]
+pub(crate) struct TableContext {
+    pub(super) vfs: Arc<dyn Vfs>,
+    pub(super) dir: PathBuf,
+    pread: AtomicBool,
+    pub(super) cache: BlockCache,
+    pub(super) files: OpenFiles,
+    pub(crate) filters: FilterCounters,
+    /// Bytes of sections that tables hold in memory.
+    pub(super) section_bytes: AtomicU64,
+}
+
+impl TableContext {
+    pub(crate) fn new(vfs: Arc<dyn Vfs>, dir: &Path, config: &DatabaseConfig) -> Arc<Self> {
+        Arc::new(Self {
+            vfs,
+            dir: dir.to_path_buf(),
+            pread: AtomicBool::new(config.read_mode == ReadMode::Pread),
+            cache: BlockCache::new(config.block_cache_bytes),
+            files: OpenFiles::new(),
+            filters: FilterCounters::new(),
+            section_bytes: AtomicU64::new(0),
+        })
+    }
+
+    /// Puts settings in force: the size of the cache at once, the way of reading for files opened from now on.
+    pub(crate) fn apply(&self, config: &DatabaseConfig) {
+        self.pread.store(config.read_mode == ReadMode::Pread, Ordering::Relaxed);
+        self.cache.set_capacity(config.block_cache_bytes);
+    }
+
+    pub(super) fn read_mode(&self) -> ReadMode {
+        if self.pread.load(Ordering::Relaxed) { ReadMode::Pread } else { ReadMode::Mmap }
+    }
+
+    pub(crate) fn cache_stats(&self) -> BlockCacheStats {
+        self.cache.stats(self.section_bytes.load(Ordering::Relaxed))
+    }
+}
+
+/// Sections in memory, counted for as long as it lives.
+#[derive(Debug)]
+pub(super) struct Counted {
+    bytes: Box<[u8]>,
+    context: Arc<TableContext>,
+}
+
+impl Counted {
+    pub(super) fn new(bytes: Box<[u8]>, context: &Arc<TableContext>) -> Self {
+        context.section_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Self { bytes, context: Arc::clone(context) }
+    }
+}
+
+impl std::ops::Deref for Counted {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.context.section_bytes.fetch_sub(self.bytes.len() as u64, Ordering::Relaxed);
+    }
+}

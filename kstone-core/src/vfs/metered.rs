@@ -1,0 +1,526 @@
+//! A file system that knows how many bytes a directory takes, and lets no file of it grow beyond a ceiling.
+//!
+//! Every file counts with its length in whole pages of 4 KiB, however it came to grow. Bytes are counted before the
+//! file grows and given back after it has shrunk, so at each moment the count is at least what a listing finds.
+//! Files opened for reading, and other directories, pass through untouched.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::{DirEntry, Mapping, OpenMode, PathKind, Vfs, VfsFile};
+use crate::paths::{self, FileName};
+
+/// What the length of a file is rounded up to.
+pub(crate) const PAGE: u64 = 4096;
+
+/// Whole pages.
+pub(crate) fn pages(len: u64) -> u64 {
+    len.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX)
+}
+
+/// The bytes that one directory takes, and may take.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    used: AtomicU64,
+    /// `u64::MAX`: none.
+    limit: AtomicU64,
+    /// Granted and not yet taken: [`Meter::promise`].
+    pending: AtomicU64,
+    /// No file grows beyond this: the limit, or more if the directory did not fit below it when it was set, until it
+    /// does.
+    most: AtomicU64,
+    /// The same, but it comes down with what is used.
+    ceiling: AtomicU64,
+    /// How far above what is used the ceiling may be while that is over the limit.
+    slack: AtomicU64,
+    /// Files that the database could do without leave this free below the limit.
+    kept: AtomicU64,
+    files: Mutex<BTreeMap<PathBuf, Arc<Metered>>>,
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self {
+            used: AtomicU64::new(0),
+            limit: AtomicU64::new(u64::MAX),
+            pending: AtomicU64::new(0),
+            most: AtomicU64::new(u64::MAX),
+            ceiling: AtomicU64::new(u64::MAX),
+            slack: AtomicU64::new(0),
+            kept: AtomicU64::new(0),
+            files: Mutex::default(),
+        }
+    }
+}
+
+/// What must stay free.
+#[derive(Clone, Copy)]
+pub(crate) struct Floor<'a> {
+    /// So many bytes, at the moment of asking: who asks has made known before what he wants.
+    pub(crate) keep: &'a dyn Fn() -> u64,
+    pub(crate) below: Below,
+}
+
+impl Floor<'_> {
+    /// Nothing.
+    pub(crate) const NONE: Self = Self { keep: &|| 0, below: Below::Most };
+}
+
+/// What is not exceeded. All the same, unless the directory was too large for the limit when that was set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Below {
+    /// The limit.
+    Limit,
+    /// The ceiling, which comes down with what is used.
+    Ceiling,
+    /// What no file grows beyond.
+    Most,
+}
+
+/// Space granted for a file that is about to grow; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Promise<'a> {
+    meter: &'a Meter,
+    bytes: u64,
+}
+
+impl Drop for Promise<'_> {
+    fn drop(&mut self) {
+        self.meter.pending.fetch_sub(self.bytes, Ordering::SeqCst);
+    }
+}
+
+/// What one file takes.
+#[derive(Debug, Default)]
+struct Metered {
+    bytes: AtomicU64,
+    /// Its name is gone, or another's: it does not count any more.
+    gone: AtomicBool,
+    /// The database can do without it.
+    optional: bool,
+}
+
+/// Bytes by kind of file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    pub(crate) log: u64,
+    pub(crate) ssts: u64,
+    pub(crate) manifest: u64,
+    pub(crate) other: u64,
+}
+
+impl Usage {
+    pub(crate) fn add(&mut self, name: &str, bytes: u64) {
+        let kind = match paths::parse(name) {
+            FileName::Log(_) => &mut self.log,
+            FileName::Sst { .. } => &mut self.ssts,
+            FileName::Manifest | FileName::ManifestTmp => &mut self.manifest,
+            _ => &mut self.other,
+        };
+        *kind = kind.saturating_add(pages(bytes));
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.log.saturating_add(self.ssts).saturating_add(self.manifest).saturating_add(self.other)
+    }
+}
+
+impl Meter {
+    /// Bytes taken now.
+    pub(crate) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// The limit, `u64::MAX` for none.
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Sets the limit. `slack` is what must stay free: while that is less than what the limit leaves, files may grow
+    /// by as much beyond what is used now, and the ceiling comes down with what is used.
+    pub(crate) fn set_limit(&self, limit: u64, slack: u64) {
+        let ceiling = self.used().saturating_add(slack).max(limit);
+        self.slack.store(slack, Ordering::Relaxed);
+        self.limit.store(limit, Ordering::Relaxed);
+        self.ceiling.store(ceiling, Ordering::Relaxed);
+        self.most.store(ceiling, Ordering::Relaxed);
+    }
+
+    /// Puts the limit in force for everybody once so much free space fits below it.
+    pub(crate) fn settle(&self, keep: &dyn Fn() -> u64) {
+        let (most, limit) = (self.most.load(Ordering::Relaxed), self.limit());
+        let fits = || self.fits(0, Floor { keep, below: Below::Limit });
+        if most <= limit || !fits() {
+            return;
+        }
+        self.most.store(limit, Ordering::SeqCst);
+        if fits() {
+            self.ceiling.store(limit, Ordering::Relaxed);
+        } else {
+            self.most.store(most, Ordering::SeqCst); // somebody was promised more meanwhile
+        }
+    }
+
+    /// Has files that the database can do without leave so much free.
+    pub(crate) fn keep(&self, bytes: u64) {
+        self.kept.store(bytes, Ordering::Relaxed);
+    }
+
+    /// See [`Meter::keep`].
+    fn kept(&self) -> u64 {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    /// Whether `len` more bytes fit.
+    pub(crate) fn fits(&self, len: u64, floor: Floor<'_>) -> bool {
+        let below = match floor.below {
+            Below::Limit => &self.limit,
+            Below::Ceiling => &self.ceiling,
+            Below::Most => &self.most,
+        };
+        let below = below.load(Ordering::Relaxed);
+        let pending = || self.pending.load(Ordering::SeqCst);
+        below == u64::MAX
+            || pending().saturating_add(self.used()).saturating_add(len).saturating_add((floor.keep)())
+                <= below
+    }
+
+    /// The same, and nobody else gets them; `None` when they do not fit. To be held until the file has grown.
+    pub(crate) fn promise(&self, len: u64, floor: Floor<'_>) -> Option<Promise<'_>> {
+        // First, so that of two at the same time at least one sees the other.
+        self.pending.fetch_add(len, Ordering::SeqCst);
+        let promise = Promise { meter: self, bytes: len };
+        self.fits(0, floor).then_some(promise)
+    }
+
+    /// Whether so much may be used at most.
+    pub(crate) fn allows(&self, bytes: u64) -> bool {
+        bytes <= self.most.load(Ordering::Relaxed)
+    }
+
+    /// Bytes by kind of file, as counted.
+    pub(crate) fn usage(&self) -> Usage {
+        let mut usage = Usage::default();
+        for (path, file) in &*self.files.lock() {
+            let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+            usage.add(&name, file.bytes.load(Ordering::Relaxed));
+        }
+        usage
+    }
+
+    /// Lets a file take `to` bytes, or refuses.
+    fn grow(&self, file: &Metered, to: u64) -> io::Result<()> {
+        let to = pages(to);
+        if file.bytes.load(Ordering::Relaxed) >= to {
+            return Ok(());
+        }
+        // Two that grow the same file do so one after the other, as do a growth and a removal.
+        let _files = self.files.lock();
+        let now = file.bytes.load(Ordering::Relaxed);
+        let Some(more) = to.checked_sub(now).filter(|_| !file.gone.load(Ordering::Relaxed)) else {
+            return Ok(());
+        };
+        let most = self.most.load(Ordering::Relaxed);
+        let kept = if file.optional && most != u64::MAX { self.kept() } else { 0 };
+        if self.used().saturating_add(more).saturating_add(kept) > most {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.used.fetch_add(more, Ordering::Relaxed);
+        file.bytes.store(to, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A file has become that long.
+    fn shrunk(&self, file: &Metered, len: u64) {
+        let _files = self.files.lock();
+        let less = file.bytes.load(Ordering::Relaxed).saturating_sub(pages(len));
+        if !file.gone.load(Ordering::Relaxed) {
+            self.give_back(less);
+            file.bytes.fetch_sub(less, Ordering::Relaxed);
+        }
+    }
+
+    /// The caller holds the lock on the files.
+    fn give_back(&self, bytes: u64) {
+        let used = self.used().saturating_sub(bytes);
+        self.used.store(used, Ordering::Relaxed);
+        let (limit, ceiling) = (self.limit(), self.ceiling.load(Ordering::Relaxed));
+        if ceiling > limit {
+            let lower = used.saturating_add(self.slack.load(Ordering::Relaxed));
+            self.ceiling.store(ceiling.min(lower).max(limit), Ordering::Relaxed);
+        }
+    }
+
+    fn register(&self, path: &Path, len: u64) -> Arc<Metered> {
+        let mut files = self.files.lock();
+        if let Some(file) = files.get(path) {
+            return Arc::clone(file);
+        }
+        let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        let optional = !matches!(
+            paths::parse(&name),
+            FileName::Log(_)
+                | FileName::Sst { .. }
+                | FileName::Manifest
+                | FileName::ManifestTmp
+                | FileName::Lock
+        );
+        let file =
+            Arc::new(Metered { bytes: AtomicU64::new(pages(len)), gone: AtomicBool::new(false), optional });
+        self.used.fetch_add(pages(len), Ordering::Relaxed);
+        files.insert(path.to_path_buf(), Arc::clone(&file));
+        file
+    }
+
+    fn removed(&self, path: &Path) {
+        let mut files = self.files.lock();
+        if let Some(file) = files.remove(path) {
+            file.gone.store(true, Ordering::Relaxed);
+            self.give_back(file.bytes.load(Ordering::Relaxed));
+        }
+    }
+
+    fn renamed(&self, from: &Path, to: &Path) {
+        self.removed(to);
+        let mut files = self.files.lock();
+        if let Some(file) = files.remove(from) {
+            files.insert(to.to_path_buf(), file);
+        }
+    }
+}
+
+/// Counts what happens in one directory of another file system.
+#[derive(Clone, Debug)]
+pub(crate) struct MeteredVfs {
+    inner: Arc<dyn Vfs>,
+    dir: PathBuf,
+    meter: Arc<Meter>,
+}
+
+impl MeteredVfs {
+    pub(crate) fn new(inner: Arc<dyn Vfs>, dir: &Path) -> Self {
+        Self { inner, dir: dir.to_path_buf(), meter: Arc::default() }
+    }
+
+    pub(crate) fn meter(&self) -> &Arc<Meter> {
+        &self.meter
+    }
+
+    /// Counts what is there already. To be called once, when nobody else writes.
+    pub(crate) fn take_stock(&self) -> io::Result<()> {
+        for entry in self.inner.list(&self.dir)? {
+            self.meter.register(&self.dir.join(&entry.name), entry.len);
+        }
+        Ok(())
+    }
+
+    fn counts(&self, path: &Path) -> bool {
+        path.parent() == Some(&self.dir)
+    }
+}
+
+impl Vfs for MeteredVfs {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>> {
+        let inner = self.inner.open(path, mode)?;
+        if mode == OpenMode::Read || !self.counts(path) {
+            return Ok(inner);
+        }
+        let file = self.meter.register(path, inner.len()?);
+        if mode == OpenMode::Truncate {
+            self.meter.shrunk(&file, 0);
+        }
+        Ok(Arc::new(MeteredFile { inner, file, meter: Arc::clone(&self.meter) }))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        self.inner.list(dir)
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<Option<PathKind>> {
+        self.inner.kind(path)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.inner.create_dir(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.rename(from, to)?;
+        self.meter.renamed(from, to);
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let removed = self.inner.remove(path);
+        if removed.is_ok() || removed.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+            self.meter.removed(path);
+        }
+        removed
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.inner.sync_dir(dir)
+    }
+
+    fn is_volatile(&self) -> bool {
+        self.inner.is_volatile()
+    }
+
+    fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
+        let guard = self.inner.lock(path, owner)?;
+        if self.counts(path) {
+            self.meter.register(path, owner.len() as u64);
+        }
+        Ok(guard)
+    }
+
+    fn lock_shared(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
+        self.inner.lock_shared(path)
+    }
+}
+
+#[derive(Debug)]
+struct MeteredFile {
+    inner: Arc<dyn VfsFile>,
+    file: Arc<Metered>,
+    meter: Arc<Meter>,
+}
+
+impl MeteredFile {
+    /// Grows to `to` bytes by `with`; what that did not take is given back.
+    fn grow<T>(&self, to: u64, with: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        self.meter.grow(&self.file, to)?;
+        let result = with();
+        if result.is_err()
+            && let Ok(len) = self.inner.len()
+        {
+            self.meter.shrunk(&self.file, len);
+        }
+        result
+    }
+}
+
+impl VfsFile for MeteredFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.inner.read_at(buf, offset)
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
+        self.grow(offset.saturating_add(buf.len() as u64), || self.inner.write_at(buf, offset))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.inner.sync()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.grow(len, || self.inner.set_len(len))?;
+        self.meter.shrunk(&self.file, len);
+        Ok(())
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.grow(len, || self.inner.allocate(len))
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn map(&self, len: u64) -> io::Result<Mapping> {
+        self.inner.map(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{MemVfs, write_all_at};
+    use super::*;
+
+    fn listed(vfs: &MemVfs) -> u64 {
+        vfs.list(Path::new("/")).unwrap().iter().map(|entry| pages(entry.len)).sum()
+    }
+
+    #[test]
+    fn the_count_is_what_a_listing_finds() {
+        let mem = MemVfs::new();
+        let before = mem.open(Path::new("/old"), OpenMode::Create).unwrap();
+        before.allocate(5000).unwrap();
+        let vfs = MeteredVfs::new(Arc::new(mem.clone()), Path::new("/"));
+        vfs.take_stock().unwrap();
+        let meter = vfs.meter();
+        let check = |expected: u64| {
+            assert_eq!((meter.used(), listed(&mem), meter.usage().total()), (expected, expected, expected));
+        };
+        check(8192);
+        let file = vfs.open(Path::new("/MANIFEST.tmp"), OpenMode::Truncate).unwrap();
+        write_all_at(&*file, &[1; 4096], 0).unwrap();
+        check(12_288);
+        write_all_at(&*file, &[1; 1], 4096).unwrap();
+        check(16_384);
+        file.set_len(1).unwrap();
+        check(12_288);
+        vfs.rename(Path::new("/MANIFEST.tmp"), Path::new("/old")).unwrap();
+        check(4096);
+        write_all_at(&*file, &[1; 9000], 0).unwrap();
+        check(12_288);
+        vfs.open(Path::new("/old"), OpenMode::Truncate).unwrap();
+        vfs.remove(Path::new("/old")).unwrap();
+        vfs.remove(Path::new("/old")).unwrap_err();
+        write_all_at(&*file, &[1; 90_000], 0).unwrap();
+        check(0);
+        let _lock = vfs.lock(Path::new("/LOCK"), "1\n").unwrap();
+        check(4096);
+    }
+
+    #[test]
+    fn nothing_grows_beyond_the_ceiling_which_comes_down_with_what_is_used() {
+        let mem = MemVfs::new();
+        let vfs = MeteredVfs::new(Arc::new(mem.clone()), Path::new("/"));
+        let meter = vfs.meter();
+        let file = vfs.open(Path::new("/wal-000001.log"), OpenMode::Create).unwrap();
+        let full = |result: io::Result<()>| result.unwrap_err().kind() == io::ErrorKind::StorageFull;
+        meter.set_limit(8192, 0);
+        assert!(
+            full(file.allocate(8193)) && full(file.set_len(8193)) && full(write_all_at(&*file, &[0], 8192))
+        );
+        assert_eq!(listed(&mem), 0);
+        file.allocate(8192).unwrap();
+        meter.set_limit(u64::MAX, 0);
+        file.allocate(40_960).unwrap();
+        // Over the limit already: as far as is needed to come down, and once it is down never up again.
+        meter.set_limit(16_384, 8192);
+        let floor = |below| Floor { below, ..Floor::NONE };
+        assert!(full(file.allocate(49_153)));
+        file.allocate(49_152).unwrap();
+        file.set_len(20_480).unwrap();
+        assert!(!meter.fits(0, floor(Below::Limit)));
+        assert!(meter.fits(8192, floor(Below::Ceiling)) && !meter.fits(8193, floor(Below::Ceiling)));
+        assert!(meter.fits(28_672, floor(Below::Most)) && !meter.fits(28_673, floor(Below::Most)));
+        file.set_len(12_288).unwrap();
+        assert!(full(file.allocate(49_153)));
+        meter.settle(&|| 8192);
+        file.allocate(49_152).unwrap();
+        file.set_len(8192).unwrap();
+        meter.settle(&|| 8192);
+        assert!(full(file.allocate(16_385)));
+        file.allocate(16_384).unwrap();
+        // What the database can do without leaves free what is kept.
+        file.set_len(0).unwrap();
+        meter.keep(8192);
+        let other = vfs.open(Path::new("/notes"), OpenMode::Create).unwrap();
+        assert!(full(other.allocate(8193)));
+        other.allocate(8192).unwrap();
+        let floor = Floor { keep: &|| 4096, below: Below::Limit };
+        assert!(meter.fits(4096, floor) && !meter.fits(4097, floor));
+        let promise = meter.promise(1000, floor).unwrap();
+        assert!(meter.promise(3097, floor).is_none() && meter.fits(3096, floor) && !meter.fits(3097, floor));
+        drop(promise);
+        assert!(meter.fits(4096, floor));
+    }
+}

@@ -1,0 +1,617 @@
+//! The limit on disk space: never exceeded, not even for the moment of a merge; deletes always go through; puts work
+//! again by themselves once there is space. The deterministic tests list the directory after every operation on it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use kstone_core::lsm::{EngineOptions, LsmEngine, WriteBatch, WriteOptions};
+use kstone_core::vfs::{DirEntry, DiskVfs, Mapping, MemVfs, OpenMode, PathKind, Vfs, VfsFile};
+use kstone_core::{CompactionConfig, DatabaseConfig, Error, Key};
+
+use crate::model::{Rng, manual};
+
+const DB: &str = "db";
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// The bytes a listing finds, each file in whole pages.
+fn listed(vfs: &dyn Vfs, dir: &Path) -> u64 {
+    let entries = vfs.list(dir).unwrap_or_default();
+    entries.iter().map(|entry| entry.len.next_multiple_of(4096)).sum()
+}
+
+/// Lists the directory after every operation that changes it.
+#[derive(Clone, Debug)]
+struct Sampling {
+    inner: MemVfs,
+    seen: Arc<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    samples: AtomicU64,
+    highest: AtomicU64,
+    /// Fails all that takes space, as a full disk does.
+    full: AtomicBool,
+}
+
+impl Sampling {
+    fn new() -> Self {
+        Self { inner: MemVfs::new(), seen: Arc::default() }
+    }
+
+    fn sample(&self) {
+        let bytes = listed(&self.inner, Path::new(DB));
+        self.seen.samples.fetch_add(1, Ordering::Relaxed);
+        self.seen.highest.fetch_max(bytes, Ordering::Relaxed);
+    }
+
+    fn then<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        self.sample();
+        result
+    }
+
+    /// The highest sample since the last call.
+    fn highest(&self) -> u64 {
+        self.sample();
+        self.seen.highest.swap(0, Ordering::Relaxed)
+    }
+
+    fn space(&self) -> io::Result<()> {
+        let full = self.seen.full.load(Ordering::Relaxed);
+        if full { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+}
+
+impl Vfs for Sampling {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>> {
+        let inner = self.inner.open(path, mode)?;
+        Ok(Arc::new(SampledFile { inner, vfs: self.clone() }))
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        self.inner.list(dir)
+    }
+    fn kind(&self, path: &Path) -> io::Result<Option<PathKind>> {
+        self.inner.kind(path)
+    }
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.inner.create_dir(dir)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.then(self.inner.rename(from, to))
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.then(self.inner.remove(path))
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.inner.sync_dir(dir)
+    }
+    fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
+        self.then(self.inner.lock(path, owner))
+    }
+    fn lock_shared(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
+        self.inner.lock_shared(path)
+    }
+}
+
+#[derive(Debug)]
+struct SampledFile {
+    inner: Arc<dyn VfsFile>,
+    vfs: Sampling,
+}
+
+impl VfsFile for SampledFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.inner.read_at(buf, offset)
+    }
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
+        if offset + buf.len() as u64 > self.inner.len()? {
+            self.vfs.space()?;
+            return self.vfs.then(self.inner.write_at(buf, offset));
+        }
+        self.inner.write_at(buf, offset)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.inner.sync()
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.vfs.then(self.inner.set_len(len))
+    }
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.vfs.space()?;
+        self.vfs.then(self.inner.allocate(len))
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+    fn map(&self, len: u64) -> io::Result<Mapping> {
+        self.inner.map(len)
+    }
+}
+
+/// Where the keys go.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Shape {
+    /// A partition each.
+    Spread,
+    /// All in one partition, and so in one stripe.
+    Hot,
+}
+
+impl Shape {
+    fn key(self, n: u64) -> Key<'static> {
+        match self {
+            Self::Spread => Key::new(format!("key{n:07}").into_bytes()),
+            Self::Hot => Key::with_sort(b"hot".to_vec(), format!("key{n:07}").into_bytes()),
+        }
+    }
+}
+
+fn value(n: u64, len: usize) -> Vec<u8> {
+    let mut rng = Rng(n);
+    (0..len).map(|_| rng.next() as u8).collect()
+}
+
+fn config(quota: u64, stripes: usize) -> DatabaseConfig {
+    DatabaseConfig::new().with_stripes(stripes).with_max_total_disk_bytes(quota)
+}
+
+fn options(vfs: &Sampling, config: DatabaseConfig) -> EngineOptions {
+    let mut options = manual(Arc::new(vfs.clone()), 1);
+    options.config = Some(config);
+    options
+}
+
+fn create(vfs: &Sampling, config: DatabaseConfig) -> LsmEngine {
+    LsmEngine::create(Path::new(DB), options(vfs, config)).unwrap()
+}
+
+fn open(vfs: &Sampling) -> LsmEngine {
+    LsmEngine::open(Path::new(DB), manual(Arc::new(vfs.clone()), 2)).unwrap()
+}
+
+/// Puts from `next` on until the database is full; returns the first key that was refused.
+fn fill(engine: &LsmEngine, shape: Shape, next: u64, len: usize, rng: &mut Rng) -> u64 {
+    // More than any limit here holds.
+    for n in next..next + 100_000 {
+        match engine.put(&shape.key(n), &value(n, len), WriteOptions::new()) {
+            Ok(_) => {}
+            Err(Error::DiskFull) => return n,
+            Err(error) => panic!("put {n}: {error}"),
+        }
+        for _ in 0..rng.below(4) {
+            engine.step(rng.next());
+        }
+    }
+    panic!("the limit is never reached")
+}
+
+fn check(
+    engine: &LsmEngine,
+    shape: Shape,
+    keys: std::ops::Range<u64>,
+    len: usize,
+    there: impl Fn(u64) -> bool,
+) {
+    for n in keys {
+        let found = engine.get(&shape.key(n)).unwrap();
+        assert_eq!(found.as_deref(), there(n).then(|| value(n, len)).as_deref(), "key {n}");
+    }
+}
+
+/// Fills, reads, deletes every other key, and again, keeping watch.
+fn rounds(shape: Shape, quota: u64, stripes: usize, len: usize, tune: fn(DatabaseConfig) -> DatabaseConfig) {
+    let vfs = Sampling::new();
+    let engine = create(&vfs, tune(config(quota, stripes)));
+    let (mut rng, mut next) = (Rng(stripes as u64), 0);
+    let (mut live, mut deleted) = (0, 0);
+    for round in 0..3 {
+        let start = next;
+        next = fill(&engine, shape, start, len, &mut rng);
+        live += next - start;
+        let usage = engine.disk_usage().unwrap();
+        let share = live * len as u64 * 100 / quota;
+        println!("{shape:?} {stripes} stripes, round {round}: {live} live, {share} % of {quota}; {usage}");
+        let context = format!("{shape:?}, {stripes} stripes, round {round}, {usage}");
+        assert_eq!(usage.used, listed(&vfs.inner, Path::new(DB)), "{context}");
+        // Within what the manifest's lines for new SSTs take, and its own room for them.
+        let sum = usage.used + usage.reserved;
+        assert!(sum <= quota + quota / 32, "{sum} of {quota}, {context}");
+        // Of what was deleted, tombstones included, next to nothing is left.
+        assert!(
+            next - start > 20 && next - start >= deleted * 4 / 5,
+            "{} after {deleted} deletes, {context}",
+            next - start
+        );
+        deleted = (next - start).div_ceil(2);
+        assert!(share >= if shape == Shape::Hot || stripes == 1 { 25 } else { 45 }, "{share} %, {context}");
+        check(&engine, shape, start..next, len, |_| true);
+        for n in start..next {
+            if n % 2 == 0 {
+                engine
+                    .delete(&shape.key(n), WriteOptions::new())
+                    .unwrap_or_else(|e| panic!("{n}: {e}, {context}"));
+                live -= 1;
+            }
+        }
+        check(&engine, shape, start..next, len, |n| n % 2 == 1);
+        let highest = vfs.highest();
+        assert!(highest <= quota, "{highest} of {quota}, {context}");
+    }
+    check(&engine, shape, 0..next, len, |n| n % 2 == 1);
+    engine.close().unwrap();
+    assert!(vfs.highest() <= quota);
+    assert!(vfs.seen.samples.load(Ordering::Relaxed) > 100);
+}
+
+#[test]
+fn full_emptied_and_full_again() {
+    rounds(Shape::Spread, 4 * MIB, 16, 300, |config| config);
+    rounds(Shape::Spread, 4 * MIB, 4, 100, |config| config.with_max_memtable_records(200));
+}
+
+#[test]
+fn full_with_one_hot_partition() {
+    rounds(Shape::Hot, 4 * MIB, 16, 300, |config| config);
+    rounds(Shape::Hot, 2 * MIB, 1, 1000, |config| config.with_max_memtable_records(50));
+}
+
+#[test]
+fn full_of_large_values() {
+    rounds(Shape::Spread, 16 * MIB, 4, 60_000, |config| config);
+}
+
+#[test]
+fn full_with_small_parts_and_the_least_limit() {
+    rounds(Shape::Spread, 8 * MIB, 4, 300, |config| config.with_target_sst_size(64 << 10));
+    let vfs = Sampling::new();
+    let engine = create(&vfs, config(512 * KIB, 1));
+    let next = fill(&engine, Shape::Spread, 0, 100, &mut Rng(1));
+    println!("the least limit holds {next} items; {}", engine.disk_usage().unwrap());
+    assert!(next > 200, "{next}");
+    assert!(vfs.highest() <= 512 * KIB);
+}
+
+#[test]
+fn a_full_database_opens_after_a_clean_and_an_unclean_end() {
+    for (shape, clean) in
+        [(Shape::Spread, true), (Shape::Spread, false), (Shape::Hot, true), (Shape::Hot, false)]
+    {
+        let vfs = Sampling::new();
+        let (quota, len, mut rng) = (4 * MIB, 200, Rng(3));
+        let mut engine = create(&vfs, config(quota, 16));
+        let mut next = 0;
+        for round in 0..4 {
+            let context = format!("{shape:?}, clean: {clean}, round {round}");
+            let start = next;
+            next = fill(&engine, shape, start, len, &mut rng);
+            assert!(next > start, "{context}");
+            if clean {
+                engine.close().unwrap();
+            } else {
+                // As a process that is killed: its lock goes, nothing else happens.
+                let image = copy(&vfs);
+                drop(engine);
+                vfs.seen.highest.store(0, Ordering::Relaxed);
+                replace(&vfs, &image);
+            }
+            engine = open(&vfs);
+            check(&engine, shape, start..next, len, |_| true);
+            let usage = engine.disk_usage().unwrap();
+            assert_eq!(usage.used, listed(&vfs.inner, Path::new(DB)), "{context}");
+            for n in (start..next).filter(|n| n % 2 == 0) {
+                engine
+                    .delete(&shape.key(n), WriteOptions::new())
+                    .unwrap_or_else(|e| panic!("{n}: {e}, {context}"));
+            }
+            let highest = vfs.highest();
+            assert!(highest <= quota, "{highest} of {quota}, {context}");
+        }
+        check(&engine, shape, 0..next, len, |n| n % 2 == 1);
+    }
+}
+
+type Image = Vec<(PathBuf, Vec<u8>)>;
+
+fn copy(vfs: &Sampling) -> Image {
+    let dir = Path::new(DB);
+    let paths = vfs.inner.list(dir).unwrap().into_iter().map(|entry| dir.join(entry.name));
+    paths
+        .map(|path| {
+            let file = vfs.inner.open(&path, OpenMode::Read).unwrap();
+            let mut bytes = vec![0; file.len().unwrap() as usize];
+            assert_eq!(file.read_at(&mut bytes, 0).unwrap(), bytes.len());
+            (path, bytes)
+        })
+        .collect()
+}
+
+fn replace(vfs: &Sampling, image: &Image) {
+    for (path, _) in copy(vfs) {
+        vfs.inner.remove(&path).unwrap();
+    }
+    for (path, bytes) in image {
+        let file = vfs.inner.open(path, OpenMode::Create).unwrap();
+        kstone_core::vfs::write_all_at(&*file, bytes, 0).unwrap();
+    }
+}
+
+#[test]
+fn the_limit_changes_while_the_database_is_open() {
+    let vfs = Sampling::new();
+    let (len, mut rng) = (300, Rng(5));
+    let engine = create(&vfs, DatabaseConfig::new().with_stripes(16));
+    for n in 0..5000 {
+        engine.put(&Shape::Spread.key(n), &value(n, len), WriteOptions::new()).unwrap();
+    }
+    let set = |quota: u64| engine.set_config(config(quota, 16)).unwrap();
+    set(4 * MIB);
+    vfs.highest();
+    let next = fill(&engine, Shape::Spread, 5000, len, &mut rng);
+    assert!(vfs.highest() <= 4 * MIB && next > 6000, "{next}");
+    // Up: goes on at once.
+    set(6 * MIB);
+    let more = fill(&engine, Shape::Spread, next, len, &mut rng);
+    assert!(vfs.highest() <= 6 * MIB && more > next + 3000, "{more}");
+    // Down, below what is used: no put, but deletes, until it is below.
+    set(3 * MIB);
+    let usage = engine.disk_usage().unwrap();
+    assert!(usage.used > 3 * MIB && usage.available_for_writes == Some(0), "{usage}");
+    let put = || engine.put(&Key::new(&b"new"[..]), &[1; 300], WriteOptions::new());
+    assert!(matches!(put(), Err(Error::DiskFull)));
+    for n in 0..more * 3 / 4 {
+        engine.delete(&Shape::Spread.key(n), WriteOptions::new()).unwrap();
+    }
+    assert!(vfs.highest() <= 6 * MIB);
+    put().unwrap();
+    assert!(engine.disk_usage().unwrap().used <= 3 * MIB);
+    vfs.highest();
+    fill(&engine, Shape::Spread, more, len, &mut rng);
+    assert!(vfs.highest() <= 3 * MIB);
+    check(&engine, Shape::Spread, 0..more, len, |n| n >= more * 3 / 4);
+    // Off: no limit any more.
+    engine.set_config(DatabaseConfig::new().with_stripes(16)).unwrap();
+    assert_eq!(engine.disk_usage().unwrap().available_for_writes, None);
+    for n in 0..10_000 {
+        engine.put(&Shape::Spread.key(n), &value(n, len), WriteOptions::new()).unwrap();
+    }
+    assert!(engine.disk_usage().unwrap().used > 4 * MIB);
+}
+
+#[test]
+fn a_database_larger_than_its_limit_opens_and_comes_down() {
+    for shape in [Shape::Spread, Shape::Hot] {
+        let vfs = Sampling::new();
+        let engine = create(&vfs, DatabaseConfig::new().with_stripes(16));
+        for n in 0..10_000 {
+            engine.put(&shape.key(n), &value(n, 300), WriteOptions::new()).unwrap();
+        }
+        engine.close().unwrap();
+        let engine = LsmEngine::open(Path::new(DB), options(&vfs, config(2 * MIB, 16))).unwrap();
+        check(&engine, shape, 0..10_000, 300, |_| true);
+        assert!(matches!(engine.put(&Key::new(&b"new"[..]), b"", WriteOptions::new()), Err(Error::DiskFull)));
+        for n in 0..9000 {
+            engine.delete(&shape.key(n), WriteOptions::new()).unwrap();
+        }
+        engine.put(&Key::new(&b"new"[..]), b"", WriteOptions::new()).unwrap();
+        let usage = engine.disk_usage().unwrap();
+        assert!(usage.used <= 2 * MIB && usage.limit == Some(2 * MIB), "{usage}");
+        check(&engine, shape, 0..10_000, 300, |n| n >= 9000);
+    }
+}
+
+#[test]
+fn refused_writes_are_counted_and_merges_free_space_also_when_compaction_is_off() {
+    let vfs = Sampling::new();
+    let mut options = options(&vfs, config(2 * MIB, 4));
+    options.compaction = Some(CompactionConfig::disabled());
+    let engine = LsmEngine::create(Path::new(DB), options).unwrap();
+    // The same keys over and over: all but the newest versions are garbage, and nobody is ever refused.
+    for n in 0..20_000 {
+        engine.put(&Shape::Spread.key(n % 1000), &value(n, 300), WriteOptions::new()).unwrap();
+    }
+    let stats = engine.stats().unwrap();
+    assert!(stats.disk_full_refusals == 0 && stats.compactions > 0, "{stats:?}");
+    fill(&engine, Shape::Spread, 1000, 300, &mut Rng(9));
+    // All or nothing, and what shrinks goes through.
+    let mut batch = WriteBatch::new();
+    for n in 50_000..50_100 {
+        batch.put(Shape::Spread.key(n), value(n, 300));
+    }
+    assert!(matches!(engine.write(&batch, WriteOptions::new()), Err(Error::DiskFull)));
+    check(&engine, Shape::Spread, 50_000..50_100, 300, |_| false);
+    assert_eq!(engine.stats().unwrap().disk_full_refusals, 2);
+    for hundred in 0..10 {
+        let mut deletes = WriteBatch::new();
+        for n in hundred * 100..hundred * 100 + 100 {
+            deletes.delete(Shape::Spread.key(n));
+        }
+        engine.write(&deletes, WriteOptions::new()).unwrap();
+    }
+    engine.write(&batch, WriteOptions::new()).unwrap();
+    check(&engine, Shape::Spread, 50_000..50_100, 300, |_| true);
+    assert!(vfs.highest() <= 2 * MIB);
+}
+
+#[test]
+fn deletes_go_on_when_the_disk_itself_is_full() {
+    let vfs = Sampling::new();
+    let engine = create(&vfs, DatabaseConfig::new().with_stripes(4).with_wal_segment_size(64 << 10));
+    let put = |n: u64| engine.put(&Shape::Spread.key(n), &value(n, 200), WriteOptions::new());
+    for n in 0..150 {
+        put(n).unwrap();
+    }
+    vfs.seen.full.store(true, Ordering::Relaxed);
+    let refused = (150..).find(|&n| {
+        (0..20).for_each(|_| _ = engine.step(n));
+        put(n).is_err()
+    });
+    let refused = refused.unwrap();
+    assert!(matches!(put(refused), Err(Error::DiskFull)));
+    // What is left of the segment is for them.
+    for n in 0..100 {
+        engine.delete(&Shape::Spread.key(n), WriteOptions::new()).unwrap();
+    }
+    check(&engine, Shape::Spread, 0..refused, 200, |n| n >= 100);
+    vfs.seen.full.store(false, Ordering::Relaxed);
+    put(refused).unwrap();
+    engine.close().unwrap();
+}
+
+#[test]
+fn too_small_a_limit_is_refused_with_the_least() {
+    let vfs = Sampling::new();
+    let Err(error) = LsmEngine::create(Path::new(DB), options(&vfs, config(100 * KIB, 4))) else {
+        panic!("it was accepted");
+    };
+    assert!(matches!(&error, Error::InvalidConfig { field: "max_total_disk_bytes", .. }), "{error}");
+    assert!(error.to_string().contains("524288"), "{error}");
+}
+
+#[test]
+fn the_least_limit_takes_puts_deletes_and_a_crash() {
+    for (least, segment, stripes) in [
+        (512 * KIB, None, 1),
+        (512 * KIB, None, 256),
+        (512 * KIB, Some(16 * KIB), 16),
+        (8 * MIB, Some(MIB), 16),
+    ] {
+        let with_segment = |quota| {
+            let mut config = config(quota, stripes);
+            config.wal_segment_size = segment;
+            config
+        };
+        assert!(with_segment(least - 1).validate().is_err());
+        let vfs = Sampling::new();
+        let mut engine = create(&vfs, with_segment(least));
+        let (mut rng, mut next) = (Rng(7), 0);
+        for round in 0..3 {
+            let start = next;
+            next = fill(&engine, Shape::Spread, start, 100, &mut rng);
+            let context = format!("{least}, {segment:?}, {stripes} stripes, round {round}: {start}..{next}");
+            assert!(next - start >= 10, "{context}");
+            for n in start..next {
+                let deleted = engine.delete(&Shape::Spread.key(n), WriteOptions::new());
+                deleted.unwrap_or_else(|error| panic!("{n}: {error}, {context}"));
+            }
+            let image = copy(&vfs);
+            drop(engine);
+            assert!(vfs.highest() <= least, "{context}");
+            replace(&vfs, &image);
+            vfs.highest();
+            engine = open(&vfs);
+            check(&engine, Shape::Spread, start..next, 100, |_| false);
+        }
+        engine.put(&Shape::Spread.key(next), &[1; 100], WriteOptions::new()).unwrap();
+        assert!(vfs.highest() <= least);
+    }
+}
+
+#[test]
+fn what_a_snapshot_sees_takes_space_until_it_is_dropped() {
+    let vfs = Sampling::new();
+    let engine = create(&vfs, config(4 * MIB, 16));
+    let (len, mut rng) = (300, Rng(11));
+    let full = fill(&engine, Shape::Spread, 0, len, &mut rng);
+    let snapshot = engine.snapshot().unwrap();
+    for n in 0..full / 2 {
+        engine.delete(&Shape::Spread.key(n), WriteOptions::new()).unwrap();
+    }
+    let held = fill(&engine, Shape::Spread, full, len, &mut rng) - full;
+    assert!(held < full / 20, "{held} of {full}");
+    for n in 0..full {
+        assert_eq!(
+            engine.get_at(&Shape::Spread.key(n), &snapshot).unwrap().as_deref(),
+            Some(&*value(n, len))
+        );
+    }
+    drop(snapshot);
+    let next = fill(&engine, Shape::Spread, full + held, len, &mut rng);
+    assert!(next - full > full * 2 / 5, "{} of {full}", next - full);
+    check(&engine, Shape::Spread, 0..next, len, |n| n >= full / 2);
+    assert!(vfs.highest() <= 4 * MIB);
+}
+
+/// Ends a thread also when an assertion fails.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Lists the directory of a real database while threads of the engine write to it.
+fn real(shape: Shape, quota: u64, stripes: usize) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let mut options = EngineOptions::disk();
+    options.config = Some(config(quota, stripes));
+    let mut engine = LsmEngine::create(&path, options).unwrap();
+    let (done, samples, highest) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let disk = DiskVfs::new();
+            while !done.load(Ordering::Relaxed) {
+                highest.fetch_max(listed(&disk, &path), Ordering::Relaxed);
+                samples.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let _ended = SetOnDrop(&done);
+        let (len, mut next, mut live, mut deleted) = (400, 0, 0, 0);
+        for round in 0..3 {
+            let start = next;
+            let refused = loop {
+                match engine.put(&shape.key(next), &value(next, len), WriteOptions::new()) {
+                    Ok(_) => next += 1,
+                    Err(error) => break error,
+                }
+            };
+            assert!(matches!(refused, Error::DiskFull), "{refused}");
+            live += next - start;
+            assert!(
+                next - start + live / 10 >= deleted,
+                "{} after {deleted} deletes, {live} live",
+                next - start
+            );
+            deleted = (next - start).div_ceil(2);
+            println!(
+                "{shape:?}, round {round}: {} put, {live} live, {} % of {} MiB; {}",
+                next - start,
+                live * len as u64 * 100 / quota,
+                quota / MIB,
+                engine.disk_usage().unwrap()
+            );
+            check(&engine, shape, start..next, len, |_| true);
+            if round == 1 {
+                engine.close().unwrap();
+                engine = LsmEngine::open(&path, EngineOptions::disk()).unwrap();
+            }
+            for n in (start..next).filter(|n| n % 2 == 0) {
+                let deleted = engine.delete(&shape.key(n), WriteOptions::new());
+                let state = || {
+                    format!(
+                        "{}, {:?}",
+                        engine.disk_usage().unwrap(),
+                        engine.stats().unwrap().background_error
+                    )
+                };
+                deleted.unwrap_or_else(|error| panic!("{n} of {start}..{next}: {error}; {}", state()));
+                live -= 1;
+            }
+        }
+        check(&engine, shape, 0..next, len, |n| n % 2 == 1);
+    });
+    let (samples, highest) = (samples.into_inner(), highest.into_inner());
+    println!("{shape:?}: {samples} samples, the highest {highest} of {quota}");
+    assert!(highest <= quota, "{highest} of {quota}");
+    assert!(samples > 100);
+}
+
+#[test]
+fn on_disk_with_threads() {
+    real(Shape::Spread, 4 * MIB, 16);
+    real(Shape::Hot, 4 * MIB, 256);
+}

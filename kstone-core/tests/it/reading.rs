@@ -1,0 +1,502 @@
+//! How SSTs are written and read: compression, the read mode, the cache of blocks, filters and what they cost. Reads,
+//! mappings and open files are counted below the engine.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use kstone_core::lsm::{Direction, EngineStats, LsmEngine, WriteOptions};
+use kstone_core::vfs::{DirEntry, Mapping, MemVfs, OpenMode, PathKind, Vfs, VfsFile};
+use kstone_core::{CompactionConfig, Compression, DatabaseConfig, Error, Key, ReadMode};
+
+use crate::model::manual;
+
+const DB: &str = "db";
+
+/// What happened to SSTs.
+#[derive(Debug, Default)]
+struct Counts {
+    reads: AtomicU64,
+    maps: AtomicU64,
+    /// How often each is open.
+    open: Mutex<BTreeMap<String, usize>>,
+    most_open: AtomicU64,
+    /// Reads of SSTs fail.
+    broken: AtomicBool,
+}
+
+impl Counts {
+    fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
+    }
+
+    fn maps(&self) -> u64 {
+        self.maps.load(Ordering::Relaxed)
+    }
+
+    fn open_now(&self) -> Vec<String> {
+        self.open.lock().unwrap().keys().cloned().collect()
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct CountingVfs {
+    inner: MemVfs,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug)]
+struct CountedFile {
+    inner: Arc<dyn VfsFile>,
+    name: String,
+    counts: Arc<Counts>,
+}
+
+impl Drop for CountedFile {
+    fn drop(&mut self) {
+        let mut open = self.counts.open.lock().unwrap();
+        let count = open.get_mut(&self.name).unwrap();
+        *count -= 1;
+        open.retain(|_, count| *count > 0);
+    }
+}
+
+impl Vfs for CountingVfs {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>> {
+        let inner = self.inner.open(path, mode)?;
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if !name.ends_with(".sst") {
+            return Ok(inner);
+        }
+        let mut open = self.counts.open.lock().unwrap();
+        *open.entry(name.clone()).or_default() += 1;
+        self.counts.most_open.fetch_max(open.values().sum::<usize>() as u64, Ordering::Relaxed);
+        Ok(Arc::new(CountedFile { inner, name, counts: Arc::clone(&self.counts) }))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        self.inner.list(dir)
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<Option<PathKind>> {
+        self.inner.kind(path)
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.inner.create_dir(dir)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.inner.remove(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.inner.sync_dir(dir)
+    }
+
+    fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
+        self.inner.lock(path, owner)
+    }
+
+    fn lock_shared(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
+        self.inner.lock_shared(path)
+    }
+}
+
+impl VfsFile for CountedFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.counts.reads.fetch_add(1, Ordering::Relaxed);
+        if self.counts.broken.load(Ordering::Relaxed) {
+            return Err(io::Error::from_raw_os_error(5)); // EIO
+        }
+        self.inner.read_at(buf, offset)
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
+        self.inner.write_at(buf, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.inner.sync()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.inner.set_len(len)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.inner.allocate(len)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn map(&self, len: u64) -> io::Result<Mapping> {
+        self.counts.maps.fetch_add(1, Ordering::Relaxed);
+        self.inner.map(len)
+    }
+}
+
+/// One stripe, flushed and merged only on request.
+fn config() -> DatabaseConfig {
+    DatabaseConfig::new().with_stripes(1).with_max_memtable_records(1_000_000)
+}
+
+fn engine_with(vfs: &CountingVfs, config: DatabaseConfig, compaction: CompactionConfig) -> LsmEngine {
+    let mut options = manual(Arc::new(vfs.clone()), 1);
+    (options.config, options.compaction) = (Some(config), Some(compaction));
+    LsmEngine::create(Path::new(DB), options).unwrap()
+}
+
+fn engine(vfs: &CountingVfs, config: DatabaseConfig) -> LsmEngine {
+    engine_with(vfs, config, CompactionConfig::disabled())
+}
+
+fn key(n: usize) -> Key<'static> {
+    Key::new(format!("k{n:06}").into_bytes())
+}
+
+/// Text that compresses to a fraction.
+fn text(n: usize) -> Vec<u8> {
+    format!("{{\"number\": {n}, \"status\": \"delivered\", \"country\": \"Switzerland\"}} ")
+        .repeat(4)
+        .into_bytes()
+}
+
+/// Bytes that do not compress.
+fn noise(n: usize) -> Vec<u8> {
+    let mut rng = crate::model::Rng(n as u64);
+    (0..30).flat_map(|_| rng.next().to_le_bytes()).collect()
+}
+
+fn fill(engine: &LsmEngine, keys: std::ops::Range<usize>, value: fn(usize) -> Vec<u8>) {
+    for n in keys {
+        engine.put(&key(n), &value(n), WriteOptions::new()).unwrap();
+    }
+    engine.flush().unwrap();
+}
+
+fn check(engine: &LsmEngine, keys: std::ops::Range<usize>, value: fn(usize) -> Vec<u8>) {
+    for n in keys {
+        assert_eq!(engine.get(&key(n)).unwrap().as_deref(), Some(&*value(n)), "key {n}");
+    }
+}
+
+fn stats(engine: &LsmEngine) -> EngineStats {
+    let stats = engine.stats().unwrap();
+    let cache = stats.block_cache;
+    assert!(cache.bytes <= cache.capacity, "{cache:?}");
+    stats
+}
+
+/// The bytes of SSTs after a flush, and after a full merge of it.
+fn flushed_and_merged(compression: Compression, value: fn(usize) -> Vec<u8>) -> (u64, u64) {
+    let engine = engine(&CountingVfs::default(), config().with_compression(compression));
+    fill(&engine, 0..500, value);
+    let flushed = stats(&engine).sst_bytes;
+    check(&engine, 0..500, value);
+    engine.trigger_compaction(0).unwrap();
+    let merged = stats(&engine).sst_bytes;
+    check(&engine, 0..500, value);
+    assert_eq!(engine.scan(b"", Direction::Reverse, None).unwrap().count(), 500);
+    assert_eq!(engine.verify().unwrap(), 1);
+    (flushed, merged)
+}
+
+#[test]
+fn compression_says_which_blocks_shrink() {
+    let plain = flushed_and_merged(Compression::Never, text);
+    assert_eq!(plain.0, plain.1);
+    let older = flushed_and_merged(Compression::Older, text);
+    assert_eq!(older.0, plain.0, "a flush was compressed");
+    assert!(older.1 < plain.1 / 3, "{older:?}, plain {plain:?}");
+    let always = flushed_and_merged(Compression::Always, text);
+    assert_eq!(always, (older.1, older.1));
+    // What does not shrink stays as it is.
+    let noise = [Compression::Never, Compression::Always].map(|mode| flushed_and_merged(mode, noise));
+    assert_eq!(noise[0], noise[1]);
+}
+
+#[test]
+fn older_compresses_only_merges_that_take_in_the_oldest_run() {
+    let compaction = CompactionConfig::new().with_sst_threshold(3);
+    let engine =
+        engine_with(&CountingVfs::default(), config().with_compression(Compression::Older), compaction);
+    let merge = |keys: std::ops::Range<usize>| {
+        fill(&engine, keys, text);
+        while engine.step(0) {}
+        (stats(&engine).stripes[0].runs, stats(&engine).sst_bytes, stats(&engine).compactions)
+    };
+    let raw = |keys: usize| keys as u64 * text(0).len() as u64;
+    merge(0..200);
+    let (_, two_runs, compactions) = merge(200..400);
+    assert!(compactions == 0 && two_runs > raw(400), "{two_runs}");
+    let (runs, oldest, compactions) = merge(400..600);
+    assert!((runs, compactions) == (1, 1) && oldest < raw(600) / 3, "{runs}, {oldest}");
+    merge(600..800);
+    let (runs, all, compactions) = merge(800..1_000);
+    assert_eq!((runs, compactions), (2, 2));
+    assert!(all - oldest > raw(400), "a merge above the oldest run was compressed: {all} - {oldest}");
+    check(&engine, 0..1_000, text);
+}
+
+#[test]
+fn compression_changes_live() {
+    let engine = engine(&CountingVfs::default(), config().with_compression(Compression::Never));
+    fill(&engine, 0..500, text);
+    let plain = stats(&engine).sst_bytes;
+    engine.set_config(engine.config().with_compression(Compression::Always)).unwrap();
+    fill(&engine, 500..1_000, text);
+    assert!(stats(&engine).sst_bytes < plain * 4 / 3);
+    check(&engine, 0..1_000, text);
+}
+
+#[test]
+fn read_mode_maps_or_reads() {
+    for (compression, mode) in [
+        (Compression::Never, ReadMode::Mmap),
+        (Compression::Always, ReadMode::Mmap),
+        (Compression::Never, ReadMode::Pread),
+        (Compression::Always, ReadMode::Pread),
+    ] {
+        let vfs = CountingVfs::default();
+        let engine = engine(&vfs, config().with_compression(compression).with_read_mode(mode));
+        fill(&engine, 0..500, text);
+        check(&engine, 0..500, text);
+        let (maps, reads) = (vfs.counts.maps(), vfs.counts.reads());
+        let cache = stats(&engine).block_cache;
+        match mode {
+            ReadMode::Mmap => assert_eq!((maps, reads, cache.section_bytes), (1, 0, 0)),
+            _ => assert!(maps == 0 && reads > 10 && cache.section_bytes > 2_500, "{reads}, {cache:?}"),
+        }
+        // A mapping that need not be decoded is read in place.
+        let in_place = (compression, mode) == (Compression::Never, ReadMode::Mmap);
+        assert_eq!((cache.bytes == 0, cache.hits == 0, cache.misses == 0), (in_place, in_place, in_place));
+    }
+}
+
+#[test]
+fn read_mode_changes_live_for_files_opened_from_then_on() {
+    let vfs = CountingVfs::default();
+    let engine = engine(&vfs, config().with_read_mode(ReadMode::Pread));
+    fill(&engine, 0..500, noise);
+    check(&engine, 0..500, noise);
+    assert_eq!(vfs.counts.maps(), 0);
+    engine.set_config(engine.config().with_read_mode(ReadMode::Mmap)).unwrap();
+    fill(&engine, 500..1_000, noise);
+    check(&engine, 0..1_000, noise);
+    assert_eq!(vfs.counts.maps(), 1);
+    // The merged file is another one, and what the old ones held is given back.
+    engine.trigger_compaction(0).unwrap();
+    check(&engine, 0..1_000, noise);
+    assert_eq!((vfs.counts.maps(), stats(&engine).block_cache.section_bytes), (2, 0));
+}
+
+#[test]
+fn block_cache_bytes_bounds_the_cache_and_saves_reads() {
+    let reads_with = |bytes: usize| {
+        let vfs = CountingVfs::default();
+        let engine = engine(&vfs, config().with_read_mode(ReadMode::Pread).with_block_cache_bytes(bytes));
+        fill(&engine, 0..2_000, noise);
+        let mut rng = crate::model::Rng(1);
+        let mut held = Vec::new();
+        for n in 0..6_000 {
+            let at = rng.below(2_000) as usize;
+            let value = engine.get(&key(at)).unwrap().unwrap();
+            assert_eq!(*value, *noise(at));
+            if n % 50 == 0 {
+                held.push((at, value)); // stays whatever happens to its block
+                stats(&engine);
+            }
+        }
+        assert!(held.iter().all(|(at, value)| **value == *noise(*at)));
+        let cache = stats(&engine).block_cache;
+        // A get looks at one block, and where the index leads to another key first, at two.
+        assert!(cache.capacity == bytes as u64 && (6_000..6_100).contains(&(cache.hits + cache.misses)));
+        assert!(cache.bytes > bytes.min(480_000) as u64 / 2, "{cache:?}");
+        // What was read and is not there any more was evicted.
+        let there = cache.misses - cache.evictions;
+        assert!((cache.bytes / 4500..=cache.bytes / 2000).contains(&there), "{cache:?}");
+        // One pread for each block that was not there, and a few to open the file.
+        assert!((cache.misses..cache.misses + 5).contains(&vfs.counts.reads()));
+        vfs.counts.reads()
+    };
+    let reads = [64 << 10, 256 << 10, 1 << 20].map(reads_with);
+    assert!(reads[0] > reads[1] * 3 / 2 && reads[1] > reads[2] * 3, "{reads:?}");
+    assert!(reads[2] < 200, "all blocks fit, and yet there were {} reads", reads[2]);
+}
+
+#[test]
+fn block_cache_bytes_changes_live() {
+    let engine = engine(&CountingVfs::default(), config().with_read_mode(ReadMode::Pread));
+    fill(&engine, 0..2_000, noise);
+    check(&engine, 0..2_000, noise);
+    assert!(stats(&engine).block_cache.bytes > 400_000);
+    engine.set_config(engine.config().with_block_cache_bytes(64 << 10)).unwrap();
+    check(&engine, 0..2_000, noise);
+    let cache = stats(&engine).block_cache;
+    assert!(cache.capacity == 64 << 10 && cache.bytes > 32 << 10, "{cache:?}");
+}
+
+#[test]
+fn scans_and_merges_leave_the_cache_to_gets() {
+    let vfs = CountingVfs::default();
+    let config = config().with_read_mode(ReadMode::Pread).with_block_cache_bytes(64 << 10);
+    let engine = engine(&vfs, config);
+    fill(&engine, 0..2_000, noise);
+    let hot = || check(&engine, 700..780, noise);
+    hot();
+    hot();
+    let before = stats(&engine).block_cache;
+    assert_eq!(engine.scan(b"", Direction::Forward, None).unwrap().count(), 2_000);
+    assert_eq!(engine.scan(b"", Direction::Reverse, None).unwrap().count(), 2_000);
+    engine.verify().unwrap();
+    let scanned = stats(&engine).block_cache;
+    assert_eq!(scanned.bytes, before.bytes);
+    hot();
+    assert_eq!(stats(&engine).block_cache.misses, scanned.misses, "what gets use was driven out");
+    // A query may keep what it reads: it will be asked again.
+    let query =
+        || engine.query(b"k001500", &kstone_core::SortRange::All, Direction::Forward, None).unwrap().count();
+    assert_eq!(query(), 1);
+    let reads = vfs.counts.reads();
+    assert_eq!((query(), vfs.counts.reads()), (1, reads));
+    // A scan reads a block once.
+    assert_eq!(engine.scan(b"", Direction::Forward, None).unwrap().count(), 2_000);
+    assert!(vfs.counts.reads() - reads < 2_000 / 8, "{} reads", vfs.counts.reads() - reads);
+}
+
+#[test]
+fn few_files_are_open_however_many_there_are() {
+    let vfs = CountingVfs::default();
+    let config = config().with_read_mode(ReadMode::Pread).with_target_sst_size(4 << 10);
+    let engine = engine(&vfs, config.with_compression(Compression::Never));
+    fill(&engine, 0..6_000, noise);
+    let ssts = stats(&engine).stripes[0].ssts;
+    assert!(ssts > 300, "{ssts} SSTs");
+    check(&engine, 0..6_000, noise);
+    assert_eq!(engine.scan(b"", Direction::Forward, None).unwrap().count(), 6_000);
+    let most = vfs.counts.most_open.load(Ordering::Relaxed);
+    assert!((20..=40).contains(&most), "{most} were open at once");
+    // A removed file that is open still takes up space.
+    engine.trigger_compaction(0).unwrap();
+    let names: Vec<_> = vfs.list(Path::new(DB)).unwrap().into_iter().map(|entry| entry.name).collect();
+    let open = vfs.counts.open_now();
+    assert!(open.iter().all(|name| names.contains(name)), "{open:?}");
+    drop(engine);
+    assert_eq!(vfs.counts.open_now(), Vec::<String>::new());
+}
+
+#[test]
+fn a_bad_sector_is_an_error_as_long_as_it_is_bad() {
+    let vfs = CountingVfs::default();
+    let engine = engine(&vfs, config().with_read_mode(ReadMode::Pread));
+    fill(&engine, 0..500, noise);
+    engine.get(&key(3)).unwrap();
+    vfs.counts.broken.store(true, Ordering::Relaxed);
+    for _ in 0..2 {
+        assert!(matches!(engine.get(&key(400)), Err(Error::Io { .. })));
+        assert!(engine.get(&key(3)).unwrap().is_some()); // from the cache
+    }
+    assert!(matches!(engine.verify(), Err(Error::Io { .. })));
+    vfs.counts.broken.store(false, Ordering::Relaxed);
+    check(&engine, 0..500, noise);
+}
+
+#[test]
+fn damage_in_compressed_blocks_is_found_each_time() {
+    for mode in [ReadMode::Mmap, ReadMode::Pread] {
+        let vfs = CountingVfs::default();
+        let engine = engine(&vfs, config().with_read_mode(mode).with_compression(Compression::Always));
+        fill(&engine, 0..500, text);
+        let name =
+            vfs.list(Path::new(DB)).unwrap().into_iter().find(|e| e.name.ends_with(".sst")).unwrap().name;
+        let path = Path::new(DB).join(&name);
+        let file = vfs.inner.open(&path, OpenMode::Write).unwrap();
+        // Past the header: in the first block.
+        let mut byte = [0];
+        file.read_at(&mut byte, 300).unwrap();
+        file.write_at(&[byte[0] ^ 4], 300).unwrap();
+        for _ in 0..3 {
+            match engine.get(&key(0)) {
+                Err(Error::Corruption { file, offset, .. }) => {
+                    assert_eq!((file, offset), (path.clone(), 128), "{mode:?}");
+                }
+                other => panic!("{mode:?}: {other:?}"),
+            }
+        }
+        assert!(matches!(engine.verify(), Err(Error::Corruption { .. })));
+        assert!(engine.scan(b"", Direction::Forward, None).is_err());
+        check(&engine, 400..500, text);
+        file.write_at(&byte, 300).unwrap();
+        if mode == ReadMode::Pread {
+            check(&engine, 0..500, text);
+            engine.verify().unwrap();
+        }
+    }
+}
+
+#[test]
+fn filters_are_counted_and_as_wrong_as_predicted() {
+    let engine = engine(&CountingVfs::default(), config().with_bloom_bits_per_key(6));
+    for run in 0..3 {
+        fill(&engine, run * 2_000..(run + 1) * 2_000, noise);
+    }
+    assert_eq!(stats(&engine).filter, Default::default());
+    // Of the newest run: one test each.
+    check(&engine, 4_000..6_000, noise);
+    let filter = stats(&engine).filter;
+    assert_eq!((filter.tests, filter.negatives, filter.false_positives), (2_000, 0, 0));
+    let absent = 20_000;
+    for n in 0..absent {
+        assert_eq!(engine.get(&key(100_000 + n)).unwrap(), None);
+    }
+    let filter = stats(&engine).filter;
+    assert_eq!(filter.tests, 2_000 + 3 * absent as u64);
+    assert_eq!(filter.negatives + filter.false_positives, 3 * absent as u64);
+    let rate = filter.false_positives as f64 / (3 * absent) as f64;
+    assert!((filter.measured_rate - rate).abs() < 1e-12);
+    println!("6 bits: measured {:.4}, predicted {:.4}", filter.measured_rate, filter.predicted_rate);
+    assert!((0.045..0.07).contains(&filter.measured_rate), "{filter:?}");
+    assert!((filter.measured_rate / filter.predicted_rate - 1.0).abs() < 0.1, "{filter:?}");
+    // Verifying and scanning ask no filter.
+    engine.verify().unwrap();
+    engine.scan(b"", Direction::Forward, None).unwrap().count();
+    assert_eq!(stats(&engine).filter, filter);
+}
+
+#[test]
+fn memory_of_filters_and_indexes_is_known_without_opening_ssts() {
+    const KEYS: usize = 50_000;
+    for mode in [ReadMode::Mmap, ReadMode::Pread] {
+        let vfs = CountingVfs::default();
+        let engine = engine(&vfs, config().with_read_mode(mode).with_bloom_bits_per_key(16));
+        assert_eq!(
+            (engine.estimate_bloom_memory().unwrap(), engine.estimate_index_memory().unwrap()),
+            (0, 0)
+        );
+        fill(&engine, 0..KEYS, noise);
+        let estimates = || (engine.estimate_bloom_memory().unwrap(), engine.estimate_index_memory().unwrap());
+        let (filter, index) = estimates();
+        // 2 MB for a million keys at 16 bits; 4 bytes a slot at a load of 0.8.
+        let expected = KEYS as u64 * 2;
+        assert!(filter.abs_diff(expected) < expected / 10, "{filter} bytes of filters");
+        assert!((KEYS as u64 * 5..KEYS as u64 * 8).contains(&index), "{index} bytes of indexes");
+        assert!(vfs.counts.maps() == 0 && vfs.counts.reads() <= 2, "{} reads", vfs.counts.reads());
+        let reads = vfs.counts.reads();
+        assert_eq!((estimates(), vfs.counts.reads()), ((filter, index), reads));
+        check(&engine, 0..100, noise);
+        assert_eq!(estimates(), (filter, index));
+        if mode == ReadMode::Pread {
+            let held = stats(&engine).block_cache.section_bytes;
+            assert!(held.abs_diff(filter + index) < 1_000, "{held} bytes of {filter} + {index}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! The tables of settings and counters have a row for every one, what each row names exists, and its tests run: no knob
+//! without an effect that is asserted, no counter that nothing moves.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// The files with the tables.
+const TABLES: &[&str] = &["docs/settings-and-counters.md"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+fn read(file: &str) -> String {
+    std::fs::read_to_string(root().join(file)).unwrap_or_else(|e| panic!("{file}: {e}"))
+}
+
+/// The public fields of a struct in a source file.
+fn fields(file: &str, name: &str) -> Vec<String> {
+    let source = read(file);
+    let from = source.find(&format!("pub struct {name} {{")).unwrap_or_else(|| panic!("{file}: no {name}"));
+    let body = &source[from..];
+    let body = &body[..body.find("\n}").unwrap()];
+    let fields = body.lines().filter_map(|line| line.trim().strip_prefix("pub ")?.split_once(':'));
+    fields.filter(|(name, _)| !name.contains(' ')).map(|(name, _)| name.to_string()).collect()
+}
+
+/// The text between backticks.
+fn quoted(cell: &str) -> Vec<&str> {
+    cell.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn every_setting_and_counter_has_a_row_and_each_row_a_test() {
+    let table: String = TABLES.iter().map(|file| read(file)).collect();
+    let mut named = BTreeSet::new();
+    let mut tests = 0;
+    for row in table.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").collect();
+        for name in quoted(cells[0]) {
+            assert!(named.insert(name.to_string()), "{name} has two rows");
+        }
+        let places = quoted(cells[cells.len() - 1]);
+        assert!(!places.is_empty(), "no test: {row}");
+        for place in places {
+            let (file, function) = place.split_once("::").unwrap_or_else(|| panic!("{place}: {row}"));
+            let source = read(file);
+            let (before, _) = source
+                .split_once(&format!("fn {function}("))
+                .unwrap_or_else(|| panic!("{place} does not exist: {row}"));
+            let attributes = before.rsplit("\n\n").next().unwrap();
+            assert!(attributes.contains("#[test]") && !attributes.contains("#[ignore"), "{place} is not run");
+            tests += 1;
+        }
+    }
+    let mut expected = Vec::new();
+    for (file, name, prefix) in STRUCTS {
+        expected.extend(fields(file, name).into_iter().map(|field| format!("{prefix}{field}")));
+    }
+    expected.retain(|name| !ENVIRONMENT.contains(&&**name));
+    let missing: Vec<_> = expected.iter().filter(|name| !named.contains(*name)).collect();
+    assert!(missing.is_empty(), "no row for {missing:?}");
+    let unknown: Vec<_> = named.iter().filter(|name| !expected.contains(name)).collect();
+    assert!(unknown.is_empty(), "rows for what does not exist: {unknown:?}");
+    println!("{} settings and counters, {tests} tests", expected.len());
+}
+
+/// Where settings and counters are declared, and what is put before their names in the table.
+const STRUCTS: &[(&str, &str, &str)] = &[
+    ("kstone-core/src/config.rs", "DatabaseConfig", ""),
+    ("kstone-core/src/config/compaction.rs", "CompactionConfig", ""),
+    ("kstone-core/src/lsm.rs", "EngineOptions", "EngineOptions."),
+    ("kstone-core/src/lsm.rs", "WriteOptions", "WriteOptions."),
+];
+
+/// What an engine runs on; none of them is a setting.
+const ENVIRONMENT: &[&str] =
+    &["EngineOptions.vfs", "EngineOptions.clock", "EngineOptions.workers", "EngineOptions.memory_probe"];
+
+/// Shown by `intervals_and_parallelism_change_live`: with the worker on the test's own thread nothing of them is seen
+/// from outside.
+const UNSEEN: &[&str] = &["checkpoint_interval", "max_concurrent_compactions"];
+
+/// The third column: what changes while the database is open has a line in the test of that.
+#[test]
+fn every_setting_that_changes_live_is_in_the_test_of_that() {
+    let tests = read("kstone-core/tests/it/live.rs");
+    let text = read(TABLES[0]);
+    let settings = text.split("\n## Counters").next().unwrap();
+    for row in settings.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").collect();
+        let name = quoted(cells[0])[0];
+        let live = cells[2].starts_with("yes") || cells[2].starts_with("files");
+        assert_eq!(live, tests.contains(&format!("setting: \"{name}\"")) || UNSEEN.contains(&name), "{row}");
+    }
+}

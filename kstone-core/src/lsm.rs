@@ -216,6 +216,14 @@ impl Settings {
         }
     }
 
+    /// All of them as the manifest stores them: named numbers.
+    fn stored(&self) -> Vec<(String, u64)> {
+        let mut stored = self.database.to_settings();
+        stored.extend(self.compaction.to_settings());
+        stored.extend(replay_rate::to_store(self));
+        stored
+    }
+
     /// What the log needs to know of them.
     fn log_limits(&self) -> LogLimits {
         LogLimits {
@@ -480,7 +488,7 @@ impl LsmEngine {
         let mut settings = Settings::clone(&shared.settings.load());
         change(&mut settings);
         let settings = Settings::new(settings.database, settings.compaction, settings.replay_rate);
-        let stored = recover::settings_change(&settings);
+        let stored = Change::Settings(settings.stored());
         shared.append_edit(&mut manifest, vec![stored])?;
         shared.raise_config_changed(&shared.settings.load(), &settings);
         shared.apply(settings);

@@ -7,14 +7,12 @@ use std::time::Duration;
 
 use super::events::{Event, SettingChange};
 use super::job::Slot;
-use super::recover::settings_change;
 use super::{LsmEngine, Settings, Shared};
 use crate::backpressure::StallReason;
 use crate::compaction::picker::Reason;
 use crate::counters::{Count, Local, OpCounters, Operation};
 use crate::error::{Error, Result};
 use crate::latency::{Latencies, LatencyBuckets, Recorder};
-use crate::manifest::Change;
 use crate::memtable::Memtable;
 use crate::types::SeqNo;
 
@@ -213,11 +211,7 @@ impl Shared {
     }
 
     pub(crate) fn raise_config_changed(&self, old: &Settings, new: &Settings) {
-        let named = |settings: &Settings| match settings_change(settings) {
-            Change::Settings(named) => named,
-            _ => Vec::new(),
-        };
-        let (old, new) = (named(old), named(new));
+        let (old, new) = (old.stored(), new.stored());
         let value = |of: &[(String, u64)], name: &str| of.iter().find(|(n, _)| n == name).map(|&(_, v)| v);
         let mut names: Vec<&String> = old.iter().chain(&new).map(|(name, _)| name).collect();
         names.sort_unstable();

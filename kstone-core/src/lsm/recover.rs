@@ -91,7 +91,7 @@ impl LsmEngine {
         let changes = vec![
             Change::Facts(Facts::new(stripes, now)),
             Change::Keyspace { id: 0, name: "items".into() },
-            settings_change(&Settings::new(database.clone(), compaction.clone(), None)),
+            Change::Settings(Settings::new(database.clone(), compaction.clone(), None).stored()),
             Change::Reserve { files_below: 1 + FileIds::BLOCK },
         ];
         let manifest = Manifest::create(Arc::clone(&vfs), path, ids, changes)?;
@@ -398,14 +398,12 @@ impl Shared {
 
     /// Stores the settings in force.
     fn store_settings(&self) -> Result<()> {
-        let settings = self.settings.load();
-        let change = settings_change(&settings);
-        let Change::Settings(new) = &change else { return Ok(()) };
-        if *new == self.manifest.lock().state().settings {
+        let stored = self.settings.load().stored();
+        if stored == self.manifest.lock().state().settings {
             return Ok(());
         }
         self.ensure_opened()?;
-        self.edit_manifest(vec![change])
+        self.edit_manifest(vec![Change::Settings(stored)])
     }
 }
 
@@ -428,14 +426,6 @@ fn settings(path: &Path, options: &EngineOptions, state: &ManifestState) -> Resu
     };
     let database = DatabaseConfig { stripes: Some(state.facts.stripes()), ..database };
     Ok(Settings::new(database, compaction, replay_rate::stored(&state.settings)))
-}
-
-/// The settings as the manifest stores them.
-pub(crate) fn settings_change(settings: &Settings) -> Change {
-    let mut stored = settings.database.to_settings();
-    stored.extend(settings.compaction.to_settings());
-    stored.extend(replay_rate::to_store(settings));
-    Change::Settings(stored)
 }
 
 /// The edit of an unclean open: the cut, and fresh reservations.

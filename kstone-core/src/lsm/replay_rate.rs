@@ -71,7 +71,7 @@ impl Shared {
     /// which settings change.
     pub(crate) fn replay_rate_change(&self, state: &ManifestState) -> Option<Change> {
         let settings = self.settings.load();
-        (stored(&state.settings) != settings.replay_rate).then(|| super::recover::settings_change(&settings))
+        (stored(&state.settings) != settings.replay_rate).then(|| Change::Settings(settings.stored()))
     }
 
     pub(crate) fn recovery(&self) -> Recovery {

@@ -13,7 +13,7 @@ use kstone_core::lsm::{
     Direction, EngineStats, Event, EventListener, LsmEngine, StallReason, StallStats, WriteBatch,
     WriteOptions,
 };
-use kstone_core::vfs::{CrashMode, DirEntry, Mapping, MemVfs, OpenMode, PathKind, StrictVfs, Vfs, VfsFile};
+use kstone_core::vfs::{CrashMode, Mapping, MemVfs, OpenMode, StrictVfs, Vfs, VfsFile};
 use kstone_core::{CompactionConfig, DatabaseConfig, Error, Key, SortRange};
 
 use crate::model::{Rng, manual};
@@ -241,30 +241,7 @@ impl Vfs for Slow {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         Ok(Arc::new(SlowFile { inner: self.inner.open(path, mode)?, name, vfs: self.clone() }))
     }
-    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        self.inner.list(dir)
-    }
-    fn kind(&self, path: &Path) -> io::Result<Option<PathKind>> {
-        self.inner.kind(path)
-    }
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.inner.create_dir(dir)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.inner.sync_dir(dir)
-    }
-    fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
-        self.inner.lock(path, owner)
-    }
-    fn lock_shared(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
-        self.inner.lock_shared(path)
-    }
+    crate::model::pass_on_names!();
 }
 
 impl VfsFile for SlowFile {

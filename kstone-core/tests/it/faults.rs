@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use kstone_core::clock::ManualClock;
 use kstone_core::lsm::{EngineOptions, LsmEngine, WriteOptions};
-use kstone_core::vfs::{CrashMode, DirEntry, Mapping, OpenMode, PathKind, StrictVfs, Vfs, VfsFile};
+use kstone_core::vfs::{CrashMode, Mapping, OpenMode, StrictVfs, Vfs, VfsFile};
 use kstone_core::{DatabaseConfig, Key};
 
 use crate::model::manual;
@@ -77,30 +77,7 @@ impl Vfs for FaultyVfs {
         let inner = self.inner.open(path, mode)?;
         Ok(Arc::new(FaultyFile { inner, name, rule: self.rule.clone() }))
     }
-    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        self.inner.list(dir)
-    }
-    fn kind(&self, path: &Path) -> io::Result<Option<PathKind>> {
-        self.inner.kind(path)
-    }
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.inner.create_dir(dir)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.inner.sync_dir(dir)
-    }
-    fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
-        self.inner.lock(path, owner)
-    }
-    fn lock_shared(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
-        self.inner.lock_shared(path)
-    }
+    crate::model::pass_on_names!();
 }
 
 impl VfsFile for FaultyFile {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use kstone_core::lsm::{Direction, EngineStats, LsmEngine, WriteOptions};
-use kstone_core::vfs::{DirEntry, Mapping, MemVfs, OpenMode, PathKind, Vfs, VfsFile};
+use kstone_core::vfs::{Mapping, MemVfs, OpenMode, Vfs, VfsFile};
 use kstone_core::{CompactionConfig, Compression, DatabaseConfig, Error, Key, ReadMode};
 
 use crate::model::manual;
@@ -76,37 +76,7 @@ impl Vfs for CountingVfs {
         Ok(Arc::new(CountedFile { inner, name, counts: Arc::clone(&self.counts) }))
     }
 
-    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        self.inner.list(dir)
-    }
-
-    fn kind(&self, path: &Path) -> io::Result<Option<PathKind>> {
-        self.inner.kind(path)
-    }
-
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.inner.create_dir(dir)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove(path)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.inner.sync_dir(dir)
-    }
-
-    fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
-        self.inner.lock(path, owner)
-    }
-
-    fn lock_shared(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
-        self.inner.lock_shared(path)
-    }
+    crate::model::pass_on_names!();
 }
 
 impl VfsFile for CountedFile {

@@ -13,8 +13,8 @@
 //! What decides is pure ([`Load`]); the figures live in [`Quota`], and who promises space holds a [`Share`] of them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::vfs::{Meter, PAGE, pages};
 
 /// What an SST takes at most beyond its records: its last page, frame, sections' starts, keys in its properties, and

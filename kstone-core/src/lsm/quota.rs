@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::quota::{Claim, Load, Share, flush_bytes, merge_bytes};
 use crate::record::Ops;
 use crate::stripe::Stripe;
+use crate::sync::atomic::AtomicU64;
 use crate::types::EntryKind;
 use crate::vfs::{Below, Floor, Usage, pages};
 use crate::wal::Reservation;
@@ -88,7 +89,7 @@ impl LsmEngine {
 impl Shared {
     fn load(&self) -> Load {
         let (quota, settings) = (&self.quota, self.settings.load());
-        let get = |figure: &std::sync::atomic::AtomicU64| figure.load(Ordering::SeqCst);
+        let get = |figure: &AtomicU64| figure.load(Ordering::SeqCst);
         Load {
             limit: quota.meter.limit() % u64::MAX,
             // Before the memtables: what moves from one to the other counts twice rather than not at all.

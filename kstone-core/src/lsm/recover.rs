@@ -13,12 +13,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-
-use arc_swap::ArcSwap;
-use parking_lot::{Mutex, RwLock};
 
 use super::background::{Background, Pool};
 use super::event_log::EventLog;
@@ -39,6 +35,8 @@ use crate::quota::Quota;
 use crate::record::Ops;
 use crate::sst::{Table, TableContext};
 use crate::stripe::Stripe;
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use crate::sync::{ArcSwap, Mutex, RwLock};
 use crate::types::{EntryRef, Lsn, MAX_STRIPES, SeqNo};
 use crate::version::Run;
 use crate::vfs::{DirEntry, Floor, Meter, MeteredVfs, PathKind, Vfs};

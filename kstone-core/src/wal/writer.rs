@@ -1,11 +1,9 @@
 //! Reserving, syncing and closing.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-
-use parking_lot::{Condvar, Mutex};
-
 use crate::counters::Operation;
 use crate::error::{Error, Result};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Condvar, Mutex};
 use crate::types::Lsn;
 use crate::vfs::Floor;
 

@@ -137,6 +137,8 @@ pub struct Rule {
     ops: u32,
     files: String,
     growing: bool,
+    /// Not before this operation of the file system.
+    after: u64,
     /// Of the occurrences, counted from 1.
     from: u64,
     to: u64,
@@ -145,7 +147,7 @@ pub struct Rule {
 impl Rule {
     /// That effect on everything.
     pub fn new(effect: Effect) -> Self {
-        Self { effect, ops: u32::MAX, files: "*".into(), growing: false, from: 1, to: u64::MAX }
+        Self { effect, ops: u32::MAX, files: "*".into(), growing: false, after: 0, from: 1, to: u64::MAX }
     }
 
     /// Everything fails so.
@@ -188,6 +190,12 @@ impl Rule {
         Self { growing: true, ..self }
     }
 
+    /// Only operations from the `n`-th of all on that the file system was asked for ([`FaultVfs::total`]).
+    #[must_use]
+    pub fn after(self, n: u64) -> Self {
+        Self { after: n, ..self }
+    }
+
     /// Only the `n`-th occurrence, counted from 1 from when the rule is added.
     #[must_use]
     pub fn nth(self, n: u64) -> Self {
@@ -206,8 +214,9 @@ impl Rule {
         Self { from: *occurrences.start(), to: *occurrences.end(), ..self }
     }
 
-    fn is_about(&self, call: &Call<'_>, grows: impl Fn() -> bool) -> bool {
-        self.ops & bit(call.op) != 0
+    fn is_about(&self, number: u64, call: &Call<'_>, grows: impl Fn() -> bool) -> bool {
+        number >= self.after
+            && self.ops & bit(call.op) != 0
             && (self.files == "*"
                 || matches(&self.files, &call.name())
                 || call.to.is_some_and(|to| matches(&self.files, &name(to))))
@@ -366,7 +375,7 @@ impl Plan {
         if let Some(count) = self.counts.get(call.op as usize) {
             count.fetch_add(1, Ordering::SeqCst);
         }
-        let result = self.judge(call, grows).and_then(|verdict| match verdict {
+        let result = self.judge(number, call, grows).and_then(|verdict| match verdict {
             Verdict::Pass => go(usize::MAX),
             Verdict::Short(len) => go(len.max(1)),
             Verdict::Torn(errno) => {
@@ -386,13 +395,13 @@ impl Plan {
         result
     }
 
-    fn judge(&self, call: &Call<'_>, grows: impl Fn() -> bool) -> io::Result<Verdict> {
+    fn judge(&self, number: u64, call: &Call<'_>, grows: impl Fn() -> bool) -> io::Result<Verdict> {
         if call.op.changes() && self.crashed.load(Ordering::SeqCst) {
             return Err(Errno::Io.error());
         }
         let mut striking: Option<Arc<Active>> = None;
         for active in &*self.rules.read() {
-            if !active.on.load(Ordering::SeqCst) || !active.rule.is_about(call, &grows) {
+            if !active.on.load(Ordering::SeqCst) || !active.rule.is_about(number, call, &grows) {
                 continue;
             }
             let seen = active.seen.fetch_add(1, Ordering::SeqCst) + 1;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::Shared;
 use super::job::Progress;
+use super::{Settings, Shared};
 use crate::compaction::{Retain, Verdict};
 use crate::config::Compression;
 use crate::error::Result;
@@ -41,6 +41,8 @@ impl RunFacts {
 #[derive(Debug)]
 pub(crate) struct RunWriter {
     stripe: usize,
+    /// Those of its beginning, for all parts: the space for it was reckoned with them.
+    settings: Arc<Settings>,
     facts: RunFacts,
     /// The first and last key of the inputs: what all keys have in common at the start is stored once.
     bounds: (Vec<u8>, Vec<u8>),
@@ -51,9 +53,15 @@ pub(crate) struct RunWriter {
 }
 
 impl RunWriter {
-    pub(crate) fn new(stripe: usize, facts: RunFacts, bounds: (Vec<u8>, Vec<u8>)) -> Self {
+    pub(crate) fn new(
+        settings: Arc<Settings>,
+        stripe: usize,
+        facts: RunFacts,
+        bounds: (Vec<u8>, Vec<u8>),
+    ) -> Self {
         Self {
             stripe,
+            settings,
             facts,
             bounds,
             current: None,
@@ -70,7 +78,8 @@ impl RunWriter {
         entry: EntryRef<'_>,
         tombstone_ms: Option<u64>,
     ) -> Result<()> {
-        let config = &shared.settings.load().database;
+        let settings = Arc::clone(&self.settings);
+        let config = &settings.database;
         let full = self.current.as_ref().is_some_and(|sst| sst.is_full(config.target_sst_size));
         if full && self.last_key != entry.key {
             self.finish_part(shared)?;

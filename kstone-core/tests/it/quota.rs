@@ -547,3 +547,38 @@ fn on_disk_with_threads() {
     real(Shape::Spread, 4 * MIB, 16);
     real(Shape::Hot, 4 * MIB, 256);
 }
+
+/// Symptom: a merge wrote more than the space set aside for it, so that a limit which had room for all that was promised
+/// had none for it. Cause: what a merge writes was reckoned from the length of its inputs, also when those were
+/// compressed, or had larger blocks or smaller filters, and the output was not to be. Fix: reckon such inputs by their
+/// entries, and write all parts of a run with the settings that it was reckoned with.
+#[test]
+fn a_merge_has_space_for_what_other_settings_make_of_its_inputs() {
+    let base = || {
+        let config = DatabaseConfig::new().with_stripes(1).with_max_total_disk_bytes(32 * MIB);
+        config.with_target_sst_size(64 * KIB).with_block_size(16 << 10)
+    };
+    let changes = [
+        (base().with_compression(kstone_core::Compression::Always), base()),
+        (base().with_bloom_bits_per_key(1), base().with_bloom_bits_per_key(64)),
+        (base(), base().with_block_size(64)),
+    ];
+    for (before, after) in changes {
+        let after = after.with_compression(kstone_core::Compression::Never);
+        let mut options = manual(Arc::new(MemVfs::new()), 1);
+        (options.config, options.compaction) = (Some(before), Some(CompactionConfig::disabled()));
+        let engine = LsmEngine::create(Path::new(DB), options).unwrap();
+        for half in 0..2u32 {
+            for n in 0..8_000u32 {
+                let key = Key::new(format!("{:05}", n * 2 + half).into_bytes());
+                engine.put(&key, &[7; 40], WriteOptions::new()).unwrap();
+            }
+            engine.flush().unwrap();
+        }
+        engine.set_config(after).unwrap();
+        // The engine itself asserts that the output takes no more than was set aside for it.
+        engine.trigger_compaction(0).unwrap();
+        let usage = engine.disk_usage().unwrap();
+        assert!(usage.ssts > 16_000 * 40, "{usage}");
+    }
+}

@@ -1,5 +1,5 @@
 //! The engine's own threads, and those of its callers, under thousands of schedules each (`harness.rs`).
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod close;
 mod group_commit;

@@ -167,7 +167,7 @@ fn an_iterator_keeps_what_it_walks_through() {
         let is_sst = |name: &str| name.ends_with(".sst");
         let there = vfs.list(Path::new(DB)).unwrap().into_iter().filter(|entry| is_sst(&entry.name)).count();
         let engine = create_again(vfs);
-        let listed: usize = engine.stats().unwrap().stripes.iter().map(|stripe| stripe.ssts as usize).sum();
+        let listed: usize = engine.stats().unwrap().stripes.iter().map(|stripe| stripe.ssts).sum();
         assert_eq!(there, listed, "SSTs that belong to nothing");
         engine.close().unwrap();
     });

@@ -74,6 +74,9 @@ struct Queue {
     compact: BTreeSet<usize>,
     idle: IdleStripes,
     running: BTreeSet<Slot>,
+    /// The last job that was begun is sealing: another comes first now. Who waits asks for sealing again as soon as
+    /// one has ended, so that by urgency alone nothing that was sealed might ever be flushed.
+    sealed_last: bool,
     /// A flush or a compaction was installed since the last checkpoint began.
     dirty: bool,
     last_checkpoint: Duration,
@@ -200,7 +203,8 @@ impl Shared {
         if queue.dirty && (manual || log_half_full || since(queue.last_checkpoint) >= interval) {
             due.push(Slot::Checkpoint);
         }
-        if self.background.relief_wanted.load(Ordering::Relaxed) {
+        let relief = self.background.relief_wanted.load(Ordering::Relaxed);
+        if relief && !queue.sealed_last {
             due.push(Slot::Relief);
         }
         if self.stats_interval(&settings).is_some_and(|interval| since(queue.last_stats) >= interval) {
@@ -236,6 +240,9 @@ impl Shared {
             }
             due.extend(sizes.into_iter().map(|(_, stripe)| Slot::Compact(stripe)));
         }
+        if relief && queue.sealed_last {
+            due.push(Slot::Relief);
+        }
         due.retain(|slot| !queue.running.contains(slot));
         if due.is_empty() && queue.running.is_empty() {
             let idle = queue.idle.smallest(|stripe| self.compaction_due(stripe, Ask::Idle));
@@ -247,6 +254,7 @@ impl Shared {
     /// Marks the slot taken and makes its job.
     fn begin(&self, queue: &mut Queue, slot: Slot) -> Job {
         queue.running.insert(slot);
+        queue.sealed_last = slot == Slot::Relief;
         match slot {
             Slot::Flush(stripe) => {
                 if let Some(at) = queue.flush.iter().position(|&queued| queued == stripe) {
@@ -603,8 +611,7 @@ impl Shared {
 /// The processor cores of the machine; 1 when that is not known.
 fn cores() -> usize {
     // Asking the system opens files, and the scheduler asks often.
-    static CORES: LazyLock<usize> =
-        LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
+    static CORES: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
     *CORES
 }
 

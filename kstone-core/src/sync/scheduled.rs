@@ -19,7 +19,20 @@ use shuttle::rand::Rng;
 use shuttle::scheduler::{Schedule, Scheduler, Task};
 
 pub use shuttle::sync::atomic;
-pub use shuttle::{thread, thread_local};
+pub use shuttle::thread_local;
+
+/// Threads of the scheduler.
+pub mod thread {
+    use std::io;
+    use std::num::NonZero;
+
+    pub use shuttle::thread::*;
+
+    /// As many cores as every machine has here: what a schedule does must not depend on that.
+    pub fn available_parallelism() -> io::Result<NonZero<usize>> {
+        NonZero::new(2).ok_or_else(|| io::ErrorKind::Unsupported.into())
+    }
+}
 
 /// As `parking_lot::Mutex`.
 #[derive(Debug, Default)]
@@ -273,6 +286,9 @@ struct Limit {
     waiter: Arc<Waiter>,
 }
 
+/// What passes by chance at one time: a thread that could go on does not lose minutes between two of its steps.
+const LONGEST_STEP: Duration = Duration::from_millis(20);
+
 /// The simulated time of one execution.
 #[derive(Debug)]
 pub struct Time;
@@ -319,19 +335,33 @@ impl Time {
 
     /// It is the moment at which the next wait ends.
     fn advance() {
-        let next = STATE.with_borrow_mut(|state| {
-            state.limits.retain(|limit| limit.waiter.state.load(Ordering::SeqCst) == WAITS);
-            let at = (0..state.limits.len()).min_by_key(|&at| state.limits.get(at).map(|limit| limit.at))?;
-            let next = state.limits.swap_remove(at);
-            state.now = state.now.max(next.at);
-            if state.alone {
-                state.waits_out.push(next.limit);
+        let (next, ticks) = STATE.with_borrow_mut(|state| (state.next_limit(), state.ticks.clone()));
+        match (next, ticks) {
+            (Some(Some(waiter)), _) => {
+                waiter.end(TIME_OVER);
             }
-            Some(next.waiter)
-        });
-        if let Some(waiter) = next {
-            waiter.end(TIME_OVER);
+            // Its tick is still to come.
+            (Some(None), Some(ticks)) => ticks.release_no_scheduling_point(1),
+            _ => {}
         }
+    }
+}
+
+impl State {
+    /// Whom the time lets go on, after a step of it; `None` when nobody waits for a moment.
+    fn next_limit(&mut self) -> Option<Option<Arc<Waiter>>> {
+        self.limits.retain(|limit| limit.waiter.state.load(Ordering::SeqCst) == WAITS);
+        let at = (0..self.limits.len()).min_by_key(|&at| self.limits.get(at).map(|limit| limit.at))?;
+        if !self.alone && self.limits.get(at)?.at > self.now + LONGEST_STEP {
+            self.now += LONGEST_STEP;
+            return Some(None);
+        }
+        let next = self.limits.swap_remove(at);
+        self.now = self.now.max(next.at);
+        if self.alone {
+            self.waits_out.push(next.limit);
+        }
+        Some(Some(next.waiter))
     }
 }
 
@@ -340,9 +370,17 @@ impl Time {
 #[derive(Debug)]
 pub struct Timed<S> {
     inner: S,
-    /// 0: not by chance.
-    once_in: u64,
+    chance: Chance,
     seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Chance {
+    /// Only when nobody else can go on.
+    Never,
+    OnceIn(u64),
+    /// The other one decides that as well: it repeats what was decided once.
+    Repeated,
 }
 
 /// The clock's thread is the first that is started.
@@ -351,13 +389,19 @@ const CLOCK: usize = 1;
 impl<S> Timed<S> {
     /// Time passes by chance once in so many decisions; 0: only when nobody else can go on.
     pub fn new(inner: S, once_in: u64, seed: u64) -> Self {
-        Self { inner, once_in, seed }
+        let chance = if once_in > 0 { Chance::OnceIn(once_in) } else { Chance::Never };
+        Self { inner, chance, seed }
+    }
+
+    /// The other one repeats an execution, with its clock.
+    pub fn replay(inner: S) -> Self {
+        Self { inner, chance: Chance::Repeated, seed: 0 }
     }
 
     fn by_chance(&mut self) -> bool {
         // Knuth's linear congruential generator: its upper bits are random enough here.
         self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        self.once_in > 0 && (self.seed >> 33).is_multiple_of(self.once_in)
+        matches!(self.chance, Chance::OnceIn(n) if (self.seed >> 33).is_multiple_of(n))
     }
 }
 
@@ -369,13 +413,14 @@ impl<S: Scheduler> Scheduler for Timed<S> {
     fn next_task(&mut self, runnable: &[&Task], current: Option<TaskId>, yields: bool) -> Option<TaskId> {
         let (clock, others): (Vec<&Task>, Vec<&Task>) =
             runnable.iter().partition(|task| usize::from(task.id()) == CLOCK);
-        if let Some(clock) = clock.first()
-            && (others.is_empty() || self.by_chance())
-        {
-            STATE.with_borrow_mut(|state| state.alone = others.is_empty());
-            return Some(clock.id());
+        STATE.with_borrow_mut(|state| state.alone = others.is_empty());
+        if self.chance == Chance::Repeated {
+            return self.inner.next_task(runnable, current, yields);
         }
-        self.inner.next_task(&others, current, yields)
+        match clock.first() {
+            Some(clock) if others.is_empty() || self.by_chance() => Some(clock.id()),
+            _ => self.inner.next_task(&others, current, yields),
+        }
     }
 
     fn next_u64(&mut self) -> u64 {

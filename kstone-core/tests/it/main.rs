@@ -10,6 +10,7 @@ mod explain;
 mod faults;
 mod kill;
 mod knobs;
+mod linearizable;
 mod listener;
 mod live;
 mod log;

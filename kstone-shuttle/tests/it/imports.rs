@@ -16,11 +16,10 @@ const PAST_IT: [&str; 8] = [
 ];
 
 /// Files that may, and how often, and why it makes no difference to what threads do to each other.
-const MAY: [(&str, usize, &str); 12] = [
+const MAY: [(&str, usize, &str); 11] = [
     ("clock.rs", 1, "a clock of tests"),
     ("counters.rs", 2, "counts; its locks are held for a few instructions without any other"),
     ("latency.rs", 1, "histograms: locks held without any other, and samples that nobody waits for"),
-    ("lsm/background.rs", 1, "asks how many cores there are"),
     ("lsm/compaction_stats.rs", 1, "counts"),
     ("lsm/observe.rs", 1, "counts"),
     ("lsm/stats.rs", 1, "counts"),

@@ -1,6 +1,9 @@
-//! The real engine under thousands of schedules.
-#![expect(clippy::unwrap_used, reason = "tests")]
+//! The engine's own threads, and those of its callers, under thousands of schedules each (`harness.rs`).
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod close;
+mod group_commit;
 mod harness;
 mod imports;
-mod smoke;
+mod reads;
+mod space;

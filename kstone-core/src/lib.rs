@@ -34,6 +34,8 @@ pub mod config;
 pub mod error;
 pub(crate) mod health;
 pub mod key;
+#[cfg_attr(not(all(feature = "planted-bugs", debug_assertions)), doc(hidden))]
+pub mod planted;
 pub mod types;
 
 // L1, environment: all I/O, time, file names.

@@ -31,6 +31,7 @@ use crate::file_header::Id;
 use crate::health::Health;
 use crate::manifest::{Change, Manifest};
 use crate::memory::{MemoryProbe, SystemMemory};
+use crate::planted::{Bug, planted};
 use crate::quota::Quota;
 use crate::sst::{Table, TableContext};
 use crate::stripe::Stripe;
@@ -388,7 +389,9 @@ impl Shared {
         }
         let mut manifest = self.manifest.lock();
         if !self.opened.load(Ordering::Acquire) {
-            self.append_edit(&mut manifest, vec![Change::Opened])?;
+            if !planted(Bug::CleanEndNotCancelled) {
+                self.append_edit(&mut manifest, vec![Change::Opened])?;
+            }
             self.opened.store(true, Ordering::Release);
         }
         Ok(())

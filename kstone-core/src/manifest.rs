@@ -25,6 +25,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::file_header::{FileHeader, FileKind, HEADER_LEN, Id};
 use crate::paths::{MANIFEST, MANIFEST_TMP};
+use crate::planted::{Bug, planted};
 use crate::vfs::{OpenMode, Vfs, VfsFile, read_all, write_all_at};
 
 mod edit;
@@ -175,10 +176,14 @@ impl Manifest {
     fn append_frame(&mut self, file: &dyn VfsFile, frame: &[u8]) -> Result<()> {
         if let Err(e) = write_all_at(file, frame, self.len) {
             // A part of the frame may be there: the next edit must not follow it.
-            self.tail = Tail::Rewrite;
+            if !planted(Bug::EditAfterPartialEdit) {
+                self.tail = Tail::Rewrite;
+            }
             return Err(Error::io("write", &self.path())(e));
         }
-        if let Err(e) = file.sync() {
+        if !planted(Bug::EditNotSynced)
+            && let Err(e) = file.sync()
+        {
             return Err(self.sync_failed(Error::io("sync", &self.path())(e)));
         }
         self.len = self.len.saturating_add(frame.len() as u64);
@@ -198,7 +203,9 @@ impl Manifest {
                 return Err(e);
             }
         };
-        if let Err(e) = file.sync() {
+        if !planted(Bug::ManifestRenamedBeforeSync)
+            && let Err(e) = file.sync()
+        {
             return Err(self.sync_failed(Error::io("sync", &tmp)(e)));
         }
         if let Err(e) = self.vfs.rename(&tmp, &path) {
@@ -207,7 +214,9 @@ impl Manifest {
             self.give_back(&tmp);
             return Err(Error::io("rename", &tmp)(e));
         }
-        if let Err(e) = self.vfs.sync_dir(&self.dir) {
+        if !planted(Bug::ManifestNameNotSynced)
+            && let Err(e) = self.vfs.sync_dir(&self.dir)
+        {
             return Err(self.sync_failed(Error::io("sync", &self.dir)(e)));
         }
         self.tail = Tail::Open(file);

@@ -13,6 +13,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::error::Result;
 use crate::health::Health;
+use crate::planted::{Bug, planted};
 use crate::types::SeqNo;
 
 /// How often a waiting writer looks whether the handle was poisoned.
@@ -98,7 +99,11 @@ impl Commits {
     /// Nobody reads below this sequence, now or later: of the versions at or below it only the newest counts.
     pub(crate) fn horizon(&self) -> SeqNo {
         let snapshots = self.snapshots.lock();
-        snapshots.keys().next().copied().unwrap_or(SeqNo::MAX).min(self.visible())
+        if planted(Bug::VersionAboveVisibleDropped) {
+            return SeqNo::MAX;
+        }
+        let oldest = snapshots.keys().next().copied().filter(|_| !planted(Bug::SnapshotVersionDropped));
+        oldest.unwrap_or(SeqNo::MAX).min(self.visible())
     }
 }
 

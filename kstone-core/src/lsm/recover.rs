@@ -35,6 +35,7 @@ use crate::key::{encoded_partition_hash, stripe_of};
 use crate::latency::Recorder;
 use crate::manifest::{Change, Facts, Ids, Manifest, ManifestState};
 use crate::paths::{self, FileName};
+use crate::planted::{Bug, planted};
 use crate::quota::Quota;
 use crate::record::Ops;
 use crate::sst::{Table, TableContext};
@@ -73,7 +74,7 @@ impl LsmEngine {
             }
             None => {
                 vfs.create_dir(path).map_err(Error::io("create", path))?;
-                if let Some(parent) = path.parent() {
+                if let Some(parent) = path.parent().filter(|_| !planted(Bug::CreationNotSynced)) {
                     vfs.sync_dir(parent).map_err(Error::io("sync", parent))?;
                 }
             }
@@ -187,18 +188,27 @@ impl LsmEngine {
         let settings = settings(path, &options, state)?;
 
         let orphans = orphans(path, state, &chain, &listing);
-        let next_seq = clean_end.map_or(base + SEQ_GAP, |clean| clean.next_seq);
-        let next_file = clean_end.map_or(state.files_below, |clean| clean.next_file);
+        let gap = if planted(Bug::SequencesReissued) { 1 } else { SEQ_GAP };
+        let next_seq = clean_end.map_or(base + gap, |clean| clean.next_seq);
+        let unused = match planted(Bug::FileIdReused) {
+            true => state.ssts.last_key_value().map_or(1, |(&id, _)| id + 1),
+            false => state.files_below,
+        };
+        let next_file = clean_end.map_or(unused, |clean| clean.next_file);
         let cut = clean_end.is_none().then(|| cut_changes(state, &chain, next_seq - 1));
         // What cannot be removed now is harmless, and tried again next time.
         let mut tidy = true;
         let harden_from = chain.watermark.max(state.durable);
         let mut manifest = Manifest::resume(Arc::clone(&vfs), path, loaded);
         if let Some(changes) = cut.filter(|_| !read_only) {
-            wal::harden(&*vfs, path, &chain, harden_from)?;
+            if !planted(Bug::TailNotHardened) {
+                wal::harden(&*vfs, path, &chain, harden_from)?;
+            }
             // The first edit of a resumed manifest writes a new one: its rename is the commit point.
-            manifest.append(changes)?;
-            for orphan in orphans {
+            if !planted(Bug::CutNotRecorded) {
+                manifest.append(changes)?;
+            }
+            for orphan in orphans.into_iter().filter(|_| !planted(Bug::OrphansKept)) {
                 tidy &= vfs.remove(&orphan).is_ok();
             }
         }
@@ -321,10 +331,10 @@ impl Start {
             start.next_generation = chain.max_generation + 1;
             start.end = chain.end;
             start.segments = chain.segments.clone();
-        }
-        if let (Some(chain), Some(clean)) = (&self.chain, state.clean_end) {
-            start.next_generation = start.next_generation.max(clean.next_generation);
             start.resume = chain.resumable;
+        }
+        if let Some(clean) = state.clean_end {
+            start.next_generation = start.next_generation.max(clean.next_generation);
         }
         start
     }
@@ -360,7 +370,7 @@ impl Shared {
                 return Err(damaged(format!("\"{}\" is no key", op.key.escape_ascii())));
             };
             let id = stripe_of(hash, self.stripes.len());
-            if flushed.get(&id).is_some_and(|&to| seq <= to) {
+            if flushed.get(&id).is_some_and(|&to| seq <= to) && !planted(Bug::FlushedReplayed) {
                 continue;
             }
             let stripe = self.stripe(id).lock();
@@ -535,6 +545,9 @@ fn without_manifest(path: &Path, name: &str) -> Error {
 fn lock(vfs: &dyn Vfs, path: &Path) -> Result<LockGuard> {
     let file = path.join(paths::LOCK);
     let owner = format!("{}\n", std::process::id());
+    if planted(Bug::LockNotHeld) {
+        return Ok(LockGuard(Box::new(())));
+    }
     vfs.lock(&file, &owner).map(LockGuard).map_err(|e| lock_error(vfs, path, &file, e))
 }
 
@@ -572,6 +585,7 @@ fn check_listed_files(path: &Path, state: &ManifestState, listing: &[DirEntry]) 
                 return Err(Error::corrupt(&file, len.min(meta.len), detail));
             }
             Some(_) => return Err(Error::corrupt(&file, 0, "it is not a regular file")),
+            None if planted(Bug::MissingSstBelieved) => {}
             None => return Err(Error::corrupt(&file, 0, "the manifest lists it, but it is missing")),
         }
     }

@@ -6,6 +6,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::counters::Operation;
 use crate::error::{Error, Result};
+use crate::planted::{Bug, planted, put_out};
 use crate::types::Lsn;
 use crate::vfs::Floor;
 
@@ -159,9 +160,18 @@ impl Wal {
         let (segments, tail, undone) = {
             let mut log = self.log.lock();
             let mut segments = std::mem::take(&mut log.unsynced);
+            if planted(Bug::OnlyNewestSegmentSynced) {
+                segments.clear();
+            }
             segments.extend(log.current.clone());
             (segments, log.tail, self.undone.load(Ordering::Acquire))
         };
+        if planted(Bug::BufferKept) {
+            put_out();
+        }
+        if planted(Bug::WatermarkBeforeSync) {
+            self.synced.store(tail.0, Ordering::Release);
+        }
         for segment in segments {
             if let Err(error) = segment.file.sync() {
                 let error = Error::io("sync", &segment.path)(error);

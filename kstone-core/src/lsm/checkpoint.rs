@@ -50,6 +50,7 @@ pub(crate) struct Batch {
 impl CheckpointJob {
     pub(crate) fn step(&mut self, shared: &Shared) -> Result<Progress> {
         let _span = trace::job("checkpoint", None);
+        shared.health.check()?;
         *self = match std::mem::replace(self, Self::Start) {
             Self::Start => match Self::collect(shared) {
                 Some(batch) => Self::SyncLog(batch),

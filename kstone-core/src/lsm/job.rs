@@ -1,4 +1,6 @@
 //! The words that jobs and their scheduler share.
+//!
+//! A step of a job on a poisoned handle does nothing but fail: what is on disk stays as it was when that was found.
 
 use crate::error::Result;
 

@@ -490,8 +490,8 @@ fn check_vacant(vfs: &dyn Vfs, path: &Path) -> Result<()> {
             FileName::Sst { .. } => return Err(without_manifest(path, &entry.name)),
             FileName::Lock | FileName::Manifest | FileName::ManifestTmp => {}
             FileName::Events | FileName::Stats => {}
-            FileName::Log(_) => {
-                if wal::has_records(vfs, &path.join(&entry.name))? {
+            FileName::Log(named) => {
+                if wal::has_records(vfs, &path.join(&entry.name), named)? {
                     return Err(without_manifest(path, &entry.name));
                 }
             }
@@ -527,7 +527,7 @@ fn check_present(vfs: &dyn Vfs, path: &Path) -> Result<()> {
             for entry in &listing {
                 match paths::parse(&entry.name) {
                     FileName::Sst { .. } => return Err(without_manifest(path, &entry.name)),
-                    FileName::Log(_) if wal::has_records(vfs, &path.join(&entry.name))? => {
+                    FileName::Log(named) if wal::has_records(vfs, &path.join(&entry.name), named)? => {
                         return Err(without_manifest(path, &entry.name));
                     }
                     _ => {}

@@ -145,14 +145,15 @@ fn first_link(head: &[u8], segment: &SegmentHeader) -> Option<Lsn> {
     decode_link(header.payload(segment.salt, bytes)?)
 }
 
-/// Whether a segment holds any record: without a manifest, one that does is no leftover of a creation.
-pub(crate) fn has_records(vfs: &dyn Vfs, path: &Path) -> Result<bool> {
+/// Whether a segment holds anything like a record, damaged or not: without a manifest, one that does is no leftover of a
+/// creation. `named` is the number in its name, for when it does not say its generation.
+pub(crate) fn has_records(vfs: &dyn Vfs, path: &Path, named: u32) -> Result<bool> {
     let file = vfs.open(path, OpenMode::Read).map_err(Error::io("open", path))?;
-    let mut head = vec![0; RECORDS_START as usize + RECORD_HEADER];
+    let mut head = vec![0; RECORDS_START as usize];
     let read = read_full_at(&*file, &mut head, 0).map_err(Error::io("read", path))?;
-    let (head, record) = head.get(..read).unwrap_or_default().split_at(read.min(RECORDS_START as usize));
-    let Some(header) = SegmentHeader::decode(head, path)? else { return Ok(false) };
-    Ok(RecordHeader::decode(record, header.salt, Lsn::new(header.generation, RECORDS_START)).is_some())
+    let header = SegmentHeader::decode(head.get(..read).unwrap_or_default(), path)?;
+    let generation = header.map_or(named, |header| header.generation);
+    Ok(SegmentReader::open(vfs, path, generation, 0)?.next_candidate(RECORDS_START)?.is_some())
 }
 
 /// Reads one segment.
@@ -385,8 +386,8 @@ impl Walk<'_> {
                     let detail = format!("{} operations from sequence {} on", header.count, header.first_seq);
                     return Err(reader.corrupt(offset, detail));
                 };
-                // The record of a write that was refused and undone, come back with a power cut that lost the
-                // undoing: the log ends here. Below a watermark that is damage, as any other end would be.
+                // Sequences rise. What does not go on with them is none of this chain: bytes that were undone, and came
+                // back. The log ends here; below a watermark that is damage, as any other end would be.
                 if header.first_seq <= self.last_seq {
                     break;
                 }

@@ -73,6 +73,9 @@ pub(crate) mod version;
 // L6, the engine: one verb a file.
 pub mod lsm;
 
+// L7, what looks after a database or tries to break it.
+pub mod torture;
+
 pub use config::{CompactionConfig, Compression, DatabaseConfig, Durability, MemtableMode, ReadMode};
 pub use error::{Error, Result};
 pub use key::{Key, SortRange};

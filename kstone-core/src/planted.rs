@@ -91,8 +91,6 @@ bugs! {
     DamageTakenForTail,
     /// Damage below what the manifest says was durable is taken for a torn tail.
     DurableEndIgnored,
-    /// A log that ends before where an earlier recovery cut it is believed.
-    CutIgnored,
     /// A log that does not end where it was closed is believed.
     CleanEndIgnored,
     /// Recovery does not record where it cut the log.
@@ -146,21 +144,26 @@ mod switch {
     use std::cell::{Cell, RefCell};
     use std::io;
     use std::marker::PhantomData;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::Bug;
+
+    /// How often each was met since it was planted last.
+    static HITS: [AtomicU64; Bug::ALL.len()] = [const { AtomicU64::new(0) }; Bug::ALL.len()];
 
     type Write = Box<dyn FnOnce() -> io::Result<()>>;
 
     thread_local! {
         static CHOSEN: Cell<Option<Bug>> = const { Cell::new(None) };
-        static HITS: Cell<u64> = const { Cell::new(0) };
         static KEPT: RefCell<Vec<Write>> = const { RefCell::new(Vec::new()) };
     }
 
     /// Whether this thread has that bug.
     pub(crate) fn planted(bug: Bug) -> bool {
         let is = CHOSEN.get() == Some(bug);
-        HITS.set(HITS.get() + u64::from(is));
+        if is && let Some(hits) = HITS.get(bug as usize) {
+            hits.fetch_add(1, Ordering::Relaxed);
+        }
         is
     }
 
@@ -187,13 +190,14 @@ mod switch {
     /// The bug of this thread, until this is dropped.
     #[derive(Debug)]
     pub struct Planted {
+        bug: Bug,
         bound_to_thread: PhantomData<*const ()>,
     }
 
     impl Planted {
-        /// How often a place was passed where it would be.
+        /// How often a place was passed where it is, on any thread, since somebody last planted it.
         pub fn hits(&self) -> u64 {
-            HITS.get()
+            HITS.get(self.bug as usize).map_or(0, |hits| hits.load(Ordering::Relaxed))
         }
     }
 
@@ -207,9 +211,11 @@ mod switch {
     /// Plants a bug, on this thread only.
     pub fn plant(bug: Bug) -> Planted {
         CHOSEN.set(Some(bug));
-        HITS.set(0);
         KEPT.take();
-        Planted { bound_to_thread: PhantomData }
+        if let Some(hits) = HITS.get(bug as usize) {
+            hits.store(0, Ordering::Relaxed);
+        }
+        Planted { bug, bound_to_thread: PhantomData }
     }
 }
 

@@ -110,8 +110,9 @@ impl CheckpointJob {
         let Some(table) = batch.added.get(batch.synced) else {
             return Ok(if batch.added.is_empty() { Self::Edit(batch) } else { Self::SyncNames(batch) });
         };
+        let file = table.open_to_sync()?;
         if !planted(Bug::SstNotSynced) {
-            shared.poison_on_error(table.sync())?;
+            shared.poison_on_error(table.sync(&*file))?;
         }
         batch.synced += 1;
         Ok(Self::SyncSsts(batch))
@@ -141,7 +142,7 @@ impl CheckpointJob {
         changes.push(Change::LogStart { start: batch.log_start, durable: shared.wal.synced() });
         changes.extend(shared.file_ids.top_up());
         let mut manifest = shared.manifest.lock();
-        changes.extend(shared.replay_rate_change(manifest.state()));
+        changes.extend(shared.settings_change(manifest.state()));
         shared.append_edit(&mut manifest, changes)?;
         drop(manifest);
         Self::give_log_back(shared, &batch);
@@ -168,7 +169,7 @@ impl Shared {
     pub(crate) fn checkpoint_now(&self) -> Result<()> {
         self.claim(Slot::Checkpoint)?;
         let mut job = CheckpointJob::Start;
-        let result = run_to_end(|| job.step(self));
+        let result = run_to_end(self, || job.step(self));
         self.release(Slot::Checkpoint, result.is_err());
         result?;
         self.remove_obsolete();

@@ -108,7 +108,7 @@ impl FlushJob {
             started,
             cursor: memtable.cursor(KeyRange::all(), SeqNo::MAX, Direction::Forward),
             retain: Retain::new(shared.commits.horizon(), reaches_oldest),
-            out: RunWriter::new(self.stripe, facts, bounds),
+            out: RunWriter::new(shared.settings.load_full(), self.stripe, facts, bounds),
             written: Share::new(&shared.quota, |quota| &quota.flushing, 0),
             memtable,
         }));
@@ -133,7 +133,7 @@ impl Shared {
         while used.lock().oldest_sealed().is_some_and(|oldest| oldest.first_seq() <= last) {
             self.claim(Slot::Flush(stripe))?;
             let mut job = FlushJob::new(stripe);
-            let result = run_to_end(|| job.step(self));
+            let result = run_to_end(self, || job.step(self));
             if result.is_err() {
                 job.abort(self);
             }

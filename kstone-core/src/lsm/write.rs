@@ -140,7 +140,8 @@ impl LsmEngine {
 
     /// Makes everything written before this call durable.
     pub fn sync(&self) -> Result<()> {
-        if !self.shared.opened.load(Ordering::Acquire) && !self.shared.read_only {
+        let opened = self.shared.opened.load(Ordering::Acquire);
+        if !opened && !self.shared.read_only && self.shared.unfinished.lock().is_none() {
             return self.shared.check_open(); // nothing was written since a clean close made all of it durable
         }
         let (shared, _open) = self.writable()?;

@@ -434,7 +434,7 @@ impl Walk<'_> {
             return Err(self.corrupt_at(dir, end, detail));
         }
         match self.rules.cuts.iter().map(LogCut::position).max() {
-            Some(cut) if end < cut && !planted(Bug::CutIgnored) => {
+            Some(cut) if end < cut => {
                 Err(self.corrupt_at(dir, end, format!("the log ends here, but was recovered up to {cut}")))
             }
             _ => Ok(()),

@@ -157,9 +157,13 @@ pub(crate) fn start() -> WalStart {
 }
 
 pub(crate) fn open(vfs: &TestVfs, start: WalStart, segment_size: u64) -> Wal {
+    open_on(Arc::new(vfs.clone()), start, segment_size)
+}
+
+pub(crate) fn open_on(vfs: Arc<dyn Vfs>, start: WalStart, segment_size: u64) -> Wal {
     let context = WalContext {
         latencies: std::sync::Arc::default(),
-        vfs: Arc::new(vfs.clone()),
+        vfs,
         dir: dir().to_path_buf(),
         clock: Arc::new(ManualClock::new(u64::from(start.next_generation))),
         database_id: DB,
@@ -188,7 +192,7 @@ pub(crate) fn append(wal: &Wal, payload: &[u8]) -> Result<crate::wal::append::Ap
 pub(crate) type Batches = Vec<(SeqNo, Vec<u8>)>;
 
 /// What opening finds.
-pub(crate) fn recover(vfs: &TestVfs, rules: &LogRules) -> Result<(Chain, Batches)> {
+pub(crate) fn recover(vfs: &dyn Vfs, rules: &LogRules) -> Result<(Chain, Batches)> {
     let segments = discover(vfs, dir(), DB)?;
     let chain = validate(vfs, dir(), &segments, rules)?;
     let mut batches = Vec::new();

@@ -326,6 +326,17 @@ impl Vfs for StrictVfs {
         Ok(())
     }
 
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let (_, inode) = state.find_file(from)?;
+        let (name, None) = state.find(to)? else {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        };
+        state.spend()?;
+        state.dir(parent(to))?.change(NameOp { unset: None, set: Some((name, Node::File(inode))) });
+        Ok(())
+    }
+
     fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
         let mut state = self.state.lock();
         let inode = match state.open(path, OpenMode::Write) {

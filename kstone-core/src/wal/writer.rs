@@ -6,7 +6,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::counters::Operation;
 use crate::error::{Error, Result};
-use crate::types::Lsn;
+use crate::types::{Lsn, SeqNo};
 use crate::vfs::Floor;
 
 use super::append::{Gathered, Log, Queue};
@@ -106,6 +106,11 @@ impl Wal {
     /// The end of the last record.
     pub(crate) fn tail(&self) -> Lsn {
         Lsn(self.tail.load(Ordering::Acquire))
+    }
+
+    /// The sequence that comes next.
+    pub(crate) fn next_seq(&self) -> SeqNo {
+        self.log.lock().next_seq
     }
 
     /// The watermark: everything before it is durable.

@@ -260,6 +260,15 @@ macro_rules! pass_on_names {
         fn lock(&self, path: &std::path::Path, owner: &str) -> std::io::Result<Box<dyn Send + Sync>> {
             self.inner.lock(path, owner)
         }
+        fn hard_link(&self, from: &std::path::Path, to: &std::path::Path) -> std::io::Result<()> {
+            self.inner.hard_link(from, to)
+        }
+        fn identity(
+            &self,
+            path: &std::path::Path,
+        ) -> std::io::Result<Option<kstone_core::vfs::FileIdentity>> {
+            self.inner.identity(path)
+        }
         fn lock_shared(&self, path: &std::path::Path) -> std::io::Result<Option<Box<dyn Send + Sync>>> {
             self.inner.lock_shared(path)
         }

@@ -14,12 +14,8 @@
 //! Stability in LSM-based Storage Systems", 2019).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::thread::JoinHandle;
 use std::time::Duration;
-
-use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::checkpoint::CheckpointJob;
 use super::compact::CompactJob;
@@ -31,6 +27,9 @@ use crate::compaction::picker::Ask;
 use crate::config::CompactionConfig;
 use crate::error::{Error, Result};
 use crate::stripe::Stripe;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::types::Lsn;
 
 /// How long a job rests after its first failure.
@@ -648,7 +647,7 @@ impl LsmEngine {
         let compactions = concurrent_compactions(&self.shared.settings.load().compaction);
         for i in threads.len()..2 + compactions {
             let shared = Arc::clone(&self.shared);
-            let worker = std::thread::Builder::new().name(format!("kstone-{i}"));
+            let worker = thread::Builder::new().name(format!("kstone-{i}"));
             match worker.spawn(move || shared.work()) {
                 Ok(thread) => threads.push(thread),
                 // Fewer do the same work, only later; with none, nothing would ever be flushed.
@@ -668,7 +667,7 @@ impl LsmEngine {
         let threads = std::mem::take(&mut *self.pool.threads.lock());
         for thread in threads {
             // A listener may close the engine, or be the last to let go of it: its worker ends by itself.
-            if thread.thread().id() != std::thread::current().id() {
+            if thread.thread().id() != thread::current().id() {
                 // One that panicked has poisoned the handle; there is nothing else to learn from it.
                 let _ = thread.join();
             }

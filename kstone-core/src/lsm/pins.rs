@@ -7,12 +7,11 @@
 //!    not there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
-
-use parking_lot::Mutex;
 
 use super::Shared;
 use crate::manifest::ManifestState;
+use crate::sync::Mutex;
+use crate::sync::atomic::Ordering;
 use crate::types::FileId;
 
 #[derive(Debug, Default)]

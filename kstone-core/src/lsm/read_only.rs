@@ -174,6 +174,7 @@ impl LsmEngine {
             place: Arc::default(),
             log,
             held,
+            unfinished: None,
         };
         let manifest = Manifest::resume(Arc::clone(&options.vfs), path, loaded);
         let engine = Self::assemble(path, options, manifest, start)?;

@@ -7,13 +7,12 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-
-use parking_lot::Mutex;
 
 use super::{DirEntry, FileIdentity, Mapping, OpenMode, PathKind, Place, Vfs, VfsFile};
 use crate::paths::{self, FileName};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What the length of a file is rounded up to.
 pub(crate) const PAGE: u64 = 4096;

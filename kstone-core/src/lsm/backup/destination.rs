@@ -114,7 +114,7 @@ impl Destination {
         self.sync_names()?;
         // The directory's own name, which the copy would be lost without.
         let parent = self.dir.parent().unwrap_or(Path::new(""));
-        self.vfs.sync_dir(parent).map_err(failed("sync", parent))
+        self.vfs.sync_dir(parent).map_err(failed("sync the directory that holds", &self.dir))
     }
 
     pub(super) fn create(&mut self, path: &Path) -> Result<Arc<dyn VfsFile>> {

@@ -1,0 +1,6 @@
+//! The real engine under thousands of schedules.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod harness;
+mod imports;
+mod smoke;

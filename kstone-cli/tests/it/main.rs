@@ -522,10 +522,10 @@ fn an_alert_is_1() {
     // Of the counters, while the program runs.
     let open = kstone_api::Database::open(&path).unwrap();
     open.put("k", item()).unwrap();
-    db.run(&["alerts", "my.db"]).assert().success().stdout(starts_with("no alert"));
+    db.run(&["alerts", "my.db"]).assert().code(1).stdout(starts_with("High SST count: 16.0"));
     db.file("my.db/STATS.json", &snapshot(json!({"p99_read_nanos": 6_000_000, "poisoned": "a sync failed"})));
     let output = db.run(&["alerts", "my.db", "--format", "json"]).assert().code(1).get_output().clone();
     let json: Json = serde_json::from_slice(&output.stdout).unwrap();
     let names: Vec<_> = json["alerts"].as_array().unwrap().iter().map(|alert| &alert["name"]).collect();
-    assert_eq!(names, ["High read latency", "Writing has stopped"]);
+    assert_eq!(names, ["High SST count", "High read latency", "Writing has stopped"]);
 }

@@ -81,6 +81,8 @@ pub(crate) enum Command {
     Import(ImportArgs),
     /// Merge the files of stripes, so that each has one run.
     Compact(CompactArgs),
+    /// Make a copy as of now, also while a program writes to the database; to restore it, open it.
+    Backup(BackupArgs),
 }
 
 #[derive(Args, Debug)]
@@ -222,6 +224,18 @@ pub(crate) struct CompactArgs {
     /// Only this stripe.
     #[arg(long, value_name = "N")]
     pub(crate) stripe: Option<usize>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BackupArgs {
+    #[command(flatten)]
+    pub(crate) db: Database,
+    /// The directory to make: it must not exist, be empty, or hold an unfinished backup.
+    #[arg(value_name = "DEST")]
+    pub(crate) destination: PathBuf,
+    /// Copy every file, and check it on the way, instead of giving SSTs a second name where that is possible.
+    #[arg(long)]
+    pub(crate) copy: bool,
 }
 
 /// `kstone DB` becomes `kstone info DB`, where DB is there or looks like a path; any other word stays, so

@@ -1,6 +1,7 @@
 //! One file a command.
 
 mod alerts;
+mod backup;
 mod compact;
 mod count;
 mod create;
@@ -42,10 +43,11 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
         Command::Presets(args) => presets::run(args, format),
         Command::Import(args) => import::run(args, format),
         Command::Compact(args) => compact::run(args, format),
+        Command::Backup(args) => backup::run(args, format),
     }
 }
 
-/// Opens for reading, beside other readers, and changes nothing.
+/// Opens for reading, beside whoever has it open, and changes nothing.
 fn open_to_read(db: &args::Database) -> Result<Database> {
     Ok(Database::open_read_only(&db.path)?)
 }

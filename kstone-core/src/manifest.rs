@@ -254,6 +254,16 @@ impl Manifest {
     /// Reads the manifest of a directory. A last edit that was cut short is left out ([`Loaded::torn`]);
     /// any other damage is `Corruption`.
     pub(crate) fn load(vfs: &dyn Vfs, dir: &Path) -> Result<Loaded> {
+        Self::decode(&Self::read(vfs, dir)?, dir)
+    }
+
+    /// What the bytes of the manifest of that directory say.
+    pub(crate) fn decode(bytes: &[u8], dir: &Path) -> Result<Loaded> {
+        decode(bytes, &dir.join(MANIFEST))
+    }
+
+    /// The bytes of a directory's manifest.
+    pub(crate) fn read(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<u8>> {
         let path = dir.join(MANIFEST);
         let file = vfs.open(&path, OpenMode::Read).map_err(Error::io("open", &path))?;
         let len = file.len().map_err(Error::io("read", &path))?;
@@ -264,8 +274,7 @@ impl Manifest {
                 format!("{len} bytes, a manifest has at most {MAX_LEN}"),
             ));
         }
-        let bytes = read_all(&*file, MAX_LEN).map_err(Error::io("read", &path))?;
-        decode(&bytes, &path)
+        read_all(&*file, MAX_LEN).map_err(Error::io("read", &path))
     }
 }
 

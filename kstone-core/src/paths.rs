@@ -11,6 +11,8 @@ pub(crate) const MANIFEST_TMP: &str = "MANIFEST.tmp";
 /// Locked by the one handle that writes.
 pub(crate) const LOCK: &str = "LOCK";
 
+/// In a directory without a manifest: a backup was begun there and not finished.
+pub(crate) const UNFINISHED: &str = "BACKUP.unfinished";
 /// The counters, for tools that look at the directory; see [`crate::DatabaseConfig::stats_snapshot_interval`].
 pub(crate) const STATS: &str = "STATS.json";
 /// The same being written; renamed to [`STATS`].
@@ -26,6 +28,8 @@ pub(crate) enum FileName {
     Manifest,
     ManifestTmp,
     Lock,
+    /// `BACKUP.unfinished`: says that there is no database yet; means nothing beside a manifest.
+    Unfinished,
     /// `EVENTS.jsonl`, `EVENTS.jsonl.N`: not part of the database.
     Events,
     /// `STATS.json`, also while it is written: not part of the database.
@@ -63,6 +67,7 @@ pub(crate) fn parse(name: &str) -> FileName {
         MANIFEST => return FileName::Manifest,
         MANIFEST_TMP => return FileName::ManifestTmp,
         LOCK => return FileName::Lock,
+        UNFINISHED => return FileName::Unfinished,
         EVENTS => return FileName::Events,
         STATS | STATS_TMP => return FileName::Stats,
         _ => {}
@@ -106,6 +111,7 @@ mod tests {
             FileName::Sst { stripe: 255, id: u64::MAX }
         );
         assert_eq!(parse("MANIFEST"), FileName::Manifest);
+        assert_eq!(parse("BACKUP.unfinished"), FileName::Unfinished);
         for age in 0..EVENT_FILES {
             assert_eq!(parse(&name(events(Path::new("d"), age))), FileName::Events);
         }

@@ -29,6 +29,7 @@
 //!   group commit's is taken alone.
 
 mod append;
+mod copy;
 mod format;
 mod reader;
 mod segments;
@@ -48,6 +49,8 @@ use crate::latency::Recorder;
 use crate::types::{Lsn, SeqNo};
 use crate::vfs::{Meter, Vfs};
 
+pub(crate) use copy::LogCopy;
+pub(crate) use format::{RECORDS_START, copied_header};
 pub(crate) use reader::{Chain, LogRules, RecordRef, discover, harden, has_records, replay, validate};
 pub(crate) use segments::Reservation;
 pub(crate) use writer::Wal;

@@ -167,8 +167,37 @@ fn locked_is_5() {
         .assert()
         .code(5)
         .stderr(contains("\"code\":\"locked\""));
+    // Reading goes on beside it.
+    assert_eq!(db.stdout(&["count", "my.db"]), "0\n");
     drop(open);
     db.run(&["put", "my.db", "k", "{}"]).assert().success();
+}
+
+#[test]
+fn a_backup_is_a_database_made_beside_a_program_that_writes() {
+    let db = Fixture::airports();
+    let open = kstone_api::Database::open(db.dir.path().join("my.db")).unwrap();
+    open.flush().unwrap();
+    let text = db.stdout(&["backup", "my.db", "copy.db"]);
+    assert!(text.starts_with("copy.db   ") && text.contains(" SSTs, 2 linked   log "), "{text}");
+    assert_eq!(db.stdout(&["count", "copy.db"]), "3\n");
+    let json = db.json(&["backup", "my.db", "second.db", "--copy"]);
+    assert_eq!(
+        (&json["schema"], &json["path"], &json["ssts"], &json["linked"]),
+        (&json!("kstone.backup/1"), &json!("second.db"), &json!(2), &json!(0))
+    );
+    db.run(&["backup", "my.db", "copy.db"])
+        .assert()
+        .code(4)
+        .stderr("error: copy.db already exists: it is a database\nhint: choose a path that does not exist, or an empty directory\n");
+    db.run(&["backup", "my.db", "my.db/copy"]).assert().code(2).stderr(contains("lies in the database"));
+    db.run(&["backup", "none.db", "third.db"]).assert().code(4);
+    drop(open);
+    db.run(&["put", "copy.db", "k", "{}"]).assert().success();
+    assert_eq!(
+        (db.stdout(&["count", "copy.db"]), db.stdout(&["count", "my.db"])),
+        ("4\n".into(), "3\n".into())
+    );
 }
 
 #[test]
@@ -493,10 +522,10 @@ fn an_alert_is_1() {
     // Of the counters, while the program runs.
     let open = kstone_api::Database::open(&path).unwrap();
     open.put("k", item()).unwrap();
-    db.run(&["alerts", "my.db"]).assert().code(5);
+    db.run(&["alerts", "my.db"]).assert().code(1).stdout(starts_with("High SST count: 16.0"));
     db.file("my.db/STATS.json", &snapshot(json!({"p99_read_nanos": 6_000_000, "poisoned": "a sync failed"})));
     let output = db.run(&["alerts", "my.db", "--format", "json"]).assert().code(1).get_output().clone();
     let json: Json = serde_json::from_slice(&output.stdout).unwrap();
     let names: Vec<_> = json["alerts"].as_array().unwrap().iter().map(|alert| &alert["name"]).collect();
-    assert_eq!(names, ["High read latency", "Writing has stopped"]);
+    assert_eq!(names, ["High SST count", "High read latency", "Writing has stopped"]);
 }

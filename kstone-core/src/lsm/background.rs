@@ -347,7 +347,7 @@ impl Shared {
             needed_from = needed.map_or(needed_from, |lsn| needed_from.min(lsn.generation()));
         }
         // Segments may be kept only because what was flushed is not checkpointed.
-        if needed_from > oldest {
+        if needed_from > oldest && !self.pins.hold_log() {
             self.background.queue.lock().dirty = true;
         }
     }

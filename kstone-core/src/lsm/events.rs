@@ -372,6 +372,14 @@ impl<'a> Call<'a> {
     pub(crate) fn begin(shared: &'a Shared) -> Self {
         Self { gate: Some(shared.gate.read()), shared }
     }
+
+    /// Lets a close go on meanwhile: what is called may take long, or call the engine. The database may be closed
+    /// afterwards.
+    pub(crate) fn pause(&mut self, meanwhile: impl FnOnce()) {
+        self.gate = None;
+        meanwhile();
+        self.gate = Some(self.shared.gate.read());
+    }
 }
 
 impl Drop for Call<'_> {

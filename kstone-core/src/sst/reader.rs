@@ -36,6 +36,8 @@ pub(crate) struct Table {
     path: PathBuf,
     meta: Arc<SstMeta>,
     open: OnceLock<OpenTable>,
+    /// Its bytes, whatever becomes of its name.
+    held: Option<Arc<Mapping>>,
     /// Known from the section directory as long as it is not open.
     lengths: OnceLock<SectionLengths>,
     /// Of a new file, until it is synced.
@@ -176,8 +178,22 @@ impl Table {
     pub(crate) fn new(context: &Arc<TableContext>, meta: Arc<SstMeta>) -> Self {
         let path = paths::sst(&context.dir, usize::from(meta.stripe), meta.id);
         let context = Arc::clone(context);
-        let unsynced = Mutex::default();
-        Self { context, path, meta, open: OnceLock::new(), lengths: OnceLock::new(), unsynced }
+        Self {
+            context,
+            path,
+            meta,
+            open: OnceLock::new(),
+            held: None,
+            lengths: OnceLock::new(),
+            unsynced: Mutex::default(),
+        }
+    }
+
+    /// The same, mapped already. With `ReadMode::Pread` it is read from its file all the same.
+    pub(crate) fn holding(context: &Arc<TableContext>, meta: Arc<SstMeta>, held: Arc<Mapping>) -> Self {
+        let mut table = Self::new(context, meta);
+        table.held = Some(held);
+        table
     }
 
     /// The SST that `meta` describes, just written.
@@ -199,6 +215,9 @@ impl Table {
     pub(crate) fn section_lengths(&self) -> Result<SectionLengths> {
         if let Some(known) = self.open.get().map(OpenTable::lengths).or_else(|| self.lengths.get().copied()) {
             return Ok(known);
+        }
+        if self.held.is_some() {
+            return Ok(self.opened()?.lengths());
         }
         let sections = self.sections(&*self.open_file()?)?;
         let lengths = SectionLengths {
@@ -501,6 +520,9 @@ impl Table {
 
     fn open_error(&self, error: io::Error) -> Error {
         if error.kind() == io::ErrorKind::NotFound {
+            if self.context.was_removed(self.meta.id) {
+                return Error::Busy;
+            }
             return self.corrupt(0, "listed in the manifest, missing");
         }
         Error::io("open", &self.path)(error)
@@ -526,16 +548,24 @@ impl Table {
 
     /// Maps the file, which is closed again at the end.
     fn map_and_check(&self) -> Result<OpenTable> {
+        let map = match &self.held {
+            Some(held) => Arc::clone(held),
+            None => self.map_file()?,
+        };
+        let header = self.header(map.get(..HEADER_LEN).unwrap_or_default())?;
+        let tail = map.get(format::tail_at(&self.meta, &self.path)?).unwrap_or_default();
+        let sections = format::decode_sections(tail, &self.meta, &self.path)?;
+        self.frame(Source::Mapped(map), 0, &header, &sections)
+    }
+
+    fn map_file(&self) -> Result<Arc<Mapping>> {
         let file = self.open_unread()?;
         let expected = self.meta.len;
         let map = file.map(expected).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => Error::corrupt(&self.path, expected, "it became shorter"),
             _ => Error::io("map", &self.path)(error),
         })?;
-        let header = self.header(map.get(..HEADER_LEN).unwrap_or_default())?;
-        let tail = map.get(format::tail_at(&self.meta, &self.path)?).unwrap_or_default();
-        let sections = format::decode_sections(tail, &self.meta, &self.path)?;
-        self.frame(Source::Mapped(Arc::new(map)), 0, &header, &sections)
+        Ok(Arc::new(map))
     }
 
     /// Reads the header and all sections into memory: as much as a part of the file whose length was checked.

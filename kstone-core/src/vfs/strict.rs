@@ -330,6 +330,17 @@ impl Vfs for StrictVfs {
         Ok(())
     }
 
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let (_, inode) = state.find_file(from)?;
+        let (name, None) = state.find(to)? else {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        };
+        state.spend()?;
+        state.dir(parent(to))?.change(NameOp { unset: None, set: Some((name, Node::File(inode))) });
+        Ok(())
+    }
+
     fn lose_unsynced_names(&self, dir: &Path) {
         if let Ok(dir) = self.state.lock().dir(dir) {
             dir.lose_pending();

@@ -40,6 +40,11 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
+    /// The copy of the database that it is of, if that can be read.
+    pub(crate) fn incarnation(&self) -> Option<Id> {
+        self.header.as_ref().map(|header| header.incarnation)
+    }
+
     fn generation(&self) -> u32 {
         self.header.as_ref().map_or(self.named, |header| header.generation)
     }

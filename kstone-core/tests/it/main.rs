@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod adaptive;
+mod backup;
 mod bad_input;
 mod compaction;
 mod counters;
@@ -13,10 +14,12 @@ mod knobs;
 mod linearizable;
 mod listener;
 mod live;
+mod locks;
 mod log;
 mod model;
 mod oracle;
 mod quota;
+mod readers;
 mod reading;
 mod rules;
 mod stats;

@@ -16,7 +16,7 @@ mod strict;
 pub use disk::DiskVfs;
 pub use mem::MemVfs;
 pub(crate) use metered::{Below, Floor, Meter, MeteredVfs, PAGE, Promise, Usage, pages};
-pub use strict::{CrashMode, StrictVfs};
+pub use strict::{Choose, CrashMode, Image, StrictVfs, Tear};
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

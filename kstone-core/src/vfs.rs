@@ -1,6 +1,6 @@
 //! The file system as the engine uses it, and nothing more. Everything else in the crate does its I/O
 //! through these two traits; `disk` is the real thing, `mem` the in-memory mode, `strict` loses at a
-//! simulated crash whatever was not synced.
+//! simulated crash whatever was not synced, `fault` fails as told and tells (`trace`) of what is done.
 
 use std::fmt::Debug;
 use std::io;
@@ -8,15 +8,21 @@ use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::planted::{Bug, planted};
+
 mod disk;
+mod fault;
 mod mem;
 mod metered;
 mod strict;
+mod trace;
 
 pub use disk::DiskVfs;
+pub use fault::{Effect, Errno, FaultVfs, Hook, Rule, RuleHandle};
 pub use mem::MemVfs;
 pub(crate) use metered::{Below, Floor, Meter, MeteredVfs, PAGE, Promise, Usage, pages};
 pub use strict::{Choose, CrashMode, Image, StrictVfs, Tear};
+pub use trace::{Call, Op, Record};
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +78,9 @@ pub trait Vfs: Debug + Send + Sync {
     fn is_volatile(&self) -> bool {
         false
     }
+    /// Of a simulated file system: what has happened to names in a directory since its last sync stays to be seen, but
+    /// no later sync makes it durable. Default: nothing.
+    fn lose_unsynced_names(&self, _dir: &Path) {}
 }
 
 /// What is at a path.
@@ -104,6 +113,9 @@ pub trait VfsFile: Debug + Send + Sync {
     /// Maps the first `len` bytes for reading. They must not change any more while the mapping lives, which
     /// holds for SSTs. `UnexpectedEof` when the file is shorter.
     fn map(&self, len: u64) -> io::Result<Mapping>;
+    /// Of a simulated file system: what was written since the last sync stays readable, but no later sync makes it
+    /// durable. Default: nothing.
+    fn lose_unsynced(&self) {}
 }
 
 /// Bytes of a file, readable in place.
@@ -134,6 +146,9 @@ pub fn write_all_at(file: &dyn VfsFile, mut buf: &[u8], mut offset: u64) -> io::
             Ok(n) => {
                 buf = buf.get(n..).unwrap_or_default();
                 offset += n as u64;
+                if !buf.is_empty() && planted(Bug::ShortWriteIgnored) {
+                    return Ok(());
+                }
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),

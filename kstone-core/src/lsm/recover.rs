@@ -10,15 +10,14 @@
 //! 7. [`Replay`]: the log's records go through the same insert as a put, leaving out what is in SSTs already.
 //!
 //! After a clean end only 1, 2, the check of the recorded end, and 7 remain, and nothing is written.
+//!
+//! On a full medium 4 to 6 are put off ([`Unfinished`]): what is there can be read, and whatever would write first
+//! tries them again, and is refused with `DiskFull` as long as there is no space.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-
-use arc_swap::ArcSwap;
-use parking_lot::{Mutex, RwLock};
 
 use super::background::{Background, Pool};
 use super::event_log::EventLog;
@@ -35,10 +34,13 @@ use crate::key::{encoded_partition_hash, stripe_of};
 use crate::latency::Recorder;
 use crate::manifest::{Change, Facts, Ids, Manifest, ManifestState};
 use crate::paths::{self, FileName};
+use crate::planted::{Bug, planted};
 use crate::quota::Quota;
 use crate::record::Ops;
 use crate::sst::{Table, TableContext};
 use crate::stripe::Stripe;
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use crate::sync::{ArcSwap, Mutex, RwLock};
 use crate::types::{EntryRef, Lsn, MAX_STRIPES, SeqNo};
 use crate::version::Run;
 use crate::vfs::{DirEntry, Floor, Meter, MeteredVfs, PathKind, Vfs};
@@ -64,7 +66,16 @@ impl LsmEngine {
         let (options, meter) = metered(path, options);
         let vfs = Arc::clone(&options.vfs);
         match kind_of(&*vfs, path)? {
-            Some(PathKind::Dir) => check_vacant(&*vfs, path)?,
+            Some(PathKind::Dir) => {
+                check_vacant(&*vfs, path)?;
+                // Whoever made it may not have made its name durable. Who may not read what it is in cannot either.
+                if let Some(parent) = path.parent()
+                    && let Err(e) = vfs.sync_dir(parent)
+                    && e.kind() != std::io::ErrorKind::PermissionDenied
+                {
+                    return Err(Error::io("sync", parent)(e));
+                }
+            }
             Some(_) => {
                 return Err(Error::AlreadyExists {
                     path: path.into(),
@@ -73,7 +84,7 @@ impl LsmEngine {
             }
             None => {
                 vfs.create_dir(path).map_err(Error::io("create", path))?;
-                if let Some(parent) = path.parent() {
+                if let Some(parent) = path.parent().filter(|_| !planted(Bug::CreationNotSynced)) {
                     vfs.sync_dir(parent).map_err(Error::io("sync", parent))?;
                 }
             }
@@ -104,6 +115,7 @@ impl LsmEngine {
             lock: Some(lock),
             since,
             meter: Arc::clone(meter.meter()),
+            unfinished: None,
         };
         let engine = Self::assemble(path, options, manifest, start)?;
         // A handle whose directory is removed while it is open goes on working in its first segment.
@@ -187,29 +199,45 @@ impl LsmEngine {
         let settings = settings(path, &options, state)?;
 
         let orphans = orphans(path, state, &chain, &listing);
-        let next_seq = clean_end.map_or(base + SEQ_GAP, |clean| clean.next_seq);
-        let next_file = clean_end.map_or(state.files_below, |clean| clean.next_file);
-        let cut = clean_end.is_none().then(|| cut_changes(state, &chain, next_seq - 1));
-        // What cannot be removed now is harmless, and tried again next time.
-        let mut tidy = true;
-        let harden_from = chain.watermark.max(state.durable);
+        let gap = if planted(Bug::SequencesReissued) { 1 } else { SEQ_GAP };
+        let next_seq = clean_end.map_or(base + gap, |clean| clean.next_seq);
+        let unused = match planted(Bug::FileIdReused) {
+            true => state.ssts.last_key_value().map_or(1, |(&id, _)| id + 1),
+            false => state.files_below,
+        };
+        let next_file = clean_end.map_or(unused, |clean| clean.next_file);
+        let mut unfinished = (clean_end.is_none() && !read_only).then(|| Unfinished {
+            harden_from: chain.watermark.max(state.durable),
+            changes: cut_changes(state, &chain, next_seq - 1),
+            chain: chain.clone(),
+            orphans,
+            hardened: false,
+        });
         let mut manifest = Manifest::resume(Arc::clone(&vfs), path, loaded);
-        if let Some(changes) = cut.filter(|_| !read_only) {
-            wal::harden(&*vfs, path, &chain, harden_from)?;
-            // The first edit of a resumed manifest writes a new one: its rename is the commit point.
-            manifest.append(changes)?;
-            for orphan in orphans {
-                tidy &= vfs.remove(&orphan).is_ok();
+        let mut tidy = true;
+        if let Some(rest) = &mut unfinished {
+            match rest.finish(&*vfs, path, |changes| manifest.append(changes).map(drop)) {
+                Ok(all_removed) => {
+                    tidy = all_removed;
+                    unfinished = None;
+                }
+                Err(error) if error.is_out_of_space() && !manifest.is_broken() => {}
+                Err(error) => return Err(error),
             }
         }
         let file_ids = FileIds::new(next_file, manifest.state().files_below.max(next_file));
         let store_settings = !read_only && (options.config.is_some() || options.compaction.is_some());
-        let start = Start { chain: Some(chain), next_seq, file_ids, settings, read_only, lock, since, meter };
+        let chain = Some(chain);
+        let start = Start { chain, next_seq, file_ids, settings, read_only, lock, since, meter, unfinished };
         let engine = Self::assemble(path, options, manifest, start)?;
         engine.shared.measure_replay(began);
         engine.shared.untidy.store(!tidy, Ordering::Relaxed);
         if store_settings {
-            engine.shared.store_settings()?;
+            match engine.shared.store_settings() {
+                // They hold all the same, and are stored with the next edit.
+                Err(error) if error.is_out_of_space() => {}
+                stored => stored?,
+            }
         }
         engine.shared.opened(false, clean_end.is_some());
         Ok(engine)
@@ -255,7 +283,8 @@ impl LsmEngine {
             health,
             settings: ArcSwap::from_pointee(start.settings),
             wal,
-            opened: AtomicBool::new(state.clean_end.is_none()),
+            opened: AtomicBool::new(state.clean_end.is_none() && start.unfinished.is_none()),
+            unfinished: Mutex::new(start.unfinished),
             manifest: Mutex::new(manifest),
             file_ids: start.file_ids,
             commits: super::commit::Commits::default(),
@@ -305,6 +334,44 @@ struct Start {
     /// When opening began.
     since: Duration,
     meter: Arc<Meter>,
+    unfinished: Option<Unfinished>,
+}
+
+/// What recovery still has to write: steps 4 to 6. Done over when it fails.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    chain: Chain,
+    harden_from: Lsn,
+    changes: Vec<Change>,
+    orphans: Vec<PathBuf>,
+    hardened: bool,
+}
+
+impl Unfinished {
+    /// `commit` appends an edit. Returns whether all orphans were removed: those that cannot be now are harmless, and
+    /// tried again next time.
+    pub(crate) fn finish(
+        &mut self,
+        vfs: &dyn Vfs,
+        dir: &Path,
+        commit: impl FnOnce(Vec<Change>) -> Result<()>,
+    ) -> Result<bool> {
+        if !self.hardened && !planted(Bug::TailNotHardened) {
+            // All bytes are written before they are synced, so it may be tried again also after a failed sync.
+            wal::harden(vfs, dir, &self.chain, self.harden_from)
+                .map_err(|error| if error.is_out_of_space() { Error::DiskFull } else { error })?;
+            self.hardened = true;
+        }
+        // The first edit of a resumed manifest writes a new one: its rename is the commit point.
+        if !planted(Bug::CutNotRecorded) {
+            commit(self.changes.clone())?;
+        }
+        if planted(Bug::OrphansKept) {
+            return Ok(true);
+        }
+        let left = self.orphans.iter().filter(|orphan| vfs.remove(orphan).is_err()).count();
+        Ok(left == 0)
+    }
 }
 
 impl Start {
@@ -321,10 +388,10 @@ impl Start {
             start.next_generation = chain.max_generation + 1;
             start.end = chain.end;
             start.segments = chain.segments.clone();
-        }
-        if let (Some(chain), Some(clean)) = (&self.chain, state.clean_end) {
-            start.next_generation = start.next_generation.max(clean.next_generation);
             start.resume = chain.resumable;
+        }
+        if let Some(clean) = state.clean_end {
+            start.next_generation = start.next_generation.max(clean.next_generation);
         }
         start
     }
@@ -335,7 +402,14 @@ impl Shared {
     fn replay(&self, chain: &Chain) -> Result<()> {
         let flushed: BTreeMap<usize, SeqNo> =
             self.used_stripes().map(|stripe| (stripe.id, stripe.lock().state.flushed_to)).collect();
-        wal::replay(&*self.vfs, chain, |record| self.replay_record(&record, &flushed))?;
+        let mut full = false;
+        wal::replay(&*self.vfs, chain, |record| {
+            self.replay_record(&record, &flushed)?;
+            if !full {
+                full = !self.flush_ahead()?;
+            }
+            Ok(())
+        })?;
         self.newest_generation.store(chain.end.generation(), Ordering::Relaxed);
         Ok(())
     }
@@ -360,7 +434,7 @@ impl Shared {
                 return Err(damaged(format!("\"{}\" is no key", op.key.escape_ascii())));
             };
             let id = stripe_of(hash, self.stripes.len());
-            if flushed.get(&id).is_some_and(|&to| seq <= to) {
+            if flushed.get(&id).is_some_and(|&to| seq <= to) && !planted(Bug::FlushedReplayed) {
                 continue;
             }
             let stripe = self.stripe(id).lock();
@@ -380,30 +454,37 @@ impl Shared {
         }
         self.observed.replayed(bytes);
         self.commits.replayed(record.first_seq + u64::from(record.count.saturating_sub(1)));
-        self.flush_ahead(settings.memory_budget)
+        Ok(())
     }
 
-    /// Keeps the replay within the memory budget: there are no workers yet.
-    fn flush_ahead(&self, budget: usize) -> Result<()> {
+    /// Keeps the replay within the memory budget: there are no workers yet. False when there is no space for that, and
+    /// so all of the log must be in memory.
+    fn flush_ahead(&self) -> Result<bool> {
+        let budget = self.settings.load().memory_budget;
         while !self.read_only && self.memory.load(Ordering::Relaxed) > budget {
             let fullest = self.used_stripes().max_by_key(|stripe| {
                 stripe.version().memtables().map(|memtable| memtable.memory()).sum::<usize>()
             });
             let Some(stripe) = fullest else { break };
-            self.ensure_opened()?;
-            self.flush_stripe_now(stripe.id)?;
+            match self.ensure_opened().and_then(|()| self.flush_stripe_now(stripe.id)) {
+                Err(error) if error.is_out_of_space() => return Ok(false),
+                flushed => flushed?,
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Stores the settings in force.
     fn store_settings(&self) -> Result<()> {
-        let stored = self.settings.load().stored();
-        if stored == self.manifest.lock().state().settings {
+        if self.settings_change(self.manifest.lock().state()).is_none() {
             return Ok(());
         }
         self.ensure_opened()?;
-        self.edit_manifest(vec![Change::Settings(stored)])
+        let mut manifest = self.manifest.lock();
+        match self.settings_change(manifest.state()) {
+            Some(change) => self.append_edit(&mut manifest, vec![change]),
+            None => Ok(()),
+        }
     }
 }
 
@@ -480,8 +561,8 @@ fn check_vacant(vfs: &dyn Vfs, path: &Path) -> Result<()> {
             FileName::Sst { .. } => return Err(without_manifest(path, &entry.name)),
             FileName::Lock | FileName::Manifest | FileName::ManifestTmp => {}
             FileName::Events | FileName::Stats => {}
-            FileName::Log(_) => {
-                if wal::has_records(vfs, &path.join(&entry.name))? {
+            FileName::Log(named) => {
+                if wal::has_records(vfs, &path.join(&entry.name), named)? {
                     return Err(without_manifest(path, &entry.name));
                 }
             }
@@ -517,7 +598,7 @@ fn check_present(vfs: &dyn Vfs, path: &Path) -> Result<()> {
             for entry in &listing {
                 match paths::parse(&entry.name) {
                     FileName::Sst { .. } => return Err(without_manifest(path, &entry.name)),
-                    FileName::Log(_) if wal::has_records(vfs, &path.join(&entry.name))? => {
+                    FileName::Log(named) if wal::has_records(vfs, &path.join(&entry.name), named)? => {
                         return Err(without_manifest(path, &entry.name));
                     }
                     _ => {}
@@ -535,6 +616,9 @@ fn without_manifest(path: &Path, name: &str) -> Error {
 fn lock(vfs: &dyn Vfs, path: &Path) -> Result<LockGuard> {
     let file = path.join(paths::LOCK);
     let owner = format!("{}\n", std::process::id());
+    if planted(Bug::LockNotHeld) {
+        return Ok(LockGuard(Box::new(())));
+    }
     vfs.lock(&file, &owner).map(LockGuard).map_err(|e| lock_error(vfs, path, &file, e))
 }
 
@@ -572,6 +656,7 @@ fn check_listed_files(path: &Path, state: &ManifestState, listing: &[DirEntry]) 
                 return Err(Error::corrupt(&file, len.min(meta.len), detail));
             }
             Some(_) => return Err(Error::corrupt(&file, 0, "it is not a regular file")),
+            None if planted(Bug::MissingSstBelieved) => {}
             None => return Err(Error::corrupt(&file, 0, "the manifest lists it, but it is missing")),
         }
     }

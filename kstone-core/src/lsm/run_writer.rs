@@ -10,7 +10,7 @@ use crate::config::Compression;
 use crate::error::Result;
 use crate::merge::Cursor;
 use crate::paths;
-use crate::sst::{SstParams, SstWriter, Table};
+use crate::sst::{SstParams, SstWriter, Table, Unsynced};
 use crate::types::{EntryKind, EntryRef, SeqNo, SstMeta};
 use crate::version::Run;
 use crate::vfs::pages;
@@ -48,7 +48,7 @@ pub(crate) struct RunWriter {
     bounds: (Vec<u8>, Vec<u8>),
     current: Option<SstWriter>,
     last_key: Vec<u8>,
-    done: Vec<SstMeta>,
+    done: Vec<(SstMeta, Unsynced)>,
     pub(crate) tombstones_dropped: u64,
 }
 
@@ -92,7 +92,7 @@ impl RunWriter {
                     id,
                     stripe: self.stripe as u16,
                     keyspace: 0,
-                    run: self.done.first().map_or(id, |first| first.id),
+                    run: self.done.first().map_or(id, |(first, _)| first.id),
                     part: self.done.len() as u32,
                     depth: self.facts.depth,
                     run_seq: self.facts.seq,
@@ -116,7 +116,7 @@ impl RunWriter {
 
     /// Bytes in the files so far.
     pub(crate) fn written(&self) -> u64 {
-        let done: u64 = self.done.iter().map(|meta| pages(meta.len)).sum();
+        let done: u64 = self.done.iter().map(|(meta, _)| pages(meta.len)).sum();
         done + self.current.as_ref().map_or(0, |sst| pages(sst.written()))
     }
 
@@ -135,10 +135,10 @@ impl RunWriter {
             return Ok(None);
         }
         let parts = self.done.len() as u32;
-        let tables = std::mem::take(&mut self.done).into_iter().map(|meta| {
+        let tables = std::mem::take(&mut self.done).into_iter().map(|(meta, unsynced)| {
             // How many parts there are is known only now.
             let meta = Arc::new(SstMeta { parts, ..meta });
-            Arc::new(Table::new(&shared.tables, meta))
+            Arc::new(Table::written(&shared.tables, meta, unsynced))
         });
         Ok(Some(Run::new(tables.collect())))
     }
@@ -146,7 +146,7 @@ impl RunWriter {
     /// Removes what was written: nobody has seen it.
     pub(crate) fn abandon(mut self, shared: &Shared) {
         let unfinished = self.current.take().map_or(Ok(()), SstWriter::abandon);
-        let finished = self.done.iter().map(|meta| paths::sst(&shared.dir, self.stripe, meta.id));
+        let finished = self.done.iter().map(|(meta, _)| paths::sst(&shared.dir, self.stripe, meta.id));
         let finished = finished.map(|path| shared.vfs.remove(&path)).collect::<Vec<_>>();
         if unfinished.is_err() || finished.iter().any(|removed| removed.is_err()) {
             shared.untidy.store(true, Ordering::Relaxed);

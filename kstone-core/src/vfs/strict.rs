@@ -6,7 +6,8 @@
 //! what is pending as the [`CrashMode`] says. It is stricter than any one real file system: syncing a file
 //! says nothing about its name, nor the other way round, and nothing orders one file's bytes against another's.
 //!
-//! Invariants: durable state + pending operations in order = current state; a lock belongs to a file, not to
+//! Invariants: durable state + pending operations in order = current state, except for what a failed sync has lost
+//! ([`VfsFile::lose_unsynced`]), which is in the current state only; a lock belongs to a file, not to
 //! a name, so a crash image has none; the state's lock is taken before a file's, and held by all that
 //! changes anything, so that a crash sees one moment.
 
@@ -17,9 +18,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::{DirEntry, Mapping, OpenMode, PathKind, Vfs, VfsFile, write_all_at};
+use crate::sync::Mutex;
 
 mod content;
 mod crash;
@@ -326,6 +326,12 @@ impl Vfs for StrictVfs {
         Ok(())
     }
 
+    fn lose_unsynced_names(&self, dir: &Path) {
+        if let Ok(dir) = self.state.lock().dir(dir) {
+            dir.pending.clear();
+        }
+    }
+
     fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
         let mut state = self.state.lock();
         let inode = match state.open(path, OpenMode::Write) {
@@ -453,5 +459,10 @@ impl VfsFile for Handle {
         bytes.resize(len, 0);
         content.read(&mut bytes, 0);
         Ok(Mapping::Memory(Arc::new(bytes)))
+    }
+
+    fn lose_unsynced(&self) {
+        let _state = self.state.lock();
+        self.inode.content.lock().lose_pending();
     }
 }

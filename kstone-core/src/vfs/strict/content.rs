@@ -11,13 +11,14 @@ const PAGE: u64 = 4096;
 /// What a disk writes whole or not at all.
 pub(super) const SECTOR: u64 = 512;
 
-/// Invariant: `durable` and `pending` in order give `current`.
+/// Invariant: `durable` and `pending` in order give `current`, unless some were lost.
 #[derive(Clone, Default)]
 pub(super) struct Content {
     current: Bytes,
     durable: Bytes,
     pending: Vec<Pending>,
     synced: bool,
+    lost: bool,
 }
 
 /// A change to a file. Its end, at most [`super::MAX_LEN`], was checked.
@@ -98,20 +99,35 @@ impl Content {
         self.synced = true;
     }
 
+    /// What is pending will never be durable.
+    pub(super) fn lose_pending(&mut self) {
+        self.lost |= !self.pending.is_empty();
+        self.pending.clear();
+    }
+
     /// What a crash leaves, all of it durable.
     pub(super) fn survivor(&self, left: &Left<'_>, rng: &ManualClock) -> Self {
         let left = match *left {
             Left::Durable => self.durable.clone(),
-            Left::All => self.current.clone(),
+            Left::All => self.all_pending(),
             Left::Some { stale } => self.some_pending(stale, rng),
             Left::Until { moment, unit } => self.until(moment, unit, rng),
             Left::Lengths => {
                 let mut bytes = self.durable.clone();
-                bytes.set_len(self.current.len);
+                bytes.set_len(self.all_pending().len);
                 bytes
             }
         };
-        Self { current: left.clone(), durable: left, pending: Vec::new(), synced: true }
+        Self { current: left.clone(), durable: left, pending: Vec::new(), synced: true, lost: false }
+    }
+
+    fn all_pending(&self) -> Bytes {
+        if !self.lost {
+            return self.current.clone();
+        }
+        let mut bytes = self.durable.clone();
+        self.pending.iter().for_each(|pending| pending.op.apply(&mut bytes));
+        bytes
     }
 
     fn some_pending(&self, stale: Option<&[Bytes]>, rng: &ManualClock) -> Bytes {

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use kstone_core::clock::ManualClock;
 use kstone_core::lsm::{Direction, EngineOptions, LsmEngine, Snapshot, Workers};
 pub(crate) use kstone_core::torture::{
-    self, Change, Entry, Rng, State, any_settings as any, batch_of, random_change, random_key,
-    tiny_settings as tiny,
+    self, Change, Entry, Rng, State, batch_of, random_change, random_key, tiny_settings as tiny,
 };
 use kstone_core::vfs::Vfs;
 

@@ -8,6 +8,7 @@ use kstone_core::lsm::{
     CompactionStats, DiskUsage, EngineOptions, EngineStats, EventListener, Latencies, LsmEngine,
     PendingRewrite, WriteOptions,
 };
+use kstone_core::verify::{VerifyOptions, VerifyReport};
 use kstone_core::{CompactionConfig, DatabaseConfig, Durability, Error, Key, Result};
 use tempfile::TempDir;
 
@@ -203,6 +204,12 @@ impl Database {
     /// Merges the stripe's SSTs into one run, and returns when done; see [`LsmEngine::trigger_compaction`].
     pub fn trigger_compaction(&self, stripe: usize) -> Result<()> {
         self.engine().trigger_compaction(stripe)
+    }
+
+    /// Reads the database's files and says everything that is wrong with them, while reads and writes go on; see
+    /// [`verify`](crate::verify), which does the same for a directory that nobody has open.
+    pub fn verify(&self, options: &VerifyOptions) -> Result<VerifyReport> {
+        self.engine().verify_files(options)
     }
 
     /// Writes out what is in memory, ends background work and closes the files. Other clones, snapshots and

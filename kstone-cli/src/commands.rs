@@ -13,8 +13,10 @@ mod info;
 mod presets;
 mod put;
 mod query;
+mod repair;
 mod scan;
 mod stats;
+mod verify;
 
 use anyhow::Result;
 use kstone_api::{Database, Error, Item, Items, Key};
@@ -42,6 +44,8 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
         Command::Presets(args) => presets::run(args, format),
         Command::Import(args) => import::run(args, format),
         Command::Compact(args) => compact::run(args, format),
+        Command::Verify(args) => verify::run(args, format),
+        Command::Repair(args) => repair::run(args, format),
     }
 }
 

@@ -71,6 +71,11 @@ pub(crate) mod version;
 // L6, the engine: one verb a file.
 pub mod lsm;
 
+// L7, care: looks at directories from outside, whether or not they open.
+pub mod verify;
+
+pub mod repair;
+
 pub use config::{CompactionConfig, Compression, DatabaseConfig, Durability, MemtableMode, ReadMode};
 pub use error::{Error, Result};
 pub use key::{Key, SortRange};

@@ -49,7 +49,9 @@ use crate::latency::Recorder;
 use crate::types::{Lsn, SeqNo};
 use crate::vfs::{Meter, Vfs};
 
-pub(crate) use reader::{Chain, LogRules, RecordRef, discover, harden, has_records, replay, validate};
+pub(crate) use reader::{
+    Chain, LogRules, LogSalvage, RecordRef, discover, harden, has_records, replay, salvage, validate,
+};
 pub(crate) use segments::Reservation;
 pub(crate) use writer::Wal;
 

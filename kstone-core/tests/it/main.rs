@@ -6,6 +6,7 @@ mod bad_input;
 mod compaction;
 mod counters;
 mod crash;
+mod damage;
 mod explain;
 mod faults;
 mod kill;

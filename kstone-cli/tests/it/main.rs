@@ -541,8 +541,8 @@ fn verify_is_honest_and_its_exit_status_says_it() {
         .stderr(contains("hint: kstone repair my.db --dry-run"));
     let out = db.run(&["verify", "my.db", "--format", "json"]).assert().code(3).get_output().stdout.clone();
     let json: Json = serde_json::from_slice(&out).unwrap();
-    assert_eq!(json["findings"][0]["kind"], "block");
-    assert_eq!(json["findings"][0]["offset"], 128);
+    let findings = json["findings"].as_array().unwrap();
+    assert!(findings.iter().any(|found| found["kind"] == "block" && found["offset"] == 128), "{json}");
     db.run(&["verify", "none.db"]).assert().code(4).stdout(is_empty());
     db.run(&["verify", "my.db", "--quick", "--deep"]).assert().code(2);
 }

@@ -236,11 +236,12 @@ impl Target<'_> {
     }
 
     fn finish(&self, writer: SstWriter) -> Result<SstMeta> {
-        let meta = writer.finish()?;
+        let (meta, unsynced) = writer.finish()?;
         let named = paths::sst(self.dir, meta.stripe.into(), meta.id);
         let path = if self.aside { paths::repaired(&named) } else { named };
         let file = self.vfs.open(&path, OpenMode::Write).map_err(Error::io("open", &path))?;
         file.sync().map_err(Error::io("sync", &path))?;
+        drop(unsynced);
         Ok(meta)
     }
 }

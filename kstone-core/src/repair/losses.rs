@@ -128,7 +128,7 @@ fn tell_of(
     report.tombstones += tombstones;
     let survey =
         part.path.as_ref().map(|path| Survey::read(&*patient.directory.vfs, path, &part.meta)).transpose()?;
-    let Some(survey) = survey.filter(Survey::has_entries) else {
+    let Some(survey) = survey.filter(Survey::has_places) else {
         let file = crate::paths::sst(&patient.directory.dir, part.meta.stripe.into(), part.meta.id);
         tell_range(&file, 0, affected_by_all(&part.meta), tombstones, report, on_loss);
         return Ok(());

@@ -444,6 +444,11 @@ impl Survey {
         self.prefix.is_some() && self.blocks.iter().any(|place| place.good)
     }
 
+    /// Whether it can be told which keys its blocks held, also where all of these are damaged.
+    pub(crate) fn has_places(&self) -> bool {
+        self.prefix.is_some() && !self.blocks.is_empty()
+    }
+
     /// The entries of a block, in order; none if it is damaged.
     pub(crate) fn entries(&self, n: usize) -> Vec<Salvaged> {
         let mut entries = Vec::new();

@@ -3,6 +3,7 @@
 
 mod adaptive;
 mod bad_input;
+mod care;
 mod compaction;
 mod counters;
 mod crash;
@@ -11,6 +12,7 @@ mod explain;
 mod faults;
 mod kill;
 mod knobs;
+mod linearizable;
 mod listener;
 mod live;
 mod log;

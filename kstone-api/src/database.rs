@@ -8,6 +8,7 @@ use kstone_core::lsm::{
     BackupOptions, BackupReport, CompactionStats, DiskUsage, EngineOptions, EngineStats, EventListener,
     Latencies, LsmEngine, PendingRewrite, WriteOptions,
 };
+use kstone_core::verify::{VerifyOptions, VerifyReport};
 use kstone_core::vfs::DiskVfs;
 use kstone_core::{CompactionConfig, DatabaseConfig, Durability, Error, Key, Result};
 use tempfile::TempDir;
@@ -232,6 +233,12 @@ impl Database {
     ) -> Result<BackupReport> {
         let options = if self.inner.in_memory { options.to(Arc::new(DiskVfs::new())) } else { options };
         self.engine().backup_with(destination.as_ref(), options)
+    }
+
+    /// Reads the database's files and says everything that is wrong with them, while reads and writes go on; see
+    /// [`verify`](crate::verify), which does the same for a directory that nobody has open.
+    pub fn verify(&self, options: &VerifyOptions) -> Result<VerifyReport> {
+        self.engine().verify_files(options)
     }
 
     /// Writes out what is in memory, ends background work and closes the files. Other clones, snapshots and

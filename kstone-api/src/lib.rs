@@ -80,7 +80,12 @@ pub use kstone_core::lsm::{
     StripeStats, WriteOptions,
 };
 pub use kstone_core::model;
+pub use kstone_core::repair::{Action, Loss, Now, RepairOptions, RepairReport, repair};
 pub use kstone_core::slice::Slice;
+pub use kstone_core::verify::{
+    Affected, Finding, FindingKind, LogReport, Progress, ProgressFn, Severity, VerifyMode, VerifyOptions,
+    VerifyReport, verify,
+};
 pub use kstone_core::{
     CompactionConfig, Compression, DatabaseConfig, Durability, Error, Key, MemtableMode, ReadMode, Result,
     SortRange,

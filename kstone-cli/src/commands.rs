@@ -14,8 +14,10 @@ mod info;
 mod presets;
 mod put;
 mod query;
+mod repair;
 mod scan;
 mod stats;
+mod verify;
 
 use anyhow::Result;
 use kstone_api::{Database, Error, Item, Items, Key};
@@ -44,6 +46,8 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
         Command::Import(args) => import::run(args, format),
         Command::Compact(args) => compact::run(args, format),
         Command::Backup(args) => backup::run(args, format),
+        Command::Verify(args) => verify::run(args, format),
+        Command::Repair(args) => repair::run(args, format),
     }
 }
 

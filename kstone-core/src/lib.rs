@@ -80,6 +80,10 @@ pub(crate) mod version;
 pub mod lsm;
 
 // L7, what looks after a database or tries to break it.
+pub mod verify;
+
+pub mod repair;
+
 pub mod torture;
 
 pub use config::{CompactionConfig, Compression, DatabaseConfig, Durability, MemtableMode, ReadMode};

@@ -563,6 +563,11 @@ impl LsmEngine {
         Ok(self.shared.compaction_due(stripe, Ask::Due).is_some())
     }
 
+    /// The file system that the database is on.
+    pub(crate) fn vfs(&self) -> &Arc<dyn Vfs> {
+        &self.shared.vfs
+    }
+
     /// Reads all SSTs whole and checks everything in them: checksums, order, counts, that the index and the filter
     /// find every key. Returns how many there were.
     ///

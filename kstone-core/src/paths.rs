@@ -53,6 +53,26 @@ pub(crate) fn sst(dir: &Path, stripe: usize, id: FileId) -> PathBuf {
     dir.join(format!("{stripe:03}-{id:06}.sst"))
 }
 
+/// Where a repair keeps the originals of what it replaced.
+pub(crate) const QUARANTINE: &str = "quarantine";
+/// Ends the name of an SST that a repair writes, until a manifest lists it.
+const REPAIRED: &str = ".repair";
+
+/// The name of an SST that a repair writes.
+pub(crate) fn repaired(sst: &Path) -> PathBuf {
+    let mut name = sst.as_os_str().to_owned();
+    name.push(REPAIRED);
+    name.into()
+}
+
+/// The SST that a repair was writing under this name: stripe and number.
+pub(crate) fn parse_repaired(name: &str) -> Option<(usize, FileId)> {
+    match parse(name.strip_suffix(REPAIRED)?) {
+        FileName::Sst { stripe, id } => Some((stripe, id)),
+        _ => None,
+    }
+}
+
 /// The file of events that was set aside `age` times.
 pub(crate) fn events(dir: &Path, age: usize) -> PathBuf {
     match age {

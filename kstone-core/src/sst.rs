@@ -29,6 +29,7 @@ mod format;
 mod index;
 mod open_files;
 mod reader;
+mod survey;
 mod trace;
 mod verify;
 mod writer;
@@ -38,6 +39,7 @@ pub(crate) use context::TableContext;
 pub(crate) use cursor::ChainCursor;
 pub use filter_stats::FilterStats;
 pub(crate) use reader::{SectionLengths, Table};
+pub(crate) use survey::{Fault, Part, Survey, describe};
 pub(crate) use trace::Trace;
 pub(crate) use writer::{SstParams, SstWriter, Unsynced};
 

@@ -4,7 +4,7 @@
 
 use std::fmt::Debug;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -152,6 +152,18 @@ pub enum Mapping {
     File(memmap2::Mmap),
     /// Held in memory.
     Memory(Arc<Vec<u8>>),
+}
+
+impl Mapping {
+    /// Loads the pages of these bytes, so that touching them next cannot end the process: where the file has become
+    /// shorter or its medium cannot be read, a touch would raise `SIGBUS`, and this is an error. Pages that are evicted
+    /// later and cannot be read again are outside of it. Where the system has no such call this does nothing.
+    pub(crate) fn load(&self, range: Range<usize>) -> io::Result<()> {
+        match self {
+            Self::File(map) => disk::populate(map, range),
+            Self::Memory(_) => Ok(()),
+        }
+    }
 }
 
 impl Deref for Mapping {

@@ -51,7 +51,9 @@ use crate::vfs::{Meter, Vfs};
 
 pub(crate) use copy::LogCopy;
 pub(crate) use format::{RECORDS_START, copied_header};
-pub(crate) use reader::{Chain, LogRules, RecordRef, discover, harden, has_records, replay, validate};
+pub(crate) use reader::{
+    Chain, LogRules, LogSalvage, RecordRef, discover, harden, has_records, replay, salvage, validate,
+};
 pub(crate) use segments::Reservation;
 pub(crate) use writer::Wal;
 

@@ -57,7 +57,7 @@ pub(super) struct OpenTable {
     filter_at: Range<usize>,
     index_at: Range<usize>,
     /// Blocks lie below this.
-    blocks_end: usize,
+    pub(super) blocks_end: usize,
     /// One bit a block of a mapping: its checksum was found right.
     checked: Box<[AtomicU64]>,
 }
@@ -154,7 +154,7 @@ impl OpenTable {
     }
 
     /// The whole file, if it is mapped.
-    pub(super) fn mapped(&self) -> Option<&[u8]> {
+    pub(super) fn mapped(&self) -> Option<&Mapping> {
         match &self.source {
             Source::Mapped(map) => Some(map),
             Source::Pread(_) => None,
@@ -225,6 +225,11 @@ impl Table {
             index: (sections.index.at.len() + sections.fences.at.len()) as u64,
         };
         Ok(*self.lengths.get_or_init(|| lengths))
+    }
+
+    /// Opens the file, which checks its header, its footer and all its sections, but no block.
+    pub(crate) fn check_frame(&self) -> Result<()> {
+        self.opened().map(drop)
     }
 
     /// Has the processor begin to load what [`Table::get`] looks at first, if the file is open.
@@ -398,6 +403,7 @@ impl Table {
         let bit = 1 << (n % 64);
         let word = open.checked.get(n / 64);
         if word.is_none_or(|word| word.load(Ordering::Relaxed) & bit == 0) {
+            self.load(map, range)?;
             let stored = self.check_block(bytes, range.start)?;
             // Relaxed will do: the bytes never change, so the bit says nothing of any other memory.
             if let Some(word) = word {
@@ -477,6 +483,15 @@ impl Table {
             .ok_or_else(|| self.corrupt(open.blocks_end, format!("no place for block {n}")))
     }
 
+    /// Before the first touch of bytes of a mapping: see [`Mapping::load`].
+    #[cold]
+    pub(super) fn load(&self, map: &Mapping, range: &Range<usize>) -> Result<()> {
+        map.load(range.clone()).map_err(|e| {
+            let detail = format!("bytes {} to {} cannot be read: {e}", range.start, range.end);
+            Error::io("read", &self.path)(io::Error::new(e.kind(), detail))
+        })
+    }
+
     #[cold]
     fn check_block<'a>(&self, bytes: &'a [u8], at: usize) -> Result<Stored<'a>> {
         sst_block::check(bytes, self.meta.id, at as u64).map_err(|why| self.bad_block(at, why))
@@ -487,7 +502,10 @@ impl Table {
         let range = self.block_range(open, n)?;
         let at = range.start;
         match &open.source {
-            Source::Mapped(map) => self.check_block(map.get(range).unwrap_or_default(), at).map(drop),
+            Source::Mapped(map) => {
+                self.load(map, &range)?;
+                self.check_block(map.get(range).unwrap_or_default(), at).map(drop)
+            }
             Source::Pread(_) => self.check_block(&self.read(&*self.open_file()?, range)?, at).map(drop),
         }
     }
@@ -552,9 +570,13 @@ impl Table {
             Some(held) => Arc::clone(held),
             None => self.map_file()?,
         };
+        self.load(&map, &(0..HEADER_LEN))?;
         let header = self.header(map.get(..HEADER_LEN).unwrap_or_default())?;
-        let tail = map.get(format::tail_at(&self.meta, &self.path)?).unwrap_or_default();
-        let sections = format::decode_sections(tail, &self.meta, &self.path)?;
+        let tail = format::tail_at(&self.meta, &self.path)?;
+        self.load(&map, &tail)?;
+        let sections = map.get(tail.clone()).unwrap_or_default();
+        let sections = format::decode_sections(sections, &self.meta, &self.path)?;
+        self.load(&map, &(sections.first..tail.end))?;
         self.frame(Source::Mapped(map), 0, &header, &sections)
     }
 

@@ -10,6 +10,7 @@
 
 use std::fs::{DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -302,6 +303,33 @@ impl VfsFile for DiskFile {
         let map = unsafe { memmap2::MmapOptions::new().len(len).map(&self.file) }?;
         Ok(Mapping::File(map))
     }
+}
+
+/// See [`Mapping::load`]. `EFAULT` is what the system answers where a touch would raise `SIGBUS`; refusals because it
+/// lacks the call, or memory for page tables, say nothing of the file.
+#[cfg(target_os = "linux")]
+pub(super) fn populate(map: &memmap2::Mmap, range: Range<usize>) -> io::Result<()> {
+    let end = range.end.min(map.len());
+    let Some(len) = end.checked_sub(range.start).filter(|len| *len > 0) else { return Ok(()) };
+    loop {
+        let Err(error) = map.advise_range(memmap2::Advice::PopulateRead, range.start, len) else {
+            return Ok(());
+        };
+        match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::INTR | Errno::AGAIN) => {}
+            Some(Errno::FAULT | Errno::HWPOISON | Errno::IO) => {
+                let why = "the file has become shorter, or its medium cannot be read";
+                return Err(io::Error::other(why));
+            }
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// There is no such call.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn populate(_map: &memmap2::Mmap, _range: Range<usize>) -> io::Result<()> {
+    Ok(())
 }
 
 /// Reserves space, growing the file with zeros.

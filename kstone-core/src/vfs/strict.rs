@@ -333,7 +333,7 @@ impl Vfs for StrictVfs {
             return Err(io::ErrorKind::AlreadyExists.into());
         };
         state.spend()?;
-        state.dir(parent(to))?.change(NameOp { unset: None, set: Some((name, Node::File(inode))) });
+        state.change_names(parent(to), None, Some((name, Node::File(inode))))?;
         Ok(())
     }
 

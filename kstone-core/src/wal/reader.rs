@@ -119,17 +119,11 @@ pub(crate) fn discover(vfs: &dyn Vfs, dir: &Path, database_id: Id) -> Result<Vec
     let mut segments = Vec::new();
     for entry in vfs.list(dir).map_err(Error::io("list", dir))? {
         let FileName::Log(named) = paths::parse(&entry.name) else { continue };
-        let path = dir.join(&entry.name);
-        let file = vfs.open(&path, OpenMode::Read).map_err(Error::io("open", &path))?;
-        let mut head = vec![0; RECORDS_START as usize + LINK_LEN as usize];
-        let read = read_full_at(&*file, &mut head, 0).map_err(Error::io("read", &path))?;
-        head.truncate(read);
-        let header = SegmentHeader::decode(&head, &path)?;
-        let link = header.as_ref().and_then(|header| first_link(&head, header));
-        if header.as_ref().is_some_and(|header| header.database_id != database_id) {
-            return Err(Error::corrupt(&path, 0, "the segment belongs to another database"));
+        let segment = read_head(vfs, dir.join(&entry.name), named)?;
+        if segment.header.as_ref().is_some_and(|header| header.database_id != database_id) {
+            return Err(Error::corrupt(&segment.path, 0, "the segment belongs to another database"));
         }
-        segments.push(Segment { path, named, header, link });
+        segments.push(segment);
     }
     segments.sort_by_key(|segment| (segment.generation(), segment.named));
     let headed = || segments.iter().filter(|segment| segment.header.is_some());
@@ -140,6 +134,17 @@ pub(crate) fn discover(vfs: &dyn Vfs, dir: &Path, database_id: Id) -> Result<Vec
         }
     }
     Ok(segments)
+}
+
+/// What the first bytes of a segment say of it.
+fn read_head(vfs: &dyn Vfs, path: PathBuf, named: u32) -> Result<Segment> {
+    let file = vfs.open(&path, OpenMode::Read).map_err(Error::io("open", &path))?;
+    let mut head = vec![0; RECORDS_START as usize + LINK_LEN as usize];
+    let read = read_full_at(&*file, &mut head, 0).map_err(Error::io("read", &path))?;
+    head.truncate(read);
+    let header = SegmentHeader::decode(&head, &path)?;
+    let link = header.as_ref().and_then(|header| first_link(&head, header));
+    Ok(Segment { path, named, header, link })
 }
 
 /// The link in the first bytes of a segment.
@@ -520,5 +525,8 @@ pub(crate) fn replay(
     Ok(())
 }
 
+mod salvage;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use salvage::{LogSalvage, salvage};

@@ -4,9 +4,11 @@
 mod adaptive;
 mod backup;
 mod bad_input;
+mod care;
 mod compaction;
 mod counters;
 mod crash;
+mod damage;
 mod explain;
 mod faults;
 mod kill;

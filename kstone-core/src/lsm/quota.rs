@@ -20,6 +20,8 @@ use crate::wal::Reservation;
 
 /// Steps that a write does or waits for at most: on one thread time may stand still.
 const MOST_STEPS: u32 = 1_000_000;
+/// How often a write that still finds no space asks for it once more, after the background had found enough.
+const MOST_REQUESTS: u32 = 3;
 
 /// What a record in a memtable counts beyond its key and value.
 const RECORD: u64 = 96;
@@ -208,6 +210,7 @@ impl Shared {
         let keep = || self.keep(claim);
         let mut floor = Floor { keep: &keep, below: if deletes { Below::Ceiling } else { Below::Limit } };
         let (mut since, mut steps, mut flushed, mut again) = (None, 0, false, true);
+        let mut asked = 0;
         loop {
             if let Some(share) = self.admit(payload.len() as u64 + RECORD * ops as u64, stripes, claim, floor)
             {
@@ -231,7 +234,12 @@ impl Shared {
                 continue;
             }
             if std::mem::take(&mut again) {
-                continue; // what went on may have ended since space was asked for
+                // What went on may have ended since space was asked for, and with enough for others.
+                if asked < MOST_REQUESTS && !quota.reclaim.load(Ordering::Relaxed) {
+                    asked += 1;
+                    self.request_reclaim();
+                }
+                continue;
             }
             again = true;
             if floor.below == Below::Ceiling {

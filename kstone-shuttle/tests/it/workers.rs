@@ -119,6 +119,9 @@ fn a_slow_listener_does_not_stop_the_clock() {
         let mut options = options(Arc::new(vfs.clone()));
         options.listener = Some(Arc::new(Slow(Arc::clone(&released))));
         let engine = create(options);
+        // The settings are what the listener is told of first, and takes its time with.
+        engine.set_compaction_config(CompactionConfig::new().with_max_concurrent(2)).unwrap();
+        sleep(Duration::from_secs(1));
         engine.put(&key(0, 0), b"v", WriteOptions::new()).unwrap();
         sleep(Duration::from_secs(2));
         let image = vfs.crash(CrashMode::Strict);

@@ -531,6 +531,7 @@ impl LsmEngine {
         for stripe in shared.used_stripes() {
             shared.background.queue_compaction(stripe.id);
         }
+        shared.background.wake_all();
         Ok(())
     }
 

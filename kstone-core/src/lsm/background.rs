@@ -10,12 +10,15 @@
 //! 3. Under the queue's lock no stripe is locked, for writers queue flushes under their stripe's lock.
 //!
 //! Order: first what only one thread can do at a time and many wait for (room in the log, its sync, checkpoints,
-//! sealing), then flushes, which free memory, then compactions, the smallest first (Luo and Carey, "On Performance
-//! Stability in LSM-based Storage Systems", 2019).
+//! sealing, though never twice in a row), then flushes, which free memory, then compactions: those of stripes that
+//! writers wait for, then the smallest first (Luo and Carey, "On Performance Stability in LSM-based Storage Systems",
+//! 2019).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
+
+use smallvec::SmallVec;
 
 use super::checkpoint::CheckpointJob;
 use super::compact::CompactJob;
@@ -83,6 +86,8 @@ struct Queue {
     last_sync: Duration,
     last_sweep: Duration,
     last_stats: Duration,
+    /// Stripes that stopped writers wait for, and how many do.
+    awaited: BTreeMap<usize, usize>,
     /// Jobs that failed, and when they may be tried again.
     resting: BTreeMap<Slot, Rest>,
     /// A worker sleeps until something becomes due by time alone; the others sleep until they are woken.
@@ -100,20 +105,22 @@ struct Rest {
 }
 
 impl Background {
-    pub(crate) fn wake(&self) {
-        self.wake.notify_one();
-    }
-
-    /// The same, also for a worker that is just falling asleep.
+    /// Wakes a worker, also one that is just falling asleep. The caller holds no stripe's lock, nor the queue's.
     pub(crate) fn wake_surely(&self) {
         drop(self.queue.lock());
-        self.wake();
+        self.wake.notify_one();
     }
 
     /// Has memtables looked at for sealing.
     pub(crate) fn want_relief(&self) {
         self.relief_wanted.store(true, Ordering::Relaxed);
-        self.wake.notify_one();
+        self.wake_surely();
+    }
+
+    /// Settings have changed: whoever sleeps for as long as the old ones said looks again.
+    pub(crate) fn wake_all(&self) {
+        drop(self.queue.lock());
+        self.wake.notify_all();
     }
 
     /// Has the log made shorter, whatever that takes.
@@ -164,7 +171,8 @@ impl Shared {
         let new_segment =
             self.newest_generation.fetch_max(lsn.generation(), Ordering::Relaxed) < lsn.generation();
         if (memory > budget || new_segment) && !self.background.relief_wanted.swap(true, Ordering::Relaxed) {
-            self.background.wake();
+            // Nobody asks a second time: a worker that has just looked and not yet fallen asleep must hear of it.
+            self.background.wake_surely();
         }
     }
 
@@ -222,14 +230,14 @@ impl Shared {
         }
         let compacting = queue.running.iter().filter(|slot| matches!(slot, Slot::Compact(_))).count();
         if compacting < concurrent_compactions(&settings.compaction) {
-            let running = &queue.running;
-            let mut sizes: Vec<(u64, usize)> = Vec::new();
+            let (running, awaited) = (&queue.running, &queue.awaited);
+            let mut sizes: Vec<(bool, u64, usize)> = Vec::new();
             queue.compact.retain(|&stripe| {
                 if running.contains(&Slot::Compact(stripe)) {
                     return true;
                 }
                 let size = self.compaction_due(stripe, Ask::Due);
-                sizes.extend(size.map(|bytes| (bytes, stripe)));
+                sizes.extend(size.map(|bytes| (!awaited.contains_key(&stripe), bytes, stripe)));
                 size.is_some()
             });
             sizes.sort_unstable();
@@ -238,7 +246,7 @@ impl Shared {
             if none_fits && queue.dirty && !due.contains(&Slot::Checkpoint) && self.reclaiming() {
                 due.push(Slot::Checkpoint);
             }
-            due.extend(sizes.into_iter().map(|(_, stripe)| Slot::Compact(stripe)));
+            due.extend(sizes.into_iter().map(|(.., stripe)| Slot::Compact(stripe)));
         }
         if relief && queue.sealed_last {
             due.push(Slot::Relief);
@@ -433,6 +441,18 @@ impl Shared {
         }
     }
 
+    /// Has these stripes merged before all others, for as long as the guard lives: somebody waits for that.
+    pub(crate) fn await_merges(&self, stripes: &[u16]) -> AwaitedMerges<'_> {
+        let stripes: SmallVec<[usize; 8]> = stripes.iter().map(|&stripe| stripe.into()).collect();
+        let mut queue = self.background.queue.lock();
+        for &stripe in &stripes {
+            *queue.awaited.entry(stripe).or_default() += 1;
+            queue.compact.insert(stripe);
+        }
+        drop(queue);
+        AwaitedMerges { background: &self.background, stripes }
+    }
+
     /// Gives a claimed slot back.
     pub(crate) fn release(&self, slot: Slot, failed: bool) {
         let mut queue = self.background.queue.lock();
@@ -575,6 +595,10 @@ impl Shared {
         let mut queue = self.background.queue.lock();
         while !self.background.stop.load(Ordering::Relaxed) {
             if self.may_deliver_events() {
+                if !queue.has_timekeeper {
+                    // A listener may take long: another worker keeps the time meanwhile.
+                    self.background.wake.notify_one();
+                }
                 MutexGuard::unlocked(&mut queue, || self.deliver_events());
                 continue;
             }
@@ -607,6 +631,27 @@ impl Shared {
             queue = self.background.queue.lock();
         }
         std::mem::forget(unwinding);
+    }
+}
+
+/// Stripes that somebody waits for.
+#[must_use]
+pub(crate) struct AwaitedMerges<'a> {
+    background: &'a Background,
+    stripes: SmallVec<[usize; 8]>,
+}
+
+impl Drop for AwaitedMerges<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.background.queue.lock();
+        for stripe in &self.stripes {
+            if let Some(waiting) = queue.awaited.get_mut(stripe) {
+                *waiting -= 1;
+                if *waiting == 0 {
+                    queue.awaited.remove(stripe);
+                }
+            }
+        }
     }
 }
 

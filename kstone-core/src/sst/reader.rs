@@ -11,8 +11,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
-
 use super::context::{Counted, TableContext};
 use super::fences::Fences;
 use super::format::{self, FOOTER_LEN, Sections, SstHeader, unsupported};
@@ -26,6 +24,7 @@ use crate::file_header::{FileHeader, FileKind, HEADER_LEN};
 use crate::paths;
 use crate::slice::{Found, Slice};
 use crate::sst_block::{self, BadBlock, Block, Stored};
+use crate::sync::Mutex;
 use crate::types::{SeqNo, SstMeta};
 use crate::vfs::{Mapping, OpenMode, VfsFile, read_full_at};
 

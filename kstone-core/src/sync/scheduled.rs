@@ -150,6 +150,11 @@ impl<T> ArcSwap<T> {
         self.held.load()
     }
 
+    /// The same, to be kept.
+    pub fn load_full(&self) -> Arc<T> {
+        Arc::clone(&self.load())
+    }
+
     /// Holds another from now on.
     pub fn store(&self, value: Arc<T>) {
         self.point.fetch_add(1, atomic::Ordering::SeqCst);

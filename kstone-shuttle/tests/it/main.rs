@@ -7,3 +7,4 @@ mod harness;
 mod imports;
 mod reads;
 mod space;
+mod workers;

@@ -339,3 +339,27 @@ fn sealing_again_and_again_does_not_keep_flushes_waiting() {
     idle.run(Slot::Flush(0));
     assert_eq!(idle.due().first(), Some(&Slot::Relief));
 }
+
+/// Symptom: with many stripes due, a writer that was stopped for its stripe's runs waited for seconds. Cause: merges go
+/// by size, and its stripe's was the largest. Fix: stripes that writers wait for come first.
+#[test]
+fn stripes_that_writers_wait_for_are_merged_first() {
+    let compaction = CompactionConfig::new().with_sst_threshold(2).with_max_concurrent(1);
+    let idle = Idle::new(one().with_stripes(4).with_sync_interval(Duration::ZERO), compaction);
+    for keys in [0..100, 50..150] {
+        idle.put(keys);
+        idle.flush();
+    }
+    let shared = &idle.engine.shared;
+    let by_size = idle.due();
+    let Some(&Slot::Compact(largest)) = by_size.last() else { panic!("{by_size:?}") };
+    let Slot::Compact(second) = by_size[2] else { panic!("{by_size:?}") };
+    assert_eq!(by_size.len(), 4);
+    let one = shared.await_merges(&[largest as u16]);
+    let other = shared.await_merges(&[largest as u16, second as u16]);
+    assert_eq!(idle.due(), [by_size[2], by_size[3], by_size[0], by_size[1]]);
+    drop(other);
+    assert_eq!(idle.due(), [by_size[3], by_size[0], by_size[1], by_size[2]]);
+    drop(one);
+    assert_eq!(idle.due(), by_size);
+}

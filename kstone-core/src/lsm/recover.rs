@@ -39,7 +39,7 @@ use crate::quota::Quota;
 use crate::record::Ops;
 use crate::sst::{Table, TableContext};
 use crate::stripe::Stripe;
-use crate::types::{EntryRef, Lsn, MAX_STRIPES, SeqNo};
+use crate::types::{EntryRef, FileId, Lsn, MAX_STRIPES, SeqNo};
 use crate::version::Run;
 use crate::vfs::{DirEntry, Floor, Meter, MeteredVfs, PathKind, Vfs};
 use crate::wal::{self, Chain, LogCut, LogRules, RecordRef, Wal, WalContext, WalStart};
@@ -47,6 +47,8 @@ use crate::wal::{self, Chain, LogCut, LogRules, RecordRef, Wal, WalContext, WalS
 /// Sequences that are skipped after an unclean end, so that a number which was given out and lost is never given
 /// out again.
 const SEQ_GAP: u64 = 1 << 32;
+/// No sequence and no file id is above it: a thousand years of a hundred million a second.
+const MAX_NUMBER: u64 = 1 << 62;
 /// Entries that one step of a job takes: long enough to be cheap, short enough to stop soon.
 const CHUNK: usize = 4096;
 /// The same for tests, so that steps of different jobs mix.
@@ -187,8 +189,9 @@ impl LsmEngine {
         let settings = settings(path, &options, state)?;
 
         let orphans = orphans(path, state, &chain, &listing);
-        let next_seq = clean_end.map_or(base + SEQ_GAP, |clean| clean.next_seq);
+        let next_seq = clean_end.map_or(base.saturating_add(SEQ_GAP), |clean| clean.next_seq);
         let next_file = clean_end.map_or(state.files_below, |clean| clean.next_file);
+        check_numbers(path, next_seq, next_file.max(state.files_below), chain.max_generation)?;
         let cut = clean_end.is_none().then(|| cut_changes(state, &chain, next_seq - 1));
         // What cannot be removed now is harmless, and tried again next time.
         let mut tidy = true;
@@ -558,6 +561,25 @@ fn check_stripes(options: &EngineOptions, state: &ManifestState) -> Result<()> {
     }
 }
 
+/// Numbers that nobody counts up to are damage, and counting on from them would overflow.
+fn check_numbers(path: &Path, seq: SeqNo, file: FileId, generation: u32) -> Result<()> {
+    let bad = |what: &str, number: u64| {
+        let detail = format!("{what} {number} is beyond all that a database reaches");
+        Err(Error::corrupt(&path.join(paths::MANIFEST), 0, detail))
+    };
+    if seq > MAX_NUMBER {
+        return bad("sequence", seq);
+    }
+    if file > MAX_NUMBER {
+        return bad("file", file);
+    }
+    if generation == u32::MAX {
+        let detail = "there is no log generation after it";
+        return Err(Error::corrupt(&paths::log(path, generation), 0, detail));
+    }
+    Ok(())
+}
+
 /// Every listed SST is there with its length; what is in it is checked when it is first read.
 fn check_listed_files(path: &Path, state: &ManifestState, listing: &[DirEntry]) -> Result<()> {
     let lengths: BTreeMap<&str, (u64, bool)> =
@@ -608,3 +630,6 @@ fn orphans(path: &Path, state: &ManifestState, chain: &Chain, listing: &[DirEntr
         .filter(|entry| matches!(paths::parse(&entry.name), FileName::Sst { id, .. } if !state.lists(id)));
     unlisted.map(|entry| path.join(&entry.name)).chain(chain.dead.iter().cloned()).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -71,6 +71,18 @@ pub(crate) mod version;
 // L6, the engine: one verb a file.
 pub mod lsm;
 
+// For fuzzers and the tests that replay their corpus; no part of the library.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+#[expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a broken promise must stop the fuzzer"
+)]
+pub mod fuzzing;
+
 pub use config::{CompactionConfig, Compression, DatabaseConfig, Durability, MemtableMode, ReadMode};
 pub use error::{Error, Result};
 pub use key::{Key, SortRange};

@@ -30,7 +30,7 @@
 //!   group commit's is taken alone.
 
 mod append;
-mod format;
+pub(crate) mod format;
 mod reader;
 mod segments;
 #[cfg(test)]

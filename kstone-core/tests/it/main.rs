@@ -8,6 +8,7 @@ mod counters;
 mod crash;
 mod explain;
 mod faults;
+mod fuzz_corpus;
 mod kill;
 mod knobs;
 mod listener;

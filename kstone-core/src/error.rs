@@ -211,7 +211,8 @@ impl Error {
             Self::Poisoned { .. } => {
                 "close the database and open it again; what was acknowledged as durable is safe"
             }
-            Self::InvalidItem { .. } | Self::InvalidConfig { .. } | Self::Io { .. } => return None,
+            Self::Io { source, .. } => return io_hint(source),
+            Self::InvalidItem { .. } | Self::InvalidConfig { .. } => return None,
         })
     }
 
@@ -253,6 +254,12 @@ impl Error {
         }
     }
 
+    /// Of the sync of a directory, which opens it first: whether it was not even begun, so that nothing is lost and it
+    /// may be tried again. Every other failed sync may have lost what it was to make durable.
+    pub(crate) fn is_unbegun_sync(&self) -> bool {
+        matches!(self, Self::Io { op: "sync", source, .. } if is_out_of_files(source))
+    }
+
     /// No space left on the device: the one write error that heals.
     pub(crate) fn is_out_of_space(&self) -> bool {
         match self {
@@ -261,6 +268,26 @@ impl Error {
             _ => false,
         }
     }
+}
+
+fn io_hint(source: &io::Error) -> Option<&'static str> {
+    Some(match source.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "to read a database on a read-only file system, open it with open_read_only"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "check the owner and the permissions; to read without changing anything, open it with open_read_only"
+        }
+        _ if is_out_of_files(source) => "close other files, or raise the limit on open files (ulimit -n)",
+        _ => return None,
+    })
+}
+
+/// No more files may be open: what needed one was not begun.
+fn is_out_of_files(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let code = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(code, Some(Errno::MFILE | Errno::NFILE))
 }
 
 fn is_out_of_space(error: &io::Error) -> bool {

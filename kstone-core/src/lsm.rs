@@ -17,11 +17,7 @@
 //! lock. A listener is called with none of them held.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-
-use arc_swap::ArcSwap;
-use parking_lot::{Mutex, RwLock};
 
 use crate::clock::{Clock, SystemClock};
 use crate::compaction::picker::Ask;
@@ -34,6 +30,8 @@ use crate::memory::{MemoryProbe, SystemMemory};
 use crate::quota::Quota;
 use crate::sst::{Table, TableContext};
 use crate::stripe::Stripe;
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{ArcSwap, Mutex, RwLock};
 use crate::types::FileId;
 use crate::vfs::{DiskVfs, MemVfs, Vfs};
 use crate::wal::{LogLimits, Wal};
@@ -253,8 +251,10 @@ pub(crate) struct Shared {
     pub(crate) stripes: Box<[OnceLock<Box<Stripe>>]>,
     pub(crate) tables: Arc<TableContext>,
     pub(crate) wal: Wal,
-    /// The manifest records no clean end any more, so that writing may begin.
+    /// The manifest records no clean end any more, and recovery is finished, so that writing may begin.
     pub(crate) opened: AtomicBool,
+    /// Set while recovery is not finished, for want of space. Taken under the manifest's lock.
+    pub(crate) unfinished: Mutex<Option<recover::Unfinished>>,
     pub(crate) manifest: Mutex<Manifest>,
     pub(crate) file_ids: FileIds,
     pub(crate) commits: commit::Commits,
@@ -381,21 +381,34 @@ impl Shared {
     }
 
     /// Before the first write after a clean open: cancels the recorded end, so that a crash from here on is taken
-    /// for what it is. The caller holds the gate, or is the only one yet.
+    /// for what it is. After a recovery that found no space: finishes it. The caller holds the gate, or is the only one
+    /// yet.
     pub(crate) fn ensure_opened(&self) -> Result<()> {
         if self.opened.load(Ordering::Acquire) {
             return Ok(());
         }
         let mut manifest = self.manifest.lock();
         if !self.opened.load(Ordering::Acquire) {
-            self.append_edit(&mut manifest, vec![Change::Opened])?;
+            let settings = self.settings_change(manifest.state());
+            let mut unfinished = self.unfinished.lock();
+            if let Some(rest) = &mut *unfinished {
+                let tidy = rest.finish(&*self.vfs, &self.dir, |mut changes| {
+                    changes.extend(settings);
+                    self.append_edit(&mut manifest, changes)
+                })?;
+                self.untidy.fetch_or(!tidy, Ordering::Relaxed);
+            } else {
+                self.append_edit(&mut manifest, [Change::Opened].into_iter().chain(settings).collect())?;
+            }
+            *unfinished = None;
             self.opened.store(true, Ordering::Release);
         }
         Ok(())
     }
 
     pub(crate) fn sync_dir(&self) -> Result<()> {
-        self.poison_on_error(self.vfs.sync_dir(&self.dir).map_err(Error::io("sync", &self.dir)))
+        let synced = self.vfs.sync_dir(&self.dir).map_err(Error::io("sync", &self.dir));
+        if synced.as_ref().is_err_and(Error::is_unbegun_sync) { synced } else { self.poison_on_error(synced) }
     }
 
     /// For syncs: whatever the error, also without space, a second one would succeed without the lost pages.

@@ -269,7 +269,8 @@ fn invalid(path: &Path, why: String) -> Error {
     Error::io("edit", path)(std::io::Error::new(std::io::ErrorKind::InvalidInput, why))
 }
 
-fn decode(bytes: &[u8], path: &Path) -> Result<Loaded> {
+/// What the bytes of a manifest say.
+pub(crate) fn decode(bytes: &[u8], path: &Path) -> Result<Loaded> {
     let header = FileHeader::decode(bytes, FileKind::Manifest, path, 0)?;
     let ids = Ids {
         database_id: header.database_id,

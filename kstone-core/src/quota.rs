@@ -13,13 +13,21 @@
 //! What decides is pure ([`Load`]); the figures live in [`Quota`], and who promises space holds a [`Share`] of them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::sst_block::NO_CODEC;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::types::SstMeta;
 use crate::vfs::{Meter, PAGE, pages};
 
 /// What an SST takes at most beyond its records: its last page, frame, sections' starts, keys in its properties, and
 /// its lines in the manifest and in the rewritten one.
 pub(crate) const SST_FRAME: u64 = 8 << 10;
+/// What an entry takes beyond key, value and filter: its head, and its place in the hash index.
+const ENTRY_FRAME: u64 = 18;
+/// What a block takes beyond its entries and its separator: trailer, and fence.
+const BLOCK_FRAME: u64 = 40;
+/// Entries of which the first has its key in full.
+const GROUP: u64 = 8;
 /// A delete's record in the log takes at least this.
 const DELETE_IN_LOG: u64 = 64;
 
@@ -102,10 +110,35 @@ pub(crate) fn flush_bytes(memory: u64, memtables: u64, target_sst: u64) -> u64 {
     records.saturating_add(parts.saturating_mul(SST_FRAME))
 }
 
-/// What merging SSTs of so many bytes writes at most: settings and common prefixes may have changed.
+/// What merging SSTs that take so many bytes when they are rewritten ([`rewritten_bytes`]) writes at most.
 pub(crate) fn merge_bytes(inputs: u64, target_sst: u64) -> u64 {
     let parts = (inputs / target_sst.max(1)).saturating_add(1);
     inputs.saturating_add(inputs / 32).saturating_add(parts.saturating_mul(SST_FRAME))
+}
+
+/// What an SST takes at most when its entries are written again into SSTs with those settings. As much as now, when it
+/// was made with settings that saved nothing. What was compressed may not be any more, beside entries that do not
+/// shrink or by another setting, and smaller blocks and larger filters take more.
+pub(crate) fn rewritten_bytes(meta: &SstMeta, block_size: usize, bits_per_key: usize) -> u64 {
+    let (low, high) = (&meta.keys.0, &meta.keys.1);
+    let plain = meta.details.as_ref().is_some_and(|made| {
+        made.codec == NO_CODEC
+            && made.bits_per_key as usize >= bits_per_key
+            && made.block_size as usize <= block_size
+    });
+    if plain {
+        // What all of its keys have in common is left out of it, and may be not of a file with others.
+        let common = low.iter().zip(high).take_while(|(a, b)| a == b).count() as u64;
+        return meta.len.saturating_add(common.saturating_mul(meta.entries / GROUP + 1));
+    }
+    let entries = meta.entries.max(1);
+    let payload = meta.raw_bytes.saturating_add(entries * ENTRY_FRAME);
+    // A block ends before the entry that would make it too long.
+    let block = block_size as u64;
+    let blocks = payload / (block - (payload / entries).min(block / 2)).max(1) + 1;
+    let block_frame = BLOCK_FRAME + low.len().max(high.len()) as u64;
+    let filter = entries * bits_per_key as u64 / 8;
+    payload.saturating_add(filter).saturating_add(blocks.min(entries) * block_frame).max(meta.len)
 }
 
 /// What is used and promised of one database's space.

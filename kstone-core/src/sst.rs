@@ -39,7 +39,7 @@ pub(crate) use cursor::ChainCursor;
 pub use filter_stats::FilterStats;
 pub(crate) use reader::{SectionLengths, Table};
 pub(crate) use trace::Trace;
-pub(crate) use writer::{SstParams, SstWriter};
+pub(crate) use writer::{SstParams, SstWriter, Unsynced};
 
 #[cfg(test)]
 mod tests {
@@ -110,7 +110,7 @@ mod tests {
         }
         assert_eq!(writer.entries(), rows.len() as u64);
         let estimate = writer.estimated_len();
-        let meta = writer.finish().unwrap();
+        let meta = writer.finish().unwrap().0;
         // What the last block will shrink by is not known before it ends.
         let close = meta.len <= estimate + 1_500 && (compress || estimate <= meta.len + 1_500);
         assert!(close, "{estimate} for {}", meta.len);
@@ -264,7 +264,7 @@ mod tests {
                 }
             }
             table.verify().unwrap();
-            table.sync().unwrap();
+            table.sync(&*table.open_to_sync().unwrap()).unwrap();
         }
 
         #[test]
@@ -500,7 +500,7 @@ mod tests {
             }
         }
         let missing = table(&vfs, SstMeta { id: 77, ..meta.clone() });
-        assert!(matches!(missing.sync(), Err(Error::Corruption { .. })));
+        assert!(matches!(missing.open_to_sync(), Err(Error::Corruption { .. })));
         // What failed may be there later: a failed open is not remembered.
         assert!(missing.verify().is_err());
         let later = write(&vfs, params(77, &rows), &rows);
@@ -606,7 +606,7 @@ mod tests {
             writer.add(as_entry(row), Some(500 + row.1)).unwrap();
         }
         assert!(!writer.is_full(1 << 20) && writer.is_full(100));
-        let meta = writer.finish().unwrap();
+        let meta = writer.finish().unwrap().0;
         let tombstones = rows.iter().filter(|row| row.2 == EntryKind::Delete).count() as u64;
         assert_eq!((meta.id, meta.stripe, meta.part, meta.parts, meta.run), (7, 3, 2, 3, 1));
         assert_eq!((meta.entries, meta.tombstones), (rows.len() as u64, tombstones));

@@ -1,6 +1,6 @@
 //! The file system as the engine uses it, and nothing more. Everything else in the crate does its I/O
 //! through these two traits; `disk` is the real thing, `mem` the in-memory mode, `strict` loses at a
-//! simulated crash whatever was not synced.
+//! simulated crash whatever was not synced, `fault` fails as told and tells (`trace`) of what is done.
 
 use std::fmt::Debug;
 use std::io;
@@ -9,14 +9,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 mod disk;
+mod fault;
 mod mem;
 mod metered;
 mod strict;
+mod trace;
 
 pub use disk::DiskVfs;
+pub use fault::{Effect, Errno, FaultVfs, Hook, Rule, RuleHandle};
 pub use mem::MemVfs;
 pub(crate) use metered::{Below, Floor, Meter, MeteredVfs, PAGE, Promise, Usage, pages};
 pub use strict::{CrashMode, StrictVfs};
+pub use trace::{Call, Op, Record};
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +76,9 @@ pub trait Vfs: Debug + Send + Sync {
     fn is_volatile(&self) -> bool {
         false
     }
+    /// Of a simulated file system: what has happened to names in a directory since its last sync stays to be seen, but
+    /// no later sync makes it durable. Default: nothing.
+    fn lose_unsynced_names(&self, _dir: &Path) {}
 }
 
 /// What is at a path.
@@ -104,6 +111,9 @@ pub trait VfsFile: Debug + Send + Sync {
     /// Maps the first `len` bytes for reading. They must not change any more while the mapping lives, which
     /// holds for SSTs. `UnexpectedEof` when the file is shorter.
     fn map(&self, len: u64) -> io::Result<Mapping>;
+    /// Of a simulated file system: what was written since the last sync stays readable, but no later sync makes it
+    /// durable. Default: nothing.
+    fn lose_unsynced(&self) {}
 }
 
 /// Bytes of a file, readable in place.

@@ -19,14 +19,13 @@
 //! * A segment's header and name are durable before its first record is written.
 //! * The watermark moves only after every segment below it was synced, oldest first. A sync that fails
 //!   poisons the handle; no sync is ever tried again on it.
-//! * What was refused is not replayed: a failed write is undone by zeroing every header it wrote, all its
-//!   records are refused, and their sequences are not used again. If that fails too, the handle is poisoned.
-//!   Headers that come back with a power cut have lower sequences than what was written there since.
+//! * What was refused is not replayed: a failed write is undone by zeroing every header it wrote, durably, before
+//!   all its records are refused, and their sequences are not used again. If that fails too, the handle is poisoned.
 //! * The files never take more than the limit, those being removed included: what would cross it is not
 //!   granted. Only what frees space ([`Wal::rotate`]), and a record larger than a limit that nobody set, may.
 //! * Outstanding reservations always fit into the current segment, or all of them into the prepared one, so
 //!   they fit in whatever order they are used.
-//! * No sync happens under the log lock. Locks are taken in the order: preparing, log, then room or queue; the
+//! * No sync happens under the log lock, except to undo a failed write. Locks are taken in the order: preparing, log, then room or queue; the
 //!   group commit's is taken alone.
 
 mod append;

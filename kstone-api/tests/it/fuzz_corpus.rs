@@ -17,16 +17,20 @@ fn replay(name: &str, seeds: Vec<Vec<u8>>, least: usize, mutations: usize, targe
     let inputs: Vec<Vec<u8>> = inputs.collect();
     let failures = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fuzz").join(name);
     let ran = kstone_core::fuzzing::replay(&inputs, mutations, &failures, target);
-    println!("fuzz {name}: {from_corpus} corpus inputs, {} seeds, {mutations} mutations", ran - from_corpus);
+    println!(
+        "fuzz {name}: {from_corpus} corpus inputs, {} seeds, {mutations} mutations",
+        inputs.len() - from_corpus
+    );
     assert!(from_corpus >= least, "{from_corpus} corpus inputs, there should be {least}");
+    assert_eq!(ran, inputs.len() + mutations);
 }
 
 #[test]
 fn item() {
-    replay("item", fuzzing::item_seeds(), 0, 200_000, fuzzing::item);
+    replay("item", fuzzing::item_seeds(), 5, 300_000, fuzzing::item);
 }
 
 #[test]
 fn json() {
-    replay("json", fuzzing::json_seeds(), 0, 50_000, fuzzing::json);
+    replay("json", fuzzing::json_seeds(), 40, 100_000, fuzzing::json);
 }

@@ -77,11 +77,13 @@ impl Mutator {
     }
 }
 
-/// Runs a target with every input and then with so many mutations of them, and returns how many inputs there were.
+/// Runs a target with every input and then with so many mutations of them, and returns how often it ran.
 /// An input that makes it panic is written to `failures`, and its name is in the message.
 pub fn replay(inputs: &[Vec<u8>], mutations: usize, failures: &Path, target: fn(&[u8])) -> usize {
+    let mut runs = 0;
     for (n, input) in inputs.iter().enumerate() {
         run(input, &format!("input-{n}"), failures, target);
+        runs += 1;
     }
     let mut mutator = Mutator::new(mutations as u64);
     for n in 0..mutations {
@@ -89,8 +91,9 @@ pub fn replay(inputs: &[Vec<u8>], mutations: usize, failures: &Path, target: fn(
         let other = mutator.below(inputs.len());
         mutator.mutate(&mut input, &inputs[other]);
         run(&input, &format!("mutation-{n}"), failures, target);
+        runs += 1;
     }
-    inputs.len()
+    runs
 }
 
 fn run(input: &[u8], name: &str, failures: &Path, target: fn(&[u8])) {

@@ -263,7 +263,7 @@ fn write(rows: &[Row], block_size: usize, bits_per_key: u32, compress: bool) -> 
     for (key, seq, kind, value) in rows {
         writer.add(EntryRef { key, seq: *seq, kind: *kind, value }, None).expect("rows in order");
     }
-    let meta = writer.finish().expect("memory");
+    let (meta, _unsynced) = writer.finish().expect("memory");
     let file = vfs.open(&paths::sst(dir(), 3, 7), OpenMode::Read).expect("memory");
     Written { bytes: read_all(&*file, 1 << 30).expect("memory"), meta, rows: rows.to_vec() }
 }

@@ -104,7 +104,8 @@ impl CheckpointJob {
         let Some(table) = batch.added.get(batch.synced) else {
             return Ok(if batch.added.is_empty() { Self::Edit(batch) } else { Self::SyncNames(batch) });
         };
-        shared.poison_on_error(table.sync())?;
+        let file = table.open_to_sync()?;
+        shared.poison_on_error(table.sync(&*file))?;
         batch.synced += 1;
         Ok(Self::SyncSsts(batch))
     }
@@ -124,7 +125,7 @@ impl CheckpointJob {
         changes.push(Change::LogStart { start: batch.log_start, durable: shared.wal.synced() });
         changes.extend(shared.file_ids.top_up());
         let mut manifest = shared.manifest.lock();
-        changes.extend(shared.replay_rate_change(manifest.state()));
+        changes.extend(shared.settings_change(manifest.state()));
         shared.append_edit(&mut manifest, changes)?;
         drop(manifest);
         let log_bytes = shared.wal.live_bytes();

@@ -59,7 +59,10 @@ impl Shared {
     fn end_cleanly(&self) -> Result<()> {
         self.health.check()?;
         if !self.opened.load(Ordering::Acquire) {
-            return Ok(()); // nothing was written: the manifest still says where the log ends
+            if self.unfinished.lock().is_none() {
+                return Ok(()); // nothing was written: the manifest still says where the log ends
+            }
+            self.ensure_opened()?;
         }
         let mut log = self.wal.close()?;
         if self.replay_nanos() > REPLAY_NANOS {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::job::{Progress, Slot, run_to_end};
 use super::observe::Merged;
-use super::quota::MergeSpace;
+use super::quota::{MergeSpace, rewritten};
 use super::run_writer::{RunFacts, RunWriter, copy};
 use super::{Shared, trace};
 use crate::compaction::Retain;
@@ -94,7 +94,8 @@ impl CompactJob {
         let bounds = (first.clone(), last.clone());
         let tombstone_ms = oldest_tombstone(metas());
         let lengths: Vec<u64> = metas().map(|meta| meta.len).collect();
-        let Some(space) = shared.reserve_merge(&lengths) else {
+        let settings = shared.settings.load_full();
+        let Some(space) = shared.reserve_merge(&lengths, rewritten(&settings.database, metas())) else {
             // Asked for again when there is space; who waits for it hears that there is none.
             return if self.ask == Ask::Full { Err(Error::DiskFull) } else { Ok(Progress::Done) };
         };
@@ -105,7 +106,7 @@ impl CompactJob {
             merge: merge_runs(&inputs)?,
             retain: Retain::new(shared.commits.horizon(), reaches_oldest),
             tombstone_ms,
-            out: RunWriter::new(self.stripe, facts, bounds),
+            out: RunWriter::new(settings, self.stripe, facts, bounds),
             space: Some(space),
             inputs,
         }));
@@ -178,9 +179,10 @@ impl Shared {
         let version = Arc::clone(&self.stripe_if_used(stripe)?.version());
         match self.choose(stripe, &version, ask) {
             Choice::Merge(pick) => {
-                let inputs = version.runs.iter().take(pick.count);
-                let bytes = inputs.map(|run| run.total(|meta| meta.len)).sum();
-                self.may_merge(bytes).then_some(bytes)
+                let inputs = || version.runs.iter().take(pick.count);
+                let metas = inputs().flat_map(|run| &run.parts).map(|table| table.meta());
+                let bytes = inputs().map(|run| run.total(|meta| meta.len)).sum();
+                self.may_merge(self.rewritten(metas)).then_some(bytes)
             }
             Choice::Nothing => None,
         }

@@ -104,7 +104,7 @@ impl FlushJob {
             started,
             cursor: memtable.cursor(KeyRange::all(), SeqNo::MAX, Direction::Forward),
             retain: Retain::new(shared.commits.horizon(), reaches_oldest),
-            out: RunWriter::new(self.stripe, facts, bounds),
+            out: RunWriter::new(shared.settings.load_full(), self.stripe, facts, bounds),
             written: Share::new(&shared.quota, |quota| &quota.flushing, 0),
             memtable,
         }));

@@ -4,19 +4,24 @@
 //! checkpoint gives the log before them back and unlinks what was merged, stripes with something to free are merged
 //! whole. When nothing of this is left to do the write fails with `DiskFull`.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{LsmEngine, Shared};
+use crate::config::DatabaseConfig;
 use crate::error::{Error, Result};
-use crate::quota::{Claim, Load, Share, flush_bytes, merge_bytes};
+use crate::quota::{Claim, Load, Share, flush_bytes, merge_bytes, rewritten_bytes};
 use crate::record::Ops;
 use crate::stripe::Stripe;
-use crate::types::EntryKind;
+use crate::sync::atomic::AtomicU64;
+use crate::types::{EntryKind, SstMeta};
 use crate::vfs::{Below, Floor, Usage, pages};
 use crate::wal::Reservation;
 
 /// Steps that a write does or waits for at most: on one thread time may stand still.
 const MOST_STEPS: u32 = 1_000_000;
+/// How often a write that still finds no space asks for it once more, after the background had found enough.
+const MOST_REQUESTS: u32 = 3;
 
 /// What a record in a memtable counts beyond its key and value.
 const RECORD: u64 = 96;
@@ -88,7 +93,7 @@ impl LsmEngine {
 impl Shared {
     fn load(&self) -> Load {
         let (quota, settings) = (&self.quota, self.settings.load());
-        let get = |figure: &std::sync::atomic::AtomicU64| figure.load(Ordering::SeqCst);
+        let get = |figure: &AtomicU64| figure.load(Ordering::SeqCst);
         Load {
             limit: quota.meter.limit() % u64::MAX,
             // Before the memtables: what moves from one to the other counts twice rather than not at all.
@@ -164,8 +169,13 @@ impl Shared {
         let target = self.settings.load().database.target_sst_size;
         let version = stripe.version();
         let memory: usize = version.memtables().map(|memtable| memtable.memory()).sum();
-        let ssts: u64 = version.tables().map(|table| table.meta().len).sum();
+        let ssts = self.rewritten(version.tables().map(|table| table.meta()));
         merge_bytes(ssts.saturating_add(flush_bytes(memory as u64, 0, target)), target)
+    }
+
+    /// What those SSTs take at most when they are written again.
+    pub(crate) fn rewritten<'a>(&self, metas: impl Iterator<Item = &'a Arc<SstMeta>>) -> u64 {
+        rewritten(&self.settings.load().database, metas)
     }
 
     /// Looks for the largest stripe again: flushes and merges change them.
@@ -200,6 +210,7 @@ impl Shared {
         let keep = || self.keep(claim);
         let mut floor = Floor { keep: &keep, below: if deletes { Below::Ceiling } else { Below::Limit } };
         let (mut since, mut steps, mut flushed, mut again) = (None, 0, false, true);
+        let mut asked = 0;
         loop {
             if let Some(share) = self.admit(payload.len() as u64 + RECORD * ops as u64, stripes, claim, floor)
             {
@@ -223,7 +234,12 @@ impl Shared {
                 continue;
             }
             if std::mem::take(&mut again) {
-                continue; // what went on may have ended since space was asked for
+                // What went on may have ended since space was asked for, and with enough for others.
+                if asked < MOST_REQUESTS && !quota.reclaim.load(Ordering::Relaxed) {
+                    asked += 1;
+                    self.request_reclaim();
+                }
+                continue;
             }
             again = true;
             if floor.below == Below::Ceiling {
@@ -267,10 +283,11 @@ impl Shared {
         fits.then_some(share)
     }
 
-    /// Space for the output of a merge of that much, and a note of what it will free.
-    pub(crate) fn reserve_merge(&self, inputs: &[u64]) -> Option<MergeSpace> {
+    /// Space for the output of a merge of SSTs of those lengths that take `rewritten` bytes when they are written
+    /// again, and a note of what it will free.
+    pub(crate) fn reserve_merge(&self, inputs: &[u64], rewritten: u64) -> Option<MergeSpace> {
         let target = self.settings.load().database.target_sst_size;
-        let need = merge_bytes(inputs.iter().sum(), target);
+        let need = merge_bytes(rewritten, target);
         let output = Share::new(&self.quota, |quota| &quota.merging, need);
         if !self.may_take(0, Claim::Merge) {
             return None;
@@ -281,13 +298,13 @@ impl Shared {
     }
 
     /// Whether [`Shared::reserve_merge`] of that much would work now.
-    pub(crate) fn may_merge(&self, bytes: u64) -> bool {
+    pub(crate) fn may_merge(&self, rewritten: u64) -> bool {
         if !self.quota.is_limited() {
             return true;
         }
         let target = self.settings.load().database.target_sst_size;
         let mut load = self.load();
-        load.merging += merge_bytes(bytes, target);
+        load.merging += merge_bytes(rewritten, target);
         let keep = &|| load.keep(Claim::Merge);
         self.quota.meter.fits(0, Floor { keep, below: Below::Most })
     }
@@ -340,6 +357,11 @@ impl Shared {
             }
         }
     }
+}
+
+/// What those SSTs take at most when they are written again with those settings.
+pub(crate) fn rewritten<'a>(to: &DatabaseConfig, metas: impl Iterator<Item = &'a Arc<SstMeta>>) -> u64 {
+    metas.map(|meta| rewritten_bytes(meta, to.block_size, to.bloom_bits_per_key)).sum()
 }
 
 /// What a merge may write, and what it will free.

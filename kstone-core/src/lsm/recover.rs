@@ -10,15 +10,14 @@
 //! 7. [`Replay`]: the log's records go through the same insert as a put, leaving out what is in SSTs already.
 //!
 //! After a clean end only 1, 2, the check of the recorded end, and 7 remain, and nothing is written.
+//!
+//! On a full medium 4 to 6 are put off ([`Unfinished`]): what is there can be read, and whatever would write first
+//! tries them again, and is refused with `DiskFull` as long as there is no space.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-
-use arc_swap::ArcSwap;
-use parking_lot::{Mutex, RwLock};
 
 use super::background::{Background, Pool};
 use super::event_log::EventLog;
@@ -39,6 +38,8 @@ use crate::quota::Quota;
 use crate::record::Ops;
 use crate::sst::{Table, TableContext};
 use crate::stripe::Stripe;
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use crate::sync::{ArcSwap, Mutex, RwLock};
 use crate::types::{EntryRef, FileId, Lsn, MAX_STRIPES, SeqNo};
 use crate::version::Run;
 use crate::vfs::{DirEntry, Floor, Meter, MeteredVfs, PathKind, Vfs};
@@ -66,7 +67,16 @@ impl LsmEngine {
         let (options, meter) = metered(path, options);
         let vfs = Arc::clone(&options.vfs);
         match kind_of(&*vfs, path)? {
-            Some(PathKind::Dir) => check_vacant(&*vfs, path)?,
+            Some(PathKind::Dir) => {
+                check_vacant(&*vfs, path)?;
+                // Whoever made it may not have made its name durable. Who may not read what it is in cannot either.
+                if let Some(parent) = path.parent()
+                    && let Err(e) = vfs.sync_dir(parent)
+                    && e.kind() != std::io::ErrorKind::PermissionDenied
+                {
+                    return Err(Error::io("sync", parent)(e));
+                }
+            }
             Some(_) => {
                 return Err(Error::AlreadyExists {
                     path: path.into(),
@@ -106,6 +116,7 @@ impl LsmEngine {
             lock: Some(lock),
             since,
             meter: Arc::clone(meter.meter()),
+            unfinished: None,
         };
         let engine = Self::assemble(path, options, manifest, start)?;
         // A handle whose directory is removed while it is open goes on working in its first segment.
@@ -192,27 +203,38 @@ impl LsmEngine {
         let next_seq = clean_end.map_or(base.saturating_add(SEQ_GAP), |clean| clean.next_seq);
         let next_file = clean_end.map_or(state.files_below, |clean| clean.next_file);
         check_numbers(path, next_seq, next_file.max(state.files_below), chain.max_generation)?;
-        let cut = clean_end.is_none().then(|| cut_changes(state, &chain, next_seq - 1));
-        // What cannot be removed now is harmless, and tried again next time.
-        let mut tidy = true;
-        let harden_from = chain.watermark.max(state.durable);
+        let mut unfinished = (clean_end.is_none() && !read_only).then(|| Unfinished {
+            harden_from: chain.watermark.max(state.durable),
+            changes: cut_changes(state, &chain, next_seq - 1),
+            chain: chain.clone(),
+            orphans,
+            hardened: false,
+        });
         let mut manifest = Manifest::resume(Arc::clone(&vfs), path, loaded);
-        if let Some(changes) = cut.filter(|_| !read_only) {
-            wal::harden(&*vfs, path, &chain, harden_from)?;
-            // The first edit of a resumed manifest writes a new one: its rename is the commit point.
-            manifest.append(changes)?;
-            for orphan in orphans {
-                tidy &= vfs.remove(&orphan).is_ok();
+        let mut tidy = true;
+        if let Some(rest) = &mut unfinished {
+            match rest.finish(&*vfs, path, |changes| manifest.append(changes).map(drop)) {
+                Ok(all_removed) => {
+                    tidy = all_removed;
+                    unfinished = None;
+                }
+                Err(error) if error.is_out_of_space() && !manifest.is_broken() => {}
+                Err(error) => return Err(error),
             }
         }
         let file_ids = FileIds::new(next_file, manifest.state().files_below.max(next_file));
         let store_settings = !read_only && (options.config.is_some() || options.compaction.is_some());
-        let start = Start { chain: Some(chain), next_seq, file_ids, settings, read_only, lock, since, meter };
+        let chain = Some(chain);
+        let start = Start { chain, next_seq, file_ids, settings, read_only, lock, since, meter, unfinished };
         let engine = Self::assemble(path, options, manifest, start)?;
         engine.shared.measure_replay(began);
         engine.shared.untidy.store(!tidy, Ordering::Relaxed);
         if store_settings {
-            engine.shared.store_settings()?;
+            match engine.shared.store_settings() {
+                // They hold all the same, and are stored with the next edit.
+                Err(error) if error.is_out_of_space() => {}
+                stored => stored?,
+            }
         }
         engine.shared.opened(false, clean_end.is_some());
         Ok(engine)
@@ -258,7 +280,8 @@ impl LsmEngine {
             health,
             settings: ArcSwap::from_pointee(start.settings),
             wal,
-            opened: AtomicBool::new(state.clean_end.is_none()),
+            opened: AtomicBool::new(state.clean_end.is_none() && start.unfinished.is_none()),
+            unfinished: Mutex::new(start.unfinished),
             manifest: Mutex::new(manifest),
             file_ids: start.file_ids,
             commits: super::commit::Commits::default(),
@@ -308,6 +331,39 @@ struct Start {
     /// When opening began.
     since: Duration,
     meter: Arc<Meter>,
+    unfinished: Option<Unfinished>,
+}
+
+/// What recovery still has to write: steps 4 to 6. Done over when it fails.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    chain: Chain,
+    harden_from: Lsn,
+    changes: Vec<Change>,
+    orphans: Vec<PathBuf>,
+    hardened: bool,
+}
+
+impl Unfinished {
+    /// `commit` appends an edit. Returns whether all orphans were removed: those that cannot be now are harmless, and
+    /// tried again next time.
+    pub(crate) fn finish(
+        &mut self,
+        vfs: &dyn Vfs,
+        dir: &Path,
+        commit: impl FnOnce(Vec<Change>) -> Result<()>,
+    ) -> Result<bool> {
+        if !self.hardened {
+            // All bytes are written before they are synced, so it may be tried again also after a failed sync.
+            wal::harden(vfs, dir, &self.chain, self.harden_from)
+                .map_err(|error| if error.is_out_of_space() { Error::DiskFull } else { error })?;
+            self.hardened = true;
+        }
+        // The first edit of a resumed manifest writes a new one: its rename is the commit point.
+        commit(self.changes.clone())?;
+        let left = self.orphans.iter().filter(|orphan| vfs.remove(orphan).is_err()).count();
+        Ok(left == 0)
+    }
 }
 
 impl Start {
@@ -338,7 +394,14 @@ impl Shared {
     fn replay(&self, chain: &Chain) -> Result<()> {
         let flushed: BTreeMap<usize, SeqNo> =
             self.used_stripes().map(|stripe| (stripe.id, stripe.lock().state.flushed_to)).collect();
-        wal::replay(&*self.vfs, chain, |record| self.replay_record(&record, &flushed))?;
+        let mut full = false;
+        wal::replay(&*self.vfs, chain, |record| {
+            self.replay_record(&record, &flushed)?;
+            if !full {
+                full = !self.flush_ahead()?;
+            }
+            Ok(())
+        })?;
         self.newest_generation.store(chain.end.generation(), Ordering::Relaxed);
         Ok(())
     }
@@ -383,30 +446,37 @@ impl Shared {
         }
         self.observed.replayed(bytes);
         self.commits.replayed(record.first_seq + u64::from(record.count.saturating_sub(1)));
-        self.flush_ahead(settings.memory_budget)
+        Ok(())
     }
 
-    /// Keeps the replay within the memory budget: there are no workers yet.
-    fn flush_ahead(&self, budget: usize) -> Result<()> {
+    /// Keeps the replay within the memory budget: there are no workers yet. False when there is no space for that, and
+    /// so all of the log must be in memory.
+    fn flush_ahead(&self) -> Result<bool> {
+        let budget = self.settings.load().memory_budget;
         while !self.read_only && self.memory.load(Ordering::Relaxed) > budget {
             let fullest = self.used_stripes().max_by_key(|stripe| {
                 stripe.version().memtables().map(|memtable| memtable.memory()).sum::<usize>()
             });
             let Some(stripe) = fullest else { break };
-            self.ensure_opened()?;
-            self.flush_stripe_now(stripe.id)?;
+            match self.ensure_opened().and_then(|()| self.flush_stripe_now(stripe.id)) {
+                Err(error) if error.is_out_of_space() => return Ok(false),
+                flushed => flushed?,
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Stores the settings in force.
     fn store_settings(&self) -> Result<()> {
-        let stored = self.settings.load().stored();
-        if stored == self.manifest.lock().state().settings {
+        if self.settings_change(self.manifest.lock().state()).is_none() {
             return Ok(());
         }
         self.ensure_opened()?;
-        self.edit_manifest(vec![Change::Settings(stored)])
+        let mut manifest = self.manifest.lock();
+        match self.settings_change(manifest.state()) {
+            Some(change) => self.append_edit(&mut manifest, vec![change]),
+            None => Ok(()),
+        }
     }
 }
 

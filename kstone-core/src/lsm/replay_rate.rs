@@ -67,11 +67,12 @@ impl Shared {
         }
     }
 
-    /// Stores the rate with an edit that is made anyway, when it has changed. The caller holds the manifest, under
-    /// which settings change.
-    pub(crate) fn replay_rate_change(&self, state: &ManifestState) -> Option<Change> {
-        let settings = self.settings.load();
-        (stored(&state.settings) != settings.replay_rate).then(|| Change::Settings(settings.stored()))
+    /// Stores the settings with an edit that is made anyway, when what is stored is not what is in force: the rate has
+    /// changed, or there was no space for them when they were given. The caller holds the manifest, under which
+    /// settings change.
+    pub(crate) fn settings_change(&self, state: &ManifestState) -> Option<Change> {
+        let in_force = self.settings.load().stored();
+        (in_force != state.settings).then_some(Change::Settings(in_force))
     }
 
     pub(crate) fn recovery(&self) -> Recovery {

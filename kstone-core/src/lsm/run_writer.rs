@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::Shared;
 use super::job::Progress;
+use super::{Settings, Shared};
 use crate::compaction::{Retain, Verdict};
 use crate::config::Compression;
 use crate::error::Result;
 use crate::merge::Cursor;
 use crate::paths;
-use crate::sst::{SstParams, SstWriter, Table};
+use crate::sst::{SstParams, SstWriter, Table, Unsynced};
 use crate::types::{EntryKind, EntryRef, SeqNo, SstMeta};
 use crate::version::Run;
 use crate::vfs::pages;
@@ -41,19 +41,27 @@ impl RunFacts {
 #[derive(Debug)]
 pub(crate) struct RunWriter {
     stripe: usize,
+    /// Those of its beginning, for all parts: the space for it was reckoned with them.
+    settings: Arc<Settings>,
     facts: RunFacts,
     /// The first and last key of the inputs: what all keys have in common at the start is stored once.
     bounds: (Vec<u8>, Vec<u8>),
     current: Option<SstWriter>,
     last_key: Vec<u8>,
-    done: Vec<SstMeta>,
+    done: Vec<(SstMeta, Unsynced)>,
     pub(crate) tombstones_dropped: u64,
 }
 
 impl RunWriter {
-    pub(crate) fn new(stripe: usize, facts: RunFacts, bounds: (Vec<u8>, Vec<u8>)) -> Self {
+    pub(crate) fn new(
+        settings: Arc<Settings>,
+        stripe: usize,
+        facts: RunFacts,
+        bounds: (Vec<u8>, Vec<u8>),
+    ) -> Self {
         Self {
             stripe,
+            settings,
             facts,
             bounds,
             current: None,
@@ -70,7 +78,8 @@ impl RunWriter {
         entry: EntryRef<'_>,
         tombstone_ms: Option<u64>,
     ) -> Result<()> {
-        let config = &shared.settings.load().database;
+        let settings = Arc::clone(&self.settings);
+        let config = &settings.database;
         let full = self.current.as_ref().is_some_and(|sst| sst.is_full(config.target_sst_size));
         if full && self.last_key != entry.key {
             self.finish_part(shared)?;
@@ -83,7 +92,7 @@ impl RunWriter {
                     id,
                     stripe: self.stripe as u16,
                     keyspace: 0,
-                    run: self.done.first().map_or(id, |first| first.id),
+                    run: self.done.first().map_or(id, |(first, _)| first.id),
                     part: self.done.len() as u32,
                     depth: self.facts.depth,
                     run_seq: self.facts.seq,
@@ -107,7 +116,7 @@ impl RunWriter {
 
     /// Bytes in the files so far.
     pub(crate) fn written(&self) -> u64 {
-        let done: u64 = self.done.iter().map(|meta| pages(meta.len)).sum();
+        let done: u64 = self.done.iter().map(|(meta, _)| pages(meta.len)).sum();
         done + self.current.as_ref().map_or(0, |sst| pages(sst.written()))
     }
 
@@ -126,10 +135,10 @@ impl RunWriter {
             return Ok(None);
         }
         let parts = self.done.len() as u32;
-        let tables = std::mem::take(&mut self.done).into_iter().map(|meta| {
+        let tables = std::mem::take(&mut self.done).into_iter().map(|(meta, unsynced)| {
             // How many parts there are is known only now.
             let meta = Arc::new(SstMeta { parts, ..meta });
-            Arc::new(Table::new(&shared.tables, meta))
+            Arc::new(Table::written(&shared.tables, meta, unsynced))
         });
         Ok(Some(Run::new(tables.collect())))
     }
@@ -137,7 +146,7 @@ impl RunWriter {
     /// Removes what was written: nobody has seen it.
     pub(crate) fn abandon(mut self, shared: &Shared) {
         let unfinished = self.current.take().map_or(Ok(()), SstWriter::abandon);
-        let finished = self.done.iter().map(|meta| paths::sst(&shared.dir, self.stripe, meta.id));
+        let finished = self.done.iter().map(|(meta, _)| paths::sst(&shared.dir, self.stripe, meta.id));
         let finished = finished.map(|path| shared.vfs.remove(&path)).collect::<Vec<_>>();
         if unfinished.is_err() || finished.iter().any(|removed| removed.is_err()) {
             shared.untidy.store(true, Ordering::Relaxed);

@@ -60,7 +60,7 @@ impl WriteBatch {
 /// The stripe of each operation of a record.
 type OpStripes = SmallVec<[u16; 8]>;
 
-thread_local! {
+crate::sync::thread_local! {
     /// The record under construction, reused from write to write.
     static PAYLOAD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
@@ -90,7 +90,8 @@ impl LsmEngine {
         let operation = if value.is_some() { Operation::Put } else { Operation::Delete };
         let running = shared.begin_operation(operation, &limits);
         let encoded = key.encode(limits.database.max_key_bytes)?;
-        PAYLOAD.with_borrow_mut(|payload| {
+        PAYLOAD.with(|payload| {
+            let payload = &mut *payload.borrow_mut();
             payload.clear();
             encode_op(payload, &encoded, value, limits.database.max_item_bytes)?;
             let stripe = stripe_of(encoded.partition_hash, shared.stripes.len()) as u16;
@@ -134,7 +135,8 @@ impl LsmEngine {
 
     /// Makes everything written before this call durable.
     pub fn sync(&self) -> Result<()> {
-        if !self.shared.opened.load(Ordering::Acquire) && !self.shared.read_only {
+        let opened = self.shared.opened.load(Ordering::Acquire);
+        if !opened && !self.shared.read_only && self.shared.unfinished.lock().is_none() {
             return self.shared.check_open(); // nothing was written since a clean close made all of it durable
         }
         let (shared, _open) = self.writable()?;

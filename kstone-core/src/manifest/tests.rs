@@ -1,6 +1,4 @@
 use std::collections::BTreeMap;
-use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 
@@ -9,7 +7,7 @@ use super::state::tests::{add, creation, sst};
 use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::types::{FileId, Lsn, SeqNo, SstMeta};
-use crate::vfs::{DirEntry, Mapping, MemVfs, PathKind};
+use crate::vfs::{Effect, Errno, FaultVfs, MemVfs, Op, Rule};
 use crate::wal::LogCut;
 
 const IDS: Ids = Ids { database_id: [1; 16], incarnation: [2; 16], created_ms: 3 };
@@ -324,102 +322,28 @@ fn a_torn_manifest_is_rewritten_by_the_first_edit() {
     assert_eq!(loaded.state.edit, states[2].1.edit + 1);
 }
 
-/// Fails the n-th operation that could; writes that fail leave half of their bytes.
-#[derive(Clone, Debug)]
-struct FailVfs {
-    inner: MemVfs,
-    countdown: Arc<AtomicU64>,
-    kind: io::ErrorKind,
-}
-
-impl FailVfs {
-    fn step(&self) -> io::Result<()> {
-        let left = self.countdown.load(Ordering::Relaxed);
-        self.countdown.store(left.saturating_sub(1), Ordering::Relaxed);
-        if left == 1 { Err(self.kind.into()) } else { Ok(()) }
-    }
-}
-
-#[derive(Debug)]
-struct FailFile(FailVfs, Arc<dyn VfsFile>);
-
-impl Vfs for FailVfs {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>> {
-        self.step()?;
-        Ok(Arc::new(FailFile(self.clone(), self.inner.open(path, mode)?)))
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        self.inner.list(dir)
-    }
-    fn kind(&self, path: &Path) -> io::Result<Option<PathKind>> {
-        self.inner.kind(path)
-    }
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.inner.create_dir(dir)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.step()?;
-        self.inner.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.step()?;
-        self.inner.remove(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.step()?;
-        self.inner.sync_dir(dir)
-    }
-    fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
-        self.inner.lock(path, owner)
-    }
-    fn lock_shared(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
-        self.inner.lock_shared(path)
-    }
-}
-
-impl VfsFile for FailFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.1.read_at(buf, offset)
-    }
-    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
-        if let Err(e) = self.0.step() {
-            self.1.write_at(&buf[..buf.len() / 2], offset)?;
-            return Err(e);
-        }
-        self.1.write_at(buf, offset)
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.0.step()?;
-        self.1.sync()
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.1.set_len(len)
-    }
-    fn allocate(&self, len: u64) -> io::Result<()> {
-        self.1.allocate(len)
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.1.len()
-    }
-    fn map(&self, len: u64) -> io::Result<Mapping> {
-        self.1.map(len)
-    }
+/// Fails the n-th operation that can leave something behind; writes that fail leave half of their bytes.
+fn failing(errno: Errno, n: u64) -> Rule {
+    let ops =
+        [Op::OpenRead, Op::Create, Op::Truncate, Op::Write, Op::Sync, Op::Rename, Op::Remove, Op::SyncDir];
+    Rule::new(Effect::Torn(errno)).on(&ops).nth(n)
 }
 
 /// Fails operation `n` of a run with rewrites; returns whether the run was that long.
-fn run_with_failure(n: u64, kind: io::ErrorKind) -> bool {
-    let vfs = FailVfs { inner: mem(), countdown: Arc::new(AtomicU64::new(0)), kind };
-    drop(create(&vfs.inner));
-    let loaded = Manifest::load(&vfs.inner, dir()).unwrap();
+fn run_with_failure(n: u64, errno: Errno) -> bool {
+    let inner = mem();
+    drop(create(&inner));
+    let loaded = Manifest::load(&inner, dir()).unwrap();
+    let vfs = FaultVfs::new(Arc::new(inner.clone()));
     let mut manifest = Manifest::resume(Arc::new(vfs.clone()), dir(), loaded);
-    vfs.countdown.store(n, Ordering::Relaxed);
+    let rule = vfs.add(failing(errno, n));
     let mut failures = 0;
     for round in 0..8u64 {
         // Long enough that every other edit makes the rewrite due.
         let settings = |round| vec![Change::Settings(vec![("x".repeat(50_000), round)])];
         let before = manifest.state().clone();
         let result = manifest.append(settings(round));
-        let loaded = Manifest::load(&vfs.inner, dir()).unwrap();
+        let loaded = Manifest::load(&inner, dir()).unwrap();
         match result {
             Ok(number) => assert_eq!(number, before.edit + 1),
             Err(e) => {
@@ -437,29 +361,29 @@ fn run_with_failure(n: u64, kind: io::ErrorKind) -> bool {
                 assert_eq!(manifest.append(settings(round)).unwrap(), before.edit + 1);
             }
         }
-        let loaded = Manifest::load(&vfs.inner, dir()).unwrap();
+        let loaded = Manifest::load(&inner, dir()).unwrap();
         assert_eq!((&loaded.state, loaded.torn), (manifest.state(), false));
     }
     assert!(failures <= 1);
-    vfs.countdown.load(Ordering::Relaxed) == 0
+    rule.hits() == 1
 }
 
 #[test]
 fn a_failed_operation_heals_or_breaks_and_never_gives_a_wrong_state() {
-    for kind in [io::ErrorKind::StorageFull, io::ErrorKind::Other] {
-        let runs = (1..).take_while(|&n| run_with_failure(n, kind)).count();
+    for errno in [Errno::NoSpace, Errno::Io] {
+        let runs = (1..).take_while(|&n| run_with_failure(n, errno)).count();
         assert!(runs > 20, "{runs}");
-        println!("{runs} failed operations ({kind:?})");
+        println!("{runs} failed operations ({errno:?})");
     }
 }
 
 #[test]
 fn creation_that_fails_leaves_no_manifest() {
     for n in 1..=5 {
-        let countdown = Arc::new(AtomicU64::new(n));
-        let vfs = FailVfs { inner: mem(), countdown, kind: io::ErrorKind::StorageFull };
+        let vfs = FaultVfs::new(Arc::new(mem()));
+        vfs.add(failing(Errno::NoSpace, n));
         assert!(Manifest::create(Arc::new(vfs.clone()), dir(), IDS, creation()).is_err(), "{n}");
         // Only the last one, the sync of the directory, comes after the rename.
-        assert_eq!(vfs.inner.kind(&dir().join(MANIFEST)).unwrap().is_some(), n == 5, "{n}");
+        assert_eq!(vfs.inner().kind(&dir().join(MANIFEST)).unwrap().is_some(), n == 5, "{n}");
     }
 }

@@ -11,11 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
+
 use super::context::{Counted, TableContext};
 use super::fences::Fences;
 use super::format::{self, FOOTER_LEN, Sections, SstHeader, unsupported};
 use super::index::{self, Place};
 use super::trace::{FilterAnswer, Trace};
+use super::writer::Unsynced;
 use crate::bloom::Filter;
 use crate::config::ReadMode;
 use crate::error::{Error, Result};
@@ -35,6 +38,8 @@ pub(crate) struct Table {
     open: OnceLock<OpenTable>,
     /// Known from the section directory as long as it is not open.
     lengths: OnceLock<SectionLengths>,
+    /// Of a new file, until it is synced.
+    unsynced: Mutex<Option<Unsynced>>,
 }
 
 /// A file whose frame was checked.
@@ -171,7 +176,15 @@ impl Table {
     pub(crate) fn new(context: &Arc<TableContext>, meta: Arc<SstMeta>) -> Self {
         let path = paths::sst(&context.dir, usize::from(meta.stripe), meta.id);
         let context = Arc::clone(context);
-        Self { context, path, meta, open: OnceLock::new(), lengths: OnceLock::new() }
+        let unsynced = Mutex::default();
+        Self { context, path, meta, open: OnceLock::new(), lengths: OnceLock::new(), unsynced }
+    }
+
+    /// The SST that `meta` describes, just written.
+    pub(crate) fn written(context: &Arc<TableContext>, meta: Arc<SstMeta>, unsynced: Unsynced) -> Self {
+        let table = Self::new(context, meta);
+        *table.unsynced.lock() = Some(unsynced);
+        table
     }
 
     pub(crate) fn meta(&self) -> &Arc<SstMeta> {
@@ -474,10 +487,16 @@ impl Table {
         Error::corrupt(&self.path, at as u64, detail)
     }
 
+    /// Opens the file to be synced, which may be tried again: a failed sync must not.
+    pub(crate) fn open_to_sync(&self) -> Result<Arc<dyn VfsFile>> {
+        self.context.vfs.open(&self.path, OpenMode::Write).map_err(|e| self.open_error(e))
+    }
+
     /// Makes the file durable; its name needs a sync of the directory as well.
-    pub(crate) fn sync(&self) -> Result<()> {
-        let file = self.context.vfs.open(&self.path, OpenMode::Write).map_err(|e| self.open_error(e))?;
-        file.sync().map_err(Error::io("sync", &self.path))
+    pub(crate) fn sync(&self, file: &dyn VfsFile) -> Result<()> {
+        file.sync().map_err(Error::io("sync", &self.path))?;
+        *self.unsynced.lock() = None;
+        Ok(())
     }
 
     fn open_error(&self, error: io::Error) -> Error {

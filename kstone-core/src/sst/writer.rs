@@ -19,7 +19,7 @@ use crate::key_sample::Sampler;
 use crate::paths;
 use crate::sst_block::{BlockBuilder, LZ4, MAX_ENTRY_BYTES, NO_CODEC, checksum_at};
 use crate::types::{EntryKind, EntryRef, FileId, RunId, SeqNo, SstDetails, SstMeta};
-use crate::vfs::{OpenMode, Vfs, VfsFile, write_all_at};
+use crate::vfs::{Mapping, OpenMode, Vfs, VfsFile, write_all_at};
 
 /// The file is written in units of at least this many bytes: in small ones it costs twice as much.
 const WRITE_UNIT: usize = 256 << 10;
@@ -46,6 +46,18 @@ pub(crate) struct SstParams {
     pub(crate) database_id: Id,
     pub(crate) incarnation: Id,
     pub(crate) created_ms: u64,
+}
+
+/// Keeps the system from forgetting a file that is not synced yet, and with it that some of its bytes could not be
+/// written: the sync, through another descriptor, would not be told. A mapping does that without holding a descriptor.
+#[derive(Debug)]
+pub(crate) struct Unsynced(#[expect(dead_code, reason = "to have it is its use")] Option<Mapping>);
+
+impl Unsynced {
+    fn new(file: &dyn VfsFile, len: u64) -> Self {
+        // Without memory for it the sync is told all the same, unless memory was so short that the file was forgotten.
+        Self(file.map(len).ok())
+    }
 }
 
 /// An SST being written. On any error it must be abandoned.
@@ -228,9 +240,9 @@ impl SstWriter {
 
     /// Writes the rest and describes the file, which is not synced yet. `parts` is right if this is the run's
     /// last part; else the caller sets it when the run ends. On an error the file is removed.
-    pub(crate) fn finish(mut self) -> Result<SstMeta> {
+    pub(crate) fn finish(mut self) -> Result<(SstMeta, Unsynced)> {
         match self.finish_file() {
-            Ok(()) => Ok(self.meta),
+            Ok(()) => Ok((self.meta, Unsynced::new(&*self.file, self.written))),
             Err(error) => {
                 let _ = self.abandon(); // the caller takes a failed file for one that may be left
                 Err(error)

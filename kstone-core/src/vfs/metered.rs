@@ -8,12 +8,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-use parking_lot::Mutex;
 
 use super::{DirEntry, Mapping, OpenMode, PathKind, Vfs, VfsFile};
 use crate::paths::{self, FileName};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What the length of a file is rounded up to.
 pub(crate) const PAGE: u64 = 4096;

@@ -6,7 +6,8 @@
 //! what is pending as the [`CrashMode`] says. It is stricter than any one real file system: syncing a file
 //! says nothing about its name, nor the other way round, and nothing orders one file's bytes against another's.
 //!
-//! Invariants: durable state + pending operations in order = current state; a lock belongs to a file, not to
+//! Invariants: durable state + pending operations in order = current state, except for what a failed sync has lost
+//! ([`VfsFile::lose_unsynced`]), which is in the current state only; a lock belongs to a file, not to
 //! a name, so a crash image has none; the state's lock is taken before a file's, and held by all that
 //! changes anything, so that a crash sees one moment.
 
@@ -17,10 +18,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::{DirEntry, Mapping, OpenMode, PathKind, Vfs, VfsFile, write_all_at};
 use crate::clock::ManualClock;
+use crate::sync::Mutex;
 
 mod content;
 #[cfg(test)]
@@ -36,7 +36,7 @@ const MAX_LEN: u64 = i64::MAX as u64;
 pub enum CrashMode {
     /// Nothing: only synced bytes and synced names.
     Strict,
-    /// Everything. Also what the death of the process alone leaves.
+    /// Everything but what a failed sync has lost. Where none has, also what the death of the process alone leaves.
     All,
     /// Some, chosen by the seed. Of each directory's name operations the first few. Of each file's
     /// operations any subset, so a later write may survive an earlier one; a write may also survive in part,
@@ -226,6 +226,10 @@ impl Dir {
         }
     }
 
+    fn lose_pending(&mut self) {
+        self.pending.clear();
+    }
+
     fn survivors(&self, mode: CrashMode, rng: &ManualClock) -> Names {
         let kept = match mode {
             CrashMode::Strict => 0,
@@ -324,6 +328,12 @@ impl Vfs for StrictVfs {
         state.spend()?;
         state.dir(dir)?.sync();
         Ok(())
+    }
+
+    fn lose_unsynced_names(&self, dir: &Path) {
+        if let Ok(dir) = self.state.lock().dir(dir) {
+            dir.lose_pending();
+        }
     }
 
     fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
@@ -452,5 +462,10 @@ impl VfsFile for Handle {
         bytes.resize(len, 0);
         content.read(&mut bytes, 0);
         Ok(Mapping::Memory(Arc::new(bytes)))
+    }
+
+    fn lose_unsynced(&self) {
+        let _state = self.state.lock();
+        self.inode.content.lock().lose_pending();
     }
 }

@@ -339,18 +339,17 @@ impl Wal {
     }
 
     /// After a failed write at `offset`: zeroes the bytes in which headers were, so that what was refused is not
-    /// replayed. Returns the error for the callers.
+    /// replayed. Zeroes in the system's memory alone would not be enough: what they replace may be on the disk already,
+    /// and come back after a power cut. Returns the error for the callers.
     fn undo(&self, segment: &SegmentFile, offset: u64, headers: usize, cause: std::io::Error) -> Error {
         // Not past the end of the file: that would take new space, and nothing was written there.
         let undone = segment.file.len().and_then(|len| {
             let written = len.saturating_sub(offset).min(headers as u64) as usize;
-            write_all_at(&*segment.file, &vec![0; written], offset)
+            write_all_at(&*segment.file, &vec![0; written], offset)?;
+            if written == 0 { Ok(()) } else { segment.file.sync() }
         });
         match undone {
-            Ok(()) => {
-                self.undone.fetch_add(1, Ordering::AcqRel);
-                write_error("write", &segment.path, cause)
-            }
+            Ok(()) => write_error("write", &segment.path, cause),
             Err(_) => {
                 // Not `DiskFull`, which heals.
                 let error = Error::Io { op: "write", path: segment.path.clone(), source: cause };
@@ -380,6 +379,7 @@ mod tests {
     use super::super::{LogLimits, LogRules};
     use super::*;
     use crate::clock::{Clock, ManualClock};
+    use crate::vfs::{CrashMode, Effect, Errno, FaultVfs, Op, Rule, StrictVfs};
 
     fn write_together(wal: &Wal, threads: u8, len: usize) -> Vec<Result<Appended>> {
         write_together_after(wal, threads, len, || {})
@@ -499,6 +499,34 @@ mod tests {
                 assert_eq!(recover(&vfs, &LogRules::default()).unwrap().1, expected, "{taken}");
             }
         }
+    }
+
+    /// Symptom: a write that was refused for want of space was there after a power cut. Cause: the zeroes over its
+    /// records lay in the system's memory until the next sync, while the records, which the failed call had written
+    /// whole, might be on the disk. Fix: the undoing is synced before anybody is told.
+    #[test]
+    fn what_was_refused_does_not_come_back_with_a_power_cut() {
+        let mut whole = 0;
+        for seed in 0..200u64 {
+            let strict = StrictVfs::new();
+            let vfs = FaultVfs::new(Arc::new(strict.clone()));
+            let wal = open_on(Arc::new(vfs.clone()), start(), 1 << 20);
+            wal.set_limits(LogLimits { write_buffer: 1 << 20, ..limits(1 << 20) });
+            append(&wal, &[7; 100]).unwrap();
+            wal.sync().unwrap();
+            // The first few records get there whole, then there is no space.
+            let taken = 60 + (seed as usize * 37) % 500;
+            vfs.add(Rule::new(Effect::Short(taken)).on(&[Op::Write]).nth(1));
+            vfs.add(Rule::fail(Errno::NoSpace).on(&[Op::Write]).nth(2));
+            let results = write_together(&wal, 4, 100);
+            assert!(results.iter().all(|result| matches!(result, Err(Error::DiskFull))), "{results:?}");
+            whole += u64::from(taken >= 152);
+            for mode in [CrashMode::Strict, CrashMode::All, CrashMode::Random { seed }] {
+                let image = strict.crash(mode);
+                assert_eq!(recover(&image, &LogRules::default()).unwrap().1, [(1, vec![7; 100])], "{mode:?}");
+            }
+        }
+        assert!(whole > 100);
     }
 
     #[test]

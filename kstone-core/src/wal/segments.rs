@@ -404,7 +404,11 @@ impl Preparer {
         let synced =
             synced.and_then(|()| context.vfs.sync_dir(&context.dir).map_err(Error::io("sync", &context.dir)));
         if let Err(error) = synced {
-            context.health.poison(&error);
+            if error.is_unbegun_sync() {
+                let _ = context.vfs.remove(&path); // as above
+            } else {
+                context.health.poison(&error);
+            }
             return Err(error);
         }
         let segment = Arc::new(SegmentFile { generation, salt, path, file });

@@ -4,11 +4,10 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use parking_lot::Mutex;
-
 use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::error::Result;
+use crate::sync::Mutex;
 use crate::vfs::{DirEntry, Floor, Mapping, MemVfs, OpenMode, PathKind, VfsFile, read_all, write_all_at};
 
 pub(crate) const DB: Id = [7; 16];
@@ -157,9 +156,13 @@ pub(crate) fn start() -> WalStart {
 }
 
 pub(crate) fn open(vfs: &TestVfs, start: WalStart, segment_size: u64) -> Wal {
+    open_on(Arc::new(vfs.clone()), start, segment_size)
+}
+
+pub(crate) fn open_on(vfs: Arc<dyn Vfs>, start: WalStart, segment_size: u64) -> Wal {
     let context = WalContext {
         latencies: std::sync::Arc::default(),
-        vfs: Arc::new(vfs.clone()),
+        vfs,
         dir: dir().to_path_buf(),
         clock: Arc::new(ManualClock::new(u64::from(start.next_generation))),
         database_id: DB,
@@ -188,7 +191,7 @@ pub(crate) fn append(wal: &Wal, payload: &[u8]) -> Result<crate::wal::append::Ap
 pub(crate) type Batches = Vec<(SeqNo, Vec<u8>)>;
 
 /// What opening finds.
-pub(crate) fn recover(vfs: &TestVfs, rules: &LogRules) -> Result<(Chain, Batches)> {
+pub(crate) fn recover(vfs: &dyn Vfs, rules: &LogRules) -> Result<(Chain, Batches)> {
     let segments = discover(vfs, dir(), DB)?;
     let chain = validate(vfs, dir(), &segments, rules)?;
     let mut batches = Vec::new();

@@ -1,11 +1,9 @@
 //! Reserving, syncing and closing.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-
-use parking_lot::{Condvar, Mutex};
-
 use crate::counters::Operation;
 use crate::error::{Error, Result};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Condvar, Mutex};
 use crate::types::Lsn;
 use crate::vfs::Floor;
 
@@ -31,9 +29,6 @@ pub(crate) struct Wal {
     pub(super) tail: AtomicU64,
     /// The watermark.
     synced: AtomicU64,
-    /// Writes that were undone, and how many of them are durably so.
-    pub(super) undone: AtomicU64,
-    undone_synced: AtomicU64,
     /// The most bytes of records that one write call gathers.
     pub(super) write_buffer: AtomicU64,
     pub(super) gathered: Gathered,
@@ -64,8 +59,6 @@ impl Wal {
             turn: Condvar::new(),
             tail: AtomicU64::new(start.end.0),
             synced: AtomicU64::new(start.end.0),
-            undone: AtomicU64::new(0),
-            undone_synced: AtomicU64::new(0),
             write_buffer: AtomicU64::new(0),
             gathered: Gathered::default(),
             last_edit: AtomicU64::new(start.last_edit),
@@ -116,14 +109,12 @@ impl Wal {
     /// Whether there is something to sync.
     pub(crate) fn unsynced(&self) -> bool {
         self.synced() < self.tail()
-            || self.undone_synced.load(Ordering::Acquire) < self.undone.load(Ordering::Acquire)
     }
 
     /// Makes everything that was appended before this call durable.
     pub(crate) fn sync(&self) -> Result<()> {
         self.context.health.check()?;
-        let (tail, undone) = (self.tail(), self.undone.load(Ordering::Acquire));
-        self.sync_until(|| self.synced() >= tail && self.undone_synced.load(Ordering::Acquire) >= undone)
+        self.sync_to(self.tail())
     }
 
     /// Makes the log durable up to `end`, the end of a record that was appended.
@@ -156,11 +147,11 @@ impl Wal {
     /// Syncs every segment with unsynced bytes, oldest first. Segment names are durable since creation.
     fn sync_all(&self) -> Result<()> {
         let started = self.context.clock.monotonic();
-        let (segments, tail, undone) = {
+        let (segments, tail) = {
             let mut log = self.log.lock();
             let mut segments = std::mem::take(&mut log.unsynced);
             segments.extend(log.current.clone());
-            (segments, log.tail, self.undone.load(Ordering::Acquire))
+            (segments, log.tail)
         };
         for segment in segments {
             if let Err(error) = segment.file.sync() {
@@ -170,7 +161,6 @@ impl Wal {
             }
         }
         self.synced.store(tail.0, Ordering::Release);
-        self.undone_synced.store(undone, Ordering::Release);
         let took = self.context.clock.monotonic().saturating_sub(started);
         self.context.latencies.record(Operation::LogSync, took);
         Ok(())
@@ -306,22 +296,6 @@ mod tests {
                 assert_eq!(all(&vfs), expected);
             }
         }
-    }
-
-    #[test]
-    fn an_undone_write_is_something_to_sync() {
-        let vfs = TestVfs::default();
-        let wal = open(&vfs, start(), 1 << 20);
-        append(&wal, b"a").unwrap();
-        wal.sync().unwrap();
-        vfs.plan.lock().fail_write = Some((0, 60, ErrorKind::StorageFull));
-        append(&wal, &[1; 100]).unwrap_err();
-        assert!(wal.unsynced());
-        let syncs = vfs.plan.lock().syncs;
-        wal.sync().unwrap();
-        assert!(!wal.unsynced());
-        wal.sync().unwrap();
-        assert_eq!(vfs.plan.lock().syncs, syncs + 1);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 //! The tests beside it tell, of what the other files only bound, the exact figures.
 
 use std::collections::BTreeSet;
-use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,7 +12,7 @@ use kstone_core::lsm::{
     Direction, EngineStats, Event, EventListener, LsmEngine, StallReason, StallStats, WriteBatch,
     WriteOptions,
 };
-use kstone_core::vfs::{CrashMode, Mapping, MemVfs, OpenMode, StrictVfs, Vfs, VfsFile};
+use kstone_core::vfs::{Call, CrashMode, FaultVfs, MemVfs, Op, OpenMode, Rule, StrictVfs, Vfs};
 use kstone_core::{CompactionConfig, DatabaseConfig, Error, Key, SortRange};
 
 use crate::model::{Rng, manual};
@@ -201,29 +200,28 @@ impl Clock for Stepping {
 /// A file system that takes its time, on the clock of the test: a millisecond a read, 3 a write, 20 a sync.
 #[derive(Clone, Debug)]
 struct Slow {
-    inner: Arc<dyn Vfs>,
+    vfs: FaultVfs,
     clock: Arc<ManualClock>,
     took: Arc<Mutex<Vec<(String, u64)>>>,
 }
 
-#[derive(Debug)]
-struct SlowFile {
-    inner: Arc<dyn VfsFile>,
-    name: String,
-    vfs: Slow,
-}
-
 impl Slow {
     fn new(inner: Arc<dyn Vfs>) -> Self {
-        Self { inner, clock: Arc::new(ManualClock::new(1)), took: Arc::default() }
-    }
-
-    fn take(&self, name: &str, ms: u64) {
-        if name.starts_with("EVENTS") {
-            return; // who writes down what happens is not part of it
+        let (vfs, clock) = (FaultVfs::new(inner), Arc::new(ManualClock::new(1)));
+        let took = Arc::<Mutex<Vec<(String, u64)>>>::default();
+        for (op, ms) in [(Op::Read, 1), (Op::Write, 3), (Op::Sync, 20)] {
+            let (clock, took) = (Arc::clone(&clock), Arc::clone(&took));
+            let hook = move |call: &Call<'_>| {
+                // Who writes down what happens is not part of it.
+                if !call.name().starts_with("EVENTS") {
+                    clock.advance(Duration::from_millis(ms));
+                    took.lock().unwrap().push((call.name().into_owned(), ms));
+                }
+                Ok(())
+            };
+            vfs.add(Rule::hook(hook).on(&[op]));
         }
-        self.clock.advance(Duration::from_millis(ms));
-        self.took.lock().unwrap().push((name.to_string(), ms));
+        Self { vfs, clock, took }
     }
 
     /// Nanoseconds that went into files of that ending since the last call, and into all.
@@ -233,41 +231,6 @@ impl Slow {
             took.iter().filter(|(name, _)| name.ends_with(ending)).map(|(_, ms)| ms).sum::<u64>()
         };
         (sum(ending) * 1_000_000, sum("") * 1_000_000)
-    }
-}
-
-impl Vfs for Slow {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>> {
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        Ok(Arc::new(SlowFile { inner: self.inner.open(path, mode)?, name, vfs: self.clone() }))
-    }
-    crate::model::pass_on_names!();
-}
-
-impl VfsFile for SlowFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.vfs.take(&self.name, 1);
-        self.inner.read_at(buf, offset)
-    }
-    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
-        self.vfs.take(&self.name, 3);
-        self.inner.write_at(buf, offset)
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.vfs.take(&self.name, 20);
-        self.inner.sync()
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.inner.set_len(len)
-    }
-    fn allocate(&self, len: u64) -> io::Result<()> {
-        self.inner.allocate(len)
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-    fn map(&self, len: u64) -> io::Result<Mapping> {
-        self.inner.map(len)
     }
 }
 
@@ -284,7 +247,7 @@ impl EventListener for Ear {
 #[test]
 fn background_work_takes_the_time_of_its_reads_writes_and_syncs() {
     let slow = Slow::new(Arc::new(MemVfs::new()));
-    let engine = engine_on(Arc::new(slow.clone()), Arc::<ManualClock>::clone(&slow.clock), one());
+    let engine = engine_on(Arc::new(slow.vfs.clone()), Arc::<ManualClock>::clone(&slow.clock), one());
     let mut checkpoints = 0;
     put(&engine, 0..100, 100);
     slow.took("");
@@ -361,7 +324,7 @@ fn an_open_takes_the_time_of_its_reads_and_tells_that_of_the_replay() {
     let engine = engine_on(Arc::new(vfs.clone()), Arc::new(ManualClock::new(1)), one());
     put(&engine, 0..300, 1000);
     let slow = Slow::new(Arc::new(vfs.crash(CrashMode::All)));
-    let mut options = manual(Arc::new(slow.clone()), 1);
+    let mut options = manual(Arc::new(slow.vfs.clone()), 1);
     options.clock = Arc::<ManualClock>::clone(&slow.clock);
     let engine = LsmEngine::open(Path::new(DB), options).unwrap();
     // The replay begins when the log's one segment is found, by a look at its head.

@@ -17,36 +17,40 @@ fn replay(name: &str, seeds: Vec<Vec<u8>>, least: usize, mutations: usize, targe
     let inputs: Vec<Vec<u8>> = inputs.collect();
     let failures = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fuzz").join(name);
     let ran = fuzzing::replay(&inputs, mutations, &failures, target);
-    println!("fuzz {name}: {from_corpus} corpus inputs, {} seeds, {mutations} mutations", ran - from_corpus);
+    println!(
+        "fuzz {name}: {from_corpus} corpus inputs, {} seeds, {mutations} mutations",
+        inputs.len() - from_corpus
+    );
     assert!(from_corpus >= least, "{from_corpus} corpus inputs, there should be {least}");
+    assert_eq!(ran, inputs.len() + mutations);
 }
 
 #[test]
 fn log() {
-    replay("log", fuzzing::log_seeds(), 0, 20_000, fuzzing::log);
+    replay("log", fuzzing::log_seeds(), 40, 40_000, fuzzing::log);
 }
 
 #[test]
 fn sst() {
-    replay("sst", fuzzing::sst_seeds(), 0, 5_000, fuzzing::sst);
+    replay("sst", fuzzing::sst_seeds(), 40, 10_000, fuzzing::sst);
 }
 
 #[test]
 fn manifest() {
-    replay("manifest", fuzzing::manifest_seeds(), 0, 40_000, fuzzing::manifest);
+    replay("manifest", fuzzing::manifest_seeds(), 17, 80_000, fuzzing::manifest);
 }
 
 #[test]
 fn key() {
-    replay("key", fuzzing::key_seeds(), 0, 200_000, fuzzing::key);
+    replay("key", fuzzing::key_seeds(), 4, 400_000, fuzzing::key);
 }
 
 #[test]
 fn directory() {
-    replay("directory", fuzzing::directory_seeds(), 0, 3_000, fuzzing::directory);
+    replay("directory", fuzzing::directory_seeds(), 40, 5_000, fuzzing::directory);
 }
 
 #[test]
 fn ops() {
-    replay("ops", fuzzing::ops_seeds(), 0, 1_000, fuzzing::ops);
+    replay("ops", fuzzing::ops_seeds(), 40, 2_000, fuzzing::ops);
 }

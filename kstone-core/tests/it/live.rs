@@ -11,12 +11,13 @@ use std::time::Duration;
 use kstone_core::clock::{Clock, ManualClock};
 use kstone_core::lsm::{EngineOptions, EngineStats, LsmEngine, StatsSnapshot, WriteBatch, WriteOptions};
 use kstone_core::memory::MemoryProbe;
-use kstone_core::vfs::{CrashMode, MemVfs, OpenMode, StrictVfs, Vfs, read_all};
+use kstone_core::vfs::{
+    CrashMode, FaultVfs, MemVfs, Op, OpenMode, Rule, RuleHandle, StrictVfs, Vfs, read_all,
+};
 use kstone_core::{
     CompactionConfig, Compression, DatabaseConfig, Durability, Error, Key, MemtableMode, ReadMode,
 };
 
-use crate::log::Probe;
 use crate::model::manual;
 
 const DB: &str = "db";
@@ -55,7 +56,7 @@ struct Bed {
     engine: LsmEngine,
     vfs: StrictVfs,
     clock: Arc<Watch>,
-    sst_writes: Arc<AtomicU64>,
+    sst_writes: RuleHandle,
     next: Cell<usize>,
 }
 
@@ -71,12 +72,8 @@ fn noise(n: usize, len: usize) -> Vec<u8> {
 impl Bed {
     fn new(database: DatabaseConfig, compaction: CompactionConfig) -> Self {
         let vfs = StrictVfs::new();
-        let sst_writes = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&sst_writes);
-        let probe = Probe::new(Arc::new(vfs.clone()), move |op, file| {
-            counted.fetch_add(u64::from(op == "write" && file.ends_with(".sst")), Ordering::Relaxed);
-            Ok(())
-        });
+        let probe = FaultVfs::new(Arc::new(vfs.clone()));
+        let sst_writes = probe.add(Rule::hook(|_| Ok(())).on(&[Op::Write]).files("*.sst"));
         let clock = Arc::new(Watch { inner: ManualClock::new(1), tick: AtomicU64::new(0) });
         let mut options = manual(Arc::new(probe), 1);
         options.clock = Arc::<Watch>::clone(&clock);
@@ -295,9 +292,9 @@ const CASES: &[Case] = &[
         after: |d, _| d.write_buffer_size = 16 << 20,
         effect: |bed| {
             bed.puts(1000, 2000);
-            bed.sst_writes.store(0, Ordering::Relaxed);
+            let before = bed.sst_writes.seen();
             bed.flush();
-            bed.sst_writes.load(Ordering::Relaxed)
+            bed.sst_writes.seen() - before
         },
         holds: |a, b| (7..=9).contains(&a) && b == 1,
     },

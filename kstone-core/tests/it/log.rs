@@ -1,94 +1,22 @@
 //! The log: its limit, its write calls, how long its recovery takes, and the writers that wait for it. On one thread
 //! and a clock that the test moves, but for the two tests that need the disk and threads.
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kstone_core::clock::{Clock, ManualClock, SystemClock};
 use kstone_core::lsm::{
     EngineOptions, EngineStats, LsmEngine, StallReason, StallStats, WriteBatch, WriteOptions,
 };
-use kstone_core::vfs::{CrashMode, Mapping, MemVfs, OpenMode, StrictVfs, Vfs, VfsFile};
+use kstone_core::vfs::{CrashMode, Errno, FaultVfs, MemVfs, Op, Rule, StrictVfs, Vfs};
 use kstone_core::{CompactionConfig, DatabaseConfig, Error, Key};
 
 use crate::model::{Rng, manual};
 
 const DB: &str = "db";
 const KIB: u64 = 1 << 10;
-
-/// Told of an operation and a file.
-type Ask = dyn Fn(&str, &str) -> io::Result<()> + Send + Sync;
-
-/// Asks before every read and write of a file.
-#[derive(Clone)]
-pub(crate) struct Probe {
-    inner: Arc<dyn Vfs>,
-    ask: Arc<Ask>,
-}
-
-struct ProbeFile {
-    inner: Arc<dyn VfsFile>,
-    name: String,
-    probe: Probe,
-}
-
-impl Probe {
-    pub(crate) fn new(
-        inner: Arc<dyn Vfs>,
-        ask: impl Fn(&str, &str) -> io::Result<()> + Send + Sync + 'static,
-    ) -> Self {
-        Self { inner, ask: Arc::new(ask) }
-    }
-}
-
-impl std::fmt::Debug for Probe {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Probe")
-    }
-}
-
-impl std::fmt::Debug for ProbeFile {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.name)
-    }
-}
-
-impl Vfs for Probe {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>> {
-        let (inner, name) = (self.inner.open(path, mode)?, path.to_string_lossy().into_owned());
-        Ok(Arc::new(ProbeFile { inner, name, probe: self.clone() }))
-    }
-    crate::model::pass_on_names!();
-}
-
-impl VfsFile for ProbeFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        (self.probe.ask)("read", &self.name)?;
-        self.inner.read_at(buf, offset)
-    }
-    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
-        (self.probe.ask)("write", &self.name)?;
-        self.inner.write_at(buf, offset)
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.inner.sync()
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.inner.set_len(len)
-    }
-    fn allocate(&self, len: u64) -> io::Result<()> {
-        self.inner.allocate(len)
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-    fn map(&self, len: u64) -> io::Result<Mapping> {
-        self.inner.map(len)
-    }
-}
 
 /// Stripes and records of such sizes that only the log makes anybody flush.
 fn log_only(stripes: usize, limit: u64) -> DatabaseConfig {
@@ -249,12 +177,8 @@ fn a_lower_limit_is_reached_without_a_write() {
 
 #[test]
 fn a_log_that_cannot_shrink_stops_writers_with_an_error_and_then_goes_on() {
-    let failing = Arc::new(AtomicBool::new(true));
-    let on = Arc::clone(&failing);
-    let vfs = Probe::new(Arc::new(MemVfs::new()), move |op, file| {
-        let fails = op == "write" && file.ends_with(".sst") && on.load(Ordering::Relaxed);
-        if fails { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
-    });
+    let vfs = FaultVfs::new(Arc::new(MemVfs::new()));
+    vfs.add(Rule::fail(Errno::Io).on(&[Op::Write]).files("*.sst"));
     let clock = Arc::new(ManualClock::new(1));
     let mut options = manual(Arc::new(vfs.clone()), 1);
     options.clock = Arc::<ManualClock>::clone(&clock);
@@ -276,7 +200,7 @@ fn a_log_that_cannot_shrink_stops_writers_with_an_error_and_then_goes_on() {
         stats.log_bytes <= 256 * KIB && log.stops > 0 && log.count == log.stops + log.delays,
         "{stats:?}"
     );
-    failing.store(false, Ordering::Relaxed);
+    vfs.clear();
     clock.advance(Duration::from_secs(60));
     for n in written..1000 {
         put(&engine, n, 1000).unwrap();
@@ -352,12 +276,8 @@ fn one_writer_makes_one_write_call_a_record() {
 /// SSTs are written in units of the write buffer, but not in small ones; also when that changes while it is open.
 #[test]
 fn write_buffer_size_is_the_unit_of_sst_writes_from_256_kib_on() {
-    let writes = Arc::new(AtomicU64::new(0));
-    let counted = Arc::clone(&writes);
-    let vfs = Probe::new(Arc::new(MemVfs::new()), move |op, file| {
-        counted.fetch_add(u64::from(op == "write" && file.ends_with(".sst")), Ordering::Relaxed);
-        Ok(())
-    });
+    let vfs = FaultVfs::new(Arc::new(MemVfs::new()));
+    let writes = vfs.add(Rule::hook(|_| Ok(())).on(&[Op::Write]).files("*.sst"));
     let config = |size| {
         DatabaseConfig::new().with_stripes(1).with_max_memtable_records(100_000).with_write_buffer_size(size)
     };
@@ -365,9 +285,9 @@ fn write_buffer_size_is_the_unit_of_sst_writes_from_256_kib_on() {
     let mut calls = |size| {
         engine.set_config(config(size)).unwrap();
         puts(&engine, 2000, 2000);
-        writes.store(0, Ordering::Relaxed);
+        let before = writes.seen();
         engine.flush().unwrap();
-        writes.load(Ordering::Relaxed)
+        writes.seen() - before
     };
     // 4 MB of items.
     let [small, least, large, whole] = [64, 256 << 10, 1 << 20, 16 << 20].map(&mut calls);
@@ -375,17 +295,22 @@ fn write_buffer_size_is_the_unit_of_sst_writes_from_256_kib_on() {
     assert!((14..=17).contains(&least) && (4..=5).contains(&large), "{least}, {large}");
 }
 
+/// A file system in which the clock moves with every read of the log.
+fn slow_log(vfs: Arc<dyn Vfs>, clock: &Arc<ManualClock>, per_read: Duration) -> FaultVfs {
+    let (vfs, moved) = (FaultVfs::new(vfs), Arc::clone(clock));
+    let hook = Rule::hook(move |_| {
+        moved.advance(per_read);
+        Ok(())
+    });
+    vfs.add(hook.on(&[Op::Read]).files("*.log"));
+    vfs
+}
+
 /// Replays a log of so many records of 1000 bytes, with a clock that moves with every read of the log.
 fn recovered(vfs: &StrictVfs, config: Option<DatabaseConfig>, per_read: Duration) -> LsmEngine {
     let clock = Arc::new(ManualClock::new(5));
-    let moved = Arc::clone(&clock);
-    let probe = Probe::new(Arc::new(vfs.crash(CrashMode::All)), move |op, file| {
-        if op == "read" && file.ends_with(".log") {
-            moved.advance(per_read);
-        }
-        Ok(())
-    });
-    let mut options = manual(Arc::new(probe), 2);
+    let slow = slow_log(Arc::new(vfs.crash(CrashMode::All)), &clock, per_read);
+    let mut options = manual(Arc::new(slow), 2);
     (options.clock, options.config) = (clock, config);
     LsmEngine::open(Path::new(DB), options).unwrap()
 }
@@ -425,13 +350,7 @@ fn the_rate_survives_a_close_and_settings_that_change() {
     engine.sync().unwrap();
     let image = Arc::new(vfs.crash(CrashMode::All));
     let clock = Arc::new(ManualClock::new(5));
-    let moved = Arc::clone(&clock);
-    let slow = Probe::new(Arc::<_>::clone(&image) as Arc<dyn Vfs>, move |op, file| {
-        if op == "read" && file.ends_with(".log") {
-            moved.advance(Duration::from_millis(10));
-        }
-        Ok(())
-    });
+    let slow = slow_log(Arc::<_>::clone(&image) as Arc<dyn Vfs>, &clock, Duration::from_millis(10));
     let mut options = manual(Arc::new(slow), 2);
     options.clock = clock;
     let engine = LsmEngine::open(Path::new(DB), options).unwrap();

@@ -11,6 +11,7 @@ mod faults;
 mod fuzz_corpus;
 mod kill;
 mod knobs;
+mod linearizable;
 mod listener;
 mod live;
 mod log;

@@ -1,116 +1,52 @@
 //! How SSTs are written and read: compression, the read mode, the cache of blocks, filters and what they cost. Reads,
 //! mappings and open files are counted below the engine.
 
-use std::collections::BTreeMap;
-use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use kstone_core::lsm::{Direction, EngineStats, LsmEngine, WriteOptions};
-use kstone_core::vfs::{Mapping, MemVfs, OpenMode, Vfs, VfsFile};
+use kstone_core::vfs::{Errno, FaultVfs, MemVfs, Op, OpenMode, Rule, RuleHandle, Vfs};
 use kstone_core::{CompactionConfig, Compression, DatabaseConfig, Error, Key, ReadMode};
 
 use crate::model::manual;
 
 const DB: &str = "db";
 
-/// What happened to SSTs.
-#[derive(Debug, Default)]
-struct Counts {
-    reads: AtomicU64,
-    maps: AtomicU64,
-    /// How often each is open.
-    open: Mutex<BTreeMap<String, usize>>,
-    most_open: AtomicU64,
-    /// Reads of SSTs fail.
-    broken: AtomicBool,
-}
-
-impl Counts {
-    fn reads(&self) -> u64 {
-        self.reads.load(Ordering::Relaxed)
-    }
-
-    fn maps(&self) -> u64 {
-        self.maps.load(Ordering::Relaxed)
-    }
-
-    fn open_now(&self) -> Vec<String> {
-        self.open.lock().unwrap().keys().cloned().collect()
-    }
-}
-
-#[derive(Clone, Debug, Default)]
+/// Counts what happens to SSTs.
+#[derive(Clone, Debug)]
 struct CountingVfs {
-    inner: MemVfs,
-    counts: Arc<Counts>,
+    vfs: FaultVfs,
+    reads: RuleHandle,
+    maps: RuleHandle,
+    created: RuleHandle,
+    most_open: Arc<AtomicU64>,
 }
 
-#[derive(Debug)]
-struct CountedFile {
-    inner: Arc<dyn VfsFile>,
-    name: String,
-    counts: Arc<Counts>,
-}
-
-impl Drop for CountedFile {
-    fn drop(&mut self) {
-        let mut open = self.counts.open.lock().unwrap();
-        let count = open.get_mut(&self.name).unwrap();
-        *count -= 1;
-        open.retain(|_, count| *count > 0);
+impl Default for CountingVfs {
+    fn default() -> Self {
+        let vfs = FaultVfs::new(Arc::new(MemVfs::new()));
+        let count = |op| vfs.add(Rule::hook(|_| Ok(())).on(&[op]).files("*.sst"));
+        let (reads, maps, created) = (count(Op::Read), count(Op::Map), count(Op::Create));
+        let (most_open, counting) = (Arc::<AtomicU64>::default(), vfs.clone());
+        let most = Arc::clone(&most_open);
+        let opened = Rule::hook(move |_| {
+            most.fetch_max(1 + counting.open_now("*.sst").len() as u64, Ordering::Relaxed);
+            Ok(())
+        });
+        vfs.add(opened.on(&[Op::OpenRead, Op::OpenWrite]).files("*.sst"));
+        Self { vfs, reads, maps, created, most_open }
     }
 }
 
-impl Vfs for CountingVfs {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>> {
-        let inner = self.inner.open(path, mode)?;
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if !name.ends_with(".sst") {
-            return Ok(inner);
-        }
-        let mut open = self.counts.open.lock().unwrap();
-        *open.entry(name.clone()).or_default() += 1;
-        self.counts.most_open.fetch_max(open.values().sum::<usize>() as u64, Ordering::Relaxed);
-        Ok(Arc::new(CountedFile { inner, name, counts: Arc::clone(&self.counts) }))
+impl CountingVfs {
+    fn reads(&self) -> u64 {
+        self.reads.seen()
     }
 
-    crate::model::pass_on_names!();
-}
-
-impl VfsFile for CountedFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.counts.reads.fetch_add(1, Ordering::Relaxed);
-        if self.counts.broken.load(Ordering::Relaxed) {
-            return Err(io::Error::from_raw_os_error(5)); // EIO
-        }
-        self.inner.read_at(buf, offset)
-    }
-
-    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
-        self.inner.write_at(buf, offset)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.inner.sync()
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.inner.set_len(len)
-    }
-
-    fn allocate(&self, len: u64) -> io::Result<()> {
-        self.inner.allocate(len)
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-
-    fn map(&self, len: u64) -> io::Result<Mapping> {
-        self.counts.maps.fetch_add(1, Ordering::Relaxed);
-        self.inner.map(len)
+    /// To read: who writes a file keeps it in the system's mind by a mapping that nobody reads from.
+    fn maps(&self) -> u64 {
+        self.maps.seen() - self.created.seen()
     }
 }
 
@@ -120,7 +56,7 @@ fn config() -> DatabaseConfig {
 }
 
 fn engine_with(vfs: &CountingVfs, config: DatabaseConfig, compaction: CompactionConfig) -> LsmEngine {
-    let mut options = manual(Arc::new(vfs.clone()), 1);
+    let mut options = manual(Arc::new(vfs.vfs.clone()), 1);
     (options.config, options.compaction) = (Some(config), Some(compaction));
     LsmEngine::create(Path::new(DB), options).unwrap()
 }
@@ -240,7 +176,7 @@ fn read_mode_maps_or_reads() {
         let engine = engine(&vfs, config().with_compression(compression).with_read_mode(mode));
         fill(&engine, 0..500, text);
         check(&engine, 0..500, text);
-        let (maps, reads) = (vfs.counts.maps(), vfs.counts.reads());
+        let (maps, reads) = (vfs.maps(), vfs.reads());
         let cache = stats(&engine).block_cache;
         match mode {
             ReadMode::Mmap => assert_eq!((maps, reads, cache.section_bytes), (1, 0, 0)),
@@ -258,15 +194,15 @@ fn read_mode_changes_live_for_files_opened_from_then_on() {
     let engine = engine(&vfs, config().with_read_mode(ReadMode::Pread));
     fill(&engine, 0..500, noise);
     check(&engine, 0..500, noise);
-    assert_eq!(vfs.counts.maps(), 0);
+    assert_eq!(vfs.maps(), 0);
     engine.set_config(engine.config().with_read_mode(ReadMode::Mmap)).unwrap();
     fill(&engine, 500..1_000, noise);
     check(&engine, 0..1_000, noise);
-    assert_eq!(vfs.counts.maps(), 1);
+    assert_eq!(vfs.maps(), 1);
     // The merged file is another one, and what the old ones held is given back.
     engine.trigger_compaction(0).unwrap();
     check(&engine, 0..1_000, noise);
-    assert_eq!((vfs.counts.maps(), stats(&engine).block_cache.section_bytes), (2, 0));
+    assert_eq!((vfs.maps(), stats(&engine).block_cache.section_bytes), (2, 0));
 }
 
 #[test]
@@ -295,8 +231,8 @@ fn block_cache_bytes_bounds_the_cache_and_saves_reads() {
         let there = cache.misses - cache.evictions;
         assert!((cache.bytes / 4500..=cache.bytes / 2000).contains(&there), "{cache:?}");
         // One pread for each block that was not there, and a few to open the file.
-        assert!((cache.misses..cache.misses + 5).contains(&vfs.counts.reads()));
-        vfs.counts.reads()
+        assert!((cache.misses..cache.misses + 5).contains(&vfs.reads()));
+        vfs.reads()
     };
     let reads = [64 << 10, 256 << 10, 1 << 20].map(reads_with);
     assert!(reads[0] > reads[1] * 3 / 2 && reads[1] > reads[2] * 3, "{reads:?}");
@@ -336,11 +272,11 @@ fn scans_and_merges_leave_the_cache_to_gets() {
     let query =
         || engine.query(b"k001500", &kstone_core::SortRange::All, Direction::Forward, None).unwrap().count();
     assert_eq!(query(), 1);
-    let reads = vfs.counts.reads();
-    assert_eq!((query(), vfs.counts.reads()), (1, reads));
+    let reads = vfs.reads();
+    assert_eq!((query(), vfs.reads()), (1, reads));
     // A scan reads a block once.
     assert_eq!(engine.scan(b"", Direction::Forward, None).unwrap().count(), 2_000);
-    assert!(vfs.counts.reads() - reads < 2_000 / 8, "{} reads", vfs.counts.reads() - reads);
+    assert!(vfs.reads() - reads < 2_000 / 8, "{} reads", vfs.reads() - reads);
 }
 
 #[test]
@@ -353,15 +289,16 @@ fn few_files_are_open_however_many_there_are() {
     assert!(ssts > 300, "{ssts} SSTs");
     check(&engine, 0..6_000, noise);
     assert_eq!(engine.scan(b"", Direction::Forward, None).unwrap().count(), 6_000);
-    let most = vfs.counts.most_open.load(Ordering::Relaxed);
+    let most = vfs.most_open.load(Ordering::Relaxed);
     assert!((20..=40).contains(&most), "{most} were open at once");
     // A removed file that is open still takes up space.
     engine.trigger_compaction(0).unwrap();
-    let names: Vec<_> = vfs.list(Path::new(DB)).unwrap().into_iter().map(|entry| entry.name).collect();
-    let open = vfs.counts.open_now();
-    assert!(open.iter().all(|name| names.contains(name)), "{open:?}");
+    let listing = vfs.vfs.list(Path::new(DB)).unwrap();
+    let paths: Vec<_> = listing.into_iter().map(|entry| Path::new(DB).join(entry.name)).collect();
+    let open = vfs.vfs.open_now("*.sst");
+    assert!(open.iter().all(|path| paths.contains(path)), "{open:?}");
     drop(engine);
-    assert_eq!(vfs.counts.open_now(), Vec::<String>::new());
+    assert!(vfs.vfs.open_now("*.sst").is_empty());
 }
 
 #[test]
@@ -370,13 +307,14 @@ fn a_bad_sector_is_an_error_as_long_as_it_is_bad() {
     let engine = engine(&vfs, config().with_read_mode(ReadMode::Pread));
     fill(&engine, 0..500, noise);
     engine.get(&key(3)).unwrap();
-    vfs.counts.broken.store(true, Ordering::Relaxed);
+    vfs.vfs.clear();
+    vfs.vfs.add(Rule::fail(Errno::Io).on(&[Op::Read]).files("*.sst"));
     for _ in 0..2 {
         assert!(matches!(engine.get(&key(400)), Err(Error::Io { .. })));
         assert!(engine.get(&key(3)).unwrap().is_some()); // from the cache
     }
     assert!(matches!(engine.verify(), Err(Error::Io { .. })));
-    vfs.counts.broken.store(false, Ordering::Relaxed);
+    vfs.vfs.clear();
     check(&engine, 0..500, noise);
 }
 
@@ -387,9 +325,9 @@ fn damage_in_compressed_blocks_is_found_each_time() {
         let engine = engine(&vfs, config().with_read_mode(mode).with_compression(Compression::Always));
         fill(&engine, 0..500, text);
         let name =
-            vfs.list(Path::new(DB)).unwrap().into_iter().find(|e| e.name.ends_with(".sst")).unwrap().name;
+            vfs.vfs.list(Path::new(DB)).unwrap().into_iter().find(|e| e.name.ends_with(".sst")).unwrap().name;
         let path = Path::new(DB).join(&name);
-        let file = vfs.inner.open(&path, OpenMode::Write).unwrap();
+        let file = vfs.vfs.inner().open(&path, OpenMode::Write).unwrap();
         // Past the header: in the first block.
         let mut byte = [0];
         file.read_at(&mut byte, 300).unwrap();
@@ -459,9 +397,9 @@ fn memory_of_filters_and_indexes_is_known_without_opening_ssts() {
         let expected = KEYS as u64 * 2;
         assert!(filter.abs_diff(expected) < expected / 10, "{filter} bytes of filters");
         assert!((KEYS as u64 * 5..KEYS as u64 * 8).contains(&index), "{index} bytes of indexes");
-        assert!(vfs.counts.maps() == 0 && vfs.counts.reads() <= 2, "{} reads", vfs.counts.reads());
-        let reads = vfs.counts.reads();
-        assert_eq!((estimates(), vfs.counts.reads()), ((filter, index), reads));
+        assert!(vfs.maps() == 0 && vfs.reads() <= 2, "{} reads", vfs.reads());
+        let reads = vfs.reads();
+        assert_eq!((estimates(), vfs.reads()), ((filter, index), reads));
         check(&engine, 0..100, noise);
         assert_eq!(estimates(), (filter, index));
         if mode == ReadMode::Pread {

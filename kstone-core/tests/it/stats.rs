@@ -11,7 +11,7 @@ use kstone_core::lsm::{
     CompactionReason, Direction, EngineOptions, EngineStats, Event, EventListener, LatencySummary, LsmEngine,
     StallReason, StatsSnapshot, Workers, WriteBatch, WriteOptions,
 };
-use kstone_core::vfs::{CrashMode, MemVfs, OpenMode, StrictVfs, Vfs, read_all};
+use kstone_core::vfs::{CrashMode, Errno, FaultVfs, MemVfs, Op, OpenMode, Rule, StrictVfs, Vfs, read_all};
 use kstone_core::{CompactionConfig, DatabaseConfig, Key, SortRange};
 
 use crate::model::manual;
@@ -468,58 +468,18 @@ fn failures_of_background_work_and_the_end_of_writing_are_told() {
     assert_eq!(ear.names().iter().filter(|name| *name == "poisoned").count(), 1);
 }
 
-/// A file system without room for what is newly made.
-#[derive(Debug)]
-struct FullVfs {
-    inner: StrictVfs,
-    full: std::sync::atomic::AtomicBool,
-}
-
-impl Vfs for FullVfs {
-    fn open(&self, path: &Path, mode: OpenMode) -> std::io::Result<Arc<dyn kstone_core::vfs::VfsFile>> {
-        if matches!(mode, OpenMode::Create | OpenMode::Truncate) && self.full.load(Ordering::SeqCst) {
-            return Err(std::io::ErrorKind::StorageFull.into());
-        }
-        self.inner.open(path, mode)
-    }
-    fn list(&self, dir: &Path) -> std::io::Result<Vec<kstone_core::vfs::DirEntry>> {
-        self.inner.list(dir)
-    }
-    fn kind(&self, path: &Path) -> std::io::Result<Option<kstone_core::vfs::PathKind>> {
-        self.inner.kind(path)
-    }
-    fn create_dir(&self, dir: &Path) -> std::io::Result<()> {
-        self.inner.create_dir(dir)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
-        self.inner.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> std::io::Result<()> {
-        self.inner.remove(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
-        self.inner.sync_dir(dir)
-    }
-    fn lock(&self, path: &Path, owner: &str) -> std::io::Result<Box<dyn Send + Sync>> {
-        self.inner.lock(path, owner)
-    }
-    fn lock_shared(&self, path: &Path) -> std::io::Result<Option<Box<dyn Send + Sync>>> {
-        self.inner.lock_shared(path)
-    }
-}
-
 #[test]
 fn a_full_disk_is_told_once_a_second_whoever_meets_it() {
-    let vfs = Arc::new(FullVfs { inner: StrictVfs::new(), full: false.into() });
+    let vfs = FaultVfs::new(Arc::new(StrictVfs::new()));
     let clock = Arc::new(ManualClock::new(1));
     let ear = Arc::new(Ear::default());
     let config = one().with_max_memtable_records(10).with_wal_segment_size(16 << 10);
-    let mut options = on(vfs.clone(), config);
+    let mut options = on(Arc::new(vfs.clone()), config);
     (options.clock, options.listener) = (clock.clone(), Some(ear.clone() as Arc<dyn EventListener>));
     let engine = LsmEngine::create(Path::new(DB), options).unwrap();
     let told = || ear.names().iter().filter(|name| *name == "disk_full").count();
     put(&engine, 0..10, 10);
-    vfs.full.store(true, Ordering::SeqCst);
+    vfs.add(Rule::fail(Errno::NoSpace).on(&[Op::Create, Op::Truncate]));
     assert_eq!(told(), 0);
     for n in 0..20 {
         engine.step(n);
@@ -529,7 +489,7 @@ fn a_full_disk_is_told_once_a_second_whoever_meets_it() {
     let refused = (0..100).find_map(|n| engine.put(&key(n), &[0; 1000], WriteOptions::new()).err());
     assert_eq!(refused.unwrap().code(), "disk_full");
     assert_eq!(told(), 2, "a write meets it");
-    vfs.full.store(false, Ordering::SeqCst);
+    vfs.clear();
     put(&engine, 0..10, 10);
 }
 

@@ -12,12 +12,13 @@ const PAGE: u64 = 4096;
 /// What a disk writes whole or not at all.
 pub(super) const SECTOR: u64 = 512;
 
-/// Invariant: `durable` and `pending` in order give `current`.
+/// Invariant: `durable` and `pending` in order give `current`, unless some were lost.
 #[derive(Default)]
 pub(super) struct Content {
     current: Bytes,
     durable: Bytes,
     pending: Vec<FileOp>,
+    lost: bool,
 }
 
 /// A change to a file. Its end, at most [`super::MAX_LEN`], was checked.
@@ -59,14 +60,27 @@ impl Content {
         }
     }
 
+    /// What is pending will never be durable.
+    pub(super) fn lose_pending(&mut self) {
+        self.lost |= !self.pending.is_empty();
+        self.pending.clear();
+    }
+
     /// What a crash leaves, all of it durable.
     pub(super) fn survivor(&self, mode: CrashMode, rng: &ManualClock) -> Self {
         let left = match mode {
             CrashMode::Strict => self.durable.clone(),
+            CrashMode::All if self.lost => self.all_pending(),
             CrashMode::All => self.current.clone(),
             CrashMode::Random { .. } => self.some_pending(rng),
         };
-        Self { current: left.clone(), durable: left, pending: Vec::new() }
+        Self { current: left.clone(), durable: left, ..Self::default() }
+    }
+
+    fn all_pending(&self) -> Bytes {
+        let mut bytes = self.durable.clone();
+        self.pending.iter().for_each(|op| op.apply(&mut bytes));
+        bytes
     }
 
     fn some_pending(&self, rng: &ManualClock) -> Bytes {

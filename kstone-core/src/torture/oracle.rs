@@ -1,0 +1,81 @@
+//! A long workload, every answer compared with the model. No power is cut; processes die.
+
+use super::{Bed, Failure, Mismatch, Mix, SettingsOf, Tolerance, Totals, Workload, World};
+use crate::config::{CompactionConfig, DatabaseConfig};
+use crate::torture::Fingerprint;
+
+/// What to run. The same seed and count do the same operations with any settings.
+#[derive(Clone, Debug)]
+pub struct Oracle {
+    /// Decides everything.
+    pub seed: u64,
+    /// How many operations.
+    pub operations: u64,
+    /// Where the settings are from.
+    pub settings: SettingsOf,
+}
+
+impl Oracle {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// The first wrong answer.
+    pub fn run(&self) -> Result<Totals, Failure> {
+        self.answers().map(|(totals, _)| totals)
+    }
+
+    /// Runs it, and returns also what stands for all of its answers: the same for the same operations, whatever the
+    /// settings, as long as they have no limit on the disk that refuses some of them.
+    ///
+    /// # Errors
+    /// The first wrong answer.
+    pub fn answers(&self) -> Result<(Totals, Fingerprint), Failure> {
+        let mut world = World::new(Bed::new(), self.seed, self.settings.clone(), Tolerance::Limits);
+        world.create().map_err(|mismatch| self.failure(0, mismatch))?;
+        world.created();
+        for (number, operation) in (1..=self.operations).zip(Workload::new(self.seed, Mix::Oracle)) {
+            let done = world.perform(&operation).and_then(|outcome| {
+                world.settle(outcome);
+                world.check_limits()
+            });
+            done.map_err(|mismatch| self.failure(number, mismatch))?;
+        }
+        world.check().map_err(|mismatch| self.failure(self.operations, mismatch))?;
+        let answers = world.answers();
+        Ok((world.end().1, answers))
+    }
+
+    /// Runs the same operations on each of these settings; all must give the same answers.
+    ///
+    /// # Errors
+    /// The first wrong answer, or the first settings whose answers differ from those of the first.
+    pub fn agree(&self, settings: &[(DatabaseConfig, CompactionConfig)]) -> Result<Totals, Failure> {
+        let (mut totals, mut first) = (Totals::default(), None);
+        for (config, compaction) in settings {
+            let given = SettingsOf::Given(Box::new(config.clone()), Box::new(compaction.clone()));
+            let (done, answers) = Self { settings: given, ..self.clone() }.answers()?;
+            totals.add(&done);
+            if *first.get_or_insert(answers) != answers {
+                return Err(self.failure(
+                    self.operations,
+                    Mismatch {
+                        expected: "the same answers whatever the settings".into(),
+                        found: format!("others with {config:?}, {compaction:?}"),
+                    },
+                ));
+            }
+        }
+        Ok(totals)
+    }
+
+    fn failure(&self, operation: u64, mismatch: Mismatch) -> Failure {
+        Failure {
+            seed: self.seed,
+            operation,
+            crashes: Vec::new(),
+            expected: mismatch.expected.into(),
+            found: mismatch.found.into(),
+            replay: format!("KSTONE_SEED={} cargo test -p kstone-core --test it oracle", self.seed).into(),
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Operations from a seed: the same for the same seed, whatever the settings and whatever they meet.
+
+use std::time::Duration;
+
+use super::{Change, Rng};
+use crate::key::Key;
+use crate::lsm::WriteBatch;
+
+/// One operation of a workload. Numbers called a pick choose among what there is when the operation is performed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Operation {
+    /// A put or a delete when the change is of one, else a batch.
+    Write {
+        /// Puts and deletes.
+        change: Change,
+        /// Whether it is durable when it returns.
+        sync: bool,
+    },
+    /// Gets of random keys, compared.
+    Get {
+        /// Of the keys.
+        seed: u64,
+    },
+    /// A query of one partition, compared.
+    Query {
+        /// Of partition, range and direction.
+        seed: u64,
+    },
+    /// One step of background work.
+    Step {
+        /// A pick among what is due.
+        choice: u64,
+    },
+    /// Time passes.
+    Advance {
+        /// How much.
+        by: Duration,
+    },
+    /// Everything so far becomes durable.
+    Sync,
+    /// All memtables are flushed, and a checkpoint made.
+    Flush,
+    /// A stripe is compacted, and a checkpoint made.
+    Compact {
+        /// A pick among the stripes.
+        stripe: u64,
+    },
+    /// Other settings, of the database or of compaction, where they are random.
+    Settings {
+        /// Of the settings.
+        seed: u64,
+    },
+    /// A limit on disk space is set or lifted, where settings are random.
+    Limit {
+        /// In bytes.
+        bytes: Option<u64>,
+    },
+    /// A snapshot is taken, with what it must show.
+    TakeSnapshot,
+    /// Every way of reading a snapshot is compared.
+    CheckSnapshot {
+        /// A pick among the snapshots, also the seed of what is read.
+        pick: u64,
+    },
+    /// A snapshot is given up.
+    DropSnapshot {
+        /// A pick among the snapshots.
+        pick: u64,
+    },
+    /// Every way of reading is compared.
+    Check,
+    /// The database is closed, or its process dies, and it is opened again.
+    Reopen {
+        /// Whether it is closed first.
+        clean: bool,
+        /// Of other settings to open with, where they are random.
+        settings: Option<u64>,
+    },
+    /// The database is closed, opened for reading only, compared, closed, and opened again.
+    ReadOnly,
+}
+
+/// Which operations come how often.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mix {
+    /// Half writes, the rest all that changes files.
+    #[default]
+    Crash,
+    /// As many reads as writes.
+    Oracle,
+}
+
+/// The operations of one seed, without end.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    rng: Rng,
+    mix: Mix,
+}
+
+impl Workload {
+    /// The operations of that seed.
+    pub fn new(seed: u64, mix: Mix) -> Self {
+        Self { rng: Rng(seed), mix }
+    }
+
+    fn write(&mut self, ops: u64) -> Operation {
+        let mut change = random_change(&mut self.rng, ops);
+        if self.rng.one_in(16) {
+            // A few of these fill a log segment of the smallest size.
+            let byte = self.rng.next() as u8;
+            change.push((random_key(&mut self.rng), Some(vec![byte; 3500])));
+        }
+        let of = if self.mix == Mix::Crash { 5 } else { 20 };
+        Operation::Write { change, sync: self.rng.one_in(of) }
+    }
+
+    fn crash(&mut self) -> Operation {
+        let rng = &mut self.rng;
+        match rng.below(100) {
+            0..52 => {
+                let ops = if rng.one_in(3) { 1 + rng.below(8) } else { 1 };
+                self.write(ops)
+            }
+            52..73 => Operation::Step { choice: rng.next() },
+            73..75 => Operation::Advance { by: Duration::from_millis(rng.below(3000)) },
+            75..80 => Operation::Sync,
+            80..84 => Operation::Flush,
+            84..88 => Operation::Compact { stripe: rng.next() },
+            88..91 => Operation::Settings { seed: rng.next() },
+            91 => Operation::Limit { bytes: rng.pick(None, &[Some(512 << 10), Some(1 << 20)]) },
+            92 => Operation::TakeSnapshot,
+            93 => Operation::CheckSnapshot { pick: rng.next() },
+            94 => Operation::DropSnapshot { pick: rng.next() },
+            95..98 => {
+                let settings = rng.one_in(4).then(|| rng.next());
+                Operation::Reopen { clean: true, settings }
+            }
+            98 => Operation::Reopen { clean: false, settings: None },
+            _ => Operation::ReadOnly,
+        }
+    }
+
+    fn oracle(&mut self) -> Operation {
+        let rng = &mut self.rng;
+        match rng.below(1000) {
+            0..450 => self.write(1),
+            450..500 => {
+                let ops = 2 + rng.below(10);
+                self.write(ops)
+            }
+            500..750 => Operation::Get { seed: rng.next() },
+            750..850 => Operation::Step { choice: rng.next() },
+            850..868 => Operation::TakeSnapshot,
+            868..886 => Operation::CheckSnapshot { pick: rng.next() },
+            886..896 => Operation::DropSnapshot { pick: rng.next() },
+            896..936 => Operation::Query { seed: rng.next() },
+            936..946 => Operation::Check,
+            946..956 => Operation::Advance { by: Duration::from_millis(rng.below(3000)) },
+            956..961 => Operation::Sync,
+            961..968 => Operation::Flush,
+            968..978 => Operation::Compact { stripe: rng.next() },
+            978..983 => Operation::Settings { seed: rng.next() },
+            983..985 => Operation::Limit { bytes: rng.pick(None, &[Some(512 << 10), Some(1 << 20)]) },
+            985..996 => {
+                let settings = rng.one_in(3).then(|| rng.next());
+                Operation::Reopen { clean: !rng.one_in(4), settings }
+            }
+            996..998 => Operation::ReadOnly,
+            _ => Operation::Reopen { clean: false, settings: None },
+        }
+    }
+}
+
+impl Iterator for Workload {
+    type Item = Operation;
+
+    fn next(&mut self) -> Option<Operation> {
+        Some(match self.mix {
+            Mix::Crash => self.crash(),
+            Mix::Oracle => self.oracle(),
+        })
+    }
+}
+
+/// A small key space, so that keys meet again; zero bytes, missing and empty sort keys among them.
+pub fn random_key(rng: &mut Rng) -> Key<'static> {
+    let partition = match rng.below(8) {
+        0 => b"a\0b".to_vec(),
+        1 => b"a".to_vec(),
+        n => format!("part{n}").into_bytes(),
+    };
+    match rng.below(12) {
+        0 => Key::new(partition),
+        1 => Key::with_sort(partition, Vec::new()),
+        n => Key::with_sort(partition, format!("s{n}").into_bytes()),
+    }
+}
+
+/// Mostly short, one in fifty empty, one in fifty of 3000 bytes.
+pub fn random_value(rng: &mut Rng) -> Vec<u8> {
+    let len = match rng.below(50) {
+        0 => 3000,
+        1 => 0,
+        n => n,
+    };
+    let byte = rng.next() as u8;
+    vec![byte; len as usize]
+}
+
+/// So many puts and, one in four, deletes.
+pub fn random_change(rng: &mut Rng, ops: u64) -> Change {
+    let one = |rng: &mut Rng| {
+        let key = random_key(rng);
+        let value = if rng.one_in(4) { None } else { Some(random_value(rng)) };
+        (key, value)
+    };
+    (0..ops).map(|_| one(rng)).collect()
+}
+
+/// The same as a batch.
+pub fn batch_of(change: &Change) -> WriteBatch {
+    let mut batch = WriteBatch::new();
+    for (key, value) in change {
+        match value {
+            Some(value) => batch.put(key.clone(), value.clone()),
+            None => batch.delete(key.clone()),
+        };
+    }
+    batch
+}

@@ -1,0 +1,567 @@
+//! A file system whose operations fail as told, around any other: for tests of the engine, and of programs that use
+//! it.
+//!
+//! A [`Rule`] says which operations it is about (their kind, the name of the file, from which to which occurrence)
+//! and what happens to them ([`Effect`]). Without rules everything is passed on. All operations are counted by kind,
+//! and recorded on request.
+//!
+//! ```
+//! use std::path::Path;
+//! use std::sync::Arc;
+//!
+//! use kstone_core::Key;
+//! use kstone_core::lsm::{EngineOptions, LsmEngine, WriteOptions};
+//! use kstone_core::vfs::{Errno, FaultVfs, Op, Rule, StrictVfs};
+//!
+//! # fn main() -> kstone_core::Result<()> {
+//! let vfs = FaultVfs::new(Arc::new(StrictVfs::new()));
+//! let engine = LsmEngine::create(Path::new("db"), EngineOptions::on(Arc::new(vfs.clone())))?;
+//! engine.put(&Key::from("before"), b"1", WriteOptions::new())?;
+//!
+//! // The next write to the log finds no space; the one after it does.
+//! let rule = vfs.add(Rule::fail(Errno::NoSpace).on(&[Op::Write]).files("wal-*").nth(1));
+//! assert_eq!(engine.put(&Key::from("refused"), b"2", WriteOptions::new()).unwrap_err().code(), "disk_full");
+//! assert_eq!(rule.hits(), 1);
+//! engine.put(&Key::from("after"), b"3", WriteOptions::new())?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Invariants: an operation meets at most one rule, the first that was added of those that strike; each rule counts
+//! every operation that it is about, also when another strikes; hooks are called with no lock held, so they may use
+//! the file system.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::trace::{Call, Op, Record, name};
+use super::{DirEntry, Mapping, OpenMode, PathKind, Vfs, VfsFile};
+
+#[cfg(test)]
+mod tests;
+
+/// Why the operating system refuses an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Errno {
+    /// EIO: the device failed.
+    Io,
+    /// ENOSPC: no space on the device.
+    NoSpace,
+    /// EDQUOT: the user's quota is used up.
+    Quota,
+    /// EINTR: a signal came first; to be tried again.
+    Interrupted,
+    /// EMFILE: the process has as many files open as it may.
+    TooManyFiles,
+    /// ENOMEM: no memory, or no room in the address space.
+    NoMemory,
+    /// EROFS: mounted for reading only.
+    ReadOnly,
+    /// EACCES: not allowed by the permissions.
+    Access,
+    /// EPERM: not allowed, as for a file that was made immutable.
+    NotPermitted,
+    /// ENOENT: there is nothing of that name.
+    NotFound,
+    /// EOPNOTSUPP: this file system cannot do that.
+    Unsupported,
+}
+
+impl Errno {
+    /// The error as the operating system gives it.
+    pub fn error(self) -> io::Error {
+        use rustix::io::Errno as System;
+        io::Error::from(match self {
+            Self::Io => System::IO,
+            Self::NoSpace => System::NOSPC,
+            Self::Quota => System::DQUOT,
+            Self::Interrupted => System::INTR,
+            Self::TooManyFiles => System::MFILE,
+            Self::NoMemory => System::NOMEM,
+            Self::ReadOnly => System::ROFS,
+            Self::Access => System::ACCESS,
+            Self::NotPermitted => System::PERM,
+            Self::NotFound => System::NOENT,
+            Self::Unsupported => System::OPNOTSUPP,
+        })
+    }
+}
+
+/// Called with an operation that is about to be done; an error fails it.
+pub type Hook = dyn Fn(&Call<'_>) -> io::Result<()> + Send + Sync;
+
+/// What happens to an operation that meets a rule.
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum Effect {
+    /// It is not done.
+    Fail(Errno),
+    /// A write is done with half of its bytes, and fails all the same. Other operations are not done.
+    Torn(Errno),
+    /// A read or write takes at most so many bytes, and at least one, and says so. Other operations are done.
+    Short(usize),
+    /// A sync fails and loses what it was to make durable, as on Linux: what was written since the last sync stays
+    /// readable, also when the file is opened again, and the next sync succeeds; but a power cut takes it. The file
+    /// system below must be able to do that, as [`super::StrictVfs`] is. Other operations fail.
+    LoseUnsynced(Errno),
+    /// It is not done, nor any later one that would change something, until [`FaultVfs::revive`].
+    Crash,
+    /// The hook is called first. For delays, and for watching.
+    Call(Arc<Hook>),
+}
+
+impl fmt::Debug for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fail(errno) => f.debug_tuple("Fail").field(errno).finish(),
+            Self::Torn(errno) => f.debug_tuple("Torn").field(errno).finish(),
+            Self::Short(len) => f.debug_tuple("Short").field(len).finish(),
+            Self::LoseUnsynced(errno) => f.debug_tuple("LoseUnsynced").field(errno).finish(),
+            Self::Crash => f.write_str("Crash"),
+            Self::Call(_) => f.write_str("Call"),
+        }
+    }
+}
+
+/// Which operations something happens to, and what. As made, it is about every operation on every file.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    effect: Effect,
+    ops: u32,
+    files: String,
+    growing: bool,
+    /// Not before this operation of the file system.
+    after: u64,
+    /// Of the occurrences, counted from 1.
+    from: u64,
+    to: u64,
+}
+
+impl Rule {
+    /// That effect on everything.
+    pub fn new(effect: Effect) -> Self {
+        Self { effect, ops: u32::MAX, files: "*".into(), growing: false, after: 0, from: 1, to: u64::MAX }
+    }
+
+    /// Everything fails so.
+    pub fn fail(errno: Errno) -> Self {
+        Self::new(Effect::Fail(errno))
+    }
+
+    /// Calls `hook` before everything; an error that it returns fails the operation.
+    pub fn hook(hook: impl Fn(&Call<'_>) -> io::Result<()> + Send + Sync + 'static) -> Self {
+        Self::new(Effect::Call(Arc::new(hook)))
+    }
+
+    /// What takes space fails, as on a full file system: making files, and making them longer.
+    pub fn full() -> Self {
+        Self::fail(Errno::NoSpace).growing()
+    }
+
+    /// Only operations of these kinds.
+    #[must_use]
+    pub fn on(self, ops: &[Op]) -> Self {
+        Self { ops: ops.iter().fold(0, |set, &op| set | bit(op)), ..self }
+    }
+
+    /// Only operations that change something.
+    #[must_use]
+    pub fn on_changes(self) -> Self {
+        Self { ops: Op::ALL.into_iter().filter(|op| op.changes()).fold(0, |set, op| set | bit(op)), ..self }
+    }
+
+    /// Only files and directories of such a name, without what leads to them. `*` stands for any characters. Of a
+    /// rename either name counts.
+    #[must_use]
+    pub fn files(self, pattern: impl Into<String>) -> Self {
+        Self { files: pattern.into(), ..self }
+    }
+
+    /// Only operations that make a file or directory, or a file longer.
+    #[must_use]
+    pub fn growing(self) -> Self {
+        Self { growing: true, ..self }
+    }
+
+    /// Only operations from the `n`-th of all on that the file system was asked for ([`FaultVfs::total`]).
+    #[must_use]
+    pub fn after(self, n: u64) -> Self {
+        Self { after: n, ..self }
+    }
+
+    /// Only the `n`-th occurrence, counted from 1 from when the rule is added.
+    #[must_use]
+    pub fn nth(self, n: u64) -> Self {
+        Self { from: n, to: n, ..self }
+    }
+
+    /// Only the `n`-th occurrence and all after it.
+    #[must_use]
+    pub fn from(self, n: u64) -> Self {
+        Self { from: n, to: u64::MAX, ..self }
+    }
+
+    /// Only these occurrences.
+    #[must_use]
+    pub fn range(self, occurrences: std::ops::RangeInclusive<u64>) -> Self {
+        Self { from: *occurrences.start(), to: *occurrences.end(), ..self }
+    }
+
+    fn is_about(&self, number: u64, call: &Call<'_>, grows: impl Fn() -> bool) -> bool {
+        number >= self.after
+            && self.ops & bit(call.op) != 0
+            && (self.files == "*"
+                || matches(&self.files, &call.name())
+                || call.to.is_some_and(|to| matches(&self.files, &name(to))))
+            && (!self.growing || grows())
+    }
+}
+
+fn bit(op: Op) -> u32 {
+    1 << op as u32
+}
+
+/// Whether a name fits a pattern, in which `*` stands for any characters.
+fn matches(pattern: &str, name: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(name) = name.strip_prefix(start) else { return false };
+    let mut ends = name.char_indices().map(|(at, _)| at).chain([name.len()]);
+    ends.any(|at| matches(rest, name.get(at..).unwrap_or_default()))
+}
+
+/// A rule in force.
+#[derive(Debug)]
+struct Active {
+    rule: Rule,
+    on: AtomicBool,
+    seen: AtomicU64,
+    hits: AtomicU64,
+}
+
+/// A rule of a [`FaultVfs`]; it stays in force when this is dropped.
+#[derive(Clone, Debug)]
+pub struct RuleHandle(Arc<Active>);
+
+impl RuleHandle {
+    /// How often it struck.
+    pub fn hits(&self) -> u64 {
+        self.0.hits.load(Ordering::SeqCst)
+    }
+
+    /// How many operations there were that it is about.
+    pub fn seen(&self) -> u64 {
+        self.0.seen.load(Ordering::SeqCst)
+    }
+
+    /// Lets it rest, or puts it in force again. It counts nothing meanwhile.
+    pub fn set(&self, on: bool) {
+        self.0.on.store(on, Ordering::SeqCst);
+    }
+}
+
+/// A file system that fails as told. Clones share their rules and counts. See the module's head for an example.
+#[derive(Clone, Debug)]
+pub struct FaultVfs {
+    inner: Arc<dyn Vfs>,
+    plan: Arc<Plan>,
+}
+
+#[derive(Default)]
+struct Plan {
+    rules: RwLock<Vec<Arc<Active>>>,
+    counts: [AtomicU64; Op::ALL.len()],
+    total: AtomicU64,
+    crashed: AtomicBool,
+    recording: AtomicBool,
+    records: Mutex<Vec<Record>>,
+    /// How often each file is open.
+    open: Mutex<BTreeMap<PathBuf, usize>>,
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plan").field("rules", &self.rules).finish_non_exhaustive()
+    }
+}
+
+impl FaultVfs {
+    /// Passes everything on to `inner`, until rules are added.
+    pub fn new(inner: Arc<dyn Vfs>) -> Self {
+        Self { inner, plan: Arc::default() }
+    }
+
+    /// The file system below.
+    pub fn inner(&self) -> &Arc<dyn Vfs> {
+        &self.inner
+    }
+
+    /// Puts a rule in force, after those that are.
+    pub fn add(&self, rule: Rule) -> RuleHandle {
+        let active = Arc::new(Active {
+            rule,
+            on: AtomicBool::new(true),
+            seen: AtomicU64::new(0),
+            hits: AtomicU64::new(0),
+        });
+        self.plan.rules.write().push(Arc::clone(&active));
+        RuleHandle(active)
+    }
+
+    /// Removes all rules.
+    pub fn clear(&self) {
+        self.plan.rules.write().clear();
+    }
+
+    /// Ends what [`Effect::Crash`] began.
+    pub fn revive(&self) {
+        self.plan.crashed.store(false, Ordering::SeqCst);
+    }
+
+    /// How many operations of that kind were tried.
+    pub fn count(&self, op: Op) -> u64 {
+        self.plan.counts.get(op as usize).map_or(0, |count| count.load(Ordering::SeqCst))
+    }
+
+    /// How many operations were tried.
+    pub fn total(&self) -> u64 {
+        self.plan.total.load(Ordering::SeqCst)
+    }
+
+    /// Begins to record operations, or stops it. What is recorded stays until it is taken.
+    pub fn record(&self, on: bool) {
+        self.plan.recording.store(on, Ordering::SeqCst);
+    }
+
+    /// Takes what was recorded, in the order in which the operations ended.
+    pub fn take_records(&self) -> Vec<Record> {
+        std::mem::take(&mut *self.plan.records.lock())
+    }
+
+    /// The files that are open whose names fit the pattern ([`Rule::files`]), each as often as it is open.
+    pub fn open_now(&self, pattern: &str) -> Vec<PathBuf> {
+        let open = self.plan.open.lock();
+        let fitting = open.iter().filter(|(path, _)| matches(pattern, &name(path)));
+        fitting.flat_map(|(path, &count)| std::iter::repeat_n(path.clone(), count)).collect()
+    }
+
+    fn file(&self, path: &Path, inner: Arc<dyn VfsFile>) -> FaultFile {
+        *self.plan.open.lock().entry(path.to_path_buf()).or_default() += 1;
+        FaultFile { inner, path: path.to_path_buf(), plan: Arc::clone(&self.plan) }
+    }
+
+    fn name_op<T>(&self, call: Call<'_>, go: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        self.plan.run(&call, || call.op.takes_space(), |_| go(), || ())
+    }
+}
+
+impl Plan {
+    /// Does an operation, or what the first rule that strikes makes of it. `go` is told how many bytes it may take;
+    /// `lose` loses what is not synced.
+    fn run<T>(
+        &self,
+        call: &Call<'_>,
+        grows: impl Fn() -> bool,
+        go: impl FnOnce(usize) -> io::Result<T>,
+        lose: impl FnOnce(),
+    ) -> io::Result<T> {
+        let number = self.total.fetch_add(1, Ordering::SeqCst) + 1;
+        if let Some(count) = self.counts.get(call.op as usize) {
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+        let result = self.judge(number, call, grows).and_then(|verdict| match verdict {
+            Verdict::Pass => go(usize::MAX),
+            Verdict::Short(len) => go(len.max(1)),
+            Verdict::Torn(errno) => {
+                if call.op == Op::Write && call.len > 1 {
+                    go(call.bytes.len() / 2)?;
+                }
+                Err(errno.error())
+            }
+            Verdict::Lose(errno) => {
+                lose();
+                Err(errno.error())
+            }
+        });
+        if self.recording.load(Ordering::SeqCst) {
+            self.records.lock().push(Record::of(number, call, result.as_ref().err()));
+        }
+        result
+    }
+
+    fn judge(&self, number: u64, call: &Call<'_>, grows: impl Fn() -> bool) -> io::Result<Verdict> {
+        if call.op.changes() && self.crashed.load(Ordering::SeqCst) {
+            return Err(Errno::Io.error());
+        }
+        let mut striking: Option<Arc<Active>> = None;
+        for active in &*self.rules.read() {
+            if !active.on.load(Ordering::SeqCst) || !active.rule.is_about(number, call, &grows) {
+                continue;
+            }
+            let seen = active.seen.fetch_add(1, Ordering::SeqCst) + 1;
+            if striking.is_none() && (active.rule.from..=active.rule.to).contains(&seen) {
+                striking = Some(Arc::clone(active));
+            }
+        }
+        let Some(active) = striking else { return Ok(Verdict::Pass) };
+        active.hits.fetch_add(1, Ordering::SeqCst);
+        match &active.rule.effect {
+            Effect::Fail(errno) => Err(errno.error()),
+            Effect::Torn(errno) => Ok(Verdict::Torn(*errno)),
+            Effect::Short(len) => Ok(Verdict::Short(*len)),
+            Effect::LoseUnsynced(errno) => Ok(Verdict::Lose(*errno)),
+            Effect::Crash => {
+                self.crashed.store(true, Ordering::SeqCst);
+                Err(Errno::Io.error())
+            }
+            Effect::Call(hook) => hook(call).map(|()| Verdict::Pass),
+        }
+    }
+}
+
+enum Verdict {
+    Pass,
+    Short(usize),
+    Torn(Errno),
+    Lose(Errno),
+}
+
+impl Vfs for FaultVfs {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>> {
+        let op = match mode {
+            OpenMode::Read => Op::OpenRead,
+            OpenMode::Write => Op::OpenWrite,
+            OpenMode::Create => Op::Create,
+            OpenMode::Truncate => Op::Truncate,
+        };
+        let inner = self.name_op(Call::new(op, path), || self.inner.open(path, mode))?;
+        Ok(Arc::new(self.file(path, inner)))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        self.name_op(Call::new(Op::List, dir), || self.inner.list(dir))
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<Option<PathKind>> {
+        self.name_op(Call::new(Op::Kind, path), || self.inner.kind(path))
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.name_op(Call::new(Op::CreateDir, dir), || self.inner.create_dir(dir))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let call = Call { to: Some(to), ..Call::new(Op::Rename, from) };
+        self.name_op(call, || self.inner.rename(from, to))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.name_op(Call::new(Op::Remove, path), || self.inner.remove(path))
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let call = Call::new(Op::SyncDir, dir);
+        let lose = || self.inner.lose_unsynced_names(dir);
+        self.plan.run(&call, || false, |_| self.inner.sync_dir(dir), lose)
+    }
+
+    fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
+        self.name_op(Call::new(Op::Lock, path), || self.inner.lock(path, owner))
+    }
+
+    fn lock_shared(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
+        self.name_op(Call::new(Op::LockShared, path), || self.inner.lock_shared(path))
+    }
+
+    fn is_volatile(&self) -> bool {
+        self.inner.is_volatile()
+    }
+
+    fn lose_unsynced_names(&self, dir: &Path) {
+        self.inner.lose_unsynced_names(dir);
+    }
+}
+
+#[derive(Debug)]
+struct FaultFile {
+    inner: Arc<dyn VfsFile>,
+    path: PathBuf,
+    plan: Arc<Plan>,
+}
+
+impl Drop for FaultFile {
+    fn drop(&mut self) {
+        let mut open = self.plan.open.lock();
+        if let Some(count) = open.get_mut(&self.path) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.path);
+            }
+        }
+    }
+}
+
+impl FaultFile {
+    fn call(&self, op: Op) -> Call<'_> {
+        Call::new(op, &self.path)
+    }
+
+    /// Whether reaching to `end` makes the file longer.
+    fn grows(&self, end: u64) -> bool {
+        self.inner.len().is_ok_and(|len| end > len)
+    }
+
+    fn resize(&self, op: Op, len: u64, go: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let call = Call { offset: len, ..self.call(op) };
+        self.plan.run(&call, || self.grows(len), |_| go(), || ())
+    }
+}
+
+impl VfsFile for FaultFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let call = Call { offset, len: buf.len() as u64, ..self.call(Op::Read) };
+        let read = |most: usize| {
+            let len = buf.len().min(most);
+            self.inner.read_at(buf.get_mut(..len).unwrap_or_default(), offset)
+        };
+        self.plan.run(&call, || false, read, || ())
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
+        let call = Call { offset, len: buf.len() as u64, bytes: buf, ..self.call(Op::Write) };
+        let write =
+            |most: usize| self.inner.write_at(buf.get(..buf.len().min(most)).unwrap_or_default(), offset);
+        self.plan.run(&call, || self.grows(offset.saturating_add(buf.len() as u64)), write, || ())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.plan.run(&self.call(Op::Sync), || false, |_| self.inner.sync(), || self.inner.lose_unsynced())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.resize(Op::SetLen, len, || self.inner.set_len(len))
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.resize(Op::Allocate, len, || self.inner.allocate(len))
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.plan.run(&self.call(Op::Len), || false, |_| self.inner.len(), || ())
+    }
+
+    fn map(&self, len: u64) -> io::Result<Mapping> {
+        let call = Call { offset: len, ..self.call(Op::Map) };
+        self.plan.run(&call, || false, |_| self.inner.map(len), || ())
+    }
+
+    fn lose_unsynced(&self) {
+        self.inner.lose_unsynced();
+    }
+}

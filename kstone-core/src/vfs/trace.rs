@@ -1,0 +1,180 @@
+//! What is told of an operation on a file system, and a record of those that there were.
+//!
+//! [`super::FaultVfs`] describes each operation as a [`Call`] before it is done, to the rules that may let it fail and
+//! to whoever watches, and keeps a [`Record`] of it afterwards when asked to.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A kind of operation on a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Op {
+    /// [`super::OpenMode::Read`].
+    OpenRead,
+    /// [`super::OpenMode::Write`].
+    OpenWrite,
+    /// [`super::OpenMode::Create`].
+    Create,
+    /// [`super::OpenMode::Truncate`].
+    Truncate,
+    /// [`super::VfsFile::read_at`].
+    Read,
+    /// [`super::VfsFile::write_at`].
+    Write,
+    /// [`super::VfsFile::sync`].
+    Sync,
+    /// [`super::VfsFile::set_len`].
+    SetLen,
+    /// [`super::VfsFile::allocate`].
+    Allocate,
+    /// [`super::VfsFile::len`].
+    Len,
+    /// [`super::VfsFile::map`].
+    Map,
+    /// [`super::Vfs::list`].
+    List,
+    /// [`super::Vfs::kind`].
+    Kind,
+    /// [`super::Vfs::create_dir`].
+    CreateDir,
+    /// [`super::Vfs::rename`].
+    Rename,
+    /// [`super::Vfs::remove`].
+    Remove,
+    /// [`super::Vfs::sync_dir`].
+    SyncDir,
+    /// [`super::Vfs::lock`].
+    Lock,
+    /// [`super::Vfs::lock_shared`].
+    LockShared,
+}
+
+impl Op {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [Self; 19] = [
+        Self::OpenRead,
+        Self::OpenWrite,
+        Self::Create,
+        Self::Truncate,
+        Self::Read,
+        Self::Write,
+        Self::Sync,
+        Self::SetLen,
+        Self::Allocate,
+        Self::Len,
+        Self::Map,
+        Self::List,
+        Self::Kind,
+        Self::CreateDir,
+        Self::Rename,
+        Self::Remove,
+        Self::SyncDir,
+        Self::Lock,
+        Self::LockShared,
+    ];
+
+    /// Whether it may change what is in files, how long they are, which names there are, or what of that is durable.
+    pub const fn changes(self) -> bool {
+        !matches!(
+            self,
+            Self::OpenRead
+                | Self::OpenWrite
+                | Self::Read
+                | Self::Len
+                | Self::Map
+                | Self::List
+                | Self::Kind
+                | Self::LockShared
+        )
+    }
+
+    /// Whether a full file system may refuse it even though no file grows: it makes a name, or waits for bytes to
+    /// reach the disk.
+    pub(super) const fn takes_space(self) -> bool {
+        matches!(self, Self::Create | Self::Truncate | Self::CreateDir)
+    }
+}
+
+/// An operation that is about to be done.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Call<'a> {
+    /// What it is.
+    pub op: Op,
+    /// The file or directory. Of a rename the old name.
+    pub path: &'a Path,
+    /// The new name, of a rename.
+    pub to: Option<&'a Path>,
+    /// Where it begins, of a read or write; the length asked for, of `set_len`, `allocate` and `map`.
+    pub offset: u64,
+    /// How many bytes are read or written.
+    pub len: u64,
+    /// The bytes, of a write.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(op: Op, path: &'a Path) -> Self {
+        Self { op, path, to: None, offset: 0, len: 0, bytes: &[] }
+    }
+
+    /// The last part of the path.
+    pub fn name(&self) -> std::borrow::Cow<'a, str> {
+        name(self.path)
+    }
+}
+
+pub(super) fn name(path: &Path) -> std::borrow::Cow<'_, str> {
+    path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default()
+}
+
+/// An operation that was tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Record {
+    /// Its number among all operations of the file system, from 1.
+    pub number: u64,
+    /// What it was.
+    pub op: Op,
+    /// The file or directory. Of a rename the old name.
+    pub path: PathBuf,
+    /// The new name, of a rename.
+    pub to: Option<PathBuf>,
+    /// See [`Call::offset`].
+    pub offset: u64,
+    /// See [`Call::len`].
+    pub len: u64,
+    /// Why it failed, if it did.
+    pub error: Option<String>,
+}
+
+impl Record {
+    pub(super) fn of(number: u64, call: &Call<'_>, error: Option<&io::Error>) -> Self {
+        Self {
+            number,
+            op: call.op,
+            path: call.path.to_path_buf(),
+            to: call.to.map(Path::to_path_buf),
+            offset: call.offset,
+            len: call.len,
+            error: error.map(ToString::to_string),
+        }
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>5} {:?} {}", self.number, self.op, self.path.display())?;
+        if let Some(to) = &self.to {
+            write!(f, " -> {}", to.display())?;
+        }
+        match self.op {
+            Op::Read | Op::Write => write!(f, " at {}, {} bytes", self.offset, self.len)?,
+            Op::SetLen | Op::Allocate | Op::Map => write!(f, " to {}", self.offset)?,
+            _ => {}
+        }
+        self.error.as_ref().map_or(Ok(()), |error| write!(f, ": {error}"))
+    }
+}

@@ -36,6 +36,8 @@ pub mod config;
 pub mod error;
 pub(crate) mod health;
 pub mod key;
+#[cfg_attr(not(all(feature = "planted-bugs", debug_assertions)), doc(hidden))]
+pub mod planted;
 #[cfg(not(shuttle))]
 pub(crate) mod sync;
 #[cfg(shuttle)]

@@ -27,6 +27,7 @@ use crate::file_header::Id;
 use crate::health::Health;
 use crate::manifest::{Change, Manifest};
 use crate::memory::{MemoryProbe, SystemMemory};
+use crate::planted::{Bug, planted};
 use crate::quota::Quota;
 use crate::sst::{Table, TableContext};
 use crate::stripe::Stripe;
@@ -397,7 +398,7 @@ impl Shared {
                     self.append_edit(&mut manifest, changes)
                 })?;
                 self.untidy.fetch_or(!tidy, Ordering::Relaxed);
-            } else {
+            } else if !planted(Bug::CleanEndNotCancelled) {
                 self.append_edit(&mut manifest, [Change::Opened].into_iter().chain(settings).collect())?;
             }
             *unfinished = None;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::config::{DatabaseConfig, MemtableMode};
 use crate::memtable::Memtable;
+use crate::planted::{Bug, planted};
 use crate::sst::Table;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{ArcSwap, Mutex, MutexGuard};
@@ -122,7 +123,9 @@ impl Locked<'_> {
 
     /// The oldest sealed memtable: the next to be flushed.
     pub(crate) fn oldest_sealed(&self) -> Option<Arc<Memtable>> {
-        self.version().sealed.last().cloned()
+        let version = self.version();
+        let next = if planted(Bug::FlushOutOfOrder) { version.sealed.first() } else { version.sealed.last() };
+        next.cloned()
     }
 
     /// Puts a run in the place of the oldest sealed memtable; no run when nothing of it was worth keeping.

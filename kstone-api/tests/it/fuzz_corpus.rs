@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use kstone_api::fuzzing;
 
-/// Runs a target. The mutations are as many as take some ten seconds on a slow machine.
+/// Runs a target. The mutations are as many as take up to 20 seconds.
 #[expect(clippy::disallowed_methods, reason = "the corpus is no database")]
 fn replay(name: &str, seeds: Vec<Vec<u8>>, least: usize, mutations: usize, target: fn(&[u8])) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(name);

@@ -80,6 +80,9 @@ fn anything(bytes: &[u8]) {
     match appended {
         Ok(number) => {
             let mut next = state;
+            // The log was durable to the clean end that opening cancels.
+            let end = next.clean_end.and_then(|clean| clean.end);
+            next.durable = end.map_or(next.durable, |end| end.max(next.durable));
             (next.edit, next.clean_end, next.settings) = (number, None, vec![("fuzz".to_owned(), 1)]);
             assert_eq!(again, next);
         }

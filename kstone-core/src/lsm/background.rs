@@ -525,7 +525,9 @@ impl Shared {
             None => queue.begun.swap_remove(at),
         };
         drop(queue);
+        let unwinding = PoisonOnUnwind { shared: self, what: "background work" };
         let stepped = self.step_job(slot, &mut job);
+        std::mem::forget(unwinding);
         debug_assert!(self.keeps_its_promises(), "after a step of {slot:?}: {:?}", self.space_report());
         match stepped {
             Ok(Progress::Again) => self.background.queue.lock().begun.push((slot, job)),

@@ -59,6 +59,7 @@ impl CompactJob {
 
     pub(crate) fn step(&mut self, shared: &Shared) -> Result<Progress> {
         let _span = trace::job("compaction", Some(self.stripe));
+        shared.health.check()?;
         match &mut self.state {
             State::Start => self.begin(shared),
             State::Merging(merging) => {
@@ -193,7 +194,7 @@ impl Shared {
         self.flush_stripe_now(stripe)?;
         self.claim(Slot::Compact(stripe))?;
         let mut job = CompactJob::new(stripe, Ask::Full);
-        let result = run_to_end(|| job.step(self));
+        let result = run_to_end(self, || job.step(self));
         if result.is_err() {
             job.abort(self);
         }

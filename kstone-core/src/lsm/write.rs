@@ -18,6 +18,7 @@ use crate::config::Durability;
 use crate::counters::Operation;
 use crate::error::{Error, Result};
 use crate::key::{EncodedKey, Key, stripe_of};
+use crate::planted::{Bug, planted};
 use crate::record::{self, Ops};
 use crate::types::{EntryRef, SeqNo};
 
@@ -110,6 +111,11 @@ impl LsmEngine {
         if batch.is_empty() {
             return Ok(shared.commits.visible());
         }
+        if batch.len() > 1 && planted(Bug::BatchInTwoRecords) {
+            let (first, rest) = batch.ops.split_at(1);
+            self.write(&WriteBatch { ops: first.to_vec() }, options)?;
+            return self.write(&WriteBatch { ops: rest.to_vec() }, options);
+        }
         let limits = shared.settings.load();
         let running = shared.begin_operation(Operation::Batch, &limits);
         let mut written = Written::default();
@@ -201,7 +207,7 @@ impl Shared {
 
         self.request_relief(memory, settings.memory_budget, appended.lsn);
         self.commits.wait_visible(last, &self.health)?;
-        if durability == Durability::Sync {
+        if durability == Durability::Sync && !planted(Bug::AckBeforeSync) {
             self.wal.sync_to(appended.end)?;
         }
         Ok(last)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use kstone_core::fuzzing;
 
-/// Runs a target. The mutations are as many as take some ten seconds on a slow machine.
+/// Runs a target. The mutations are as many as take up to 20 seconds.
 #[expect(clippy::disallowed_methods, reason = "the corpus is no database")]
 fn replay(name: &str, seeds: Vec<Vec<u8>>, least: usize, mutations: usize, target: fn(&[u8])) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(name);
@@ -27,12 +27,12 @@ fn replay(name: &str, seeds: Vec<Vec<u8>>, least: usize, mutations: usize, targe
 
 #[test]
 fn log() {
-    replay("log", fuzzing::log_seeds(), 40, 40_000, fuzzing::log);
+    replay("log", fuzzing::log_seeds(), 40, 600_000, fuzzing::log);
 }
 
 #[test]
 fn sst() {
-    replay("sst", fuzzing::sst_seeds(), 40, 10_000, fuzzing::sst);
+    replay("sst", fuzzing::sst_seeds(), 40, 30_000, fuzzing::sst);
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn manifest() {
 
 #[test]
 fn key() {
-    replay("key", fuzzing::key_seeds(), 4, 400_000, fuzzing::key);
+    replay("key", fuzzing::key_seeds(), 4, 4_000_000, fuzzing::key);
 }
 
 #[test]
@@ -52,5 +52,13 @@ fn directory() {
 
 #[test]
 fn ops() {
-    replay("ops", fuzzing::ops_seeds(), 40, 2_000, fuzzing::ops);
+    replay("ops", fuzzing::ops_seeds(), 40, 5_000, fuzzing::ops);
+}
+
+/// Found by mutations of the corpus: a bit flipped in one file, another cut short, a third removed.
+#[test]
+#[ignore = "known gap, not yet looked into: an input after which what is read is older than what was durable"]
+fn directory_with_three_damages_reads_nothing_older_than_what_was_durable() {
+    let input = [0xec, 0xdb, 0x46, 0x5f, 0xd6, 0x8e, 0x17, 0x2e, 0x53, 0x01, 0x06, 0x0e, 0xb2, 0x81, 0x09];
+    fuzzing::directory(&input);
 }

@@ -230,7 +230,11 @@ impl Run<'_> {
         if !n.is_multiple_of(16) {
             let key = self.below(KEYS);
             let start = self.now();
-            let found = self.engine.get(&name(key)).unwrap().expect("a key is missing that is always there");
+            let found = self
+                .engine
+                .get(&name(key))
+                .unwrap()
+                .unwrap_or_else(|| panic!("a key is missing that is always there"));
             let span = Span { start, end: self.now() };
             history.ops.push((key, span, Op::Read(number(&found))));
             return;

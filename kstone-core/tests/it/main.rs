@@ -19,6 +19,7 @@ mod model;
 mod oracle;
 mod quota;
 mod reading;
+mod rules;
 mod stats;
 mod table;
 mod threads;

@@ -16,6 +16,8 @@ pub(super) struct Done {
     pub(super) edits: usize,
     /// The one bit that was flipped, when that is all: file, and byte in it.
     pub(super) flip: Option<(usize, usize)>,
+    /// Whether both the manifest and the log, which vouch for each other's newest part, were changed.
+    pub(super) unvouched: bool,
 }
 
 /// Applies the edits that the input describes. `older` holds earlier content of files with the same name.

@@ -30,7 +30,7 @@
 
 mod append;
 mod copy;
-mod format;
+pub(crate) mod format;
 mod reader;
 mod segments;
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod crash;
 mod damage;
 mod explain;
 mod faults;
+mod fuzz_corpus;
 mod kill;
 mod knobs;
 mod linearizable;

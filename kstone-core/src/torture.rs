@@ -8,6 +8,8 @@
 //! world      one database under a workload: performs operations, keeps the history, compares
 //! reads      every way of reading, compared with a model
 //! oracle     a long workload without crashes, every answer compared
+//! order      what relies on something durable is not done before it is, checked beside any workload
+//! faults     the n-th I/O operation fails, for every n, in each way it can
 //! ```
 //!
 //! 1. A failure is a value, [`Failure`]: it says what was expected and found and which command replays it. Nothing here
@@ -21,8 +23,10 @@ use std::fmt;
 
 use crate::vfs::CrashMode;
 
+mod faults;
 mod history;
 mod oracle;
+mod order;
 mod reads;
 mod rng;
 mod settings;
@@ -30,8 +34,10 @@ mod totals;
 mod workload;
 mod world;
 
+pub use faults::{Fault, FaultRuns, FaultTotals, Injection};
 pub use history::{Change, Entry, Fingerprint, History, Least, State};
 pub use oracle::Oracle;
+pub use order::{Checked, OrderCheck};
 pub use reads::{Mismatch, check_all, check_gets, check_query, contents};
 pub use rng::Rng;
 pub use settings::{SettingsOf, any_settings, tiny_settings};

@@ -48,6 +48,7 @@ use crate::latency::Recorder;
 use crate::types::{Lsn, SeqNo};
 use crate::vfs::{Meter, Vfs};
 
+pub(crate) use format::{RECORDS_START, record_len};
 pub(crate) use reader::{Chain, LogRules, RecordRef, discover, harden, has_records, replay, validate};
 pub(crate) use segments::Reservation;
 pub(crate) use writer::Wal;

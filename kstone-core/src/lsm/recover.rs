@@ -290,6 +290,7 @@ impl LsmEngine {
             replayed: OnceLock::new(),
             obsolete: Mutex::default(),
             untidy: AtomicBool::new(false),
+            leftovers: Mutex::default(),
             background: Background::default(),
             quota: Arc::new(quota),
             counters: super::stats::Counters::default(),

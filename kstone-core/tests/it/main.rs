@@ -3,10 +3,12 @@
 
 mod adaptive;
 mod bad_input;
+mod bounds;
 mod compaction;
 mod counters;
 mod crash;
 mod explain;
+mod fault_runs;
 mod faults;
 mod kill;
 mod knobs;
@@ -14,6 +16,7 @@ mod listener;
 mod live;
 mod log;
 mod model;
+mod operator;
 mod oracle;
 mod quota;
 mod reading;

@@ -17,11 +17,7 @@
 //! lock. A listener is called with none of them held.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-
-use arc_swap::ArcSwap;
-use parking_lot::{Mutex, RwLock};
 
 use crate::clock::{Clock, SystemClock};
 use crate::compaction::picker::Ask;
@@ -31,9 +27,12 @@ use crate::file_header::Id;
 use crate::health::Health;
 use crate::manifest::{Change, Manifest};
 use crate::memory::{MemoryProbe, SystemMemory};
+use crate::planted::{Bug, planted};
 use crate::quota::Quota;
 use crate::sst::{Table, TableContext};
 use crate::stripe::Stripe;
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{ArcSwap, Mutex, RwLock};
 use crate::types::FileId;
 use crate::vfs::{DiskVfs, MemVfs, Vfs};
 use crate::wal::{LogLimits, Wal};
@@ -401,7 +400,7 @@ impl Shared {
                     self.append_edit(&mut manifest, changes)
                 })?;
                 self.untidy.fetch_or(!tidy, Ordering::Relaxed);
-            } else {
+            } else if !planted(Bug::CleanEndNotCancelled) {
                 self.append_edit(&mut manifest, [Change::Opened].into_iter().chain(settings).collect())?;
             }
             *unfinished = None;

@@ -16,7 +16,7 @@
 //! 2. The state in memory changes only once the edit is durable.
 //! 3. A handle rewrites the manifest before it first appends. Bytes inherited from an earlier process may be
 //!    readable and yet not on disk, if its last sync failed: an edit appended behind them could outlive them.
-//! 4. After a failed sync nothing is written any more.
+//! 4. After a failed sync, or a failed rename that may have happened, nothing is written any more.
 //! 5. Loading never writes.
 
 use std::path::{Path, PathBuf};
@@ -25,6 +25,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::file_header::{FileHeader, FileKind, HEADER_LEN, Id};
 use crate::paths::{MANIFEST, MANIFEST_TMP};
+use crate::planted::{Bug, planted};
 use crate::vfs::{OpenMode, Vfs, VfsFile, read_all, write_all_at};
 
 mod edit;
@@ -75,11 +76,11 @@ pub(crate) struct Manifest {
 /// What the next edit finds.
 #[derive(Debug)]
 enum Tail {
-    /// A file that ends with a durable edit of this handle. -> `Rewrite` in `append_frame`, `Broken` in `sync_failed`
+    /// A file that ends with a durable edit of this handle. -> `Rewrite` in `append_frame`, `Broken` in `break_off`
     Open(Arc<dyn VfsFile>),
     /// A file that must not be appended to. -> `Open` in `replace`
     Rewrite,
-    /// A sync failed: what is on disk is not known.
+    /// A sync failed, or a rename in the middle: what is on disk is not known.
     Broken(String),
 }
 
@@ -130,7 +131,7 @@ impl Manifest {
         peak.saturating_sub(self.len).saturating_add(snapshot)
     }
 
-    /// A sync failed, here: the handle that owns this manifest must be poisoned, whatever the error was.
+    /// A sync failed, or a rename did half of its work, here: the handle that owns this manifest must be poisoned, whatever the error was.
     pub(crate) fn is_broken(&self) -> bool {
         matches!(self.tail, Tail::Broken(_))
     }
@@ -175,11 +176,15 @@ impl Manifest {
     fn append_frame(&mut self, file: &dyn VfsFile, frame: &[u8]) -> Result<()> {
         if let Err(e) = write_all_at(file, frame, self.len) {
             // A part of the frame may be there: the next edit must not follow it.
-            self.tail = Tail::Rewrite;
+            if !planted(Bug::EditAfterPartialEdit) {
+                self.tail = Tail::Rewrite;
+            }
             return Err(Error::io("write", &self.path())(e));
         }
-        if let Err(e) = file.sync() {
-            return Err(self.sync_failed(Error::io("sync", &self.path())(e)));
+        if !planted(Bug::EditNotSynced)
+            && let Err(e) = file.sync()
+        {
+            return Err(self.break_off(Error::io("sync", &self.path())(e)));
         }
         self.len = self.len.saturating_add(frame.len() as u64);
         Ok(())
@@ -198,17 +203,26 @@ impl Manifest {
                 return Err(e);
             }
         };
-        if let Err(e) = file.sync() {
-            return Err(self.sync_failed(Error::io("sync", &tmp)(e)));
+        if !planted(Bug::ManifestRenamedBeforeSync)
+            && let Err(e) = file.sync()
+        {
+            return Err(self.break_off(Error::io("sync", &tmp)(e)));
         }
         if let Err(e) = self.vfs.rename(&tmp, &path) {
-            // Whether the old file still has the name is not known, so it must not be appended to.
+            let error = Error::io("rename", &tmp)(e);
+            // With its own name it has not taken the other's. Else the edit may be there, or come to be there, while its
+            // caller is told that it is not.
+            if !matches!(self.vfs.kind(&tmp), Ok(Some(_))) {
+                return Err(self.break_off(error));
+            }
             self.tail = Tail::Rewrite;
             self.give_back(&tmp);
-            return Err(Error::io("rename", &tmp)(e));
+            return Err(error);
         }
-        if let Err(e) = self.vfs.sync_dir(&self.dir) {
-            return Err(self.sync_failed(Error::io("sync", &self.dir)(e)));
+        if !planted(Bug::ManifestNameNotSynced)
+            && let Err(e) = self.vfs.sync_dir(&self.dir)
+        {
+            return Err(self.break_off(Error::io("sync", &self.dir)(e)));
         }
         self.tail = Tail::Open(file);
         self.len = bytes.len() as u64;
@@ -228,7 +242,7 @@ impl Manifest {
         let _ = self.vfs.remove(tmp);
     }
 
-    fn sync_failed(&mut self, e: Error) -> Error {
+    fn break_off(&mut self, e: Error) -> Error {
         self.tail = Tail::Broken(e.to_string());
         e
     }

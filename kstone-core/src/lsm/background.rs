@@ -14,12 +14,8 @@
 //! Stability in LSM-based Storage Systems", 2019).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::thread::JoinHandle;
 use std::time::Duration;
-
-use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::checkpoint::CheckpointJob;
 use super::compact::CompactJob;
@@ -31,6 +27,9 @@ use crate::compaction::picker::Ask;
 use crate::config::CompactionConfig;
 use crate::error::{Error, Result};
 use crate::stripe::Stripe;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::types::Lsn;
 
 /// How long a job rests after its first failure.
@@ -75,6 +74,9 @@ struct Queue {
     compact: BTreeSet<usize>,
     idle: IdleStripes,
     running: BTreeSet<Slot>,
+    /// The last job that was begun is sealing: another comes first now. Who waits asks for sealing again as soon as
+    /// one has ended, so that by urgency alone nothing that was sealed might ever be flushed.
+    sealed_last: bool,
     /// A flush or a compaction was installed since the last checkpoint began.
     dirty: bool,
     last_checkpoint: Duration,
@@ -206,7 +208,8 @@ impl Shared {
         if queue.dirty && (manual || log_half_full || since(queue.last_checkpoint) >= interval) {
             due.push(Slot::Checkpoint);
         }
-        if self.background.relief_wanted.load(Ordering::Relaxed) {
+        let relief = self.background.relief_wanted.load(Ordering::Relaxed);
+        if relief && !queue.sealed_last {
             due.push(Slot::Relief);
         }
         if self.stats_interval(&settings).is_some_and(|interval| since(queue.last_stats) >= interval) {
@@ -242,6 +245,9 @@ impl Shared {
             }
             due.extend(sizes.into_iter().map(|(_, stripe)| Slot::Compact(stripe)));
         }
+        if relief && queue.sealed_last {
+            due.push(Slot::Relief);
+        }
         due.retain(|slot| !queue.running.contains(slot));
         if due.is_empty() && queue.running.is_empty() {
             let idle = queue.idle.smallest(|stripe| self.compaction_due(stripe, Ask::Idle));
@@ -253,6 +259,7 @@ impl Shared {
     /// Marks the slot taken and makes its job.
     fn begin(&self, queue: &mut Queue, slot: Slot) -> Job {
         queue.running.insert(slot);
+        queue.sealed_last = slot == Slot::Relief;
         match slot {
             Slot::Flush(stripe) => {
                 if let Some(at) = queue.flush.iter().position(|&queued| queued == stripe) {
@@ -523,7 +530,9 @@ impl Shared {
             None => queue.begun.swap_remove(at),
         };
         drop(queue);
+        let unwinding = PoisonOnUnwind { shared: self, what: "background work" };
         let stepped = self.step_job(slot, &mut job);
+        std::mem::forget(unwinding);
         debug_assert!(self.keeps_its_promises(), "after a step of {slot:?}: {:?}", self.space_report());
         match stepped {
             Ok(Progress::Again) => self.background.queue.lock().begun.push((slot, job)),
@@ -609,8 +618,7 @@ impl Shared {
 /// The processor cores of the machine; 1 when that is not known.
 fn cores() -> usize {
     // Asking the system opens files, and the scheduler asks often.
-    static CORES: LazyLock<usize> =
-        LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
+    static CORES: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
     *CORES
 }
 
@@ -653,7 +661,7 @@ impl LsmEngine {
         let compactions = concurrent_compactions(&self.shared.settings.load().compaction);
         for i in threads.len()..2 + compactions {
             let shared = Arc::clone(&self.shared);
-            let worker = std::thread::Builder::new().name(format!("kstone-{i}"));
+            let worker = thread::Builder::new().name(format!("kstone-{i}"));
             match worker.spawn(move || shared.work()) {
                 Ok(thread) => threads.push(thread),
                 // Fewer do the same work, only later; with none, nothing would ever be flushed.
@@ -673,7 +681,7 @@ impl LsmEngine {
         let threads = std::mem::take(&mut *self.pool.threads.lock());
         for thread in threads {
             // A listener may close the engine, or be the last to let go of it: its worker ends by itself.
-            if thread.thread().id() != std::thread::current().id() {
+            if thread.thread().id() != thread::current().id() {
                 // One that panicked has poisoned the handle; there is nothing else to learn from it.
                 let _ = thread.join();
             }

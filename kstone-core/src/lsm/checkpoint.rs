@@ -18,6 +18,7 @@ use super::job::{Progress, Slot, run_to_end};
 use super::{Shared, trace};
 use crate::error::Result;
 use crate::manifest::Change;
+use crate::planted::{Bug, planted};
 use crate::sst::Table;
 use crate::types::{FileId, Lsn, SeqNo};
 use crate::version::Version;
@@ -76,7 +77,9 @@ impl CheckpointJob {
             let locked = stripe.lock();
             let version = Arc::clone(&locked.version());
             log_start = version.memtables().filter_map(|m| m.first_lsn()).fold(log_start, Lsn::min);
-            flushed.push((stripe.id as u16, 0, locked.state.flushed_to));
+            let sealed = version.sealed.first().filter(|_| planted(Bug::FlushedToAhead));
+            let flushed_to = sealed.map_or(locked.state.flushed_to, |memtable| memtable.last_seq());
+            flushed.push((stripe.id as u16, 0, flushed_to));
             versions.push(version);
         }
         let manifest = shared.manifest.lock();
@@ -97,7 +100,9 @@ impl CheckpointJob {
     }
 
     fn sync_log(shared: &Shared, batch: Box<Batch>) -> Result<Self> {
-        shared.wal.sync()?;
+        if !planted(Bug::CheckpointBeforeLogSync) {
+            shared.wal.sync()?;
+        }
         Ok(Self::SyncSsts(batch))
     }
 
@@ -106,22 +111,33 @@ impl CheckpointJob {
             return Ok(if batch.added.is_empty() { Self::Edit(batch) } else { Self::SyncNames(batch) });
         };
         let file = table.open_to_sync()?;
-        shared.poison_on_error(table.sync(&*file))?;
+        if !planted(Bug::SstNotSynced) {
+            shared.poison_on_error(table.sync(&*file))?;
+        }
         batch.synced += 1;
         Ok(Self::SyncSsts(batch))
     }
 
     fn sync_names(shared: &Shared, batch: Box<Batch>) -> Result<Self> {
-        shared.sync_dir()?;
+        let merged = batch.added.iter().any(|table| table.meta().depth > 0);
+        if !planted(if merged { Bug::MergedNamesNotSynced } else { Bug::FlushedNamesNotSynced }) {
+            shared.sync_dir()?;
+        }
         Ok(Self::Edit(batch))
     }
 
-    fn edit(shared: &Shared, batch: Batch) -> Result<()> {
+    fn edit(shared: &Shared, mut batch: Batch) -> Result<()> {
+        if planted(Bug::LogStartRecomputed) {
+            batch.log_start = shared.wal.tail();
+        }
+        if planted(Bug::LogDroppedBeforeEdit) {
+            Self::give_log_back(shared, &batch);
+        }
         let mut changes: Vec<Change> = Vec::new();
         changes.extend(batch.added.iter().flat_map(|table| Change::adding(table.meta())));
         changes.extend(batch.removed.iter().map(|&id| Change::RemoveSst(id)));
         if !batch.flushed_to.is_empty() {
-            changes.push(Change::FlushedTo(batch.flushed_to));
+            changes.push(Change::FlushedTo(std::mem::take(&mut batch.flushed_to)));
         }
         changes.push(Change::LogStart { start: batch.log_start, durable: shared.wal.synced() });
         changes.extend(shared.file_ids.top_up());
@@ -129,6 +145,11 @@ impl CheckpointJob {
         changes.extend(shared.settings_change(manifest.state()));
         shared.append_edit(&mut manifest, changes)?;
         drop(manifest);
+        Self::give_log_back(shared, &batch);
+        Ok(())
+    }
+
+    fn give_log_back(shared: &Shared, batch: &Batch) {
         let log_bytes = shared.wal.live_bytes();
         let retired = shared.wal.retire(batch.log_start.generation());
         for path in &retired {
@@ -140,7 +161,6 @@ impl CheckpointJob {
         }
         let freed = log_bytes.saturating_sub(shared.wal.live_bytes());
         shared.checkpointed(batch.added.len(), freed, batch.started);
-        Ok(())
     }
 }
 
@@ -149,7 +169,7 @@ impl Shared {
     pub(crate) fn checkpoint_now(&self) -> Result<()> {
         self.claim(Slot::Checkpoint)?;
         let mut job = CheckpointJob::Start;
-        let result = run_to_end(|| job.step(self));
+        let result = run_to_end(self, || job.step(self));
         self.release(Slot::Checkpoint, result.is_err());
         result?;
         self.remove_obsolete();
@@ -173,8 +193,9 @@ impl Shared {
         let mut remove = Vec::new();
         obsolete.retain(|table| {
             // In this order: once nobody else holds it, no checkpoint can be about to list it.
-            let unused = (also_held || Arc::strong_count(table) == 1)
-                && !self.manifest.lock().state().lists(table.meta().id);
+            let held = Arc::strong_count(table) > 1 && !planted(Bug::CheckpointListsRemoved);
+            let listed = self.manifest.lock().state().lists(table.meta().id);
+            let unused = (also_held || !held) && (!listed || planted(Bug::ListedSstRemoved));
             if unused {
                 remove.push((table.path().to_path_buf(), pages(table.meta().len)));
             }

@@ -6,13 +6,13 @@
 //!    can appear below a horizon that somebody has just acted on.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-
-use parking_lot::{Condvar, Mutex};
 
 use crate::error::Result;
 use crate::health::Health;
+use crate::planted::{Bug, planted};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex};
 use crate::types::SeqNo;
 
 /// How often a waiting writer looks whether the handle was poisoned.
@@ -98,7 +98,11 @@ impl Commits {
     /// Nobody reads below this sequence, now or later: of the versions at or below it only the newest counts.
     pub(crate) fn horizon(&self) -> SeqNo {
         let snapshots = self.snapshots.lock();
-        snapshots.keys().next().copied().unwrap_or(SeqNo::MAX).min(self.visible())
+        if planted(Bug::VersionAboveVisibleDropped) {
+            return SeqNo::MAX;
+        }
+        let oldest = snapshots.keys().next().copied().filter(|_| !planted(Bug::SnapshotVersionDropped));
+        oldest.unwrap_or(SeqNo::MAX).min(self.visible())
     }
 }
 

@@ -194,7 +194,7 @@ impl Shared {
         self.flush_stripe_now(stripe)?;
         self.claim(Slot::Compact(stripe))?;
         let mut job = CompactJob::new(stripe, Ask::Full);
-        let result = run_to_end(|| job.step(self));
+        let result = run_to_end(self, || job.step(self));
         if result.is_err() {
             job.abort(self);
         }

@@ -14,6 +14,7 @@ use crate::compaction::Retain;
 use crate::error::Result;
 use crate::key::KeyRange;
 use crate::memtable::{MemCursor, Memtable};
+use crate::planted::{Bug, planted};
 use crate::quota::{Share, flush_bytes};
 use crate::types::{Direction, SeqNo};
 
@@ -94,10 +95,12 @@ impl FlushJob {
         let locked = stripe.lock();
         let Some(memtable) = locked.oldest_sealed() else { return Ok(Progress::Done) };
         // Only flushes create a stripe's first run, and this is the only flush: still true at installation.
-        let reaches_oldest = locked.version().runs.is_empty();
+        let reaches_oldest = locked.version().runs.is_empty() || planted(Bug::TombstoneDroppedEarly);
         drop(locked);
         // A write in flight may still lack records of other stripes, and a horizon is at most `visible`.
-        shared.commits.wait_visible(memtable.last_seq(), &shared.health)?;
+        if !planted(Bug::VersionAboveVisibleDropped) {
+            shared.commits.wait_visible(memtable.last_seq(), &shared.health)?;
+        }
         let Some(bounds) = memtable.key_bounds() else { return Ok(Progress::Done) };
         let seq = (memtable.first_seq(), memtable.last_seq());
         let facts = RunFacts { depth: 0, seq, oldest: reaches_oldest, merged: false };
@@ -130,7 +133,7 @@ impl Shared {
         while used.lock().oldest_sealed().is_some_and(|oldest| oldest.first_seq() <= last) {
             self.claim(Slot::Flush(stripe))?;
             let mut job = FlushJob::new(stripe);
-            let result = run_to_end(|| job.step(self));
+            let result = run_to_end(self, || job.step(self));
             if result.is_err() {
                 job.abort(self);
             }

@@ -1,5 +1,8 @@
 //! The words that jobs and their scheduler share.
+//!
+//! A step of a job on a poisoned handle does nothing but fail: what is on disk stays as it was when that was found.
 
+use super::{PoisonOnUnwind, Shared};
 use crate::error::Result;
 
 /// What a step of a job left to do.
@@ -27,7 +30,13 @@ pub(crate) enum Slot {
 }
 
 /// All steps of a job, on the caller's thread.
-pub(crate) fn run_to_end(mut step: impl FnMut() -> Result<Progress>) -> Result<()> {
-    while step()? == Progress::Again {}
-    Ok(())
+pub(crate) fn run_to_end(shared: &Shared, mut step: impl FnMut() -> Result<Progress>) -> Result<()> {
+    // A job that panics would hold its slot for ever: whoever waits for it must hear of that.
+    let unwinding = PoisonOnUnwind { shared, what: "a job" };
+    let mut result = Ok(Progress::Again);
+    while matches!(result, Ok(Progress::Again)) {
+        result = step();
+    }
+    std::mem::forget(unwinding);
+    result.map(drop)
 }

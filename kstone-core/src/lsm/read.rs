@@ -10,6 +10,7 @@ use super::{LsmEngine, Shared};
 use crate::counters::Operation;
 use crate::error::Result;
 use crate::key::{EncodedKey, Key, stripe_of};
+use crate::planted::{Bug, later, planted};
 use crate::slice::{Found, Slice};
 use crate::types::{EntryKind, GetCost, SeqNo};
 use crate::version::LookUp;
@@ -104,8 +105,9 @@ impl Shared {
         let Some(stripe) = self.stripe_if_used(stripe_of(key.partition_hash, self.stripes.len())) else {
             return Ok(None);
         };
+        let early = planted(Bug::VisibleBeforeVersion).then(|| later(self.commits.visible()));
         let version = stripe.version();
-        let seq = at.unwrap_or_else(|| self.commits.visible());
+        let seq = at.or(early).unwrap_or_else(|| self.commits.visible());
         trace.begin(&version, seq);
         version.get(&key.bytes, key.hash, seq, trace)
     }

@@ -16,12 +16,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-
-use arc_swap::ArcSwap;
-use parking_lot::{Mutex, RwLock};
 
 use super::background::{Background, Pool};
 use super::event_log::EventLog;
@@ -38,10 +34,13 @@ use crate::key::{encoded_partition_hash, stripe_of};
 use crate::latency::Recorder;
 use crate::manifest::{Change, Facts, Ids, Manifest, ManifestState};
 use crate::paths::{self, FileName};
+use crate::planted::{Bug, planted};
 use crate::quota::Quota;
 use crate::record::Ops;
 use crate::sst::{Table, TableContext};
 use crate::stripe::Stripe;
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use crate::sync::{ArcSwap, Mutex, RwLock};
 use crate::types::{EntryRef, Lsn, MAX_STRIPES, SeqNo};
 use crate::version::Run;
 use crate::vfs::{DirEntry, Floor, Meter, MeteredVfs, PathKind, Vfs};
@@ -85,7 +84,7 @@ impl LsmEngine {
             }
             None => {
                 vfs.create_dir(path).map_err(Error::io("create", path))?;
-                if let Some(parent) = path.parent() {
+                if let Some(parent) = path.parent().filter(|_| !planted(Bug::CreationNotSynced)) {
                     vfs.sync_dir(parent).map_err(Error::io("sync", parent))?;
                 }
             }
@@ -200,8 +199,13 @@ impl LsmEngine {
         let settings = settings(path, &options, state)?;
 
         let orphans = orphans(path, state, &chain, &listing);
-        let next_seq = clean_end.map_or(base + SEQ_GAP, |clean| clean.next_seq);
-        let next_file = clean_end.map_or(state.files_below, |clean| clean.next_file);
+        let gap = if planted(Bug::SequencesReissued) { 1 } else { SEQ_GAP };
+        let next_seq = clean_end.map_or(base + gap, |clean| clean.next_seq);
+        let unused = match planted(Bug::FileIdReused) {
+            true => state.ssts.last_key_value().map_or(1, |(&id, _)| id + 1),
+            false => state.files_below,
+        };
+        let next_file = clean_end.map_or(unused, |clean| clean.next_file);
         let mut unfinished = (clean_end.is_none() && !read_only).then(|| Unfinished {
             harden_from: chain.watermark.max(state.durable),
             changes: cut_changes(state, &chain, next_seq - 1),
@@ -231,7 +235,7 @@ impl LsmEngine {
         if store_settings {
             match engine.shared.store_settings() {
                 // They hold all the same, and are stored with the next edit.
-                Err(error) if error.is_out_of_space() => {}
+                Err(error) if error.is_out_of_space() && engine.shared.health.check().is_ok() => {}
                 stored => stored?,
             }
         }
@@ -353,14 +357,19 @@ impl Unfinished {
         dir: &Path,
         commit: impl FnOnce(Vec<Change>) -> Result<()>,
     ) -> Result<bool> {
-        if !self.hardened {
+        if !self.hardened && !planted(Bug::TailNotHardened) {
             // All bytes are written before they are synced, so it may be tried again also after a failed sync.
             wal::harden(vfs, dir, &self.chain, self.harden_from)
                 .map_err(|error| if error.is_out_of_space() { Error::DiskFull } else { error })?;
             self.hardened = true;
         }
         // The first edit of a resumed manifest writes a new one: its rename is the commit point.
-        commit(self.changes.clone())?;
+        if !planted(Bug::CutNotRecorded) {
+            commit(self.changes.clone())?;
+        }
+        if planted(Bug::OrphansKept) {
+            return Ok(true);
+        }
         let left = self.orphans.iter().filter(|orphan| vfs.remove(orphan).is_err()).count();
         Ok(left == 0)
     }
@@ -380,10 +389,10 @@ impl Start {
             start.next_generation = chain.max_generation + 1;
             start.end = chain.end;
             start.segments = chain.segments.clone();
-        }
-        if let (Some(chain), Some(clean)) = (&self.chain, state.clean_end) {
-            start.next_generation = start.next_generation.max(clean.next_generation);
             start.resume = chain.resumable;
+        }
+        if let Some(clean) = state.clean_end {
+            start.next_generation = start.next_generation.max(clean.next_generation);
         }
         start
     }
@@ -426,7 +435,7 @@ impl Shared {
                 return Err(damaged(format!("\"{}\" is no key", op.key.escape_ascii())));
             };
             let id = stripe_of(hash, self.stripes.len());
-            if flushed.get(&id).is_some_and(|&to| seq <= to) {
+            if flushed.get(&id).is_some_and(|&to| seq <= to) && !planted(Bug::FlushedReplayed) {
                 continue;
             }
             let stripe = self.stripe(id).lock();
@@ -459,7 +468,8 @@ impl Shared {
             });
             let Some(stripe) = fullest else { break };
             match self.ensure_opened().and_then(|()| self.flush_stripe_now(stripe.id)) {
-                Err(error) if error.is_out_of_space() => return Ok(false),
+                // Not from a sync, after which nothing may be written any more.
+                Err(error) if error.is_out_of_space() && self.health.check().is_ok() => return Ok(false),
                 flushed => flushed?,
             }
         }
@@ -553,8 +563,8 @@ fn check_vacant(vfs: &dyn Vfs, path: &Path) -> Result<()> {
             FileName::Sst { .. } => return Err(without_manifest(path, &entry.name)),
             FileName::Lock | FileName::Manifest | FileName::ManifestTmp => {}
             FileName::Events | FileName::Stats => {}
-            FileName::Log(_) => {
-                if wal::has_records(vfs, &path.join(&entry.name))? {
+            FileName::Log(named) => {
+                if wal::has_records(vfs, &path.join(&entry.name), named)? {
                     return Err(without_manifest(path, &entry.name));
                 }
             }
@@ -590,7 +600,7 @@ fn check_present(vfs: &dyn Vfs, path: &Path) -> Result<()> {
             for entry in &listing {
                 match paths::parse(&entry.name) {
                     FileName::Sst { .. } => return Err(without_manifest(path, &entry.name)),
-                    FileName::Log(_) if wal::has_records(vfs, &path.join(&entry.name))? => {
+                    FileName::Log(named) if wal::has_records(vfs, &path.join(&entry.name), named)? => {
                         return Err(without_manifest(path, &entry.name));
                     }
                     _ => {}
@@ -608,6 +618,9 @@ fn without_manifest(path: &Path, name: &str) -> Error {
 fn lock(vfs: &dyn Vfs, path: &Path) -> Result<LockGuard> {
     let file = path.join(paths::LOCK);
     let owner = format!("{}\n", std::process::id());
+    if planted(Bug::LockNotHeld) {
+        return Ok(LockGuard(Box::new(())));
+    }
     vfs.lock(&file, &owner).map(LockGuard).map_err(|e| lock_error(vfs, path, &file, e))
 }
 
@@ -645,6 +658,7 @@ fn check_listed_files(path: &Path, state: &ManifestState, listing: &[DirEntry]) 
                 return Err(Error::corrupt(&file, len.min(meta.len), detail));
             }
             Some(_) => return Err(Error::corrupt(&file, 0, "it is not a regular file")),
+            None if planted(Bug::MissingSstBelieved) => {}
             None => return Err(Error::corrupt(&file, 0, "the manifest lists it, but it is missing")),
         }
     }

@@ -18,6 +18,7 @@ use crate::config::Durability;
 use crate::counters::Operation;
 use crate::error::{Error, Result};
 use crate::key::{EncodedKey, Key, stripe_of};
+use crate::planted::{Bug, planted};
 use crate::record::{self, Ops};
 use crate::types::{EntryRef, SeqNo};
 
@@ -60,7 +61,7 @@ impl WriteBatch {
 /// The stripe of each operation of a record.
 type OpStripes = SmallVec<[u16; 8]>;
 
-thread_local! {
+crate::sync::thread_local! {
     /// The record under construction, reused from write to write.
     static PAYLOAD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
@@ -90,7 +91,8 @@ impl LsmEngine {
         let operation = if value.is_some() { Operation::Put } else { Operation::Delete };
         let running = shared.begin_operation(operation, &limits);
         let encoded = key.encode(limits.database.max_key_bytes)?;
-        PAYLOAD.with_borrow_mut(|payload| {
+        PAYLOAD.with(|payload| {
+            let payload = &mut *payload.borrow_mut();
             payload.clear();
             encode_op(payload, &encoded, value, limits.database.max_item_bytes)?;
             let stripe = stripe_of(encoded.partition_hash, shared.stripes.len()) as u16;
@@ -108,6 +110,11 @@ impl LsmEngine {
         let (shared, _open) = self.writable()?;
         if batch.is_empty() {
             return Ok(shared.commits.visible());
+        }
+        if batch.len() > 1 && planted(Bug::BatchInTwoRecords) {
+            let (first, rest) = batch.ops.split_at(1);
+            self.write(&WriteBatch { ops: first.to_vec() }, options)?;
+            return self.write(&WriteBatch { ops: rest.to_vec() }, options);
         }
         let limits = shared.settings.load();
         let running = shared.begin_operation(Operation::Batch, &limits);
@@ -201,7 +208,7 @@ impl Shared {
 
         self.request_relief(memory, settings.memory_budget, appended.lsn);
         self.commits.wait_visible(last, &self.health)?;
-        if durability == Durability::Sync {
+        if durability == Durability::Sync && !planted(Bug::AckBeforeSync) {
             self.wal.sync_to(appended.end)?;
         }
         Ok(last)

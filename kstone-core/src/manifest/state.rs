@@ -28,7 +28,8 @@ pub(crate) struct ManifestState {
     pub(crate) log_start: Lsn,
     /// The log was durable up to here when the last edit that moved it was written.
     pub(crate) durable: Lsn,
-    /// The cuts whose next generation is above `log_start`, oldest first, one per generation.
+    /// The cuts whose next generation is above `log_start`, and the newest whatever its generation, for its sequence;
+    /// oldest first, one per generation.
     pub(crate) cuts: Vec<LogCut>,
     pub(crate) clean_end: Option<CleanEnd>,
     pub(crate) files_below: FileId,
@@ -134,7 +135,11 @@ impl ManifestState {
             Change::LogStart { start, durable } => self.set_log_start(start, durable)?,
             Change::Cut(cut) => self.add_cut(cut)?,
             Change::CleanEnd(end) => self.set_clean_end(end)?,
-            Change::Opened => self.clean_end = None,
+            Change::Opened => {
+                // That the log was durable to its end outlives the end itself: damage below it is no torn tail.
+                let end = self.clean_end.take().and_then(|clean| clean.end);
+                self.durable = end.map_or(self.durable, |end| end.max(self.durable));
+            }
             Change::Reserve { files_below } => {
                 if files_below < self.files_below {
                     return Err(went_back("the file reservation", self.files_below, files_below));
@@ -223,7 +228,9 @@ impl ManifestState {
             return Err(went_back("the durable LSN", self.durable, durable));
         }
         (self.log_start, self.durable) = (start, durable);
-        self.cuts.retain(|cut| cut.next_generation > start.generation());
+        // Sequences that were given out after the newest cut and lost may have left no other trace.
+        let newest = self.cuts.last().copied();
+        self.cuts.retain(|cut| cut.next_generation > start.generation() || Some(*cut) == newest);
         Ok(())
     }
 
@@ -238,10 +245,9 @@ impl ManifestState {
         }
         // A second cut of the same segment, by a recovery that ran again, takes the place of the first: the
         // generation that the first one named was never used.
-        self.cuts.retain(|before| before.generation != cut.generation);
-        if cut.next_generation > self.log_start.generation() {
-            self.cuts.push(cut);
-        }
+        let start = self.log_start.generation();
+        self.cuts.retain(|before| before.generation != cut.generation && before.next_generation > start);
+        self.cuts.push(cut);
         Ok(())
     }
 
@@ -491,8 +497,13 @@ pub(crate) mod tests {
         assert_eq!(state.cuts, [again, later]);
         state.apply(5, [Change::LogStart { start: Lsn::new(6, 0), durable: Lsn::new(6, 9) }]).unwrap();
         assert_eq!(state.cuts, [later]);
+        // The newest one stays, for its sequence, until there is a newer one.
         state.apply(6, [Change::LogStart { start: Lsn::new(8, 0), durable: Lsn::new(8, 0) }]).unwrap();
-        assert_eq!(state.cuts, []);
+        assert_eq!(state.cuts, [later]);
+        assert_eq!(ManifestState::first(6, state.to_changes()).unwrap(), state);
+        let newest = LogCut { generation: 8, end: 0, next_generation: 9, seq: 90 };
+        state.apply(7, [Change::Cut(newest)]).unwrap();
+        assert_eq!(state.cuts, [newest]);
     }
 
     #[test]
@@ -502,6 +513,10 @@ pub(crate) mod tests {
         state.apply(3, [Change::CleanEnd(end), Change::Settings(Vec::new())]).unwrap();
         assert_eq!(state.clean_end, Some(end));
         state.apply(4, [Change::Opened, Change::RemoveSst(2)]).unwrap();
-        assert_eq!(state.clean_end, None);
+        assert_eq!((state.clean_end, state.durable), (None, Lsn::new(3, 100)));
+        // What is known of the log's end stays known.
+        let end = CleanEnd { end: Some(Lsn::new(3, 160)), next_seq: 51, next_generation: 6, next_file: 3 };
+        state.apply(5, [Change::CleanEnd(end), Change::Opened]).unwrap();
+        assert_eq!((state.clean_end, state.durable), (None, Lsn::new(3, 160)));
     }
 }

@@ -377,6 +377,32 @@ fn a_failed_operation_heals_or_breaks_and_never_gives_a_wrong_state() {
     }
 }
 
+/// Symptom: a checkpoint failed with its rename and went on as if nothing had been written, though the new manifest was
+/// there: files that it lists and the old one does not would have been removed. Cause: a rename that failed was taken for
+/// one that was not made. Fix: unless the new file still has its own name, nothing is written any more.
+#[test]
+fn a_rename_that_fails_and_is_made_all_the_same_ends_writing() {
+    let inner = mem();
+    drop(create(&inner));
+    let loaded = Manifest::load(&inner, dir()).unwrap();
+    let before = loaded.state.clone();
+    let vfs = FaultVfs::new(Arc::new(inner.clone()));
+    let mut manifest = Manifest::resume(Arc::new(vfs.clone()), dir(), loaded);
+    let made = inner.clone();
+    vfs.add(
+        Rule::hook(move |call| {
+            made.rename(call.path, call.to.unwrap()).and_then(|()| Err(Errno::Io.error()))
+        })
+        .on(&[Op::Rename]),
+    );
+    let edit = || vec![Change::Settings(vec![("a".into(), 1)])];
+    assert!(matches!(manifest.append(edit()), Err(Error::Io { op: "rename", .. })));
+    assert!(manifest.is_broken());
+    assert_eq!(manifest.state(), &before);
+    assert!(matches!(manifest.append(edit()), Err(Error::Poisoned { .. })));
+    assert_eq!(Manifest::load(&inner, dir()).unwrap().state.edit, before.edit + 1);
+}
+
 #[test]
 fn creation_that_fails_leaves_no_manifest() {
     for n in 1..=5 {

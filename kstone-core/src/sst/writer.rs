@@ -17,6 +17,7 @@ use crate::file_header::{FileHeader, FileKind, Id};
 use crate::key::key_hash;
 use crate::key_sample::Sampler;
 use crate::paths;
+use crate::planted::{Bug, planted};
 use crate::sst_block::{BlockBuilder, LZ4, MAX_ENTRY_BYTES, NO_CODEC, checksum_at};
 use crate::types::{EntryKind, EntryRef, FileId, RunId, SeqNo, SstDetails, SstMeta};
 use crate::vfs::{Mapping, OpenMode, Vfs, VfsFile, write_all_at};
@@ -146,7 +147,8 @@ impl SstWriter {
         let seq = entry.seq - self.params.run_seq.0;
         let group = self.block.add(&mut self.out, key, entry.kind, seq, entry.value);
         if is_first || self.last_key != entry.key {
-            self.hashes.push(key_hash(entry.key));
+            let hashed = if planted(Bug::FilterOfWrongKey) { &self.last_key } else { entry.key };
+            self.hashes.push(key_hash(hashed));
             self.places.push(Place { block: self.fences.blocks() - 1, group }.pack());
             self.last_key.clear();
             self.last_key.extend_from_slice(entry.key);

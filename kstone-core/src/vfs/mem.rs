@@ -6,9 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
-
 use super::{DirEntry, Mapping, OpenMode, PathKind, Vfs, VfsFile};
+use crate::sync::{Mutex, RwLock};
 
 /// Files in memory. Clones share them. Directories exist once created; the root always does.
 #[derive(Clone, Default)]

@@ -18,10 +18,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::{DirEntry, Mapping, OpenMode, PathKind, Vfs, VfsFile, write_all_at};
 use crate::clock::ManualClock;
+use crate::sync::Mutex;
 
 mod content;
 #[cfg(test)]

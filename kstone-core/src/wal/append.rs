@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use smallvec::SmallVec;
 
 use crate::error::{Error, Result};
+use crate::planted::{Bug, planted, put_off};
 use crate::types::{Lsn, SeqNo};
 use crate::vfs::write_all_at;
 
@@ -316,7 +317,13 @@ impl Wal {
         group: &Group,
     ) -> Result<()> {
         let Log { current: Some(segment), buffer, .. } = log else { return Err(Error::Closed) };
-        if let Err(error) = write_all_at(&*segment.file, buffer, offset) {
+        let written = if planted(Bug::BufferKept) {
+            let (file, bytes) = (Arc::clone(&segment.file), buffer.clone());
+            put_off(move || write_all_at(&*file, &bytes, offset))
+        } else {
+            write_all_at(&*segment.file, buffer, offset)
+        };
+        if let Err(error) = written {
             // Behind the last header there is nothing that could be taken for a record.
             let last = group.last().map_or(offset, |last| u64::from(last.lsn.offset()));
             let headers = if group.len() > 1 { last - offset } else { 0 } as usize + RECORD_HEADER;
@@ -345,6 +352,7 @@ impl Wal {
         // Not past the end of the file: that would take new space, and nothing was written there.
         let undone = segment.file.len().and_then(|len| {
             let written = len.saturating_sub(offset).min(headers as u64) as usize;
+            let written = if planted(Bug::RefusedWriteKept) { 0 } else { written };
             write_all_at(&*segment.file, &vec![0; written], offset)?;
             if written == 0 { Ok(()) } else { segment.file.sync() }
         });

@@ -14,11 +14,12 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::file_header::Id;
 use crate::paths::{self, FileName};
+use crate::planted::{Bug, planted};
 use crate::types::{Lsn, SeqNo};
 use crate::vfs::{OpenMode, Vfs, VfsFile, read_full_at, write_all_at};
 
 use super::format::{
-    ALIGN, BATCH, LINK, LINK_LEN, LSN_FIELD, MAX_SEGMENT, RECORD_HEADER, RECORDS_START, RecordHeader,
+    ALIGN, BATCH, LINK, LINK_LEN, LSN_FIELD, MAX_SEGMENT, PAD, RECORD_HEADER, RECORDS_START, RecordHeader,
     SegmentHeader, decode_link,
 };
 use super::{LogCut, SegmentInfo};
@@ -144,14 +145,15 @@ fn first_link(head: &[u8], segment: &SegmentHeader) -> Option<Lsn> {
     decode_link(header.payload(segment.salt, bytes)?)
 }
 
-/// Whether a segment holds any record: without a manifest, one that does is no leftover of a creation.
-pub(crate) fn has_records(vfs: &dyn Vfs, path: &Path) -> Result<bool> {
+/// Whether a segment holds anything like a record, damaged or not: without a manifest, one that does is no leftover of a
+/// creation. `named` is the number in its name, for when it does not say its generation.
+pub(crate) fn has_records(vfs: &dyn Vfs, path: &Path, named: u32) -> Result<bool> {
     let file = vfs.open(path, OpenMode::Read).map_err(Error::io("open", path))?;
-    let mut head = vec![0; RECORDS_START as usize + RECORD_HEADER];
+    let mut head = vec![0; RECORDS_START as usize];
     let read = read_full_at(&*file, &mut head, 0).map_err(Error::io("read", path))?;
-    let (head, record) = head.get(..read).unwrap_or_default().split_at(read.min(RECORDS_START as usize));
-    let Some(header) = SegmentHeader::decode(head, path)? else { return Ok(false) };
-    Ok(RecordHeader::decode(record, header.salt, Lsn::new(header.generation, RECORDS_START)).is_some())
+    let header = SegmentHeader::decode(head.get(..read).unwrap_or_default(), path)?;
+    let generation = header.map_or(named, |header| header.generation);
+    Ok(SegmentReader::open(vfs, path, generation, 0)?.next_candidate(RECORDS_START)?.is_some())
 }
 
 /// Reads one segment.
@@ -204,12 +206,15 @@ impl<'a> SegmentReader<'a> {
     fn record(&mut self, offset: u32) -> Result<Option<Record<'_>>> {
         let Some(header) = self.header(offset)? else { return Ok(None) };
         let (path, salt, len) = (self.path, self.salt, header.record_len());
+        let end = (u64::from(offset) + len) as u32;
         let Some(payload) = self.bytes(u64::from(offset), len)?.and_then(|bytes| header.payload(salt, bytes))
         else {
-            return Ok(None);
+            let mut header = header;
+            header.kind = PAD;
+            return Ok(planted(Bug::DamagedRecordSkipped).then_some(Record { header, payload: &[], end }));
         };
         header.check_known(path)?;
-        Ok(Some(Record { header, payload, end: (u64::from(offset) + len) as u32 }))
+        Ok(Some(Record { header, payload, end }))
     }
 
     /// The next aligned place from `from` on whose bytes name that place where a record would name it.
@@ -241,7 +246,8 @@ impl<'a> SegmentReader<'a> {
         let mut from = from;
         while let Some(offset) = self.next_candidate(from)? {
             if let Some(header) = self.header(offset)? {
-                highest = highest.max(header.watermark);
+                let proven = if planted(Bug::TailTakenForDamage) { header.lsn } else { header.watermark };
+                highest = highest.max(proven);
             }
             from = offset.saturating_add(ALIGN);
         }
@@ -285,7 +291,9 @@ struct Walk<'a> {
 pub(crate) fn validate(vfs: &dyn Vfs, dir: &Path, segments: &[Segment], rules: &LogRules) -> Result<Chain> {
     let newest =
         segments.iter().filter_map(|s| Some((s.header.as_ref()?.last_edit, s))).max_by_key(|(e, _)| *e);
-    if let Some((edit, segment)) = newest.filter(|(edit, _)| *edit > rules.last_edit) {
+    if let Some((edit, segment)) =
+        newest.filter(|(edit, _)| *edit > rules.last_edit && !planted(Bug::RolledBackManifestBelieved))
+    {
         let detail = format!(
             "it ends at edit {}, but edit {edit} was durable when {} was made",
             rules.last_edit,
@@ -303,7 +311,7 @@ pub(crate) fn validate(vfs: &dyn Vfs, dir: &Path, segments: &[Segment], rules: &
     let mut walk = Walk { vfs, rules, live, segments: Vec::new(), last_seq: 0, watermark: Lsn::ZERO };
     let end = walk.find_end()?;
     if let Some(clean) = rules.clean_end {
-        if end != clean {
+        if end != clean && !planted(Bug::CleanEndIgnored) {
             let detail = format!("the log ends at {end}, but was closed at {clean}");
             return Err(walk.corrupt_at(dir, end.min(clean), detail));
         }
@@ -311,7 +319,7 @@ pub(crate) fn validate(vfs: &dyn Vfs, dir: &Path, segments: &[Segment], rules: &
         walk.judge_the_rest(dir, end)?;
     }
     let last = walk.segments.last();
-    let resumable = rules.clean_end.is_some()
+    let resumable = (rules.clean_end.is_some() || planted(Bug::OldSegmentAppendedTo))
         && last.is_some_and(|last| Lsn::new(last.generation, last.end) == end)
         && rules.cut_in(end.generation()) != Some(end.offset());
     let is_live = |segment: &&Segment| walk.segments.iter().any(|info| info.path == segment.path);
@@ -378,8 +386,8 @@ impl Walk<'_> {
                     let detail = format!("{} operations from sequence {} on", header.count, header.first_seq);
                     return Err(reader.corrupt(offset, detail));
                 };
-                // The record of a write that was refused and undone, come back with a power cut that lost the
-                // undoing: the log ends here. Below a watermark that is damage, as any other end would be.
+                // Sequences rise. What does not go on with them is none of this chain: bytes that were undone, and came
+                // back. The log ends here; below a watermark that is damage, as any other end would be.
                 if header.first_seq <= self.last_seq {
                     break;
                 }
@@ -416,12 +424,12 @@ impl Walk<'_> {
             }
             self.watermark = self.watermark.max(watermark);
         }
-        if end < self.watermark {
+        if end < self.watermark && !planted(Bug::DamageTakenForTail) {
             let detail = format!("there is no valid record, but the log was synced up to {}", self.watermark);
             // The log may end well and the next segment begin badly: then that is the place to name.
             return Err(self.corrupt_at(dir, unlinked.unwrap_or(end), detail));
         }
-        if end < self.rules.durable {
+        if end < self.rules.durable && !planted(Bug::DurableEndIgnored) {
             let detail = format!("the log ends here, but was durable up to {}", self.rules.durable);
             return Err(self.corrupt_at(dir, end, detail));
         }
@@ -486,7 +494,11 @@ pub(crate) fn replay(
     chain: &Chain,
     mut apply: impl FnMut(RecordRef<'_>) -> Result<()>,
 ) -> Result<()> {
-    for info in &chain.segments {
+    let mut segments: Vec<_> = chain.segments.iter().collect();
+    if planted(Bug::SegmentsOrderedAsText) {
+        segments.sort_by_key(|info| info.generation.to_string());
+    }
+    for info in segments {
         let mut reader = SegmentReader::open(vfs, &info.path, info.generation, info.salt)?;
         let mut offset = info.start;
         while offset < info.end {

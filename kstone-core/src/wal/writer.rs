@@ -1,11 +1,10 @@
 //! Reserving, syncing and closing.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-
-use parking_lot::{Condvar, Mutex};
-
 use crate::counters::Operation;
 use crate::error::{Error, Result};
+use crate::planted::{Bug, planted, put_out};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Condvar, Mutex};
 use crate::types::Lsn;
 use crate::vfs::Floor;
 
@@ -152,9 +151,18 @@ impl Wal {
         let (segments, tail) = {
             let mut log = self.log.lock();
             let mut segments = std::mem::take(&mut log.unsynced);
+            if planted(Bug::OnlyNewestSegmentSynced) {
+                segments.clear();
+            }
             segments.extend(log.current.clone());
             (segments, log.tail)
         };
+        if planted(Bug::BufferKept) {
+            put_out();
+        }
+        if planted(Bug::WatermarkBeforeSync) {
+            self.synced.store(tail.0, Ordering::Release);
+        }
         for segment in segments {
             if let Err(error) = segment.file.sync() {
                 let error = Error::io("sync", &segment.path)(error);

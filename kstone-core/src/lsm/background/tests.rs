@@ -319,3 +319,23 @@ fn the_threads_of_a_poisoned_handle_sleep() {
     assert_eq!(idle.due(), []);
     assert_eq!(shared.nap(&shared.background.queue.lock()), NOTHING_TO_DO);
 }
+
+/// Symptom: a writer waited for the log to become shorter until it was refused, and nothing was flushed meanwhile.
+/// Cause: whoever waits asks for sealing whenever a job ends, sealing is more urgent than flushes, and the end of a
+/// sealing is the end of a job: a worker that was slower than the writer sealed for ever. Fix: after a sealing another
+/// job comes first.
+#[test]
+fn sealing_again_and_again_does_not_keep_flushes_waiting() {
+    let idle = Idle::new(one(), CompactionConfig::disabled());
+    idle.put(0..3);
+    let shared = &idle.engine.shared;
+    shared.used_stripes().for_each(|stripe| shared.seal(stripe));
+    let wanted = || shared.background.relief_wanted.store(true, Ordering::Relaxed);
+    wanted();
+    assert_eq!(idle.due(), [Slot::Relief, Slot::Flush(0)]);
+    idle.run(Slot::Relief);
+    wanted();
+    assert_eq!(idle.due(), [Slot::Flush(0), Slot::Relief]);
+    idle.run(Slot::Flush(0));
+    assert_eq!(idle.due().first(), Some(&Slot::Relief));
+}

@@ -111,10 +111,10 @@ impl OrderCheck {
             (Op::Remove, FileName::Log(_) | FileName::Sst { .. }) => self.removal(&mut found, call),
             _ => Ok(()),
         };
-        if let Err(why) = checked
-            && found.violations.len() < KEPT
-        {
-            found.violations.push(format!("{:?} {}: {why}", call.op, call.path.display()));
+        let Err(why) = checked else { return };
+        let violation = format!("{:?} {}: {why}", call.op, call.path.display());
+        if found.violations.len() < KEPT && !found.violations.contains(&violation) {
+            found.violations.push(violation);
         }
     }
 
@@ -287,7 +287,7 @@ mod tests {
             for n in 0..60 {
                 engine.put(&Key::from(&format!("key{n}")), &[round; 800], WriteOptions::new()).unwrap();
             }
-            engine.flush().unwrap();
+            // One stripe after the other, so that SSTs are listed while the log is needed for the other one.
             (0..2).for_each(|stripe| engine.trigger_compaction(stripe).unwrap());
             if round == 1 {
                 engine.close().unwrap();
@@ -303,7 +303,7 @@ mod tests {
         let (violations, checked) = check(None);
         assert_eq!(violations, [""; 0]);
         let Checked { edits, ssts, records, renames, writes, removals } = checked;
-        assert!(edits > 10 && ssts > 10 && records > 100 && renames > 1, "{checked:?}");
+        assert!(edits > 8 && ssts >= 6 && records > 100 && renames > 1, "{checked:?}");
         assert!(writes > 150 && removals > 10, "{checked:?}");
     }
 
@@ -313,10 +313,14 @@ mod tests {
             (Op::Sync, "*.sst", "the bytes of which would not survive"),
             (Op::SyncDir, "db", "before the segment's name is durable"),
             (Op::Sync, "*.log", "before the segment's header is durable"),
+            (Op::Sync, "*.log", "lists SSTs up to sequence"),
             (Op::Sync, "MANIFEST.tmp", "renamed before its bytes are durable"),
             (Op::Sync, "MANIFEST", "still"),
         ] {
-            let (violations, _) = check(Some(Rule::new(Effect::Pretend).on(&[op]).files(files)));
+            let lie = Rule::new(Effect::Pretend).on(&[op]).files(files);
+            // The first sync of a segment is that of its header.
+            let lie = if found.contains("sequence") { lie.from(2) } else { lie };
+            let (violations, _) = check(Some(lie));
             let all = violations.join("\n");
             assert!(all.contains(found), "{op:?} {files} left out, found only: {all}");
         }

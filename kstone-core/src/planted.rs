@@ -183,7 +183,7 @@ mod switch {
 
     /// The same, after what others may do in a moment.
     pub(crate) fn later<T: Copy>(value: T) -> T {
-        (0..100).for_each(|_| std::thread::yield_now());
+        (0..20).for_each(|_| std::thread::yield_now());
         value
     }
 

@@ -3,6 +3,7 @@
 use kstone_api::{Item, ItemBuilder};
 
 pub mod storm;
+pub mod torture;
 
 /// The key of item `n`: 16 bytes, spread evenly, in no order.
 pub fn key(n: u64) -> String {

@@ -7,6 +7,7 @@
 //! history    what was tried, acknowledged, made durable -> which contents are allowed after which crash
 //! world      one database under a workload: performs operations, keeps the history, compares
 //! reads      every way of reading, compared with a model
+//! explorer   a crash at every changing I/O operation of a workload, again inside of recovery, each state checked
 //! oracle     a long workload without crashes, every answer compared
 //! ```
 //!
@@ -21,6 +22,7 @@ use std::fmt;
 
 use crate::vfs::CrashMode;
 
+mod explorer;
 mod history;
 mod oracle;
 mod reads;
@@ -30,6 +32,7 @@ mod totals;
 mod workload;
 mod world;
 
+pub use explorer::Explorer;
 pub use history::{Change, Entry, Fingerprint, History, Least, State};
 pub use oracle::Oracle;
 pub use reads::{Mismatch, check_all, check_gets, check_query, contents};

@@ -21,7 +21,7 @@ pub use disk::DiskVfs;
 pub use fault::{Effect, Errno, FaultVfs, Hook, Rule, RuleHandle};
 pub use mem::MemVfs;
 pub(crate) use metered::{Below, Floor, Meter, MeteredVfs, PAGE, Promise, Usage, pages};
-pub use strict::{CrashMode, StrictVfs};
+pub use strict::{Choose, CrashMode, Image, StrictVfs, Tear};
 pub use trace::{Call, Op, Record};
 
 /// How a file is opened.

@@ -14,11 +14,12 @@ use smallvec::SmallVec;
 use super::observe::Written;
 use super::{LsmEngine, PoisonOnUnwind, Shared, WriteOptions};
 use crate::backpressure::{Load, Pressure};
+use crate::compaction::picker::Ask;
 use crate::config::Durability;
 use crate::counters::Operation;
 use crate::error::{Error, Result};
 use crate::key::{EncodedKey, Key, stripe_of};
-use crate::planted::{Bug, planted};
+use crate::planted::{Bug, later, planted};
 use crate::record::{self, Ops};
 use crate::types::{EntryRef, SeqNo};
 
@@ -200,6 +201,9 @@ impl Shared {
                 self.sealed(id as usize, sealed);
             }
         }
+        if planted(Bug::VersionAboveVisibleDropped) {
+            later(());
+        }
         self.commits.publish(last);
         drop(locked);
         std::mem::forget(unwinding);
@@ -214,18 +218,24 @@ impl Shared {
 
     pub(super) fn pressure(&self, stripes: &[u16]) -> Pressure {
         let settings = self.settings.load();
-        let runs = stripes
-            .iter()
-            .filter_map(|&id| Some(self.stripe_if_used(id as usize)?.version().runs.len()))
-            .max()
-            .unwrap_or(0);
+        let runs_of = |&id: &u16| {
+            let id = usize::from(id);
+            Some((self.stripe_if_used(id)?.version().runs.len(), id))
+        };
+        let (runs, fullest) = stripes.iter().filter_map(runs_of).max().unwrap_or_default();
         let compaction = &settings.compaction;
+        // A merge that finds no space is nothing to wait for either: what frees some is asked for where space is taken.
+        let lacks_space = || {
+            runs > compaction.sst_threshold
+                && self.quota.is_limited()
+                && self.compaction_due(fullest, Ask::Due).is_none()
+        };
         let load = Load {
             memory: self.memory.load(Ordering::Relaxed) as u64,
             memory_budget: settings.memory_budget as u64,
             runs: runs as u64,
             // Where merges wait for space, so do writers.
-            run_threshold: (compaction.enabled && !self.quota.is_short())
+            run_threshold: (compaction.enabled && !self.quota.is_short() && !lacks_space())
                 .then_some(compaction.sst_threshold as u64),
             // What flushes cannot make shorter is nothing to wait for.
             // Where its space ends, writers stop by themselves.
@@ -276,5 +286,27 @@ mod tests {
             assert_eq!(after.log_records - before.log_records, 12);
             assert_eq!(after.log_writes - before.log_writes, calls, "calls of {together} records each");
         }
+    }
+    /// Symptom: with a limit on the disk, a write to a stripe of many runs failed with `WriteStalled`, a delete too, and
+    /// nothing came of waiting. Cause: the merge that would make the runs fewer had no space, and nobody had asked for
+    /// any yet. Fix: such a merge is not waited for; the write then asks for space, or is told that there is none.
+    #[test]
+    fn nobody_waits_for_a_merge_that_has_no_space() {
+        let mut options = EngineOptions::memory();
+        options.workers = Workers::Manual;
+        options.config = Some(DatabaseConfig::new().with_stripes(1).with_max_total_disk_bytes(16 << 20));
+        options.compaction = Some(CompactionConfig::disabled());
+        let engine = LsmEngine::create(Path::new("db"), options).unwrap();
+        for _ in 0..9 {
+            engine.put(&Key::from("key"), &[0; 100], WriteOptions::new()).unwrap();
+            engine.flush().unwrap();
+        }
+        engine.set_compaction_config(CompactionConfig::new().with_sst_threshold(2)).unwrap();
+        let shared = &*engine.shared;
+        assert!(matches!(shared.pressure(&[0]), Pressure::Stop(crate::backpressure::StallReason::Runs)));
+        shared.quota.merging.fetch_add(32 << 20, Ordering::SeqCst);
+        assert_eq!(shared.pressure(&[0]), Pressure::None);
+        shared.quota.merging.fetch_sub(32 << 20, Ordering::SeqCst);
+        assert!(matches!(shared.pressure(&[0]), Pressure::Stop(_)), "there is space again");
     }
 }

@@ -90,6 +90,11 @@ impl Totals {
         }
     }
 
+    /// The single counts, each with a word for it.
+    pub fn counts(&self) -> Vec<(&'static str, u64)> {
+        self.clone().counts_mut().into_iter().map(|(what, count)| (what, *count)).collect()
+    }
+
     /// The single counts, with the words that `Display` has for them.
     fn counts_mut(&mut self) -> [(&'static str, &mut u64); 21] {
         [

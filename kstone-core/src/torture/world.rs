@@ -142,6 +142,15 @@ impl World {
         }
     }
 
+    /// A database that is open and holds this, all of it durable.
+    pub fn resume(bed: Bed, engine: LsmEngine, state: State, seed: u64) -> Self {
+        let mut world = Self::new(bed, seed, SettingsOf::Random, Tolerance::Limits);
+        world.limited = engine.config().max_total_disk_bytes.is_some();
+        world.engine = Some(engine);
+        world.history.restart(state);
+        world
+    }
+
     /// The history, as far as it is settled, with the commit under way in doubt.
     pub fn history(&self) -> &History {
         &self.history
@@ -222,7 +231,8 @@ impl World {
             Operation::Compact { stripe } => {
                 let stripe = (stripe % engine.stripe_count() as u64) as usize;
                 let done = engine.trigger_compaction(stripe);
-                return self.durable_if("compact", done);
+                // What other stripes have only in the log is no more durable than before.
+                return self.durable_if("compact", done).map(|_| Outcome::Nothing);
             }
             Operation::Settings { seed } => return self.change_settings(*seed),
             Operation::Limit { bytes } => return self.limit(*bytes),
@@ -324,8 +334,7 @@ impl World {
     fn tolerate<T>(&mut self, doing: &str, done: Result<T>) -> Result<Result<T, Error>, Mismatch> {
         let Err(error) = &done else { return Ok(done) };
         let limit = match error {
-            // Merges that find no space leave runs behind, and those hold up writers.
-            Error::DiskFull | Error::WriteStalled { .. } => self.limited,
+            Error::DiskFull => self.limited,
             Error::BatchTooLarge { .. } | Error::ItemTooLarge { .. } | Error::KeyTooLarge { .. } => true,
             Error::InvalidConfig { .. } => matches!(self.settings, SettingsOf::Given(..)),
             _ => false,

@@ -21,32 +21,32 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::{DirEntry, Mapping, OpenMode, PathKind, Vfs, VfsFile, write_all_at};
-use crate::clock::ManualClock;
 
 mod content;
+mod crash;
 #[cfg(test)]
 mod tests;
 
-use content::{Content, FileOp, below};
+use content::{Content, FileOp};
+pub use crash::{CrashMode, Tear};
 
 /// The longest file, as on disk.
 const MAX_LEN: u64 = i64::MAX as u64;
 
-/// What a power cut leaves of the operations that were pending.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CrashMode {
-    /// Nothing: only synced bytes and synced names.
-    Strict,
-    /// Everything but what a failed sync has lost. Where none has, also what the death of the process alone leaves.
-    All,
-    /// Some, chosen by the seed. Of each directory's name operations the first few. Of each file's
-    /// operations any subset, so a later write may survive an earlier one; a write may also survive in part,
-    /// in any of its 512-byte sectors, and the file may have grown to hold it and read zeros there.
-    Random {
-        /// The same seed and history give the same image.
-        seed: u64,
-    },
+/// What a crash at some moment would have left.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Image {
+    /// How many changing operations there had been.
+    pub point: u64,
+    /// What was kept of what was pending.
+    pub mode: CrashMode,
+    /// What is left.
+    pub vfs: StrictVfs,
 }
+
+/// Which images to make at a moment: told the operations so far, and how many of them were syncs.
+pub type Choose = Box<dyn FnMut(u64, u64) -> Vec<CrashMode> + Send>;
 
 /// Files in memory that survive a simulated power cut only as far as they were synced. Clones share them.
 /// The root always exists and is durable.
@@ -61,6 +61,10 @@ struct State {
     /// Changing operations so far, and how many there may be.
     ops: u64,
     limit: Option<u64>,
+    /// Syncs among them.
+    syncs: u64,
+    choose: Option<Choose>,
+    images: Vec<Image>,
 }
 
 type Names = BTreeMap<OsString, Node>;
@@ -79,7 +83,10 @@ struct Dir {
 }
 
 /// One atomic change of names: a name goes, or one comes, or (a rename) both.
+#[derive(Clone)]
 struct NameOp {
+    /// When it was made.
+    at: u64,
     unset: Option<OsString>,
     set: Option<(OsString, Node)>,
 }
@@ -109,26 +116,25 @@ impl StrictVfs {
         self.state.lock().limit = ops;
     }
 
+    /// Right before every changing operation from now on, makes images of what a crash at that moment would leave, of
+    /// the modes that are chosen for it. [`StrictVfs::take_images`] returns them. `None` ends it.
+    pub fn record(&self, choose: Option<Choose>) {
+        self.state.lock().choose = choose;
+    }
+
+    /// The images made since the last call.
+    pub fn take_images(&self) -> Vec<Image> {
+        std::mem::take(&mut self.state.lock().images)
+    }
+
     /// The file system as found after a power cut at this moment: independent of this one, with no lock
-    /// held, nothing pending, and no operations counted.
+    /// held, nothing pending, and no operations counted. After [`CrashMode::Process`] what was pending still is.
     pub fn crash(&self, mode: CrashMode) -> Self {
-        let state = self.state.lock();
-        let rng = ManualClock::new(if let CrashMode::Random { seed } = mode { seed } else { 0 });
-        let mut dirs = BTreeMap::<PathBuf, Dir>::new();
-        // A directory comes after its parent in this order, and is lost when its name there is.
-        for (path, dir) in &state.dirs {
-            let lost = path.file_name().is_some_and(|name| {
-                let names = dirs.get(parent(path)).map(|dir| &dir.durable);
-                !matches!(names.and_then(|names| names.get(name)), Some(Node::Dir))
-            });
-            if lost {
-                continue;
-            }
-            let survivors = dir.survivors(mode, &rng).into_iter();
-            let names: Names = survivors.map(|(name, node)| (name, node.survivor(mode, &rng))).collect();
-            dirs.insert(path.clone(), Dir { current: names.clone(), durable: names, pending: Vec::new() });
-        }
-        Self { state: Arc::new(Mutex::new(State { dirs, ops: 0, limit: None })) }
+        self.state.lock().image(mode)
+    }
+
+    fn of(state: State) -> Self {
+        Self { state: Arc::new(Mutex::new(state)) }
     }
 }
 
@@ -146,7 +152,7 @@ fn parent(path: &Path) -> &Path {
 impl Default for State {
     fn default() -> Self {
         let dirs = ["", "/"].map(|root| (root.into(), Dir::default())).into();
-        Self { dirs, ops: 0, limit: None }
+        Self { dirs, ops: 0, limit: None, syncs: 0, choose: None, images: Vec::new() }
     }
 }
 
@@ -156,12 +162,31 @@ impl State {
         if self.limit.is_some_and(|limit| self.ops >= limit) {
             return Err(io::Error::other("simulated power cut"));
         }
+        if let Some(mut choose) = self.choose.take() {
+            for mode in choose(self.ops, self.syncs) {
+                let vfs = self.image(mode);
+                self.images.push(Image { point: self.ops, mode, vfs });
+            }
+            self.choose = Some(choose);
+        }
         self.ops += 1;
         Ok(())
     }
 
     fn dir(&mut self, path: &Path) -> io::Result<&mut Dir> {
         self.dirs.get_mut(path).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// One change of the names of a directory, as the operation that was counted last.
+    fn change_names(
+        &mut self,
+        dir: &Path,
+        unset: Option<OsString>,
+        set: Option<(OsString, Node)>,
+    ) -> io::Result<()> {
+        let at = self.ops;
+        self.dir(dir)?.change(NameOp { at, unset, set });
+        Ok(())
     }
 
     /// What is at a path that has a name, and that name; the directory must exist.
@@ -189,7 +214,7 @@ impl State {
             (OpenMode::Read | OpenMode::Write, (_, None)) => Err(io::ErrorKind::NotFound.into()),
             (OpenMode::Truncate, (_, Some(Node::File(inode)))) => {
                 self.spend()?;
-                inode.content.lock().change(FileOp::SetLen(0));
+                inode.content.lock().change(self.ops, FileOp::SetLen(0));
                 Ok(inode)
             }
             (_, (_, Some(Node::Dir))) => Err(io::ErrorKind::InvalidInput.into()),
@@ -197,7 +222,7 @@ impl State {
                 self.spend()?;
                 let inode = Arc::<Inode>::default();
                 let set = Some((name, Node::File(Arc::clone(&inode))));
-                self.dir(parent(path))?.change(NameOp { unset: None, set });
+                self.change_names(parent(path), None, set)?;
                 Ok(inode)
             }
         }
@@ -229,31 +254,6 @@ impl Dir {
 
     fn lose_pending(&mut self) {
         self.pending.clear();
-    }
-
-    fn survivors(&self, mode: CrashMode, rng: &ManualClock) -> Names {
-        let kept = match mode {
-            CrashMode::Strict => 0,
-            CrashMode::All => self.pending.len(),
-            CrashMode::Random { .. } => below(rng, self.pending.len() as u64 + 1) as usize,
-        };
-        let mut names = self.durable.clone();
-        for op in self.pending.iter().take(kept) {
-            op.apply(&mut names);
-        }
-        names
-    }
-}
-
-impl Node {
-    fn survivor(&self, mode: CrashMode, rng: &ManualClock) -> Self {
-        match self {
-            Self::Dir => Self::Dir,
-            Self::File(inode) => {
-                let content = Mutex::new(inode.content.lock().survivor(mode, rng));
-                Self::File(Arc::new(Inode { content, ..Inode::default() }))
-            }
-        }
     }
 }
 
@@ -292,7 +292,7 @@ impl Vfs for StrictVfs {
             return Err(io::ErrorKind::AlreadyExists.into());
         };
         state.spend()?;
-        state.dir(parent(dir))?.change(NameOp { unset: None, set: Some((name, Node::Dir)) });
+        state.change_names(parent(dir), None, Some((name, Node::Dir)))?;
         state.dirs.insert(dir.to_path_buf(), Dir::default());
         Ok(())
     }
@@ -306,11 +306,11 @@ impl Vfs for StrictVfs {
         state.spend()?;
         let set = Some((new, Node::File(inode)));
         if parent(from) == parent(to) {
-            state.dir(parent(to))?.change(NameOp { unset: Some(old), set });
+            state.change_names(parent(to), Some(old), set)?;
         } else {
             // One operation a directory: a crash may keep either alone.
-            state.dir(parent(from))?.change(NameOp { unset: Some(old), set: None });
-            state.dir(parent(to))?.change(NameOp { unset: None, set });
+            state.change_names(parent(from), Some(old), None)?;
+            state.change_names(parent(to), None, set)?;
         }
         Ok(())
     }
@@ -319,14 +319,14 @@ impl Vfs for StrictVfs {
         let mut state = self.state.lock();
         let (name, _) = state.find_file(path)?;
         state.spend()?;
-        state.dir(parent(path))?.change(NameOp { unset: Some(name), set: None });
-        Ok(())
+        state.change_names(parent(path), Some(name), None)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         state.dir(dir)?;
         state.spend()?;
+        state.syncs += 1;
         state.dir(dir)?.sync();
         Ok(())
     }
@@ -414,7 +414,7 @@ impl Handle {
         state.spend()?;
         let mut content = self.inode.content.lock();
         if let Some(op) = op(content.len()) {
-            content.change(op);
+            content.change(state.ops, op);
         }
         Ok(())
     }
@@ -436,6 +436,7 @@ impl VfsFile for Handle {
     fn sync(&self) -> io::Result<()> {
         let mut state = self.state.lock();
         state.spend()?;
+        state.syncs += 1;
         self.inode.content.lock().sync();
         Ok(())
     }

@@ -7,22 +7,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kstone_core::lsm::{LsmEngine, WriteOptions};
-use kstone_core::vfs::{CrashMode, OpenMode, StrictVfs, Vfs, read_all, write_all_at};
+use kstone_core::torture::{Explorer, Totals};
+use kstone_core::vfs::{CrashMode, Mapping, OpenMode, StrictVfs, Vfs, VfsFile, read_all, write_all_at};
 use kstone_core::{CompactionConfig, DatabaseConfig, Error, Key};
 
 use crate::model::*;
-
-const WORKLOADS: u64 = 60;
-/// Workloads that once failed.
-///
-/// 2099: with the disk dead, a writer over its memory budget waited for flushes that failed again and again, on a clock
-/// that stands still: what has just failed is now left alone by calls that wait.
-const REGRESSIONS: [u64; 1] = [2099];
-const OPS: u64 = 60;
-/// Crash points of a workload, spread over its operations by the seed.
-const POINTS: u64 = 60;
 
 /// Commits in the order they were tried, and how far they are known to be safe.
 #[derive(Default)]
@@ -34,121 +26,39 @@ struct History {
     durable: usize,
 }
 
+/// Workloads in continuous integration; `KSTONE_SEED=n` runs one alone.
+const WORKLOADS: u64 = 200;
+const OPS: u64 = 45;
+/// Workloads that once failed.
+const REGRESSIONS: [u64; 0] = [];
+
 #[test]
 fn every_crash_leaves_a_prefix_with_all_that_was_durable() {
-    let only = std::env::var("KSTONE_SEED").ok().map(|seed| seed.parse().expect("KSTONE_SEED is a number"));
-    let (mut states, mut inside_recovery) = (0u64, 0u64);
+    let only = only_seed();
     let seeds = only.map_or_else(|| (0..WORKLOADS).chain(REGRESSIONS).collect(), |seed| vec![seed]);
-    for seed in seeds {
-        let all = StrictVfs::new();
-        run(&all, seed, &mut History::default());
-        let total = all.ops();
-        let mut rng = Rng(seed ^ 0xc4a5);
-        for _ in 0..POINTS {
-            let point = 1 + rng.below(total);
-            let vfs = StrictVfs::new();
-            vfs.stop_after(Some(point));
-            let mut history = History::default();
-            run(&vfs, seed, &mut history);
-            for mode in [
-                CrashMode::Strict,
-                CrashMode::All,
-                CrashMode::Random { seed: rng.next() },
-                CrashMode::Random { seed: rng.next() },
-            ] {
-                let context = format!("crash {mode:?} at operation {point} of {total}, KSTONE_SEED={seed}");
-                let image = vfs.crash(mode);
-                states += 1;
-                inside_recovery += cut_recovery(&image, &history, mode, &mut rng, &context);
-                check(&image, &history, mode, &mut rng, &context);
-            }
-            vfs.stop_after(None);
-            let context = format!("process dead at operation {point} of {total}, KSTONE_SEED={seed}");
-            check(&vfs, &history, CrashMode::All, &mut rng, &context);
+    let next = AtomicUsize::new(0);
+    let explore = || {
+        let mut totals = Totals::default();
+        while let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let mut explorer = Explorer::new(seed);
+            explorer.operations = OPS;
+            explorer.command = format!("cargo run -p kstone-bench -- torture --operations {OPS} --replay");
+            totals.add(&explorer.run().unwrap_or_else(|failure| panic!("{failure}")));
         }
-    }
-    println!("crash: {states} states, and {inside_recovery} inside recovery");
+        totals
+    };
+    let mut totals = Totals::default();
+    std::thread::scope(|scope| {
+        let threads = [scope.spawn(explore), scope.spawn(explore)];
+        threads.into_iter().for_each(|thread| totals.add(&thread.join().unwrap()));
+    });
+    println!("crash: {totals}");
     if only.is_none() {
-        assert!(
-            states >= 14_000 && inside_recovery >= 10_000,
-            "{states} states, {inside_recovery} inside recovery"
-        );
+        assert!(totals.workloads >= 200 && totals.all_states() >= 120_000, "{totals}");
+        assert!(totals.all_in_recovery() >= 20_000 && totals.in_recovery.len() >= 3, "{totals}");
+        let kinds = CrashMode::KINDS as usize;
+        assert!(totals.states.len() == kinds && totals.states.values().all(|&n| n > 2_000), "{totals}");
     }
-}
-
-/// A workload; every operation goes on after a failure as a program would that ignores errors.
-fn run(vfs: &StrictVfs, seed: u64, history: &mut History) {
-    let mut rng = Rng(seed);
-    // From another source, so that workloads of the same seed do the same with other settings.
-    let mut knobs = Rng(seed ^ 0x006b_6e6f_6273);
-    let (config, compaction) = any(&mut knobs);
-    tiny(&mut rng);
-    let mut options = manual(Arc::new(vfs.clone()), seed);
-    (options.config, options.compaction) = (Some(config), Some(compaction));
-    let Ok(mut engine) = LsmEngine::create(Path::new("db"), options.clone()) else { return };
-    for _ in 0..OPS {
-        if knobs.below(12) == 0 {
-            let (config, compaction) = any(&mut knobs);
-            let _ = engine.set_config(config.with_stripes(engine.stripe_count()));
-            let _ = engine.set_compaction_config(compaction);
-        }
-        match rng.below(20) {
-            0..11 => {
-                let ops = if rng.below(3) == 0 { 1 + rng.below(8) } else { 1 };
-                let change = random_change(&mut rng, ops);
-                let sync = rng.below(5) == 0;
-                let write = if sync { WriteOptions::sync() } else { WriteOptions::buffered() };
-                // A write refused before it reached the log is none; one that failed in its sync may be there.
-                let result = engine.write(&batch_of(&change), write);
-                if matches!(result, Err(Error::DiskFull)) {
-                    continue;
-                }
-                let healthy = history.acknowledged == history.changes.len();
-                if healthy {
-                    history.changes.push(change);
-                }
-                if result.is_ok() {
-                    assert!(healthy, "a write after a failed one was acknowledged");
-                    history.acknowledged = history.changes.len();
-                    if sync {
-                        history.durable = history.acknowledged;
-                    }
-                }
-            }
-            11..15 => {
-                engine.step(rng.next());
-            }
-            15 => {
-                if engine.sync().is_ok() {
-                    history.durable = history.acknowledged;
-                }
-            }
-            16 => {
-                if engine.flush().is_ok() {
-                    history.durable = history.acknowledged;
-                }
-            }
-            17 => {
-                let stripe = rng.below(engine.stripe_count() as u64) as usize;
-                let _ = engine.trigger_compaction(stripe);
-            }
-            18 => {
-                if engine.close().is_ok() {
-                    history.durable = history.acknowledged;
-                }
-                drop(engine);
-                match LsmEngine::open(Path::new("db"), manual(Arc::new(vfs.clone()), rng.next())) {
-                    Ok(reopened) => engine = reopened,
-                    Err(_) => return,
-                }
-            }
-            _ => {
-                engine.step(rng.next());
-                engine.step(rng.next());
-            }
-        }
-    }
-    die(vfs, engine);
 }
 
 /// The end of the process: the engine changes nothing any more, and its lock is free.
@@ -393,4 +303,74 @@ fn check(image: &StrictVfs, history: &History, mode: CrashMode, rng: &mut Rng, c
     let engine = LsmEngine::open(Path::new("db"), manual(Arc::new(image), 8))
         .unwrap_or_else(|e| panic!("{e}, {context}"));
     check_all(&engine, &state, None, context);
+}
+
+/// A file system that says it has synced a manifest, and has not.
+#[derive(Debug)]
+struct Careless {
+    inner: StrictVfs,
+}
+
+impl Vfs for Careless {
+    fn open(&self, path: &Path, mode: OpenMode) -> std::io::Result<Arc<dyn VfsFile>> {
+        let inner = self.inner.open(path, mode)?;
+        let manifest = path.to_string_lossy().contains("MANIFEST");
+        Ok(if manifest { Arc::new(CarelessFile { inner }) } else { inner })
+    }
+    pass_on_names!();
+}
+
+#[derive(Debug)]
+struct CarelessFile {
+    inner: Arc<dyn VfsFile>,
+}
+
+impl VfsFile for CarelessFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
+        self.inner.read_at(buf, offset)
+    }
+    fn write_at(&self, buf: &[u8], offset: u64) -> std::io::Result<usize> {
+        self.inner.write_at(buf, offset)
+    }
+    fn sync(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.inner.set_len(len)
+    }
+    fn allocate(&self, len: u64) -> std::io::Result<()> {
+        self.inner.allocate(len)
+    }
+    fn len(&self) -> std::io::Result<u64> {
+        self.inner.len()
+    }
+    fn map(&self, len: u64) -> std::io::Result<Mapping> {
+        self.inner.map(len)
+    }
+}
+
+#[test]
+fn a_failure_is_found_again_by_what_it_says() {
+    let careless = |seed| {
+        let mut explorer = Explorer::new(seed);
+        explorer.around = |inner| Arc::new(Careless { inner });
+        explorer
+    };
+    for seed in 0..5 {
+        let failure = careless(seed).run().unwrap_err();
+        let (_, mode) = failure.crashes[0];
+        let context = failure.to_string();
+        assert!(
+            failure.replay.ends_with(&format!("{seed}:{}:{}", failure.operation, mode.kind())),
+            "{context}"
+        );
+        // The same again, whole and alone.
+        assert_eq!(careless(seed).run().unwrap_err(), failure);
+        let mut alone = careless(seed);
+        (alone.only_operation, alone.only_kind) = (Some(failure.operation), Some(mode.kind().to_owned()));
+        assert_eq!(alone.run().unwrap_err(), failure);
+        // Elsewhere, or without the cause, there is nothing.
+        alone.only_operation = Some(10_000);
+        alone.run().unwrap();
+    }
 }

@@ -15,6 +15,8 @@ mod live;
 mod log;
 mod model;
 mod oracle;
+#[cfg(debug_assertions)]
+mod planted;
 mod quota;
 mod reading;
 mod rules;

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::CrashMode;
 use crate::clock::{Clock, ManualClock};
 
 /// Bytes are held in pages, so that reserved space and holes cost nothing and images share what is equal.
@@ -13,23 +12,49 @@ const PAGE: u64 = 4096;
 pub(super) const SECTOR: u64 = 512;
 
 /// Invariant: `durable` and `pending` in order give `current`, unless some were lost.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Content {
     current: Bytes,
     durable: Bytes,
-    pending: Vec<FileOp>,
+    pending: Vec<Pending>,
+    synced: bool,
     lost: bool,
 }
 
 /// A change to a file. Its end, at most [`super::MAX_LEN`], was checked.
+#[derive(Clone)]
 pub(super) enum FileOp {
-    Write { offset: u64, bytes: Box<[u8]> },
+    Write { offset: u64, bytes: Arc<[u8]> },
     SetLen(u64),
+}
+
+/// One that is not durable, and when it was made.
+#[derive(Clone)]
+struct Pending {
+    at: u64,
+    op: FileOp,
+}
+
+/// What a crash leaves of the changes that are pending.
+pub(super) enum Left<'a> {
+    Durable,
+    All,
+    /// Any subset, and of writes any sectors; with something stale, that in holes at the end.
+    Some {
+        stale: Option<&'a [Bytes]>,
+    },
+    /// Those before that moment, and a part of a write at it, in units of so many bytes.
+    Until {
+        moment: u64,
+        unit: u64,
+    },
+    /// The lengths that they made.
+    Lengths,
 }
 
 /// Sparse bytes; pages that are missing read as zeros. Beyond `len` all bytes are zero.
 #[derive(Clone, Default)]
-struct Bytes {
+pub(super) struct Bytes {
     len: u64,
     pages: BTreeMap<u64, Arc<[u8; PAGE as usize]>>,
 }
@@ -49,15 +74,29 @@ impl Content {
         self.current.read(buf, offset)
     }
 
-    pub(super) fn change(&mut self, op: FileOp) {
+    pub(super) fn current(&self) -> Bytes {
+        self.current.clone()
+    }
+
+    /// When the changes that are pending were made.
+    pub(super) fn moments(&self) -> impl Iterator<Item = u64> {
+        self.pending.iter().map(|pending| pending.at)
+    }
+
+    pub(super) fn never_synced(&self) -> bool {
+        !self.synced
+    }
+
+    pub(super) fn change(&mut self, at: u64, op: FileOp) {
         op.apply(&mut self.current);
-        self.pending.push(op);
+        self.pending.push(Pending { at, op });
     }
 
     pub(super) fn sync(&mut self) {
-        for op in self.pending.drain(..) {
-            op.apply(&mut self.durable);
+        for pending in self.pending.drain(..) {
+            pending.op.apply(&mut self.durable);
         }
+        self.synced = true;
     }
 
     /// What is pending will never be durable.
@@ -67,31 +106,64 @@ impl Content {
     }
 
     /// What a crash leaves, all of it durable.
-    pub(super) fn survivor(&self, mode: CrashMode, rng: &ManualClock) -> Self {
-        let left = match mode {
-            CrashMode::Strict => self.durable.clone(),
-            CrashMode::All if self.lost => self.all_pending(),
-            CrashMode::All => self.current.clone(),
-            CrashMode::Random { .. } => self.some_pending(rng),
+    pub(super) fn survivor(&self, left: &Left<'_>, rng: &ManualClock) -> Self {
+        let left = match *left {
+            Left::Durable => self.durable.clone(),
+            Left::All if self.lost => self.all_pending(),
+            Left::All => self.current.clone(),
+            Left::Some { stale } => self.some_pending(stale, rng),
+            Left::Until { moment, unit } => self.until(moment, unit, rng),
+            Left::Lengths => {
+                let mut bytes = self.durable.clone();
+                bytes.set_len(self.current.len);
+                bytes
+            }
         };
-        Self { current: left.clone(), durable: left, ..Self::default() }
+        Self { current: left.clone(), durable: left, synced: true, ..Self::default() }
     }
 
     fn all_pending(&self) -> Bytes {
         let mut bytes = self.durable.clone();
-        self.pending.iter().for_each(|op| op.apply(&mut bytes));
+        self.pending.iter().for_each(|pending| pending.op.apply(&mut bytes));
         bytes
     }
 
-    fn some_pending(&self, rng: &ManualClock) -> Bytes {
+    fn some_pending(&self, stale: Option<&[Bytes]>, rng: &ManualClock) -> Bytes {
         let mut bytes = self.durable.clone();
         // Some files get all of their operations, some none, the others each with this chance.
         let eighths = below(rng, 9);
-        for op in &self.pending {
+        for Pending { op, .. } in &self.pending {
             if below(rng, 8) < eighths {
                 op.apply(&mut bytes);
-            } else if eighths > 0 {
+                continue;
+            }
+            if let (Some(stale), FileOp::Write { offset, bytes: lost }) = (stale, op)
+                && below(rng, 2) == 0
+            {
+                bytes.grow_over(stale, *offset, lost.len(), rng);
+            }
+            if eighths > 0 {
                 op.tear(&mut bytes, rng);
+            }
+        }
+        bytes
+    }
+
+    fn until(&self, moment: u64, unit: u64, rng: &ManualClock) -> Bytes {
+        let mut bytes = self.durable.clone();
+        for Pending { at, op } in &self.pending {
+            match op {
+                _ if *at < moment => op.apply(&mut bytes),
+                FileOp::Write { offset, bytes: torn } if *at == moment => {
+                    let end = offset + torn.len() as u64;
+                    let units = offset / unit..end.div_ceil(unit);
+                    let cut = (units.start + below(rng, units.end - units.start + 1)) * unit;
+                    let kept = cut.clamp(*offset, end) - offset;
+                    if kept > 0 {
+                        bytes.write(torn.get(..kept as usize).unwrap_or_default(), *offset);
+                    }
+                }
+                _ => {}
             }
         }
         bytes
@@ -167,6 +239,25 @@ impl Bytes {
             }
         }
         self.len = self.len.max(offset + bytes.len() as u64);
+    }
+
+    /// The space of a lost write beyond the end, with what old blocks held.
+    fn grow_over(&mut self, stale: &[Self], offset: u64, len: usize, rng: &ManualClock) {
+        let from = offset.max(self.len);
+        let Some(beyond) = (offset + len as u64).checked_sub(from).filter(|&beyond| beyond > 0) else {
+            return;
+        };
+        let mut garbage = vec![0; beyond as usize];
+        match below(rng, 3) {
+            0 => garbage.fill(0xff),
+            1 => garbage.iter_mut().for_each(|byte| *byte = rng.random() as u8),
+            _ => {
+                if let Some(other) = stale.get(below(rng, stale.len() as u64) as usize) {
+                    other.read(&mut garbage, from);
+                }
+            }
+        }
+        self.write(&garbage, from);
     }
 
     fn set_len(&mut self, len: u64) {

@@ -1,9 +1,12 @@
 use std::collections::BTreeMap;
 
-use super::content::SECTOR;
+use super::content::{SECTOR, below};
 use super::*;
+use crate::clock::ManualClock;
 use crate::vfs::mem::conformance;
 use crate::vfs::read_all;
+
+mod modes;
 
 const SEEDS: u64 = 400;
 

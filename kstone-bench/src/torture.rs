@@ -1,0 +1,174 @@
+//! Runs the crash explorer and the oracle of `kstone_core::torture` over one seed after another, on several threads, until
+//! the time is up.
+
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+
+use kstone_core::clock::{Clock, SystemClock};
+use kstone_core::torture::{Explorer, Failure, Oracle, SettingsOf, Totals};
+
+/// How often totals are printed.
+const EVERY: Duration = Duration::from_secs(30);
+/// Operations of an oracle run for each one of a workload that is crashed.
+const ORACLE_OPERATIONS: u64 = 30;
+
+/// What to run, and for how long.
+#[derive(Clone, Debug)]
+pub struct Torture {
+    /// For how long.
+    pub minutes: f64,
+    /// The first seed.
+    pub seed: u64,
+    /// Workloads at the same time.
+    pub threads: usize,
+    /// Operations of each workload.
+    pub operations: u64,
+    /// Their settings.
+    pub settings: SettingsOf,
+    /// What the settings were made of, for the command that replays a failure.
+    pub config: String,
+}
+
+/// One workload alone, and what of it: `SEED[:OPERATION[:KIND]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replay {
+    /// The workload.
+    pub seed: u64,
+    /// Only crashes during this operation.
+    pub operation: Option<u64>,
+    /// Only crashes of this kind; `oracle`: no crashes but the oracle run.
+    pub kind: Option<String>,
+}
+
+impl FromStr for Replay {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut parts = text.splitn(3, ':');
+        let mut number = |what| {
+            let part = parts.next();
+            part.map(|part| part.parse::<u64>().map_err(|_| format!("{part:?} is not a number: {what}")))
+                .transpose()
+        };
+        let seed = number("the seed of a workload")?.unwrap_or_default();
+        let operation = number("one of its operations")?;
+        Ok(Self { seed, operation, kind: parts.next().map(str::to_owned) })
+    }
+}
+
+impl Torture {
+    /// Runs until the time is up; tells `print` how far it is from time to time.
+    ///
+    /// # Errors
+    /// The first failure; the other workloads are stopped.
+    pub fn run(&self, print: &mut dyn FnMut(String)) -> Result<Totals, Failure> {
+        let clock = SystemClock::new();
+        let until = Duration::try_from_secs_f64(self.minutes * 60.0).unwrap_or(Duration::MAX);
+        let (next, stop) = (AtomicU64::new(self.seed), AtomicBool::new(false));
+        let (send, receive) = channel();
+        std::thread::scope(|scope| {
+            for _ in 0..self.threads.max(1) {
+                let (send, next, stop) = (send.clone(), &next, &stop);
+                scope.spawn(move || self.work(next, stop, &send));
+            }
+            drop(send);
+            let (mut totals, mut failure, mut told) = (Totals::default(), None, Duration::ZERO);
+            loop {
+                let now = clock.monotonic();
+                if now >= until {
+                    stop.store(true, Ordering::Relaxed);
+                }
+                if now >= told + EVERY {
+                    told = now;
+                    print(format!("{:>5} s: {totals}", now.as_secs()));
+                }
+                let wait =
+                    (told + EVERY).min(until.max(now)).saturating_sub(now).max(Duration::from_millis(100));
+                match receive.recv_timeout(wait) {
+                    Ok(Ok(done)) => totals.add(&done),
+                    Ok(Err(found)) => {
+                        stop.store(true, Ordering::Relaxed);
+                        failure.get_or_insert(found);
+                    }
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => break,
+                }
+            }
+            failure.map_or(Ok(totals), Err)
+        })
+    }
+
+    fn work(&self, next: &AtomicU64, stop: &AtomicBool, send: &Sender<Result<Totals, Failure>>) {
+        while !stop.load(Ordering::Relaxed) {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            for runner in [Self::explore, Self::oracle] {
+                let done = runner(self, &Replay { seed, operation: None, kind: None });
+                // Nobody listens any more when another has failed.
+                let _ = send.send(done);
+            }
+        }
+    }
+
+    /// Runs one workload, or a part of it, alone.
+    ///
+    /// # Errors
+    /// The same failure as before.
+    pub fn replay(&self, replay: &Replay) -> Result<Totals, Failure> {
+        let mut totals = Totals::default();
+        if replay.kind.as_deref() != Some("oracle") {
+            totals.add(&self.explore(replay)?);
+        }
+        if replay.operation.is_none() || replay.kind.as_deref() == Some("oracle") {
+            totals.add(&self.oracle(replay)?);
+        }
+        Ok(totals)
+    }
+
+    fn command(&self) -> String {
+        let mut command = "kstone-bench torture".to_owned();
+        if self.config != "random" {
+            command = format!("{command} --config {}", self.config);
+        }
+        if self.operations != 60 {
+            command = format!("{command} --operations {}", self.operations);
+        }
+        format!("{command} --replay")
+    }
+
+    fn explore(&self, replay: &Replay) -> Result<Totals, Failure> {
+        let mut explorer = Explorer::new(replay.seed);
+        explorer.operations = self.operations;
+        explorer.settings = self.settings.clone();
+        explorer.only_operation = replay.operation;
+        explorer.only_kind.clone_from(&replay.kind);
+        explorer.command = self.command();
+        explorer.run()
+    }
+
+    fn oracle(&self, replay: &Replay) -> Result<Totals, Failure> {
+        let operations = self.operations.saturating_mul(ORACLE_OPERATIONS);
+        let oracle = Oracle { seed: replay.seed, operations, settings: self.settings.clone() };
+        oracle.run().map_err(|mut failure| {
+            let Failure { seed, operation, .. } = &failure;
+            failure.replay = format!("{} {seed}:{operation}:oracle", self.command()).into();
+            failure
+        })
+    }
+}
+
+/// The totals, one a line.
+pub fn table(totals: &Totals) -> String {
+    let mut lines: Vec<(u64, String)> = Vec::new();
+    for (what, count) in totals.counts() {
+        lines.push((count, what.to_owned()));
+    }
+    lines.push((totals.all_states(), "crash states".into()));
+    lines.extend(totals.states.iter().map(|(kind, count)| (*count, format!("  {kind}"))));
+    lines.push((totals.all_in_recovery(), "of them inside recovery".into()));
+    let depths = totals.in_recovery.iter().zip(1..);
+    lines.extend(depths.map(|(count, depth)| (*count, format!("  {depth} deep"))));
+    let lines: Vec<_> = lines.into_iter().map(|(count, what)| format!("{count:>12}  {what}")).collect();
+    lines.join("\n")
+}

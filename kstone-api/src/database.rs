@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kstone_core::lsm::{
-    CompactionStats, DiskUsage, EngineOptions, EngineStats, EventListener, Latencies, LsmEngine,
-    PendingRewrite, WriteOptions,
+    BackupOptions, BackupReport, CompactionStats, DiskUsage, EngineOptions, EngineStats, EventListener,
+    Latencies, LsmEngine, PendingRewrite, WriteOptions,
 };
+use kstone_core::verify::{VerifyOptions, VerifyReport};
+use kstone_core::vfs::DiskVfs;
 use kstone_core::{CompactionConfig, DatabaseConfig, Durability, Error, Key, Result};
 use tempfile::TempDir;
 
@@ -30,6 +32,8 @@ pub struct Database {
 struct Inner {
     // Dropped first: the engine still writes when it goes.
     engine: LsmEngine,
+    /// It is that of [`Database::in_memory`].
+    in_memory: bool,
     /// The directory of [`Database::temporary`], removed when this is dropped.
     _temporary: Option<TempDir>,
 }
@@ -58,14 +62,22 @@ impl Database {
         Self::builder(path).open_or_create()
     }
 
-    /// Opens the database as it is now, for reading. Nothing in its directory is changed.
+    /// Opens the database as it is now, for reading, also while another handle, of this process or another, writes to
+    /// it: later writes do not show in it. Nothing in its directory is changed, and it may be on a read-only file
+    /// system; see [`LsmEngine::open_read_only`].
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
         Self::builder(path).open_read_only()
     }
 
+    /// Whether some handle, of this process or another, has the database open for writing.
+    pub fn is_locked(path: impl AsRef<Path>) -> Result<bool> {
+        LsmEngine::is_locked(path.as_ref(), &DiskVfs::new())
+    }
+
     /// A new database in memory. It is gone with the last handle.
     pub fn in_memory() -> Result<Self> {
-        LsmEngine::create(Path::new("memory"), EngineOptions::memory()).map(Self::from)
+        let engine = LsmEngine::create(Path::new("memory"), EngineOptions::memory())?;
+        Ok(Self { inner: Arc::new(Inner { engine, in_memory: true, _temporary: None }) })
     }
 
     /// A new database in a directory of its own, among the system's temporary files, that is removed with
@@ -74,7 +86,7 @@ impl Database {
         let failed = |source| Error::Io { op: "create a directory in", path: std::env::temp_dir(), source };
         let dir = tempfile::Builder::new().prefix("keystone-").tempdir().map_err(failed)?;
         let engine = LsmEngine::create(dir.path(), EngineOptions::disk())?;
-        Ok(Self { inner: Arc::new(Inner { engine, _temporary: Some(dir) }) })
+        Ok(Self { inner: Arc::new(Inner { engine, in_memory: false, _temporary: Some(dir) }) })
     }
 
     /// Starts to create or open a database with settings.
@@ -205,6 +217,30 @@ impl Database {
         self.engine().trigger_compaction(stripe)
     }
 
+    /// Makes a copy of the database as it is now in a new directory, while it is written to. The copy is a database
+    /// like any other: to restore it, open it, or a copy of it. On one file system SSTs are not copied but get a second
+    /// name, which takes neither time nor space; a database in memory is written to disk. See
+    /// [`LsmEngine::backup_with`] for the details.
+    pub fn backup(&self, destination: impl AsRef<Path>) -> Result<BackupReport> {
+        self.backup_with(destination, BackupOptions::new())
+    }
+
+    /// [`Database::backup`] with options: progress, and real copies.
+    pub fn backup_with(
+        &self,
+        destination: impl AsRef<Path>,
+        options: BackupOptions<'_>,
+    ) -> Result<BackupReport> {
+        let options = if self.inner.in_memory { options.to(Arc::new(DiskVfs::new())) } else { options };
+        self.engine().backup_with(destination.as_ref(), options)
+    }
+
+    /// Reads the database's files and says everything that is wrong with them, while reads and writes go on; see
+    /// [`verify`](crate::verify), which does the same for a directory that nobody has open.
+    pub fn verify(&self, options: &VerifyOptions) -> Result<VerifyReport> {
+        self.engine().verify_files(options)
+    }
+
     /// Writes out what is in memory, ends background work and closes the files. Other clones, snapshots and
     /// iterators of it get [`Error::Closed`](crate::Error::Closed) from here on.
     pub fn close(self) -> Result<()> {
@@ -275,7 +311,7 @@ impl Database {
 /// For engines that were opened with options of their own.
 impl From<LsmEngine> for Database {
     fn from(engine: LsmEngine) -> Self {
-        Self { inner: Arc::new(Inner { engine, _temporary: None }) }
+        Self { inner: Arc::new(Inner { engine, in_memory: false, _temporary: None }) }
     }
 }
 

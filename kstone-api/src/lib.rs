@@ -42,6 +42,11 @@ mod codec;
 mod database;
 mod explain;
 mod flaw;
+// For fuzzers and the tests that replay their corpus; no part of the library.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+#[expect(clippy::expect_used, reason = "a broken promise must stop the fuzzer")]
+pub mod fuzzing;
 mod item;
 mod item_builder;
 pub mod json;
@@ -73,13 +78,19 @@ pub use value::Value;
 pub use view::{ItemView, ListView, MapView, SetView, ValueView};
 
 pub use kstone_core::lsm::{
-    Amplification, BlockCacheStats, CompactionReason, CompactionReasonStats, CompactionStats, DiskUsage,
-    EngineOptions, EngineStats, Event, EventListener, Explain, ExplainQuery, FilterStats, Latencies,
-    LatencyBuckets, LatencySummary, LsmEngine, OperationStats, PendingRewrite, ReadStats, RecoveryStats,
-    SettingChange, StallReason, StallStats, StatsSnapshot, StripeStats, WriteOptions,
+    Amplification, BackupOptions, BackupProgress, BackupReport, BlockCacheStats, CompactionReason,
+    CompactionReasonStats, CompactionStats, DiskUsage, EngineOptions, EngineStats, Event, EventListener,
+    Explain, ExplainQuery, FilterStats, Latencies, LatencyBuckets, LatencySummary, LsmEngine, OperationStats,
+    PendingRewrite, ReadStats, RecoveryStats, SettingChange, StallReason, StallStats, StatsSnapshot,
+    StripeStats, WriteOptions,
 };
 pub use kstone_core::model;
+pub use kstone_core::repair::{Action, Loss, Now, RepairOptions, RepairReport, repair};
 pub use kstone_core::slice::Slice;
+pub use kstone_core::verify::{
+    Affected, Finding, FindingKind, LogReport, Progress, ProgressFn, Severity, VerifyMode, VerifyOptions,
+    VerifyReport, verify,
+};
 pub use kstone_core::{
     CompactionConfig, Compression, DatabaseConfig, Durability, Error, Key, MemtableMode, ReadMode, Result,
     SortRange,

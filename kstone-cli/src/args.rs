@@ -11,7 +11,7 @@ const EXIT_STATUS: &str = "\
 Exit status:
   0  done                                4  missing, permission, I/O, disk full
   1  a clear no: no such key, an alert    5  in use by another process
-  2  usage                               6  finished, but lines were rejected
+  2  usage                               6  finished, but data is lost or lines were rejected
   3  corruption found                    130  interrupted
 
 Keys are printed and read with one escaping: printable text as it is,
@@ -81,6 +81,12 @@ pub(crate) enum Command {
     Import(ImportArgs),
     /// Merge the files of stripes, so that each has one run.
     Compact(CompactArgs),
+    /// Make a copy as of now, also while a program writes to the database; to restore it, open it.
+    Backup(BackupArgs),
+    /// Read the files and tell everything that is wrong with them; exit status 3 when data is damaged.
+    Verify(VerifyArgs),
+    /// Save what can be saved of a damaged database, and tell what is lost; exit status 6 when something is.
+    Repair(RepairArgs),
 }
 
 #[derive(Args, Debug)]
@@ -222,6 +228,48 @@ pub(crate) struct CompactArgs {
     /// Only this stripe.
     #[arg(long, value_name = "N")]
     pub(crate) stripe: Option<usize>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BackupArgs {
+    #[command(flatten)]
+    pub(crate) db: Database,
+    /// The directory to make: it must not exist, be empty, or hold an unfinished backup.
+    #[arg(value_name = "DEST")]
+    pub(crate) destination: PathBuf,
+    /// Copy every file, and check it on the way, instead of giving SSTs a second name where that is possible.
+    #[arg(long)]
+    pub(crate) copy: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    pub(crate) db: Database,
+    /// Only metadata: the manifest, lengths, headers and sections, and the log.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Every block and entry too (the default).
+    #[arg(long, conflicts_with = "quick")]
+    pub(crate) deep: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RepairArgs {
+    #[command(flatten)]
+    pub(crate) db: Database,
+    /// Change nothing, and tell what would be done and lost.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Build a repaired copy in this new directory, and leave the original as it is.
+    #[arg(long, value_name = "NEWDIR")]
+    pub(crate) into: Option<PathBuf>,
+    /// Write every loss to this file, one JSON object a line.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+    /// Do not ask.
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 /// `kstone DB` becomes `kstone info DB`, where DB is there or looks like a path; any other word stays, so

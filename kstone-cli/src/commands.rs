@@ -1,6 +1,7 @@
 //! One file a command.
 
 mod alerts;
+mod backup;
 mod compact;
 mod count;
 mod create;
@@ -13,8 +14,10 @@ mod info;
 mod presets;
 mod put;
 mod query;
+mod repair;
 mod scan;
 mod stats;
+mod verify;
 
 use anyhow::Result;
 use kstone_api::{Database, Error, Item, Items, Key};
@@ -42,10 +45,13 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
         Command::Presets(args) => presets::run(args, format),
         Command::Import(args) => import::run(args, format),
         Command::Compact(args) => compact::run(args, format),
+        Command::Backup(args) => backup::run(args, format),
+        Command::Verify(args) => verify::run(args, format),
+        Command::Repair(args) => repair::run(args, format),
     }
 }
 
-/// Opens for reading, beside other readers, and changes nothing.
+/// Opens for reading, beside whoever has it open, and changes nothing.
 fn open_to_read(db: &args::Database) -> Result<Database> {
     Ok(Database::open_read_only(&db.path)?)
 }

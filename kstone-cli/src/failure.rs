@@ -18,7 +18,7 @@ pub(crate) mod exit {
     /// Missing, permission, I/O, disk full.
     pub(crate) const ENVIRONMENT: u8 = 4;
     pub(crate) const LOCKED: u8 = 5;
-    /// Lines were rejected.
+    /// Data is lost, or lines were rejected.
     pub(crate) const REJECTED: u8 = 6;
 }
 

@@ -121,9 +121,13 @@ pub enum Error {
         /// What it waited for.
         why: String,
     },
-    /// A live database changed under a read-only open too often. Nothing is wrong with it.
-    #[error("the database kept changing while it was opened read-only")]
+    /// A live database changed under a handle that only reads: too often while it was opened, or it has removed a
+    /// file that this handle did not hold. Nothing is wrong with it.
+    #[error("another handle changed the database while this one read it")]
     Busy,
+    /// Who asked for it has called it off. What it had made was removed.
+    #[error("cancelled")]
+    Cancelled,
     /// The handle was opened for reading.
     #[error("the database is open for reading only")]
     ReadOnly,
@@ -172,6 +176,7 @@ impl Error {
             Self::InvalidConfig { .. } => "invalid_config",
             Self::WriteStalled { .. } => "write_stalled",
             Self::Busy => "busy",
+            Self::Cancelled => "cancelled",
             Self::ReadOnly => "read_only",
             Self::Closed => "closed",
             Self::Poisoned { .. } => "poisoned",
@@ -185,9 +190,7 @@ impl Error {
             Self::NotFound { .. } => "create it first, or open it with open_or_create",
             Self::AlreadyExists { .. } => "open it instead, or choose an empty directory",
             Self::NotADatabase { .. } => "check the path; nothing in it was changed",
-            Self::Locked { .. } => {
-                "close the other handle first; readers share the database, a writer has it alone"
-            }
+            Self::Locked { .. } => "close the other handle first; to read beside it, use open_read_only",
             Self::DiskFull => "delete items or raise the limit; writes resume by themselves",
             Self::Corruption { .. } => {
                 "nothing was changed; restore the file from a copy, or open a copy of the directory"
@@ -205,14 +208,14 @@ impl Error {
             Self::WriteStalled { .. } => {
                 "retry later, write slower, or give background work more room; the write was not made"
             }
-            Self::Busy => "try again",
+            Self::Busy => "open it again",
             Self::ReadOnly => "open it for writing",
             Self::Closed => "open the database again",
             Self::Poisoned { .. } => {
                 "close the database and open it again; what was acknowledged as durable is safe"
             }
             Self::Io { source, .. } => return io_hint(source),
-            Self::InvalidItem { .. } | Self::InvalidConfig { .. } => return None,
+            Self::InvalidItem { .. } | Self::InvalidConfig { .. } | Self::Cancelled => return None,
         })
     }
 

@@ -7,6 +7,7 @@
 //! FLUSH    flush       sealed memtable -> SSTs -> stripe.install_flush
 //! COMPACT  compact     picker -> merge -> SSTs -> stripe.install_compaction
 //! CHECKPOINT           sync log, SSTs, names -> manifest edit -> give the log back
+//! BACKUP   backup      sync log -> pin files -> copy log, link SSTs -> a manifest for them
 //! RECOVER  recover     lock -> manifest -> log's end -> new manifest -> orphans -> replay
 //! ```
 //!
@@ -17,11 +18,7 @@
 //! lock. A listener is called with none of them held.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-
-use arc_swap::ArcSwap;
-use parking_lot::{Mutex, RwLock};
 
 use crate::clock::{Clock, SystemClock};
 use crate::compaction::picker::Ask;
@@ -35,11 +32,14 @@ use crate::planted::{Bug, planted};
 use crate::quota::Quota;
 use crate::sst::{Table, TableContext};
 use crate::stripe::Stripe;
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{ArcSwap, Mutex, RwLock};
 use crate::types::FileId;
-use crate::vfs::{DiskVfs, MemVfs, Vfs};
+use crate::vfs::{DiskVfs, MemVfs, Place, Vfs};
 use crate::wal::{LogLimits, Wal};
 
 mod background;
+mod backup;
 mod checkpoint;
 mod close;
 mod commit;
@@ -53,8 +53,10 @@ mod idle;
 mod job;
 mod observe;
 mod pending;
+mod pins;
 mod quota;
 mod read;
+mod read_only;
 mod reading;
 mod recover;
 mod replay_rate;
@@ -63,6 +65,7 @@ mod scan;
 mod stall;
 mod stats;
 mod stats_file;
+mod survey;
 mod trace;
 mod tuning;
 mod write;
@@ -73,6 +76,7 @@ pub use crate::backpressure::StallReason;
 pub use crate::latency::{Latencies, LatencyBuckets, LatencySummary};
 pub use crate::sst::{BlockCacheStats, FilterStats};
 pub use crate::types::Direction;
+pub use backup::{BackupOptions, BackupProgress, BackupReport};
 pub use compaction_stats::{CompactionReason, CompactionReasonStats, CompactionStats};
 pub use events::{Event, EventListener, SettingChange};
 pub use explain::{
@@ -270,6 +274,8 @@ pub(crate) struct Shared {
     pub(crate) replayed: OnceLock<replay_rate::Replayed>,
     /// SSTs that no version holds any more, to be unlinked once nobody refers to them.
     pub(crate) obsolete: Mutex<Vec<Arc<Table>>>,
+    /// What backups under way keep from being removed.
+    pub(crate) pins: pins::Pins,
     /// A file that belongs to nothing could not be removed.
     pub(crate) untidy: AtomicBool,
     pub(crate) background: background::Background,
@@ -283,6 +289,8 @@ pub(crate) struct Shared {
     pub(crate) gate: RwLock<()>,
     /// Held from open to close.
     pub(crate) lock: Mutex<Option<LockGuard>>,
+    /// Where that was taken, as far as it is known.
+    pub(crate) place: Arc<OnceLock<Place>>,
 }
 
 /// Keeps the database locked.
@@ -371,6 +379,7 @@ impl Shared {
     }
 
     fn append_edit(&self, manifest: &mut Manifest, changes: Vec<Change>) -> Result<()> {
+        self.check_place()?;
         let result = manifest.append(changes);
         if manifest.is_broken()
             && let Err(error) = &result
@@ -381,6 +390,13 @@ impl Shared {
         self.quota.manifest.store(manifest.room(), Ordering::Relaxed);
         self.file_ids.limit.fetch_max(manifest.state().files_below, Ordering::Release);
         Ok(())
+    }
+
+    /// Poisons the handle when what it has locked is not where its files are any more: somebody else may write there.
+    fn check_place(&self) -> Result<()> {
+        let Some(place) = self.place.get() else { return Ok(()) };
+        let held = place.check(&*self.vfs).map_err(Error::io("go on writing to", &self.dir));
+        self.poison_on_error(held)
     }
 
     /// Before the first write after a clean open: cancels the recorded end, so that a crash from here on is taken
@@ -515,6 +531,7 @@ impl LsmEngine {
         for stripe in shared.used_stripes() {
             shared.background.queue_compaction(stripe.id);
         }
+        shared.background.wake_all();
         Ok(())
     }
 
@@ -545,6 +562,11 @@ impl LsmEngine {
     pub fn needs_compaction(&self, stripe: usize) -> Result<bool> {
         self.check_stripe(stripe)?;
         Ok(self.shared.compaction_due(stripe, Ask::Due).is_some())
+    }
+
+    /// The file system that the database is on.
+    pub(crate) fn vfs(&self) -> &Arc<dyn Vfs> {
+        &self.shared.vfs
     }
 
     /// Reads all SSTs whole and checks everything in them: checksums, order, counts, that the index and the filter

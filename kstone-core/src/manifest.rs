@@ -57,7 +57,6 @@ pub(crate) struct Loaded {
     /// Bytes of the file up to the end of its last valid edit.
     pub(crate) len: u64,
     /// Bytes of an edit that was cut short follow: its writer died, and nobody was told that it was made.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the next edit rewrites the file either way"))]
     pub(crate) torn: bool,
 }
 
@@ -231,6 +230,15 @@ impl Manifest {
         Ok(())
     }
 
+    /// Puts a manifest with that state in the place of what is there, durably: the one step of a repair that counts.
+    pub(crate) fn install(vfs: Arc<dyn Vfs>, dir: &Path, ids: Ids, state: ManifestState) -> Result<()> {
+        let path = dir.join(MANIFEST);
+        state.check().map_err(|why| invalid(&path, why))?;
+        let mut manifest = Self::new(vfs, dir, ids, state, 0);
+        let state = manifest.state.clone();
+        manifest.replace(&state)
+    }
+
     fn write_aside(&self, tmp: &Path, bytes: &[u8]) -> Result<Arc<dyn VfsFile>> {
         let file = self.vfs.open(tmp, OpenMode::Truncate).map_err(Error::io("create", tmp))?;
         write_all_at(&*file, bytes, 0).map_err(Error::io("write", tmp))?;
@@ -255,6 +263,16 @@ impl Manifest {
     /// Reads the manifest of a directory. A last edit that was cut short is left out ([`Loaded::torn`]);
     /// any other damage is `Corruption`.
     pub(crate) fn load(vfs: &dyn Vfs, dir: &Path) -> Result<Loaded> {
+        Self::decode(&Self::read(vfs, dir)?, dir)
+    }
+
+    /// What the bytes of the manifest of that directory say.
+    pub(crate) fn decode(bytes: &[u8], dir: &Path) -> Result<Loaded> {
+        decode(bytes, &dir.join(MANIFEST))
+    }
+
+    /// The bytes of a directory's manifest.
+    pub(crate) fn read(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<u8>> {
         let path = dir.join(MANIFEST);
         let file = vfs.open(&path, OpenMode::Read).map_err(Error::io("open", &path))?;
         let len = file.len().map_err(Error::io("read", &path))?;
@@ -265,9 +283,47 @@ impl Manifest {
                 format!("{len} bytes, a manifest has at most {MAX_LEN}"),
             ));
         }
-        let bytes = read_all(&*file, MAX_LEN).map_err(Error::io("read", &path))?;
-        decode(&bytes, &path)
+        read_all(&*file, MAX_LEN).map_err(Error::io("read", &path))
     }
+}
+
+/// The last state that a damaged manifest still tells, which may be old; `None` when it tells none. `Err` is an error of
+/// reading, or a newer format.
+pub(crate) fn load_what_passes(vfs: &dyn Vfs, dir: &Path) -> Result<(Option<Ids>, Option<ManifestState>)> {
+    let path = dir.join(MANIFEST);
+    let file = match vfs.open(&path, OpenMode::Read) {
+        Ok(file) => file,
+        // Missing, or no file at all.
+        Err(_) => return Ok((None, None)),
+    };
+    let bytes = read_all(&*file, MAX_LEN).map_err(Error::io("read", &path))?;
+    let header = match FileHeader::decode(&bytes, FileKind::Manifest, &path, 0) {
+        Ok(header) => header,
+        Err(error @ Error::UnsupportedFormat { .. }) => return Err(error),
+        Err(_damaged) => return Ok((None, None)),
+    };
+    let FileHeader { database_id, incarnation, created_ms, .. } = header;
+    let (mut known, mut state) = (None, None::<ManifestState>);
+    let mut at = HEADER_LEN;
+    while let Some(frame) = Frame::read(bytes.get(at..).unwrap_or_default(), &database_id) {
+        let changes = match frame.changes(&path, at as u64) {
+            Ok(changes) => changes,
+            Err(error @ Error::UnsupportedFormat { .. }) => return Err(error),
+            Err(_damaged) => break,
+        };
+        let next = match state.take() {
+            None => ManifestState::first(frame.number, changes),
+            Some(mut state) => state.apply(frame.number, changes).map(|()| state),
+        };
+        let Ok(next) = next else { break };
+        next.facts.check_supported(&path)?;
+        if next.check().is_ok() {
+            known = Some(next.clone());
+        }
+        state = Some(next);
+        at += frame.len();
+    }
+    Ok((Some(Ids { database_id, incarnation, created_ms }), known))
 }
 
 fn header(ids: Ids, first_edit: u64) -> [u8; HEADER_LEN] {

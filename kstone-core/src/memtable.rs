@@ -11,9 +11,7 @@ use std::cmp::Ordering as Order;
 use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use parking_lot::RwLock;
 use smallvec::SmallVec;
 
 use crate::coding::fence;
@@ -21,6 +19,8 @@ use crate::error::Result;
 use crate::key::KeyRange;
 use crate::merge::Cursor;
 use crate::slice::{Found, Slice};
+use crate::sync::RwLock;
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::types::{Direction, EntryKind, EntryRef, Lsn, SeqNo};
 
 /// What a record takes beyond its key and value: its place in the tree, which is two thirds full on average,

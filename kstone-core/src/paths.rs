@@ -11,6 +11,8 @@ pub(crate) const MANIFEST_TMP: &str = "MANIFEST.tmp";
 /// Locked by the one handle that writes.
 pub(crate) const LOCK: &str = "LOCK";
 
+/// In a directory without a manifest: a backup was begun there and not finished.
+pub(crate) const UNFINISHED: &str = "BACKUP.unfinished";
 /// The counters, for tools that look at the directory; see [`crate::DatabaseConfig::stats_snapshot_interval`].
 pub(crate) const STATS: &str = "STATS.json";
 /// The same being written; renamed to [`STATS`].
@@ -26,6 +28,8 @@ pub(crate) enum FileName {
     Manifest,
     ManifestTmp,
     Lock,
+    /// `BACKUP.unfinished`: says that there is no database yet; means nothing beside a manifest.
+    Unfinished,
     /// `EVENTS.jsonl`, `EVENTS.jsonl.N`: not part of the database.
     Events,
     /// `STATS.json`, also while it is written: not part of the database.
@@ -49,6 +53,26 @@ pub(crate) fn sst(dir: &Path, stripe: usize, id: FileId) -> PathBuf {
     dir.join(format!("{stripe:03}-{id:06}.sst"))
 }
 
+/// Where a repair keeps the originals of what it replaced.
+pub(crate) const QUARANTINE: &str = "quarantine";
+/// Ends the name of an SST that a repair writes, until a manifest lists it.
+const REPAIRED: &str = ".repair";
+
+/// The name of an SST that a repair writes.
+pub(crate) fn repaired(sst: &Path) -> PathBuf {
+    let mut name = sst.as_os_str().to_owned();
+    name.push(REPAIRED);
+    name.into()
+}
+
+/// The SST that a repair was writing under this name: stripe and number.
+pub(crate) fn parse_repaired(name: &str) -> Option<(usize, FileId)> {
+    match parse(name.strip_suffix(REPAIRED)?) {
+        FileName::Sst { stripe, id } => Some((stripe, id)),
+        _ => None,
+    }
+}
+
 /// The file of events that was set aside `age` times.
 pub(crate) fn events(dir: &Path, age: usize) -> PathBuf {
     match age {
@@ -63,6 +87,7 @@ pub(crate) fn parse(name: &str) -> FileName {
         MANIFEST => return FileName::Manifest,
         MANIFEST_TMP => return FileName::ManifestTmp,
         LOCK => return FileName::Lock,
+        UNFINISHED => return FileName::Unfinished,
         EVENTS => return FileName::Events,
         STATS | STATS_TMP => return FileName::Stats,
         _ => {}
@@ -106,6 +131,7 @@ mod tests {
             FileName::Sst { stripe: 255, id: u64::MAX }
         );
         assert_eq!(parse("MANIFEST"), FileName::Manifest);
+        assert_eq!(parse("BACKUP.unfinished"), FileName::Unfinished);
         for age in 0..EVENT_FILES {
             assert_eq!(parse(&name(events(Path::new("d"), age))), FileName::Events);
         }

@@ -13,9 +13,9 @@
 //! What decides is pure ([`Load`]); the figures live in [`Quota`], and who promises space holds a [`Share`] of them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::sst_block::NO_CODEC;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::types::SstMeta;
 use crate::vfs::{Meter, PAGE, pages};
 

@@ -6,15 +6,13 @@
 //! 3. At most one flush and one compaction of a stripe run at a time; the scheduler sees to that.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-
-use arc_swap::ArcSwap;
-use parking_lot::{Mutex, MutexGuard};
 
 use crate::config::{DatabaseConfig, MemtableMode};
 use crate::memtable::Memtable;
 use crate::planted::{Bug, planted};
 use crate::sst::Table;
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{ArcSwap, Mutex, MutexGuard};
 use crate::types::{EntryRef, Lsn, RunId, SeqNo};
 use crate::version::{Run, Version};
 

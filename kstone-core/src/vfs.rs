@@ -4,7 +4,7 @@
 
 use std::fmt::Debug;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ mod disk;
 mod fault;
 mod mem;
 mod metered;
+mod place;
 mod strict;
 mod trace;
 
@@ -21,6 +22,7 @@ pub use disk::DiskVfs;
 pub use fault::{Effect, Errno, FaultVfs, Hook, Rule, RuleHandle};
 pub use mem::MemVfs;
 pub(crate) use metered::{Below, Floor, Meter, MeteredVfs, PAGE, Promise, Usage, pages};
+pub(crate) use place::Place;
 pub use strict::{Choose, CrashMode, Image, StrictVfs, Tear};
 pub use trace::{Call, Op, Record};
 
@@ -67,12 +69,28 @@ pub trait Vfs: Debug + Send + Sync {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes the names of a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Takes the exclusive lock on the file at `path`, creating it if need be and writing `owner` into it.
-    /// `WouldBlock` when somebody, also in this process, holds it. Dropping the guard, or the death of the
+    /// Gives a regular file a second name. Both are the same file from then on; neither is a copy. `AlreadyExists`
+    /// when that name is taken. `Unsupported`, which is the default, where there are no such names.
+    fn hard_link(&self, _from: &Path, _to: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Removes an empty directory. `Unsupported` by default.
+    fn remove_dir(&self, _dir: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Who is at a path, links followed: the same by whatever path it is reached, and nobody else's as long as it
+    /// exists. `None` when there is nothing, or, which is the default, when it cannot be told.
+    fn identity(&self, _path: &Path) -> io::Result<Option<FileIdentity>> {
+        Ok(None)
+    }
+    /// Takes the exclusive lock on the file at `path`, creating it if need be and writing `owner` into it, and on the
+    /// directory it is in, where directories can be locked: so that nobody gets in who removes the file.
+    /// `WouldBlock` when somebody, also in this process, holds either. Dropping the guard, or the death of the
     /// process, releases it. The file stays.
     fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>>;
-    /// Takes a shared lock on the file at `path`, changing nothing: any number of readers may hold it, but
-    /// not together with [`Vfs::lock`] (`WouldBlock`). `None` when there is no such file.
+    /// Takes a shared lock on the file at `path`, and on its directory, changing nothing: any number may hold it, but
+    /// not together with [`Vfs::lock`] (`WouldBlock`). `None` when there is no such file. For who wants to know whether
+    /// somebody has the lock: to be given back at once.
     fn lock_shared(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>>;
     /// Whether the files are gone with the process, so that nothing is written for others to read. Default: no.
     fn is_volatile(&self) -> bool {
@@ -83,14 +101,23 @@ pub trait Vfs: Debug + Send + Sync {
     fn lose_unsynced_names(&self, _dir: &Path) {}
 }
 
+/// Tells files and directories apart, whatever their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FileIdentity {
+    /// The file system it is in.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
+}
+
 /// What is at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathKind {
     /// A regular file.
     File,
-    /// A directory.
+    /// A directory, or a link to one.
     Dir,
-    /// Anything else: a link, a FIFO, a device.
+    /// Anything else: another link, a FIFO, a device.
     Other,
 }
 
@@ -125,6 +152,18 @@ pub enum Mapping {
     File(memmap2::Mmap),
     /// Held in memory.
     Memory(Arc<Vec<u8>>),
+}
+
+impl Mapping {
+    /// Loads the pages of these bytes, so that touching them next cannot end the process: where the file has become
+    /// shorter or its medium cannot be read, a touch would raise `SIGBUS`, and this is an error. Pages that are evicted
+    /// later and cannot be read again are outside of it. Where the system has no such call this does nothing.
+    pub(crate) fn load(&self, range: Range<usize>) -> io::Result<()> {
+        match self {
+            Self::File(map) => disk::populate(map, range),
+            Self::Memory(_) => Ok(()),
+        }
+    }
 }
 
 impl Deref for Mapping {

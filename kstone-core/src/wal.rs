@@ -29,7 +29,8 @@
 //!   group commit's is taken alone.
 
 mod append;
-mod format;
+mod copy;
+pub(crate) mod format;
 mod reader;
 mod segments;
 #[cfg(test)]
@@ -48,7 +49,11 @@ use crate::latency::Recorder;
 use crate::types::{Lsn, SeqNo};
 use crate::vfs::{Meter, Vfs};
 
-pub(crate) use reader::{Chain, LogRules, RecordRef, discover, harden, has_records, replay, validate};
+pub(crate) use copy::LogCopy;
+pub(crate) use format::{RECORDS_START, copied_header};
+pub(crate) use reader::{
+    Chain, LogRules, LogSalvage, RecordRef, discover, harden, has_records, replay, salvage, validate,
+};
 pub(crate) use segments::Reservation;
 pub(crate) use writer::Wal;
 

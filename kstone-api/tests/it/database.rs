@@ -230,3 +230,32 @@ fn threads_share_a_database() {
     });
     assert_eq!(db.scan().run().unwrap().count(), 1000);
 }
+
+#[test]
+fn a_backup_of_any_database_opens_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("my.keystone");
+    let item = || ItemBuilder::new().number("n", 1);
+    let on_disk = Database::create(&path).unwrap();
+    let in_memory = Database::in_memory().unwrap();
+    for (name, db) in [("of disk", &on_disk), ("of memory", &in_memory)] {
+        db.put("a", item()).unwrap();
+        db.flush().unwrap();
+        db.put("b", item()).unwrap();
+        let copy = dir.path().join(name);
+        let report = db.backup(&copy).unwrap();
+        assert_eq!((report.ssts, report.linked), (1, u64::from(name == "of disk")));
+        let copy = Database::open(&copy).unwrap();
+        assert!(copy.contains("a").unwrap() && copy.contains("b").unwrap());
+        assert_eq!(copy.engine().verify().unwrap(), 1);
+    }
+    assert!(Database::is_locked(&path).unwrap());
+    let reader = Database::open_read_only(&path).unwrap();
+    on_disk.put("c", item()).unwrap();
+    reader.backup(dir.path().join("of a reader")).unwrap();
+    assert!(!reader.contains("c").unwrap());
+    drop(on_disk);
+    assert!(!Database::is_locked(&path).unwrap());
+    // It copies what is there, not what it sees.
+    assert!(Database::open(dir.path().join("of a reader")).unwrap().contains("c").unwrap());
+}

@@ -61,3 +61,11 @@ fn metrics() {
 fn alerts() {
     has("alerts", &["High SST count", "Disk quota nearly full", "no alerts"]);
 }
+
+#[test]
+fn backup() {
+    has(
+        "backup",
+        &["of them linked", "reported several times", "verified ", "all that was there is there: true"],
+    );
+}

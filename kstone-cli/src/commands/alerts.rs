@@ -15,8 +15,8 @@ pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
     let runtime = Runtime::read(args)?;
     let alerts = match (open_to_read(args), &runtime) {
         (Ok(db), runtime) => of_files(&db, runtime.as_ref())?,
-        (Err(e), Some(runtime)) if matches!(e.downcast_ref(), Some(Error::Locked { .. })) => {
-            // The settings, and with them the limits of space and log, are in files that only its owner reads.
+        (Err(e), Some(runtime)) if matches!(e.downcast_ref(), Some(Error::Busy)) => {
+            // The settings, and with them the limits of space and log, are in files that change all the time.
             AlertThresholds::default().check(&runtime.snapshot.stats, &DiskUsage::default(), 0)
         }
         (Err(e), _) => return Err(e),
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
     }
 }
 
-/// Of a database that nobody has open: what its files say, and the counters that a process left when it died.
+/// What the files say, and the counters that a process has left in them.
 fn of_files(db: &Database, runtime: Option<&Runtime>) -> Result<Vec<PerformanceAlert>> {
     let now = db.stats()?;
     let stats = match runtime {

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
-use kstone_api::{Error, StatsSnapshot};
+use kstone_api::{Database, StatsSnapshot};
 use serde::Serialize;
 
 use crate::args::{self, Format};
-use crate::commands::{expect_database, open_to_read};
+use crate::commands::expect_database;
 use crate::failure::{Failure, exit};
 use crate::output::{counted, print_result, size, span};
 
@@ -153,8 +153,7 @@ impl Runtime {
 
 /// Whether some process has the database open for writing.
 fn is_open(args: &args::Database) -> bool {
-    let error = open_to_read(args).err();
-    error.is_some_and(|error| matches!(error.downcast_ref(), Some(Error::Locked { .. })))
+    Database::is_locked(&args.path).unwrap_or(false)
 }
 
 #[expect(

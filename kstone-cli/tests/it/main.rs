@@ -167,8 +167,37 @@ fn locked_is_5() {
         .assert()
         .code(5)
         .stderr(contains("\"code\":\"locked\""));
+    // Reading goes on beside it.
+    assert_eq!(db.stdout(&["count", "my.db"]), "0\n");
     drop(open);
     db.run(&["put", "my.db", "k", "{}"]).assert().success();
+}
+
+#[test]
+fn a_backup_is_a_database_made_beside_a_program_that_writes() {
+    let db = Fixture::airports();
+    let open = kstone_api::Database::open(db.dir.path().join("my.db")).unwrap();
+    open.flush().unwrap();
+    let text = db.stdout(&["backup", "my.db", "copy.db"]);
+    assert!(text.starts_with("copy.db   ") && text.contains(" SSTs, 2 linked   log "), "{text}");
+    assert_eq!(db.stdout(&["count", "copy.db"]), "3\n");
+    let json = db.json(&["backup", "my.db", "second.db", "--copy"]);
+    assert_eq!(
+        (&json["schema"], &json["path"], &json["ssts"], &json["linked"]),
+        (&json!("kstone.backup/1"), &json!("second.db"), &json!(2), &json!(0))
+    );
+    db.run(&["backup", "my.db", "copy.db"])
+        .assert()
+        .code(4)
+        .stderr("error: copy.db already exists: it is a database\nhint: choose a path that does not exist, or an empty directory\n");
+    db.run(&["backup", "my.db", "my.db/copy"]).assert().code(2).stderr(contains("lies in the database"));
+    db.run(&["backup", "none.db", "third.db"]).assert().code(4);
+    drop(open);
+    db.run(&["put", "copy.db", "k", "{}"]).assert().success();
+    assert_eq!(
+        (db.stdout(&["count", "copy.db"]), db.stdout(&["count", "my.db"])),
+        ("4\n".into(), "3\n".into())
+    );
 }
 
 #[test]
@@ -493,10 +522,93 @@ fn an_alert_is_1() {
     // Of the counters, while the program runs.
     let open = kstone_api::Database::open(&path).unwrap();
     open.put("k", item()).unwrap();
-    db.run(&["alerts", "my.db"]).assert().code(5);
+    db.run(&["alerts", "my.db"]).assert().code(1).stdout(starts_with("High SST count: 16.0"));
     db.file("my.db/STATS.json", &snapshot(json!({"p99_read_nanos": 6_000_000, "poisoned": "a sync failed"})));
     let output = db.run(&["alerts", "my.db", "--format", "json"]).assert().code(1).get_output().clone();
     let json: Json = serde_json::from_slice(&output.stdout).unwrap();
     let names: Vec<_> = json["alerts"].as_array().unwrap().iter().map(|alert| &alert["name"]).collect();
-    assert_eq!(names, ["High read latency", "Writing has stopped"]);
+    assert_eq!(names, ["High SST count", "High read latency", "Writing has stopped"]);
+}
+
+/// The SSTs of a database, by name.
+fn ssts(db: &Fixture) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(db.dir.path().join("my.db")).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let mut ssts: Vec<_> = paths.filter(|path| path.extension().is_some_and(|ext| ext == "sst")).collect();
+    ssts.sort();
+    ssts
+}
+
+/// With items in SSTs, in some stripes.
+fn flushed() -> Fixture {
+    let db = Fixture::airports();
+    db.run(&["compact", "my.db"]).assert().success();
+    assert!(!ssts(&db).is_empty());
+    db
+}
+
+#[test]
+fn verify_is_honest_and_its_exit_status_says_it() {
+    let db = flushed();
+    let text = db.stdout(&["verify", "my.db"]);
+    assert!(text.starts_with("verify --deep   ") && text.contains("0 bad blocks, 0 missing"), "{text}");
+    assert!(db.stdout(&["verify", "my.db", "--quick"]).contains("NOT READ the blocks of"));
+    let json = db.json(&["verify", "my.db"]);
+    assert_eq!((&json["schema"], &json["clean"]), (&json!("kstone.verify/1"), &json!(true)));
+    assert_eq!(json["ssts"], json["good"]);
+
+    db.file("my.db/notes.txt", b"mine");
+    assert!(db.stdout(&["verify", "my.db"]).contains("WARN     notes.txt   foreign"));
+    let file = ssts(&db).remove(0);
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[140] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    db.run(&["verify", "my.db"])
+        .assert()
+        .code(3)
+        .stdout(contains("CORRUPT").and(contains("checksum is")).and(contains("1 bad block")))
+        .stderr(contains("hint: kstone repair my.db --dry-run"));
+    let out = db.run(&["verify", "my.db", "--format", "json"]).assert().code(3).get_output().stdout.clone();
+    let json: Json = serde_json::from_slice(&out).unwrap();
+    let findings = json["findings"].as_array().unwrap();
+    assert!(findings.iter().any(|found| found["kind"] == "block" && found["offset"] == 128), "{json}");
+    db.run(&["verify", "none.db"]).assert().code(4).stdout(is_empty());
+    db.run(&["verify", "my.db", "--quick", "--deep"]).assert().code(2);
+}
+
+#[test]
+fn repair_asks_plans_and_tells_what_is_lost() {
+    let db = flushed();
+    assert_eq!(db.stdout(&["repair", "my.db", "--yes"]), "nothing is wrong, nothing was changed\n");
+    let file = ssts(&db).remove(0);
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[140] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    db.run(&["repair", "my.db"]).write_stdin("").assert().code(2).stderr(contains("--yes"));
+
+    let plan = db.run(&["repair", "my.db", "--dry-run", "--report", "lost.jsonl"]).assert().code(6);
+    plan.stdout(contains("rewritten from what can be read of it").and(contains("nothing was changed")));
+    let lost = std::fs::read_to_string(db.dir.path().join("lost.jsonl")).unwrap();
+    let lines: Vec<Json> = lost.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(!lines.is_empty() && lines.iter().all(|line| line["loss"] == "key"), "{lost}");
+    db.run(&["verify", "my.db"]).assert().code(3);
+
+    db.run(&["repair", "my.db", "--into", "new.db"]).assert().code(6);
+    db.run(&["verify", "new.db"]).assert().success();
+    db.run(&["verify", "my.db"]).assert().code(3);
+
+    let done =
+        db.run(&["repair", "my.db", "--yes", "--format", "json"]).assert().code(6).get_output().clone();
+    let json: Json = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!((&json["schema"], &json["lost"]), (&json!("kstone.repair/1"), &json!(lines.len())));
+    db.run(&["verify", "my.db"]).assert().success();
+    let left: usize = db.stdout(&["count", "my.db"]).trim().parse().unwrap();
+    assert_eq!(left + lines.len(), 3);
+    assert_eq!(db.stdout(&["count", "new.db"]).trim(), left.to_string());
+    // What is printed is the key, and is gone.
+    let key = lines[0]["key"].as_str().unwrap();
+    let words: Vec<&str> = key.split(' ').collect();
+    db.run(&[&["get", "my.db"], words.as_slice()].concat()).assert().code(1);
+    assert!(db.dir.path().join("my.db/quarantine").read_dir().unwrap().count() >= 2);
+    db.run(&["repair", "none.db", "--yes"]).assert().code(4);
 }

@@ -10,16 +10,15 @@
 //! 3. Under the queue's lock no stripe is locked, for writers queue flushes under their stripe's lock.
 //!
 //! Order: first what only one thread can do at a time and many wait for (room in the log, its sync, checkpoints,
-//! sealing), then flushes, which free memory, then compactions, the smallest first (Luo and Carey, "On Performance
-//! Stability in LSM-based Storage Systems", 2019).
+//! sealing, though never twice in a row), then flushes, which free memory, then compactions: those of stripes that
+//! writers wait for, then the smallest first (Luo and Carey, "On Performance Stability in LSM-based Storage Systems",
+//! 2019).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use smallvec::SmallVec;
 
 use super::checkpoint::CheckpointJob;
 use super::compact::CompactJob;
@@ -31,6 +30,9 @@ use crate::compaction::picker::Ask;
 use crate::config::CompactionConfig;
 use crate::error::{Error, Result};
 use crate::stripe::Stripe;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::types::Lsn;
 
 /// How long a job rests after its first failure.
@@ -75,12 +77,17 @@ struct Queue {
     compact: BTreeSet<usize>,
     idle: IdleStripes,
     running: BTreeSet<Slot>,
+    /// The last job that was begun is sealing: another comes first now. Who waits asks for sealing again as soon as
+    /// one has ended, so that by urgency alone nothing that was sealed might ever be flushed.
+    sealed_last: bool,
     /// A flush or a compaction was installed since the last checkpoint began.
     dirty: bool,
     last_checkpoint: Duration,
     last_sync: Duration,
     last_sweep: Duration,
     last_stats: Duration,
+    /// Stripes that stopped writers wait for, and how many do.
+    awaited: BTreeMap<usize, usize>,
     /// Jobs that failed, and when they may be tried again.
     resting: BTreeMap<Slot, Rest>,
     /// A worker sleeps until something becomes due by time alone; the others sleep until they are woken.
@@ -98,20 +105,22 @@ struct Rest {
 }
 
 impl Background {
-    pub(crate) fn wake(&self) {
-        self.wake.notify_one();
-    }
-
-    /// The same, also for a worker that is just falling asleep.
+    /// Wakes a worker, also one that is just falling asleep. The caller holds no stripe's lock, nor the queue's.
     pub(crate) fn wake_surely(&self) {
         drop(self.queue.lock());
-        self.wake();
+        self.wake.notify_one();
     }
 
     /// Has memtables looked at for sealing.
     pub(crate) fn want_relief(&self) {
         self.relief_wanted.store(true, Ordering::Relaxed);
-        self.wake.notify_one();
+        self.wake_surely();
+    }
+
+    /// Settings have changed: whoever sleeps for as long as the old ones said looks again.
+    pub(crate) fn wake_all(&self) {
+        drop(self.queue.lock());
+        self.wake.notify_all();
     }
 
     /// Has the log made shorter, whatever that takes.
@@ -162,7 +171,8 @@ impl Shared {
         let new_segment =
             self.newest_generation.fetch_max(lsn.generation(), Ordering::Relaxed) < lsn.generation();
         if (memory > budget || new_segment) && !self.background.relief_wanted.swap(true, Ordering::Relaxed) {
-            self.background.wake();
+            // Nobody asks a second time: a worker that has just looked and not yet fallen asleep must hear of it.
+            self.background.wake_surely();
         }
     }
 
@@ -201,7 +211,8 @@ impl Shared {
         if queue.dirty && (manual || log_half_full || since(queue.last_checkpoint) >= interval) {
             due.push(Slot::Checkpoint);
         }
-        if self.background.relief_wanted.load(Ordering::Relaxed) {
+        let relief = self.background.relief_wanted.load(Ordering::Relaxed);
+        if relief && !queue.sealed_last {
             due.push(Slot::Relief);
         }
         if self.stats_interval(&settings).is_some_and(|interval| since(queue.last_stats) >= interval) {
@@ -219,14 +230,14 @@ impl Shared {
         }
         let compacting = queue.running.iter().filter(|slot| matches!(slot, Slot::Compact(_))).count();
         if compacting < concurrent_compactions(&settings.compaction) {
-            let running = &queue.running;
-            let mut sizes: Vec<(u64, usize)> = Vec::new();
+            let (running, awaited) = (&queue.running, &queue.awaited);
+            let mut sizes: Vec<(bool, u64, usize)> = Vec::new();
             queue.compact.retain(|&stripe| {
                 if running.contains(&Slot::Compact(stripe)) {
                     return true;
                 }
                 let size = self.compaction_due(stripe, Ask::Due);
-                sizes.extend(size.map(|bytes| (bytes, stripe)));
+                sizes.extend(size.map(|bytes| (!awaited.contains_key(&stripe), bytes, stripe)));
                 size.is_some()
             });
             sizes.sort_unstable();
@@ -235,7 +246,10 @@ impl Shared {
             if none_fits && queue.dirty && !due.contains(&Slot::Checkpoint) && self.reclaiming() {
                 due.push(Slot::Checkpoint);
             }
-            due.extend(sizes.into_iter().map(|(_, stripe)| Slot::Compact(stripe)));
+            due.extend(sizes.into_iter().map(|(.., stripe)| Slot::Compact(stripe)));
+        }
+        if relief && queue.sealed_last {
+            due.push(Slot::Relief);
         }
         due.retain(|slot| !queue.running.contains(slot));
         if due.is_empty() && queue.running.is_empty() {
@@ -248,6 +262,7 @@ impl Shared {
     /// Marks the slot taken and makes its job.
     fn begin(&self, queue: &mut Queue, slot: Slot) -> Job {
         queue.running.insert(slot);
+        queue.sealed_last = slot == Slot::Relief;
         match slot {
             Slot::Flush(stripe) => {
                 if let Some(at) = queue.flush.iter().position(|&queued| queued == stripe) {
@@ -340,7 +355,7 @@ impl Shared {
             needed_from = needed.map_or(needed_from, |lsn| needed_from.min(lsn.generation()));
         }
         // Segments may be kept only because what was flushed is not checkpointed.
-        if needed_from > oldest {
+        if needed_from > oldest && !self.pins.hold_log() {
             self.background.queue.lock().dirty = true;
         }
     }
@@ -424,6 +439,18 @@ impl Shared {
             }
             self.wait_with(queue);
         }
+    }
+
+    /// Has these stripes merged before all others, for as long as the guard lives: somebody waits for that.
+    pub(crate) fn await_merges(&self, stripes: &[u16]) -> AwaitedMerges<'_> {
+        let stripes: SmallVec<[usize; 8]> = stripes.iter().map(|&stripe| stripe.into()).collect();
+        let mut queue = self.background.queue.lock();
+        for &stripe in &stripes {
+            *queue.awaited.entry(stripe).or_default() += 1;
+            queue.compact.insert(stripe);
+        }
+        drop(queue);
+        AwaitedMerges { background: &self.background, stripes }
     }
 
     /// Gives a claimed slot back.
@@ -568,6 +595,10 @@ impl Shared {
         let mut queue = self.background.queue.lock();
         while !self.background.stop.load(Ordering::Relaxed) {
             if self.may_deliver_events() {
+                if !queue.has_timekeeper {
+                    // A listener may take long: another worker keeps the time meanwhile.
+                    self.background.wake.notify_one();
+                }
                 MutexGuard::unlocked(&mut queue, || self.deliver_events());
                 continue;
             }
@@ -603,11 +634,31 @@ impl Shared {
     }
 }
 
+/// Stripes that somebody waits for.
+#[must_use]
+pub(crate) struct AwaitedMerges<'a> {
+    background: &'a Background,
+    stripes: SmallVec<[usize; 8]>,
+}
+
+impl Drop for AwaitedMerges<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.background.queue.lock();
+        for stripe in &self.stripes {
+            if let Some(waiting) = queue.awaited.get_mut(stripe) {
+                *waiting -= 1;
+                if *waiting == 0 {
+                    queue.awaited.remove(stripe);
+                }
+            }
+        }
+    }
+}
+
 /// The processor cores of the machine; 1 when that is not known.
 fn cores() -> usize {
     // Asking the system opens files, and the scheduler asks often.
-    static CORES: LazyLock<usize> =
-        LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
+    static CORES: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
     *CORES
 }
 
@@ -650,7 +701,7 @@ impl LsmEngine {
         let compactions = concurrent_compactions(&self.shared.settings.load().compaction);
         for i in threads.len()..2 + compactions {
             let shared = Arc::clone(&self.shared);
-            let worker = std::thread::Builder::new().name(format!("kstone-{i}"));
+            let worker = thread::Builder::new().name(format!("kstone-{i}"));
             match worker.spawn(move || shared.work()) {
                 Ok(thread) => threads.push(thread),
                 // Fewer do the same work, only later; with none, nothing would ever be flushed.
@@ -670,7 +721,7 @@ impl LsmEngine {
         let threads = std::mem::take(&mut *self.pool.threads.lock());
         for thread in threads {
             // A listener may close the engine, or be the last to let go of it: its worker ends by itself.
-            if thread.thread().id() != std::thread::current().id() {
+            if thread.thread().id() != thread::current().id() {
                 // One that panicked has poisoned the handle; there is nothing else to learn from it.
                 let _ = thread.join();
             }

@@ -151,12 +151,8 @@ impl CheckpointJob {
 
     fn give_log_back(shared: &Shared, batch: &Batch) {
         let log_bytes = shared.wal.live_bytes();
-        let retired = shared.wal.retire(batch.log_start.generation());
-        for path in &retired {
-            shared.remove_file(path);
-        }
-        shared.wal.removed();
-        if !retired.is_empty() && shared.wal.live_bytes() > shared.settings.load().log.limit {
+        let retired = shared.retire_log(batch.log_start.generation());
+        if retired && shared.wal.live_bytes() > shared.settings.load().log.limit {
             shared.background.want_relief(); // the limit was lowered: there is more to give back
         }
         let freed = log_bytes.saturating_sub(shared.wal.live_bytes());
@@ -176,7 +172,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Removes SSTs that neither the manifest nor any reader refers to.
+    /// Removes SSTs that neither the manifest nor any reader or backup refers to.
     pub(crate) fn remove_obsolete(&self) {
         self.remove_obsolete_ssts(false);
     }
@@ -194,7 +190,10 @@ impl Shared {
             // In this order: once nobody else holds it, no checkpoint can be about to list it.
             let held = Arc::strong_count(table) > 1 && !planted(Bug::CheckpointListsRemoved);
             let listed = self.manifest.lock().state().lists(table.meta().id);
-            let unused = (also_held || !held) && (!listed || planted(Bug::ListedSstRemoved));
+            let pinned = || self.pins.hold(table.meta().id);
+            let unused = (also_held || !held)
+                && (!listed || planted(Bug::ListedSstRemoved))
+                && (also_held || !pinned());
             if unused {
                 remove.push((table.path().to_path_buf(), pages(table.meta().len)));
             }

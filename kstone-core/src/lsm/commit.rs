@@ -6,14 +6,13 @@
 //!    can appear below a horizon that somebody has just acted on.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-
-use parking_lot::{Condvar, Mutex};
 
 use crate::error::Result;
 use crate::health::Health;
 use crate::planted::{Bug, planted};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex};
 use crate::types::SeqNo;
 
 /// How often a waiting writer looks whether the handle was poisoned.

@@ -9,17 +9,17 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, ThreadId};
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLockReadGuard};
 use serde::{Deserialize, Serialize};
 
 use super::compaction_stats::CompactionReason;
 use super::event_log::EventLog;
 use super::{Shared, Workers, trace};
 use crate::backpressure::StallReason;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::thread::{self, ThreadId};
+use crate::sync::{Mutex, RwLockReadGuard};
 
 /// Stalls of one reason within this time are one event: under load every write may be held up a little.
 const STALLS_TOGETHER: Duration = Duration::from_secs(1);
@@ -371,6 +371,14 @@ pub(crate) struct Call<'a> {
 impl<'a> Call<'a> {
     pub(crate) fn begin(shared: &'a Shared) -> Self {
         Self { gate: Some(shared.gate.read()), shared }
+    }
+
+    /// Lets a close go on meanwhile: what is called may take long, or call the engine. The database may be closed
+    /// afterwards.
+    pub(crate) fn pause(&mut self, meanwhile: impl FnOnce()) {
+        self.gate = None;
+        meanwhile();
+        self.gate = Some(self.shared.gate.read());
     }
 }
 

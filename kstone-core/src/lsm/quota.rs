@@ -13,12 +13,15 @@ use crate::error::{Error, Result};
 use crate::quota::{Claim, Load, Share, flush_bytes, merge_bytes, rewritten_bytes};
 use crate::record::Ops;
 use crate::stripe::Stripe;
+use crate::sync::atomic::AtomicU64;
 use crate::types::{EntryKind, SstMeta};
 use crate::vfs::{Below, Floor, Usage, pages};
 use crate::wal::Reservation;
 
 /// Steps that a write does or waits for at most: on one thread time may stand still.
 const MOST_STEPS: u32 = 1_000_000;
+/// How often a write that still finds no space asks for it once more, after the background had found enough.
+const MOST_REQUESTS: u32 = 3;
 
 /// What a record in a memtable counts beyond its key and value.
 const RECORD: u64 = 96;
@@ -90,7 +93,7 @@ impl LsmEngine {
 impl Shared {
     fn load(&self) -> Load {
         let (quota, settings) = (&self.quota, self.settings.load());
-        let get = |figure: &std::sync::atomic::AtomicU64| figure.load(Ordering::SeqCst);
+        let get = |figure: &AtomicU64| figure.load(Ordering::SeqCst);
         Load {
             limit: quota.meter.limit() % u64::MAX,
             // Before the memtables: what moves from one to the other counts twice rather than not at all.
@@ -207,6 +210,7 @@ impl Shared {
         let keep = || self.keep(claim);
         let mut floor = Floor { keep: &keep, below: if deletes { Below::Ceiling } else { Below::Limit } };
         let (mut since, mut steps, mut flushed, mut again) = (None, 0, false, true);
+        let mut asked = 0;
         loop {
             if let Some(share) = self.admit(payload.len() as u64 + RECORD * ops as u64, stripes, claim, floor)
             {
@@ -230,7 +234,12 @@ impl Shared {
                 continue;
             }
             if std::mem::take(&mut again) {
-                continue; // what went on may have ended since space was asked for
+                // What went on may have ended since space was asked for, and with enough for others.
+                if asked < MOST_REQUESTS && !quota.reclaim.load(Ordering::Relaxed) {
+                    asked += 1;
+                    self.request_reclaim();
+                }
+                continue;
             }
             again = true;
             if floor.below == Below::Ceiling {

@@ -16,20 +16,18 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-
-use arc_swap::ArcSwap;
-use parking_lot::{Mutex, RwLock};
 
 use super::background::{Background, Pool};
 use super::event_log::EventLog;
 use super::events::Events;
 use super::observe::Observed;
+use super::survey::Survey;
 use super::{
     EngineOptions, FileIds, Identity, LockGuard, LsmEngine, Settings, Shared, Workers, replay_rate, trace,
 };
+use crate::clock::Clock;
 use crate::config::{CompactionConfig, DatabaseConfig};
 use crate::error::{Error, Result};
 use crate::file_header::Id;
@@ -43,14 +41,18 @@ use crate::quota::Quota;
 use crate::record::Ops;
 use crate::sst::{Table, TableContext};
 use crate::stripe::Stripe;
-use crate::types::{EntryRef, Lsn, MAX_STRIPES, SeqNo};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use crate::sync::{ArcSwap, Mutex, RwLock};
+use crate::types::{EntryRef, FileId, Lsn, MAX_STRIPES, SeqNo};
 use crate::version::Run;
-use crate::vfs::{DirEntry, Floor, Meter, MeteredVfs, PathKind, Vfs};
-use crate::wal::{self, Chain, LogCut, LogRules, RecordRef, Wal, WalContext, WalStart};
+use crate::vfs::{DirEntry, Floor, Mapping, Meter, MeteredVfs, PathKind, Place, Vfs};
+use crate::wal::{self, Chain, LogCut, RecordRef, Wal, WalContext, WalStart};
 
 /// Sequences that are skipped after an unclean end, so that a number which was given out and lost is never given
 /// out again.
 const SEQ_GAP: u64 = 1 << 32;
+/// No sequence and no file id is above it: a thousand years of a hundred million a second.
+const MAX_NUMBER: u64 = 1 << 62;
 /// Entries that one step of a job takes: long enough to be cheap, short enough to stop soon.
 const CHUNK: usize = 4096;
 /// The same for tests, so that steps of different jobs mix.
@@ -100,7 +102,11 @@ impl LsmEngine {
         let database = DatabaseConfig { stripes: Some(stripes), ..database };
         let compaction = options.compaction.clone().unwrap_or_default();
         let now = options.clock.unix_ms();
-        let ids = Ids { database_id: random_id(&options), incarnation: random_id(&options), created_ms: now };
+        let ids = Ids {
+            database_id: random_id(&*options.clock),
+            incarnation: random_id(&*options.clock),
+            created_ms: now,
+        };
         let changes = vec![
             Change::Facts(Facts::new(stripes, now)),
             Change::Keyspace { id: 0, name: "items".into() },
@@ -117,6 +123,9 @@ impl LsmEngine {
             lock: Some(lock),
             since,
             meter: Arc::clone(meter.meter()),
+            place: Arc::clone(meter.place()),
+            log: Arc::clone(&options.vfs),
+            held: BTreeMap::new(),
             unfinished: None,
         };
         let engine = Self::assemble(path, options, manifest, start)?;
@@ -138,7 +147,7 @@ impl LsmEngine {
         let (options, meter) = metered(path, options);
         let lock = lock(&*options.vfs, path)?;
         take_stock(&meter, path)?;
-        Self::recover(path, options, Some(lock), Some(Arc::clone(meter.meter())))
+        Self::recover(path, options, Some(lock), &meter)
     }
 
     /// Opens the database, or creates it if there is none. Errors as [`LsmEngine::open`] and
@@ -151,64 +160,49 @@ impl LsmEngine {
         }
     }
 
-    /// Opens a database that nobody has open for writing, and changes nothing in it: its log, if it was not closed
-    /// cleanly, is replayed in memory only. Any number of handles may read at the same time; while they do, no
-    /// handle can write. Settings given in the options are used for reading and not stored.
-    pub fn open_read_only(path: &Path, options: EngineOptions) -> Result<Self> {
-        validate(&options)?;
-        check_present(&*options.vfs, path)?;
+    /// Whether some handle, of this process or another, has the database open for writing.
+    ///
+    /// # Errors
+    /// `Io` when the lock cannot be looked at.
+    pub fn is_locked(path: &Path, vfs: &dyn Vfs) -> Result<bool> {
         let file = path.join(paths::LOCK);
-        let lock = match options.vfs.lock_shared(&file) {
-            Ok(guard) => guard.map(LockGuard),
-            Err(e) => return Err(lock_error(&*options.vfs, path, &file, e)),
-        };
-        Self::recover(path, options, lock, None)
+        match vfs.lock_shared(&file) {
+            Ok(_) => Ok(false),
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => Ok(true),
+            Err(e) => Err(Error::io("look at the lock", &file)(e)),
+        }
     }
 
     fn recover(
         path: &Path,
         options: EngineOptions,
         lock: Option<LockGuard>,
-        meter: Option<Arc<Meter>>,
+        metered: &MeteredVfs,
     ) -> Result<Self> {
-        // A handle that only reads has nothing to count.
-        let read_only = meter.is_none();
-        let meter = meter.unwrap_or_default();
         let since = options.clock.monotonic();
-        let _span = trace::open(path, read_only);
+        let _span = trace::open(path, false);
         let vfs = Arc::clone(&options.vfs);
         let loaded = Manifest::load(&*vfs, path)?;
-        let state = &loaded.state;
-        let ids = loaded.ids;
-        state.facts.check_supported(&path.join(paths::MANIFEST))?;
-        check_stripes(&options, state)?;
         let listing = vfs.list(path).map_err(Error::io("list", path))?;
-        check_listed_files(path, state, &listing)?;
+        check_stripes(&options, &loaded.state)?;
+        let Survey { loaded, listing, chain, began } =
+            Survey::of(path, loaded, listing, &*vfs, &*options.clock)?;
+        let state = &loaded.state;
         // An edit cut short behind the clean end is the one that would have cancelled it: nothing was written.
         let clean_end = state.clean_end;
-        let segments = wal::discover(&*vfs, path, ids.database_id)?;
-        let rules = LogRules {
-            log_start: state.log_start,
-            cuts: state.cuts.clone(),
-            durable: state.durable,
-            clean_end: clean_end.map(|clean| clean.end.unwrap_or(Lsn::ZERO)),
-            last_edit: state.edit,
-        };
-        let began = options.clock.monotonic();
-        let chain = wal::validate(&*vfs, path, &segments, &rules)?;
-        let base = chain.last_seq.max(state.max_flushed_to());
-        let base = state.cuts.iter().map(|cut| cut.seq).fold(base, SeqNo::max);
+        let base = chain.last_seq.max(state.base_seq());
         let settings = settings(path, &options, state)?;
 
         let orphans = orphans(path, state, &chain, &listing);
         let gap = if planted(Bug::SequencesReissued) { 1 } else { SEQ_GAP };
-        let next_seq = clean_end.map_or(base + gap, |clean| clean.next_seq);
+        let next_seq = clean_end.map_or(base.saturating_add(gap), |clean| clean.next_seq);
         let unused = match planted(Bug::FileIdReused) {
             true => state.ssts.last_key_value().map_or(1, |(&id, _)| id + 1),
             false => state.files_below,
         };
         let next_file = clean_end.map_or(unused, |clean| clean.next_file);
-        let mut unfinished = (clean_end.is_none() && !read_only).then(|| Unfinished {
+        check_numbers(path, next_seq, next_file.max(state.files_below), chain.max_generation)?;
+        let mut unfinished = (clean_end.is_none()).then(|| Unfinished {
             harden_from: chain.watermark.max(state.durable),
             changes: cut_changes(state, &chain, next_seq - 1),
             chain: chain.clone(),
@@ -228,9 +222,21 @@ impl LsmEngine {
             }
         }
         let file_ids = FileIds::new(next_file, manifest.state().files_below.max(next_file));
-        let store_settings = !read_only && (options.config.is_some() || options.compaction.is_some());
-        let chain = Some(chain);
-        let start = Start { chain, next_seq, file_ids, settings, read_only, lock, since, meter, unfinished };
+        let store_settings = options.config.is_some() || options.compaction.is_some();
+        let start = Start {
+            chain: Some(chain),
+            next_seq,
+            file_ids,
+            settings,
+            read_only: false,
+            lock,
+            since,
+            meter: Arc::clone(metered.meter()),
+            place: Arc::clone(metered.place()),
+            log: vfs,
+            held: BTreeMap::new(),
+            unfinished,
+        };
         let engine = Self::assemble(path, options, manifest, start)?;
         engine.shared.measure_replay(began);
         engine.shared.untidy.store(!tidy, Ordering::Relaxed);
@@ -246,7 +252,12 @@ impl LsmEngine {
     }
 
     /// Puts the parts together and replays the log into them.
-    fn assemble(path: &Path, options: EngineOptions, manifest: Manifest, start: Start) -> Result<Self> {
+    pub(super) fn assemble(
+        path: &Path,
+        options: EngineOptions,
+        manifest: Manifest,
+        start: Start,
+    ) -> Result<Self> {
         let ids = manifest.ids();
         let identity = Identity { database_id: ids.database_id, incarnation: ids.incarnation };
         let health = Arc::<Health>::default();
@@ -271,8 +282,11 @@ impl LsmEngine {
         let wal = Wal::new(context, start.wal_start(state));
         wal.set_limits(start.settings.log_limits());
         let tables = TableContext::new(Arc::clone(&options.vfs), path, &start.settings.database);
+        if start.read_only {
+            tables.observe();
+        }
         let shared = Arc::new(Shared {
-            stripes: stripes(&tables, state),
+            stripes: stripes(&tables, state, &start.held),
             tables,
             dir: path.to_path_buf(),
             vfs: options.vfs,
@@ -295,6 +309,7 @@ impl LsmEngine {
             newest_generation: AtomicU32::new(0),
             replayed: OnceLock::new(),
             obsolete: Mutex::default(),
+            pins: super::pins::Pins::default(),
             untidy: AtomicBool::new(false),
             background: Background::default(),
             quota: Arc::new(quota),
@@ -305,11 +320,12 @@ impl LsmEngine {
             closed: AtomicBool::new(false),
             gate: RwLock::new(()),
             lock: Mutex::new(start.lock),
+            place: start.place,
         });
         // From here on dropping the engine closes it, also when the replay fails.
         let engine = Self { shared, pool: Pool::default(), closing: Mutex::default() };
         if let Some(chain) = &start.chain {
-            let replayed = engine.shared.replay(chain);
+            let replayed = engine.shared.replay(&*start.log, chain);
             if let Err(error) = &replayed {
                 // A clean close of what is in memory by now would give the rest of the log away.
                 engine.shared.health.poison(error);
@@ -325,18 +341,23 @@ impl LsmEngine {
 
 /// Where an engine goes on.
 #[derive(Debug)]
-struct Start {
+pub(super) struct Start {
     /// The log to replay; `None` for a new database.
-    chain: Option<Chain>,
-    next_seq: SeqNo,
-    file_ids: FileIds,
-    settings: Settings,
-    read_only: bool,
-    lock: Option<LockGuard>,
+    pub(super) chain: Option<Chain>,
+    pub(super) next_seq: SeqNo,
+    pub(super) file_ids: FileIds,
+    pub(super) settings: Settings,
+    pub(super) read_only: bool,
+    pub(super) lock: Option<LockGuard>,
     /// When opening began.
-    since: Duration,
-    meter: Arc<Meter>,
-    unfinished: Option<Unfinished>,
+    pub(super) since: Duration,
+    pub(super) meter: Arc<Meter>,
+    pub(super) place: Arc<OnceLock<Place>>,
+    /// Where the log to replay is read.
+    pub(super) log: Arc<dyn Vfs>,
+    /// SSTs that are mapped already.
+    pub(super) held: BTreeMap<FileId, Arc<Mapping>>,
+    pub(super) unfinished: Option<Unfinished>,
 }
 
 /// What recovery still has to write: steps 4 to 6. Done over when it fails.
@@ -401,11 +422,11 @@ impl Start {
 
 impl Shared {
     /// Records go through the same insert as a put; full memtables are flushed on the way.
-    fn replay(&self, chain: &Chain) -> Result<()> {
+    fn replay(&self, log: &dyn Vfs, chain: &Chain) -> Result<()> {
         let flushed: BTreeMap<usize, SeqNo> =
             self.used_stripes().map(|stripe| (stripe.id, stripe.lock().state.flushed_to)).collect();
         let mut full = false;
-        wal::replay(&*self.vfs, chain, |record| {
+        wal::replay(log, chain, |record| {
             self.replay_record(&record, &flushed)?;
             if !full {
                 full = !self.flush_ahead()?;
@@ -492,7 +513,7 @@ impl Shared {
 
 /// Settings given replace the stored ones whole. Stored ones that this version refuses are an error: giving some
 /// overrules them.
-fn settings(path: &Path, options: &EngineOptions, state: &ManifestState) -> Result<Settings> {
+pub(super) fn settings(path: &Path, options: &EngineOptions, state: &ManifestState) -> Result<Settings> {
     let stored = |error| match error {
         Error::InvalidConfig { field, why } => {
             Error::config(field, format!("{why}, as stored in {}", path.display()))
@@ -536,13 +557,14 @@ fn take_stock(vfs: &MeteredVfs, path: &Path) -> Result<()> {
     vfs.take_stock().map_err(Error::io("list", path))
 }
 
-fn validate(options: &EngineOptions) -> Result<()> {
+pub(super) fn validate(options: &EngineOptions) -> Result<()> {
     options.config.as_ref().map_or(Ok(()), DatabaseConfig::validate)?;
     options.compaction.as_ref().map_or(Ok(()), CompactionConfig::validate)
 }
 
-fn random_id(options: &EngineOptions) -> Id {
-    (u128::from(options.clock.random()) << 64 | u128::from(options.clock.random())).to_le_bytes()
+/// A new id.
+pub(super) fn random_id(clock: &dyn Clock) -> Id {
+    (u128::from(clock.random()) << 64 | u128::from(clock.random())).to_le_bytes()
 }
 
 fn kind_of(vfs: &dyn Vfs, path: &Path) -> Result<Option<PathKind>> {
@@ -556,12 +578,15 @@ fn check_vacant(vfs: &dyn Vfs, path: &Path) -> Result<()> {
     if kind_of(vfs, &path.join(paths::MANIFEST))?.is_some() {
         return exists("it is a database".into());
     }
+    if kind_of(vfs, &path.join(paths::UNFINISHED))?.is_some() {
+        return exists("it is an unfinished backup".into());
+    }
     let listing = vfs.list(path).map_err(Error::io("list", path))?;
     for entry in &listing {
         match paths::parse(&entry.name) {
             FileName::Foreign => return exists(format!("it holds {}, which is not ours", entry.name)),
             FileName::Sst { .. } => return Err(without_manifest(path, &entry.name)),
-            FileName::Lock | FileName::Manifest | FileName::ManifestTmp => {}
+            FileName::Lock | FileName::Manifest | FileName::ManifestTmp | FileName::Unfinished => {}
             FileName::Events | FileName::Stats => {}
             FileName::Log(named) => {
                 if wal::has_records(vfs, &path.join(&entry.name), named)? {
@@ -585,7 +610,7 @@ fn remove_leftovers(vfs: &dyn Vfs, path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn check_present(vfs: &dyn Vfs, path: &Path) -> Result<()> {
+pub(super) fn check_present(vfs: &dyn Vfs, path: &Path) -> Result<()> {
     let not = |detail: &str| Err(Error::NotADatabase { path: path.into(), detail: detail.into() });
     match kind_of(vfs, path)? {
         None => return Err(Error::NotFound { path: path.into() }),
@@ -595,6 +620,7 @@ fn check_present(vfs: &dyn Vfs, path: &Path) -> Result<()> {
     match kind_of(vfs, &path.join(paths::MANIFEST))? {
         Some(PathKind::File) => Ok(()),
         Some(_) => not("its MANIFEST is not a regular file"),
+        None if kind_of(vfs, &path.join(paths::UNFINISHED))?.is_some() => not("it is an unfinished backup"),
         None => {
             let listing = vfs.list(path).map_err(Error::io("list", path))?;
             for entry in &listing {
@@ -615,7 +641,8 @@ fn without_manifest(path: &Path, name: &str) -> Error {
     Error::corrupt(&path.join(paths::MANIFEST), 0, format!("it is missing, but the directory holds {name}"))
 }
 
-fn lock(vfs: &dyn Vfs, path: &Path) -> Result<LockGuard> {
+/// Takes the lock of a directory.
+pub(super) fn lock(vfs: &dyn Vfs, path: &Path) -> Result<LockGuard> {
     let file = path.join(paths::LOCK);
     let owner = format!("{}\n", std::process::id());
     if planted(Bug::LockNotHeld) {
@@ -633,7 +660,7 @@ fn lock_error(vfs: &dyn Vfs, path: &Path, file: &Path, error: std::io::Error) ->
     Error::Locked { path: path.into(), pid }
 }
 
-fn check_stripes(options: &EngineOptions, state: &ManifestState) -> Result<()> {
+pub(super) fn check_stripes(options: &EngineOptions, state: &ManifestState) -> Result<()> {
     let stored = state.facts.stripes();
     match options.config.as_ref().and_then(|config| config.stripes) {
         Some(asked) if asked != stored => Err(Error::config(
@@ -644,33 +671,39 @@ fn check_stripes(options: &EngineOptions, state: &ManifestState) -> Result<()> {
     }
 }
 
-/// Every listed SST is there with its length; what is in it is checked when it is first read.
-fn check_listed_files(path: &Path, state: &ManifestState, listing: &[DirEntry]) -> Result<()> {
-    let lengths: BTreeMap<&str, (u64, bool)> =
-        listing.iter().map(|entry| (entry.name.as_str(), (entry.len, entry.is_file))).collect();
-    for meta in state.ssts.values() {
-        let file = paths::sst(path, meta.stripe.into(), meta.id);
-        let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        match lengths.get(name.as_str()) {
-            Some(&(len, true)) if len == meta.len => {}
-            Some(&(len, true)) => {
-                let detail = format!("the file has {len} bytes, the manifest lists {}", meta.len);
-                return Err(Error::corrupt(&file, len.min(meta.len), detail));
-            }
-            Some(_) => return Err(Error::corrupt(&file, 0, "it is not a regular file")),
-            None if planted(Bug::MissingSstBelieved) => {}
-            None => return Err(Error::corrupt(&file, 0, "the manifest lists it, but it is missing")),
-        }
+/// Numbers that nobody counts up to are damage, and counting on from them would overflow.
+fn check_numbers(path: &Path, seq: SeqNo, file: FileId, generation: u32) -> Result<()> {
+    let bad = |what: &str, number: u64| {
+        let detail = format!("{what} {number} is beyond all that a database reaches");
+        Err(Error::corrupt(&path.join(paths::MANIFEST), 0, detail))
+    };
+    if seq > MAX_NUMBER {
+        return bad("sequence", seq);
+    }
+    if file > MAX_NUMBER {
+        return bad("file", file);
+    }
+    if generation == u32::MAX {
+        let detail = "there is no log generation after it";
+        return Err(Error::corrupt(&paths::log(path, generation), 0, detail));
     }
     Ok(())
 }
 
 /// The stripes that have SSTs, with their runs, newest first. No SST is opened.
-fn stripes(tables: &Arc<TableContext>, state: &ManifestState) -> Box<[OnceLock<Box<Stripe>>]> {
+fn stripes(
+    tables: &Arc<TableContext>,
+    state: &ManifestState,
+    held: &BTreeMap<FileId, Arc<Mapping>>,
+) -> Box<[OnceLock<Box<Stripe>>]> {
     let mut runs: BTreeMap<u16, BTreeMap<std::cmp::Reverse<SeqNo>, Vec<Arc<Table>>>> = BTreeMap::new();
     for meta in state.ssts.values() {
         let age = std::cmp::Reverse(meta.run_seq.1);
-        let table = Arc::new(Table::new(tables, Arc::clone(meta)));
+        let table = match held.get(&meta.id) {
+            Some(held) => Table::holding(tables, Arc::clone(meta), Arc::clone(held)),
+            None => Table::new(tables, Arc::clone(meta)),
+        };
+        let table = Arc::new(table);
         runs.entry(meta.stripe).or_default().entry(age).or_default().push(table);
     }
     let mut stripe = |id: usize| {
@@ -695,3 +728,6 @@ fn orphans(path: &Path, state: &ManifestState, chain: &Chain, listing: &[DirEntr
         .filter(|entry| matches!(paths::parse(&entry.name), FileName::Sst { id, .. } if !state.lists(id)));
     unlisted.map(|entry| path.join(&entry.name)).chain(chain.dead.iter().cloned()).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,6 +25,7 @@ impl Shared {
             self.delayed(reason, self.since(start));
             return Ok(());
         }
+        let _awaited = self.await_merges(stripes);
         let mut result = Ok(());
         while let (Pressure::Stop(reason), Ok(())) = (pressure, &result) {
             result = self.wait_or_give_up(start, reason);

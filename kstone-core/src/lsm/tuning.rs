@@ -8,13 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use super::Shared;
 use crate::adaptive::{self, Inputs};
 use crate::config::MemtableMode;
 use crate::memory::MemoryProbe;
 use crate::memtable::Memtable;
+use crate::sync::Mutex;
 
 /// How old a measurement may become.
 const SAMPLE: Duration = Duration::from_secs(1);

@@ -62,7 +62,7 @@ impl WriteBatch {
 /// The stripe of each operation of a record.
 type OpStripes = SmallVec<[u16; 8]>;
 
-thread_local! {
+crate::sync::thread_local! {
     /// The record under construction, reused from write to write.
     static PAYLOAD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
@@ -92,7 +92,8 @@ impl LsmEngine {
         let operation = if value.is_some() { Operation::Put } else { Operation::Delete };
         let running = shared.begin_operation(operation, &limits);
         let encoded = key.encode(limits.database.max_key_bytes)?;
-        PAYLOAD.with_borrow_mut(|payload| {
+        PAYLOAD.with(|payload| {
+            let payload = &mut *payload.borrow_mut();
             payload.clear();
             encode_op(payload, &encoded, value, limits.database.max_item_bytes)?;
             let stripe = stripe_of(encoded.partition_hash, shared.stripes.len()) as u16;

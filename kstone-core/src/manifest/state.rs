@@ -70,6 +70,11 @@ impl ManifestState {
         self.flushed_to.get(&(keyspace, stripe)).copied().unwrap_or(0)
     }
 
+    /// The highest sequence that is known without the log: of what was flushed, and of what was cut off.
+    pub(crate) fn base_seq(&self) -> SeqNo {
+        self.cuts.iter().map(|cut| cut.seq).fold(self.max_flushed_to(), SeqNo::max)
+    }
+
     /// The highest flushed_to of all.
     pub(crate) fn max_flushed_to(&self) -> SeqNo {
         self.flushed_to.values().copied().max().unwrap_or(0)

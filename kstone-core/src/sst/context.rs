@@ -8,6 +8,8 @@ use super::block_cache::{BlockCache, BlockCacheStats};
 use super::filter_stats::FilterCounters;
 use super::open_files::OpenFiles;
 use crate::config::{DatabaseConfig, ReadMode};
+use crate::manifest::Manifest;
+use crate::types::FileId;
 use crate::vfs::Vfs;
 
 /// Where the files are, how they are read, and what of them is in memory.
@@ -16,6 +18,8 @@ pub(crate) struct TableContext {
     pub(super) vfs: Arc<dyn Vfs>,
     pub(super) dir: PathBuf,
     pread: AtomicBool,
+    /// Somebody else may write to the database, and remove files that are read here.
+    observing: AtomicBool,
     pub(super) cache: BlockCache,
     pub(super) files: OpenFiles,
     pub(crate) filters: FilterCounters,
@@ -29,6 +33,7 @@ impl TableContext {
             vfs,
             dir: dir.to_path_buf(),
             pread: AtomicBool::new(config.read_mode == ReadMode::Pread),
+            observing: AtomicBool::new(false),
             cache: BlockCache::new(config.block_cache_bytes),
             files: OpenFiles::new(),
             filters: FilterCounters::new(),
@@ -40,6 +45,17 @@ impl TableContext {
     pub(crate) fn apply(&self, config: &DatabaseConfig) {
         self.pread.store(config.read_mode == ReadMode::Pread, Ordering::Relaxed);
         self.cache.set_capacity(config.block_cache_bytes);
+    }
+
+    /// This handle only reads: the files that it needs may be removed by another one.
+    pub(crate) fn observe(&self) {
+        self.observing.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a file is missing because somebody else has removed it, as he may.
+    pub(super) fn was_removed(&self, id: FileId) -> bool {
+        self.observing.load(Ordering::Relaxed)
+            && Manifest::load(&*self.vfs, &self.dir).is_ok_and(|loaded| !loaded.state.lists(id))
     }
 
     pub(super) fn read_mode(&self) -> ReadMode {

@@ -134,6 +134,122 @@ pub(super) fn encode_directory(sections: &[Section]) -> Vec<u8> {
     out
 }
 
+/// The directory of every file of this version: four sections.
+pub(super) const DIRECTORY_LEN: u64 = 4 * DIRECTORY_ENTRY_LEN as u64;
+
+/// The known sections that a directory at `at` names and that can be, each to be checked against its own checksum: the
+/// directory's was not looked at.
+pub(super) fn sections_in(directory: &[u8], at: usize) -> Vec<Section> {
+    let mut sections = Vec::new();
+    for entry in directory.chunks_exact(DIRECTORY_ENTRY_LEN) {
+        let mut reader = Reader::new(entry);
+        let mut fields = || Some((reader.u16()?, reader.u16()?, reader.u64()?, reader.u64()?, reader.u32()?));
+        let Some((kind, _flags, offset, len, crc)) = fields() else { continue };
+        let kind = match kind {
+            1 => SectionKind::Index,
+            2 => SectionKind::Fences,
+            3 => SectionKind::Filter,
+            4 => SectionKind::Properties,
+            _ => continue,
+        };
+        let end = offset.checked_add(len).filter(|&end| end <= at as u64 && offset >= HEADER_LEN as u64);
+        if end.is_some() {
+            sections.push(Section { kind, offset, len, crc });
+        }
+    }
+    sections
+}
+
+/// Where the footer at the end of a file says that the directory is; `None` when its checksum does not hold.
+pub(super) fn footer_place(bytes: &[u8], id: FileId) -> Option<(u64, u32)> {
+    let at = bytes.len().checked_sub(FOOTER_LEN)?;
+    let footer = bytes.get(at..)?;
+    let crc = Reader::new(footer.get(FOOTER_CRC_AT..)?).u32()?;
+    if checksum_at(id, at as u64, footer.get(..FOOTER_CRC_AT)?) != crc {
+        return None;
+    }
+    let mut reader = Reader::new(footer);
+    let (directory, len) = (reader.u64()?, reader.u32()?);
+    (directory.checked_add(u64::from(len))? == at as u64).then_some((directory, len))
+}
+
+/// A file of which nothing more is known.
+pub(super) fn blank_meta(id: FileId, stripe: u16, len: u64, directory: (u64, u32)) -> SstMeta {
+    SstMeta {
+        id,
+        stripe,
+        keyspace: 0,
+        run: id,
+        part: 0,
+        parts: 1,
+        depth: 0,
+        run_seq: (0, 0),
+        seq: (0, 0),
+        keys: (Vec::new(), Vec::new()),
+        entries: 0,
+        tombstones: 0,
+        raw_bytes: 0,
+        len,
+        directory,
+        checksum: 0,
+        oldest_tombstone_ms: 0,
+        created_ms: 0,
+        origin: [0; 16],
+        details: None,
+    }
+}
+
+/// Takes over what the properties say; false when they lack what every file has.
+pub(super) fn decode_properties(section: &[u8], meta: &mut SstMeta) -> bool {
+    let mut reader = Reader::new(section);
+    let (mut found, mut details) = (0u32, SstDetails::default());
+    while !reader.is_empty() {
+        let mut next = || {
+            let (tag, _flags, len) = (reader.u16()?, reader.u16()?, reader.u32()?);
+            Some((tag, reader.bytes(len as usize)?))
+        };
+        let Some((tag, bytes)) = next() else { return false };
+        if take_property(tag, bytes, meta, &mut details).is_none() {
+            return false;
+        }
+        found |= 1u32.checked_shl(u32::from(tag)).unwrap_or(0);
+    }
+    let both = 1 << WRITTEN_WITH | 1 << KEYS;
+    meta.details = (found & both == both).then(|| std::sync::Arc::new(details));
+    let needed = [ENTRIES, TOMBSTONES, RAW_BYTES, SEQ, FIRST_KEY, LAST_KEY, RUN];
+    needed.iter().all(|&tag| found & 1 << tag != 0)
+}
+
+fn take_property(tag: u16, bytes: &[u8], meta: &mut SstMeta, details: &mut SstDetails) -> Option<()> {
+    let mut value = Reader::new(bytes);
+    match tag {
+        ENTRIES => meta.entries = value.u64()?,
+        TOMBSTONES => meta.tombstones = value.u64()?,
+        RAW_BYTES => meta.raw_bytes = value.u64()?,
+        SEQ => meta.seq = (value.u64()?, value.u64()?),
+        FIRST_KEY => meta.keys.0 = bytes.to_vec(),
+        LAST_KEY => meta.keys.1 = bytes.to_vec(),
+        OLDEST_TOMBSTONE => meta.oldest_tombstone_ms = value.u64()?,
+        RUN => {
+            (meta.run, meta.part, meta.depth) = (value.u64()?, value.u32()?, value.u32()?);
+            meta.run_seq = (value.u64()?, value.u64()?);
+        }
+        WRITTEN_WITH => {
+            (details.bits_per_key, details.block_size) = (value.u32()?, value.u32()?);
+            details.codec = value.u8()?;
+        }
+        KEYS => {
+            details.keys = value.u64()?;
+            details.sample.clear();
+            while !value.is_empty() {
+                details.sample.push(value.u32()?);
+            }
+        }
+        _ => {}
+    }
+    Some(())
+}
+
 /// Where a section lies, and the checksum that its bytes should have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Placed {

@@ -83,6 +83,12 @@ pub(super) fn probe(section: &[u8], hash: u64) -> impl Iterator<Item = Place> + 
         .map(Place::unpack)
 }
 
+/// The places of all keys, in no particular order.
+pub(super) fn places(section: &[u8]) -> impl Iterator<Item = Place> + '_ {
+    let (slots, _) = section.as_chunks::<SLOT_LEN>();
+    slots.iter().map(|slot| u32::from_le_bytes(*slot)).filter(|&slot| slot != EMPTY).map(Place::unpack)
+}
+
 /// How many keys the section holds.
 pub(super) fn count(section: &[u8]) -> u64 {
     section.chunks_exact(SLOT_LEN).filter(|slot| *slot != EMPTY.to_le_bytes()).count() as u64

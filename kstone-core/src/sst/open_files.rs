@@ -6,9 +6,8 @@
 use std::array;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::error::Result;
+use crate::sync::Mutex;
 use crate::types::FileId;
 use crate::vfs::VfsFile;
 

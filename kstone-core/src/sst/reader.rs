@@ -11,8 +11,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
-
 use super::context::{Counted, TableContext};
 use super::fences::Fences;
 use super::format::{self, FOOTER_LEN, Sections, SstHeader, unsupported};
@@ -26,6 +24,7 @@ use crate::file_header::{FileHeader, FileKind, HEADER_LEN};
 use crate::paths;
 use crate::slice::{Found, Slice};
 use crate::sst_block::{self, BadBlock, Block, Stored};
+use crate::sync::Mutex;
 use crate::types::{SeqNo, SstMeta};
 use crate::vfs::{Mapping, OpenMode, VfsFile, read_full_at};
 
@@ -36,6 +35,8 @@ pub(crate) struct Table {
     path: PathBuf,
     meta: Arc<SstMeta>,
     open: OnceLock<OpenTable>,
+    /// Its bytes, whatever becomes of its name.
+    held: Option<Arc<Mapping>>,
     /// Known from the section directory as long as it is not open.
     lengths: OnceLock<SectionLengths>,
     /// Of a new file, until it is synced.
@@ -55,7 +56,7 @@ pub(super) struct OpenTable {
     filter_at: Range<usize>,
     index_at: Range<usize>,
     /// Blocks lie below this.
-    blocks_end: usize,
+    pub(super) blocks_end: usize,
     /// One bit a block of a mapping: its checksum was found right.
     checked: Box<[AtomicU64]>,
 }
@@ -152,7 +153,7 @@ impl OpenTable {
     }
 
     /// The whole file, if it is mapped.
-    pub(super) fn mapped(&self) -> Option<&[u8]> {
+    pub(super) fn mapped(&self) -> Option<&Mapping> {
         match &self.source {
             Source::Mapped(map) => Some(map),
             Source::Pread(_) => None,
@@ -176,8 +177,22 @@ impl Table {
     pub(crate) fn new(context: &Arc<TableContext>, meta: Arc<SstMeta>) -> Self {
         let path = paths::sst(&context.dir, usize::from(meta.stripe), meta.id);
         let context = Arc::clone(context);
-        let unsynced = Mutex::default();
-        Self { context, path, meta, open: OnceLock::new(), lengths: OnceLock::new(), unsynced }
+        Self {
+            context,
+            path,
+            meta,
+            open: OnceLock::new(),
+            held: None,
+            lengths: OnceLock::new(),
+            unsynced: Mutex::default(),
+        }
+    }
+
+    /// The same, mapped already. With `ReadMode::Pread` it is read from its file all the same.
+    pub(crate) fn holding(context: &Arc<TableContext>, meta: Arc<SstMeta>, held: Arc<Mapping>) -> Self {
+        let mut table = Self::new(context, meta);
+        table.held = Some(held);
+        table
     }
 
     /// The SST that `meta` describes, just written.
@@ -200,12 +215,20 @@ impl Table {
         if let Some(known) = self.open.get().map(OpenTable::lengths).or_else(|| self.lengths.get().copied()) {
             return Ok(known);
         }
+        if self.held.is_some() {
+            return Ok(self.opened()?.lengths());
+        }
         let sections = self.sections(&*self.open_file()?)?;
         let lengths = SectionLengths {
             filter: sections.filter.at.len() as u64,
             index: (sections.index.at.len() + sections.fences.at.len()) as u64,
         };
         Ok(*self.lengths.get_or_init(|| lengths))
+    }
+
+    /// Opens the file, which checks its header, its footer and all its sections, but no block.
+    pub(crate) fn check_frame(&self) -> Result<()> {
+        self.opened().map(drop)
     }
 
     /// Has the processor begin to load what [`Table::get`] looks at first, if the file is open.
@@ -379,6 +402,7 @@ impl Table {
         let bit = 1 << (n % 64);
         let word = open.checked.get(n / 64);
         if word.is_none_or(|word| word.load(Ordering::Relaxed) & bit == 0) {
+            self.load(map, range)?;
             let stored = self.check_block(bytes, range.start)?;
             // Relaxed will do: the bytes never change, so the bit says nothing of any other memory.
             if let Some(word) = word {
@@ -458,6 +482,15 @@ impl Table {
             .ok_or_else(|| self.corrupt(open.blocks_end, format!("no place for block {n}")))
     }
 
+    /// Before the first touch of bytes of a mapping: see [`Mapping::load`].
+    #[cold]
+    pub(super) fn load(&self, map: &Mapping, range: &Range<usize>) -> Result<()> {
+        map.load(range.clone()).map_err(|e| {
+            let detail = format!("bytes {} to {} cannot be read: {e}", range.start, range.end);
+            Error::io("read", &self.path)(io::Error::new(e.kind(), detail))
+        })
+    }
+
     #[cold]
     fn check_block<'a>(&self, bytes: &'a [u8], at: usize) -> Result<Stored<'a>> {
         sst_block::check(bytes, self.meta.id, at as u64).map_err(|why| self.bad_block(at, why))
@@ -468,7 +501,10 @@ impl Table {
         let range = self.block_range(open, n)?;
         let at = range.start;
         match &open.source {
-            Source::Mapped(map) => self.check_block(map.get(range).unwrap_or_default(), at).map(drop),
+            Source::Mapped(map) => {
+                self.load(map, &range)?;
+                self.check_block(map.get(range).unwrap_or_default(), at).map(drop)
+            }
             Source::Pread(_) => self.check_block(&self.read(&*self.open_file()?, range)?, at).map(drop),
         }
     }
@@ -501,6 +537,9 @@ impl Table {
 
     fn open_error(&self, error: io::Error) -> Error {
         if error.kind() == io::ErrorKind::NotFound {
+            if self.context.was_removed(self.meta.id) {
+                return Error::Busy;
+            }
             return self.corrupt(0, "listed in the manifest, missing");
         }
         Error::io("open", &self.path)(error)
@@ -526,16 +565,28 @@ impl Table {
 
     /// Maps the file, which is closed again at the end.
     fn map_and_check(&self) -> Result<OpenTable> {
+        let map = match &self.held {
+            Some(held) => Arc::clone(held),
+            None => self.map_file()?,
+        };
+        self.load(&map, &(0..HEADER_LEN))?;
+        let header = self.header(map.get(..HEADER_LEN).unwrap_or_default())?;
+        let tail = format::tail_at(&self.meta, &self.path)?;
+        self.load(&map, &tail)?;
+        let sections = map.get(tail.clone()).unwrap_or_default();
+        let sections = format::decode_sections(sections, &self.meta, &self.path)?;
+        self.load(&map, &(sections.first..tail.end))?;
+        self.frame(Source::Mapped(map), 0, &header, &sections)
+    }
+
+    fn map_file(&self) -> Result<Arc<Mapping>> {
         let file = self.open_unread()?;
         let expected = self.meta.len;
         let map = file.map(expected).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => Error::corrupt(&self.path, expected, "it became shorter"),
             _ => Error::io("map", &self.path)(error),
         })?;
-        let header = self.header(map.get(..HEADER_LEN).unwrap_or_default())?;
-        let tail = map.get(format::tail_at(&self.meta, &self.path)?).unwrap_or_default();
-        let sections = format::decode_sections(tail, &self.meta, &self.path)?;
-        self.frame(Source::Mapped(Arc::new(map)), 0, &header, &sections)
+        Ok(Arc::new(map))
     }
 
     /// Reads the header and all sections into memory: as much as a part of the file whose length was checked.

@@ -3,12 +3,12 @@
 use super::index;
 use super::reader::{BlockData, Fill, OpenTable, Table};
 use crate::error::{Error, Result};
-use crate::key::key_hash;
+use crate::key::{encoded_partition_hash, key_hash, stripe_of};
 use crate::key_sample::Sampler;
 use crate::types::{EntryKind, SeqNo};
 use crate::vfs::read_full_at;
 
-/// A file that is not mapped is read in pieces of this many bytes for its checksum.
+/// A file is read in pieces of this many bytes for its checksum.
 const READ_UNIT: usize = 256 << 10;
 
 /// What was seen so far.
@@ -23,14 +23,25 @@ struct Seen {
     raw_bytes: u64,
     seqs: Option<(SeqNo, SeqNo)>,
     sampler: Sampler,
+    /// How many the database has, if the keys are to be those of the file's own.
+    stripes: Option<usize>,
 }
 
 impl Table {
     /// Checks every block's checksum whether or not it was checked before, the order and the counts of the
     /// entries, their ranges, that filter, index and fences lead to every key, and the whole file's checksum.
     pub(crate) fn verify(&self) -> Result<()> {
+        self.verify_in(None)
+    }
+
+    /// The same, and that all keys belong to the file's stripe, in a database of that many.
+    pub(crate) fn verify_in(&self, stripes: Option<usize>) -> Result<()> {
         let open = self.opened()?;
-        let mut seen = Seen::default();
+        if let Some(map) = open.mapped() {
+            // The sections again: they may have been evicted since they were checked.
+            self.load(map, &(open.blocks_end..map.len()))?;
+        }
+        let mut seen = Seen { stripes, ..Seen::default() };
         for n in 0..open.fences.blocks() {
             self.recheck_block(open, n)?;
             self.verify_block(open, n, &mut seen)?;
@@ -45,8 +56,14 @@ impl Table {
     }
 
     fn file_checksum(&self, open: &OpenTable) -> Result<u32> {
-        if let Some(bytes) = open.mapped() {
-            return Ok(crc32c::crc32c(bytes));
+        if let Some(map) = open.mapped() {
+            let (mut at, mut checksum) = (0, 0);
+            for piece in map.chunks(READ_UNIT) {
+                self.load(map, &(at..at + piece.len()))?;
+                checksum = crc32c::crc32c_append(checksum, piece);
+                at += piece.len();
+            }
+            return Ok(checksum);
         }
         let (file, mut at, mut checksum) = (self.open_file()?, 0, 0);
         let mut buffer = vec![0; READ_UNIT];
@@ -65,6 +82,9 @@ impl Table {
         let (block, at) = (self.parse(&data)?, data.at);
         let separator = open.fences.separator(open.fence_section(), n);
         let separator = separator.ok_or_else(|| self.corrupt(at, "the block has no separator"))?;
+        if !open.fences.agrees(open.fence_section(), n) {
+            return Err(self.corrupt(at, "the block's fence is not the start of its separator"));
+        }
         let before = seen.key.clone();
         let mut key = Vec::new();
         for g in 0..block.groups() {
@@ -123,6 +143,12 @@ impl Table {
         }
         if !self.leads_to(open, (key, hash, seq), n, data)? {
             return Err(self.corrupt(at, "the index does not lead to a key's newest version"));
+        }
+        if let Some(stripes) = seen.stripes {
+            let stripe = encoded_partition_hash(&whole).map(|hash| stripe_of(hash, stripes));
+            if stripe != Some(self.meta().stripe.into()) {
+                return Err(self.corrupt(at, "a key belongs to another stripe, or is none"));
+            }
         }
         let (first, last) = &self.meta().keys;
         if whole < *first || whole > *last || (seen.keys == 1 && whole != *first) {

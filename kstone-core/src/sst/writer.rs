@@ -88,7 +88,11 @@ pub(crate) struct SstWriter {
 impl SstWriter {
     /// Creates the file, which must not exist.
     pub(crate) fn create(vfs: &Arc<dyn Vfs>, dir: &Path, params: SstParams) -> Result<Self> {
-        let path = paths::sst(dir, usize::from(params.stripe), params.id);
+        Self::create_at(vfs, paths::sst(dir, usize::from(params.stripe), params.id), params)
+    }
+
+    /// The same under another name, which is to be changed before anybody looks for the file.
+    pub(crate) fn create_at(vfs: &Arc<dyn Vfs>, path: PathBuf, params: SstParams) -> Result<Self> {
         let file = vfs.open(&path, OpenMode::Create).map_err(Error::io("create", &path))?;
         let header = SstHeader {
             id: params.id,

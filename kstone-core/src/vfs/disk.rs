@@ -10,6 +10,7 @@
 
 use std::fs::{DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -17,9 +18,9 @@ use std::sync::Arc;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::{DirEntry, Mapping, OpenMode, PathKind, Vfs, VfsFile, write_all_at};
+use super::{DirEntry, FileIdentity, Mapping, OpenMode, PathKind, Vfs, VfsFile, write_all_at};
 
-/// How often a lock file may be replaced under us before we give up.
+/// How often a lock file may be replaced under us, or its lock be held, before we give up.
 const LOCK_ATTEMPTS: usize = 8;
 
 /// Files on disk.
@@ -106,6 +107,8 @@ impl Vfs for DiskVfs {
         match directory(path).symlink_metadata() {
             Ok(found) if found.is_file() => Ok(Some(PathKind::File)),
             Ok(found) if found.is_dir() => Ok(Some(PathKind::Dir)),
+            // A database directory may be reached through a link; no file may.
+            Ok(found) if found.is_symlink() && directory(path).is_dir() => Ok(Some(PathKind::Dir)),
             Ok(_) => Ok(Some(PathKind::Other)),
             Err(e) if is_missing(&e) => Ok(None),
             Err(e) => Err(e),
@@ -134,7 +137,25 @@ impl Vfs for DiskVfs {
             .sync_all()
     }
 
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::hard_link(from, to)
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        std::fs::remove_dir(dir)
+    }
+
+    fn identity(&self, path: &Path) -> io::Result<Option<FileIdentity>> {
+        match directory(path).metadata() {
+            Ok(found) => Ok(Some(FileIdentity { device: found.dev(), inode: found.ino() })),
+            Err(e) if is_missing(&e) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
     fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
+        // First, so that who finds it taken leaves the file, and what it says, as they are.
+        let dir = lock_directory(path.parent().unwrap_or(path), File::try_lock)?;
         let mut options = read_only();
         options.write(true).create(true).truncate(false);
         let file = lock_named(path, &options, File::try_lock)?;
@@ -145,17 +166,61 @@ impl Vfs for DiskVfs {
             Err(e) if !matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
                 Err(e)
             }
-            _ => Ok(Box::new(lock)),
+            _ => Ok(Box::new(Locks { file: lock.file, dir })),
         }
     }
 
     fn lock_shared(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
+        let dir = match lock_directory(path.parent().unwrap_or(path), File::try_lock_shared) {
+            Err(e) if is_missing(&e) => return Ok(None),
+            locked => locked?,
+        };
         match lock_named(path, &read_only(), File::try_lock_shared) {
-            Ok(file) => Ok(Some(Box::new(file))),
+            Ok(file) => Ok(Some(Box::new(Locks { file, dir }))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
     }
+}
+
+/// A lock file and its directory, locked.
+struct Locks {
+    file: File,
+    dir: Option<File>,
+}
+
+impl Drop for Locks {
+    fn drop(&mut self) {
+        // Closing them is not enough: a process that is just being started has them open as well, until it runs its
+        // program.
+        for file in [Some(&self.file), self.dir.as_ref()].into_iter().flatten() {
+            let _ = file.unlock();
+        }
+    }
+}
+
+/// Locks a directory, by whatever path it was reached. A file in it can be removed and made again; the directory
+/// cannot, as long as there is anything in it. `None` where the file system has no locks on directories.
+fn lock_directory(dir: &Path, take: impl Fn(&File) -> Result<(), TryLockError>) -> io::Result<Option<File>> {
+    let flags = OFlags::DIRECTORY | OFlags::NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(directory(dir))?;
+    match patiently(|| take(&file)) {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+        // Network file systems want a file that is open for writing. The lock on the file there is must do.
+        Err(TryLockError::Error(_)) => Ok(None),
+    }
+}
+
+/// Tries a few times, without waiting: somebody may hold the lock just to learn whether it is free.
+fn patiently(take: impl Fn() -> Result<(), TryLockError>) -> Result<(), TryLockError> {
+    for _ in 1..LOCK_ATTEMPTS {
+        match take() {
+            Err(TryLockError::WouldBlock) => std::thread::yield_now(),
+            taken => return taken,
+        }
+    }
+    take()
 }
 
 /// Opens and locks the file of this name. A lock on a file that has lost its name meanwhile would keep
@@ -167,7 +232,7 @@ fn lock_named(
 ) -> io::Result<File> {
     for _ in 0..LOCK_ATTEMPTS {
         let (file, opened) = open_regular(path, options)?;
-        take(&file).map_err(io::Error::from)?;
+        patiently(|| take(&file)).map_err(io::Error::from)?;
         match path.symlink_metadata() {
             Ok(named) if (named.dev(), named.ino()) == (opened.dev(), opened.ino()) => return Ok(file),
             Err(e) if !is_missing(&e) => return Err(e),
@@ -238,6 +303,33 @@ impl VfsFile for DiskFile {
         let map = unsafe { memmap2::MmapOptions::new().len(len).map(&self.file) }?;
         Ok(Mapping::File(map))
     }
+}
+
+/// See [`Mapping::load`]. `EFAULT` is what the system answers where a touch would raise `SIGBUS`; refusals because it
+/// lacks the call, or memory for page tables, say nothing of the file.
+#[cfg(target_os = "linux")]
+pub(super) fn populate(map: &memmap2::Mmap, range: Range<usize>) -> io::Result<()> {
+    let end = range.end.min(map.len());
+    let Some(len) = end.checked_sub(range.start).filter(|len| *len > 0) else { return Ok(()) };
+    loop {
+        let Err(error) = map.advise_range(memmap2::Advice::PopulateRead, range.start, len) else {
+            return Ok(());
+        };
+        match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::INTR | Errno::AGAIN) => {}
+            Some(Errno::FAULT | Errno::HWPOISON | Errno::IO) => {
+                let why = "the file has become shorter, or its medium cannot be read";
+                return Err(io::Error::other(why));
+            }
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// There is no such call.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn populate(_map: &memmap2::Mmap, _range: Range<usize>) -> io::Result<()> {
+    Ok(())
 }
 
 /// Reserves space, growing the file with zeros.
@@ -362,6 +454,26 @@ mod tests {
         assert_eq!(file.metadata().unwrap().ino(), path.metadata().unwrap().ino());
         assert_eq!(vfs.lock(&path, "").err().unwrap().kind(), io::ErrorKind::WouldBlock);
         drop(file);
+    }
+
+    /// Symptom: opening a database that was just closed failed with `Locked` by one's own process, when another thread
+    /// was starting a program at that moment.
+    /// Cause: the lock was given back by closing its file, which the process being started still had open.
+    /// Fix: it is given back before it is closed.
+    #[test]
+    fn a_lock_is_given_back_although_a_process_being_started_has_its_files() {
+        let (vfs, dir) = (DiskVfs::new(), dir());
+        let path = dir.path().join("LOCK");
+        let file = lock_named(&path, read_only().write(true).create(true).truncate(false), File::try_lock);
+        let file = file.unwrap();
+        let directory = lock_directory(dir.path(), File::try_lock).unwrap().unwrap();
+        // What the system does for a new process.
+        let inherited = (file.try_clone().unwrap(), directory.try_clone().unwrap());
+        let locks = Locks { file, dir: Some(directory) };
+        assert_eq!(vfs.lock(&path, "me").err().unwrap().kind(), io::ErrorKind::WouldBlock);
+        drop(locks);
+        drop(vfs.lock(&path, "me").unwrap());
+        drop(inherited);
     }
 
     #[test]

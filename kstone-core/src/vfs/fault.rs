@@ -36,12 +36,11 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-use parking_lot::{Mutex, RwLock};
 
 use super::trace::{Call, Op, Record, name};
 use super::{DirEntry, Mapping, OpenMode, PathKind, Vfs, VfsFile};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, RwLock};
 
 #[cfg(test)]
 mod tests;

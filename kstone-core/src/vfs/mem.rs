@@ -6,9 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
-
 use super::{DirEntry, Mapping, OpenMode, PathKind, Vfs, VfsFile};
+use crate::sync::{Mutex, RwLock};
 
 /// Files in memory. Clones share them. Directories exist once created; the root always does.
 #[derive(Clone, Default)]
@@ -152,6 +151,28 @@ impl Vfs for MemVfs {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         if exists(&self.state.lock(), dir) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        if exists(&state, to) || state.files.contains_key(to) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        if !exists(&state, parent(to)) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let file = state.files.get(from).cloned().ok_or(io::ErrorKind::NotFound)?;
+        state.files.insert(to.to_path_buf(), file);
+        Ok(())
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let inside = |path: &PathBuf| parent(path) == dir;
+        if state.files.keys().any(inside) || state.dirs.iter().any(inside) {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        if state.dirs.remove(dir) { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 
     fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
@@ -309,6 +330,7 @@ pub(super) mod conformance {
         lengths(vfs, &dir("lengths"));
         mapping(vfs, &dir("mapping"));
         names(vfs, &dir("names"));
+        links(vfs, &dir("links"));
         locks(vfs, &dir("locks"));
     }
 
@@ -450,6 +472,20 @@ pub(super) mod conformance {
         removed.write_at(b"F", 0).unwrap();
         assert_eq!(read_all(&*removed, 10).unwrap(), b"First");
         assert!(vfs.list(&inner).unwrap().is_empty());
+    }
+
+    fn links(vfs: &dyn Vfs, dir: &Path) {
+        let (a, b, none) = (dir.join("a"), dir.join("b"), dir.join("none"));
+        assert_eq!(kind(vfs.hard_link(&none, &b)), Some(io::ErrorKind::NotFound));
+        vfs.open(&a, OpenMode::Create).unwrap().write_at(b"first", 0).unwrap();
+        vfs.hard_link(&a, &b).unwrap();
+        assert_eq!(kind(vfs.hard_link(&a, &b)), Some(io::ErrorKind::AlreadyExists));
+        assert_eq!(kind(vfs.hard_link(&a, &none.join("b"))), Some(io::ErrorKind::NotFound));
+        vfs.open(&b, OpenMode::Write).unwrap().write_at(b"F", 0).unwrap();
+        assert_eq!(content(vfs, &a), b"First", "two names of one file");
+        vfs.remove(&a).unwrap();
+        assert_eq!(content(vfs, &b), b"First");
+        assert_eq!(vfs.list(dir).unwrap().len(), 1);
     }
 
     fn locks(vfs: &dyn Vfs, dir: &Path) {

@@ -7,14 +7,13 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use parking_lot::Mutex;
-
-use super::{DirEntry, Mapping, OpenMode, PathKind, Vfs, VfsFile};
+use super::{DirEntry, FileIdentity, Mapping, OpenMode, PathKind, Place, Vfs, VfsFile};
 use crate::paths::{self, FileName};
 use crate::planted::{Bug, planted};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// What the length of a file is rounded up to.
 pub(crate) const PAGE: u64 = 4096;
@@ -301,15 +300,30 @@ pub(crate) struct MeteredVfs {
     inner: Arc<dyn Vfs>,
     dir: PathBuf,
     meter: Arc<Meter>,
+    /// Where the lock is, once it was taken.
+    place: Arc<OnceLock<Place>>,
 }
 
 impl MeteredVfs {
     pub(crate) fn new(inner: Arc<dyn Vfs>, dir: &Path) -> Self {
-        Self { inner, dir: dir.to_path_buf(), meter: Arc::default() }
+        Self { inner, dir: dir.to_path_buf(), meter: Arc::default(), place: Arc::default() }
     }
 
     pub(crate) fn meter(&self) -> &Arc<Meter> {
         &self.meter
+    }
+
+    /// Where the lock was taken; empty before, and where that cannot be told.
+    pub(crate) fn place(&self) -> &Arc<OnceLock<Place>> {
+        &self.place
+    }
+
+    /// Before anything is changed by its path: refuses when that leads into another directory by now.
+    fn check_place(&self, path: &Path) -> io::Result<()> {
+        match self.place.get() {
+            Some(place) if self.counts(path) => place.check_directory(&*self.inner),
+            _ => Ok(()),
+        }
     }
 
     /// Counts what is there already. To be called once, when nobody else writes.
@@ -327,6 +341,9 @@ impl MeteredVfs {
 
 impl Vfs for MeteredVfs {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>> {
+        if mode != OpenMode::Read {
+            self.check_place(path)?;
+        }
         let inner = self.inner.open(path, mode)?;
         let forgotten = mode == OpenMode::Create && planted(Bug::NewFilesNotCounted);
         if mode == OpenMode::Read || !self.counts(path) || forgotten {
@@ -352,12 +369,14 @@ impl Vfs for MeteredVfs {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.check_place(to)?;
         self.inner.rename(from, to)?;
         self.meter.renamed(from, to);
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.check_place(path)?;
         let removed = self.inner.remove(path);
         if removed.is_ok() || removed.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
             self.meter.removed(path);
@@ -369,6 +388,22 @@ impl Vfs for MeteredVfs {
         self.inner.sync_dir(dir)
     }
 
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.inner.hard_link(from, to)?;
+        if self.counts(to) {
+            self.meter.register(to, self.inner.open(to, OpenMode::Read)?.len()?);
+        }
+        Ok(())
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        self.inner.remove_dir(dir)
+    }
+
+    fn identity(&self, path: &Path) -> io::Result<Option<FileIdentity>> {
+        self.inner.identity(path)
+    }
+
     fn is_volatile(&self) -> bool {
         self.inner.is_volatile()
     }
@@ -377,6 +412,10 @@ impl Vfs for MeteredVfs {
         let guard = self.inner.lock(path, owner)?;
         if self.counts(path) {
             self.meter.register(path, owner.len() as u64);
+            if let Some(place) = Place::of(&*self.inner, path) {
+                // A handle takes its lock once.
+                let _ = self.place.set(place);
+            }
         }
         Ok(guard)
     }

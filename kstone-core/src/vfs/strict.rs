@@ -18,9 +18,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::{DirEntry, Mapping, OpenMode, PathKind, Vfs, VfsFile, write_all_at};
+use crate::sync::Mutex;
 
 mod content;
 mod crash;
@@ -251,10 +250,6 @@ impl Dir {
             op.apply(&mut self.durable);
         }
     }
-
-    fn lose_pending(&mut self) {
-        self.pending.clear();
-    }
 }
 
 impl Vfs for StrictVfs {
@@ -331,9 +326,20 @@ impl Vfs for StrictVfs {
         Ok(())
     }
 
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let (_, inode) = state.find_file(from)?;
+        let (name, None) = state.find(to)? else {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        };
+        state.spend()?;
+        state.change_names(parent(to), None, Some((name, Node::File(inode))))?;
+        Ok(())
+    }
+
     fn lose_unsynced_names(&self, dir: &Path) {
         if let Ok(dir) = self.state.lock().dir(dir) {
-            dir.lose_pending();
+            dir.pending.clear();
         }
     }
 

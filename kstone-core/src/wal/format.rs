@@ -104,6 +104,11 @@ impl SegmentHeader {
         Ok(None)
     }
 
+    /// Of a copy of the segment in another incarnation of the database.
+    fn copied(self, incarnation: Id, created_ms: u64, last_edit: u64) -> Self {
+        Self { incarnation, created_ms, last_edit, ..self }
+    }
+
     fn from_file_header(header: &FileHeader) -> Option<Self> {
         let mut fields = Reader::new(&header.extra);
         Some(Self {
@@ -115,6 +120,20 @@ impl SegmentHeader {
             last_edit: fields.u64()?,
         })
     }
+}
+
+/// All bytes before the records of a copy of a segment: what `bytes` are to the segment itself. Generation and salt
+/// stay, so that the records are valid there.
+pub(crate) fn copied_header(
+    bytes: &[u8],
+    file: &Path,
+    incarnation: Id,
+    created_ms: u64,
+    last_edit: u64,
+) -> Result<Vec<u8>> {
+    let header = SegmentHeader::decode(bytes, file)?;
+    let header = header.ok_or_else(|| Error::corrupt(file, 0, "both copies of the header are damaged"))?;
+    Ok(header.copied(incarnation, created_ms, last_edit).encode())
 }
 
 /// A record's header, less what only checks it.

@@ -40,6 +40,11 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
+    /// The copy of the database that it is of, if that can be read.
+    pub(crate) fn incarnation(&self) -> Option<Id> {
+        self.header.as_ref().map(|header| header.incarnation)
+    }
+
     fn generation(&self) -> u32 {
         self.header.as_ref().map_or(self.named, |header| header.generation)
     }
@@ -114,17 +119,11 @@ pub(crate) fn discover(vfs: &dyn Vfs, dir: &Path, database_id: Id) -> Result<Vec
     let mut segments = Vec::new();
     for entry in vfs.list(dir).map_err(Error::io("list", dir))? {
         let FileName::Log(named) = paths::parse(&entry.name) else { continue };
-        let path = dir.join(&entry.name);
-        let file = vfs.open(&path, OpenMode::Read).map_err(Error::io("open", &path))?;
-        let mut head = vec![0; RECORDS_START as usize + LINK_LEN as usize];
-        let read = read_full_at(&*file, &mut head, 0).map_err(Error::io("read", &path))?;
-        head.truncate(read);
-        let header = SegmentHeader::decode(&head, &path)?;
-        let link = header.as_ref().and_then(|header| first_link(&head, header));
-        if header.as_ref().is_some_and(|header| header.database_id != database_id) {
-            return Err(Error::corrupt(&path, 0, "the segment belongs to another database"));
+        let segment = read_head(vfs, dir.join(&entry.name), named)?;
+        if segment.header.as_ref().is_some_and(|header| header.database_id != database_id) {
+            return Err(Error::corrupt(&segment.path, 0, "the segment belongs to another database"));
         }
-        segments.push(Segment { path, named, header, link });
+        segments.push(segment);
     }
     segments.sort_by_key(|segment| (segment.generation(), segment.named));
     let headed = || segments.iter().filter(|segment| segment.header.is_some());
@@ -135,6 +134,17 @@ pub(crate) fn discover(vfs: &dyn Vfs, dir: &Path, database_id: Id) -> Result<Vec
         }
     }
     Ok(segments)
+}
+
+/// What the first bytes of a segment say of it.
+fn read_head(vfs: &dyn Vfs, path: PathBuf, named: u32) -> Result<Segment> {
+    let file = vfs.open(&path, OpenMode::Read).map_err(Error::io("open", &path))?;
+    let mut head = vec![0; RECORDS_START as usize + LINK_LEN as usize];
+    let read = read_full_at(&*file, &mut head, 0).map_err(Error::io("read", &path))?;
+    head.truncate(read);
+    let header = SegmentHeader::decode(&head, &path)?;
+    let link = header.as_ref().and_then(|header| first_link(&head, header));
+    Ok(Segment { path, named, header, link })
 }
 
 /// The link in the first bytes of a segment.
@@ -381,8 +391,8 @@ impl Walk<'_> {
             }
             let (header, end) = (record.header, record.end);
             if header.kind == BATCH {
-                let last = header.first_seq.checked_add(u64::from(header.count)).map(|next| next - 1);
-                let Some(last) = last.filter(|_| header.first_seq > 0 && header.count > 0) else {
+                let more = header.count.checked_sub(1).filter(|_| header.first_seq > 0);
+                let Some(last) = more.and_then(|more| header.first_seq.checked_add(more.into())) else {
                     let detail = format!("{} operations from sequence {} on", header.count, header.first_seq);
                     return Err(reader.corrupt(offset, detail));
                 };
@@ -515,5 +525,8 @@ pub(crate) fn replay(
     Ok(())
 }
 
+mod salvage;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use salvage::{LogSalvage, salvage};

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::paths;
 use crate::planted::{Bug, planted};
+use crate::types::Lsn;
 use crate::vfs::{Floor, OpenMode, Promise, VfsFile, pages, write_all_at};
 
 use super::format::{LINK_LEN, MAX_SEGMENT, RECORDS_START, SegmentHeader, record_len};
@@ -561,6 +562,20 @@ impl Wal {
     /// The files of all retired segments are gone.
     pub(crate) fn removed(&self) {
         self.space.lock().retired = 0;
+    }
+
+    /// The segments from a generation on, oldest first, up to where the log ended at some time.
+    pub(crate) fn segments_between(&self, from: u32, end: Lsn) -> Vec<SegmentInfo> {
+        let space = self.space.lock();
+        let open = [&space.current, &space.next].into_iter().flatten().map(Room::info);
+        let all = space.older.iter().chain(&space.resume).cloned().chain(open);
+        let mut between: Vec<_> =
+            all.filter(|info| (from..=end.generation()).contains(&info.generation)).collect();
+        between.sort_by_key(|info| info.generation);
+        if let Some(last) = between.last_mut().filter(|last| last.generation == end.generation()) {
+            last.end = end.offset();
+        }
+        between
     }
 
     /// The oldest segment that is kept; 0 when there is none.

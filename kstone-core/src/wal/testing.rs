@@ -4,11 +4,10 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use parking_lot::Mutex;
-
 use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::error::Result;
+use crate::sync::Mutex;
 use crate::vfs::{DirEntry, Floor, Mapping, MemVfs, OpenMode, PathKind, VfsFile, read_all, write_all_at};
 
 pub(crate) const DB: Id = [7; 16];

@@ -1,13 +1,11 @@
 //! Reserving, syncing and closing.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-
-use parking_lot::{Condvar, Mutex};
-
 use crate::counters::Operation;
 use crate::error::{Error, Result};
 use crate::planted::{Bug, planted, put_out};
-use crate::types::Lsn;
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Condvar, Mutex};
+use crate::types::{Lsn, SeqNo};
 use crate::vfs::Floor;
 
 use super::append::{Gathered, Log, Queue};
@@ -102,6 +100,11 @@ impl Wal {
     /// The end of the last record.
     pub(crate) fn tail(&self) -> Lsn {
         Lsn(self.tail.load(Ordering::Acquire))
+    }
+
+    /// The sequence that comes next.
+    pub(crate) fn next_seq(&self) -> SeqNo {
+        self.log.lock().next_seq
     }
 
     /// The watermark: everything before it is durable.

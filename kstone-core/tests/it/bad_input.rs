@@ -141,12 +141,7 @@ fn a_second_opener_is_told_at_once() {
     let first = open(&vfs).unwrap();
     let Err(Error::Locked { pid, .. }) = open(&vfs) else { panic!("opened twice") };
     assert_eq!(pid, Some(std::process::id()));
-    let read_only = || LsmEngine::open_read_only(Path::new(DB), manual(Arc::clone(&vfs), 3));
-    assert!(matches!(read_only(), Err(Error::Locked { .. })));
     first.close().unwrap();
-    let (one, two) = (read_only().unwrap(), read_only().unwrap());
-    assert!(matches!(open(&vfs), Err(Error::Locked { .. })));
-    drop((one, two));
     open(&vfs).unwrap();
 }
 

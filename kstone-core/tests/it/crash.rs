@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kstone_core::lsm::{LsmEngine, WriteOptions};
+use kstone_core::planted::{Bug, plant};
 use kstone_core::torture::{Explorer, Totals};
-use kstone_core::vfs::{CrashMode, Mapping, OpenMode, StrictVfs, Vfs, VfsFile, read_all, write_all_at};
+use kstone_core::vfs::{CrashMode, OpenMode, StrictVfs, Vfs, read_all, write_all_at};
 use kstone_core::{CompactionConfig, DatabaseConfig, Error, Key};
 
 use crate::model::*;
@@ -305,59 +306,12 @@ fn check(image: &StrictVfs, history: &History, mode: CrashMode, rng: &mut Rng, c
     check_all(&engine, &state, None, context);
 }
 
-/// A file system that says it has synced a manifest, and has not.
-#[derive(Debug)]
-struct Careless {
-    inner: StrictVfs,
-}
-
-impl Vfs for Careless {
-    fn open(&self, path: &Path, mode: OpenMode) -> std::io::Result<Arc<dyn VfsFile>> {
-        let inner = self.inner.open(path, mode)?;
-        let manifest = path.to_string_lossy().contains("MANIFEST");
-        Ok(if manifest { Arc::new(CarelessFile { inner }) } else { inner })
-    }
-    pass_on_names!();
-}
-
-#[derive(Debug)]
-struct CarelessFile {
-    inner: Arc<dyn VfsFile>,
-}
-
-impl VfsFile for CarelessFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<usize> {
-        self.inner.read_at(buf, offset)
-    }
-    fn write_at(&self, buf: &[u8], offset: u64) -> std::io::Result<usize> {
-        self.inner.write_at(buf, offset)
-    }
-    fn sync(&self) -> std::io::Result<()> {
-        Ok(())
-    }
-    fn set_len(&self, len: u64) -> std::io::Result<()> {
-        self.inner.set_len(len)
-    }
-    fn allocate(&self, len: u64) -> std::io::Result<()> {
-        self.inner.allocate(len)
-    }
-    fn len(&self) -> std::io::Result<u64> {
-        self.inner.len()
-    }
-    fn map(&self, len: u64) -> std::io::Result<Mapping> {
-        self.inner.map(len)
-    }
-}
-
 #[test]
 fn a_failure_is_found_again_by_what_it_says() {
-    let careless = |seed| {
-        let mut explorer = Explorer::new(seed);
-        explorer.around = |inner| Arc::new(Careless { inner });
-        explorer
-    };
+    let explorer = |seed| Explorer::new(seed);
+    let planted = plant(Bug::EditNotSynced);
     for seed in 0..5 {
-        let failure = careless(seed).run().unwrap_err();
+        let failure = explorer(seed).run().unwrap_err();
         let (_, mode) = failure.crashes[0];
         let context = failure.to_string();
         assert!(
@@ -365,12 +319,15 @@ fn a_failure_is_found_again_by_what_it_says() {
             "{context}"
         );
         // The same again, whole and alone.
-        assert_eq!(careless(seed).run().unwrap_err(), failure);
-        let mut alone = careless(seed);
+        assert_eq!(explorer(seed).run().unwrap_err(), failure);
+        let mut alone = explorer(seed);
         (alone.only_operation, alone.only_kind) = (Some(failure.operation), Some(mode.kind().to_owned()));
         assert_eq!(alone.run().unwrap_err(), failure);
-        // Elsewhere, or without the cause, there is nothing.
+        // Elsewhere there is nothing.
         alone.only_operation = Some(10_000);
         alone.run().unwrap();
     }
+    assert!(planted.hits() > 0);
+    drop(planted);
+    (0..2).for_each(|seed| drop(explorer(seed).run().unwrap()));
 }

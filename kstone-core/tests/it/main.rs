@@ -2,22 +2,29 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod adaptive;
+mod backup;
 mod bad_input;
+mod care;
 mod compaction;
 mod counters;
 mod crash;
+mod damage;
 mod explain;
 mod faults;
+mod fuzz_corpus;
 mod kill;
 mod knobs;
+mod linearizable;
 mod listener;
 mod live;
+mod locks;
 mod log;
 mod model;
 mod oracle;
 #[cfg(debug_assertions)]
 mod planted;
 mod quota;
+mod readers;
 mod reading;
 mod rules;
 mod stats;

@@ -47,35 +47,3 @@ pub(crate) fn check_all(engine: &LsmEngine, state: &State, snapshot: Option<&Sna
     torture::check_all(engine, state, snapshot, &mut Rng(state.len() as u64))
         .unwrap_or_else(|found| panic!("{found:?}, {context}"));
 }
-
-/// What a file system around `self.inner` does that is not about files: the same as that one.
-macro_rules! pass_on_names {
-    () => {
-        fn list(&self, dir: &std::path::Path) -> std::io::Result<Vec<kstone_core::vfs::DirEntry>> {
-            self.inner.list(dir)
-        }
-        fn kind(&self, path: &std::path::Path) -> std::io::Result<Option<kstone_core::vfs::PathKind>> {
-            self.inner.kind(path)
-        }
-        fn create_dir(&self, dir: &std::path::Path) -> std::io::Result<()> {
-            self.inner.create_dir(dir)
-        }
-        fn rename(&self, from: &std::path::Path, to: &std::path::Path) -> std::io::Result<()> {
-            self.inner.rename(from, to)
-        }
-        fn remove(&self, path: &std::path::Path) -> std::io::Result<()> {
-            self.inner.remove(path)
-        }
-        fn sync_dir(&self, dir: &std::path::Path) -> std::io::Result<()> {
-            self.inner.sync_dir(dir)
-        }
-        fn lock(&self, path: &std::path::Path, owner: &str) -> std::io::Result<Box<dyn Send + Sync>> {
-            self.inner.lock(path, owner)
-        }
-        fn lock_shared(&self, path: &std::path::Path) -> std::io::Result<Option<Box<dyn Send + Sync>>> {
-            self.inner.lock_shared(path)
-        }
-    };
-}
-
-pub(crate) use pass_on_names;

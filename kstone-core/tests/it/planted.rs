@@ -230,7 +230,7 @@ fn no_build_for_use_has_planted_bugs() {
     let core = read("kstone-core/Cargo.toml");
     assert_eq!(core.matches("planted-bugs").count(), 2);
     let (before, developing) = core.split_once("\n[dev-dependencies]\n").unwrap();
-    assert!(developing.starts_with("kstone-core = { path = \".\", features = [\"planted-bugs\"] }\n"));
+    assert!(developing.contains("\"planted-bugs\""));
     assert!(before.contains("\nplanted-bugs = []\n") && !before.contains("\ndefault ="));
     let switches = read("kstone-core/src/planted.rs");
     let (on, off) = (

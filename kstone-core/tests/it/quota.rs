@@ -505,8 +505,10 @@ fn real(shape: Shape, quota: u64, stripes: usize) {
             live += next - start;
             assert!(
                 next - start + live / 10 >= deleted,
-                "{} after {deleted} deletes, {live} live",
-                next - start
+                "{} after {deleted} deletes, {live} live; {}, {:?}",
+                next - start,
+                engine.disk_usage().unwrap(),
+                engine.stats().unwrap().background_error
             );
             deleted = (next - start).div_ceil(2);
             println!(

@@ -319,3 +319,47 @@ fn the_threads_of_a_poisoned_handle_sleep() {
     assert_eq!(idle.due(), []);
     assert_eq!(shared.nap(&shared.background.queue.lock()), NOTHING_TO_DO);
 }
+
+/// Symptom: a writer waited for the log to become shorter until it was refused, and nothing was flushed meanwhile.
+/// Cause: whoever waits asks for sealing whenever a job ends, sealing is more urgent than flushes, and the end of a
+/// sealing is the end of a job: a worker that was slower than the writer sealed for ever. Fix: after a sealing another
+/// job comes first.
+#[test]
+fn sealing_again_and_again_does_not_keep_flushes_waiting() {
+    let idle = Idle::new(one(), CompactionConfig::disabled());
+    idle.put(0..3);
+    let shared = &idle.engine.shared;
+    shared.used_stripes().for_each(|stripe| shared.seal(stripe));
+    let wanted = || shared.background.relief_wanted.store(true, Ordering::Relaxed);
+    wanted();
+    assert_eq!(idle.due(), [Slot::Relief, Slot::Flush(0)]);
+    idle.run(Slot::Relief);
+    wanted();
+    assert_eq!(idle.due(), [Slot::Flush(0), Slot::Relief]);
+    idle.run(Slot::Flush(0));
+    assert_eq!(idle.due().first(), Some(&Slot::Relief));
+}
+
+/// Symptom: with many stripes due, a writer that was stopped for its stripe's runs waited for seconds. Cause: merges go
+/// by size, and its stripe's was the largest. Fix: stripes that writers wait for come first.
+#[test]
+fn stripes_that_writers_wait_for_are_merged_first() {
+    let compaction = CompactionConfig::new().with_sst_threshold(2).with_max_concurrent(1);
+    let idle = Idle::new(one().with_stripes(4).with_sync_interval(Duration::ZERO), compaction);
+    for keys in [0..100, 50..150] {
+        idle.put(keys);
+        idle.flush();
+    }
+    let shared = &idle.engine.shared;
+    let by_size = idle.due();
+    let Some(&Slot::Compact(largest)) = by_size.last() else { panic!("{by_size:?}") };
+    let Slot::Compact(second) = by_size[2] else { panic!("{by_size:?}") };
+    assert_eq!(by_size.len(), 4);
+    let one = shared.await_merges(&[largest as u16]);
+    let other = shared.await_merges(&[largest as u16, second as u16]);
+    assert_eq!(idle.due(), [by_size[2], by_size[3], by_size[0], by_size[1]]);
+    drop(other);
+    assert_eq!(idle.due(), [by_size[3], by_size[0], by_size[1], by_size[2]]);
+    drop(one);
+    assert_eq!(idle.due(), by_size);
+}

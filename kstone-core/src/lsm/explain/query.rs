@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::{name, show};
@@ -14,6 +13,7 @@ use crate::lsm::{LsmEngine, Shared};
 use crate::merge::{Cursor, MergeCursor, VisibleCursor};
 use crate::slice::Slice;
 use crate::sst::Table;
+use crate::sync::Mutex;
 use crate::types::{Direction, EntryKind, EntryRef, FileId, SeqNo};
 use crate::version::Version;
 

@@ -109,20 +109,22 @@ impl Content {
     pub(super) fn survivor(&self, left: &Left<'_>, rng: &ManualClock) -> Self {
         let left = match *left {
             Left::Durable => self.durable.clone(),
-            Left::All if self.lost => self.all_pending(),
-            Left::All => self.current.clone(),
+            Left::All => self.all_pending(),
             Left::Some { stale } => self.some_pending(stale, rng),
             Left::Until { moment, unit } => self.until(moment, unit, rng),
             Left::Lengths => {
                 let mut bytes = self.durable.clone();
-                bytes.set_len(self.current.len);
+                bytes.set_len(self.all_pending().len);
                 bytes
             }
         };
-        Self { current: left.clone(), durable: left, synced: true, ..Self::default() }
+        Self { current: left.clone(), durable: left, pending: Vec::new(), synced: true, lost: false }
     }
 
     fn all_pending(&self) -> Bytes {
+        if !self.lost {
+            return self.current.clone();
+        }
         let mut bytes = self.durable.clone();
         self.pending.iter().for_each(|pending| pending.op.apply(&mut bytes));
         bytes

@@ -17,11 +17,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::content::{Bytes, Left, below};
 use super::{Dir, Inode, Names, Node, State, StrictVfs, parent};
 use crate::clock::ManualClock;
+use crate::sync::Mutex;
 
 /// Where a write may be torn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +50,7 @@ impl Tear {
 pub enum CrashMode {
     /// Nothing: only synced bytes and synced names.
     Strict,
-    /// Everything.
+    /// Everything but what a failed sync has lost.
     All,
     /// The death of the process alone: everything is readable, and what was pending still is, so that a power cut
     /// may take it yet.

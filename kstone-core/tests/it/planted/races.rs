@@ -124,8 +124,8 @@ pub(super) fn a_flush_before_a_write_is_visible() -> Found {
         // Its memtable is full now. Until it is flushed nothing else is due that would wait for the batch's stripe.
         let flushed = || engine.stats().unwrap().flushes;
         let before = flushed();
-        (0..100).take_while(|_| flushed() == before).for_each(|choice| drop(engine.step(choice)));
-        assert_eq!(flushed(), before + 1);
+        let steps = (0..100).take_while(|&choice| flushed() == before && engine.step(choice)).count();
+        assert_eq!(flushed(), before + 1, "after {steps} steps");
         *said.lock() = look(&engine, &key, 1, "a flush before a write is visible");
     });
     let mut batch = WriteBatch::new();

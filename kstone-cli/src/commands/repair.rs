@@ -1,0 +1,227 @@
+//! `kstone repair`.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal as _, Write as _};
+
+use anyhow::{Context as _, Result};
+use kstone_api::{Loss, Now, RepairOptions, RepairReport, repair};
+use serde_json::{Value as Json, json};
+
+use super::verify::{affected_json, progress, range_text};
+use crate::args::{Format, RepairArgs};
+use crate::commands::key_text;
+use crate::failure::{Failure, exit};
+use crate::output::{counted, grouped, print_result};
+
+/// Losses that a table shows; all of them go to `--report`.
+const SHOWN: usize = 20;
+
+pub(crate) fn run(args: &RepairArgs, format: Format) -> Result<()> {
+    confirm(args)?;
+    let (bar, tell) = progress();
+    let mut options = RepairOptions::new().progress(tell);
+    options.dry_run = args.dry_run;
+    options.into.clone_from(&args.into);
+    let mut losses = Losses::new(args)?;
+    let report = repair(&args.db.path, &options, &mut |loss| losses.take(loss));
+    bar.finish_and_clear();
+    let report = report?;
+    losses.finish()?;
+    print_result(format, text(args, &report, &losses)?.trim_end(), json(args, &report, &losses.shown))?;
+    if !report.lost_data() {
+        return Ok(());
+    }
+    let message = if args.dry_run { "a repair would lose data" } else { "repaired, but data is lost" };
+    let hint = args.report.is_none().then(|| "--report FILE lists all of it".to_owned());
+    Err(Failure { exit: exit::REJECTED, code: "data_lost", message: message.into(), hint }.into())
+}
+
+/// In place, it asks: on a terminal, or by being told beforehand.
+fn confirm(args: &RepairArgs) -> Result<()> {
+    if args.yes || args.dry_run || args.into.is_some() {
+        return Ok(());
+    }
+    if !io::stdin().is_terminal() {
+        let mut refusal =
+            Failure::usage("repair changes the database: say --yes, or look first with --dry-run");
+        refusal.hint = Some("--into NEWDIR builds a repaired copy and leaves the original as it is".into());
+        return Err(refusal.into());
+    }
+    anstream::eprint!(
+        "Repair {} in place? Originals are kept in quarantine/. [y/N] ",
+        args.db.path.display()
+    );
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        return Ok(());
+    }
+    Err(Failure { exit: exit::NO, code: "declined", message: "nothing was changed".into(), hint: None }
+        .into())
+}
+
+/// Writes losses down as they come; holds only as many as are shown.
+struct Losses {
+    report: Option<BufWriter<File>>,
+    failed: Option<io::Error>,
+    lines: Vec<String>,
+    shown: Vec<Json>,
+    count: usize,
+}
+
+impl Losses {
+    #[expect(clippy::disallowed_methods, reason = "the user's file, not one of a database")]
+    fn new(args: &RepairArgs) -> Result<Self> {
+        let create = |path| File::create(path).with_context(|| format!("cannot write {}", args_path(args)));
+        let report = args.report.as_ref().map(create).transpose()?.map(BufWriter::new);
+        Ok(Self { report, failed: None, lines: Vec::new(), shown: Vec::new(), count: 0 })
+    }
+
+    fn take(&mut self, loss: &Loss) {
+        self.count += 1;
+        let json = loss_json(loss);
+        if let Some(out) = &mut self.report
+            && let Err(e) = writeln!(out, "{json}")
+        {
+            self.failed.get_or_insert(e);
+        }
+        if self.lines.len() < SHOWN {
+            self.lines.push(loss_text(loss));
+            self.shown.push(json);
+        }
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        let flushed = self.report.as_mut().map_or(Ok(()), |out| out.flush());
+        match self.failed.take() {
+            Some(e) => Err(e.into()),
+            None => Ok(flushed?),
+        }
+    }
+}
+
+fn args_path(args: &RepairArgs) -> String {
+    args.report.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+}
+
+fn loss_text(loss: &Loss) -> String {
+    match loss {
+        Loss::Key { key, now, .. } => {
+            let now = match now {
+                Now::Absent => "lost".to_owned(),
+                Now::Older(seq) => format!("falls back to an older version (sequence {seq})"),
+                Now::Deleted(seq) => format!("is deleted, by an older write (sequence {seq})"),
+            };
+            format!("\"{}\"   {now}", key_text(key))
+        }
+        Loss::Range { affected, tombstones: 0, .. } => range_text(affected),
+        Loss::Range { affected, tombstones, .. } => {
+            let deletes = counted(*tombstones, "delete");
+            format!("{}; {deletes} among them: items may have come back", range_text(affected))
+        }
+        Loss::Log { file, offset, after, before } => {
+            let next = before.map_or("the end".to_owned(), |seq| format!("sequence {seq}"));
+            let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy();
+            format!(
+                "{name} at {offset:#x}: the operations after sequence {after}, before {next}, of unknown keys"
+            )
+        }
+        _ => "something else".into(),
+    }
+}
+
+fn loss_json(loss: &Loss) -> Json {
+    match loss {
+        Loss::Key { key, file, now } => {
+            let (now, seq) = match now {
+                Now::Absent => ("absent", None),
+                Now::Older(seq) => ("older", Some(*seq)),
+                Now::Deleted(seq) => ("deleted", Some(*seq)),
+            };
+            json!({"loss": "key", "key": key_text(key), "file": file.to_string_lossy(), "now": now, "sequence": seq})
+        }
+        Loss::Range { file, offset, affected, tombstones } => json!({
+            "loss": "range", "file": file.to_string_lossy(), "offset": offset,
+            "affected": affected_json(affected), "tombstones": tombstones,
+        }),
+        Loss::Log { file, offset, after, before } => json!({
+            "loss": "log", "file": file.to_string_lossy(), "offset": offset,
+            "after_sequence": after, "before_sequence": before,
+        }),
+        _ => json!({"loss": "other"}),
+    }
+}
+
+fn text(args: &RepairArgs, report: &RepairReport, losses: &Losses) -> Result<String> {
+    let mut text = String::new();
+    if report.actions.is_empty() && args.into.is_none() {
+        return Ok("nothing is wrong, nothing was changed".into());
+    }
+    let word = if args.dry_run { "plan" } else { "done" };
+    for action in &report.actions {
+        let name = action.file.file_name().unwrap_or(action.file.as_os_str()).to_string_lossy();
+        writeln!(text, "{word}   {}   {}", name.escape_debug(), action.what)?;
+    }
+    if report.had > 0 {
+        writeln!(
+            text,
+            "       {} of {} entries of damaged SSTs saved",
+            grouped(report.saved),
+            grouped(report.had)
+        )?;
+    }
+    if report.from_log > 0 {
+        writeln!(text, "       {} out of the log", counted(report.from_log, "operation"))?;
+    }
+    for line in &losses.lines {
+        writeln!(text, "lost   {line}")?;
+    }
+    if losses.count > losses.lines.len() {
+        writeln!(text, "       and {} more", grouped((losses.count - losses.lines.len()) as u64))?;
+    }
+    writeln!(
+        text,
+        "{} lost, {} fell back, up to {} of unknown keys lost, {}",
+        counted(report.lost, "key"),
+        report.fell_back,
+        counted(report.unnamed, "version"),
+        counted(report.log_gaps, "gap in the log").replace("gap in the logs", "gaps in the log"),
+    )?;
+    match (&report.quarantine, &args.into) {
+        (Some(quarantine), _) => writeln!(text, "originals are in {}", quarantine.display())?,
+        (None, Some(into)) if !args.dry_run => writeln!(text, "the repaired copy is {}", into.display())?,
+        _ => writeln!(
+            text,
+            "nothing was changed; run without --dry-run to do it, or --into NEWDIR to build a copy"
+        )?,
+    }
+    Ok(text)
+}
+
+fn json(args: &RepairArgs, report: &RepairReport, shown: &[Json]) -> Json {
+    let actions: Vec<Json> = report
+        .actions
+        .iter()
+        .map(|action| json!({"file": action.file.to_string_lossy(), "what": action.what}))
+        .collect();
+    json!({
+        "schema": "kstone.repair/1",
+        "dry_run": args.dry_run,
+        "changed": !report.unchanged,
+        "actions": actions,
+        "manifest_rebuilt": report.manifest_rebuilt,
+        "log_rewritten": report.log_rewritten,
+        "saved": report.saved,
+        "had": report.had,
+        "from_log": report.from_log,
+        "lost": report.lost,
+        "fell_back": report.fell_back,
+        "unnamed": report.unnamed,
+        "tombstones": report.tombstones,
+        "log_gaps": report.log_gaps,
+        "quarantine": report.quarantine.as_ref().map(|path| path.to_string_lossy()),
+        "into": args.into.as_ref().map(|path| path.to_string_lossy()),
+        "losses": shown,
+    })
+}

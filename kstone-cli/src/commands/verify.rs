@@ -1,0 +1,202 @@
+//! `kstone verify`.
+
+use std::fmt::Write as _;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressStyle};
+use kstone_api::{Affected, Finding, ProgressFn, Severity, VerifyOptions, VerifyReport, verify};
+use serde_json::{Value as Json, json};
+
+use crate::args::{Format, VerifyArgs};
+use crate::commands::key_text;
+use crate::failure::{Failure, exit};
+use crate::output::{counted, grouped, print_result, size};
+
+/// Keys that a line of a table names.
+const NAMED: usize = 5;
+
+pub(crate) fn run(args: &VerifyArgs, format: Format) -> Result<()> {
+    let options = if args.quick { VerifyOptions::quick() } else { VerifyOptions::deep() };
+    let (bar, progress) = progress();
+    let report = verify(&args.db.path, &options.progress(progress));
+    bar.finish_and_clear();
+    let report = report?;
+    print_result(format, text(&report)?.trim_end(), json(&report))?;
+    if report.is_clean() {
+        return Ok(());
+    }
+    let damage = report.findings.iter().filter(|finding| finding.severity == Severity::Damage).count() as u64;
+    Err(Failure {
+        exit: exit::CORRUPTION,
+        code: "corruption",
+        message: format!(
+            "{} in {}",
+            counted(damage + report.more_findings, "damage"),
+            args.db.path.display()
+        ),
+        hint: Some(format!("kstone repair {} --dry-run", args.db.path.display())),
+    }
+    .into())
+}
+
+/// A bar on stderr, of bytes; nothing is drawn unless that is a terminal.
+pub(super) fn progress() -> (ProgressBar, ProgressFn) {
+    let bar = ProgressBar::new(0);
+    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {percent} %  {bytes} of {total_bytes}  {eta}")
+    {
+        bar.set_style(style);
+    }
+    let drawn = bar.clone();
+    let tell: ProgressFn = Arc::new(move |progress| {
+        drawn.set_length(progress.total);
+        drawn.set_position(progress.done);
+        ControlFlow::Continue(())
+    });
+    (bar, tell)
+}
+
+fn text(report: &VerifyReport) -> Result<String> {
+    let mut text = String::new();
+    let live = if report.live { "   in use by another process" } else { "" };
+    let mode = report.mode.as_str();
+    writeln!(
+        text,
+        "verify --{mode}   {}   {}{live}",
+        counted(report.ssts as u64, "SST"),
+        size(report.bytes)
+    )?;
+    for finding in &report.findings {
+        write_finding(&mut text, finding)?;
+    }
+    if report.more_findings > 0 {
+        writeln!(text, "and {} more", grouped(report.more_findings))?;
+    }
+    for skipped in &report.skipped {
+        writeln!(text, "NOT READ {skipped}")?;
+    }
+    let log = match report.log.end {
+        Some((generation, offset)) => {
+            format!("log clean, {}, ends at {generation}:{offset}", counted(report.log.records, "record"))
+        }
+        None if report.log.segments == 0 => "no log".into(),
+        None => format!("log damaged, {} readable", counted(report.log.records, "record")),
+    };
+    writeln!(
+        text,
+        "{} good, {}, {} missing, {log}.   nothing was changed.",
+        counted(report.good as u64, "SST"),
+        counted(report.bad_blocks, "bad block"),
+        report.missing,
+    )?;
+    Ok(text)
+}
+
+fn write_finding(text: &mut String, finding: &Finding) -> Result<()> {
+    let word = match finding.severity {
+        Severity::Damage => "CORRUPT",
+        Severity::Warning => "WARN",
+        Severity::Note => "NOTE",
+    };
+    let name = finding.file.file_name().unwrap_or(finding.file.as_os_str()).to_string_lossy();
+    let place = match (finding.offset, finding.len) {
+        (0, 0) => String::new(),
+        (at, 0) => format!("   at {at:#x}"),
+        (at, len) => format!("   at {at:#x} +{len}"),
+    };
+    writeln!(
+        text,
+        "{word:8} {}   {}{place}   {}",
+        name.escape_debug(),
+        finding.kind.as_str(),
+        finding.detail
+    )?;
+    if let Some(affected) = &finding.affected {
+        writeln!(text, "         {}", range_text(affected))?;
+        let names = affected.named.len() as u64;
+        if names > 0 {
+            let named: Vec<String> =
+                affected.named.iter().take(NAMED).map(|key| format!("\"{}\"", key_text(key))).collect();
+            let more = if affected.named.len() > NAMED { " ..." } else { "" };
+            writeln!(
+                text,
+                "         among them {}{more}; {} of {} have another version elsewhere",
+                named.join(" "),
+                affected.elsewhere,
+                counted(names, "known key"),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// `up to 41 entries from "a" to "b" cannot be read`.
+pub(super) fn range_text(affected: &Affected) -> String {
+    let bound = |word: &str, key: &Option<kstone_api::Key<'_>>| {
+        key.as_ref().map_or_else(String::new, |key| format!(" {word} \"{}\"", key_text(key)))
+    };
+    let entries = if affected.entries == 1 { "entry" } else { "entries" };
+    format!(
+        "up to {} {entries}{}{} cannot be read",
+        grouped(affected.entries),
+        bound("from", &affected.from),
+        bound("to", &affected.to),
+    )
+}
+
+pub(super) fn affected_json(affected: &Affected) -> Json {
+    json!({
+        "from": affected.from.as_ref().map(key_text),
+        "to": affected.to.as_ref().map(key_text),
+        "entries": affected.entries,
+        "keys": affected.keys,
+        "named": affected.named.iter().map(key_text).collect::<Vec<_>>(),
+        "elsewhere": affected.elsewhere,
+    })
+}
+
+fn json(report: &VerifyReport) -> Json {
+    let findings: Vec<Json> = report
+        .findings
+        .iter()
+        .map(|finding| {
+            json!({
+                "severity": match finding.severity {
+                    Severity::Damage => "damage",
+                    Severity::Warning => "warning",
+                    Severity::Note => "note",
+                },
+                "kind": finding.kind.as_str(),
+                "file": finding.file.to_string_lossy(),
+                "offset": finding.offset,
+                "len": finding.len,
+                "detail": finding.detail,
+                "affected": finding.affected.as_ref().map(affected_json),
+            })
+        })
+        .collect();
+    json!({
+        "schema": "kstone.verify/1",
+        "mode": report.mode.as_str(),
+        "clean": report.is_clean(),
+        "complete": report.complete,
+        "live": report.live,
+        "ssts": report.ssts,
+        "good": report.good,
+        "missing": report.missing,
+        "blocks": report.blocks,
+        "bad_blocks": report.bad_blocks,
+        "entries": report.entries,
+        "bytes": report.bytes,
+        "log": {
+            "segments": report.log.segments,
+            "records": report.log.records,
+            "operations": report.log.operations,
+            "end": report.log.end.map(|(generation, offset)| json!([generation, offset])),
+        },
+        "skipped": report.skipped,
+        "findings": findings,
+        "more_findings": report.more_findings,
+    })
+}

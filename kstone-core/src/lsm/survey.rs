@@ -1,0 +1,82 @@
+//! What there is in a database's directory: looked at whole, before anything is changed.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::manifest::{Loaded, ManifestState};
+use crate::paths;
+use crate::planted::{Bug, planted};
+use crate::types::Lsn;
+use crate::vfs::{DirEntry, Vfs};
+use crate::wal::{self, Chain, LogRules};
+
+/// A manifest, and that what it needs is there.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    pub(crate) loaded: Loaded,
+    pub(crate) listing: Vec<DirEntry>,
+    pub(crate) chain: Chain,
+    /// When reading the log began.
+    pub(crate) began: Duration,
+}
+
+impl Survey {
+    /// Looks whether everything that the manifest needs is there, and where the log ends; `log` is where its
+    /// segments are read.
+    pub(super) fn of(
+        path: &Path,
+        loaded: Loaded,
+        listing: Vec<DirEntry>,
+        log: &dyn Vfs,
+        clock: &dyn Clock,
+    ) -> Result<Self> {
+        let (state, ids) = (&loaded.state, &loaded.ids);
+        state.facts.check_supported(&path.join(paths::MANIFEST))?;
+        check_listed_files(path, state, &listing)?;
+        let segments = wal::discover(log, path, ids.database_id)?;
+        for segment in &segments {
+            // SSTs may be of the database that this one is a copy of; its log never is.
+            if segment.incarnation().is_some_and(|incarnation| incarnation != ids.incarnation) {
+                return Err(Error::corrupt(
+                    &segment.path,
+                    0,
+                    "the segment belongs to another copy of the database",
+                ));
+            }
+        }
+        let rules = LogRules {
+            log_start: state.log_start,
+            cuts: state.cuts.clone(),
+            durable: state.durable,
+            clean_end: state.clean_end.map(|clean| clean.end.unwrap_or(Lsn::ZERO)),
+            last_edit: state.edit,
+        };
+        let began = clock.monotonic();
+        let chain = wal::validate(log, path, &segments, &rules)?;
+        Ok(Self { loaded, listing, chain, began })
+    }
+}
+
+/// Every listed SST is there with its length; what is in it is checked when it is first read.
+fn check_listed_files(path: &Path, state: &ManifestState, listing: &[DirEntry]) -> Result<()> {
+    let lengths: BTreeMap<&str, (u64, bool)> =
+        listing.iter().map(|entry| (entry.name.as_str(), (entry.len, entry.is_file))).collect();
+    for meta in state.ssts.values() {
+        let file = paths::sst(path, meta.stripe.into(), meta.id);
+        let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        match lengths.get(name.as_str()) {
+            Some(&(len, true)) if len == meta.len => {}
+            Some(&(len, true)) => {
+                let detail = format!("the file has {len} bytes, the manifest lists {}", meta.len);
+                return Err(Error::corrupt(&file, len.min(meta.len), detail));
+            }
+            Some(_) => return Err(Error::corrupt(&file, 0, "it is not a regular file")),
+            None if planted(Bug::MissingSstBelieved) => {}
+            None => return Err(Error::corrupt(&file, 0, "the manifest lists it, but it is missing")),
+        }
+    }
+    Ok(())
+}

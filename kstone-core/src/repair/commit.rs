@@ -1,0 +1,397 @@
+//! Writes what was gathered, and makes it the database with one step.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::examine::Patient;
+use super::gather::{self, Part, Run};
+use super::losses;
+use super::plan::Plan;
+use super::{Action, Loss, RepairOptions, RepairReport, Versions};
+use crate::config::DatabaseConfig;
+use crate::error::{Error, Result};
+use crate::manifest::{Change, CleanEnd, Ids, Manifest, ManifestState};
+use crate::paths;
+use crate::sst::{SstParams, SstWriter};
+use crate::types::{EntryRef, FileId, Lsn, SeqNo, SstMeta};
+use crate::verify::Affected;
+use crate::vfs::{OpenMode, Vfs, read_full_at, write_all_at};
+
+/// What is copied at a time; what cannot be read is left out of the copy, as zeros, a sector at a time.
+const COPY_UNIT: usize = 256 << 10;
+const SECTOR: usize = 4096;
+/// File numbers reserved beyond those that are used.
+const RESERVE: u64 = 1024;
+
+/// Where the new files go.
+struct Target<'a> {
+    vfs: &'a Arc<dyn Vfs>,
+    dir: &'a Path,
+    /// Under names that say that they are not listed yet.
+    aside: bool,
+    ids: Ids,
+    next_file: FileId,
+    config: DatabaseConfig,
+    created_ms: u64,
+    /// Those written under other names than they are to have.
+    renames: Vec<(PathBuf, PathBuf)>,
+    /// Nothing is written.
+    dry: bool,
+}
+
+pub(super) fn carry_out(
+    patient: &Patient,
+    plan: Plan,
+    options: &RepairOptions,
+    report: &mut RepairReport,
+    on_loss: &mut dyn FnMut(&Loss),
+) -> Result<()> {
+    let random =
+        || (u128::from(options.clock.random()) << 64 | u128::from(options.clock.random())).to_le_bytes();
+    let mut ids = patient.ids;
+    let dir = match &options.into {
+        Some(into) => {
+            ids.incarnation = random();
+            if !options.dry_run {
+                make_dir(&*options.vfs, into)?;
+            }
+            into.as_path()
+        }
+        None => patient.directory.dir.as_path(),
+    };
+    let mut target = Target {
+        vfs: &options.vfs,
+        dir,
+        aside: options.into.is_none(),
+        ids,
+        next_file: plan.next_file,
+        config: DatabaseConfig::from_settings(&plan.settings),
+        created_ms: options.clock.unix_ms(),
+        renames: Vec::new(),
+        dry: options.dry_run,
+    };
+    tell_of_the_rest(patient, report, on_loss);
+    let (mut metas, mut flushed) = (Vec::new(), BTreeMap::<u16, SeqNo>::new());
+    for stripe in 0..plan.facts.stripes() as u16 {
+        let work = gather::gather(patient, &plan, stripe)?;
+        losses::tell(patient, &work, report, on_loss)?;
+        if !plan.keep_log {
+            report.from_log += work.fresh.len() as u64;
+        }
+        for run in work.runs {
+            flushed.insert(stripe, run.run_seq.1.max(flushed.get(&stripe).copied().unwrap_or(0)));
+            metas.extend(target.write_run(stripe, run)?);
+        }
+    }
+    tell_actions(patient, &plan, report);
+    if options.dry_run {
+        return Ok(());
+    }
+    let next_file = target.next_file;
+    let state = new_state(patient, &plan, metas, flushed, next_file)?;
+    if options.into.is_some() {
+        copy_kept(patient, &state, &target)?;
+        target.vfs.sync_dir(dir).map_err(Error::io("sync", dir))?;
+        return Manifest::install(Arc::clone(target.vfs), dir, ids, state);
+    }
+    let quarantine = dir.join(paths::QUARANTINE);
+    keep_originals(patient, &plan, &quarantine, target.vfs)?;
+    report.quarantine = Some(quarantine);
+    target.vfs.sync_dir(dir).map_err(Error::io("sync", dir))?;
+    Manifest::install(Arc::clone(target.vfs), dir, ids, state)?;
+    // It is done. What follows puts names right, and can be done again.
+    for (from, to) in &target.renames {
+        target.vfs.rename(from, to).map_err(Error::io("rename", from))?;
+    }
+    target.vfs.sync_dir(dir).map_err(Error::io("sync", dir))?;
+    for path in &plan.replaced {
+        if target.vfs.kind(path).map_err(Error::io("look at", path))?.is_some() {
+            target.vfs.remove(path).map_err(Error::io("remove", path))?;
+        }
+    }
+    target.vfs.sync_dir(dir).map_err(Error::io("sync", dir))
+}
+
+/// Losses that belong to no stripe.
+fn tell_of_the_rest(patient: &Patient, report: &mut RepairReport, on_loss: &mut dyn FnMut(&Loss)) {
+    for gap in &patient.log.gaps {
+        report.log_gaps += 1;
+        let (file, offset, after, before) = (gap.file.clone(), gap.offset, gap.after, gap.before);
+        on_loss(&Loss::Log { file, offset, after, before });
+    }
+    for path in &patient.unknown {
+        let len = patient.directory.entry(path).map_or(0, |entry| entry.len);
+        // No entry takes less than its head.
+        let affected = Affected { entries: len / 6, ..Affected::default() };
+        losses::tell_range(path, 0, affected, 0, report, on_loss);
+    }
+}
+
+fn tell_actions(patient: &Patient, plan: &Plan, report: &mut RepairReport) {
+    let mut add =
+        |file: &Path, what: &str| report.actions.push(Action { file: file.into(), what: what.into() });
+    if plan.rebuilt {
+        add(&patient.directory.dir.join(paths::MANIFEST), "made anew from what the files say of themselves");
+    }
+    for cluster in plan.clusters.values().flatten().filter(|cluster| !cluster.is_whole()) {
+        for part in cluster.runs.iter().flatten().filter(|part| !part.clean || !cluster.keeps_parts()) {
+            let named = paths::sst(&patient.directory.dir, part.meta.stripe.into(), part.meta.id);
+            let what = match &part.path {
+                None => "missing: no longer listed",
+                Some(_) if part.clean => "merged with others that overlap it",
+                Some(_) => "rewritten from what can be read of it",
+            };
+            add(&named, what);
+        }
+    }
+    for path in &patient.strangers {
+        add(path, "no part of this database: set aside");
+    }
+    for path in &patient.unknown {
+        add(path, "nothing can be read of it: set aside");
+    }
+    for path in &patient.irregular {
+        add(path, "not a regular file: set aside");
+    }
+    if !plan.keep_log {
+        patient.log.files.iter().for_each(|path| add(path, "what is left of it goes into SSTs"));
+    }
+}
+
+impl Target<'_> {
+    /// Writes what of a run is to be written; all its parts, numbered.
+    fn write_run(&mut self, stripe: u16, run: Run) -> Result<Vec<SstMeta>> {
+        let mut metas = Vec::new();
+        let mut number = run.run;
+        for part in run.parts {
+            match part {
+                Part::Kept(meta) => metas.push(SstMeta::clone(&meta)),
+                Part::Made { versions, compress } if !self.dry => {
+                    let frame = (stripe, run.run_seq, run.depth, compress);
+                    let made = self.write_part(frame, number, &versions)?;
+                    number = number.or(made.first().map(|meta| meta.id));
+                    metas.extend(made);
+                }
+                Part::Made { .. } => {}
+            }
+        }
+        let (parts, number) = (metas.len() as u32, number.unwrap_or_default());
+        for (n, meta) in (0..).zip(&mut metas) {
+            (meta.run, meta.part, meta.parts) = (number, n, parts);
+            (meta.depth, meta.run_seq) = (run.depth, run.run_seq);
+        }
+        Ok(metas)
+    }
+
+    fn write_part(
+        &mut self,
+        (stripe, run_seq, depth, compress): (u16, (SeqNo, SeqNo), u32, bool),
+        run: Option<u64>,
+        versions: &Versions,
+    ) -> Result<Vec<SstMeta>> {
+        let (mut metas, mut writer) = (Vec::new(), None::<SstWriter>);
+        let Some(((last, _), _)) = versions.last_key_value() else { return Ok(metas) };
+        let mut before: Option<&[u8]> = None;
+        for ((key, seq), (kind, value)) in versions {
+            let full = writer.as_ref().is_some_and(|sst| sst.is_full(self.config.target_sst_size));
+            if full && before != Some(key.as_slice()) {
+                metas.extend(writer.take().map(|sst| self.finish(sst)).transpose()?);
+            }
+            let sst = match &mut writer {
+                Some(sst) => sst,
+                none => {
+                    let id = self.next_file;
+                    self.next_file += 1;
+                    let named = paths::sst(self.dir, stripe.into(), id);
+                    let path = if self.aside { paths::repaired(&named) } else { named.clone() };
+                    if self.aside {
+                        self.renames.push((path.clone(), named));
+                    }
+                    let params = SstParams {
+                        id,
+                        stripe,
+                        keyspace: 0,
+                        run: run.unwrap_or(id),
+                        part: metas.len() as u32,
+                        depth,
+                        run_seq,
+                        key_bounds: (key.clone(), last.clone()),
+                        block_size: self.config.block_size,
+                        bits_per_key: self.config.bloom_bits_per_key as u32,
+                        compress,
+                        write_unit: self.config.write_buffer_size,
+                        database_id: self.ids.database_id,
+                        incarnation: self.ids.incarnation,
+                        created_ms: self.created_ms,
+                    };
+                    none.insert(SstWriter::create_at(self.vfs, path, params)?)
+                }
+            };
+            sst.add(EntryRef { key, seq: seq.0, kind: *kind, value }, None)?;
+            before = Some(key);
+        }
+        metas.extend(writer.take().map(|sst| self.finish(sst)).transpose()?);
+        Ok(metas)
+    }
+
+    fn finish(&self, writer: SstWriter) -> Result<SstMeta> {
+        let (meta, unsynced) = writer.finish()?;
+        let named = paths::sst(self.dir, meta.stripe.into(), meta.id);
+        let path = if self.aside { paths::repaired(&named) } else { named };
+        let file = self.vfs.open(&path, OpenMode::Write).map_err(Error::io("open", &path))?;
+        file.sync().map_err(Error::io("sync", &path))?;
+        drop(unsynced);
+        Ok(meta)
+    }
+}
+
+fn new_state(
+    patient: &Patient,
+    plan: &Plan,
+    metas: Vec<SstMeta>,
+    flushed: BTreeMap<u16, SeqNo>,
+    next_file: FileId,
+) -> Result<ManifestState> {
+    let state = patient.state.as_ref();
+    let files_below = next_file + RESERVE;
+    let mut changes = vec![Change::Facts(plan.facts.clone())];
+    changes.extend(plan.keyspaces.iter().map(|(&id, name)| Change::Keyspace { id, name: name.clone() }));
+    let stripes = 0..plan.facts.stripes() as u16;
+    let known = |stripe| state.filter(|_| patient.trusted).map_or(0, |state| state.flushed_to(stripe, 0));
+    let to = stripes.map(|stripe| (stripe, 0, known(stripe).max(flushed.get(&stripe).copied().unwrap_or(0))));
+    changes.push(Change::FlushedTo(to.collect()));
+    changes.push(Change::Reserve { files_below });
+    let metas: Vec<Arc<SstMeta>> = metas.into_iter().map(Arc::new).collect();
+    changes.extend(metas.iter().flat_map(Change::adding));
+    let (start, clean) = match state {
+        Some(state) if plan.keep_log => {
+            let clean = state.clean_end.map(|clean| CleanEnd { next_file, ..clean });
+            changes.push(Change::LogStart { start: state.log_start, durable: state.durable });
+            changes.extend(state.cuts.iter().map(|&cut| Change::Cut(cut)));
+            (state.log_start, clean)
+        }
+        // Nothing of the old log is needed: it ends where the next segment will begin.
+        _ => {
+            let start = Lsn::new(plan.generation, 0);
+            let next_generation = plan.generation.saturating_add(1);
+            changes.push(Change::LogStart { start, durable: start });
+            (start, Some(CleanEnd { end: Some(start), next_seq: plan.next_seq, next_generation, next_file }))
+        }
+    };
+    if !plan.settings.is_empty() {
+        changes.push(Change::Settings(plan.settings.clone()));
+    }
+    changes.extend(clean.map(Change::CleanEnd));
+    let path = patient.directory.dir.join(paths::MANIFEST);
+    let made = ManifestState::first(plan.edit, changes).and_then(|state| state.check().map(|()| state));
+    made.map_err(|why| Error::corrupt(&path, start.0, format!("what is left makes no database: {why}")))
+}
+
+fn make_dir(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
+    match vfs.kind(dir).map_err(Error::io("look at", dir))? {
+        None => {
+            vfs.create_dir(dir).map_err(Error::io("create", dir))?;
+            let parent = dir.parent().unwrap_or(Path::new(""));
+            vfs.sync_dir(parent).map_err(Error::io("sync", parent))
+        }
+        Some(crate::vfs::PathKind::Dir) if vfs.list(dir).map_err(Error::io("list", dir))?.is_empty() => {
+            Ok(())
+        }
+        Some(_) => {
+            Err(Error::AlreadyExists { path: dir.into(), detail: "it is not an empty directory".into() })
+        }
+    }
+}
+
+fn copy_kept(patient: &Patient, state: &ManifestState, target: &Target<'_>) -> Result<()> {
+    for meta in state.ssts.values().filter(|meta| patient.candidates.iter().any(|c| c.meta.id == meta.id)) {
+        let from = paths::sst(&patient.directory.dir, meta.stripe.into(), meta.id);
+        copy(target.vfs, &from, &paths::sst(target.dir, meta.stripe.into(), meta.id))?;
+    }
+    Ok(())
+}
+
+/// Copies everything that is going to be replaced or removed, each under a name of its own.
+fn keep_originals(patient: &Patient, plan: &Plan, quarantine: &Path, vfs: &Arc<dyn Vfs>) -> Result<()> {
+    let dir = &patient.directory.dir;
+    if vfs.kind(quarantine).map_err(Error::io("look at", quarantine))?.is_none() {
+        vfs.create_dir(quarantine).map_err(Error::io("create", quarantine))?;
+        vfs.sync_dir(dir).map_err(Error::io("sync", dir))?;
+    }
+    for path in &patient.irregular {
+        // It cannot be copied, and nothing can be under its name as long as it is there.
+        let to = vacant(vfs, quarantine, path)?;
+        vfs.rename(path, &to).map_err(Error::io("rename", path))?;
+    }
+    let manifest = dir.join(paths::MANIFEST);
+    let manifest = patient.directory.entry(&manifest).filter(|entry| entry.is_file).map(|_| manifest);
+    for path in plan.replaced.iter().chain(&manifest) {
+        let to = vacant(vfs, quarantine, path)?;
+        copy(vfs, path, &to)?;
+    }
+    vfs.sync_dir(quarantine).map_err(Error::io("sync", quarantine))
+}
+
+/// A name in the quarantine that nothing has.
+fn vacant(vfs: &Arc<dyn Vfs>, quarantine: &Path, path: &Path) -> Result<PathBuf> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut n = 0u64;
+    loop {
+        let to = quarantine.join(if n == 0 { format!("{name}.bad") } else { format!("{name}.bad.{n}") });
+        if vfs.kind(&to).map_err(Error::io("look at", &to))?.is_none() {
+            return Ok(to);
+        }
+        n += 1;
+    }
+}
+
+/// Copies as much of a file as can be read, durably.
+fn copy(vfs: &Arc<dyn Vfs>, from: &Path, to: &Path) -> Result<()> {
+    let source = vfs.open(from, OpenMode::Read).map_err(Error::io("open", from))?;
+    let len = source.len().map_err(Error::io("read the length of", from))?;
+    let file = vfs.open(to, OpenMode::Create).map_err(Error::io("create", to))?;
+    let (mut at, mut buffer) = (0, Vec::new());
+    while at < len {
+        buffer.clear();
+        buffer.resize((len - at).min(COPY_UNIT as u64) as usize, 0);
+        if read_full_at(&*source, &mut buffer, at).is_err() {
+            buffer.fill(0);
+            for (n, sector) in (0..).zip(buffer.chunks_mut(SECTOR)) {
+                if read_full_at(&*source, sector, at + n * SECTOR as u64).is_err() {
+                    sector.fill(0);
+                }
+            }
+        }
+        write_all_at(&*file, &buffer, at).map_err(Error::io("write", to))?;
+        at += buffer.len() as u64;
+    }
+    file.sync().map_err(Error::io("sync", to))
+}
+
+/// A repair that was cut off: before its manifest its files mean nothing; after it they are the database.
+pub(super) fn finish_interrupted(vfs: &Arc<dyn Vfs>, dir: &Path) -> Result<()> {
+    let listing = vfs.list(dir).map_err(Error::io("list", dir))?;
+    let aside = listing.iter().filter_map(|entry| Some((entry, paths::parse_repaired(&entry.name)?)));
+    let aside: Vec<_> = aside.filter(|(entry, _)| entry.is_file).collect();
+    if aside.is_empty() {
+        return Ok(());
+    }
+    let manifest = Manifest::load(&**vfs, dir);
+    for (entry, (stripe, id)) in aside {
+        let (from, to) = (dir.join(&entry.name), paths::sst(dir, stripe, id));
+        let listed = manifest.as_ref().is_ok_and(|loaded| {
+            loaded
+                .state
+                .ssts
+                .get(&id)
+                .is_some_and(|meta| usize::from(meta.stripe) == stripe && meta.len == entry.len)
+        });
+        if listed && vfs.kind(&to).map_err(Error::io("look at", &to))?.is_none() {
+            vfs.rename(&from, &to).map_err(Error::io("rename", &from))?;
+        } else {
+            vfs.remove(&from).map_err(Error::io("remove", &from))?;
+        }
+    }
+    vfs.sync_dir(dir).map_err(Error::io("sync", dir))
+}

@@ -1,0 +1,580 @@
+//! What is left of an SST: looks at every part of a file on its own and goes on after damage.
+//!
+//! Owns the bytes of one file, in memory: what cannot be read counts as zeros, and as damage. Entries come only out of
+//! blocks whose checksum holds. Where the fences are damaged, blocks are found by their checksums: these name the file
+//! and the place, so nothing else passes for one.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::fences::Fences;
+use super::format::{self, FOOTER_LEN, SectionKind};
+use super::index::{self, Place};
+use crate::bloom::Filter;
+use crate::coding::Reader;
+use crate::error::{Error, Result};
+use crate::file_header::{FileHeader, FileKind, HEADER_LEN, Id};
+use crate::key::key_hash;
+use crate::sst_block::{self, BadBlock, Block, BlockEntry, Stored, checksum_at};
+use crate::types::{EntryKind, SeqNo, SstMeta};
+use crate::vfs::{OpenMode, Vfs, VfsFile, read_full_at};
+
+/// What is read at a time, and what is tried when that fails: a sector of a bad disk must not take the rest with it.
+const READ_UNIT: usize = 256 << 10;
+const SECTOR: usize = 4096;
+/// A block's trailer.
+const TRAILER_LEN: usize = 9;
+/// Bytes that a search for blocks without fences may hash, for each byte of the file.
+const SEARCH: usize = 64;
+
+/// Which part of a file is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Header,
+    /// The place in [`Survey::blocks`].
+    Block(usize),
+    Section(&'static str),
+    Frame,
+    Length,
+    Whole,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug)]
+pub(crate) struct Fault {
+    pub(crate) part: Part,
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
+    pub(crate) detail: String,
+}
+
+/// A stretch of the file that holds a block, or did.
+#[derive(Clone, Debug)]
+pub(crate) struct BlockPlace {
+    pub(crate) at: Range<usize>,
+    /// Its number in the file; not known behind damage when the fences are damaged as well.
+    pub(crate) number: Option<usize>,
+    pub(crate) good: bool,
+}
+
+/// An entry that survived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Salvaged {
+    pub(crate) key: Vec<u8>,
+    pub(crate) seq: SeqNo,
+    pub(crate) kind: EntryKind,
+    pub(crate) value: Vec<u8>,
+}
+
+/// A file as it was found.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    pub(crate) path: PathBuf,
+    pub(crate) meta: SstMeta,
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) blocks: Vec<BlockPlace>,
+    /// As the header says, if that can be read.
+    pub(crate) identity: Option<(Id, Id)>,
+    bytes: Vec<u8>,
+    base_seq: SeqNo,
+    prefix: Option<Vec<u8>>,
+    fences: Option<(Fences, Range<usize>)>,
+    index: Option<Range<usize>>,
+}
+
+/// Reads a file as far as it can be read; what cannot is zeros, and named.
+fn read_what_there_is(file: &dyn VfsFile, len: usize) -> (Vec<u8>, Vec<(Range<usize>, String)>) {
+    let (mut bytes, mut unread) = (vec![0; len], Vec::<(Range<usize>, String)>::new());
+    let mut at = 0;
+    while at < len {
+        let end = (at + READ_UNIT).min(len);
+        let whole = bytes.get_mut(at..end).map(|buf| read_full_at(file, buf, at as u64));
+        if !matches!(whole, Some(Ok(_))) {
+            for start in (at..end).step_by(SECTOR) {
+                let sector = start..(start + SECTOR).min(end);
+                let Some(buf) = bytes.get_mut(sector.clone()) else { continue };
+                if let Err(e) = read_full_at(file, buf, start as u64) {
+                    buf.fill(0);
+                    unread.push((sector, e.to_string()));
+                }
+            }
+        }
+        at = end;
+    }
+    (bytes, unread)
+}
+
+impl Survey {
+    /// Looks at the file at `path`, which should be the one that `meta` describes. An error only where there is
+    /// nothing to look at: no file, or none that can be opened.
+    pub(crate) fn read(vfs: &dyn Vfs, path: &Path, meta: &SstMeta) -> Result<Self> {
+        let file = vfs.open(path, OpenMode::Read).map_err(Error::io("open", path))?;
+        let found = file.len().map_err(Error::io("read the length of", path))?;
+        // A file that has grown is looked at as far as it should reach.
+        let len = usize::try_from(found.min(meta.len)).unwrap_or(0);
+        let (bytes, unread) = read_what_there_is(&*file, len);
+        let mut survey = Self {
+            path: path.to_path_buf(),
+            meta: meta.clone(),
+            faults: Vec::new(),
+            blocks: Vec::new(),
+            identity: None,
+            bytes,
+            base_seq: meta.run_seq.0,
+            prefix: None,
+            fences: None,
+            index: None,
+        };
+        if found != meta.len {
+            let detail = format!("it has {found} bytes, {} are recorded", meta.len);
+            survey.fault(Part::Length, found.min(meta.len), found.abs_diff(meta.len), detail);
+        }
+        for (at, why) in unread {
+            survey.fault(Part::Whole, at.start as u64, at.len() as u64, format!("cannot be read: {why}"));
+        }
+        survey.look_at_header();
+        let blocks_end = survey.look_at_sections();
+        survey.look_at_blocks(blocks_end);
+        survey.find_prefix();
+        if found == meta.len {
+            let computed = crc32c::crc32c(&survey.bytes);
+            if computed != meta.checksum && survey.faults.is_empty() {
+                let stored = meta.checksum;
+                let detail = format!("the file's checksum is {computed:08x}, recorded is {stored:08x}");
+                survey.fault(Part::Whole, 0, meta.len, detail);
+            }
+        }
+        Ok(survey)
+    }
+
+    fn fault(&mut self, part: Part, offset: u64, len: u64, detail: impl Into<String>) {
+        self.faults.push(Fault { part, offset, len, detail: detail.into() });
+    }
+
+    fn fault_from(&mut self, part: Part, len: u64, error: &Error) {
+        let (offset, detail) = match error {
+            Error::Corruption { offset, detail, .. } => (*offset, detail.clone()),
+            other => (0, other.to_string()),
+        };
+        self.fault(part, offset, len, detail);
+    }
+
+    fn look_at_header(&mut self) {
+        let bytes = self.bytes.get(..HEADER_LEN).unwrap_or(&self.bytes);
+        let header = FileHeader::decode(bytes, FileKind::Sst, &self.path, 0)
+            .and_then(|header| Ok((format::SstHeader::decode(&header.extra, &self.path)?, header)));
+        let (fields, header) = match header {
+            Ok(found) => found,
+            Err(error) => return self.fault_from(Part::Header, HEADER_LEN as u64, &error),
+        };
+        self.identity = Some((header.database_id, header.incarnation));
+        let meta = &self.meta;
+        let wrong = if header.database_id != meta.origin {
+            Some("it is of another database".to_owned())
+        } else if (fields.id, fields.stripe, fields.keyspace) != (meta.id, meta.stripe, meta.keyspace) {
+            Some(format!(
+                "it is file {} of stripe {}, not file {} of stripe {}",
+                fields.id, fields.stripe, meta.id, meta.stripe
+            ))
+        } else {
+            None
+        };
+        match wrong {
+            Some(detail) => self.fault(Part::Header, 0, HEADER_LEN as u64, detail),
+            None => self.base_seq = fields.base_seq,
+        }
+    }
+
+    /// Returns where blocks end at the latest.
+    fn look_at_sections(&mut self) -> usize {
+        let tail = format::tail_at(&self.meta, &self.path).and_then(|at| {
+            format::decode_sections(self.bytes.get(at).unwrap_or_default(), &self.meta, &self.path)
+        });
+        if let Err(error) = tail {
+            let len = u64::from(self.meta.directory.1) + FOOTER_LEN as u64;
+            self.fault_from(Part::Frame, len, &error);
+        }
+        // Each section has a checksum of its own: what the directory says of it is tried even if that is damaged.
+        let directory_at = usize::try_from(self.meta.directory.0).unwrap_or(usize::MAX);
+        let directory = directory_at.checked_add(self.meta.directory.1 as usize).map(|end| directory_at..end);
+        let mut first = directory_at.min(self.bytes.len());
+        let places = directory
+            .and_then(|at| self.bytes.get(at))
+            .map(|directory| format::sections_in(directory, directory_at))
+            .unwrap_or_default();
+        for (kind, name) in [
+            (SectionKind::Index, "index"),
+            (SectionKind::Fences, "fences"),
+            (SectionKind::Filter, "filter"),
+            (SectionKind::Properties, "properties"),
+        ] {
+            let Some(section) = places.iter().find(|section| section.kind == kind) else {
+                self.fault(
+                    Part::Section(name),
+                    directory_at as u64,
+                    0,
+                    format!("the {name} is not to be found"),
+                );
+                continue;
+            };
+            let at = section.offset as usize..(section.offset + section.len) as usize;
+            if let Some(detail) = self.check_section(kind, section.crc, &at) {
+                self.fault(Part::Section(name), section.offset, section.len, detail);
+                continue;
+            }
+            first = first.min(at.start);
+            match kind {
+                SectionKind::Index => self.index = Some(at),
+                SectionKind::Fences => {
+                    let parsed = self.bytes.get(at.clone()).and_then(Fences::parse);
+                    self.fences = parsed.map(|fences| (fences, at));
+                }
+                SectionKind::Filter | SectionKind::Properties => {}
+            }
+        }
+        first
+    }
+
+    /// What is wrong with a section, if anything is.
+    fn check_section(&self, kind: SectionKind, stored: u32, at: &Range<usize>) -> Option<String> {
+        let section = self.bytes.get(at.clone()).unwrap_or_default();
+        let computed = checksum_at(self.meta.id, at.start as u64, section);
+        if computed != stored || section.len() != at.len() {
+            return Some(format!("the section has checksum {computed:08x}, stored is {stored:08x}"));
+        }
+        match kind {
+            SectionKind::Fences if Fences::parse(section).is_none() => {
+                Some("the fences make no sense".into())
+            }
+            SectionKind::Filter if Filter::parse(section).is_none() => Some("the filter is not known".into()),
+            SectionKind::Properties => {
+                let checked = format::check_properties(section, &self.meta, &self.path, at.start as u64);
+                checked.err().map(|e| match e {
+                    Error::Corruption { detail, .. } => detail,
+                    other => other.to_string(),
+                })
+            }
+            _ => None,
+        }
+    }
+
+    fn look_at_blocks(&mut self, end: usize) {
+        let fenced = self.fenced_blocks(end);
+        if fenced.is_none() && self.fences.take().is_some() {
+            self.fault(Part::Section("fences"), 0, 0, "the fences say of blocks what cannot be");
+        }
+        self.blocks = fenced.unwrap_or_else(|| self.search_blocks(end));
+        for n in 0..self.blocks.len() {
+            let Some(place) = self.blocks.get(n) else { continue };
+            let (at, block) = (place.at.clone(), self.bytes.get(place.at.clone()).unwrap_or_default());
+            let checked = if block.len() == at.len() {
+                sst_block::check(block, self.meta.id, at.start as u64)
+                    .and_then(|stored| self.read_block(&stored).map(drop))
+            } else {
+                Err(BadBlock::Malformed("the file ends before it"))
+            };
+            if let Some(place) = self.blocks.get_mut(n) {
+                place.good = checked.is_ok();
+            }
+            if let Err(why) = checked {
+                self.fault(Part::Block(n), at.start as u64, at.len() as u64, why.to_string());
+            }
+        }
+    }
+
+    /// Where blocks are by the fences, if these can be.
+    fn fenced_blocks(&self, end: usize) -> Option<Vec<BlockPlace>> {
+        let (fences, at) = self.fences.as_ref()?;
+        let section = self.bytes.get(at.clone())?;
+        let mut places = Vec::new();
+        let mut next = HEADER_LEN;
+        for n in 0..fences.blocks() {
+            let at = fences.block(section, n)?;
+            if at.start != next || at.end <= at.start || at.end > end {
+                return None;
+            }
+            next = at.end;
+            places.push(BlockPlace { at, number: Some(n), good: true });
+        }
+        Some(places)
+    }
+
+    /// Finds blocks by their checksums, from the start on; what lies between them is damaged.
+    fn search_blocks(&self, end: usize) -> Vec<BlockPlace> {
+        let mut places = Vec::new();
+        let mut budget = self.bytes.len().saturating_mul(SEARCH);
+        let (mut next, mut chained) = (HEADER_LEN, Some(0));
+        while let Some(at) = self.next_block(next..end, &mut budget) {
+            if at.start > next {
+                places.push(BlockPlace { at: next..at.start, number: None, good: false });
+                chained = None;
+            }
+            next = at.end;
+            places.push(BlockPlace { at, number: chained, good: true });
+            chained = chained.map(|n| n + 1);
+        }
+        // Padding before the sections is shorter than any block, and zero.
+        let rest = self.bytes.get(next..end).unwrap_or_default();
+        if rest.len() >= format::SECTION_ALIGN || rest.iter().any(|&b| b != 0) {
+            places.push(BlockPlace { at: next..end, number: None, good: false });
+        }
+        places
+    }
+
+    /// The first block that lies in `range`.
+    fn next_block(&self, range: Range<usize>, budget: &mut usize) -> Option<Range<usize>> {
+        let mut is_block = |at: Range<usize>| {
+            *budget = budget.checked_sub(at.len())?;
+            let block = self.bytes.get(at.clone())?;
+            sst_block::check(block, self.meta.id, at.start as u64).ok().map(|_| at)
+        };
+        let mut misses = 0;
+        for end in range.start + TRAILER_LEN + 1..=range.end {
+            let trailer = self.bytes.get(end - TRAILER_LEN..end)?;
+            let mut reader = Reader::new(trailer);
+            let (codec, raw_len) = (reader.u8()?, reader.u32()? as usize);
+            let stored = end - TRAILER_LEN - range.start;
+            match codec {
+                // The length in the trailer says where it starts.
+                sst_block::NO_CODEC if (1..=stored).contains(&raw_len) => {
+                    if let Some(found) = is_block(end - TRAILER_LEN - raw_len..end) {
+                        return Some(found);
+                    }
+                }
+                sst_block::LZ4 if raw_len > 0 && raw_len / sst_block::LZ4_MAX_RATIO <= stored => {
+                    if let Some(found) = is_block(range.start..end) {
+                        return Some(found);
+                    }
+                    // Behind damage it may start anywhere; only a few ends are tried that thoroughly.
+                    misses += 1;
+                    let starts = range.start + 1..end - TRAILER_LEN;
+                    if misses <= 4
+                        && let Some(found) = starts.into_iter().find_map(|start| is_block(start..end))
+                    {
+                        return Some(found);
+                    }
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// What all keys start with: the fences say it, else the first or the last key does.
+    fn find_prefix(&mut self) {
+        let fenced = self.fences.as_ref().and_then(|(fences, at)| fences.prefix(self.bytes.get(at.clone())?));
+        if let Some(prefix) = fenced {
+            self.prefix = Some(prefix.to_vec());
+            return;
+        }
+        let (first, last) = &self.meta.keys;
+        let ends = |key: &[u8], n: usize, last: bool| {
+            let place = self.blocks.get(n).filter(|place| place.good)?;
+            let mut end = None;
+            self.each(place, |entry, _| {
+                if last || end.is_none() {
+                    end = Some([entry.head, entry.tail].concat());
+                }
+            });
+            key.strip_suffix(end?.as_slice()).map(<[u8]>::to_vec)
+        };
+        let blocks = self.blocks.len();
+        self.prefix = ends(first, 0, false).or_else(|| ends(last, blocks.checked_sub(1)?, true));
+        if self.prefix.is_none() && self.blocks.iter().any(|place| place.good) {
+            self.fault(
+                Part::Section("fences"),
+                0,
+                0,
+                "what all keys start with is lost, and so are the keys",
+            );
+        }
+    }
+
+    /// The payload of a block whose checksum holds, parsed to its end.
+    fn read_block(&self, stored: &Stored<'_>) -> Result<(), BadBlock> {
+        let raw;
+        let payload = if stored.is_compressed() {
+            raw = stored.decompress()?;
+            &*raw
+        } else {
+            stored.payload
+        };
+        let block = Block::parse(payload)?;
+        for n in 0..block.groups() {
+            let mut group = block.group(n, self.base_seq)?;
+            while group.next_entry()?.is_some() {}
+        }
+        Ok(())
+    }
+
+    /// Entries of a good block, with their values.
+    fn each(&self, place: &BlockPlace, mut f: impl FnMut(&BlockEntry<'_>, &[u8])) {
+        let block = self.bytes.get(place.at.clone()).unwrap_or_default();
+        let Ok(stored) = Stored::parse(block) else { return };
+        let raw;
+        let payload = if stored.is_compressed() {
+            let Ok(decompressed) = stored.decompress() else { return };
+            raw = decompressed;
+            &*raw
+        } else {
+            stored.payload
+        };
+        let Ok(block) = Block::parse(payload) else { return };
+        for n in 0..block.groups() {
+            let Ok(mut group) = block.group(n, self.base_seq) else { return };
+            while let Ok(Some(entry)) = group.next_entry() {
+                let value = payload.get(entry.value_at..entry.value_at + entry.value_len).unwrap_or_default();
+                f(&entry, value);
+            }
+        }
+    }
+
+    /// Nothing is wrong with any part of it. What the parts say of each other was not looked at.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.faults.is_empty()
+    }
+
+    /// The bytes that were read.
+    pub(crate) fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// Whether entries of it can be told at all.
+    pub(crate) fn has_entries(&self) -> bool {
+        self.prefix.is_some() && self.blocks.iter().any(|place| place.good)
+    }
+
+    /// Whether it can be told which keys its blocks held, also where all of these are damaged.
+    pub(crate) fn has_places(&self) -> bool {
+        self.prefix.is_some() && !self.blocks.is_empty()
+    }
+
+    /// The entries of a block, in order; none if it is damaged.
+    pub(crate) fn entries(&self, n: usize) -> Vec<Salvaged> {
+        let mut entries = Vec::new();
+        let place = self.blocks.get(n).filter(|place| place.good);
+        if let (Some(place), Some(prefix)) = (place, &self.prefix) {
+            self.each(place, |entry, value| {
+                let key = [prefix, entry.head, entry.tail].concat();
+                entries.push(Salvaged { key, seq: entry.seq, kind: entry.kind, value: value.to_vec() });
+            });
+        }
+        entries
+    }
+
+    /// Keys that are between: above the first, or equal to it, and at most the second; `None` where nothing bounds
+    /// them. What a damaged block held is between these.
+    pub(crate) fn bounds(&self, n: usize) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
+        let number = self.blocks.get(n).and_then(|place| place.number);
+        let fence = |n: usize| {
+            let (fences, at) = self.fences.as_ref()?;
+            let separator = fences.separator(self.bytes.get(at.clone())?, n)?;
+            Some([self.prefix.as_deref()?, separator].concat())
+        };
+        let below = number.filter(|&n| n > 0).and_then(fence);
+        let above = number.and_then(|n| fence(n + 1));
+        let before = || {
+            let good = self.blocks.get(..n)?.iter().rposition(|place| place.good)?;
+            self.entries(good).pop().map(|entry| entry.key)
+        };
+        let after = || {
+            let good = self.blocks.get(n + 1..)?.iter().position(|place| place.good)?;
+            self.entries(n + 1 + good).into_iter().next().map(|entry| entry.key)
+        };
+        let (first, last) = &self.meta.keys;
+        let known = |key: &Vec<u8>| (!key.is_empty()).then(|| key.clone());
+        (below.or_else(before).or_else(|| known(first)), above.or_else(after).or_else(|| known(last)))
+    }
+
+    /// How many keys the index says to have their newest version in a block; `None` if it cannot be asked.
+    pub(crate) fn keys_in(&self, n: usize) -> Option<u64> {
+        let number = self.blocks.get(n)?.number?;
+        let index = self.bytes.get(self.index.clone()?)?;
+        Some(index::places(index).filter(|place| place.block == number).count() as u64)
+    }
+
+    /// Whether the index leads to a block for this key.
+    pub(crate) fn leads_to(&self, n: usize, key: &[u8]) -> bool {
+        self.group_of(n, key).is_some()
+    }
+
+    fn group_of(&self, n: usize, key: &[u8]) -> Option<Place> {
+        let number = self.blocks.get(n)?.number?;
+        let index = self.bytes.get(self.index.clone()?)?;
+        index::probe(index, key_hash(key)).find(|place| place.block == number)
+    }
+
+    /// Keys in a damaged block that the index confirms: bytes that hash to a slot which leads to their very group.
+    pub(crate) fn names_in(&self, n: usize) -> Vec<Vec<u8>> {
+        let mut names = Vec::new();
+        let (Some(place), Some(prefix)) = (self.blocks.get(n), &self.prefix) else { return names };
+        let block = self.bytes.get(place.at.clone()).unwrap_or_default();
+        let Some(payload) = block.len().checked_sub(TRAILER_LEN).and_then(|len| block.get(..len)) else {
+            return names;
+        };
+        let Ok(parsed) = Block::parse(payload) else { return names };
+        for g in 0..parsed.groups() {
+            let Ok(mut group) = parsed.group(g, self.base_seq) else { continue };
+            for _ in 0..sst_block::GROUP_LEN {
+                let Ok(Some(entry)) = group.next_entry() else { break };
+                let key = [prefix, entry.head, entry.tail].concat();
+                if names.last() != Some(&key) && self.group_of(n, &key).is_some_and(|place| place.group == g)
+                {
+                    names.push(key);
+                }
+            }
+        }
+        names
+    }
+}
+
+/// Describes a file without a manifest, by what it says of itself. `None` when it says too little: its header and its
+/// properties are both damaged, or it is no SST.
+pub(crate) fn describe(vfs: &dyn Vfs, path: &Path, stripe: u16, id: u64) -> Result<Option<SstMeta>> {
+    let file = vfs.open(path, OpenMode::Read).map_err(Error::io("open", path))?;
+    let len = file.len().map_err(Error::io("read the length of", path))?;
+    let (bytes, _unread) = read_what_there_is(&*file, usize::try_from(len).unwrap_or(0));
+    let header = FileHeader::decode(&bytes, FileKind::Sst, path, 0);
+    let fields = header.as_ref().ok().and_then(|header| format::SstHeader::decode(&header.extra, path).ok());
+    let (id, stripe) = fields.as_ref().map_or((id, stripe), |fields| (fields.id, fields.stripe));
+    // Four sections are listed in every file; the footer says where.
+    let footer = format::footer_place(&bytes, id);
+    let guess = len
+        .checked_sub(FOOTER_LEN as u64 + format::DIRECTORY_LEN)
+        .map(|at| (at, format::DIRECTORY_LEN as u32));
+    let Some(directory) = footer.or(guess) else { return Ok(None) };
+    let mut meta = format::blank_meta(id, stripe, len, directory);
+    meta.keyspace = fields.as_ref().map_or(0, |fields| fields.keyspace);
+    if let Ok(header) = &header {
+        (meta.origin, meta.created_ms) = (header.database_id, header.created_ms);
+    }
+    let at = directory.0 as usize;
+    let sections = bytes.get(at..at.saturating_add(directory.1 as usize)).map(|d| format::sections_in(d, at));
+    let properties = sections.unwrap_or_default().into_iter().find(|s| s.kind == SectionKind::Properties);
+    let known = properties.is_some_and(|section| {
+        let range = section.offset as usize..(section.offset + section.len) as usize;
+        let Some(body) = bytes.get(range) else { return false };
+        checksum_at(id, section.offset, body) == section.crc && format::decode_properties(body, &mut meta)
+    });
+    meta.checksum = crc32c::crc32c(&bytes);
+    if known {
+        return Ok(Some(meta));
+    }
+    let Some(fields) = fields else { return Ok(None) };
+    // Only the entries can tell. The first key is what the first block starts with, after a prefix that the fences say.
+    meta.run_seq = (fields.base_seq, fields.base_seq);
+    let survey = Survey::read(vfs, path, &meta)?;
+    for n in 0..survey.blocks.len() {
+        for entry in survey.entries(n) {
+            if meta.entries == 0 {
+                (meta.keys.0, meta.seq) = (entry.key.clone(), (entry.seq, entry.seq));
+            }
+            meta.keys.1 = entry.key;
+            meta.seq = (meta.seq.0.min(entry.seq), meta.seq.1.max(entry.seq));
+            meta.entries += 1;
+            meta.tombstones += u64::from(entry.kind == EntryKind::Delete);
+        }
+    }
+    meta.run_seq.1 = meta.seq.1.max(meta.run_seq.0);
+    Ok((meta.entries > 0).then_some(meta))
+}

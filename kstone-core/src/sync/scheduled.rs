@@ -1,0 +1,434 @@
+//! The same interface under the scheduler of the `shuttle` crate: for tests of interleavings only.
+//!
+//! 1. Every use of a lock, an atomic or an [`ArcSwap`] is a point where another thread may go on. All orderings count
+//!    as sequentially consistent: weak ones are argued where they stand, not tested here.
+//! 2. Time is simulated. A wait with a limit ends by time only when the scheduler runs the clock's thread
+//!    ([`Time::run`]): by chance, or because nobody else can go on. So a wake-up that was missed is not made good by
+//!    the next look at the clock without [`Time::waits_out`] telling of it.
+//! 3. A condition variable wakes whom it is told to, nobody else, and one of several by chance.
+
+use std::cell::RefCell;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use shuttle::current::TaskId;
+use shuttle::future::batch_semaphore::{BatchSemaphore, Fairness};
+use shuttle::rand::Rng;
+use shuttle::scheduler::{Schedule, Scheduler, Task};
+
+pub use shuttle::sync::atomic;
+pub use shuttle::thread_local;
+
+/// Threads of the scheduler.
+pub mod thread {
+    use std::io;
+    use std::num::NonZero;
+
+    pub use shuttle::thread::*;
+
+    /// As many cores as every machine has here: what a schedule does must not depend on that.
+    pub fn available_parallelism() -> io::Result<NonZero<usize>> {
+        NonZero::new(2).ok_or_else(|| io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// As `parking_lot::Mutex`.
+#[derive(Debug, Default)]
+pub struct Mutex<T>(shuttle::sync::Mutex<T>);
+
+/// As `parking_lot::MutexGuard`.
+#[derive(Debug)]
+pub struct MutexGuard<'a, T> {
+    mutex: &'a Mutex<T>,
+    /// `None` only while it waits.
+    guard: Option<shuttle::sync::MutexGuard<'a, T>>,
+}
+
+impl<T> Mutex<T> {
+    /// A mutex, not locked.
+    #[track_caller]
+    pub const fn new(value: T) -> Self {
+        Self(shuttle::sync::Mutex::new(value))
+    }
+
+    /// Waits for it.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        MutexGuard { mutex: self, guard: Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)) }
+    }
+
+    /// Takes it if nobody has it.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        match self.0.try_lock() {
+            Ok(guard) => Some(MutexGuard { mutex: self, guard: Some(guard) }),
+            Err(std::sync::TryLockError::Poisoned(error)) => {
+                Some(MutexGuard { mutex: self, guard: Some(error.into_inner()) })
+            }
+            Err(std::sync::TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
+impl<T> MutexGuard<'_, T> {
+    /// Gives the mutex up for as long as `f` runs.
+    pub fn unlocked<R>(guard: &mut Self, f: impl FnOnce() -> R) -> R {
+        guard.guard = None;
+        let result = f();
+        guard.guard = guard.mutex.lock().guard;
+        result
+    }
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "tests only: a guard is used by one thread, which does not while it waits"
+)]
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.guard.as_ref().expect("the guard waits")
+    }
+}
+
+#[expect(clippy::expect_used, reason = "as above")]
+impl<T> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.guard.as_mut().expect("the guard waits")
+    }
+}
+
+/// As `parking_lot::RwLock`. A thread that reads it twice fails the test: with a writer waiting in between it would
+/// wait for itself.
+#[derive(Debug, Default)]
+pub struct RwLock<T>(shuttle::sync::RwLock<T>);
+
+pub use shuttle::sync::{RwLockReadGuard, RwLockWriteGuard};
+
+impl<T> RwLock<T> {
+    /// A lock that nobody has.
+    #[track_caller]
+    pub const fn new(value: T) -> Self {
+        Self(shuttle::sync::RwLock::new(value))
+    }
+
+    /// Waits until nobody writes.
+    pub fn read(&self) -> RwLockReadGuard<'_, T> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nobody reads or writes.
+    pub fn write(&self) -> RwLockWriteGuard<'_, T> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// As `arc_swap::ArcSwap`, which never waits: only the moments before a load and a store are to be scheduled.
+#[derive(Debug)]
+pub struct ArcSwap<T> {
+    held: arc_swap::ArcSwap<T>,
+    point: atomic::AtomicUsize,
+}
+
+impl<T> ArcSwap<T> {
+    /// Holds that at first.
+    #[track_caller]
+    pub fn new(value: Arc<T>) -> Self {
+        Self { held: arc_swap::ArcSwap::new(value), point: atomic::AtomicUsize::new(0) }
+    }
+
+    /// The same, of a value.
+    #[track_caller]
+    pub fn from_pointee(value: T) -> Self {
+        Self::new(Arc::new(value))
+    }
+
+    /// What it holds.
+    pub fn load(&self) -> arc_swap::Guard<Arc<T>> {
+        self.point.load(atomic::Ordering::SeqCst);
+        self.held.load()
+    }
+
+    /// The same, to be kept.
+    pub fn load_full(&self) -> Arc<T> {
+        Arc::clone(&self.load())
+    }
+
+    /// Holds another from now on.
+    pub fn store(&self, value: Arc<T>) {
+        self.point.fetch_add(1, atomic::Ordering::SeqCst);
+        self.held.store(value);
+    }
+}
+
+/// A thread that waits for a wake-up or for a moment.
+#[derive(Debug)]
+struct Waiter {
+    wake: BatchSemaphore,
+    state: AtomicU8,
+}
+
+const WAITS: u8 = 0;
+const TOLD: u8 = 1;
+const TIME_OVER: u8 = 2;
+
+impl Waiter {
+    /// Lets it go on, unless something else did.
+    fn end(&self, why: u8) -> bool {
+        let first = self.state.compare_exchange(WAITS, why, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        if first {
+            self.wake.release(1);
+        }
+        first
+    }
+}
+
+/// As `parking_lot::Condvar`.
+#[derive(Debug, Default)]
+pub struct Condvar {
+    waiters: std::sync::Mutex<Vec<Arc<Waiter>>>,
+}
+
+/// As `parking_lot::WaitTimeoutResult`.
+#[derive(Clone, Copy, Debug)]
+pub struct WaitTimeoutResult(bool);
+
+impl WaitTimeoutResult {
+    /// Whether it was the time that ended the wait.
+    pub fn timed_out(self) -> bool {
+        self.0
+    }
+}
+
+impl Condvar {
+    /// Nobody waits.
+    pub const fn new() -> Self {
+        Self { waiters: std::sync::Mutex::new(Vec::new()) }
+    }
+
+    /// Waits until somebody tells it to go on.
+    pub fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        self.wait_here(guard, None);
+    }
+
+    /// The same, for so long at most.
+    pub fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, limit: Duration) -> WaitTimeoutResult {
+        WaitTimeoutResult(self.wait_here(guard, Some(limit)))
+    }
+
+    fn wait_here<T>(&self, guard: &mut MutexGuard<'_, T>, limit: Option<Duration>) -> bool {
+        let wake = BatchSemaphore::new(0, Fairness::Unfair);
+        let waiter = Arc::new(Waiter { wake, state: AtomicU8::new(WAITS) });
+        self.list().push(Arc::clone(&waiter));
+        if let Some(limit) = limit {
+            Time::remember(limit, &waiter);
+        }
+        guard.guard = None;
+        let _ = waiter.wake.acquire_blocking(1);
+        self.list().retain(|other| !Arc::ptr_eq(other, &waiter));
+        guard.guard = guard.mutex.lock().guard;
+        waiter.state.load(Ordering::SeqCst) == TIME_OVER
+    }
+
+    /// Tells one of those who wait.
+    pub fn notify_one(&self) {
+        point();
+        loop {
+            let waiter = {
+                let mut list = self.list();
+                match list.len() {
+                    0 => return,
+                    1 => list.swap_remove(0),
+                    n => list.swap_remove(shuttle::rand::thread_rng().gen_range(0..n)),
+                }
+            };
+            if waiter.end(TOLD) {
+                return;
+            }
+        }
+    }
+
+    /// Tells all who wait.
+    pub fn notify_all(&self) {
+        point();
+        let waiters = std::mem::take(&mut *self.list());
+        waiters.iter().for_each(|waiter| {
+            waiter.end(TOLD);
+        });
+    }
+
+    fn list(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Waiter>>> {
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Somebody else may go on here.
+fn point() {
+    thread::sleep(Duration::ZERO);
+}
+
+std::thread_local! {
+    // All threads of an execution are fibers of one thread.
+    static STATE: RefCell<State> = RefCell::default();
+}
+
+#[derive(Default)]
+struct State {
+    now: Duration,
+    limits: Vec<Limit>,
+    /// One for each wait that began: what lets the clock's thread run.
+    ticks: Option<Arc<BatchSemaphore>>,
+    over: bool,
+    /// Nobody else could go on when the clock's thread was chosen.
+    alone: bool,
+    waits_out: Vec<Duration>,
+}
+
+struct Limit {
+    at: Duration,
+    limit: Duration,
+    waiter: Arc<Waiter>,
+}
+
+/// What passes by chance at one time: a thread that could go on does not lose minutes between two of its steps.
+const LONGEST_STEP: Duration = Duration::from_millis(20);
+
+/// The simulated time of one execution.
+#[derive(Debug)]
+pub struct Time;
+
+impl Time {
+    /// Runs one execution, from the moment zero. Its first act is to start the clock's thread.
+    pub fn run<R>(execution: impl FnOnce() -> R) -> R {
+        let ticks = Arc::new(BatchSemaphore::new(0, Fairness::Unfair));
+        STATE.set(State { ticks: Some(Arc::clone(&ticks)), ..State::default() });
+        let clock = thread::spawn({
+            let ticks = Arc::clone(&ticks);
+            move || {
+                while ticks.acquire_blocking(1).is_ok() && !STATE.with_borrow(|state| state.over) {
+                    Self::advance();
+                }
+            }
+        });
+        let result = execution();
+        STATE.with_borrow_mut(|state| state.over = true);
+        ticks.release(1);
+        let _ = clock.join();
+        result
+    }
+
+    /// Since the execution began.
+    pub fn now() -> Duration {
+        STATE.with_borrow(|state| state.now)
+    }
+
+    /// The limits of the waits that ended because no thread could go on: nobody told them to.
+    pub fn waits_out() -> Vec<Duration> {
+        STATE.with_borrow(|state| state.waits_out.clone())
+    }
+
+    fn remember(limit: Duration, waiter: &Arc<Waiter>) {
+        let ticks = STATE.with_borrow_mut(|state| {
+            state.limits.push(Limit { at: state.now + limit, limit, waiter: Arc::clone(waiter) });
+            state.ticks.clone()
+        });
+        if let Some(ticks) = ticks {
+            ticks.release_no_scheduling_point(1);
+        }
+    }
+
+    /// It is the moment at which the next wait ends.
+    fn advance() {
+        let (next, ticks) = STATE.with_borrow_mut(|state| (state.next_limit(), state.ticks.clone()));
+        match (next, ticks) {
+            (Some(Some(waiter)), _) => {
+                waiter.end(TIME_OVER);
+            }
+            // Its tick is still to come.
+            (Some(None), Some(ticks)) => ticks.release_no_scheduling_point(1),
+            _ => {}
+        }
+    }
+}
+
+impl State {
+    /// Whom the time lets go on, after a step of it; `None` when nobody waits for a moment.
+    fn next_limit(&mut self) -> Option<Option<Arc<Waiter>>> {
+        self.limits.retain(|limit| limit.waiter.state.load(Ordering::SeqCst) == WAITS);
+        let at = (0..self.limits.len()).min_by_key(|&at| self.limits.get(at).map(|limit| limit.at))?;
+        if !self.alone && self.limits.get(at)?.at > self.now + LONGEST_STEP {
+            self.now += LONGEST_STEP;
+            return Some(None);
+        }
+        let next = self.limits.swap_remove(at);
+        self.now = self.now.max(next.at);
+        if self.alone {
+            self.waits_out.push(next.limit);
+        }
+        Some(Some(next.waiter))
+    }
+}
+
+/// A scheduler that runs the clock's thread by chance, once in so many decisions, or when nobody else can go on, and
+/// leaves all other decisions to another.
+#[derive(Debug)]
+pub struct Timed<S> {
+    inner: S,
+    chance: Chance,
+    seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Chance {
+    /// Only when nobody else can go on.
+    Never,
+    OnceIn(u64),
+    /// The other one decides that as well: it repeats what was decided once.
+    Repeated,
+}
+
+/// The clock's thread is the first that is started.
+const CLOCK: usize = 1;
+
+impl<S> Timed<S> {
+    /// Time passes by chance once in so many decisions; 0: only when nobody else can go on.
+    pub fn new(inner: S, once_in: u64, seed: u64) -> Self {
+        let chance = if once_in > 0 { Chance::OnceIn(once_in) } else { Chance::Never };
+        Self { inner, chance, seed }
+    }
+
+    /// The other one repeats an execution, with its clock.
+    pub fn replay(inner: S) -> Self {
+        Self { inner, chance: Chance::Repeated, seed: 0 }
+    }
+
+    fn by_chance(&mut self) -> bool {
+        // Knuth's linear congruential generator: its upper bits are random enough here.
+        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        matches!(self.chance, Chance::OnceIn(n) if (self.seed >> 33).is_multiple_of(n))
+    }
+}
+
+impl<S: Scheduler> Scheduler for Timed<S> {
+    fn new_execution(&mut self) -> Option<Schedule> {
+        self.inner.new_execution()
+    }
+
+    fn next_task(&mut self, runnable: &[&Task], current: Option<TaskId>, yields: bool) -> Option<TaskId> {
+        let (clock, others): (Vec<&Task>, Vec<&Task>) =
+            runnable.iter().partition(|task| usize::from(task.id()) == CLOCK);
+        STATE.with_borrow_mut(|state| state.alone = others.is_empty());
+        if self.chance == Chance::Repeated {
+            return self.inner.next_task(runnable, current, yields);
+        }
+        match clock.first() {
+            Some(clock) if others.is_empty() || self.by_chance() => Some(clock.id()),
+            _ => self.inner.next_task(&others, current, yields),
+        }
+    }
+
+    fn next_u64(&mut self) -> u64 {
+        self.inner.next_u64()
+    }
+}

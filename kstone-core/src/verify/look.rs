@@ -1,0 +1,128 @@
+//! What VERIFY and REPAIR both need of a directory: its names, its manifest, and keys to tell people.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::{DatabaseConfig, ReadMode};
+use crate::error::{Error, Result};
+use crate::key::Key;
+use crate::manifest::{Loaded, Manifest, ManifestState};
+use crate::paths::{self, FileName};
+use crate::sst::{Survey, TableContext};
+use crate::types::{FileId, Lsn, SstMeta};
+use crate::verify::Affected;
+use crate::vfs::{DirEntry, PathKind, Vfs};
+use crate::wal::LogRules;
+
+/// The names in a database's directory, and its manifest.
+pub(crate) struct Directory {
+    pub(crate) dir: PathBuf,
+    pub(crate) vfs: Arc<dyn Vfs>,
+    pub(crate) listing: Vec<DirEntry>,
+    pub(crate) manifest: Result<Loaded>,
+}
+
+impl Directory {
+    /// Reads the names and the manifest.
+    ///
+    /// # Errors
+    /// `NotFound`; `NotADatabase` where nothing is ours; `Io` of the directory.
+    pub(crate) fn read(vfs: &Arc<dyn Vfs>, dir: &Path) -> Result<Self> {
+        match vfs.kind(dir).map_err(Error::io("look at", dir))? {
+            None => return Err(Error::NotFound { path: dir.into() }),
+            Some(PathKind::Dir) => {}
+            Some(_) => {
+                return Err(Error::NotADatabase { path: dir.into(), detail: "it is not a directory".into() });
+            }
+        }
+        let mut listing = vfs.list(dir).map_err(Error::io("list", dir))?;
+        listing.sort_by(|a, b| a.name.cmp(&b.name));
+        let ours = listing.iter().any(|entry| {
+            matches!(paths::parse(&entry.name), FileName::Manifest | FileName::Sst { .. } | FileName::Log(_))
+        });
+        if !ours {
+            return Err(Error::NotADatabase { path: dir.into(), detail: "it has no MANIFEST".into() });
+        }
+        let path = dir.join(paths::MANIFEST);
+        let manifest = match vfs.kind(&path).map_err(Error::io("look at", &path))? {
+            Some(PathKind::File) => Manifest::load(&**vfs, dir),
+            Some(_) => Err(Error::corrupt(&path, 0, "it is not a regular file")),
+            None => Err(Error::corrupt(&path, 0, "it is missing")),
+        };
+        let manifest = manifest.and_then(|loaded| {
+            loaded.state.facts.check_supported(&path)?;
+            Ok(loaded)
+        });
+        Ok(Self { dir: dir.to_path_buf(), vfs: Arc::clone(vfs), listing, manifest })
+    }
+
+    /// SSTs by name, with their stripe and number.
+    pub(crate) fn ssts(&self) -> impl Iterator<Item = (&DirEntry, usize, FileId)> {
+        self.listing.iter().filter_map(|entry| match paths::parse(&entry.name) {
+            FileName::Sst { stripe, id } => Some((entry, stripe, id)),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn entry(&self, path: &Path) -> Option<&DirEntry> {
+        let name = path.file_name()?.to_str()?;
+        self.listing.iter().find(|entry| entry.name == name)
+    }
+}
+
+/// What the manifest knows of the log.
+pub(crate) fn log_rules(state: &ManifestState) -> LogRules {
+    LogRules {
+        log_start: state.log_start,
+        cuts: state.cuts.clone(),
+        durable: state.durable,
+        clean_end: state.clean_end.map(|clean| clean.end.unwrap_or(Lsn::ZERO)),
+        last_edit: state.edit,
+    }
+}
+
+/// Tables of that directory that are read with `pread`: a file that shrinks or rots is an error, and never a signal.
+pub(crate) fn context(vfs: &Arc<dyn Vfs>, dir: &Path) -> Arc<TableContext> {
+    let config = DatabaseConfig::new().with_read_mode(ReadMode::Pread).with_block_cache_bytes(1 << 20);
+    TableContext::new(Arc::clone(vfs), dir, &config)
+}
+
+/// The key that these bytes encode, or that they begin to encode.
+pub(crate) fn readable(encoded: &[u8]) -> Key<'static> {
+    let whole = |tail: &[u8]| Key::decode(&[encoded, tail].concat());
+    let cut = || Key::decode(&[encoded.strip_suffix(&[0])?, &[0, 0]].concat());
+    whole(&[]).or_else(|| whole(&[0, 0])).or_else(cut).unwrap_or_else(|| Key::new(encoded.to_vec()))
+}
+
+/// What cannot be read because of a damaged block. `elsewhere` is left to the caller.
+pub(crate) fn affected(survey: &Survey, block: usize) -> Affected {
+    let (from, to) = survey.bounds(block);
+    let bad = survey.blocks.iter().filter(|place| !place.good).count();
+    let keys = survey.keys_in(block);
+    let numbered = survey.blocks.get(block).is_some_and(|place| place.number.is_some());
+    let rest = || {
+        let good: u64 = (0..survey.blocks.len()).map(|n| survey.entries(n).len() as u64).sum();
+        survey.meta.entries.saturating_sub(good)
+    };
+    let most = (crate::sst_block::GROUP_LEN * crate::sst_block::MAX_GROUPS) as u64;
+    Affected {
+        from: from.filter(|key| !key.is_empty()).map(|key| readable(&key)),
+        to: to.map(|key| readable(&key)),
+        entries: if bad == 1 || !numbered { rest() } else { most.min(rest()) },
+        keys,
+        named: survey.names_in(block).iter().map(|key| readable(key)).collect(),
+        elsewhere: 0,
+    }
+}
+
+/// What cannot be read because a whole file is lost.
+pub(crate) fn affected_by_all(meta: &SstMeta) -> Affected {
+    Affected {
+        from: Some(readable(&meta.keys.0)),
+        to: Some(readable(&meta.keys.1)),
+        entries: meta.entries,
+        keys: meta.details.as_ref().map(|details| details.keys),
+        named: Vec::new(),
+        elsewhere: 0,
+    }
+}

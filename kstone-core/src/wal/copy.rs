@@ -1,0 +1,193 @@
+//! The log as it was at one moment, in memory: for who reads a database that somebody else may be writing to.
+//!
+//! Everything is read from its end to its beginning, the newest segment first. Records are written in order, so what
+//! is found at one place was written after all that is still to be read: a copy ends somewhere, but has no holes,
+//! except within one piece that was read while it was written.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::paths::{self, FileName};
+use crate::vfs::{DirEntry, Mapping, OpenMode, PathKind, Vfs, VfsFile, read_full_at};
+
+use super::format::MAX_SEGMENT;
+
+/// How much is read at a time.
+const PIECE: u64 = 64 << 10;
+
+/// Copies of a directory's segments, under their paths. Nothing in it can be changed.
+#[derive(Debug, Default)]
+pub(crate) struct LogCopy {
+    files: BTreeMap<PathBuf, Arc<CopiedFile>>,
+}
+
+/// The pieces of a file that are not all zeros: reserved space takes no memory.
+#[derive(Debug)]
+struct CopiedFile {
+    len: u64,
+    pieces: BTreeMap<u64, Box<[u8]>>,
+}
+
+impl LogCopy {
+    /// Copies all segments there are.
+    pub(crate) fn of(vfs: &dyn Vfs, dir: &Path) -> Result<Self> {
+        let mut found: Vec<(u32, PathBuf)> = Vec::new();
+        for entry in vfs.list(dir).map_err(Error::io("list", dir))? {
+            if let FileName::Log(named) = paths::parse(&entry.name) {
+                found.push((named, dir.join(&entry.name)));
+            }
+        }
+        found.sort();
+        let mut files = BTreeMap::new();
+        for (_, path) in found.into_iter().rev() {
+            let copied = CopiedFile::of(vfs, &path)?;
+            files.insert(path, Arc::new(copied));
+        }
+        Ok(Self { files })
+    }
+}
+
+impl CopiedFile {
+    fn of(vfs: &dyn Vfs, path: &Path) -> Result<Self> {
+        let file = vfs.open(path, OpenMode::Read).map_err(Error::io("open", path))?;
+        let len = file.len().map_err(Error::io("read", path))?.min(MAX_SEGMENT);
+        let mut pieces = BTreeMap::new();
+        for piece in (0..len.div_ceil(PIECE)).rev() {
+            let at = piece * PIECE;
+            let mut bytes = vec![0; (len - at).min(PIECE) as usize];
+            // What a file has lost meanwhile reads as zeros.
+            read_full_at(&*file, &mut bytes, at).map_err(Error::io("read", path))?;
+            if bytes.iter().any(|&byte| byte != 0) {
+                pieces.insert(piece, bytes.into_boxed_slice());
+            }
+        }
+        Ok(Self { len, pieces })
+    }
+}
+
+fn refused<T>() -> io::Result<T> {
+    Err(io::ErrorKind::PermissionDenied.into())
+}
+
+impl VfsFile for CopiedFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let piece = offset / PIECE;
+        let within = offset % PIECE;
+        let len = self.len.saturating_sub(offset).min(PIECE - within).min(buf.len() as u64) as usize;
+        let Some(to) = buf.get_mut(..len) else { return Ok(0) };
+        let from = self.pieces.get(&piece).and_then(|bytes| bytes.get(within as usize..));
+        match from.and_then(|bytes| bytes.get(..len)) {
+            Some(from) => to.copy_from_slice(from),
+            None => to.fill(0),
+        }
+        Ok(len)
+    }
+
+    fn write_at(&self, _buf: &[u8], _offset: u64) -> io::Result<usize> {
+        refused()
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        refused()
+    }
+
+    fn set_len(&self, _len: u64) -> io::Result<()> {
+        refused()
+    }
+
+    fn allocate(&self, _len: u64) -> io::Result<()> {
+        refused()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.len)
+    }
+
+    fn map(&self, _len: u64) -> io::Result<Mapping> {
+        refused()
+    }
+}
+
+impl Vfs for LogCopy {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>> {
+        match self.files.get(path).cloned() {
+            Some(file) if mode == OpenMode::Read => Ok(file),
+            Some(_) => refused(),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        let here = self.files.iter().filter(|(path, _)| path.parent() == Some(dir));
+        let entry = |(path, file): (&PathBuf, &Arc<CopiedFile>)| {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            DirEntry { name, len: file.len, is_file: true }
+        };
+        Ok(here.map(entry).collect())
+    }
+
+    fn kind(&self, path: &Path) -> io::Result<Option<PathKind>> {
+        Ok(self.files.contains_key(path).then_some(PathKind::File))
+    }
+
+    fn create_dir(&self, _dir: &Path) -> io::Result<()> {
+        refused()
+    }
+
+    fn rename(&self, _from: &Path, _to: &Path) -> io::Result<()> {
+        refused()
+    }
+
+    fn remove(&self, _path: &Path) -> io::Result<()> {
+        refused()
+    }
+
+    fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
+        refused()
+    }
+
+    fn lock(&self, _path: &Path, _owner: &str) -> io::Result<Box<dyn Send + Sync>> {
+        refused()
+    }
+
+    fn lock_shared(&self, _path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
+        refused()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vfs::{MemVfs, read_all};
+
+    #[test]
+    fn a_copy_reads_like_the_file_and_stays_as_it_was() {
+        let vfs = MemVfs::new();
+        let dir = Path::new("db");
+        vfs.create_dir(dir).unwrap();
+        let mut bytes = vec![0u8; 3 * PIECE as usize + 777];
+        for at in [0, 1, 65_535, 65_536, 3 * PIECE as usize + 776] {
+            bytes[at] = 7;
+        }
+        for (n, len) in [(1, bytes.len()), (2, 5), (3, 0)] {
+            let file = vfs.open(&paths::log(dir, n), OpenMode::Create).unwrap();
+            crate::vfs::write_all_at(&*file, &bytes[..len], 0).unwrap();
+        }
+        vfs.open(&dir.join("notes"), OpenMode::Create).unwrap();
+        let copy = LogCopy::of(&vfs, dir).unwrap();
+        vfs.open(&paths::log(dir, 1), OpenMode::Truncate).unwrap();
+        vfs.remove(&paths::log(dir, 2)).unwrap();
+        let read = |n| read_all(&*copy.open(&paths::log(dir, n), OpenMode::Read).unwrap(), 1 << 20).unwrap();
+        assert_eq!((read(1) == bytes, read(2), read(3)), (true, bytes[..5].to_vec(), vec![]));
+        assert_eq!(copy.list(dir).unwrap().len(), 3);
+        let held = copy.files.values().map(|file| file.pieces.len()).sum::<usize>();
+        assert_eq!(held, 4, "pieces of zeros are not held");
+        let file = copy.open(&paths::log(dir, 1), OpenMode::Read).unwrap();
+        let mut buf = [1; 10];
+        assert_eq!(file.read_at(&mut buf, 1 << 40).unwrap(), 0);
+        assert!(copy.open(&paths::log(dir, 1), OpenMode::Write).is_err() && file.set_len(0).is_err());
+    }
+}

@@ -1,0 +1,253 @@
+//! Reads a damaged log: every record that still passes, in order, whole.
+//!
+//! Where `validate` refuses, this goes on behind the damage, and says what it had to leave out. Nothing is written.
+
+use std::path::{Path, PathBuf};
+
+use super::{LogRules, RecordRef, Segment, SegmentReader, read_head};
+use crate::error::{Error, Result};
+use crate::file_header::Id;
+use crate::paths::{self, FileName};
+use crate::types::{Lsn, SeqNo};
+use crate::vfs::Vfs;
+use crate::wal::format::{ALIGN, BATCH, RECORDS_START};
+
+/// A stretch of the log that cannot be read, and what must have been there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LogGap {
+    pub(crate) file: PathBuf,
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
+    /// The last sequence before it that was read; 0 when there is none.
+    pub(crate) after: SeqNo,
+    /// The sequence that came next; `None` when that is not known.
+    pub(crate) before: Option<SeqNo>,
+    pub(crate) why: String,
+}
+
+/// What there was.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LogSalvage {
+    /// Segments of this database, whether or not anything in them is needed.
+    pub(crate) files: Vec<PathBuf>,
+    /// Files with the name of a segment that are not part of this log.
+    pub(crate) strangers: Vec<PathBuf>,
+    pub(crate) gaps: Vec<LogGap>,
+    pub(crate) records: u64,
+    /// The first sequence that was read; 0 when there is none.
+    pub(crate) first_seq: SeqNo,
+    pub(crate) last_seq: SeqNo,
+    pub(crate) max_generation: u32,
+    /// The highest number of a manifest's edit that a header names.
+    pub(crate) last_edit: u64,
+}
+
+/// Damage that is not judged yet: whether anything was there shows behind it.
+struct Pending {
+    file: PathBuf,
+    at: Lsn,
+    len: u64,
+    why: &'static str,
+}
+
+/// Hands out all batches that can be read of the live log; of everything in the directory, when `rules` says nothing.
+/// An error is one of reading, or a newer format.
+pub(crate) fn salvage(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    database_id: Option<Id>,
+    rules: &LogRules,
+    mut apply: impl FnMut(RecordRef<'_>) -> Result<()>,
+) -> Result<LogSalvage> {
+    let mut found = LogSalvage::default();
+    let segments = segments(vfs, dir, database_id, &mut found)?;
+    let mut walk = Salvager { rules, pending: None, reached: rules.log_start, known: rules.durable, found };
+    walk.known = walk.known.max(rules.clean_end.unwrap_or_default());
+    walk.known = rules.cuts.iter().map(super::LogCut::position).fold(walk.known, Lsn::max);
+    for (n, segment) in segments.iter().enumerate() {
+        if rules.is_dead(segment.generation())
+            || rules.clean_end.is_some_and(|end| end.generation() < segment.generation())
+        {
+            continue;
+        }
+        walk.missing_before(dir, segment, &segments);
+        let linked = segments.iter().skip(n + 1).filter_map(|next| next.link);
+        let linked = linked.filter(|link| link.generation() == segment.generation()).map(Lsn::offset).min();
+        walk.segment(vfs, segment, linked, &mut apply)?;
+    }
+    Ok(walk.finish(dir))
+}
+
+/// Segments in order of their generations, one of each.
+fn segments(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    database_id: Option<Id>,
+    found: &mut LogSalvage,
+) -> Result<Vec<Segment>> {
+    let mut segments = Vec::<Segment>::new();
+    for entry in vfs.list(dir).map_err(Error::io("list", dir))? {
+        let FileName::Log(named) = paths::parse(&entry.name) else { continue };
+        let path = dir.join(&entry.name);
+        if !entry.is_file {
+            found.strangers.push(path);
+            continue;
+        }
+        let segment = read_head(vfs, path, named)?;
+        let other = |id| segment.header.as_ref().is_some_and(|header| header.database_id != id);
+        if database_id.is_some_and(other) {
+            found.strangers.push(segment.path);
+            continue;
+        }
+        found.max_generation = found.max_generation.max(segment.generation()).max(named);
+        found.last_edit = found.last_edit.max(segment.header.as_ref().map_or(0, |header| header.last_edit));
+        segments.push(segment);
+    }
+    // Of two files of one generation the one with the right name is first.
+    segments.sort_by_key(|s| (s.generation(), s.generation() != s.named));
+    segments.dedup_by(|later, first| {
+        let same = later.header.is_some() && later.generation() == first.generation();
+        if same {
+            found.strangers.push(later.path.clone());
+        }
+        same
+    });
+    found.files = segments.iter().map(|segment| segment.path.clone()).collect();
+    Ok(segments)
+}
+
+struct Salvager<'a> {
+    rules: &'a LogRules,
+    pending: Option<Pending>,
+    /// The end of the last record that was read.
+    reached: Lsn,
+    /// The log is known to have been durable up to here.
+    known: Lsn,
+    found: LogSalvage,
+}
+
+impl Salvager<'_> {
+    /// Whether the segment that this one says to follow is there.
+    fn missing_before(&mut self, dir: &Path, segment: &Segment, all: &[Segment]) {
+        let Some(before) = segment.link.filter(|link| link.generation() >= self.rules.log_start.generation())
+        else {
+            return;
+        };
+        let absent = before.offset() > RECORDS_START
+            && !self.rules.is_dead(before.generation())
+            && !all.iter().any(|other| other.generation() == before.generation());
+        if absent {
+            let file = paths::log(dir, before.generation());
+            self.judge(None);
+            let at = Lsn::new(before.generation(), 0);
+            self.pending =
+                Some(Pending { file, at, len: before.offset().into(), why: "the segment is missing" });
+        }
+    }
+
+    fn segment(
+        &mut self,
+        vfs: &dyn Vfs,
+        segment: &Segment,
+        linked: Option<u32>,
+        apply: &mut impl FnMut(RecordRef<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let generation = segment.generation();
+        let Some(header) = &segment.header else {
+            let mut reader = SegmentReader::open(vfs, &segment.path, segment.named, 0)?;
+            // A later segment that follows it says that it held records, also where nothing is left of it.
+            let needed = linked.is_some_and(|end| Lsn::new(generation, end) > self.rules.log_start);
+            if needed || reader.next_candidate(RECORDS_START)?.is_some() {
+                let why = "both copies of the segment's header are damaged, and nothing can be read without";
+                let at = Lsn::new(generation, RECORDS_START);
+                self.known = self.known.max(Lsn::new(generation, RECORDS_START + 1));
+                let len = reader.len.saturating_sub(RECORDS_START.into());
+                self.note_bad(&segment.path, at, len, why);
+            }
+            return Ok(());
+        };
+        let mut reader = SegmentReader::open(vfs, &segment.path, generation, header.salt)?;
+        let start = self.rules.log_start;
+        let mut offset = RECORDS_START;
+        if generation == start.generation() {
+            offset = offset.max(start.offset());
+        }
+        let clean = self.rules.clean_end.filter(|end| end.generation() == generation).map(Lsn::offset);
+        let stop = [self.rules.cut_in(generation), linked, clean].into_iter().flatten().min();
+        while stop.is_none_or(|stop| offset < stop) {
+            let at = Lsn::new(generation, offset);
+            if let Some(record) = reader.record(offset)? {
+                let (header, end) = (record.header, record.end);
+                self.known = self.known.max(header.watermark);
+                self.judge(Some(header.first_seq));
+                let last = header.first_seq.checked_add(u64::from(header.count)).map_or(0, |next| next - 1);
+                // A lower one is of a write that was refused and undone.
+                if header.kind == BATCH && header.count > 0 && header.first_seq > self.found.last_seq {
+                    let (lsn, first_seq, count) = (header.lsn, header.first_seq, header.count);
+                    apply(RecordRef { lsn, first_seq, count, payload: record.payload, time: header.time })?;
+                    if self.found.records == 0 {
+                        self.found.first_seq = first_seq;
+                    }
+                    (self.found.last_seq, self.found.records) = (last, self.found.records + 1);
+                }
+                self.reached = Lsn::new(generation, end);
+                offset = end;
+                continue;
+            }
+            let header = reader.header(offset)?;
+            self.known = self.known.max(header.map_or(Lsn::ZERO, |header| header.watermark));
+            let next = match header {
+                Some(header) => u32::try_from(u64::from(offset) + header.record_len()).ok(),
+                None => reader.next_candidate(offset.saturating_add(ALIGN))?,
+            };
+            let next =
+                next.filter(|&next| u64::from(next) < reader.len && stop.is_none_or(|stop| next < stop));
+            let end = next.map_or(stop.map_or(reader.len, u64::from), u64::from);
+            self.note_bad(&segment.path, at, end.saturating_sub(offset.into()), "no record can be read here");
+            let Some(next) = next else { break };
+            offset = next;
+        }
+        if let Some(linked) = linked {
+            self.known = self.known.max(Lsn::new(generation, linked));
+        }
+        Ok(())
+    }
+
+    fn note_bad(&mut self, file: &Path, at: Lsn, len: u64, why: &'static str) {
+        if let Some(pending) = self.pending.as_mut().filter(|pending| pending.file == file) {
+            pending.len = u64::from(at.offset()) + len - u64::from(pending.at.offset());
+            return;
+        }
+        self.judge(None);
+        self.pending = Some(Pending { file: file.to_path_buf(), at, len, why });
+    }
+
+    /// What comes next says whether something was where nothing could be read: `next` is its sequence. Without it, the
+    /// place alone is judged.
+    fn judge(&mut self, next: Option<SeqNo>) {
+        let Some(Pending { file, at, len, why }) = self.pending.take() else { return };
+        let after = self.found.last_seq;
+        let nothing = next.map_or(at >= self.known, |next| next <= after + 1);
+        if !nothing {
+            let offset = at.offset().into();
+            self.found.gaps.push(LogGap { file, offset, len, after, before: next, why: why.into() });
+        }
+    }
+
+    fn finish(mut self, dir: &Path) -> LogSalvage {
+        self.judge(None);
+        let covered = self.found.gaps.last().is_some_and(|gap| gap.before.is_none());
+        if self.reached < self.known && !covered {
+            let (reached, known) = (self.reached, self.known);
+            self.found.gaps.push(LogGap {
+                file: paths::log(dir, reached.generation().max(1)),
+                offset: reached.offset().into(),
+                len: 0,
+                after: self.found.last_seq,
+                before: None,
+                why: format!("the log ends at {reached}, but was durable up to {known}"),
+            });
+        }
+        self.found
+    }
+}

@@ -1,0 +1,335 @@
+//! Handles that only read, beside one that writes: whatever the writer does between any two of the reader's I/O
+//! operations, the reader sees one moment that is not older than his opening, or is told that the database is busy.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use kstone_core::lsm::{LsmEngine, WriteOptions};
+use kstone_core::vfs::{DirEntry, Mapping, MemVfs, OpenMode, PathKind, Vfs, VfsFile, read_all, write_all_at};
+use kstone_core::{CompactionConfig, DatabaseConfig, Error, Key, ReadMode};
+
+use crate::model::{Change, Entry, Rng, State, apply, batch_of, contents, entries, manual, random_change};
+
+const DB: &str = "db";
+
+type Between = Box<dyn FnMut(u64) + Send>;
+
+/// Calls somebody between the operations of who uses it.
+#[derive(Clone)]
+struct Interleaved {
+    inner: Arc<dyn Vfs>,
+    operations: Arc<AtomicU64>,
+    between: Arc<std::sync::Mutex<Between>>,
+}
+
+impl std::fmt::Debug for Interleaved {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Interleaved")
+    }
+}
+
+impl Interleaved {
+    fn new(inner: &Arc<dyn Vfs>, between: impl FnMut(u64) + Send + 'static) -> Self {
+        let between = Arc::new(std::sync::Mutex::new(Box::new(between) as Between));
+        Self { inner: Arc::clone(inner), operations: Arc::default(), between }
+    }
+
+    fn step(&self) {
+        let n = self.operations.fetch_add(1, Ordering::Relaxed);
+        (self.between.lock().unwrap())(n);
+    }
+
+    fn count(&self) -> u64 {
+        self.operations.load(Ordering::Relaxed)
+    }
+}
+
+fn changes<T>() -> io::Result<T> {
+    panic!("a reader changes something")
+}
+
+impl Vfs for Interleaved {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>> {
+        assert_eq!(mode, OpenMode::Read, "{}", path.display());
+        self.step();
+        Ok(Arc::new(File { file: self.inner.open(path, mode)?, vfs: self.clone() }))
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        self.step();
+        self.inner.list(dir)
+    }
+    fn kind(&self, path: &Path) -> io::Result<Option<PathKind>> {
+        self.step();
+        self.inner.kind(path)
+    }
+    fn create_dir(&self, _: &Path) -> io::Result<()> {
+        changes()
+    }
+    fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
+        changes()
+    }
+    fn remove(&self, _: &Path) -> io::Result<()> {
+        changes()
+    }
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        changes()
+    }
+    fn lock(&self, _: &Path, _: &str) -> io::Result<Box<dyn Send + Sync>> {
+        changes()
+    }
+    fn lock_shared(&self, _: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
+        changes()
+    }
+}
+
+#[derive(Debug)]
+struct File {
+    file: Arc<dyn VfsFile>,
+    vfs: Interleaved,
+}
+
+impl VfsFile for File {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.vfs.step();
+        self.file.read_at(buf, offset)
+    }
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<usize> {
+        changes()
+    }
+    fn sync(&self) -> io::Result<()> {
+        changes()
+    }
+    fn set_len(&self, _: u64) -> io::Result<()> {
+        changes()
+    }
+    fn allocate(&self, _: u64) -> io::Result<()> {
+        changes()
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.vfs.step();
+        self.file.len()
+    }
+    fn map(&self, len: u64) -> io::Result<Mapping> {
+        self.vfs.step();
+        self.file.map(len)
+    }
+}
+
+/// A writer and all that he has written.
+pub(crate) struct Writer {
+    pub(crate) engine: Arc<LsmEngine>,
+    rng: Rng,
+    /// What there was after each commit, the empty database first.
+    pub(crate) states: Vec<Vec<Entry>>,
+    state: State,
+}
+
+impl Writer {
+    pub(crate) fn new(vfs: &Arc<dyn Vfs>, seed: u64) -> Self {
+        let mut options = manual(Arc::clone(vfs), seed);
+        let config = DatabaseConfig::new().with_stripes(4).with_max_memtable_records(8).with_block_size(128);
+        options.config = Some(config.with_wal_segment_size(16 << 10));
+        options.compaction = Some(CompactionConfig::new().with_sst_threshold(2));
+        let engine = Arc::new(LsmEngine::create(Path::new(DB), options).unwrap());
+        let mut writer = Self { engine, rng: Rng(seed), states: vec![Vec::new()], state: State::new() };
+        for round in 0..6 {
+            writer.write(6);
+            if round % 2 == 0 {
+                writer.engine.flush().unwrap();
+            }
+        }
+        writer
+    }
+
+    /// Batches across stripes.
+    pub(crate) fn write(&mut self, count: usize) {
+        for _ in 0..count {
+            let ops = 1 + self.rng.below(5);
+            let change: Change = random_change(&mut self.rng, ops);
+            self.engine.write(&batch_of(&change), WriteOptions::buffered()).unwrap();
+            apply(&mut self.state, &change);
+            self.states.push(entries(&self.state));
+        }
+    }
+
+    /// All that takes files away: a flush, compactions, checkpoints.
+    pub(crate) fn turn_over(&mut self) {
+        self.write(2);
+        self.engine.flush().unwrap();
+        for stripe in 0..4 {
+            self.engine.trigger_compaction(stripe).unwrap();
+        }
+        self.write(1);
+    }
+
+    pub(crate) fn commits(&self) -> usize {
+        self.states.len() - 1
+    }
+}
+
+/// The writer, and a reader that opens while he does `act` before the operations of the reader that `when` says. What
+/// the reader came to, the commits made before it, and the operations that it took.
+fn race(
+    seed: u64,
+    mode: ReadMode,
+    when: impl Fn(u64) -> bool + Send + 'static,
+    act: fn(&mut Writer),
+) -> (Result<LsmEngine, Error>, Arc<std::sync::Mutex<Writer>>, usize, u64) {
+    let vfs: Arc<dyn Vfs> = Arc::new(MemVfs::new());
+    let writer = Arc::new(std::sync::Mutex::new(Writer::new(&vfs, seed)));
+    let before = writer.lock().unwrap().commits();
+    let other = Arc::clone(&writer);
+    let interleaved = Interleaved::new(&vfs, move |n| {
+        // Not when it is the test that holds the writer.
+        if when(n)
+            && let Ok(mut writer) = other.try_lock()
+        {
+            act(&mut writer);
+        }
+    });
+    let mut options = manual(Arc::new(interleaved.clone()), 3);
+    options.config = Some(DatabaseConfig::new().with_read_mode(mode));
+    let opened = LsmEngine::open_read_only(Path::new(DB), options);
+    let count = interleaved.count();
+    (opened, writer, before, count)
+}
+
+/// That the reader sees a state of the writer's that is not older than `least` commits.
+pub(crate) fn check(reader: &LsmEngine, writer: &Writer, least: usize, context: &str) {
+    let found = contents(reader, None);
+    let at = writer.states.iter().skip(least).position(|state| *state == found);
+    assert!(at.is_some(), "{} items are no state since commit {least}, {context}", found.len());
+    reader.verify().unwrap_or_else(|e| panic!("{e}, {context}"));
+}
+
+#[test]
+fn whatever_happens_between_two_operations_of_an_open_the_reader_sees_one_moment() {
+    let (mut opens, mut restarts) = (0, 0);
+    for seed in 0..3 {
+        let (opened, .., total) = race(seed, ReadMode::Mmap, |_| false, |_| {});
+        opened.unwrap();
+        for n in 0..total {
+            let context = format!("the writer turned over before operation {n} of {total}, seed {seed}");
+            let (opened, writer, before, count) =
+                race(seed, ReadMode::Mmap, move |at| at == n, Writer::turn_over);
+            let reader = opened.unwrap_or_else(|e| panic!("{e}, {context}"));
+            let mut writer = writer.lock().unwrap();
+            check(&reader, &writer, before, &context);
+            let seen = contents(&reader, None);
+            // Also when all that it reads from has lost its names.
+            writer.turn_over();
+            writer.turn_over();
+            assert_eq!(contents(&reader, None), seen, "{context}");
+            opens += 1;
+            restarts += u64::from(count > total);
+        }
+    }
+    println!("readers: {opens} opens with the writer between two operations, {restarts} of them restarted");
+    assert!(opens > 100 && restarts > opens / 3, "{opens} opens, {restarts} restarted");
+}
+
+#[test]
+fn a_reader_that_is_never_left_alone_is_told_that_the_database_is_busy() {
+    let (opened, ..) = race(1, ReadMode::Mmap, |_| true, Writer::turn_over);
+    assert!(matches!(opened, Err(Error::Busy)), "{opened:?}");
+}
+
+#[test]
+fn writes_alone_keep_no_reader_from_opening() {
+    for seed in 0..5 {
+        for mode in [ReadMode::Mmap, ReadMode::Pread] {
+            let (opened, writer, before, _) = race(seed, mode, |_| true, |writer| writer.write(1));
+            let context = format!("seed {seed}, {mode:?}");
+            let reader = opened.unwrap_or_else(|e| panic!("{e}, {context}"));
+            let writer = writer.lock().unwrap();
+            assert!(writer.commits() > before + 10, "the writer wrote {}", writer.commits() - before);
+            check(&reader, &writer, before, &context);
+        }
+    }
+}
+
+#[test]
+fn a_reader_that_holds_no_files_is_told_when_one_is_gone() {
+    let (opened, writer, before, _) = race(4, ReadMode::Pread, |_| false, |_| {});
+    let reader = opened.unwrap();
+    let mut writer = writer.lock().unwrap();
+    check(&reader, &writer, before, "left alone");
+    drop(reader);
+    let (opened, writer2, ..) = race(4, ReadMode::Pread, |_| false, |_| {});
+    let reader = opened.unwrap();
+    writer2.lock().unwrap().turn_over();
+    let scanned: Result<Vec<_>, Error> =
+        reader.scan(b"", kstone_core::lsm::Direction::Forward, None).and_then(Iterator::collect);
+    assert!(matches!(scanned, Err(Error::Busy)), "{scanned:?}");
+    writer.turn_over();
+}
+
+/// The database as files, to be changed behind the engine's back.
+fn files(vfs: &dyn Vfs) -> Vec<(PathBuf, Vec<u8>)> {
+    let names = vfs.list(Path::new(DB)).unwrap().into_iter().map(|entry| Path::new(DB).join(entry.name));
+    names
+        .map(|path| {
+            let bytes = read_all(&*vfs.open(&path, OpenMode::Read).unwrap(), 1 << 30).unwrap();
+            (path, bytes)
+        })
+        .collect()
+}
+
+fn image(files: &[(PathBuf, Vec<u8>)]) -> Arc<dyn Vfs> {
+    let vfs = MemVfs::new();
+    vfs.create_dir(Path::new(DB)).unwrap();
+    for (path, bytes) in files {
+        write_all_at(&*vfs.open(path, OpenMode::Create).unwrap(), bytes, 0).unwrap();
+    }
+    Arc::new(vfs)
+}
+
+/// Damage that stays is reported, not taken for a busy writer.
+#[test]
+fn damage_is_reported_after_a_second_look() {
+    let vfs: Arc<dyn Vfs> = Arc::new(MemVfs::new());
+    let writer = Writer::new(&vfs, 9);
+    let whole = files(&*vfs);
+    drop(writer);
+    let sst = whole.iter().position(|(path, _)| path.extension().is_some_and(|e| e == "sst")).unwrap();
+    let manifest = whole.iter().position(|(path, _)| path.ends_with("MANIFEST")).unwrap();
+    type Damage<'a> = &'a dyn Fn(&mut Vec<(PathBuf, Vec<u8>)>);
+    let damages: [(&str, Damage<'_>); 4] = [
+        ("missing", &|files| _ = files.remove(sst)),
+        ("shorter", &|files| _ = files[sst].1.pop()),
+        ("manifest", &|files| files[manifest].1[140] ^= 1),
+        ("logs", &|files| files.retain(|(path, _)| path.extension().is_none_or(|e| e != "log"))),
+    ];
+    for (what, damage) in damages {
+        let mut files = whole.clone();
+        damage(&mut files);
+        let vfs = image(&files);
+        let interleaved = Interleaved::new(&vfs, |_| {});
+        let opened = LsmEngine::open_read_only(Path::new(DB), manual(Arc::new(interleaved), 1));
+        assert!(matches!(opened, Err(Error::Corruption { .. })), "{what}: {opened:?}");
+    }
+}
+
+/// A segment of the database that this one is a copy of, or of a copy of it, is not this one's.
+#[test]
+fn a_segment_of_another_copy_is_refused() {
+    let vfs: Arc<dyn Vfs> = Arc::new(MemVfs::new());
+    let writer = Writer::new(&vfs, 9);
+    writer.engine.backup(Path::new("copy")).unwrap();
+    let copy = LsmEngine::open(Path::new("copy"), manual(Arc::clone(&vfs), 2)).unwrap();
+    copy.put(&Key::from("key"), b"value", WriteOptions::sync()).unwrap();
+    let names = vfs.list(Path::new("copy")).unwrap().into_iter().map(|entry| entry.name);
+    let newest = names.filter(|name| name.ends_with(".log")).max().unwrap();
+    let mut files = files(&*vfs);
+    let bytes =
+        read_all(&*vfs.open(&Path::new("copy").join(&newest), OpenMode::Read).unwrap(), 1 << 30).unwrap();
+    let path = Path::new(DB).join(newest);
+    files.retain(|(other, _)| *other != path);
+    files.push((path.clone(), bytes));
+    let vfs = image(&files);
+    let opened = LsmEngine::open(Path::new(DB), manual(Arc::clone(&vfs), 2));
+    let Err(Error::Corruption { file, detail, .. }) = opened else { panic!("{opened:?}") };
+    assert!(file == path && detail.contains("another copy"), "{} {detail}", file.display());
+}

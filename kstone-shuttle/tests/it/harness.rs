@@ -1,0 +1,159 @@
+//! What all scenarios share: how many schedules, by which schedulers, on which clock, and how one is repeated.
+//!
+//! `KSTONE_SCHEDULES=20000` explores more. A failure says where its schedule was put; this repeats it alone:
+//! `KSTONE_REPLAY=FILE cargo test -p kstone-shuttle --test it NAME`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use kstone_shuttle::clock::Clock;
+use kstone_shuttle::lsm::{Direction, EngineOptions, LsmEngine, Workers};
+use kstone_shuttle::sync::{Time, Timed};
+use kstone_shuttle::vfs::{StrictVfs, Vfs};
+use kstone_shuttle::{CompactionConfig, DatabaseConfig, Key};
+use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
+use shuttle::{Config, FailurePersistence, MaxSteps, Runner};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Where the database is.
+pub(crate) const DB: &str = "db";
+/// How often the engine's waits look again, should a wake-up be missed. None may be needed.
+pub(crate) const RECHECK: Duration = Duration::from_millis(50);
+const SCHEDULES: usize = 2_000;
+
+/// The simulated time, and numbers that each execution gives out anew.
+#[derive(Debug, Default)]
+pub(crate) struct SimulatedClock {
+    random: AtomicU64,
+}
+
+impl Clock for SimulatedClock {
+    fn unix_ms(&self) -> u64 {
+        1_700_000_000_000 + Time::now().as_millis() as u64
+    }
+
+    fn monotonic(&self) -> Duration {
+        Time::now()
+    }
+
+    fn random(&self) -> u64 {
+        let n = self.random.fetch_add(1, Ordering::Relaxed) + 1;
+        n.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+/// A database of four stripes that seals after two records, merges at two runs, and has one thread beside those for
+/// flushes and syncs.
+pub(crate) fn options(vfs: Arc<dyn Vfs>) -> EngineOptions {
+    let mut options = EngineOptions::on(vfs);
+    options.clock = Arc::new(SimulatedClock::default());
+    options.config = Some(
+        DatabaseConfig::new()
+            .with_stripes(4)
+            .with_max_memtable_records(2)
+            .with_block_size(64)
+            .with_latency_sampling(0)
+            .with_sync_interval(Duration::from_millis(20))
+            .with_checkpoint_interval(Duration::from_millis(30))
+            .with_wal_segment_size(16 << 10),
+    );
+    options.compaction = Some(CompactionConfig::new().with_sst_threshold(2).with_max_concurrent(1));
+    options
+}
+
+pub(crate) fn create(options: EngineOptions) -> Arc<LsmEngine> {
+    Arc::new(LsmEngine::create(Path::new(DB), options).unwrap())
+}
+
+/// A key of that stripe, of four; different for each `n`.
+pub(crate) fn key(stripe: u64, n: usize) -> Key<'static> {
+    let in_stripe = |name: &String| xxh3_64(name.as_bytes()) >> 62 == stripe;
+    let name = (0..).map(|i| format!("k{i}")).filter(in_stripe).nth(n).unwrap();
+    Key::new(name.into_bytes())
+}
+
+/// A thread of the scenario.
+pub(crate) fn spawn(act: impl FnOnce() + Send + 'static) -> shuttle::thread::JoinHandle<()> {
+    shuttle::thread::spawn(act)
+}
+
+pub(crate) fn join(threads: impl IntoIterator<Item = shuttle::thread::JoinHandle<()>>) {
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+/// No wait ended only because the engine looks again from time to time.
+pub(crate) fn assert_no_wake_up_was_missed() {
+    let waits = Time::waits_out();
+    assert!(!waits.contains(&RECHECK), "a wake-up was missed: nobody could go on until a wait ended by time");
+}
+
+fn config() -> Config {
+    let mut config = Config::new();
+    config.stack_size = 512 << 10;
+    config.silence_warnings = true;
+    config.max_steps = MaxSteps::FailAfter(400_000);
+    config.failure_persistence = FailurePersistence::File(Some(env!("CARGO_TARGET_TMPDIR").into()));
+    config
+}
+
+/// Runs the scenario under many schedules: half of them random, time standing still unless all threads wait; half with
+/// few changes of thread (PCT), time passing now and then. Prints their number, and fails when there were fewer.
+#[expect(clippy::disallowed_methods, reason = "the time that the test took")]
+pub(crate) fn explore(name: &str, scenario: impl Fn() + Send + Sync + 'static) {
+    let (scenario, steps) = (Arc::new(scenario), Arc::new(AtomicU64::new(0)));
+    let execution = {
+        let steps = Arc::clone(&steps);
+        move || {
+            Time::run(&*scenario);
+            steps.fetch_add(shuttle::current::context_switches() as u64, Ordering::Relaxed);
+        }
+    };
+    if let Ok(file) = std::env::var("KSTONE_REPLAY") {
+        let replay = Timed::replay(ReplayScheduler::new_from_file(file).unwrap());
+        Runner::new(replay, config()).run(execution);
+        return;
+    }
+    let schedules = std::env::var("KSTONE_SCHEDULES").map_or(SCHEDULES, |number| number.parse().unwrap());
+    let seed = std::env::var("KSTONE_SEED").map_or(1, |seed| seed.parse().unwrap());
+    let started = Instant::now();
+    let run = |scheduler: Box<dyn Scheduler + Send>, once_in| {
+        Runner::new(Timed::new(scheduler, once_in, seed), config()).run(execution.clone())
+    };
+    let ran = run(Box::new(RandomScheduler::new_from_seed(seed, schedules / 2)), 0)
+        + run(Box::new(PctScheduler::new_from_seed(seed, 5, schedules / 2)), 200);
+    let switches = steps.load(Ordering::Relaxed) / ran as u64;
+    println!("{name}: {ran} schedules, {switches} decisions each, in {:.1?}", started.elapsed());
+    assert!(ran >= schedules, "only {ran} schedules were run");
+}
+
+/// What a database holds, by key.
+pub(crate) fn contents(vfs: StrictVfs) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut options = options(Arc::new(vfs));
+    options.workers = Workers::Manual;
+    let engine = LsmEngine::open(Path::new(DB), options).unwrap();
+    let entries = engine.scan(b"", Direction::Forward, None).unwrap().map(|entry| {
+        let (key, value) = entry.unwrap();
+        (key.partition().to_vec(), value.to_vec())
+    });
+    entries.collect()
+}
+
+/// A write that was acknowledged.
+#[derive(Clone, Debug)]
+pub(crate) struct Written {
+    pub(crate) seq: u64,
+    pub(crate) key: Vec<u8>,
+    pub(crate) value: Vec<u8>,
+}
+
+/// What is there is a prefix of the commits.
+pub(crate) fn assert_prefix(written: &[Written], found: &BTreeMap<Vec<u8>, Vec<u8>>) {
+    let is_there = |write: &&Written| found.get(&write.key) == Some(&write.value);
+    let newest = written.iter().filter(is_there).map(|write| write.seq).max().unwrap_or(0);
+    for write in written.iter().filter(|write| write.seq <= newest) {
+        assert!(is_there(&write), "{} is lost, {newest} is there", write.seq);
+    }
+}

@@ -1,0 +1,73 @@
+//! What keeps the engine under the scheduler: its sources take locks, atomics and threads from `sync.rs`.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// What a source would name to go past `sync.rs`.
+const PAST_IT: [&str; 8] = [
+    "parking_lot::",
+    "arc_swap::ArcSwap",
+    "sync::Mutex",
+    "sync::RwLock",
+    "sync::Condvar",
+    "std::sync::atomic::Atomic",
+    "std::sync::atomic::{",
+    "std::thread",
+];
+
+/// Files that may, and why it makes no difference to what threads do to each other.
+const MAY: [(&str, &str); 12] = [
+    ("clock.rs", "a clock of tests"),
+    ("counters.rs", "counts; its locks are held for a few instructions without any other"),
+    ("latency.rs", "histograms: locks held without any other, and samples that nobody waits for"),
+    ("lsm/compaction_stats.rs", "counts"),
+    ("lsm/observe.rs", "counts"),
+    ("lsm/stats.rs", "counts"),
+    ("planted.rs", "what one thread of tests has chosen"),
+    ("sst/block_cache.rs", "a cache that may forget anything at any time"),
+    ("sst/context.rs", "a flag that holds for the next file opened, and a count"),
+    ("sst/filter_stats.rs", "counts"),
+    ("sst/reader.rs", "which blocks were checked: checking one again changes nothing"),
+    ("wal/append.rs", "counts"),
+];
+
+#[expect(clippy::disallowed_methods, reason = "reads the sources, not a database")]
+fn sources(dir: &Path, into: &mut Vec<std::path::PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, into);
+        } else {
+            into.push(path);
+        }
+    }
+}
+
+#[test]
+fn the_engine_takes_its_locks_atomics_and_threads_from_one_module() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kstone-core/src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    let mut found = BTreeSet::new();
+    for file in &files {
+        let name = file.strip_prefix(&root).unwrap().to_str().unwrap();
+        // Modules and helpers of unit tests run on real threads.
+        if name.starts_with("sync") || name.ends_with("tests.rs") || name == "wal/testing.rs" {
+            continue;
+        }
+        let text = std::fs::read_to_string(file).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+        let goes_past = code.lines().map(str::trim_start).any(|line| {
+            !line.starts_with("//")
+                && !line.contains("crate::sync")
+                && PAST_IT.iter().any(|p| line.contains(p))
+        });
+        if goes_past {
+            found.insert(name.to_string());
+        }
+    }
+    let may: BTreeSet<_> = MAY.iter().map(|&(name, _)| name.to_string()).collect();
+    println!("{} files looked at, {} with reasons of their own", files.len(), found.len());
+    assert!(files.len() > 80);
+    assert_eq!(found, may, "take them from crate::sync, or say here why not");
+}

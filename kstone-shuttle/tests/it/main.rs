@@ -1,0 +1,10 @@
+//! The engine's own threads, and those of its callers, under thousands of schedules each (`harness.rs`).
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod close;
+mod group_commit;
+mod harness;
+mod imports;
+mod reads;
+mod space;
+mod workers;

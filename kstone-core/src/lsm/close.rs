@@ -73,7 +73,7 @@ impl Shared {
         self.checkpoint_now()?;
         self.give_back_unneeded_log(&mut log)?;
         self.remove_all_obsolete();
-        if self.untidy.load(Ordering::Relaxed) {
+        if self.untidy.load(Ordering::Relaxed) || !self.leftovers.lock().is_empty() {
             return Ok(()); // files were left that belong to nothing: the next open removes them, as after a crash
         }
         // Removed names must stay removed: a clean open looks for no orphans.

@@ -243,7 +243,7 @@ impl LsmEngine {
         if store_settings {
             match engine.shared.store_settings() {
                 // They hold all the same, and are stored with the next edit.
-                Err(error) if error.is_out_of_space() => {}
+                Err(error) if error.is_out_of_space() && engine.shared.health.check().is_ok() => {}
                 stored => stored?,
             }
         }
@@ -311,6 +311,7 @@ impl LsmEngine {
             obsolete: Mutex::default(),
             pins: super::pins::Pins::default(),
             untidy: AtomicBool::new(false),
+            leftovers: Mutex::default(),
             background: Background::default(),
             quota: Arc::new(quota),
             counters: super::stats::Counters::default(),
@@ -490,7 +491,8 @@ impl Shared {
             });
             let Some(stripe) = fullest else { break };
             match self.ensure_opened().and_then(|()| self.flush_stripe_now(stripe.id)) {
-                Err(error) if error.is_out_of_space() => return Ok(false),
+                // Not from a sync, after which nothing may be written any more.
+                Err(error) if error.is_out_of_space() && self.health.check().is_ok() => return Ok(false),
                 flushed => flushed?,
             }
         }

@@ -144,6 +144,7 @@ impl LsmEngine {
     pub fn sync(&self) -> Result<()> {
         let opened = self.shared.opened.load(Ordering::Acquire);
         if !opened && !self.shared.read_only && self.shared.unfinished.lock().is_none() {
+            self.shared.health.check()?;
             return self.shared.check_open(); // nothing was written since a clean close made all of it durable
         }
         let (shared, _open) = self.writable()?;

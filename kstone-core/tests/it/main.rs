@@ -4,12 +4,14 @@
 mod adaptive;
 mod backup;
 mod bad_input;
+mod bounds;
 mod care;
 mod compaction;
 mod counters;
 mod crash;
 mod damage;
 mod explain;
+mod fault_runs;
 mod faults;
 mod fuzz_corpus;
 mod kill;
@@ -20,6 +22,7 @@ mod live;
 mod locks;
 mod log;
 mod model;
+mod operator;
 mod oracle;
 #[cfg(debug_assertions)]
 mod planted;

@@ -19,7 +19,7 @@ use crate::config::Durability;
 use crate::counters::Operation;
 use crate::error::{Error, Result};
 use crate::key::{EncodedKey, Key, stripe_of};
-use crate::planted::{Bug, planted};
+use crate::planted::{Bug, later, planted};
 use crate::record::{self, Ops};
 use crate::types::{EntryRef, SeqNo};
 
@@ -202,6 +202,9 @@ impl Shared {
             {
                 self.sealed(id as usize, sealed);
             }
+        }
+        if planted(Bug::VersionAboveVisibleDropped) {
+            later(());
         }
         self.commits.publish(last);
         drop(locked);

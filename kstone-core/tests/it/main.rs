@@ -24,6 +24,8 @@ mod log;
 mod model;
 mod operator;
 mod oracle;
+#[cfg(debug_assertions)]
+mod planted;
 mod quota;
 mod readers;
 mod reading;

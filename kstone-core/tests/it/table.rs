@@ -65,6 +65,47 @@ fn every_setting_and_counter_has_a_row_and_each_row_a_test() {
     println!("{} settings and counters, {tests} tests", expected.len());
 }
 
+/// The rules behind the promises: what their table says that it is covered by exists, and every bug that can be planted
+/// is in it.
+#[test]
+fn every_rule_names_tests_and_planted_bugs_that_exist() {
+    let (mut rules, mut tests, mut bugs, mut uncovered) = (0, BTreeSet::new(), BTreeSet::new(), 0);
+    for row in read("docs/crash-rules.md").lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = row.trim_start_matches('|').split('|').map(str::trim).collect();
+        assert!(cells.len() == 5 && !cells[0].is_empty() && !cells[1].is_empty(), "{row}");
+        if cells[2] == "covered by" {
+            continue;
+        }
+        rules += 1;
+        let places = quoted(cells[2]);
+        // Without a test it must say why.
+        assert!(!places.is_empty() || !cells[3].is_empty(), "{row}");
+        uncovered += u32::from(places.is_empty());
+        for place in places {
+            let (file, name) = place.split_once("::").unwrap_or_else(|| panic!("{place}: {row}"));
+            if file == "Bug" {
+                bugs.insert(name.to_string());
+                continue;
+            }
+            let file = match file.strip_prefix("src/") {
+                Some(unit) => format!("kstone-core/src/{unit}"),
+                None => format!("kstone-core/tests/it/{file}.rs"),
+            };
+            let source = read(&file);
+            assert!(source.contains(&format!("fn {name}(")), "{place} does not exist: {row}");
+            tests.insert(place.to_string());
+        }
+    }
+    let all: BTreeSet<_> = kstone_core::planted::Bug::ALL.iter().map(|bug| format!("{bug:?}")).collect();
+    assert_eq!(bugs, all, "planted bugs in the table, and those that there are");
+    println!(
+        "{rules} rules, {} tests and {} planted bugs; {uncovered} rules without",
+        tests.len(),
+        bugs.len()
+    );
+    assert!(rules > 80 && uncovered <= 2);
+}
+
 /// Where settings and counters are declared, and what is put before their names in the table.
 const STRUCTS: &[(&str, &str, &str)] = &[
     ("kstone-core/src/config.rs", "DatabaseConfig", ""),

@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use kstone_core::vfs::{DiskVfs, Vfs};
+
 /// The files with the tables.
 const TABLES: &[&str] = &["docs/settings-and-counters.md"];
 
@@ -87,12 +89,8 @@ fn every_rule_names_tests_and_planted_bugs_that_exist() {
                 bugs.insert(name.to_string());
                 continue;
             }
-            let file = match file.strip_prefix("src/") {
-                Some(unit) => format!("kstone-core/src/{unit}"),
-                None => format!("kstone-core/tests/it/{file}.rs"),
-            };
-            let source = read(&file);
-            assert!(source.contains(&format!("fn {name}(")), "{place} does not exist: {row}");
+            let (file, _) = place_of(place).unwrap();
+            assert!(all_tests(&file).contains(&format!("fn {name}(")), "{place} does not exist: {row}");
             tests.insert(place.to_string());
         }
     }
@@ -105,6 +103,53 @@ fn every_rule_names_tests_and_planted_bugs_that_exist() {
     );
     assert!(rules > 80 && uncovered <= 2);
 }
+
+/// Where a test is that a document calls `file::test`, and its name.
+fn place_of(place: &str) -> Option<(String, &str)> {
+    let (file, name) = place.split_once("::")?;
+    let file = match file.split_once('/') {
+        Some(("src", unit)) => format!("kstone-core/src/{unit}"),
+        _ if file == "kstone-shuttle" => return Some((SHUTTLE.into(), name)),
+        _ => format!("kstone-core/tests/it/{file}.rs"),
+    };
+    Some((file, name))
+}
+
+/// A promise without a test is not made.
+#[test]
+fn every_promise_names_tests_that_exist() {
+    let (mut promises, mut tests) = (0, BTreeSet::new());
+    let short = ["crash", "faults"];
+    for row in read("docs/durability.md").lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").collect();
+        let numbered = cells[0].trim().parse::<u32>().is_ok();
+        promises += u32::from(numbered);
+        let of_promise = quoted(if numbered { cells[2] } else { row });
+        let named =
+            |text: &&&str| text.contains("::") && !text.starts_with("Durability") || short.contains(text);
+        assert!(!numbered || of_promise.iter().any(|text| named(&text)), "no test: {row}");
+        for (file, name) in of_promise.iter().filter_map(|text| place_of(text)) {
+            if !name.starts_with(char::is_uppercase) && !name.ends_with(')') {
+                assert!(all_tests(&file).contains(&format!("fn {name}(")), "{file}: {name}: {row}");
+                tests.insert(name.to_string());
+            }
+        }
+    }
+    println!("{promises} promises, {} tests", tests.len());
+    assert!(promises >= 24 && tests.len() > 50);
+}
+
+/// The source of a file, or of all the interleavings.
+fn all_tests(file: &str) -> String {
+    if file != SHUTTLE {
+        return read(file);
+    }
+    let files = DiskVfs::new().list(&root().join(file)).unwrap();
+    files.iter().map(|entry| read(&format!("{file}/{}", entry.name))).collect()
+}
+
+/// Where the tests of interleavings are.
+const SHUTTLE: &str = "kstone-shuttle/tests/it";
 
 /// Where settings and counters are declared, and what is put before their names in the table.
 const STRUCTS: &[(&str, &str, &str)] = &[

@@ -21,8 +21,8 @@ pub use injection::{Fault, Injection};
 use super::order::{Checked, OrderCheck};
 use super::workload::batch_of;
 use super::{
-    DATABASE, Failure, History, Least, Mismatch, Mix, Operation, Rng, State, Workload, any_settings,
-    check_all, contents, random_key,
+    DATABASE, Failure, History, Least, Mismatch, Mix, Operation, Rng, SettingsOf, State, Workload,
+    any_settings, check_all, contents, random_key,
 };
 use crate::clock::ManualClock;
 use crate::error::{Error, Result};
@@ -32,6 +32,8 @@ use crate::vfs::{CrashMode, FaultVfs, Op, Rule, RuleHandle, StrictVfs, Vfs};
 
 /// More steps of background work than a workload can ask for.
 const MOST_STEPS: u32 = 5_000;
+/// Stands for no injection where one is named.
+const NO_FAULT: &str = "none";
 /// Snapshots held at the same time.
 const SNAPSHOTS: usize = 2;
 
@@ -97,7 +99,7 @@ impl fmt::Display for FaultTotals {
 }
 
 /// One workload, with every fault at every operation.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct FaultRuns {
     /// Decides everything.
     pub seed: u64,
@@ -105,9 +107,19 @@ pub struct FaultRuns {
     pub operations: u64,
     /// Of the runs one in so many, which one the seed says. 1: all.
     pub one_in: u64,
+    /// Settings of the database, their limit on disk space left out.
+    pub settings: SettingsOf,
+    /// What replays a run: the seed and the injection are added to it.
+    pub command: String,
 }
 
 impl FaultRuns {
+    /// All runs of a workload of 60 operations over random settings.
+    pub fn new(seed: u64) -> Self {
+        let command = "kstone-bench torture --replay".into();
+        Self { seed, operations: 60, one_in: 1, settings: SettingsOf::Random, command }
+    }
+
     /// The workload without a fault, and then all runs.
     ///
     /// # Errors
@@ -136,7 +148,7 @@ impl FaultRuns {
     /// # Errors
     /// What must not happen.
     pub fn without_fault(&self) -> Result<(FaultTotals, Vec<(Op, bool)>), Failure> {
-        let mut run = Run::new(self.seed, None);
+        let mut run = Run::new(self, None);
         run.vfs.record(true);
         self.guarded(None, &mut run)?;
         let records = run.vfs.take_records().into_iter().take(run.workload_ops as usize);
@@ -146,12 +158,23 @@ impl FaultRuns {
         Ok((run.totals, ops))
     }
 
+    /// The run of that name, or without a fault: `EIO:17:once`, or `none`.
+    ///
+    /// # Errors
+    /// What must not happen. `None` is for a name that is none.
+    pub fn run_named(&self, name: &str) -> Option<Result<FaultTotals, Failure>> {
+        if name == NO_FAULT {
+            return Some(self.without_fault().map(|(totals, _)| totals));
+        }
+        Some(self.run_one(name.parse().ok()?))
+    }
+
     /// One run.
     ///
     /// # Errors
     /// What must not happen.
     pub fn run_one(&self, injection: Injection) -> Result<FaultTotals, Failure> {
-        let mut run = Run::new(self.seed, Some(injection));
+        let mut run = Run::new(self, Some(injection));
         self.guarded(Some(injection), &mut run)?;
         *run.totals.runs.entry(injection.fault.name()).or_default() += 1;
         Ok(run.totals)
@@ -166,18 +189,14 @@ impl FaultRuns {
             let message = message.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
             Err(Mismatch { expected: "no panic".into(), found: message.unwrap_or_else(|| "a panic".into()) })
         });
-        let what = injection.map_or_else(|| "none".to_string(), |injection| injection.to_string());
+        let what = injection.map_or_else(|| NO_FAULT.to_string(), |injection| injection.to_string());
         done.map_err(|mismatch| Failure {
             seed: self.seed,
             operation: run.number,
             crashes: run.crash.map(|mode| (0, mode)).into_iter().collect(),
             expected: mismatch.expected.into(),
             found: mismatch.found.into(),
-            replay: format!(
-                "KSTONE_SEED={} KSTONE_FAULT={what} cargo test -p kstone-core --test it fault_runs",
-                self.seed
-            )
-            .into(),
+            replay: format!("{} {}:0:{what}", self.command, self.seed).into(),
         })
     }
 }
@@ -197,6 +216,7 @@ struct Run {
     clock: Arc<ManualClock>,
     rng: Rng,
     seed: u64,
+    settings: SettingsOf,
     /// The fault is over.
     lifted: bool,
     /// The cause, and how many writes there were when it was first seen.
@@ -221,7 +241,8 @@ fn dir() -> &'static Path {
 }
 
 impl Run {
-    fn new(seed: u64, injection: Option<Injection>) -> Self {
+    fn new(runs: &FaultRuns, injection: Option<Injection>) -> Self {
+        let seed = runs.seed;
         let strict = StrictVfs::new();
         let vfs = FaultVfs::new(Arc::new(strict.clone()));
         let rules = injection.map(|Injection { fault, at, lasting }| fault.rules(at, lasting));
@@ -242,6 +263,7 @@ impl Run {
             clock: Arc::new(ManualClock::new(seed)),
             rng: Rng(seed ^ 0x0066_6175_6c74),
             seed,
+            settings: runs.settings.clone(),
             lifted: false,
             poisoned: None,
             number: 0,
@@ -335,7 +357,7 @@ impl Run {
     fn open(&mut self) -> Checks {
         let mut options = self.options(Arc::new(self.vfs.clone()));
         if self.rng.one_in(3) || self.history.may_be_absent(Least::Durable) {
-            let (config, compaction) = any_settings(&mut self.rng);
+            let (config, compaction) = self.settings.first(&mut self.rng);
             let stripes = if self.history.may_be_absent(Least::Durable) { config.stripes } else { None };
             let config = crate::DatabaseConfig { stripes, max_total_disk_bytes: None, ..config };
             (options.config, options.compaction) = (Some(config), Some(compaction));
@@ -445,6 +467,7 @@ impl Run {
                 // Only what it merged is durable.
                 engine.trigger_compaction((stripe % engine.stripe_count() as u64) as usize).map(|()| false)
             }
+            Operation::Settings { .. } if matches!(self.settings, SettingsOf::Given(..)) => Ok(false),
             Operation::Settings { seed } => {
                 let (config, compaction) = any_settings(&mut Rng(*seed));
                 let config = crate::DatabaseConfig { stripes: None, max_total_disk_bytes: None, ..config };

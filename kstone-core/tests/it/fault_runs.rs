@@ -5,13 +5,14 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use kstone_core::torture::{FaultRuns, FaultTotals, Injection};
+use kstone_core::torture::{FaultRuns, FaultTotals};
 
 const WORKLOADS: u64 = 58;
 const OPERATIONS: u64 = 25;
 
 fn runs(seed: u64, one_in: u64) -> FaultRuns {
-    FaultRuns { seed, operations: OPERATIONS, one_in }
+    let command = "cargo run -p kstone-bench -- torture --operations 25 --replay".into();
+    FaultRuns { operations: OPERATIONS, one_in, command, ..FaultRuns::new(seed) }
 }
 
 #[test]
@@ -19,10 +20,9 @@ fn every_operation_fails_in_every_way() {
     let env = |name| std::env::var(name).ok();
     if let Some(seed) = env("KSTONE_SEED") {
         let runs = runs(seed.parse().expect("KSTONE_SEED is a number"), 1);
-        let totals = match env("KSTONE_FAULT").as_deref() {
+        let totals = match env("KSTONE_FAULT") {
             None => runs.run(),
-            Some("none") => runs.without_fault().map(|(totals, _)| totals),
-            Some(fault) => runs.run_one(fault.parse::<Injection>().unwrap_or_else(|e| panic!("{e}"))),
+            Some(fault) => runs.run_named(&fault).expect("KSTONE_FAULT is none, or like EIO:17:once"),
         };
         println!("{}", totals.unwrap_or_else(|failure| panic!("{failure}")));
         return;

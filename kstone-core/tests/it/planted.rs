@@ -223,10 +223,10 @@ fn every_planted_bug_is_found_and_nothing_without_one() {
 fn no_build_for_use_has_planted_bugs() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let read = |file: &str| std::fs::read_to_string(root.join(file)).unwrap();
-    for member in ["Cargo.toml", "kstone-api/Cargo.toml", "kstone-cli/Cargo.toml", "kstone-bench/Cargo.toml"]
-    {
+    for member in ["kstone-api/Cargo.toml", "kstone-cli/Cargo.toml", "kstone-bench/Cargo.toml"] {
         assert!(!read(member).contains("planted"), "{member} asks for planted bugs");
     }
+    assert!(read("Cargo.toml").contains("\nkstone-core = { path = \"kstone-core\", version = \"0.1.0\" }\n"));
     let core = read("kstone-core/Cargo.toml");
     assert_eq!(core.matches("planted-bugs").count(), 2);
     let (before, developing) = core.split_once("\n[dev-dependencies]\n").unwrap();

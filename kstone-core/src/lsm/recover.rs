@@ -131,7 +131,14 @@ impl LsmEngine {
         Ok(engine)
     }
 
-    /// Opens a database, recovering it if it was not closed.
+    /// Opens a database, recovering it if it was not closed, and locks it until it is closed: other processes, and
+    /// other handles in this one, get `Locked` meanwhile. The death of the process ends the lock; no file of it has to
+    /// be removed. The lock is of the directory, by whatever path, and of the file `LOCK` in it, which alone counts on
+    /// file systems that cannot lock directories.
+    ///
+    /// A process made by `fork` without `exec` shares the lock. Until such a process has ended too, the database stays
+    /// locked after this one has died, though not after it has closed the handle. It must not use the handle, for both
+    /// would write. A program that is started (`exec`) does not inherit the lock.
     ///
     /// # Errors
     /// `NotFound`, `NotADatabase`, `Locked`, `UnsupportedFormat`, `Corruption`, `InvalidConfig`: nothing was

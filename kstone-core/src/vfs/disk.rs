@@ -166,7 +166,7 @@ impl Vfs for DiskVfs {
             Err(e) if !matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
                 Err(e)
             }
-            _ => Ok(Box::new(Locks { file: lock.file, dir })),
+            _ => Ok(Box::new(Locks::new(lock.file, dir))),
         }
     }
 
@@ -176,7 +176,7 @@ impl Vfs for DiskVfs {
             locked => locked?,
         };
         match lock_named(path, &read_only(), File::try_lock_shared) {
-            Ok(file) => Ok(Some(Box::new(Locks { file, dir }))),
+            Ok(file) => Ok(Some(Box::new(Locks::new(file, dir)))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
@@ -187,10 +187,21 @@ impl Vfs for DiskVfs {
 struct Locks {
     file: File,
     dir: Option<File>,
+    /// The process that took them. One that it forked has them open as well, and must not give them back.
+    owner: u32,
+}
+
+impl Locks {
+    fn new(file: File, dir: Option<File>) -> Self {
+        Self { file, dir, owner: std::process::id() }
+    }
 }
 
 impl Drop for Locks {
     fn drop(&mut self) {
+        if self.owner != std::process::id() {
+            return;
+        }
         // Closing them is not enough: a process that is just being started has them open as well, until it runs its
         // program.
         for file in [Some(&self.file), self.dir.as_ref()].into_iter().flatten() {
@@ -469,11 +480,42 @@ mod tests {
         let directory = lock_directory(dir.path(), File::try_lock).unwrap().unwrap();
         // What the system does for a new process.
         let inherited = (file.try_clone().unwrap(), directory.try_clone().unwrap());
-        let locks = Locks { file, dir: Some(directory) };
+        let locks = Locks::new(file, Some(directory));
         assert_eq!(vfs.lock(&path, "me").err().unwrap().kind(), io::ErrorKind::WouldBlock);
         drop(locks);
         drop(vfs.lock(&path, "me").unwrap());
         drop(inherited);
+    }
+
+    /// A process that was forked and starts no program shares the locks of the one that it comes from: it does not
+    /// give them back, and keeps them when the other one has died.
+    #[test]
+    fn a_forked_process_shares_the_lock_and_does_not_give_it_back() {
+        let (vfs, dir) = (DiskVfs::new(), dir());
+        let path = dir.path().join("LOCK");
+        let refused = |what: &str| {
+            assert_eq!(
+                vfs.lock(&path, "me").err().map(|e| e.kind()),
+                Some(io::ErrorKind::WouldBlock),
+                "{what}"
+            );
+        };
+        let file = lock_named(&path, read_only().write(true).create(true).truncate(false), File::try_lock);
+        let file = file.unwrap();
+        let directory = lock_directory(dir.path(), File::try_lock).unwrap().unwrap();
+        let of = |owner| Locks {
+            file: file.try_clone().unwrap(),
+            dir: Some(directory.try_clone().unwrap()),
+            owner,
+        };
+        let (forked, survivor) = (of(0), of(0));
+        drop(forked);
+        refused("a forked process that ends takes the lock from the one it came from");
+        // The death of a process closes its files, no more.
+        drop((file, directory));
+        refused("a forked process lives on");
+        drop(survivor);
+        drop(vfs.lock(&path, "me").unwrap());
     }
 
     #[test]

@@ -39,7 +39,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::trace::{Call, Op, Record, name};
-use super::{DirEntry, Mapping, OpenMode, PathKind, Vfs, VfsFile};
+use super::{DirEntry, FileIdentity, Mapping, OpenMode, PathKind, Vfs, VfsFile};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{ArcSwap, Mutex, RwLock};
 
@@ -181,7 +181,7 @@ impl Rule {
     }
 
     /// Only files and directories of such a name, without what leads to them. `*` stands for any characters. Of a
-    /// rename either name counts.
+    /// rename and a link either name counts.
     #[must_use]
     pub fn files(self, pattern: impl Into<String>) -> Self {
         Self { files: pattern.into(), ..self }
@@ -491,6 +491,19 @@ impl Vfs for FaultVfs {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.name_op(Call::new(Op::Remove, path), || self.inner.remove(path))
+    }
+
+    fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let call = Call { to: Some(to), ..Call::new(Op::HardLink, from) };
+        self.name_op(call, || self.inner.hard_link(from, to))
+    }
+
+    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
+        self.name_op(Call::new(Op::RemoveDir, dir), || self.inner.remove_dir(dir))
+    }
+
+    fn identity(&self, path: &Path) -> io::Result<Option<FileIdentity>> {
+        self.name_op(Call::new(Op::Identity, path), || self.inner.identity(path))
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {

@@ -45,6 +45,12 @@ pub enum Op {
     Remove,
     /// [`super::Vfs::sync_dir`].
     SyncDir,
+    /// [`super::Vfs::hard_link`].
+    HardLink,
+    /// [`super::Vfs::remove_dir`].
+    RemoveDir,
+    /// [`super::Vfs::identity`].
+    Identity,
     /// [`super::Vfs::lock`].
     Lock,
     /// [`super::Vfs::lock_shared`].
@@ -53,7 +59,7 @@ pub enum Op {
 
 impl Op {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::OpenRead,
         Self::OpenWrite,
         Self::Create,
@@ -71,6 +77,9 @@ impl Op {
         Self::Rename,
         Self::Remove,
         Self::SyncDir,
+        Self::HardLink,
+        Self::RemoveDir,
+        Self::Identity,
         Self::Lock,
         Self::LockShared,
     ];
@@ -86,6 +95,7 @@ impl Op {
                 | Self::Map
                 | Self::List
                 | Self::Kind
+                | Self::Identity
                 | Self::LockShared
         )
     }
@@ -93,7 +103,7 @@ impl Op {
     /// Whether a full file system may refuse it even though no file grows: it makes a name, or waits for bytes to
     /// reach the disk.
     pub(super) const fn takes_space(self) -> bool {
-        matches!(self, Self::Create | Self::Truncate | Self::CreateDir)
+        matches!(self, Self::Create | Self::Truncate | Self::CreateDir | Self::HardLink)
     }
 }
 
@@ -103,9 +113,9 @@ impl Op {
 pub struct Call<'a> {
     /// What it is.
     pub op: Op,
-    /// The file or directory. Of a rename the old name.
+    /// The file or directory. Of a rename and a link the old name.
     pub path: &'a Path,
-    /// The new name, of a rename.
+    /// The new name, of a rename and a link.
     pub to: Option<&'a Path>,
     /// Where it begins, of a read or write; the length asked for, of `set_len`, `allocate` and `map`.
     pub offset: u64,
@@ -138,9 +148,9 @@ pub struct Record {
     pub number: u64,
     /// What it was.
     pub op: Op,
-    /// The file or directory. Of a rename the old name.
+    /// The file or directory. Of a rename and a link the old name.
     pub path: PathBuf,
-    /// The new name, of a rename.
+    /// The new name, of a rename and a link.
     pub to: Option<PathBuf>,
     /// See [`Call::offset`].
     pub offset: u64,

@@ -8,6 +8,7 @@
 //! Nothing is written here except by [`harden`]. A read error is an error, never the end of the log. Memory
 //! is bounded by one window, or by the largest record whose header is valid and which fits its file.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -125,6 +126,7 @@ pub(crate) fn discover(vfs: &dyn Vfs, dir: &Path, database_id: Id) -> Result<Vec
         }
         segments.push(segment);
     }
+    drop_stale_headers(&mut segments);
     segments.sort_by_key(|segment| (segment.generation(), segment.named));
     let headed = || segments.iter().filter(|segment| segment.header.is_some());
     for (a, b) in headed().zip(headed().skip(1)) {
@@ -134,6 +136,21 @@ pub(crate) fn discover(vfs: &dyn Vfs, dir: &Path, database_id: Id) -> Result<Vec
         }
     }
     Ok(segments)
+}
+
+/// A segment is named after its generation. One that is not, while the one of that name is there, has the bytes of that
+/// one: a copy under another name, or a segment in the making whose blocks hold what was in them before. Its own header
+/// was never durable, so nothing was ever acknowledged in it.
+fn drop_stale_headers(segments: &mut [Segment]) {
+    let true_to_name = |segment: &&Segment| segment.header.is_some() && segment.generation() == segment.named;
+    let rightly_named: BTreeSet<u32> =
+        segments.iter().filter(true_to_name).map(|segment| segment.named).collect();
+    for segment in segments {
+        let generation = segment.generation();
+        if generation != segment.named && rightly_named.contains(&generation) {
+            (segment.header, segment.link) = (None, None);
+        }
+    }
 }
 
 /// What the first bytes of a segment say of it.

@@ -3,7 +3,6 @@
 #![allow(clippy::disallowed_methods, reason = "tests, which look at files from outside")]
 
 use std::collections::BTreeSet;
-use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use kstone_core::lsm::{BackupOptions, EngineOptions, LsmEngine, WriteBatch, WriteOptions};
 use kstone_core::vfs::{
-    CrashMode, DirEntry, DiskVfs, Mapping, MemVfs, OpenMode, PathKind, StrictVfs, Vfs, VfsFile,
+    CrashMode, DiskVfs, Errno, FaultVfs, MemVfs, Op, OpenMode, Rule, StrictVfs, Vfs, read_all, write_all_at,
 };
 use kstone_core::{CompactionConfig, DatabaseConfig, Error, Key, ReadMode};
 
@@ -35,6 +34,18 @@ fn names(vfs: &dyn Vfs, path: &str) -> Vec<String> {
 /// The files of the database, each in whole pages.
 fn listed(vfs: &dyn Vfs) -> u64 {
     vfs.list(Path::new(DB)).unwrap().iter().map(|entry| entry.len.next_multiple_of(4096)).sum()
+}
+
+/// A file system with the same files in one directory.
+fn files_of(vfs: &dyn Vfs, dir: &Path) -> Arc<dyn Vfs> {
+    let image = MemVfs::new();
+    image.create_dir(dir).unwrap();
+    for entry in vfs.list(dir).unwrap() {
+        let path = dir.join(entry.name);
+        let bytes = read_all(&*vfs.open(&path, OpenMode::Read).unwrap(), 1 << 30).unwrap();
+        write_all_at(&*image.open(&path, OpenMode::Create).unwrap(), &bytes, 0).unwrap();
+    }
+    Arc::new(image)
 }
 
 /// SSTs and log segments, by name.
@@ -90,10 +101,12 @@ fn a_copy_is_one_moment_whatever_goes_on_while_it_is_made() {
             linked += report.linked;
             check_copy(&vfs, COPY, &writer, least, &context);
             // Nothing is kept any longer than the backup took.
-            writer.turn_over();
-            let stats = writer.engine.stats().unwrap();
-            let ssts: usize = stats.stripes.iter().map(|stripe| stripe.ssts).sum();
-            assert_eq!(data(&*vfs, DB).len(), ssts + stats.log_segments, "{context}");
+            for _ in 0..2 {
+                let stats = writer.engine.stats().unwrap();
+                let ssts: usize = stats.stripes.iter().map(|stripe| stripe.ssts).sum();
+                assert_eq!(data(&*vfs, DB).len(), ssts + stats.log_segments, "{context}");
+                writer.turn_over();
+            }
             copies += 1;
         }
     }
@@ -161,10 +174,16 @@ fn new_reopened_closed_recovered_and_copied_databases_can_be_backed_up() {
         path = back_up(&copy, "a copy that was written to");
         assert_eq!(contents(&copy, None).len(), before.len() + 2 * round as usize);
         if round % 2 == 0 {
-            // Not closed: the lock stays, so it goes on in the next copy only.
+            // Not closed: its log goes on behind the copied one.
+            let (before, own) = (contents(&copy, None), copy.path().to_path_buf());
             std::mem::forget(copy);
-            let reader = LsmEngine::open_read_only(Path::new(&path), manual(Arc::clone(&vfs), 2)).unwrap();
-            back_up(&reader, "read only, a copy");
+            let image = files_of(&*vfs, &own);
+            let recovered =
+                LsmEngine::open(&own, manual(image, 4)).unwrap_or_else(|e| panic!("{e}, {round}"));
+            assert_eq!(contents(&recovered, None), before, "a copy that was lost without a close, {round}");
+            let reader = LsmEngine::open_read_only(&own, manual(Arc::clone(&vfs), 2)).unwrap();
+            assert_eq!(contents(&reader, None), before, "{round}");
+            back_up(&reader, "read only, a copy that was lost without a close");
         }
     }
 }
@@ -175,6 +194,9 @@ fn a_copy_and_its_source_are_independent() {
     let mut writer = Writer::new(&vfs, 3);
     let mut source_before = contents(&writer.engine, None);
     writer.engine.backup(Path::new(COPY)).unwrap();
+    // A file number means one file, in the two of them together.
+    let (mut of_source, mut of_copy) = (data(&*vfs, DB), BTreeSet::new());
+    let shared = data(&*vfs, COPY);
     let copy = open(&vfs, COPY, 2);
     copy.set_compaction_config(CompactionConfig::new().with_sst_threshold(2)).unwrap();
     for round in 0..5u8 {
@@ -190,6 +212,14 @@ fn a_copy_and_its_source_are_independent() {
         assert_eq!(contents(&writer.engine, None), source_before, "writes to the copy show in the source");
         copy.verify().unwrap();
         writer.engine.verify().unwrap();
+        of_source.extend(data(&*vfs, DB));
+        of_copy.extend(data(&*vfs, COPY));
+        let numbers = |names: &BTreeSet<String>| -> BTreeSet<String> {
+            let ssts = names.difference(&shared).filter(|name| name.ends_with(".sst"));
+            ssts.map(|name| name.split_once('-').unwrap().1.into()).collect()
+        };
+        let (ours, theirs) = (numbers(&of_source), numbers(&of_copy));
+        assert!(!theirs.is_empty() && ours.is_disjoint(&theirs), "{ours:?} and {theirs:?}");
     }
     copy.close().unwrap();
     writer.engine.close().unwrap();
@@ -265,110 +295,30 @@ fn check_copy_of(image: &Arc<dyn Vfs>, writer: &Writer, least: usize, context: &
     copy.close().unwrap_or_else(|e| panic!("{e}, {context}"));
 }
 
-/// A file system on which the n-th changing operation fails.
-#[derive(Clone, Debug)]
-struct Failing {
-    inner: Arc<dyn Vfs>,
-    left: Arc<AtomicU64>,
-    error: io::ErrorKind,
-}
-
-impl Failing {
-    fn spend(&self) -> io::Result<()> {
-        let left = self.left.load(Ordering::Relaxed);
-        self.left.store(left.saturating_sub(1), Ordering::Relaxed);
-        if left == 1 { Err(self.error.into()) } else { Ok(()) }
-    }
-}
-
-impl Vfs for Failing {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>> {
-        if mode != OpenMode::Read {
-            self.spend()?;
-        }
-        Ok(Arc::new(FailingFile { file: self.inner.open(path, mode)?, vfs: self.clone() }))
-    }
-    fn remove_dir(&self, dir: &Path) -> io::Result<()> {
-        self.inner.remove_dir(dir)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        self.inner.list(dir)
-    }
-    fn kind(&self, path: &Path) -> io::Result<Option<PathKind>> {
-        self.inner.kind(path)
-    }
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        self.spend()?;
-        self.inner.create_dir(dir)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.spend()?;
-        self.inner.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove(path)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.spend()?;
-        self.inner.sync_dir(dir)
-    }
-    fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
-        self.inner.lock(path, owner)
-    }
-    fn lock_shared(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
-        self.inner.lock_shared(path)
-    }
-}
-
-#[derive(Debug)]
-struct FailingFile {
-    file: Arc<dyn VfsFile>,
-    vfs: Failing,
-}
-
-impl VfsFile for FailingFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buf, offset)
-    }
-    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
-        self.vfs.spend()?;
-        self.file.write_at(buf, offset)
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.vfs.spend()?;
-        self.file.sync()
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-    fn allocate(&self, len: u64) -> io::Result<()> {
-        self.file.allocate(len)
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-    fn map(&self, len: u64) -> io::Result<Mapping> {
-        self.file.map(len)
-    }
-}
-
 #[test]
 fn a_destination_that_fails_is_named_and_cleaned_up_and_the_source_goes_on() {
     let vfs: Arc<dyn Vfs> = Arc::new(MemVfs::new());
     let mut writer = Writer::new(&vfs, 5);
     let mut failures = 0;
-    for error in [io::ErrorKind::StorageFull, io::ErrorKind::Other] {
+    for errno in [Errno::NoSpace, Errno::Io] {
         for n in 1.. {
-            let target: Arc<dyn Vfs> = Arc::new(MemVfs::new());
-            let failing = Failing { inner: Arc::clone(&target), left: Arc::new(AtomicU64::new(n)), error };
-            let options = BackupOptions::new().to(Arc::new(failing));
+            let target = FaultVfs::new(Arc::new(MemVfs::new()));
+            let rule = target.add(Rule::fail(errno).on_changes().nth(n));
+            let options = BackupOptions::new().to(Arc::new(target.clone()));
             let made = writer.engine.backup_with(Path::new(COPY), options);
-            if made.is_ok() {
+            if rule.hits() == 0 {
                 break;
+            }
+            if made.is_ok() {
+                // The mark of an unfinished backup means nothing beside a manifest.
+                let taken_away = target.count(Op::Remove);
+                assert_eq!(taken_away, 1, "it succeeded in spite of {errno:?} at {n}");
+                continue;
             }
             failures += 1;
             let Err(Error::Io { path, source, .. }) = made else { panic!("{made:?} at {n}") };
-            assert!(path.starts_with(COPY) && source.kind() == error, "{} {source} at {n}", path.display());
+            assert!(path.starts_with(COPY), "{} at {n}", path.display());
+            assert_eq!(source.kind(), errno.error().kind(), "{source} at {n}");
             assert_eq!(target.kind(Path::new(COPY)).unwrap(), None, "left behind at {n}");
             writer.write(1);
         }
@@ -407,25 +357,29 @@ fn a_backup_can_be_called_off_at_any_time() {
 
 #[test]
 fn closing_the_database_ends_its_backup() {
-    let vfs: Arc<dyn Vfs> = Arc::new(MemVfs::new());
-    let mut writer = Writer::new(&vfs, 5);
-    let mut calls = 0;
-    let made = backup_beside(&mut writer, true, |writer| {
-        calls += 1;
-        match calls {
-            1..5 => writer.turn_over(),
-            5 => writer.engine.close().unwrap(),
-            _ => panic!("it goes on"),
-        }
-    });
-    assert!(matches!(made, Err(Error::Closed)), "{made:?}");
-    assert_eq!(vfs.kind(Path::new(COPY)).unwrap(), None);
-    let before = data(&*vfs, DB);
-    let engine = open(&vfs, DB, 3);
-    check(&engine, &writer, writer.commits(), "reopened");
-    let stats = engine.stats().unwrap();
-    let ssts: usize = stats.stripes.iter().map(|stripe| stripe.ssts).sum();
-    assert_eq!(before.len(), ssts + stats.log_segments, "what was pinned is left over: {before:?}");
+    // Also when all that is still to be copied stays where it is.
+    for busy in [true, false] {
+        let vfs: Arc<dyn Vfs> = Arc::new(MemVfs::new());
+        let mut writer = Writer::new(&vfs, 5);
+        let mut calls = 0;
+        let made = backup_beside(&mut writer, true, |writer| {
+            calls += 1;
+            match calls {
+                1..5 if busy => writer.turn_over(),
+                1..5 => {}
+                5 => writer.engine.close().unwrap(),
+                _ => panic!("it goes on"),
+            }
+        });
+        assert!(matches!(made, Err(Error::Closed)), "{made:?}");
+        assert_eq!(vfs.kind(Path::new(COPY)).unwrap(), None);
+        let before = data(&*vfs, DB);
+        let engine = open(&vfs, DB, 3);
+        check(&engine, &writer, writer.commits(), "reopened");
+        let stats = engine.stats().unwrap();
+        let ssts: usize = stats.stripes.iter().map(|stripe| stripe.ssts).sum();
+        assert_eq!(before.len(), ssts + stats.log_segments, "what was pinned is left over: {before:?}");
+    }
 }
 
 #[test]
@@ -520,6 +474,63 @@ fn a_backup_does_not_break_the_limit_on_disk_space() {
     }
 }
 
+/// The writer, whom a handle that only reads cannot keep from anything, takes away all SSTs once the backup has begun.
+#[test]
+fn a_backup_by_a_reader_has_what_it_holds_and_is_told_what_it_does_not() {
+    for mode in [ReadMode::Mmap, ReadMode::Pread] {
+        let vfs: Arc<dyn Vfs> = Arc::new(MemVfs::new());
+        let mut writer = Writer::new(&vfs, 5);
+        let mut options = manual(Arc::clone(&vfs), 2);
+        options.config = Some(DatabaseConfig::new().with_read_mode(mode));
+        let reader = LsmEngine::open_read_only(Path::new(DB), options).unwrap();
+        writer.turn_over();
+        let (least, before) = (writer.commits(), data(&*vfs, DB));
+        let mut progress = |_: &kstone_core::lsm::BackupProgress| {
+            if writer.commits() == least {
+                writer.turn_over();
+            }
+            ControlFlow::Continue(())
+        };
+        let made = reader.backup_with(Path::new(COPY), BackupOptions::new().progress(&mut progress));
+        let now = data(&*vfs, DB);
+        assert!(before.difference(&now).any(|name| name.ends_with(".sst")), "{before:?} {now:?}");
+        if mode == ReadMode::Mmap {
+            let report = made.unwrap();
+            assert!(report.linked < report.ssts, "{report:?}");
+            check_copy(&vfs, COPY, &writer, least, "by a reader");
+        } else {
+            assert!(matches!(made, Err(Error::Busy)), "{made:?}");
+            assert_eq!(vfs.kind(Path::new(COPY)).unwrap(), None);
+        }
+    }
+}
+
+/// A reader's path leads to another database by now, be it a copy of the same.
+#[test]
+fn a_reader_does_not_back_up_another_database_than_it_has_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let engine = LsmEngine::create(&at(DB), EngineOptions::disk()).unwrap();
+    engine.put(&Key::from("key"), b"value", WriteOptions::new()).unwrap();
+    engine.backup(&at("same")).unwrap();
+    drop(engine);
+    LsmEngine::create(&at("another"), EngineOptions::disk()).unwrap().close().unwrap();
+    for name in ["same", "another"] {
+        let reader = LsmEngine::open_read_only(&at(DB), EngineOptions::disk()).unwrap();
+        std::fs::rename(at(DB), at("moved")).unwrap();
+        std::fs::rename(at(name), at(DB)).unwrap();
+        let made = reader.backup(&at("copy"));
+        let Err(Error::Io { path, source, .. }) = &made else { panic!("{name}: {made:?}") };
+        assert_eq!(*path, at(DB));
+        assert!(source.to_string().contains("another database is there"), "{source}");
+        assert!(!at("copy").exists());
+        std::fs::rename(at(DB), at(name)).unwrap();
+        std::fs::rename(at("moved"), at(DB)).unwrap();
+        reader.backup(&at("copy")).unwrap();
+        std::fs::remove_dir_all(at("copy")).unwrap();
+    }
+}
+
 #[test]
 fn a_database_in_memory_can_be_backed_up_to_disk() {
     let dir = tempfile::tempdir().unwrap();
@@ -544,6 +555,15 @@ fn damage_is_not_copied_in_silence() {
     assert!(matches!(&made, Err(Error::Corruption { file, .. }) if *file == path), "{made:?}");
     writer.engine.backup(Path::new(COPY)).unwrap();
     assert!(matches!(open(&vfs, COPY, 2).verify(), Err(Error::Corruption { .. })));
+    // What is missing of it is seen without reading it.
+    let len = file.len().unwrap();
+    file.set_len(len - 1).unwrap();
+    for copy in [false, true] {
+        let made = writer.engine.backup_with(Path::new("second"), BackupOptions::new().copy(copy));
+        let Err(Error::Corruption { file, offset, .. }) = &made else { panic!("{made:?}") };
+        assert_eq!((file, *offset), (&path, len - 1));
+        assert_eq!(vfs.kind(Path::new("second")).unwrap(), None);
+    }
 }
 
 fn on_disk() -> EngineOptions {
@@ -555,7 +575,7 @@ fn on_disk() -> EngineOptions {
     options
 }
 
-const KEYS: u64 = 300;
+pub(crate) const KEYS: u64 = 300;
 
 fn write_numbers(engine: &LsmEngine, acknowledged: &AtomicU64, stop: &AtomicBool) {
     for n in 1.. {
@@ -573,7 +593,7 @@ fn write_numbers(engine: &LsmEngine, acknowledged: &AtomicU64, stop: &AtomicBool
 }
 
 /// What a copy holds: for some n, that at least `least`, the newest of the first n numbers under each key.
-fn newest(engine: &LsmEngine, least: u64, context: &str) -> u64 {
+pub(crate) fn newest(engine: &LsmEngine, least: u64, context: &str) -> u64 {
     let number = |name: String| {
         let value = engine.get(&Key::from(&name)).unwrap_or_else(|e| panic!("{e}, {context}"));
         value.map_or(0, |value| String::from_utf8(value.to_vec()).unwrap().parse::<u64>().unwrap())

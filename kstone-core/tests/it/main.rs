@@ -3,7 +3,9 @@
 
 mod adaptive;
 mod backup;
+mod backup_faults;
 mod bad_input;
+mod beside;
 mod bounds;
 mod care;
 mod compaction;

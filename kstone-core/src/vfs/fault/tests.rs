@@ -1,5 +1,5 @@
 use super::super::mem::conformance;
-use super::super::{CrashMode, MemVfs, StrictVfs, read_all, read_full_at, write_all_at};
+use super::super::{CrashMode, DiskVfs, MemVfs, StrictVfs, read_all, read_full_at, write_all_at};
 use super::*;
 
 fn path(name: &str) -> PathBuf {
@@ -20,6 +20,34 @@ fn bytes(vfs: &dyn Vfs, name: &str) -> Option<Vec<u8>> {
 fn without_rules_it_is_the_file_system_below() {
     conformance::check(&FaultVfs::new(Arc::new(MemVfs::new())), Path::new("/"));
     conformance::check(&strict().1, Path::new("/"));
+}
+
+#[test]
+fn what_a_file_system_may_lack_is_passed_on_counted_and_failed() {
+    let disk = tempfile::tempdir().unwrap();
+    let vfs = FaultVfs::new(Arc::new(DiskVfs::new()));
+    let at = |name: &str| disk.path().join(name);
+    vfs.open(&at("a"), OpenMode::Create).unwrap();
+    vfs.create_dir(&at("dir")).unwrap();
+    vfs.hard_link(&at("a"), &at("b")).unwrap();
+    let known = vfs.identity(&at("a")).unwrap();
+    assert!(known.is_some() && known == vfs.identity(&at("b")).unwrap());
+    assert_ne!(known, vfs.identity(&at("dir")).unwrap());
+    vfs.remove_dir(&at("dir")).unwrap();
+    assert_eq!(vfs.kind(&at("dir")).unwrap(), None);
+    vfs.create_dir(&at("dir")).unwrap();
+    vfs.add(Rule::fail(Errno::Io).on(&[Op::HardLink, Op::RemoveDir, Op::Identity]));
+    assert!(vfs.hard_link(&at("a"), &at("c")).is_err() && vfs.kind(&at("c")).unwrap().is_none());
+    assert!(vfs.remove_dir(&at("dir")).is_err() && vfs.kind(&at("dir")).unwrap().is_some());
+    assert!(vfs.identity(&at("a")).is_err());
+    let counts = [Op::HardLink, Op::RemoveDir, Op::Identity].map(|op| vfs.count(op));
+    assert_eq!(counts, [2, 2, 4]);
+    // A link makes a name, which a full file system has no room for, and changes something, unlike a look.
+    vfs.clear();
+    vfs.add(Rule::full());
+    assert_eq!(vfs.hard_link(&at("a"), &at("c")).unwrap_err().kind(), io::ErrorKind::StorageFull);
+    vfs.remove_dir(&at("dir")).unwrap();
+    assert!(Op::HardLink.changes() && Op::RemoveDir.changes() && !Op::Identity.changes());
 }
 
 #[test]

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use super::content::{Bytes, Left, below};
 use super::{Dir, Inode, Names, Node, State, StrictVfs, parent};
-use crate::clock::ManualClock;
+use crate::clock::{Clock, ManualClock};
 use crate::sync::Mutex;
 
 /// Where a write may be torn.
@@ -153,6 +153,9 @@ impl CrashMode {
     }
 }
 
+/// What a crash has left of each file, by the file that it was.
+type Survivors = BTreeMap<*const Inode, Arc<Inode>>;
+
 /// What one crash does.
 struct Crash {
     mode: CrashMode,
@@ -172,6 +175,7 @@ impl State {
         let cut = if let CrashMode::Torn { .. } = mode { self.cut(&rng) } else { 0 };
         let stale = if let CrashMode::Garbage { .. } = mode { self.all_bytes() } else { Vec::new() };
         let crash = Crash { mode, rng, cut, stale };
+        let mut survivors = Survivors::new();
         let mut dirs = BTreeMap::<PathBuf, Dir>::new();
         // A directory comes after its parent in this order, and is lost when its name there is.
         for (path, dir) in &self.dirs {
@@ -182,8 +186,8 @@ impl State {
             if lost {
                 continue;
             }
-            let survivors = crash.names(dir).into_iter();
-            let names: Names = survivors.map(|(name, node)| (name, crash.node(&node))).collect();
+            let left = crash.names(dir).into_iter();
+            let names: Names = left.map(|(name, node)| (name, crash.node(&node, &mut survivors))).collect();
             dirs.insert(path.clone(), Dir { current: names.clone(), durable: names, pending: Vec::new() });
         }
         StrictVfs::of(State { dirs, ..State::default() })
@@ -210,7 +214,7 @@ impl State {
 
     /// The same again, independent, unlocked, with the same pending.
     fn fork(&self) -> StrictVfs {
-        let mut copies = BTreeMap::<*const Inode, Arc<Inode>>::new();
+        let mut copies = Survivors::new();
         let mut copy = |node: &Node| match node {
             Node::Dir => Node::Dir,
             Node::File(inode) => {
@@ -272,10 +276,18 @@ impl Crash {
         names
     }
 
-    fn node(&self, node: &Node) -> Node {
+    /// What is left of it; the same file by whatever name it is reached.
+    fn node(&self, node: &Node, survivors: &mut Survivors) -> Node {
         let Node::File(inode) = node else { return Node::Dir };
+        let survivor = survivors.entry(Arc::as_ptr(inode)).or_insert_with(|| Arc::new(self.survivor(inode)));
+        Node::File(Arc::clone(survivor))
+    }
+
+    fn survivor(&self, inode: &Inode) -> Inode {
         let content = inode.content.lock();
-        let rng = &self.rng;
+        // Of its own for each file: how much of it is used depends on the length of the file, and in some that differs
+        // from run to run (process ids, counters of the thread).
+        let rng = &ManualClock::new(self.rng.random());
         let left = match self.mode {
             CrashMode::Strict => Left::Durable,
             CrashMode::All | CrashMode::Process | CrashMode::Undone { .. } => Left::All,
@@ -289,7 +301,6 @@ impl Crash {
             },
             CrashMode::Grown { .. } | CrashMode::Emptied { .. } => Left::All,
         };
-        let content = Mutex::new(content.survivor(&left, rng));
-        Node::File(Arc::new(Inode { content, ..Inode::default() }))
+        Inode { content: Mutex::new(content.survivor(&left, rng)), ..Inode::default() }
     }
 }

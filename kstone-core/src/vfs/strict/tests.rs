@@ -46,6 +46,32 @@ fn conforms() {
     conformance::check(&vfs.crash(CrashMode::Strict), Path::new("/"));
 }
 
+/// Two names of one file stay that through a power cut, whatever it takes of the file.
+#[test]
+fn two_names_of_one_file_are_one_file_after_a_crash() {
+    let mut partly = 0;
+    for n in 0..CrashMode::KINDS * 40 {
+        let vfs = StrictVfs::new();
+        let dir = path("dir");
+        vfs.create_dir(&dir).unwrap();
+        let file = create_durable(&vfs, "a", b"synced");
+        vfs.hard_link(&path("a"), &dir.join("b")).unwrap();
+        vfs.sync_dir(&dir).unwrap();
+        for at in 0..8 {
+            file.write_at(&[at as u8 + 1; 2000], at * 1000).unwrap();
+        }
+        let mode = CrashMode::nth(n, n);
+        let image = vfs.crash(mode);
+        let (a, b) = (content(&image, "a").unwrap(), content(&image, "dir/b").unwrap());
+        assert_eq!(a, b, "{mode:?}");
+        partly += u64::from(a != b"synced" && a != content(&vfs, "a").unwrap());
+        let other = image.open(&dir.join("b"), OpenMode::Write).unwrap();
+        other.write_at(b"!", 0).unwrap();
+        assert_eq!(content(&image, "a").unwrap()[0], b'!', "two files, {mode:?}");
+    }
+    assert!(partly > 100, "{partly} images in which a part of the bytes was left");
+}
+
 #[test]
 fn bytes_survive_from_their_sync_on() {
     let vfs = StrictVfs::new();

@@ -5,6 +5,8 @@ mod close;
 mod group_commit;
 mod harness;
 mod imports;
+#[cfg(debug_assertions)] // what is planted exists only then
+mod races;
 mod reads;
 mod space;
 mod workers;

@@ -1,5 +1,5 @@
 //! The engine's own threads, and those of its callers, under thousands of schedules each (`harness.rs`).
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod close;
 mod group_commit;

@@ -23,7 +23,7 @@ use super::background::{Background, Pool};
 use super::event_log::EventLog;
 use super::events::Events;
 use super::observe::Observed;
-use super::survey::Survey;
+use super::survey::{SEQ_GAP, Survey};
 use super::{
     EngineOptions, FileIds, Identity, LockGuard, LsmEngine, Settings, Shared, Workers, replay_rate, trace,
 };
@@ -48,11 +48,6 @@ use crate::version::Run;
 use crate::vfs::{DirEntry, Floor, Mapping, Meter, MeteredVfs, PathKind, Place, Vfs};
 use crate::wal::{self, Chain, LogCut, RecordRef, Wal, WalContext, WalStart};
 
-/// Sequences that are skipped after an unclean end, so that a number which was given out and lost is never given
-/// out again.
-const SEQ_GAP: u64 = 1 << 32;
-/// No sequence and no file id is above it: a thousand years of a hundred million a second.
-const MAX_NUMBER: u64 = 1 << 62;
 /// Entries that one step of a job takes: long enough to be cheap, short enough to stop soon.
 const CHUNK: usize = 4096;
 /// The same for tests, so that steps of different jobs mix.
@@ -201,8 +196,7 @@ impl LsmEngine {
             false => state.files_below,
         };
         let next_file = clean_end.map_or(unused, |clean| clean.next_file);
-        check_numbers(path, next_seq, next_file.max(state.files_below), chain.max_generation)?;
-        let mut unfinished = (clean_end.is_none()).then(|| Unfinished {
+        let mut unfinished = clean_end.is_none().then(|| Unfinished {
             harden_from: chain.watermark.max(state.durable),
             changes: cut_changes(state, &chain, next_seq - 1),
             chain: chain.clone(),
@@ -671,25 +665,6 @@ pub(super) fn check_stripes(options: &EngineOptions, state: &ManifestState) -> R
         )),
         _ => Ok(()),
     }
-}
-
-/// Numbers that nobody counts up to are damage, and counting on from them would overflow.
-fn check_numbers(path: &Path, seq: SeqNo, file: FileId, generation: u32) -> Result<()> {
-    let bad = |what: &str, number: u64| {
-        let detail = format!("{what} {number} is beyond all that a database reaches");
-        Err(Error::corrupt(&path.join(paths::MANIFEST), 0, detail))
-    };
-    if seq > MAX_NUMBER {
-        return bad("sequence", seq);
-    }
-    if file > MAX_NUMBER {
-        return bad("file", file);
-    }
-    if generation == u32::MAX {
-        let detail = "there is no log generation after it";
-        return Err(Error::corrupt(&paths::log(path, generation), 0, detail));
-    }
-    Ok(())
 }
 
 /// The stripes that have SSTs, with their runs, newest first. No SST is opened.

@@ -13,6 +13,12 @@ use crate::types::Lsn;
 use crate::vfs::{DirEntry, Vfs};
 use crate::wal::{self, Chain, LogRules};
 
+/// Sequences that are skipped after an unclean end, so that a number which was given out and lost is never given
+/// out again.
+pub(super) const SEQ_GAP: u64 = 1 << 32;
+/// No sequence and no file id is above it: a thousand years of a hundred million a second.
+pub(super) const MAX_NUMBER: u64 = 1 << 62;
+
 /// A manifest, and that what it needs is there.
 #[derive(Debug)]
 pub(crate) struct Survey {
@@ -56,8 +62,32 @@ impl Survey {
         };
         let began = clock.monotonic();
         let chain = wal::validate(log, path, &segments, &rules)?;
+        check_numbers(path, state, &chain)?;
         Ok(Self { loaded, listing, chain, began })
     }
+}
+
+/// Numbers that nobody counts up to are damage, and counting on from them would overflow.
+fn check_numbers(path: &Path, state: &ManifestState, chain: &Chain) -> Result<()> {
+    let clean = state.clean_end.as_ref();
+    let last = chain.last_seq.max(state.base_seq()).max(clean.map_or(0, |clean| clean.next_seq));
+    let (seq, generation) = (last.saturating_add(SEQ_GAP), chain.max_generation);
+    let file = state.files_below.max(clean.map_or(0, |clean| clean.next_file));
+    let bad = |what: &str, number: u64| {
+        let detail = format!("{what} {number} is beyond all that a database reaches");
+        Err(Error::corrupt(&path.join(paths::MANIFEST), 0, detail))
+    };
+    if seq > MAX_NUMBER {
+        return bad("sequence", seq);
+    }
+    if file > MAX_NUMBER {
+        return bad("file", file);
+    }
+    if generation == u32::MAX {
+        let detail = "there is no log generation after it";
+        return Err(Error::corrupt(&paths::log(path, generation), 0, detail));
+    }
+    Ok(())
 }
 
 /// Every listed SST is there with its length; what is in it is checked when it is first read.

@@ -1,5 +1,6 @@
 //! Numbers on disk that nothing can be counted on from.
 
+use super::super::survey::MAX_NUMBER;
 use super::*;
 use crate::clock::ManualClock;
 use crate::lsm::WriteOptions;

@@ -16,6 +16,15 @@
 //! `manifest` stand apart: under them only leaves are taken (settings in force: the log's room, the files that the
 //! disk limit counts, the events), nor they under a stripe. No SST, manifest or sync I/O happens under a stripe's
 //! lock. A listener is called with none of them held.
+//!
+//! The scheduler's queue never waits for the log lock, whose holder writes. `retiring` (pins) and `obsolete` are held
+//! while files are looked for, `retiring` also while they are removed; the queue may be taken under `retiring`, to note
+//! a failure.
+//!
+//! Atomics are `Relaxed` where they only count, or where a lock taken afterwards tells who must know; each other one says
+//! at its place why it is enough. No `Arc` leads back to its holder: workers, snapshots and iterators hold [`Shared`],
+//! which holds none of them, and SSTs hold what they are read with, which holds no SST. Whoever lets go of the engine
+//! last closes it, also a listener on a worker, which does not wait for itself then; what outlives it finds it closed.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -28,7 +37,7 @@ use crate::file_header::Id;
 use crate::health::Health;
 use crate::manifest::{Change, Manifest};
 use crate::memory::{MemoryProbe, SystemMemory};
-use crate::planted::{Bug, planted};
+use crate::planted::{Bug, Race, planted, raced};
 use crate::quota::Quota;
 use crate::sst::{Table, TableContext};
 use crate::stripe::Stripe;
@@ -361,6 +370,11 @@ impl Shared {
         if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
     }
 
+    /// What a read has met, or `Closed`: a close takes away files that only readers still needed, which is no damage.
+    pub(crate) fn closed_or(&self, error: Error) -> Error {
+        self.check_open().err().unwrap_or(error)
+    }
+
     /// A number for a new SST.
     pub(crate) fn next_file_id(&self) -> Result<FileId> {
         let id = self.file_ids.next.fetch_add(1, Ordering::Relaxed);
@@ -528,12 +542,14 @@ impl LsmEngine {
         shared.apply(settings);
         drop(manifest);
         self.grow_pool()?;
-        // Limits may have become lower than what is there.
-        shared.background.want_relief();
+        // Limits may have become lower than what is there. And when that job ends, who sleeps for as long as the old
+        // intervals said looks again.
+        if !raced(Race::NewSettingsUnheard) {
+            shared.background.want_relief();
+        }
         for stripe in shared.used_stripes() {
             shared.background.queue_compaction(stripe.id);
         }
-        shared.background.wake_all();
         Ok(())
     }
 
@@ -582,7 +598,7 @@ impl LsmEngine {
         for stripe in self.shared.used_stripes() {
             let version = Arc::clone(&stripe.version());
             for table in version.tables() {
-                table.verify()?;
+                table.verify().map_err(|error| self.shared.closed_or(error))?;
                 verified += 1;
             }
         }

@@ -3,17 +3,18 @@
 //!
 //! With the feature `planted-bugs`, which only tests have, and in builds with debug assertions, a thread chooses which
 //! bug it has; all other builds have none, and the compiler leaves nothing of the switches. A choice holds on one thread:
-//! the suites that are to find it run all work there, and tests beside them are not disturbed.
+//! the suites that are to find it run all work there, and tests beside them are not disturbed. What no suite on one
+//! thread can find is a [`Race`]: `kstone-shuttle` plants those.
 
 macro_rules! bugs {
-    ($($(#[doc = $what:literal])+ $bug:ident,)+) => {
-        /// What can be planted.
+    ($(#[doc = $about:literal])+ $Bug:ident: $($(#[doc = $what:literal])+ $bug:ident,)+) => {
+        $(#[doc = $about])+
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Bug {
+        pub enum $Bug {
             $($(#[doc = $what])+ $bug,)+
         }
 
-        impl Bug {
+        impl $Bug {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$bug,)+];
 
@@ -28,6 +29,8 @@ macro_rules! bugs {
 }
 
 bugs! {
+    /// What can be planted.
+    Bug:
     // What is acknowledged and what is synced.
     /// A write at `Sync` is acknowledged before its sync.
     AckBeforeSync,
@@ -139,6 +142,33 @@ bugs! {
     LockNotHeld,
 }
 
+bugs! {
+    /// What only interleavings of threads can find: the tests of `kstone-shuttle` do.
+    Race:
+    /// A close does not wait for the calls that are under way.
+    CloseWithoutGate,
+    /// A write can be seen before its records are in the memtables.
+    PublishedBeforeInserted,
+    /// Workers are stopped without the queue's lock, which one that is falling asleep holds.
+    StopWithoutLock,
+    /// A worker is woken without the queue's lock.
+    WakeWithoutLock,
+    /// The worker that keeps the time calls the listener, and wakes nobody to keep it meanwhile.
+    ListenerKeepsTime,
+    /// Who sleeps for as long as the old settings said is not woken by new ones.
+    NewSettingsUnheard,
+    /// A writer that waits asks for sealing again whenever sealing has ended.
+    SealingAskedForAlways,
+    /// A snapshot reads what it sees before it takes the lock that registers it.
+    SnapshotBeforeLock,
+    /// A full log goes on in another segment although writers have filled others meanwhile.
+    RotatedBlindly,
+    /// A flush does not wait until what it writes can be seen. Harmless by itself: a horizon is at most what can be.
+    FlushOfUnseen,
+    /// A horizon may be above what can be seen. Harmless by itself: flushes wait until what they write can be seen.
+    HorizonAboveVisible,
+}
+
 #[cfg(all(feature = "planted-bugs", debug_assertions))]
 mod switch {
     use std::cell::{Cell, RefCell};
@@ -146,7 +176,7 @@ mod switch {
     use std::marker::PhantomData;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    use super::Bug;
+    use super::{Bug, Race};
 
     /// How often each was met since it was planted last.
     static HITS: [AtomicU64; Bug::ALL.len()] = [const { AtomicU64::new(0) }; Bug::ALL.len()];
@@ -156,6 +186,7 @@ mod switch {
     thread_local! {
         static CHOSEN: Cell<Option<Bug>> = const { Cell::new(None) };
         static MEANWHILE: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+        static RACES: RefCell<Vec<Race>> = const { RefCell::new(Vec::new()) };
         static KEPT: RefCell<Vec<Write>> = const { RefCell::new(Vec::new()) };
     }
 
@@ -166,6 +197,11 @@ mod switch {
             hits.fetch_add(1, Ordering::Relaxed);
         }
         is
+    }
+
+    /// Whether this thread has that one.
+    pub(crate) fn raced(race: Race) -> bool {
+        RACES.with_borrow(|races| races.contains(&race))
     }
 
     /// Puts off a write until [`put_out`].
@@ -217,6 +253,24 @@ mod switch {
         }
     }
 
+    /// What [`race`] planted, until this is dropped.
+    #[derive(Debug)]
+    pub struct Races {
+        bound_to_thread: PhantomData<*const ()>,
+    }
+
+    impl Drop for Races {
+        fn drop(&mut self) {
+            RACES.take();
+        }
+    }
+
+    /// Plants these, on this thread only: all threads of the scheduler are one.
+    pub fn race(races: &[Race]) -> Races {
+        RACES.set(races.to_vec());
+        Races { bound_to_thread: PhantomData }
+    }
+
     /// Plants a bug, on this thread only.
     pub fn plant(bug: Bug) -> Planted {
         CHOSEN.set(Some(bug));
@@ -232,10 +286,15 @@ mod switch {
 mod switch {
     use std::io;
 
-    use super::Bug;
+    use super::{Bug, Race};
 
     #[inline(always)]
     pub(crate) const fn planted(_bug: Bug) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    pub(crate) const fn raced(_race: Race) -> bool {
         false
     }
 
@@ -254,8 +313,8 @@ mod switch {
 }
 
 #[cfg(all(feature = "planted-bugs", debug_assertions))]
-pub use switch::{Planted, meanwhile, plant};
-pub(crate) use switch::{later, planted, put_off, put_out};
+pub use switch::{Planted, Races, meanwhile, plant, race};
+pub(crate) use switch::{later, planted, put_off, put_out, raced};
 
 #[cfg(all(test, feature = "planted-bugs", debug_assertions))]
 mod tests {
@@ -275,8 +334,8 @@ mod tests {
 
     #[test]
     fn each_says_what_it_is_in_a_sentence() {
-        for bug in Bug::ALL {
-            assert!(bug.what().starts_with(char::is_uppercase) && bug.what().ends_with('.'), "{bug:?}");
+        for what in Bug::ALL.iter().map(|bug| bug.what()).chain(Race::ALL.iter().map(|race| race.what())) {
+            assert!(what.starts_with(char::is_uppercase) && what.ends_with('.'), "{what}");
         }
     }
 }

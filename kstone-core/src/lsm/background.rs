@@ -8,6 +8,8 @@
 //! 2. A failed job leaves everything as it was and is tried again: after [`RETRY_AFTER`], then after twice as long
 //!    each time up to [`RETRY_AT_LEAST`]. Others go on meanwhile.
 //! 3. Under the queue's lock no stripe is locked, for writers queue flushes under their stripe's lock.
+//! 4. Who waits asks for sealing once, and again when a job has ended that is not sealing itself, or after
+//!    [`RECHECK`]: a worker and a writer do not keep each other busy while both wait for a third.
 //!
 //! Order: first what only one thread can do at a time and many wait for (room in the log, its sync, checkpoints,
 //! sealing, though never twice in a row), then flushes, which free memory, then compactions: those of stripes that
@@ -29,6 +31,7 @@ use super::{LsmEngine, PoisonOnUnwind, Shared, Workers};
 use crate::compaction::picker::Ask;
 use crate::config::CompactionConfig;
 use crate::error::{Error, Result};
+use crate::planted::{Race, raced};
 use crate::stripe::Stripe;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::thread::{self, JoinHandle};
@@ -60,10 +63,14 @@ pub(crate) struct Background {
     wake: Condvar,
     /// A job has ended.
     progress: Condvar,
-    /// Set without the queue's lock by writers, at most once per relief.
+    /// Set without the queue's lock by writers, at most once per relief. Cleared by a swap, so that who clears it sees
+    /// the memory of all who found it set and did not ask again.
     relief_wanted: AtomicBool,
-    /// A writer waits for the log to become shorter.
+    /// A writer waits for the log to become shorter. `Relaxed`: it asks for relief afterwards, which is heard under the
+    /// queue's lock.
     log_full: AtomicBool,
+    /// `Relaxed`: workers look under the queue's lock, which is taken after it is set; between two steps of a job a look
+    /// that comes late only costs a step.
     stop: AtomicBool,
     /// Counts the steps of calls that wait, with [`Workers::Manual`].
     turn: AtomicU64,
@@ -77,6 +84,8 @@ struct Queue {
     compact: BTreeSet<usize>,
     idle: IdleStripes,
     running: BTreeSet<Slot>,
+    /// How many jobs have ended that are not sealing.
+    ended: u64,
     /// The last job that was begun is sealing: another comes first now. Who waits asks for sealing again as soon as
     /// one has ended, so that by urgency alone nothing that was sealed might ever be flushed.
     sealed_last: bool,
@@ -107,20 +116,16 @@ struct Rest {
 impl Background {
     /// Wakes a worker, also one that is just falling asleep. The caller holds no stripe's lock, nor the queue's.
     pub(crate) fn wake_surely(&self) {
-        drop(self.queue.lock());
+        if !raced(Race::WakeWithoutLock) {
+            drop(self.queue.lock());
+        }
         self.wake.notify_one();
     }
 
-    /// Has memtables looked at for sealing.
+    /// Has memtables looked at for sealing. The end of that wakes all workers, as that of any job.
     pub(crate) fn want_relief(&self) {
         self.relief_wanted.store(true, Ordering::Relaxed);
         self.wake_surely();
-    }
-
-    /// Settings have changed: whoever sleeps for as long as the old ones said looks again.
-    pub(crate) fn wake_all(&self) {
-        drop(self.queue.lock());
-        self.wake.notify_all();
     }
 
     /// Has the log made shorter, whatever that takes.
@@ -175,7 +180,7 @@ impl Shared {
     pub(crate) fn request_relief(&self, memory: usize, budget: usize, lsn: Lsn) {
         let new_segment =
             self.newest_generation.fetch_max(lsn.generation(), Ordering::Relaxed) < lsn.generation();
-        if (memory > budget || new_segment) && !self.background.relief_wanted.swap(true, Ordering::Relaxed) {
+        if (memory > budget || new_segment) && !self.background.relief_wanted.swap(true, Ordering::AcqRel) {
             // Nobody asks a second time: a worker that has just looked and not yet fallen asleep must hear of it.
             self.background.wake_surely();
         }
@@ -315,7 +320,7 @@ impl Shared {
     /// Seals memtables: the fullest while the active ones are over the memory budget, and those that a log near its
     /// limit has to be kept for.
     fn relieve(&self) {
-        self.background.relief_wanted.store(false, Ordering::Relaxed);
+        self.background.relief_wanted.swap(false, Ordering::AcqRel);
         self.seal_for_space();
         let settings = self.settings.load();
         loop {
@@ -341,8 +346,8 @@ impl Shared {
             return;
         }
         let urgent = full || live > limit;
-        if urgent && !self.wal.can_retire() {
-            match self.wal.rotate() {
+        if urgent {
+            match self.wal.rotate_last() {
                 Ok(_) => {}
                 Err(error) => self.note_background_error(&error),
             }
@@ -379,6 +384,7 @@ impl Shared {
         }
         let mut queue = self.background.queue.lock();
         queue.running.remove(&slot);
+        queue.ended += u64::from(slot != Slot::Relief);
         match result {
             Ok(()) => {
                 queue.resting.remove(&slot);
@@ -462,31 +468,40 @@ impl Shared {
     pub(crate) fn release(&self, slot: Slot, failed: bool) {
         let mut queue = self.background.queue.lock();
         queue.running.remove(&slot);
+        queue.ended += 1;
         self.queue_successors(&mut queue, slot, failed);
         drop(queue);
         self.background.progress.notify_all();
         self.background.wake.notify_all();
     }
 
-    fn wait_with(&self, mut queue: MutexGuard<'_, Queue>) {
+    /// False when it was time that ended the wait.
+    fn wait_with(&self, mut queue: MutexGuard<'_, Queue>) -> bool {
         if self.workers == Workers::Manual {
             drop(queue);
             self.step_in_turn();
-            return;
+            return true;
         }
         self.background.wake.notify_all();
-        self.background.progress.wait_for(&mut queue, RECHECK);
+        !self.background.progress.wait_for(&mut queue, RECHECK).timed_out()
     }
 
     /// Waits for a job to end, waking the workers first. False when nothing is left that could end: only on one
-    /// thread, where nobody else works.
-    pub(crate) fn wait_for_progress(&self) -> bool {
+    /// thread, where nobody else works. `asked` is the caller's note of when it last asked for sealing, `None` at
+    /// first.
+    pub(crate) fn wait_for_progress(&self, asked: &mut Option<u64>) -> bool {
         if self.workers == Workers::Manual {
             self.relieve();
             return self.step_in_turn();
         }
-        self.background.relief_wanted.store(true, Ordering::Relaxed);
-        self.wait_with(self.background.queue.lock());
+        let queue = self.background.queue.lock();
+        if *asked != Some(queue.ended) || raced(Race::SealingAskedForAlways) {
+            *asked = Some(queue.ended);
+            self.background.relief_wanted.store(true, Ordering::Relaxed);
+        }
+        if !self.wait_with(queue) {
+            *asked = None;
+        }
         true
     }
 
@@ -500,7 +515,7 @@ impl Shared {
     /// Waits while something goes on, or is about to, that may free space; false when there is no such thing.
     pub(crate) fn wait_for_reclaim(&self) -> bool {
         if self.workers == Workers::Manual {
-            return self.wait_for_progress();
+            return self.wait_for_progress(&mut None);
         }
         let frees =
             |slot: &Slot| matches!(slot, Slot::Flush(_) | Slot::Compact(_) | Slot::Checkpoint | Slot::Relief);
@@ -600,7 +615,7 @@ impl Shared {
         let mut queue = self.background.queue.lock();
         while !self.background.stop.load(Ordering::Relaxed) {
             if self.may_deliver_events() {
-                if !queue.has_timekeeper {
+                if !queue.has_timekeeper && !raced(Race::ListenerKeepsTime) {
                     // A listener may take long: another worker keeps the time meanwhile.
                     self.background.wake.notify_one();
                 }
@@ -720,8 +735,10 @@ impl LsmEngine {
     /// Stops the pool and waits for it. Jobs stop between two steps and leave no trace.
     pub(crate) fn stop_workers(&self) {
         self.shared.background.stop.store(true, Ordering::Relaxed);
-        // Under the lock, so that no worker is between looking at `stop` and falling asleep.
-        drop(self.shared.background.queue.lock());
+        if !raced(Race::StopWithoutLock) {
+            // Under the lock, so that no worker is between looking at `stop` and falling asleep.
+            drop(self.shared.background.queue.lock());
+        }
         self.shared.background.wake.notify_all();
         let threads = std::mem::take(&mut *self.pool.threads.lock());
         for thread in threads {

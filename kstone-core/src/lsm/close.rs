@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use super::{LsmEngine, Shared};
 use crate::error::Result;
 use crate::manifest::{Change, CleanEnd};
+use crate::planted::{Race, raced};
 use crate::types::Lsn;
 use crate::wal::LogEnd;
 
@@ -36,7 +37,9 @@ impl LsmEngine {
         }
         // A write, flush or compaction that is under way ends as any other; the next one sees that the database
         // is closed. Nothing may touch the directory once the lock is given up.
-        drop(shared.gate.write());
+        if !raced(Race::CloseWithoutGate) {
+            drop(shared.gate.write());
+        }
         self.stop_workers();
         let result = if shared.read_only { Ok(()) } else { shared.end_cleanly() };
         let last = shared.write_last_events(result.is_ok());

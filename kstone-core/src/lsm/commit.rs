@@ -2,6 +2,8 @@
 //!
 //! 1. `visible` is the smallest sequence in flight minus one: everything at or below it is in a memtable.
 //! 2. Sequences are registered in order, under the log lock, and published in any order.
+//!    `visible` is stored under the lock of what is in flight and loaded without: `Release` and `Acquire` show a reader
+//!    the memtables of all that it may see.
 //! 3. The horizon (oldest snapshot, or `visible`) is read under the lock that registers snapshots, so no snapshot
 //!    can appear below a horizon that somebody has just acted on.
 
@@ -10,7 +12,7 @@ use std::time::Duration;
 
 use crate::error::Result;
 use crate::health::Health;
-use crate::planted::{Bug, planted};
+use crate::planted::{Bug, Race, planted, raced};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex};
 use crate::types::SeqNo;
@@ -78,8 +80,9 @@ impl Commits {
 
     /// Registers a snapshot of what can be seen now.
     pub(crate) fn pin(&self) -> SeqNo {
+        let early = raced(Race::SnapshotBeforeLock).then(|| self.visible());
         let mut snapshots = self.snapshots.lock();
-        let seq = self.visible();
+        let seq = early.unwrap_or_else(|| self.visible());
         *snapshots.entry(seq).or_default() += 1;
         seq
     }
@@ -99,7 +102,8 @@ impl Commits {
     pub(crate) fn horizon(&self) -> SeqNo {
         let snapshots = self.snapshots.lock();
         let oldest = snapshots.keys().next().copied().filter(|_| !planted(Bug::SnapshotVersionDropped));
-        let visible = if planted(Bug::VersionAboveVisibleDropped) { SeqNo::MAX } else { self.visible() };
+        let above = planted(Bug::VersionAboveVisibleDropped) || raced(Race::HorizonAboveVisible);
+        let visible = if above { SeqNo::MAX } else { self.visible() };
         oldest.unwrap_or(SeqNo::MAX).min(visible)
     }
 }

@@ -187,8 +187,10 @@ pub(crate) struct Stamped {
 pub(crate) struct Events {
     listener: Option<Arc<dyn EventListener>>,
     pending: Mutex<VecDeque<Stamped>>,
-    /// Whether `pending` holds something.
+    /// Whether `pending` holds something. Who raises sets this and then looks at `delivering`; who delivers clears that
+    /// and then looks at this: with less than `SeqCst` both could miss the other, and nobody would deliver.
     any: AtomicBool,
+    /// As above.
     delivering: AtomicBool,
     /// The thread that the listener is called on.
     teller: Mutex<Option<ThreadId>>,
@@ -226,25 +228,25 @@ impl Events {
         let mut pending = self.pending.lock();
         if pending.len() < MOST_PENDING {
             pending.push_back(Stamped { unix_ms, event });
-            self.any.store(true, Ordering::Release);
+            self.any.store(true, Ordering::SeqCst);
         }
     }
 
     /// Whether somebody should deliver.
     pub(crate) fn any(&self) -> bool {
-        self.any.load(Ordering::Acquire)
+        self.any.load(Ordering::SeqCst)
     }
 
     fn next(&self) -> Option<Stamped> {
         let mut pending = self.pending.lock();
         let next = pending.pop_front();
-        self.any.store(!pending.is_empty(), Ordering::Release);
+        self.any.store(!pending.is_empty(), Ordering::SeqCst);
         next
     }
 
     fn take(&self) -> VecDeque<Stamped> {
         let mut pending = self.pending.lock();
-        self.any.store(false, Ordering::Release);
+        self.any.store(false, Ordering::SeqCst);
         std::mem::take(&mut *pending)
     }
 
@@ -319,20 +321,20 @@ impl Shared {
 
     /// The same, and nobody else is at it.
     pub(crate) fn may_deliver_events(&self) -> bool {
-        self.has_events() && !self.events.delivering.load(Ordering::Acquire)
+        self.has_events() && !self.events.delivering.load(Ordering::SeqCst)
     }
 
     /// Hands on what has happened. Call it with no lock and no slot held.
     pub(crate) fn deliver_events(&self) {
         // Whoever finds somebody delivering may leave: that one looks again after it has stopped.
-        while self.has_events() && !self.events.delivering.swap(true, Ordering::AcqRel) {
+        while self.has_events() && !self.events.delivering.swap(true, Ordering::SeqCst) {
             self.raise_poisoned();
             // One by one: when the listener closes the engine, close takes care of the rest.
             while let Some(stamped) = self.events.next() {
                 self.write_event(&stamped);
                 self.events.tell(&stamped.event);
             }
-            self.events.delivering.store(false, Ordering::Release);
+            self.events.delivering.store(false, Ordering::SeqCst);
         }
     }
 

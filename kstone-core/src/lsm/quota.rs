@@ -321,9 +321,10 @@ impl Shared {
         prepared
     }
 
-    /// Whether the log may take another segment ahead of need.
+    /// Whether the log may take another segment ahead of need: just what [`Shared::prepare_segment`] asks, or a worker
+    /// would begin that again and again.
     pub(crate) fn may_take_segment(&self) -> bool {
-        self.may_take(self.settings.load().database.wal_segment_bytes(), Claim::Put)
+        self.may_take(self.settings.load().log.segment, Claim::Put)
     }
 
     /// Has whatever can be freed freed, in the background.

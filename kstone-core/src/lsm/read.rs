@@ -109,6 +109,7 @@ impl Shared {
         let version = stripe.version();
         let seq = at.or(early).unwrap_or_else(|| self.commits.visible());
         trace.begin(&version, seq);
-        version.get(&key.bytes, key.hash, seq, trace)
+        let found = version.get(&key.bytes, key.hash, seq, trace);
+        found.map_err(|error| self.closed_or(error))
     }
 }

@@ -65,8 +65,7 @@ impl Entries {
             }
             Err(error) => {
                 self.end();
-                // A close takes away files that only an iterator still needed: that is no damage.
-                Some(Err(self.pin.shared().check_open().err().unwrap_or(error)))
+                Some(Err(self.pin.shared().closed_or(error)))
             }
         }
     }
@@ -155,7 +154,8 @@ impl LsmEngine {
         let running = shared.begin_operation(Operation::Query, &shared.settings.load());
         running.local.add(count, 1);
         let pin = snapshot.map_or_else(|| Pin::new(&self.shared), |snapshot| Arc::clone(snapshot.pin()));
-        let cursor = self.shared.cursor(stripes, &range, direction, &pin)?;
+        let cursor = self.shared.cursor(stripes, &range, direction, &pin);
+        let cursor = cursor.map_err(|error| shared.closed_or(error))?;
         let took = running.since.map(|since| shared.since(since));
         Ok(Entries { cursor: Some(cursor), pin, uncounted: (0, 0), took })
     }

@@ -26,9 +26,9 @@ impl Shared {
             return Ok(());
         }
         let _awaited = self.await_merges(stripes);
-        let mut result = Ok(());
+        let (mut result, mut asked) = (Ok(()), None);
         while let (Pressure::Stop(reason), Ok(())) = (pressure, &result) {
-            result = self.wait_or_give_up(start, reason);
+            result = self.wait_or_give_up(start, reason, &mut asked);
             pressure = self.pressure(stripes);
             if result.is_err() || !matches!(pressure, Pressure::Stop(_)) {
                 self.stopped(reason, self.since(start));
@@ -52,10 +52,10 @@ impl Shared {
 
     #[cold]
     fn wait_for_log(&self, len: usize, floor: Floor<'_>) -> Result<Reservation<'_>> {
-        let start = self.clock.monotonic();
+        let (start, mut asked) = (self.clock.monotonic(), None);
         loop {
             self.background.log_is_full();
-            let waited = self.wait_or_give_up(start, StallReason::Log);
+            let waited = self.wait_or_give_up(start, StallReason::Log, &mut asked);
             let reserved = match self.wal.try_reserve(len, floor) {
                 Ok(None) if waited.is_ok() => continue,
                 reserved => reserved,
@@ -69,8 +69,8 @@ impl Shared {
     }
 
     /// Waits for background work to get on; an error past the stall limit, or when nothing is left to wait for.
-    fn wait_or_give_up(&self, start: Duration, reason: StallReason) -> Result<()> {
-        let stuck = !self.wait_for_progress();
+    fn wait_or_give_up(&self, start: Duration, reason: StallReason, asked: &mut Option<u64>) -> Result<()> {
+        let stuck = !self.wait_for_progress(asked);
         let waited = self.since(start);
         if stuck || waited > self.settings.load().database.write_stall_limit {
             let error = self.background_error();

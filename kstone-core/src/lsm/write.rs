@@ -19,7 +19,7 @@ use crate::config::Durability;
 use crate::counters::Operation;
 use crate::error::{Error, Result};
 use crate::key::{EncodedKey, Key, stripe_of};
-use crate::planted::{Bug, later, planted};
+use crate::planted::{Bug, Race, later, planted, raced};
 use crate::record::{self, Ops};
 use crate::types::{EntryRef, SeqNo};
 
@@ -179,6 +179,9 @@ impl Shared {
 
         // From here on log and memtables must not part.
         let unwinding = PoisonOnUnwind { shared: self, what: "a write" };
+        if raced(Race::PublishedBeforeInserted) {
+            self.commits.publish(last);
+        }
         let (mut added, mut fresh) = (0, 0);
         for (i, op) in Ops::new(payload).flatten().enumerate() {
             let position = stripes.get(i).and_then(|stripe| order.binary_search(stripe).ok());

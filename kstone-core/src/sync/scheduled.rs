@@ -28,6 +28,31 @@ pub mod thread {
 
     pub use shuttle::thread::*;
 
+    /// As `std::thread::Builder`; fails when there are as many threads already as [`super::Time::only_threads`] says.
+    #[derive(Debug, Default)]
+    pub struct Builder(shuttle::thread::Builder);
+
+    impl Builder {
+        /// No name yet.
+        pub fn new() -> Self {
+            Self::default()
+        }
+
+        /// Names it.
+        pub fn name(self, name: String) -> Self {
+            Self(self.0.name(name))
+        }
+
+        /// Starts it.
+        pub fn spawn<F, T>(self, act: F) -> io::Result<JoinHandle<T>>
+        where
+            F: FnOnce() -> T + Send + 'static,
+            T: Send + 'static,
+        {
+            if super::Time::take_thread() { self.0.spawn(act) } else { Err(io::ErrorKind::WouldBlock.into()) }
+        }
+    }
+
     /// As many cores as every machine has here: what a schedule does must not depend on that.
     pub fn available_parallelism() -> io::Result<NonZero<usize>> {
         NonZero::new(2).ok_or_else(|| io::ErrorKind::Unsupported.into())
@@ -280,6 +305,8 @@ struct State {
     /// One for each wait that began: what lets the clock's thread run.
     ticks: Option<Arc<BatchSemaphore>>,
     over: bool,
+    /// How many threads the engine may still start; `None`: any number.
+    threads: Option<usize>,
     /// Nobody else could go on when the clock's thread was chosen.
     alone: bool,
     waits_out: Vec<Duration>,
@@ -326,6 +353,19 @@ impl Time {
     /// The limits of the waits that ended because no thread could go on: nobody told them to.
     pub fn waits_out() -> Vec<Duration> {
         STATE.with_borrow(|state| state.waits_out.clone())
+    }
+
+    /// The system has so many threads left for the engine.
+    pub fn only_threads(number: usize) {
+        STATE.with_borrow_mut(|state| state.threads = Some(number));
+    }
+
+    fn take_thread() -> bool {
+        STATE.with_borrow_mut(|state| {
+            let left = state.threads.map(|threads| threads.checked_sub(1));
+            state.threads = left.map_or(state.threads, |left| left.or(Some(0)));
+            left != Some(None)
+        })
     }
 
     fn remember(limit: Duration, waiter: &Arc<Waiter>) {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::paths;
-use crate::planted::{Bug, planted};
+use crate::planted::{Bug, Race, planted, raced};
 use crate::types::Lsn;
 use crate::vfs::{Floor, OpenMode, Promise, VfsFile, pages, write_all_at};
 
@@ -309,6 +309,14 @@ impl Space {
             && self.live_bytes().saturating_add(self.limits.segment_size) <= self.limits.limit
     }
 
+    /// Whether something is about to be given back, or could be by flushes and a checkpoint, when the log ends in
+    /// segment `tail`, or once it ends where a record was placed that is still to be written.
+    fn gives_back(&self, tail: u32) -> bool {
+        let placed = self.current.as_ref().filter(|current| current.linked);
+        let last = placed.map_or(tail, |current| current.segment.generation);
+        self.retired > 0 || self.older.iter().any(|info| info.generation < last)
+    }
+
     pub(super) fn segment_count(&self) -> usize {
         let writable = [&self.current, &self.next].into_iter().flatten().count();
         self.older.len() + writable + usize::from(self.resume.is_some())
@@ -527,9 +535,22 @@ impl Wal {
         self.prepare(&mut preparer, size, size)
     }
 
-    /// Makes the log go on in another segment, so that the current one can be given back: for a log that has nothing
-    /// else left to give. False when that would make it no shorter.
+    /// Makes the log go on in another segment, so that the current one can be given back. False when that would make it
+    /// no shorter.
     pub(crate) fn rotate(&self) -> Result<bool> {
+        self.rotate_if(|_| true)
+    }
+
+    /// The same, only when there is nothing else to give back, nor on its way. That is looked at where the segment is
+    /// granted: writers fill the log meanwhile, and a full log has no room for a segment more.
+    pub(crate) fn rotate_last(&self) -> Result<bool> {
+        if raced(Race::RotatedBlindly) {
+            return if self.can_retire() { Ok(false) } else { self.rotate() };
+        }
+        self.rotate_if(|space| !space.gives_back(self.tail().generation()))
+    }
+
+    fn rotate_if(&self, may: impl Fn(&Space) -> bool) -> Result<bool> {
         let len = record_len(0);
         let worth = {
             let (tail, space) = (self.tail().generation(), self.space.lock());
@@ -537,7 +558,11 @@ impl Wal {
             let current = space.current.as_ref().filter(|room| room.linked).map(Room::file_len);
             current.or(earlier.map(|info| info.len)).is_some_and(|len| len > PAGE)
         };
-        if !worth || !self.make_room(Floor::NONE, |space| space.grant_rotation(len))? {
+        if !worth
+            || !self.make_room(Floor::NONE, |space| {
+                if may(space) { space.grant_rotation(len) } else { Grant::Full }
+            })?
+        {
             return Ok(false);
         }
         let reservation = Reservation::granted(self, len);

@@ -181,9 +181,10 @@ impl Wal {
         Ok(())
     }
 
-    /// Whether an idle database should call [`Wal::append_watermark`].
+    /// Whether an idle database should call [`Wal::append_watermark`]. Does not wait for a write: a log that is being
+    /// written to is not idle, and the caller has locks that writers wait for.
     pub(crate) fn wants_watermark(&self) -> bool {
-        !self.log.lock().at_watermark
+        self.log.try_lock().is_some_and(|log| !log.at_watermark)
     }
 
     /// To be called when the database is idle: after the last batch is synced, appends and syncs a record

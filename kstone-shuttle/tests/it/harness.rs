@@ -22,6 +22,7 @@ use xxhash_rust::xxh3::xxh3_64;
 pub(crate) const DB: &str = "db";
 /// How often the engine's waits look again, should a wake-up be missed. None may be needed.
 pub(crate) const RECHECK: Duration = Duration::from_millis(50);
+/// For the parts of the engine that depend on interleavings most; others have fewer.
 const SCHEDULES: usize = 2_000;
 
 /// The simulated time, and numbers that each execution gives out anew.
@@ -90,43 +91,69 @@ pub(crate) fn assert_no_wake_up_was_missed() {
     assert!(!waits.contains(&RECHECK), "a wake-up was missed: nobody could go on until a wait ended by time");
 }
 
-fn config() -> Config {
+fn config(persistence: FailurePersistence) -> Config {
     let mut config = Config::new();
     config.stack_size = 512 << 10;
     config.silence_warnings = true;
     config.max_steps = MaxSteps::FailAfter(400_000);
-    config.failure_persistence = FailurePersistence::File(Some(env!("CARGO_TARGET_TMPDIR").into()));
+    config.failure_persistence = persistence;
     config
 }
 
 /// Runs the scenario under many schedules: half of them random, time standing still unless all threads wait; half with
 /// few changes of thread (PCT), time passing now and then. Prints their number, and fails when there were fewer.
+pub(crate) fn explore(name: &str, scenario: fn()) {
+    explore_some(name, SCHEDULES, scenario);
+}
+
+/// The same, by default so many.
 #[expect(clippy::disallowed_methods, reason = "the time that the test took")]
-pub(crate) fn explore(name: &str, scenario: impl Fn() + Send + Sync + 'static) {
-    let (scenario, steps) = (Arc::new(scenario), Arc::new(AtomicU64::new(0)));
-    let execution = {
-        let steps = Arc::clone(&steps);
-        move || {
-            Time::run(&*scenario);
-            steps.fetch_add(shuttle::current::context_switches() as u64, Ordering::Relaxed);
-        }
-    };
+pub(crate) fn explore_some(name: &str, schedules: usize, scenario: fn()) {
+    let keep = FailurePersistence::File(Some(env!("CARGO_TARGET_TMPDIR").into()));
     if let Ok(file) = std::env::var("KSTONE_REPLAY") {
         let replay = Timed::replay(ReplayScheduler::new_from_file(file).unwrap());
-        Runner::new(replay, config()).run(execution);
+        Runner::new(replay, config(keep)).run(move || Time::run(scenario));
         return;
     }
-    let schedules = std::env::var("KSTONE_SCHEDULES").map_or(SCHEDULES, |number| number.parse().unwrap());
-    let seed = std::env::var("KSTONE_SEED").map_or(1, |seed| seed.parse().unwrap());
-    let started = Instant::now();
-    let run = |scheduler: Box<dyn Scheduler + Send>, once_in| {
-        Runner::new(Timed::new(scheduler, once_in, seed), config()).run(execution.clone())
-    };
-    let ran = run(Box::new(RandomScheduler::new_from_seed(seed, schedules / 2)), 0)
-        + run(Box::new(PctScheduler::new_from_seed(seed, 5, schedules / 2)), 200);
-    let switches = steps.load(Ordering::Relaxed) / ran as u64;
+    let schedules = std::env::var("KSTONE_SCHEDULES").map_or(schedules, |number| number.parse().unwrap());
+    let (started, done) = (Instant::now(), Arc::new(Done::default()));
+    run(schedules / 2, true, keep.clone(), &done, scenario);
+    run(schedules / 2, false, keep, &done, scenario);
+    let ran = done.executions.load(Ordering::Relaxed);
+    let switches = done.switches.load(Ordering::Relaxed) / ran;
     println!("{name}: {ran} schedules, {switches} decisions each, in {:.1?}", started.elapsed());
-    assert!(ran >= schedules, "only {ran} schedules were run");
+    assert!(ran >= schedules as u64, "only {ran} schedules were run");
+}
+
+/// What was run.
+#[derive(Default)]
+pub(crate) struct Done {
+    pub(crate) executions: AtomicU64,
+    switches: AtomicU64,
+}
+
+/// Runs the scenario under random schedules, or under those of the other half.
+pub(crate) fn run(
+    schedules: usize,
+    random: bool,
+    keep: FailurePersistence,
+    done: &Arc<Done>,
+    scenario: fn(),
+) {
+    let execution = {
+        let done = Arc::clone(done);
+        move || {
+            Time::run(scenario);
+            done.executions.fetch_add(1, Ordering::Relaxed);
+            done.switches.fetch_add(shuttle::current::context_switches() as u64, Ordering::Relaxed);
+        }
+    };
+    let seed = std::env::var("KSTONE_SEED").map_or(1, |seed| seed.parse().unwrap());
+    let (scheduler, once_in): (Box<dyn Scheduler + Send>, u64) = match random {
+        true => (Box::new(RandomScheduler::new_from_seed(seed, schedules)), 0),
+        false => (Box::new(PctScheduler::new_from_seed(seed, 5, schedules)), 200),
+    };
+    Runner::new(Timed::new(scheduler, once_in, seed), config(keep)).run(execution);
 }
 
 /// What a database holds, by key.

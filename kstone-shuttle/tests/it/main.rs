@@ -1,10 +1,12 @@
 //! The engine's own threads, and those of its callers, under thousands of schedules each (`harness.rs`).
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod close;
 mod group_commit;
 mod harness;
 mod imports;
+#[cfg(debug_assertions)] // what is planted exists only then
+mod races;
 mod reads;
 mod space;
 mod workers;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kstone_shuttle::lsm::{Event, EventListener, WriteOptions};
 use kstone_shuttle::sync::{Condvar, Mutex, Time};
-use kstone_shuttle::vfs::{CrashMode, MemVfs, StrictVfs};
+use kstone_shuttle::vfs::{Call, CrashMode, FaultVfs, MemVfs, Op, Rule, StrictVfs};
 use kstone_shuttle::{CompactionConfig, DatabaseConfig};
 
 use super::harness::*;
@@ -27,19 +27,19 @@ fn rare_sweeps() -> CompactionConfig {
 }
 
 /// Something that happens once, and those who wait for it.
-#[derive(Default)]
-struct Signal {
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
     given: Mutex<bool>,
     change: Condvar,
 }
 
 impl Signal {
-    fn give(&self) {
+    pub(crate) fn give(&self) {
         *self.given.lock() = true;
         self.change.notify_all();
     }
 
-    fn wait(&self) {
+    pub(crate) fn wait(&self) {
         let mut given = self.given.lock();
         while !*given {
             self.change.wait(&mut given);
@@ -47,8 +47,18 @@ impl Signal {
     }
 }
 
+/// SSTs are not written before the signal is given.
+pub(crate) fn slow_writes(released: &Arc<Signal>) -> Rule {
+    let released = Arc::clone(released);
+    let wait = move |_: &Call<'_>| {
+        released.wait();
+        Ok(())
+    };
+    Rule::hook(wait).on(&[Op::Write]).files("*.sst")
+}
+
 /// Lets time pass.
-fn sleep(time: Duration) {
+pub(crate) fn sleep(time: Duration) {
     let (nothing, never) = (Mutex::new(()), Condvar::new());
     never.wait_for(&mut nothing.lock(), time);
 }
@@ -73,24 +83,28 @@ impl EventListener for OnFlush {
 /// asks for sealing once, and nobody asks a second time.
 #[test]
 fn who_crosses_the_memory_budget_is_heard() {
-    explore("budget against a worker falling asleep", || {
-        let flushed = Arc::new(Signal::default());
-        let mut options = options(Arc::new(MemVfs::new()));
-        options.config = Some(without_intervals().with_memory_budget(1_000));
-        options.compaction = Some(rare_sweeps());
-        options.listener = Some(Arc::new(OnFlush(Arc::clone(&flushed))));
-        let engine = create(options);
-        let writers = (0..2).map(|writer| {
-            let engine = Arc::clone(&engine);
-            spawn(move || {
-                engine.put(&key(writer, 0), &[1; 500], WriteOptions::new()).unwrap();
-            })
-        });
-        join(writers.collect::<Vec<_>>());
-        flushed.wait();
-        assert_eq!(Time::waits_out(), [], "it was time that ended somebody's sleep");
-        engine.close().unwrap();
+    explore_some("budget against a worker falling asleep", 500, budget_against_a_worker_falling_asleep);
+}
+
+pub(crate) fn budget_against_a_worker_falling_asleep() {
+    let flushed = Arc::new(Signal::default());
+    let mut options = options(Arc::new(MemVfs::new()));
+    options.config = Some(without_intervals().with_memory_budget(1_000));
+    options.compaction = Some(rare_sweeps());
+    options.listener = Some(Arc::new(OnFlush(Arc::clone(&flushed))));
+    // The system has only one thread to give: with more, another one that is woken hides it.
+    Time::only_threads(1);
+    let engine = create(options);
+    let writers = (0..2).map(|writer| {
+        let engine = Arc::clone(&engine);
+        spawn(move || {
+            engine.put(&key(writer, 0), &[1; 500], WriteOptions::new()).unwrap();
+        })
     });
+    join(writers.collect::<Vec<_>>());
+    flushed.wait();
+    assert_eq!(Time::waits_out(), [], "it was time that ended somebody's sleep");
+    engine.close().unwrap();
 }
 
 struct Slow(Arc<Signal>);
@@ -103,52 +117,70 @@ impl fmt::Debug for Slow {
 
 impl EventListener for Slow {
     fn on_event(&self, event: &Event) {
-        // That one is told before the engine is handed out.
-        if !matches!(event, Event::Opened { .. }) {
+        if let Event::Stall { .. } = event {
             self.0.wait();
         }
     }
 }
 
 /// Symptom it looks for: nothing is synced while a listener takes long, because the worker that calls it was the one that
-/// keeps the time and the others sleep until they are woken. Other wake-ups often hide that.
+/// keeps the time and the others sleep until they are woken. The event is one that comes from a call: the end of a job
+/// would have woken all of them.
 #[test]
 fn a_slow_listener_does_not_stop_the_clock() {
-    explore("slow listener against the sync interval", || {
-        let (vfs, released) = (StrictVfs::new(), Arc::new(Signal::default()));
-        let mut options = options(Arc::new(vfs.clone()));
-        options.listener = Some(Arc::new(Slow(Arc::clone(&released))));
-        let engine = create(options);
-        // The settings are what the listener is told of first, and takes its time with.
-        engine.set_compaction_config(CompactionConfig::new().with_max_concurrent(2)).unwrap();
-        sleep(Duration::from_secs(1));
+    explore_some("slow listener against the sync interval", 500, slow_listener_against_the_sync_interval);
+}
+
+pub(crate) fn slow_listener_against_the_sync_interval() {
+    let (vfs, released) = (StrictVfs::new(), Arc::new(Signal::default()));
+    let faulty = FaultVfs::new(Arc::new(vfs.clone()));
+    let mut options = options(Arc::new(faulty.clone()));
+    let config = without_intervals().with_sync_interval(Duration::from_millis(100));
+    options.config = Some(config.with_checkpoint_interval(DAY));
+    options.compaction = Some(CompactionConfig::disabled());
+    options.listener = Some(Arc::new(Slow(Arc::clone(&released))));
+    let engine = create(options);
+    for _ in 0..6 {
         engine.put(&key(0, 0), b"v", WriteOptions::new()).unwrap();
-        sleep(Duration::from_secs(2));
-        let image = vfs.crash(CrashMode::Strict);
-        released.give();
-        engine.close().unwrap();
-        assert_eq!(contents(image).len(), 1, "not synced two seconds later");
-    });
+        engine.flush().unwrap();
+    }
+    // A merge that takes as long: its end would wake all.
+    faulty.add(slow_writes(&released));
+    engine.set_compaction_config(rare_sweeps().with_sst_threshold(2)).unwrap();
+    sleep(Duration::from_millis(1));
+    // It is held up a little, for the runs, and the listener is told of that.
+    engine.put(&key(0, 1), b"v", WriteOptions::new()).unwrap();
+    sleep(Duration::from_secs(2));
+    let image = vfs.crash(CrashMode::Strict);
+    released.give();
+    engine.close().unwrap();
+    assert_eq!(contents(image).len(), 2, "not synced two seconds later");
 }
 
 /// Symptom it looks for: a shorter sync interval that is not kept until the old one is over, because the worker that
-/// sleeps for as long as that said was not woken. Other wake-ups often hide that.
+/// sleeps for as long as that said was not woken.
 #[test]
 fn intervals_hold_as_soon_as_they_are_set() {
-    explore("settings against the one who keeps the time", || {
-        let vfs = StrictVfs::new();
-        let mut options = options(Arc::new(vfs.clone()));
-        options.config = Some(without_intervals());
-        // More threads than a change of settings has other reasons to wake.
-        options.compaction = Some(rare_sweeps().with_max_concurrent(4));
-        let engine = create(options);
-        engine.put(&key(0, 0), b"v", WriteOptions::new()).unwrap();
-        // Time enough for all to fall asleep.
-        sleep(Duration::from_millis(1));
-        engine.set_config(without_intervals().with_sync_interval(Duration::from_millis(20))).unwrap();
-        sleep(Duration::from_secs(2));
-        let image = vfs.crash(CrashMode::Strict);
-        engine.close().unwrap();
-        assert_eq!(contents(image).len(), 1, "not synced two seconds later");
-    });
+    explore_some(
+        "settings against the one who keeps the time",
+        500,
+        settings_against_the_one_who_keeps_the_time,
+    );
+}
+
+pub(crate) fn settings_against_the_one_who_keeps_the_time() {
+    let vfs = StrictVfs::new();
+    let mut options = options(Arc::new(vfs.clone()));
+    options.config = Some(without_intervals());
+    // More threads than a change of settings has other reasons to wake.
+    options.compaction = Some(rare_sweeps().with_max_concurrent(4));
+    let engine = create(options);
+    engine.put(&key(0, 0), b"v", WriteOptions::new()).unwrap();
+    // Time enough for all to fall asleep.
+    sleep(Duration::from_millis(1));
+    engine.set_config(without_intervals().with_sync_interval(Duration::from_millis(20))).unwrap();
+    sleep(Duration::from_secs(2));
+    let image = vfs.crash(CrashMode::Strict);
+    engine.close().unwrap();
+    assert_eq!(contents(image).len(), 1, "not synced two seconds later");
 }

@@ -363,3 +363,34 @@ fn stripes_that_writers_wait_for_are_merged_first() {
     drop(one);
     assert_eq!(idle.due(), by_size);
 }
+
+/// A worker begins what is due, and does it again when it is due again: were a segment due that is then not made for want
+/// of space, that would never end. The sizes that both ask for differed with a recovery target.
+#[test]
+fn a_segment_that_is_due_is_made() {
+    let mut options = EngineOptions::memory();
+    options.workers = Workers::Manual;
+    let config = one().with_max_total_disk_bytes(8 << 20).with_wal_segment_size(512 << 10);
+    options.config = Some(config.with_recovery_target(Duration::from_millis(1)));
+    options.compaction = Some(CompactionConfig::disabled());
+    let engine = LsmEngine::create(Path::new("db"), options).unwrap();
+    let shared = &*engine.shared;
+    let settings = shared.settings.load_full();
+    assert!(settings.log.segment < settings.database.wal_segment_bytes());
+    let (mut made, mut without_space) = (0, 0);
+    for n in 0..2000 {
+        let key = Key::from(&format!("key{n}")).into_owned();
+        if engine.put(&key, &[0; 9_000], WriteOptions::new()).is_err() {
+            break;
+        }
+        if shared.wal.needs_segment() {
+            let due = shared.may_take_segment();
+            shared.prepare_segment().unwrap();
+            assert_eq!(due, !shared.wal.needs_segment(), "put {n}");
+            made += u32::from(due);
+            without_space += u32::from(!due);
+        }
+    }
+    println!("{made} segments were made, {without_space} were not due for want of space");
+    assert!(made > 5 && without_space > 0);
+}

@@ -196,7 +196,7 @@ impl Shared {
             match self.check_open().and_then(|()| rows.next()) {
                 Ok(Some(_)) => explain.rows += 1,
                 Ok(None) => break Ok(()),
-                Err(error) => break Err(error),
+                Err(error) => break Err(self.closed_or(error)),
             }
         };
         for (source, tally) in explain.sources.iter_mut().zip(&tallies) {

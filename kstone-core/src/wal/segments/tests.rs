@@ -183,6 +183,29 @@ fn a_record_that_nobody_limits_goes_over_and_the_log_gets_shorter_again() {
     append(&wal, &[0; 100]).unwrap();
 }
 
+/// Symptom: the files of a full log took a page more than its limit. Cause: a log that has nothing to give back goes on
+/// in another segment, whatever the limit; that there was nothing was looked at before writers filled further segments,
+/// and did not count those that are being removed. Fix: it is looked at where the segment is granted, and counts them.
+#[test]
+fn a_log_goes_on_in_another_segment_only_when_nothing_else_can_be_given_back() {
+    let vfs = TestVfs::default();
+    let wal = open(&vfs, start(), 16 << 10);
+    let limit = 50 << 10;
+    wal.set_limits(LogLimits { limit, ..limits(16 << 10) });
+    while wal.try_reserve(4_000, Floor::NONE).unwrap().is_some() {
+        append(&wal, &[0; 4_000]).unwrap();
+    }
+    assert!(wal.live_bytes() > limit - 4096 && wal.can_retire());
+    assert!(!wal.rotate_last().unwrap(), "there are earlier ones");
+    let generation = wal.tail().generation();
+    assert!(!wal.retire(generation).is_empty() && !wal.can_retire());
+    assert!(!wal.rotate_last().unwrap(), "their files are still there");
+    assert!(wal.live_bytes() <= limit);
+    wal.removed();
+    assert!(wal.rotate_last().unwrap() && wal.tail().generation() > generation);
+    assert!(!wal.rotate_last().unwrap(), "the segment before can be given back now");
+}
+
 #[test]
 fn rotating_keeps_what_was_granted_before() {
     let vfs = TestVfs::default();

@@ -10,7 +10,7 @@
 //! 2. Nothing is deleted that is not in `quarantine/`, and no copy there is overwritten.
 //! 3. Only what passes its checksum comes back. A loss is told as far as it is known: by key where the index of the
 //!    damaged file confirms the key, else by range and number.
-//! 4. Memory: a few times the damaged SSTs of one stripe, and the operations in the log.
+//! 4. Memory is bounded by what is damaged: see [`repair`].
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -23,8 +23,8 @@ use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::paths;
 use crate::types::{EntryKind, SeqNo};
-use crate::verify::{Affected, ProgressFn};
-use crate::vfs::{DiskVfs, Vfs};
+use crate::verify::{self, Affected, ProgressFn};
+use crate::vfs::{DiskVfs, PathKind, Vfs};
 
 mod commit;
 mod examine;
@@ -68,6 +68,10 @@ impl fmt::Debug for RepairOptions {
 }
 
 impl RepairOptions {
+    fn is_in_place(&self) -> bool {
+        !self.dry_run && self.into.is_none()
+    }
+
     /// In place, on disk.
     pub fn new() -> Self {
         Self::default()
@@ -212,43 +216,81 @@ type Versions = BTreeMap<(Vec<u8>, Reverse<SeqNo>), (EntryKind, Vec<u8>)>;
 
 /// Repairs the database in a directory. `on_loss` is told of each thing that is lost, as it is found.
 ///
+/// Memory: the manifest, and one SST at a time while they are looked at. Then, a stripe at a time, the entries of its
+/// damaged SSTs, decompressed, up to four times their bytes. Of a log that stays, the operations of stripes with damaged
+/// SSTs; of one that is damaged, or rewritten for [`RepairOptions::into_dir`], all of them: once, and those of one stripe
+/// up to three times more. The log never takes more than
+/// [`DatabaseConfig::max_wal_size_bytes`](crate::DatabaseConfig::max_wal_size_bytes). Each entry and operation takes some
+/// 150 bytes beside its own. A healthy database takes one SST and a window of the log.
+///
 /// # Errors
 /// `NotFound`, `NotADatabase`; `Locked` while somebody has it open; `UnsupportedFormat` when anything in it is of a newer
-/// version; `Corruption` when nothing can be made of it; `Io`. The database is then as it was, or, after its new manifest
-/// was installed, repaired but for names that the next repair puts right.
+/// version; `Corruption` when nothing can be made of it; `Io`. The database is then as it was, but for a `LOCK` that was
+/// no file and is set aside; or, after its new manifest was installed, repaired but for names that the next repair puts
+/// right.
 pub fn repair(path: &Path, options: &RepairOptions, on_loss: &mut dyn FnMut(&Loss)) -> Result<RepairReport> {
-    let _lock = lock(path, options)?;
-    let in_place = !options.dry_run && options.into.is_none();
-    if in_place {
+    let locked = Locked::take(path, options)?;
+    if options.is_in_place() {
         commit::finish_interrupted(&options.vfs, path)?;
     }
     let patient = examine::examine(path, options)?;
+    let mut report = RepairReport { unchanged: options.dry_run, ..RepairReport::default() };
+    if locked.irregular && options.into.is_none() {
+        let (file, what) = (path.join(paths::LOCK), "not a regular file: set aside".to_owned());
+        report.actions.push(Action { file, what });
+        report.quarantine = options.is_in_place().then(|| path.join(paths::QUARANTINE));
+    }
     if patient.is_well() && options.into.is_none() {
-        return Ok(RepairReport { unchanged: true, ..RepairReport::default() });
+        report.unchanged |= report.actions.is_empty();
+        return Ok(report);
     }
     let plan = plan::plan(&patient, options)?;
-    let mut report = RepairReport {
-        unchanged: options.dry_run,
-        manifest_rebuilt: plan.rebuilt,
-        log_rewritten: !plan.keep_log,
-        ..RepairReport::default()
-    };
+    (report.manifest_rebuilt, report.log_rewritten) = (plan.rebuilt, !plan.keep_log);
     commit::carry_out(&patient, plan, options, &mut report, on_loss)?;
     Ok(report)
 }
 
-fn lock(path: &Path, options: &RepairOptions) -> Result<Option<Box<dyn Send + Sync>>> {
-    let file = path.join(paths::LOCK);
-    if options.vfs.kind(path).map_err(Error::io("look at", path))?.is_none() {
-        return Err(Error::NotFound { path: path.into() });
+/// Keeps others out: all of them from a repair in place, writers from a look.
+struct Locked {
+    /// `LOCK` is, or was, no regular file. Nobody can hold it then, only the lock on the directory, which is tried first.
+    irregular: bool,
+    _guard: Option<Box<dyn Send + Sync>>,
+}
+
+impl Locked {
+    fn take(path: &Path, options: &RepairOptions) -> Result<Self> {
+        let (vfs, file) = (&options.vfs, path.join(paths::LOCK));
+        match vfs.kind(path).map_err(Error::io("look at", path))? {
+            Some(PathKind::Dir) => {}
+            Some(_) => {
+                return Err(Error::NotADatabase {
+                    path: path.into(),
+                    detail: "it is not a directory".into(),
+                });
+            }
+            None => return Err(Error::NotFound { path: path.into() }),
+        }
+        let lock = || match options.is_in_place() {
+            true => vfs.lock(&file, &format!("{}\n", std::process::id())).map(Some),
+            false => vfs.lock_shared(&file),
+        };
+        let refused = |e: std::io::Error| match e.kind() {
+            std::io::ErrorKind::WouldBlock => Error::Locked { path: path.into(), pid: None },
+            _ => Error::io("lock", &file)(e),
+        };
+        let kind = vfs.kind(&file).map_err(Error::io("look at", &file))?;
+        let irregular = kind.is_some_and(|kind| kind != PathKind::File);
+        let guard = match lock() {
+            Err(e) if irregular && e.kind() != std::io::ErrorKind::WouldBlock => {
+                if !options.is_in_place() {
+                    return Ok(Self { irregular, _guard: None });
+                }
+                verify::look::Directory::read(vfs, path)?; // of a directory that is none of ours, nothing is moved
+                commit::set_aside(vfs, path, &file)?;
+                lock()
+            }
+            locked => locked,
+        };
+        Ok(Self { irregular, _guard: guard.map_err(refused)? })
     }
-    let locked = if options.dry_run || options.into.is_some() {
-        options.vfs.lock_shared(&file)
-    } else {
-        options.vfs.lock(&file, &format!("{}\n", std::process::id())).map(Some)
-    };
-    locked.map_err(|e| match e.kind() {
-        std::io::ErrorKind::WouldBlock => Error::Locked { path: path.into(), pid: None },
-        _ => Error::io("lock", &file)(e),
-    })
 }

@@ -52,7 +52,8 @@ use crate::vfs::{Meter, Vfs};
 pub(crate) use copy::LogCopy;
 pub(crate) use format::{RECORDS_START, copied_header, record_len};
 pub(crate) use reader::{
-    Chain, LogRules, LogSalvage, RecordRef, discover, harden, has_records, replay, salvage, validate,
+    Chain, LogOwner, LogRules, LogSalvage, RecordRef, discover, harden, has_records, replay, salvage,
+    validate,
 };
 pub(crate) use segments::Reservation;
 pub(crate) use writer::Wal;
@@ -295,7 +296,7 @@ mod tests {
         append(&wal, b"a").unwrap();
         clock.advance(Duration::from_secs(5));
         append(&wal, b"b").unwrap();
-        let segments = discover(&vfs, dir(), DB).unwrap();
+        let segments = discover(&vfs, dir(), OWNER).unwrap();
         let chain = validate(&vfs, dir(), &segments, &LogRules::default()).unwrap();
         let mut times = Vec::new();
         replay(&vfs, &chain, |record| {

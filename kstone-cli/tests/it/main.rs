@@ -167,6 +167,13 @@ fn locked_is_5() {
         .assert()
         .code(5)
         .stderr(contains("\"code\":\"locked\""));
+    // In place or not: a repair needs the database to stand still. A look does not.
+    for how in [&["--yes"][..], &["--dry-run"], &["--into", "new.db"]] {
+        let repair = [&["repair", "my.db"], how].concat();
+        db.run(&repair).assert().code(5).stdout(is_empty()).stderr(starts_with("error: my.db is in use"));
+    }
+    assert!(!db.dir.path().join("new.db").exists() && !db.dir.path().join("my.db/quarantine").exists());
+    assert!(db.stdout(&["verify", "my.db"]).contains("in use by another process"));
     // Reading goes on beside it.
     assert_eq!(db.stdout(&["count", "my.db"]), "0\n");
     drop(open);
@@ -611,4 +618,29 @@ fn repair_asks_plans_and_tells_what_is_lost() {
     db.run(&[&["get", "my.db"], words.as_slice()].concat()).assert().code(1);
     assert!(db.dir.path().join("my.db/quarantine").read_dir().unwrap().count() >= 2);
     db.run(&["repair", "none.db", "--yes"]).assert().code(4);
+}
+
+/// What a table has no room for is in the report.
+#[test]
+fn repair_reports_every_loss() {
+    let db = Fixture::created();
+    let open = kstone_api::Database::open(db.dir.path().join("my.db")).unwrap();
+    for n in 0..60 {
+        let item = kstone_api::Item::from_json_str("{\"a\":\"some text\"}").unwrap();
+        let key = kstone_api::Key::with_sort(&b"partition"[..], format!("s{n:02}").into_bytes());
+        open.put(key, &item).unwrap();
+    }
+    open.flush().unwrap();
+    open.close().unwrap();
+    for file in ssts(&db) {
+        let mut bytes = std::fs::read(&file).unwrap();
+        bytes[140] ^= 1;
+        std::fs::write(&file, bytes).unwrap();
+    }
+    let out = db.run(&["repair", "my.db", "--yes", "--report", "lost.jsonl"]).assert().code(6);
+    out.stdout(contains("and ").and(contains(" more\n")));
+    let left: usize = db.stdout(&["count", "my.db"]).trim().parse().unwrap();
+    let lost = std::fs::read_to_string(db.dir.path().join("lost.jsonl")).unwrap();
+    assert!(left < 30, "{left}");
+    assert_eq!(lost.lines().filter(|line| line.contains("\"loss\":\"key\"")).count(), 60 - left, "{lost}");
 }

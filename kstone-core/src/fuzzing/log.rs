@@ -7,15 +7,15 @@ use super::edits::{self, Files};
 use super::{Input, expect_corruption, is_about_bytes, seal};
 use crate::clock::ManualClock;
 use crate::error::Result;
-use crate::file_header::Id;
 use crate::record::{Ops, encode_delete, encode_put};
 use crate::types::{EntryKind, Lsn, SeqNo};
 use crate::vfs::{Floor, MemVfs, OpenMode, Vfs, read_all, write_all_at};
 use crate::wal::{
-    Chain, LogCut, LogLimits, LogRules, Wal, WalContext, WalStart, discover, harden, replay, validate,
+    Chain, LogCut, LogLimits, LogOwner, LogRules, Wal, WalContext, WalStart, discover, harden, replay,
+    validate,
 };
 
-const DATABASE: Id = [7; 16];
+const OWNER: LogOwner = LogOwner { database_id: [7; 16], incarnation: [8; 16] };
 
 /// Position, first sequence, number of operations and payload of a batch.
 type Batch = (Lsn, SeqNo, u32, Vec<u8>);
@@ -45,7 +45,7 @@ pub fn log(bytes: &[u8]) {
             // Only what has a number in `open` is left with a wrong checksum, so that most is reached.
             files.iter_mut().for_each(|(_, file)| {
                 *file = spread(file);
-                seal::segment(file, Some(DATABASE), |n| n + 1 == usize::from(open));
+                seal::segment(file, Some(OWNER), |n| n + 1 == usize::from(open));
             });
             anything(&files, &rules);
         }
@@ -118,7 +118,7 @@ fn operations(payload: &[u8]) {
 }
 
 fn read(vfs: &MemVfs, rules: &LogRules) -> Result<(Chain, Vec<Batch>)> {
-    let segments = discover(vfs, dir(), DATABASE)?;
+    let segments = discover(vfs, dir(), OWNER)?;
     let chain = validate(vfs, dir(), &segments, rules)?;
     let mut batches = Vec::new();
     replay(vfs, &chain, |record| {
@@ -254,8 +254,8 @@ fn open(vfs: &MemVfs, start: WalStart, seed: u64) -> Wal {
         vfs: Arc::new(vfs.clone()),
         dir: dir().to_path_buf(),
         clock: Arc::new(ManualClock::new(seed)),
-        database_id: DATABASE,
-        incarnation: [8; 16],
+        database_id: OWNER.database_id,
+        incarnation: OWNER.incarnation,
         health: Arc::default(),
         meter: Arc::default(),
     };

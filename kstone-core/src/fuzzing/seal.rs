@@ -7,6 +7,7 @@ use crate::coding::Reader;
 use crate::file_header::{HEADER_LEN, Id};
 use crate::sst_block::checksum_at;
 use crate::types::{Lsn, SstDetails, SstMeta};
+use crate::wal::LogOwner;
 use crate::wal::format::{ALIGN, RECORD_HEADER, RECORDS_START, record_len};
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -36,9 +37,10 @@ fn header(bytes: &mut [u8], at: usize, kind: u8, plain: bool) {
 
 /// A log segment: both headers, and every record from the first on. A record whose number is in `open` stays as it is.
 /// A payload that reaches past the file is cut to fit.
-pub(super) fn segment(bytes: &mut [u8], database_id: Option<Id>, open: impl Fn(usize) -> bool) {
-    if let Some(id) = database_id {
-        put(bytes, 24, &id);
+pub(super) fn segment(bytes: &mut [u8], owner: Option<LogOwner>, open: impl Fn(usize) -> bool) {
+    if let Some(owner) = owner {
+        put(bytes, 24, &owner.database_id);
+        put(bytes, 40, &owner.incarnation);
     }
     header(bytes, 0, 2, true);
     if bytes.len() >= RECORDS_START as usize {

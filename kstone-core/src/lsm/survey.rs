@@ -11,7 +11,7 @@ use crate::paths;
 use crate::planted::{Bug, planted};
 use crate::types::Lsn;
 use crate::vfs::{DirEntry, Vfs};
-use crate::wal::{self, Chain, LogRules};
+use crate::wal::{self, Chain, LogOwner, LogRules};
 
 /// Sequences that are skipped after an unclean end, so that a number which was given out and lost is never given
 /// out again.
@@ -42,17 +42,8 @@ impl Survey {
         let (state, ids) = (&loaded.state, &loaded.ids);
         state.facts.check_supported(&path.join(paths::MANIFEST))?;
         check_listed_files(path, state, &listing)?;
-        let segments = wal::discover(log, path, ids.database_id)?;
-        for segment in &segments {
-            // SSTs may be of the database that this one is a copy of; its log never is.
-            if segment.incarnation().is_some_and(|incarnation| incarnation != ids.incarnation) {
-                return Err(Error::corrupt(
-                    &segment.path,
-                    0,
-                    "the segment belongs to another copy of the database",
-                ));
-            }
-        }
+        let owner = LogOwner { database_id: ids.database_id, incarnation: ids.incarnation };
+        let segments = wal::discover(log, path, owner)?;
         let rules = LogRules {
             log_start: state.log_start,
             cuts: state.cuts.clone(),

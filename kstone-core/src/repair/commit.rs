@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::examine::Patient;
+use super::examine::{Patient, random_id};
 use super::gather::{self, Part, Run};
 use super::losses;
 use super::plan::Plan;
@@ -47,12 +47,10 @@ pub(super) fn carry_out(
     report: &mut RepairReport,
     on_loss: &mut dyn FnMut(&Loss),
 ) -> Result<()> {
-    let random =
-        || (u128::from(options.clock.random()) << 64 | u128::from(options.clock.random())).to_le_bytes();
     let mut ids = patient.ids;
     let dir = match &options.into {
         Some(into) => {
-            ids.incarnation = random();
+            ids.incarnation = random_id(options);
             if !options.dry_run {
                 make_dir(&*options.vfs, into)?;
             }
@@ -124,7 +122,10 @@ fn tell_of_the_rest(patient: &Patient, report: &mut RepairReport, on_loss: &mut 
         let len = patient.directory.entry(path).map_or(0, |entry| entry.len);
         // No entry takes less than its head.
         let affected = Affected { entries: len / 6, ..Affected::default() };
-        losses::tell_range(path, 0, affected, 0, report, on_loss);
+        // An empty file is one that was being made.
+        if affected.entries > 0 {
+            losses::tell_range(path, 0, affected, 0, report, on_loss);
+        }
     }
 }
 
@@ -315,10 +316,7 @@ fn copy_kept(patient: &Patient, state: &ManifestState, target: &Target<'_>) -> R
 /// Copies everything that is going to be replaced or removed, each under a name of its own.
 fn keep_originals(patient: &Patient, plan: &Plan, quarantine: &Path, vfs: &Arc<dyn Vfs>) -> Result<()> {
     let dir = &patient.directory.dir;
-    if vfs.kind(quarantine).map_err(Error::io("look at", quarantine))?.is_none() {
-        vfs.create_dir(quarantine).map_err(Error::io("create", quarantine))?;
-        vfs.sync_dir(dir).map_err(Error::io("sync", dir))?;
-    }
+    make_quarantine(vfs, dir, quarantine)?;
     for path in &patient.irregular {
         // It cannot be copied, and nothing can be under its name as long as it is there.
         let to = vacant(vfs, quarantine, path)?;
@@ -331,6 +329,24 @@ fn keep_originals(patient: &Patient, plan: &Plan, quarantine: &Path, vfs: &Arc<d
         copy(vfs, path, &to)?;
     }
     vfs.sync_dir(quarantine).map_err(Error::io("sync", quarantine))
+}
+
+fn make_quarantine(vfs: &Arc<dyn Vfs>, dir: &Path, quarantine: &Path) -> Result<()> {
+    if vfs.kind(quarantine).map_err(Error::io("look at", quarantine))?.is_none() {
+        vfs.create_dir(quarantine).map_err(Error::io("create", quarantine))?;
+        vfs.sync_dir(dir).map_err(Error::io("sync", dir))?;
+    }
+    Ok(())
+}
+
+/// Moves what is no file, and has the name of one, into the quarantine.
+pub(super) fn set_aside(vfs: &Arc<dyn Vfs>, dir: &Path, path: &Path) -> Result<()> {
+    let quarantine = dir.join(paths::QUARANTINE);
+    make_quarantine(vfs, dir, &quarantine)?;
+    let to = vacant(vfs, &quarantine, path)?;
+    vfs.rename(path, &to).map_err(Error::io("rename", path))?;
+    vfs.sync_dir(&quarantine).map_err(Error::io("sync", &quarantine))?;
+    vfs.sync_dir(dir).map_err(Error::io("sync", dir))
 }
 
 /// A name in the quarantine that nothing has.

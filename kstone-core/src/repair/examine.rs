@@ -1,13 +1,13 @@
 //! What is wrong, file by file. Reads everything, changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{RepairOptions, Versions};
 use crate::error::{Error, Result};
 use crate::file_header::{FileHeader, FileKind, HEADER_LEN, Id};
-use crate::key::encoded_partition_hash;
+use crate::key::{encoded_partition_hash, stripe_of};
 use crate::manifest::{Ids, ManifestState, load_what_passes};
 use crate::paths::{self, FileName};
 use crate::record::Ops;
@@ -44,7 +44,8 @@ pub(super) struct Patient {
     pub(super) unknown: Vec<PathBuf>,
     pub(super) log_is_good: bool,
     pub(super) log: LogSalvage,
-    /// The operations in the log, by the hash of their partition. What the manifest says to be flushed is among them.
+    /// The operations in the log that are needed, by the hash of their partition. What the manifest says to be flushed is
+    /// among them.
     pub(super) operations: Vec<(u64, Operation)>,
     /// Names that are no files where files should be.
     pub(super) irregular: Vec<PathBuf>,
@@ -64,7 +65,7 @@ impl Patient {
 
     /// The operations of a stripe.
     pub(super) fn operations_of(&self, stripe: usize, stripes: usize) -> Versions {
-        let own = self.operations.iter().filter(|(hash, _)| crate::key::stripe_of(*hash, stripes) == stripe);
+        let own = self.operations.iter().filter(|(hash, _)| stripe_of(*hash, stripes) == stripe);
         own.map(|(_, (key, seq, kind, value))| {
             ((key.clone(), std::cmp::Reverse(*seq)), (*kind, value.clone()))
         })
@@ -92,32 +93,20 @@ pub(super) fn examine(path: &Path, options: &RepairOptions) -> Result<Patient> {
             (ids, state, false)
         }
     };
-    let ids = match ids {
-        Some(ids) => ids,
-        None => identity(&directory)?,
-    };
+    let found = identity(&directory, options)?;
+    let mut ids = ids.or(found.as_ref().map(|found| found.ids)).ok_or_else(|| {
+        let detail = "nothing is left that says which database this was";
+        Error::corrupt(&path.join(paths::MANIFEST), 0, detail)
+    })?;
     let irregular = irregular(&directory);
     let tables = look::context(&vfs, path);
     let total = directory.listing.iter().map(|entry| entry.len).sum();
     let mut examiner =
         Examiner { options, directory: &directory, tables: Arc::clone(&tables), done: 0, total };
     let rules = state.as_ref().filter(|_| trusted).map(look::log_rules);
-    let chain = rules.as_ref().filter(|_| irregular.is_empty()).map(|rules| {
-        let segments = wal::discover(&*vfs, path, ids.database_id)?;
-        wal::validate(&*vfs, path, &segments, rules)
-    });
-    let manifest_path = path.join(paths::MANIFEST);
-    let log_end = match chain {
-        Some(Ok(chain)) => Some(chain.end),
-        Some(Err(error @ (Error::UnsupportedFormat { .. } | Error::Io { .. }))) if irregular.is_empty() => {
-            return Err(error);
-        }
-        // The log knows of an edit that the manifest lacks.
-        Some(Err(Error::Corruption { file, .. })) if file == manifest_path => {
-            trusted = false;
-            None
-        }
-        _ => None,
+    let log_end = match rules.as_ref().filter(|_| irregular.is_empty()) {
+        Some(rules) => log_end(&directory, &ids, rules, &mut trusted)?,
+        None => None,
     };
     let mut candidates = Vec::new();
     if let Some(state) = state.as_ref().filter(|_| trusted) {
@@ -128,13 +117,22 @@ pub(super) fn examine(path: &Path, options: &RepairOptions) -> Result<Patient> {
         trusted = !(lacking && unlisted);
     }
     let (mut strangers, mut unknown) = (Vec::new(), Vec::new());
+    if let Some(found) = found.filter(|found| !trusted && found.is_other_copy_than(&ids)) {
+        // The manifest of one copy among the files of another.
+        ids = found.ids;
+    }
     if !trusted {
         (candidates, strangers, unknown) = examiner.all_there_are(&ids, state.as_ref())?;
     }
     let everything = LogRules::default();
     let rules = rules.filter(|_| trusted).unwrap_or(everything);
     let limit = log_end.filter(|_| trusted);
-    let (log, operations) = read_log(&directory, &ids, &rules, limit)?;
+    // A log that stays is asked only for what damaged SSTs have lost.
+    let stays = limit.is_some() && options.into.is_none();
+    let hurt: BTreeSet<u16> = candidates.iter().filter(|c| !c.clean).map(|c| c.meta.stripe).collect();
+    let stripes = state.as_ref().map_or(1, |state| state.facts.stripes());
+    let needed = |hash| !stays || hurt.contains(&(stripe_of(hash, stripes) as u16));
+    let (log, operations) = read_log(&directory, &ids, &rules, limit, needed)?;
     strangers.extend(log.strangers.iter().filter(|path| !irregular.contains(path)).cloned());
     let log_is_good = limit.is_some();
     Ok(Patient {
@@ -153,9 +151,47 @@ pub(super) fn examine(path: &Path, options: &RepairOptions) -> Result<Patient> {
     })
 }
 
-/// The database that most files say to be of.
-fn identity(directory: &Directory) -> Result<Ids> {
-    let mut votes = BTreeMap::<Id, (usize, Id, u64)>::new();
+/// Where the log ends, if opening would accept it. A manifest that lacks an edit which the log knows of is not trusted.
+fn log_end(directory: &Directory, ids: &Ids, rules: &LogRules, trusted: &mut bool) -> Result<Option<Lsn>> {
+    let (vfs, dir) = (&*directory.vfs, &directory.dir);
+    let chain = wal::discover(vfs, dir, look::log_owner(ids))
+        .and_then(|segments| wal::validate(vfs, dir, &segments, rules));
+    match chain {
+        Ok(chain) => Ok(Some(chain.end)),
+        Err(error @ (Error::UnsupportedFormat { .. } | Error::Io { .. })) => Err(error),
+        Err(Error::Corruption { file, .. }) if file == dir.join(paths::MANIFEST) => {
+            *trusted = false;
+            Ok(None)
+        }
+        Err(_damaged) => Ok(None),
+    }
+}
+
+/// What the files that are no manifest say to be of.
+struct Identity {
+    ids: Ids,
+    /// The copies of which there are segments.
+    copies: BTreeSet<Id>,
+}
+
+impl Identity {
+    /// The same database, and its log is of copies, but not of that one.
+    fn is_other_copy_than(&self, ids: &Ids) -> bool {
+        let logged = !self.copies.is_empty() && !self.copies.contains(&ids.incarnation);
+        logged && self.ids.database_id == ids.database_id
+    }
+}
+
+/// The database that most files say to be of, and the copy of it that most segments of its log do; `None` when there is
+/// no such file. SSTs are shared by copies, and do not tell which one this is.
+fn identity(directory: &Directory, options: &RepairOptions) -> Result<Option<Identity>> {
+    #[derive(Default)]
+    struct Vote {
+        files: usize,
+        created_ms: Option<u64>,
+        copies: BTreeMap<Id, usize>,
+    }
+    let mut votes = BTreeMap::<Id, Vote>::new();
     for entry in directory.listing.iter().filter(|entry| entry.is_file) {
         let kind = match paths::parse(&entry.name) {
             FileName::Sst { .. } => FileKind::Sst,
@@ -164,16 +200,26 @@ fn identity(directory: &Directory) -> Result<Ids> {
         };
         let path = directory.dir.join(&entry.name);
         if let Some(header) = header_of(&*directory.vfs, &path, kind)? {
-            let vote = votes.entry(header.database_id).or_insert((0, header.incarnation, header.created_ms));
-            vote.0 += 1;
-            vote.2 = vote.2.min(header.created_ms);
+            let vote = votes.entry(header.database_id).or_default();
+            vote.files += 1;
+            vote.created_ms = Some(vote.created_ms.map_or(header.created_ms, |at| at.min(header.created_ms)));
+            if kind == FileKind::Log {
+                *vote.copies.entry(header.incarnation).or_default() += 1;
+            }
         }
     }
-    let winner = votes.into_iter().max_by_key(|(_, (count, ..))| *count);
-    let path = directory.dir.join(paths::MANIFEST);
-    let nothing = || Error::corrupt(&path, 0, "nothing is left that says which database this was");
-    let (database_id, (_, incarnation, created_ms)) = winner.ok_or_else(nothing)?;
-    Ok(Ids { database_id, incarnation, created_ms })
+    let Some((database_id, vote)) = votes.into_iter().max_by_key(|(_, vote)| vote.files) else {
+        return Ok(None);
+    };
+    let most = vote.copies.iter().max_by_key(|(_, segments)| **segments).map(|(copy, _)| *copy);
+    let incarnation = most.unwrap_or_else(|| random_id(options));
+    let ids = Ids { database_id, incarnation, created_ms: vote.created_ms.unwrap_or_default() };
+    Ok(Some(Identity { ids, copies: vote.copies.into_keys().collect() }))
+}
+
+/// For what is a copy of its own from here on.
+pub(super) fn random_id(options: &RepairOptions) -> Id {
+    (u128::from(options.clock.random()) << 64 | u128::from(options.clock.random())).to_le_bytes()
 }
 
 fn header_of(vfs: &dyn Vfs, path: &Path, kind: FileKind) -> Result<Option<FileHeader>> {
@@ -206,9 +252,10 @@ fn read_log(
     ids: &Ids,
     rules: &LogRules,
     limit: Option<Lsn>,
+    needed: impl Fn(u64) -> bool,
 ) -> Result<(LogSalvage, Vec<(u64, Operation)>)> {
     let mut operations = Vec::new();
-    let log = wal::salvage(&*directory.vfs, &directory.dir, Some(ids.database_id), rules, |record| {
+    let mut log = wal::salvage(&*directory.vfs, &directory.dir, look::log_owner(ids), rules, |record| {
         if limit.is_some_and(|end| record.lsn >= end) {
             return Ok(());
         }
@@ -221,13 +268,17 @@ fn read_log(
                 // Its checksum holds: it was written like that, and nothing can be made of it.
                 Err(_) => break,
             };
-            if let Some(hash) = encoded_partition_hash(op.key) {
+            if let Some(hash) = encoded_partition_hash(op.key).filter(|hash| needed(*hash)) {
                 let seq = record.first_seq + i as u64;
                 operations.push((hash, (op.key.to_vec(), seq, op.kind, op.value.to_vec())));
             }
         }
         Ok(())
     })?;
+    if limit.is_some() {
+        // What lies behind a good end was never promised: nothing of it is missing.
+        log.gaps.clear();
+    }
     Ok((log, operations))
 }
 

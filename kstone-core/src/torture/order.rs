@@ -17,11 +17,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::error::Result;
-use crate::manifest::{self, Manifest, ManifestState};
+use crate::manifest::{self, Ids, Manifest, ManifestState};
 use crate::paths::{self, FileName};
 use crate::types::{FileId, SeqNo};
 use crate::vfs::{Call, CrashMode, FaultVfs, Op, OpenMode, Rule, StrictVfs, Vfs, read_all};
-use crate::wal::{self, Chain, LogRules};
+use crate::wal::{self, Chain, LogOwner, LogRules};
 
 /// No file of a workload is longer.
 const MAX_LEN: u64 = 1 << 30;
@@ -147,7 +147,7 @@ impl OrderCheck {
                 return Err(format!("edit {} lists {name}, which is not what was written", state.edit));
             }
         }
-        self.log_reaches(&mut found.checked, &state, &loaded.ids.database_id, newest)
+        self.log_reaches(&mut found.checked, &state, &loaded.ids, newest)
     }
 
     /// The log is durable up to that sequence.
@@ -155,13 +155,13 @@ impl OrderCheck {
         &self,
         checked: &mut Checked,
         state: &ManifestState,
-        database_id: &[u8; 16],
+        ids: &Ids,
         newest: SeqNo,
     ) -> Result<(), String> {
         if newest == 0 {
             return Ok(());
         }
-        let chain = self.chain(&self.strict, state, database_id)?;
+        let chain = self.chain(&self.strict, state, ids)?;
         let mut durable = BTreeMap::new();
         let mut lost = None;
         let replayed = wal::replay(&self.strict, &chain, |record| {
@@ -195,7 +195,7 @@ impl OrderCheck {
         }
     }
 
-    fn chain(&self, vfs: &dyn Vfs, state: &ManifestState, database_id: &[u8; 16]) -> Result<Chain, String> {
+    fn chain(&self, vfs: &dyn Vfs, state: &ManifestState, ids: &Ids) -> Result<Chain, String> {
         let rules = LogRules {
             log_start: state.log_start,
             cuts: state.cuts.clone(),
@@ -204,7 +204,8 @@ impl OrderCheck {
             clean_end: None,
             last_edit: state.edit,
         };
-        let segments = wal::discover(vfs, &self.dir, *database_id);
+        let owner = LogOwner { database_id: ids.database_id, incarnation: ids.incarnation };
+        let segments = wal::discover(vfs, &self.dir, owner);
         let chain = segments.and_then(|segments| wal::validate(vfs, &self.dir, &segments, &rules));
         chain.map_err(|error| format!("the log of edit {} cannot be read: {error}", state.edit))
     }
@@ -243,7 +244,7 @@ impl OrderCheck {
         if let FileName::Sst { id, .. } = paths::parse(&call.name()) {
             return if state.lists(id) { Err(format!("edit {} still lists it", state.edit)) } else { Ok(()) };
         }
-        let chain = self.chain(&image, &state, &loaded.ids.database_id)?;
+        let chain = self.chain(&image, &state, &loaded.ids)?;
         let needed = chain.segments.iter().find(|info| info.path == call.path && info.start < info.end);
         let Some(needed) = needed.filter(|info| info.generation >= state.log_start.generation()) else {
             return Ok(());

@@ -107,7 +107,7 @@ impl<'a> Look<'a> {
             self.report.skipped.push(blocks);
         }
         if self.proceed(path) {
-            self.look_at_log(id, state);
+            self.look_at_log(look::log_owner(&loaded.ids), state);
         }
     }
 

@@ -4,13 +4,12 @@ use super::files::Look;
 use super::look::log_rules;
 use super::{Finding, FindingKind, LogReport, Severity};
 use crate::error::{Error, Result};
-use crate::file_header::Id;
 use crate::key::encoded_partition_hash;
 use crate::manifest::ManifestState;
 use crate::paths;
 use crate::record::Ops;
 use crate::types::Lsn;
-use crate::wal::{self, Chain, LogRules, RecordRef};
+use crate::wal::{self, Chain, LogOwner, LogRules, RecordRef};
 
 /// How often damage in the log of a live database must be found at the same place.
 const SIGHTINGS: usize = 3;
@@ -20,12 +19,12 @@ const ATTEMPTS: usize = 10;
 impl Look<'_> {
     /// Walks the log from its start to its end. Damage ends the walk, and what lies behind it is then looked at record
     /// by record.
-    pub(super) fn look_at_log(&mut self, database_id: Id, state: &ManifestState) {
+    pub(super) fn look_at_log(&mut self, owner: LogOwner, state: &ManifestState) {
         let mut sightings: Vec<(Option<u64>, Error)> = Vec::new();
         let mut state = state.clone();
         for _ in 0..ATTEMPTS {
             let rules = log_rules(&state);
-            let error = match self.walk_log(database_id, &rules) {
+            let error = match self.walk_log(owner, &rules) {
                 Ok(log) => return self.report.log = log,
                 Err(error) => error,
             };
@@ -37,7 +36,7 @@ impl Look<'_> {
             let same = sightings.iter().filter(|(before, _)| *before == at).count();
             if !self.report.live || same >= SIGHTINGS {
                 let Some((_, error)) = sightings.pop() else { return };
-                return self.log_is_damaged(database_id, &rules, &error);
+                return self.log_is_damaged(owner, &rules, &error);
             }
             // A segment may have gone, and the log's start moved on, since the manifest was read.
             if let Some(newer) = self.reload() {
@@ -47,9 +46,9 @@ impl Look<'_> {
         self.report.skipped.push("the log: it was written to faster than it could be read".into());
     }
 
-    fn walk_log(&mut self, database_id: Id, rules: &LogRules) -> Result<LogReport> {
+    fn walk_log(&mut self, owner: LogOwner, rules: &LogRules) -> Result<LogReport> {
         let (vfs, dir) = (&*self.directory.vfs, &self.directory.dir);
-        let segments = wal::discover(vfs, dir, database_id)?;
+        let segments = wal::discover(vfs, dir, owner)?;
         let chain = wal::validate(vfs, dir, &segments, rules)?;
         let mut log = LogReport {
             segments: chain.segments.len(),
@@ -88,19 +87,21 @@ impl Look<'_> {
         Ok(operations)
     }
 
-    fn log_is_damaged(&mut self, database_id: Id, rules: &LogRules, error: &Error) {
+    fn log_is_damaged(&mut self, owner: LogOwner, rules: &LogRules, error: &Error) {
         let manifest = self.directory.dir.join(paths::MANIFEST);
-        let kind = match error {
-            Error::Corruption { file, .. } if *file == manifest => FindingKind::Manifest,
+        let mut operations = 0;
+        let found = wal::salvage(&*self.directory.vfs, &self.directory.dir, owner, rules, |record| {
+            operations += u64::from(record.count);
+            Ok(())
+        });
+        let kind = match (error, &found) {
+            (Error::Corruption { file, .. }, _) if *file == manifest => FindingKind::Manifest,
+            (Error::Corruption { file, .. }, Ok(found)) if found.strangers.contains(file) => {
+                FindingKind::Stranger
+            }
             _ => FindingKind::Log,
         };
         self.report.damage(kind, error, &self.directory.dir);
-        let mut operations = 0;
-        let found =
-            wal::salvage(&*self.directory.vfs, &self.directory.dir, Some(database_id), rules, |record| {
-                operations += u64::from(record.count);
-                Ok(())
-            });
         match found {
             Ok(found) => {
                 self.report.log =

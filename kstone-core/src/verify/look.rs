@@ -6,13 +6,13 @@ use std::sync::Arc;
 use crate::config::{DatabaseConfig, ReadMode};
 use crate::error::{Error, Result};
 use crate::key::Key;
-use crate::manifest::{Loaded, Manifest, ManifestState};
+use crate::manifest::{Ids, Loaded, Manifest, ManifestState};
 use crate::paths::{self, FileName};
 use crate::sst::{Survey, TableContext};
 use crate::types::{FileId, Lsn, SstMeta};
 use crate::verify::Affected;
 use crate::vfs::{DirEntry, PathKind, Vfs};
-use crate::wal::LogRules;
+use crate::wal::{LogOwner, LogRules};
 
 /// The names in a database's directory, and its manifest.
 pub(crate) struct Directory {
@@ -68,6 +68,11 @@ impl Directory {
         let name = path.file_name()?.to_str()?;
         self.listing.iter().find(|entry| entry.name == name)
     }
+}
+
+/// Whose log it is by the manifest.
+pub(crate) fn log_owner(ids: &Ids) -> LogOwner {
+    LogOwner { database_id: ids.database_id, incarnation: ids.incarnation }
 }
 
 /// What the manifest knows of the log.

@@ -41,11 +41,6 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// The copy of the database that it is of, if that can be read.
-    pub(crate) fn incarnation(&self) -> Option<Id> {
-        self.header.as_ref().map(|header| header.incarnation)
-    }
-
     fn generation(&self) -> u32 {
         self.header.as_ref().map_or(self.named, |header| header.generation)
     }
@@ -115,14 +110,33 @@ pub(crate) struct RecordRef<'a> {
     pub(crate) time: u32,
 }
 
+/// A database and the copy of it that a log is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LogOwner {
+    pub(crate) database_id: Id,
+    pub(crate) incarnation: Id,
+}
+
+impl LogOwner {
+    /// Why a segment with that header is not of this log. SSTs may be of the database that this one is a copy of; its
+    /// log never is.
+    fn disowns(&self, header: &SegmentHeader) -> Option<&'static str> {
+        if header.database_id != self.database_id {
+            return Some("the segment belongs to another database");
+        }
+        (header.incarnation != self.incarnation)
+            .then_some("the segment belongs to another copy of the database")
+    }
+}
+
 /// All segments in a directory, in order of their generations.
-pub(crate) fn discover(vfs: &dyn Vfs, dir: &Path, database_id: Id) -> Result<Vec<Segment>> {
+pub(crate) fn discover(vfs: &dyn Vfs, dir: &Path, owner: LogOwner) -> Result<Vec<Segment>> {
     let mut segments = Vec::new();
     for entry in vfs.list(dir).map_err(Error::io("list", dir))? {
         let FileName::Log(named) = paths::parse(&entry.name) else { continue };
         let segment = read_head(vfs, dir.join(&entry.name), named)?;
-        if segment.header.as_ref().is_some_and(|header| header.database_id != database_id) {
-            return Err(Error::corrupt(&segment.path, 0, "the segment belongs to another database"));
+        if let Some(why) = segment.header.as_ref().and_then(|header| owner.disowns(header)) {
+            return Err(Error::corrupt(&segment.path, 0, why));
         }
         segments.push(segment);
     }

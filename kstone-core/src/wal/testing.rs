@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::sync::Mutex;
 use crate::vfs::{DirEntry, Floor, Mapping, MemVfs, OpenMode, PathKind, VfsFile, read_all, write_all_at};
 
-pub(crate) const DB: Id = [7; 16];
+pub(crate) const OWNER: LogOwner = LogOwner { database_id: [7; 16], incarnation: [8; 16] };
 
 pub(crate) fn dir() -> &'static Path {
     Path::new("/")
@@ -165,8 +165,8 @@ pub(crate) fn open_on(vfs: Arc<dyn Vfs>, start: WalStart, segment_size: u64) -> 
         vfs,
         dir: dir().to_path_buf(),
         clock: Arc::new(ManualClock::new(u64::from(start.next_generation))),
-        database_id: DB,
-        incarnation: [8; 16],
+        database_id: OWNER.database_id,
+        incarnation: OWNER.incarnation,
         health: Arc::default(),
         meter: Arc::default(),
     };
@@ -192,7 +192,7 @@ pub(crate) type Batches = Vec<(SeqNo, Vec<u8>)>;
 
 /// What opening finds.
 pub(crate) fn recover(vfs: &dyn Vfs, rules: &LogRules) -> Result<(Chain, Batches)> {
-    let segments = discover(vfs, dir(), DB)?;
+    let segments = discover(vfs, dir(), OWNER)?;
     let chain = validate(vfs, dir(), &segments, rules)?;
     let mut batches = Vec::new();
     replay(vfs, &chain, |record| {

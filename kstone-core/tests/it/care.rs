@@ -11,13 +11,13 @@ use kstone_core::verify::{FindingKind, VerifyOptions, verify};
 use kstone_core::vfs::{CrashMode, DiskVfs, MemVfs, OpenMode, StrictVfs, Vfs, write_all_at};
 use kstone_core::{Error, Key};
 
-use crate::damage::{Files, Fixture, check_repaired, files_of, fixture, mount, options};
+use crate::damage::{Files, Fixture, check_repaired, files_in, files_of, fixture, mount, options};
 use crate::model::{Rng, manual};
 
 const DB: &str = "db";
 
-/// The files, all of them durable.
-fn durable(files: &Files) -> StrictVfs {
+/// The files, all of them durable. `mended`: the database was repaired before, and its quarantine is there.
+fn durable(files: &Files, mended: bool) -> StrictVfs {
     let vfs = StrictVfs::new();
     vfs.create_dir(Path::new(DB)).unwrap();
     vfs.sync_dir(Path::new("")).unwrap();
@@ -26,8 +26,26 @@ fn durable(files: &Files) -> StrictVfs {
         write_all_at(&*file, bytes, 0).unwrap();
         file.sync().unwrap();
     }
+    if mended {
+        vfs.create_dir(&Path::new(DB).join("quarantine")).unwrap();
+    }
     vfs.sync_dir(Path::new(DB)).unwrap();
     vfs
+}
+
+/// Every file is as it was, or its bytes are in the quarantine.
+fn check_originals(vfs: &dyn Vfs, files: &Files, context: &str) {
+    let here = files_of(vfs);
+    let quarantine = format!("{DB}/quarantine");
+    let kept = match vfs.kind(Path::new(&quarantine)).unwrap() {
+        Some(_) => files_in(vfs, &quarantine),
+        None => Files::new(),
+    };
+    for (name, bytes) in files {
+        let data = name == "MANIFEST" || name.ends_with(".sst") || name.ends_with(".log");
+        let is_left = here.get(name) == Some(bytes) || kept.values().any(|copy| copy == bytes);
+        assert!(!data || is_left, "nothing is left of {name}, {context}");
+    }
 }
 
 fn damaged(fixture: &Fixture) -> Vec<(&'static str, Files)> {
@@ -65,25 +83,28 @@ fn damaged(fixture: &Fixture) -> Vec<(&'static str, Files)> {
 fn a_repair_can_be_cut_off_anywhere_and_run_again() {
     let mut rng = Rng(5);
     let mut states = 0;
-    for fixture in
-        [fixture("closed", 2, Compression::Never, true), fixture("died", 4, Compression::Never, false)]
-    {
+    for (fixture, mended) in [
+        (fixture("closed", 2, Compression::Never, true), true),
+        (fixture("died", 4, Compression::Never, false), false),
+    ] {
         for (what, files) in damaged(&fixture) {
             let mut losses = Vec::<Loss>::new();
-            let whole: Arc<dyn Vfs> = Arc::new(durable(&files));
+            let whole: Arc<dyn Vfs> = Arc::new(durable(&files, mended));
             let uncut =
                 repair(Path::new(DB), &options(&whole), &mut |loss| losses.push(loss.clone())).unwrap();
             assert!(!uncut.actions.is_empty(), "{what}");
             let mut point = 0;
             loop {
-                let vfs = durable(&files);
+                let vfs = durable(&files, mended);
                 let before = vfs.ops();
                 vfs.stop_after(Some(before + point));
                 let cut: Arc<dyn Vfs> = Arc::new(vfs.clone());
                 let done = repair(Path::new(DB), &options(&cut), &mut |_| {}).is_ok();
-                for mode in [CrashMode::Strict, CrashMode::All, CrashMode::Random { seed: rng.next() }] {
+                let random = [(); 2].map(|()| CrashMode::Random { seed: rng.next() });
+                for mode in [CrashMode::Strict, CrashMode::All].into_iter().chain(random) {
                     let context = format!("{what}, cut at {point}, {mode:?} ({})", fixture.name);
                     let image: Arc<dyn Vfs> = Arc::new(vfs.crash(mode));
+                    check_originals(&*image, &files, &context);
                     repair(Path::new(DB), &options(&image), &mut |_| {})
                         .unwrap_or_else(|e| panic!("{e}, {context}"));
                     check_repaired(&image, &fixture, &losses, &context);
@@ -227,19 +248,33 @@ fn what_is_no_file_is_refused_named_and_set_aside() {
             }
             let context = format!("{name} is a {kind}");
             assert!(LsmEngine::open(&db, EngineOptions::disk()).is_err(), "{context}");
-            assert!(LsmEngine::open_read_only(&db, EngineOptions::disk()).is_err(), "{context}");
+            // Who only reads takes no lock, and needs none.
+            let read = LsmEngine::open_read_only(&db, EngineOptions::disk());
+            assert_eq!(read.is_ok(), name == "LOCK", "{read:?}, {context}");
+            drop(read);
             let report = verify(&db, &VerifyOptions::deep()).unwrap();
             assert!(!report.is_clean(), "{context}");
-            let repaired = repair(&db, &RepairOptions::new(), &mut |_| {});
-            if name == "LOCK" {
-                assert!(report.findings.iter().any(|f| f.kind == FindingKind::Lock), "{context}");
-                assert!(repaired.is_err(), "{context}");
-            } else {
-                repaired.unwrap_or_else(|e| panic!("{e}, {context}"));
-                let report = verify(&db, &VerifyOptions::deep()).unwrap();
-                assert!(report.is_clean(), "{:?}, {context}", report.findings);
-                LsmEngine::open(&db, EngineOptions::disk()).unwrap().close().unwrap();
-            }
+            assert_eq!(
+                report.findings.iter().any(|f| f.kind == FindingKind::Lock),
+                name == "LOCK",
+                "{context}"
+            );
+            let plan = repair(&db, &RepairOptions::new().dry_run(), &mut |_| {}).unwrap();
+            assert!(plan.unchanged && !db.join("quarantine").exists(), "{context}");
+            let done =
+                repair(&db, &RepairOptions::new(), &mut |_| {}).unwrap_or_else(|e| panic!("{e}, {context}"));
+            assert_eq!(plan.actions, done.actions, "{context}");
+            assert!(!done.unchanged && done.actions.iter().any(|a| a.file == path), "{done:?}, {context}");
+            assert_eq!(done.quarantine, Some(db.join("quarantine")), "{context}");
+            assert!(
+                db.join("quarantine").join(format!("{name}.bad")).symlink_metadata().is_ok(),
+                "{context}"
+            );
+            let report = verify(&db, &VerifyOptions::deep()).unwrap();
+            assert!(report.is_clean(), "{:?}, {context}", report.findings);
+            let again = repair(&db, &RepairOptions::new(), &mut |_| {}).unwrap();
+            assert!(again.unchanged && again.actions.is_empty(), "{again:?}, {context}");
+            LsmEngine::open(&db, EngineOptions::disk()).unwrap().close().unwrap();
             assert_eq!(std::fs::read(&outside).unwrap(), b"precious", "{context}");
             tried += 1;
         }

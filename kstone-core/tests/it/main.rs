@@ -23,6 +23,7 @@ mod listener;
 mod live;
 mod locks;
 mod log;
+mod mending;
 mod model;
 mod operator;
 mod oracle;

@@ -4,9 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{LogRules, RecordRef, Segment, SegmentReader, read_head};
+use super::{LogOwner, LogRules, RecordRef, Segment, SegmentReader, read_head};
 use crate::error::{Error, Result};
-use crate::file_header::Id;
 use crate::paths::{self, FileName};
 use crate::types::{Lsn, SeqNo};
 use crate::vfs::Vfs;
@@ -28,10 +27,12 @@ pub(crate) struct LogGap {
 /// What there was.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LogSalvage {
-    /// Segments of this database, whether or not anything in them is needed.
+    /// Segments of this copy of the database, whether or not anything in them is needed.
     pub(crate) files: Vec<PathBuf>,
     /// Files with the name of a segment that are not part of this log.
     pub(crate) strangers: Vec<PathBuf>,
+    /// The numbers that these have as their names.
+    displaced: Vec<(u32, PathBuf)>,
     pub(crate) gaps: Vec<LogGap>,
     pub(crate) records: u64,
     /// The first sequence that was read; 0 when there is none.
@@ -55,12 +56,12 @@ struct Pending {
 pub(crate) fn salvage(
     vfs: &dyn Vfs,
     dir: &Path,
-    database_id: Option<Id>,
+    owner: LogOwner,
     rules: &LogRules,
     mut apply: impl FnMut(RecordRef<'_>) -> Result<()>,
 ) -> Result<LogSalvage> {
     let mut found = LogSalvage::default();
-    let segments = segments(vfs, dir, database_id, &mut found)?;
+    let segments = segments(vfs, dir, owner, &mut found)?;
     let mut walk = Salvager { rules, pending: None, reached: rules.log_start, known: rules.durable, found };
     walk.known = walk.known.max(rules.clean_end.unwrap_or_default());
     walk.known = rules.cuts.iter().map(super::LogCut::position).fold(walk.known, Lsn::max);
@@ -75,27 +76,34 @@ pub(crate) fn salvage(
         let linked = linked.filter(|link| link.generation() == segment.generation()).map(Lsn::offset).min();
         walk.segment(vfs, segment, linked, &mut apply)?;
     }
-    Ok(walk.finish(dir))
+    let mut found = walk.finish(dir);
+    // Where something else has the name of a segment, one of ours may have been, and only a clean end says what it held.
+    let displaced = std::mem::take(&mut found.displaced);
+    let next = segments.last().map_or(1, |last| last.generation().saturating_add(1));
+    let own = |named| named > next || segments.iter().any(|segment| segment.generation() == named);
+    for (_, file) in displaced.into_iter().filter(|(named, _)| !own(*named) && !rules.is_dead(*named)) {
+        if rules.clean_end.is_none() && found.gaps.iter().all(|gap| gap.file != file) {
+            let why = "a file that is not of this log is in the place of the segment".to_owned();
+            found.gaps.push(LogGap { file, offset: 0, len: 0, after: found.last_seq, before: None, why });
+        }
+    }
+    Ok(found)
 }
 
 /// Segments in order of their generations, one of each.
-fn segments(
-    vfs: &dyn Vfs,
-    dir: &Path,
-    database_id: Option<Id>,
-    found: &mut LogSalvage,
-) -> Result<Vec<Segment>> {
+fn segments(vfs: &dyn Vfs, dir: &Path, owner: LogOwner, found: &mut LogSalvage) -> Result<Vec<Segment>> {
     let mut segments = Vec::<Segment>::new();
     for entry in vfs.list(dir).map_err(Error::io("list", dir))? {
         let FileName::Log(named) = paths::parse(&entry.name) else { continue };
         let path = dir.join(&entry.name);
         if !entry.is_file {
+            found.displaced.push((named, path.clone()));
             found.strangers.push(path);
             continue;
         }
         let segment = read_head(vfs, path, named)?;
-        let other = |id| segment.header.as_ref().is_some_and(|header| header.database_id != id);
-        if database_id.is_some_and(other) {
+        if segment.header.as_ref().is_some_and(|header| owner.disowns(header).is_some()) {
+            found.displaced.push((named, segment.path.clone()));
             found.strangers.push(segment.path);
             continue;
         }
@@ -108,6 +116,7 @@ fn segments(
     segments.dedup_by(|later, first| {
         let same = later.header.is_some() && later.generation() == first.generation();
         if same {
+            found.displaced.push((later.named, later.path.clone()));
             found.strangers.push(later.path.clone());
         }
         same

@@ -343,7 +343,7 @@ impl VerifyReport {
 ///
 /// let report = verify(dir, &VerifyOptions::deep().on(vfs))?;
 /// assert!(report.is_clean() && report.complete, "{:?}", report.findings);
-/// # kstone_core::Result::Ok(())
+/// # Ok::<(), kstone_core::Error>(())
 /// ```
 ///
 /// # Errors

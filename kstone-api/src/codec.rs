@@ -14,7 +14,7 @@
 //!   4, 5   false, true: empty              9 SS, 10 NS, 11 BS   table of members, in order, at least one
 //! ```
 //!
-//! Varints are LEB128 of at most 32 bits. Lists and maps nest at most [`MAX_DEPTH`] deep in an item.
+//! Varints are LEB128 of at most 32 bits, in as few bytes as they take. Lists and maps nest at most [`MAX_DEPTH`] deep in an item.
 //! Nothing that is read is trusted: every length is checked before it is used, and what does not decode is
 //! [`Damage`], never a panic.
 
@@ -287,7 +287,8 @@ fn take_long_varint(first: u8, mut rest: &[u8]) -> Option<(usize, &[u8])> {
         value |= part << shift;
         shift += 7;
     }
-    Some((value as usize, rest))
+    // A number has one encoding, the shortest, so that an item has one.
+    (byte != 0).then_some((value as usize, rest))
 }
 
 impl<'a> Table<'a> {

@@ -42,6 +42,11 @@ mod codec;
 mod database;
 mod explain;
 mod flaw;
+// For fuzzers and the tests that replay their corpus; no part of the library.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+#[expect(clippy::expect_used, reason = "a broken promise must stop the fuzzer")]
+pub mod fuzzing;
 mod item;
 mod item_builder;
 pub mod json;

@@ -20,7 +20,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Crash a database in memory at every changing I/O operation of random workloads, and check what is left.
+    /// Crash a database in memory at every changing I/O operation of random workloads, let every I/O operation fail,
+    /// compare every answer, and check what is left.
     Torture(TortureArgs),
 }
 
@@ -74,8 +75,8 @@ fn main() -> ExitCode {
         None => torture.run(&mut |line| println!("{line}")),
     };
     match done {
-        Ok(totals) => {
-            println!("{}", kstone_bench::torture::table(&totals));
+        Ok(done) => {
+            println!("{}", kstone_bench::torture::table(&done));
             println!("nothing was lost");
             ExitCode::SUCCESS
         }

@@ -1,5 +1,5 @@
-//! Runs the crash explorer and the oracle of `kstone_core::torture` over one seed after another, on several threads, until
-//! the time is up.
+//! Runs the crash explorer, the fault runs and the oracle of `kstone_core::torture` over one seed after another, on
+//! several threads, until the time is up.
 
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,12 +7,14 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use kstone_core::clock::{Clock, SystemClock};
-use kstone_core::torture::{Explorer, Failure, Oracle, SettingsOf, Totals};
+use kstone_core::torture::{Explorer, Failure, FaultRuns, FaultTotals, Oracle, SettingsOf, Totals};
 
 /// How often totals are printed.
 const EVERY: Duration = Duration::from_secs(30);
 /// Operations of an oracle run for each one of a workload that is crashed.
-const ORACLE_OPERATIONS: u64 = 30;
+const ORACLE_OPERATIONS: u64 = 300;
+/// Of the fault runs of a workload one in so many is made: they are some 3,000, and the crash states some 1,000.
+const ONE_FAULT_IN: u64 = 8;
 
 /// What to run, and for how long.
 #[derive(Clone, Debug)]
@@ -31,6 +33,34 @@ pub struct Torture {
     pub config: String,
 }
 
+/// What was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// By explorer and oracle.
+    pub totals: Totals,
+    /// In fault runs.
+    pub faults: FaultTotals,
+}
+
+impl Done {
+    fn add(&mut self, other: &Self) {
+        self.totals.add(&other.totals);
+        self.faults.add(&other.faults);
+    }
+}
+
+impl From<Totals> for Done {
+    fn from(totals: Totals) -> Self {
+        Self { totals, ..Self::default() }
+    }
+}
+
+impl From<FaultTotals> for Done {
+    fn from(faults: FaultTotals) -> Self {
+        Self { faults, ..Self::default() }
+    }
+}
+
 /// One workload alone, and what of it: `SEED[:OPERATION[:KIND]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replay {
@@ -38,7 +68,7 @@ pub struct Replay {
     pub seed: u64,
     /// Only crashes during this operation.
     pub operation: Option<u64>,
-    /// Only crashes of this kind; `oracle`: no crashes but the oracle run.
+    /// Only crashes of this kind; `oracle`: no crashes but the oracle run; `none`, or like `EIO:17:once`: a fault run.
     pub kind: Option<String>,
 }
 
@@ -63,7 +93,7 @@ impl Torture {
     ///
     /// # Errors
     /// The first failure; the other workloads are stopped.
-    pub fn run(&self, print: &mut dyn FnMut(String)) -> Result<Totals, Failure> {
+    pub fn run(&self, print: &mut dyn FnMut(String)) -> Result<Done, Failure> {
         let clock = SystemClock::new();
         let until = Duration::try_from_secs_f64(self.minutes * 60.0).unwrap_or(Duration::MAX);
         let (next, stop) = (AtomicU64::new(self.seed), AtomicBool::new(false));
@@ -74,7 +104,7 @@ impl Torture {
                 scope.spawn(move || self.work(next, stop, &send));
             }
             drop(send);
-            let (mut totals, mut failure, mut told) = (Totals::default(), None, Duration::ZERO);
+            let (mut totals, mut failure, mut told) = (Done::default(), None, Duration::ZERO);
             loop {
                 let now = clock.monotonic();
                 if now >= until {
@@ -82,7 +112,8 @@ impl Torture {
                 }
                 if now >= told + EVERY {
                     told = now;
-                    print(format!("{:>5} s: {totals}", now.as_secs()));
+                    let Done { totals, faults } = &totals;
+                    print(format!("{:>5} s: {totals}; {} fault runs", now.as_secs(), faults.all_runs()));
                 }
                 let wait =
                     (told + EVERY).min(until.max(now)).saturating_sub(now).max(Duration::from_millis(100));
@@ -100,10 +131,13 @@ impl Torture {
         })
     }
 
-    fn work(&self, next: &AtomicU64, stop: &AtomicBool, send: &Sender<Result<Totals, Failure>>) {
+    fn work(&self, next: &AtomicU64, stop: &AtomicBool, send: &Sender<Result<Done, Failure>>) {
         while !stop.load(Ordering::Relaxed) {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            for runner in [Self::explore, Self::oracle] {
+            for runner in [Self::explore, Self::faults, Self::oracle] {
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
                 let done = runner(self, &Replay { seed, operation: None, kind: None });
                 // Nobody listens any more when another has failed.
                 let _ = send.send(done);
@@ -115,15 +149,20 @@ impl Torture {
     ///
     /// # Errors
     /// The same failure as before.
-    pub fn replay(&self, replay: &Replay) -> Result<Totals, Failure> {
-        let mut totals = Totals::default();
-        if replay.kind.as_deref() != Some("oracle") {
-            totals.add(&self.explore(replay)?);
+    pub fn replay(&self, replay: &Replay) -> Result<Done, Failure> {
+        let kind = replay.kind.as_deref();
+        if kind == Some("oracle") {
+            return self.oracle(replay);
         }
-        if replay.operation.is_none() || replay.kind.as_deref() == Some("oracle") {
-            totals.add(&self.oracle(replay)?);
+        if let Some(done) = kind.and_then(|kind| self.fault_runs(replay.seed).run_named(kind)) {
+            return done.map(Done::from);
         }
-        Ok(totals)
+        let mut done = self.explore(replay)?;
+        if replay.operation.is_none() {
+            done.add(&self.faults(replay)?);
+            done.add(&self.oracle(replay)?);
+        }
+        Ok(done)
     }
 
     fn command(&self) -> String {
@@ -137,20 +176,29 @@ impl Torture {
         format!("{command} --replay")
     }
 
-    fn explore(&self, replay: &Replay) -> Result<Totals, Failure> {
+    fn explore(&self, replay: &Replay) -> Result<Done, Failure> {
         let mut explorer = Explorer::new(replay.seed);
         explorer.operations = self.operations;
         explorer.settings = self.settings.clone();
         explorer.only_operation = replay.operation;
         explorer.only_kind.clone_from(&replay.kind);
         explorer.command = self.command();
-        explorer.run()
+        explorer.run().map(Done::from)
     }
 
-    fn oracle(&self, replay: &Replay) -> Result<Totals, Failure> {
+    fn fault_runs(&self, seed: u64) -> FaultRuns {
+        let (operations, settings) = (self.operations, self.settings.clone());
+        FaultRuns { seed, operations, one_in: ONE_FAULT_IN, settings, command: self.command() }
+    }
+
+    fn faults(&self, replay: &Replay) -> Result<Done, Failure> {
+        self.fault_runs(replay.seed).run().map(Done::from)
+    }
+
+    fn oracle(&self, replay: &Replay) -> Result<Done, Failure> {
         let operations = self.operations.saturating_mul(ORACLE_OPERATIONS);
         let oracle = Oracle { seed: replay.seed, operations, settings: self.settings.clone() };
-        oracle.run().map_err(|mut failure| {
+        oracle.run().map(Done::from).map_err(|mut failure| {
             let Failure { seed, operation, .. } = &failure;
             failure.replay = format!("{} {seed}:{operation}:oracle", self.command()).into();
             failure
@@ -159,7 +207,7 @@ impl Torture {
 }
 
 /// The totals, one a line.
-pub fn table(totals: &Totals) -> String {
+pub fn table(Done { totals, faults }: &Done) -> String {
     let mut lines: Vec<(u64, String)> = Vec::new();
     for (what, count) in totals.counts() {
         lines.push((count, what.to_owned()));
@@ -169,6 +217,10 @@ pub fn table(totals: &Totals) -> String {
     lines.push((totals.all_in_recovery(), "of them inside recovery".into()));
     let depths = totals.in_recovery.iter().zip(1..);
     lines.extend(depths.map(|(count, depth)| (*count, format!("  {depth} deep"))));
+    lines.push((faults.all_runs(), "runs in which I/O operations failed".into()));
+    lines.extend(faults.runs.iter().map(|(fault, count)| (*count, format!("  {fault}"))));
+    lines.push((faults.opened, "databases compared in them".into()));
+    lines.push((faults.order.edits, "manifest edits whose order was checked".into()));
     let lines: Vec<_> = lines.into_iter().map(|(count, what)| format!("{count:>12}  {what}")).collect();
     lines.join("\n")
 }

@@ -95,6 +95,23 @@ mod tests {
         }
     }
 
+    /// What the fuzz target does beside encoding keys, for its corpus.
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "the corpus is no database")]
+    fn keys_of_the_fuzz_corpus_can_be_pasted_back() {
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/key");
+        let files: Vec<_> = std::fs::read_dir(corpus).unwrap().collect();
+        println!("fuzz key: {} corpus inputs as text", files.len());
+        assert!(!files.is_empty());
+        for file in files {
+            let bytes = std::fs::read(file.unwrap().path()).unwrap();
+            assert_eq!(escape(&bytes).parse(), Ok(Escaped(bytes.clone())));
+            if let Ok(Escaped(key)) = String::from_utf8_lossy(&bytes).parse::<Escaped>() {
+                assert_eq!(escape(&key).parse(), Ok(Escaped(key)));
+            }
+        }
+    }
+
     #[test]
     fn unknown_escapes_are_refused() {
         for text in ["\\", "\\n", "\\x", "\\x4", "\\xg0", "\\x+1", "\\xé", "a\\"] {

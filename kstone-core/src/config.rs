@@ -31,7 +31,8 @@ pub enum Durability {
     /// lose the writes of the last [`DatabaseConfig::sync_interval`], always the newest ones.
     #[default]
     Buffered,
-    /// The bytes have reached the disk: a power cut loses nothing either. Concurrent writers share syncs.
+    /// The bytes have reached the disk: a power cut loses nothing either. Concurrent writers share syncs. Others may
+    /// read a write before it has reached the disk, and may have read one whose writer is told that its sync failed.
     Sync,
 }
 

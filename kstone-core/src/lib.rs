@@ -86,6 +86,18 @@ pub mod repair;
 
 pub mod torture;
 
+// For fuzzers and the tests that replay their corpus; no part of the library.
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+#[expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a broken promise must stop the fuzzer"
+)]
+pub mod fuzzing;
+
 pub use config::{CompactionConfig, Compression, DatabaseConfig, Durability, MemtableMode, ReadMode};
 pub use error::{Error, Result};
 pub use key::{Key, SortRange};

@@ -278,6 +278,8 @@ pub(crate) struct Shared {
     pub(crate) pins: pins::Pins,
     /// A file that belongs to nothing could not be removed.
     pub(crate) untidy: AtomicBool,
+    /// Files that nobody needs and that could not be removed yet.
+    pub(crate) leftovers: Mutex<Vec<PathBuf>>,
     pub(crate) background: background::Background,
     pub(crate) quota: Arc<Quota>,
     pub(crate) counters: stats::Counters,
@@ -609,6 +611,11 @@ impl LsmEngine {
         shared.ensure_opened()?;
         self.start_workers()?;
         Ok((shared, open))
+    }
+
+    /// Why this handle accepts no writes any more.
+    pub(crate) fn poisoned(&self) -> Option<&str> {
+        self.shared.health.cause()
     }
 
     fn check_stripe(&self, stripe: usize) -> Result<()> {

@@ -155,6 +155,7 @@ mod switch {
 
     thread_local! {
         static CHOSEN: Cell<Option<Bug>> = const { Cell::new(None) };
+        static MEANWHILE: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
         static KEPT: RefCell<Vec<Write>> = const { RefCell::new(Vec::new()) };
     }
 
@@ -181,10 +182,17 @@ mod switch {
         }
     }
 
-    /// The same, after what others may do in a moment.
+    /// The same value, after what others do in the meantime ([`meanwhile`]).
     pub(crate) fn later<T: Copy>(value: T) -> T {
-        (0..100).for_each(|_| std::thread::yield_now());
+        if let Some(others) = MEANWHILE.take() {
+            others();
+        }
         value
+    }
+
+    /// What others do, once, at the moment that the bug of this thread is about.
+    pub fn meanwhile(others: impl FnOnce() + 'static) {
+        MEANWHILE.set(Some(Box::new(others)));
     }
 
     /// The bug of this thread, until this is dropped.
@@ -204,6 +212,7 @@ mod switch {
     impl Drop for Planted {
         fn drop(&mut self) {
             CHOSEN.set(None);
+            MEANWHILE.take();
             KEPT.take();
         }
     }
@@ -245,7 +254,7 @@ mod switch {
 }
 
 #[cfg(all(feature = "planted-bugs", debug_assertions))]
-pub use switch::{Planted, plant};
+pub use switch::{Planted, meanwhile, plant};
 pub(crate) use switch::{later, planted, put_off, put_out};
 
 #[cfg(all(test, feature = "planted-bugs", debug_assertions))]

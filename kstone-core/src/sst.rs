@@ -527,6 +527,33 @@ mod tests {
         table(&vfs, meta).verify().unwrap();
     }
 
+    /// Verifying passed a file whose fences had other numbers than the starts of their separators, so that searches
+    /// missed rows: it looked at the separators only. It now compares the two.
+    #[test]
+    fn verify_finds_fences_that_mislead_a_search() {
+        let (vfs, rows) = (memory(), small());
+        let meta = write(&vfs, params(7, &rows), &rows);
+        let path = paths::sst(dir(), 3, 7);
+        let mut bytes = read_all(&*vfs.open(&path, OpenMode::Read).unwrap(), 1 << 20).unwrap();
+        let directory = meta.directory.0 as usize;
+        let fences = (0..4).map(|n| directory + 28 * n).find(|&entry| bytes[entry] == 2).unwrap();
+        let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
+        let (start, len) = (number(fences + 4), number(fences + 12));
+        // The second fence; then all checksums above it.
+        bytes[start + 8 + 8] ^= 1;
+        let crc = checksum_at(7, start as u64, &bytes[start..start + len]);
+        bytes[fences + 20..fences + 24].copy_from_slice(&crc.to_le_bytes());
+        let footer = bytes.len() - 64;
+        let crc = checksum_at(7, directory as u64, &bytes[directory..footer]);
+        bytes[footer + 12..footer + 16].copy_from_slice(&crc.to_le_bytes());
+        let crc = checksum_at(7, footer as u64, &bytes[footer..footer + 60]);
+        bytes[footer + 60..].copy_from_slice(&crc.to_le_bytes());
+        replace(&vfs, &path, &bytes);
+        let meta = SstMeta { checksum: crc32c::crc32c(&bytes), ..meta };
+        let error = table(&vfs, meta).verify().unwrap_err();
+        assert!(error.to_string().contains("fence"), "{error}");
+    }
+
     #[test]
     fn a_missing_part_stops_a_run_with_an_error_and_not_an_end() {
         let (vfs, rows) = (memory(), small());

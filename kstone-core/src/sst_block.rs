@@ -317,7 +317,15 @@ impl<'a> Block<'a> {
             let (start, value_at) = self.table_entry(group)?;
             let end = self.table_entry(group + 1).map_or(self.table_at, |(end, _)| end);
             let heads = Reader::new(self.payload.get(start..end)?);
-            Some(Group { payload: self.payload, heads, end, value_at, first: None, base_seq })
+            Some(Group {
+                payload: self.payload,
+                heads,
+                end,
+                value_at,
+                first: None,
+                base_seq,
+                left: GROUP_LEN,
+            })
         };
         parse().ok_or(BadBlock::Malformed("a group lies outside of it"))
     }
@@ -333,6 +341,8 @@ pub(crate) struct Group<'a> {
     value_at: usize,
     first: Option<&'a [u8]>,
     base_seq: SeqNo,
+    /// Entries that there may still be: a look-up reads a whole group, and must not take long.
+    left: usize,
 }
 
 /// An entry in its block. Its key is the file's common prefix, then `head`, then `tail`.
@@ -357,6 +367,7 @@ impl<'a> Group<'a> {
         if self.heads.is_empty() {
             return Ok(None);
         }
+        self.left = self.left.checked_sub(1).ok_or(BadBlock::Malformed("a group has too many entries"))?;
         let tag = self.heads.u8().unwrap_or_default();
         // Flags share the byte: one that is set makes the whole an unknown kind.
         let kind = EntryKind::from_u8(tag & KIND_MASK).filter(|_| tag & !KIND_MASK == 0);
@@ -538,6 +549,17 @@ mod tests {
             let _ = decode(&bytes);
             let _ = decode_payload(&bytes);
         }
+    }
+
+    /// A forged group may hold as many entries as fit into its block; verifying looks each of them up, and so took
+    /// quadratic time. Groups now end with an error after the most that the format allows.
+    #[test]
+    fn groups_of_more_entries_than_the_format_allows_are_refused() {
+        let heads = [1u8, 0, 1, 0, 0, b'k'].repeat(GROUP_LEN + 1);
+        let table = [&[0; TABLE_ENTRY_LEN][..], &[1]].concat();
+        let of = |entries: usize| decode_payload(&[&heads[..entries * 6], &table].concat());
+        assert_eq!(of(GROUP_LEN).unwrap().len(), GROUP_LEN);
+        assert!(matches!(of(GROUP_LEN + 1), Err(BadBlock::Malformed(_))));
     }
 
     #[test]

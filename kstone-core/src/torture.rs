@@ -9,6 +9,8 @@
 //! reads      every way of reading, compared with a model
 //! explorer   a crash at every changing I/O operation of a workload, again inside of recovery, each state checked
 //! oracle     a long workload without crashes, every answer compared
+//! order      what relies on something durable is not done before it is, checked beside any workload
+//! faults     the n-th I/O operation fails, for every n, in each way it can
 //! ```
 //!
 //! 1. A failure is a value, [`Failure`]: it says what was expected and found and which command replays it. Nothing here
@@ -23,8 +25,10 @@ use std::fmt;
 use crate::vfs::CrashMode;
 
 mod explorer;
+mod faults;
 mod history;
 mod oracle;
+mod order;
 mod reads;
 mod rng;
 mod settings;
@@ -33,8 +37,10 @@ mod workload;
 mod world;
 
 pub use explorer::Explorer;
+pub use faults::{Fault, FaultRuns, FaultTotals, Injection};
 pub use history::{Change, Entry, Fingerprint, History, Least, State};
 pub use oracle::Oracle;
+pub use order::{Checked, OrderCheck};
 pub use reads::{Mismatch, check_all, check_gets, check_query, contents};
 pub use rng::Rng;
 pub use settings::{SettingsOf, any_settings, tiny_settings};

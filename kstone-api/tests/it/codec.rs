@@ -138,6 +138,16 @@ fn bit_flips_give_an_item_or_an_error() {
     }
 }
 
+/// A number could be stored in more bytes than it takes, so that an item had many stored forms: decoding accepted
+/// them all. It now accepts the shortest alone, which is what was always written.
+#[test]
+fn an_item_has_one_stored_form() {
+    assert!(read_all(&[1, 0]).is_ok());
+    for padded in [&[1, 0x80, 0][..], &[1, 0x80, 0x80, 0]] {
+        assert!(read_all(padded).is_err(), "{padded:?}");
+    }
+}
+
 #[test]
 fn depth_in_stored_bytes_is_bounded() {
     // A list in a list in a list: 3 bytes a level, built from the inside.

@@ -238,7 +238,7 @@ pub(crate) fn live_keys(runs: &[RunSummary<'_>]) -> u64 {
     let sum = |of: fn(&RunSummary<'_>) -> u64| runs.iter().map(of).fold(0, u64::saturating_add);
     let tombstones = sum(|run| run.tombstones);
     if runs.iter().any(|run| run.details.is_empty()) {
-        return sum(|run| run.entries).saturating_sub(2 * tombstones);
+        return sum(|run| run.entries).saturating_sub(tombstones.saturating_mul(2));
     }
     sum(|run| run.keys()).saturating_sub(repeated_keys(runs)).saturating_sub(tombstones)
 }

@@ -139,6 +139,11 @@ impl Background {
         self.wake.notify_one();
     }
 
+    /// What was noted of failures that stopped nothing holds no longer.
+    pub(crate) fn forget_noted_error(&self) {
+        self.queue.lock().error.take_if(|(slot, _)| *slot == Slot::Relief);
+    }
+
     /// Lets a slowed-down writer rest; on one thread, lets the work go on instead.
     pub(crate) fn pause(&self, shared: &Shared, delay: Duration) {
         if shared.workers == Workers::Manual {

@@ -50,7 +50,7 @@ pub(crate) struct Batch {
 impl CheckpointJob {
     pub(crate) fn step(&mut self, shared: &Shared) -> Result<Progress> {
         let _span = trace::job("checkpoint", None);
-        shared.health.check()?;
+        shared.health.check()?; // a poisoned handle writes nothing any more
         *self = match std::mem::replace(self, Self::Start) {
             Self::Start => match Self::collect(shared) {
                 Some(batch) => Self::SyncLog(batch),
@@ -184,6 +184,7 @@ impl Shared {
     }
 
     fn remove_obsolete_ssts(&self, also_held: bool) {
+        self.remove_leftovers();
         let mut obsolete = self.obsolete.lock();
         let mut remove = Vec::new();
         obsolete.retain(|table| {
@@ -209,8 +210,22 @@ impl Shared {
 
     pub(crate) fn remove_file(&self, path: &std::path::Path) {
         if let Err(source) = self.vfs.remove(path) {
-            self.untidy.store(true, Ordering::Relaxed);
+            self.leftovers.lock().push(path.to_path_buf());
             self.note_background_error(&crate::Error::io("remove", path)(source));
+        }
+    }
+
+    /// Files that could not be removed take up space: they are tried again, and the next open does it at the latest.
+    fn remove_leftovers(&self) {
+        let mut leftovers = self.leftovers.lock();
+        leftovers.retain(|path| {
+            let removed = self.vfs.remove(path);
+            removed.is_err_and(|e| e.kind() != std::io::ErrorKind::NotFound)
+        });
+        let none = leftovers.is_empty();
+        drop(leftovers);
+        if none {
+            self.background.forget_noted_error();
         }
     }
 }

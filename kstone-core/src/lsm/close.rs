@@ -73,7 +73,7 @@ impl Shared {
         self.checkpoint_now()?;
         self.give_back_unneeded_log(&mut log)?;
         self.remove_all_obsolete();
-        if self.untidy.load(Ordering::Relaxed) {
+        if self.untidy.load(Ordering::Relaxed) || !self.leftovers.lock().is_empty() {
             return Ok(()); // files were left that belong to nothing: the next open removes them, as after a crash
         }
         // Removed names must stay removed: a clean open looks for no orphans.
@@ -93,6 +93,8 @@ impl Shared {
         if needed || self.wal.segment_count() == 0 {
             return Ok(());
         }
+        // At the last generation there is, the segment stays.
+        let Some(next_generation) = log.next_generation.checked_add(1) else { return Ok(()) };
         let start = Lsn::new(log.next_generation, 0);
         self.edit_manifest(vec![Change::LogStart { start, durable: self.wal.synced() }])?;
         for path in self.wal.retire(start.generation()) {
@@ -100,7 +102,7 @@ impl Shared {
         }
         self.wal.removed();
         log.end = start;
-        log.next_generation += 1;
+        log.next_generation = next_generation;
         Ok(())
     }
 

@@ -98,11 +98,9 @@ impl Commits {
     /// Nobody reads below this sequence, now or later: of the versions at or below it only the newest counts.
     pub(crate) fn horizon(&self) -> SeqNo {
         let snapshots = self.snapshots.lock();
-        if planted(Bug::VersionAboveVisibleDropped) {
-            return SeqNo::MAX;
-        }
         let oldest = snapshots.keys().next().copied().filter(|_| !planted(Bug::SnapshotVersionDropped));
-        oldest.unwrap_or(SeqNo::MAX).min(self.visible())
+        let visible = if planted(Bug::VersionAboveVisibleDropped) { SeqNo::MAX } else { self.visible() };
+        oldest.unwrap_or(SeqNo::MAX).min(visible)
     }
 }
 

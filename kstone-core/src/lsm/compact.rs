@@ -59,7 +59,7 @@ impl CompactJob {
 
     pub(crate) fn step(&mut self, shared: &Shared) -> Result<Progress> {
         let _span = trace::job("compaction", Some(self.stripe));
-        shared.health.check()?;
+        shared.health.check()?; // a poisoned handle writes nothing any more
         match &mut self.state {
             State::Start => self.begin(shared),
             State::Merging(merging) => {

@@ -51,7 +51,7 @@ impl FlushJob {
 
     pub(crate) fn step(&mut self, shared: &Shared) -> Result<Progress> {
         let _span = trace::job("flush", Some(self.stripe));
-        shared.health.check()?;
+        shared.health.check()?; // a poisoned handle writes nothing any more
         match &mut self.state {
             State::Start => self.begin(shared),
             State::Writing(writing) => {

@@ -51,6 +51,8 @@ use crate::wal::{self, Chain, LogCut, RecordRef, Wal, WalContext, WalStart};
 /// Sequences that are skipped after an unclean end, so that a number which was given out and lost is never given
 /// out again.
 const SEQ_GAP: u64 = 1 << 32;
+/// No sequence and no file id is above it: a thousand years of a hundred million a second.
+const MAX_NUMBER: u64 = 1 << 62;
 /// Entries that one step of a job takes: long enough to be cheap, short enough to stop soon.
 const CHUNK: usize = 4096;
 /// The same for tests, so that steps of different jobs mix.
@@ -200,13 +202,14 @@ impl LsmEngine {
 
         let orphans = orphans(path, state, &chain, &listing);
         let gap = if planted(Bug::SequencesReissued) { 1 } else { SEQ_GAP };
-        let next_seq = clean_end.map_or(base + gap, |clean| clean.next_seq);
+        let next_seq = clean_end.map_or(base.saturating_add(gap), |clean| clean.next_seq);
         let unused = match planted(Bug::FileIdReused) {
             true => state.ssts.last_key_value().map_or(1, |(&id, _)| id + 1),
             false => state.files_below,
         };
         let next_file = clean_end.map_or(unused, |clean| clean.next_file);
-        let mut unfinished = clean_end.is_none().then(|| Unfinished {
+        check_numbers(path, next_seq, next_file.max(state.files_below), chain.max_generation)?;
+        let mut unfinished = (clean_end.is_none()).then(|| Unfinished {
             harden_from: chain.watermark.max(state.durable),
             changes: cut_changes(state, &chain, next_seq - 1),
             chain: chain.clone(),
@@ -247,7 +250,7 @@ impl LsmEngine {
         if store_settings {
             match engine.shared.store_settings() {
                 // They hold all the same, and are stored with the next edit.
-                Err(error) if error.is_out_of_space() => {}
+                Err(error) if error.is_out_of_space() && engine.shared.health.check().is_ok() => {}
                 stored => stored?,
             }
         }
@@ -315,6 +318,7 @@ impl LsmEngine {
             obsolete: Mutex::default(),
             pins: super::pins::Pins::default(),
             untidy: AtomicBool::new(false),
+            leftovers: Mutex::default(),
             background: Background::default(),
             quota: Arc::new(quota),
             counters: super::stats::Counters::default(),
@@ -494,7 +498,8 @@ impl Shared {
             });
             let Some(stripe) = fullest else { break };
             match self.ensure_opened().and_then(|()| self.flush_stripe_now(stripe.id)) {
-                Err(error) if error.is_out_of_space() => return Ok(false),
+                // Not from a sync, after which nothing may be written any more.
+                Err(error) if error.is_out_of_space() && self.health.check().is_ok() => return Ok(false),
                 flushed => flushed?,
             }
         }
@@ -675,6 +680,25 @@ pub(super) fn check_stripes(options: &EngineOptions, state: &ManifestState) -> R
     }
 }
 
+/// Numbers that nobody counts up to are damage, and counting on from them would overflow.
+fn check_numbers(path: &Path, seq: SeqNo, file: FileId, generation: u32) -> Result<()> {
+    let bad = |what: &str, number: u64| {
+        let detail = format!("{what} {number} is beyond all that a database reaches");
+        Err(Error::corrupt(&path.join(paths::MANIFEST), 0, detail))
+    };
+    if seq > MAX_NUMBER {
+        return bad("sequence", seq);
+    }
+    if file > MAX_NUMBER {
+        return bad("file", file);
+    }
+    if generation == u32::MAX {
+        let detail = "there is no log generation after it";
+        return Err(Error::corrupt(&paths::log(path, generation), 0, detail));
+    }
+    Ok(())
+}
+
 /// The stripes that have SSTs, with their runs, newest first. No SST is opened.
 fn stripes(
     tables: &Arc<TableContext>,
@@ -713,3 +737,6 @@ fn orphans(path: &Path, state: &ManifestState, chain: &Chain, listing: &[DirEntr
         .filter(|entry| matches!(paths::parse(&entry.name), FileName::Sst { id, .. } if !state.lists(id)));
     unlisted.map(|entry| path.join(&entry.name)).chain(chain.dead.iter().cloned()).collect()
 }
+
+#[cfg(test)]
+mod tests;

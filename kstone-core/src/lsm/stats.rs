@@ -19,6 +19,7 @@ use crate::paths::{self, FileName};
 use crate::sst::{BlockCacheStats, FilterStats};
 use crate::stripe::Stripe;
 use crate::types::{SeqNo, SstMeta};
+use crate::version::Version;
 
 mod display;
 
@@ -313,7 +314,8 @@ impl Shared {
         let settings = shared.settings.load();
         let stats_of = |stripe| stripe_stats(stripe, &settings.database);
         let stripes: Vec<_> = shared.used_stripes().filter_map(stats_of).collect();
-        let sum = |of: fn(&StripeStats) -> u64| stripes.iter().map(of).sum::<u64>();
+        // What a manifest says of files is not bounded by how large they are: sums of it saturate.
+        let sum = |of: fn(&StripeStats) -> u64| stripes.iter().map(of).fold(0, u64::saturating_add);
         let c = &shared.counters;
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (log, replay) = (shared.wal.writes(), shared.recovery());
@@ -338,8 +340,8 @@ impl Shared {
             log_bytes: shared.wal.live_bytes(),
             log_segments: shared.wal.segment_count(),
             manifest_bytes: shared.manifest.lock().len(),
-            items_estimate: sum(|s| s.entries + s.memtable_records as u64)
-                .saturating_sub(2 * sum(|s| s.tombstones)),
+            items_estimate: sum(|s| s.entries.saturating_add(s.memtable_records as u64))
+                .saturating_sub(sum(|s| s.tombstones).saturating_mul(2)),
             last_seq: shared.commits.visible(),
             flushes: get(&c.flushes),
             flush_bytes_written: get(&c.flush_bytes_written),
@@ -419,12 +421,13 @@ impl Shared {
         let (mut bytes, mut needed) = (0, 0);
         for stripe in self.used_stripes() {
             let version = Arc::clone(&stripe.version());
-            let sum = |of: fn(&SstMeta) -> u64| version.tables().map(|table| of(table.meta())).sum::<u64>();
+            let sum = |of: fn(&SstMeta) -> u64| total(&version, of);
             let runs: Vec<_> = version.runs.iter().map(|run| summary(run)).collect();
             // A tombstone has next to no bytes.
             let values = sum(|meta| meta.entries.saturating_sub(meta.tombstones)).max(1);
             bytes += sum(|meta| meta.len);
-            needed += (sum(|meta| meta.raw_bytes) as f64 * live_keys(&runs) as f64 / values as f64) as u64;
+            let live = sum(|meta| meta.raw_bytes) as f64 * live_keys(&runs) as f64 / values as f64;
+            needed = u64::saturating_add(needed, live as u64);
         }
         Amplification {
             write_compaction: per(compacted, written),
@@ -437,9 +440,14 @@ impl Shared {
     }
 }
 
+/// The sum over all SSTs of a version.
+fn total(version: &Version, of: fn(&SstMeta) -> u64) -> u64 {
+    version.tables().map(|table| of(table.meta())).fold(0, u64::saturating_add)
+}
+
 fn stripe_stats(stripe: &Stripe, config: &DatabaseConfig) -> Option<StripeStats> {
     let version = stripe.version();
-    let total = |of: fn(&crate::types::SstMeta) -> u64| version.tables().map(|table| of(table.meta())).sum();
+    let total = |of: fn(&SstMeta) -> u64| total(&version, of);
     let stats = StripeStats {
         stripe: stripe.id,
         runs: version.runs.len(),

@@ -19,7 +19,7 @@ use crate::config::Durability;
 use crate::counters::Operation;
 use crate::error::{Error, Result};
 use crate::key::{EncodedKey, Key, stripe_of};
-use crate::planted::{Bug, planted};
+use crate::planted::{Bug, later, planted};
 use crate::record::{self, Ops};
 use crate::types::{EntryRef, SeqNo};
 
@@ -144,6 +144,7 @@ impl LsmEngine {
     pub fn sync(&self) -> Result<()> {
         let opened = self.shared.opened.load(Ordering::Acquire);
         if !opened && !self.shared.read_only && self.shared.unfinished.lock().is_none() {
+            self.shared.health.check()?;
             return self.shared.check_open(); // nothing was written since a clean close made all of it durable
         }
         let (shared, _open) = self.writable()?;
@@ -201,6 +202,9 @@ impl Shared {
             {
                 self.sealed(id as usize, sealed);
             }
+        }
+        if planted(Bug::VersionAboveVisibleDropped) {
+            later(());
         }
         self.commits.publish(last);
         drop(locked);

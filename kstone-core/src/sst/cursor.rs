@@ -220,9 +220,6 @@ impl TableCursor {
         let mut group = block.group(n, open.base_seq).map_err(bad)?;
         let mut rows = Rows::new();
         while let Some(entry) = group.next_entry().map_err(bad)? {
-            if rows.len() == GROUP_LEN {
-                return Err(bad(BadBlock::Malformed("a group has too many entries")));
-            }
             rows.push(Row {
                 kind: entry.kind,
                 seq: entry.seq,

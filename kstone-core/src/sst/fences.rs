@@ -125,6 +125,16 @@ impl Fences {
         Some(start..end)
     }
 
+    fn fence(&self, section: &[u8], n: usize) -> Option<u64> {
+        let at = n.checked_mul(8)?.checked_add(HEADER_LEN)?;
+        section.get(at..)?.first_chunk().copied().map(u64::from_be_bytes)
+    }
+
+    /// Whether a block's fence is the start of its separator, as a search takes for granted.
+    pub(super) fn agrees(&self, section: &[u8], n: usize) -> bool {
+        self.separator(section, n).is_some_and(|separator| self.fence(section, n) == Some(fence(separator)))
+    }
+
     pub(super) fn separator<'a>(&self, section: &'a [u8], n: usize) -> Option<&'a [u8]> {
         let separators = section.get(self.separators_at..)?;
         separators.get(self.start(section, n)?..self.start(section, n.checked_add(1)?)?)
@@ -137,8 +147,7 @@ impl Fences {
         let (mut low, mut high) = (0, self.blocks);
         while low < high {
             let middle = low.midpoint(high);
-            let at = middle.checked_mul(8)?.checked_add(HEADER_LEN)?;
-            let found = section.get(at..)?.first_chunk().copied().map(u64::from_be_bytes)?;
+            let found = self.fence(section, middle)?;
             let below = found < wanted || (found == wanted && self.separator(section, middle)? < key);
             if below { low = middle + 1 } else { high = middle }
         }

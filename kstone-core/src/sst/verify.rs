@@ -82,6 +82,9 @@ impl Table {
         let (block, at) = (self.parse(&data)?, data.at);
         let separator = open.fences.separator(open.fence_section(), n);
         let separator = separator.ok_or_else(|| self.corrupt(at, "the block has no separator"))?;
+        if !open.fences.agrees(open.fence_section(), n) {
+            return Err(self.corrupt(at, "the block's fence is not the start of its separator"));
+        }
         let before = seen.key.clone();
         let mut key = Vec::new();
         for g in 0..block.groups() {

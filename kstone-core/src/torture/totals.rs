@@ -51,8 +51,6 @@ pub struct Totals {
     pub absent: u64,
     /// Crash states that were written to after they were opened, opened once more and compared again.
     pub continued: u64,
-    /// Runs in which I/O operations failed on purpose.
-    pub faults: u64,
 }
 
 impl Totals {
@@ -96,7 +94,7 @@ impl Totals {
     }
 
     /// The single counts, with the words that `Display` has for them.
-    fn counts_mut(&mut self) -> [(&'static str, &mut u64); 21] {
+    fn counts_mut(&mut self) -> [(&'static str, &mut u64); 20] {
         [
             ("workloads", &mut self.workloads),
             ("operations", &mut self.operations),
@@ -118,7 +116,6 @@ impl Totals {
             ("crash points", &mut self.points),
             ("states without a database", &mut self.absent),
             ("states continued", &mut self.continued),
-            ("fault runs", &mut self.faults),
         ]
     }
 }

@@ -27,20 +27,21 @@
 //! # }
 //! ```
 //!
-//! Invariants: an operation meets at most one rule, the first that was added of those that strike; each rule counts
-//! every operation that it is about, also when another strikes; hooks are called with no lock held, so they may use
-//! the file system.
+//! Invariants: of the rules that strike, all hooks are called, and of the others the first that was added decides; each
+//! rule counts every operation that it is about, also when another strikes; hooks are called with no lock held, so they
+//! may use the file system.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::trace::{Call, Op, Record, name};
 use super::{DirEntry, FileIdentity, Mapping, OpenMode, PathKind, Vfs, VfsFile};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Mutex, RwLock};
+use crate::sync::{ArcSwap, Mutex, RwLock};
 
 #[cfg(test)]
 mod tests;
@@ -110,6 +111,8 @@ pub enum Effect {
     /// readable, also when the file is opened again, and the next sync succeeds; but a power cut takes it. The file
     /// system below must be able to do that, as [`super::StrictVfs`] is. Other operations fail.
     LoseUnsynced(Errno),
+    /// A sync, of a file or a directory, is not done and said to be done: a disk that lies. Other operations are done.
+    Pretend,
     /// It is not done, nor any later one that would change something, until [`FaultVfs::revive`].
     Crash,
     /// The hook is called first. For delays, and for watching.
@@ -123,6 +126,7 @@ impl fmt::Debug for Effect {
             Self::Torn(errno) => f.debug_tuple("Torn").field(errno).finish(),
             Self::Short(len) => f.debug_tuple("Short").field(len).finish(),
             Self::LoseUnsynced(errno) => f.debug_tuple("LoseUnsynced").field(errno).finish(),
+            Self::Pretend => f.write_str("Pretend"),
             Self::Crash => f.write_str("Crash"),
             Self::Call(_) => f.write_str("Call"),
         }
@@ -280,9 +284,12 @@ struct Plan {
     crashed: AtomicBool,
     recording: AtomicBool,
     records: Mutex<Vec<Record>>,
-    /// How often each file is open.
-    open: Mutex<BTreeMap<PathBuf, usize>>,
+    /// The files that are open.
+    open: Mutex<Vec<Arc<OpenFile>>>,
 }
+
+/// A file that is open, and what it is called: by its latest name, if it was renamed meanwhile.
+type OpenFile = ArcSwap<PathBuf>;
 
 impl fmt::Debug for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -346,13 +353,16 @@ impl FaultVfs {
     /// The files that are open whose names fit the pattern ([`Rule::files`]), each as often as it is open.
     pub fn open_now(&self, pattern: &str) -> Vec<PathBuf> {
         let open = self.plan.open.lock();
-        let fitting = open.iter().filter(|(path, _)| matches(pattern, &name(path)));
-        fitting.flat_map(|(path, &count)| std::iter::repeat_n(path.clone(), count)).collect()
+        let paths = open.iter().map(|file| PathBuf::clone(&file.load()));
+        let mut fitting: Vec<_> = paths.filter(|path| matches(pattern, &name(path))).collect();
+        fitting.sort();
+        fitting
     }
 
     fn file(&self, path: &Path, inner: Arc<dyn VfsFile>) -> FaultFile {
-        *self.plan.open.lock().entry(path.to_path_buf()).or_default() += 1;
-        FaultFile { inner, path: path.to_path_buf(), plan: Arc::clone(&self.plan) }
+        let file = Arc::new(ArcSwap::from_pointee(path.to_path_buf()));
+        self.plan.open.lock().push(Arc::clone(&file));
+        FaultFile { inner, path: file, plan: Arc::clone(&self.plan) }
     }
 
     fn name_op<T>(&self, call: Call<'_>, go: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
@@ -361,7 +371,7 @@ impl FaultVfs {
 }
 
 impl Plan {
-    /// Does an operation, or what the first rule that strikes makes of it. `go` is told how many bytes it may take;
+    /// Does an operation, or what the first rule that strikes makes of it. `go` is told how many bytes it may take, a sync 0 when it may do nothing;
     /// `lose` loses what is not synced.
     fn run<T>(
         &self,
@@ -377,6 +387,7 @@ impl Plan {
         let result = self.judge(number, call, grows).and_then(|verdict| match verdict {
             Verdict::Pass => go(usize::MAX),
             Verdict::Short(len) => go(len.max(1)),
+            Verdict::Pretend => go(0),
             Verdict::Torn(errno) => {
                 if call.op == Op::Write && call.len > 1 {
                     go(call.bytes.len() / 2)?;
@@ -398,14 +409,25 @@ impl Plan {
         if call.op.changes() && self.crashed.load(Ordering::SeqCst) {
             return Err(Errno::Io.error());
         }
-        let mut striking: Option<Arc<Active>> = None;
+        let (mut striking, mut hooks) = (None, SmallVec::<[Arc<Active>; 4]>::new());
         for active in &*self.rules.read() {
             if !active.on.load(Ordering::SeqCst) || !active.rule.is_about(number, call, &grows) {
                 continue;
             }
             let seen = active.seen.fetch_add(1, Ordering::SeqCst) + 1;
-            if striking.is_none() && (active.rule.from..=active.rule.to).contains(&seen) {
+            if !(active.rule.from..=active.rule.to).contains(&seen) {
+                continue;
+            }
+            if matches!(active.rule.effect, Effect::Call(_)) {
+                hooks.push(Arc::clone(active));
+            } else if striking.is_none() {
                 striking = Some(Arc::clone(active));
+            }
+        }
+        for active in hooks {
+            active.hits.fetch_add(1, Ordering::SeqCst);
+            if let Effect::Call(hook) = &active.rule.effect {
+                hook(call)?;
             }
         }
         let Some(active) = striking else { return Ok(Verdict::Pass) };
@@ -415,11 +437,13 @@ impl Plan {
             Effect::Torn(errno) => Ok(Verdict::Torn(*errno)),
             Effect::Short(len) => Ok(Verdict::Short(*len)),
             Effect::LoseUnsynced(errno) => Ok(Verdict::Lose(*errno)),
+            Effect::Pretend if matches!(call.op, Op::Sync | Op::SyncDir) => Ok(Verdict::Pretend),
+            Effect::Pretend => Ok(Verdict::Pass),
             Effect::Crash => {
                 self.crashed.store(true, Ordering::SeqCst);
                 Err(Errno::Io.error())
             }
-            Effect::Call(hook) => hook(call).map(|()| Verdict::Pass),
+            Effect::Call(_) => Ok(Verdict::Pass),
         }
     }
 }
@@ -427,6 +451,7 @@ impl Plan {
 enum Verdict {
     Pass,
     Short(usize),
+    Pretend,
     Torn(Errno),
     Lose(Errno),
 }
@@ -457,7 +482,11 @@ impl Vfs for FaultVfs {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let call = Call { to: Some(to), ..Call::new(Op::Rename, from) };
-        self.name_op(call, || self.inner.rename(from, to))
+        self.name_op(call, || self.inner.rename(from, to))?;
+        for file in self.plan.open.lock().iter().filter(|file| **file.load() == from) {
+            file.store(Arc::new(to.to_path_buf()));
+        }
+        Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -480,7 +509,8 @@ impl Vfs for FaultVfs {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let call = Call::new(Op::SyncDir, dir);
         let lose = || self.inner.lose_unsynced_names(dir);
-        self.plan.run(&call, || false, |_| self.inner.sync_dir(dir), lose)
+        let sync = |most| if most == 0 { Ok(()) } else { self.inner.sync_dir(dir) };
+        self.plan.run(&call, || false, sync, lose)
     }
 
     fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
@@ -503,41 +533,33 @@ impl Vfs for FaultVfs {
 #[derive(Debug)]
 struct FaultFile {
     inner: Arc<dyn VfsFile>,
-    path: PathBuf,
+    path: Arc<OpenFile>,
     plan: Arc<Plan>,
 }
 
 impl Drop for FaultFile {
     fn drop(&mut self) {
-        let mut open = self.plan.open.lock();
-        if let Some(count) = open.get_mut(&self.path) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.path);
-            }
-        }
+        self.plan.open.lock().retain(|file| !Arc::ptr_eq(file, &self.path));
     }
 }
 
 impl FaultFile {
-    fn call(&self, op: Op) -> Call<'_> {
-        Call::new(op, &self.path)
-    }
-
     /// Whether reaching to `end` makes the file longer.
     fn grows(&self, end: u64) -> bool {
         self.inner.len().is_ok_and(|len| end > len)
     }
 
     fn resize(&self, op: Op, len: u64, go: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        let call = Call { offset: len, ..self.call(op) };
+        let path = self.path.load();
+        let call = Call { offset: len, ..Call::new(op, &path) };
         self.plan.run(&call, || self.grows(len), |_| go(), || ())
     }
 }
 
 impl VfsFile for FaultFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let call = Call { offset, len: buf.len() as u64, ..self.call(Op::Read) };
+        let path = self.path.load();
+        let call = Call { offset, len: buf.len() as u64, ..Call::new(Op::Read, &path) };
         let read = |most: usize| {
             let len = buf.len().min(most);
             self.inner.read_at(buf.get_mut(..len).unwrap_or_default(), offset)
@@ -546,14 +568,17 @@ impl VfsFile for FaultFile {
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
-        let call = Call { offset, len: buf.len() as u64, bytes: buf, ..self.call(Op::Write) };
+        let path = self.path.load();
+        let call = Call { offset, len: buf.len() as u64, bytes: buf, ..Call::new(Op::Write, &path) };
         let write =
             |most: usize| self.inner.write_at(buf.get(..buf.len().min(most)).unwrap_or_default(), offset);
         self.plan.run(&call, || self.grows(offset.saturating_add(buf.len() as u64)), write, || ())
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.plan.run(&self.call(Op::Sync), || false, |_| self.inner.sync(), || self.inner.lose_unsynced())
+        let path = self.path.load();
+        let sync = |most| if most == 0 { Ok(()) } else { self.inner.sync() };
+        self.plan.run(&Call::new(Op::Sync, &path), || false, sync, || self.inner.lose_unsynced())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -565,11 +590,13 @@ impl VfsFile for FaultFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        self.plan.run(&self.call(Op::Len), || false, |_| self.inner.len(), || ())
+        let path = self.path.load();
+        self.plan.run(&Call::new(Op::Len, &path), || false, |_| self.inner.len(), || ())
     }
 
     fn map(&self, len: u64) -> io::Result<Mapping> {
-        let call = Call { offset: len, ..self.call(Op::Map) };
+        let path = self.path.load();
+        let call = Call { offset: len, ..Call::new(Op::Map, &path) };
         self.plan.run(&call, || false, |_| self.inner.map(len), || ())
     }
 

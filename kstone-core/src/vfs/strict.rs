@@ -66,6 +66,17 @@ struct State {
     images: Vec<Image>,
 }
 
+/// What of a file would survive a power cut for sure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Durability {
+    /// Its name.
+    pub(crate) named: bool,
+    /// All that is in it now.
+    pub(crate) whole: bool,
+    /// What it would hold.
+    pub(crate) bytes: Vec<u8>,
+}
+
 type Names = BTreeMap<OsString, Node>;
 
 #[derive(Clone)]
@@ -124,6 +135,16 @@ impl StrictVfs {
     /// The images made since the last call.
     pub fn take_images(&self) -> Vec<Image> {
         std::mem::take(&mut self.state.lock().images)
+    }
+
+    /// What of a file is durable; `None` when there is none of that name.
+    pub(crate) fn durability(&self, path: &Path) -> Option<Durability> {
+        let mut state = self.state.lock();
+        let (name, inode) = state.find_file(path).ok()?;
+        let durable = state.dir(parent(path)).ok()?.durable.get(&name).cloned();
+        let named = matches!(durable, Some(Node::File(durable)) if Arc::ptr_eq(&durable, &inode));
+        let content = inode.content.lock();
+        Some(Durability { named, whole: content.is_durable(), bytes: content.durable_bytes() })
     }
 
     /// The file system as found after a power cut at this moment: independent of this one, with no lock

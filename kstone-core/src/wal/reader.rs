@@ -391,8 +391,8 @@ impl Walk<'_> {
             }
             let (header, end) = (record.header, record.end);
             if header.kind == BATCH {
-                let last = header.first_seq.checked_add(u64::from(header.count)).map(|next| next - 1);
-                let Some(last) = last.filter(|_| header.first_seq > 0 && header.count > 0) else {
+                let more = header.count.checked_sub(1).filter(|_| header.first_seq > 0);
+                let Some(last) = more.and_then(|more| header.first_seq.checked_add(more.into())) else {
                     let detail = format!("{} operations from sequence {} on", header.count, header.first_seq);
                     return Err(reader.corrupt(offset, detail));
                 };

@@ -12,7 +12,8 @@ use kstone_core::{CompactionConfig, DatabaseConfig, Durability, Key};
 
 use crate::model::Rng;
 
-const ROUNDS: u64 = 60;
+/// Unless `KSTONE_ROUNDS` says otherwise.
+const ROUNDS: u64 = 100;
 const KEYS: u64 = 400;
 const CHILD: &str = "KSTONE_KILL_CHILD";
 
@@ -72,10 +73,11 @@ fn nothing_acknowledged_is_lost() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("kill.keystone");
     LsmEngine::create(&path, options(Durability::Buffered)).unwrap().close().unwrap();
+    let rounds = std::env::var("KSTONE_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().unwrap());
     let mut rng = Rng(1);
     let mut acknowledged = BTreeMap::new();
     let (mut next, mut writes) = (1, 0);
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["kill::child", "--exact", "--ignored", "--nocapture"])
             .env(CHILD, format!("{next} {}", path.display()))
@@ -125,5 +127,5 @@ fn nothing_acknowledged_is_lost() {
         next = newest + 1;
         next += (next + round) % 2;
     }
-    println!("kill -9: {ROUNDS} rounds, {writes} acknowledged writes, none lost");
+    println!("kill -9: {rounds} rounds, {writes} acknowledged writes, none lost");
 }

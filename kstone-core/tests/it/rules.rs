@@ -54,7 +54,9 @@ fn overwrite(vfs: &StrictVfs, path: &Path, at: usize, bytes: &[u8]) {
 fn sequences_are_not_used_again_after_a_recovery_and_a_clean_close() {
     for flushed in [false, true] {
         let mut vfs = StrictVfs::new();
-        let mut last = put(&create(&vfs, DatabaseConfig::new()), "first", WriteOptions::sync());
+        let engine = create(&vfs, DatabaseConfig::new());
+        let mut last = put(&engine, "first", WriteOptions::sync());
+        die(&vfs, engine);
         for round in 0..3 {
             vfs = vfs.crash(CrashMode::Strict);
             let engine = open(&vfs); // recovers, and skips numbers

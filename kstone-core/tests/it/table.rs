@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use kstone_core::vfs::{DiskVfs, Vfs};
+
 /// The files with the tables.
 const TABLES: &[&str] = &["docs/settings-and-counters.md"];
 
@@ -64,6 +66,90 @@ fn every_setting_and_counter_has_a_row_and_each_row_a_test() {
     assert!(unknown.is_empty(), "rows for what does not exist: {unknown:?}");
     println!("{} settings and counters, {tests} tests", expected.len());
 }
+
+/// The rules behind the promises: what their table says that it is covered by exists, and every bug that can be planted
+/// is in it.
+#[test]
+fn every_rule_names_tests_and_planted_bugs_that_exist() {
+    let (mut rules, mut tests, mut bugs, mut uncovered) = (0, BTreeSet::new(), BTreeSet::new(), 0);
+    for row in read("docs/crash-rules.md").lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = row.trim_start_matches('|').split('|').map(str::trim).collect();
+        assert!(cells.len() == 5 && !cells[0].is_empty() && !cells[1].is_empty(), "{row}");
+        if cells[2] == "covered by" {
+            continue;
+        }
+        rules += 1;
+        let places = quoted(cells[2]);
+        // Without a test it must say why.
+        assert!(!places.is_empty() || !cells[3].is_empty(), "{row}");
+        uncovered += u32::from(places.is_empty());
+        for place in places {
+            let (file, name) = place.split_once("::").unwrap_or_else(|| panic!("{place}: {row}"));
+            if file == "Bug" {
+                bugs.insert(name.to_string());
+                continue;
+            }
+            let (file, _) = place_of(place).unwrap();
+            assert!(all_tests(&file).contains(&format!("fn {name}(")), "{place} does not exist: {row}");
+            tests.insert(place.to_string());
+        }
+    }
+    let all: BTreeSet<_> = kstone_core::planted::Bug::ALL.iter().map(|bug| format!("{bug:?}")).collect();
+    assert_eq!(bugs, all, "planted bugs in the table, and those that there are");
+    println!(
+        "{rules} rules, {} tests and {} planted bugs; {uncovered} rules without",
+        tests.len(),
+        bugs.len()
+    );
+    assert!(rules > 80 && uncovered <= 2);
+}
+
+/// Where a test is that a document calls `file::test`, and its name.
+fn place_of(place: &str) -> Option<(String, &str)> {
+    let (file, name) = place.split_once("::")?;
+    let file = match file.split_once('/') {
+        Some(("src", unit)) => format!("kstone-core/src/{unit}"),
+        _ if file == "kstone-shuttle" => return Some((SHUTTLE.into(), name)),
+        _ => format!("kstone-core/tests/it/{file}.rs"),
+    };
+    Some((file, name))
+}
+
+/// A promise without a test is not made.
+#[test]
+fn every_promise_names_tests_that_exist() {
+    let (mut promises, mut tests) = (0, BTreeSet::new());
+    let short = ["crash", "faults"];
+    for row in read("docs/durability.md").lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").collect();
+        let numbered = cells[0].trim().parse::<u32>().is_ok();
+        promises += u32::from(numbered);
+        let of_promise = quoted(if numbered { cells[2] } else { row });
+        let named =
+            |text: &&&str| text.contains("::") && !text.starts_with("Durability") || short.contains(text);
+        assert!(!numbered || of_promise.iter().any(|text| named(&text)), "no test: {row}");
+        for (file, name) in of_promise.iter().filter_map(|text| place_of(text)) {
+            if !name.starts_with(char::is_uppercase) && !name.ends_with(')') {
+                assert!(all_tests(&file).contains(&format!("fn {name}(")), "{file}: {name}: {row}");
+                tests.insert(name.to_string());
+            }
+        }
+    }
+    println!("{promises} promises, {} tests", tests.len());
+    assert!(promises >= 24 && tests.len() > 50);
+}
+
+/// The source of a file, or of all the interleavings.
+fn all_tests(file: &str) -> String {
+    if file != SHUTTLE {
+        return read(file);
+    }
+    let files = DiskVfs::new().list(&root().join(file)).unwrap();
+    files.iter().map(|entry| read(&format!("{file}/{}", entry.name))).collect()
+}
+
+/// Where the tests of interleavings are.
+const SHUTTLE: &str = "kstone-shuttle/tests/it";
 
 /// Where settings and counters are declared, and what is put before their names in the table.
 const STRUCTS: &[(&str, &str, &str)] = &[

@@ -110,8 +110,8 @@ impl EventListener for Slow {
     }
 }
 
-/// Symptom: while a listener took long, nothing was synced, however long ago it was written. Cause: the worker that
-/// called it was the one that keeps the time, and the others slept until they were woken. Fix: it wakes another first.
+/// Symptom it looks for: nothing is synced while a listener takes long, because the worker that calls it was the one that
+/// keeps the time and the others sleep until they are woken. Other wake-ups often hide that.
 #[test]
 fn a_slow_listener_does_not_stop_the_clock() {
     explore("slow listener against the sync interval", || {
@@ -131,8 +131,8 @@ fn a_slow_listener_does_not_stop_the_clock() {
     });
 }
 
-/// Symptom: a shorter sync interval was not kept until the old one was over. Cause: the settings woke one worker, not
-/// the one that had gone to sleep for as long as the old ones said. Fix: they wake all.
+/// Symptom it looks for: a shorter sync interval that is not kept until the old one is over, because the worker that
+/// sleeps for as long as that said was not woken. Other wake-ups often hide that.
 #[test]
 fn intervals_hold_as_soon_as_they_are_set() {
     explore("settings against the one who keeps the time", || {

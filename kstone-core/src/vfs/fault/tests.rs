@@ -227,9 +227,10 @@ fn operations_are_counted_recorded_and_told_to_hooks() {
     let file = vfs.open(&path("a"), OpenMode::Create).unwrap();
     file.write_at(b"xyz", 5).unwrap();
     assert_eq!(vfs.open_now("*"), [path("a")]);
+    vfs.rename(&path("a"), &path("b")).unwrap();
+    assert_eq!(vfs.open_now("*"), [path("b")], "it goes by its new name");
     drop(file);
     assert_eq!(vfs.open_now("*"), [] as [PathBuf; 0]);
-    vfs.rename(&path("a"), &path("b")).unwrap();
     vfs.remove(&path("b")).unwrap_err();
     vfs.record(false);
     vfs.kind(&path("b")).unwrap();

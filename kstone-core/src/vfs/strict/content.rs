@@ -105,6 +105,14 @@ impl Content {
         self.pending.clear();
     }
 
+    pub(super) fn is_durable(&self) -> bool {
+        self.pending.is_empty() && (!self.lost || self.durable.to_vec() == self.current.to_vec())
+    }
+
+    pub(super) fn durable_bytes(&self) -> Vec<u8> {
+        self.durable.to_vec()
+    }
+
     /// What a crash leaves, all of it durable.
     pub(super) fn survivor(&self, left: &Left<'_>, rng: &ManualClock) -> Self {
         let left = match *left {
@@ -221,6 +229,12 @@ fn pieces(offset: u64, len: usize) -> impl Iterator<Item = (u64, Range<usize>, R
 }
 
 impl Bytes {
+    fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.len as usize];
+        self.read(&mut bytes, 0);
+        bytes
+    }
+
     fn read(&self, buf: &mut [u8], offset: u64) -> usize {
         let len = self.len.saturating_sub(offset).min(buf.len() as u64) as usize;
         for (page, within, part) in pieces(offset, len) {

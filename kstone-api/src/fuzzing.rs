@@ -1,0 +1,290 @@
+//! Entry points for fuzzers: functions that take any bytes and panic when a promise is broken. Not part of the
+//! library: behind the feature `fuzzing`, which only `fuzz/` and the tests that replay its corpus switch on.
+
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use kstone_core::fuzzing::Input;
+use serde_json::Value as Json;
+
+use crate::{Item, ItemBuilder, ItemView, MapView, Number, Value, ValueView};
+
+/// The stored form of items. An even first byte: the rest is one. An odd one: the rest says what to store.
+pub fn item(bytes: &[u8]) {
+    let mut input = Input::new(bytes);
+    if input.byte().is_multiple_of(2) {
+        return stored(input.rest());
+    }
+    let item = map(&mut input, 0);
+    if let Ok(bytes) = item.encode() {
+        assert_eq!(Item::decode(&bytes).expect("what was encoded"), item);
+        stored(&bytes);
+    } else {
+        // Only what cannot be stored is refused; a copy without it can.
+        assert!(has_flaw(&Value::M(item), 0));
+    }
+}
+
+/// Bytes that may be a stored item: an item has one stored form, and a view tells of it what the item does.
+fn stored(bytes: &[u8]) {
+    let decoded = Item::decode(bytes);
+    let view = match ItemView::new(bytes) {
+        Ok(view) => view,
+        Err(_) => return assert!(decoded.is_err()),
+    };
+    assert_eq!(view.validate().is_ok(), decoded.is_ok());
+    drop(format!("{view:?}"));
+    let seen = view.as_map().map(|map| look_at(map, 0));
+    let Ok(item) = decoded else {
+        // Looking finds no more than decoding does.
+        let _ = ["", "a", "name"].map(|name| view.get(name).is_ok());
+        return;
+    };
+    assert_eq!(item.encode().expect("what was decoded"), bytes, "{item:?} has two stored forms");
+    assert_eq!(seen.expect("a valid item"), item.len());
+    for (name, value) in &item {
+        let found = view.get(name).expect("a valid item").expect("an attribute of it");
+        assert_eq!(found.to_value().expect("a valid item"), *value);
+        assert_eq!(found.as_i64(), value.as_i64());
+        assert_eq!(found.as_str(), value.as_str());
+    }
+    assert!(item.contains("name") || view.get("name").expect("a valid item").is_none());
+    let text = item.to_string();
+    drop(Item::from_json_str(&text).expect("an item prints as JSON"));
+    dynamodb(&item);
+}
+
+/// Walks through everything, whether or not it is valid; returns how many attributes could be read.
+fn look_at(map: MapView<'_>, depth: usize) -> usize {
+    let mut read = 0;
+    for attribute in map.iter().take(100) {
+        let Ok((name, value)) = attribute else { continue };
+        read += 1;
+        let _ = map.get(name);
+        look_at_value(value, depth);
+    }
+    read
+}
+
+fn look_at_value(value: ValueView<'_>, depth: usize) {
+    // Views go as deep as the bytes do.
+    if depth > 40 {
+        return;
+    }
+    let _ = (value.as_i64(), value.as_f64(), value.as_bytes(), value.as_bool());
+    match value {
+        ValueView::L(list) => {
+            list.iter().take(100).flatten().for_each(|value| look_at_value(value, depth + 1));
+            let _ = (list.get(0), list.get(list.len()));
+        }
+        ValueView::M(map) => {
+            look_at(map, depth + 1);
+        }
+        ValueView::Ss(set) | ValueView::Ns(set) | ValueView::Bs(set) => {
+            assert_eq!(set.iter().count(), set.len());
+        }
+        _ => {}
+    }
+}
+
+/// Text as the command line reads it: an item in plain or in DynamoDB JSON, or a number.
+pub fn json(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let parsed = serde_json::from_str::<Json>(&text);
+    if let Ok(item) = Item::from_json_str(&text) {
+        let printed = item.to_string();
+        assert_eq!(Item::from_json_str(&printed).expect("an item prints as JSON"), item);
+        // A number that is too long for a float may keep its text, and then only that is read.
+        if let Ok(other) =
+            parsed.as_ref().map_err(|_| ()).and_then(|json| Item::from_json(json).map_err(|_| ()))
+        {
+            assert!(alike(&Value::M(item.clone()), &Value::M(other)));
+        }
+        drop(item.to_json());
+        dynamodb(&item);
+        storable(&item);
+    }
+    if let Ok(item) = serde_json::from_str::<Item>(&text) {
+        let same = Item::from_dynamodb_json(&parsed.expect("JSON that was read")).expect("the same JSON");
+        assert_eq!(same, item);
+        dynamodb(&item);
+        storable(&item);
+        drop(Item::from_json_str(&item.to_string()));
+    }
+    let numbers = text.split([',', ' ', '[', ']', ':', '}']).take(20).map(str::parse::<Number>);
+    let mut before: Option<Number> = None;
+    for number in numbers {
+        let Ok(number) = number else { continue };
+        check_number(&number);
+        if let Some(before) = before.replace(number.clone()) {
+            assert_eq!(before.cmp(&number), number.cmp(&before).reverse());
+            assert_eq!(before == number, hash(&before) == hash(&number), "{before:?} {number:?}");
+            let floats = f64::try_from(&before).ok().zip(f64::try_from(&number).ok());
+            assert!(
+                floats.is_none_or(|(a, b)| a == b || (a < b) == (before < number)),
+                "{before:?} {number:?}"
+            );
+        }
+    }
+}
+
+/// DynamoDB JSON loses nothing.
+fn dynamodb(item: &Item) {
+    let text = serde_json::to_string(item).expect("an item is JSON");
+    assert_eq!(serde_json::from_str::<Item>(&text).expect("what was printed"), *item);
+    assert_eq!(Item::from_dynamodb_json(&item.to_dynamodb_json()).expect("what was printed"), *item);
+}
+
+/// What was read can be stored, unless it has an empty set or nests too deep.
+fn storable(item: &Item) {
+    match item.encode() {
+        Ok(bytes) => assert_eq!(Item::decode(&bytes).expect("what was encoded"), *item),
+        Err(error) => assert!(has_flaw(&Value::M(item.clone()), 0), "{error}"),
+    }
+}
+
+fn check_number(number: &Number) {
+    let again: Number = number.as_str().parse().expect("a number's text is one");
+    assert_eq!((again.as_str(), again.is_valid()), (number.as_str(), true));
+    serde_json::from_str::<Json>(number.as_str()).expect("a number's text is JSON");
+    if let Ok(whole) = i64::try_from(number) {
+        assert_eq!(Number::from(whole), *number);
+    }
+    if let Ok(whole) = u64::try_from(number) {
+        assert_eq!(Number::from(whole), *number);
+    }
+}
+
+fn hash(number: &Number) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    number.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Whether two values are the same, numbers as far as floats tell them apart, nearly.
+fn alike(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::N(a), Value::N(b)) => {
+            let floats = f64::try_from(a).ok().zip(f64::try_from(b).ok());
+            // serde_json reads floats to within their last bit only.
+            floats.is_some_and(|(a, b)| a == b || (a - b).abs() <= 1e-15 * a.abs())
+        }
+        (Value::L(a), Value::L(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| alike(a, b)),
+        (Value::M(a), Value::M(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.0 == b.0 && alike(a.1, b.1))
+        }
+        (a, b) => a == b,
+    }
+}
+
+/// Whether there is a reason not to store it.
+fn has_flaw(value: &Value, depth: usize) -> bool {
+    match value {
+        Value::N(number) => !number.is_valid(),
+        Value::L(list) => depth > 32 || list.iter().any(|value| has_flaw(value, depth + 1)),
+        Value::M(map) => depth > 32 || map.iter().any(|(_, value)| has_flaw(value, depth + 1)),
+        Value::Ss(set) => set.is_empty(),
+        Value::Ns(set) => set.is_empty() || set.iter().any(|number| !number.is_valid()),
+        Value::Bs(set) => set.is_empty(),
+        _ => false,
+    }
+}
+
+fn text(input: &mut Input<'_>) -> String {
+    let len = usize::from(input.byte() % 24);
+    String::from_utf8_lossy(input.bytes(len)).into_owned()
+}
+
+fn number(input: &mut Input<'_>) -> Number {
+    match input.byte() % 4 {
+        0 => Number::from(i64::from(input.short()) - 5000),
+        1 => Number::from(f64::from_bits(u64::from(input.short()) << 48 | u64::from(input.short()))),
+        _ => text(input).parse().unwrap_or_else(|_| Number::from(0)),
+    }
+}
+
+fn map(input: &mut Input<'_>, depth: usize) -> Item {
+    let count = input.below(if depth == 0 { 12 } else { 4 });
+    let attributes: Vec<(String, Value)> =
+        (0..count).map(|_| (text(input), value(input, depth + 1))).collect();
+    attributes.into_iter().collect()
+}
+
+fn value(input: &mut Input<'_>, depth: usize) -> Value {
+    let tag = input.byte();
+    let count = usize::from(tag >> 4) % 5;
+    match tag % 12 {
+        0 => Value::S(text(input).repeat(1 + usize::from(tag >> 5) * 30)),
+        1 | 2 => Value::N(number(input)),
+        3 => Value::B(text(input).into_bytes()),
+        4 => Value::Bool(tag & 16 > 0),
+        5 => Value::Null,
+        6 if depth < 36 => Value::L((0..count).map(|_| value(input, depth + 1)).collect()),
+        7 if depth < 36 => Value::M(map(input, depth + 1)),
+        8 => Value::Ss((0..count).map(|_| text(input)).collect()),
+        9 => Value::Ns((0..count).map(|_| number(input)).collect::<BTreeSet<_>>()),
+        10 => Value::Bs((0..count).map(|_| text(input).into_bytes()).collect()),
+        // A tower of lists.
+        11 => {
+            let height = usize::from(input.byte() % 36);
+            (0..height).fold(Value::Null, |inner, _| Value::L(vec![inner]))
+        }
+        _ => Value::Null,
+    }
+}
+
+fn samples() -> Vec<Item> {
+    let tower = |height| (0..height).fold(Value::Null, |inner, _| Value::L(vec![inner]));
+    let numbers: BTreeSet<Number> = ["1", "-2.50", "6.02e23"].iter().flat_map(|text| text.parse()).collect();
+    vec![
+        Item::new(),
+        ItemBuilder::new().string("name", "Ann").number("age", 42).build(),
+        [
+            ("a", Value::from(true)),
+            ("b", Value::Null),
+            ("c", Value::B(vec![0, 255])),
+            ("d", Value::from(1.5)),
+        ]
+        .into_iter()
+        .collect(),
+        [
+            ("l", Value::L(vec![Value::from(1), Value::from("x"), tower(3)])),
+            ("m", Value::M(ItemBuilder::new().string("x", "y").build())),
+            ("ns", Value::Ns(numbers)),
+            ("ss", Value::Ss(["a".to_owned(), "b".to_owned()].into())),
+            ("zs", Value::Bs([vec![], vec![1]].into())),
+        ]
+        .into_iter()
+        .collect(),
+        [("deep", tower(32)), ("long", Value::from("é".repeat(200)))].into_iter().collect(),
+    ]
+}
+
+/// Inputs for [`item`] to begin with.
+pub fn item_seeds() -> Vec<Vec<u8>> {
+    let stored =
+        samples().into_iter().flat_map(|item| item.encode()).map(|bytes| [&[0][..], &bytes].concat());
+    let built =
+        (0..12u8).map(|n| (0..60u8).map(|i| if i == 0 { 1 } else { i.wrapping_mul(n * 2 + 1) }).collect());
+    stored.chain(built).collect()
+}
+
+/// Inputs for [`json`] to begin with.
+pub fn json_seeds() -> Vec<Vec<u8>> {
+    let mut seeds = Vec::new();
+    for item in samples() {
+        seeds.push(item.to_string().into_bytes());
+        seeds.push(serde_json::to_vec(&item).expect("an item is JSON"));
+    }
+    let texts = [
+        r#"{"a":1,"a":2,"b":[1,2.50,-0,1e5,1E-130]}"#,
+        r#"{"\u0000":"\ud83d\ude00\"\\","n":123456789012345678901234567890}"#,
+        "1,01,+1,.5,5.,-0,0e0,1e125,9.99e125,1e126,1e-131,00.00100,18446744073709551615,9223372036854775808",
+        r#"{"x":{"NULL":true},"y":{"BOOL":false},"z":{"B":"AP8="},"s":{"NS":["1","1.0"]}}"#,
+        r#"{"s":{"SS":[]},"t":{"L":[{"M":{}}]}}"#,
+    ];
+    seeds.extend(texts.iter().map(|text| text.as_bytes().to_vec()));
+    seeds.push([b"{\"a\":".repeat(40), vec![b'1'], b"}".repeat(40)].concat());
+    seeds.push([b"[".repeat(200), b"]".repeat(200)].concat());
+    seeds
+}

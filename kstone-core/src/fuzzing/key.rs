@@ -1,0 +1,63 @@
+//! Keys: their encoding, its order and its inverse.
+
+use super::Input;
+use crate::key::{Key, encoded_partition_hash, partition_hash};
+
+/// Decodes bytes as a key, and encodes keys made of them.
+pub fn key(bytes: &[u8]) {
+    // A key has one encoding, so what decodes is what the key is encoded to.
+    let decoded = Key::decode(bytes);
+    assert_eq!(encoded_partition_hash(bytes), decoded.as_ref().map(|key| partition_hash(key.partition())));
+    if let Some(key) = &decoded {
+        let encoded = key.encode(usize::MAX).expect("a key that was decoded");
+        assert_eq!(&*encoded.bytes, bytes);
+        assert_eq!(encoded.partition_hash, partition_hash(key.partition()));
+    }
+    let mut input = Input::new(bytes);
+    let (first, second) = (next_key(&mut input), next_key(&mut input));
+    let encode = |key: &Key<'static>| key.encode(usize::MAX).ok().map(|encoded| encoded.bytes);
+    for key in [&first, &second] {
+        let encoded = encode(key);
+        assert_eq!(encoded.is_none(), key.partition().is_empty());
+        assert!(encoded.is_none_or(|bytes| Key::decode(&bytes).as_ref() == Some(key)));
+    }
+    if let (Some(a), Some(b)) = (encode(&first), encode(&second)) {
+        assert_eq!(a.cmp(&b), first.cmp(&second), "the order of {first:?} and {second:?}");
+    }
+}
+
+fn next_key(input: &mut Input<'_>) -> Key<'static> {
+    let lens = input.byte();
+    let partition = input.bytes(usize::from(lens & 15)).to_vec();
+    match lens >> 4 {
+        0..4 => Key::new(partition),
+        _ => {
+            let len = usize::from(lens >> 4) - 4;
+            Key::with_sort(partition, input.bytes(len).to_vec())
+        }
+    }
+}
+
+/// Inputs to begin with.
+pub fn key_seeds() -> Vec<Vec<u8>> {
+    let keys: [(&[u8], Option<&[u8]>); 6] = [
+        (b"user#42", None),
+        (b"US", Some(b"KJFK")),
+        (b"a\0b", Some(b"\0\xff")),
+        (b"\0", None),
+        (b"\0\xff\0", Some(b"")),
+        (b"p", Some(b"\0\0")),
+    ];
+    let mut seeds: Vec<Vec<u8>> = Vec::new();
+    for (partition, sort) in keys {
+        let key = match sort {
+            None => Key::new(partition),
+            Some(sort) => Key::with_sort(partition, sort),
+        };
+        seeds.push(key.encode(usize::MAX).expect("a key").bytes.to_vec());
+        let lens = partition.len() as u8 | sort.map_or(0, |sort| 0x40 + ((sort.len() as u8) << 4));
+        let one = [&[lens], partition, sort.unwrap_or_default()].concat();
+        seeds.push([one.clone(), one].concat());
+    }
+    seeds
+}

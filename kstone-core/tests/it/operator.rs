@@ -1,0 +1,216 @@
+//! What an operator would try, with the means of the system: a file system without room, files that may not be
+//! changed. Where the system does not let the tests do that they say so, and check nothing.
+
+#![expect(clippy::disallowed_methods, reason = "looks at what the system has, beside the engine")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use kstone_core::lsm::{EngineOptions, LsmEngine, WriteOptions};
+use kstone_core::{DatabaseConfig, Error, Key};
+
+fn run(program: &str, arguments: &[&str]) -> bool {
+    let status = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// A file system in memory, of that size; unmounted when it is dropped.
+struct Mounted(tempfile::TempDir);
+
+impl Mounted {
+    fn new(size: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let options = format!("size={size}");
+        let path = dir.path().to_str().unwrap();
+        run("mount", &["-t", "tmpfs", "-o", &options, "kstone-test", path]).then(|| Self(dir))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        run("umount", &[self.0.path().to_str().unwrap()]);
+    }
+}
+
+/// A file or directory that may not be changed, until this is dropped.
+struct Immutable(PathBuf);
+
+impl Immutable {
+    fn new(path: &Path) -> Option<Self> {
+        run("chattr", &["+i", path.to_str().unwrap()]).then(|| Self(path.to_path_buf()))
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        run("chattr", &["-i", self.0.to_str().unwrap()]);
+    }
+}
+
+fn key(n: u64) -> Key<'static> {
+    Key::new(format!("key{n:06}").into_bytes())
+}
+
+fn value(n: u64) -> Vec<u8> {
+    let mut rng = crate::model::Rng(n);
+    (0..1000).map(|_| rng.next() as u8).collect()
+}
+
+fn check(engine: &LsmEngine, keys: impl IntoIterator<Item = u64>) {
+    for n in keys {
+        assert_eq!(engine.get(&key(n)).unwrap().as_deref(), Some(&value(n)[..]), "key {n}");
+    }
+}
+
+/// Puts until there is no room; returns the first key that was refused.
+fn fill(engine: &LsmEngine, from: u64) -> u64 {
+    for n in from..from + 100_000 {
+        match engine.put(&key(n), &value(n), WriteOptions::new()) {
+            Ok(_) => {}
+            Err(Error::DiskFull | Error::WriteStalled { .. }) => return n,
+            Err(error) => panic!("put {n}: {error}"),
+        }
+    }
+    panic!("it is never full");
+}
+
+#[test]
+fn a_file_system_of_20_mb_filled_to_the_brim_and_emptied_again() {
+    for quota in [Some(18 << 20), None] {
+        let Some(mounted) = Mounted::new("20m") else {
+            println!("operator: skipped, no file system can be mounted here (that takes root)");
+            return;
+        };
+        let dir = mounted.0.path().join("full.keystone");
+        let mut options = EngineOptions::disk();
+        let config = DatabaseConfig::new();
+        let config =
+            quota.map_or_else(|| config.clone(), |quota| config.clone().with_max_total_disk_bytes(quota));
+        options.config = Some(
+            config
+                .with_stripes(4)
+                .with_wal_segment_size(1 << 20)
+                .with_max_memtable_records(500)
+                .with_write_stall_limit(std::time::Duration::from_secs(2)),
+        );
+        let mut engine = LsmEngine::create(&dir, options.clone()).unwrap();
+        let (mut next, ballast) = (0, mounted.0.path().join("of somebody else"));
+        for round in 0..3 {
+            let start = next;
+            if quota.is_none() {
+                std::fs::write(&ballast, vec![0; 6 << 20]).unwrap();
+            }
+            next = fill(&engine, start);
+            assert!(next - start > 1000, "{} keys fit, round {round}, quota {quota:?}", next - start);
+            check(&engine, start..next);
+            if round == 1 {
+                // Full, it is closed or dies, and is opened again.
+                drop(engine);
+                engine = LsmEngine::open(&dir, options.clone()).unwrap();
+                check(&engine, start..next);
+            }
+            let refused =
+                (start..next).filter(|&n| engine.delete(&key(n), WriteOptions::new()).is_err()).count();
+            println!(
+                "operator: quota {quota:?}, round {round}: {} keys fit, {refused} deletes refused",
+                next - start
+            );
+            if quota.is_some() {
+                assert_eq!(refused, 0, "deletes are refused, round {round}");
+            }
+            // Without a limit that keeps room for them, deletes may be refused, too: until somebody makes room.
+            if refused > 0 {
+                std::fs::remove_file(&ballast).unwrap();
+                for n in start..next {
+                    engine.delete(&key(n), WriteOptions::new()).unwrap_or_else(|e| panic!("delete {n}: {e}"));
+                }
+            }
+            for stripe in 0..4 {
+                // What the background merges at the same time may have the space for it.
+                let tries =
+                    (0..100).find(|_| engine.trigger_compaction(stripe).is_ok() || engine.flush().is_err());
+                let error = engine.trigger_compaction(stripe).err();
+                assert!(error.is_none(), "compaction of stripe {stripe} after {tries:?} tries: {error:?}");
+            }
+        }
+        engine.close().unwrap();
+        let left: u64 =
+            std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+        assert!(left < 2 << 20, "{left} bytes are left of an empty database");
+    }
+}
+
+/// The files of a database whose names end so, or the directory itself.
+fn find(dir: &Path, suffix: &str) -> PathBuf {
+    if suffix.is_empty() {
+        return dir.to_path_buf();
+    }
+    let mut names: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.sort();
+    names.into_iter().find(|path| path.to_str().unwrap().ends_with(suffix)).unwrap()
+}
+
+#[test]
+fn a_file_that_may_not_be_changed_ends_in_a_clear_error_and_nothing_is_lost() {
+    for suffix in ["MANIFEST", ".sst", ".log", ""] {
+        for live in [true, false] {
+            let root = tempfile::tempdir().unwrap();
+            let dir = root.path().join("immutable.keystone");
+            let mut options = EngineOptions::disk();
+            options.config = Some(
+                DatabaseConfig::new()
+                    .with_stripes(1)
+                    .with_max_memtable_records(100)
+                    .with_wal_segment_size(64 << 10)
+                    .with_write_stall_limit(std::time::Duration::from_millis(200)),
+            );
+            let engine = LsmEngine::create(&dir, options.clone()).unwrap();
+            (0..150).for_each(|n| assert!(engine.put(&key(n), &value(n), WriteOptions::sync()).is_ok()));
+            engine.flush().unwrap();
+            (150..200).for_each(|n| assert!(engine.put(&key(n), &value(n), WriteOptions::sync()).is_ok()));
+            let engine = if live {
+                Some(engine)
+            } else {
+                drop(engine);
+                None
+            };
+            let Some(immutable) = Immutable::new(&find(&dir, suffix)) else {
+                println!(
+                    "operator: skipped, chattr +i does not work here (that takes root, and a file system with it)"
+                );
+                return;
+            };
+            let (mut told, mut acknowledged) = (Vec::new(), 200);
+            let mut tell = |error: Error| {
+                assert!(matches!(error.code(), "io" | "poisoned" | "write_stalled"), "{suffix}: {error}");
+                told.push(error.to_string());
+            };
+            match engine.map_or_else(|| LsmEngine::open(&dir, options.clone()), Ok) {
+                Ok(engine) => {
+                    check(&engine, 0..200);
+                    for n in 200..400 {
+                        match engine.put(&key(n), &value(n), WriteOptions::new()) {
+                            Ok(_) => acknowledged = n + 1,
+                            Err(error) => {
+                                tell(error);
+                                break;
+                            }
+                        }
+                    }
+                    check(&engine, 0..acknowledged);
+                    [engine.flush(), engine.trigger_compaction(0), engine.close()]
+                        .into_iter()
+                        .for_each(|done| done.err().into_iter().for_each(&mut tell));
+                }
+                Err(error) => tell(error),
+            }
+            drop(immutable);
+            println!("operator: {suffix:?} immutable, live: {live}: {:?}", told.first());
+            let engine = LsmEngine::open(&dir, options).unwrap();
+            check(&engine, 0..acknowledged);
+            engine.put(&key(1000), &value(1000), WriteOptions::sync()).unwrap();
+            engine.trigger_compaction(0).unwrap();
+            engine.close().unwrap();
+        }
+    }
+}

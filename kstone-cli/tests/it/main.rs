@@ -4,6 +4,7 @@
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use assert_cmd::Command;
 use flate2::Compression;
@@ -178,6 +179,67 @@ fn locked_is_5() {
     assert_eq!(db.stdout(&["count", "my.db"]), "0\n");
     drop(open);
     db.run(&["put", "my.db", "k", "{}"]).assert().success();
+}
+
+/// This process writes without a pause, while the command, another process, makes one backup after the other.
+#[test]
+fn backups_of_a_database_that_another_process_writes_to_are_whole() {
+    let db = Fixture::created();
+    let open = kstone_api::Database::open(db.dir.path().join("my.db")).unwrap();
+    // It rests only while the copies are looked at.
+    let (written, stop, rest) = (AtomicU64::new(0), AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0.. {
+                let item = kstone_api::ItemBuilder::new().number("n", n);
+                open.put(format!("n-{n}").into_bytes(), item).unwrap();
+                written.store(n + 1, Ordering::SeqCst);
+                while rest.load(Ordering::SeqCst) && !stop.load(Ordering::SeqCst) {
+                    std::thread::yield_now();
+                }
+                if stop.load(Ordering::SeqCst) {
+                    return;
+                }
+                if n % 3000 == 2999 {
+                    open.flush().unwrap();
+                }
+            }
+        });
+        let _stop = StopWhenDropped(&stop);
+        let (mut ssts, mut beside) = (0, 0);
+        for round in 0..3 {
+            rest.store(false, Ordering::SeqCst);
+            let until = written.load(Ordering::SeqCst) + 2000;
+            while written.load(Ordering::SeqCst) < until {
+                std::thread::yield_now();
+            }
+            let copy = format!("copy{round}.db");
+            let mut args = vec!["backup", "my.db", &copy];
+            args.extend((round % 2 == 1).then_some("--copy"));
+            let before = written.load(Ordering::SeqCst);
+            let report = db.json(&args);
+            let after = written.load(Ordering::SeqCst);
+            rest.store(true, Ordering::SeqCst);
+            beside += after - before;
+            ssts += report["ssts"].as_u64().unwrap();
+            let count: u64 = db.stdout(&["count", &copy]).trim().parse().unwrap();
+            assert!((before..=after + 1).contains(&count), "{count}, between {before} and {after}");
+            // One moment: none of the numbers below is missing.
+            db.run(&["get", &copy, &format!("n-{}", count - 1)]).assert().success();
+            db.run(&["verify", &copy]).assert().success();
+            db.run(&["put", &copy, "k", "{}"]).assert().success();
+        }
+        println!("3 backups by another process, {ssts} SSTs, {beside} items written meanwhile");
+        assert!(ssts > 0 && beside > 0, "{ssts} SSTs, {beside} items written meanwhile");
+    });
+}
+
+struct StopWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for StopWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 #[test]

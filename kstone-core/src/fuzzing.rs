@@ -5,7 +5,7 @@
 //! The first byte of an input chooses what is done with the rest:
 //!
 //! * *Damage.* A few edits are applied to files that were really written and whose content is known. What is read must
-//!   then be an error or what was written, never anything else. Edits cannot forge a checksum ([`edits`]).
+//!   then be an error or what was written, never anything else. Edits cannot forge a checksum (`edits`).
 //! * *Sealed.* The rest is the file, and all checksums in it are made right first: what is behind them is reached by
 //!   any change. There is no truth to compare with, so this looks for panics, for time and memory out of proportion,
 //!   and for answers that contradict each other.

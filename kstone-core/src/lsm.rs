@@ -22,7 +22,7 @@
 //! a failure.
 //!
 //! Atomics are `Relaxed` where they only count, or where a lock taken afterwards tells who must know; each other one says
-//! at its place why it is enough. No `Arc` leads back to its holder: workers, snapshots and iterators hold [`Shared`],
+//! at its place why it is enough. No `Arc` leads back to its holder: workers, snapshots and iterators hold `Shared`,
 //! which holds none of them, and SSTs hold what they are read with, which holds no SST. Whoever lets go of the engine
 //! last closes it, also a listener on a worker, which does not wait for itself then; what outlives it finds it closed.
 

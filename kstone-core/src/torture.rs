@@ -38,10 +38,10 @@ mod world;
 
 pub use explorer::Explorer;
 pub use faults::{Fault, FaultRuns, FaultTotals, Injection};
-pub use history::{Change, Entry, Fingerprint, History, Least, State};
+pub use history::{Change, Entry, Fingerprint, History, Least, Mismatch, State};
 pub use oracle::Oracle;
 pub use order::{Checked, OrderCheck};
-pub use reads::{Mismatch, check_all, check_gets, check_query, contents};
+pub use reads::{check_all, check_gets, check_query, contents};
 pub use rng::Rng;
 pub use settings::{SettingsOf, any_settings, tiny_settings};
 pub use totals::Totals;

@@ -23,7 +23,7 @@ use super::background::{Background, Pool};
 use super::event_log::EventLog;
 use super::events::Events;
 use super::observe::Observed;
-use super::survey::{SEQ_GAP, Survey};
+use super::survey::{GENERATION_GAP, SEQ_GAP, Survey};
 use super::{
     EngineOptions, FileIds, Identity, LockGuard, LsmEngine, Settings, Shared, Workers, replay_rate, trace,
 };
@@ -410,7 +410,10 @@ impl Start {
             last_edit: state.edit,
         };
         if let Some(chain) = &self.chain {
-            start.next_generation = chain.max_generation + 1;
+            start.next_generation = match state.clean_end {
+                Some(_) => chain.max_generation + 1,
+                None => next_generation(chain),
+            };
             start.end = chain.end;
             start.segments = chain.segments.clone();
             start.resume = chain.resumable;
@@ -535,12 +538,18 @@ pub(super) fn settings(path: &Path, options: &EngineOptions, state: &ManifestSta
     Ok(Settings::new(database, compaction, replay_rate::stored(&state.settings)))
 }
 
+/// Where the log goes on after an unclean end. A segment that was removed comes back with a power cut if the sync of the
+/// directory had failed, and is then dead as all between the cut and this one: its number must not be used again.
+fn next_generation(chain: &Chain) -> u32 {
+    chain.max_generation + GENERATION_GAP
+}
+
 /// The edit of an unclean open: the cut, and fresh reservations.
 fn cut_changes(state: &ManifestState, chain: &Chain, seq: SeqNo) -> Vec<Change> {
     let cut = LogCut {
         generation: chain.end.generation(),
         end: chain.end.offset(),
-        next_generation: chain.max_generation + 1,
+        next_generation: next_generation(chain),
         seq,
     };
     vec![

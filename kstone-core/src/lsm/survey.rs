@@ -16,6 +16,8 @@ use crate::wal::{self, Chain, LogOwner, LogRules};
 /// Sequences that are skipped after an unclean end, so that a number which was given out and lost is never given
 /// out again.
 pub(super) const SEQ_GAP: u64 = 1 << 32;
+/// Generations that are skipped after an unclean end: more than a handle begins while its syncs fail.
+pub(super) const GENERATION_GAP: u32 = 16;
 /// No sequence and no file id is above it: a thousand years of a hundred million a second.
 pub(super) const MAX_NUMBER: u64 = 1 << 62;
 
@@ -74,7 +76,7 @@ fn check_numbers(path: &Path, state: &ManifestState, chain: &Chain) -> Result<()
     if file > MAX_NUMBER {
         return bad("file", file);
     }
-    if generation == u32::MAX {
+    if generation >= u32::MAX - GENERATION_GAP {
         let detail = "there is no log generation after it";
         return Err(Error::corrupt(&paths::log(path, generation), 0, detail));
     }

@@ -313,6 +313,12 @@ impl Survey {
             places.push(BlockPlace { at, number: chained, good: true });
             chained = chained.map(|n| n + 1);
         }
+        // A file that was cut, be it right behind a block, has lost what stood before its sections.
+        let reached = usize::try_from(self.meta.directory.0).unwrap_or(usize::MAX);
+        if end == self.bytes.len() && end < reached {
+            places.push(BlockPlace { at: next..reached, number: None, good: false });
+            return places;
+        }
         // Padding before the sections is shorter than any block, and zero.
         let rest = self.bytes.get(next..end).unwrap_or_default();
         if rest.len() >= format::SECTION_ALIGN || rest.iter().any(|&b| b != 0) {

@@ -10,8 +10,23 @@ use std::collections::BTreeMap;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use super::reads::Mismatch;
 use crate::key::Key;
+
+/// What was expected, and what was found instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    /// What should have been.
+    pub expected: String,
+    /// What was.
+    pub found: String,
+}
+
+impl Mismatch {
+    /// An error where none was allowed.
+    pub fn error(doing: &str, error: &crate::Error) -> Self {
+        Self { expected: format!("{doing} without an error"), found: format!("{}: {error}", error.code()) }
+    }
+}
 
 /// A key and its value.
 pub type Entry = (Key<'static>, Vec<u8>);

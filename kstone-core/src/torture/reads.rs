@@ -2,27 +2,11 @@
 
 use std::ops::{Bound, RangeBounds};
 
-use super::history::{Entry, State, differences};
+use super::history::{Entry, Mismatch, State, differences};
 use super::{Rng, random_key};
 use crate::error::Result;
 use crate::key::{Key, SortRange};
 use crate::lsm::{Direction, Entries, LsmEngine, Snapshot};
-
-/// What was expected, and what was found instead.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mismatch {
-    /// What should have been.
-    pub expected: String,
-    /// What was.
-    pub found: String,
-}
-
-impl Mismatch {
-    /// An error where none was allowed.
-    pub fn error(doing: &str, error: &crate::Error) -> Self {
-        Self { expected: format!("{doing} without an error"), found: format!("{}: {error}", error.code()) }
-    }
-}
 
 fn collected(entries: Result<Entries>) -> Result<Vec<Entry>> {
     entries?.map(|entry| entry.map(|(key, value)| (key, value.to_vec()))).collect()

@@ -2,6 +2,9 @@
 
 use kstone_api::{Item, ItemBuilder};
 
+pub mod data;
+pub mod engine;
+pub mod record;
 pub mod storm;
 pub mod torture;
 

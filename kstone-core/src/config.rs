@@ -7,6 +7,7 @@ use crate::types::MAX_STRIPES;
 
 mod compaction;
 mod log;
+pub mod text;
 
 pub use compaction::CompactionConfig;
 pub(crate) use log::{DEFAULT_REPLAY_RATE, LogBounds};

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::Rng;
-use crate::config::{CompactionConfig, Compression, DatabaseConfig, MemtableMode, ReadMode};
-use crate::error::{Error, Result};
+use crate::config::{CompactionConfig, Compression, DatabaseConfig, MemtableMode, ReadMode, text};
+use crate::error::Result;
 
 /// Where a workload has its settings from.
 #[derive(Clone, Debug, Default)]
@@ -26,25 +26,8 @@ impl SettingsOf {
         if name == "random" {
             return Ok(Self::Random);
         }
-        let mut given = Vec::new();
-        for part in name.split(',').filter(|part| *part != "default") {
-            let wrong = |why: &str| Error::config("config", format!("{part:?}: {why}"));
-            let (name, value) = part.split_once('=').ok_or_else(|| wrong("it is not name=value"))?;
-            given.push((name.to_owned(), value.parse().map_err(|_| wrong("the value is not a number"))?));
-        }
-        let mut config = DatabaseConfig::from_settings(&given);
-        let compaction = CompactionConfig::from_settings(&given);
-        for (name, value) in given {
-            if name == "stripes" {
-                config = config.with_stripes(value as usize);
-                continue;
-            }
-            let stored = [config.to_settings(), compaction.to_settings()].concat();
-            if !stored.contains(&(name.clone(), value)) {
-                return Err(Error::config("config", format!("{name}: there is no such setting or value")));
-            }
-        }
-        let (config, compaction) = (config.validated()?, compaction.validated()?);
+        let defaults = (DatabaseConfig::default(), CompactionConfig::default());
+        let (config, compaction) = text::changed(name, &defaults.0, &defaults.1)?;
         Ok(Self::Given(Box::new(config), Box::new(compaction)))
     }
 

@@ -1,0 +1,212 @@
+//! Keys and values of the workloads: every engine gets the same bytes.
+//!
+//! Item `n` has a key that `n` and the [`Layout`] decide. Its value is one encoded item of an exact length whose payload
+//! is half random and half constant, so that engines which compress find something to compress, and that begins with
+//! `n` and the version, so that a reader can tell whether it got what it asked for.
+
+use anyhow::{Context, Result, ensure};
+use kstone_api::{ItemBuilder, Key};
+
+/// Where keys lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// A partition for each item, named by a permutation of the numbers: in no order.
+    Scattered,
+    /// The same, with names in the order of the numbers.
+    Ordered,
+    /// Partitions of so many items, scattered; in a partition the items are in the order of their numbers.
+    Partitions(u64),
+    /// One partition that holds everything, in the order of the numbers.
+    OnePartition,
+}
+
+/// A key, for engines that know partitions and for those that know bytes only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BenchKey {
+    bytes: [u8; PARTITION + SORT],
+    len: usize,
+}
+
+const PARTITION: usize = 16;
+const SORT: usize = 10;
+
+impl BenchKey {
+    /// The key of item `n`.
+    pub fn new(layout: Layout, n: u64) -> Self {
+        let (partition, sort) = match layout {
+            Layout::Scattered => (scatter(n), None),
+            Layout::Ordered => (n, None),
+            Layout::Partitions(size) => (scatter(n / size.max(1)), Some(n % size.max(1))),
+            Layout::OnePartition => (0, Some(n)),
+        };
+        let mut key = Self { bytes: [0; PARTITION + SORT], len: PARTITION };
+        hexadecimal(partition, &mut key.bytes[..PARTITION]);
+        if let Some(sort) = sort {
+            hexadecimal(sort, &mut key.bytes[PARTITION..]);
+            key.len += SORT;
+        }
+        key
+    }
+
+    /// Partition and sort key in one: in this order a partition is one range.
+    pub fn flat(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    /// The partition key, a prefix of [`BenchKey::flat`].
+    pub fn partition(&self) -> &[u8] {
+        &self.bytes[..PARTITION]
+    }
+
+    /// The sort key: what follows in [`BenchKey::flat`]; `None` for keys without one.
+    pub fn sort(&self) -> Option<&[u8]> {
+        (self.len > PARTITION).then(|| &self.bytes[PARTITION..self.len])
+    }
+
+    /// As the database has it.
+    pub fn key(&self) -> Key<'_> {
+        match self.sort() {
+            Some(sort) => Key::with_sort(self.partition(), sort),
+            None => Key::new(self.partition()),
+        }
+    }
+}
+
+/// A permutation of the numbers: the odd multiplier makes no two of them one.
+pub fn scatter(n: u64) -> u64 {
+    n.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+fn hexadecimal(mut n: u64, into: &mut [u8]) {
+    for digit in into.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[(n & 15) as usize];
+        n >>= 4;
+    }
+}
+
+/// Makes values.
+#[derive(Clone, Debug)]
+pub struct Values {
+    template: Vec<u8>,
+    payload: usize,
+    seed: u64,
+}
+
+impl Values {
+    /// Values of exactly `bytes` bytes.
+    ///
+    /// # Errors
+    /// `bytes` is too little for an encoded item with a payload of 16 bytes, some 30.
+    pub fn new(bytes: usize, seed: u64) -> Result<Self> {
+        // The encoding's own bytes grow with the payload, by a byte here and there: come near, then step.
+        let encoded = |payload: usize| {
+            ItemBuilder::new().binary("payload", vec![MARK; payload]).build().encode().context("an item")
+        };
+        let overhead = encoded(bytes)?.len() - bytes;
+        let least = bytes.saturating_sub(overhead).max(16);
+        for payload in least..least + 8 {
+            let template = encoded(payload)?;
+            if template.len() == bytes {
+                let start = template.windows(16).position(|window| window == [MARK; 16]);
+                let start = start.context("an encoded item has its payload in one piece")?;
+                return Ok(Self { template, payload: start, seed });
+            }
+        }
+        let least = encoded(16)?.len();
+        ensure!(bytes >= least, "values have at least {least} bytes, not {bytes}");
+        anyhow::bail!("no item is exactly {bytes} bytes long; take one byte more or less");
+    }
+
+    /// The bytes of a value.
+    pub fn len(&self) -> usize {
+        self.template.len()
+    }
+
+    /// Never: a value has bytes.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// The value of item `n` in that version, in `buffer`.
+    pub fn fill(&self, n: u64, version: u64, buffer: &mut Vec<u8>) {
+        buffer.clear();
+        buffer.extend_from_slice(&self.template);
+        let payload = &mut buffer[self.payload..];
+        payload[..8].copy_from_slice(&n.to_le_bytes());
+        payload[8..16].copy_from_slice(&version.to_le_bytes());
+        let end = (payload.len() / 2).max(16);
+        let mut state = scatter(n ^ self.seed).wrapping_add(scatter(version));
+        for chunk in payload[16..end].chunks_mut(8) {
+            state = splitmix(state);
+            chunk.copy_from_slice(&state.to_le_bytes()[..chunk.len()]);
+        }
+    }
+
+    /// Item and version of a value; `None` when it is none of ours.
+    pub fn read(&self, value: &[u8]) -> Option<(u64, u64)> {
+        if value.len() != self.template.len() {
+            return None;
+        }
+        let number = |at: usize| Some(u64::from_le_bytes(value.get(at..at + 8)?.try_into().ok()?));
+        Some((number(self.payload)?, number(self.payload + 8)?))
+    }
+}
+
+const MARK: u8 = 0xb5;
+
+/// The next of a sequence of numbers that look random (Steele, Lea and Flood, Fast Splittable Pseudorandom Number
+/// Generators, 2014).
+pub fn splitmix(state: u64) -> u64 {
+    let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use kstone_api::ItemView;
+
+    use super::*;
+
+    #[test]
+    fn values_have_exactly_the_length_asked_for_and_are_items() {
+        for bytes in [40, 100, 200, 300, 1000, 100_000] {
+            let values = Values::new(bytes, 42).unwrap();
+            let mut value = Vec::new();
+            values.fill(7, 9, &mut value);
+            assert_eq!((value.len(), values.len()), (bytes, bytes));
+            assert_eq!(values.read(&value), Some((7, 9)));
+            ItemView::new(&value).unwrap().validate().unwrap();
+            let mut other = Vec::new();
+            values.fill(7, 10, &mut other);
+            assert_ne!(value, other);
+        }
+        assert!(Values::new(8, 42).is_err());
+    }
+
+    #[test]
+    fn half_of_a_value_compresses() {
+        let values = Values::new(1000, 1).unwrap();
+        let mut value = Vec::new();
+        values.fill(3, 0, &mut value);
+        let constant = value.iter().filter(|byte| **byte == MARK).count();
+        assert!((450..550).contains(&constant), "{constant}");
+    }
+
+    #[test]
+    fn keys_are_distinct_and_their_partitions_are_ranges() {
+        for layout in [Layout::Scattered, Layout::Ordered, Layout::Partitions(10), Layout::OnePartition] {
+            let keys: BTreeSet<Vec<u8>> =
+                (0..1000).map(|n| BenchKey::new(layout, n).flat().to_vec()).collect();
+            assert_eq!(keys.len(), 1000, "{layout:?}");
+        }
+        let (a, b) = (BenchKey::new(Layout::Partitions(10), 31), BenchKey::new(Layout::Partitions(10), 38));
+        assert_eq!(a.partition(), b.partition());
+        assert!(a.flat() < b.flat() && a.flat().starts_with(a.partition()));
+        assert_eq!(a.key().sort(), a.sort());
+        assert!(BenchKey::new(Layout::Ordered, 1).flat() < BenchKey::new(Layout::Ordered, 2).flat());
+    }
+}

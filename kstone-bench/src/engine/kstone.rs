@@ -1,0 +1,208 @@
+//! KeystoneDB's engine, given bytes as the peers are: no item is encoded or decoded within what is measured.
+//!
+//! Durability maps to [`kstone_core::Durability`] of the same names.
+
+#![expect(clippy::disallowed_methods, reason = "it stamps events with the time of the measurement")]
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow};
+use kstone_api::{
+    CompactionConfig, DatabaseConfig, EngineOptions, Event, EventListener, LsmEngine, SortRange,
+};
+use kstone_api::{EngineStats, WriteOptions};
+use kstone_core::config::text;
+use kstone_core::types::Direction;
+
+use super::{Counters, Durability, Engine, EngineSpec, Mark, MarkKind, Session, counter};
+use crate::data::BenchKey;
+
+pub(super) struct Kstone {
+    engine: LsmEngine,
+    marks: Arc<Marks>,
+}
+
+impl Kstone {
+    pub(super) fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Result<Self> {
+        let defaults = (DatabaseConfig::default(), CompactionConfig::default());
+        let (database, compaction) = text::changed(&spec.settings, &defaults.0, &defaults.1)?;
+        let marks = Arc::new(Marks::default());
+        let mut options = EngineOptions::disk();
+        options.config = Some(database);
+        options.compaction = Some(compaction);
+        options.durability = match durability {
+            Durability::Buffered => kstone_api::Durability::Buffered,
+            Durability::Sync => kstone_api::Durability::Sync,
+        };
+        options.listener = Some(Arc::clone(&marks) as Arc<dyn EventListener>);
+        let engine = LsmEngine::open_or_create(directory, options)?;
+        Ok(Self { engine, marks })
+    }
+
+    /// Whether any stripe still has something to merge or to write out.
+    fn at_rest(&self, stats: &EngineStats) -> Result<bool> {
+        if let Some(error) = &stats.background_error {
+            return Err(anyhow!("background work fails: {error}"));
+        }
+        let waiting = (0..stats.stripe_count).find_map(|stripe| match self.engine.needs_compaction(stripe) {
+            Ok(false) => None,
+            other => Some(other),
+        });
+        Ok(!waiting.transpose()?.unwrap_or(false))
+    }
+}
+
+impl Engine for Kstone {
+    fn session(&self) -> Result<Box<dyn Session + '_>> {
+        Ok(Box::new(Reader(&self.engine)))
+    }
+
+    /// At rest is: nothing is due, and nothing was done for a tenth of a second.
+    fn settle(&self) -> Result<()> {
+        self.engine.flush()?;
+        let mut before = None;
+        loop {
+            let stats = self.engine.stats()?;
+            let now = (stats.flushes, stats.compactions, stats.checkpoints);
+            if self.at_rest(&stats)? && before.replace(now) == Some(now) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn compact(&self) -> Result<()> {
+        self.engine.flush()?;
+        for stripe in 0..self.engine.stripe_count() {
+            self.engine.trigger_compaction(stripe)?;
+        }
+        Ok(())
+    }
+
+    fn counters(&self) -> Result<Counters> {
+        let stats = self.engine.stats()?;
+        let absent = stats.filter.negatives + stats.filter.false_positives;
+        let memtables: usize = stats.stripes.iter().map(|stripe| stripe.memtable_bytes).sum();
+        let runs: usize = stats.stripes.iter().map(|stripe| stripe.runs).sum();
+        let all = [
+            (counter::FLUSHES, stats.flushes),
+            (counter::COMPACTIONS, stats.compactions),
+            (counter::USER_BYTES_WRITTEN, stats.operations.user_bytes_written),
+            (counter::FLUSH_BYTES, stats.flush_bytes_written),
+            (counter::COMPACTION_BYTES, stats.compaction_bytes_written),
+            (counter::LOG_BYTES, stats.log_bytes_written),
+            (counter::STALLS, stats.stalls.iter().map(|stall| stall.count).sum()),
+            (counter::STALL_NANOS, stats.stalls.iter().map(|stall| stall.nanos).sum()),
+            (
+                counter::LONGEST_STALL_NANOS,
+                stats.stalls.iter().map(|stall| stall.longest_nanos).max().unwrap_or(0),
+            ),
+            (counter::GETS, stats.operations.gets),
+            (counter::RUNS_LOOKED_AT, stats.reads.runs_looked_at),
+            (counter::FILTER_NEGATIVES, absent),
+            (counter::FILTER_FALSE_POSITIVES, stats.filter.false_positives),
+            (counter::FILTER_BYTES, self.engine.estimate_bloom_memory()?),
+            (counter::MEMTABLE_BYTES, memtables as u64),
+            (counter::REPLAY_BYTES, stats.log_bytes),
+            ("checkpoints", stats.checkpoints),
+            ("runs", runs as u64),
+            ("stripes_used", stats.stripes.len() as u64),
+            ("blocks_read", stats.reads.blocks_read),
+            ("index_memory_bytes", self.engine.estimate_index_memory()?),
+            ("replayed_bytes", stats.recovery.replayed_bytes),
+            ("replay_nanos", stats.recovery.replay_nanos),
+            ("open_nanos", stats.recovery.open_nanos),
+            ("sst_bytes", stats.sst_bytes),
+        ];
+        let mut counters: Counters = all.map(|(name, value)| (name.to_owned(), value as f64)).into();
+        if let Some(space) = stats.amplification.space {
+            counters.insert("space_amplification_estimate".to_owned(), space);
+        }
+        Ok(counters)
+    }
+
+    fn marks(&self) -> Vec<Mark> {
+        self.marks.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        Ok(self.engine.close()?)
+    }
+}
+
+/// When flushes and merges ended.
+#[derive(Debug, Default)]
+struct Marks(Mutex<Vec<Mark>>);
+
+impl EventListener for Marks {
+    fn on_event(&self, event: &Event) {
+        let kind = match event {
+            Event::Flush { .. } => MarkKind::Flush,
+            Event::Compaction { .. } => MarkKind::Compaction,
+            _ => return,
+        };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Mark { at: Instant::now(), kind });
+    }
+}
+
+struct Reader<'a>(&'a LsmEngine);
+
+impl Session for Reader<'_> {
+    fn put(&mut self, key: &BenchKey, value: &[u8]) -> Result<()> {
+        self.0.put(&key.key(), value, WriteOptions::new())?;
+        Ok(())
+    }
+
+    fn delete(&mut self, key: &BenchKey) -> Result<()> {
+        self.0.delete(&key.key(), WriteOptions::new())?;
+        Ok(())
+    }
+
+    fn get(&mut self, key: &BenchKey, visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        let found = self.0.get(&key.key())?;
+        Ok(found.inspect(|value| visit(value)).is_some())
+    }
+
+    fn multi_get(&mut self, keys: &[BenchKey], visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        let snapshot = self.0.snapshot()?;
+        let mut found = 0;
+        for key in keys {
+            if let Some(value) = self.0.get_at(&key.key(), &snapshot)? {
+                visit(&value);
+                found += 1;
+            }
+        }
+        Ok(found)
+    }
+
+    fn query(&mut self, from: &BenchKey, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        let range = match from.sort() {
+            Some(sort) => {
+                SortRange::Between(std::ops::Bound::Included(sort.to_vec()), std::ops::Bound::Unbounded)
+            }
+            None => SortRange::All,
+        };
+        let entries = self.0.query(from.partition(), &range, Direction::Forward, None)?;
+        read(entries, limit, visit)
+    }
+
+    fn scan(&mut self, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        read(self.0.scan(&[], Direction::Forward, None)?, limit, visit)
+    }
+}
+
+fn read(
+    entries: impl Iterator<Item = kstone_api::Result<(kstone_api::Key<'static>, kstone_api::Slice)>>,
+    limit: u64,
+    visit: &mut dyn FnMut(&[u8]),
+) -> Result<u64> {
+    let mut found = 0;
+    for entry in entries.take(limit as usize) {
+        let (_, value) = entry?;
+        visit(&value);
+        found += 1;
+    }
+    Ok(found)
+}

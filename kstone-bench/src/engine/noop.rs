@@ -1,0 +1,71 @@
+//! Does nothing: what is measured with it is the harness.
+
+use std::hint::black_box;
+
+use anyhow::Result;
+
+use super::{Counters, Engine, Session};
+use crate::data::BenchKey;
+
+#[derive(Debug, Default)]
+pub(super) struct Noop {
+    empty: [u8; 0],
+}
+
+impl Engine for Noop {
+    fn session(&self) -> Result<Box<dyn Session + '_>> {
+        Ok(Box::new(Nothing(&self.empty)))
+    }
+
+    fn settle(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn compact(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn counters(&self) -> Result<Counters> {
+        Ok(Counters::new())
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        Ok(())
+    }
+}
+
+struct Nothing<'a>(&'a [u8]);
+
+impl Session for Nothing<'_> {
+    fn put(&mut self, key: &BenchKey, value: &[u8]) -> Result<()> {
+        black_box((key, value));
+        Ok(())
+    }
+
+    fn delete(&mut self, key: &BenchKey) -> Result<()> {
+        black_box(key);
+        Ok(())
+    }
+
+    fn get(&mut self, key: &BenchKey, visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        black_box(key);
+        visit(self.0);
+        Ok(true)
+    }
+
+    fn multi_get(&mut self, keys: &[BenchKey], visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        keys.iter().for_each(|key| visit(black_box(key).sort().unwrap_or(self.0)));
+        Ok(keys.len() as u64)
+    }
+
+    fn query(&mut self, from: &BenchKey, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        black_box(from);
+        (0..limit).for_each(|_| visit(self.0));
+        Ok(limit)
+    }
+
+    fn scan(&mut self, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        (0..limit).for_each(|_| visit(self.0));
+        Ok(limit)
+    }
+}

@@ -6,6 +6,7 @@ pub mod data;
 pub mod engine;
 pub mod machine;
 pub mod record;
+pub mod statistics;
 pub mod storm;
 pub mod torture;
 pub mod units;

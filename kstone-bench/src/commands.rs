@@ -1,3 +1,4 @@
 //! The commands, one file each.
 
+pub(crate) mod compare;
 pub(crate) mod machine;

@@ -2,10 +2,12 @@
 
 use kstone_api::{Item, ItemBuilder};
 
+pub mod compare;
 pub mod data;
 pub mod engine;
 pub mod machine;
 pub mod record;
+pub mod results;
 pub mod statistics;
 pub mod storm;
 pub mod torture;

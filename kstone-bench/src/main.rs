@@ -25,6 +25,8 @@ enum Command {
     /// Crash a database in memory at every changing I/O operation of random workloads, let every I/O operation fail,
     /// compare every answer, and check what is left.
     Torture(TortureArgs),
+    /// Whether something became slower: exit status 1 if so, 2 if it cannot be told.
+    Compare(commands::compare::Args),
     /// What this machine and its disk can do, and what that means for a database here.
     Machine(commands::machine::Args),
 }
@@ -56,6 +58,7 @@ struct TortureArgs {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Torture(args) => return torture(&args),
+        Command::Compare(args) => commands::compare::run(&args),
         Command::Machine(args) => commands::machine::run(&args),
     };
     done.unwrap_or_else(|error| {

@@ -1,0 +1,6 @@
+//! `compare` and `report` on files of results that are made up.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod compare;
+mod sample;

@@ -223,30 +223,19 @@ pub fn engines(file: &RunFile, names: &str, limit: f64) -> Result<Comparison> {
         if first == second {
             let half = |odd: usize| {
                 let runs = one.runs.iter().skip(odd).step_by(2).copied().collect();
-                Series { engine: one.engine, conditions: one.conditions.clone(), runs }
+                Series { runs, ..one.clone() }
             };
             comparison.add(&half(0), &half(1), &label, limit, true);
             continue;
         }
         let same = |other: &&Series<'_>| other.label() == second && other.conditions == one.conditions;
         if let Some(other) = all.iter().find(same) {
-            let (one, other) = turns(one, other);
+            let (one, other) = results::turns(one, other);
             comparison.add(&one, &other, &label, limit, true);
         }
     }
     ensure!(!comparison.rows.is_empty(), "{first} and {second} never ran under the same conditions");
     Ok(finish(comparison))
-}
-
-/// The trials of both that have the same number, in the same order.
-fn turns<'a>(one: &Series<'a>, other: &Series<'a>) -> (Series<'a>, Series<'a>) {
-    let pairs = one.runs.iter().filter_map(|run| {
-        let same = other.runs.iter().find(|also| (also.file, also.number) == (run.file, run.number));
-        same.map(|also| (*run, *also))
-    });
-    let (first, second) = pairs.unzip();
-    let with = |series: &Series<'a>, runs| Series { runs, ..series.clone() };
-    (with(one, first), with(other, second))
 }
 
 /// Splits `first,second`; names may hold commas themselves, as settings do.

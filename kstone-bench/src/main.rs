@@ -27,6 +27,8 @@ enum Command {
     Torture(TortureArgs),
     /// Whether something became slower: exit status 1 if so, 2 if it cannot be told.
     Compare(commands::compare::Args),
+    /// Tables and plots of what was measured.
+    Report(commands::report::Args),
     /// What this machine and its disk can do, and what that means for a database here.
     Machine(commands::machine::Args),
 }
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Torture(args) => return torture(&args),
         Command::Compare(args) => commands::compare::run(&args),
+        Command::Report(args) => commands::report::run(&args),
         Command::Machine(args) => commands::machine::run(&args),
     };
     done.unwrap_or_else(|error| {

@@ -155,6 +155,8 @@ pub struct Run<'a> {
 pub struct Series<'a> {
     /// The engine and its settings.
     pub engine: &'a EngineSpec,
+    /// The commit, where files of several are looked at together.
+    pub build: Option<&'a str>,
     /// The conditions.
     pub conditions: Conditions,
     /// The trials.
@@ -164,7 +166,10 @@ pub struct Series<'a> {
 impl Series<'_> {
     /// How the engine is named.
     pub fn label(&self) -> String {
-        self.engine.label()
+        match self.build {
+            Some(build) => format!("{} @{build}", self.engine.label()),
+            None => self.engine.label(),
+        }
     }
 
     /// One figure of each trial; nothing for trials that do not have it.
@@ -206,19 +211,35 @@ pub fn latency_of<'a>(step: &'a Step, kind: &str) -> Option<&'a Latency> {
 /// All series of some files, in the order in which they first appear.
 pub fn series<'a>(files: &[&'a RunFile]) -> Vec<Series<'a>> {
     let mut all: Vec<Series<'a>> = Vec::new();
+    let several = files.iter().any(|file| file.machine.commit != files[0].machine.commit);
     for (file, results) in files.iter().enumerate() {
+        let build = several.then_some(results.machine.commit.as_str());
         for trial in &results.trials {
             for (at, step) in trial.steps.iter().enumerate() {
                 let (engine, conditions) = (&trial.spec.engine, Conditions::of(trial, at, step));
                 let run = Run { file, number: trial.number, step };
-                match all.iter_mut().find(|one| one.engine == engine && one.conditions == conditions) {
+                let same = |one: &&mut Series<'_>| {
+                    one.engine == engine && one.build == build && one.conditions == conditions
+                };
+                match all.iter_mut().find(same) {
                     Some(one) => one.runs.push(run),
-                    None => all.push(Series { engine, conditions, runs: vec![run] }),
+                    None => all.push(Series { engine, build, conditions, runs: vec![run] }),
                 }
             }
         }
     }
     all
+}
+
+/// The trials of both that have the same number, in the same order.
+pub fn turns<'a>(one: &Series<'a>, other: &Series<'a>) -> (Series<'a>, Series<'a>) {
+    let pairs = one.runs.iter().filter_map(|run| {
+        let same = other.runs.iter().find(|also| (also.file, also.number) == (run.file, run.number));
+        same.map(|also| (*run, *also))
+    });
+    let (first, second) = pairs.unzip();
+    let with = |series: &Series<'a>, runs| Series { runs, ..series.clone() };
+    (with(one, first), with(other, second))
 }
 
 /// What went wrong in trials: a sentence for each that ended early, gave wrong answers, or never became steady.

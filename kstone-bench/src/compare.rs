@@ -269,7 +269,7 @@ fn finish(mut comparison: Comparison) -> Comparison {
         Some(trials(&row.base).min(trials(&row.new))).filter(|trials| *trials > 0)
     });
     if let Some(fewest) = few.min() {
-        let coverage = units::digits(statistics::widest_coverage(fewest) * 100.0);
+        let coverage = units::short(statistics::widest_coverage(fewest) * 100.0);
         if fewest < FEWEST {
             comparison.warnings.push(format!(
                 "{fewest} trials cannot show that a change is real, at least {FEWEST} are needed: nothing is called a \

@@ -28,6 +28,8 @@ const RIGHT: i32 = 210;
 const BOTTOM: i32 = 46;
 const TOP: i32 = 12;
 const STRIP: i32 = 22;
+/// From the axis to below its figures.
+const TICKS: i32 = 24;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Plane<'a, X, Y> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>;
@@ -208,7 +210,7 @@ impl Chart {
         let left = plane.backend_coord(&(self.x.range.0, self.y.range.0)).0;
         labels(root, ends, right, bottom)?;
         for (row, strip) in self.strips.iter().enumerate() {
-            let top = bottom + BOTTOM + row as i32 * STRIP - 4;
+            let top = bottom + TICKS + row as i32 * STRIP;
             let pixel = |moment: f64| plane.backend_coord(&(moment, self.y.range.0)).0;
             let inside = strip.moments.iter().filter(|moment| (0.0..=self.x.range.1).contains(*moment));
             let moments: Vec<i32> = inside.map(|moment| pixel(*moment)).collect();
@@ -231,7 +233,7 @@ where
         .x_labels(8)
         .y_labels(y_labels)
         .label_style(style::text(12.5))
-        .axis_desc_style(style::text(13.0))
+        .axis_desc_style(style::text(13.5))
         .axis_style(style::GREY)
         .bold_line_style(style::LIGHT)
         .light_line_style(TRANSPARENT)
@@ -259,8 +261,8 @@ fn labels(root: &Area<'_>, mut ends: Vec<(i32, &Line)>, right: i32, bottom: i32)
         limit = *place - GAP;
     }
     for ((_, line), y) in ends.iter().zip(places) {
-        line.look.draw(root, &[(right + 8, y), (right + 36, y)])?;
-        root.draw(&Text::new(style::shortened(&line.name, 24), (right + 42, y - 7), style::text(12.5)))?;
+        line.look.sample(root, (right + 10, right + 38), y)?;
+        root.draw(&Text::new(style::shortened(&line.name, 24), (right + 46, y - 7), style::text(12.5)))?;
     }
     Ok(())
 }

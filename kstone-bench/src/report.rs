@@ -203,7 +203,7 @@ fn method(all: &[Series<'_>]) -> Vec<String> {
     let fewest = all.iter().map(|series| series.runs.len()).min().unwrap_or(0);
     let most = all.iter().map(|series| series.runs.len()).max().unwrap_or(0);
     let trials = if fewest == most { most.to_string() } else { format!("{fewest} to {most}") };
-    let coverage = units::digits(statistics::widest_coverage(fewest) * 100.0);
+    let coverage = units::short(statistics::widest_coverage(fewest) * 100.0);
     vec![
         format!(
             "{trials} trials each, in fresh directories, engines taking turns. A figure is the median of the trials, in \

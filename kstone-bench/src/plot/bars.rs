@@ -58,7 +58,7 @@ impl Bars {
                 .margin_right(RIGHT)
                 .x_label_area_size(BOTTOM)
                 .y_label_area_size(LEFT)
-                .build_cartesian_2d(0.0..top, (0..count).into_segmented())?;
+                .build_cartesian_2d(0.0..top, (0..count.saturating_sub(1)).into_segmented())?;
             plane
                 .configure_mesh()
                 .disable_y_mesh()
@@ -67,7 +67,7 @@ impl Bars {
                 .x_desc(self.label.clone())
                 .y_desc("engine")
                 .label_style(style::text(12.5))
-                .axis_desc_style(style::text(13.0))
+                .axis_desc_style(style::text(13.5))
                 .axis_style(style::GREY)
                 .bold_line_style(style::LIGHT)
                 .light_line_style(TRANSPARENT)

@@ -86,17 +86,26 @@ impl Look {
                 root.draw(&DashedPathElement::new(pixels.to_vec(), drawn, left_out, stroke))?;
             }
         }
-        for (x, y) in pixels.iter().copied() {
-            match self.marker {
-                Marker::None => {}
-                Marker::Disc => root.draw(&Circle::new((x, y), 4, self.colour.filled()))?,
-                Marker::Ring => root.draw(&Circle::new((x, y), 5, stroke))?,
-                Marker::Square => {
-                    root.draw(&Rectangle::new([(x - 4, y - 4), (x + 4, y + 4)], self.colour.filled()))?;
-                }
-                Marker::Triangle => root.draw(&TriangleMarker::new((x, y), 5, self.colour.filled()))?,
-                Marker::Cross => root.draw(&Cross::new((x, y), 4, stroke))?,
+        pixels.iter().try_for_each(|pixel| self.mark(root, *pixel))
+    }
+
+    /// A short piece of it, from left to right.
+    pub(super) fn sample(&self, root: &Area<'_>, (left, right): (i32, i32), y: i32) -> Result<()> {
+        Self { marker: Marker::None, ..*self }.draw(root, &[(left, y), (right, y)])?;
+        self.mark(root, (i32::midpoint(left, right), y))
+    }
+
+    fn mark(&self, root: &Area<'_>, (x, y): (i32, i32)) -> Result<()> {
+        let stroke = self.colour.stroke_width(2);
+        match self.marker {
+            Marker::None => {}
+            Marker::Disc => root.draw(&Circle::new((x, y), 4, self.colour.filled()))?,
+            Marker::Ring => root.draw(&Circle::new((x, y), 5, stroke))?,
+            Marker::Square => {
+                root.draw(&Rectangle::new([(x - 4, y - 4), (x + 4, y + 4)], self.colour.filled()))?;
             }
+            Marker::Triangle => root.draw(&TriangleMarker::new((x, y), 5, self.colour.filled()))?,
+            Marker::Cross => root.draw(&Cross::new((x, y), 4, stroke))?,
         }
         Ok(())
     }

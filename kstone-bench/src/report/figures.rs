@@ -207,7 +207,8 @@ fn latencies(group: &Group<'_>, kind: &str, notes: &mut Vec<String>) -> Result<V
     let y = Axis::log(&format!("latency of {kind}"), points().map(|point| point.y), units::tick);
     let chart = Chart { title: title.clone(), description, x, y, lines, strips: Vec::new() };
     let caption =
-        "The further right, the rarer: each step of the axis is a tenth of the operations before.".to_owned();
+        "Of the operations to the right of a mark on the axis, a tenth are to the right of the next."
+            .to_owned();
     let curves = Plot { title, caption, svg: chart.svg()?, table: None };
     Ok(vec![histograms, curves])
 }

@@ -99,7 +99,7 @@ impl<'a> Group<'a> {
             title: self.conditions.workload.clone(),
             about: self.conditions.circumstances(),
             plots: figures::plots(self, &mut notes)?,
-            tables: vec![self.speed(), self.latencies(), took::table(self)],
+            tables: [self.speed(), self.latencies()].into_iter().chain(took::tables(self)).collect(),
             notes,
             ..Section::default()
         })

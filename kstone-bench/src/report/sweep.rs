@@ -1,8 +1,9 @@
 //! Plots of sweeps: trials of ours that differ in a setting, or in how many runs a stripe has, and what theory says.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
-use kstone_core::config::text;
-use kstone_core::config::{CompactionConfig, DatabaseConfig};
+use kstone_core::config::{CompactionConfig, DatabaseConfig, text};
 use kstone_core::model::{Model, Point as Settings, Workload};
 
 use super::{NOTHING, Plot, Section, Table, took};
@@ -56,13 +57,18 @@ fn by_conditions<'a>(all: &'a [Series<'a>]) -> Vec<(&'a Conditions, Vec<&'a Seri
     groups
 }
 
-/// The series that have a place on an axis and a figure there, from left to right; none unless two places differ.
+/// Which settings a sweep moves: they are put back to their defaults to see whether the rest is the same.
+type Reset = fn(&mut DatabaseConfig, &mut CompactionConfig);
+
+/// The series that have a place on an axis and a figure there, from left to right; those whose other settings differ
+/// apart. Only those with two places at least.
 fn spots<'a>(
     group: &[&'a Series<'a>],
+    reset: Reset,
     place: impl Fn(&Series<'a>, &DatabaseConfig, &CompactionConfig) -> Option<f64>,
     figure: impl Fn(&Step) -> Option<f64>,
-) -> Vec<Spot<'a>> {
-    let mut spots: Vec<Spot<'a>> = Vec::new();
+) -> Vec<Vec<Spot<'a>>> {
+    let mut sweeps: BTreeMap<String, Vec<Spot<'a>>> = BTreeMap::new();
     for series in group.iter().copied() {
         let defaults = (DatabaseConfig::default(), CompactionConfig::default());
         let Ok((database, compaction)) = text::changed(&series.engine.settings, &defaults.0, &defaults.1)
@@ -72,12 +78,18 @@ fn spots<'a>(
         let measured = statistics::summary(&series.figures(&figure));
         let at = place(series, &database, &compaction).filter(|at| at.is_finite());
         if let Some((at, measured)) = at.zip(measured) {
-            spots.push(Spot { at, series, measured, database, compaction });
+            let mut others = (database.clone(), compaction.clone());
+            reset(&mut others.0, &mut others.1);
+            let others = text::differing(&others.0, &others.1);
+            sweeps.entry(others).or_default().push(Spot { at, series, measured, database, compaction });
         }
     }
-    spots.sort_by(|a, b| a.at.total_cmp(&b.at));
-    let differ = spots.first().zip(spots.last()).is_some_and(|(first, last)| first.at < last.at);
-    if differ { spots } else { Vec::new() }
+    let mut sweeps: Vec<Vec<Spot<'a>>> = sweeps.into_values().collect();
+    for spots in &mut sweeps {
+        spots.sort_by(|a, b| a.at.total_cmp(&b.at));
+    }
+    sweeps.retain(|spots| spots.first().zip(spots.last()).is_some_and(|(first, last)| first.at < last.at));
+    sweeps
 }
 
 /// Runs of a stripe, on average over those that have any.
@@ -85,31 +97,38 @@ fn runs(step: &Step) -> Option<f64> {
     took::share(step, "runs", "stripes_used").filter(|runs| *runs > 0.0)
 }
 
-fn reads(group: &[&Series<'_>]) -> Result<Option<Plot>> {
+fn reads(group: &[&Series<'_>]) -> Result<Vec<Plot>> {
+    let reset: Reset = |database, compaction| {
+        let defaults = (DatabaseConfig::default(), CompactionConfig::default());
+        database.max_memtable_records = defaults.0.max_memtable_records;
+        compaction.sst_threshold = defaults.1.sst_threshold;
+    };
     let place = |series: &Series<'_>, _: &DatabaseConfig, _: &CompactionConfig| {
         statistics::median(&series.figures(runs))
     };
-    let p99 = spots(group, place, |step| latency_of(step, "get").map(|get| get.p99 as f64));
-    let p50 = spots(group, place, |step| latency_of(step, "get").map(|get| get.p50 as f64));
+    let p50 = spots(group, reset, place, |step| latency_of(step, "get").map(|get| get.p50 as f64));
+    let p99 = spots(group, reset, place, |step| latency_of(step, "get").map(|get| get.p99 as f64));
     // A sweep of something else moves the number of runs a bit; that is no sweep of it.
-    let wide = p50.first().zip(p50.last()).is_some_and(|(first, last)| last.at >= first.at * 1.5);
-    let Some(conditions) = p50.first().map(|spot| &spot.series.conditions).filter(|_| wide) else {
-        return Ok(None);
-    };
+    let wide = |spots: &[Spot<'_>]| spots.first().zip(spots.last()).is_some_and(|(a, b)| b.at >= a.at * 1.5);
+    p50.iter().zip(&p99).filter(|(p50, _)| wide(p50)).map(|(p50, p99)| reads_of(p50, p99)).collect()
+}
+
+fn reads_of(p50: &[Spot<'_>], p99: &[Spot<'_>]) -> Result<Plot> {
+    let conditions = &p50[0].series.conditions;
     let line = |name: &str, look: usize, spots: &[Spot<'_>]| Line {
         name: name.to_owned(),
         look: Look::points(look),
         points: spots.iter().map(|spot| point(spot, units::nanoseconds)).collect(),
     };
-    let lines = vec![line("p50", 0, &p50), line("p99", 1, &p99)];
+    let lines = vec![line("p50", 0, p50), line("p99", 1, p99)];
     let title = format!("{}: read latency against runs", conditions.workload);
     let mut table = Table::new(&title, &["runs of a stripe", "looked at per get", "p50", "min … max", "p99"]);
-    for (spot, other) in p50.iter().zip(&p99) {
+    for (spot, other) in p50.iter().zip(p99) {
         let looked = statistics::median(&spot.series.figures(took::runs_per_get));
         table.push(
             false,
             vec![
-                units::digits(spot.at),
+                units::short(spot.at),
                 looked.map_or(NOTHING.to_owned(), units::digits),
                 units::nanoseconds(spot.measured.median),
                 range(&spot.measured, units::nanoseconds),
@@ -130,15 +149,21 @@ fn reads(group: &[&Series<'_>]) -> Result<Option<Plot>> {
         strips: Vec::new(),
     };
     let caption = "Medians of the trials, whiskers from the smallest to the largest.".to_owned();
-    Ok(Some(Plot { title, caption, svg: chart.svg()?, table: Some(table) }))
+    Ok(Plot { title, caption, svg: chart.svg()?, table: Some(table) })
 }
 
-fn false_positives(group: &[&Series<'_>]) -> Result<Option<Plot>> {
+fn false_positives(group: &[&Series<'_>]) -> Result<Vec<Plot>> {
+    let reset: Reset =
+        |database, _| database.bloom_bits_per_key = DatabaseConfig::default().bloom_bits_per_key;
     let place = |_: &Series<'_>, database: &DatabaseConfig, _: &CompactionConfig| {
         Some(database.bloom_bits_per_key as f64)
     };
-    let spots = spots(group, place, took::false_positives);
-    let (Some(first), Some(last)) = (spots.first(), spots.last()) else { return Ok(None) };
+    let sweeps = spots(group, reset, place, took::false_positives);
+    sweeps.iter().map(|spots| false_positives_of(spots)).collect()
+}
+
+fn false_positives_of(spots: &[Spot<'_>]) -> Result<Plot> {
+    let (first, last) = (&spots[0], &spots[spots.len() - 1]);
     let theory = |bits: usize| {
         let point = Settings { bloom_bits_per_key: bits, ..Settings::default() };
         Model::new(Workload::inserts(1, KEY_BYTES, 0)).predict(&point).false_positive_rate
@@ -146,13 +171,13 @@ fn false_positives(group: &[&Series<'_>]) -> Result<Option<Plot>> {
     let title = format!("{}: false positives against bits per key", first.series.conditions.workload);
     let mut table =
         Table::new(&title, &["bits per key", "measured", "min … max", "theory", "measured/theory", "seen"]);
-    for spot in &spots {
+    for spot in spots {
         let expected = theory(spot.database.bloom_bits_per_key);
         let seen = spot.series.figures(|step| step.counters.get(counter::FILTER_FALSE_POSITIVES).copied());
         table.push(
             false,
             vec![
-                units::digits(spot.at),
+                units::short(spot.at),
                 units::percent(spot.measured.median),
                 range(&spot.measured, units::percent),
                 units::percent(expected),
@@ -192,7 +217,7 @@ fn false_positives(group: &[&Series<'_>]) -> Result<Option<Plot>> {
     let caption = "Theory: the false positive rate of the filters as they are built, without chance. Few that were seen \
                    make the measured rate uncertain by its square root; a rate of 0 has no place on this axis."
         .to_owned();
-    Ok(Some(Plot { title, caption, svg: chart.svg()?, table: Some(table) }))
+    Ok(Plot { title, caption, svg: chart.svg()?, table: Some(table) })
 }
 
 /// Bytes that flushes and merges wrote for each byte of keys and values, as the model counts.
@@ -202,23 +227,27 @@ fn rewritten(step: &Step) -> Option<f64> {
     Some(flushed + merged).filter(|sum| *sum > 0.0)
 }
 
-fn write_amplification(group: &[&Series<'_>]) -> Result<Option<Plot>> {
+fn write_amplification(group: &[&Series<'_>]) -> Result<Vec<Plot>> {
+    let reset: Reset = |_, compaction| compaction.sst_threshold = CompactionConfig::default().sst_threshold;
     let place = |_: &Series<'_>, _: &DatabaseConfig, compaction: &CompactionConfig| {
         Some(compaction.sst_threshold as f64)
     };
-    let spots = spots(group, place, rewritten);
-    let (Some(first), Some(last)) = (spots.first(), spots.last()) else { return Ok(None) };
+    spots(group, reset, place, rewritten).iter().map(|spots| write_amplification_of(spots)).collect()
+}
+
+fn write_amplification_of(spots: &[Spot<'_>]) -> Result<Plot> {
+    let (first, last) = (&spots[0], &spots[spots.len() - 1]);
     let title = format!("{}: write amplification against sst_threshold", first.series.conditions.workload);
     let head = ["sst_threshold K", "measured", "min … max", "model", "measured/model", "log and all", "runs"];
     let mut table = Table::new(&title, &head);
-    for spot in &spots {
+    for spot in spots {
         let expected = predicted(spot, spot.compaction.sst_threshold);
         let all = statistics::median(&spot.series.figures(|step| step.write_amplification));
         let runs = statistics::median(&spot.series.figures(runs));
         table.push(
             false,
             vec![
-                units::digits(spot.at),
+                units::short(spot.at),
                 units::digits(spot.measured.median),
                 range(&spot.measured, units::digits),
                 units::digits(expected),
@@ -240,8 +269,13 @@ fn write_amplification(group: &[&Series<'_>]) -> Result<Option<Plot>> {
             points: spots.iter().map(|spot| point(spot, units::digits)).collect(),
         },
     ];
-    let values = lines.iter().flat_map(|line| &line.points).map(|point| point.y);
-    let y = Axis::from_zero("bytes written by flushes and merges, per byte put", values, units::short);
+    let values: Vec<f64> = lines.iter().flat_map(|line| &line.points).map(|point| point.y).collect();
+    let (label, largest) = ("bytes rewritten per byte put", values.iter().copied().fold(0.0, f64::max));
+    // A small K costs so much that the rest would be one line at the bottom.
+    let y = match values.iter().copied().fold(f64::INFINITY, f64::min) {
+        least if largest > least * 12.0 => Axis::log(&format!("{label} (logarithmic)"), values, units::short),
+        _ => Axis::from_zero(label, values, units::short),
+    };
     let chart = Chart {
         title: title.clone(),
         description: "Write amplification without the log, measured and by the model, by sst_threshold."
@@ -251,10 +285,10 @@ fn write_amplification(group: &[&Series<'_>]) -> Result<Option<Plot>> {
         lines,
         strips: Vec::new(),
     };
-    let caption = "Without the log. The model counts from an empty database, at the settings of the smallest K; what is \
-                   measured leaves the warm-up out."
-        .to_owned();
-    Ok(Some(Plot { title, caption, svg: chart.svg()?, table: Some(table) }))
+    let caption =
+        "Without the log. The model counts from an empty database; what is measured leaves the warm-up out."
+            .to_owned();
+    Ok(Plot { title, caption, svg: chart.svg()?, table: Some(table) })
 }
 
 /// What the model says for the items and writes of a series, with that K.
@@ -274,7 +308,7 @@ fn point(spot: &Spot<'_>, show: fn(f64) -> String) -> Point {
         x: *at,
         y: measured.median,
         whisker: Some((measured.min, measured.max)),
-        tip: format!("{} at {} [{}]", show(measured.median), units::digits(*at), range(measured, show)),
+        tip: format!("{} at {} [{}]", show(measured.median), units::short(*at), range(measured, show)),
     }
 }
 

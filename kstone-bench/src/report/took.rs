@@ -10,9 +10,9 @@ use crate::{statistics, units};
 type Figure = fn(&Step) -> Option<f64>;
 type Show = fn(f64) -> String;
 
-/// A median of a figure for each engine; columns that nobody has are left out.
-pub(super) fn table(group: &Group<'_>) -> Table {
-    let figures: [(&str, Figure, Show); 15] = [
+/// Medians of figures for each engine, of the machine and of what goes on within; columns that nobody has are left out.
+pub(super) fn tables(group: &Group<'_>) -> [Table; 2] {
+    let machine: [(&str, Figure, Show); 8] = [
         ("CPU s per million", cpu, units::digits),
         ("write ampl.", |step| step.write_amplification, units::digits),
         ("space ampl.", |step| step.space_amplification, units::digits),
@@ -20,7 +20,9 @@ pub(super) fn table(group: &Group<'_>) -> Table {
         ("written", |step| some(step.resources.write_bytes), size),
         ("read from disk", |step| some(step.resources.read_bytes), size),
         ("peak resident", |step| some(step.resources.peak_resident), size),
-        ("peak anonymous", |step| some(step.resources.peak_anonymous), size),
+        ("anonymous", |step| some(step.resources.peak_anonymous), size),
+    ];
+    let within: [(&str, Figure, Show); 9] = [
         ("longest operation", |step| some(step.resources.longest), units::nanoseconds),
         ("stalls", |step| step.counters.get(counter::STALLS).copied(), units::count),
         ("stalled in all", |step| step.counters.get(counter::STALL_NANOS).copied(), units::nanoseconds),
@@ -29,18 +31,30 @@ pub(super) fn table(group: &Group<'_>) -> Table {
             |step| step.counters.get(counter::LONGEST_STALL_NANOS).copied(),
             units::nanoseconds,
         ),
-        ("runs looked at per get", runs_per_get, units::digits),
+        ("flushes", |step| step.counters.get(counter::FLUSHES).copied(), units::count),
+        ("merges", |step| step.counters.get(counter::COMPACTIONS).copied(), units::count),
+        ("runs per get", runs_per_get, units::digits),
         ("false positives", false_positives, units::percent),
         ("not found", |step| some(step.not_found), units::count),
     ];
+    [
+        table(group, "What it took, medians of the trials", &machine),
+        table(group, "What went on within, medians of the trials", &within),
+    ]
+}
+
+fn table(group: &Group<'_>, caption: &str, figures: &[(&str, Figure, Show)]) -> Table {
     let mut head = vec!["engine"];
     head.extend(figures.iter().map(|(name, ..)| *name));
-    let mut table = Table::new("What it took, medians of the trials", &head);
+    let mut table = Table::new(caption, &head);
     for series in &group.series {
         let ours = group.ours().is_some_and(|ours| ours.label() == series.label());
         let mut cells = vec![series.label()];
         cells.extend(figures.iter().map(|(_, figure, show)| middle(series, *figure, *show)));
-        table.push(ours, cells);
+        // An engine that tells nothing needs no row.
+        if cells.iter().skip(1).any(|cell| cell != NOTHING) {
+            table.push(ours, cells);
+        }
     }
     table.without_empty()
 }

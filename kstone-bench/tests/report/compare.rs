@@ -145,7 +145,7 @@ fn names_with_commas_are_told_apart() {
     let names = "kstone bloom_bits_per_key=6,kstone bloom_bits_per_key=16";
     assert!(!compare::engines(&file, names, 0.5).unwrap().rows.is_empty());
     let settings = |k| format!("kstone max_memtable_records=200,stripes=16,sst_threshold={k}");
-    let names = format!("{},{}", settings(2), settings(20));
+    let names = format!("{},{}", settings(4), settings(20));
     assert!(!compare::engines(&file, &names, 0.5).unwrap().rows.is_empty());
 }
 

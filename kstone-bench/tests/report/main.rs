@@ -1,6 +1,6 @@
 //! `compare` and `report` on files of results that are made up.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod compare;
 mod pages;

@@ -249,9 +249,8 @@ pub(crate) fn sweep_file() -> RunFile {
     let mut random = StdRng::seed_from_u64(9);
     let mut all = Vec::new();
     for number in 0..5 {
-        for k in [2, 4, 6, 10, 16, 20] {
-            let merged =
-                [2.6, 2.1, 1.8, 1.4, 1.05, 0.9][[2, 4, 6, 10, 16, 20].iter().position(|x| *x == k).unwrap()];
+        for k in [4, 6, 10, 16, 20] {
+            let merged = 14.0 / (f64::from(k) + 2.0) + 0.6;
             let settings = format!("max_memtable_records=200,stripes=16,sst_threshold={k}");
             let mut trial = one(
                 &settings,

@@ -29,7 +29,7 @@ const BOTTOM: i32 = 46;
 const TOP: i32 = 12;
 const STRIP: i32 = 22;
 /// From the axis to below its figures.
-const TICKS: i32 = 24;
+const TICKS: i32 = 30;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Plane<'a, X, Y> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>;
@@ -153,7 +153,7 @@ impl Chart {
     /// # Errors
     /// An axis has no extent.
     pub fn svg(&self) -> Result<String> {
-        let strips = self.strips.len() as i32 * STRIP;
+        let strips = if self.strips.is_empty() { 0 } else { self.strips.len() as i32 * STRIP + 6 };
         let height = 340 + strips;
         let (mut svg, mut tips) = (String::new(), Vec::new());
         {
@@ -262,7 +262,7 @@ fn labels(root: &Area<'_>, mut ends: Vec<(i32, &Line)>, right: i32, bottom: i32)
     }
     for ((_, line), y) in ends.iter().zip(places) {
         line.look.sample(root, (right + 10, right + 38), y)?;
-        root.draw(&Text::new(style::shortened(&line.name, 24), (right + 46, y - 7), style::text(12.5)))?;
+        root.draw(&Text::new(style::shortened(&line.name, 22), (right + 46, y - 7), style::text(12.5)))?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use plotters::prelude::*;
 
 use super::{BOTTOM, Tip, WIDTH, finish, style};
 
-const LEFT: i32 = 190;
+const LEFT: i32 = 205;
 const RIGHT: i32 = 250;
 const ROW: i32 = 30;
 

@@ -71,7 +71,9 @@ impl Panel {
         last: bool,
         tips: &mut Vec<Tip>,
     ) -> Result<()> {
-        let y = Axis::from_zero("share", self.buckets.iter().map(|bucket| bucket.2), percent);
+        let mut y = Axis::from_zero("share", self.buckets.iter().map(|bucket| bucket.2), percent);
+        // For names of percentiles above the bulk.
+        y.range.1 *= 1.25;
         let mut plane = ChartBuilder::on(area)
             .margin_top(10)
             .margin_right(RIGHT)
@@ -89,7 +91,7 @@ impl Panel {
         }
         let (right, top) = plane.backend_coord(&(x.range.1, y.range.1));
         let bottom = plane.backend_coord(&(x.range.0, 0.0)).1;
-        root.draw(&Text::new(style::shortened(&self.name, 26), (right + 8, top - 2), style::bold(13.0)))?;
+        root.draw(&Text::new(style::shortened(&self.name, 24), (right + 8, top - 2), style::bold(13.0)))?;
         for (row, (name, nanos)) in self.percentiles.iter().enumerate() {
             let text = format!("{name}  {}", units::nanoseconds(*nanos));
             root.draw(&Text::new(text.clone(), (right + 8, top + 15 + row as i32 * 16), style::text(12.5)))?;

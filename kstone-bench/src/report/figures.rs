@@ -43,9 +43,21 @@ pub(super) fn plots(group: &Group<'_>, notes: &mut Vec<String>) -> Result<Vec<Pl
     Ok(plots)
 }
 
+/// All series with what plots call them and how they look.
+fn named<'a>(group: &Group<'a>) -> impl Iterator<Item = (&'a Series<'a>, String, usize)> {
+    let (names, _) = group.names();
+    group
+        .series
+        .clone()
+        .into_iter()
+        .zip(names)
+        .zip(group.looks())
+        .map(|((series, name), look)| (series, name, look))
+}
+
 fn bars(group: &Group<'_>) -> Result<Option<Plot>> {
     let mut bars = Vec::new();
-    for (series, look) in group.series.iter().zip(group.looks()) {
+    for (series, name, look) in named(group) {
         let Some(summary) = statistics::summary(&series.rates()) else { continue };
         let text = format!(
             "{} [{} … {}]",
@@ -53,7 +65,7 @@ fn bars(group: &Group<'_>) -> Result<Option<Plot>> {
             units::short(summary.min),
             units::short(summary.max)
         );
-        let (name, value, whisker) = (series.label(), summary.median, (summary.min, summary.max));
+        let (value, whisker) = (summary.median, (summary.min, summary.max));
         bars.push(Bar { name, look, value, whisker, text });
     }
     if bars.len() < 2 {
@@ -78,10 +90,10 @@ fn typical<'a>(series: &Series<'a>) -> Option<&'a Step> {
 fn timeline(group: &Group<'_>) -> Result<Option<Plot>> {
     let mut lines = Vec::new();
     let mut strips = Vec::new();
-    for (series, look) in group.series.iter().zip(group.looks()) {
+    for (series, name, look) in named(group) {
         let Some(step) = typical(series).filter(|step| step.timeline.len() > 1) else { continue };
         let points = over_time(step);
-        lines.push(Line { name: series.label(), look: Look::line(look), points });
+        lines.push(Line { name, look: Look::line(look), points });
         let marked =
             group.ours().map_or_else(|| !step.marks.is_empty(), |ours| ours.label() == series.label());
         if marked && strips.is_empty() && !step.marks.is_empty() {
@@ -172,18 +184,18 @@ fn merged(series: &Series<'_>, kind: &str, notes: &mut Vec<String>) -> Option<Hi
 
 fn latencies(group: &Group<'_>, kind: &str, notes: &mut Vec<String>) -> Result<Vec<Plot>> {
     let (mut panels, mut lines) = (Vec::new(), Vec::new());
-    for (series, look) in group.series.iter().zip(group.looks()) {
+    for (series, name, look) in named(group) {
         let Some(all) = merged(series, kind, notes) else { continue };
         let percentiles = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
         panels.push(Panel {
-            name: series.label(),
+            name: name.clone(),
             look,
             buckets: buckets(&all),
             percentiles: percentiles
                 .map(|(name, share)| (name, all.value_at_quantile(share) as f64))
                 .to_vec(),
         });
-        lines.push(Line { name: series.label(), look: Look::points(look), points: percentile_curve(&all) });
+        lines.push(Line { name, look: Look::points(look), points: percentile_curve(&all) });
     }
     if panels.is_empty() {
         return Ok(Vec::new());

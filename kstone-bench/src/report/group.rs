@@ -76,6 +76,26 @@ impl<'a> Group<'a> {
         self.series.iter().map(look).collect()
     }
 
+    /// What plots call the series: without the settings that all have, which are returned too.
+    pub(super) fn names(&self) -> (Vec<String>, Vec<&'a str>) {
+        let parts =
+            |series: &'a Series<'a>| series.engine.settings.split(',').filter(|part| !part.is_empty());
+        let Some(first) = self.series.first() else { return (Vec::new(), Vec::new()) };
+        let in_all = |part: &&str| self.series.iter().all(|series| parts(series).any(|other| other == *part));
+        let common: Vec<&str> =
+            if self.series.len() > 1 { parts(first).filter(in_all).collect() } else { Vec::new() };
+        let one_engine = self.series.iter().all(|series| series.engine.name == first.engine.name);
+        let name = |series: &&'a Series<'a>| {
+            let own: Vec<&str> = parts(series).filter(|part| !common.contains(part)).collect();
+            if own.is_empty() || series.build.is_some() {
+                return if common.is_empty() { series.label() } else { series.engine.name.clone() };
+            }
+            let own = own.join(" ");
+            if one_engine { own } else { format!("{} {own}", series.engine.name) }
+        };
+        (self.series.iter().map(name).collect(), common)
+    }
+
     pub(super) fn section(&self) -> Result<Section> {
         let mut notes = Vec::new();
         for series in &self.series {
@@ -94,6 +114,10 @@ impl<'a> Group<'a> {
         }
         if let Some(ours) = self.ours().filter(|ours| ours.label() != "kstone") {
             notes.push(format!("ratios are to {}", ours.label()));
+        }
+        let (_, common) = self.names();
+        if !common.is_empty() {
+            notes.push(format!("common to all, and left out of the names in plots: {}", common.join(", ")));
         }
         Ok(Section {
             title: self.conditions.workload.clone(),

@@ -214,8 +214,8 @@ fn false_positives_of(spots: &[Spot<'_>]) -> Result<Plot> {
         lines,
         strips: Vec::new(),
     };
-    let caption = "Theory: the false positive rate of the filters as they are built, without chance. Few that were seen \
-                   make the measured rate uncertain by its square root; a rate of 0 has no place on this axis."
+    let caption = "Theory: the false positive rate of the filters as they are built, without chance. A rate of which n were \
+                   seen is uncertain by about 1/√n of itself; a rate of 0 has no place on this axis."
         .to_owned();
     Ok(Plot { title, caption, svg: chart.svg()?, table: Some(table) })
 }

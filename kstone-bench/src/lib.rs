@@ -4,9 +4,11 @@ use kstone_api::{Item, ItemBuilder};
 
 pub mod data;
 pub mod engine;
+pub mod machine;
 pub mod record;
 pub mod storm;
 pub mod torture;
+pub mod units;
 
 /// The key of item `n`: 16 bytes, spread evenly, in no order.
 pub fn key(n: u64) -> String {

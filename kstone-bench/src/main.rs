@@ -10,6 +10,8 @@ use clap::{Args, Parser, Subcommand};
 use kstone_bench::torture::{Replay, Torture};
 use kstone_core::torture::SettingsOf;
 
+mod commands;
+
 /// Tries a build of KeystoneDB on this machine.
 #[derive(Debug, Parser)]
 #[command(name = "kstone-bench", version, max_term_width = 110)]
@@ -23,6 +25,8 @@ enum Command {
     /// Crash a database in memory at every changing I/O operation of random workloads, let every I/O operation fail,
     /// compare every answer, and check what is left.
     Torture(TortureArgs),
+    /// What this machine and its disk can do, and what that means for a database here.
+    Machine(commands::machine::Args),
 }
 
 #[derive(Args, Debug)]
@@ -50,7 +54,17 @@ struct TortureArgs {
 }
 
 fn main() -> ExitCode {
-    let Command::Torture(args) = Cli::parse().command;
+    let done = match Cli::parse().command {
+        Command::Torture(args) => return torture(&args),
+        Command::Machine(args) => commands::machine::run(&args),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("kstone-bench: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn torture(args: &TortureArgs) -> ExitCode {
     let settings = match SettingsOf::named(&args.config) {
         Ok(settings) => settings,
         Err(error) => {
@@ -68,7 +82,7 @@ fn main() -> ExitCode {
         threads,
         operations: args.operations,
         settings,
-        config: args.config,
+        config: args.config.clone(),
     };
     let done = match &args.replay {
         Some(replay) => torture.replay(replay),

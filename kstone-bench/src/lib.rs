@@ -2,6 +2,7 @@
 
 use kstone_api::{Item, ItemBuilder};
 
+pub mod chapter;
 pub mod data;
 pub mod engine;
 pub mod record;

@@ -10,6 +10,8 @@ use clap::{Args, Parser, Subcommand};
 use kstone_bench::torture::{Replay, Torture};
 use kstone_core::torture::SettingsOf;
 
+mod commands;
+
 /// Tries a build of KeystoneDB on this machine.
 #[derive(Debug, Parser)]
 #[command(name = "kstone-bench", version, max_term_width = 110)]
@@ -23,6 +25,11 @@ enum Command {
     /// Crash a database in memory at every changing I/O operation of random workloads, let every I/O operation fail,
     /// compare every answer, and check what is left.
     Torture(TortureArgs),
+    /// Measure every table of the specification's chapter on performance tuning.
+    Chapter(commands::chapter::ChapterArgs),
+    /// What `chapter` runs in a process of its own.
+    #[command(hide = true)]
+    ChapterProbe,
 }
 
 #[derive(Args, Debug)]
@@ -50,7 +57,18 @@ struct TortureArgs {
 }
 
 fn main() -> ExitCode {
-    let Command::Torture(args) = Cli::parse().command;
+    let done = match Cli::parse().command {
+        Command::Torture(args) => return torture(args),
+        Command::Chapter(args) => commands::chapter::run(&args),
+        Command::ChapterProbe => kstone_bench::chapter::probe::serve().map(|()| ExitCode::SUCCESS),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("kstone-bench: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn torture(args: TortureArgs) -> ExitCode {
     let settings = match SettingsOf::named(&args.config) {
         Ok(settings) => settings,
         Err(error) => {

@@ -2,6 +2,7 @@
 
 use kstone_api::{Item, ItemBuilder};
 
+pub mod chapter;
 pub mod compare;
 pub mod data;
 pub mod engine;

@@ -31,6 +31,11 @@ enum Command {
     Report(commands::report::Args),
     /// What this machine and its disk can do, and what that means for a database here.
     Machine(commands::machine::Args),
+    /// Measure every table of the specification's chapter on performance tuning.
+    Chapter(commands::chapter::ChapterArgs),
+    /// What `chapter` runs in a process of its own.
+    #[command(hide = true)]
+    ChapterProbe,
 }
 
 #[derive(Args, Debug)]
@@ -63,6 +68,8 @@ fn main() -> ExitCode {
         Command::Compare(args) => commands::compare::run(&args),
         Command::Report(args) => commands::report::run(&args),
         Command::Machine(args) => commands::machine::run(&args),
+        Command::Chapter(args) => commands::chapter::run(&args),
+        Command::ChapterProbe => kstone_bench::chapter::probe::serve().map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
         eprintln!("kstone-bench: {error:#}");

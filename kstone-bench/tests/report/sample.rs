@@ -62,6 +62,7 @@ pub(crate) fn file(trials: Vec<Trial>) -> RunFile {
         started: "2026-01-02T03:04:05Z".to_owned(),
         machine: quiet_machine(),
         warnings: Vec::new(),
+        chapter: None,
         trials,
     }
 }

@@ -16,7 +16,7 @@ use crate::record::Trial;
 
 mod context;
 pub mod probe;
-mod render;
+pub(crate) mod render;
 mod said;
 mod scale;
 mod table;

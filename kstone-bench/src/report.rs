@@ -11,6 +11,7 @@ use crate::record::RunFile;
 use crate::results::{self, Series};
 use crate::{machine, statistics, units};
 
+mod chapter;
 mod figures;
 mod group;
 mod html;
@@ -156,6 +157,11 @@ pub fn document(files: &[RunFile]) -> Result<Document> {
                 document.warnings.push(doubt);
             }
         }
+    }
+    for table in files.iter().filter_map(|file| file.chapter.as_ref()).flatten() {
+        document.sections.push(chapter::section(table)?);
+        let error = table.error.iter().map(|error| format!("{} {}: {error}", table.id, table.title));
+        document.troubles.extend(error);
     }
     document.sections.extend(sweep::sections(&all)?);
     for group in &groups {

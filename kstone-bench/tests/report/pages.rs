@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use assert_cmd::Command;
+use kstone_bench::chapter::{ChapterTable, Group, Line, Says, Unit};
 use kstone_bench::engine::{Durability, counter};
 use kstone_bench::record::{RunFile, Step};
 use kstone_bench::report::{self, Document};
@@ -194,6 +195,48 @@ fn sweeps_are_plotted_with_what_theory_says() {
     assert!(k.windows(2).all(|pair| model(&pair[0]) >= model(&pair[1]) && model(&pair[1]) > 1.0), "{k:?}");
     assert!(plot("fillrandom: write amplification against sst_threshold").svg.contains("model: K 10"));
     assert!(markdown.contains("| bits per key | measured |"), "exact figures are in the tables too");
+}
+
+#[test]
+fn tables_of_the_chapter_are_sections_with_plots_where_rows_are_numbers() {
+    let line = |row: f64, values: [f64; 3], says: f64| {
+        Line::new(row.to_string(), values.to_vec())
+            .at(row)
+            .says(Says::about("about so", says))
+            .model(values[1] * 1.1)
+    };
+    let group = Group::new("write throughput", Unit::PerSecond, "threshold").lines([
+        line(500.0, [61e3, 63e3, 64e3], 40e3),
+        line(1000.0, [90e3, 93e3, 97e3], 50e3),
+        line(5000.0, [131e3, 133e3, 140e3], 70e3),
+        line(10_000.0, [139e3, 141e3, 144e3], 80e3),
+    ]);
+    let other =
+        Group::new("lag", Unit::Nanos, "interval").lines([Line::not_here("10 s", "it takes <too> long")]);
+    let table = ChapterTable {
+        id: "23.1-throughput".to_owned(),
+        title: "Write throughput".to_owned(),
+        done: "Filled <randomly>.".to_owned(),
+        trials: 3,
+        groups: vec![group, other],
+        error: Some("half | of it".to_owned()),
+        ..ChapterTable::default()
+    };
+    let mut file = sample::file(Vec::new());
+    file.chapter = Some(vec![table]);
+    let text = serde_json::to_string(&file).unwrap();
+    let (document, html, markdown) = report_of("chapter", &[results::parse(&text).unwrap()]);
+    check_page(&document, &html);
+    let section = &document.sections[0];
+    assert_eq!(section.plots.len(), 1, "the other group has no figures");
+    assert!(
+        ["measured: 93,000/s at 1000", "chapter says: 50,000/s", "model: "]
+            .iter()
+            .all(|tip| html.contains(tip))
+    );
+    assert!(html.contains("it takes &lt;too&gt; long") && html.contains("Filled &lt;randomly&gt;"));
+    assert!(markdown.contains("| write throughput | threshold 500 | about so | 63,000/s"), "{markdown}");
+    assert!(document.troubles[0].contains("half | of it") && markdown.contains("half \\| of it"));
 }
 
 #[test]

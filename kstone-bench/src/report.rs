@@ -206,6 +206,9 @@ fn machine_rows(files: &[RunFile]) -> Vec<(String, String)> {
 }
 
 fn method(all: &[Series<'_>]) -> Vec<String> {
+    if all.is_empty() {
+        return Vec::new();
+    }
     let fewest = all.iter().map(|series| series.runs.len()).min().unwrap_or(0);
     let most = all.iter().map(|series| series.runs.len()).max().unwrap_or(0);
     let trials = if fewest == most { most.to_string() } else { format!("{fewest} to {most}") };

@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod compare;
+mod measured;
 mod pages;
 mod sample;

@@ -194,8 +194,13 @@ impl Chart {
             let points: Vec<&Point> = line.points.iter().filter(shown).collect();
             let pixels: Vec<(i32, i32)> =
                 points.iter().map(|point| plane.backend_coord(&(point.x, point.y))).collect();
+            let mut tipped = i32::MIN / 2;
             for (point, pixel) in points.iter().zip(&pixels) {
-                tips.push(Tip { at: *pixel, radius: 7, text: format!("{}: {}", line.name, point.tip) });
+                // One each, but where points are so near each other that only the first would be found.
+                if (pixel.0 - tipped).abs() >= 9 {
+                    tips.push(Tip { at: *pixel, radius: 7, text: format!("{}: {}", line.name, point.tip) });
+                    tipped = pixel.0;
+                }
                 if let Some((low, high)) =
                     point.whisker.filter(|(low, high)| low < high && self.y.shows(*low))
                 {
@@ -277,14 +282,12 @@ fn finish(svg: &str, size: (u32, u32), title: &str, description: &str, tips: &[T
         style::escape(description),
         style::escape(title)
     );
+    text.push_str("<g fill-opacity=\"0\">\n");
     for Tip { at: (x, y), radius, text: tip } in tips {
         let tip = style::escape(tip);
-        let _ = writeln!(
-            text,
-            "<circle cx=\"{x}\" cy=\"{y}\" r=\"{radius}\" fill-opacity=\"0\"><title>{tip}</title></circle>"
-        );
+        let _ = writeln!(text, "<circle cx=\"{x}\" cy=\"{y}\" r=\"{radius}\"><title>{tip}</title></circle>");
     }
-    text.push_str("</svg>");
+    text.push_str("</g></svg>");
     text
 }
 

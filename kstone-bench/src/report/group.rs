@@ -40,6 +40,11 @@ impl<'a> Group<'a> {
         ours.first().copied()
     }
 
+    /// Engines that store something: the one that does nothing shows what the harness takes, and is no rival.
+    pub(super) fn rivals(&self) -> impl Iterator<Item = &'a Series<'a>> {
+        self.series.iter().copied().filter(|series| series.engine.name != "noop")
+    }
+
     /// The throughput of a series by that of ours; nothing for ours itself.
     pub(super) fn ratio(&self, series: &Series<'a>) -> Option<Ratio> {
         let ours = self.ours()?;

@@ -36,7 +36,7 @@ fn table(groups: &[Group<'_>], of: Durability) -> Option<Table> {
     head.extend(labels.iter().map(String::as_str));
     let mut table = Table::new(&caption, &head);
     for group in &groups {
-        let best = group.series.first().map(|series| series.label());
+        let best = group.rivals().next().map(|series| series.label());
         let mut cells = vec![name(group.conditions, &groups)];
         for label in &labels {
             let series = group.series.iter().find(|series| series.label() == *label);
@@ -66,18 +66,11 @@ fn name(conditions: &Conditions, groups: &[&Group<'_>]) -> String {
 pub(super) fn losses(groups: &[Group<'_>]) -> Vec<String> {
     let mut losses = Vec::new();
     for group in groups {
-        for series in group.series.iter().filter(|series| series.engine.name != "kstone") {
+        for series in group.rivals().filter(|series| series.engine.name != "kstone") {
             let Some(ratio) = group.ratio(series).filter(|ratio| ratio.value > 1.0) else { continue };
             let sure = if ratio.excludes_no_change() { "" } else { ", which may be chance" };
-            // The harness itself is no rival.
-            if series.engine.name != "noop" {
-                losses.push(format!(
-                    "{}: {} is {:.2} times as fast{sure}",
-                    group.conditions,
-                    series.label(),
-                    ratio.value
-                ));
-            }
+            let (conditions, label) = (group.conditions, series.label());
+            losses.push(format!("{conditions}: {label} is {:.2} times as fast{sure}", ratio.value));
         }
     }
     losses

@@ -263,6 +263,9 @@ fn names_from_outside_stay_text() {
             trial.spec.engine.name = evil.to_owned();
         }
         trial.steps[0].workload = evil.to_owned();
+        let latencies = &mut trial.steps[0].latencies;
+        let put = latencies.remove("put").unwrap();
+        latencies.insert(evil.to_owned(), put);
         trial.error = Some(format!("{evil}\n# heading"));
     }
     let (document, html, markdown) = report_of("evil", &[file]);
@@ -348,6 +351,43 @@ fn trials_that_ended_in_an_error_are_said_and_the_others_shown() {
     assert!(document.sections.is_empty() && !document.troubles.is_empty());
     file.trials.clear();
     assert!(report::document(&[file]).unwrap_err().to_string().contains("nothing to report"));
+}
+
+#[test]
+fn an_open_loop_shows_what_users_wait_and_what_operations_take() {
+    let mut file = sample::file(sample::trials(&sample::peers()[..2], 5, Durability::Buffered, 1));
+    for trial in &mut file.trials {
+        for (asked, step) in trial.spec.steps.iter_mut().zip(&mut trial.steps) {
+            (asked.rate, step.offered, step.rate) = (Some(50_000.0), Some(50_000.0), 50_000.0);
+            for latency in step.latencies.values_mut() {
+                latency.service = Some(Box::new(latency.clone()));
+                latency.from_intended = true;
+                latency.p99 = 7_770_000;
+            }
+        }
+        trial.spec.memory_limit = Some(256 << 20);
+        trial.memory_limited = trial.number > 5;
+    }
+    let (document, html, markdown) = report_of("open", &[file]);
+    check_page(&document, &html);
+    for text in [&html, &markdown] {
+        assert!(text.contains("open loop at 50,000") && text.contains("memory limit not in force"));
+        assert!(text.contains("7.77 ms") && text.contains("when it was due") && text.contains("its start"));
+    }
+    assert!(html.contains("latency of get, since it was due"));
+}
+
+#[test]
+fn the_engine_that_does_nothing_is_no_rival() {
+    let mut samples = sample::peers()[..2].to_vec();
+    samples[1].engine.name = "noop".to_owned();
+    samples[1].loads.iter_mut().for_each(|load| load.rate *= 50.0);
+    let (document, html, _) =
+        report_of("noop", &[sample::file(sample::trials(&samples, 5, Durability::Buffered, 1))]);
+    check_page(&document, &html);
+    assert_eq!(document.losses, Vec::<String>::new());
+    assert_eq!(document.sections[0].tables[0].rows[0].cells[0], "noop", "its figures are told");
+    assert!(document.summaries[0].rows[0].cells[1].ends_with('*'), "{:?}", document.summaries);
 }
 
 #[test]

@@ -262,23 +262,36 @@ fn doubts(file: &RunFile) -> impl Iterator<Item = String> {
     doubts.into_iter()
 }
 
-/// What must be known to read the rows.
+/// Rows of the same conditions together, and what must be known to read them.
 fn finish(mut comparison: Comparison) -> Comparison {
+    let mut together: Vec<Vec<Row>> = Vec::new();
+    for row in comparison.rows {
+        match together
+            .iter_mut()
+            .find(|rows| rows.first().is_some_and(|one| one.conditions == row.conditions))
+        {
+            Some(rows) => rows.push(row),
+            None => together.push(vec![row]),
+        }
+    }
+    comparison.rows = together.into_iter().flatten().collect();
     let few = comparison.rows.iter().filter_map(|row| {
         let trials = |summary: &Option<Summary>| summary.map_or(0, |summary| summary.trials);
         Some(trials(&row.base).min(trials(&row.new))).filter(|trials| *trials > 0)
     });
     if let Some(fewest) = few.min() {
-        let coverage = units::short(statistics::widest_coverage(fewest) * 100.0);
         if fewest < FEWEST {
             comparison.warnings.push(format!(
                 "{fewest} trials cannot show that a change is real, at least {FEWEST} are needed: nothing is called a \
                  regression on their account (--trials {FEWEST})"
             ));
-        } else if fewest < 6 {
+        } else {
+            let beyond =
+                units::digits((1.0 - statistics::widest_coverage(fewest).min(statistics::LEVEL)) * 50.0);
             comparison.warnings.push(format!(
-                "of {fewest} trials even the interval from smallest to largest holds the median with a chance of \
-                 {coverage} % only"
+                "with {fewest} trials, chance alone puts about {beyond} of 100 figures beyond their interval on the \
+                 worse side; {} were compared",
+                comparison.rows.len()
             ));
         }
     }

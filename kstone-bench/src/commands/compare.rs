@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use comfy_table::{Table, presets};
-use kstone_bench::compare::{self, Comparison, Row};
+use kstone_bench::compare::{self, Comparison, Row, Verdict};
 use kstone_bench::statistics::Summary;
 use kstone_bench::{results, units};
 
@@ -77,7 +77,12 @@ fn print(comparison: &Comparison, limit: f64) {
     for failure in &comparison.failures {
         println!("FAILED: {failure}");
     }
-    let verdict = if comparison.regressed() { "slower for real" } else { "no regression" };
+    let slower = comparison.rows.iter().filter(|row| row.verdict == Verdict::Regression).count();
+    let verdict = match (slower, comparison.failures.len()) {
+        (0, 0) => "no regression".to_owned(),
+        (0, failures) => format!("{failures} FAILED"),
+        (slower, _) => format!("{slower} slower for real"),
+    };
     println!("{verdict}: {} figures compared, limit {}", comparison.rows.len(), units::percent(limit));
 }
 

@@ -25,6 +25,10 @@ fn pages(name: &str, document: &Document) -> (String, String) {
 fn report_of(name: &str, files: &[RunFile]) -> (Document, String, String) {
     let document = report::document(files).unwrap();
     let (html, markdown) = pages(name, &document);
+    if let Some(directory) = std::env::var_os("KSTONE_REPORTS") {
+        let path = Path::new(&directory).join(name).with_extension("json");
+        std::fs::write(path, serde_json::to_string(&files[0]).unwrap()).unwrap();
+    }
     (document, html, markdown)
 }
 

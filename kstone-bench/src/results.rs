@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::engine::{Durability, EngineSpec};
-use crate::record::{Latency, RunFile, SCHEMA, Step, Trial};
+use crate::record::{Latency, RunFile, SCHEMA, Step, StepSpec, Trial};
 use crate::units;
 
 /// Reads one file.
@@ -74,17 +74,21 @@ pub struct Conditions {
 
 impl Conditions {
     fn of(trial: &Trial, at: usize, step: &Step) -> Self {
-        let (spec, asked) = (&trial.spec, trial.spec.steps.get(at));
+        let spec = &trial.spec;
+        let named = |asked: &&StepSpec| asked.workload == step.workload;
+        let asked = spec.steps.get(at).filter(named).or_else(|| spec.steps.iter().find(named));
+        // A rate of 0 is a way to ask for a closed loop.
+        let offered = step.offered.or_else(|| asked.and_then(|asked| asked.rate)).filter(|rate| *rate > 0.0);
         Self {
             workload: step.workload.clone(),
             before: trial.steps.iter().take(at).map(|step| step.workload.clone()).collect(),
             operations: asked.and_then(|asked| asked.operations),
             seconds: asked.and_then(|asked| asked.seconds),
-            offered: asked.and_then(|asked| asked.rate).or(step.offered),
+            offered,
             items: spec.items,
             value_bytes: spec.value_bytes,
             threads: spec.threads,
-            durability: spec.durability,
+            durability: step.durability.unwrap_or(spec.durability),
             memory_limit: spec.memory_limit,
             memory_limited: trial.memory_limited,
         }

@@ -113,6 +113,14 @@ fn the_tables_of_durabilities_are_apart() {
     assert_eq!(rows(0), ["fillrandom", "readrandom"]);
     assert!(document.summaries[1].caption.contains("\"sync\""));
     assert_eq!(rows(1), ["fillsync"]);
+    // A workload may decide it for itself.
+    let mut file = sample::run_file();
+    for trial in &mut file.trials {
+        trial.steps[0].durability = Some(Durability::Sync);
+    }
+    let (document, ..) = report_of("durabilities", &[file]);
+    assert_eq!(document.summaries[0].rows[0].cells[0], "readrandom");
+    assert_eq!(document.summaries[1].rows[0].cells[0], "fillrandom");
 }
 
 /// Three trials of round numbers, as text.

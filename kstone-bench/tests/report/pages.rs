@@ -201,6 +201,14 @@ fn sweeps_are_plotted_with_what_theory_says() {
     assert!(bits.windows(2).all(|pair| theory(&pair[0]) > theory(&pair[1])), "{bits:?}");
     let runs: Vec<_> = cells("readrandom: read latency against runs").map(|row| row[0].clone()).collect();
     assert_eq!(runs, ["2", "5", "10", "20", "30"]);
+    let mut told_less = sample::sweep_file();
+    for step in told_less.trials.iter_mut().flat_map(|trial| &mut trial.steps) {
+        step.counters.remove("runs");
+    }
+    let less = report::document(&[told_less]).unwrap();
+    let mut plots = less.sections.iter().flat_map(|section| &section.plots);
+    let looked = plots.find(|plot| plot.title == "readmissing: read latency against runs").unwrap();
+    assert!(looked.svg.contains("runs looked at per get, mean"));
     let k: Vec<_> = cells("fillrandom: write amplification against sst_threshold").collect();
     assert_eq!(k.len(), 5);
     let model = |row: &Vec<String>| row[3].parse::<f64>().unwrap();

@@ -67,6 +67,10 @@ pub fn build() -> Machine {
 /// What makes figures from there doubtful, a sentence each. None when nothing does.
 pub fn warnings(machine: &Machine) -> Vec<String> {
     let mut warnings = Vec::new();
+    if machine.cores == 0 {
+        warnings
+            .push("the machine is not recorded: these figures come from nowhere in particular".to_owned());
+    }
     if is_loaded(machine) {
         warnings.push(format!(
             "the load was {:.2} on {} cores before anything ran: other programs take part of what is measured",
@@ -244,6 +248,7 @@ mod tests {
             assert!(told.len() == 1 && told[0].contains(word), "{word}: {told:?}");
         };
         one(|machine| machine.load = 2.1, "load was 2.10");
+        one(|machine| machine.cores = 0, "not recorded");
         one(|machine| machine.commit.push('+'), "not committed");
         one(|machine| machine.profile = "debug".to_owned(), "debug build");
         one(|machine| machine.governor = "powersave".to_owned(), "powersave");

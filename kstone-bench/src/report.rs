@@ -176,6 +176,11 @@ pub fn document(files: &[RunFile]) -> Result<Document> {
     Ok(document)
 }
 
+fn source(file: &RunFile) -> String {
+    let command = file.command.trim_start_matches("kstone-bench").trim_start();
+    format!("kstone-bench {command} ({})", file.started)
+}
+
 fn machine_rows(files: &[RunFile]) -> Vec<(String, String)> {
     let Some(first) = files.first() else { return Vec::new() };
     let machine = &first.machine;
@@ -199,10 +204,14 @@ fn machine_rows(files: &[RunFile]) -> Vec<(String, String)> {
         ("load before", format!("{:.2}", machine.load)),
         ("compiler", machine.rustc.clone()),
         ("KeystoneDB", commits.join(", ")),
-        ("features", machine.features.join(", ")),
+        (
+            "features",
+            if machine.features.is_empty() { "none".to_owned() } else { machine.features.join(", ") },
+        ),
         ("profile, allocator", format!("{}, {}", machine.profile, machine.allocator)),
     ];
-    rows.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    let known = |value: String| if value.is_empty() { "unknown".to_owned() } else { value };
+    rows.into_iter().map(|(name, value)| (name.to_owned(), known(value))).collect()
 }
 
 fn method(all: &[Series<'_>]) -> Vec<String> {

@@ -140,10 +140,7 @@ pub fn document(files: &[RunFile]) -> Result<Document> {
     let groups = group::groups(&all);
     let mut document = Document {
         title: "KeystoneDB, measured".to_owned(),
-        sources: files
-            .iter()
-            .map(|file| format!("kstone-bench {} ({})", file.command, file.started))
-            .collect(),
+        sources: files.iter().map(source).collect(),
         machine: machine_rows(files),
         method: method(&all),
         troubles: files.iter().flat_map(results::troubles).collect(),

@@ -243,11 +243,15 @@ fn tables_of_the_chapter_are_sections_with_plots_where_rows_are_numbers() {
         ..ChapterTable::default()
     };
     let mut file = sample::file(Vec::new());
+    file.command = "kstone-bench chapter --only 23.1".to_owned();
+    file.machine = Default::default();
     file.chapter = Some(vec![table]);
     let text = serde_json::to_string(&file).unwrap();
     let (document, html, markdown) = report_of("chapter", &[results::parse(&text).unwrap()]);
     check_page(&document, &html);
     let section = &document.sections[0];
+    assert!(document.sources[0].starts_with("kstone-bench chapter --only"), "{:?}", document.sources);
+    assert!(markdown.contains("machine is not recorded") && markdown.contains("| processor | unknown |"));
     assert_eq!(section.plots.len(), 1, "the other group has no figures");
     assert!(
         ["measured: 93,000/s at 1000", "chapter says: 50,000/s", "model: "]

@@ -2,10 +2,16 @@
 
 use kstone_api::{Item, ItemBuilder};
 
+pub mod chapter;
+pub mod compare;
 pub mod data;
 pub mod engine;
 pub mod machine;
+pub mod plot;
 pub mod record;
+pub mod report;
+pub mod results;
+pub mod statistics;
 pub mod storm;
 pub mod torture;
 pub mod units;

@@ -3,6 +3,7 @@
 //!
 //! All of it is as Linux tells it; what it does not tell is "unknown" or 0, never a guess.
 
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
@@ -100,6 +101,47 @@ pub fn is_loaded(machine: &Machine) -> bool {
 /// The sources were not those of the commit.
 pub fn is_dirty(machine: &Machine) -> bool {
     machine.commit.ends_with('+')
+}
+
+/// Something in which two machines or builds differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Figures from the two say nothing about each other. Otherwise the difference may be what is to be measured.
+    pub matters: bool,
+    name: &'static str,
+    first: String,
+    second: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} differs: {} and {}", self.name, self.first, self.second)
+    }
+}
+
+/// In what two machines and builds differ, commit and times apart.
+pub fn differences(first: &Machine, second: &Machine) -> Vec<Difference> {
+    // Kernels keep different amounts for themselves.
+    let memory = |machine: &Machine| units::bytes(machine.memory_bytes.next_multiple_of(1 << 28));
+    let fields = |machine: &Machine| {
+        [
+            (true, "processor", machine.cpu.clone()),
+            (true, "number of cores", machine.cores.to_string()),
+            (true, "memory", memory(machine)),
+            (true, "file system", machine.file_system.clone()),
+            (true, "disk", machine.disk.clone()),
+            (true, "profile", machine.profile.clone()),
+            (false, "governor", machine.governor.clone()),
+            (false, "kernel", machine.kernel.clone()),
+            (false, "compiler", machine.rustc.clone()),
+            (false, "allocator", machine.allocator.clone()),
+            (false, "version", machine.version.clone()),
+        ]
+    };
+    let pairs = fields(first).into_iter().zip(fields(second));
+    let differences =
+        pairs.map(|((matters, name, first), (_, _, second))| Difference { matters, name, first, second });
+    differences.filter(|difference| difference.first != difference.second).collect()
 }
 
 /// What the machine means for this database, a sentence each.
@@ -232,6 +274,20 @@ mod tests {
         assert!(text.contains("at least 100 µs, so about 10,000 a second"), "{text}");
         machine.read_4k_p50_nanos = 0;
         assert!(meaning(&machine).join("\n").contains("cannot be asked for"));
+    }
+
+    #[test]
+    fn machines_that_differ_are_told_apart() {
+        assert_eq!(differences(&quiet(), &quiet()), []);
+        let mut other = quiet();
+        (other.load, other.fsync_p50_nanos, other.commit) = (0.1, 5, "abc".to_owned());
+        assert_eq!(differences(&quiet(), &other), [], "these are not the machine");
+        other.kernel = "Linux 7".to_owned();
+        assert!(differences(&quiet(), &other).iter().all(|difference| !difference.matters));
+        other.cores = 8;
+        let told = differences(&quiet(), &other);
+        assert!(told.iter().any(|difference| difference.matters));
+        assert_eq!(told[0].to_string(), "number of cores differs: 4 and 8");
     }
 
     #[test]

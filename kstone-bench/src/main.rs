@@ -25,8 +25,17 @@ enum Command {
     /// Crash a database in memory at every changing I/O operation of random workloads, let every I/O operation fail,
     /// compare every answer, and check what is left.
     Torture(TortureArgs),
+    /// Whether something became slower: exit status 1 if so, 2 if it cannot be told.
+    Compare(commands::compare::Args),
+    /// Tables and plots of what was measured.
+    Report(commands::report::Args),
     /// What this machine and its disk can do, and what that means for a database here.
     Machine(commands::machine::Args),
+    /// Measure every table of the specification's chapter on performance tuning.
+    Chapter(commands::chapter::ChapterArgs),
+    /// What `chapter` runs in a process of its own.
+    #[command(hide = true)]
+    ChapterProbe,
 }
 
 #[derive(Args, Debug)]
@@ -56,7 +65,11 @@ struct TortureArgs {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Torture(args) => return torture(&args),
+        Command::Compare(args) => commands::compare::run(&args),
+        Command::Report(args) => commands::report::run(&args),
         Command::Machine(args) => commands::machine::run(&args),
+        Command::Chapter(args) => commands::chapter::run(&args),
+        Command::ChapterProbe => kstone_bench::chapter::probe::serve().map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {
         eprintln!("kstone-bench: {error:#}");

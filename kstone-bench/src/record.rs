@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::chapter::ChapterTable;
 use crate::engine::{Counters, Durability, EngineSpec, MarkKind};
 
 /// The version of this format.
@@ -29,6 +30,9 @@ pub struct RunFile {
     pub warnings: Vec<String>,
     /// In the order in which they ran.
     pub trials: Vec<Trial>,
+    /// What `chapter` measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chapter: Option<Vec<ChapterTable>>,
 }
 
 /// The machine and the build, so that no number travels alone. What could not be found out is "unknown" or 0.
@@ -131,6 +135,9 @@ pub struct Trial {
 pub struct Step {
     /// The workload's name.
     pub workload: String,
+    /// Of its writes, if the workload decides that itself; otherwise that of the trial.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub durability: Option<Durability>,
     /// Operations done, warm-up left out.
     pub operations: u64,
     /// Seconds they took.

@@ -58,6 +58,32 @@ pub fn digits(number: f64) -> String {
     }
 }
 
+/// A time on an axis, in nanoseconds: `100 µs`, no more digits than needed.
+pub fn tick(nanoseconds: f64) -> String {
+    let units = [(1e9, "s"), (1e6, "ms"), (1e3, "µs")];
+    match units.into_iter().find(|(unit, _)| nanoseconds.abs() >= unit * 0.9995) {
+        Some((unit, name)) => format!("{} {name}", short(nanoseconds / unit)),
+        None => format!("{} ns", short(nanoseconds)),
+    }
+}
+
+/// Three digits that count at most, without zeros at the end: `0.5`, `1`, `2.5`, `212 k`, `1.2 M`.
+pub fn short(number: f64) -> String {
+    let (number, unit) = match number.abs() {
+        size if size >= 999.5e6 => (number / 1e9, " G"),
+        size if size >= 999.5e3 => (number / 1e6, " M"),
+        size if size >= 9_999.5 => (number / 1e3, " k"),
+        _ => (number, ""),
+    };
+    if number == 0.0 {
+        return "0".to_owned();
+    }
+    let decimals = (2 - number.abs().log10().floor() as i32).clamp(0, 12) as usize;
+    let text = format!("{number:.decimals$}");
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text}{unit}")
+}
+
 /// A share, 0 to 1, in percent: `0.94 %`.
 pub fn percent(share: f64) -> String {
     format!("{} %", digits(share * 100.0))
@@ -82,6 +108,11 @@ mod tests {
             [12_897.0, 769.2, 1.24, 999_900.0, 0.0].map(rate),
             ["12,900", "769", "1.24", "1,000,000", "0"]
         );
+        assert_eq!(
+            [0.0, 0.5, 1.0, 0.001, 2.5, 1_000.0, 212_400.0, 1.2e6].map(short),
+            ["0", "0.5", "1", "0.001", "2.5", "1000", "212 k", "1.2 M"]
+        );
+        assert_eq!([500.0, 1e3, 2e5, 1e9].map(tick), ["500 ns", "1 µs", "200 µs", "1 s"]);
         assert_eq!([count(f64::NAN), digits(f64::INFINITY)], ["-", "-"]);
     }
 }

@@ -1,0 +1,128 @@
+//! What checking costs and how late it finds what it is for.
+//!
+//! A stripe that a flush brings to the threshold is merged at once, whatever the interval. The interval decides how late
+//! that is found which comes with time alone: here tombstones that grow too old, each stripe's at a moment of its own,
+//! spread over one interval.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use kstone_api::{CompactionConfig, Event, LsmEngine, WriteOptions};
+use serde::{Deserialize, Serialize};
+
+use super::{Found, Heard, VALUE, cpu, is_compaction, open, put, wait_for};
+use crate::data::Values;
+
+/// Times all stripes are looked at for the cost of it.
+const SWEEPS: u32 = 200;
+/// When a tombstone is old.
+const AGE: Duration = Duration::from_millis(200);
+
+/// A database at rest, but for its checks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Lag {
+    /// Stripes.
+    pub stripes: usize,
+    /// Runs of each, one fewer than the threshold: the most that stay.
+    pub runs: usize,
+    /// Seconds between checks.
+    pub interval: u64,
+    /// Stripes whose tombstones grow old.
+    pub samples: usize,
+}
+
+impl Lag {
+    pub(super) fn measure(&self, directory: &Path) -> Result<Found> {
+        let (engine, heard) = open(directory, &format!("stripes={}", self.stripes))?;
+        engine.set_compaction_config(self.rules(Duration::MAX))?;
+        let values = Values::new(VALUE, 1)?;
+        let share = 40 * self.stripes as u64;
+        for run in 0..self.runs as u64 {
+            put(&engine, &values, run * share..(run + 1) * share)?;
+            engine.flush()?;
+        }
+        let mut found = Found::default();
+        let start = Instant::now();
+        for _ in 0..SWEEPS {
+            for stripe in 0..self.stripes {
+                ensure!(!engine.needs_compaction(stripe)?, "stripe {stripe} is due although it is at rest");
+            }
+        }
+        found.set("sweep_nanos", start.elapsed().as_nanos() as f64 / f64::from(SWEEPS));
+        self.by_count(&engine, &heard, &values, &mut found)?;
+        self.by_age(&engine, &heard, &mut found)?;
+        engine.close()?;
+        Ok(found)
+    }
+
+    fn rules(&self, age: Duration) -> CompactionConfig {
+        CompactionConfig::new()
+            .with_sst_threshold(self.runs + 1)
+            .with_check_interval(self.interval)
+            .with_tombstone_age(age)
+            .with_tombstone_percent(100)
+            .with_garbage_percent(10_000)
+            .with_idle_compaction(false)
+    }
+
+    /// From the flush that makes a stripe due to the begin of its merge, in the middle of all.
+    fn by_count(&self, engine: &LsmEngine, heard: &Heard, values: &Values, found: &mut Found) -> Result<()> {
+        let first = 40 * self.stripes as u64 * self.runs as u64;
+        put(engine, values, first..first + 40 * self.stripes as u64)?;
+        engine.flush()?;
+        let due = engine.stats()?.stripes.len();
+        wait_for(heard, is_compaction, due, Duration::from_secs(60))?;
+        let events = heard.events();
+        let mut lags = Vec::new();
+        for (ended, event) in &events {
+            let Event::Compaction { stripe, duration, .. } = event else { continue };
+            let flushed = events.iter().rev().find(|(at, event)| {
+                at <= ended && matches!(event, Event::Flush { stripe: flushed, .. } if flushed == stripe)
+            });
+            let (at, _) = flushed.context("a stripe was merged that was never flushed")?;
+            lags.push((*ended - *duration).saturating_duration_since(*at).as_nanos() as f64);
+        }
+        lags.sort_by(f64::total_cmp);
+        found.set("count_lag_p50", lags[lags.len() / 2]);
+        found.set("count_lag_max", lags[lags.len() - 1]);
+        Ok(())
+    }
+
+    /// From the moment at which a tombstone is too old to the begin of the merge that drops it.
+    fn by_age(&self, engine: &LsmEngine, heard: &Heard, found: &mut Found) -> Result<()> {
+        engine.set_compaction_config(self.rules(AGE))?;
+        let before = heard.events().len();
+        let (start, used) = (Instant::now(), cpu());
+        let pause = Duration::from_secs(self.interval) / self.samples.max(1) as u32;
+        let mut due = Vec::new();
+        for (sample, stripe) in (0u32..).zip(0..self.samples.min(self.stripes)) {
+            let mut entries = engine.scan_stripe(stripe, None)?;
+            let (key, _) = entries.next().context("a stripe holds nothing")??;
+            engine.delete(&key, WriteOptions::new())?;
+            due.push((stripe, Instant::now() + AGE));
+            engine.flush()?;
+            std::thread::sleep((start + pause * (sample + 1)).saturating_duration_since(Instant::now()));
+        }
+        let limit = Duration::from_secs(3 * self.interval + 30);
+        wait_for(heard, is_compaction, self.stripes + due.len(), limit)?;
+        found.set("idle_cpu_percent", 100.0 * (cpu() - used).as_secs_f64() / start.elapsed().as_secs_f64());
+        let events = heard.events();
+        let mut lags = Vec::new();
+        for (stripe, due) in due {
+            let merged = events[before..].iter().find_map(|(at, event)| match event {
+                Event::Compaction { stripe: merged, duration, .. } if *merged == stripe => {
+                    Some(*at - *duration)
+                }
+                _ => None,
+            });
+            let merged = merged.context("a stripe was not merged")?;
+            lags.push(merged.saturating_duration_since(due).as_nanos() as f64);
+        }
+        lags.sort_by(f64::total_cmp);
+        found.set("age_lag_p50", lags[lags.len() / 2]);
+        found.set("age_lag_max", lags[lags.len() - 1]);
+        found.series.insert("age_lags".into(), lags);
+        Ok(())
+    }
+}

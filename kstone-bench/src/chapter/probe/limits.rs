@@ -1,0 +1,258 @@
+//! Limits and how near to them a database comes that is pushed against them.
+
+#![expect(clippy::disallowed_methods, reason = "it measures time")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use kstone_api::{Error, Event, LsmEngine, WriteOptions};
+use kstone_core::vfs::{DiskVfs, FaultVfs, Op, Rule};
+use serde::{Deserialize, Serialize};
+
+use super::{Found, Heard, VALUE, open, put};
+use crate::data::{BenchKey, Layout, Values, splitmix};
+
+/// Memtables limited by bytes, with values of very different sizes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MemtableBytes {
+    /// The limit of a stripe's memtable.
+    pub limit: usize,
+    /// Memtables to fill.
+    pub flushes: usize,
+    /// Of the sizes.
+    pub seed: u64,
+}
+
+/// The longest value.
+const LONGEST: u64 = 4000;
+
+impl MemtableBytes {
+    /// One stripe and one writer: the records of each flush are the next ones in the order of the writes, so the bytes of
+    /// each memtable are known exactly.
+    pub(super) fn measure(&self, directory: &Path) -> Result<Found> {
+        let settings =
+            format!("stripes=1,max_memtable_size_bytes={},max_memtable_records=100000000", self.limit);
+        let (engine, heard) = open(directory, &settings)?;
+        let mut sizes = Vec::new();
+        let mut random = self.seed;
+        let (mut written, wanted) = (0, self.limit * self.flushes + self.limit / 2);
+        while written < wanted {
+            random = splitmix(random);
+            let value = vec![7; 40 + (random % LONGEST) as usize];
+            let key = BenchKey::new(Layout::Scattered, sizes.len() as u64);
+            engine.put(&key.key(), &value, WriteOptions::new())?;
+            sizes.push(key.flat().len() + value.len());
+            written += sizes[sizes.len() - 1];
+        }
+        engine.flush()?;
+        let mut rest = sizes.iter();
+        let mut filled = Vec::new();
+        for (_, event) in heard.events() {
+            if let Event::Flush { records, .. } = event {
+                filled.push(rest.by_ref().take(records as usize).sum::<usize>() as f64);
+            }
+        }
+        ensure!(rest.next().is_none(), "not every record was flushed once");
+        // The last was flushed for the asking.
+        filled.pop();
+        ensure!(filled.len() >= self.flushes / 2, "there were only {} flushes", filled.len());
+        let mut found = Found::default();
+        found.set("largest_bytes", filled.iter().copied().fold(0.0, f64::max));
+        found.set("smallest_bytes", filled.iter().copied().fold(f64::INFINITY, f64::min));
+        found.set("longest_record", sizes.iter().copied().max().unwrap_or(0) as f64);
+        found.set("flushes", filled.len() as f64);
+        engine.close()?;
+        Ok(found)
+    }
+}
+
+/// A log under a limit, written many times its length.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogLimit {
+    /// Settings of the database but for the limit.
+    pub settings: String,
+    /// Bytes.
+    pub limit: u64,
+    /// Items.
+    pub items: u64,
+    /// Of the values.
+    pub seed: u64,
+}
+
+impl LogLimit {
+    pub(super) fn measure(&self, directory: &Path) -> Result<Found> {
+        // Memtables alone would let the log grow far beyond the limit.
+        let settings =
+            format!("{},max_wal_size_bytes={},max_memtable_records=1000000", self.settings, self.limit);
+        let (engine, _) = open(directory, &settings)?;
+        let values = Values::new(VALUE, self.seed)?;
+        let (mut most, start) = (0.0, Instant::now());
+        let step = (self.items / 2000).max(20);
+        let mut n = 0;
+        while n < self.items {
+            put(&engine, &values, n..n + step)?;
+            n += step;
+            most = f64::max(most, engine.disk_usage()?.log as f64);
+        }
+        let stats = engine.stats()?;
+        let mut found = Found::default();
+        found.set("largest_bytes", most);
+        found.set("log_bytes_written", stats.log_bytes_written as f64);
+        found.set("flushes", stats.flushes as f64);
+        found.set("rate", n as f64 / start.elapsed().as_secs_f64());
+        engine.close()?;
+        Ok(found)
+    }
+}
+
+/// A directory under a quota, written until a write is refused, then emptied by half.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Quota {
+    /// Settings of the database but for the quota.
+    pub settings: String,
+    /// Bytes.
+    pub limit: u64,
+    /// Of the values.
+    pub seed: u64,
+}
+
+impl Quota {
+    pub(super) fn measure(&self, directory: &Path) -> Result<Found> {
+        let settings = format!("{},max_total_disk_bytes={}", self.settings, self.limit);
+        let (engine, _) = open(directory, &settings)?;
+        let values = Values::new(VALUE, self.seed)?;
+        let (mut most, mut listed) = (0.0, 0.0);
+        let full = self.fill(&engine, directory, &values, [&mut most, &mut listed])?;
+        let usage = engine.disk_usage()?;
+        for n in 0..full / 2 {
+            engine.delete(&BenchKey::new(Layout::Scattered, n).key(), WriteOptions::new())?;
+            if n % 64 == 0 {
+                look(&engine, directory, [&mut most, &mut listed])?;
+            }
+        }
+        // What was deleted is merged away, and a put waits for that.
+        let start = Instant::now();
+        let mut again = false;
+        while !again && start.elapsed() < Duration::from_secs(60) {
+            again = match put(&engine, &values, full..full + 1) {
+                Ok(()) => true,
+                Err(error) if is_full(&error) => false,
+                Err(error) => return Err(error),
+            };
+            look(&engine, directory, [&mut most, &mut listed])?;
+        }
+        let mut found = Found::default();
+        found.set("largest_bytes", f64::max(most, listed));
+        found.set("used_when_full", usage.used as f64);
+        found.set("items_when_full", full as f64);
+        found.set("refusals", engine.stats()?.disk_full_refusals as f64);
+        found.set("again", f64::from(u8::from(again)));
+        engine.close()?;
+        Ok(found)
+    }
+
+    /// Puts until one is refused for want of space; how many were not.
+    fn fill(
+        &self,
+        engine: &LsmEngine,
+        directory: &Path,
+        values: &Values,
+        most: [&mut f64; 2],
+    ) -> Result<u64> {
+        let [used, listed] = most;
+        // Never reached: keys and values alone would be twice the quota.
+        for n in 0..2 * self.limit / VALUE as u64 {
+            match put(engine, values, n..n + 1) {
+                Ok(()) => {}
+                Err(error) if is_full(&error) => return Ok(n),
+                Err(error) => return Err(error),
+            }
+            if n % 64 == 0 {
+                look(engine, directory, [&mut *used, &mut *listed])?;
+            }
+        }
+        anyhow::bail!("twice the quota was written and nothing was refused")
+    }
+}
+
+/// Notes what the engine counts, and what the directory's files take as the system has it.
+fn look(engine: &LsmEngine, directory: &Path, [used, listed]: [&mut f64; 2]) -> Result<()> {
+    *used = used.max(engine.disk_usage()?.used as f64);
+    let mut bytes = 0.0;
+    for entry in std::fs::read_dir(directory).context("cannot list a database")? {
+        // A file may go between its name and its length.
+        bytes += entry?.metadata().map_or(0.0, |metadata| metadata.len() as f64);
+    }
+    *listed = listed.max(bytes);
+    Ok(())
+}
+
+fn is_full(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<Error>(), Some(Error::DiskFull))
+}
+
+/// Threads that write at the same time through a buffer of some size.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WriteBuffer {
+    /// Settings of the database but for the buffer.
+    pub settings: String,
+    /// Bytes of the buffer.
+    pub buffer: usize,
+    /// Threads.
+    pub threads: u64,
+    /// Items of all threads.
+    pub items: u64,
+    /// Of the values.
+    pub seed: u64,
+}
+
+impl WriteBuffer {
+    /// Throughput is measured with the plain file system; the largest call with one that is watched.
+    pub(super) fn measure(&self, directory: &Path) -> Result<Found> {
+        let settings = format!("{},write_buffer_size={}", self.settings, self.buffer);
+        let mut found = Found::default();
+        let (engine, _) = open(&directory.join("plain"), &settings)?;
+        let start = Instant::now();
+        self.write(&engine)?;
+        found.set("rate", self.items as f64 / start.elapsed().as_secs_f64());
+        let stats = engine.stats()?;
+        found.set("records_per_call", stats.log_records as f64 / stats.log_writes.max(1) as f64);
+        engine.close()?;
+
+        let largest = Arc::new(AtomicU64::new(0));
+        let watched = FaultVfs::new(Arc::new(DiskVfs::new()));
+        let seen = Arc::clone(&largest);
+        let rule = Rule::hook(move |call| {
+            // What begins a file is its header, not records.
+            if call.offset > 0 {
+                seen.fetch_max(call.len, Ordering::Relaxed);
+            }
+            Ok(())
+        });
+        watched.add(rule.on(&[Op::Write]).files("wal-*"));
+        let mut options = super::options(&settings, &Arc::new(Heard::default()))?;
+        options.vfs = Arc::new(watched);
+        let engine = LsmEngine::open_or_create(&directory.join("watched"), options)?;
+        self.write(&engine)?;
+        engine.close()?;
+        found.set("largest_bytes", largest.load(Ordering::Relaxed) as f64);
+        Ok(found)
+    }
+
+    fn write(&self, engine: &LsmEngine) -> Result<()> {
+        let values = Values::new(VALUE, self.seed)?;
+        let share = self.items / self.threads;
+        std::thread::scope(|scope| {
+            let (engine, values) = (&engine, &values);
+            let threads = (0..self.threads)
+                .map(|thread| scope.spawn(move || put(engine, values, thread * share..(thread + 1) * share)));
+            let threads: Vec<_> = threads.collect();
+            threads.into_iter().try_for_each(|thread| {
+                thread.join().map_err(|_| anyhow::anyhow!("a thread that wrote panicked"))?
+            })
+        })
+    }
+}

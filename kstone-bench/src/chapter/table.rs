@@ -1,0 +1,265 @@
+//! What a table of the chapter says and what was measured for it, as data: in the JSON, on a terminal, in Markdown.
+//!
+//! A table has groups, one for each quantity; a group has a line for each row of the chapter's table, and one shape, the
+//! relation between its lines that the chapter claims.
+
+use serde::{Deserialize, Serialize};
+
+use super::unit::Unit;
+use super::verdict::{Grade, Shape};
+
+/// One table of the chapter, measured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ChapterTable {
+    /// What `--only` takes: the section and a word, `23.1-throughput`.
+    pub id: String,
+    /// Its heading.
+    pub title: String,
+    /// What was done, in a sentence or two: items, stripes, threads, durability, cold or warm.
+    pub done: String,
+    /// How often.
+    pub trials: usize,
+    /// One for each quantity.
+    pub groups: Vec<Group>,
+    /// What a reader must know besides.
+    pub notes: Vec<String>,
+    /// How long measuring took, in seconds. What tables share is counted where it was measured.
+    pub seconds: f64,
+    /// Why there is nothing, or not all of it.
+    pub error: Option<String>,
+}
+
+/// One quantity for all rows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Group {
+    /// What is measured: `write throughput`.
+    pub quantity: String,
+    /// In what.
+    pub unit: Unit,
+    /// What differs from line to line: `threshold`.
+    pub by: String,
+    /// A line for each row.
+    pub lines: Vec<Line>,
+    /// What the chapter claims about all of them together, and whether it is so.
+    #[serde(default)]
+    pub shape: Option<Shape>,
+}
+
+/// One figure.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    /// The row's name, as the chapter has it.
+    pub row: String,
+    /// The row as a number, for plots.
+    #[serde(default)]
+    pub at: Option<f64>,
+    /// What the chapter says; `None`: nothing.
+    #[serde(default)]
+    pub says: Option<Says>,
+    /// What it is here.
+    pub measured: Measured,
+    /// What `kstone_core::model` predicts for the same settings and items.
+    #[serde(default)]
+    pub model: Option<f64>,
+    /// Against a target of section 23.10, or a claim of an example.
+    #[serde(default)]
+    pub grade: Option<Grade>,
+}
+
+/// What the chapter says, in its own words and as numbers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Says {
+    /// Its words.
+    pub text: String,
+    /// The lowest number that agrees with them, in the group's unit; `None`: they are no number.
+    pub low: Option<f64>,
+    /// The highest.
+    pub high: Option<f64>,
+}
+
+/// A figure of all trials.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Measured {
+    /// One value a trial, in the group's unit.
+    Values(Vec<f64>),
+    /// It needs what is not there, and is not made up.
+    NotHere(String),
+}
+
+impl Group {
+    /// No lines yet.
+    pub fn new(quantity: &str, unit: Unit, by: &str) -> Self {
+        Self { quantity: quantity.into(), unit, by: by.into(), lines: Vec::new(), shape: None }
+    }
+
+    /// With these lines.
+    #[must_use]
+    pub fn lines(mut self, lines: impl IntoIterator<Item = Line>) -> Self {
+        self.lines.extend(lines);
+        self
+    }
+
+    /// With a verdict over the middle values of its lines; those without one are left out.
+    #[must_use]
+    pub fn judged(mut self, judge: impl FnOnce(&[(String, f64)]) -> Shape) -> Self {
+        let points: Vec<_> =
+            self.lines.iter().filter_map(|line| Some((line.row.clone(), line.measured.median()?))).collect();
+        self.shape = Some(judge(&points));
+        self
+    }
+}
+
+impl Line {
+    /// A row with what was measured.
+    pub fn new(row: impl Into<String>, values: Vec<f64>) -> Self {
+        Self {
+            row: row.into(),
+            at: None,
+            says: None,
+            measured: Measured::Values(values),
+            model: None,
+            grade: None,
+        }
+    }
+
+    /// A row that cannot be measured on this machine.
+    pub fn not_here(row: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { measured: Measured::NotHere(why.into()), ..Self::new(row, Vec::new()) }
+    }
+
+    /// With the row as a number.
+    #[must_use]
+    pub fn at(self, at: f64) -> Self {
+        Self { at: Some(at), ..self }
+    }
+
+    /// With what the chapter says.
+    #[must_use]
+    pub fn says(self, says: Says) -> Self {
+        Self { says: Some(says), ..self }
+    }
+
+    /// With what the model says.
+    #[must_use]
+    pub fn model(self, model: f64) -> Self {
+        Self { model: Some(model), ..self }
+    }
+
+    /// With a grade of the middle value; none where nothing was measured.
+    #[must_use]
+    pub fn graded(self, grade: impl FnOnce(f64) -> Grade) -> Self {
+        let grade = self.measured.median().map(grade);
+        Self { grade, ..self }
+    }
+
+    /// Not graded, and why.
+    #[must_use]
+    pub fn not_graded(self, why: &str) -> Self {
+        Self { grade: Some(Grade::NotGraded(why.into())), ..self }
+    }
+
+    /// Measured against what the chapter says: 1 within its range, otherwise as a share of the nearer end of it.
+    pub fn ratio(&self) -> Option<f64> {
+        let says = self.says.as_ref()?;
+        let measured = self.measured.median()?;
+        let (low, high) = (says.low?, says.high?);
+        let nearest = measured.clamp(low, high);
+        let ratio = if low < high && nearest == measured { 1.0 } else { measured / nearest };
+        ratio.is_finite().then_some(ratio)
+    }
+}
+
+impl Says {
+    /// About that much.
+    pub fn about(text: impl Into<String>, value: f64) -> Self {
+        Self::between(text, value, value)
+    }
+
+    /// Something in between.
+    pub fn between(text: impl Into<String>, low: f64, high: f64) -> Self {
+        Self { text: text.into(), low: Some(low), high: Some(high) }
+    }
+
+    /// No number.
+    pub fn words(text: impl Into<String>) -> Self {
+        Self { text: text.into(), low: None, high: None }
+    }
+}
+
+impl Measured {
+    /// The middle value; of an even number the mean of the two in the middle.
+    pub fn median(&self) -> Option<f64> {
+        let Self::Values(values) = self else { return None };
+        let mut sorted: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
+        sorted.sort_by(f64::total_cmp);
+        let (below, above) = (sorted.get(sorted.len().checked_sub(1)? / 2)?, sorted.get(sorted.len() / 2)?);
+        Some((below + above) / 2.0)
+    }
+
+    /// The least and the most, when there were several trials.
+    pub fn range(&self) -> Option<(f64, f64)> {
+        let Self::Values(values) = self else { return None };
+        let low = values.iter().copied().min_by(f64::total_cmp)?;
+        let high = values.iter().copied().max_by(f64::total_cmp)?;
+        (values.len() > 1).then_some((low, high))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(values: &[f64], says: Says) -> Line {
+        Line::new("row", values.to_vec()).says(says)
+    }
+
+    #[test]
+    fn the_ratio_is_to_what_is_said_or_to_the_nearer_end_of_a_range() {
+        assert_eq!(line(&[100.0, 300.0, 200.0], Says::about("~100", 100.0)).ratio(), Some(2.0));
+        assert_eq!(line(&[15.0], Says::between("10-20", 10.0, 20.0)).ratio(), Some(1.0));
+        assert_eq!(line(&[5.0], Says::between("10-20", 10.0, 20.0)).ratio(), Some(0.5));
+        assert_eq!(line(&[40.0], Says::between("10-20", 10.0, 20.0)).ratio(), Some(2.0));
+        assert_eq!(line(&[40.0], Says::words("Lower")).ratio(), None);
+        assert_eq!(line(&[40.0], Says::about("0 %", 0.0)).ratio(), None);
+        assert_eq!(Line::not_here("8", "2 cores").says(Says::about("1", 1.0)).ratio(), None);
+        assert_eq!(Line::new("row", vec![1.0]).ratio(), None);
+    }
+
+    #[test]
+    fn medians_and_ranges_are_of_all_trials() {
+        assert_eq!(Measured::Values(vec![3.0, 1.0, 2.0]).median(), Some(2.0));
+        assert_eq!(Measured::Values(vec![4.0, 1.0, 2.0, 3.0]).median(), Some(2.5));
+        assert_eq!(Measured::Values(vec![]).median(), None);
+        assert_eq!(Measured::Values(vec![f64::NAN, 7.0]).median(), Some(7.0));
+        assert_eq!(Measured::Values(vec![3.0, 1.0, 2.0]).range(), Some((1.0, 3.0)));
+        assert_eq!(Measured::Values(vec![3.0]).range(), None);
+        assert_eq!(Measured::NotHere("no".into()).median(), None);
+    }
+
+    #[test]
+    fn a_group_is_judged_by_what_was_measured_only() {
+        let lines =
+            [Line::new("1", vec![1.0, 3.0]), Line::not_here("8", "2 cores"), Line::new("2", vec![4.0])];
+        let mut seen = Vec::new();
+        let group = Group::new("speed", Unit::Times, "threads").lines(lines).judged(|points| {
+            seen = points.to_vec();
+            Shape { claim: String::new(), holds: Some(true), why: String::new() }
+        });
+        assert_eq!(seen, [("1".to_owned(), 2.0), ("2".to_owned(), 4.0)]);
+        assert_eq!(group.shape.unwrap().holds, Some(true));
+    }
+
+    #[test]
+    fn tables_come_back_from_json() {
+        let group = Group::new("recovery time", Unit::Nanos, "threshold").lines([
+            line(&[1.5e8], Says::about("~200ms", 2e8)).graded(|_| Grade::Excellent).model(1e8).at(1000.0),
+            Line::not_here("10000", "why").not_graded("the chapter's arithmetic"),
+        ]);
+        let table =
+            ChapterTable { id: "23.1-recovery".into(), groups: vec![group], ..ChapterTable::default() };
+        let text = serde_json::to_string(&table).unwrap();
+        assert_eq!(serde_json::from_str::<ChapterTable>(&text).unwrap(), table);
+    }
+}

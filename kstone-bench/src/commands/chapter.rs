@@ -1,0 +1,107 @@
+//! `kstone-bench chapter`: measures the tables of the specification's chapter on performance tuning.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use kstone_bench::chapter::{self, ChapterTable, Grade, Measured, Options, Scale};
+use kstone_bench::record::{Machine, RunFile, SCHEMA};
+
+/// Columns of tables that nobody says a width for.
+const WIDTH: u16 = 150;
+
+#[derive(Args, Debug)]
+pub(crate) struct ChapterArgs {
+    /// Only these tables, by name, or all of a section: `23.1-throughput,23.3`.
+    #[arg(long, value_delimiter = ',', value_name = "TABLE")]
+    only: Vec<String>,
+    /// How much is done: `quick`, one trial with 16 stripes in a few minutes; `full`, three with 256.
+    #[arg(long, default_value = "quick", value_name = "SCALE")]
+    scale: String,
+    /// So many trials of each measurement instead of the scale's.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=99))]
+    trials: Option<u64>,
+    /// Where databases are made, and removed again; default: the system's directory for temporary files.
+    #[arg(long, value_name = "DIRECTORY")]
+    dir: Option<PathBuf>,
+    /// Write the tables, and the trials behind them, as JSON.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Write the tables as Markdown.
+    #[arg(long, value_name = "FILE")]
+    md: Option<PathBuf>,
+    /// List the tables and measure nothing.
+    #[arg(long)]
+    list: bool,
+}
+
+pub(crate) fn run(args: &ChapterArgs) -> Result<ExitCode> {
+    if args.list {
+        chapter::list().for_each(|(id, about)| println!("{id:<24} {about}"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut scale = Scale::named(&args.scale)?;
+    if let Some(trials) = args.trials {
+        scale.trials = trials as usize;
+    }
+    let options = Options {
+        only: args.only.clone(),
+        scale,
+        directory: args.dir.clone().unwrap_or_else(std::env::temp_dir),
+        program: std::env::current_exe().context("cannot tell which program this is")?,
+    };
+    let started = jiff::Timestamp::now().to_string();
+    let outcome = chapter::run(&options, &mut |what| eprintln!("  {what}"), &mut |table| {
+        println!("{}", chapter::text(table, WIDTH));
+    })?;
+    println!("{}", summary(&outcome.tables));
+    if let Some(path) = &args.md {
+        let text: Vec<_> = outcome.tables.iter().map(chapter::markdown).collect();
+        std::fs::write(path, text.join("\n")).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(path) = &args.out {
+        let file = RunFile {
+            schema: SCHEMA.into(),
+            command: std::env::args().skip(1).fold("kstone-bench".into(), |all, word| all + " " + &word),
+            started,
+            machine: Machine::default(),
+            warnings: Vec::new(),
+            trials: outcome.trials,
+            chapter: Some(outcome.tables.clone()),
+        };
+        let text = serde_json::to_string_pretty(&file)?;
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    let failed = outcome.tables.iter().any(|table| table.error.is_some());
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Verdicts and grades, counted, and what failed.
+fn summary(tables: &[ChapterTable]) -> String {
+    let groups = || tables.iter().flat_map(|table| &table.groups);
+    let lines = || groups().flat_map(|group| &group.lines);
+    let shapes = |holds| {
+        groups().filter_map(|group| group.shape.as_ref()).filter(|shape| shape.holds == holds).count()
+    };
+    let grades = |wanted: &Grade| lines().filter(|line| line.grade.as_ref() == Some(wanted)).count();
+    let absent = lines().filter(|line| matches!(line.measured, Measured::NotHere(_))).count();
+    let seconds: f64 = tables.iter().map(|table| table.seconds).sum();
+    let mut text = format!(
+        "{} tables in {seconds:.0} s. Shapes: {} hold, {} do not, {} could not be told. Grades: {} Excellent, {} \
+         Good, {} missed. {absent} figures not measurable here.",
+        tables.len(),
+        shapes(Some(true)),
+        shapes(Some(false)),
+        shapes(None),
+        grades(&Grade::Excellent),
+        grades(&Grade::Good),
+        grades(&Grade::Missed),
+    );
+    for table in tables {
+        if let Some(error) = &table.error {
+            text.push_str(&format!("\nFAILED {}: {error}", table.id));
+        }
+    }
+    text
+}

@@ -3,7 +3,8 @@
 //!
 //! * `bloom_probe`: asking a filter of 65,536 keys at 10 bits a key (80 KiB, so in a cache of the processor) for one
 //!   key, which is there (`present`) or is not (`absent`). The time is that of one probe; probes follow each other
-//!   without waiting, as their answers do not depend on each other. Hashing the key is not in it.
+//!   without waiting, as their answers do not depend on each other. An absent key looks at fewer bits, but the processor
+//!   cannot guess at which one it ends. Hashing the key is not in it.
 //! * `memtable_insert`: 1000 records of 200 bytes into an empty memtable, in random order, the allocation of each
 //!   record included. Creating and dropping the memtable, and the log, are not in it.
 //! * `wal_append`: 1000 records of 200 bytes (248 in the file) appended to a log on disk, one write call a record, room

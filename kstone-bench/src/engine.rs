@@ -63,6 +63,11 @@ impl EngineSpec {
         }
     }
 
+    /// The engine's name. `kstone#2` is kstone too: to measure the same twice in one run, and see what chance does.
+    pub fn engine(&self) -> &str {
+        self.name.split_once('#').map_or(self.name.as_str(), |(engine, _)| engine)
+    }
+
     /// How results name it.
     pub fn label(&self) -> String {
         match (self.tuned, self.settings.is_empty()) {
@@ -204,7 +209,7 @@ fn boxed<E: Engine + 'static>(engine: Result<E>) -> Result<Box<dyn Engine>> {
 /// # Errors
 /// There is no such engine in this build, it has no such settings, or it fails.
 pub fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Result<Box<dyn Engine>> {
-    let name = spec.name.as_str();
+    let name = spec.engine();
     let Some((_, open)) = ENGINES.iter().find(|(known, _)| *known == name) else {
         bail!(
             "{name}: not in this build, which has {}; peers are features of kstone-bench, such as peer-fjall",

@@ -6,6 +6,10 @@ use std::fmt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::Deserializer;
 use serde::Deserialize;
 
 use crate::engine::{Durability, EngineSpec};
@@ -210,6 +214,16 @@ impl Series<'_> {
 /// The latencies of a kind that was done at all.
 pub fn latency_of<'a>(step: &'a Step, kind: &str) -> Option<&'a Latency> {
     step.latencies.get(kind).filter(|latency| latency.count > 0)
+}
+
+/// The latencies themselves, as a trial has stored them.
+///
+/// # Errors
+/// They are none.
+pub fn histogram(latency: &Latency) -> Result<Histogram<u64>> {
+    let bytes = BASE64_STANDARD.decode(&latency.histogram).context("it is not base64")?;
+    let decoded = Deserializer::new().deserialize(&mut bytes.as_slice());
+    decoded.map_err(|error| anyhow::anyhow!("it is no histogram: {error}"))
 }
 
 /// All series of some files, in the order in which they first appear.

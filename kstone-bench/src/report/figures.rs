@@ -1,17 +1,14 @@
 //! The plots of engines side by side: throughput, throughput over time, latencies.
 
 use anyhow::{Context, Result};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::Deserializer;
 
 use super::Plot;
 use super::group::{Group, rate};
 use crate::engine::MarkKind;
 use crate::plot::{Axis, Bar, Bars, Chart, Histograms, Line, Look, Panel, Point, Strip};
-use crate::record::{Latency, Step};
-use crate::results::{Series, latency_of};
+use crate::record::Step;
+use crate::results::{self, Series, latency_of};
 use crate::{statistics, units};
 
 /// More on one plot cannot be told apart.
@@ -150,13 +147,6 @@ fn over_time(step: &Step) -> Vec<Point> {
     points
 }
 
-/// Decodes what a trial has stored.
-fn histogram(latency: &Latency) -> Result<Histogram<u64>> {
-    let bytes = BASE64_STANDARD.decode(&latency.histogram).context("it is not base64")?;
-    let decoded = Deserializer::new().deserialize(&mut bytes.as_slice());
-    decoded.map_err(|error| anyhow::anyhow!("it is no histogram: {error}"))
-}
-
 /// Of all trials together.
 fn merged(series: &Series<'_>, kind: &str, notes: &mut Vec<String>) -> Option<Histogram<u64>> {
     let mut all: Option<Histogram<u64>> = None;
@@ -164,7 +154,7 @@ fn merged(series: &Series<'_>, kind: &str, notes: &mut Vec<String>) -> Option<Hi
         let Some(latency) = latency_of(run.step, kind).filter(|latency| !latency.histogram.is_empty()) else {
             continue;
         };
-        let added = histogram(latency).and_then(|one| match &mut all {
+        let added = results::histogram(latency).and_then(|one| match &mut all {
             Some(sum) => sum.add(&one).context("histograms do not fit together"),
             None => {
                 all = Some(one);

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::record::RunFile;
 use crate::results::{self, Series};
+use crate::workload::{Task, Workload};
 use crate::{machine, statistics, units};
 
 mod chapter;
@@ -136,7 +137,12 @@ pub fn document(files: &[RunFile]) -> Result<Document> {
             bail!("these files come from different machines or builds, report on them apart: {difference}");
         }
     }
-    let all = results::series(&files.iter().collect::<Vec<_>>());
+    let mut all = results::series(&files.iter().collect::<Vec<_>>());
+    // Waiting until an engine rests is no race: how often it is looked at decides how long that takes.
+    let waits = |one: &results::Series<'_>| {
+        Workload::by_name(&one.conditions.workload).is_ok_and(|workload| workload.task == Task::Settle)
+    };
+    all.retain(|one| !waits(one));
     let groups = group::groups(&all);
     let mut document = Document {
         title: "KeystoneDB, measured".to_owned(),

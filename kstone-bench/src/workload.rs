@@ -62,7 +62,7 @@ pub enum Place {
 }
 
 /// What a workload does.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Task {
     /// Operations, one after the other in each thread.
     Operations {

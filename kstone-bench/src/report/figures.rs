@@ -54,7 +54,7 @@ fn named<'a>(group: &Group<'a>) -> impl Iterator<Item = (&'a Series<'a>, String,
 
 fn bars(group: &Group<'_>) -> Result<Option<Plot>> {
     let mut bars = Vec::new();
-    for (series, name, look) in named(group).filter(|(series, ..)| series.engine.name != "noop") {
+    for (series, name, look) in named(group).filter(|(series, ..)| series.engine.engine() != "noop") {
         let Some(summary) = statistics::summary(&series.rates()) else { continue };
         let text = format!(
             "{} [{} … {}]",
@@ -87,7 +87,7 @@ fn typical<'a>(series: &Series<'a>) -> Option<&'a Step> {
 fn timeline(group: &Group<'_>) -> Result<Option<Plot>> {
     let mut lines = Vec::new();
     let mut strips = Vec::new();
-    for (series, name, look) in named(group).filter(|(series, ..)| series.engine.name != "noop") {
+    for (series, name, look) in named(group).filter(|(series, ..)| series.engine.engine() != "noop") {
         let Some(step) = typical(series).filter(|step| step.timeline.len() > 1) else { continue };
         let points = over_time(step);
         lines.push(Line { name, look: Look::line(look), points });

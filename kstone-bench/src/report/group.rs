@@ -35,14 +35,14 @@ impl<'a> Group<'a> {
     /// What others are measured by: ours with its defaults, or ours with the settings that come first.
     pub(super) fn ours(&self) -> Option<&'a Series<'a>> {
         let mut ours: Vec<_> =
-            self.series.iter().copied().filter(|series| series.engine.name == "kstone").collect();
+            self.series.iter().copied().filter(|series| series.engine.engine() == "kstone").collect();
         ours.sort_by_key(|series| (!series.engine.settings.is_empty(), series.label()));
         ours.first().copied()
     }
 
     /// Engines that store something: the one that does nothing shows what the harness takes, and is no rival.
     pub(super) fn rivals(&self) -> impl Iterator<Item = &'a Series<'a>> {
-        self.series.iter().copied().filter(|series| series.engine.name != "noop")
+        self.series.iter().copied().filter(|series| series.engine.engine() != "noop")
     }
 
     /// The throughput of a series by that of ours; nothing for ours itself.

@@ -48,7 +48,7 @@ pub(super) fn sections(all: &[Series<'_>]) -> Result<Vec<Section>> {
 
 fn by_conditions<'a>(all: &'a [Series<'a>]) -> Vec<(&'a Conditions, Vec<&'a Series<'a>>)> {
     let mut groups: Vec<(&Conditions, Vec<&Series<'_>>)> = Vec::new();
-    for series in all.iter().filter(|series| series.engine.name == "kstone") {
+    for series in all.iter().filter(|series| series.engine.engine() == "kstone") {
         match groups.iter_mut().find(|(conditions, _)| **conditions == series.conditions) {
             Some((_, group)) => group.push(series),
             None => groups.push((&series.conditions, vec![series])),

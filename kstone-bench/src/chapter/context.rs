@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
-use super::probe::{self, Disk, Found, Job, Probe};
+use super::probe::{self, Disk, Found, Job, Load, Probe};
 use super::scale::Scale;
 use super::tables::memtables::Filled;
-use crate::record::Trial;
+use crate::record::{Trial, TrialSpec};
 
 /// Handed from table to table.
 pub(crate) struct Context<'a> {
@@ -26,6 +26,8 @@ pub(crate) struct Context<'a> {
     pub(crate) filled: Option<Vec<Filled>>,
     /// Of section 23.3, by bits.
     pub(crate) filters: BTreeMap<usize, Vec<Found>>,
+    /// Of section 23.5, by configuration.
+    pub(crate) configured: Option<Vec<Vec<Trial>>>,
     /// What the disk needs.
     pub(crate) disk: Option<Found>,
 }
@@ -46,6 +48,7 @@ impl<'a> Context<'a> {
             trials: Vec::new(),
             filled: None,
             filters: BTreeMap::new(),
+            configured: None,
             disk: None,
         }
     }
@@ -93,6 +96,27 @@ impl<'a> Context<'a> {
             self.measure("reads of 4 KiB from the disk", Probe::Disk(Disk { pages: 8 * reads, reads }))?;
         self.disk = Some(disk.clone());
         Ok(disk)
+    }
+
+    /// Runs trials of a load, each in a process and a directory of its own; all specs in turn, so often as the scale
+    /// says.
+    ///
+    /// # Errors
+    /// A process fails.
+    pub(crate) fn drive(&mut self, what: &str, specs: &[TrialSpec]) -> Result<Vec<Trial>> {
+        let mut trials = Vec::new();
+        for number in 0..self.scale.trials {
+            for spec in specs {
+                let mut asked = spec.clone();
+                asked.seed += number as u64;
+                let label = format!("{what}: {}", asked.engine.label());
+                let found = self.measure(&label, Probe::Load(Load { spec: asked, number }))?;
+                let trial = found.trial.with_context(|| format!("{label}: there is no trial"))?;
+                self.trials.push((*trial).clone());
+                trials.push(*trial);
+            }
+        }
+        Ok(trials)
     }
 
     /// For each trial all points, one after the other, so that what changes on the machine meanwhile changes all points

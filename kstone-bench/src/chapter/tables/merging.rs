@@ -193,7 +193,7 @@ pub(crate) fn concurrency(context: &mut Context<'_>) -> Result<ChapterTable> {
         |concurrent: usize| points.iter().position(|point| *point == concurrent).map(|at| &found[at]);
     let base = figures(&found[0], "items_per_second")?;
     let base = base.iter().sum::<f64>() / base.len() as f64;
-    let why = |concurrent: usize| format!("{concurrent} cores are needed, and there are {cores}");
+    let why = format!("as many cores are needed, and there are {cores}");
     let rows = || [1, 2, 4, 8, 16].into_iter().filter(|row| *row != 2 || measured(2).is_some());
     let said = |concurrent: usize| CONCURRENCY.iter().find(|row| row.concurrent == concurrent);
     let group =
@@ -206,7 +206,7 @@ pub(crate) fn concurrency(context: &mut Context<'_>) -> Result<ChapterTable> {
                         row,
                         figures(found, figure)?.into_iter().map(|value| value * scale).collect(),
                     ),
-                    None => Line::not_here(row, why(concurrent)),
+                    None => Line::not_here(row, why.clone()),
                 };
                 let line = line.at(concurrent as f64);
                 group.lines.push(match said(concurrent) {

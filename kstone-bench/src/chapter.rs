@@ -17,7 +17,7 @@ use crate::record::Trial;
 mod context;
 mod load;
 pub mod probe;
-mod render;
+pub(crate) mod render;
 mod said;
 mod scale;
 mod table;

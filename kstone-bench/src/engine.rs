@@ -6,13 +6,23 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::data::BenchKey;
 
+#[cfg(feature = "peer-fjall")]
+mod fjall;
+#[cfg(feature = "peer-heed")]
+mod heed;
 mod kstone;
 mod noop;
+#[cfg(feature = "peer-redb")]
+mod redb;
+#[cfg(feature = "peer-rocksdb")]
+mod rocksdb;
+#[cfg(feature = "peer-sqlite")]
+mod sqlite;
 
 /// What a write has survived when it returns. Engines name it differently; each file says what it maps it to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +61,11 @@ impl EngineSpec {
             Some(name) => Self { tuned: true, ..Self::new(name) },
             None => Self::new(text),
         }
+    }
+
+    /// The engine's name. `kstone#2` is kstone too: to measure the same twice in one run, and see what chance does.
+    pub fn engine(&self) -> &str {
+        self.name.split_once('#').map_or(self.name.as_str(), |(engine, _)| engine)
     }
 
     /// How results name it.
@@ -166,19 +181,82 @@ pub trait Session {
     fn scan(&mut self, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64>;
 }
 
+/// Makes or opens a database.
+type Open = fn(&EngineSpec, &Path, Durability) -> Result<Box<dyn Engine>>;
+
+/// The engines of this build.
+const ENGINES: &[(&str, Open)] = &[
+    ("kstone", |spec, directory, durability| boxed(kstone::Kstone::open(spec, directory, durability))),
+    ("noop", |_, _, _| boxed(Ok(noop::Noop::default()))),
+    #[cfg(feature = "peer-fjall")]
+    ("fjall", |spec, directory, durability| boxed(fjall::Fjall::open(spec, directory, durability))),
+    #[cfg(feature = "peer-redb")]
+    ("redb", |spec, directory, durability| boxed(redb::Redb::open(spec, directory, durability))),
+    #[cfg(feature = "peer-heed")]
+    ("heed", |spec, directory, durability| boxed(heed::Heed::open(spec, directory, durability))),
+    #[cfg(feature = "peer-sqlite")]
+    ("sqlite", |spec, directory, durability| boxed(sqlite::Sqlite::open(spec, directory, durability))),
+    #[cfg(feature = "peer-rocksdb")]
+    ("rocksdb", |spec, directory, durability| boxed(rocksdb::Rocksdb::open(spec, directory, durability))),
+];
+
+fn boxed<E: Engine + 'static>(engine: Result<E>) -> Result<Box<dyn Engine>> {
+    engine.map(|engine| Box::new(engine) as Box<dyn Engine>)
+}
+
 /// Opens a database in `directory`, which exists and is empty, or holds one that the same engine has made.
 ///
 /// # Errors
-/// There is no such engine in this build, or it fails.
+/// There is no such engine in this build, it has no such settings, or it fails.
 pub fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Result<Box<dyn Engine>> {
-    match spec.name.as_str() {
-        "kstone" => Ok(Box::new(kstone::Kstone::open(spec, directory, durability)?)),
-        "noop" => Ok(Box::new(noop::Noop::default())),
-        other => bail!("{other}: not in this build, which has {}", names().join(", ")),
+    let name = spec.engine();
+    let Some((_, open)) = ENGINES.iter().find(|(known, _)| *known == name) else {
+        bail!(
+            "{name}: not in this build, which has {}; peers are features of kstone-bench, such as peer-fjall",
+            names().join(", ")
+        );
+    };
+    ensure!(name == "kstone" || spec.settings.is_empty(), "{name}: settings are of kstone only");
+    ensure!(
+        !spec.tuned || !matches!(name, "kstone" | "noop"),
+        "{name}-tuned: only peers have a tuned setting; give kstone its settings"
+    );
+    open(spec, directory, durability)
+}
+
+/// The names of the engines of this build.
+pub fn names() -> Vec<&'static str> {
+    ENGINES.iter().map(|(name, _)| *name).collect()
+}
+
+/// Past all keys of the partition of that key, whose sort keys are hexadecimal digits.
+#[cfg(any(
+    feature = "peer-fjall",
+    feature = "peer-redb",
+    feature = "peer-heed",
+    feature = "peer-sqlite",
+    feature = "peer-rocksdb"
+))]
+fn partition_end(key: &BenchKey) -> [u8; 17] {
+    let mut end = [0xff; 17];
+    let partition = key.partition();
+    end[..partition.len()].copy_from_slice(partition);
+    end
+}
+
+/// Waits until `done` says twice in a row, a tenth of a second apart, that nothing goes on, with the same total.
+#[expect(clippy::disallowed_methods, reason = "other engines cannot be waited for otherwise")]
+fn at_rest(mut done: impl FnMut() -> Result<Option<u64>>) -> Result<()> {
+    let mut before = None;
+    loop {
+        let now = done()?;
+        if now.is_some() && now == before {
+            return Ok(());
+        }
+        before = now;
+        std::thread::sleep(std::time::Duration::from_millis(100));
     }
 }
 
-/// The engines of this build.
-pub fn names() -> Vec<&'static str> {
-    vec!["kstone", "noop"]
-}
+#[cfg(test)]
+mod tests;

@@ -2,12 +2,24 @@
 
 use kstone_api::{Item, ItemBuilder};
 
+pub mod cgroup;
 pub mod chapter;
+pub mod compare;
 pub mod data;
+pub mod driver;
 pub mod engine;
+pub mod machine;
+pub mod plot;
 pub mod record;
+pub mod report;
+pub mod resources;
+pub mod results;
+pub mod statistics;
 pub mod storm;
 pub mod torture;
+pub mod trial;
+pub mod units;
+pub mod workload;
 
 /// The key of item `n`: 16 bytes, spread evenly, in no order.
 pub fn key(n: u64) -> String {

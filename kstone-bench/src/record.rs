@@ -135,6 +135,9 @@ pub struct Trial {
 pub struct Step {
     /// The workload's name.
     pub workload: String,
+    /// Of its writes, if the workload decides that itself; otherwise that of the trial.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub durability: Option<Durability>,
     /// Operations done, warm-up left out.
     pub operations: u64,
     /// Seconds they took.

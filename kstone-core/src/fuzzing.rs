@@ -14,6 +14,7 @@
 
 mod directory;
 mod edits;
+mod files;
 mod key;
 mod log;
 mod manifest;

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
-use super::probe::{self, Disk, Found, Job, Load, Probe};
+use super::probe::{self, Disk, Found, Job, Probe};
 use super::scale::Scale;
 use super::tables::memtables::Filled;
 use crate::record::{Trial, TrialSpec};
+use crate::trial;
 
 /// Handed from table to table.
 pub(crate) struct Context<'a> {
@@ -98,24 +99,19 @@ impl<'a> Context<'a> {
         Ok(disk)
     }
 
-    /// Runs trials of a load, each in a process and a directory of its own; all specs in turn, so often as the scale
-    /// says.
+    /// Runs trials of a load with the driver; all specs in turn, as often as the scale says.
     ///
     /// # Errors
-    /// A process fails.
-    pub(crate) fn drive(&mut self, what: &str, specs: &[TrialSpec]) -> Result<Vec<Trial>> {
-        let mut trials = Vec::new();
-        for number in 0..self.scale.trials {
-            for spec in specs {
-                let mut asked = spec.clone();
-                asked.seed += number as u64;
-                let label = format!("{what}: {}", asked.engine.label());
-                let found = self.measure(&label, Probe::Load(Load { spec: asked, number }))?;
-                let trial = found.trial.with_context(|| format!("{label}: there is no trial"))?;
-                self.trials.push((*trial).clone());
-                trials.push(*trial);
-            }
-        }
+    /// A spec cannot be run as it is.
+    pub(crate) fn drive(&mut self, specs: &[TrialSpec]) -> Result<Vec<Trial>> {
+        let options = trial::Options {
+            directory: self.directory.clone(),
+            trials: self.scale.trials,
+            keep: false,
+            program: self.program.clone(),
+        };
+        let trials = trial::run_all(specs, &options, self.progress)?;
+        self.trials.extend_from_slice(&trials);
         Ok(trials)
     }
 

@@ -1,6 +1,6 @@
 //! Loads on a database, as trials of the driver, and figures of what came of them.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use kstone_api::Preset;
 use kstone_core::config::text;
 
@@ -47,16 +47,18 @@ pub(crate) fn open(workload: &str, rate: f64, seconds: f64) -> StepSpec {
 /// # Errors
 /// One failed, or an answer was wrong.
 pub(crate) fn run(context: &mut Context<'_>, what: &str, specs: Vec<TrialSpec>) -> Result<Vec<Vec<Trial>>> {
-    let all = context.drive(what, &specs)?;
+    let all = context.drive(&specs)?;
     let mut of_spec: Vec<Vec<Trial>> = specs.iter().map(|_| Vec::new()).collect();
-    for trial in all {
+    // A trial of each, then the next of each.
+    for (trial, at) in all.into_iter().zip((0..specs.len()).cycle()) {
         if let Some(error) = &trial.error {
-            anyhow::bail!("{what}: {} failed: {error}", trial.spec.engine.label());
+            bail!("{what}: {} failed: {error}", trial.spec.engine.label());
         }
         let wrong: u64 = trial.steps.iter().map(|step| step.wrong).sum();
         ensure!(wrong == 0, "{what}: {wrong} answers of {} were wrong", trial.spec.engine.label());
-        let same = |spec: &TrialSpec| spec.engine == trial.spec.engine && spec.steps == trial.spec.steps;
-        let at = specs.iter().position(same).context("a trial is of none of the specs")?;
+        let done: Vec<_> = trial.steps.iter().map(|step| &step.workload).collect();
+        let asked: Vec<_> = specs[at].steps.iter().map(|step| &step.workload).collect();
+        ensure!(done == asked, "{what}: {done:?} was done instead of {asked:?}");
         of_spec[at].push(trial);
     }
     ensure!(of_spec.iter().all(|trials| !trials.is_empty()), "{what}: a spec has no trial");

@@ -27,7 +27,6 @@ use rustix::fs::{Advice, fadvise};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{BenchKey, Layout, Values};
-use crate::record::Trial;
 
 mod debt;
 mod disk;
@@ -35,7 +34,6 @@ mod fill;
 mod filters;
 mod lag;
 mod limits;
-mod load;
 mod puts;
 mod runs;
 
@@ -45,7 +43,6 @@ pub use fill::{Fill, Reopen};
 pub use filters::{Filters, theory};
 pub use lag::Lag;
 pub use limits::{LogLimit, MemtableBytes, Quota, WriteBuffer};
-pub use load::Load;
 pub use puts::Puts;
 pub use runs::Runs;
 
@@ -82,8 +79,6 @@ pub enum Probe {
     Puts(Puts),
     /// What the disk needs for a read.
     Disk(Disk),
-    /// A load.
-    Load(Load),
 }
 
 /// A measurement and where it has its database.
@@ -96,16 +91,13 @@ pub struct Job {
 }
 
 /// What came of it.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Found {
     /// Figures by name.
     pub figures: BTreeMap<String, f64>,
     /// Sequences of figures by name.
     #[serde(default)]
     pub series: BTreeMap<String, Vec<f64>>,
-    /// Of a load.
-    #[serde(default)]
-    pub trial: Option<Box<Trial>>,
 }
 
 impl Found {
@@ -137,7 +129,6 @@ impl Probe {
             Self::WriteBuffer(buffer) => buffer.measure(directory),
             Self::Puts(puts) => puts.measure(directory),
             Self::Disk(disk) => disk.measure(directory),
-            Self::Load(load) => load.measure(directory),
         }
     }
 

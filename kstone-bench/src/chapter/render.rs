@@ -8,7 +8,7 @@ use super::table::{ChapterTable, Group, Line, Measured};
 use super::verdict::Grade;
 
 /// The heads of the columns. That of the second is what differs from line to line.
-const HEADS: [&str; 8] =
+pub(crate) const HEADS: [&str; 8] =
     ["quantity", "by", "chapter says", "measured", "ratio", "model", "shape holds?", "grade"];
 
 /// For a terminal, at most `width` columns wide.
@@ -48,13 +48,13 @@ pub fn markdown(table: &ChapterTable) -> String {
     text
 }
 
-fn around(table: &ChapterTable) -> String {
+pub(crate) fn around(table: &ChapterTable) -> String {
     let trials = if table.trials == 1 { "1 trial.".into() } else { format!("{} trials.", table.trials) };
     format!("{} {trials}", table.done)
 }
 
 /// Claims with what decided them, reasons, notes.
-fn after(table: &ChapterTable) -> Vec<String> {
+pub(crate) fn after(table: &ChapterTable) -> Vec<String> {
     let mut lines = Vec::new();
     for group in &table.groups {
         if let Some(shape) = &group.shape {
@@ -86,7 +86,7 @@ fn reasons(group: &Group) -> Vec<String> {
     reasons.into_iter().map(text).collect()
 }
 
-fn rows(table: &ChapterTable) -> Vec<Vec<String>> {
+pub(crate) fn rows(table: &ChapterTable) -> Vec<Vec<String>> {
     table.groups.iter().flat_map(group_rows).collect()
 }
 

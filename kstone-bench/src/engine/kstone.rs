@@ -6,7 +6,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 use kstone_api::{
@@ -16,7 +16,7 @@ use kstone_api::{EngineStats, WriteOptions};
 use kstone_core::config::text;
 use kstone_core::types::Direction;
 
-use super::{Counters, Durability, Engine, EngineSpec, Mark, MarkKind, Session, counter};
+use super::{Counters, Durability, Engine, EngineSpec, Mark, MarkKind, Session, at_rest, counter};
 use crate::data::BenchKey;
 
 pub(super) struct Kstone {
@@ -62,15 +62,11 @@ impl Engine for Kstone {
     /// At rest is: nothing is due, and nothing was done for a tenth of a second.
     fn settle(&self) -> Result<()> {
         self.engine.flush()?;
-        let mut before = None;
-        loop {
+        at_rest(|| {
             let stats = self.engine.stats()?;
-            let now = (stats.flushes, stats.compactions, stats.checkpoints);
-            if self.at_rest(&stats)? && before.replace(now) == Some(now) {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
+            let done = stats.flushes + stats.compactions + stats.checkpoints;
+            Ok(self.at_rest(&stats)?.then_some(done))
+        })
     }
 
     fn compact(&self) -> Result<()> {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
-use super::edits::{self, Files};
+use super::edits;
+use super::files::{Files, listed, on_disk};
 use super::{Input, expect_corruption, is_about_bytes, seal};
 use crate::clock::ManualClock;
 use crate::config::{CompactionConfig, Compression, DatabaseConfig, ReadMode};
@@ -12,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::lsm::{Direction, EngineOptions, LsmEngine, Workers, WriteBatch, WriteOptions};
 use crate::paths::{self, FileName};
-use crate::vfs::{MemVfs, OpenMode, Vfs, read_all, write_all_at};
+use crate::vfs::{MemVfs, Vfs};
 
 type State = BTreeMap<Key<'static>, Vec<u8>>;
 
@@ -63,18 +64,18 @@ pub fn directory(bytes: &[u8]) {
 
 /// Real damage: what is read is what was there after some commit, or an error; and what was refused is unchanged.
 fn damage(written: &Written, files: Files, done: &edits::Done, config: DatabaseConfig) {
-    let vfs = on_disk(&files);
+    let vfs = on_disk(dir(), &files);
     let read_only = LsmEngine::open_read_only(dir(), options(&vfs, config.clone()));
     if let Ok(engine) = &read_only {
         check(engine, written, done);
     }
     let may_read = read_only.is_ok();
     drop(read_only);
-    assert!(listed(&vfs) == files, "reading changed something");
+    assert!(listed(dir(), &vfs) == files, "reading changed something");
     match LsmEngine::open(dir(), options(&vfs, config.clone())) {
         Err(error) => {
             assert!(done.edits > 0 && !may_read, "{error}");
-            let same = without_lock(listed(&vfs)) == without_lock(files);
+            let same = without_lock(listed(dir(), &vfs)) == without_lock(files);
             assert!(same, "opening failed and changed something: {error}");
             match error {
                 Error::NotADatabase { .. } => {}
@@ -155,11 +156,11 @@ fn check(engine: &LsmEngine, written: &Written, done: &edits::Done) -> Vec<usize
 
 /// Forged files: nothing may panic, hang or take memory without end, whatever they say.
 fn anything(files: Files, config: DatabaseConfig) {
-    let vfs = on_disk(&files);
+    let vfs = on_disk(dir(), &files);
     if let Ok(engine) = LsmEngine::open_read_only(dir(), options(&vfs, config.clone())) {
         use_all(&engine);
     }
-    assert!(listed(&vfs) == files, "reading changed something");
+    assert!(listed(dir(), &vfs) == files, "reading changed something");
     for _ in 0..2 {
         let engine = match LsmEngine::open(dir(), options(&vfs, config.clone())) {
             Ok(engine) => engine,
@@ -237,26 +238,6 @@ fn dir() -> &'static Path {
     Path::new("/db")
 }
 
-fn on_disk(files: &Files) -> MemVfs {
-    let vfs = MemVfs::new();
-    vfs.create_dir(dir()).expect("memory");
-    for (name, bytes) in files {
-        let file = vfs.open(&dir().join(name), OpenMode::Truncate).expect("memory");
-        write_all_at(&*file, bytes, 0).expect("memory");
-    }
-    vfs
-}
-
-fn listed(vfs: &MemVfs) -> Files {
-    let mut names: Vec<_> = vfs.list(dir()).expect("memory").into_iter().map(|entry| entry.name).collect();
-    names.sort();
-    let read = |name: &str| {
-        let file = vfs.open(&dir().join(name), OpenMode::Read).expect("memory");
-        read_all(&*file, 1 << 30).expect("memory")
-    };
-    names.into_iter().map(|name| (name.clone(), read(&name))).collect()
-}
-
 fn without_lock(mut files: Files) -> Files {
     files.retain(|(name, _)| name != paths::LOCK);
     files
@@ -289,13 +270,13 @@ fn written(kind: u8) -> Written {
     let (mut states, mut durable, mut older) = (vec![State::new()], 0, Files::new());
     let mut files = Files::new();
     for handle in 0..if kind == 2 { 2 } else { 1 } {
-        let vfs = if handle == 0 { vfs.clone() } else { on_disk(&files) };
+        let vfs = if handle == 0 { vfs.clone() } else { on_disk(dir(), &files) };
         let options = options(&vfs, config(ReadMode::Mmap));
         let engine = LsmEngine::open_or_create(dir(), options).expect("memory");
         for n in 0..60u64 {
             commit(&engine, n + 60 * handle, &mut states).expect("memory");
             if n == 20 {
-                older = listed(&vfs);
+                older = listed(dir(), &vfs);
             }
             if n == 40 {
                 engine.flush().expect("memory");
@@ -314,7 +295,7 @@ fn written(kind: u8) -> Written {
             engine.close().expect("memory");
             durable = states.len() - 1;
         }
-        files = listed(&vfs);
+        files = listed(dir(), &vfs);
     }
     Written { files, older, states, durable }
 }

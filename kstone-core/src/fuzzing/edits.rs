@@ -2,9 +2,7 @@
 //! in 2^32: an edit changes a single byte by a chosen value, or a longer piece without choosing what it becomes.
 
 use super::Input;
-
-/// Files by name, in order.
-pub(super) type Files = Vec<(String, Vec<u8>)>;
+use super::files::Files;
 
 /// Edits of an input, at most.
 const MAX_EDITS: usize = 4;

@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
-use super::edits::{self, Files};
+use super::edits;
+use super::files::{Files, listed, on_disk};
 use super::{Input, expect_corruption, is_about_bytes, seal};
 use crate::clock::ManualClock;
 use crate::error::Result;
 use crate::record::{Ops, encode_delete, encode_put};
 use crate::types::{EntryKind, Lsn, SeqNo};
-use crate::vfs::{Floor, MemVfs, OpenMode, Vfs, read_all, write_all_at};
+use crate::vfs::{Floor, MemVfs, Vfs};
 use crate::wal::{
     Chain, LogCut, LogLimits, LogOwner, LogRules, Wal, WalContext, WalStart, discover, harden, replay,
     validate,
@@ -61,7 +62,7 @@ fn damage(input: &mut Input<'_>) {
     let written = &WRITTEN[input.below(WRITTEN.len())];
     let mut files = written.files.clone();
     let done = edits::apply(&mut files, &written.older, input);
-    match read(&on_disk(&files), &written.rules) {
+    match read(&on_disk(dir(), &files), &written.rules) {
         Err(error) => {
             assert!(done.edits > 0, "{error}");
             expect_corruption(&error);
@@ -78,7 +79,7 @@ fn damage(input: &mut Input<'_>) {
 
 /// Any files: what is read makes sense in itself, and comes out the same again.
 fn anything(files: &Files, rules: &LogRules) {
-    let vfs = on_disk(files);
+    let vfs = on_disk(dir(), files);
     let (chain, batches) = match read(&vfs, rules) {
         Ok(found) => found,
         Err(error) => return assert!(is_about_bytes(&error), "{error:?}"),
@@ -94,9 +95,9 @@ fn anything(files: &Files, rules: &LogRules) {
     assert!(chain.segments.is_sorted_by(|a, b| a.generation < b.generation));
     assert!(chain.segments.iter().all(|info| info.generation <= chain.max_generation));
     // Recovery writes the same bytes again, and reading is repeatable.
-    let before = listed(&vfs);
+    let before = listed(dir(), &vfs);
     harden(&vfs, dir(), &chain, rules.durable).expect("the file system holds");
-    assert_eq!(listed(&vfs), before);
+    assert_eq!(listed(dir(), &vfs), before);
     let again = read(&vfs, rules).expect("it was read before");
     assert_eq!((again.0.end, again.1), (chain.end, batches));
 }
@@ -179,25 +180,6 @@ fn dir() -> &'static Path {
     Path::new("/")
 }
 
-fn on_disk(files: &Files) -> MemVfs {
-    let vfs = MemVfs::new();
-    for (name, bytes) in files {
-        let file = vfs.open(&dir().join(name), OpenMode::Truncate).expect("memory");
-        write_all_at(&*file, bytes, 0).expect("memory");
-    }
-    vfs
-}
-
-fn listed(vfs: &MemVfs) -> Files {
-    let mut names: Vec<_> = vfs.list(dir()).expect("memory").into_iter().map(|entry| entry.name).collect();
-    names.sort();
-    let read = |name: &str| {
-        let file = vfs.open(&dir().join(name), OpenMode::Read).expect("memory");
-        read_all(&*file, 1 << 30).expect("memory")
-    };
-    names.into_iter().map(|name| (name.clone(), read(&name))).collect()
-}
-
 /// A log of several segments. `kind` 1: a recovery cut it and a second handle went on; 2: closed; 3: its first segments
 /// were retired after a checkpoint.
 fn written(segments: usize, kind: u8) -> Written {
@@ -218,7 +200,7 @@ fn written(segments: usize, kind: u8) -> Written {
             append(&wal, n, &mut batches);
             if n == segments * 3 {
                 wal.sync().expect("memory");
-                older = listed(&vfs);
+                older = listed(dir(), &vfs);
             }
         }
         rules.durable = wal.synced();
@@ -245,7 +227,7 @@ fn written(segments: usize, kind: u8) -> Written {
             batches.retain(|batch| batch.0 >= rules.log_start);
         }
     }
-    Written { files: listed(&vfs), older, rules, batches }
+    Written { files: listed(dir(), &vfs), older, rules, batches }
 }
 
 fn open(vfs: &MemVfs, start: WalStart, seed: u64) -> Wal {

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
-use super::edits::{self, Files};
+use super::edits;
+use super::files::Files;
 use super::{Input, expect_corruption, is_about_bytes, seal};
 use crate::config::{DatabaseConfig, ReadMode};
 use crate::error::{Error, Result};

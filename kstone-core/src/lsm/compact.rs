@@ -190,7 +190,29 @@ impl Shared {
     }
 
     /// Flushes the stripe and merges all its runs, on the caller's thread; returns when that is done.
+    ///
+    /// Where space is short it waits for what goes on and may free some, up to the limit on stalls, and at last makes a
+    /// checkpoint: what was merged before takes its space until then.
     pub(crate) fn compact_now(&self, stripe: usize) -> Result<()> {
+        let since = self.clock.monotonic();
+        let mut checkpoint = true;
+        loop {
+            let error = match self.try_compact(stripe) {
+                Err(error) if error.is_out_of_space() => error,
+                done => return done,
+            };
+            let limit = self.settings.load().database.write_stall_limit;
+            if self.since(since) <= limit && self.wait_for_reclaim() {
+                continue;
+            }
+            if !std::mem::take(&mut checkpoint) {
+                return Err(error);
+            }
+            self.checkpoint_now()?;
+        }
+    }
+
+    fn try_compact(&self, stripe: usize) -> Result<()> {
         self.flush_stripe_now(stripe)?;
         self.claim(Slot::Compact(stripe))?;
         let mut job = CompactJob::new(stripe, Ask::Full);

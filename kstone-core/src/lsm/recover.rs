@@ -470,7 +470,10 @@ impl Shared {
             let inserted = stripe.insert(record.lsn, entry);
             self.quota.memtables.fetch_add(u64::from(inserted.first), Ordering::Relaxed);
             self.memory.fetch_add(inserted.memory, Ordering::Relaxed);
-            if stripe.is_full(&settings.database)
+            // With a quota as little as can be is written: each run takes a page at least, and space was set aside for
+            // the memtables that there were when the limits may have been others. The next write seals it.
+            if settings.database.max_total_disk_bytes.is_none()
+                && stripe.is_full(&settings.database)
                 && !self.read_only
                 && let Some(memory) = stripe.seal()
             {

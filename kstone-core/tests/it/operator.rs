@@ -126,17 +126,7 @@ fn a_file_system_of_20_mb_filled_to_the_brim_and_emptied_again() {
                 }
             }
             for stripe in 0..4 {
-                // What the background merges at the same time may have the space for it, until it has ended, and what it
-                // has merged until a checkpoint, which a flush makes.
-                let merged = (0..1000).any(|_| match engine.trigger_compaction(stripe) {
-                    Ok(()) => true,
-                    Err(Error::DiskFull) => {
-                        let _ = engine.flush();
-                        false
-                    }
-                    Err(error) => panic!("compaction of stripe {stripe}: {error}"),
-                });
-                assert!(merged, "stripe {stripe} is never merged, {}", engine.disk_usage().unwrap());
+                engine.trigger_compaction(stripe).unwrap();
             }
         }
         engine.close().unwrap();

@@ -392,6 +392,32 @@ fn deletes_go_on_when_the_disk_itself_is_full() {
     engine.close().unwrap();
 }
 
+/// Symptom: asked for, a compaction of a full database answered `DiskFull` again and again. Cause: what the background
+/// had merged just before takes its space until a checkpoint, and nobody made one. Fix: who waits for the compaction does.
+#[test]
+fn a_compaction_that_is_asked_for_has_its_space_also_when_merged_files_wait() {
+    let mut waited = 0;
+    for seed in 0..40 {
+        let (vfs, mut rng) = (Sampling::new(), Rng(seed));
+        let engine = create(&vfs, config(MIB + 64 * KIB * seed, 4).with_max_memtable_records(50));
+        let next = fill(&engine, Shape::Spread, 0, 300, &mut rng);
+        for round in 0..20 {
+            // Merges end, and no time passes: no checkpoint is due.
+            let before = engine.stats().unwrap().compactions;
+            for n in (round..next).step_by(20) {
+                engine.delete(&Shape::Spread.key(n), WriteOptions::new()).unwrap();
+                engine.step(rng.next());
+            }
+            waited += u64::from(engine.stats().unwrap().compactions > before);
+            for stripe in 0..4 {
+                engine.trigger_compaction(stripe).unwrap();
+            }
+        }
+        engine.close().unwrap();
+    }
+    assert!(waited > 10, "{waited}");
+}
+
 #[test]
 fn too_small_a_limit_is_refused_with_the_least() {
     let vfs = Sampling::new();

@@ -23,7 +23,7 @@ const OFFERED: f64 = 10_000.0;
 /// Steps of the trials here.
 const FILL: usize = 0;
 const READ: usize = 1;
-const MISS: usize = 2;
+const MISS: usize = 3;
 
 /// What the guidelines promise of `sst_threshold`.
 ///
@@ -39,6 +39,7 @@ pub(crate) fn thresholds(context: &mut Context<'_>) -> Result<ChapterTable> {
         let steps = vec![
             closed("fillrandom", items),
             closed("readwhilewriting", scale.reads),
+            closed("waitforcompaction", 1),
             closed("readmissing", scale.reads),
         ];
         load::spec(scale.settings(&settings), items, steps)
@@ -82,7 +83,7 @@ pub(crate) fn thresholds(context: &mut Context<'_>) -> Result<ChapterTable> {
     Ok(ChapterTable {
         title: "SST threshold: what the guidelines promise".into(),
         done: format!(
-            "{items} writes of records of {RECORD} bytes at random keys into {} By one thread, buffered, memtables of \
+            "{items} items of {RECORD} bytes, each once and in no order, into {} By one thread, buffered, memtables of \
              {records} records: 60 flushes a stripe. Then {} gets while another thread writes, and as many of absent \
              keys at rest.",
             scale.text(),
@@ -123,8 +124,6 @@ fn modelled(
 ) -> Group {
     let mut workload = Workload::inserts(items, (RECORD - VALUE) as u64, VALUE as u64);
     workload.stripes = stripes;
-    // Keys drawn at random, as many as there are: 1 - 1/e of them are.
-    workload.items = (items as f64 * (1.0 - (-1.0_f64).exp())) as u64;
     let database = DatabaseConfig::new().with_max_memtable_records(records);
     for (row, line) in THRESHOLDS.iter().zip(&mut group.lines) {
         let compaction = CompactionConfig::new().with_sst_threshold(row.threshold);
@@ -187,7 +186,7 @@ pub(crate) fn three(context: &mut Context<'_>) -> Result<ChapterTable> {
     Ok(ChapterTable {
         title: "Three configurations".into(),
         done: format!(
-            "{} writes of records of {RECORD} bytes at random keys into {} By one thread, buffered; then {OFFERED} \
+            "{} items of {RECORD} bytes, each once and in no order, into {} By one thread, buffered; then {OFFERED} \
              operations a second are offered for {} s, nine gets to a write, and latencies count from the moment each \
              was due.",
             items(context),

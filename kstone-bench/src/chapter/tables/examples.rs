@@ -116,7 +116,7 @@ pub(crate) fn three(context: &mut Context<'_>) -> Result<ChapterTable> {
     Ok(ChapterTable {
         title: "Three real-world examples".into(),
         done: format!(
-            "Each preset with {} {} writes of records of {RECORD} bytes at random keys by one thread, buffered; then \
+            "Each preset with {} {} items of {RECORD} bytes, each once and in no order, by one thread, buffered; then \
              the example's own load, open loop, for {} s: latencies count from the moment each operation was due.",
             scale.text(),
             scale.load_items,

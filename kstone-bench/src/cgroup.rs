@@ -1,0 +1,65 @@
+//! A limit on the memory of a process, page cache included, by a control group: so that data exceeds memory because it
+//! may not have more, not by hope.
+
+#![expect(clippy::disallowed_methods, reason = "control groups are files")]
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// A control group of its own, gone when this is dropped. The process in it should have ended by then.
+#[derive(Debug)]
+pub struct Group {
+    path: PathBuf,
+}
+
+/// Where groups are made and which file has the limit: version 1, then 2.
+const HIERARCHIES: [(&str, &str); 2] =
+    [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
+
+impl Group {
+    /// A group whose processes may have so many bytes.
+    ///
+    /// # Errors
+    /// Groups cannot be made here, which mostly takes root.
+    pub fn new(bytes: u64) -> Result<Self> {
+        let (root, limit) = HIERARCHIES
+            .into_iter()
+            .find(|(root, limit)| limited_by(Path::new(root), limit))
+            .context("no control groups for memory are mounted")?;
+        let path = (0..)
+            .map(|n| Path::new(root).join(format!("kstone-bench-{}-{n}", std::process::id())))
+            .find(|path| !path.exists())
+            .context("no name is free")?;
+        std::fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        let group = Self { path };
+        group.write(limit, bytes)?;
+        Ok(group)
+    }
+
+    /// Puts a process into it; what the process allocates from now on counts.
+    ///
+    /// # Errors
+    /// The process has ended, or that is not permitted.
+    pub fn add(&self, process: u32) -> Result<()> {
+        self.write("cgroup.procs", process.into())
+    }
+
+    fn write(&self, file: &str, value: u64) -> Result<()> {
+        let file = self.path.join(file);
+        std::fs::write(&file, value.to_string()).with_context(|| format!("cannot write {}", file.display()))
+    }
+}
+
+/// The root of version 2 has no limit itself, but says which controllers there are.
+fn limited_by(root: &Path, limit: &str) -> bool {
+    let controllers = std::fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+    root.join(limit).exists() || controllers.split_whitespace().any(|name| name == "memory")
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // What is left of it does no harm, and there is nobody to tell.
+        let _ = std::fs::remove_dir(&self.path);
+    }
+}

@@ -1,0 +1,110 @@
+//! `kstone-bench compare`: whether something became slower. Exit status: 0 no, 1 yes, 2 it cannot be told.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use comfy_table::{Table, presets};
+use kstone_bench::compare::{self, Comparison, Row, Verdict};
+use kstone_bench::statistics::Summary;
+use kstone_bench::{results, units};
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// The figures before.
+    #[arg(value_name = "BASE.json")]
+    base: PathBuf,
+    /// The figures after.
+    #[arg(value_name = "NEW.json", required_unless_present = "engines", conflicts_with = "engines")]
+    new: Option<PathBuf>,
+    /// Compare two engines of one file, the second with the first, turn by turn: `kstone,fjall`. The same engine twice:
+    /// every other trial of it with those between, which shows how far it differs from itself.
+    #[arg(long, value_name = "FIRST,SECOND")]
+    engines: Option<String>,
+    /// Worse by more than this is a regression, if it is not by chance.
+    #[arg(long, default_value = "5%", value_name = "PERCENT", value_parser = percent)]
+    max_regress: f64,
+    /// Compare what different machines or kinds of builds measured.
+    #[arg(long)]
+    force: bool,
+}
+
+/// `5%`, or `5`.
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.trim().trim_end_matches('%').trim_end().parse::<f64>();
+    match number {
+        Ok(number) if number.is_finite() && number >= 0.0 => Ok(number / 100.0),
+        _ => Err("a number of percent is wanted, such as 5%".to_owned()),
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    match compared(args) {
+        Ok(comparison) => {
+            print(&comparison, args.max_regress);
+            Ok(if comparison.regressed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        }
+        // Not 1: that is for what was compared and found slower.
+        Err(error) => {
+            eprintln!("kstone-bench: {error:#}");
+            Ok(ExitCode::from(2))
+        }
+    }
+}
+
+fn compared(args: &Args) -> Result<Comparison> {
+    let base = results::read(&args.base)?;
+    match (&args.engines, &args.new) {
+        (Some(engines), None) => compare::engines(&base, engines, args.max_regress),
+        (None, Some(new)) => compare::files(&base, &results::read(new)?, args.max_regress, args.force),
+        _ => bail!("either a second file or --engines is wanted"),
+    }
+}
+
+fn print(comparison: &Comparison, limit: f64) {
+    for rows in comparison.rows.chunk_by(|a, b| a.conditions == b.conditions) {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_header(["engine", "what", "base", "new", "new/base", "95 % interval", ""]);
+        table.add_rows(rows.iter().map(cells));
+        if let Some(row) = rows.first() {
+            println!("{}\n{}\n", row.conditions, table.trim_fmt());
+        }
+    }
+    for warning in &comparison.warnings {
+        println!("warning: {warning}");
+    }
+    for failure in &comparison.failures {
+        println!("FAILED: {failure}");
+    }
+    let slower = comparison.rows.iter().filter(|row| row.verdict == Verdict::Regression).count();
+    let verdict = match (slower, comparison.failures.len()) {
+        (0, 0) => "no regression".to_owned(),
+        (0, failures) => format!("{failures} FAILED"),
+        (slower, _) => format!("{slower} slower for real"),
+    };
+    println!("{verdict}: {} figures compared, limit {}", comparison.rows.len(), units::percent(limit));
+}
+
+fn cells(row: &Row) -> [String; 7] {
+    let summary = |summary: &Option<Summary>| match summary {
+        None => "-".to_owned(),
+        Some(summary) => {
+            let show = |figure| row.metric.show(figure);
+            format!("{} [{} … {}]", show(summary.median), show(summary.min), show(summary.max))
+        }
+    };
+    let ratio = row.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{:.3}", ratio.value));
+    let interval = row.ratio.and_then(|ratio| ratio.interval);
+    let interval = interval
+        .map_or_else(|| "-".to_owned(), |interval| format!("{:.3} … {:.3}", interval.low, interval.high));
+    [
+        row.label.clone(),
+        row.metric.to_string(),
+        summary(&row.base),
+        summary(&row.new),
+        ratio,
+        interval,
+        row.verdict.to_string(),
+    ]
+}

@@ -1,0 +1,291 @@
+//! What `run` and `sweep` share: the options of trials, and what is printed and written of them.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use bytesize::ByteSize;
+use clap::ValueEnum;
+use hdrhistogram::Histogram;
+use kstone_bench::engine::{Durability, EngineSpec};
+use kstone_bench::record::{RunFile, SCHEMA, StepSpec, Trial, TrialSpec};
+use kstone_bench::results::{self, Series};
+use kstone_bench::statistics::{self, Summary};
+use kstone_bench::workload::plan;
+use kstone_bench::{machine, trial, units};
+use kstone_core::config::text;
+
+/// Lines of a latency histogram, at most.
+const BARS: usize = 12;
+/// Characters of the longest.
+const BAR: f64 = 30.0;
+
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Measure {
+    /// What to do, one after the other on the same database; `kstone-bench workloads` lists them. A database that a
+    /// workload needs is filled first, as a step `load`.
+    #[arg(long, value_delimiter = ',', required = true, value_name = "NAME")]
+    pub(crate) workload: Vec<String>,
+    /// Items of the database: `100k`, `10M`.
+    #[arg(long, default_value = "1M", value_parser = number, value_name = "N")]
+    pub(crate) items: u64,
+    /// Bytes of a value: `200B`, `100KB`.
+    #[arg(long, default_value = "200B", value_parser = number, value_name = "SIZE")]
+    pub(crate) value: u64,
+    /// Threads that ask.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=256), value_name = "T")]
+    pub(crate) threads: u64,
+    /// What a write has survived when it returns: the death of the process, or a power cut as well.
+    #[arg(long, value_enum, default_value_t = Promise::Buffered)]
+    pub(crate) durability: Promise,
+    /// Open loop: so many operations a second are offered, `55k`. Latencies then count from when each was due.
+    #[arg(long, value_parser = number, value_name = "RATE")]
+    pub(crate) rate: Option<u64>,
+    /// Each workload ends after that time: `60s`.
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
+    pub(crate) duration: Option<std::time::Duration>,
+    /// Operations of each workload that writes no whole database; default: as many as items, fewer for large ones.
+    #[arg(long, value_parser = number, value_name = "N")]
+    pub(crate) ops: Option<u64>,
+    /// Settings of kstone: a preset, then single ones.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) preset: Option<String>,
+    /// Settings of kstone, `name=value,...` as in docs/settings-and-counters.md.
+    #[arg(long, default_value = "", value_name = "SETTINGS")]
+    pub(crate) set: String,
+    /// Memory that a trial may have, page cache included: `256MiB`. Needs control groups, and mostly root.
+    #[arg(long, value_parser = number, value_name = "SIZE")]
+    pub(crate) mem_limit: Option<u64>,
+    /// Trials of each; five make an interval.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=999), value_name = "N")]
+    pub(crate) trials: u64,
+    /// Of all random choices.
+    #[arg(long, default_value_t = 42)]
+    pub(crate) seed: u64,
+    /// Write everything measured as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Write it also when the machine is loaded or the sources are not what was committed.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Where databases are made, and removed again; default: the system's directory for temporary files.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Leave the databases there.
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Promise {
+    Buffered,
+    Sync,
+}
+
+/// `10M`, `256MiB`, `200B`, `55k`: a number of bytes, or of anything else.
+pub(crate) fn number(text: &str) -> Result<u64, String> {
+    text.parse::<ByteSize>().map(|size| size.as_u64())
+}
+
+impl Measure {
+    /// The settings of kstone.
+    ///
+    /// # Errors
+    /// There is no such preset or setting.
+    pub(crate) fn settings(&self) -> Result<String> {
+        let preset = self.preset.as_deref().map(plan::preset).transpose()?.unwrap_or_default();
+        let all = [preset.as_str(), self.set.as_str()].join(",");
+        let (database, compaction) = text::changed(&all, &Default::default(), &Default::default())?;
+        Ok(text::differing(&database, &compaction))
+    }
+
+    /// A trial of that engine.
+    ///
+    /// # Errors
+    /// Nothing is asked for.
+    pub(crate) fn spec(&self, engine: EngineSpec) -> Result<TrialSpec> {
+        let step = |workload: &String| StepSpec {
+            workload: workload.clone(),
+            operations: self.ops.filter(|_| self.rate.is_none() || self.duration.is_none()),
+            seconds: self.duration.map(|time| time.as_secs_f64()),
+            rate: self.rate.map(|rate| rate as f64),
+        };
+        plan::resolve(&TrialSpec {
+            engine,
+            steps: self.workload.iter().map(step).collect(),
+            items: self.items,
+            value_bytes: self.value as usize,
+            threads: self.threads as usize,
+            durability: match self.durability {
+                Promise::Buffered => Durability::Buffered,
+                Promise::Sync => Durability::Sync,
+            },
+            seed: self.seed,
+            memory_limit: self.mem_limit,
+        })
+    }
+
+    /// Runs the trials and writes what was measured; the file's content.
+    ///
+    /// # Errors
+    /// They cannot be run, or not be saved.
+    pub(crate) fn run(&self, specs: &[TrialSpec]) -> Result<RunFile> {
+        let directory = self.dir.clone().unwrap_or_else(std::env::temp_dir);
+        let machine = machine::record(&directory)?;
+        let warnings = machine::warnings(&machine);
+        warnings.iter().for_each(|warning| eprintln!("kstone-bench: {warning}"));
+        let doubtful = machine::is_loaded(&machine) || machine::is_dirty(&machine);
+        ensure!(
+            self.out.is_none() || self.force || !doubtful,
+            "these figures would be doubtful, see above, and are to be saved with --out. Nothing was measured; --force \
+             does it anyway"
+        );
+        let options = trial::Options {
+            directory,
+            trials: self.trials as usize,
+            keep: self.keep,
+            program: std::env::current_exe().context("cannot tell which program this is")?,
+        };
+        let started = jiff::Timestamp::now().to_string();
+        let trials = trial::run_all(specs, &options, &mut |what| eprintln!("  {what}"))?;
+        let file = RunFile {
+            schema: SCHEMA.into(),
+            command: command(),
+            started,
+            machine,
+            warnings,
+            trials,
+            chapter: None,
+        };
+        if let Some(path) = &self.out {
+            save(&file, path)?;
+        }
+        Ok(file)
+    }
+}
+
+/// The command line, without the program's path.
+pub(crate) fn command() -> String {
+    std::env::args().skip(1).fold("kstone-bench".into(), |all, word| all + " " + &word)
+}
+
+/// Writes a file of results.
+///
+/// # Errors
+/// It cannot be written.
+pub(crate) fn save(file: &RunFile, path: &std::path::Path) -> Result<()> {
+    let text = serde_json::to_string_pretty(file)?;
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Whether every trial ended well and every answer was right; prints what was not.
+pub(crate) fn all_is_well(file: &RunFile) -> bool {
+    let troubles = results::troubles(file);
+    troubles.iter().for_each(|trouble| println!("FAILED: {trouble}"));
+    troubles.is_empty() && file.trials.iter().all(|trial: &Trial| trial.error.is_none())
+}
+
+/// `212,400 [208,900 … 215,700]`.
+pub(crate) fn spread(values: &[f64], unit: impl Fn(f64) -> String) -> String {
+    match statistics::summary(values) {
+        None => "-".to_owned(),
+        Some(Summary { trials: 1, median, .. }) => unit(median),
+        Some(Summary { median, min, max, .. }) => format!("{} [{} … {}]", unit(median), unit(min), unit(max)),
+    }
+}
+
+/// The header, the throughput and the latencies of a series.
+pub(crate) fn describe(series: &Series<'_>, file: &RunFile) -> String {
+    let build = match series.engine.engine() {
+        "kstone" => format!(" {} ({})", file.machine.version, file.machine.commit),
+        _ => String::new(),
+    };
+    let trials = series.runs.len();
+    let mut text = format!(
+        "{}  {}{build}  {}  {trials} {}\n  {} ops/s",
+        series.conditions.workload,
+        series.label(),
+        series.conditions.circumstances(),
+        if trials == 1 { "trial" } else { "trials" },
+        spread(&series.rates(), units::rate),
+    );
+    let extra = |name: &str, values: Vec<f64>, unit: fn(f64) -> String| match statistics::median(&values) {
+        Some(median) => format!("   {name} {}", unit(median)),
+        None => String::new(),
+    };
+    text += &extra("write amp", series.figures(|step| step.write_amplification), units::digits);
+    text += &extra("space amp", series.figures(|step| step.space_amplification), units::digits);
+    text += &extra("runs/get", series.figures(|step| ratio(step, "runs_looked_at", "gets")), units::digits);
+    let missed = |step: &_| ratio(step, "filter_false_positives", "filter_negatives");
+    text += &extra("filter FPR", series.figures(missed), units::percent);
+    text += &extra("anon", series.figures(|step| Some(step.resources.peak_anonymous as f64)), |bytes| {
+        units::bytes(bytes as u64)
+    });
+    text += &extra(
+        "CPU s",
+        series.figures(|step| Some(step.resources.cpu_user + step.resources.cpu_system)),
+        units::digits,
+    );
+    text += &extra("longest", series.figures(|step| Some(step.resources.longest as f64)), units::nanoseconds);
+    text.push('\n');
+    for kind in series.kinds() {
+        text += &latencies(series, kind);
+    }
+    text
+}
+
+fn ratio(step: &kstone_bench::record::Step, of: &str, each: &str) -> Option<f64> {
+    Some(step.counters.get(of)? / step.counters.get(each).filter(|each| **each > 0.0)?)
+}
+
+/// Medians of the percentiles, and a histogram of all trials together.
+fn latencies(series: &Series<'_>, kind: &str) -> String {
+    let median = |figure: fn(&kstone_bench::record::Latency) -> u64| {
+        statistics::median(&series.latencies(kind, figure)).map_or("-".to_owned(), units::nanoseconds)
+    };
+    let intended = series
+        .runs
+        .iter()
+        .any(|run| results::latency_of(run.step, kind).is_some_and(|latency| latency.from_intended));
+    let mut text = format!(
+        "  {kind}: {} p50 {}  p99 {}  p99.9 {}  max {}\n",
+        if intended { "from when it was due" } else { "service" },
+        median(|latency| latency.p50),
+        median(|latency| latency.p99),
+        median(|latency| latency.p999),
+        median(|latency| latency.max),
+    );
+    let service: Vec<f64> =
+        series.figures(|step| Some(step.latencies.get(kind)?.service.as_ref()?.p99 as f64));
+    if let Some(p99) = statistics::median(&service) {
+        text += &format!("    service p99 {}\n", units::nanoseconds(p99));
+    }
+    let mut all: Option<Histogram<u64>> = None;
+    for run in &series.runs {
+        let Some(latency) = results::latency_of(run.step, kind) else { continue };
+        let Ok(histogram) = results::histogram(latency) else { continue };
+        match &mut all {
+            None => all = Some(histogram),
+            Some(all) => drop(all.add(&histogram)),
+        }
+    }
+    all.map_or(text.clone(), |all| text + &bars(&all))
+}
+
+/// A line for each power of two, the ends that hold next to nothing left out.
+fn bars(histogram: &Histogram<u64>) -> String {
+    let buckets: Vec<(u64, u64)> = histogram
+        .iter_log(256, 2.0)
+        .map(|step| (step.value_iterated_to(), step.count_since_last_iteration()))
+        .collect();
+    let most = buckets.iter().map(|(_, count)| *count).max().unwrap_or(0);
+    let first = buckets.iter().position(|(_, count)| count * 1000 > most).unwrap_or(0);
+    let mut text = String::new();
+    for (upper, count) in buckets.iter().skip(first).take(BARS) {
+        if *count == 0 && text.is_empty() {
+            continue;
+        }
+        let length = (BAR * *count as f64 / most.max(1) as f64).round() as usize;
+        text += &format!("  {:>9} ▏{}\n", units::nanoseconds(*upper as f64), "█".repeat(length));
+    }
+    text
+}

@@ -1,0 +1,43 @@
+//! `kstone-bench run`: workloads on engines, side by side.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use kstone_bench::engine::EngineSpec;
+use kstone_bench::results;
+
+use super::measure::{Measure, all_is_well, describe};
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    measure: Measure,
+    /// Engines, their trials taking turns: `kstone`, `noop` (nothing, to measure the harness), and peers that this
+    /// build has, `fjall`, `fjall-tuned`. `kstone#1,kstone#2` measures the same twice.
+    #[arg(long, value_delimiter = ',', default_value = "kstone", value_name = "NAME")]
+    engine: Vec<String>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let settings = args.measure.settings()?;
+    let specs: Vec<_> = args
+        .engine
+        .iter()
+        .map(|name| {
+            let mut engine = EngineSpec::parse(name);
+            if engine.engine() == "kstone" {
+                engine.settings.clone_from(&settings);
+            }
+            args.measure.spec(engine)
+        })
+        .collect::<Result<_>>()?;
+    let file = args.measure.run(&specs)?;
+    let mut series = results::series(&[&file]);
+    // Engines under the same conditions one below the other.
+    let order: Vec<_> = series.iter().map(|one| one.conditions.clone()).collect();
+    series.sort_by_key(|one| order.iter().position(|conditions| *conditions == one.conditions));
+    for one in &series {
+        println!("{}", describe(one, &file));
+    }
+    Ok(if all_is_well(&file) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

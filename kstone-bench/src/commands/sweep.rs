@@ -1,0 +1,103 @@
+//! `kstone-bench sweep`: one setting of kstone, several values.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use comfy_table::Table;
+use kstone_bench::engine::EngineSpec;
+use kstone_bench::record::{Latency, TrialSpec};
+use kstone_bench::results::{self, Series};
+use kstone_bench::{statistics, units};
+
+use super::measure::{Measure, all_is_well, number, spread};
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    measure: Measure,
+    /// What changes: a setting of docs/settings-and-counters.md, or `items`, `value`, `threads`.
+    #[arg(long, value_name = "NAME=VALUE,VALUE,...")]
+    param: String,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let (name, values) = args.param.split_once('=').context("--param is like sst_threshold=5,10,20")?;
+    let values: Vec<&str> = values.split(',').collect();
+    let specs = values.iter().map(|value| spec(&args.measure, name, value)).collect::<Result<Vec<_>>>()?;
+    let file = args.measure.run(&specs)?;
+    let series = results::series(&[&file]);
+    let mut workloads: Vec<&str> = series.iter().map(|one| one.conditions.workload.as_str()).collect();
+    workloads.dedup();
+    for workload in specs.first().map(|spec| &spec.steps).into_iter().flatten().map(|step| &step.workload) {
+        println!("{}", table(name, &values, &specs, workload, &series));
+    }
+    Ok(if all_is_well(&file) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn spec(measure: &Measure, name: &str, value: &str) -> Result<TrialSpec> {
+    let mut measure = measure.clone();
+    let given = || number(value).map_err(|why| anyhow::anyhow!("{name}={value}: {why}"));
+    match name {
+        "items" => measure.items = given()?,
+        "value" => measure.value = given()?,
+        "threads" => measure.threads = given()?,
+        _ => measure.set = format!("{},{name}={value}", measure.set),
+    }
+    let settings = measure.settings()?;
+    measure.spec(EngineSpec { settings, ..EngineSpec::new("kstone") })
+}
+
+fn table(name: &str, values: &[&str], specs: &[TrialSpec], workload: &str, series: &[Series<'_>]) -> String {
+    let mut table = Table::new();
+    table.set_header([
+        name,
+        "ops/s",
+        "p50",
+        "p99",
+        "write amp",
+        "runs/get",
+        "filter FPR",
+        "anonymous",
+        "stalled",
+    ]);
+    for (value, spec) in values.iter().zip(specs) {
+        let of = |one: &&Series<'_>| {
+            one.conditions.workload == workload
+                && one.engine == &spec.engine
+                && one.conditions.items == spec.items
+                && one.conditions.value_bytes == spec.value_bytes
+                && one.conditions.threads == spec.threads
+        };
+        let Some(one) = series.iter().find(of) else {
+            table.add_row([*value, "failed"]);
+            continue;
+        };
+        let kind = one.kinds().into_iter().next().unwrap_or_default().to_owned();
+        let latency = |figure: fn(&Latency) -> u64| cell(&one.latencies(&kind, figure), units::nanoseconds);
+        let per = |of: &'static str, each: &'static str| {
+            one.figures(move |step| {
+                Some(step.counters.get(of)? / step.counters.get(each).filter(|n| **n > 0.0)?)
+            })
+        };
+        table.add_row([
+            (*value).to_owned(),
+            spread(&one.rates(), units::rate),
+            latency(|latency| latency.p50),
+            latency(|latency| latency.p99),
+            cell(&one.figures(|step| step.write_amplification), units::digits),
+            cell(&per("runs_looked_at", "gets"), units::digits),
+            cell(&per("filter_false_positives", "filter_negatives"), units::percent),
+            cell(&one.figures(|step| Some(step.resources.peak_anonymous as f64)), |bytes| {
+                units::bytes(bytes as u64)
+            }),
+            cell(&one.figures(|step| step.counters.get("stall_nanos").copied()), units::nanoseconds),
+        ]);
+    }
+    let circumstances = series.iter().find(|one| one.conditions.workload == workload);
+    let circumstances = circumstances.map_or(String::new(), |one| one.conditions.circumstances());
+    format!("{workload}, {circumstances}\n{table}\n")
+}
+
+fn cell(values: &[f64], unit: impl Fn(f64) -> String) -> String {
+    statistics::median(values).map_or("-".to_owned(), unit)
+}

@@ -1,0 +1,67 @@
+//! `kstone-bench torture`: crashes, faults and wrong answers, looked for on the user's own configuration.
+
+use std::process::ExitCode;
+
+use kstone_bench::torture::{Replay, Torture};
+use kstone_core::torture::SettingsOf;
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// Go on for so many minutes.
+    #[arg(long, default_value_t = 1.0, value_name = "N")]
+    minutes: f64,
+    /// The first seed; each further workload has the next one.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Settings of the databases: `random` (tiny ones, other ones for each seed, changed while it runs), `default`, or
+    /// `name=value,...` as listed in docs/settings-and-counters.md, sizes in bytes.
+    #[arg(long, default_value = "random", value_name = "SETTINGS")]
+    config: String,
+    /// Workloads that run at the same time; 0 is one for each processor core.
+    #[arg(long, default_value_t = 0, value_name = "T")]
+    threads: usize,
+    /// Operations of each workload.
+    #[arg(long, default_value_t = 60, value_name = "N")]
+    operations: u64,
+    /// Only this: the workload of a seed, only the crashes during one of its operations, only those of one kind. A
+    /// failure prints what to give here.
+    #[arg(long, value_name = "SEED[:OPERATION[:KIND]]", conflicts_with_all = ["minutes", "seed", "threads"])]
+    replay: Option<Replay>,
+}
+
+pub(crate) fn run(args: &Args) -> ExitCode {
+    let settings = match SettingsOf::named(&args.config) {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("kstone-bench: --config: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let threads = match args.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let torture = Torture {
+        minutes: args.minutes,
+        seed: args.seed,
+        threads,
+        operations: args.operations,
+        settings,
+        config: args.config.clone(),
+    };
+    let done = match &args.replay {
+        Some(replay) => torture.replay(replay),
+        None => torture.run(&mut |line| println!("{line}")),
+    };
+    match done {
+        Ok(done) => {
+            println!("{}", kstone_bench::torture::table(&done));
+            println!("nothing was lost");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            println!("FAILED: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! Whether one series of trials is slower than another, as far as the trials can tell.
+//!
+//! A *regression* is worse by more than the limit, and by more than chance explains: the interval of the ratio does not
+//! hold 1. One without the other is none. Files are measured at different times, so their trials are drawn on their
+//! own; engines of one file took turns, so turns are drawn whole ([`crate::statistics`]).
+
+use std::fmt;
+
+use anyhow::{Result, bail, ensure};
+
+use crate::record::{Latency, RunFile, Step};
+use crate::results::{self, Conditions, Series};
+use crate::statistics::{self, FEWEST, Ratio, Summary};
+use crate::{machine, units};
+
+/// What is compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Metric {
+    /// Operations a second: more is better.
+    Throughput,
+    /// What 99 % of a kind of operation did not exceed: less is better.
+    P99(String),
+}
+
+impl Metric {
+    fn figure(&self, step: &Step) -> Option<f64> {
+        match self {
+            Self::Throughput => Some(step.rate),
+            Self::P99(kind) => results::latency_of(step, kind).map(|latency: &Latency| latency.p99 as f64),
+        }
+    }
+
+    /// By how much a ratio makes it worse, as a share of what it was; below 0: better.
+    fn worse_by(&self, ratio: f64) -> f64 {
+        match self {
+            Self::Throughput => 1.0 - ratio,
+            Self::P99(_) => ratio - 1.0,
+        }
+    }
+
+    /// A figure with its unit.
+    pub fn show(&self, figure: f64) -> String {
+        match self {
+            Self::Throughput => format!("{}/s", units::count(figure.round())),
+            Self::P99(_) => units::nanoseconds(figure),
+        }
+    }
+}
+
+impl fmt::Display for Metric {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Throughput => write!(f, "throughput"),
+            Self::P99(kind) => write!(f, "p99 of {kind}"),
+        }
+    }
+}
+
+/// What is to be thought of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Worse than the limit allows, and not by chance.
+    Regression,
+    /// Better by as much, and not by chance.
+    Better,
+    /// Within the limit.
+    Same,
+    /// Beyond the limit one way or the other, but chance explains it.
+    Chance,
+    /// Worse than the limit allows, but there are too few trials to tell whether by chance.
+    TooFew,
+    /// A figure is missing, zero or not a number.
+    NoFigure,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Regression => "REGRESSION",
+            Self::Better => "better",
+            Self::Same => "within the limit",
+            Self::Chance => "may be chance",
+            Self::TooFew => "too few trials to tell",
+            Self::NoFigure => "no figure",
+        })
+    }
+}
+
+/// One metric of one series.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Of the engine; two, where two were compared.
+    pub label: String,
+    /// What was run, and how.
+    pub conditions: Conditions,
+    /// What is compared.
+    pub metric: Metric,
+    /// Before; `None` if there is no usable figure.
+    pub base: Option<Summary>,
+    /// After.
+    pub new: Option<Summary>,
+    /// After by before.
+    pub ratio: Option<Ratio>,
+    /// What to think of it.
+    pub verdict: Verdict,
+}
+
+/// What came of a comparison.
+#[derive(Clone, Debug, Default)]
+pub struct Comparison {
+    /// All of it.
+    pub rows: Vec<Row>,
+    /// What makes it doubtful.
+    pub warnings: Vec<String>,
+    /// What is as bad as a regression: wrong answers, and series that worked before and do not any more.
+    pub failures: Vec<String>,
+}
+
+impl Comparison {
+    /// Something got worse for real.
+    pub fn regressed(&self) -> bool {
+        !self.failures.is_empty() || self.rows.iter().any(|row| row.verdict == Verdict::Regression)
+    }
+
+    fn add(&mut self, base: &Series<'_>, new: &Series<'_>, label: &str, limit: f64, paired: bool) {
+        let kinds = base.kinds();
+        let kinds =
+            kinds.intersection(&new.kinds()).map(|kind| Metric::P99((*kind).to_owned())).collect::<Vec<_>>();
+        for metric in std::iter::once(Metric::Throughput).chain(kinds) {
+            let figures = |series: &Series<'_>| series.figures(|step| metric.figure(step));
+            let (before, after) = (figures(base), figures(new));
+            let ratio = if paired {
+                let turns = base.runs.iter().zip(&new.runs);
+                let turns = turns.filter_map(|(a, b)| metric.figure(a.step).zip(metric.figure(b.step)));
+                statistics::paired_ratio(&turns.collect::<Vec<_>>())
+            } else {
+                statistics::independent_ratio(&before, &after)
+            };
+            self.rows.push(Row {
+                label: label.to_owned(),
+                conditions: base.conditions.clone(),
+                verdict: verdict(&metric, ratio.as_ref(), limit),
+                base: statistics::summary(&before),
+                new: statistics::summary(&after),
+                ratio,
+                metric,
+            });
+        }
+        if new.wrong() > 0 {
+            let (wrong, conditions) = (units::count(new.wrong() as f64), &base.conditions);
+            self.failures.push(format!("{}: {wrong} answers were wrong: {conditions}", new.label()));
+        }
+    }
+}
+
+/// Beyond the limit, and not by chance.
+fn verdict(metric: &Metric, ratio: Option<&Ratio>, limit: f64) -> Verdict {
+    let Some(ratio) = ratio else { return Verdict::NoFigure };
+    let worse = metric.worse_by(ratio.value);
+    match (ratio.interval.is_some(), ratio.excludes_no_change()) {
+        _ if worse.abs() <= limit => Verdict::Same,
+        (true, true) if worse > 0.0 => Verdict::Regression,
+        (true, true) => Verdict::Better,
+        (true, false) => Verdict::Chance,
+        (false, _) => Verdict::TooFew,
+    }
+}
+
+/// Two files, series by series. `limit` is a share: 0.05 lets what takes 1.05 times as long pass.
+///
+/// # Errors
+/// They come from different machines or kinds of builds, and `force` is not given; or they have no series in common.
+pub fn files(base: &RunFile, new: &RunFile, limit: f64, force: bool) -> Result<Comparison> {
+    let mut comparison = Comparison::default();
+    let different = machine::differences(&base.machine, &new.machine);
+    ensure!(
+        force || !different.iter().any(|difference| difference.matters),
+        "these figures come from different machines or builds and say nothing about each other; --force compares \
+         them all the same:\n{}",
+        different.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    );
+    comparison.warnings.extend(different.iter().map(ToString::to_string));
+    comparison.warnings.extend(doubts(base).map(|doubt| format!("base: {doubt}")));
+    comparison.warnings.extend(doubts(new).map(|doubt| format!("new: {doubt}")));
+    let (before, after) = (results::series(&[base]), results::series(&[new]));
+    for one in &before {
+        let same = |other: &&Series<'_>| other.engine == one.engine && other.conditions == one.conditions;
+        let name = format!("{}: {}", one.label(), one.conditions);
+        match after.iter().find(same) {
+            Some(other) => comparison.add(one, other, &one.label(), limit, false),
+            None if results::failed(new, &one.label()) > 0 => {
+                comparison.failures.push(format!("{name}: no trial of it ends without an error any more"));
+            }
+            None => comparison.warnings.push(format!("only in base: {name}")),
+        }
+    }
+    let unknown = after.iter().filter(|other| {
+        !before.iter().any(|one| one.engine == other.engine && one.conditions == other.conditions)
+    });
+    comparison
+        .warnings
+        .extend(unknown.map(|one| format!("only in new: {}: {}", one.label(), one.conditions)));
+    ensure!(
+        !(comparison.rows.is_empty() && comparison.failures.is_empty()),
+        "the files have no series in common:\n{}",
+        comparison.warnings.join("\n")
+    );
+    Ok(finish(comparison))
+}
+
+/// Two engines of one file, `first,second`: the second is compared with the first, wherever both ran under the same
+/// conditions. The same name twice: trials with even places in the file are the first, odd ones the second, which shows
+/// how far the same program differs from itself.
+///
+/// # Errors
+/// The file has no two engines that are named so, or they never ran under the same conditions.
+pub fn engines(file: &RunFile, names: &str, limit: f64) -> Result<Comparison> {
+    let all = results::series(&[file]);
+    let (first, second) = pair(&all, names)?;
+    let mut comparison = Comparison { warnings: doubts(file).collect(), ..Comparison::default() };
+    let label = format!("{first} -> {second}");
+    for one in all.iter().filter(|one| one.label() == first) {
+        if first == second {
+            let half = |odd: usize| {
+                let runs = one.runs.iter().skip(odd).step_by(2).copied().collect();
+                Series { runs, ..one.clone() }
+            };
+            comparison.add(&half(0), &half(1), &label, limit, true);
+            continue;
+        }
+        let same = |other: &&Series<'_>| other.label() == second && other.conditions == one.conditions;
+        if let Some(other) = all.iter().find(same) {
+            let (one, other) = results::turns(one, other);
+            comparison.add(&one, &other, &label, limit, true);
+        }
+    }
+    ensure!(!comparison.rows.is_empty(), "{first} and {second} never ran under the same conditions");
+    Ok(finish(comparison))
+}
+
+/// Splits `first,second`; names may hold commas themselves, as settings do.
+fn pair(all: &[Series<'_>], names: &str) -> Result<(String, String)> {
+    let known = |name: &str| all.iter().any(|one| one.label() == name);
+    let split = names.match_indices(',').map(|(at, _)| (&names[..at], &names[at + 1..]));
+    if let Some((first, second)) = split.into_iter().find(|(first, second)| known(first) && known(second)) {
+        return Ok((first.to_owned(), second.to_owned()));
+    }
+    let mut labels: Vec<String> = all.iter().map(Series::label).collect();
+    labels.sort();
+    labels.dedup();
+    bail!(
+        "--engines {names}: two engines of the file are wanted, FIRST,SECOND; it has: {}",
+        labels.join("; ")
+    )
+}
+
+fn doubts(file: &RunFile) -> impl Iterator<Item = String> {
+    let mut doubts = file.warnings.clone();
+    doubts
+        .extend(machine::warnings(&file.machine).into_iter().filter(|doubt| !file.warnings.contains(doubt)));
+    doubts.extend(results::troubles(file));
+    doubts.into_iter()
+}
+
+/// Rows of the same conditions together, and what must be known to read them.
+fn finish(mut comparison: Comparison) -> Comparison {
+    let mut together: Vec<Vec<Row>> = Vec::new();
+    for row in comparison.rows {
+        match together
+            .iter_mut()
+            .find(|rows| rows.first().is_some_and(|one| one.conditions == row.conditions))
+        {
+            Some(rows) => rows.push(row),
+            None => together.push(vec![row]),
+        }
+    }
+    comparison.rows = together.into_iter().flatten().collect();
+    let few = comparison.rows.iter().filter_map(|row| {
+        let trials = |summary: &Option<Summary>| summary.map_or(0, |summary| summary.trials);
+        Some(trials(&row.base).min(trials(&row.new))).filter(|trials| *trials > 0)
+    });
+    if let Some(fewest) = few.min() {
+        if fewest < FEWEST {
+            comparison.warnings.push(format!(
+                "{fewest} trials cannot show that a change is real, at least {FEWEST} are needed: nothing is called a \
+                 regression on their account (--trials {FEWEST})"
+            ));
+        } else {
+            let beyond =
+                units::digits((1.0 - statistics::widest_coverage(fewest).min(statistics::LEVEL)) * 50.0);
+            comparison.warnings.push(format!(
+                "with {fewest} trials, chance alone puts about {beyond} of 100 figures beyond their interval on the \
+                 worse side; {} were compared",
+                comparison.rows.len()
+            ));
+        }
+    }
+    comparison
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::statistics::Interval;
+
+    #[test]
+    fn a_regression_is_beyond_the_limit_and_beyond_chance() {
+        let ratio = |value: f64, low: f64, high: f64| Ratio { value, interval: Some(Interval { low, high }) };
+        let (rate, p99) = (Metric::Throughput, Metric::P99("get".to_owned()));
+        let of = |metric: &Metric, ratio: Ratio| verdict(metric, Some(&ratio), 0.05);
+        assert_eq!(of(&rate, ratio(0.90, 0.85, 0.95)), Verdict::Regression);
+        assert_eq!(of(&rate, ratio(0.96, 0.95, 0.97)), Verdict::Same, "real, but small");
+        assert_eq!(of(&rate, ratio(0.90, 0.80, 1.01)), Verdict::Chance);
+        assert_eq!(of(&rate, ratio(1.20, 1.10, 1.30)), Verdict::Better);
+        assert_eq!(of(&p99, ratio(1.20, 1.10, 1.30)), Verdict::Regression);
+        assert_eq!(of(&p99, ratio(0.80, 0.70, 0.90)), Verdict::Better);
+        assert_eq!(of(&p99, Ratio { value: 3.0, interval: None }), Verdict::TooFew);
+        assert_eq!(verdict(&rate, None, 0.05), Verdict::NoFigure);
+    }
+}

@@ -1,0 +1,457 @@
+//! Runs one step on an open database: threads that ask, a sampler that watches them, and what comes of it.
+//!
+//! *Closed loop*: each thread asks again as soon as it has its answer. That finds the highest throughput; latencies are
+//! service times. *Open loop*: operation `i` is due at `i / rate` after the start, whatever became of those before it, and
+//! its latency counts from that moment, so that the wait of those that queue up is seen (Tene's coordinated omission);
+//! the service time is kept beside it.
+//!
+//! The figures begin when throughput is steady, or after a fifth of the step at the latest; what was before is
+//! reported as warm-up and left out.
+
+#![expect(clippy::disallowed_methods, reason = "it measures how long operations take")]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::data::{BenchKey, Layout, Values};
+use crate::engine::{Counters, Engine, Session, counter};
+use crate::record::{Resources, Slice, Step, StepSpec, TrialSpec};
+use crate::resources::Usage;
+use crate::workload::keys::Chooser;
+use crate::workload::{Amount, MULTI_GET_KEYS, Operation, PARTITION_ITEMS, QUERY_ITEMS, Task, Workload};
+
+mod figures;
+mod pace;
+mod sampler;
+
+use figures::Figures;
+use pace::Pace;
+use sampler::Watched;
+
+/// A trial's database, and what its steps share.
+pub struct Bench<'a> {
+    /// The trial, resolved.
+    pub spec: &'a TrialSpec,
+    /// The database.
+    pub engine: &'a dyn Engine,
+    /// Where keys lie.
+    pub layout: Layout,
+    /// Makes values.
+    pub values: Values,
+    /// Items below this were written, and the next to be inserted.
+    pub end: AtomicU64,
+    /// Answers are compared with what was asked for; the engine that does nothing has none.
+    pub checks: bool,
+}
+
+/// What a thread is to do.
+#[derive(Clone, Copy)]
+struct Role<'a> {
+    thread: usize,
+    threads: usize,
+    mix: &'a [(Operation, u32)],
+    keys: crate::workload::Keys,
+    /// Operations, until others stop it.
+    operations: Option<u64>,
+    /// Nanoseconds between two of its operations that are offered.
+    rate: Option<f64>,
+}
+
+impl Bench<'_> {
+    /// Runs the step with that number.
+    ///
+    /// # Errors
+    /// The engine fails.
+    pub fn step(&self, number: usize, step: &StepSpec) -> Result<Step> {
+        let workload = Workload::by_name(&step.workload)?;
+        match workload.task {
+            Task::Operations { mix, keys, beside } => {
+                let operations = self.operations(number, step, workload, (mix, keys, beside));
+                let done = operations.with_context(|| workload.name.to_owned())?;
+                if workload.fills() && step.seconds.is_none() {
+                    self.end.fetch_max(self.spec.items, Ordering::Relaxed);
+                }
+                Ok(done)
+            }
+            Task::Scan => self.once(step, "scan", |bench| bench.scan_all()),
+            Task::Compact => self.once(step, "compact", |bench| bench.engine.compact().map(|()| (1, 0))),
+            Task::Settle => self.once(step, "settle", |bench| bench.engine.settle().map(|()| (1, 0))),
+            Task::Reopen { .. } => Err(anyhow!("{}: a new process does that", workload.name)),
+        }
+    }
+
+    /// One thing that is timed as a whole; `work` returns operations, and answers that were wrong.
+    fn once(
+        &self,
+        step: &StepSpec,
+        kind: &'static str,
+        work: impl FnOnce(&Self) -> Result<(u64, u64)>,
+    ) -> Result<Step> {
+        let watched = Watched::new(0);
+        let begin = self.begin()?;
+        let (done, sampled) = std::thread::scope(|scope| {
+            let sampler = scope.spawn(|| sampler::watch(&watched, self.engine, None));
+            let done = work(self);
+            watched.stop.store(true, Ordering::Relaxed);
+            (done, sampler.join())
+        });
+        let mut figures = Figures::default();
+        let nanos = begin.at.elapsed().as_nanos() as u64;
+        figures.record(kind, None, nanos, nanos);
+        let (operations, wrong) = done?;
+        (figures.operations, figures.wrong) = (operations, wrong);
+        let sampled = sampled.map_err(|_| anyhow!("the sampler panicked"))??;
+        self.summary(step, &begin, figures, sampled)
+    }
+
+    /// Each thread reads everything; an item is an operation.
+    fn scan_all(&self) -> Result<(u64, u64)> {
+        let scan = || -> Result<(u64, u64)> {
+            let (mut session, mut wrong) = (self.engine.session()?, 0);
+            // Of an engine that does nothing there is no end.
+            let found = session.scan(self.spec.items * 2, &mut |value| {
+                wrong += u64::from(self.checks && self.values.read(value).is_none());
+            })?;
+            Ok((found, wrong))
+        };
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..self.spec.threads).map(|_| scope.spawn(scan)).collect();
+            let mut all = (0, 0);
+            for thread in threads {
+                let (found, wrong) = thread.join().map_err(|_| anyhow!("a thread panicked"))??;
+                all = (all.0 + found, all.1 + wrong);
+            }
+            Ok(all)
+        })
+    }
+
+    fn operations(
+        &self,
+        number: usize,
+        step: &StepSpec,
+        workload: &Workload,
+        (mix, keys, beside): (&[(Operation, u32)], crate::workload::Keys, Option<Operation>),
+    ) -> Result<Step> {
+        let seconds = match (step.seconds, workload.amount) {
+            (None, Amount::Seconds(seconds)) if step.operations.is_none() => Some(seconds),
+            (given, _) => given,
+        };
+        let given = if seconds.is_some() { None } else { workload.operations_for(self.spec.items) };
+        let operations = step.operations.or(given);
+        let rate = step.rate.filter(|rate| *rate > 0.0);
+        let threads = self.spec.threads;
+        let beside = beside.map(|operation| [(operation, 1)]);
+        let share = |thread: usize| {
+            let (threads, thread) = (threads as u64, thread as u64);
+            operations.map(|all| all / threads + u64::from(thread < all % threads))
+        };
+        let role = |thread| Role {
+            thread,
+            threads,
+            mix,
+            keys,
+            operations: share(thread),
+            rate: if beside.is_some() { None } else { rate.map(|rate| rate / threads as f64) },
+        };
+        let mut roles: Vec<Role<'_>> = (0..threads).map(role).collect();
+        if let Some(mix) = &beside {
+            let keys = crate::workload::Keys::Uniform;
+            roles.push(Role { thread: threads, threads: 1, mix, keys, operations: None, rate });
+        }
+        let watched = Watched::new(roles.len());
+        let limits = sampler::Limits { operations, seconds, warm_up: rate.is_none() };
+        let begin = self.begin()?;
+        let (figures, sampled) = std::thread::scope(|scope| {
+            let sampler = scope.spawn(|| sampler::watch(&watched, self.engine, Some(limits)));
+            let mut working = Vec::new();
+            for role in &roles {
+                let (watched, start) = (&watched, begin.at);
+                working.push(scope.spawn(move || {
+                    let done = self.work(number, role, watched, start);
+                    // A failure ends all; so does the end of those that count.
+                    if done.is_err() || role.thread < role.threads && watched.finished() >= threads {
+                        watched.stop.store(true, Ordering::Relaxed);
+                    }
+                    done
+                }));
+            }
+            let figures: Vec<_> = working.into_iter().map(|thread| thread.join()).collect();
+            watched.stop.store(true, Ordering::Relaxed);
+            (figures, sampler.join())
+        });
+        let mut all = Figures::default();
+        for figures in figures {
+            all.add(&figures.map_err(|_| anyhow!("a thread panicked"))??)?;
+        }
+        let sampled = sampled.map_err(|_| anyhow!("the sampler panicked"))??;
+        let mut done = self.summary(step, &begin, all, sampled)?;
+        done.offered = rate;
+        Ok(done)
+    }
+
+    /// What one thread does.
+    fn work(&self, number: usize, role: &Role<'_>, watched: &Watched, start: Instant) -> Result<Figures> {
+        let mut random =
+            StdRng::seed_from_u64(self.spec.seed ^ ((number as u64) << 40) ^ ((role.thread as u64) << 32));
+        let seed = self.spec.seed.wrapping_add(number as u64);
+        let mut chooser =
+            Chooser::new(role.keys, self.spec.items, seed, role.thread % role.threads.max(1), role.threads)?;
+        let total: u32 = role.mix.iter().map(|(_, weight)| *weight).sum();
+        let mut asking = Asking {
+            bench: self,
+            session: self.engine.session()?,
+            value: Vec::with_capacity(self.spec.value_bytes),
+            version: number as u64 + 1,
+            keys: Vec::with_capacity(MULTI_GET_KEYS),
+        };
+        let mut figures = Figures::default();
+        let pace = role.rate.map(|rate| Pace::new(start, rate, role.thread as f64 / role.threads as f64));
+        let mut warm = true;
+        for i in 0..role.operations.unwrap_or(u64::MAX) {
+            if watched.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            if warm && watched.measuring.load(Ordering::Relaxed) {
+                warm = false;
+                figures = Figures::default();
+            }
+            let operation = drawn(role.mix, total, &mut random);
+            let Some(item) = chooser.next(&mut random, self.end.load(Ordering::Relaxed).max(1)) else {
+                break;
+            };
+            asking.prepare(operation, item, &mut chooser, &mut random);
+            let due = pace.as_ref().map(|pace| pace.wait(i));
+            let begun = Instant::now();
+            let answer = asking.ask(operation, item, &mut random)?;
+            let ended = Instant::now();
+            let service = ended.duration_since(begun).as_nanos() as u64;
+            let waited = due.map_or(service, |due| ended.saturating_duration_since(due).as_nanos() as u64);
+            figures.record(operation.kind(), due.is_some().then_some(waited), service, waited);
+            figures.answered(&answer);
+            watched.done(role.thread, waited);
+        }
+        watched.end(role.thread);
+        Ok(figures)
+    }
+
+    fn begin(&self) -> Result<Begin> {
+        Ok(Begin { at: Instant::now(), usage: Usage::now()?, counters: self.engine.counters()? })
+    }
+
+    /// Puts together what the threads and the sampler have.
+    fn summary(
+        &self,
+        step: &StepSpec,
+        begin: &Begin,
+        figures: Figures,
+        sampled: sampler::Sampled,
+    ) -> Result<Step> {
+        let begin = sampled.begin.as_ref().unwrap_or(begin);
+        let now = Usage::now()?;
+        let seconds = begin.at.elapsed().as_secs_f64();
+        let counters = since(&begin.counters, self.engine.counters()?);
+        let user = figures.bytes_written as f64;
+        let written = [counter::FLUSH_BYTES, counter::COMPACTION_BYTES, counter::LOG_BYTES];
+        let written: Option<f64> = written.iter().map(|name| counters.get(*name)).sum();
+        let write_bytes = now.write_bytes - begin.usage.write_bytes;
+        let marks = self.engine.marks().into_iter().filter(|mark| mark.at >= begin.at);
+        Ok(Step {
+            workload: step.workload.clone(),
+            operations: figures.operations,
+            seconds,
+            rate: figures.operations as f64 / seconds.max(1e-9),
+            not_found: figures.not_found,
+            wrong: figures.wrong,
+            warm_up_operations: sampled.warm_up.0,
+            warm_up_seconds: sampled.warm_up.1,
+            steady: sampled.steady,
+            latencies: figures.latencies()?,
+            marks: marks.map(|mark| (mark.at.duration_since(begin.at).as_secs_f64(), mark.kind)).collect(),
+            resources: Resources {
+                cpu_user: now.cpu_user - begin.usage.cpu_user,
+                cpu_system: now.cpu_system - begin.usage.cpu_system,
+                read_bytes: now.read_bytes - begin.usage.read_bytes,
+                write_bytes,
+                peak_resident: sampled.peak_resident.max(now.resident),
+                peak_anonymous: sampled.peak_anonymous.max(now.anonymous),
+                longest: figures.longest,
+            },
+            write_amplification: (user > 0.0).then(|| written.unwrap_or(write_bytes as f64) / user),
+            counters,
+            timeline: sampled.slices,
+            ..Step::default()
+        })
+    }
+}
+
+/// Where figures are counted from.
+struct Begin {
+    at: Instant,
+    usage: Usage,
+    counters: Counters,
+}
+
+/// Counters that are no totals: their value at the end counts.
+const STANDS: [&str; 10] = [
+    counter::LONGEST_STALL_NANOS,
+    counter::FILTER_BYTES,
+    counter::MEMTABLE_BYTES,
+    counter::REPLAY_BYTES,
+    "runs",
+    "stripes_used",
+    "index_memory_bytes",
+    "sst_bytes",
+    "space_amplification_estimate",
+    "table_readers_memory_bytes",
+];
+
+fn since(before: &Counters, mut now: Counters) -> Counters {
+    for (name, value) in &mut now {
+        if !STANDS.contains(&name.as_str()) {
+            *value -= before.get(name).unwrap_or(&0.0);
+        }
+    }
+    now
+}
+
+fn drawn(mix: &[(Operation, u32)], total: u32, random: &mut StdRng) -> Operation {
+    if let [(only, _)] = mix {
+        return *only;
+    }
+    let mut at = random.random_range(0..total.max(1));
+    for (operation, weight) in mix {
+        if at < *weight {
+            return *operation;
+        }
+        at -= weight;
+    }
+    Operation::Get
+}
+
+/// A thread's session and buffers.
+struct Asking<'a> {
+    bench: &'a Bench<'a>,
+    session: Box<dyn Session + 'a>,
+    value: Vec<u8>,
+    version: u64,
+    keys: Vec<(u64, BenchKey)>,
+}
+
+/// What came of an operation.
+#[derive(Default)]
+struct Answer {
+    not_found: u64,
+    wrong: u64,
+    bytes_written: u64,
+}
+
+impl Asking<'_> {
+    /// What a caller would have at hand is not part of the operation: values, and the keys of several reads.
+    fn prepare(&mut self, operation: Operation, item: u64, chooser: &mut Chooser, random: &mut StdRng) {
+        if operation == Operation::Put {
+            self.bench.values.fill(item, self.version, &mut self.value);
+        }
+        if operation == Operation::MultiGet {
+            self.keys.clear();
+            let end = self.bench.end.load(Ordering::Relaxed).max(1);
+            let mut next = Some(item);
+            while let Some(item) = next.filter(|_| self.keys.len() < MULTI_GET_KEYS) {
+                self.keys.push((item, BenchKey::new(self.bench.layout, item)));
+                next = chooser.next(random, end);
+            }
+        }
+    }
+
+    fn ask(&mut self, operation: Operation, item: u64, random: &mut StdRng) -> Result<Answer> {
+        let layout = self.bench.layout;
+        match operation {
+            Operation::Put => self.put(item),
+            Operation::Insert => {
+                let item = self.bench.end.fetch_add(1, Ordering::Relaxed);
+                self.bench.values.fill(item, self.version, &mut self.value);
+                self.put(item)
+            }
+            Operation::Delete => {
+                self.session.delete(&BenchKey::new(layout, item))?;
+                Ok(Answer {
+                    bytes_written: BenchKey::new(layout, item).flat().len() as u64,
+                    ..Answer::default()
+                })
+            }
+            Operation::Get => self.get(item),
+            Operation::GetMissing => {
+                // Far behind the last item, and scattered between the others.
+                let answer = self.get(item + (1 << 40))?;
+                Ok(Answer {
+                    wrong: u64::from(answer.not_found == 0 && self.bench.checks),
+                    ..Answer::default()
+                })
+            }
+            Operation::MultiGet => self.multi_get(),
+            Operation::Query => {
+                let within = item % PARTITION_ITEMS.max(1);
+                let from = item - within.saturating_sub(PARTITION_ITEMS - QUERY_ITEMS);
+                self.query(from, QUERY_ITEMS)
+            }
+            Operation::Scan => self.query(item, random.random_range(1..=100)),
+            Operation::ReadModifyWrite => {
+                let read = self.get(item)?;
+                self.bench.values.fill(item, self.version, &mut self.value);
+                let written = self.put(item)?;
+                Ok(Answer { bytes_written: written.bytes_written, ..read })
+            }
+        }
+    }
+
+    fn put(&mut self, item: u64) -> Result<Answer> {
+        let key = BenchKey::new(self.bench.layout, item);
+        self.session.put(&key, &self.value)?;
+        let bytes_written = (key.flat().len() + self.value.len()) as u64;
+        Ok(Answer { bytes_written, ..Answer::default() })
+    }
+
+    fn get(&mut self, item: u64) -> Result<Answer> {
+        let Self { bench, session, .. } = self;
+        let mut seen = None;
+        let key = BenchKey::new(bench.layout, item);
+        let found = session.get(&key, &mut |value| seen = Some(bench.values.read(value)))?;
+        let wrong = bench.checks && found && !seen.is_some_and(|seen| self_same(seen, item, self.version));
+        Ok(Answer { not_found: u64::from(!found), wrong: u64::from(wrong), ..Answer::default() })
+    }
+
+    fn multi_get(&mut self) -> Result<Answer> {
+        let Self { bench, session, keys, .. } = self;
+        let asked: Vec<BenchKey> = keys.iter().map(|(_, key)| key.clone()).collect();
+        let (mut wrong, mut at) = (0, 0);
+        let found = session.multi_get(&asked, &mut |value| {
+            // Answers come in the order of the keys; those that are not there have none.
+            let seen = bench.values.read(value).map(|(item, _)| item);
+            let place = keys.iter().skip(at).position(|(item, _)| Some(*item) == seen);
+            at += place.map_or(0, |place| place + 1);
+            wrong += u64::from(bench.checks && place.is_none());
+        })?;
+        let not_found = (keys.len() as u64).saturating_sub(found);
+        Ok(Answer { not_found, wrong, ..Answer::default() })
+    }
+
+    fn query(&mut self, from: u64, limit: u64) -> Result<Answer> {
+        let Self { bench, session, version, .. } = self;
+        let (mut wrong, mut least) = (0, from);
+        let key = BenchKey::new(bench.layout, from);
+        let found = session.query(&key, limit, &mut |value| match bench.values.read(value) {
+            // In order, from there on.
+            Some((item, written)) if item >= least && written <= *version => least = item + 1,
+            _ => wrong += u64::from(bench.checks),
+        })?;
+        Ok(Answer { not_found: u64::from(found == 0), wrong, ..Answer::default() })
+    }
+}
+
+/// Whether that is a version of the item that was written: each step writes with its own number.
+fn self_same(seen: Option<(u64, u64)>, item: u64, version: u64) -> bool {
+    seen.is_some_and(|(found, written)| found == item && (1..=version).contains(&written))
+}

@@ -1,0 +1,58 @@
+//! When operations are due.
+
+#![expect(clippy::disallowed_methods, reason = "an offered rate is kept by the clock")]
+
+use std::time::{Duration, Instant};
+
+/// Sleeping ends late by the system's timer slack, so the last bit is spent awake.
+const SLACK: Duration = Duration::from_micros(120);
+
+/// A rate for one thread.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    start: Instant,
+    nanos: f64,
+    shift: f64,
+}
+
+impl Pace {
+    /// So many operations a second, beginning `shift` of the time between two of them behind the start.
+    pub(super) fn new(start: Instant, rate: f64, shift: f64) -> Self {
+        Self { start, nanos: 1e9 / rate, shift }
+    }
+
+    /// When operation `i` is due, whatever became of those before it.
+    pub(super) fn due(&self, i: u64) -> Instant {
+        self.start + Duration::from_nanos(((i as f64 + self.shift) * self.nanos) as u64)
+    }
+
+    /// Waits until operation `i` is due, if that is not past, and returns when that is.
+    pub(super) fn wait(&self, i: u64) -> Instant {
+        let due = self.due(i);
+        let left = due.saturating_duration_since(Instant::now());
+        if left > SLACK {
+            std::thread::sleep(left - SLACK);
+        }
+        while Instant::now() < due {
+            std::hint::spin_loop();
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_are_due_at_equal_distances_whatever_the_clock_says() {
+        let start = Instant::now();
+        let (first, second) = (Pace::new(start, 1000.0, 0.0), Pace::new(start, 1000.0, 0.5));
+        assert_eq!(first.due(0), start);
+        assert_eq!(first.due(5), start + Duration::from_millis(5));
+        assert_eq!(second.due(5), start + Duration::from_micros(5500));
+        assert_eq!(first.wait(0), start, "what is past is due when it was");
+        let due = second.wait(0);
+        assert!(Instant::now() >= due);
+    }
+}

@@ -1,0 +1,136 @@
+//! LMDB by heed: a memory-mapped B-tree in C, the fastest reads there are.
+//!
+//! * `Buffered`: `NO_SYNC`. The death of the process loses nothing; a power cut may damage the file, which is less than
+//!   our `Buffered` promises.
+//! * `Sync`: its default, a sync with each commit.
+//! * A map of 64 GiB, which is address space only. Tuned: `WRITE_MAP`, pages are changed in the map instead of written;
+//!   the promise is the same.
+//!
+//! A write is a transaction of its own, as is a get.
+
+#![expect(unsafe_code, reason = "its calls to open a database are")]
+
+use std::ops::Bound;
+use std::path::Path;
+
+use anyhow::Result;
+use heed::types::Bytes;
+use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, WithTls};
+
+use super::{Counters, Durability, Engine, EngineSpec, Session, partition_end};
+use crate::data::BenchKey;
+
+pub(super) struct Heed {
+    env: Env<WithTls>,
+    items: Items,
+}
+
+type Items = Database<'static, Bytes, Bytes>;
+
+impl Heed {
+    pub(super) fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Result<Self> {
+        let mut flags = EnvFlags::empty();
+        if durability == Durability::Buffered {
+            flags |= EnvFlags::NO_SYNC;
+        }
+        if spec.tuned {
+            flags |= EnvFlags::WRITE_MAP;
+        }
+        let mut options = EnvOpenOptions::new();
+        options.map_size(64 << 30);
+        // SAFETY: no other process and no other handle uses the files of this benchmark, and nobody cuts them.
+        let env = unsafe { options.flags(flags).open(directory)? };
+        let items = env
+            .create_databases_and_commit(env.write_txn()?, |databases, write| {
+                databases.create_database(write, None).map(CommitOrAbort::<_, ()>::Commit)
+            })?
+            .unwrap_commit();
+        Ok(Self { env, items })
+    }
+}
+
+impl Engine for Heed {
+    fn session(&self) -> Result<Box<dyn Session + '_>> {
+        Ok(Box::new(Access { env: &self.env, items: self.items }))
+    }
+
+    /// Nothing goes on in the background.
+    fn settle(&self) -> Result<()> {
+        Ok(self.env.force_sync()?)
+    }
+
+    /// It reuses pages in place, and has no smaller form but a copy.
+    fn compact(&self) -> Result<()> {
+        self.settle()
+    }
+
+    fn counters(&self) -> Result<Counters> {
+        Ok(Counters::new())
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        self.settle()
+    }
+}
+
+struct Access<'a> {
+    env: &'a Env<WithTls>,
+    items: Items,
+}
+
+impl Session for Access<'_> {
+    fn put(&mut self, key: &BenchKey, value: &[u8]) -> Result<()> {
+        let mut write = self.env.write_txn()?;
+        self.items.put(&mut write, key.flat(), value)?;
+        Ok(write.commit()?)
+    }
+
+    fn delete(&mut self, key: &BenchKey) -> Result<()> {
+        let mut write = self.env.write_txn()?;
+        self.items.delete(&mut write, key.flat())?;
+        Ok(write.commit()?)
+    }
+
+    fn get(&mut self, key: &BenchKey, visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        let read = self.env.read_txn()?;
+        let found = self.items.get(&read, key.flat())?;
+        Ok(found.inspect(|value| visit(value)).is_some())
+    }
+
+    fn multi_get(&mut self, keys: &[BenchKey], visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        let read = self.env.read_txn()?;
+        let mut found = 0;
+        for key in keys {
+            if let Some(value) = self.items.get(&read, key.flat())? {
+                visit(value);
+                found += 1;
+            }
+        }
+        Ok(found)
+    }
+
+    fn query(&mut self, from: &BenchKey, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        let read = self.env.read_txn()?;
+        let end = partition_end(from);
+        let mut found = 0;
+        for entry in self
+            .items
+            .range(&read, &(Bound::Included(from.flat()), Bound::Excluded(&end[..])))?
+            .take(limit as usize)
+        {
+            visit(entry?.1);
+            found += 1;
+        }
+        Ok(found)
+    }
+
+    fn scan(&mut self, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        let read = self.env.read_txn()?;
+        let mut found = 0;
+        for entry in self.items.iter(&read)?.take(limit as usize) {
+            visit(entry?.1);
+            found += 1;
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,134 @@
+//! redb 4: a copy-on-write B-tree in Rust.
+//!
+//! * `Buffered`: commits with `Durability::None`. Less than is promised elsewhere: they are in the memory of the process
+//!   only, and its death loses all since the last durable commit. There is nothing between that and a sync.
+//! * `Sync`: `Durability::Immediate`, its default.
+//! * Defaults: a cache of 1 GiB. Tuned: of 4 GiB.
+//!
+//! A write is a transaction of its own, as is a get; their cost is part of what a user of single operations pays.
+
+use std::path::Path;
+
+use anyhow::Result;
+use redb::{Database, ReadableDatabase, TableDefinition};
+
+use super::{Counters, Durability, Engine, EngineSpec, Session, partition_end};
+use crate::data::BenchKey;
+
+const ITEMS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("items");
+
+pub(super) struct Redb {
+    database: Database,
+    durability: redb::Durability,
+}
+
+impl Redb {
+    pub(super) fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Result<Self> {
+        let mut builder = Database::builder();
+        if spec.tuned {
+            builder.set_cache_size(4 << 30);
+        }
+        let database = builder.create(directory.join("items.redb"))?;
+        let first = database.begin_write()?;
+        first.open_table(ITEMS)?;
+        first.commit()?;
+        let durability = match durability {
+            Durability::Buffered => redb::Durability::None,
+            Durability::Sync => redb::Durability::Immediate,
+        };
+        Ok(Self { database, durability })
+    }
+}
+
+impl Engine for Redb {
+    fn session(&self) -> Result<Box<dyn Session + '_>> {
+        Ok(Box::new(Access(self)))
+    }
+
+    /// Makes all durable: nothing goes on in the background.
+    fn settle(&self) -> Result<()> {
+        Ok(self.database.begin_write()?.commit()?)
+    }
+
+    /// `compact` of this engine asks for it alone, which sessions of others do not leave it.
+    fn compact(&self) -> Result<()> {
+        self.settle()
+    }
+
+    fn counters(&self) -> Result<Counters> {
+        Ok(Counters::new())
+    }
+
+    fn close(self: Box<Self>) -> Result<()> {
+        self.settle()
+    }
+}
+
+struct Access<'a>(&'a Redb);
+
+impl Access<'_> {
+    fn write(&self, key: &BenchKey, value: Option<&[u8]>) -> Result<()> {
+        let mut write = self.0.database.begin_write()?;
+        write.set_durability(self.0.durability)?;
+        {
+            let mut items = write.open_table(ITEMS)?;
+            match value {
+                Some(value) => drop(items.insert(key.flat(), value)?),
+                None => drop(items.remove(key.flat())?),
+            }
+        }
+        Ok(write.commit()?)
+    }
+}
+
+impl Session for Access<'_> {
+    fn put(&mut self, key: &BenchKey, value: &[u8]) -> Result<()> {
+        self.write(key, Some(value))
+    }
+
+    fn delete(&mut self, key: &BenchKey) -> Result<()> {
+        self.write(key, None)
+    }
+
+    fn get(&mut self, key: &BenchKey, visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        let items = self.0.database.begin_read()?.open_table(ITEMS)?;
+        let found = items.get(key.flat())?;
+        Ok(found.inspect(|value| visit(value.value())).is_some())
+    }
+
+    fn multi_get(&mut self, keys: &[BenchKey], visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        let items = self.0.database.begin_read()?.open_table(ITEMS)?;
+        let mut found = 0;
+        for key in keys {
+            if let Some(value) = items.get(key.flat())? {
+                visit(value.value());
+                found += 1;
+            }
+        }
+        Ok(found)
+    }
+
+    fn query(&mut self, from: &BenchKey, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        let items = self.0.database.begin_read()?.open_table(ITEMS)?;
+        let end = partition_end(from);
+        read(items.range(from.flat()..&end[..])?, limit, visit)
+    }
+
+    fn scan(&mut self, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        let items = self.0.database.begin_read()?.open_table(ITEMS)?;
+        read(items.range::<&[u8]>(..)?, limit, visit)
+    }
+}
+
+fn read(
+    entries: redb::Range<'_, &'static [u8], &'static [u8]>,
+    limit: u64,
+    visit: &mut dyn FnMut(&[u8]),
+) -> Result<u64> {
+    let mut found = 0;
+    for entry in entries.take(limit as usize) {
+        visit(entry?.1.value());
+        found += 1;
+    }
+    Ok(found)
+}

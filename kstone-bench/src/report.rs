@@ -1,0 +1,236 @@
+//! Files of results as one document: tables in Markdown, and one HTML page that also has the plots and refers to nothing
+//! outside itself.
+//!
+//! What is compared stands side by side only under the same conditions ([`crate::results::Conditions`]), durability among
+//! them, and only from one machine. Engines are listed from the fastest to the slowest, whoever that is.
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+
+use crate::record::RunFile;
+use crate::results::{self, Series};
+use crate::{machine, statistics, units};
+
+mod chapter;
+mod figures;
+mod group;
+mod html;
+mod markdown;
+mod summary;
+mod sweep;
+mod took;
+
+pub use html::html;
+pub use markdown::markdown;
+
+/// All there is to show.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Document {
+    /// Its heading.
+    pub title: String,
+    /// Commands, and when they ran.
+    pub sources: Vec<String>,
+    /// The machine and the build.
+    pub machine: Vec<(String, String)>,
+    /// How to read the figures.
+    pub method: Vec<String>,
+    /// What makes them doubtful.
+    pub warnings: Vec<String>,
+    /// Trials that ended early or gave wrong answers.
+    pub troubles: Vec<String>,
+    /// All workloads, a table for each durability.
+    pub summaries: Vec<Table>,
+    /// What ours is slower in.
+    pub losses: Vec<String>,
+    /// A section for each set of conditions, and for each sweep.
+    pub sections: Vec<Section>,
+}
+
+/// A part of the document.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Section {
+    /// For links within the page.
+    pub id: String,
+    /// Its heading.
+    pub title: String,
+    /// What was done, on one line.
+    pub about: String,
+    /// Plots, each followed by its table if it has one.
+    pub plots: Vec<Plot>,
+    /// Tables.
+    pub tables: Vec<Table>,
+    /// What must be known besides.
+    pub notes: Vec<String>,
+}
+
+/// A plot.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plot {
+    /// What stands above it.
+    pub title: String,
+    /// What stands below it.
+    pub caption: String,
+    /// The element.
+    pub svg: String,
+    /// The same in exact figures.
+    pub table: Option<Table>,
+}
+
+/// A table. Cells are text; whoever shows it escapes them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Table {
+    /// What stands above it.
+    pub caption: String,
+    /// The heads of the columns.
+    pub head: Vec<String>,
+    /// The rows.
+    pub rows: Vec<Row>,
+}
+
+/// A row of a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Row {
+    /// As many as there are heads.
+    pub cells: Vec<String>,
+    /// It is ours.
+    pub ours: bool,
+}
+
+impl Table {
+    fn new(caption: &str, head: &[&str]) -> Self {
+        let head = head.iter().map(|&head| head.to_owned()).collect();
+        Self { caption: caption.to_owned(), head, rows: Vec::new() }
+    }
+
+    fn push(&mut self, ours: bool, cells: Vec<String>) {
+        self.rows.push(Row { cells, ours });
+    }
+
+    /// Without columns that have nothing in any row.
+    fn without_empty(mut self) -> Self {
+        let empty = |row: &Row, at: usize| row.cells.get(at).is_none_or(|cell| cell == NOTHING);
+        let keep: Vec<bool> =
+            (0..self.head.len()).map(|at| !self.rows.iter().all(|row| empty(row, at))).collect();
+        let kept = |cells: &mut Vec<String>| {
+            let mut keep = keep.iter();
+            cells.retain(|_| *keep.next().unwrap_or(&true));
+        };
+        kept(&mut self.head);
+        self.rows.iter_mut().for_each(|row| kept(&mut row.cells));
+        self
+    }
+}
+
+/// A cell without a figure.
+const NOTHING: &str = "-";
+
+/// The document of some files.
+///
+/// # Errors
+/// They hold no figures, or come from different machines; a plot cannot be drawn.
+pub fn document(files: &[RunFile]) -> Result<Document> {
+    let Some(first) = files.first() else { bail!("there is no file to report on") };
+    for other in files {
+        let different = machine::differences(&first.machine, &other.machine);
+        if let Some(difference) = different.iter().find(|difference| difference.matters) {
+            bail!("these files come from different machines or builds, report on them apart: {difference}");
+        }
+    }
+    let all = results::series(&files.iter().collect::<Vec<_>>());
+    let groups = group::groups(&all);
+    let mut document = Document {
+        title: "KeystoneDB, measured".to_owned(),
+        sources: files.iter().map(source).collect(),
+        machine: machine_rows(files),
+        method: method(&all),
+        troubles: files.iter().flat_map(results::troubles).collect(),
+        summaries: summary::tables(&groups),
+        losses: summary::losses(&groups),
+        ..Document::default()
+    };
+    for file in files {
+        for doubt in file.warnings.iter().cloned().chain(machine::warnings(&file.machine)) {
+            if !document.warnings.contains(&doubt) {
+                document.warnings.push(doubt);
+            }
+        }
+    }
+    for table in files.iter().filter_map(|file| file.chapter.as_ref()).flatten() {
+        document.sections.push(chapter::section(table)?);
+        let error = table.error.iter().map(|error| format!("{} {}: {error}", table.id, table.title));
+        document.troubles.extend(error);
+    }
+    document.sections.extend(sweep::sections(&all)?);
+    for group in &groups {
+        document.sections.push(group.section()?);
+    }
+    for (number, section) in document.sections.iter_mut().enumerate() {
+        section.id = format!("s{}", number + 1);
+    }
+    if document.sections.is_empty() && document.troubles.is_empty() {
+        bail!("there is nothing to report: no trial of these files ended a step");
+    }
+    Ok(document)
+}
+
+fn source(file: &RunFile) -> String {
+    let command = file.command.trim_start_matches("kstone-bench").trim_start();
+    format!("kstone-bench {command} ({})", file.started)
+}
+
+fn machine_rows(files: &[RunFile]) -> Vec<(String, String)> {
+    let Some(first) = files.first() else { return Vec::new() };
+    let machine = &first.machine;
+    let mut commits: Vec<String> =
+        files.iter().map(|file| format!("{} ({})", file.machine.version, file.machine.commit)).collect();
+    commits.dedup();
+    let probe = |nanos: u64| match nanos {
+        0 => "not known".to_owned(),
+        nanos => units::nanoseconds(nanos as f64),
+    };
+    let rows = [
+        ("processor", machine.cpu.clone()),
+        ("cores", machine.cores.to_string()),
+        ("memory", units::bytes(machine.memory_bytes)),
+        ("governor", machine.governor.clone()),
+        ("kernel", machine.kernel.clone()),
+        ("file system", machine.file_system.clone()),
+        ("disk", machine.disk.clone()),
+        ("4 KiB appended and made durable", probe(machine.fsync_p50_nanos)),
+        ("4 KiB read past the page cache", probe(machine.read_4k_p50_nanos)),
+        ("load before", format!("{:.2}", machine.load)),
+        ("compiler", machine.rustc.clone()),
+        ("KeystoneDB", commits.join(", ")),
+        (
+            "features",
+            if machine.features.is_empty() { "none".to_owned() } else { machine.features.join(", ") },
+        ),
+        ("profile, allocator", format!("{}, {}", machine.profile, machine.allocator)),
+    ];
+    let known = |value: String| if value.is_empty() { "unknown".to_owned() } else { value };
+    rows.into_iter().map(|(name, value)| (name.to_owned(), known(value))).collect()
+}
+
+fn method(all: &[Series<'_>]) -> Vec<String> {
+    if all.is_empty() {
+        return Vec::new();
+    }
+    let fewest = all.iter().map(|series| series.runs.len()).min().unwrap_or(0);
+    let most = all.iter().map(|series| series.runs.len()).max().unwrap_or(0);
+    let trials = if fewest == most { most.to_string() } else { format!("{fewest} to {most}") };
+    let coverage = units::short(statistics::widest_coverage(fewest) * 100.0);
+    vec![
+        format!(
+            "{trials} trials each, in fresh directories, engines taking turns. A figure is the median of the trials, in \
+             brackets the smallest and the largest, which hold the true median with a chance of {coverage} % for \
+             {fewest} trials."
+        ),
+        "A ratio is that of two medians, with its 95 % bootstrap interval over turns; below 5 trials there is none. \
+         Where the interval holds 1, chance alone explains the difference."
+            .to_owned(),
+        "Closed loop: a thread asks again as soon as it has its answer; latencies are service times and say nothing \
+         about what users wait. Open loop: operations are due at a fixed rate, and latencies count from when they were \
+         due."
+            .to_owned(),
+    ]
+}

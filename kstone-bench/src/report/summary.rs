@@ -1,0 +1,77 @@
+//! All workloads on one page: a table for each durability, and what ours is slower in.
+
+use super::group::{Group, rate};
+use super::{NOTHING, Table};
+use crate::engine::Durability;
+use crate::results::{Conditions, Series, durability};
+use crate::statistics;
+
+/// More engines than that are no table but a sweep, which has a section of its own.
+const MOST: usize = 8;
+
+/// A row for each set of conditions under which several engines ran, a column for each engine.
+pub(super) fn tables(groups: &[Group<'_>]) -> Vec<Table> {
+    [Durability::Buffered, Durability::Sync].into_iter().filter_map(|of| table(groups, of)).collect()
+}
+
+fn table(groups: &[Group<'_>], of: Durability) -> Option<Table> {
+    let chosen =
+        |group: &&Group<'_>| group.conditions.durability == of && (2..=MOST).contains(&group.series.len());
+    let groups: Vec<&Group<'_>> = groups.iter().filter(chosen).collect();
+    let mut labels: Vec<String> = Vec::new();
+    for series in groups.iter().flat_map(|group| &group.series) {
+        if !labels.contains(&series.label()) {
+            labels.push(series.label());
+        }
+    }
+    labels.sort_by_key(|label| (label != "kstone", label.clone()));
+    if labels.is_empty() || labels.len() > MOST {
+        return None;
+    }
+    let caption = format!(
+        "Durability \"{}\": operations a second, medians, in brackets × kstone; * the fastest",
+        durability(of)
+    );
+    let mut head = vec!["workload"];
+    head.extend(labels.iter().map(String::as_str));
+    let mut table = Table::new(&caption, &head);
+    for group in &groups {
+        let best = group.rivals().next().map(|series| series.label());
+        let mut cells = vec![name(group.conditions, &groups)];
+        for label in &labels {
+            let series = group.series.iter().find(|series| series.label() == *label);
+            let star = if best.as_ref() == Some(label) { " *" } else { "" };
+            cells.push(series.map_or(NOTHING.to_owned(), |series| format!("{}{star}", cell(group, series))));
+        }
+        table.push(false, cells);
+    }
+    Some(table)
+}
+
+fn cell<'a>(group: &Group<'a>, series: &Series<'a>) -> String {
+    let Some(median) = statistics::median(&series.rates()) else { return NOTHING.to_owned() };
+    match group.ratio(series) {
+        Some(ratio) => format!("{} ({:.2})", rate(median), ratio.value),
+        None => rate(median),
+    }
+}
+
+/// The workload, and how it differs from others of that name.
+fn name(conditions: &Conditions, groups: &[&Group<'_>]) -> String {
+    let same = groups.iter().filter(|group| group.conditions.workload == conditions.workload);
+    if same.count() > 1 { conditions.to_string() } else { conditions.workload.clone() }
+}
+
+/// A sentence for each engine that was faster than ours, and whether chance may have made it so.
+pub(super) fn losses(groups: &[Group<'_>]) -> Vec<String> {
+    let mut losses = Vec::new();
+    for group in groups {
+        for series in group.rivals().filter(|series| series.engine.name != "kstone") {
+            let Some(ratio) = group.ratio(series).filter(|ratio| ratio.value > 1.0) else { continue };
+            let sure = if ratio.excludes_no_change() { "" } else { ", which may be chance" };
+            let (conditions, label) = (group.conditions, series.label());
+            losses.push(format!("{conditions}: {label} is {:.2} times as fast{sure}", ratio.value));
+        }
+    }
+    losses
+}

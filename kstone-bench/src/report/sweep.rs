@@ -1,0 +1,329 @@
+//! Plots of sweeps: trials of ours that differ in a setting, or in how many runs a stripe has, and what theory says.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use kstone_core::config::{CompactionConfig, DatabaseConfig, text};
+use kstone_core::model::{Model, Point as Settings, Workload};
+
+use super::{NOTHING, Plot, Section, Table, took};
+use crate::engine::counter;
+use crate::plot::{Axis, Chart, Line, Look, Point};
+use crate::record::Step;
+use crate::results::{Conditions, Series, latency_of};
+use crate::statistics::{self, Summary};
+use crate::units;
+
+/// Bytes of a key without a sort key.
+const KEY_BYTES: u64 = 16;
+
+/// One series of a sweep: where it lies, and what was measured there.
+struct Spot<'a> {
+    at: f64,
+    series: &'a Series<'a>,
+    measured: Summary,
+    database: DatabaseConfig,
+    compaction: CompactionConfig,
+}
+
+/// Sections of the sweeps that the series hold; most files hold none.
+pub(super) fn sections(all: &[Series<'_>]) -> Result<Vec<Section>> {
+    let mut sections = Vec::new();
+    for (conditions, series) in by_conditions(all) {
+        let mut plots = Vec::new();
+        plots.extend(reads(&series)?);
+        plots.extend(false_positives(&series)?);
+        plots.extend(write_amplification(&series)?);
+        if !plots.is_empty() {
+            sections.push(Section {
+                title: format!("Sweep: {}", conditions.workload),
+                about: conditions.circumstances(),
+                plots,
+                ..Section::default()
+            });
+        }
+    }
+    Ok(sections)
+}
+
+fn by_conditions<'a>(all: &'a [Series<'a>]) -> Vec<(&'a Conditions, Vec<&'a Series<'a>>)> {
+    let mut groups: Vec<(&Conditions, Vec<&Series<'_>>)> = Vec::new();
+    for series in all.iter().filter(|series| series.engine.name == "kstone") {
+        match groups.iter_mut().find(|(conditions, _)| **conditions == series.conditions) {
+            Some((_, group)) => group.push(series),
+            None => groups.push((&series.conditions, vec![series])),
+        }
+    }
+    groups
+}
+
+type Figure = fn(&Step) -> Option<f64>;
+
+/// Which settings a sweep moves: they are put back to their defaults to see whether the rest is the same.
+type Reset = fn(&mut DatabaseConfig, &mut CompactionConfig);
+
+/// The series that have a place on an axis and a figure there, from left to right; those whose other settings differ
+/// apart. Only those with two places at least.
+fn spots<'a>(
+    group: &[&'a Series<'a>],
+    reset: Reset,
+    place: impl Fn(&Series<'a>, &DatabaseConfig, &CompactionConfig) -> Option<f64>,
+    figure: impl Fn(&Step) -> Option<f64>,
+) -> Vec<Vec<Spot<'a>>> {
+    let mut sweeps: BTreeMap<String, Vec<Spot<'a>>> = BTreeMap::new();
+    for series in group.iter().copied() {
+        let defaults = (DatabaseConfig::default(), CompactionConfig::default());
+        let Ok((database, compaction)) = text::changed(&series.engine.settings, &defaults.0, &defaults.1)
+        else {
+            continue;
+        };
+        let measured = statistics::summary(&series.figures(&figure));
+        let at = place(series, &database, &compaction).filter(|at| at.is_finite());
+        if let Some((at, measured)) = at.zip(measured) {
+            let mut others = (database.clone(), compaction.clone());
+            reset(&mut others.0, &mut others.1);
+            let others = text::differing(&others.0, &others.1);
+            sweeps.entry(others).or_default().push(Spot { at, series, measured, database, compaction });
+        }
+    }
+    let mut sweeps: Vec<Vec<Spot<'a>>> = sweeps.into_values().collect();
+    for spots in &mut sweeps {
+        spots.sort_by(|a, b| a.at.total_cmp(&b.at));
+    }
+    sweeps.retain(|spots| spots.first().zip(spots.last()).is_some_and(|(first, last)| first.at < last.at));
+    sweeps
+}
+
+/// Runs of a stripe, on average over those that have any.
+fn runs(step: &Step) -> Option<f64> {
+    took::share(step, "runs", "stripes_used").filter(|runs| *runs > 0.0)
+}
+
+fn reads(group: &[&Series<'_>]) -> Result<Vec<Plot>> {
+    let reset: Reset = |database, compaction| {
+        let defaults = (DatabaseConfig::default(), CompactionConfig::default());
+        database.max_memtable_records = defaults.0.max_memtable_records;
+        compaction.sst_threshold = defaults.1.sst_threshold;
+    };
+    // What gets looked at is what the engine does not tell otherwise: for keys that are absent the same.
+    for (label, place) in
+        [("runs of a stripe", runs as Figure), ("runs looked at per get", took::runs_per_get)]
+    {
+        let place = |series: &Series<'_>, _: &DatabaseConfig, _: &CompactionConfig| {
+            statistics::median(&series.figures(place))
+        };
+        let p50 = spots(group, reset, place, |step| latency_of(step, "get").map(|get| get.p50 as f64));
+        let p99 = spots(group, reset, place, |step| latency_of(step, "get").map(|get| get.p99 as f64));
+        // A sweep of something else moves the number of runs a bit; that is no sweep of it.
+        let wide =
+            |spots: &[Spot<'_>]| spots.first().zip(spots.last()).is_some_and(|(a, b)| b.at >= a.at * 1.5);
+        let sweeps: Vec<_> = p50.iter().zip(&p99).filter(|(p50, _)| wide(p50)).collect();
+        if !sweeps.is_empty() {
+            return sweeps.into_iter().map(|(p50, p99)| reads_of(label, p50, p99)).collect();
+        }
+    }
+    Ok(Vec::new())
+}
+
+fn reads_of(label: &str, p50: &[Spot<'_>], p99: &[Spot<'_>]) -> Result<Plot> {
+    let conditions = &p50[0].series.conditions;
+    let line = |name: &str, look: usize, spots: &[Spot<'_>]| Line {
+        name: name.to_owned(),
+        look: Look::points(look),
+        points: spots.iter().map(|spot| point(spot, units::nanoseconds)).collect(),
+    };
+    let lines = vec![line("p50", 0, p50), line("p99", 1, p99)];
+    let title = format!("{}: read latency against runs", conditions.workload);
+    let mut table = Table::new(&title, &[label, "looked at per get", "p50", "min … max", "p99"]);
+    for (spot, other) in p50.iter().zip(p99) {
+        let looked = statistics::median(&spot.series.figures(took::runs_per_get));
+        table.push(
+            false,
+            vec![
+                units::short(spot.at),
+                looked.map_or(NOTHING.to_owned(), units::digits),
+                units::nanoseconds(spot.measured.median),
+                range(&spot.measured, units::nanoseconds),
+                units::nanoseconds(other.measured.median),
+            ],
+        );
+    }
+    let values = lines.iter().flat_map(|line| &line.points);
+    let values = values.flat_map(|point| [point.y, point.whisker.map_or(point.y, |whisker| whisker.1)]);
+    let chart = Chart {
+        title: title.clone(),
+        description: format!(
+            "Lines of the latency of gets, p50 and p99, by runs of a stripe, in {conditions}."
+        ),
+        x: Axis::from_zero(&format!("{label}, mean"), p50.iter().map(|spot| spot.at), units::short),
+        y: Axis::from_zero("latency of a get (service time)", values, units::tick),
+        lines,
+        strips: Vec::new(),
+    };
+    let caption = "Medians of the trials, whiskers from the smallest to the largest.".to_owned();
+    Ok(Plot { title, caption, svg: chart.svg()?, table: Some(table) })
+}
+
+fn false_positives(group: &[&Series<'_>]) -> Result<Vec<Plot>> {
+    let reset: Reset =
+        |database, _| database.bloom_bits_per_key = DatabaseConfig::default().bloom_bits_per_key;
+    let place = |_: &Series<'_>, database: &DatabaseConfig, _: &CompactionConfig| {
+        Some(database.bloom_bits_per_key as f64)
+    };
+    let sweeps = spots(group, reset, place, took::false_positives);
+    sweeps.iter().map(|spots| false_positives_of(spots)).collect()
+}
+
+fn false_positives_of(spots: &[Spot<'_>]) -> Result<Plot> {
+    let (first, last) = (&spots[0], &spots[spots.len() - 1]);
+    let theory = |bits: usize| {
+        let point = Settings { bloom_bits_per_key: bits, ..Settings::default() };
+        Model::new(Workload::inserts(1, KEY_BYTES, 0)).predict(&point).false_positive_rate
+    };
+    let title = format!("{}: false positives against bits per key", first.series.conditions.workload);
+    let mut table =
+        Table::new(&title, &["bits per key", "measured", "min … max", "theory", "measured/theory", "seen"]);
+    for spot in spots {
+        let expected = theory(spot.database.bloom_bits_per_key);
+        let seen = spot.series.figures(|step| step.counters.get(counter::FILTER_FALSE_POSITIVES).copied());
+        table.push(
+            false,
+            vec![
+                units::short(spot.at),
+                units::percent(spot.measured.median),
+                range(&spot.measured, units::percent),
+                units::percent(expected),
+                units::digits(spot.measured.median / expected),
+                units::count(seen.iter().sum()),
+            ],
+        );
+    }
+    let curve = (first.at as usize..=last.at as usize).map(|bits| {
+        let y = theory(bits);
+        let tip = format!("{bits} bits, {}", units::percent(y));
+        Point { x: bits as f64, y, whisker: None, tip }
+    });
+    let lines = vec![
+        Line { name: "theory".to_owned(), look: Look::theory(), points: curve.collect() },
+        Line {
+            name: "measured".to_owned(),
+            look: Look::points(0),
+            points: spots.iter().map(|spot| point(spot, units::percent)).collect(),
+        },
+    ];
+    let values: Vec<f64> = lines.iter().flat_map(|line| &line.points).map(|point| point.y).collect();
+    let mut x = Axis::from_zero("bits per key", [last.at], units::short);
+    x.range = (first.at - 1.0, last.at + 1.0);
+    let chart = Chart {
+        title: title.clone(),
+        description:
+            "Share of filter tests of absent keys that pass, measured and by theory, by bits per key."
+                .to_owned(),
+        x,
+        y: Axis::log("filter tests of absent keys that pass", values, |share| {
+            format!("{} %", units::short(share * 100.0))
+        }),
+        lines,
+        strips: Vec::new(),
+    };
+    let caption = "Theory: the false positive rate of the filters as they are built, without chance. A rate of which n were \
+                   seen is uncertain by about 1/√n of itself; a rate of 0 has no place on this axis."
+        .to_owned();
+    Ok(Plot { title, caption, svg: chart.svg()?, table: Some(table) })
+}
+
+/// Bytes that flushes and merges wrote for each byte of keys and values, as the model counts.
+fn rewritten(step: &Step) -> Option<f64> {
+    let flushed = took::share(step, counter::FLUSH_BYTES, counter::USER_BYTES_WRITTEN)?;
+    let merged = took::share(step, counter::COMPACTION_BYTES, counter::USER_BYTES_WRITTEN)?;
+    Some(flushed + merged).filter(|sum| *sum > 0.0)
+}
+
+fn write_amplification(group: &[&Series<'_>]) -> Result<Vec<Plot>> {
+    let reset: Reset = |_, compaction| compaction.sst_threshold = CompactionConfig::default().sst_threshold;
+    let place = |_: &Series<'_>, _: &DatabaseConfig, compaction: &CompactionConfig| {
+        Some(compaction.sst_threshold as f64)
+    };
+    spots(group, reset, place, rewritten).iter().map(|spots| write_amplification_of(spots)).collect()
+}
+
+fn write_amplification_of(spots: &[Spot<'_>]) -> Result<Plot> {
+    let (first, last) = (&spots[0], &spots[spots.len() - 1]);
+    let title = format!("{}: write amplification against sst_threshold", first.series.conditions.workload);
+    let head = ["sst_threshold K", "measured", "min … max", "model", "measured/model", "log and all", "runs"];
+    let mut table = Table::new(&title, &head);
+    for spot in spots {
+        let expected = predicted(spot, spot.compaction.sst_threshold);
+        let all = statistics::median(&spot.series.figures(|step| step.write_amplification));
+        let runs = statistics::median(&spot.series.figures(runs));
+        table.push(
+            false,
+            vec![
+                units::short(spot.at),
+                units::digits(spot.measured.median),
+                range(&spot.measured, units::digits),
+                units::digits(expected),
+                units::digits(spot.measured.median / expected),
+                all.map_or(NOTHING.to_owned(), units::digits),
+                runs.map_or(NOTHING.to_owned(), units::digits),
+            ],
+        );
+    }
+    let curve = (first.at as usize..=last.at as usize).map(|k| {
+        let y = predicted(first, k);
+        Point { x: k as f64, y, whisker: None, tip: format!("K {k}, {}", units::digits(y)) }
+    });
+    let lines = vec![
+        Line { name: "model".to_owned(), look: Look::theory(), points: curve.collect() },
+        Line {
+            name: "measured".to_owned(),
+            look: Look::points(0),
+            points: spots.iter().map(|spot| point(spot, units::digits)).collect(),
+        },
+    ];
+    let values: Vec<f64> = lines.iter().flat_map(|line| &line.points).map(|point| point.y).collect();
+    let (label, largest) = ("bytes rewritten per byte put", values.iter().copied().fold(0.0, f64::max));
+    // A small K costs so much that the rest would be one line at the bottom.
+    let y = match values.iter().copied().fold(f64::INFINITY, f64::min) {
+        least if largest > least * 12.0 => Axis::log(&format!("{label} (logarithmic)"), values, units::short),
+        _ => Axis::from_zero(label, values, units::short),
+    };
+    let chart = Chart {
+        title: title.clone(),
+        description: "Write amplification without the log, measured and by the model, by sst_threshold."
+            .to_owned(),
+        x: Axis::from_zero("sst_threshold K", [last.at], units::short),
+        y,
+        lines,
+        strips: Vec::new(),
+    };
+    let caption =
+        "Without the log. The model counts from an empty database; what is measured leaves the warm-up out."
+            .to_owned();
+    Ok(Plot { title, caption, svg: chart.svg()?, table: Some(table) })
+}
+
+/// What the model says for the items and writes of a series, with that K.
+fn predicted(spot: &Spot<'_>, k: usize) -> f64 {
+    let conditions = &spot.series.conditions;
+    let writes = spot.series.figures(|step| Some((step.warm_up_operations + step.operations) as f64));
+    let mut workload = Workload::inserts(conditions.items, KEY_BYTES, conditions.value_bytes as u64);
+    workload.writes = statistics::median(&writes).unwrap_or(0.0) as u64;
+    workload.stripes = spot.database.stripes.unwrap_or(workload.stripes);
+    let settings = Settings::of(&spot.database, &spot.compaction);
+    Model::new(workload).predict(&Settings { sst_threshold: k, ..settings }).write_amplification
+}
+
+fn point(spot: &Spot<'_>, show: fn(f64) -> String) -> Point {
+    let Spot { at, measured, .. } = spot;
+    Point {
+        x: *at,
+        y: measured.median,
+        whisker: Some((measured.min, measured.max)),
+        tip: format!("{} at {} [{}]", show(measured.median), units::short(*at), range(measured, show)),
+    }
+}
+
+fn range(summary: &Summary, show: fn(f64) -> String) -> String {
+    format!("{} … {}", show(summary.min), show(summary.max))
+}

@@ -1,0 +1,93 @@
+//! What engines took of the machine: next to every throughput.
+
+use super::group::Group;
+use super::{NOTHING, Table};
+use crate::engine::counter;
+use crate::record::Step;
+use crate::results::Series;
+use crate::{statistics, units};
+
+type Figure = fn(&Step) -> Option<f64>;
+type Show = fn(f64) -> String;
+
+/// Medians of figures for each engine, of the machine and of what goes on within; columns that nobody has are left out.
+pub(super) fn tables(group: &Group<'_>) -> [Table; 2] {
+    let machine: [(&str, Figure, Show); 8] = [
+        ("CPU s per million", cpu, units::digits),
+        ("write ampl.", |step| step.write_amplification, units::digits),
+        ("space ampl.", |step| step.space_amplification, units::digits),
+        ("on disk", |step| some(step.disk_bytes), size),
+        ("written", |step| some(step.resources.write_bytes), size),
+        ("read from disk", |step| some(step.resources.read_bytes), size),
+        ("peak resident", |step| some(step.resources.peak_resident), size),
+        ("anonymous", |step| some(step.resources.peak_anonymous), size),
+    ];
+    let within: [(&str, Figure, Show); 9] = [
+        ("longest operation", |step| some(step.resources.longest), units::nanoseconds),
+        ("stalls", |step| step.counters.get(counter::STALLS).copied(), units::count),
+        ("stalled in all", |step| step.counters.get(counter::STALL_NANOS).copied(), units::nanoseconds),
+        (
+            "longest stall",
+            |step| step.counters.get(counter::LONGEST_STALL_NANOS).copied(),
+            units::nanoseconds,
+        ),
+        ("flushes", |step| step.counters.get(counter::FLUSHES).copied(), units::count),
+        ("merges", |step| step.counters.get(counter::COMPACTIONS).copied(), units::count),
+        ("runs per get", runs_per_get, units::digits),
+        ("false positives", false_positives, units::percent),
+        ("not found", |step| some(step.not_found), units::count),
+    ];
+    [
+        table(group, "What it took, medians of the trials", &machine),
+        table(group, "What went on within, medians of the trials", &within),
+    ]
+}
+
+fn table(group: &Group<'_>, caption: &str, figures: &[(&str, Figure, Show)]) -> Table {
+    let mut head = vec!["engine"];
+    head.extend(figures.iter().map(|(name, ..)| *name));
+    let mut table = Table::new(caption, &head);
+    for series in &group.series {
+        let ours = group.ours().is_some_and(|ours| ours.label() == series.label());
+        let mut cells = vec![series.label()];
+        cells.extend(figures.iter().map(|(_, figure, show)| middle(series, *figure, *show)));
+        // An engine that tells nothing needs no row.
+        if cells.iter().skip(1).any(|cell| cell != NOTHING) {
+            table.push(ours, cells);
+        }
+    }
+    table.without_empty()
+}
+
+fn middle(series: &Series<'_>, figure: Figure, show: Show) -> String {
+    statistics::median(&series.figures(figure)).map_or(NOTHING.to_owned(), show)
+}
+
+fn some(value: u64) -> Option<f64> {
+    (value > 0).then_some(value as f64)
+}
+
+fn size(bytes: f64) -> String {
+    units::bytes(bytes.max(0.0) as u64)
+}
+
+fn cpu(step: &Step) -> Option<f64> {
+    let seconds = step.resources.cpu_user + step.resources.cpu_system;
+    (seconds > 0.0 && step.operations > 0).then(|| seconds * 1e6 / step.operations as f64)
+}
+
+/// Runs that a get looked at.
+pub(super) fn runs_per_get(step: &Step) -> Option<f64> {
+    share(step, counter::RUNS_LOOKED_AT, counter::GETS)
+}
+
+/// Filters that said a key might be there, of those asked about keys that were not.
+pub(super) fn false_positives(step: &Step) -> Option<f64> {
+    share(step, counter::FILTER_FALSE_POSITIVES, counter::FILTER_NEGATIVES)
+}
+
+/// A counter by another that is not 0.
+pub(super) fn share(step: &Step, part: &str, whole: &str) -> Option<f64> {
+    let whole = step.counters.get(whole).copied().filter(|whole| *whole > 0.0)?;
+    Some(step.counters.get(part)? / whole)
+}

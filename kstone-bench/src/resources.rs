@@ -1,0 +1,103 @@
+//! What this process takes of the machine, as Linux tells it.
+
+#![expect(clippy::disallowed_methods, reason = "it lists the files of a database from outside")]
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+/// Totals of this process since it began, and its memory now.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// Seconds of processor time in the program.
+    pub cpu_user: f64,
+    /// In the kernel.
+    pub cpu_system: f64,
+    /// Bytes that came from the device.
+    pub read_bytes: u64,
+    /// Bytes that went to the page cache on their way to the device.
+    pub write_bytes: u64,
+    /// Resident memory, in bytes.
+    pub resident: u64,
+    /// Anonymous memory, in bytes.
+    pub anonymous: u64,
+}
+
+/// Clock ticks of `/proc/self/stat`: the kernel tells user programs in hundredths of a second on all platforms.
+const TICKS: f64 = 100.0;
+
+impl Usage {
+    /// Now.
+    ///
+    /// # Errors
+    /// There is no `/proc`.
+    pub fn now() -> Result<Self> {
+        let mut usage = Self::memory()?;
+        let stat = read("/proc/self/stat")?;
+        // The name in parentheses may hold anything; fields 14 and 15 of the line are 12 and 13 behind it.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
+        (usage.cpu_user, usage.cpu_system) = (ticks(11) / TICKS, ticks(12) / TICKS);
+        // Not readable everywhere; then it is 0.
+        let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
+        (usage.read_bytes, usage.write_bytes) = (field(&io, "read_bytes:"), field(&io, "write_bytes:"));
+        Ok(usage)
+    }
+
+    /// Only the memory.
+    ///
+    /// # Errors
+    /// There is no `/proc`.
+    pub fn memory() -> Result<Self> {
+        let status = read("/proc/self/status")?;
+        let kib = |name| field(&status, name) << 10;
+        Ok(Self { resident: kib("VmRSS:"), anonymous: kib("RssAnon:"), ..Self::default() })
+    }
+}
+
+fn read(path: &str) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))
+}
+
+fn field(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+/// Bytes of all files in a directory and below it; what vanishes meanwhile does not count.
+pub fn directory_bytes(directory: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(meta) if meta.is_dir() => directory_bytes(&entry.path()),
+            Ok(meta) => meta.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_and_processor_time_are_seen() {
+        let before = Usage::now().unwrap();
+        let block = vec![1u8; 64 << 20];
+        let after = Usage::now().unwrap();
+        assert!(block.iter().all(|byte| *byte == 1));
+        assert!(after.anonymous >= before.anonymous + (60 << 20), "{before:?} {after:?}");
+        assert!(after.resident >= after.anonymous && after.cpu_user + after.cpu_system > 0.0, "{after:?}");
+    }
+
+    #[test]
+    fn files_below_count() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("below")).unwrap();
+        std::fs::write(directory.path().join("a"), [0; 100]).unwrap();
+        std::fs::write(directory.path().join("below/b"), [0; 11]).unwrap();
+        assert_eq!(directory_bytes(directory.path()), 111);
+        assert_eq!(directory_bytes(&directory.path().join("nowhere")), 0);
+    }
+}

@@ -1,0 +1,315 @@
+//! Reads files of results, and finds in them what can be set side by side: *series*, the trials of one engine under one
+//! set of [`Conditions`].
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::Deserializer;
+use serde::Deserialize;
+
+use crate::engine::{Durability, EngineSpec};
+use crate::record::{Latency, RunFile, SCHEMA, Step, StepSpec, Trial};
+use crate::units;
+
+/// Reads one file.
+///
+/// # Errors
+/// It cannot be read, is no JSON or not all of it, was not written by this program, or in another version of the format.
+pub fn read(path: &Path) -> Result<RunFile> {
+    let name = path.display();
+    let text = std::fs::read_to_string(path).with_context(|| format!("{name} cannot be read"))?;
+    parse(&text).with_context(|| format!("{name}"))
+}
+
+/// Reads the text of a file.
+///
+/// # Errors
+/// See [`read`].
+pub fn parse(text: &str) -> Result<RunFile> {
+    #[derive(Deserialize)]
+    struct Head {
+        schema: Option<String>,
+    }
+    let head: Head = match serde_json::from_str(text) {
+        Err(error) if error.is_eof() => {
+            bail!("the file ends too early ({error}): it was cut or not written out")
+        }
+        head => head.context("this is no file of results: it is not JSON")?,
+    };
+    match head.schema.as_deref() {
+        Some(SCHEMA) => {}
+        Some(other) => bail!("its format is {other:?}, and this program reads {SCHEMA:?}: measure again"),
+        None => bail!("this is no file of results: it has no \"schema\""),
+    }
+    serde_json::from_str(text).context("its format is the right one, but something in it is missing or wrong")
+}
+
+/// What must be the same for two figures to be compared.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conditions {
+    /// The workload.
+    pub workload: String,
+    /// What ran on that database before, workload by workload.
+    pub before: Vec<String>,
+    /// Operations asked for, if not left to the workload.
+    pub operations: Option<u64>,
+    /// The limit of its time, in seconds.
+    pub seconds: Option<f64>,
+    /// Operations a second that were offered; `None`: a closed loop.
+    pub offered: Option<f64>,
+    /// Items.
+    pub items: u64,
+    /// Bytes of a value.
+    pub value_bytes: usize,
+    /// Threads that asked.
+    pub threads: usize,
+    /// Of writes.
+    pub durability: Durability,
+    /// Bytes of memory, if that was limited.
+    pub memory_limit: Option<u64>,
+    /// Whether it really was.
+    pub memory_limited: bool,
+}
+
+impl Conditions {
+    fn of(trial: &Trial, at: usize, step: &Step) -> Self {
+        let spec = &trial.spec;
+        let named = |asked: &&StepSpec| asked.workload == step.workload;
+        let asked = spec.steps.get(at).filter(named).or_else(|| spec.steps.iter().find(named));
+        // A rate of 0 is a way to ask for a closed loop.
+        let offered = step.offered.or_else(|| asked.and_then(|asked| asked.rate)).filter(|rate| *rate > 0.0);
+        Self {
+            workload: step.workload.clone(),
+            before: trial.steps.iter().take(at).map(|step| step.workload.clone()).collect(),
+            operations: asked.and_then(|asked| asked.operations),
+            seconds: asked.and_then(|asked| asked.seconds),
+            offered,
+            items: spec.items,
+            value_bytes: spec.value_bytes,
+            threads: spec.threads,
+            durability: step.durability.unwrap_or(spec.durability),
+            memory_limit: spec.memory_limit,
+            memory_limited: trial.memory_limited,
+        }
+    }
+
+    /// Everything but the workload, on one line.
+    pub fn circumstances(&self) -> String {
+        let mut parts = vec![
+            format!(
+                "{} items x {} B",
+                units::count(self.items as f64),
+                units::count(self.value_bytes as f64)
+            ),
+            format!("{} {}", self.threads, if self.threads == 1 { "thread" } else { "threads" }),
+            match self.offered {
+                Some(rate) => format!("open loop at {}/s", units::count(rate)),
+                None => "closed loop".to_owned(),
+            },
+            format!("durability={}", durability(self.durability)),
+        ];
+        match (self.memory_limit, self.memory_limited) {
+            (None, _) => {}
+            (Some(limit), true) => parts.push(format!("memory limited to {}", units::bytes(limit))),
+            (Some(_), false) => {
+                parts.push("memory limit not in force, the data may fit in memory".to_owned());
+            }
+        }
+        if let Some(operations) = self.operations {
+            parts.push(format!("{} operations", units::count(operations as f64)));
+        }
+        if let Some(seconds) = self.seconds {
+            parts.push(format!("at most {} s", units::digits(seconds)));
+        }
+        if !self.before.is_empty() {
+            parts.push(format!("after {}", self.before.join(", ")));
+        }
+        parts.join(", ")
+    }
+}
+
+impl fmt::Display for Conditions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", self.workload, self.circumstances())
+    }
+}
+
+/// As the command line has it.
+pub fn durability(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Buffered => "buffered",
+        Durability::Sync => "sync",
+    }
+}
+
+/// One trial's part of a series.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// Which of the files.
+    pub file: usize,
+    /// The trial's number.
+    pub number: usize,
+    /// What came of it.
+    pub step: &'a Step,
+}
+
+/// The trials of one engine under the same conditions, in the order in which they ran.
+#[derive(Clone, Debug)]
+pub struct Series<'a> {
+    /// The engine and its settings.
+    pub engine: &'a EngineSpec,
+    /// The commit, where files of several are looked at together.
+    pub build: Option<&'a str>,
+    /// The conditions.
+    pub conditions: Conditions,
+    /// The trials.
+    pub runs: Vec<Run<'a>>,
+}
+
+impl Series<'_> {
+    /// How the engine is named.
+    pub fn label(&self) -> String {
+        match self.build {
+            Some(build) => format!("{} @{build}", self.engine.label()),
+            None => self.engine.label(),
+        }
+    }
+
+    /// One figure of each trial; nothing for trials that do not have it.
+    pub fn figures(&self, figure: impl Fn(&Step) -> Option<f64>) -> Vec<f64> {
+        self.runs.iter().filter_map(|run| figure(run.step)).collect()
+    }
+
+    /// Operations a second of each trial.
+    pub fn rates(&self) -> Vec<f64> {
+        self.figures(|step| Some(step.rate))
+    }
+
+    /// The kinds of operations that have latencies.
+    pub fn kinds(&self) -> BTreeSet<&str> {
+        let measured = |step: &Step| step.latencies.iter().any(|(_, latency)| latency.count > 0);
+        let steps = self.runs.iter().map(|run| run.step).filter(|step| measured(step));
+        steps
+            .flat_map(|step| step.latencies.iter().filter(|(_, latency)| latency.count > 0))
+            .map(|(kind, _)| kind.as_str())
+            .collect()
+    }
+
+    /// A figure of the latencies of one kind, of each trial that has any.
+    pub fn latencies(&self, kind: &str, figure: impl Fn(&Latency) -> u64) -> Vec<f64> {
+        self.figures(|step| latency_of(step, kind).map(|latency| figure(latency) as f64))
+    }
+
+    /// Answers that were wrong, in all trials.
+    pub fn wrong(&self) -> u64 {
+        self.runs.iter().map(|run| run.step.wrong).sum()
+    }
+}
+
+/// The latencies of a kind that was done at all.
+pub fn latency_of<'a>(step: &'a Step, kind: &str) -> Option<&'a Latency> {
+    step.latencies.get(kind).filter(|latency| latency.count > 0)
+}
+
+/// The latencies themselves, as a trial has stored them.
+///
+/// # Errors
+/// They are none.
+pub fn histogram(latency: &Latency) -> Result<Histogram<u64>> {
+    let bytes = BASE64_STANDARD.decode(&latency.histogram).context("it is not base64")?;
+    let decoded = Deserializer::new().deserialize(&mut bytes.as_slice());
+    decoded.map_err(|error| anyhow::anyhow!("it is no histogram: {error}"))
+}
+
+/// All series of some files, in the order in which they first appear.
+pub fn series<'a>(files: &[&'a RunFile]) -> Vec<Series<'a>> {
+    let mut all: Vec<Series<'a>> = Vec::new();
+    let several = files.iter().any(|file| file.machine.commit != files[0].machine.commit);
+    for (file, results) in files.iter().enumerate() {
+        let build = several.then_some(results.machine.commit.as_str());
+        for trial in &results.trials {
+            for (at, step) in trial.steps.iter().enumerate() {
+                let (engine, conditions) = (&trial.spec.engine, Conditions::of(trial, at, step));
+                let run = Run { file, number: trial.number, step };
+                let same = |one: &&mut Series<'_>| {
+                    one.engine == engine && one.build == build && one.conditions == conditions
+                };
+                match all.iter_mut().find(same) {
+                    Some(one) => one.runs.push(run),
+                    None => all.push(Series { engine, build, conditions, runs: vec![run] }),
+                }
+            }
+        }
+    }
+    all
+}
+
+/// The trials of both that have the same number, in the same order.
+pub fn turns<'a>(one: &Series<'a>, other: &Series<'a>) -> (Series<'a>, Series<'a>) {
+    let pairs = one.runs.iter().filter_map(|run| {
+        let same = other.runs.iter().find(|also| (also.file, also.number) == (run.file, run.number));
+        same.map(|also| (*run, *also))
+    });
+    let (first, second) = pairs.unzip();
+    let with = |series: &Series<'a>, runs| Series { runs, ..series.clone() };
+    (with(one, first), with(other, second))
+}
+
+/// What went wrong in trials: a sentence for each that ended early, gave wrong answers, or never became steady.
+pub fn troubles(file: &RunFile) -> Vec<String> {
+    let mut troubles = Vec::new();
+    for trial in &file.trials {
+        let name = format!("{}, trial {}", trial.spec.engine.label(), trial.number);
+        if let Some(error) = &trial.error {
+            let (done, asked) = (trial.steps.len(), trial.spec.steps.len());
+            troubles.push(format!("{name}: ended after {done} of {asked} steps: {error}"));
+        }
+        for step in &trial.steps {
+            if step.wrong > 0 {
+                let wrong = units::count(step.wrong as f64);
+                troubles.push(format!("{name}: {wrong} answers of {} were WRONG", step.workload));
+            }
+        }
+    }
+    troubles
+}
+
+/// Trials that ended in an error, of one engine.
+pub fn failed(file: &RunFile, label: &str) -> usize {
+    let mine = file.trials.iter().filter(|trial| trial.spec.engine.label() == label);
+    mine.filter(|trial| trial.error.is_some()).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_file_of_results_is_told_from_one_that_is_damaged() {
+        let whole = format!(
+            r#"{{"schema": "{SCHEMA}", "command": "run", "started": "2026-01-01T00:00:00Z", "machine": {{}},
+                "warnings": [], "trials": []}}"#
+        );
+        assert_eq!(parse(&whole).unwrap().trials.len(), 0);
+        let told = |text: &str| format!("{:#}", parse(text).unwrap_err());
+        for end in (1..whole.len()).step_by(7) {
+            assert!(told(&whole[..end]).contains("ends too early"), "{end}");
+        }
+        assert!(told("").contains("ends too early"));
+        assert!(told("kind: yaml").contains("not JSON"));
+        assert!(told("{}").contains("no \"schema\""));
+        assert!(
+            told(r#"{"schema": "kstone-bench/99"}"#).contains("\"kstone-bench/99\", and this program reads")
+        );
+        let missing = told(&whole.replace("\"command\": \"run\",", ""));
+        assert!(missing.contains("missing field `command`"), "{missing}");
+        let null = whole.replace("\"machine\": {}", "\"machine\": {\"load\": null}");
+        assert!(told(&null).contains("missing or wrong"), "{}", told(&null));
+        assert!(format!("{:#}", read(Path::new("/no/such/file")).unwrap_err()).contains("/no/such/file"));
+    }
+}

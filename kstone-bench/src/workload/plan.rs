@@ -1,0 +1,229 @@
+//! What the steps of a trial need together: one layout of keys, one size of values, a database that is filled.
+
+use anyhow::{Context, Result, bail, ensure};
+use kstone_api::Preset;
+use kstone_core::config::text;
+
+use super::{LARGE_DIVISOR, LARGE_VALUE, Operation, Place, Workload};
+use crate::data::{Layout, Values};
+use crate::record::{StepSpec, TrialSpec};
+
+/// The fewest large values.
+const LARGE_LEAST: u64 = 50;
+
+/// The trial with everything in it that its workloads say and nobody else did: a step that fills the database, the sizes
+/// of large values, and what the specification's examples say. A trial that has all of it stays as it is.
+///
+/// # Errors
+/// There is no such workload, or its steps do not go together on one database.
+pub fn resolve(spec: &TrialSpec) -> Result<TrialSpec> {
+    let mut spec = spec.clone();
+    ensure!(!spec.steps.is_empty(), "a trial has at least one step: name a workload");
+    ensure!(spec.items > 0 && spec.threads > 0, "there must be at least one item and one thread");
+    large(&mut spec)?;
+    examples(&mut spec)?;
+    fill(&mut spec)?;
+    layout(&spec)?;
+    Values::new(spec.value_bytes, spec.seed)?;
+    Ok(spec)
+}
+
+/// Where the keys of a trial lie.
+///
+/// # Errors
+/// Its steps want different places.
+pub fn layout(spec: &TrialSpec) -> Result<Layout> {
+    let workloads = workloads(spec)?;
+    let mut decided: Option<(Layout, &str)> = None;
+    for workload in &workloads {
+        let Place::Only(layout) = workload.place else { continue };
+        match decided {
+            Some((other, name)) if other != layout => bail!(
+                "{name} and {} cannot follow each other: {} and {}. Make them two runs",
+                workload.name,
+                described(other, name),
+                described(layout, workload.name)
+            ),
+            _ => decided = Some((layout, workload.name)),
+        }
+    }
+    let (layout, by) = decided.unwrap_or((Layout::Scattered, ""));
+    let spread = workloads.iter().find(|workload| workload.place == Place::Spread);
+    if let (Some(spread), Layout::Ordered | Layout::OnePartition) = (spread, layout) {
+        bail!(
+            "{} cannot follow {by}: {}, where keys that are missing are behind all others and nothing looks for them. \
+             Make them two runs",
+            spread.name,
+            described(layout, by)
+        );
+    }
+    Ok(layout)
+}
+
+fn described(layout: Layout, by: &str) -> String {
+    match layout {
+        Layout::Scattered => format!("{by} has scattered keys"),
+        Layout::Ordered => format!("{by} has keys in the order of their items"),
+        Layout::Partitions(items) => format!("{by} has partitions of {items} items"),
+        Layout::OnePartition => format!("{by} has one partition for everything"),
+    }
+}
+
+fn workloads(spec: &TrialSpec) -> Result<Vec<&'static Workload>> {
+    spec.steps.iter().map(|step| Workload::by_name(&step.workload)).collect()
+}
+
+fn large(spec: &mut TrialSpec) -> Result<()> {
+    let workloads = workloads(spec)?;
+    let Some(large) = workloads.iter().find(|workload| workload.large) else { return Ok(()) };
+    if spec.value_bytes == LARGE_VALUE {
+        return Ok(());
+    }
+    if let Some(other) = workloads.iter().find(|workload| !workload.large && workload.writes()) {
+        bail!(
+            "{} writes values of {LARGE_VALUE} bytes and {} those of {} bytes: a trial has values of one size. Make \
+             them two runs",
+            large.name,
+            other.name,
+            spec.value_bytes
+        );
+    }
+    spec.value_bytes = LARGE_VALUE;
+    spec.items = (spec.items / LARGE_DIVISOR).max(LARGE_LEAST);
+    Ok(())
+}
+
+/// A rate of 0 is a closed loop, on request.
+fn examples(spec: &mut TrialSpec) -> Result<()> {
+    let workloads = workloads(spec)?;
+    for (step, workload) in spec.steps.iter_mut().zip(&workloads) {
+        if let (None, Some(example)) = (step.rate, workload.example) {
+            step.rate = Some(example.rate);
+        }
+    }
+    let mut examples = workloads.iter().filter_map(|workload| Some((workload.name, workload.example?)));
+    let Some((name, example)) = examples.next() else { return Ok(()) };
+    if let Some((other, _)) = examples.find(|(other, _)| *other != name) {
+        bail!("{name} and {other} have settings of their own each. Make them two runs");
+    }
+    if spec.memory_limit.is_none() {
+        spec.memory_limit = Some(example.memory);
+    }
+    if spec.engine.engine() == "kstone" && spec.engine.settings.is_empty() {
+        spec.engine.settings = preset(example.preset)?;
+    }
+    Ok(())
+}
+
+/// The settings of a preset as text; `default` when all are.
+///
+/// # Errors
+/// There is no such preset.
+pub fn preset(name: &str) -> Result<String> {
+    let preset = Preset::by_name(name).with_context(|| format!("preset {name}"))?;
+    let settings = text::differing(&preset.database, &preset.compaction);
+    Ok(if settings.is_empty() { "default".to_owned() } else { settings })
+}
+
+fn fill(spec: &mut TrialSpec) -> Result<()> {
+    let workloads = workloads(spec)?;
+    let needs = workloads.iter().position(|workload| workload.filled);
+    // Steps that insert fill it as well, with what they insert.
+    let fills = workloads
+        .iter()
+        .position(|workload| workload.fills() || workload.operations().any(|one| one == Operation::Insert));
+    let filled = |needs| fills.is_some_and(|fills| fills < needs);
+    if let Some(needs) = needs.filter(|needs| !filled(*needs)) {
+        for (at, workload) in ["load", "waitforcompaction"].into_iter().enumerate() {
+            let step = StepSpec { workload: workload.into(), operations: None, seconds: None, rate: None };
+            spec.steps.insert(needs + at, step);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Durability, EngineSpec};
+
+    fn spec(workloads: &[&str]) -> TrialSpec {
+        let step =
+            |name: &&str| StepSpec { workload: (*name).into(), operations: None, seconds: None, rate: None };
+        TrialSpec {
+            engine: EngineSpec::new("kstone"),
+            steps: workloads.iter().map(step).collect(),
+            items: 1_000_000,
+            value_bytes: 200,
+            threads: 2,
+            durability: Durability::Buffered,
+            seed: 1,
+            memory_limit: None,
+        }
+    }
+
+    fn names(spec: &TrialSpec) -> Vec<&str> {
+        spec.steps.iter().map(|step| step.workload.as_str()).collect()
+    }
+
+    #[test]
+    fn a_step_that_needs_a_filled_database_gets_one() {
+        let filled = |steps: &[&str]| names(&resolve(&spec(steps)).unwrap()).join(" ");
+        assert_eq!(filled(&["readrandom"]), "load waitforcompaction readrandom");
+        assert_eq!(filled(&["fillrandom", "readrandom"]), "fillrandom readrandom");
+        assert_eq!(filled(&["fillsync", "overwrite"]), "fillsync load waitforcompaction overwrite");
+        assert_eq!(filled(&["time-ordered", "readseq"]), "time-ordered readseq");
+        assert_eq!(filled(&["fillseq", "readseq", "compact"]), "fillseq readseq compact");
+        let once = resolve(&spec(&["ycsb-e"])).unwrap();
+        assert_eq!(resolve(&once).unwrap(), once);
+    }
+
+    #[test]
+    fn steps_that_want_different_keys_or_values_are_refused() {
+        for (steps, why) in [
+            (&["fillseq", "seekrandom"][..], "Make them two runs"),
+            (&["fillseq", "readmissing"], "behind all others"),
+            (&["fillrandom", "fill100K"], "one size"),
+            (&["embedded", "log-ingestion"], "settings of their own"),
+            (&["readrandom", "nonsense"], "there is no workload named \"nonsense\""),
+            (&[], "at least one step"),
+        ] {
+            let error = resolve(&spec(steps)).unwrap_err().to_string();
+            assert!(error.contains(why), "{steps:?}: {error}");
+        }
+        assert_eq!(layout(&spec(&["load", "ycsb-e"])).unwrap(), Layout::Partitions(1000));
+        assert_eq!(layout(&spec(&["fillseq", "readseq"])).unwrap(), Layout::Ordered);
+        assert_eq!(layout(&spec(&["readmissing"])).unwrap(), Layout::Scattered);
+    }
+
+    #[test]
+    fn large_values_are_few() {
+        let large = resolve(&spec(&["fill100K", "readrandom"])).unwrap();
+        assert_eq!((large.items, large.value_bytes), (1000, 100_000));
+        assert_eq!(resolve(&large).unwrap(), large);
+    }
+
+    #[test]
+    fn examples_bring_rate_settings_and_memory_and_what_is_given_wins() {
+        let embedded = resolve(&spec(&["embedded"])).unwrap();
+        assert_eq!(embedded.steps[2].rate, Some(600.0));
+        assert_eq!(embedded.memory_limit, Some(256 << 20));
+        assert!(embedded.engine.settings.contains("max_memtable_records=200"), "{:?}", embedded.engine);
+        let mut given = spec(&["embedded"]);
+        given.engine.settings = "default".into();
+        given.memory_limit = Some(1 << 30);
+        given.steps[0].rate = Some(0.0);
+        let given = resolve(&given).unwrap();
+        assert_eq!((given.engine.settings.as_str(), given.memory_limit), ("default", Some(1 << 30)));
+        assert_eq!(given.steps[2].rate, Some(0.0));
+    }
+
+    #[test]
+    fn every_workload_can_be_planned_and_has_a_name_of_its_own() {
+        let mut names: Vec<_> = super::super::WORKLOADS.iter().map(|workload| workload.name).collect();
+        names.iter().for_each(|name| drop(resolve(&spec(&[name])).unwrap()));
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), super::super::WORKLOADS.len());
+    }
+}

@@ -1,0 +1,31 @@
+//! The files of a directory as data, and back.
+
+use std::path::Path;
+
+use crate::vfs::{MemVfs, OpenMode, Vfs, read_all, write_all_at};
+
+/// Files by name, in order.
+pub(super) type Files = Vec<(String, Vec<u8>)>;
+
+/// A disk with these files in that directory.
+pub(super) fn on_disk(dir: &Path, files: &Files) -> MemVfs {
+    let vfs = MemVfs::new();
+    // The root is there already.
+    let _ = vfs.create_dir(dir);
+    for (name, bytes) in files {
+        let file = vfs.open(&dir.join(name), OpenMode::Truncate).expect("memory");
+        write_all_at(&*file, bytes, 0).expect("memory");
+    }
+    vfs
+}
+
+/// The files in that directory.
+pub(super) fn listed(dir: &Path, vfs: &MemVfs) -> Files {
+    let mut names: Vec<_> = vfs.list(dir).expect("memory").into_iter().map(|entry| entry.name).collect();
+    names.sort();
+    let read = |name: &str| {
+        let file = vfs.open(&dir.join(name), OpenMode::Read).expect("memory");
+        read_all(&*file, 1 << 30).expect("memory")
+    };
+    names.into_iter().map(|name| (name.clone(), read(&name))).collect()
+}

@@ -10,11 +10,12 @@ use crate::chapter::context::{Context, figures as probed};
 use crate::chapter::load::{self, anonymous, closed, figures, mean, p99, per, rate, write_amplification};
 use crate::chapter::probe::{RECORD, VALUE};
 use crate::chapter::said::{self, CONFIGURATIONS, MEMORY, READ_P99, THRESHOLDS, WRITE_THROUGHPUT};
+use crate::chapter::scale::Scale;
 use crate::chapter::table::{ChapterTable, Group, Line, Says};
 use crate::chapter::unit::Unit;
 use crate::chapter::verdict::{Direction, Target, monotone};
 use crate::engine::counter;
-use crate::record::Trial;
+use crate::record::{Trial, TrialSpec};
 
 /// Of throughput and latencies.
 const NOISE: f64 = 0.1;
@@ -34,16 +35,7 @@ pub(crate) fn thresholds(context: &mut Context<'_>) -> Result<ChapterTable> {
     let records = scale.records(1000);
     // Flushes of each stripe: enough that the largest threshold has merged its merges.
     let items = (60 * records * scale.stripes) as u64;
-    let specs = THRESHOLDS.iter().map(|row| {
-        let settings = format!("sst_threshold={},max_memtable_records={records}", row.threshold);
-        let steps = vec![
-            closed("fillrandom", items),
-            closed("readwhilewriting", scale.reads),
-            closed("waitforcompaction", 1),
-            closed("readmissing", scale.reads),
-        ];
-        load::spec(scale.settings(&settings), items, steps)
-    });
+    let specs = THRESHOLDS.iter().map(|row| threshold_spec(&scale, row.threshold, records, items));
     let trials = load::run(context, "sst_threshold", specs.collect())?;
     let group =
         |quantity: &str, unit, step, figure: &dyn Fn(&crate::record::Step) -> Option<f64>| -> Result<Group> {
@@ -72,14 +64,7 @@ pub(crate) fn thresholds(context: &mut Context<'_>) -> Result<ChapterTable> {
     let more_reads = against(&reads, "time of a get against the default", |row| said::between(row.reads));
     let merging =
         modelled(merging, items, records, scale.stripes, |prediction| prediction.write_amplification - 1.0);
-    let mut times = Group::new("bytes merged, against the default", Unit::Times, "sst_threshold");
-    let default = merging.lines[1].measured.median().unwrap_or(f64::NAN);
-    for (row, line) in THRESHOLDS.iter().zip(&merging.lines) {
-        let line = Line::new(&line.row, vec![line.measured.median().unwrap_or(f64::NAN) / default]);
-        times.lines.push(line.says(row.merging.map_or(Says::words("Lower disk I/O"), said::about)));
-    }
-    let times =
-        times.judged(|points| monotone("a higher threshold rewrites less:", Direction::Falls, points, NOISE));
+    let times = merged_against(&merging);
     Ok(ChapterTable {
         title: "SST threshold: what the guidelines promise".into(),
         done: format!(
@@ -100,8 +85,35 @@ pub(crate) fn thresholds(context: &mut Context<'_>) -> Result<ChapterTable> {
             rises(runs, "a higher threshold has more runs to look into:"),
             disk,
         ],
+        notes: vec![
+            "The thread that writes asks again as soon as it has its answer: with few cores, reads also wait for it and \
+             for merging, of which a lower threshold has more."
+                .into(),
+        ],
         ..ChapterTable::default()
     })
+}
+
+fn threshold_spec(scale: &Scale, threshold: usize, records: usize, items: u64) -> TrialSpec {
+    let settings = format!("sst_threshold={threshold},max_memtable_records={records}");
+    let steps = vec![
+        closed("fillrandom", items),
+        closed("readwhilewriting", scale.reads),
+        closed("waitforcompaction", 1),
+        closed("readmissing", scale.reads),
+    ];
+    load::spec(scale.settings(&settings), items, steps)
+}
+
+/// What was merged as a multiple of what the default merges.
+fn merged_against(merging: &Group) -> Group {
+    let mut times = Group::new("bytes merged, against the default", Unit::Times, "sst_threshold");
+    let default = merging.lines[1].measured.median().unwrap_or(f64::NAN);
+    for (row, line) in THRESHOLDS.iter().zip(&merging.lines) {
+        let line = Line::new(&line.row, vec![line.measured.median().unwrap_or(f64::NAN) / default]);
+        times.lines.push(line.says(row.merging.map_or(Says::words("Lower disk I/O"), said::about)));
+    }
+    times.judged(|points| monotone("a higher threshold rewrites less:", Direction::Falls, points, NOISE))
 }
 
 /// In percent more than the line of the default.

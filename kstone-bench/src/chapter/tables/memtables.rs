@@ -301,10 +301,7 @@ pub(crate) fn recovery(context: &mut Context<'_>) -> Result<ChapterTable> {
             *line = Line { says: line.says.clone(), ..Line::not_here(&line.row, why) };
         });
     }
-    let speed = group(&filled, ("replay speed, warm", Unit::BytesPerSecond), speed, |row, line| {
-        let (log, time) = (row.log.1, row.recovery.1 / said::S);
-        line.says(Says::about(format!("{} in {}", row.log.0, row.recovery.0), log / time))
-    })?;
+    let speed = speeds(&filled)?;
     Ok(ChapterTable {
         title: "Memtable threshold: recovery".into(),
         done: format!(
@@ -357,6 +354,14 @@ pub(crate) fn default_of(context: &mut Context<'_>) -> Result<Filled> {
 /// Items that the fill of a threshold writes.
 pub(crate) fn items(scale: &Scale, threshold: usize) -> u64 {
     probe(scale, threshold, 0).items()
+}
+
+/// The group of the speed of replaying.
+fn speeds(filled: &[Filled]) -> Result<Group> {
+    group(filled, ("replay speed, warm", Unit::BytesPerSecond), speed, |row, line| {
+        let (log, time) = (row.log.1, row.recovery.1 / said::S);
+        line.says(Says::about(format!("{} in {}", row.log.0, row.recovery.0), log / time))
+    })
 }
 
 fn speed(filled: &Filled) -> Result<Vec<f64>> {

@@ -101,7 +101,7 @@ fn group_rows(group: &Group) -> Vec<Vec<String>> {
                 format!("{} {}", group.by, line.row).trim().to_owned(),
                 line.says.as_ref().map_or(none.clone(), |says| says.text.clone()),
                 measured(group, line),
-                line.ratio().map_or(none.clone(), ratio_text),
+                line.ratio(group.unit).map_or(none.clone(), ratio_text),
                 line.model.map_or(none.clone(), |model| group.unit.text(model)),
                 first(group.shape.as_ref().map_or(none.clone(), |shape| holds(shape.holds).into())),
                 line.grade.as_ref().map_or(none, |grade| grade_text(grade).into()),

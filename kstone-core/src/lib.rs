@@ -98,6 +98,12 @@ pub mod torture;
 )]
 pub mod fuzzing;
 
+// For the benchmarks of kstone-bench; no part of the library.
+#[cfg(feature = "bench-internals")]
+#[doc(hidden)]
+#[expect(clippy::expect_used, reason = "a benchmark that cannot go on stops")]
+pub mod bench;
+
 pub use config::{CompactionConfig, Compression, DatabaseConfig, Durability, MemtableMode, ReadMode};
 pub use error::{Error, Result};
 pub use key::{Key, SortRange};

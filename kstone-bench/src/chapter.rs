@@ -15,6 +15,7 @@ use anyhow::{Result, bail, ensure};
 use crate::record::Trial;
 
 mod context;
+mod load;
 pub mod probe;
 pub(crate) mod render;
 mod said;
@@ -34,17 +35,21 @@ pub use verdict::{Direction, Grade, Shape, Target};
 type Make = fn(&mut Context<'_>) -> Result<ChapterTable>;
 
 /// The tables by the names that `--only` takes, in the chapter's order, with what they show.
-const TABLES: [(&str, &str, Make); 10] = [
+const TABLES: [(&str, &str, Make); 14] = [
     ("23.1-throughput", "memtable threshold: flushes and write throughput", tables::memtables::throughput),
     ("23.1-memory", "memtable threshold: memory", tables::memtables::memory),
     ("23.1-recovery", "memtable threshold: log and recovery time", tables::memtables::recovery),
     ("23.2-sst-count", "SST count and read latency", tables::merging::sst_count),
+    ("23.2-threshold", "SST threshold: what the guidelines promise", tables::configurations::thresholds),
     ("23.2-check-interval", "check interval: lag and processor time", tables::merging::check_interval),
     ("23.2-concurrency", "concurrent compactions", tables::merging::concurrency),
     ("23.3-bits", "bits per key: memory and false positives", tables::filters::bits),
     ("23.3-scenario", "10 SSTs and a key that is in none", tables::filters::scenario),
     ("23.4-settings", "limits: each shown to hold", tables::limits::settings),
+    ("23.5-configurations", "three configurations", tables::configurations::three),
     ("23.6-put-1000-items", "the criterion sample", tables::puts::put_1000_items),
+    ("23.9-examples", "three real-world examples, open loop", tables::examples::three),
+    ("23.10-targets", "the performance targets", tables::configurations::targets),
 ];
 
 /// The tables there are, by name, with what they show.

@@ -8,7 +8,8 @@ use anyhow::{Context as _, Result};
 use super::probe::{self, Disk, Found, Job, Probe};
 use super::scale::Scale;
 use super::tables::memtables::Filled;
-use crate::record::Trial;
+use crate::record::{Trial, TrialSpec};
+use crate::trial;
 
 /// Handed from table to table.
 pub(crate) struct Context<'a> {
@@ -26,6 +27,8 @@ pub(crate) struct Context<'a> {
     pub(crate) filled: Option<Vec<Filled>>,
     /// Of section 23.3, by bits.
     pub(crate) filters: BTreeMap<usize, Vec<Found>>,
+    /// Of section 23.5, by configuration.
+    pub(crate) configured: Option<Vec<Vec<Trial>>>,
     /// What the disk needs.
     pub(crate) disk: Option<Found>,
 }
@@ -46,6 +49,7 @@ impl<'a> Context<'a> {
             trials: Vec::new(),
             filled: None,
             filters: BTreeMap::new(),
+            configured: None,
             disk: None,
         }
     }
@@ -93,6 +97,22 @@ impl<'a> Context<'a> {
             self.measure("reads of 4 KiB from the disk", Probe::Disk(Disk { pages: 8 * reads, reads }))?;
         self.disk = Some(disk.clone());
         Ok(disk)
+    }
+
+    /// Runs trials of a load with the driver; all specs in turn, as often as the scale says.
+    ///
+    /// # Errors
+    /// A spec cannot be run as it is.
+    pub(crate) fn drive(&mut self, specs: &[TrialSpec]) -> Result<Vec<Trial>> {
+        let options = trial::Options {
+            directory: self.directory.clone(),
+            trials: self.scale.trials,
+            keep: false,
+            program: self.program.clone(),
+        };
+        let trials = trial::run_all(specs, &options, self.progress)?;
+        self.trials.extend_from_slice(&trials);
+        Ok(trials)
     }
 
     /// For each trial all points, one after the other, so that what changes on the machine meanwhile changes all points

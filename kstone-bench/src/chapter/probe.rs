@@ -138,10 +138,18 @@ impl Probe {
     }
 }
 
+/// What the child answers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Reply {
+    Found(Found),
+    Failed(String),
+}
+
 /// Measures in a child: `program` with the one argument `chapter-probe`.
 ///
 /// # Errors
-/// The child fails; its own error is in what it writes to standard error.
+/// The measurement fails, or its process does.
 pub fn run(program: &Path, job: &Job) -> Result<Found> {
     let mut child = Command::new(program)
         .arg("chapter-probe")
@@ -166,20 +174,27 @@ fn talk(child: &mut Child, job: &Job) -> Result<Found> {
     let mut line = String::new();
     let output = child.stdout.as_mut().context("the child has no output")?;
     BufReader::new(output).read_line(&mut line).context("cannot hear from the child")?;
-    serde_json::from_str(&line).map_err(|_| anyhow!("the measurement failed; its process has said why"))
+    match serde_json::from_str(&line) {
+        Ok(Reply::Found(found)) => Ok(found),
+        Ok(Reply::Failed(error)) => Err(anyhow!("{error}")),
+        Err(_) => Err(anyhow!("the process that measured died, or said what nobody understands: {line:?}")),
+    }
 }
 
 /// The child's side of [`run`].
 ///
 /// # Errors
-/// The measurement fails.
+/// Nobody says what to measure. That a measurement fails is an answer.
 pub fn serve() -> Result<()> {
     let mut input = std::io::stdin().lock();
     let mut line = String::new();
     input.read_line(&mut line).context("nobody said what to measure")?;
     let job: Job = serde_json::from_str(&line).context("what to measure is no job")?;
-    let found = job.probe.measure(&job.directory)?;
-    println!("{}", serde_json::to_string(&found)?);
+    let reply = match job.probe.measure(&job.directory) {
+        Ok(found) => Reply::Found(found),
+        Err(error) => Reply::Failed(format!("{error:#}")),
+    };
+    println!("{}", serde_json::to_string(&reply)?);
     // A database that is to be left as it is stays open until the parent kills this process.
     input.read_to_end(&mut Vec::new())?;
     Ok(())

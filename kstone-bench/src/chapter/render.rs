@@ -60,20 +60,30 @@ pub(crate) fn after(table: &ChapterTable) -> Vec<String> {
         if let Some(shape) = &group.shape {
             lines.push(format!("{}: {} {} ({})", group.quantity, shape.claim, holds(shape.holds), shape.why));
         }
-        let reasons = group.lines.iter().filter_map(|line| match (&line.measured, &line.grade) {
-            (Measured::NotHere(why), _) => {
-                Some(format!("{}, {}: not measurable here: {why}", group.quantity, line.row))
-            }
-            (_, Some(Grade::NotGraded(why))) => {
-                Some(format!("{}, {}: not graded: {why}", group.quantity, line.row))
-            }
-            _ => None,
-        });
-        lines.extend(reasons);
+        lines.extend(reasons(group));
     }
     lines.extend(table.notes.iter().cloned());
     lines.extend(table.error.iter().map(|error| format!("FAILED: {error}")));
     lines
+}
+
+/// Why lines have no figure or no grade; rows with the same reason together.
+fn reasons(group: &Group) -> Vec<String> {
+    let mut reasons: Vec<(String, Vec<&str>)> = Vec::new();
+    for line in &group.lines {
+        let reason = match (&line.measured, &line.grade) {
+            (Measured::NotHere(why), _) => format!("not measurable here: {why}"),
+            (_, Some(Grade::NotGraded(why))) => format!("not graded: {why}"),
+            _ => continue,
+        };
+        match reasons.iter_mut().find(|(same, _)| *same == reason) {
+            Some((_, rows)) => rows.push(&line.row),
+            None => reasons.push((reason, vec![&line.row])),
+        }
+    }
+    let text =
+        |(reason, rows): (String, Vec<&str>)| format!("{}, {}: {reason}", group.quantity, rows.join(", "));
+    reasons.into_iter().map(text).collect()
 }
 
 pub(crate) fn rows(table: &ChapterTable) -> Vec<Vec<String>> {
@@ -91,7 +101,7 @@ fn group_rows(group: &Group) -> Vec<Vec<String>> {
                 format!("{} {}", group.by, line.row).trim().to_owned(),
                 line.says.as_ref().map_or(none.clone(), |says| says.text.clone()),
                 measured(group, line),
-                line.ratio().map_or(none.clone(), |ratio| format!("{ratio:.2}")),
+                line.ratio(group.unit).map_or(none.clone(), ratio_text),
                 line.model.map_or(none.clone(), |model| group.unit.text(model)),
                 first(group.shape.as_ref().map_or(none.clone(), |shape| holds(shape.holds).into())),
                 line.grade.as_ref().map_or(none, |grade| grade_text(grade).into()),
@@ -107,6 +117,16 @@ fn measured(group: &Group, line: &Line) -> String {
         Some((low, high)) => format!("{text} [{} … {}]", group.unit.text(low), group.unit.text(high)),
         None => text,
     }
+}
+
+fn ratio_text(ratio: f64) -> String {
+    let size = ratio.abs();
+    let places = match size {
+        _ if size >= 9.95 || size == 0.0 => 0,
+        _ if size >= 0.095 => 2,
+        _ => (1.0 - size.log10().floor()).clamp(2.0, 8.0) as usize,
+    };
+    format!("{ratio:.places$}")
 }
 
 fn holds(holds: Option<bool>) -> &'static str {
@@ -179,6 +199,16 @@ mod tests {
         ] {
             assert!(text.contains(words), "{words}: {text}");
         }
+    }
+
+    #[test]
+    fn small_ratios_have_two_digits_and_reasons_are_told_once() {
+        let texts =
+            [("0.0083", 0.008_31), ("0.10", 0.1), ("1.00", 1.0), ("30", 30.4), ("0.00041", 0.000_412)];
+        texts.into_iter().for_each(|(text, ratio)| assert_eq!(ratio_text(ratio), text));
+        let lines = ["4", "8"].map(|row| Line::not_here(row, "2 cores"));
+        let group = Group::new("speed", Unit::Times, "").lines(lines);
+        assert_eq!(reasons(&group), ["speed, 4, 8: not measurable here: 2 cores"]);
     }
 
     #[test]

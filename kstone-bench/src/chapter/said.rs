@@ -34,7 +34,7 @@ pub(crate) struct Memtable {
     /// Against the default, in percent.
     pub(crate) more: Option<f64>,
     /// Writes a second, of its example.
-    pub(crate) rate: Option<f64>,
+    pub(crate) rate: Option<Number>,
     /// Memory of a stripe.
     pub(crate) stripe_memory: Number,
     /// Memory of all 256.
@@ -63,7 +63,7 @@ pub(crate) const MEMTABLES: [Memtable; 4] = [
         flushes: 100.0,
         throughput: "Baseline",
         more: None,
-        rate: Some(50_000.0),
+        rate: Some(("50,000 writes/sec", 50_000.0)),
         stripe_memory: ("~200 KB", 200.0 * KB),
         memory: ("~50 MB", 50.0 * MB),
         log: ("Medium (~100MB)", 100.0 * MB),
@@ -74,7 +74,7 @@ pub(crate) const MEMTABLES: [Memtable; 4] = [
         flushes: 20.0,
         throughput: "+40% higher",
         more: Some(40.0),
-        rate: Some(70_000.0),
+        rate: Some(("70,000 writes/sec", 70_000.0)),
         stripe_memory: ("~1 MB", MB),
         memory: ("~256 MB", 256.0 * MB),
         log: ("Large (~500MB)", 500.0 * MB),
@@ -85,7 +85,7 @@ pub(crate) const MEMTABLES: [Memtable; 4] = [
         flushes: 10.0,
         throughput: "+60% higher",
         more: Some(60.0),
-        rate: Some(80_000.0),
+        rate: Some(("80,000 writes/sec", 80_000.0)),
         stripe_memory: ("~2 MB", 2.0 * MB),
         memory: ("~512 MB", 512.0 * MB),
         log: ("Very large (~1GB)", 1000.0 * MB),
@@ -169,6 +169,48 @@ pub(crate) const BITS: [(usize, Number, Number); 6] = [
 pub(crate) const SCENARIO: [(usize, f64, Number); 3] =
     [(6, 0.6, ("~610μs", 610.0 * US)), (10, 0.1, ("~110μs", 110.0 * US)), (16, 0.005, ("~15μs", 15.0 * US))];
 
+/// What the guidelines of section 23.2 promise of a threshold against the default of 10, in percent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Threshold {
+    /// `sst_threshold`.
+    pub(crate) threshold: usize,
+    /// Of writes a second, more.
+    pub(crate) writes: Range,
+    /// Of the time of a read, more.
+    pub(crate) reads: Range,
+    /// Of what compaction writes, as a multiple.
+    pub(crate) merging: Option<Number>,
+}
+
+/// The guidelines.
+pub(crate) const THRESHOLDS: [Threshold; 3] = [
+    Threshold {
+        threshold: 5,
+        writes: ("20-40% lower write throughput", -40.0, -20.0),
+        reads: ("30-50% faster reads", -50.0, -30.0),
+        merging: Some(("2x more compaction overhead", 2.0)),
+    },
+    Threshold {
+        threshold: 10,
+        writes: ("the default", 0.0, 0.0),
+        reads: ("the default", 0.0, 0.0),
+        merging: Some(("the default", 1.0)),
+    },
+    Threshold {
+        threshold: 20,
+        writes: ("40-60% higher write throughput", 40.0, 60.0),
+        reads: ("50-100% slower reads", 50.0, 100.0),
+        merging: None,
+    },
+];
+
+/// A row of section 23.5's comparison: the preset, writes a second, P99 of reads, memory.
+pub(crate) const CONFIGURATIONS: [(&str, Number, Number, Number); 3] = [
+    ("write-optimized", ("80k ops/sec", 80_000.0), ("5ms", 5.0 * MS), ("500MB", 500.0 * MB)),
+    ("balanced", ("50k ops/sec", 50_000.0), ("1ms", MS), ("50MB", 50.0 * MB)),
+    ("read-optimized", ("30k ops/sec", 30_000.0), ("500μs", 500.0 * US), ("100MB", 100.0 * MB)),
+];
+
 /// Its criterion sample: nanoseconds for 1000 items, and items a second.
 pub(crate) const PUTS: (Number, Number) = (("45.456 ms", 45.456 * MS), ("21,999 elem/s", 21_999.0));
 
@@ -177,6 +219,8 @@ pub(crate) const WRITE_THROUGHPUT: Target =
     Target { good: 50_000.0, excellent: 100_000.0, more_is_better: true };
 /// P99 of reads with a warm cache.
 pub(crate) const READ_P99: Target = Target { good: 2.0 * MS, excellent: 500.0 * US, more_is_better: false };
+/// Memory for a million records.
+pub(crate) const MEMORY: Target = Target { good: 100.0 * MB, excellent: 50.0 * MB, more_is_better: false };
 /// Recovery.
 pub(crate) const RECOVERY: Target = Target { good: S, excellent: 200.0 * MS, more_is_better: false };
 /// Bytes written to SSTs for each byte of the user.
@@ -187,7 +231,7 @@ pub(crate) fn of_stripes((text, value): Number, stripes: usize) -> Says {
     let share = value * stripes as f64 / STRIPES as f64;
     match stripes {
         STRIPES => Says::about(text, value),
-        _ => Says::about(format!("{text} of {STRIPES} stripes"), share),
+        _ => Says::about(format!("{text} at {STRIPES} stripes"), share),
     }
 }
 
@@ -208,7 +252,7 @@ mod tests {
     #[test]
     fn totals_of_all_stripes_are_compared_with_their_share() {
         let says = of_stripes(("~50 MB", 50.0 * MB), 16);
-        assert_eq!((says.text.as_str(), says.low), ("~50 MB of 256 stripes", Some(3.125 * MB)));
+        assert_eq!((says.text.as_str(), says.low), ("~50 MB at 256 stripes", Some(3.125 * MB)));
         assert_eq!(of_stripes(("~50 MB", 50.0 * MB), 256), Says::about("~50 MB", 50.0 * MB));
     }
 

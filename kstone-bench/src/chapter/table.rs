@@ -160,11 +160,13 @@ impl Line {
         Self { grade: Some(Grade::NotGraded(why.into())), ..self }
     }
 
-    /// Measured against what the chapter says: 1 within its range, otherwise as a share of the nearer end of it.
-    pub fn ratio(&self) -> Option<f64> {
+    /// Measured against what the chapter says: 1 within its range, otherwise as a share of the nearer end of it. What
+    /// is a change in percent is compared as what it makes of 100.
+    pub fn ratio(&self, unit: Unit) -> Option<f64> {
         let says = self.says.as_ref()?;
-        let measured = self.measured.median()?;
-        let (low, high) = (says.low?, says.high?);
+        let whole = if unit == Unit::PercentMore { 100.0 } else { 0.0 };
+        let measured = self.measured.median()? + whole;
+        let (low, high) = (says.low? + whole, says.high? + whole);
         let nearest = measured.clamp(low, high);
         let ratio = if low < high && nearest == measured { 1.0 } else { measured / nearest };
         ratio.is_finite().then_some(ratio)
@@ -217,14 +219,18 @@ mod tests {
 
     #[test]
     fn the_ratio_is_to_what_is_said_or_to_the_nearer_end_of_a_range() {
-        assert_eq!(line(&[100.0, 300.0, 200.0], Says::about("~100", 100.0)).ratio(), Some(2.0));
-        assert_eq!(line(&[15.0], Says::between("10-20", 10.0, 20.0)).ratio(), Some(1.0));
-        assert_eq!(line(&[5.0], Says::between("10-20", 10.0, 20.0)).ratio(), Some(0.5));
-        assert_eq!(line(&[40.0], Says::between("10-20", 10.0, 20.0)).ratio(), Some(2.0));
-        assert_eq!(line(&[40.0], Says::words("Lower")).ratio(), None);
-        assert_eq!(line(&[40.0], Says::about("0 %", 0.0)).ratio(), None);
-        assert_eq!(Line::not_here("8", "2 cores").says(Says::about("1", 1.0)).ratio(), None);
-        assert_eq!(Line::new("row", vec![1.0]).ratio(), None);
+        assert_eq!(line(&[100.0, 300.0, 200.0], Says::about("~100", 100.0)).ratio(Unit::Nanos), Some(2.0));
+        assert_eq!(line(&[15.0], Says::between("10-20", 10.0, 20.0)).ratio(Unit::Nanos), Some(1.0));
+        assert_eq!(line(&[5.0], Says::between("10-20", 10.0, 20.0)).ratio(Unit::Nanos), Some(0.5));
+        assert_eq!(line(&[40.0], Says::between("10-20", 10.0, 20.0)).ratio(Unit::Nanos), Some(2.0));
+        assert_eq!(line(&[40.0], Says::words("Lower")).ratio(Unit::Nanos), None);
+        assert_eq!(line(&[40.0], Says::about("0 %", 0.0)).ratio(Unit::Nanos), None);
+        assert_eq!(Line::not_here("8", "2 cores").says(Says::about("1", 1.0)).ratio(Unit::Nanos), None);
+        assert_eq!(Line::new("row", vec![1.0]).ratio(Unit::Nanos), None);
+        let change = |percent: f64| line(&[percent], Says::between("20-40% lower", -40.0, -20.0));
+        assert_eq!(change(20.0).ratio(Unit::PercentMore), Some(1.5));
+        assert_eq!(change(-30.0).ratio(Unit::PercentMore), Some(1.0));
+        assert_eq!(line(&[0.0], Says::about("the default", 0.0)).ratio(Unit::PercentMore), Some(1.0));
     }
 
     #[test]

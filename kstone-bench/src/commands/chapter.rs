@@ -6,7 +6,10 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Args;
 use kstone_bench::chapter::{self, ChapterTable, Grade, Measured, Options, Scale};
-use kstone_bench::record::{Machine, RunFile, SCHEMA};
+use kstone_bench::machine;
+use kstone_bench::record::{RunFile, SCHEMA};
+
+use super::measure::{command, save};
 
 /// Columns of tables that nobody says a width for.
 const WIDTH: u16 = 150;
@@ -51,6 +54,9 @@ pub(crate) fn run(args: &ChapterArgs) -> Result<ExitCode> {
         directory: args.dir.clone().unwrap_or_else(std::env::temp_dir),
         program: std::env::current_exe().context("cannot tell which program this is")?,
     };
+    let machine = machine::record(&options.directory)?;
+    let warnings = machine::warnings(&machine);
+    warnings.iter().for_each(|warning| eprintln!("kstone-bench: {warning}"));
     let started = jiff::Timestamp::now().to_string();
     let outcome = chapter::run(&options, &mut |what| eprintln!("  {what}"), &mut |table| {
         println!("{}", chapter::text(table, WIDTH));
@@ -63,15 +69,14 @@ pub(crate) fn run(args: &ChapterArgs) -> Result<ExitCode> {
     if let Some(path) = &args.out {
         let file = RunFile {
             schema: SCHEMA.into(),
-            command: std::env::args().skip(1).fold("kstone-bench".into(), |all, word| all + " " + &word),
+            command: command(),
             started,
-            machine: Machine::default(),
-            warnings: Vec::new(),
+            machine,
+            warnings,
             trials: outcome.trials,
             chapter: Some(outcome.tables.clone()),
         };
-        let text = serde_json::to_string_pretty(&file)?;
-        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        save(&file, path)?;
     }
     let failed = outcome.tables.iter().any(|table| table.error.is_some());
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })

@@ -63,12 +63,15 @@ impl Debt {
         let cpu_seconds = (cpu() - used).as_secs_f64();
         let mut end = start;
         let mut bytes = 0;
+        let mut times = Vec::new();
         for (at, event) in heard.events() {
-            if let Event::Compaction { bytes_in, bytes_out, .. } = event {
+            if let Event::Compaction { bytes_in, bytes_out, duration, .. } = event {
                 end = end.max(at);
                 bytes += bytes_in + bytes_out;
+                times.push((at.checked_sub(duration).unwrap_or(start), at));
             }
         }
+        found.set("together", most_together(&times) as f64);
         let seconds = (end - start).as_secs_f64();
         found.set("seconds", seconds);
         found.set("items_per_second", self.items as f64 / seconds);
@@ -98,9 +101,27 @@ impl Debt {
     }
 }
 
+/// The most of these times, from and to, that the middle of any of them is within. Events are heard a little late, so
+/// that what follows another without a pause seems to overlap with it at its ends.
+fn most_together(times: &[(Instant, Instant)]) -> usize {
+    let within = |moment: Instant| times.iter().filter(|(from, to)| *from <= moment && moment < *to).count();
+    times.iter().map(|(from, to)| within(*from + (*to - *from) / 2)).max().unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_that_overlap_are_counted() {
+        let start = Instant::now();
+        let time = |from: u64, to: u64| (start + Duration::from_secs(from), start + Duration::from_secs(to));
+        assert_eq!(most_together(&[time(0, 1), time(1, 2), time(2, 3)]), 1);
+        assert_eq!(most_together(&[time(0, 10), time(9, 19), time(18, 30)]), 1, "at their ends only");
+        assert_eq!(most_together(&[time(0, 5), time(1, 2), time(4, 6)]), 2);
+        assert_eq!(most_together(&[time(0, 6), time(1, 7), time(2, 8)]), 3);
+        assert_eq!(most_together(&[]), 0);
+    }
 
     #[test]
     fn a_debt_is_merged_once_in_every_stripe() {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use kstone_api::LsmEngine;
+use kstone_api::{Key, LsmEngine, WriteOptions};
 use serde::{Deserialize, Serialize};
 
 use super::{Found, Heard, VALUE, anonymous_memory, device_bytes, drop_caches, is_flush, open, put};
@@ -74,7 +74,9 @@ impl Fill {
         found.set("accounted_bytes", memory.accounted);
         found.set("stripe_bytes", memory.stripe);
         found.set("anonymous_bytes", (memory.anonymous - before).max(0.0));
-        found.set("log_bytes", engine.stats()?.log_bytes as f64);
+        found.set("log_bytes", memory.log);
+        found.set("filter_bytes", engine.estimate_bloom_memory()? as f64);
+        found.set("index_bytes", engine.estimate_index_memory()? as f64);
         // The parent kills this process: nothing must be closed.
         std::mem::forget(engine);
         Ok(found)
@@ -129,17 +131,19 @@ struct Memory {
     accounted: f64,
     stripe: f64,
     anonymous: f64,
+    log: f64,
 }
 
-/// The most that memtables took, all together and one stripe's, and the most anonymous memory.
+/// The most that memtables took, all together and one stripe's, the most anonymous memory, and the longest log.
 fn watch(engine: &LsmEngine, stop: &AtomicBool) -> Result<Memory> {
-    let mut most = Memory { accounted: 0.0, stripe: 0.0, anonymous: 0.0 };
+    let mut most = Memory { accounted: 0.0, stripe: 0.0, anonymous: 0.0, log: 0.0 };
     while !stop.load(Ordering::Relaxed) {
         let stats = engine.stats()?;
         let bytes = stats.stripes.iter().map(|stripe| stripe.memtable_bytes as f64);
         most.accounted = most.accounted.max(bytes.clone().sum());
         most.stripe = most.stripe.max(bytes.fold(0.0, f64::max));
         most.anonymous = most.anonymous.max(anonymous_memory()?);
+        most.log = most.log.max(stats.log_bytes as f64);
         std::thread::sleep(LOOK);
     }
     Ok(most)
@@ -150,6 +154,9 @@ fn watch(engine: &LsmEngine, stop: &AtomicBool) -> Result<Memory> {
 pub struct Reopen {
     /// The system forgets the files first.
     pub cold: bool,
+    /// Then, and after its figures, the database is written to once and left alone until its log is no longer given
+    /// back: from there on the log has hardly more than what memtables hold.
+    pub rest: bool,
 }
 
 impl Reopen {
@@ -175,9 +182,29 @@ impl Reopen {
         found.set("replayed_log_bytes", stats.recovery_replayed_bytes as f64);
         found.set("log_bytes", stats.log_bytes as f64);
         found.set("device_bytes", from_device);
+        if self.rest {
+            rest(&engine)?;
+        }
         std::mem::forget(engine);
         Ok(found)
     }
+}
+
+/// Waits until no checkpoint gives anything of the log back any more.
+fn rest(engine: &LsmEngine) -> Result<()> {
+    engine.delete(&Key::new(b"no such item"), WriteOptions::new())?;
+    // What is flushed is given back by the checkpoint after it.
+    let quiet = engine.config().checkpoint_interval.mul_f64(1.3);
+    let start = Instant::now();
+    let (mut before, mut since) = (u64::MAX, start);
+    while since.elapsed() < quiet && start.elapsed() < 10 * quiet {
+        let log = engine.stats()?.log_bytes;
+        if log != before {
+            (before, since) = (log, Instant::now());
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(engine.sync()?)
 }
 
 #[cfg(test)]

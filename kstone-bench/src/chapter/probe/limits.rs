@@ -85,8 +85,11 @@ pub struct LogLimit {
 impl LogLimit {
     pub(super) fn measure(&self, directory: &Path) -> Result<Found> {
         // Memtables alone would let the log grow far beyond the limit.
-        let settings =
-            format!("{},max_wal_size_bytes={},max_memtable_records=1000000", self.settings, self.limit);
+        // A log always has room for the largest item.
+        let settings = format!(
+            "{},max_wal_size_bytes={},max_memtable_records=1000000,max_item_bytes=65536,max_batch_bytes=65536",
+            self.settings, self.limit
+        );
         let (engine, _) = open(directory, &settings)?;
         let values = Values::new(VALUE, self.seed)?;
         let (mut most, start) = (0.0, Instant::now());

@@ -175,6 +175,15 @@ pub(crate) fn check_interval(context: &mut Context<'_>) -> Result<ChapterTable> 
     })
 }
 
+/// What was found with so many compactions at the same time.
+fn debts(context: &mut Context<'_>, points: &[usize], items: u64) -> Result<Vec<Vec<Found>>> {
+    context.interleaved(points, |context, concurrent, seed| {
+        let settings = context.scale.settings("");
+        let probe = Debt { settings, concurrent: *concurrent, runs: DEBT_RUNS, items, seed };
+        context.measure(&format!("{concurrent} compactions at the same time"), Probe::Debt(probe))
+    })
+}
+
 /// "Concurrent Compactions".
 ///
 /// # Errors
@@ -184,16 +193,11 @@ pub(crate) fn concurrency(context: &mut Context<'_>) -> Result<ChapterTable> {
     // Two are no row of the chapter's, but show something on a machine of two cores.
     let points: Vec<_> = [1, 2, 4, 8, 16].into_iter().filter(|concurrent| *concurrent <= cores).collect();
     let items = if context.scale.divide > 1 { context.scale.items() } else { 3 * context.scale.items() };
-    let found = context.interleaved(&points, |context, concurrent, seed| {
-        let settings = context.scale.settings("");
-        let probe = Debt { settings, concurrent: *concurrent, runs: DEBT_RUNS, items, seed };
-        context.measure(&format!("{concurrent} compactions at the same time"), Probe::Debt(probe))
-    })?;
+    let found = debts(context, &points, items)?;
     let measured =
         |concurrent: usize| points.iter().position(|point| *point == concurrent).map(|at| &found[at]);
-    let base = figures(&found[0], "items_per_second")?;
-    let base = base.iter().sum::<f64>() / base.len() as f64;
-    let why = |concurrent: usize| format!("{concurrent} cores are needed, and there are {cores}");
+    let base = Line::new("", figures(&found[0], "items_per_second")?).measured.median().unwrap_or(f64::NAN);
+    let why = format!("as many cores are needed, and there are {cores}");
     let rows = || [1, 2, 4, 8, 16].into_iter().filter(|row| *row != 2 || measured(2).is_some());
     let said = |concurrent: usize| CONCURRENCY.iter().find(|row| row.concurrent == concurrent);
     let group =
@@ -206,7 +210,7 @@ pub(crate) fn concurrency(context: &mut Context<'_>) -> Result<ChapterTable> {
                         row,
                         figures(found, figure)?.into_iter().map(|value| value * scale).collect(),
                     ),
-                    None => Line::not_here(row, why(concurrent)),
+                    None => Line::not_here(row, why.clone()),
                 };
                 let line = line.at(concurrent as f64);
                 group.lines.push(match said(concurrent) {
@@ -220,6 +224,9 @@ pub(crate) fn concurrency(context: &mut Context<'_>) -> Result<ChapterTable> {
         |group: Group, claim: &str| group.judged(|points| monotone(claim, Direction::Rises, points, NOISE));
     let times = group("throughput", Unit::Times, "items_per_second", 1.0 / base, |row| {
         said::between(row.throughput)
+    })?;
+    let together = group("compactions seen at the same time", Unit::Count, "together", 1.0, |row| {
+        Says::about(row.concurrent.to_string(), row.concurrent as f64)
     })?;
     let used = group("cores used, a reader's share in it", Unit::Cores, "cores", 1.0, |row| {
         said::between(row.cores)
@@ -238,6 +245,7 @@ pub(crate) fn concurrency(context: &mut Context<'_>) -> Result<ChapterTable> {
             context.scale.text()
         ),
         groups: vec![
+            rises(together, "as many as are allowed:"),
             rises(times, "more at the same time, sooner done:"),
             rises(used, "more at the same time, more cores:"),
             rises(disk, "more at the same time, more for the disk:"),

@@ -57,8 +57,10 @@ struct Role<'a> {
     keys: crate::workload::Keys,
     /// Operations, until others stop it.
     operations: Option<u64>,
-    /// Nanoseconds between two of its operations that are offered.
+    /// Operations a second that are offered.
     rate: Option<f64>,
+    /// See [`Bench::is_whole`].
+    whole: bool,
 }
 
 impl Bench<'_> {
@@ -72,7 +74,9 @@ impl Bench<'_> {
             Task::Operations { mix, keys, beside } => {
                 let operations = self.operations(number, step, workload, (mix, keys, beside));
                 let done = operations.with_context(|| workload.name.to_owned())?;
-                if workload.fills() && step.seconds.is_none() {
+                let cut =
+                    step.seconds.is_some() || step.operations.is_some_and(|most| most < self.spec.items);
+                if workload.fills() && !cut {
                     self.end.fetch_max(self.spec.items, Ordering::Relaxed);
                 }
                 Ok(done)
@@ -93,19 +97,22 @@ impl Bench<'_> {
     ) -> Result<Step> {
         let watched = Watched::new(0);
         let begin = self.begin()?;
-        let (done, sampled) = std::thread::scope(|scope| {
+        let (done, ended, sampled) = std::thread::scope(|scope| {
             let sampler = scope.spawn(|| sampler::watch(&watched, self.engine, None));
+            let started = Instant::now();
             let done = work(self);
+            // The sampler takes its time to notice, which is no part of it.
+            let ended = (started.elapsed(), Instant::now());
             watched.stop.store(true, Ordering::Relaxed);
-            (done, sampler.join())
+            (done, ended, sampler.join())
         });
         let mut figures = Figures::default();
-        let nanos = begin.at.elapsed().as_nanos() as u64;
+        let nanos = ended.0.as_nanos() as u64;
         figures.record(kind, None, nanos, nanos);
         let (operations, wrong) = done?;
         (figures.operations, figures.wrong) = (operations, wrong);
         let sampled = sampled.map_err(|_| anyhow!("the sampler panicked"))??;
-        self.summary(step, &begin, figures, sampled)
+        self.summary(step, (&begin, ended.1), figures, sampled)
     }
 
     /// Each thread reads everything; an item is an operation.
@@ -149,6 +156,7 @@ impl Bench<'_> {
             let (threads, thread) = (threads as u64, thread as u64);
             operations.map(|all| all / threads + u64::from(thread < all % threads))
         };
+        let whole = self.is_whole(number)?;
         let role = |thread| Role {
             thread,
             threads,
@@ -156,16 +164,19 @@ impl Bench<'_> {
             keys,
             operations: share(thread),
             rate: if beside.is_some() { None } else { rate.map(|rate| rate / threads as f64) },
+            whole,
         };
         let mut roles: Vec<Role<'_>> = (0..threads).map(role).collect();
         if let Some(mix) = &beside {
             let keys = crate::workload::Keys::Uniform;
-            roles.push(Role { thread: threads, threads: 1, mix, keys, operations: None, rate });
+            roles.push(Role { thread: threads, threads: 1, mix, keys, operations: None, rate, whole });
         }
         let watched = Watched::new(roles.len());
         let limits = sampler::Limits { operations, seconds, warm_up: rate.is_none() };
+        // Before the threads begin: what they do first counts where nothing is left out.
+        watched.measuring.store(!limits.warm_up, Ordering::Relaxed);
         let begin = self.begin()?;
-        let (figures, sampled) = std::thread::scope(|scope| {
+        let (figures, ended, sampled) = std::thread::scope(|scope| {
             let sampler = scope.spawn(|| sampler::watch(&watched, self.engine, Some(limits)));
             let mut working = Vec::new();
             for role in &roles {
@@ -180,17 +191,28 @@ impl Bench<'_> {
                 }));
             }
             let figures: Vec<_> = working.into_iter().map(|thread| thread.join()).collect();
+            let ended = Instant::now();
             watched.stop.store(true, Ordering::Relaxed);
-            (figures, sampler.join())
+            (figures, ended, sampler.join())
         });
         let mut all = Figures::default();
         for figures in figures {
             all.add(&figures.map_err(|_| anyhow!("a thread panicked"))??)?;
         }
         let sampled = sampled.map_err(|_| anyhow!("the sampler panicked"))??;
-        let mut done = self.summary(step, &begin, all, sampled)?;
+        let mut done = self.summary(step, (&begin, ended), all, sampled)?;
         done.offered = rate;
         Ok(done)
+    }
+
+    /// Whether every item must be found: all were written before the step, and nothing removed any until its end.
+    fn is_whole(&self, number: usize) -> Result<bool> {
+        for step in self.spec.steps.iter().take(number + 1) {
+            if Workload::by_name(&step.workload)?.deletes() {
+                return Ok(false);
+            }
+        }
+        Ok(self.checks && self.end.load(Ordering::Relaxed) >= self.spec.items)
     }
 
     /// What one thread does.
@@ -206,6 +228,7 @@ impl Bench<'_> {
             session: self.engine.session()?,
             value: Vec::with_capacity(self.spec.value_bytes),
             version: number as u64 + 1,
+            whole: role.whole,
             keys: Vec::with_capacity(MULTI_GET_KEYS),
         };
         let mut figures = Figures::default();
@@ -246,13 +269,13 @@ impl Bench<'_> {
     fn summary(
         &self,
         step: &StepSpec,
-        begin: &Begin,
+        (begin, ended): (&Begin, Instant),
         figures: Figures,
         sampled: sampler::Sampled,
     ) -> Result<Step> {
         let begin = sampled.begin.as_ref().unwrap_or(begin);
         let now = Usage::now()?;
-        let seconds = begin.at.elapsed().as_secs_f64();
+        let seconds = ended.saturating_duration_since(begin.at).as_secs_f64();
         let counters = since(&begin.counters, self.engine.counters()?);
         let user = figures.bytes_written as f64;
         let written = [counter::FLUSH_BYTES, counter::COMPACTION_BYTES, counter::LOG_BYTES];
@@ -338,6 +361,8 @@ struct Asking<'a> {
     session: Box<dyn Session + 'a>,
     value: Vec<u8>,
     version: u64,
+    /// See [`Bench::is_whole`].
+    whole: bool,
     keys: Vec<(u64, BenchKey)>,
 }
 
@@ -419,7 +444,10 @@ impl Asking<'_> {
         let mut seen = None;
         let key = BenchKey::new(bench.layout, item);
         let found = session.get(&key, &mut |value| seen = Some(bench.values.read(value)))?;
-        let wrong = bench.checks && found && !seen.is_some_and(|seen| self_same(seen, item, self.version));
+        let wrong = match found {
+            true => bench.checks && !seen.is_some_and(|seen| self_same(seen, item, self.version)),
+            false => self.whole && item < bench.spec.items,
+        };
         Ok(Answer { not_found: u64::from(!found), wrong: u64::from(wrong), ..Answer::default() })
     }
 
@@ -435,6 +463,8 @@ impl Asking<'_> {
             wrong += u64::from(bench.checks && place.is_none());
         })?;
         let not_found = (keys.len() as u64).saturating_sub(found);
+        let new = keys.iter().filter(|(item, _)| *item >= bench.spec.items).count() as u64;
+        wrong += if self.whole { not_found.saturating_sub(new) } else { 0 };
         Ok(Answer { not_found, wrong, ..Answer::default() })
     }
 

@@ -10,7 +10,7 @@ use kstone_bench::engine::{Durability, EngineSpec};
 use kstone_bench::record::{RunFile, SCHEMA, StepSpec, Trial, TrialSpec};
 use kstone_bench::results::{self, Series};
 use kstone_bench::statistics::{self, Summary};
-use kstone_bench::workload::plan;
+use kstone_bench::workload::{Workload, plan};
 use kstone_bench::{machine, trial, units};
 use kstone_core::config::text;
 
@@ -105,7 +105,10 @@ impl Measure {
     pub(crate) fn spec(&self, engine: EngineSpec) -> Result<TrialSpec> {
         let step = |workload: &String| StepSpec {
             workload: workload.clone(),
-            operations: self.ops.filter(|_| self.rate.is_none() || self.duration.is_none()),
+            operations: self.ops.filter(|_| {
+                let fills = Workload::by_name(workload).is_ok_and(|workload| workload.fills());
+                !fills && (self.rate.is_none() || self.duration.is_none())
+            }),
             seconds: self.duration.map(|time| time.as_secs_f64()),
             rate: self.rate.map(|rate| rate as f64),
         };

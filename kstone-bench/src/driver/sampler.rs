@@ -112,7 +112,6 @@ pub(super) fn watch(watched: &Watched, engine: &dyn Engine, limits: Option<Limit
     let mut windows = Windows::default();
     let (mut origin, mut counted, mut every) = (start, 0, 1);
     let mut warming = limits.is_some_and(|limits| limits.warm_up);
-    watched.measuring.store(!warming, Ordering::Relaxed);
     let mut runs = None;
     for look in 1.. {
         let due = start + LOOK * look;

@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "it lists the files of a database from outside")]
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -25,6 +26,8 @@ pub struct Usage {
 
 /// Clock ticks of `/proc/self/stat`: the kernel tells user programs in hundredths of a second on all platforms.
 const TICKS: f64 = 100.0;
+/// What `st_blocks` counts in, whatever the file system's blocks are.
+const BLOCK: u64 = 512;
 
 impl Usage {
     /// Now.
@@ -64,14 +67,15 @@ fn field(text: &str, name: &str) -> u64 {
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
-/// Bytes of all files in a directory and below it; what vanishes meanwhile does not count.
+/// Bytes that all files in a directory and below it take on the disk, holes left out; what vanishes meanwhile does not
+/// count.
 pub fn directory_bytes(directory: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
     entries
         .flatten()
         .map(|entry| match entry.metadata() {
             Ok(meta) if meta.is_dir() => directory_bytes(&entry.path()),
-            Ok(meta) => meta.len(),
+            Ok(meta) => meta.blocks() * BLOCK,
             Err(_) => 0,
         })
         .sum()
@@ -92,12 +96,15 @@ mod tests {
     }
 
     #[test]
-    fn files_below_count() {
+    fn files_below_count_and_holes_do_not() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("below")).unwrap();
-        std::fs::write(directory.path().join("a"), [0; 100]).unwrap();
-        std::fs::write(directory.path().join("below/b"), [0; 11]).unwrap();
-        assert_eq!(directory_bytes(directory.path()), 111);
+        std::fs::write(directory.path().join("a"), [1; 10_000]).unwrap();
+        std::fs::write(directory.path().join("below/b"), [1; 20_000]).unwrap();
+        let sparse = std::fs::File::create(directory.path().join("sparse")).unwrap();
+        sparse.set_len(1 << 30).unwrap();
+        let bytes = directory_bytes(directory.path());
+        assert!((30_000..200_000).contains(&bytes), "{bytes}");
         assert_eq!(directory_bytes(&directory.path().join("nowhere")), 0);
     }
 }

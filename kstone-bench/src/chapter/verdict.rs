@@ -56,18 +56,21 @@ pub enum Direction {
 pub fn monotone(claim: &str, direction: Direction, points: &[(String, f64)], tolerance: f64) -> Shape {
     let [(first, from), .., (last, to)] = points else { return Shape::open(claim) };
     let sign = if direction == Direction::Rises { 1.0 } else { -1.0 };
-    let percent = |from: f64, to: f64| 100.0 * (to / from - 1.0);
+    let percent = |from: f64, to: f64| match from {
+        0.0 => "up from nothing".to_owned(),
+        _ => format!("{:+.0} %", 100.0 * (to / from - 1.0)),
+    };
     let mut wrong = Vec::new();
     let (mut best_row, mut best) = (first, *from);
     for (row, value) in points {
         if sign * value < sign * best - tolerance * best.abs() {
-            wrong.push(format!("{row} is {:+.0} % of {best_row}", percent(best, *value)));
+            wrong.push(format!("{row} is {} of {best_row}", percent(best, *value)));
         }
         if sign * value > sign * best {
             (best_row, best) = (row, *value);
         }
     }
-    let change = format!("{last} against {first}: {:+.0} %", percent(*from, *to));
+    let change = format!("{last} against {first}: {}", percent(*from, *to));
     if sign * (to - from) <= tolerance * from.abs() {
         wrong.push(format!("{change}, which is noise or the other way"));
     }

@@ -7,7 +7,7 @@ use crate::results::{Conditions, Series, durability};
 use crate::statistics;
 
 /// More engines than that are no table but a sweep, which has a section of its own.
-const MOST: usize = 8;
+const MOST: usize = 12;
 
 /// A row for each set of conditions under which several engines ran, a column for each engine.
 pub(super) fn tables(groups: &[Group<'_>]) -> Vec<Table> {

@@ -1,7 +1,7 @@
 //! A trial: one process, one database in a fresh directory, its steps one after the other.
 //!
 //! The parent makes the directory and the limit on memory, starts the child, which is this program with the command
-//! `trial`, and gives it a [`Job`] as one line of JSON. The child answers each step with a line of its own. To die
+//! `trial`, and gives it a job as one line of JSON. The child answers each step with a line of its own. To die
 //! without closing the database, it asks to be killed, and another child goes on.
 
 #![expect(clippy::disallowed_methods, reason = "it starts processes, times an open, and drops caches")]

@@ -112,16 +112,15 @@ impl Group {
 }
 
 impl Line {
-    /// A row with what was measured.
-    pub fn new(row: impl Into<String>, values: Vec<f64>) -> Self {
-        Self {
-            row: row.into(),
-            at: None,
-            says: None,
-            measured: Measured::Values(values),
-            model: None,
-            grade: None,
-        }
+    /// A row with what was measured. A trial in which nothing was counted, so that there is nothing to divide by, is left
+    /// out.
+    pub fn new(row: impl Into<String>, mut values: Vec<f64>) -> Self {
+        values.retain(|value| value.is_finite());
+        let measured = match values.is_empty() {
+            true => Measured::NotHere("nothing was counted".into()),
+            false => Measured::Values(values),
+        };
+        Self { row: row.into(), at: None, says: None, measured, model: None, grade: None }
     }
 
     /// A row that cannot be measured on this machine.
@@ -235,6 +234,9 @@ mod tests {
 
     #[test]
     fn medians_and_ranges_are_of_all_trials() {
+        let counted_once = Line::new("", vec![f64::NAN, 7.0]);
+        assert_eq!(counted_once.measured, Measured::Values(vec![7.0]));
+        assert!(matches!(Line::new("", vec![f64::INFINITY]).measured, Measured::NotHere(_)));
         assert_eq!(Measured::Values(vec![3.0, 1.0, 2.0]).median(), Some(2.0));
         assert_eq!(Measured::Values(vec![4.0, 1.0, 2.0, 3.0]).median(), Some(2.5));
         assert_eq!(Measured::Values(vec![]).median(), None);

@@ -303,7 +303,11 @@ impl Examiner<'_> {
             let found = self.directory.entry(&path).is_some_and(|entry| entry.is_file);
             let survey = found.then(|| Survey::read(&*self.options.vfs, &path, meta)).transpose()?;
             let mut candidate = Candidate { meta: Arc::clone(meta), path: None, clean: false };
+            let foreign =
+                |survey: &Survey| survey.identity.is_some_and(|(database, _)| database != meta.origin);
             match survey {
+                // A file of another database: its entries are none of ours, whatever their sequences.
+                Some(survey) if foreign(&survey) => candidate.path = self.elsewhere(meta)?,
                 Some(survey) if survey.is_clean() => {
                     candidate.clean =
                         Table::new(&self.tables, Arc::clone(meta)).verify_in(Some(stripes)).is_ok();

@@ -257,7 +257,7 @@ impl Bench<'_> {
             figures.answered(&answer);
             watched.done(role.thread, waited);
         }
-        watched.end(role.thread);
+        watched.end();
         Ok(figures)
     }
 

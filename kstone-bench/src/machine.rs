@@ -64,6 +64,33 @@ pub fn build() -> Machine {
     }
 }
 
+/// The record as rows of a table, in words. `build` says of which versions and commits the figures are.
+pub fn rows(machine: &Machine, build: &str) -> Vec<(&'static str, String)> {
+    let probed = |nanos: u64| match nanos {
+        0 => "not known".to_owned(),
+        nanos => units::nanoseconds(nanos as f64),
+    };
+    let features = if machine.features.is_empty() { "none".to_owned() } else { machine.features.join(", ") };
+    let rows = vec![
+        ("processor", machine.cpu.clone()),
+        ("cores", machine.cores.to_string()),
+        ("memory", units::bytes(machine.memory_bytes)),
+        ("governor", machine.governor.clone()),
+        ("kernel", machine.kernel.clone()),
+        ("file system", machine.file_system.clone()),
+        ("disk", machine.disk.clone()),
+        ("4 KiB appended and made durable", probed(machine.fsync_p50_nanos)),
+        ("4 KiB read past the page cache", probed(machine.read_4k_p50_nanos)),
+        ("load before", format!("{:.2}", machine.load)),
+        ("compiler", machine.rustc.clone()),
+        ("KeystoneDB", build.to_owned()),
+        ("features", features),
+        ("profile, allocator", format!("{}, {}", machine.profile, machine.allocator)),
+    ];
+    let known = |value: String| if value.is_empty() { UNKNOWN.to_owned() } else { value };
+    rows.into_iter().map(|(name, value)| (name, known(value))).collect()
+}
+
 /// What makes figures from there doubtful, a sentence each. None when nothing does.
 pub fn warnings(machine: &Machine) -> Vec<String> {
     let mut warnings = Vec::new();

@@ -186,35 +186,11 @@ fn source(file: &RunFile) -> String {
 
 fn machine_rows(files: &[RunFile]) -> Vec<(String, String)> {
     let Some(first) = files.first() else { return Vec::new() };
-    let machine = &first.machine;
     let mut commits: Vec<String> =
         files.iter().map(|file| format!("{} ({})", file.machine.version, file.machine.commit)).collect();
     commits.dedup();
-    let probe = |nanos: u64| match nanos {
-        0 => "not known".to_owned(),
-        nanos => units::nanoseconds(nanos as f64),
-    };
-    let rows = [
-        ("processor", machine.cpu.clone()),
-        ("cores", machine.cores.to_string()),
-        ("memory", units::bytes(machine.memory_bytes)),
-        ("governor", machine.governor.clone()),
-        ("kernel", machine.kernel.clone()),
-        ("file system", machine.file_system.clone()),
-        ("disk", machine.disk.clone()),
-        ("4 KiB appended and made durable", probe(machine.fsync_p50_nanos)),
-        ("4 KiB read past the page cache", probe(machine.read_4k_p50_nanos)),
-        ("load before", format!("{:.2}", machine.load)),
-        ("compiler", machine.rustc.clone()),
-        ("KeystoneDB", commits.join(", ")),
-        (
-            "features",
-            if machine.features.is_empty() { "none".to_owned() } else { machine.features.join(", ") },
-        ),
-        ("profile, allocator", format!("{}, {}", machine.profile, machine.allocator)),
-    ];
-    let known = |value: String| if value.is_empty() { "unknown".to_owned() } else { value };
-    rows.into_iter().map(|(name, value)| (name.to_owned(), known(value))).collect()
+    let rows = machine::rows(&first.machine, &commits.join(", "));
+    rows.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 fn method(all: &[Series<'_>]) -> Vec<String> {

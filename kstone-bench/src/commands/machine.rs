@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use comfy_table::{Table, presets};
+use kstone_bench::machine;
 use kstone_bench::record::Machine;
-use kstone_bench::{machine, units};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -36,30 +36,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 fn table(machine: &Machine) -> Table {
-    let nanoseconds = |nanos: u64| match nanos {
-        0 => "not known".to_owned(),
-        nanos => units::nanoseconds(nanos as f64),
-    };
-    let features = if machine.features.is_empty() { "none".to_owned() } else { machine.features.join(", ") };
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    for (name, value) in [
-        ("processor", machine.cpu.clone()),
-        ("cores", machine.cores.to_string()),
-        ("memory", units::bytes(machine.memory_bytes)),
-        ("governor", machine.governor.clone()),
-        ("kernel", machine.kernel.clone()),
-        ("file system", machine.file_system.clone()),
-        ("disk", machine.disk.clone()),
-        ("4 KiB appended, fdatasync", nanoseconds(machine.fsync_p50_nanos)),
-        ("4 KiB read past the cache", nanoseconds(machine.read_4k_p50_nanos)),
-        ("load", format!("{:.2}", machine.load)),
-        ("compiler", machine.rustc.clone()),
-        ("version", format!("{} ({})", machine.version, machine.commit)),
-        ("features", features),
-        ("profile", machine.profile.clone()),
-        ("allocator", machine.allocator.clone()),
-    ] {
+    for (name, value) in machine::rows(machine, &format!("{} ({})", machine.version, machine.commit)) {
         table.add_row([name, &value]);
     }
     table

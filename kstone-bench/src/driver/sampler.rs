@@ -65,7 +65,8 @@ impl Watched {
         }
     }
 
-    pub(super) fn end(&self, _thread: usize) {
+    /// A thread has done all it had to do.
+    pub(super) fn end(&self) {
         self.finished.fetch_add(1, Ordering::Relaxed);
     }
 

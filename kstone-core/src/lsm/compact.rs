@@ -18,6 +18,9 @@ use crate::merge::MergeCursor;
 use crate::types::{RunId, SstMeta};
 use crate::version::{Run, Version, merge_runs};
 
+/// How often a compaction that is asked for begins at most: on one thread time may stand still.
+const MOST_TRIES: u32 = 1_000;
+
 /// A merge within a stripe, in steps.
 #[derive(Debug)]
 pub(crate) struct CompactJob {
@@ -191,18 +194,21 @@ impl Shared {
 
     /// Flushes the stripe and merges all its runs, on the caller's thread; returns when that is done.
     ///
-    /// Where space is short it waits for what goes on and may free some, up to the limit on stalls, and at last makes a
-    /// checkpoint: what was merged before takes its space until then.
+    /// Where the limit on space leaves no room it waits for what goes on and may free some, up to the limit on stalls.
+    /// At last, and at once on a full disk, it makes a checkpoint and tries once more: what was merged before takes its
+    /// space until then.
     pub(crate) fn compact_now(&self, stripe: usize) -> Result<()> {
         let since = self.clock.monotonic();
-        let mut checkpoint = true;
+        let (mut tries, mut checkpoint) = (0, true);
         loop {
             let error = match self.try_compact(stripe) {
                 Err(error) if error.is_out_of_space() => error,
                 done => return done,
             };
+            tries += 1;
             let limit = self.settings.load().database.write_stall_limit;
-            if self.since(since) <= limit && self.wait_for_reclaim() {
+            let in_time = self.since(since) <= limit && tries <= MOST_TRIES;
+            if in_time && self.quota.is_limited() && self.wait_for_reclaim() {
                 continue;
             }
             if !std::mem::take(&mut checkpoint) {

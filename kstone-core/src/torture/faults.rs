@@ -12,6 +12,7 @@ use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 mod injection;
@@ -32,6 +33,8 @@ use crate::vfs::{CrashMode, FaultVfs, Op, Rule, RuleHandle, StrictVfs, Vfs};
 
 /// More steps of background work than a workload can ask for.
 const MOST_STEPS: u32 = 5_000;
+/// More I/O operations than a run can ask for: a call that tries again for ever ends as a panic, which is told.
+const MOST_IO: u64 = 2_000_000;
 /// Stands for no injection where one is named.
 const NO_FAULT: &str = "none";
 /// Snapshots held at the same time.
@@ -245,6 +248,12 @@ impl Run {
         let seed = runs.seed;
         let strict = StrictVfs::new();
         let vfs = FaultVfs::new(Arc::new(strict.clone()));
+        let done = AtomicU64::new(0);
+        vfs.add(Rule::hook(move |_| {
+            // Once: dropping what the panic leaves behind does I/O too.
+            assert!(done.fetch_add(1, Ordering::Relaxed) != MOST_IO, "a call does not end");
+            Ok(())
+        }));
         let rules = injection.map(|Injection { fault, at, lasting }| fault.rules(at, lasting));
         let struck = rules.unwrap_or_default().into_iter().map(|rule| vfs.add(rule)).collect();
         let ops = [Op::Create, Op::Truncate, Op::Write, Op::Sync, Op::SetLen, Op::Allocate, Op::Rename];

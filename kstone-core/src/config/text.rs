@@ -5,7 +5,8 @@
 use super::{CompactionConfig, DatabaseConfig};
 use crate::error::{Error, Result};
 
-/// These settings, with those of the text in place of what they were. `default`, and nothing, change nothing.
+/// These settings, with those of the text in place of what they were; of a setting that is named twice the last counts.
+/// `default`, and nothing, change nothing.
 ///
 /// # Errors
 /// `InvalidConfig`: there is no such setting, its value is no whole number, or out of range.
@@ -16,7 +17,7 @@ pub fn changed(
 ) -> Result<(DatabaseConfig, CompactionConfig)> {
     let mut stripes = database.stripes;
     let mut settings = [database.to_settings(), compaction.to_settings()].concat();
-    let mut given = Vec::new();
+    let mut given: Vec<(String, u64)> = Vec::new();
     for part in text.split(',').filter(|part| !matches!(*part, "" | "default")) {
         let wrong = |why: &str| Error::config("settings", format!("{part:?}: {why}"));
         let (name, value) = part.split_once('=').ok_or_else(|| wrong("it is not name=value"))?;
@@ -24,6 +25,7 @@ pub fn changed(
         if name == "stripes" {
             stripes = Some(value as usize);
         } else {
+            given.retain(|(known, _)| known != name);
             given.push((name.to_owned(), value));
         }
     }
@@ -78,6 +80,8 @@ mod tests {
         let back = changed(&text, &DatabaseConfig::default(), &CompactionConfig::default()).unwrap();
         assert_eq!(back, (database, compaction));
         assert_eq!(changed("default", &base.0, &base.1).unwrap(), base);
+        let twice = changed("sst_threshold=8,block_size=256,sst_threshold=3", &base.0, &base.1).unwrap();
+        assert_eq!(twice.1, CompactionConfig::new().with_sst_threshold(3));
         assert_eq!(differing(&DatabaseConfig::default(), &CompactionConfig::default()), "");
     }
 

@@ -28,6 +28,7 @@ const MAY: [(&str, &str); 14] = [
     ("sst/context.rs", "a flag that holds for the next file opened, and a count"),
     ("sst/filter_stats.rs", "counts"),
     ("sst/reader.rs", "which blocks were checked: checking one again changes nothing"),
+    ("torture/faults.rs", "counts the I/O of a run"),
     ("torture/order.rs", "a suite, which has no threads that these tests schedule"),
     ("vfs/disk.rs", "waits for locks of the system, on files that these tests do not have"),
     ("wal/append.rs", "counts"),

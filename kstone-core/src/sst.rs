@@ -28,6 +28,7 @@ mod filter_stats;
 mod format;
 mod index;
 mod open_files;
+mod read_ahead;
 mod reader;
 mod survey;
 mod trace;
@@ -38,6 +39,7 @@ pub use block_cache::BlockCacheStats;
 pub(crate) use context::TableContext;
 pub(crate) use cursor::ChainCursor;
 pub use filter_stats::FilterStats;
+pub(crate) use read_ahead::ahead_of_each;
 pub(crate) use reader::{SectionLengths, Table};
 pub(crate) use survey::{Fault, Part, Survey, describe};
 pub(crate) use trace::Trace;
@@ -297,7 +299,7 @@ mod tests {
             for range in ranges.iter().chain([&KeyRange::all()]) {
                 for direction in DIRECTIONS {
                     let merge = || {
-                        let chain = |run: &Vec<_>| ChainCursor::new(run, range.clone(), direction).unwrap();
+                        let chain = |run: &Vec<_>| ChainCursor::new(run, range.clone(), direction, ahead_of_each(300)).unwrap();
                         MergeCursor::new(all_runs.iter().map(|run| Box::new(chain(run)) as _).collect(), direction)
                     };
                     let (got, error) = drain(&mut merge());
@@ -560,16 +562,16 @@ mod tests {
         let (left, right) = rows.split_at(rows.iter().position(|row| row.0 == b"user#5").unwrap());
         let run = [built(&vfs, params(1, left), left), built(&vfs, params(2, right), right)];
         vfs.remove(run[1].path()).unwrap();
-        let chain = ChainCursor::new(&run, KeyRange::all(), Direction::Forward).unwrap();
+        let chain = ChainCursor::new(&run, KeyRange::all(), Direction::Forward, ahead_of_each(1)).unwrap();
         let mut merge = MergeCursor::new(vec![Box::new(chain)], Direction::Forward);
         let (got, error) = drain(&mut merge);
         assert_eq!(got, left);
         assert!(matches!(error, Some(Error::Corruption { .. })));
         assert!(merge.advance().is_err());
-        assert!(ChainCursor::new(&run, KeyRange::all(), Direction::Reverse).is_err());
+        assert!(ChainCursor::new(&run, KeyRange::all(), Direction::Reverse, ahead_of_each(1)).is_err());
         // What is not asked for is not opened.
         let range = KeyRange { start: Vec::new(), end: Some(b"user#5".to_vec()) };
-        let mut chain = ChainCursor::new(&run, range, Direction::Reverse).unwrap();
+        let mut chain = ChainCursor::new(&run, range, Direction::Reverse, ahead_of_each(1)).unwrap();
         assert!(drain(&mut chain).1.is_none());
     }
 

@@ -9,7 +9,7 @@ use crate::key::KeyRange;
 use crate::memtable::Memtable;
 use crate::merge::{Cursor, MergeCursor};
 use crate::slice::Found;
-use crate::sst::{ChainCursor, Table, Trace};
+use crate::sst::{ChainCursor, Table, Trace, ahead_of_each};
 use crate::types::{Direction, GetCost, RunId, SeqNo, Source, SstMeta};
 
 /// From so many runs on, a get first touches the filters of all and then asks one after the other, so that their
@@ -114,8 +114,8 @@ impl Run {
         if let [table] = self.parts.as_slice() { table.load_early(hash) } else { 0 }
     }
 
-    pub(crate) fn cursor(&self, range: KeyRange, direction: Direction) -> Result<ChainCursor> {
-        ChainCursor::new(&self.parts, range, direction)
+    fn cursor(&self, range: KeyRange, direction: Direction, most_ahead: usize) -> Result<ChainCursor> {
+        ChainCursor::new(&self.parts, range, direction, most_ahead)
     }
 }
 
@@ -164,19 +164,20 @@ impl Version {
         Ok(None)
     }
 
-    /// All versions within a range, in order.
+    /// All versions within a range, in order. At most so many bytes are loaded in front of each cursor.
     pub(crate) fn cursors(
         &self,
         range: &KeyRange,
         max_seq: SeqNo,
         direction: Direction,
+        most_ahead: usize,
     ) -> Result<Vec<Box<dyn Cursor>>> {
         let mut cursors: Vec<Box<dyn Cursor>> = Vec::with_capacity(1 + self.sealed.len() + self.runs.len());
         for memtable in self.memtables().filter(|memtable| !memtable.is_empty()) {
             cursors.push(Box::new(memtable.cursor(range.clone(), max_seq, direction)));
         }
         for run in &self.runs {
-            cursors.push(Box::new(run.cursor(range.clone(), direction)?));
+            cursors.push(Box::new(run.cursor(range.clone(), direction, most_ahead)?));
         }
         Ok(cursors)
     }
@@ -184,8 +185,10 @@ impl Version {
 
 /// The merge of some runs, over all keys: what a compaction reads.
 pub(crate) fn merge_runs(runs: &[Arc<Run>]) -> Result<MergeCursor> {
+    let most_ahead = ahead_of_each(runs.len());
     let sources = runs.iter().map(|run| {
-        let cursor: Box<dyn Cursor> = Box::new(run.cursor(KeyRange::all(), Direction::Forward)?);
+        let cursor: Box<dyn Cursor> =
+            Box::new(run.cursor(KeyRange::all(), Direction::Forward, most_ahead)?);
         Ok(cursor)
     });
     Ok(MergeCursor::new(sources.collect::<Result<_>>()?, Direction::Forward))

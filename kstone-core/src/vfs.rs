@@ -137,8 +137,8 @@ pub trait VfsFile: Debug + Send + Sync {
     fn allocate(&self, len: u64) -> io::Result<()>;
     /// Its length in bytes.
     fn len(&self) -> io::Result<u64>;
-    /// Maps the first `len` bytes for reading. They must not change any more while the mapping lives, which
-    /// holds for SSTs. `UnexpectedEof` when the file is shorter.
+    /// Maps the first `len` bytes for reading, of which only what is touched is loaded. They must not change any more
+    /// while the mapping lives, which holds for SSTs. `UnexpectedEof` when the file is shorter.
     fn map(&self, len: u64) -> io::Result<Mapping>;
     /// Of a simulated file system: what was written since the last sync stays readable, but no later sync makes it
     /// durable. Default: nothing.
@@ -162,6 +162,13 @@ impl Mapping {
         match self {
             Self::File(map) => disk::populate(map, range),
             Self::Memory(_) => Ok(()),
+        }
+    }
+
+    /// Has the system begin to load these bytes, and does not wait for it. Failures come when they are touched.
+    pub(crate) fn load_soon(&self, range: Range<usize>) {
+        if let Self::File(map) = self {
+            disk::will_need(map, range);
         }
     }
 }

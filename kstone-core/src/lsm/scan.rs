@@ -7,6 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::read::{Pin, Snapshot};
 use super::{LsmEngine, Shared};
 use crate::counters::{Count, Operation};
@@ -14,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::key::{Key, KeyRange, SortRange, partition_hash, partition_prefix_range, stripe_of};
 use crate::merge::{Cursor, MergeCursor, VisibleCursor};
 use crate::slice::Slice;
+use crate::sst::ahead_of_each;
 use crate::types::Direction;
 
 /// Keys and values in order, all of one commit point. Ends after the first error.
@@ -169,11 +172,13 @@ impl Shared {
         direction: Direction,
         pin: &Pin,
     ) -> Result<VisibleCursor> {
+        let used = stripes.filter_map(|id| self.stripe_if_used(id));
+        // Full loads, not guards: the walk may take long.
+        let versions: SmallVec<[_; 1]> = used.map(|stripe| Arc::clone(&stripe.version())).collect();
+        let most_ahead = ahead_of_each(versions.iter().map(|version| version.runs.len()).sum());
         let mut sources: Vec<Box<dyn Cursor>> = Vec::new();
-        for stripe in stripes.filter_map(|id| self.stripe_if_used(id)) {
-            // A full load, not a guard: the walk may take long.
-            let version = Arc::clone(&stripe.version());
-            sources.extend(version.cursors(range, pin.seq(), direction)?);
+        for version in versions {
+            sources.extend(version.cursors(range, pin.seq(), direction, most_ahead)?);
         }
         Ok(VisibleCursor::new(MergeCursor::new(sources, direction), pin.seq()))
     }

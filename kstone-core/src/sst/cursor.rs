@@ -8,6 +8,7 @@ use std::vec;
 
 use smallvec::SmallVec;
 
+use super::read_ahead::{MOST_AHEAD, ReadAhead};
 use super::reader::{BlockData, Fill, OpenTable, Table};
 use crate::error::Result;
 use crate::key::KeyRange;
@@ -27,6 +28,7 @@ pub(crate) struct TableCursor {
     payload: Slice,
     /// Blocks that may still go into the cache.
     cacheable: usize,
+    ahead: ReadAhead,
     direction: Direction,
     range: KeyRange,
     /// The current group, its place and the number of groups in its block.
@@ -70,11 +72,23 @@ enum Which {
 impl Table {
     /// The entries whose keys are in `range`.
     pub(crate) fn iter(self: &Arc<Self>, range: KeyRange, direction: Direction) -> Result<TableCursor> {
+        self.iter_within(range, direction, MOST_AHEAD)
+    }
+
+    /// The same with at most so many bytes loaded in front of the cursor.
+    fn iter_within(
+        self: &Arc<Self>,
+        range: KeyRange,
+        direction: Direction,
+        most_ahead: usize,
+    ) -> Result<TableCursor> {
         let open = self.opened()?;
+        let everything = range == KeyRange::all();
         let mut cursor = TableCursor {
             table: Arc::clone(self),
             payload: Slice::default(),
-            cacheable: if range == KeyRange::all() { 0 } else { CACHED_BLOCKS },
+            cacheable: if everything { 0 } else { CACHED_BLOCKS },
+            ahead: ReadAhead::new(direction, everything, most_ahead),
             direction,
             range: KeyRange::all(),
             rows: Rows::new(),
@@ -179,6 +193,7 @@ impl TableCursor {
     fn read<'a>(&mut self, open: &'a OpenTable, number: usize) -> Result<BlockData<'a>> {
         let fill = if self.cacheable > 0 { Fill::Cache } else { Fill::Bypass };
         self.cacheable = self.cacheable.saturating_sub(1);
+        self.table.load_ahead(open, number, &mut self.ahead)?;
         self.table.block(open, number, fill)
     }
 
@@ -323,11 +338,17 @@ pub(crate) struct ChainCursor {
     parts: vec::IntoIter<Arc<Table>>,
     range: KeyRange,
     direction: Direction,
+    most_ahead: usize,
 }
 
 impl ChainCursor {
-    /// `parts` are in key order, whatever the direction.
-    pub(crate) fn new(parts: &[Arc<Table>], range: KeyRange, direction: Direction) -> Result<Self> {
+    /// `parts` are in key order, whatever the direction; at most so many bytes are loaded in front of the cursor.
+    pub(crate) fn new(
+        parts: &[Arc<Table>],
+        range: KeyRange,
+        direction: Direction,
+        most_ahead: usize,
+    ) -> Result<Self> {
         let overlaps = |part: &&Arc<Table>| {
             let (first, last) = &part.meta().keys;
             *last >= range.start && range.end.as_ref().is_none_or(|end| first < end)
@@ -336,7 +357,7 @@ impl ChainCursor {
         if direction == Direction::Reverse {
             parts.reverse();
         }
-        let mut cursor = Self { current: None, parts: parts.into_iter(), range, direction };
+        let mut cursor = Self { current: None, parts: parts.into_iter(), range, direction, most_ahead };
         cursor.skip_finished()?;
         Ok(cursor)
     }
@@ -346,7 +367,7 @@ impl ChainCursor {
         while self.entry().is_none()
             && let Some(part) = self.parts.as_slice().first()
         {
-            self.current = Some(part.iter(self.range.clone(), self.direction)?);
+            self.current = Some(part.iter_within(self.range.clone(), self.direction, self.most_ahead)?);
             self.parts.next();
         }
         Ok(())

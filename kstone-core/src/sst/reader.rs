@@ -15,6 +15,7 @@ use super::context::{Counted, TableContext};
 use super::fences::Fences;
 use super::format::{self, FOOTER_LEN, Sections, SstHeader, unsupported};
 use super::index::{self, Place};
+use super::read_ahead::ReadAhead;
 use super::trace::{FilterAnswer, Trace};
 use super::writer::Unsynced;
 use crate::bloom::Filter;
@@ -85,6 +86,13 @@ pub(super) enum Fill {
     Cache,
     /// Nothing: whoever reads everything once must not drive out what is read often.
     Bypass,
+}
+
+/// With a get's first touch of a block, what lies around it is loaded too: a database that was just opened comes into
+/// memory with fewer reads. Only then: of one that is larger than memory, a get reads later what it needs and no more.
+fn around(block: &Range<usize>, end: usize) -> Range<usize> {
+    const UNIT: usize = 32 << 10;
+    block.start / UNIT * UNIT..block.end.next_multiple_of(UNIT).min(end)
 }
 
 /// The payload of a block, wherever it is.
@@ -382,7 +390,7 @@ impl Table {
     pub(super) fn block<'a>(&self, open: &'a OpenTable, n: usize, fill: Fill) -> Result<BlockData<'a>> {
         let range = self.block_range(open, n)?;
         let Source::Mapped(map) = &open.source else { return self.cached_block(range, n, fill) };
-        let (stored, at) = (self.mapped_block(open, map, n, &range)?, range.start);
+        let (stored, at) = (self.mapped_block(open, map, n, &range, fill)?, range.start);
         if stored.is_compressed() {
             return self.decompressed_block(&stored, at, n, fill);
         }
@@ -397,11 +405,15 @@ impl Table {
         map: &'a Mapping,
         n: usize,
         range: &Range<usize>,
+        fill: Fill,
     ) -> Result<Stored<'a>> {
         let bytes = map.get(range.clone()).unwrap_or_default();
         let bit = 1 << (n % 64);
         let word = open.checked.get(n / 64);
         if word.is_none_or(|word| word.load(Ordering::Relaxed) & bit == 0) {
+            if fill == Fill::Cache {
+                map.load_soon(around(range, open.blocks_end));
+            }
             self.load(map, range)?;
             let stored = self.check_block(bytes, range.start)?;
             // Relaxed will do: the bytes never change, so the bit says nothing of any other memory.
@@ -480,6 +492,18 @@ impl Table {
                 range.start >= HEADER_LEN && range.start <= range.end && range.end <= open.blocks_end
             })
             .ok_or_else(|| self.corrupt(open.blocks_end, format!("no place for block {n}")))
+    }
+
+    /// A walk comes to block `n`: has what is in front of it loaded. Files that are read need nothing: the system sees
+    /// that they are read in order.
+    #[inline]
+    pub(super) fn load_ahead(&self, open: &OpenTable, n: usize, ahead: &mut ReadAhead) -> Result<()> {
+        let Source::Mapped(map) = &open.source else { return Ok(()) };
+        let block = self.block_range(open, n)?;
+        if let Some(wanted) = ahead.arrive(&block, &(HEADER_LEN..open.blocks_end)) {
+            map.load_soon(wanted);
+        }
+        Ok(())
     }
 
     /// Before the first touch of bytes of a mapping: see [`Mapping::load`].
@@ -572,9 +596,11 @@ impl Table {
         self.load(&map, &(0..HEADER_LEN))?;
         let header = self.header(map.get(..HEADER_LEN).unwrap_or_default())?;
         let tail = format::tail_at(&self.meta, &self.path)?;
+        map.load_soon(tail.clone());
         self.load(&map, &tail)?;
         let sections = map.get(tail.clone()).unwrap_or_default();
         let sections = format::decode_sections(sections, &self.meta, &self.path)?;
+        map.load_soon(sections.first..tail.start);
         self.load(&map, &(sections.first..tail.end))?;
         self.frame(Source::Mapped(map), 0, &header, &sections)
     }

@@ -1,11 +1,12 @@
 //! Reads all of an SST and checks everything that is said of it.
 
 use super::index;
+use super::read_ahead::{MOST_AHEAD, ReadAhead};
 use super::reader::{BlockData, Fill, OpenTable, Table};
 use crate::error::{Error, Result};
 use crate::key::{encoded_partition_hash, key_hash, stripe_of};
 use crate::key_sample::Sampler;
-use crate::types::{EntryKind, SeqNo};
+use crate::types::{Direction, EntryKind, SeqNo};
 use crate::vfs::read_full_at;
 
 /// A file is read in pieces of this many bytes for its checksum.
@@ -39,10 +40,13 @@ impl Table {
         let open = self.opened()?;
         if let Some(map) = open.mapped() {
             // The sections again: they may have been evicted since they were checked.
+            map.load_soon(open.blocks_end..map.len());
             self.load(map, &(open.blocks_end..map.len()))?;
         }
         let mut seen = Seen { stripes, ..Seen::default() };
+        let mut ahead = ReadAhead::new(Direction::Forward, true, MOST_AHEAD);
         for n in 0..open.fences.blocks() {
+            self.load_ahead(open, n, &mut ahead)?;
             self.recheck_block(open, n)?;
             self.verify_block(open, n, &mut seen)?;
         }
@@ -59,6 +63,7 @@ impl Table {
         if let Some(map) = open.mapped() {
             let (mut at, mut checksum) = (0, 0);
             for piece in map.chunks(READ_UNIT) {
+                map.load_soon(at..at + piece.len());
                 self.load(map, &(at..at + piece.len()))?;
                 checksum = crc32c::crc32c_append(checksum, piece);
                 at += piece.len();

@@ -293,8 +293,6 @@ impl VfsFile for DiskFile {
         Ok(self.file.metadata()?.len())
     }
 
-    // Without MADV_RANDOM: it halves the cost of a cold page at random (110 against 200 us) and makes
-    // reading front to back, which merges and scans do through the same mapping, 20 times slower.
     #[expect(
         unsafe_code,
         reason = "mapping a file is unsafe by nature, and this is the only place that does"
@@ -312,7 +310,20 @@ impl VfsFile for DiskFile {
         // and the lock on the database directory keeps other writers out. Someone who edits the files
         // behind the engine's back is outside of what any mapping can be safe against.
         let map = unsafe { memmap2::MmapOptions::new().len(len).map(&self.file) }?;
+        // Else each fault of a get would load what lies around it, 128 KiB and on some systems megabytes, and drive out
+        // what other gets need. Walks say what they need ([`Mapping::load_soon`]). A refusal only costs time.
+        let _ = map.advise(memmap2::Advice::Random);
         Ok(Mapping::File(map))
+    }
+}
+
+/// See [`Mapping::load_soon`]. In pieces: of longer ones some systems load only the start.
+pub(super) fn will_need(map: &memmap2::Mmap, range: Range<usize>) {
+    const PIECE: usize = 128 << 10;
+    let end = range.end.min(map.len());
+    for at in (range.start..end).step_by(PIECE) {
+        // Advice may be refused: then the bytes are loaded when they are touched.
+        let _ = map.advise_range(memmap2::Advice::WillNeed, at, PIECE.min(end - at));
     }
 }
 
@@ -516,6 +527,50 @@ mod tests {
         refused("a forked process lives on");
         drop(survivor);
         drop(vfs.lock(&path, "me").unwrap());
+    }
+
+    /// Whether a page is in the page cache; `None` where that cannot be asked.
+    #[cfg(target_os = "linux")]
+    fn is_cached(file: &File, at: u64) -> Option<bool> {
+        use rustix::io::ReadWriteFlags;
+        let mut byte = [0];
+        match rustix::io::preadv2(file, &mut [io::IoSliceMut::new(&mut byte)], at, ReadWriteFlags::NOWAIT) {
+            Ok(read) => Some(read == 1),
+            Err(Errno::AGAIN) => Some(false),
+            Err(_) => None,
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn of_a_mapping_only_what_is_touched_or_asked_for_is_loaded() {
+        const LEN: usize = 4 << 20;
+        let (vfs, dir) = (DiskVfs::new(), dir());
+        let path = dir.path().join("001-1.sst");
+        std::fs::write(&path, vec![7; LEN]).unwrap();
+        let file = File::open(&path).unwrap();
+        file.sync_all().unwrap();
+        for advice in [rustix::fs::Advice::Random, rustix::fs::Advice::DontNeed] {
+            rustix::fs::fadvise(&file, 0, None, advice).unwrap();
+        }
+        // Asking has a page loaded: each is asked for once.
+        if is_cached(&file, 0) != Some(false) {
+            println!(
+                "skipped: this file system does not let go of what it holds in memory, or does not tell"
+            );
+            return;
+        }
+        let map = vfs.open(&path, OpenMode::Read).unwrap().map(LEN as u64).unwrap();
+        let middle = LEN as u64 / 2;
+        assert_eq!(map[LEN / 2], 7);
+        assert_eq!(is_cached(&file, middle), Some(true));
+        for beside in [middle - (64 << 10), middle - 4_096, middle + 4_096, middle + (64 << 10)] {
+            assert_eq!(is_cached(&file, beside), Some(false), "{beside}");
+        }
+        map.load_soon(1 << 20..3 << 19);
+        map.load(1 << 20..3 << 19).unwrap();
+        assert!((1 << 20..3 << 19).step_by(4_096).all(|at| is_cached(&file, at) == Some(true)));
+        assert_eq!(is_cached(&file, 3 << 19), Some(false));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::lsm::read::Pin;
 use crate::lsm::{LsmEngine, Shared};
 use crate::merge::{Cursor, MergeCursor, VisibleCursor};
 use crate::slice::Slice;
-use crate::sst::Table;
+use crate::sst::{Table, ahead_of_each};
 use crate::sync::Mutex;
 use crate::types::{Direction, EntryKind, EntryRef, FileId, SeqNo};
 use crate::version::Version;
@@ -185,7 +185,8 @@ impl Shared {
             });
         }
         let tallies: Vec<Arc<Mutex<Tally>>> = explain.sources.iter().map(|_| Arc::default()).collect();
-        let cursors = version.cursors(range, explain.seq, Direction::Forward)?;
+        let cursors =
+            version.cursors(range, explain.seq, Direction::Forward, ahead_of_each(version.runs.len()))?;
         let counted = cursors.into_iter().zip(&tallies).map(|(cursor, tally)| {
             let cursor: Box<dyn Cursor> = Box::new(Counted::new(cursor, Arc::clone(tally)));
             cursor

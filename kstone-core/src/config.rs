@@ -57,13 +57,16 @@ pub enum Compression {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ReadMode {
-    /// Through a mapping: fastest, and the operating system's cache is the cache. A bad sector kills the process
-    /// with `SIGBUS`, and a block's checksum is verified when it is first touched only.
+    /// Through a mapping: fastest, and the operating system's cache is the cache. A get loads the 32 KiB around a block
+    /// that it is the first to touch, later what it touches; queries from their third block on, scans and merges load up
+    /// to 256 KiB in front of them. A bad sector kills the process with `SIGBUS`, and a block's checksum is verified when
+    /// it is first touched only.
     #[default]
     Mmap,
-    /// With `pread` into a cache of [`DatabaseConfig::block_cache_bytes`]: for data far larger than memory, for
-    /// network file systems, and for an error instead of a signal. Each block read from the file is verified. At most
-    /// 32 SSTs are kept open; a block of another costs an `open` as well.
+    /// With `pread` into a cache of [`DatabaseConfig::block_cache_bytes`]: for network file systems, for an
+    /// error instead of a signal, and for data far larger than memory, where filters and indexes then stay in memory
+    /// whatever else is read. Each block read from the file is verified. At most 32 SSTs are kept open; a block of
+    /// another costs an `open` as well.
     Pread,
 }
 

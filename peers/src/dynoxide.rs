@@ -26,8 +26,9 @@ use anyhow::{Context, Result, bail, ensure};
 use kstone_bench::data::BenchKey;
 use kstone_bench::engine::{Counters, Durability, Engine, EngineSpec, Session};
 
-const PARTITION: &str = "partition";
-const SORT: &str = "sort";
+/// Not `partition`, which is a reserved word of expressions.
+const PARTITION: &str = "pk";
+const SORT: &str = "sk";
 const VALUE: &str = "value";
 
 /// The table of keys with a sort key, and that of keys without.
@@ -157,11 +158,11 @@ impl Session for Access<'_> {
 
     /// In pages, of which none has more than 1 MB.
     fn query(&mut self, from: &BenchKey, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
-        let mut condition = format!("{PARTITION} = :partition");
-        let mut values = vec![(":partition".to_owned(), text(from.partition())?)];
+        let mut condition = format!("{PARTITION} = :pk");
+        let mut values = vec![(":pk".to_owned(), text(from.partition())?)];
         if let Some(sort) = from.sort() {
-            condition += &format!(" AND {SORT} >= :sort");
-            values.push((":sort".to_owned(), text(sort)?));
+            condition += &format!(" AND {SORT} >= :sk");
+            values.push((":sk".to_owned(), text(sort)?));
         }
         let (mut found, mut start) = (0, None);
         while found < limit {

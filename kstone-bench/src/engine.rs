@@ -232,11 +232,10 @@ fn boxed<E: Engine + 'static>(engine: Result<E>) -> Result<Box<dyn Engine>> {
 pub fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Result<Box<dyn Engine>> {
     let name = spec.engine();
     let Some((_, open)) = engines().find(|(known, _)| *known == name) else {
-        let elsewhere = match ELSEWHERE.contains(&name) {
-            true => {
-                "this one is in a workspace of its own: cargo run --release --manifest-path peers/Cargo.toml"
-            }
-            false => "peers are features of kstone-bench, such as peer-fjall",
+        let elsewhere = if ELSEWHERE.contains(&name) {
+            "this one is in a workspace of its own: cargo run --release --manifest-path peers/Cargo.toml"
+        } else {
+            "peers are features of kstone-bench, such as peer-fjall"
         };
         bail!("{name}: not in this build, which has {}; {elsewhere}", names().join(", "));
     };

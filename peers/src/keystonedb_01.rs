@@ -29,10 +29,8 @@ pub(crate) struct Keystonedb(LsmEngine);
 impl Keystonedb {
     pub(crate) fn open(spec: &EngineSpec, directory: &Path, _: Durability) -> Result<Box<dyn Engine>> {
         ensure!(!spec.tuned, "keystonedb-0.1 has no tuned setting");
-        let engine = match directory.join("wal.log").exists() {
-            true => LsmEngine::open(directory)?,
-            false => LsmEngine::create(directory)?,
-        };
+        let made = directory.join("wal.log").exists();
+        let engine = if made { LsmEngine::open(directory)? } else { LsmEngine::create(directory)? };
         Ok(Box::new(Self(engine)))
     }
 }

@@ -1,16 +1,20 @@
 //! The engines that are measured, behind one interface: keys and bytes.
 //!
 //! One file each. `kstone` is ours and `noop` does nothing, to measure the harness; peers are behind features of their
-//! own and not built by default. All get the same keys, the same values and the same promise of durability.
+//! own and not built by default, or in the workspace `peers/` where they cannot be built with this crate's dependencies.
+//! All get the same keys, the same values and the same promise of durability.
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::data::BenchKey;
 
+#[doc(hidden)]
+pub mod contract;
 #[cfg(feature = "peer-fjall")]
 mod fjall;
 #[cfg(feature = "peer-heed")]
@@ -182,9 +186,10 @@ pub trait Session {
 }
 
 /// Makes or opens a database.
-type Open = fn(&EngineSpec, &Path, Durability) -> Result<Box<dyn Engine>>;
+#[doc(hidden)]
+pub type Open = fn(&EngineSpec, &Path, Durability) -> Result<Box<dyn Engine>>;
 
-/// The engines of this build.
+/// The engines of this crate.
 const ENGINES: &[(&str, Open)] = &[
     ("kstone", |spec, directory, durability| boxed(kstone::Kstone::open(spec, directory, durability))),
     ("noop", |_, _, _| boxed(Ok(noop::Noop::default()))),
@@ -200,6 +205,22 @@ const ENGINES: &[(&str, Open)] = &[
     ("rocksdb", |spec, directory, durability| boxed(rocksdb::Rocksdb::open(spec, directory, durability))),
 ];
 
+/// Engines that a program has besides.
+static MORE: OnceLock<&[(&str, Open)]> = OnceLock::new();
+
+/// Engines that only the workspace `peers/` has.
+const ELSEWHERE: [&str; 2] = ["dynoxide", "keystonedb-0.1"];
+
+/// Adds engines to those of this crate, for the whole process. Only the first call counts.
+#[doc(hidden)]
+pub fn add(more: &'static [(&'static str, Open)]) {
+    MORE.get_or_init(|| more);
+}
+
+fn engines() -> impl Iterator<Item = &'static (&'static str, Open)> {
+    ENGINES.iter().chain(MORE.get().copied().unwrap_or_default())
+}
+
 fn boxed<E: Engine + 'static>(engine: Result<E>) -> Result<Box<dyn Engine>> {
     engine.map(|engine| Box::new(engine) as Box<dyn Engine>)
 }
@@ -210,11 +231,13 @@ fn boxed<E: Engine + 'static>(engine: Result<E>) -> Result<Box<dyn Engine>> {
 /// There is no such engine in this build, it has no such settings, or it fails.
 pub fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Result<Box<dyn Engine>> {
     let name = spec.engine();
-    let Some((_, open)) = ENGINES.iter().find(|(known, _)| *known == name) else {
-        bail!(
-            "{name}: not in this build, which has {}; peers are features of kstone-bench, such as peer-fjall",
-            names().join(", ")
-        );
+    let Some((_, open)) = engines().find(|(known, _)| *known == name) else {
+        let elsewhere = if ELSEWHERE.contains(&name) {
+            "this one is in a workspace of its own: cargo run --release --manifest-path peers/Cargo.toml"
+        } else {
+            "peers are features of kstone-bench, such as peer-fjall"
+        };
+        bail!("{name}: not in this build, which has {}; {elsewhere}", names().join(", "));
     };
     ensure!(name == "kstone" || spec.settings.is_empty(), "{name}: settings are of kstone only");
     ensure!(
@@ -226,7 +249,7 @@ pub fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Resu
 
 /// The names of the engines of this build.
 pub fn names() -> Vec<&'static str> {
-    ENGINES.iter().map(|(name, _)| *name).collect()
+    engines().map(|(name, _)| *name).collect()
 }
 
 /// Past all keys of the partition of that key, whose sort keys are hexadecimal digits.

@@ -4,6 +4,8 @@ use kstone_api::{Item, ItemBuilder};
 
 pub mod cgroup;
 pub mod chapter;
+#[doc(hidden)]
+pub mod commands;
 pub mod compare;
 pub mod data;
 pub mod driver;

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::chapter::{self, ChapterTable, Grade, Measured, Options, Scale};
+use crate::machine;
+use crate::record::{RunFile, SCHEMA};
 use anyhow::{Context, Result};
 use clap::Args;
-use kstone_bench::chapter::{self, ChapterTable, Grade, Measured, Options, Scale};
-use kstone_bench::machine;
-use kstone_bench::record::{RunFile, SCHEMA};
 
 use super::measure::{command, save};
 

@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::compare::{self, Comparison, Row, Verdict};
+use crate::statistics::Summary;
+use crate::{results, units};
 use anyhow::{Result, bail};
 use comfy_table::{Table, presets};
-use kstone_bench::compare::{self, Comparison, Row, Verdict};
-use kstone_bench::statistics::Summary;
-use kstone_bench::{results, units};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::machine;
+use crate::record::Machine;
 use anyhow::Result;
 use comfy_table::{Table, presets};
-use kstone_bench::machine;
-use kstone_bench::record::Machine;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {

@@ -2,16 +2,16 @@
 
 use std::path::PathBuf;
 
+use crate::engine::{Durability, EngineSpec};
+use crate::record::{RunFile, SCHEMA, StepSpec, Trial, TrialSpec};
+use crate::results::{self, Series};
+use crate::statistics::{self, Summary};
+use crate::workload::{Workload, plan};
+use crate::{machine, trial, units};
 use anyhow::{Context, Result, ensure};
 use bytesize::ByteSize;
 use clap::ValueEnum;
 use hdrhistogram::Histogram;
-use kstone_bench::engine::{Durability, EngineSpec};
-use kstone_bench::record::{RunFile, SCHEMA, StepSpec, Trial, TrialSpec};
-use kstone_bench::results::{self, Series};
-use kstone_bench::statistics::{self, Summary};
-use kstone_bench::workload::{Workload, plan};
-use kstone_bench::{machine, trial, units};
 use kstone_core::config::text;
 
 /// Lines of a latency histogram, at most.
@@ -236,13 +236,13 @@ pub(crate) fn describe(series: &Series<'_>, file: &RunFile) -> String {
     text
 }
 
-fn ratio(step: &kstone_bench::record::Step, of: &str, each: &str) -> Option<f64> {
+fn ratio(step: &crate::record::Step, of: &str, each: &str) -> Option<f64> {
     Some(step.counters.get(of)? / step.counters.get(each).filter(|each| **each > 0.0)?)
 }
 
 /// Medians of the percentiles, and a histogram of all trials together.
 fn latencies(series: &Series<'_>, kind: &str) -> String {
-    let median = |figure: fn(&kstone_bench::record::Latency) -> u64| {
+    let median = |figure: fn(&crate::record::Latency) -> u64| {
         statistics::median(&series.latencies(kind, figure)).map_or("-".to_owned(), units::nanoseconds)
     };
     let intended = series

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::{report, results};
 use anyhow::{Context, Result};
-use kstone_bench::{report, results};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
+use crate::engine::EngineSpec;
+use crate::results;
 use anyhow::Result;
-use kstone_bench::engine::EngineSpec;
-use kstone_bench::results;
 
 use super::measure::{Measure, all_is_well, describe};
 

@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
+use crate::engine::EngineSpec;
+use crate::record::{Latency, TrialSpec};
+use crate::results::{self, Series};
+use crate::{statistics, units};
 use anyhow::{Context, Result};
 use comfy_table::Table;
-use kstone_bench::engine::EngineSpec;
-use kstone_bench::record::{Latency, TrialSpec};
-use kstone_bench::results::{self, Series};
-use kstone_bench::{statistics, units};
 
 use super::measure::{Measure, all_is_well, number, spread};
 

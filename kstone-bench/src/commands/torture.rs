@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use kstone_bench::torture::{Replay, Torture};
+use crate::torture::{Replay, Torture};
 use kstone_core::torture::SettingsOf;
 
 #[derive(clap::Args, Debug)]
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     };
     match done {
         Ok(done) => {
-            println!("{}", kstone_bench::torture::table(&done));
+            println!("{}", crate::torture::table(&done));
             println!("nothing was lost");
             ExitCode::SUCCESS
         }

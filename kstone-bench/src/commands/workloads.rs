@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
+use crate::engine;
+use crate::workload::WORKLOADS;
 use anyhow::Result;
-use kstone_bench::engine;
-use kstone_bench::workload::WORKLOADS;
 
 pub(crate) fn run() -> Result<ExitCode> {
     for workload in WORKLOADS {

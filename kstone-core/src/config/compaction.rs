@@ -21,8 +21,9 @@ pub struct CompactionConfig {
     /// Seconds between sweeps that look for stripes due for compaction. Default 60. A flush makes its stripe
     /// due at once, so this bounds only what no flush would notice.
     pub check_interval_secs: u64,
-    /// How many compactions run at the same time, each on a stripe of its own. Default 4, at most 256; more
-    /// than two a core never do.
+    /// How many compactions run at the same time, each on a stripe of its own. Default 4, at most 256. One core is
+    /// left free, if there are two, until a stripe has twice as many runs as the threshold or writers wait for space:
+    /// then up to two a core run.
     pub max_concurrent_compactions: usize,
     /// A stripe is merged whole when its oldest tombstone is older than this, so that what was deleted is gone from
     /// the disk by then, at the latest with the next sweep. Default 7 days; `None`: age does not count.

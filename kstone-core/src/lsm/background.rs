@@ -95,6 +95,9 @@ struct Queue {
     last_sync: Duration,
     last_sweep: Duration,
     last_stats: Duration,
+    /// How many compactions run while no writer needs more; no limit without threads, so that seeds mean the same on
+    /// every machine.
+    calm: Option<usize>,
     /// Stripes that stopped writers wait for, and how many do.
     awaited: BTreeMap<usize, usize>,
     /// Jobs that failed, and when they may be tried again.
@@ -241,18 +244,26 @@ impl Shared {
         let compacting = queue.running.iter().filter(|slot| matches!(slot, Slot::Compact(_))).count();
         if compacting < concurrent_compactions(&settings.compaction) {
             let (running, awaited) = (&queue.running, &queue.awaited);
-            let mut sizes: Vec<(bool, u64, usize)> = Vec::new();
+            let freely = queue.calm.is_none_or(|calm| compacting < calm)
+                || self.quota.is_limited() && self.reclaiming();
+            let many = 2 * settings.compaction.sst_threshold; // more would slow writers down
+            let crowded = |stripe: usize| self.stripe(stripe).version().runs.len() >= many;
+            let (mut sizes, mut any): (Vec<(bool, u64, usize)>, _) = (Vec::new(), false);
             queue.compact.retain(|&stripe| {
                 if running.contains(&Slot::Compact(stripe)) {
                     return true;
                 }
                 let size = self.compaction_due(stripe, Ask::Due);
-                sizes.extend(size.map(|bytes| (!awaited.contains_key(&stripe), bytes, stripe)));
+                any |= size.is_some();
+                let awaited = awaited.contains_key(&stripe);
+                if let Some(bytes) = size.filter(|_| freely || awaited || crowded(stripe)) {
+                    sizes.push((!awaited, bytes, stripe));
+                }
                 size.is_some()
             });
             sizes.sort_unstable();
             // What was merged takes space until a checkpoint: many merges share one, but none waits for nothing.
-            let none_fits = sizes.is_empty() && queue.flush.is_empty();
+            let none_fits = !any && queue.flush.is_empty();
             if none_fits && queue.dirty && !due.contains(&Slot::Checkpoint) && self.reclaiming() {
                 due.push(Slot::Checkpoint);
             }
@@ -682,7 +693,13 @@ fn cores() -> usize {
     *CORES
 }
 
-/// How many compactions run at once: no more than have threads of their own beside the two for other work.
+/// How many compactions run at once while they slow no writer down: a core is left to those who read and write. With a
+/// merge on each, a get waits for the slices of time that merges have, and one in a hundred takes milliseconds.
+fn calm_compactions(cores: usize) -> usize {
+    cores.saturating_sub(1).max(1)
+}
+
+/// How many compactions run at once at most: no more than have threads of their own beside the two for other work.
 fn concurrent_compactions(config: &CompactionConfig) -> usize {
     config.max_concurrent_compactions.min(cores() * 2)
 }
@@ -703,6 +720,7 @@ impl LsmEngine {
         let now = self.shared.clock.monotonic();
         let mut queue = self.shared.background.queue.lock();
         (queue.last_sync, queue.last_checkpoint) = (now, now);
+        queue.calm = Some(calm_compactions(cores()));
         // The threshold may have been lowered while the database was closed.
         queue.compact.extend(self.shared.used_stripes().map(|stripe| stripe.id));
         drop(queue);

@@ -39,6 +39,8 @@ impl Idle {
         }
         // Asked for by the first write to each segment of the log.
         self.engine.shared.relieve();
+        // As many compactions as are allowed, whatever the machine.
+        self.engine.shared.background.queue.lock().calm = None;
     }
 
     fn flush(&self) {
@@ -155,6 +157,48 @@ fn no_more_compactions_run_than_allowed_the_smallest_first() {
             shared.begin(&mut queue, Slot::Compact(sizes[running].1));
         }
     }
+}
+
+/// Symptom: on two cores, a get in a hundred took milliseconds while merges of all stripes were due at the same moment.
+/// Cause: four merges shared the cores with it. Fix: one core stays free unless writers are slowed down.
+#[test]
+fn a_core_is_left_to_callers_until_writers_wait_for_merges() {
+    assert_eq!([1, 2, 3, 8].map(calm_compactions), [1, 1, 2, 7]);
+    let compaction = CompactionConfig::new().with_sst_threshold(2).with_max_concurrent(3);
+    let idle = Idle::new(one().with_stripes(4).with_sync_interval(Duration::ZERO), compaction);
+    for keys in [0..100, 50..150] {
+        idle.put(keys);
+        idle.flush();
+    }
+    let shared = &idle.engine.shared;
+    shared.background.queue.lock().calm = Some(1);
+    let due = || idle.due();
+    let by_size = due();
+    assert_eq!(by_size.len(), 4);
+    let begin = |slot| shared.begin(&mut shared.background.queue.lock(), slot);
+    begin(by_size[0]);
+    assert_eq!(due(), []);
+    let Slot::Compact(awaited) = by_size[3] else { panic!("{by_size:?}") };
+    let waits = shared.await_merges(&[awaited as u16]);
+    assert_eq!(due(), [by_size[3]]);
+    drop(waits);
+    assert_eq!(due(), []);
+    // As many runs as would slow writers down, in all stripes.
+    for keys in [0..100, 50..150] {
+        idle.put(keys);
+        idle.flush();
+    }
+    shared.background.queue.lock().calm = Some(1);
+    assert_eq!(due().len(), 3);
+    let more = due()[0];
+    begin(more);
+    assert_eq!(due().len(), 2);
+    begin(due()[0]);
+    assert_eq!(due(), [], "more than are allowed");
+
+    let engine = LsmEngine::create(Path::new("db"), EngineOptions::memory()).unwrap();
+    engine.put(&Key::from("key"), &[], WriteOptions::new()).unwrap();
+    assert_eq!(engine.shared.background.queue.lock().calm, Some(calm_compactions(cores())));
 }
 
 #[test]

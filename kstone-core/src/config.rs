@@ -57,10 +57,10 @@ pub enum Compression {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ReadMode {
-    /// Through a mapping: fastest, and the operating system's cache is the cache. A get loads the 32 KiB around a block
-    /// that it is the first to touch, later what it touches; queries from their third block on, scans and merges load up
-    /// to 256 KiB in front of them. A bad sector kills the process with `SIGBUS`, and a block's checksum is verified when
-    /// it is first touched only.
+    /// Through a mapping: fastest, and the operating system's cache is the cache. The first get of one of eight blocks
+    /// loads all of them, up to 64 KiB, later ones what they touch; queries from their third block on, scans and merges
+    /// load up to 256 KiB in front of them. A bad sector kills the process with `SIGBUS`, and a block's checksum is
+    /// verified when it is first touched only.
     #[default]
     Mmap,
     /// With `pread` into a cache of [`DatabaseConfig::block_cache_bytes`]: for network file systems, for an

@@ -29,6 +29,10 @@ use crate::sync::Mutex;
 use crate::types::{SeqNo, SstMeta};
 use crate::vfs::{Mapping, OpenMode, VfsFile, read_full_at};
 
+/// Blocks that are loaded together, a part of 64, and how many bytes at most.
+const AROUND: usize = 8;
+const MOST_AROUND: usize = 64 << 10;
+
 /// An SST that a manifest lists, or will.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -86,13 +90,6 @@ pub(super) enum Fill {
     Cache,
     /// Nothing: whoever reads everything once must not drive out what is read often.
     Bypass,
-}
-
-/// With a get's first touch of a block, what lies around it is loaded too: a database that was just opened comes into
-/// memory with fewer reads. Only then: of one that is larger than memory, a get reads later what it needs and no more.
-fn around(block: &Range<usize>, end: usize) -> Range<usize> {
-    const UNIT: usize = 32 << 10;
-    block.start / UNIT * UNIT..block.end.next_multiple_of(UNIT).min(end)
 }
 
 /// The payload of a block, wherever it is.
@@ -410,9 +407,10 @@ impl Table {
         let bytes = map.get(range.clone()).unwrap_or_default();
         let bit = 1 << (n % 64);
         let word = open.checked.get(n / 64);
-        if word.is_none_or(|word| word.load(Ordering::Relaxed) & bit == 0) {
-            if fill == Fill::Cache {
-                map.load_soon(around(range, open.blocks_end));
+        let touched = word.map_or(0, |word| word.load(Ordering::Relaxed));
+        if touched & bit == 0 {
+            if fill == Fill::Cache && touched >> (n % 64 / AROUND * AROUND) & ((1 << AROUND) - 1) == 0 {
+                map.load_soon(self.around(open, n, range));
             }
             self.load(map, range)?;
             let stored = self.check_block(bytes, range.start)?;
@@ -504,6 +502,20 @@ impl Table {
             map.load_soon(wanted);
         }
         Ok(())
+    }
+
+    /// With a get's first touch among so many blocks all of them are loaded: a database that was just opened comes into
+    /// memory with fewer reads. Only then: of one that is larger than memory, a get reads later what it needs and no more.
+    #[cold]
+    fn around(&self, open: &OpenTable, n: usize, block: &Range<usize>) -> Range<usize> {
+        let first = n / AROUND * AROUND;
+        let last = (first + AROUND).min(open.fences.blocks()).saturating_sub(1);
+        match (self.block_range(open, first), self.block_range(open, last)) {
+            (Ok(first), Ok(last)) if last.end.saturating_sub(first.start) <= MOST_AROUND => {
+                first.start..last.end
+            }
+            _ => block.clone(),
+        }
     }
 
     /// Before the first touch of bytes of a mapping: see [`Mapping::load`].

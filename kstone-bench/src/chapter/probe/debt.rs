@@ -56,8 +56,10 @@ impl Debt {
 
     fn merge(&self, engine: &LsmEngine, heard: &super::Heard, found: &mut Found) -> Result<()> {
         let (start, used) = (Instant::now(), cpu());
+        // With twice as many runs as the threshold no core is left free: as many compactions run as are allowed.
+        let threshold = (self.runs / 2).max(2);
         engine.set_compaction_config(
-            CompactionConfig::new().with_sst_threshold(self.runs).with_max_concurrent(self.concurrent),
+            CompactionConfig::new().with_sst_threshold(threshold).with_max_concurrent(self.concurrent),
         )?;
         wait_for(heard, is_compaction, engine.stripe_count(), LIMIT)?;
         let cpu_seconds = (cpu() - used).as_secs_f64();

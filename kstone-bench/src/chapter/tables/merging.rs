@@ -252,8 +252,8 @@ pub(crate) fn concurrency(context: &mut Context<'_>) -> Result<ChapterTable> {
             rises(latency, "more at the same time, later reads:"),
         ],
         notes: vec![format!(
-            "This machine has {cores} cores; the engine never runs more than two compactions a core. Nothing is \
-             extrapolated."
+            "This machine has {cores} cores; the engine never runs more than two compactions a core, and leaves one core \
+             free until stripes have twice as many runs as the threshold, as they have here. Nothing is extrapolated."
         )],
         ..ChapterTable::default()
     })

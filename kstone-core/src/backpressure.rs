@@ -61,7 +61,7 @@ impl Load {
     /// The strongest of the three pressures.
     pub(crate) fn pressure(&self) -> Pressure {
         let memory = ramp(self.memory, self.memory_budget / 4 * 5, self.memory_budget / 2 * 3);
-        let runs = self.run_threshold.map_or(0.0, |k| ramp(self.runs, k * 2, k * 4));
+        let runs = self.run_threshold.map_or(0.0, |k| ramp(self.runs, runs_without_delay(k), k * 4));
         let log = ramp(self.log, self.log_limit / 8 * 7, self.log_limit);
         let (strongest, reason) =
             [(memory, StallReason::Memtables), (runs, StallReason::Runs), (log, StallReason::Log)]
@@ -75,6 +75,11 @@ impl Load {
             Pressure::None
         }
     }
+}
+
+/// As many runs as a stripe may have, with that threshold, without slowing its writers down.
+pub(crate) fn runs_without_delay(threshold: u64) -> u64 {
+    threshold * 2
 }
 
 /// 0 up to `start`, 1 from `stop`, straight in between.

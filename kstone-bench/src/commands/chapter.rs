@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::chapter::{self, ChapterTable, Grade, Measured, Options, Scale};
-use crate::machine;
-use crate::record::{RunFile, SCHEMA};
 use anyhow::{Context, Result};
 use clap::Args;
 
 use super::measure::{command, save};
+use crate::chapter::{self, ChapterTable, Grade, Measured, Options, Scale};
+use crate::machine;
+use crate::record::{RunFile, SCHEMA};
 
 /// Columns of tables that nobody says a width for.
 const WIDTH: u16 = 150;

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::{Result, bail};
+use comfy_table::{Table, presets};
+
 use crate::compare::{self, Comparison, Row, Verdict};
 use crate::statistics::Summary;
 use crate::{results, units};
-use anyhow::{Result, bail};
-use comfy_table::{Table, presets};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::machine;
-use crate::record::Machine;
 use anyhow::Result;
 use comfy_table::{Table, presets};
+
+use crate::machine;
+use crate::record::Machine;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {

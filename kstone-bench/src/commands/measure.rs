@@ -2,17 +2,18 @@
 
 use std::path::PathBuf;
 
+use anyhow::{Context, Result, ensure};
+use bytesize::ByteSize;
+use clap::ValueEnum;
+use hdrhistogram::Histogram;
+use kstone_core::config::text;
+
 use crate::engine::{Durability, EngineSpec};
 use crate::record::{RunFile, SCHEMA, StepSpec, Trial, TrialSpec};
 use crate::results::{self, Series};
 use crate::statistics::{self, Summary};
 use crate::workload::{Workload, plan};
 use crate::{machine, trial, units};
-use anyhow::{Context, Result, ensure};
-use bytesize::ByteSize;
-use clap::ValueEnum;
-use hdrhistogram::Histogram;
-use kstone_core::config::text;
 
 /// Lines of a latency histogram, at most.
 const BARS: usize = 12;

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::{report, results};
 use anyhow::{Context, Result};
+
+use crate::{report, results};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {

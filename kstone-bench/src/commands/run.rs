@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use crate::engine::EngineSpec;
-use crate::results;
 use anyhow::Result;
 
 use super::measure::{Measure, all_is_well, describe};
+use crate::engine::EngineSpec;
+use crate::results;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {

@@ -2,14 +2,14 @@
 
 use std::process::ExitCode;
 
-use crate::engine::EngineSpec;
-use crate::record::{Latency, TrialSpec};
-use crate::results::{self, Series};
-use crate::{statistics, units};
 use anyhow::{Context, Result};
 use comfy_table::Table;
 
 use super::measure::{Measure, all_is_well, number, spread};
+use crate::engine::EngineSpec;
+use crate::record::{Latency, TrialSpec};
+use crate::results::{self, Series};
+use crate::{statistics, units};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {

@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use crate::torture::{Replay, Torture};
 use kstone_core::torture::SettingsOf;
+
+use crate::torture::{Replay, Torture};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {

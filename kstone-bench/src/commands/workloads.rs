@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
+use anyhow::Result;
+
 use crate::engine;
 use crate::workload::WORKLOADS;
-use anyhow::Result;
 
 pub(crate) fn run() -> Result<ExitCode> {
     for workload in WORKLOADS {

@@ -28,6 +28,7 @@ use super::flush::FlushJob;
 use super::idle::IdleStripes;
 use super::job::{Progress, Slot};
 use super::{LsmEngine, PoisonOnUnwind, Shared, Workers};
+use crate::backpressure::runs_without_delay;
 use crate::compaction::picker::Ask;
 use crate::config::CompactionConfig;
 use crate::error::{Error, Result};
@@ -246,24 +247,21 @@ impl Shared {
             let (running, awaited) = (&queue.running, &queue.awaited);
             let freely = queue.calm.is_none_or(|calm| compacting < calm)
                 || self.quota.is_limited() && self.reclaiming();
-            let many = 2 * settings.compaction.sst_threshold; // more would slow writers down
-            let crowded = |stripe: usize| self.stripe(stripe).version().runs.len() >= many;
-            let (mut sizes, mut any): (Vec<(bool, u64, usize)>, _) = (Vec::new(), false);
+            let many = runs_without_delay(settings.compaction.sst_threshold as u64);
+            let crowded = |stripe: usize| self.stripe(stripe).version().runs.len() as u64 >= many;
+            let mut sizes: Vec<(bool, u64, usize)> = Vec::new();
             queue.compact.retain(|&stripe| {
-                if running.contains(&Slot::Compact(stripe)) {
+                let awaited = awaited.contains_key(&stripe);
+                if running.contains(&Slot::Compact(stripe)) || !(freely || awaited || crowded(stripe)) {
                     return true;
                 }
                 let size = self.compaction_due(stripe, Ask::Due);
-                any |= size.is_some();
-                let awaited = awaited.contains_key(&stripe);
-                if let Some(bytes) = size.filter(|_| freely || awaited || crowded(stripe)) {
-                    sizes.push((!awaited, bytes, stripe));
-                }
+                sizes.extend(size.map(|bytes| (!awaited, bytes, stripe)));
                 size.is_some()
             });
             sizes.sort_unstable();
             // What was merged takes space until a checkpoint: many merges share one, but none waits for nothing.
-            let none_fits = !any && queue.flush.is_empty();
+            let none_fits = freely && sizes.is_empty() && queue.flush.is_empty();
             if none_fits && queue.dirty && !due.contains(&Slot::Checkpoint) && self.reclaiming() {
                 due.push(Slot::Checkpoint);
             }

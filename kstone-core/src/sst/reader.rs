@@ -518,6 +518,12 @@ impl Table {
         }
     }
 
+    /// The same as [`Table::load`] for what is longer than a block: read at once, not page by page.
+    pub(super) fn load_whole(&self, map: &Mapping, range: &Range<usize>) -> Result<()> {
+        map.load_soon(range.clone());
+        self.load(map, range)
+    }
+
     /// Before the first touch of bytes of a mapping: see [`Mapping::load`].
     #[cold]
     pub(super) fn load(&self, map: &Mapping, range: &Range<usize>) -> Result<()> {
@@ -608,12 +614,10 @@ impl Table {
         self.load(&map, &(0..HEADER_LEN))?;
         let header = self.header(map.get(..HEADER_LEN).unwrap_or_default())?;
         let tail = format::tail_at(&self.meta, &self.path)?;
-        map.load_soon(tail.clone());
         self.load(&map, &tail)?;
         let sections = map.get(tail.clone()).unwrap_or_default();
         let sections = format::decode_sections(sections, &self.meta, &self.path)?;
-        map.load_soon(sections.first..tail.start);
-        self.load(&map, &(sections.first..tail.end))?;
+        self.load_whole(&map, &(sections.first..tail.end))?;
         self.frame(Source::Mapped(map), 0, &header, &sections)
     }
 

@@ -40,8 +40,7 @@ impl Table {
         let open = self.opened()?;
         if let Some(map) = open.mapped() {
             // The sections again: they may have been evicted since they were checked.
-            map.load_soon(open.blocks_end..map.len());
-            self.load(map, &(open.blocks_end..map.len()))?;
+            self.load_whole(map, &(open.blocks_end..map.len()))?;
         }
         let mut seen = Seen { stripes, ..Seen::default() };
         let mut ahead = ReadAhead::new(Direction::Forward, true, MOST_AHEAD);
@@ -63,8 +62,7 @@ impl Table {
         if let Some(map) = open.mapped() {
             let (mut at, mut checksum) = (0, 0);
             for piece in map.chunks(READ_UNIT) {
-                map.load_soon(at..at + piece.len());
-                self.load(map, &(at..at + piece.len()))?;
+                self.load_whole(map, &(at..at + piece.len()))?;
                 checksum = crc32c::crc32c_append(checksum, piece);
                 at += piece.len();
             }

@@ -22,6 +22,21 @@ impl Idle {
         Self::stopped(LsmEngine::create(Path::new("db"), options).unwrap(), clock)
     }
 
+    /// Four stripes, with two runs each.
+    fn indebted(compaction: CompactionConfig) -> Self {
+        let idle = Self::new(one().with_stripes(4).with_sync_interval(Duration::ZERO), compaction);
+        idle.two_rounds();
+        idle
+    }
+
+    /// Two more runs in each of four stripes.
+    fn two_rounds(&self) {
+        for keys in [0..100, 50..150] {
+            self.put(keys);
+            self.flush();
+        }
+    }
+
     fn stopped(engine: LsmEngine, clock: Arc<ManualClock>) -> Self {
         engine.shared.background.stop.store(true, Ordering::Relaxed);
         let now = clock.monotonic();
@@ -137,12 +152,7 @@ fn a_log_that_is_half_full_does_not_wait_for_the_checkpoint_interval() {
 fn no_more_compactions_run_than_allowed_the_smallest_first() {
     for allowed in 1..=5 {
         let compaction = CompactionConfig::new().with_sst_threshold(2).with_max_concurrent(allowed);
-        let config = one().with_stripes(4).with_sync_interval(Duration::ZERO);
-        let idle = Idle::new(config, compaction);
-        for keys in [0..100, 50..150] {
-            idle.put(keys);
-            idle.flush();
-        }
+        let idle = Idle::indebted(compaction);
         let shared = &idle.engine.shared;
         let mut sizes: Vec<_> =
             (0..4).map(|stripe| (shared.compaction_due(stripe, Ask::Due).unwrap(), stripe)).collect();
@@ -165,11 +175,7 @@ fn no_more_compactions_run_than_allowed_the_smallest_first() {
 fn a_core_is_left_to_callers_until_writers_wait_for_merges() {
     assert_eq!([1, 2, 3, 8].map(calm_compactions), [1, 1, 2, 7]);
     let compaction = CompactionConfig::new().with_sst_threshold(2).with_max_concurrent(3);
-    let idle = Idle::new(one().with_stripes(4).with_sync_interval(Duration::ZERO), compaction);
-    for keys in [0..100, 50..150] {
-        idle.put(keys);
-        idle.flush();
-    }
+    let idle = Idle::indebted(compaction);
     let shared = &idle.engine.shared;
     shared.background.queue.lock().calm = Some(1);
     let due = || idle.due();
@@ -184,10 +190,7 @@ fn a_core_is_left_to_callers_until_writers_wait_for_merges() {
     drop(waits);
     assert_eq!(due(), []);
     // As many runs as would slow writers down, in all stripes.
-    for keys in [0..100, 50..150] {
-        idle.put(keys);
-        idle.flush();
-    }
+    idle.two_rounds();
     shared.background.queue.lock().calm = Some(1);
     assert_eq!(due().len(), 3);
     let more = due()[0];
@@ -245,11 +248,7 @@ fn intervals_and_parallelism_change_live() {
     assert_eq!(idle.due(), []);
 
     let compaction = |most| CompactionConfig::new().with_sst_threshold(2).with_max_concurrent(most);
-    let idle = Idle::new(one().with_stripes(4).with_sync_interval(Duration::ZERO), compaction(1));
-    for keys in [0..100, 50..150] {
-        idle.put(keys);
-        idle.flush();
-    }
+    let idle = Idle::indebted(compaction(1));
     let shared = &idle.engine.shared;
     let first = idle.due()[0];
     assert!(matches!(first, Slot::Compact(_)), "{first:?}");
@@ -389,11 +388,7 @@ fn sealing_again_and_again_does_not_keep_flushes_waiting() {
 #[test]
 fn stripes_that_writers_wait_for_are_merged_first() {
     let compaction = CompactionConfig::new().with_sst_threshold(2).with_max_concurrent(1);
-    let idle = Idle::new(one().with_stripes(4).with_sync_interval(Duration::ZERO), compaction);
-    for keys in [0..100, 50..150] {
-        idle.put(keys);
-        idle.flush();
-    }
+    let idle = Idle::indebted(compaction);
     let shared = &idle.engine.shared;
     let by_size = idle.due();
     let Some(&Slot::Compact(largest)) = by_size.last() else { panic!("{by_size:?}") };

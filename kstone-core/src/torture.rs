@@ -11,6 +11,7 @@
 //! oracle     a long workload without crashes, every answer compared
 //! order      what relies on something durable is not done before it is, checked beside any workload
 //! faults     the n-th I/O operation fails, for every n, in each way it can
+//! watchdog   a hang ends the process, with the name of what hung
 //! ```
 //!
 //! 1. A failure is a value, [`Failure`]: it says what was expected and found and which command replays it. Nothing here
@@ -33,6 +34,7 @@ mod reads;
 mod rng;
 mod settings;
 mod totals;
+mod watchdog;
 mod workload;
 mod world;
 
@@ -45,6 +47,7 @@ pub use reads::{check_all, check_gets, check_query, contents};
 pub use rng::Rng;
 pub use settings::{SettingsOf, any_settings, tiny_settings};
 pub use totals::Totals;
+pub use watchdog::Watchdog;
 pub use workload::{Mix, Operation, Workload, batch_of, random_change, random_key, random_value};
 pub use world::{Bed, DATABASE, Outcome, Tolerance, World};
 

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use super::reads::check_query;
 use super::{
     Bed, DATABASE, Failure, History, Least, Mismatch, Mix, Rng, SettingsOf, State, Tolerance, Totals,
-    Workload, World, check_all, contents,
+    Watchdog, Workload, World, check_all, contents,
 };
 use crate::clock::ManualClock;
 use crate::error::{Error, Result};
@@ -86,6 +86,7 @@ impl Explorer {
     /// # Errors
     /// The first thing that must not happen.
     pub fn run(&self) -> Result<Totals, Failure> {
+        let watchdog = Watchdog::start(format_args!("{} {}", self.command, self.seed));
         let strict = StrictVfs::new();
         strict.record(Some(self.chooser(self.seed, self.images)));
         let mut world = World::new(self.bed(&strict), self.seed, self.settings.clone(), Tolerance::Limits);
@@ -94,6 +95,7 @@ impl Explorer {
         self.check_images(0, &strict, world.history(), &mut totals)?;
         world.created();
         for (number, operation) in (1..=self.operations).zip(Workload::new(self.seed, Mix::Crash)) {
+            watchdog.step(format_args!("{} {}:{number}", self.command, self.seed));
             let outcome =
                 world.perform(&operation).map_err(|mismatch| self.failure(number, &[], mismatch))?;
             self.check_images(number, &strict, world.history(), &mut totals)?;

@@ -22,7 +22,7 @@ pub use injection::{Fault, Injection};
 use super::order::{Checked, OrderCheck};
 use super::workload::batch_of;
 use super::{
-    DATABASE, Failure, History, Least, Mismatch, Mix, Operation, Rng, SettingsOf, State, Workload,
+    DATABASE, Failure, History, Least, Mismatch, Mix, Operation, Rng, SettingsOf, State, Watchdog, Workload,
     any_settings, check_all, contents, random_key,
 };
 use crate::clock::ManualClock;
@@ -128,6 +128,7 @@ impl FaultRuns {
     /// # Errors
     /// The first that did what must not happen.
     pub fn run(&self) -> Result<FaultTotals, Failure> {
+        let watchdog = Watchdog::start(self.replay(None));
         let (mut totals, ops) = self.without_fault()?;
         let mut rng = Rng(self.seed ^ 0x6f6e_655f_696e);
         for (at, (op, ours)) in (1..).zip(ops) {
@@ -138,7 +139,9 @@ impl FaultRuns {
                     if (lasting && fault == Fault::Interrupted) || !rng.one_in(self.one_in) {
                         continue;
                     }
-                    totals.add(&self.run_one(Injection { fault, at, lasting })?);
+                    let injection = Injection { fault, at, lasting };
+                    watchdog.step(self.replay(Some(injection)));
+                    totals.add(&self.run_one(injection)?);
                 }
             }
         }
@@ -192,15 +195,19 @@ impl FaultRuns {
             let message = message.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
             Err(Mismatch { expected: "no panic".into(), found: message.unwrap_or_else(|| "a panic".into()) })
         });
-        let what = injection.map_or_else(|| NO_FAULT.to_string(), |injection| injection.to_string());
         done.map_err(|mismatch| Failure {
             seed: self.seed,
             operation: run.number,
             crashes: run.crash.map(|mode| (0, mode)).into_iter().collect(),
             expected: mismatch.expected.into(),
             found: mismatch.found.into(),
-            replay: format!("{} {}:0:{what}", self.command, self.seed).into(),
+            replay: self.replay(injection).into(),
         })
+    }
+
+    fn replay(&self, injection: Option<Injection>) -> String {
+        let what = injection.map_or_else(|| NO_FAULT.to_string(), |injection| injection.to_string());
+        format!("{} {}:0:{what}", self.command, self.seed)
     }
 }
 

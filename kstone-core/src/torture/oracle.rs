@@ -1,6 +1,6 @@
 //! A long workload, every answer compared with the model. No power is cut; processes die.
 
-use super::{Bed, Failure, Mismatch, Mix, SettingsOf, Tolerance, Totals, Workload, World};
+use super::{Bed, Failure, Mismatch, Mix, SettingsOf, Tolerance, Totals, Watchdog, Workload, World};
 use crate::config::{CompactionConfig, DatabaseConfig};
 use crate::torture::Fingerprint;
 
@@ -30,6 +30,7 @@ impl Oracle {
     /// # Errors
     /// The first wrong answer.
     pub fn answers(&self) -> Result<(Totals, Fingerprint), Failure> {
+        let _watchdog = Watchdog::start(self.replay());
         let mut world = World::new(Bed::new(), self.seed, self.settings.clone(), Tolerance::Limits);
         world.create().map_err(|mismatch| self.failure(0, mismatch))?;
         world.created();
@@ -75,7 +76,11 @@ impl Oracle {
             crashes: Vec::new(),
             expected: mismatch.expected.into(),
             found: mismatch.found.into(),
-            replay: format!("KSTONE_SEED={} cargo test -p kstone-core --test it oracle", self.seed).into(),
+            replay: self.replay().into(),
         }
+    }
+
+    fn replay(&self) -> String {
+        format!("KSTONE_SEED={} cargo test -p kstone-core --test it oracle", self.seed)
     }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use kstone_shuttle::clock::Clock;
 use kstone_shuttle::lsm::{Direction, EngineOptions, LsmEngine, Workers};
 use kstone_shuttle::sync::{Time, Timed};
+use kstone_shuttle::torture::Watchdog;
 use kstone_shuttle::vfs::{StrictVfs, Vfs};
 use kstone_shuttle::{CompactionConfig, DatabaseConfig, Key};
 use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
@@ -109,6 +110,7 @@ pub(crate) fn explore(name: &str, scenario: fn()) {
 /// The same, by default so many.
 #[expect(clippy::disallowed_methods, reason = "the time that the test took")]
 pub(crate) fn explore_some(name: &str, schedules: usize, scenario: fn()) {
+    let _watchdog = Watchdog::start(name);
     let keep = FailurePersistence::File(Some(env!("CARGO_TARGET_TMPDIR").into()));
     if let Ok(file) = std::env::var("KSTONE_REPLAY") {
         let replay = Timed::replay(ReplayScheduler::new_from_file(file).unwrap());

@@ -16,7 +16,7 @@ const PAST_IT: [&str; 8] = [
 ];
 
 /// Files that may, and why it makes no difference to what threads do to each other.
-const MAY: [(&str, &str); 15] = [
+const MAY: [(&str, &str); 16] = [
     ("clock.rs", "a clock of tests"),
     ("counters.rs", "counts; its locks are held for a few instructions without any other"),
     ("latency.rs", "histograms: locks held without any other, and samples that nobody waits for"),
@@ -30,6 +30,7 @@ const MAY: [(&str, &str); 15] = [
     ("sst/reader.rs", "which blocks were checked: checking one again changes nothing"),
     ("torture/faults.rs", "counts the I/O of a run"),
     ("torture/order.rs", "a suite, which has no threads that these tests schedule"),
+    ("torture/watchdog.rs", "watches suites, in real time"),
     ("vfs/disk.rs", "waits for locks of the system, on files that these tests do not have"),
     ("wal/append.rs", "counts"),
 ];

@@ -28,7 +28,7 @@ use super::flush::FlushJob;
 use super::idle::IdleStripes;
 use super::job::{Progress, Slot};
 use super::{LsmEngine, PoisonOnUnwind, Shared, Workers};
-use crate::backpressure::runs_without_delay;
+use crate::backpressure::{StallReason, runs_without_delay};
 use crate::compaction::picker::Ask;
 use crate::config::CompactionConfig;
 use crate::error::{Error, Result};
@@ -448,17 +448,25 @@ impl Shared {
 
     /// Takes a slot for work on the caller's thread, waiting until it is free.
     pub(crate) fn claim(&self, slot: Slot) -> Result<()> {
-        loop {
-            self.health.check()?;
+        let mut since = None;
+        let claimed = loop {
+            if let Err(error) = self.health.check() {
+                break Err(error);
+            }
             let mut queue = self.background.queue.lock();
             if queue.running.insert(slot) {
                 if slot == Slot::Checkpoint {
                     queue.dirty = false;
                 }
-                return Ok(());
+                break Ok(());
             }
+            since.get_or_insert_with(|| self.clock.monotonic());
             self.wait_with(queue);
+        };
+        if let Some(since) = since {
+            self.waited(StallReason::Jobs, since);
         }
+        claimed
     }
 
     /// Has these stripes merged before all others, for as long as the guard lives: somebody waits for that.

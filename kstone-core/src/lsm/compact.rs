@@ -11,6 +11,7 @@ use super::observe::Merged;
 use super::quota::{MergeSpace, rewritten};
 use super::run_writer::{RunFacts, RunWriter, copy};
 use super::{Shared, trace};
+use crate::backpressure::StallReason;
 use crate::compaction::Retain;
 use crate::compaction::picker::{self, Ask, Choice, Pick, Reason, RunSummary, StripeSummary};
 use crate::error::{Error, Result};
@@ -208,8 +209,13 @@ impl Shared {
             tries += 1;
             let limit = self.settings.load().database.write_stall_limit;
             let in_time = self.since(since) <= limit && tries <= MOST_TRIES;
-            if in_time && self.quota.is_limited() && self.wait_for_reclaim() {
-                continue;
+            if in_time && self.quota.is_limited() {
+                let began = self.clock.monotonic();
+                let waited = self.wait_for_reclaim();
+                self.waited(StallReason::Space, began);
+                if waited {
+                    continue;
+                }
             }
             if !std::mem::take(&mut checkpoint) {
                 return Err(error);

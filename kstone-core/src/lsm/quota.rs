@@ -6,8 +6,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::{LsmEngine, Shared};
+use crate::backpressure::StallReason;
 use crate::config::DatabaseConfig;
 use crate::error::{Error, Result};
 use crate::quota::{Claim, Load, Share, flush_bytes, merge_bytes, rewritten_bytes};
@@ -209,8 +211,7 @@ impl Shared {
         let claim = if deletes { Claim::Delete } else { Claim::Put };
         let keep = || self.keep(claim);
         let mut floor = Floor { keep: &keep, below: if deletes { Below::Ceiling } else { Below::Limit } };
-        let (mut since, mut steps, mut flushed, mut again) = (None, 0, false, true);
-        let mut asked = 0;
+        let mut wait = SpaceWait::new(self);
         loop {
             if let Some(share) = self.admit(payload.len() as u64 + RECORD * ops as u64, stripes, claim, floor)
             {
@@ -219,39 +220,7 @@ impl Shared {
                     done => return done.map(|reservation| (Some(share), reservation)),
                 }
             }
-            self.check_open()?;
-            self.health.check()?;
-            steps += 1;
-            let now = self.clock.monotonic();
-            let since = *since.get_or_insert_with(|| {
-                self.request_reclaim();
-                now
-            });
-            let limit = self.settings.load().database.write_stall_limit;
-            let in_time = now.saturating_sub(since) <= limit && steps <= MOST_STEPS;
-            if in_time && self.wait_for_reclaim() {
-                again = true;
-                continue;
-            }
-            if std::mem::take(&mut again) {
-                // What went on may have ended since space was asked for, and with enough for others.
-                if asked < MOST_REQUESTS && !quota.reclaim.load(Ordering::Relaxed) {
-                    asked += 1;
-                    self.request_reclaim();
-                }
-                continue;
-            }
-            again = true;
-            if floor.below == Below::Ceiling {
-                floor.below = Below::Most;
-            } else if in_time && !flushed {
-                flushed = true;
-                quota.flush_all.store(true, Ordering::Relaxed);
-                self.request_reclaim();
-            } else {
-                quota.refusals.fetch_add(1, Ordering::Relaxed);
-                return Err(Error::DiskFull);
-            }
+            wait.go_on(&mut floor.below)?;
         }
     }
 
@@ -259,7 +228,10 @@ impl Shared {
     fn admit(&self, memory: u64, stripes: &[u16], claim: Claim, floor: Floor<'_>) -> Option<Share> {
         if claim == Claim::Put && self.quota.starved.load(Ordering::Relaxed) {
             // Somebody must try whether there is space again.
-            self.wal.prepare_segment(Floor::NONE).ok()?;
+            let since = self.clock.monotonic();
+            let prepared = self.wal.prepare_segment(Floor::NONE);
+            self.waited(StallReason::Segment, since);
+            prepared.ok()?;
             self.quota.starved.store(false, Ordering::Relaxed);
         }
         let target = self.settings.load().database.target_sst_size;
@@ -356,6 +328,80 @@ impl Shared {
             for stripe in self.used_stripes() {
                 self.seal(stripe);
             }
+        }
+    }
+}
+
+/// A write that found no space, and waits for some to be freed. Tells of the time when it is dropped.
+struct SpaceWait<'a> {
+    shared: &'a Shared,
+    /// When it first asked for space.
+    since: Option<Duration>,
+    /// What it took since, other waits left aside: those tell of themselves.
+    time: Duration,
+    steps: u32,
+    /// Requests after the background had found enough.
+    asked: u32,
+    flushed: bool,
+    again: bool,
+}
+
+impl<'a> SpaceWait<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        Self { shared, since: None, time: Duration::ZERO, steps: 0, asked: 0, flushed: false, again: true }
+    }
+
+    /// Waits for something that may have freed space; `DiskFull` when there is nothing left to wait for.
+    fn go_on(&mut self, below: &mut Below) -> Result<()> {
+        let began = self.shared.clock.monotonic();
+        let result = self.wait(began, below);
+        self.time += self.shared.since(began);
+        result
+    }
+
+    fn wait(&mut self, now: Duration, below: &mut Below) -> Result<()> {
+        let Self { shared, .. } = *self;
+        let quota = &shared.quota;
+        shared.check_open()?;
+        shared.health.check()?;
+        self.steps += 1;
+        let since = *self.since.get_or_insert_with(|| {
+            shared.request_reclaim();
+            now
+        });
+        let limit = shared.settings.load().database.write_stall_limit;
+        let in_time = now.saturating_sub(since) <= limit && self.steps <= MOST_STEPS;
+        if in_time && shared.wait_for_reclaim() {
+            self.again = true;
+            return Ok(());
+        }
+        if std::mem::take(&mut self.again) {
+            // What went on may have ended since space was asked for, and with enough for others.
+            if self.asked < MOST_REQUESTS && !quota.reclaim.load(Ordering::Relaxed) {
+                self.asked += 1;
+                shared.request_reclaim();
+            }
+            return Ok(());
+        }
+        self.again = true;
+        if *below == Below::Ceiling {
+            *below = Below::Most;
+        } else if in_time && !self.flushed {
+            self.flushed = true;
+            quota.flush_all.store(true, Ordering::Relaxed);
+            shared.request_reclaim();
+        } else {
+            quota.refusals.fetch_add(1, Ordering::Relaxed);
+            return Err(Error::DiskFull);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for SpaceWait<'_> {
+    fn drop(&mut self) {
+        if self.since.is_some() {
+            self.shared.stopped(StallReason::Space, self.time);
         }
     }
 }

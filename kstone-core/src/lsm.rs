@@ -83,6 +83,7 @@ use events::Call;
 
 pub use crate::backpressure::StallReason;
 pub use crate::latency::{Latencies, LatencyBuckets, LatencySummary};
+pub use crate::quota::Exhausted;
 pub use crate::sst::{BlockCacheStats, FilterStats};
 pub use crate::types::Direction;
 pub use backup::{BackupOptions, BackupProgress, BackupReport};

@@ -220,6 +220,9 @@ impl Shared {
         drop(locked);
         std::mem::forget(unwinding);
 
+        if fresh > 0 {
+            self.look_at_inodes();
+        }
         self.request_relief(memory, settings.memory_budget, appended.lsn);
         self.commits.wait_visible(last, &self.health)?;
         if durability == Durability::Sync && !planted(Bug::AckBeforeSync) {

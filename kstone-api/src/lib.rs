@@ -80,9 +80,9 @@ pub use view::{ItemView, ListView, MapView, SetView, ValueView};
 pub use kstone_core::lsm::{
     Amplification, BackupOptions, BackupProgress, BackupReport, BlockCacheStats, CompactionReason,
     CompactionReasonStats, CompactionStats, DiskUsage, EngineOptions, EngineStats, Event, EventListener,
-    Explain, ExplainQuery, FilterStats, Latencies, LatencyBuckets, LatencySummary, LsmEngine, OperationStats,
-    PendingRewrite, ReadStats, RecoveryStats, SettingChange, StallReason, StallStats, StatsSnapshot,
-    StripeStats, WriteOptions,
+    Exhausted, Explain, ExplainQuery, FilterStats, Latencies, LatencyBuckets, LatencySummary, LsmEngine,
+    OperationStats, PendingRewrite, ReadStats, RecoveryStats, SettingChange, StallReason, StallStats,
+    StatsSnapshot, StripeStats, WriteOptions,
 };
 pub use kstone_core::model;
 pub use kstone_core::repair::{Action, Loss, Now, RepairOptions, RepairReport, repair};

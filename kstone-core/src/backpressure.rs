@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-/// Why a writer was slowed down.
+/// What a call waited for. The first three hold writers back while background work is behind; what the others hold
+/// back could not have gone on at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -17,11 +18,35 @@ pub enum StallReason {
     Runs,
     /// The log is over its limit: flushes or checkpoints are behind.
     Log,
+    /// There is no space below the limit of the database, or on the disk, and some is being freed.
+    Space,
+    /// A segment of the log was being made, which is synced before it is written to. From a millisecond on.
+    Segment,
+    /// Another write held the lock of the stripe or of the log. From a millisecond on.
+    Locks,
+    /// A flush, merge or checkpoint was under way which the call had to do, or to go on from. From a millisecond on.
+    Jobs,
+    /// The rest of a recovery that had found no space, which the first write does. From a millisecond on.
+    Recovery,
 }
 
 impl StallReason {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 3] = [Self::Memtables, Self::Runs, Self::Log];
+    pub const ALL: [Self; 8] = [
+        Self::Memtables,
+        Self::Runs,
+        Self::Log,
+        Self::Space,
+        Self::Segment,
+        Self::Locks,
+        Self::Jobs,
+        Self::Recovery,
+    ];
+
+    /// Whether background work was behind, or had to free space: what faster background work would mend.
+    pub fn is_backlog(self) -> bool {
+        matches!(self, Self::Memtables | Self::Runs | Self::Log | Self::Space)
+    }
 
     /// What to tell the user.
     pub(crate) fn describe(self) -> &'static str {
@@ -29,6 +54,11 @@ impl StallReason {
             Self::Memtables => "memtables are over the memory budget, flushes are behind",
             Self::Runs => "the stripe has too many runs, its compaction is behind",
             Self::Log => "the log is over its limit, flushes or checkpoints are behind",
+            Self::Space => "space below the limit or on the disk is being freed",
+            Self::Segment => "a segment of the log was being made",
+            Self::Locks => "another write held the lock of the stripe or of the log",
+            Self::Jobs => "a flush, merge or checkpoint was under way already",
+            Self::Recovery => "recovery had to be finished first",
         }
     }
 }

@@ -40,7 +40,9 @@ pub enum Error {
         /// The process that holds the lock, when it could be read.
         pid: Option<u32>,
     },
-    /// A limit on disk space was reached. Reads and deletes go on; writes resume when space is back.
+    /// A limit on disk space was reached: that of the database, the file system's bytes, or its inodes. Which one, with
+    /// its figures, is told by [`LsmEngine::disk_usage`](crate::lsm::LsmEngine::disk_usage). Reads and deletes go on;
+    /// writes resume when space is back.
     #[error("the disk, or the limit set for this database, is full")]
     DiskFull,
     /// Bytes on disk are not what was written. Nothing was changed.
@@ -191,7 +193,10 @@ impl Error {
             Self::AlreadyExists { .. } => "open it instead, or choose an empty directory",
             Self::NotADatabase { .. } => "check the path; nothing in it was changed",
             Self::Locked { .. } => "close the other handle first; to read beside it, use open_read_only",
-            Self::DiskFull => "delete items or raise the limit; writes resume by themselves",
+            Self::DiskFull => {
+                "disk_usage() tells what has run out: delete items, raise the limit, or make room on the file system; \
+                 writes resume by themselves"
+            }
             Self::Corruption { .. } => {
                 "nothing was changed; restore the file from a copy, or open a copy of the directory"
             }

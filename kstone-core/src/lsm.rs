@@ -83,6 +83,7 @@ use events::Call;
 
 pub use crate::backpressure::StallReason;
 pub use crate::latency::{Latencies, LatencyBuckets, LatencySummary};
+pub use crate::quota::Exhausted;
 pub use crate::sst::{BlockCacheStats, FilterStats};
 pub use crate::types::Direction;
 pub use backup::{BackupOptions, BackupProgress, BackupReport};
@@ -422,15 +423,20 @@ impl Shared {
         if self.opened.load(Ordering::Acquire) {
             return Ok(());
         }
+        let since = self.clock.monotonic();
         let mut manifest = self.manifest.lock();
-        if !self.opened.load(Ordering::Acquire) {
+        if self.opened.load(Ordering::Acquire) {
+            self.waited(StallReason::Recovery, since);
+        } else {
             let settings = self.settings_change(manifest.state());
             let mut unfinished = self.unfinished.lock();
             if let Some(rest) = &mut *unfinished {
                 let tidy = rest.finish(&*self.vfs, &self.dir, |mut changes| {
                     changes.extend(settings);
                     self.append_edit(&mut manifest, changes)
-                })?;
+                });
+                self.waited(StallReason::Recovery, since);
+                let tidy = tidy?;
                 self.untidy.fetch_or(!tidy, Ordering::Relaxed);
             } else if !planted(Bug::CleanEndNotCancelled) {
                 self.append_edit(&mut manifest, [Change::Opened].into_iter().chain(settings).collect())?;

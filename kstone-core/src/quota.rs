@@ -10,11 +10,15 @@
 //!                                               ^merges          ^deletes  ^puts stop here
 //! ```
 //!
+//! Files are shared out in the same way where the file system has only so many left ([`Inodes`]). A stripe with data needs
+//! one for good, and two more while it is flushed and merged; each other is given back by a checkpoint.
+//!
 //! What decides is pure ([`Load`]); the figures live in [`Quota`], and who promises space holds a [`Share`] of them.
 
 use std::sync::Arc;
 
 use crate::sst_block::NO_CODEC;
+use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::types::SstMeta;
 use crate::vfs::{Meter, PAGE, pages};
@@ -30,6 +34,48 @@ const BLOCK_FRAME: u64 = 40;
 const GROUP: u64 = 8;
 /// A delete's record in the log takes at least this.
 const DELETE_IN_LOG: u64 = 64;
+
+/// Who wants to make a file, and how many others that must leave: what it is needed for goes on after it, down to the
+/// manifest's rewriting, for which the last one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Inodes {
+    /// A segment for puts, or the first record of a stripe; beside those that memtables of stripes without SSTs need.
+    Put,
+    /// A segment for deletes.
+    Delete,
+    /// The first SST of a stripe.
+    FirstRun,
+    /// The output of a flush that is merged with what the stripe has.
+    Run,
+    Merge,
+}
+
+impl Inodes {
+    pub(crate) fn leave(self) -> u64 {
+        match self {
+            Self::Put => 8,
+            Self::Delete | Self::FirstRun => 4,
+            Self::Run => 2,
+            Self::Merge => 1,
+        }
+    }
+}
+
+/// Below this, files are made one after the other, so that each sees what the others have left.
+pub(crate) const FEW_INODES: u64 = 64;
+
+/// What has run out. [`Error::DiskFull`](crate::Error::DiskFull) says that something has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Exhausted {
+    /// [`max_total_disk_bytes`](crate::DatabaseConfig::max_total_disk_bytes).
+    Quota,
+    /// The space of the file system.
+    Bytes,
+    /// The files that the file system can hold, whatever their length.
+    Inodes,
+}
 
 /// Who wants space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,6 +204,10 @@ pub(crate) struct Quota {
     pub(crate) flush_all: AtomicBool,
     /// The file system has no room for another log segment: what is left of this one is for deletes.
     pub(crate) starved: AtomicBool,
+    /// The file system has too few inodes left for what is in memory.
+    pub(crate) few_inodes: AtomicBool,
+    /// Held while a file is made when there are few.
+    pub(crate) making: Mutex<()>,
     pub(crate) refusals: AtomicU64,
     /// All promises were once found to be kept.
     pub(crate) kept: AtomicBool,
@@ -177,6 +227,8 @@ impl Quota {
             reclaim: AtomicBool::new(false),
             flush_all: AtomicBool::new(false),
             starved: AtomicBool::new(false),
+            few_inodes: AtomicBool::new(false),
+            making: Mutex::default(),
             refusals: AtomicU64::new(0),
             kept: AtomicBool::new(false),
         }

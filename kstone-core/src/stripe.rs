@@ -83,6 +83,11 @@ impl Stripe {
         self.adaptive_limit.store(records, Ordering::Relaxed);
     }
 
+    /// The lock, if nobody has it.
+    pub(crate) fn try_lock(&self) -> Option<Locked<'_>> {
+        Some(Locked { stripe: self, state: self.state.try_lock()? })
+    }
+
     pub(crate) fn lock(&self) -> Locked<'_> {
         Locked { stripe: self, state: self.state.lock() }
     }

@@ -92,6 +92,10 @@ pub trait Vfs: Debug + Send + Sync {
     /// not together with [`Vfs::lock`] (`WouldBlock`). `None` when there is no such file. For who wants to know whether
     /// somebody has the lock: to be given back at once.
     fn lock_shared(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>>;
+    /// What the file system of that directory has left for us. `None`, which is the default, where that is not known.
+    fn free_space(&self, _dir: &Path) -> io::Result<Option<FreeSpace>> {
+        Ok(None)
+    }
     /// Whether the files are gone with the process, so that nothing is written for others to read. Default: no.
     fn is_volatile(&self) -> bool {
         false
@@ -99,6 +103,15 @@ pub trait Vfs: Debug + Send + Sync {
     /// Of a simulated file system: what has happened to names in a directory since its last sync stays to be seen, but
     /// no later sync makes it durable. Default: nothing.
     fn lose_unsynced_names(&self, _dir: &Path) {}
+}
+
+/// What a file system has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FreeSpace {
+    /// Bytes that may still be written.
+    pub bytes: u64,
+    /// Files that may still be made; `None` where their number has no limit.
+    pub inodes: Option<u64>,
 }
 
 /// Tells files and directories apart, whatever their names.

@@ -70,6 +70,8 @@ pub(crate) enum Ask {
     Idle,
     /// The disk quota: whatever would free space, also when compaction is disabled.
     Reclaim,
+    /// The file system, when it has hardly an inode left: whatever would make files fewer.
+    FewerFiles,
     /// The user: everything is merged, if it is a single run too and compaction is disabled.
     Full,
 }
@@ -89,7 +91,7 @@ pub enum Reason {
     TombstoneAge,
     /// There was nothing else to do: [`CompactionConfig::idle_compaction`].
     Idle,
-    /// The disk quota was short.
+    /// The disk quota was short, or the file system of inodes.
     Quota,
     /// Somebody asked for it.
     Requested,
@@ -131,7 +133,8 @@ pub(crate) fn choose(stripe: &StripeSummary<'_>, config: &CompactionConfig, ask:
     match ask {
         Ask::Full => full(Reason::Requested),
         Ask::Reclaim if stripe.frees_space() => full(Reason::Quota),
-        Ask::Reclaim => Choice::Nothing,
+        Ask::FewerFiles if runs.len() > 1 => full(Reason::Quota),
+        Ask::Reclaim | Ask::FewerFiles => Choice::Nothing,
         Ask::Due | Ask::Idle if !config.enabled => Choice::Nothing,
         Ask::Due | Ask::Idle => {
             let threshold = threshold(stripe.stripe, config);

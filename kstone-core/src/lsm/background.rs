@@ -28,7 +28,7 @@ use super::flush::FlushJob;
 use super::idle::IdleStripes;
 use super::job::{Progress, Slot};
 use super::{LsmEngine, PoisonOnUnwind, Shared, Workers};
-use crate::backpressure::runs_without_delay;
+use crate::backpressure::{StallReason, runs_without_delay};
 use crate::compaction::picker::Ask;
 use crate::config::CompactionConfig;
 use crate::error::{Error, Result};
@@ -267,6 +267,9 @@ impl Shared {
             }
             due.extend(sizes.into_iter().map(|(.., stripe)| Slot::Compact(stripe)));
         }
+        if queue.dirty && self.quota.few_inodes.load(Ordering::Relaxed) && !due.contains(&Slot::Checkpoint) {
+            due.push(Slot::Checkpoint); // it gives back the files that were merged
+        }
         if relief && queue.sealed_last {
             due.push(Slot::Relief);
         }
@@ -391,7 +394,19 @@ impl Shared {
         if !failed && matches!(slot, Slot::Checkpoint | Slot::Compact(_)) {
             self.remove_obsolete();
         }
+        let freed_files =
+            !failed && slot == Slot::Checkpoint && self.quota.few_inodes.load(Ordering::Relaxed);
+        if freed_files {
+            self.look_at_inodes();
+        }
+        let failure = result.as_ref().err().map(|error| (slot, self.job_failed(slot, error)));
         let mut queue = self.background.queue.lock();
+        if freed_files {
+            // What failed for want of them need not rest any longer.
+            queue
+                .resting
+                .retain(|slot, _| !matches!(slot, Slot::Flush(_) | Slot::Compact(_) | Slot::Segment));
+        }
         queue.running.remove(&slot);
         queue.ended += u64::from(slot != Slot::Relief);
         match result {
@@ -405,9 +420,8 @@ impl Shared {
                     queue.error = None;
                 }
             }
-            Err(error) => {
-                self.job_failed(slot, &error);
-                queue.error = Some((slot, error.to_string()));
+            Err(_) => {
+                queue.error = failure;
                 let rest = queue.resting.entry(slot).or_default();
                 let pause = RETRY_AFTER.saturating_mul(1 << rest.failures.min(20)).min(RETRY_AT_LEAST);
                 rest.failures += 1;
@@ -448,17 +462,25 @@ impl Shared {
 
     /// Takes a slot for work on the caller's thread, waiting until it is free.
     pub(crate) fn claim(&self, slot: Slot) -> Result<()> {
-        loop {
-            self.health.check()?;
+        let mut since = None;
+        let claimed = loop {
+            if let Err(error) = self.health.check() {
+                break Err(error);
+            }
             let mut queue = self.background.queue.lock();
             if queue.running.insert(slot) {
                 if slot == Slot::Checkpoint {
                     queue.dirty = false;
                 }
-                return Ok(());
+                break Ok(());
             }
+            since.get_or_insert_with(|| self.clock.monotonic());
             self.wait_with(queue);
+        };
+        if let Some(since) = since {
+            self.waited(StallReason::Jobs, since);
         }
+        claimed
     }
 
     /// Has these stripes merged before all others, for as long as the guard lives: somebody waits for that.
@@ -543,8 +565,8 @@ impl Shared {
 
     /// A failure that stops nothing: kept for whoever asks.
     pub(crate) fn note_background_error(&self, error: &Error) {
-        self.job_failed(Slot::Relief, error);
-        self.background.queue.lock().error = Some((Slot::Relief, error.to_string()));
+        let text = self.job_failed(Slot::Relief, error);
+        self.background.queue.lock().error = Some((Slot::Relief, text));
     }
 
     /// One step of one job, begun or new, as `choice` picks; false when nothing is due.

@@ -4,6 +4,7 @@
 //! output and removes the inputs. Inputs that no manifest ever listed are unlinked at once.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::job::{Progress, Slot, run_to_end};
@@ -11,6 +12,7 @@ use super::observe::Merged;
 use super::quota::{MergeSpace, rewritten};
 use super::run_writer::{RunFacts, RunWriter, copy};
 use super::{Shared, trace};
+use crate::backpressure::StallReason;
 use crate::compaction::Retain;
 use crate::compaction::picker::{self, Ask, Choice, Pick, Reason, RunSummary, StripeSummary};
 use crate::error::{Error, Result};
@@ -169,10 +171,14 @@ impl Shared {
         };
         let settings = self.settings.load();
         let choose = |ask| picker::choose(&stripe, &settings.compaction, ask);
-        if ask == Ask::Due && self.quota.is_limited() && self.reclaiming() {
-            match choose(Ask::Reclaim) {
-                Choice::Nothing => {}
-                freeing => return freeing,
+        let reclaim = self.quota.is_limited() && self.reclaiming();
+        let fewer_files = self.quota.few_inodes.load(Ordering::Relaxed);
+        for (asked, ask_first) in [(reclaim, Ask::Reclaim), (fewer_files, Ask::FewerFiles)] {
+            if ask == Ask::Due
+                && asked
+                && let freeing @ Choice::Merge(_) = choose(ask_first)
+            {
+                return freeing;
             }
         }
         choose(ask)
@@ -208,8 +214,13 @@ impl Shared {
             tries += 1;
             let limit = self.settings.load().database.write_stall_limit;
             let in_time = self.since(since) <= limit && tries <= MOST_TRIES;
-            if in_time && self.quota.is_limited() && self.wait_for_reclaim() {
-                continue;
+            if in_time && (self.quota.is_limited() || self.quota.few_inodes.load(Ordering::Relaxed)) {
+                let began = self.clock.monotonic();
+                let waited = self.wait_for_reclaim();
+                self.waited(StallReason::Space, began);
+                if waited {
+                    continue;
+                }
             }
             if !std::mem::take(&mut checkpoint) {
                 return Err(error);

@@ -17,6 +17,7 @@ use super::compaction_stats::CompactionReason;
 use super::event_log::EventLog;
 use super::{Shared, Workers, trace};
 use crate::backpressure::StallReason;
+use crate::quota::Exhausted;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::{self, ThreadId};
 use crate::sync::{Mutex, RwLockReadGuard};
@@ -105,7 +106,15 @@ pub enum Event {
         duration: Duration,
     },
     /// There was no space: a write was refused or background work failed. At most one event per second.
-    DiskFull,
+    #[non_exhaustive]
+    DiskFull {
+        /// What has run out; `None` in events of older versions, which did not say.
+        #[serde(default)]
+        exhausted: Option<Exhausted>,
+        /// The same in words, with its figures.
+        #[serde(default)]
+        detail: String,
+    },
     /// Background work failed, and is tried again later.
     #[non_exhaustive]
     BackgroundError {
@@ -301,7 +310,8 @@ impl Shared {
         if last.is_none_or(|last| now.saturating_sub(last) >= STALLS_TOGETHER) {
             *last = Some(now);
             drop(last);
-            self.raise(Event::DiskFull);
+            let (exhausted, detail) = self.why_full();
+            self.raise(Event::DiskFull { exhausted: Some(exhausted), detail });
         }
     }
 

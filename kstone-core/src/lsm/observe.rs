@@ -199,15 +199,18 @@ impl Shared {
         self.raise_stall(reason, time);
     }
 
-    /// A job gave up, to be tried again later.
-    pub(crate) fn job_failed(&self, slot: Slot, error: &Error) {
-        if matches!(error, Error::Closed) {
-            return; // it was stopped by a close
-        }
+    /// A job gave up, to be tried again later. Returns what is to be said of that.
+    pub(crate) fn job_failed(&self, slot: Slot, error: &Error) -> String {
+        let mut text = error.to_string();
         if error.is_out_of_space() {
             self.raise_disk_full();
+            text = format!("{text}: {}", self.why_full().1);
         }
-        self.raise(Event::BackgroundError { job: job_name(slot), error: error.to_string() });
+        // Else it was stopped by a close.
+        if !matches!(error, Error::Closed) {
+            self.raise(Event::BackgroundError { job: job_name(slot), error: text.clone() });
+        }
+        text
     }
 
     pub(crate) fn raise_config_changed(&self, old: &Settings, new: &Settings) {

@@ -6,22 +6,30 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::{LsmEngine, Shared};
+use crate::backpressure::StallReason;
 use crate::config::DatabaseConfig;
 use crate::error::{Error, Result};
-use crate::quota::{Claim, Load, Share, flush_bytes, merge_bytes, rewritten_bytes};
+use crate::quota::{
+    Claim, Exhausted, FEW_INODES, Inodes, Load, Share, flush_bytes, merge_bytes, rewritten_bytes,
+};
 use crate::record::Ops;
 use crate::stripe::Stripe;
-use crate::sync::atomic::AtomicU64;
+use crate::sync::MutexGuard;
+use crate::sync::atomic::{AtomicBool, AtomicU64};
 use crate::types::{EntryKind, SstMeta};
-use crate::vfs::{Below, Floor, Usage, pages};
+use crate::vfs::{Below, Floor, FreeSpace, Usage, pages};
 use crate::wal::Reservation;
 
 /// Steps that a write does or waits for at most: on one thread time may stand still.
 const MOST_STEPS: u32 = 1_000_000;
 /// How often a write that still finds no space asks for it once more, after the background had found enough.
 const MOST_REQUESTS: u32 = 3;
+
+/// With less left on the file system, it is full: not even the log can grow.
+const LEAST_BYTES: u64 = 64 << 10;
 
 /// What a record in a memtable counts beyond its key and value.
 const RECORD: u64 = 96;
@@ -47,6 +55,12 @@ pub struct DiskUsage {
     pub manifest: u64,
     /// The lock file, and whatever else is there.
     pub other: u64,
+    /// What the file system has left for this user, in bytes. `None` where it does not say.
+    pub free_bytes: Option<u64>,
+    /// How many files may still be made there; `None` where it does not say, or their number has no limit.
+    pub free_inodes: Option<u64>,
+    /// What keeps puts from being accepted now, if anything: why writes fail with [`Error::DiskFull`].
+    pub exhausted: Option<Exhausted>,
 }
 
 impl std::fmt::Display for DiskUsage {
@@ -59,7 +73,44 @@ impl std::fmt::Display for DiskUsage {
             write!(f, " of {limit:.1}, {reserved:.1} reserved, {available:.1} available for writes")?;
         }
         let [log, ssts, manifest, other] = [self.log, self.ssts, self.manifest, self.other].map(mib);
-        write!(f, " (log {log:.1}, SSTs {ssts:.1}, manifest {manifest:.1}, other {other:.1})")
+        write!(f, " (log {log:.1}, SSTs {ssts:.1}, manifest {manifest:.1}, other {other:.1})")?;
+        if let Some(exhausted) = self.exhausted {
+            write!(f, "; {}", self.why_full(exhausted))?;
+        }
+        Ok(())
+    }
+}
+
+impl DiskUsage {
+    /// What has run out, with its figures.
+    pub(crate) fn why_full(&self, exhausted: Exhausted) -> String {
+        match exhausted {
+            Exhausted::Quota => format!(
+                "the limit of the database is reached: {} bytes used and {} kept for flushes, merges and deletes, of \
+                 {} (max_total_disk_bytes)",
+                self.used,
+                self.reserved,
+                self.limit.unwrap_or_default()
+            ),
+            Exhausted::Bytes => {
+                format!("the file system is full: {} bytes are free", self.free_bytes.unwrap_or_default())
+            }
+            Exhausted::Inodes => format!(
+                "the file system has no inodes left for more files: {} are free, and as many are kept for flushes and \
+                 merges",
+                self.free_inodes.unwrap_or_default()
+            ),
+        }
+    }
+
+    /// What is in the way of a write that was just refused.
+    fn ran_out(&self) -> Exhausted {
+        let (free, left) = (self.free_bytes.unwrap_or(u64::MAX), self.available_for_writes);
+        match (self.free_inodes, left) {
+            (Some(inodes), _) if inodes <= Inodes::Put.leave() => Exhausted::Inodes,
+            (_, Some(left)) if left <= free => Exhausted::Quota,
+            _ => Exhausted::Bytes,
+        }
     }
 }
 
@@ -70,8 +121,14 @@ impl LsmEngine {
     /// # Errors
     /// `Closed`; `Io` when the directory of a handle that only reads cannot be listed.
     pub fn disk_usage(&self) -> Result<DiskUsage> {
-        let shared = &*self.shared;
-        shared.check_open()?;
+        self.shared.check_open()?;
+        self.shared.disk_usage()
+    }
+}
+
+impl Shared {
+    fn disk_usage(&self) -> Result<DiskUsage> {
+        let shared = self;
         let usage = if shared.read_only {
             let mut usage = Usage::default();
             for entry in shared.vfs.list(&shared.dir).map_err(Error::io("list", &shared.dir))? {
@@ -86,7 +143,27 @@ impl LsmEngine {
         let reserved = limit.map_or(0, |_| shared.keep(Claim::Put));
         let Usage { log, ssts, manifest, other } = usage;
         let available_for_writes = limit.map(|limit| limit.saturating_sub(used).saturating_sub(reserved));
-        Ok(DiskUsage { used, limit, reserved, available_for_writes, log, ssts, manifest, other })
+        let free = shared.free_space();
+        let usage = DiskUsage {
+            used,
+            limit,
+            reserved,
+            available_for_writes,
+            log,
+            ssts,
+            manifest,
+            other,
+            free_bytes: free.map(|free| free.bytes),
+            free_inodes: free.and_then(|free| free.inodes),
+            exhausted: None,
+        };
+        let flag = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+        let full = available_for_writes == Some(0)
+            || usage.free_bytes.is_some_and(|bytes| bytes < LEAST_BYTES)
+            || usage.free_inodes.is_some_and(|inodes| inodes <= Inodes::Put.leave())
+            || flag(&shared.quota.starved)
+            || flag(&shared.quota.few_inodes);
+        Ok(DiskUsage { exhausted: full.then(|| usage.ran_out()), ..usage })
     }
 }
 
@@ -118,7 +195,7 @@ impl Shared {
     fn may_take(&self, bytes: u64, claim: Claim) -> bool {
         let below = if claim == Claim::Put { Below::Limit } else { Below::Most };
         let keep = &|| self.keep(claim);
-        !self.quota.is_limited() || self.quota.meter.fits(bytes, Floor { keep, below })
+        !self.quota.is_limited() || self.quota.meter.fits(bytes, Floor { keep, below, ..Floor::NONE })
     }
 
     /// Puts the limit of the settings in force. `kept_so_far`: the database was never over it.
@@ -164,6 +241,65 @@ impl Shared {
         }
     }
 
+    fn free_space(&self) -> Option<FreeSpace> {
+        // Where it cannot be told, what needs space finds out.
+        self.vfs.free_space(&self.dir).ok().flatten()
+    }
+
+    /// How many files whoever makes one must leave free.
+    fn inodes_for(&self, whom: Inodes) -> u64 {
+        let first_run = |stripe: &&Stripe| {
+            let version = stripe.version();
+            version.runs.is_empty() && version.memtables().any(|memtable| !memtable.is_empty())
+        };
+        let promised = if whom == Inodes::Put { self.used_stripes().filter(first_run).count() } else { 0 };
+        whom.leave() + promised as u64
+    }
+
+    /// To be asked before a file is made; what it gives is held until there is one. `DiskFull` when that would leave too
+    /// few for others.
+    pub(crate) fn take_inode(&self, whom: Inodes) -> Result<Option<MutexGuard<'_, ()>>> {
+        let free = || self.free_space().and_then(|free| free.inodes).unwrap_or(u64::MAX);
+        if free() >= FEW_INODES {
+            return Ok(None);
+        }
+        let making = self.quota.making.lock();
+        if free() > self.inodes_for(whom) {
+            return Ok(Some(making));
+        }
+        self.quota.few_inodes.store(true, Ordering::Relaxed);
+        Err(Error::DiskFull)
+    }
+
+    /// A memtable has got its first record: it needs a file some day, and so may the next.
+    pub(crate) fn look_at_inodes(&self) {
+        let inodes = self.free_space().and_then(|free| free.inodes);
+        let few = inodes.is_some_and(|free| free < FEW_INODES && free <= self.inodes_for(Inodes::Put));
+        self.quota.few_inodes.store(few, Ordering::Relaxed);
+    }
+
+    /// While there are few inodes: whether a put to these stripes needs none, or there are enough again.
+    fn may_begin(&self, stripes: &[u16]) -> bool {
+        let has_data = |&id: &u16| {
+            self.stripe_if_used(id.into()).is_some_and(|stripe| {
+                let version = stripe.version();
+                !version.runs.is_empty() || version.memtables().any(|memtable| !memtable.is_empty())
+            })
+        };
+        if stripes.iter().all(has_data) {
+            return true;
+        }
+        self.look_at_inodes();
+        !self.quota.few_inodes.load(Ordering::Relaxed)
+    }
+
+    /// What has run out, for who was refused: in words, with figures.
+    pub(crate) fn why_full(&self) -> (Exhausted, String) {
+        let usage = self.disk_usage().unwrap_or_default();
+        let exhausted = usage.exhausted.unwrap_or_else(|| usage.ran_out());
+        (exhausted, usage.why_full(exhausted))
+    }
+
     /// What merging a stripe whole would write, once what is in memory is flushed.
     fn full_merge_bytes(&self, stripe: &Stripe) -> u64 {
         let target = self.settings.load().database.target_sst_size;
@@ -198,9 +334,10 @@ impl Shared {
         stripes: &[u16],
     ) -> Result<(Option<Share>, Reservation<'_>)> {
         let quota = &self.quota;
-        let watched = || quota.is_limited() || quota.starved.load(Ordering::Relaxed);
-        if !watched() {
-            match self.reserve(payload.len(), Floor::NONE) {
+        let flag = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+        let inodes = || self.inodes_for(Inodes::Put);
+        if !(quota.is_limited() || flag(&quota.starved) || flag(&quota.few_inodes)) {
+            match self.reserve(payload.len(), Floor { inodes: &inodes, ..Floor::NONE }) {
                 Err(Error::DiskFull) => {}
                 done => return done.map(|reservation| (None, reservation)),
             }
@@ -208,9 +345,10 @@ impl Shared {
         let deletes = Ops::new(payload).flatten().all(|op| op.kind == EntryKind::Delete);
         let claim = if deletes { Claim::Delete } else { Claim::Put };
         let keep = || self.keep(claim);
-        let mut floor = Floor { keep: &keep, below: if deletes { Below::Ceiling } else { Below::Limit } };
-        let (mut since, mut steps, mut flushed, mut again) = (None, 0, false, true);
-        let mut asked = 0;
+        let inodes = || self.inodes_for(if deletes { Inodes::Delete } else { Inodes::Put });
+        let below = if deletes { Below::Ceiling } else { Below::Limit };
+        let mut floor = Floor { keep: &keep, inodes: &inodes, below };
+        let mut wait = SpaceWait::new(self);
         loop {
             if let Some(share) = self.admit(payload.len() as u64 + RECORD * ops as u64, stripes, claim, floor)
             {
@@ -219,39 +357,7 @@ impl Shared {
                     done => return done.map(|reservation| (Some(share), reservation)),
                 }
             }
-            self.check_open()?;
-            self.health.check()?;
-            steps += 1;
-            let now = self.clock.monotonic();
-            let since = *since.get_or_insert_with(|| {
-                self.request_reclaim();
-                now
-            });
-            let limit = self.settings.load().database.write_stall_limit;
-            let in_time = now.saturating_sub(since) <= limit && steps <= MOST_STEPS;
-            if in_time && self.wait_for_reclaim() {
-                again = true;
-                continue;
-            }
-            if std::mem::take(&mut again) {
-                // What went on may have ended since space was asked for, and with enough for others.
-                if asked < MOST_REQUESTS && !quota.reclaim.load(Ordering::Relaxed) {
-                    asked += 1;
-                    self.request_reclaim();
-                }
-                continue;
-            }
-            again = true;
-            if floor.below == Below::Ceiling {
-                floor.below = Below::Most;
-            } else if in_time && !flushed {
-                flushed = true;
-                quota.flush_all.store(true, Ordering::Relaxed);
-                self.request_reclaim();
-            } else {
-                quota.refusals.fetch_add(1, Ordering::Relaxed);
-                return Err(Error::DiskFull);
-            }
+            wait.go_on(&mut floor.below)?;
         }
     }
 
@@ -259,8 +365,14 @@ impl Shared {
     fn admit(&self, memory: u64, stripes: &[u16], claim: Claim, floor: Floor<'_>) -> Option<Share> {
         if claim == Claim::Put && self.quota.starved.load(Ordering::Relaxed) {
             // Somebody must try whether there is space again.
-            self.wal.prepare_segment(Floor::NONE).ok()?;
+            let since = self.clock.monotonic();
+            let prepared = self.wal.prepare_segment(Floor::NONE);
+            self.waited(StallReason::Segment, since);
+            prepared.ok()?;
             self.quota.starved.store(false, Ordering::Relaxed);
+        }
+        if claim == Claim::Put && self.quota.few_inodes.load(Ordering::Relaxed) && !self.may_begin(stripes) {
+            return None;
         }
         let target = self.settings.load().database.target_sst_size;
         let mut fresh = 0;
@@ -306,14 +418,15 @@ impl Shared {
         let mut load = self.load();
         load.merging += merge_bytes(rewritten, target);
         let keep = &|| load.keep(Claim::Merge);
-        self.quota.meter.fits(0, Floor { keep, below: Below::Most })
+        self.quota.meter.fits(0, Floor { keep, below: Below::Most, ..Floor::NONE })
     }
 
     /// Prepares the log's next segment, when there is space to spare.
     pub(crate) fn prepare_segment(&self) -> Result<()> {
-        let keep = || self.keep(Claim::Put);
+        let (keep, inodes) = (|| self.keep(Claim::Put), || self.inodes_for(Inodes::Put));
+        let floor = Floor { inodes: &inodes, ..Floor::NONE };
         let floor =
-            if self.quota.is_limited() { Floor { keep: &keep, below: Below::Limit } } else { Floor::NONE };
+            if self.quota.is_limited() { Floor { keep: &keep, below: Below::Limit, ..floor } } else { floor };
         let prepared = self.wal.prepare_segment(floor);
         if prepared.as_ref().is_err_and(Error::is_out_of_space) {
             self.quota.starved.store(true, Ordering::Relaxed);
@@ -342,7 +455,11 @@ impl Shared {
         if !quota.reclaim.load(Ordering::Relaxed) {
             return false;
         }
-        let enough = quota.is_limited() && self.may_take(quota.meter.limit() / 32, Claim::Put);
+        let enough = if quota.is_limited() {
+            self.may_take(quota.meter.limit() / 32, Claim::Put)
+        } else {
+            !quota.starved.load(Ordering::Relaxed) && !quota.few_inodes.load(Ordering::Relaxed)
+        };
         if enough {
             quota.reclaim.store(false, Ordering::Relaxed);
         }
@@ -356,6 +473,80 @@ impl Shared {
             for stripe in self.used_stripes() {
                 self.seal(stripe);
             }
+        }
+    }
+}
+
+/// A write that found no space, and waits for some to be freed. Tells of the time when it is dropped.
+struct SpaceWait<'a> {
+    shared: &'a Shared,
+    /// When it first asked for space.
+    since: Option<Duration>,
+    /// What it took since, other waits left aside: those tell of themselves.
+    time: Duration,
+    steps: u32,
+    /// Requests after the background had found enough.
+    asked: u32,
+    flushed: bool,
+    again: bool,
+}
+
+impl<'a> SpaceWait<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        Self { shared, since: None, time: Duration::ZERO, steps: 0, asked: 0, flushed: false, again: true }
+    }
+
+    /// Waits for something that may have freed space; `DiskFull` when there is nothing left to wait for.
+    fn go_on(&mut self, below: &mut Below) -> Result<()> {
+        let began = self.shared.clock.monotonic();
+        let result = self.wait(began, below);
+        self.time += self.shared.since(began);
+        result
+    }
+
+    fn wait(&mut self, now: Duration, below: &mut Below) -> Result<()> {
+        let Self { shared, .. } = *self;
+        let quota = &shared.quota;
+        shared.check_open()?;
+        shared.health.check()?;
+        self.steps += 1;
+        let since = *self.since.get_or_insert_with(|| {
+            shared.request_reclaim();
+            now
+        });
+        let limit = shared.settings.load().database.write_stall_limit;
+        let in_time = now.saturating_sub(since) <= limit && self.steps <= MOST_STEPS;
+        if in_time && shared.wait_for_reclaim() {
+            self.again = true;
+            return Ok(());
+        }
+        if std::mem::take(&mut self.again) {
+            // What went on may have ended since space was asked for, and with enough for others.
+            if self.asked < MOST_REQUESTS && !quota.reclaim.load(Ordering::Relaxed) {
+                self.asked += 1;
+                shared.request_reclaim();
+            }
+            return Ok(());
+        }
+        self.again = true;
+        if *below == Below::Ceiling {
+            *below = Below::Most;
+        } else if in_time && !self.flushed {
+            self.flushed = true;
+            quota.flush_all.store(true, Ordering::Relaxed);
+            shared.request_reclaim();
+        } else {
+            quota.refusals.fetch_add(1, Ordering::Relaxed);
+            return Err(Error::DiskFull);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for SpaceWait<'_> {
+    fn drop(&mut self) {
+        if self.since.is_some() {
+            self.shared.stopped(StallReason::Space, self.time);
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::config::Compression;
 use crate::error::Result;
 use crate::merge::Cursor;
 use crate::paths;
+use crate::quota::Inodes;
 use crate::sst::{SstParams, SstWriter, Table, Unsynced};
 use crate::types::{EntryKind, EntryRef, SeqNo, SstMeta};
 use crate::version::Run;
@@ -87,7 +88,13 @@ impl RunWriter {
         let sst = match &mut self.current {
             Some(sst) => sst,
             none => {
+                let whom = match self.facts {
+                    RunFacts { merged: true, .. } => Inodes::Merge,
+                    RunFacts { oldest: true, .. } => Inodes::FirstRun,
+                    _ => Inodes::Run,
+                };
                 let id = shared.next_file_id()?;
+                let _making = shared.take_inode(whom)?;
                 let params = SstParams {
                     id,
                     stripe: self.stripe as u16,

@@ -12,7 +12,18 @@ use crate::error::{Error, Result};
 use crate::vfs::Floor;
 use crate::wal::Reservation;
 
+/// Waiting for a lock, a job or a file is told from here on: below, every call waits a little.
+const WORTH_TELLING: Duration = Duration::from_millis(1);
+
 impl Shared {
+    /// A call has waited since that moment for something that was no backlog.
+    pub(crate) fn waited(&self, reason: StallReason, since: Duration) {
+        let time = self.since(since);
+        if time >= WORTH_TELLING {
+            self.stopped(reason, time);
+        }
+    }
+
     /// Slows the writer down as far as background work is behind, or refuses when it stays behind.
     pub(super) fn throttle(&self, stripes: &[u16]) -> Result<()> {
         let mut pressure = self.pressure(stripes);
@@ -26,12 +37,14 @@ impl Shared {
             return Ok(());
         }
         let _awaited = self.await_merges(stripes);
-        let (mut result, mut asked) = (Ok(()), None);
+        let (mut result, mut asked, mut since) = (Ok(()), None, start);
         while let (Pressure::Stop(reason), Ok(())) = (pressure, &result) {
             result = self.wait_or_give_up(start, reason, &mut asked);
             pressure = self.pressure(stripes);
-            if result.is_err() || !matches!(pressure, Pressure::Stop(_)) {
-                self.stopped(reason, self.since(start));
+            if result.is_err() || pressure != Pressure::Stop(reason) {
+                let now = self.clock.monotonic();
+                self.stopped(reason, now.saturating_sub(since));
+                since = now;
             }
         }
         result
@@ -44,7 +57,18 @@ impl Shared {
         if len > max {
             return Err(Error::BatchTooLarge { len, max });
         }
-        match self.wal.try_reserve(len, floor)? {
+        match self.wal.reserve_at_once(len)? {
+            Some(reservation) => Ok(reservation),
+            None => self.reserve_slowly(len, floor),
+        }
+    }
+
+    #[cold]
+    fn reserve_slowly(&self, len: usize, floor: Floor<'_>) -> Result<Reservation<'_>> {
+        let since = self.clock.monotonic();
+        let reserved = self.wal.try_reserve(len, floor);
+        self.waited(StallReason::Segment, since);
+        match reserved? {
             Some(reservation) => Ok(reservation),
             None => self.wait_for_log(len, floor),
         }

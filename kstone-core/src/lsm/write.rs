@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use super::observe::Written;
 use super::{LsmEngine, PoisonOnUnwind, Shared, WriteOptions};
-use crate::backpressure::{Load, Pressure};
+use crate::backpressure::{Load, Pressure, StallReason};
 use crate::compaction::picker::Ask;
 use crate::config::Durability;
 use crate::counters::Operation;
@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::key::{EncodedKey, Key, stripe_of};
 use crate::planted::{Bug, Race, later, planted, raced};
 use crate::record::{self, Ops};
+use crate::stripe::Locked;
 use crate::types::{EntryRef, SeqNo};
 
 /// Puts and deletes that happen all together or not at all, whatever their stripes. Later ones win over earlier
@@ -171,10 +172,16 @@ impl Shared {
         order.sort_unstable();
         order.dedup();
         let (space, reservation) = self.make_way(payload, stripes.len(), &order)?;
-        let locked: SmallVec<[_; 8]> = order.iter().map(|&id| self.stripe(id as usize).lock()).collect();
+        let locked: SmallVec<[_; 8]> = order.iter().map(|&id| self.lock_stripe(id.into())).collect();
 
         let register = |last| self.commits.register(last);
-        let appended = self.wal.append(reservation, stripes.len() as u32, payload, register)?;
+        // Behind others, for whose write it waits or which write it.
+        let behind = self.wal.is_busy().then(|| self.clock.monotonic());
+        let appended = self.wal.append(reservation, stripes.len() as u32, payload, register);
+        if let Some(since) = behind {
+            self.waited(StallReason::Locks, since);
+        }
+        let appended = appended?;
         let last = appended.first_seq + stripes.len() as u64 - 1;
 
         // From here on log and memtables must not part.
@@ -213,12 +220,25 @@ impl Shared {
         drop(locked);
         std::mem::forget(unwinding);
 
+        if fresh > 0 {
+            self.look_at_inodes();
+        }
         self.request_relief(memory, settings.memory_budget, appended.lsn);
         self.commits.wait_visible(last, &self.health)?;
         if durability == Durability::Sync && !planted(Bug::AckBeforeSync) {
             self.wal.sync_to(appended.end)?;
         }
         Ok(last)
+    }
+
+    fn lock_stripe(&self, id: usize) -> Locked<'_> {
+        let stripe = self.stripe(id);
+        stripe.try_lock().unwrap_or_else(|| {
+            let since = self.clock.monotonic();
+            let locked = stripe.lock();
+            self.waited(StallReason::Locks, since);
+            locked
+        })
     }
 
     pub(super) fn pressure(&self, stripes: &[u16]) -> Pressure {

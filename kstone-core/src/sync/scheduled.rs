@@ -83,6 +83,11 @@ impl<T> Mutex<T> {
         MutexGuard { mutex: self, guard: Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)) }
     }
 
+    /// Whether somebody has it.
+    pub fn is_locked(&self) -> bool {
+        self.try_lock().is_none()
+    }
+
     /// Takes it if nobody has it.
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         match self.0.try_lock() {

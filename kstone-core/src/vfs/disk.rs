@@ -18,7 +18,7 @@ use std::sync::Arc;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::{DirEntry, FileIdentity, Mapping, OpenMode, PathKind, Vfs, VfsFile, write_all_at};
+use super::{DirEntry, FileIdentity, FreeSpace, Mapping, OpenMode, PathKind, Vfs, VfsFile, write_all_at};
 
 /// How often a lock file may be replaced under us, or its lock be held, before we give up.
 const LOCK_ATTEMPTS: usize = 8;
@@ -151,6 +151,14 @@ impl Vfs for DiskVfs {
             Err(e) if is_missing(&e) => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    fn free_space(&self, dir: &Path) -> io::Result<Option<FreeSpace>> {
+        let found = rustix::fs::statvfs(dir)?;
+        Ok(Some(FreeSpace {
+            bytes: found.f_bavail.saturating_mul(found.f_frsize),
+            inodes: (found.f_files > 0).then_some(found.f_favail),
+        }))
     }
 
     fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {

@@ -39,7 +39,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::trace::{Call, Op, Record, name};
-use super::{DirEntry, FileIdentity, Mapping, OpenMode, PathKind, Vfs, VfsFile};
+use super::{DirEntry, FileIdentity, FreeSpace, Mapping, OpenMode, PathKind, Vfs, VfsFile};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{ArcSwap, Mutex, RwLock};
 
@@ -519,6 +519,10 @@ impl Vfs for FaultVfs {
 
     fn lock_shared(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
         self.name_op(Call::new(Op::LockShared, path), || self.inner.lock_shared(path))
+    }
+
+    fn free_space(&self, dir: &Path) -> io::Result<Option<FreeSpace>> {
+        self.inner.free_space(dir)
     }
 
     fn is_volatile(&self) -> bool {

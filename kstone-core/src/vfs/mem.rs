@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{DirEntry, Mapping, OpenMode, PathKind, Vfs, VfsFile};
+use super::{DirEntry, FreeSpace, Mapping, OpenMode, PathKind, Vfs, VfsFile};
 use crate::sync::{Mutex, RwLock};
 
 /// Files in memory. Clones share them. Directories exist once created; the root always does.
@@ -26,6 +26,8 @@ impl fmt::Debug for MemVfs {
 struct State {
     files: BTreeMap<PathBuf, Arc<MemFile>>,
     dirs: BTreeSet<PathBuf>,
+    /// Files and directories that there may be.
+    inodes: Option<u64>,
     /// Holders of each lock: -1 for an exclusive one, else how many share it.
     locked: BTreeMap<PathBuf, i32>,
 }
@@ -52,6 +54,21 @@ impl MemVfs {
     pub fn new() -> Self {
         Self::default()
     }
+
+    /// From now on there may be so many files and directories: making more fails as on a file system without inodes.
+    pub fn limit_inodes(&self, limit: Option<u64>) {
+        self.state.lock().inodes = limit;
+    }
+}
+
+/// How many inodes are left.
+fn free_inodes(state: &State) -> u64 {
+    let limit = state.inodes.unwrap_or(u64::MAX);
+    limit.saturating_sub((state.files.len() + state.dirs.len()) as u64)
+}
+
+fn take_inode(state: &State) -> io::Result<()> {
+    if free_inodes(state) == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
 }
 
 fn exists(state: &State, dir: &Path) -> bool {
@@ -87,6 +104,7 @@ impl Vfs for MemVfs {
                 if !exists(&state, parent(path)) {
                     return Err(io::ErrorKind::NotFound.into());
                 }
+                take_inode(&state)?;
                 let file = Arc::<MemFile>::default();
                 state.files.insert(path.to_path_buf(), Arc::clone(&file));
                 file
@@ -128,8 +146,14 @@ impl Vfs for MemVfs {
         if exists(&state, dir) || state.files.contains_key(dir) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
+        take_inode(&state)?;
         state.dirs.insert(dir.to_path_buf());
         Ok(())
+    }
+
+    fn free_space(&self, _dir: &Path) -> io::Result<Option<FreeSpace>> {
+        let state = self.state.lock();
+        Ok(state.inodes.map(|_| FreeSpace { bytes: u64::MAX, inodes: Some(free_inodes(&state)) }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

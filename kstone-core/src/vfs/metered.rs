@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use super::{DirEntry, FileIdentity, Mapping, OpenMode, PathKind, Place, Vfs, VfsFile};
+use super::{DirEntry, FileIdentity, FreeSpace, Mapping, OpenMode, PathKind, Place, Vfs, VfsFile};
 use crate::paths::{self, FileName};
 use crate::planted::{Bug, planted};
 use crate::sync::Mutex;
@@ -63,12 +63,14 @@ impl Default for Meter {
 pub(crate) struct Floor<'a> {
     /// So many bytes, at the moment of asking: who asks has made known before what he wants.
     pub(crate) keep: &'a dyn Fn() -> u64,
+    /// So many files that may still be made; asked for only where a file is made.
+    pub(crate) inodes: &'a dyn Fn() -> u64,
     pub(crate) below: Below,
 }
 
 impl Floor<'_> {
     /// Nothing.
-    pub(crate) const NONE: Self = Self { keep: &|| 0, below: Below::Most };
+    pub(crate) const NONE: Self = Self { keep: &|| 0, inodes: &|| 0, below: Below::Most };
 }
 
 /// What is not exceeded. All the same, unless the directory was too large for the limit when that was set.
@@ -154,7 +156,7 @@ impl Meter {
     /// Puts the limit in force for everybody once so much free space fits below it.
     pub(crate) fn settle(&self, keep: &dyn Fn() -> u64) {
         let (most, limit) = (self.most.load(Ordering::Relaxed), self.limit());
-        let fits = || self.fits(0, Floor { keep, below: Below::Limit });
+        let fits = || self.fits(0, Floor { keep, below: Below::Limit, ..Floor::NONE });
         if most <= limit || !fits() {
             return;
         }
@@ -404,6 +406,10 @@ impl Vfs for MeteredVfs {
         self.inner.identity(path)
     }
 
+    fn free_space(&self, dir: &Path) -> io::Result<Option<FreeSpace>> {
+        self.inner.free_space(dir)
+    }
+
     fn is_volatile(&self) -> bool {
         self.inner.is_volatile()
     }
@@ -557,7 +563,7 @@ mod tests {
         let other = vfs.open(Path::new("/notes"), OpenMode::Create).unwrap();
         assert!(full(other.allocate(8193)));
         other.allocate(8192).unwrap();
-        let floor = Floor { keep: &|| 4096, below: Below::Limit };
+        let floor = Floor { keep: &|| 4096, below: Below::Limit, ..Floor::NONE };
         assert!(meter.fits(4096, floor) && !meter.fits(4097, floor));
         let promise = meter.promise(1000, floor).unwrap();
         assert!(meter.promise(3097, floor).is_none() && meter.fits(3096, floor) && !meter.fits(3097, floor));

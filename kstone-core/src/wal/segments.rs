@@ -465,6 +465,7 @@ impl Wal {
                     self.space.lock().extended(segment.generation, allocated);
                 }
                 Grant::Prepare { capacity, needed, to } => {
+                    self.leave_inodes((floor.inodes)())?;
                     let (to, _promise) = self.affordable(0, needed, to, floor)?;
                     self.prepare(&mut preparer, capacity, to)?;
                 }
@@ -474,6 +475,16 @@ impl Wal {
                 }
             }
         }
+    }
+
+    /// Refuses to make a file that would not leave so many.
+    fn leave_inodes(&self, keep: u64) -> Result<()> {
+        if keep == 0 {
+            return Ok(());
+        }
+        let free = self.context.vfs.free_space(&self.context.dir).ok().flatten();
+        let enough = free.and_then(|free| free.inodes).is_none_or(|free| free > keep);
+        if enough { Ok(()) } else { Err(Error::DiskFull) }
     }
 
     /// How far a file may be allocated: `to`, or just what is needed, leaving that much free.

@@ -10,7 +10,7 @@ use crate::vfs::Floor;
 
 use super::append::{Gathered, Log, Queue};
 use super::format::{LINK_LEN, MAX_SEGMENT, RECORD_HEADER, RECORDS_START, record_len};
-use super::segments::{Preparer, Reservation, SegmentFile, Space};
+use super::segments::{Grant, Preparer, Reservation, SegmentFile, Space};
 use super::{LogEnd, LogLimits, WalContext, WalStart};
 
 /// The log of an open database.
@@ -95,6 +95,19 @@ impl Wal {
             return Err(Error::BatchTooLarge { len: payload_len, max: most as usize - RECORD_HEADER });
         }
         Ok(self.make_room(floor, |space| space.grant(len))?.then(|| Reservation::granted(self, len)))
+    }
+
+    /// The same where there is room already, without I/O; `None` otherwise.
+    pub(crate) fn reserve_at_once(&self, payload_len: usize) -> Result<Option<Reservation<'_>>> {
+        self.context.health.check()?;
+        let len = record_len(payload_len);
+        let granted = matches!(self.space.lock().grant(len), Grant::Granted);
+        Ok(granted.then(|| Reservation::granted(self, len)))
+    }
+
+    /// Whether somebody appends: the next one waits for that.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0 || self.log.is_locked()
     }
 
     /// The end of the last record.

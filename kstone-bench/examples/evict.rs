@@ -1,0 +1,125 @@
+//! A cache below `max_total_disk_bytes`: what does not fit makes room by deleting the oldest items, and is put again.
+//!
+//! `cargo run --release -p kstone-bench --example evict [MB] [SECONDS] [VALUE] [EVICTED]`: 50 MB, 20 seconds, values of
+//! 1,000 bytes and 50 items at a time by default. Prints how long puts took once the database was full, and what the
+//! stalls say of it: they must add up.
+
+#![expect(clippy::disallowed_methods, reason = "it says how long something took")]
+
+use std::time::{Duration, Instant};
+
+use kstone_api::{DatabaseConfig, EngineOptions, EngineStats, Error, Key, LsmEngine, WriteOptions};
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+const LONG: Duration = Duration::from_millis(100);
+
+/// Bytes that do not compress.
+fn value(n: u64, len: usize) -> Vec<u8> {
+    let mut state = n;
+    let words = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (state ^ (state >> 29)).to_le_bytes()
+    });
+    words.flatten().take(len).collect()
+}
+
+fn key(n: u64) -> Key<'static> {
+    Key::new(format!("key{n:08}").into_bytes())
+}
+
+fn at(sorted: &[Duration], share: f64) -> Duration {
+    let at = ((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1));
+    sorted.get(at).copied().unwrap_or_default()
+}
+
+fn tell(what: &str, mut took: Vec<Duration>) {
+    took.sort_unstable();
+    let long: Vec<Duration> = took.iter().copied().filter(|&took| took > LONG).collect();
+    println!(
+        "{what}: {}, p50 {:.1?}, p99 {:.1?}, p99.9 {:.1?}, longest {:.1?}; {} over 100 ms, {:.1?} in all; all {:.1?}",
+        took.len(),
+        at(&took, 0.5),
+        at(&took, 0.99),
+        at(&took, 0.999),
+        took.last().copied().unwrap_or_default(),
+        long.len(),
+        long.iter().sum::<Duration>(),
+        took.iter().sum::<Duration>(),
+    );
+}
+
+fn stalled(stats: &EngineStats) -> Duration {
+    Duration::from_nanos(stats.stalls.iter().map(|stall| stall.nanos).sum())
+}
+
+fn main() -> Result<(), Failure> {
+    let mut numbers = std::env::args().skip(1).map(|arg| arg.parse::<u64>());
+    let mut next = |default| numbers.next().transpose().map(|given| given.unwrap_or(default));
+    let (mb, seconds, len, evicted) = (next(50)?, next(20)?, next(1000)?, next(50)?);
+    let dir = tempfile::tempdir()?;
+    let mut options = EngineOptions::disk();
+    options.config = Some(DatabaseConfig::new().with_max_total_disk_bytes(mb * 1_000_000));
+    let engine = LsmEngine::create(&dir.path().join("db"), options)?;
+    let (mut oldest, mut newest) = (0, 0);
+    let put = |n: u64| engine.put(&key(n), &value(n, len as usize), WriteOptions::new());
+    loop {
+        match put(newest) {
+            Ok(_) => newest += 1,
+            Err(Error::DiskFull) => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    println!("full with {newest} items: {}", engine.disk_usage()?);
+    let before = engine.stats()?;
+    let (began, mut puts, mut refused, mut deletes) = (Instant::now(), Vec::new(), Vec::new(), Vec::new());
+    while began.elapsed() < Duration::from_secs(seconds) {
+        let since = Instant::now();
+        let result = put(newest);
+        match result {
+            Ok(_) => {
+                puts.push(since.elapsed());
+                newest += 1;
+            }
+            Err(Error::DiskFull) => {
+                refused.push(since.elapsed());
+                for _ in 0..evicted.min(newest - oldest) {
+                    let since = Instant::now();
+                    engine.delete(&key(oldest), WriteOptions::new())?;
+                    deletes.push(since.elapsed());
+                    oldest += 1;
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let after = engine.stats()?;
+    println!("{} items at the end: {}", newest - oldest, engine.disk_usage()?);
+    tell("puts", puts);
+    tell("refused", refused);
+    tell("deletes", deletes);
+    println!(
+        "stalls: {:.1?} in all; {} flushes, {} compactions of {} MB, {} checkpoints",
+        stalled(&after).saturating_sub(stalled(&before)),
+        after.flushes - before.flushes,
+        after.compactions - before.compactions,
+        (after.compaction_bytes_read - before.compaction_bytes_read) / 1_000_000,
+        after.checkpoints - before.checkpoints,
+    );
+    for stall in &after.stalls {
+        println!(
+            "  {:?}: {} of {:.1?}, longest {:.1?}",
+            stall.reason,
+            stall.count,
+            Duration::from_nanos(stall.nanos),
+            Duration::from_nanos(stall.longest_nanos)
+        );
+    }
+    for n in oldest..newest {
+        if engine.get(&key(n))?.as_deref() != Some(&value(n, len as usize)) {
+            return Err(format!("key {n} is not what was put").into());
+        }
+    }
+    engine.close()?;
+    Ok(())
+}

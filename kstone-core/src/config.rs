@@ -19,6 +19,9 @@ pub(crate) const ADAPTIVE_RECORDS: usize = 10_000;
 /// Filter bits per key, unless configured otherwise.
 pub(crate) const DEFAULT_BITS_PER_KEY: usize = 10;
 
+/// The most that [`DatabaseConfig::max_batch_bytes`] may be: no record of the log has a longer payload.
+pub(crate) const MAX_BATCH_BYTES: u64 = 1 << 30;
+
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 /// The highest memory budget that is chosen by default, see [`DatabaseConfig::memory_budget_bytes`]: half of what
@@ -314,7 +317,7 @@ impl DatabaseConfig {
         range("target_sst_size", self.target_sst_size, 4 * KIB, 1 << 30)?;
         range("max_key_bytes", self.max_key_bytes as u64, 1, 64 * KIB)?;
         range("max_item_bytes", self.max_item_bytes as u64, 1, 256 * MIB)?;
-        range("max_batch_bytes", self.max_batch_bytes as u64, 1, 1 << 30)?;
+        range("max_batch_bytes", self.max_batch_bytes as u64, 1, MAX_BATCH_BYTES)?;
         if !self.sync_interval.is_zero() {
             range_ms("sync_interval", self.sync_interval)?;
         }

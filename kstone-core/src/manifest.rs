@@ -26,20 +26,20 @@ use crate::error::{Error, Result};
 use crate::file_header::{FileHeader, FileKind, HEADER_LEN, Id};
 use crate::paths::{MANIFEST, MANIFEST_TMP};
 use crate::planted::{Bug, planted};
-use crate::vfs::{OpenMode, Vfs, VfsFile, read_all, write_all_at};
+use crate::vfs::{OpenMode, Vfs, VfsFile, write_all_at};
 
 mod edit;
+mod load;
 mod state;
 
 pub(crate) use edit::{Change, CleanEnd, Facts};
+pub(crate) use load::Fingerprint;
 pub(crate) use state::ManifestState;
 
-use edit::{FRAME_HEAD_LEN, Frame, FrameHead, encode_frame};
+use edit::encode_frame;
 
 /// Edits may take this much before the manifest is rewritten, however short the snapshot.
 const LEAST_REWRITE_LEN: u64 = 64 << 10;
-/// A longer file is not read: it would hold some 5 million SSTs.
-const MAX_LEN: u64 = 1 << 30;
 
 /// What the file header says of the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -263,67 +263,19 @@ impl Manifest {
     /// Reads the manifest of a directory. A last edit that was cut short is left out ([`Loaded::torn`]);
     /// any other damage is `Corruption`.
     pub(crate) fn load(vfs: &dyn Vfs, dir: &Path) -> Result<Loaded> {
-        Self::decode(&Self::read(vfs, dir)?, dir)
+        load::load(vfs, &dir.join(MANIFEST))
     }
 
-    /// What the bytes of the manifest of that directory say.
-    pub(crate) fn decode(bytes: &[u8], dir: &Path) -> Result<Loaded> {
-        decode(bytes, &dir.join(MANIFEST))
-    }
-
-    /// The bytes of a directory's manifest.
-    pub(crate) fn read(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<u8>> {
-        let path = dir.join(MANIFEST);
-        let file = vfs.open(&path, OpenMode::Read).map_err(Error::io("open", &path))?;
-        let len = file.len().map_err(Error::io("read", &path))?;
-        if len > MAX_LEN {
-            return Err(Error::corrupt(
-                &path,
-                MAX_LEN,
-                format!("{len} bytes, a manifest has at most {MAX_LEN}"),
-            ));
-        }
-        read_all(&*file, MAX_LEN).map_err(Error::io("read", &path))
+    /// What tells a directory's manifest as it is now from what it was before.
+    pub(crate) fn fingerprint(vfs: &dyn Vfs, dir: &Path) -> Result<Fingerprint> {
+        load::fingerprint(vfs, &dir.join(MANIFEST))
     }
 }
 
 /// The last state that a damaged manifest still tells, which may be old; `None` when it tells none. `Err` is an error of
 /// reading, or a newer format.
 pub(crate) fn load_what_passes(vfs: &dyn Vfs, dir: &Path) -> Result<(Option<Ids>, Option<ManifestState>)> {
-    let path = dir.join(MANIFEST);
-    let file = match vfs.open(&path, OpenMode::Read) {
-        Ok(file) => file,
-        // Missing, or no file at all.
-        Err(_) => return Ok((None, None)),
-    };
-    let bytes = read_all(&*file, MAX_LEN).map_err(Error::io("read", &path))?;
-    let header = match FileHeader::decode(&bytes, FileKind::Manifest, &path, 0) {
-        Ok(header) => header,
-        Err(error @ Error::UnsupportedFormat { .. }) => return Err(error),
-        Err(_damaged) => return Ok((None, None)),
-    };
-    let FileHeader { database_id, incarnation, created_ms, .. } = header;
-    let (mut known, mut state) = (None, None::<ManifestState>);
-    let mut at = HEADER_LEN;
-    while let Some(frame) = Frame::read(bytes.get(at..).unwrap_or_default(), &database_id) {
-        let changes = match frame.changes(&path, at as u64) {
-            Ok(changes) => changes,
-            Err(error @ Error::UnsupportedFormat { .. }) => return Err(error),
-            Err(_damaged) => break,
-        };
-        let next = match state.take() {
-            None => ManifestState::first(frame.number, changes),
-            Some(mut state) => state.apply(frame.number, changes).map(|()| state),
-        };
-        let Ok(next) = next else { break };
-        next.facts.check_supported(&path)?;
-        if next.check().is_ok() {
-            known = Some(next.clone());
-        }
-        state = Some(next);
-        at += frame.len();
-    }
-    Ok((Some(Ids { database_id, incarnation, created_ms }), known))
+    load::load_what_passes(vfs, &dir.join(MANIFEST))
 }
 
 fn header(ids: Ids, first_edit: u64) -> [u8; HEADER_LEN] {
@@ -338,67 +290,6 @@ fn header(ids: Ids, first_edit: u64) -> [u8; HEADER_LEN] {
 /// An edit of ours that contradicts the state: the manifest is not touched.
 fn invalid(path: &Path, why: String) -> Error {
     Error::io("edit", path)(std::io::Error::new(std::io::ErrorKind::InvalidInput, why))
-}
-
-/// What the bytes of a manifest say.
-pub(crate) fn decode(bytes: &[u8], path: &Path) -> Result<Loaded> {
-    let header = FileHeader::decode(bytes, FileKind::Manifest, path, 0)?;
-    let ids = Ids {
-        database_id: header.database_id,
-        incarnation: header.incarnation,
-        created_ms: header.created_ms,
-    };
-    let mut number = header.extra.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
-    let mut state: Option<ManifestState> = None;
-    let mut at = HEADER_LEN;
-    let mut rest = bytes.get(at..).unwrap_or_default();
-    while let Some(frame) = Frame::read(rest, &ids.database_id) {
-        let bad = |why: String| Error::corrupt(path, at as u64, why);
-        if frame.number != number {
-            return Err(bad(format!("edit {} where {number} should be", frame.number)));
-        }
-        let changes = frame.changes(path, at as u64)?;
-        match &mut state {
-            None => {
-                let first = ManifestState::first(number, changes).map_err(bad)?;
-                first.facts.check_supported(path)?;
-                state = Some(first);
-            }
-            Some(state) => state.apply(number, changes).map_err(bad)?,
-        }
-        number = number.checked_add(1).ok_or_else(|| bad("the last edit number there is".into()))?;
-        rest = rest.get(frame.len()..).unwrap_or_default();
-        at += frame.len();
-    }
-    let bad = |why: String| Error::corrupt(path, at as u64, why);
-    let state = state.ok_or_else(|| bad("the first edit is damaged".into()))?;
-    if !is_torn_tail(rest, number, &ids.database_id) {
-        return Err(bad(format!("edit {number} is damaged, and it is not the last one")));
-    }
-    state.check().map_err(bad)?;
-    Ok(Loaded { ids, state, len: at as u64, torn: !rest.is_empty() })
-}
-
-/// Whether `rest`, which does not start with edit `number`, holds neither it nor a later one.
-fn is_torn_tail(rest: &[u8], number: u64, database_id: &Id) -> bool {
-    // A tear leaves next to nothing that passes for the head of a later edit. Bytes made to look like many
-    // of them would take quadratic time to check; they are no tear either.
-    let mut budget = rest.len().saturating_mul(16);
-    let last = number.saturating_add((rest.len() / FRAME_HEAD_LEN) as u64);
-    for start in 1..rest.len() {
-        let from = rest.get(start..).unwrap_or_default();
-        let Some(head) = FrameHead::peek(from).filter(|head| (number..=last).contains(&head.number)) else {
-            continue;
-        };
-        let Some(left) = budget.checked_sub(FRAME_HEAD_LEN + head.body_len as usize) else {
-            return false;
-        };
-        budget = left;
-        if Frame::read(from, database_id).is_some() {
-            return false;
-        }
-    }
-    true
 }
 
 #[cfg(test)]

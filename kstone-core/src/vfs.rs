@@ -17,6 +17,7 @@ mod metered;
 mod place;
 mod strict;
 mod trace;
+mod window;
 
 pub use disk::DiskVfs;
 pub use fault::{Effect, Errno, FaultVfs, Hook, Rule, RuleHandle};
@@ -25,6 +26,7 @@ pub(crate) use metered::{Below, Floor, Meter, MeteredVfs, PAGE, Promise, Usage, 
 pub(crate) use place::Place;
 pub use strict::{Choose, CrashMode, Image, StrictVfs, Tear};
 pub use trace::{Call, Op, Record};
+pub(crate) use window::{WINDOW, Window};
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

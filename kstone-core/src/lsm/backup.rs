@@ -241,7 +241,7 @@ impl Source {
     /// The state of the copy: the same, with a log that ends where it was copied to, closed cleanly.
     fn state_of_copy(&self) -> std::result::Result<ManifestState, String> {
         let mut state = self.state.clone();
-        let last_cut = state.cuts.last().map_or(0, |cut| cut.next_generation);
+        let last_cut = state.cuts.back().map_or(0, |cut| cut.next_generation);
         let next_generation = last_cut.max(self.end.generation().saturating_add(1));
         let start = state.log_start;
         let mut changes =

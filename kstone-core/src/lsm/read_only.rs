@@ -86,12 +86,12 @@ impl Capture {
         path: &Path,
         holds: impl Fn(&ManifestState) -> bool,
     ) -> Reading {
-        let manifest = match Manifest::read(vfs, path) {
-            Ok(bytes) => bytes,
+        let manifest = match Manifest::fingerprint(vfs, path) {
+            Ok(found) => found,
             Err(error) => return Reading::Wrong(error),
         };
-        let result = Self::of(vfs, clock, path, &manifest, holds);
-        match (Manifest::read(vfs, path), result) {
+        let result = Self::of(vfs, clock, path, holds);
+        match (Manifest::fingerprint(vfs, path), result) {
             (Err(error), _) => Reading::Wrong(error),
             (Ok(again), _) if again != manifest => Reading::Changed,
             (Ok(_), Ok(capture)) => Reading::Whole(Box::new(capture)),
@@ -103,10 +103,9 @@ impl Capture {
         vfs: &dyn Vfs,
         clock: &dyn Clock,
         path: &Path,
-        manifest: &[u8],
         holds: impl Fn(&ManifestState) -> bool,
     ) -> Result<Self> {
-        let loaded = Manifest::decode(manifest, path)?;
+        let loaded = Manifest::load(vfs, path)?;
         let listing = vfs.list(path).map_err(Error::io("list", path))?;
         let hold = holds(&loaded.state);
         let mut held = BTreeMap::new();

@@ -48,7 +48,7 @@ impl Survey {
         let segments = wal::discover(log, path, owner)?;
         let rules = LogRules {
             log_start: state.log_start,
-            cuts: state.cuts.clone(),
+            cuts: state.cuts.iter().copied().collect(),
             durable: state.durable,
             clean_end: state.clean_end.map(|clean| clean.end.unwrap_or(Lsn::ZERO)),
             last_edit: state.edit,

@@ -10,7 +10,7 @@
 //!
 //! item    0  2  type
 //!         2  2  flags: bit 0 critical; the others are zero and ignored
-//!         4  4  length of what follows, at most 8 MiB
+//!         4  4  length of what follows, at most 8 MiB; of settings, at most 64 KiB
 //!         8  -  bincode of the type's fields (little-endian, variable-length integers)
 //! ```
 //!
@@ -53,11 +53,15 @@ use crate::types::{FileId, Lsn, MAX_STRIPES, SeqNo, SstDetails, SstMeta};
 use crate::wal::LogCut;
 
 /// Bytes of a frame before its body.
-pub(crate) const FRAME_HEAD_LEN: usize = 16;
-const CRC_LEN: usize = 4;
+pub(super) const FRAME_HEAD_LEN: usize = 16;
+pub(super) const CRC_LEN: usize = 4;
+/// Bytes of an item before its body.
+pub(super) const ITEM_HEAD_LEN: usize = 8;
 const CRITICAL: u16 = 1;
 /// The longest body of an item. The longest ones, SSTs with two keys of 128 KiB, stay far below it.
 const MAX_ITEM_LEN: usize = 8 << 20;
+/// The same for settings, of which each edit takes a copy in memory: many times what there are.
+const MAX_SETTINGS_LEN: usize = 64 << 10;
 /// bincode counts eight bytes for an integer that took one, so its limit is that much higher than ours.
 const DECODE_LIMIT: usize = 8 * MAX_ITEM_LEN;
 const CONFIG: Configuration<LittleEndian, Varint, Limit<DECODE_LIMIT>> = standard().with_limit();
@@ -210,9 +214,7 @@ fn put_item(out: &mut Vec<u8>, change: &Change) -> Result<(), String> {
         Change::Settings(settings) => (SETTINGS, to_bytes(settings)),
     };
     let body = body?;
-    if body.len() > MAX_ITEM_LEN {
-        return Err(format!("item of type {kind} is {} bytes, the limit is {MAX_ITEM_LEN}", body.len()));
-    }
+    check_len(kind, body.len()).map_err(|why| format!("an item of type {kind} has {why}"))?;
     let flags = if matches!(kind, SETTINGS | SST_DETAILS) { 0 } else { CRITICAL };
     put_raw_item(out, kind, flags, &body);
     Ok(())
@@ -229,80 +231,40 @@ fn to_bytes<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, String> {
     bincode::serde::encode_to_vec(value, CONFIG).map_err(|e| e.to_string())
 }
 
-/// A frame whose checksum has passed.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Frame<'a> {
-    pub(crate) number: u64,
-    body: &'a [u8],
+/// Type, flags and length of an item.
+pub(super) fn item_head(bytes: &[u8]) -> Option<(u16, u16, usize)> {
+    let mut reader = Reader::new(bytes);
+    Some((reader.u16()?, reader.u16()?, usize::try_from(reader.u32()?).ok()?))
 }
 
-/// Length and number as a frame's head claims them, nothing verified.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FrameHead {
-    pub(crate) number: u64,
-    pub(crate) body_len: u32,
+/// Whether this version knows items of that type.
+pub(super) fn is_known(kind: u16) -> bool {
+    (FACTS..=SST_DETAILS).contains(&kind)
 }
 
-impl FrameHead {
-    /// The head at the start of `bytes`, if the frame that it claims fits into them.
-    pub(crate) fn peek(bytes: &[u8]) -> Option<Self> {
-        let mut reader = Reader::new(bytes);
-        let (_crc, body_len, number) = (reader.u32()?, reader.u32()?, reader.u64()?);
-        (usize::try_from(body_len).ok()? <= reader.remaining()).then_some(Self { number, body_len })
+/// Refuses an item of an unknown type, unless it may be skipped.
+pub(super) fn check_optional(kind: u16, flags: u16, file: &Path) -> Result<()> {
+    if flags & CRITICAL == 0 {
+        return Ok(());
     }
+    Err(Error::UnsupportedFormat {
+        file: file.to_path_buf(),
+        found: format!("manifest item of type {kind}"),
+        supported: format!("types {FACTS} to {SST_DETAILS}"),
+    })
 }
 
-impl<'a> Frame<'a> {
-    /// The frame at the start of `bytes`; `None` unless a whole one with the right checksum is there.
-    pub(crate) fn read(bytes: &'a [u8], database_id: &Id) -> Option<Self> {
-        let head = FrameHead::peek(bytes)?;
-        let mut reader = Reader::new(bytes);
-        let crc = reader.u32()?;
-        let rest_of_head = reader.bytes(FRAME_HEAD_LEN - CRC_LEN)?;
-        let body = reader.bytes(usize::try_from(head.body_len).ok()?)?;
-        let expected = crc32c_seeded(head.number, &[database_id, rest_of_head, body]);
-        (crc == expected).then_some(Self { number: head.number, body })
+/// Refuses an item that is longer than any of its type, before it is read.
+pub(super) fn check_len(kind: u16, len: usize) -> Result<(), String> {
+    let most = if kind == SETTINGS { MAX_SETTINGS_LEN } else { MAX_ITEM_LEN };
+    if len > most {
+        return Err(format!("{len} bytes, the limit is {most}"));
     }
-
-    /// Its length in the file.
-    pub(crate) fn len(&self) -> usize {
-        FRAME_HEAD_LEN + self.body.len()
-    }
-
-    /// The changes in it. `file` and `offset`, where the frame lies, are for errors.
-    pub(crate) fn changes(&self, file: &Path, offset: u64) -> Result<Vec<Change>> {
-        let mut reader = Reader::new(self.body);
-        let mut changes = Vec::new();
-        while !reader.is_empty() {
-            let at = offset + (self.len() - reader.remaining()) as u64;
-            let cut_short = || Error::corrupt(file, at, "an item is longer than its edit");
-            let (kind, flags, body) = next_item(&mut reader).ok_or_else(cut_short)?;
-            match decode_item(kind, body) {
-                Ok(Some(change)) => changes.push(change),
-                Ok(None) if flags & CRITICAL == 0 => {}
-                Ok(None) => {
-                    return Err(Error::UnsupportedFormat {
-                        file: file.to_path_buf(),
-                        found: format!("manifest item of type {kind}"),
-                        supported: format!("types {FACTS} to {SST_DETAILS}"),
-                    });
-                }
-                Err(why) => {
-                    return Err(Error::corrupt(file, at, format!("item of type {kind}: {why}")));
-                }
-            }
-        }
-        Ok(changes)
-    }
-}
-
-fn next_item<'a>(reader: &mut Reader<'a>) -> Option<(u16, u16, &'a [u8])> {
-    let (kind, flags, len) = (reader.u16()?, reader.u16()?, reader.u32()?);
-    Some((kind, flags, reader.bytes(usize::try_from(len).ok()?)?))
+    Ok(())
 }
 
 /// `None` for a type that this version does not know.
-fn decode_item(kind: u16, body: &[u8]) -> Result<Option<Change>, String> {
+pub(super) fn decode_item(kind: u16, body: &[u8]) -> Result<Option<Change>, String> {
     Ok(Some(match kind {
         FACTS => Change::Facts(from_bytes(body)?),
         KEYSPACE => {
@@ -330,9 +292,6 @@ fn decode_item(kind: u16, body: &[u8]) -> Result<Option<Change>, String> {
 }
 
 fn from_bytes<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
-    if body.len() > MAX_ITEM_LEN {
-        return Err(format!("{} bytes, the limit is {MAX_ITEM_LEN}", body.len()));
-    }
     let (value, used) = bincode::serde::decode_from_slice(body, CONFIG).map_err(|e| e.to_string())?;
     if used != body.len() {
         return Err(format!("{} of {} bytes are left over", body.len() - used, body.len()));
@@ -350,8 +309,12 @@ pub(crate) fn raw_frame(database_id: &Id, number: u64, kind: u16, flags: u16, bo
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::super::load::Frames;
+    use super::*;
+    use crate::file_header::{FileHeader, FileKind};
+    use crate::vfs::{MemVfs, OpenMode, Vfs, write_all_at};
 
     const ID: Id = [7; 16];
 
@@ -413,16 +376,32 @@ mod tests {
     }
 
     fn read(bytes: &[u8]) -> Result<Vec<Change>> {
-        let frame = Frame::read(bytes, &ID).ok_or_else(|| Error::corrupt(Path::new("M"), 0, "no frame"))?;
-        frame.changes(Path::new("M"), 0)
+        read_of(ID, bytes)
+    }
+
+    /// The changes of a frame of the database with that id.
+    fn read_of(database_id: Id, bytes: &[u8]) -> Result<Vec<Change>> {
+        let (vfs, path) = (MemVfs::new(), Path::new("M"));
+        let (incarnation, extra) = (Id::default(), [0; 56]);
+        let header = FileHeader { kind: FileKind::Manifest, database_id, incarnation, created_ms: 0, extra };
+        let file = vfs.open(path, OpenMode::Create).unwrap();
+        write_all_at(&*file, &[&header.encode(), bytes].concat(), 0).unwrap();
+        let (mut frames, header) = Frames::open(&vfs, path)?;
+        let at = header.encode().len() as u64;
+        let frame = frames.frame(at)?.ok_or_else(|| Error::corrupt(path, 0, "no frame"))?;
+        assert_eq!((frame.number > 0, frame.end), (true, at + bytes.len() as u64));
+        let mut changes = Vec::new();
+        frames.changes(&frame, |change| {
+            changes.push(change);
+            Ok(())
+        })?;
+        Ok(changes)
     }
 
     #[test]
     fn every_change_round_trips() {
         let bytes = encode_frame(&ID, 12, &all_changes()).unwrap();
         assert_eq!(read(&bytes).unwrap(), all_changes());
-        let frame = Frame::read(&bytes, &ID).unwrap();
-        assert_eq!((frame.number, frame.len()), (12, bytes.len()));
         assert!(read(&encode_frame(&ID, 12, &[]).unwrap()).unwrap().is_empty());
     }
 
@@ -457,14 +436,14 @@ mod tests {
     #[test]
     fn damage_and_other_databases_are_no_frames() {
         let bytes = encode_frame(&ID, 12, &all_changes()).unwrap();
-        assert!(Frame::read(&bytes, &[8; 16]).is_none());
+        assert!(read_of([8; 16], &bytes).is_err());
         for len in 0..bytes.len() {
-            assert!(Frame::read(&bytes[..len], &ID).is_none(), "length {len}");
+            assert!(read(&bytes[..len]).is_err(), "length {len}");
         }
         for bit in 0..bytes.len() * 8 {
             let mut bad = bytes.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(Frame::read(&bad, &ID).is_none(), "bit {bit}");
+            assert!(read(&bad).is_err(), "bit {bit}");
         }
     }
 

@@ -8,7 +8,7 @@
 //! 4. Runs of a stripe (and keyspace) do not overlap in sequence: the order by it is the order by age.
 //! 5. While there is a clean end, nothing but the settings changes before [`Change::Opened`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::edit::{Change, CleanEnd, Facts};
@@ -20,17 +20,21 @@ pub(crate) struct ManifestState {
     /// The number of the last edit.
     pub(crate) edit: u64,
     pub(crate) facts: Facts,
-    pub(crate) keyspaces: BTreeMap<u32, String>,
+    pub(crate) keyspaces: BTreeMap<u32, Arc<str>>,
+    /// Those of the keyspaces.
+    names: BTreeSet<Arc<str>>,
     // Shared, because every edit is tried on a copy of the state first.
     pub(crate) ssts: BTreeMap<FileId, Arc<SstMeta>>,
     flushed_to: BTreeMap<(u32, u16), SeqNo>,
+    /// The highest of them.
+    most_flushed: SeqNo,
     /// The generation of the first log segment that is still needed.
     pub(crate) log_start: Lsn,
     /// The log was durable up to here when the last edit that moved it was written.
     pub(crate) durable: Lsn,
     /// The cuts whose next generation is above `log_start`, and the newest whatever its generation, for its sequence;
     /// oldest first, one per generation.
-    pub(crate) cuts: Vec<LogCut>,
+    pub(crate) cuts: VecDeque<LogCut>,
     pub(crate) clean_end: Option<CleanEnd>,
     pub(crate) files_below: FileId,
     pub(crate) settings: Vec<(String, u64)>,
@@ -43,21 +47,28 @@ impl ManifestState {
         let Some(Change::Facts(facts)) = changes.next() else {
             return Err("the first edit does not start with the database's facts".into());
         };
-        let mut state = Self {
+        let mut state = Self::of(facts);
+        state.apply(number, changes)?;
+        Ok(state)
+    }
+
+    /// With nothing but the facts.
+    pub(super) fn of(facts: Facts) -> Self {
+        Self {
             edit: 0,
             facts,
             keyspaces: BTreeMap::new(),
+            names: BTreeSet::new(),
             ssts: BTreeMap::new(),
             flushed_to: BTreeMap::new(),
+            most_flushed: 0,
             log_start: Lsn::ZERO,
             durable: Lsn::ZERO,
-            cuts: Vec::new(),
+            cuts: VecDeque::new(),
             clean_end: None,
             files_below: 0,
             settings: Vec::new(),
-        };
-        state.apply(number, changes)?;
-        Ok(state)
+        }
     }
 
     /// Every write of the stripe and keyspace up to this sequence is in a listed SST, or needed no more.
@@ -77,7 +88,7 @@ impl ManifestState {
 
     /// The highest flushed_to of all.
     pub(crate) fn max_flushed_to(&self) -> SeqNo {
-        self.flushed_to.values().copied().max().unwrap_or(0)
+        self.most_flushed
     }
 
     /// Changes that make this state out of nothing: [`Self::first`] of them is this state again.
@@ -85,7 +96,7 @@ impl ManifestState {
         let mut changes = vec![Change::Facts(self.facts.clone())];
         let mut add = |change| changes.push(change);
         for (&id, name) in &self.keyspaces {
-            add(Change::Keyspace { id, name: name.clone() });
+            add(Change::Keyspace { id, name: name.to_string() });
             let flushed = self.flushed_to.range((id, 0)..=(id, u16::MAX));
             let flushed: Vec<_> = flushed.map(|(&(_, stripe), &seq)| (stripe, id, seq)).collect();
             if !flushed.is_empty() {
@@ -119,7 +130,7 @@ impl ManifestState {
         Ok(())
     }
 
-    fn apply_one(&mut self, change: Change) -> Result<(), String> {
+    pub(super) fn apply_one(&mut self, change: Change) -> Result<(), String> {
         let harmless = matches!(change, Change::Opened | Change::Settings(_));
         if self.clean_end.is_some() && !harmless {
             return Err("a closed database is changed before it is marked as opened".into());
@@ -157,7 +168,8 @@ impl ManifestState {
     }
 
     fn add_keyspace(&mut self, id: u32, name: String) -> Result<(), String> {
-        if self.keyspaces.values().any(|other| *other == name) || self.keyspaces.contains_key(&id) {
+        let name = Arc::<str>::from(name);
+        if self.keyspaces.contains_key(&id) || !self.names.insert(Arc::clone(&name)) {
             return Err(format!("keyspace {id} {name:?} is added twice"));
         }
         self.keyspaces.insert(id, name);
@@ -221,6 +233,7 @@ impl ManifestState {
         // 0 is the same as none: only one of the two may be stored, or equal states would differ.
         if seq > 0 {
             self.flushed_to.insert((keyspace, stripe), seq);
+            self.most_flushed = self.most_flushed.max(seq);
         }
         Ok(())
     }
@@ -234,8 +247,7 @@ impl ManifestState {
         }
         (self.log_start, self.durable) = (start, durable);
         // Sequences that were given out after the newest cut and lost may have left no other trace.
-        let newest = self.cuts.last().copied();
-        self.cuts.retain(|cut| cut.next_generation > start.generation() || Some(*cut) == newest);
+        self.drop_cuts(1);
         Ok(())
     }
 
@@ -243,17 +255,26 @@ impl ManifestState {
         if cut.next_generation <= cut.generation {
             return Err(format!("the log is cut from {} to {}", cut.generation, cut.next_generation));
         }
-        if let Some(last) = self.cuts.last()
+        if let Some(last) = self.cuts.back()
             && (cut.generation < last.generation || cut.next_generation < last.next_generation)
         {
             return Err(went_back("the log's cut", last.generation, cut.generation));
         }
         // A second cut of the same segment, by a recovery that ran again, takes the place of the first: the
         // generation that the first one named was never used.
-        let start = self.log_start.generation();
-        self.cuts.retain(|before| before.generation != cut.generation && before.next_generation > start);
-        self.cuts.push(cut);
+        self.cuts.pop_back_if(|last| last.generation == cut.generation);
+        self.drop_cuts(0);
+        self.cuts.push_back(cut);
         Ok(())
+    }
+
+    /// Drops the cuts that the log does not reach back to, but keeps so many of the newest. Their next generations rise
+    /// as they follow one another, so they are the first ones: no edit looks at those that stay.
+    fn drop_cuts(&mut self, keep: usize) {
+        let start = self.log_start.generation();
+        while self.cuts.len() > keep && self.cuts.front().is_some_and(|cut| cut.next_generation <= start) {
+            self.cuts.pop_front();
+        }
     }
 
     fn set_clean_end(&mut self, end: CleanEnd) -> Result<(), String> {

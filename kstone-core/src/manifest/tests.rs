@@ -7,7 +7,7 @@ use super::state::tests::{add, creation, sst};
 use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::types::{FileId, Lsn, SeqNo, SstMeta};
-use crate::vfs::{Effect, Errno, FaultVfs, MemVfs, Op, Rule};
+use crate::vfs::{Effect, Errno, FaultVfs, MemVfs, Op, Rule, read_all};
 use crate::wal::LogCut;
 
 const IDS: Ids = Ids { database_id: [1; 16], incarnation: [2; 16], created_ms: 3 };
@@ -27,11 +27,13 @@ fn create(vfs: &MemVfs) -> Manifest {
 }
 
 fn bytes_of(vfs: &dyn Vfs) -> Vec<u8> {
-    read_all(&*vfs.open(&dir().join(MANIFEST), OpenMode::Read).unwrap(), MAX_LEN).unwrap()
+    read_all(&*vfs.open(&dir().join(MANIFEST), OpenMode::Read).unwrap(), load::MAX_LEN).unwrap()
 }
 
 fn decoded(bytes: &[u8]) -> Result<Loaded> {
-    decode(bytes, Path::new("MANIFEST"))
+    let vfs = mem();
+    write_all_at(&*vfs.open(&dir().join(MANIFEST), OpenMode::Create).unwrap(), bytes, 0).unwrap();
+    Manifest::load(&vfs, dir())
 }
 
 /// Makes valid edits of a database of four stripes, and keeps what they amount to in its own way.
@@ -293,6 +295,75 @@ fn bytes_that_look_like_many_edits_are_checked_in_bounded_time() {
     }
     let got = decoded(&bytes);
     assert!(matches!(got, Err(Error::Corruption { offset, .. }) if offset == start as u64), "{got:?}");
+}
+
+/// Symptom: a manifest of 400,000 cuts took 17 s to open, one of twice as many four times that; keyspaces alike.
+/// Cause: each cut was looked for among all before it, each keyspace's name among all names, each clean end's sequence
+/// among all that was flushed; and what was left of a damaged manifest copied the state with each edit.
+/// Fix: they are looked up by bound and set. Quadratic, each of these takes minutes, and the test run is stopped.
+#[test]
+fn loading_takes_time_in_proportion_to_the_file() {
+    const N: u32 = 1_000_000;
+    let cut = |n: u32| LogCut { generation: n, end: 1024, next_generation: n + 1, seq: 0 };
+    let start = |n: u32| Change::LogStart { start: Lsn::new(n, 0), durable: Lsn::new(n, 0) };
+    let cuts = || (1..N).map(|n| Change::Cut(cut(n)));
+    let clean = CleanEnd { end: None, next_seq: 10, next_generation: 6, next_file: 3 };
+    let flushed = || (0..4).flat_map(|stripe| (1..50_000).map(move |id| (stripe, id, 7)));
+    let keyspaces = || (1..N / 4).map(|id| Change::Keyspace { id, name: id.to_string() });
+    let edits: Vec<(&str, Vec<Change>)> = vec![
+        ("cuts", cuts().collect()),
+        ("a cut and a start", cuts().zip((1..N).map(start)).flat_map(|(a, b)| [a, b]).collect()),
+        ("cuts, then starts", cuts().chain((1..N).map(start)).collect()),
+        ("keyspaces", keyspaces().collect()),
+        (
+            "clean ends",
+            keyspaces()
+                .chain([Change::FlushedTo(flushed().collect())])
+                .chain((0..N / 4).flat_map(|_| [Change::CleanEnd(clean), Change::Opened]))
+                .collect(),
+        ),
+        ("settings", (0..N / 4).map(|n| Change::Settings(vec![("x".into(), n.into()); 9])).collect()),
+    ];
+    for (what, changes) in edits {
+        let (mut bytes, states) = sample(0);
+        bytes.extend(super::edit::encode_frame(&IDS.database_id, 2, &changes).unwrap());
+        let loaded = decoded(&bytes).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!((loaded.state.edit, loaded.len), (2, bytes.len() as u64), "{what}");
+        match what {
+            "cuts" => assert_eq!(loaded.state.cuts.len(), N as usize - 1),
+            "a cut and a start" | "cuts, then starts" => assert_eq!(loaded.state.cuts, [cut(N - 1)]),
+            _ => {}
+        }
+        drop(states);
+    }
+    // Of a damaged one, with an edit for each.
+    let (mut bytes, _) = sample(0);
+    let names =
+        |n: u32| (0..9).map(move |i| Change::Keyspace { id: n * 9 + i, name: (n * 9 + i).to_string() });
+    for n in 2..60_000 {
+        let changes: Vec<_> = names(n).collect();
+        bytes.extend(super::edit::encode_frame(&IDS.database_id, n.into(), &changes).unwrap());
+    }
+    bytes.extend(raw_frame(&IDS.database_id, 60_000, 4, 1, &[9]));
+    let vfs = mem();
+    write_all_at(&*vfs.open(&dir().join(MANIFEST), OpenMode::Create).unwrap(), &bytes, 0).unwrap();
+    let (ids, state) = load_what_passes(&vfs, dir()).unwrap();
+    assert_eq!((ids, state.map(|state| state.edit)), (Some(IDS), Some(59_999)));
+}
+
+#[test]
+fn settings_that_are_longer_than_any_are_refused_when_written_and_when_read() {
+    let (bytes, _) = sample(0);
+    let most = vec![("x".repeat(60_000), 1)];
+    let read = |settings: &[(String, u64)]| {
+        let body = bincode::serde::encode_to_vec(settings, bincode::config::standard()).unwrap();
+        decoded(&[&bytes[..], &raw_frame(&IDS.database_id, 2, 11, 0, &body)].concat())
+    };
+    assert_eq!(read(&most).unwrap().state.settings, most);
+    let more = vec![(String::new(), 0); 1 << 22];
+    let error = read(&more).expect_err("8 MiB of settings");
+    assert!(matches!(error, Error::Corruption { .. }) && error.to_string().contains("65536"), "{error}");
+    assert!(super::edit::encode_frame(&IDS.database_id, 2, &[Change::Settings(more)]).is_err());
 }
 
 #[test]

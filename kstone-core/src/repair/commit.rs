@@ -257,7 +257,7 @@ fn new_state(
     let state = patient.state.as_ref();
     let files_below = next_file + RESERVE;
     let mut changes = vec![Change::Facts(plan.facts.clone())];
-    changes.extend(plan.keyspaces.iter().map(|(&id, name)| Change::Keyspace { id, name: name.clone() }));
+    changes.extend(plan.keyspaces.iter().map(|(&id, name)| Change::Keyspace { id, name: name.to_string() }));
     let stripes = 0..plan.facts.stripes() as u16;
     let known = |stripe| state.filter(|_| patient.trusted).map_or(0, |state| state.flushed_to(stripe, 0));
     let to = stripes.map(|stripe| (stripe, 0, known(stripe).max(flushed.get(&stripe).copied().unwrap_or(0))));

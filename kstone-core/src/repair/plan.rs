@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::RepairOptions;
 use super::examine::{Candidate, Patient};
@@ -48,7 +49,7 @@ pub(super) struct Plan {
     pub(super) keep_log: bool,
     pub(super) facts: Facts,
     pub(super) settings: Vec<(String, u64)>,
-    pub(super) keyspaces: BTreeMap<u32, String>,
+    pub(super) keyspaces: BTreeMap<u32, Arc<str>>,
     /// The number of the new manifest's edit.
     pub(super) edit: u64,
     pub(super) clusters: BTreeMap<u16, Vec<Cluster>>,
@@ -72,7 +73,7 @@ pub(super) fn plan(patient: &Patient, options: &RepairOptions) -> Result<Plan> {
         rebuilt: !patient.trusted,
         keep_log,
         settings: state.map(|state| state.settings.clone()).unwrap_or_default(),
-        keyspaces: state.map_or_else(|| [(0, "items".to_owned())].into(), |state| state.keyspaces.clone()),
+        keyspaces: state.map_or_else(|| [(0, "items".into())].into(), |state| state.keyspaces.clone()),
         edit: state.map_or(0, |state| state.edit).max(patient.log.last_edit).saturating_add(1),
         next_seq: next_seq(patient),
         next_file: next_file(patient),

@@ -17,10 +17,12 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::error::Result;
-use crate::manifest::{self, Ids, Manifest, ManifestState};
+use crate::manifest::{Ids, Manifest, ManifestState};
 use crate::paths::{self, FileName};
 use crate::types::{FileId, SeqNo};
-use crate::vfs::{Call, CrashMode, FaultVfs, Op, OpenMode, Rule, StrictVfs, Vfs, read_all};
+use crate::vfs::{
+    Call, CrashMode, FaultVfs, MemVfs, Op, OpenMode, Rule, StrictVfs, Vfs, read_all, write_all_at,
+};
 use crate::wal::{self, Chain, LogOwner, LogRules};
 
 /// No file of a workload is longer.
@@ -127,7 +129,10 @@ impl OrderCheck {
             to.copy_from_slice(call.bytes);
         }
         // A part of an edit says nothing yet.
-        let Ok(loaded) = manifest::decode(&bytes, call.path) else { return Ok(()) };
+        let image = MemVfs::new();
+        let file = image.open(Path::new(paths::MANIFEST), OpenMode::Create);
+        file.and_then(|file| write_all_at(&*file, &bytes, 0)).map_err(|error| error.to_string())?;
+        let Ok(loaded) = Manifest::load(&image, Path::new("")) else { return Ok(()) };
         found.checked.edits += 1;
         let state = loaded.state;
         let mut newest = 0;
@@ -198,7 +203,7 @@ impl OrderCheck {
     fn chain(&self, vfs: &dyn Vfs, state: &ManifestState, ids: &Ids) -> Result<Chain, String> {
         let rules = LogRules {
             log_start: state.log_start,
-            cuts: state.cuts.clone(),
+            cuts: state.cuts.iter().copied().collect(),
             durable: state.durable,
             // The edit may be the one that records it.
             clean_end: None,

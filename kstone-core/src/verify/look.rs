@@ -79,7 +79,7 @@ pub(crate) fn log_owner(ids: &Ids) -> LogOwner {
 pub(crate) fn log_rules(state: &ManifestState) -> LogRules {
     LogRules {
         log_start: state.log_start,
-        cuts: state.cuts.clone(),
+        cuts: state.cuts.iter().copied().collect(),
         durable: state.durable,
         clean_end: state.clean_end.map(|clean| clean.end.unwrap_or(Lsn::ZERO)),
         last_edit: state.edit,

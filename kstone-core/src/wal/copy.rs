@@ -14,9 +14,13 @@ use crate::paths::{self, FileName};
 use crate::vfs::{DirEntry, Mapping, OpenMode, PathKind, Vfs, VfsFile, read_full_at};
 
 use super::format::MAX_SEGMENT;
+use super::reader::refuse_claims;
 
 /// How much is read at a time.
 const PIECE: u64 = 64 << 10;
+/// A segment longer than any that is not configured to be is copied only after a look at what its headers claim: a file
+/// that is all hole is as long as it likes.
+const LONG: u64 = 64 << 20;
 
 /// Copies of a directory's segments, under their paths. Nothing in it can be changed.
 #[derive(Debug, Default)]
@@ -37,7 +41,11 @@ impl LogCopy {
         let mut found: Vec<(u32, PathBuf)> = Vec::new();
         for entry in vfs.list(dir).map_err(Error::io("list", dir))? {
             if let FileName::Log(named) = paths::parse(&entry.name) {
-                found.push((named, dir.join(&entry.name)));
+                let path = dir.join(&entry.name);
+                if entry.len > LONG {
+                    refuse_claims(vfs, &path, named)?;
+                }
+                found.push((named, path));
             }
         }
         found.sort();

@@ -8,7 +8,7 @@
 //!
 //! record      0    4  CRC-32C of bytes 4 to 48, seeded with the salt
 //!             4    4  CRC-32C of the payload and its padding, seeded with salt XOR position
-//!             8    4  length of the payload
+//!             8    4  length of the payload, at most 1 GiB
 //!            12    1  type: 1 batch, 2 watermark, 3 carry (reserved), 4 pad, 5 link
 //!            13    1  flags, none known
 //!            14    2  zero
@@ -29,6 +29,7 @@ use std::path::Path;
 
 use crate::checksum::crc32c_seeded;
 use crate::coding::Reader;
+use crate::config::MAX_BATCH_BYTES;
 use crate::error::{Error, Result};
 use crate::file_header::{FileHeader, FileKind, HEADER_LEN, Id};
 use crate::planted::{Bug, planted};
@@ -204,12 +205,31 @@ impl RecordHeader {
         record_len(self.payload_len as usize)
     }
 
+    /// Whether no record was ever written with a payload that long.
+    pub(crate) fn is_too_long(&self) -> bool {
+        u64::from(self.payload_len) > MAX_BATCH_BYTES
+    }
+
     /// The payload in the bytes of the whole record; `None` when it is not what was written.
     pub(crate) fn payload<'a>(&self, salt: u64, record: &'a [u8]) -> Option<&'a [u8]> {
         let padded = record.get(RECORD_HEADER..)?;
-        let payload = padded.get(..self.payload_len as usize)?;
-        let holds = crc32c_seeded(salt ^ self.lsn.0, &[padded]) == self.payload_crc;
-        (holds || planted(Bug::TornRecordBelieved)).then_some(payload)
+        let holds = self.is_payload(crc32c::crc32c_append(self.payload_seed(salt), padded));
+        self.unchecked_payload(record).filter(|_| holds)
+    }
+
+    /// The same where its checksum was looked at before.
+    pub(crate) fn unchecked_payload<'a>(&self, record: &'a [u8]) -> Option<&'a [u8]> {
+        record.get(RECORD_HEADER..)?.get(..self.payload_len as usize)
+    }
+
+    /// What the checksum of the payload goes on from.
+    pub(crate) fn payload_seed(&self, salt: u64) -> u32 {
+        crc32c_seeded(salt ^ self.lsn.0, &[])
+    }
+
+    /// Whether a payload with that checksum is the one that was written.
+    pub(crate) fn is_payload(&self, crc: u32) -> bool {
+        crc == self.payload_crc || planted(Bug::TornRecordBelieved)
     }
 
     /// Refuses what this version does not know. To be asked only once both checksums hold.

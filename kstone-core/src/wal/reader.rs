@@ -5,28 +5,27 @@
 //! bad record and then looks at every later header that is still valid: a watermark beyond the bad record
 //! proves that it had been synced. Headers vouch for their watermark even when their payload is torn.
 //!
-//! Nothing is written here except by [`harden`]. A read error is an error, never the end of the log. Memory
-//! is bounded by one window, or by the largest record whose header is valid and which fits its file.
+//! Nothing is written here except by [`harden`]. A read error is an error, never the end of the log. Payloads are
+//! checked through a window: memory is bounded by that, or by the largest record whose checksums hold and whose payload
+//! somebody wants.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
+use crate::config::MAX_BATCH_BYTES;
 use crate::error::{Error, Result};
 use crate::file_header::Id;
 use crate::paths::{self, FileName};
 use crate::planted::{Bug, planted};
 use crate::types::{Lsn, SeqNo};
-use crate::vfs::{OpenMode, Vfs, VfsFile, read_full_at, write_all_at};
+use crate::vfs::{OpenMode, Vfs, WINDOW, Window, read_full_at, write_all_at};
 
 use super::format::{
     ALIGN, BATCH, LINK, LINK_LEN, LSN_FIELD, MAX_SEGMENT, PAD, RECORD_HEADER, RECORDS_START, RecordHeader,
-    SegmentHeader, decode_link,
+    SegmentHeader, decode_link, record_len,
 };
 use super::{LogCut, SegmentInfo};
-
-/// How much is read at a time.
-const WINDOW: u64 = 256 << 10;
 
 /// A file of the log as it was found.
 #[derive(Clone, Debug)]
@@ -51,7 +50,7 @@ impl Segment {
 pub(crate) struct LogRules {
     /// Records below it are retired.
     pub(crate) log_start: Lsn,
-    /// In order.
+    /// In order, of their generations and of their next ones.
     pub(crate) cuts: Vec<LogCut>,
     /// The log was durable up to here.
     pub(crate) durable: Lsn,
@@ -64,12 +63,15 @@ pub(crate) struct LogRules {
 impl LogRules {
     /// Whether records in that generation are retired, or dead by decree of a recovery.
     fn is_dead(&self, generation: u32) -> bool {
-        let between = |cut: &LogCut| cut.generation < generation && generation < cut.next_generation;
-        generation < self.log_start.generation() || self.cuts.iter().any(between)
+        // Next generations rise as generations do: of the cuts before it, the last one reaches furthest.
+        let before = self.cuts.partition_point(|cut| cut.generation < generation);
+        let cut = before.checked_sub(1).and_then(|last| self.cuts.get(last));
+        generation < self.log_start.generation() || cut.is_some_and(|cut| generation < cut.next_generation)
     }
 
     fn cut_in(&self, generation: u32) -> Option<u32> {
-        self.cuts.iter().find(|cut| cut.generation == generation).map(|cut| cut.end)
+        let found = self.cuts.binary_search_by_key(&generation, |cut| cut.generation).ok()?;
+        self.cuts.get(found).map(|cut| cut.end)
     }
 }
 
@@ -195,13 +197,10 @@ pub(crate) fn has_records(vfs: &dyn Vfs, path: &Path, named: u32) -> Result<bool
 
 /// Reads one segment.
 struct SegmentReader<'a> {
-    file: Arc<dyn VfsFile>,
+    window: Window,
     path: &'a Path,
     generation: u32,
     salt: u64,
-    len: u64,
-    window: Vec<u8>,
-    window_at: u64,
 }
 
 /// A record whose checksums hold.
@@ -216,55 +215,71 @@ impl<'a> SegmentReader<'a> {
     fn open(vfs: &dyn Vfs, path: &'a Path, generation: u32, salt: u64) -> Result<Self> {
         let file = vfs.open(path, OpenMode::Read).map_err(Error::io("open", path))?;
         let len = file.len().map_err(Error::io("read", path))?.min(MAX_SEGMENT);
-        Ok(Self { file, path, generation, salt, len, window: Vec::new(), window_at: 0 })
+        Ok(Self { window: Window::new(file, len), path, generation, salt })
     }
 
-    /// `len` bytes at `offset`; `None` when the file does not have them.
-    fn bytes(&mut self, offset: u64, len: u64) -> Result<Option<&[u8]>> {
-        let Some(end) = offset.checked_add(len).filter(|end| *end <= self.len) else { return Ok(None) };
-        if offset < self.window_at || end > self.window_at + self.window.len() as u64 {
-            let wanted = len.max(WINDOW.min(self.len - offset));
-            self.window.resize(wanted as usize, 0);
-            let read = read_full_at(&*self.file, &mut self.window, offset);
-            self.window.truncate(read.map_err(Error::io("read", self.path))?);
-            self.window_at = offset;
-        }
-        let from = (offset - self.window_at) as usize;
-        Ok(self.window.get(from..).and_then(|bytes| bytes.get(..len as usize)))
+    fn len(&self) -> u64 {
+        self.window.len()
     }
 
     fn header(&mut self, offset: u32) -> Result<Option<RecordHeader>> {
-        let (at, salt) = (Lsn::new(self.generation, offset), self.salt);
-        let bytes = self.bytes(u64::from(offset), RECORD_HEADER as u64)?;
-        Ok(bytes.and_then(|bytes| RecordHeader::decode(bytes, salt, at)))
+        let at = Lsn::new(self.generation, offset);
+        let bytes = self.window.get(offset.into(), RECORD_HEADER as u64);
+        let bytes = bytes.map_err(Error::io("read", self.path))?;
+        Ok(bytes.and_then(|bytes| RecordHeader::decode(bytes, self.salt, at)))
     }
 
-    /// The record at `offset`; `None` when what is there is none. A record of a newer format is an error.
-    fn record(&mut self, offset: u32) -> Result<Option<Record<'_>>> {
-        let Some(header) = self.header(offset)? else { return Ok(None) };
-        let (path, salt, len) = (self.path, self.salt, header.record_len());
-        let end = (u64::from(offset) + len) as u32;
-        let Some(payload) = self.bytes(u64::from(offset), len)?.and_then(|bytes| header.payload(salt, bytes))
-        else {
-            let mut header = header;
+    /// The header of the record at `offset`, and where the record ends; `None` when what is there is none. A record of
+    /// a newer format is an error. Takes no more memory than a window, whatever the header says.
+    fn check(&mut self, offset: u32) -> Result<Option<(RecordHeader, u32)>> {
+        let Some(mut header) = self.header(offset)? else { return Ok(None) };
+        let (start, len) = (u64::from(offset), header.record_len());
+        let end = (start + len) as u32;
+        let mut holds = false;
+        if !header.is_too_long() {
+            let payload = start + RECORD_HEADER as u64..start + len;
+            let crc = self.window.crc(header.payload_seed(self.salt), payload);
+            holds = crc.map_err(Error::io("read", self.path))?.is_some_and(|crc| header.is_payload(crc));
+        }
+        if !holds {
             header.kind = PAD;
-            return Ok(planted(Bug::DamagedRecordSkipped).then_some(Record { header, payload: &[], end }));
-        };
-        header.check_known(path)?;
+            return Ok(planted(Bug::DamagedRecordSkipped).then_some((header, end)));
+        }
+        header.check_known(self.path)?;
+        Ok(Some((header, end)))
+    }
+
+    /// The record at `offset`, as [`Self::check`] finds it, with its payload in memory.
+    fn record(&mut self, offset: u32) -> Result<Option<Record<'_>>> {
+        let Some((header, end)) = self.check(offset)? else { return Ok(None) };
+        let record = self.window.get(offset.into(), header.record_len());
+        let payload = record.map_err(Error::io("read", self.path))?;
+        let payload = payload.and_then(|record| header.unchecked_payload(record)).unwrap_or_default();
         Ok(Some(Record { header, payload, end }))
+    }
+
+    /// Refuses a valid header that claims more than any record was ever written with, and a file that has as much: no
+    /// write that was cut off looks like that.
+    fn refuse_claim(&mut self, offset: u32) -> Result<()> {
+        let Some(header) = self.header(offset)?.filter(RecordHeader::is_too_long) else { return Ok(()) };
+        if u64::from(offset) + header.record_len() > self.len() {
+            return Ok(());
+        }
+        let detail = format!(
+            "a record claims {} bytes, no record has more than {}",
+            header.record_len(),
+            record_len(MAX_BATCH_BYTES as usize)
+        );
+        Err(self.corrupt(offset, detail))
     }
 
     /// The next aligned place from `from` on whose bytes name that place where a record would name it.
     fn next_candidate(&mut self, from: u32) -> Result<Option<u32>> {
         let mut offset = u64::from(from);
-        while offset + RECORD_HEADER as u64 <= self.len {
-            let at = offset + u64::from(LSN_FIELD);
+        while offset + RECORD_HEADER as u64 <= self.len() {
             let position = Lsn::new(self.generation, offset as u32).0;
-            let buffered = (self.window_at + self.window.len() as u64).min(self.len);
-            let rest = if at >= self.window_at && at + 8 <= buffered { buffered } else { self.len };
-            let len = (rest - at).min(WINDOW);
-            let Some(bytes) = self.bytes(at, len)? else { return Ok(None) };
-            let (words, _) = bytes.as_chunks::<8>();
+            let bytes = self.window.from(offset + u64::from(LSN_FIELD), 8);
+            let (words, _) = bytes.map_err(Error::io("read", self.path))?.as_chunks::<8>();
             let named = |(word, i): (&[u8; 8], u64)| u64::from_le_bytes(*word) == position + 8 * i;
             if let Some(i) = words.iter().zip(0..).position(named) {
                 return Ok(Some(offset as u32 + 8 * i as u32));
@@ -296,6 +311,19 @@ impl<'a> SegmentReader<'a> {
     }
 }
 
+/// Refuses a segment in which a header claims what none can, by a walk over headers alone.
+pub(super) fn refuse_claims(vfs: &dyn Vfs, path: &Path, named: u32) -> Result<()> {
+    let Some(header) = read_head(vfs, path.to_path_buf(), named)?.header else { return Ok(()) };
+    let mut reader = SegmentReader::open(vfs, path, header.generation, header.salt)?;
+    let mut offset = RECORDS_START;
+    while let Some(header) = reader.header(offset)? {
+        reader.refuse_claim(offset)?;
+        let Ok(next) = u32::try_from(u64::from(offset) + header.record_len()) else { break };
+        offset = next;
+    }
+    Ok(())
+}
+
 /// A segment that may hold live records.
 struct Live<'a> {
     segment: &'a Segment,
@@ -314,7 +342,12 @@ impl Live<'_> {
 struct Walk<'a> {
     vfs: &'a dyn Vfs,
     rules: &'a LogRules,
+    /// In order of their generations.
     live: Vec<Live<'a>>,
+    /// Which of them say that they follow on what ends there.
+    links: BTreeSet<(Lsn, u32)>,
+    /// Where a segment ends, as the first that follows on it says.
+    linked: BTreeMap<u32, u32>,
     segments: Vec<SegmentInfo>,
     last_seq: SeqNo,
     watermark: Lsn,
@@ -345,7 +378,7 @@ pub(crate) fn validate(vfs: &dyn Vfs, dir: &Path, segments: &[Segment], rules: &
         let (generation, salt) = (header.generation, header.salt);
         live.push(Live { segment, generation, salt, link: segment.link });
     }
-    let mut walk = Walk { vfs, rules, live, segments: Vec::new(), last_seq: 0, watermark: Lsn::ZERO };
+    let mut walk = Walk::new(vfs, rules, live);
     let end = walk.find_end()?;
     if let Some(clean) = rules.clean_end {
         if end != clean && !planted(Bug::CleanEndIgnored) {
@@ -359,13 +392,14 @@ pub(crate) fn validate(vfs: &dyn Vfs, dir: &Path, segments: &[Segment], rules: &
     let resumable = (rules.clean_end.is_some() || planted(Bug::OldSegmentAppendedTo))
         && last.is_some_and(|last| Lsn::new(last.generation, last.end) == end)
         && rules.cut_in(end.generation()) != Some(end.offset());
-    let is_live = |segment: &&Segment| walk.segments.iter().any(|info| info.path == segment.path);
+    let live: BTreeSet<&Path> = walk.segments.iter().map(|info| info.path.as_path()).collect();
+    let dead = segments.iter().filter(|segment| !live.contains(segment.path.as_path()));
     Ok(Chain {
         end,
         last_seq: walk.last_seq,
         watermark: walk.watermark,
         max_generation: max_generation(segments, rules),
-        dead: segments.iter().filter(|s| !is_live(s)).map(|s| s.path.clone()).collect(),
+        dead: dead.map(|segment| segment.path.clone()).collect(),
         segments: walk.segments,
         resumable,
     })
@@ -379,18 +413,33 @@ fn max_generation(segments: &[Segment], rules: &LogRules) -> u32 {
     found.chain(skipped).chain(known).max().unwrap_or(0)
 }
 
-impl Walk<'_> {
+impl<'a> Walk<'a> {
+    fn new(vfs: &'a dyn Vfs, rules: &'a LogRules, live: Vec<Live<'a>>) -> Self {
+        let (mut links, mut linked) = (BTreeSet::new(), BTreeMap::new());
+        for (generation, link) in live.iter().filter_map(|live| Some((live.generation, live.link?))) {
+            links.insert((link, generation));
+            linked.entry(link.generation()).or_insert(link.offset());
+        }
+        Self { vfs, rules, live, links, linked, segments: Vec::new(), last_seq: 0, watermark: Lsn::ZERO }
+    }
+
+    /// The place in `live` of a generation.
+    fn find(&self, generation: u32) -> Option<usize> {
+        self.live.binary_search_by_key(&generation, |live| live.generation).ok()
+    }
+
     /// Follows records and links from the log's start to the first place where neither is.
     fn find_end(&mut self) -> Result<Lsn> {
         let mut generation = self.rules.log_start.generation();
         loop {
-            let offset = match self.live.iter().position(|live| live.generation == generation) {
+            let offset = match self.find(generation) {
                 Some(i) => self.walk_segment(i)?,
                 None => 0, // the log before its first segment was made, or a missing one
             };
             let at = Lsn::new(generation, offset);
-            match self.live.iter().find(|live| live.link == Some(at) && live.generation > generation) {
-                Some(next) => generation = next.generation,
+            let later = (Bound::Excluded((at, generation)), Bound::Included((at, u32::MAX)));
+            match self.links.range(later).next() {
+                Some(&(_, next)) => generation = next,
                 None => return Ok(at),
             }
         }
@@ -400,23 +449,24 @@ impl Walk<'_> {
     fn walk_segment(&mut self, index: usize) -> Result<u32> {
         let Some(live) = self.live.get(index) else { return Ok(0) };
         // A cut and the link of the next segment both say with authority where this one ends.
-        let links = || self.live.iter().filter_map(|next| next.link);
-        let linked = || links().find(|link| link.generation() == live.generation).map(Lsn::offset);
+        let linked = || self.linked.get(&live.generation).copied();
         let stop = self.rules.cut_in(live.generation).or_else(linked).unwrap_or(u32::MAX);
         let mut reader = live.open(self.vfs)?;
         let log_start = self.rules.log_start;
         let mut offset = RECORDS_START;
         // What is retired need not be read; in a file that does not reach that far it is, to find out why.
-        if live.generation == log_start.generation() && u64::from(log_start.offset()) <= reader.len {
+        if live.generation == log_start.generation() && u64::from(log_start.offset()) <= reader.len() {
             offset = offset.max(log_start.offset());
         }
         let start = offset;
         while offset < stop {
-            let Some(record) = reader.record(offset)? else { break };
-            if (record.header.kind == LINK) != (offset == RECORDS_START) || record.end > stop {
+            let Some((header, end)) = reader.check(offset)? else {
+                reader.refuse_claim(offset)?;
+                break;
+            };
+            if (header.kind == LINK) != (offset == RECORDS_START) || end > stop {
                 break;
             }
-            let (header, end) = (record.header, record.end);
             if header.kind == BATCH {
                 let more = header.count.checked_sub(1).filter(|_| header.first_seq > 0);
                 let Some(last) = more.and_then(|more| header.first_seq.checked_add(more.into())) else {
@@ -437,7 +487,7 @@ impl Walk<'_> {
             generation: live.generation,
             path: live.segment.path.clone(),
             salt: live.salt,
-            len: reader.len,
+            len: reader.len(),
             start,
             end: offset,
         });
@@ -479,7 +529,7 @@ impl Walk<'_> {
     }
 
     fn corrupt_at(&self, dir: &Path, at: Lsn, detail: String) -> Error {
-        match self.live.iter().find(|live| live.generation == at.generation()) {
+        match self.find(at.generation()).and_then(|found| self.live.get(found)) {
             Some(live) => Error::corrupt(&live.segment.path, u64::from(at.offset()), detail),
             None => Error::corrupt(&paths::log(dir, at.generation()), 0, format!("missing: {detail}")),
         }

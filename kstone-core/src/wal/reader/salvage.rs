@@ -2,6 +2,7 @@
 //!
 //! Where `validate` refuses, this goes on behind the damage, and says what it had to leave out. Nothing is written.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::{LogOwner, LogRules, RecordRef, Segment, SegmentReader, read_head};
@@ -65,22 +66,21 @@ pub(crate) fn salvage(
     let mut walk = Salvager { rules, pending: None, reached: rules.log_start, known: rules.durable, found };
     walk.known = walk.known.max(rules.clean_end.unwrap_or_default());
     walk.known = rules.cuts.iter().map(super::LogCut::position).fold(walk.known, Lsn::max);
-    for (n, segment) in segments.iter().enumerate() {
+    let generations: BTreeSet<u32> = segments.iter().map(Segment::generation).collect();
+    for (segment, linked) in segments.iter().zip(linked(&segments)) {
         if rules.is_dead(segment.generation())
             || rules.clean_end.is_some_and(|end| end.generation() < segment.generation())
         {
             continue;
         }
-        walk.missing_before(dir, segment, &segments);
-        let linked = segments.iter().skip(n + 1).filter_map(|next| next.link);
-        let linked = linked.filter(|link| link.generation() == segment.generation()).map(Lsn::offset).min();
+        walk.missing_before(dir, segment, &generations);
         walk.segment(vfs, segment, linked, &mut apply)?;
     }
     let mut found = walk.finish(dir);
     // Where something else has the name of a segment, one of ours may have been, and only a clean end says what it held.
     let displaced = std::mem::take(&mut found.displaced);
     let next = segments.last().map_or(1, |last| last.generation().saturating_add(1));
-    let own = |named| named > next || segments.iter().any(|segment| segment.generation() == named);
+    let own = |named| named > next || generations.contains(&named);
     for (_, file) in displaced.into_iter().filter(|(named, _)| !own(*named) && !rules.is_dead(*named)) {
         if rules.clean_end.is_none() && found.gaps.iter().all(|gap| gap.file != file) {
             let why = "a file that is not of this log is in the place of the segment".to_owned();
@@ -88,6 +88,23 @@ pub(crate) fn salvage(
         }
     }
     Ok(found)
+}
+
+/// For each segment, where it ends as those behind it say.
+fn linked(segments: &[Segment]) -> Vec<Option<u32>> {
+    let mut said = BTreeMap::<u32, u32>::new();
+    let mut ends: Vec<_> = (segments.iter().rev())
+        .map(|segment| {
+            let end = said.get(&segment.generation()).copied();
+            if let Some(link) = segment.link {
+                let least = said.entry(link.generation()).or_insert(link.offset());
+                *least = (*least).min(link.offset());
+            }
+            end
+        })
+        .collect();
+    ends.reverse();
+    ends
 }
 
 /// Segments in order of their generations, one of each.
@@ -137,14 +154,14 @@ struct Salvager<'a> {
 
 impl Salvager<'_> {
     /// Whether the segment that this one says to follow is there.
-    fn missing_before(&mut self, dir: &Path, segment: &Segment, all: &[Segment]) {
+    fn missing_before(&mut self, dir: &Path, segment: &Segment, all: &BTreeSet<u32>) {
         let Some(before) = segment.link.filter(|link| link.generation() >= self.rules.log_start.generation())
         else {
             return;
         };
         let absent = before.offset() > RECORDS_START
             && !self.rules.is_dead(before.generation())
-            && !all.iter().any(|other| other.generation() == before.generation());
+            && !all.contains(&before.generation());
         if absent {
             let file = paths::log(dir, before.generation());
             self.judge(None);
@@ -170,7 +187,7 @@ impl Salvager<'_> {
                 let why = "both copies of the segment's header are damaged, and nothing can be read without";
                 let at = Lsn::new(generation, RECORDS_START);
                 self.known = self.known.max(Lsn::new(generation, RECORDS_START + 1));
-                let len = reader.len.saturating_sub(RECORDS_START.into());
+                let len = reader.len().saturating_sub(RECORDS_START.into());
                 self.note_bad(&segment.path, at, len, why);
             }
             return Ok(());
@@ -210,8 +227,8 @@ impl Salvager<'_> {
                 None => reader.next_candidate(offset.saturating_add(ALIGN))?,
             };
             let next =
-                next.filter(|&next| u64::from(next) < reader.len && stop.is_none_or(|stop| next < stop));
-            let end = next.map_or(stop.map_or(reader.len, u64::from), u64::from);
+                next.filter(|&next| u64::from(next) < reader.len() && stop.is_none_or(|stop| next < stop));
+            let end = next.map_or(stop.map_or(reader.len(), u64::from), u64::from);
             self.note_bad(&segment.path, at, end.saturating_sub(offset.into()), "no record can be read here");
             let Some(next) = next else { break };
             offset = next;

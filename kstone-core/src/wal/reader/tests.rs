@@ -1,6 +1,10 @@
 //! What damage does, and what it does not.
 
+use std::io;
+use std::sync::Arc;
+
 use super::*;
+use crate::vfs::{Mapping, VfsFile};
 use crate::wal::format::{PAD, WATERMARK};
 use crate::wal::testing::*;
 
@@ -257,6 +261,92 @@ fn pads_are_skipped_and_unknown_records_unsupported() {
             Ok(batches) => assert!(known && batches == 3, "{kind}"),
             Err(error) => assert!(!known && error.code() == "unsupported_format", "{kind}: {error}"),
         }
+    }
+}
+
+/// Symptom: a file of 1 KiB made 4 GiB long with holes, in which a valid header claims them, took 4 GiB of memory.
+/// Cause: the whole record was read before its checksum was looked at, whatever its length.
+/// Fix: payloads are checked through a window, and a claim beyond what any record has is damage.
+#[test]
+fn what_a_header_claims_takes_no_memory() {
+    let sample = sample(1 << 20, 0, 3);
+    let (path, bytes) = sample.last();
+    let salt = SegmentHeader::decode(&bytes, &path).unwrap().unwrap().salt;
+    let end = *sample.ends.last().unwrap();
+    let at = end.offset() as usize;
+    let mut header = Vec::new();
+    RecordHeader::new(BATCH, end, 4, Lsn::ZERO, 1, 0).encode(&mut header, salt, b"");
+    let claims = |len: u32| {
+        let mut forged = header[..RECORD_HEADER].to_vec();
+        forged[8..12].copy_from_slice(&len.to_le_bytes());
+        let crc = crate::checksum::crc32c_seeded(salt, &[&forged[4..]]);
+        forged[..4].copy_from_slice(&crc.to_le_bytes());
+        [&bytes[..at], &forged].concat()
+    };
+    let most = MAX_BATCH_BYTES as u32;
+    for (len, grown, corrupt) in [
+        (1 << 20, 2 << 20, false),
+        (most, u64::from(most) + (1 << 20), false),
+        (most + 1, u64::from(most) + (1 << 20), true),
+        (u32::MAX - (1 << 13), MAX_SEGMENT, true),
+        // Cut off: there never was as much.
+        (u32::MAX, 1 << 20, false),
+    ] {
+        let vfs = TestVfs::default();
+        vfs.mem.open(&path, OpenMode::Create).unwrap();
+        vfs.overwrite(&path, &claims(len));
+        let file = vfs.mem.open(&path, OpenMode::Read).unwrap();
+        let long = Arc::new(Long { file, len: grown });
+        let mut reader = SegmentReader {
+            window: Window::new(long, grown),
+            path: &path,
+            generation: end.generation(),
+            salt,
+        };
+        assert!(reader.check(end.offset()).unwrap().is_none(), "{len} of {grown}");
+        let refused = reader.refuse_claim(end.offset());
+        match refused {
+            Ok(()) => assert!(!corrupt, "{len} of {grown}"),
+            Err(Error::Corruption { offset, file, .. }) => {
+                assert!(corrupt && (offset, &file) == (at as u64, &path), "{len} of {grown}");
+            }
+            Err(other) => panic!("{other}"),
+        }
+        assert!(reader.window.held() <= WINDOW as usize, "{len} of {grown}: {}", reader.window.held());
+    }
+}
+
+/// A file with a hole at its end.
+#[derive(Debug)]
+struct Long {
+    file: Arc<dyn VfsFile>,
+    len: u64,
+}
+
+impl VfsFile for Long {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let wanted = buf.len().min(self.len.saturating_sub(offset) as usize);
+        let read = read_full_at(&*self.file, &mut buf[..wanted], offset)?;
+        buf[read..wanted].fill(0);
+        Ok(wanted)
+    }
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.len)
+    }
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn sync(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn set_len(&self, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn allocate(&self, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn map(&self, _: u64) -> io::Result<Mapping> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }
 

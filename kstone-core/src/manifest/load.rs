@@ -1,0 +1,276 @@
+//! Reads a manifest, one item at a time through a window: what is in memory beside the state is the longest item, not
+//! the file. Nothing is believed of a frame before its checksum has passed. Writes nothing.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::edit::{self, Change, FRAME_HEAD_LEN, ITEM_HEAD_LEN};
+use super::{Ids, Loaded, ManifestState};
+use crate::checksum::crc32c_seeded;
+use crate::coding::Reader;
+use crate::error::{Error, Result};
+use crate::file_header::{FileHeader, FileKind, HEADER_LEN, Id};
+use crate::vfs::{OpenMode, Vfs, VfsFile, Window};
+
+/// A longer file is not read: it would hold some 5 million SSTs.
+pub(super) const MAX_LEN: u64 = 1 << 30;
+
+/// A frame whose checksum has passed.
+#[derive(Clone, Debug)]
+pub(super) struct Frame {
+    pub(super) number: u64,
+    at: u64,
+    pub(super) end: u64,
+}
+
+/// The frames of a manifest.
+pub(super) struct Frames<'a> {
+    file: Arc<dyn VfsFile>,
+    window: Window,
+    path: &'a Path,
+    pub(super) database_id: Id,
+}
+
+/// What tells the content of a file from any other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fingerprint(u64, u128);
+
+/// Of the whole file as it is now.
+pub(super) fn fingerprint(vfs: &dyn Vfs, path: &Path) -> Result<Fingerprint> {
+    let (_, mut window) = open(vfs, path)?;
+    let (mut hash, mut at) = (Xxh3::new(), 0);
+    loop {
+        let bytes = window.from(at, 1).map_err(Error::io("read", path))?;
+        if bytes.is_empty() {
+            return Ok(Fingerprint(window.len(), hash.digest128()));
+        }
+        hash.update(bytes);
+        at += bytes.len() as u64;
+    }
+}
+
+fn open(vfs: &dyn Vfs, path: &Path) -> Result<(Arc<dyn VfsFile>, Window)> {
+    let file = vfs.open(path, OpenMode::Read).map_err(Error::io("open", path))?;
+    let len = file.len().map_err(Error::io("read", path))?;
+    if len > MAX_LEN {
+        let detail = format!("{len} bytes, a manifest has at most {MAX_LEN}");
+        return Err(Error::corrupt(path, MAX_LEN, detail));
+    }
+    Ok((Arc::clone(&file), Window::new(file, len)))
+}
+
+impl<'a> Frames<'a> {
+    /// Those of the file at `path`, and its header.
+    pub(super) fn open(vfs: &dyn Vfs, path: &'a Path) -> Result<(Self, FileHeader)> {
+        let (file, mut window) = open(vfs, path)?;
+        let head = window.from(0, HEADER_LEN as u64).map_err(Error::io("read", path))?;
+        let header = FileHeader::decode(head.get(..HEADER_LEN).unwrap_or(head), FileKind::Manifest, path, 0)?;
+        Ok((Self { file, window, path, database_id: header.database_id }, header))
+    }
+
+    fn get(&mut self, at: u64, len: usize) -> Result<Option<&[u8]>> {
+        self.window.get(at, len as u64).map_err(Error::io("read", self.path))
+    }
+
+    /// The frame at `at`; `None` unless a whole one with the right checksum is there.
+    pub(super) fn frame(&mut self, at: u64) -> Result<Option<Frame>> {
+        let id = self.database_id;
+        let Some((head, stored)) =
+            self.get(at, FRAME_HEAD_LEN)?.and_then(|head| Some((Head::peek(head)?, head)))
+        else {
+            return Ok(None);
+        };
+        let seed = crc32c_seeded(head.number, &[&id, stored.get(edit::CRC_LEN..).unwrap_or_default()]);
+        let Some(end) = head.end(at, self.window.len()) else { return Ok(None) };
+        let crc = self.window.crc(seed, at + FRAME_HEAD_LEN as u64..end);
+        let holds = crc.map_err(Error::io("read", self.path))? == Some(head.crc);
+        Ok(holds.then_some(Frame { number: head.number, at, end }))
+    }
+
+    /// Hands out the changes of a frame, in order; an error of `take` is damage of the frame.
+    pub(super) fn changes(
+        &mut self,
+        frame: &Frame,
+        mut take: impl FnMut(Change) -> Result<()>,
+    ) -> Result<()> {
+        let taken = self.items(frame, |path, kind, flags, at, body| match edit::decode_item(kind, body) {
+            Ok(Some(change)) => take(change),
+            Ok(None) => edit::check_optional(kind, flags, path),
+            Err(why) => Err(Error::corrupt(path, at, format!("item of type {kind}: {why}"))),
+        });
+        // What looks wrong may be right with an item that this version does not know.
+        if matches!(taken, Err(Error::Corruption { .. })) {
+            self.items(frame, |path, kind, flags, _, _| match edit::is_known(kind) {
+                true => Ok(()),
+                false => edit::check_optional(kind, flags, path),
+            })?;
+        }
+        taken
+    }
+
+    /// `each` gets path, type, flags, place and body.
+    fn items(
+        &mut self,
+        frame: &Frame,
+        mut each: impl FnMut(&Path, u16, u16, u64, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let (path, mut at) = (self.path, frame.at + FRAME_HEAD_LEN as u64);
+        while at < frame.end {
+            let cut_short = || Error::corrupt(path, at, "an item is longer than its edit");
+            let head = self.get(at, ITEM_HEAD_LEN)?.and_then(edit::item_head);
+            let (kind, flags, len) = head.ok_or_else(cut_short)?;
+            let body = at + ITEM_HEAD_LEN as u64;
+            let end = body + len as u64;
+            if end > frame.end {
+                return Err(cut_short());
+            }
+            edit::check_len(kind, len)
+                .map_err(|why| Error::corrupt(path, at, format!("item of type {kind}: {why}")))?;
+            each(path, kind, flags, at, self.get(body, len)?.ok_or_else(cut_short)?)?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Applies a frame to a state; to none, the first frame. After an error the state is half changed.
+    pub(super) fn apply(&mut self, frame: &Frame, state: &mut Option<ManifestState>) -> Result<()> {
+        let path = self.path;
+        let bad = |why: String| Error::corrupt(path, frame.at, why);
+        self.changes(frame, |change| match (state.as_mut(), change) {
+            (Some(state), change) => state.apply_one(change).map_err(bad),
+            (None, Change::Facts(facts)) => {
+                facts.check_supported(path)?;
+                *state = Some(ManifestState::of(facts));
+                Ok(())
+            }
+            (None, _) => Err(bad(NO_FACTS.into())),
+        })?;
+        let state = state.as_mut().ok_or_else(|| bad(NO_FACTS.into()))?;
+        state.edit = frame.number;
+        Ok(())
+    }
+
+    /// Whether what follows `at`, which does not start with edit `number`, holds neither it nor a later one.
+    fn is_torn_tail(&mut self, at: u64, number: u64) -> Result<bool> {
+        let len = self.window.len();
+        let rest = len.saturating_sub(at);
+        // A tear leaves next to nothing that passes for the head of a later edit. Bytes made to look like many
+        // of them would take quadratic time to check; they are no tear either.
+        let mut budget = rest.saturating_mul(2).saturating_add(1 << 20);
+        let last = number.saturating_add(rest / FRAME_HEAD_LEN as u64);
+        let mut scan = Window::new(Arc::clone(&self.file), len);
+        let mut from = at + 1;
+        loop {
+            let bytes = scan.from(from, FRAME_HEAD_LEN as u64).map_err(Error::io("read", self.path))?;
+            let heads = bytes.windows(FRAME_HEAD_LEN);
+            let passed = heads.len() as u64;
+            if passed == 0 {
+                return Ok(true);
+            }
+            for (place, head) in (from..).zip(heads) {
+                let Some(head) = Head::peek(head).filter(|head| (number..=last).contains(&head.number))
+                else {
+                    continue;
+                };
+                let Some(end) = head.end(place, len) else { continue };
+                let Some(left) = budget.checked_sub(end - place) else { return Ok(false) };
+                budget = left;
+                if self.frame(place)?.is_some() {
+                    return Ok(false);
+                }
+            }
+            from += passed;
+        }
+    }
+}
+
+const NO_FACTS: &str = "the first edit does not start with the database's facts";
+
+/// What a frame's head claims, nothing verified.
+struct Head {
+    crc: u32,
+    body_len: u32,
+    number: u64,
+}
+
+impl Head {
+    #[inline]
+    fn peek(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        Some(Self { crc: reader.u32()?, body_len: reader.u32()?, number: reader.u64()? })
+    }
+
+    /// Where a frame at `at` ends, if that is within `len`.
+    fn end(&self, at: u64, len: u64) -> Option<u64> {
+        at.checked_add(FRAME_HEAD_LEN as u64 + u64::from(self.body_len)).filter(|&end| end <= len)
+    }
+}
+
+fn ids(header: &FileHeader) -> Ids {
+    let &FileHeader { database_id, incarnation, created_ms, .. } = header;
+    Ids { database_id, incarnation, created_ms }
+}
+
+/// What the file says. A last edit that was cut short is left out; any other damage is `Corruption`.
+pub(super) fn load(vfs: &dyn Vfs, path: &Path) -> Result<Loaded> {
+    let (mut frames, header) = Frames::open(vfs, path)?;
+    let mut number = header.extra.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
+    let (mut state, mut at) = (None, HEADER_LEN as u64);
+    while let Some(frame) = frames.frame(at)? {
+        let bad = |why: String| Error::corrupt(path, at, why);
+        if frame.number != number {
+            return Err(bad(format!("edit {} where {number} should be", frame.number)));
+        }
+        frames.apply(&frame, &mut state)?;
+        number = number.checked_add(1).ok_or_else(|| bad("the last edit number there is".into()))?;
+        at = frame.end;
+    }
+    let bad = |why: String| Error::corrupt(path, at, why);
+    let state = state.ok_or_else(|| bad("the first edit is damaged".into()))?;
+    if !frames.is_torn_tail(at, number)? {
+        return Err(bad(format!("edit {number} is damaged, and it is not the last one")));
+    }
+    state.check().map_err(bad)?;
+    Ok(Loaded { ids: ids(&header), state, len: at, torn: at < frames.window.len() })
+}
+
+/// The last state that a damaged manifest still tells, which may be old; `None` when it tells none. `Err` is an error of
+/// reading, or a newer format.
+pub(super) fn load_what_passes(vfs: &dyn Vfs, path: &Path) -> Result<(Option<Ids>, Option<ManifestState>)> {
+    let (mut frames, header) = match Frames::open(vfs, path) {
+        Ok(opened) => opened,
+        Err(error @ Error::UnsupportedFormat { .. }) => return Err(error),
+        // Missing, no file at all, or damaged.
+        Err(Error::Corruption { .. } | Error::Io { op: "open", .. }) => return Ok((None, None)),
+        Err(error) => return Err(error),
+    };
+    let mut most = frames.fold(u64::MAX)?.0;
+    loop {
+        let state = frames.fold(most)?.1;
+        // Each edit was checked when it was made, so it is the first try that holds, or the file is a forgery.
+        if most == 0 || state.as_ref().is_some_and(|state| state.check().is_ok()) {
+            return Ok((Some(ids(&header)), state));
+        }
+        most /= 2;
+    }
+}
+
+impl Frames<'_> {
+    /// The state after at most that many frames; how many could be applied, and `None` when the next one could not.
+    fn fold(&mut self, most: u64) -> Result<(u64, Option<ManifestState>)> {
+        let (mut state, mut at, mut applied) = (None, HEADER_LEN as u64, 0);
+        while applied < most
+            && let Some(frame) = self.frame(at)?
+        {
+            match self.apply(&frame, &mut state) {
+                Ok(()) => {}
+                Err(Error::Corruption { .. }) => return Ok((applied, None)),
+                Err(error) => return Err(error),
+            }
+            (applied, at) = (applied + 1, frame.end);
+        }
+        Ok((applied, state))
+    }
+}

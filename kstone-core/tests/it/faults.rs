@@ -171,11 +171,11 @@ fn background_work_cancels_a_clean_end_before_it_writes() {
     }
     assert_eq!(
         files(&**vfs.inner(), ".sst"),
-        before.iter().filter(|f| f.ends_with(".sst")).collect::<Vec<_>>()
+        before.iter().filter(|f| f.ends_with(".sst")).cloned().collect::<Vec<_>>()
     );
     assert_eq!(
         files(&**vfs.inner(), ".log"),
-        before.iter().filter(|f| f.ends_with(".log")).collect::<Vec<_>>()
+        before.iter().filter(|f| f.ends_with(".log")).cloned().collect::<Vec<_>>()
     );
     assert!(engine.stats().unwrap().background_error.is_some());
     vfs.clear();

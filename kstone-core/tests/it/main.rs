@@ -38,5 +38,5 @@ mod rules;
 mod stats;
 mod table;
 mod threads;
-mod watchdog;
 mod waits;
+mod watchdog;

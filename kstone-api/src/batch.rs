@@ -17,6 +17,15 @@ use crate::item::Item;
 /// batch.put("account#2", ItemBuilder::new().number("balance", 30))?;
 /// batch.delete("transfer#9");
 /// db.write(batch)?;
+///
+/// // The same in one expression.
+/// let balance = |balance: i64| ItemBuilder::new().number("balance", balance);
+/// db.write(
+///     WriteBatch::new()
+///         .put("account#1", balance(70))?
+///         .put("account#2", balance(30))?
+///         .delete("transfer#9"),
+/// )?;
 /// # Ok(())
 /// # }
 /// ```
@@ -31,14 +40,18 @@ impl WriteBatch {
         Self::default()
     }
 
-    /// Adds storing an item. Fails, adding nothing, when the item holds what cannot be stored.
+    /// Adds storing an item. Fails, adding nothing, when no database stores such a key ([`Key::check`]), and when the
+    /// item holds what cannot be stored. A lower limit that is set for the database is told by the write.
     pub fn put<'k>(&mut self, key: impl Into<Key<'k>>, item: impl Into<Item>) -> Result<&mut Self> {
+        let key = key.into();
+        key.check()?;
         let bytes = item.into().encode()?;
         self.batch.put(key, bytes);
         Ok(self)
     }
 
-    /// Adds removing an item.
+    /// Adds removing an item. There is none under a key that cannot be stored: the write is refused with
+    /// [`Error::InvalidKey`](crate::Error::InvalidKey), naming the operation, and nothing of it is made.
     pub fn delete<'k>(&mut self, key: impl Into<Key<'k>>) -> &mut Self {
         self.batch.delete(key);
         self
@@ -56,5 +69,12 @@ impl WriteBatch {
 
     pub(crate) fn as_core(&self) -> &lsm::WriteBatch {
         &self.batch
+    }
+}
+
+/// What it held: the batch is empty then. For batches that are made and written in one expression.
+impl From<&mut WriteBatch> for WriteBatch {
+    fn from(batch: &mut WriteBatch) -> Self {
+        std::mem::take(batch)
     }
 }

@@ -14,7 +14,8 @@
 //!   4, 5   false, true: empty              9 SS, 10 NS, 11 BS   table of members, in order, at least one
 //! ```
 //!
-//! Varints are LEB128 of at most 32 bits, in as few bytes as they take. Lists and maps nest at most [`MAX_DEPTH`] deep in an item.
+//! Varints are LEB128 of at most 32 bits, in as few bytes as they take. Lists, maps and sets nest at most [`MAX_DEPTH`] deep in an
+//! item: [`check_nesting`] is asked by all that writes and reads one.
 //! Nothing that is read is trusted: every length is checked before it is used, and what does not decode is
 //! [`Damage`], never a panic.
 
@@ -29,8 +30,16 @@ use crate::value::Value;
 
 /// The first byte of an item in this encoding.
 pub(crate) const VERSION: u8 = 1;
-/// How deep lists and maps may nest within an item.
-pub(crate) const MAX_DEPTH: usize = 32;
+/// How deep lists, maps and sets may nest within an item. Sets count, because as plain JSON they are lists.
+const MAX_DEPTH: usize = 32;
+
+/// Refuses a list, map or set that lies within `depth` others.
+pub(crate) fn check_nesting(depth: usize) -> Result<(), Flaw> {
+    if depth < MAX_DEPTH {
+        return Ok(());
+    }
+    Err(Flaw::new(format!("lists, maps and sets nest deeper than {MAX_DEPTH} levels")))
+}
 
 const S: u8 = 1;
 const N: u8 = 2;
@@ -105,8 +114,8 @@ fn measure_map(map: &Item, depth: usize, lens: &mut Lens) -> Result<usize, Flaw>
 
 /// The length of a value with its tag.
 fn measure_value(value: &Value, depth: usize, lens: &mut Lens) -> Result<usize, Flaw> {
-    if depth >= MAX_DEPTH && matches!(value, Value::L(_) | Value::M(_)) {
-        return Err(Flaw::new(format!("lists and maps nest deeper than {MAX_DEPTH} levels")));
+    if value.is_nest() {
+        check_nesting(depth)?;
     }
     let payload = match value {
         Value::S(text) => text.len(),
@@ -437,8 +446,9 @@ impl<'a> Raw<'a> {
 }
 
 fn check_depth(value: &Raw<'_>, depth: usize) -> Result<(), Damage> {
-    match value {
-        Raw::L(_) | Raw::M(_) if depth >= MAX_DEPTH => Err(Damage("lists and maps nest too deep")),
+    let nests = !matches!(value, Raw::S(_) | Raw::N(_) | Raw::B(_) | Raw::Bool(_) | Raw::Null);
+    match nests.then(|| check_nesting(depth)) {
+        Some(Err(_)) => Err(Damage("lists, maps and sets nest too deep")),
         _ => Ok(()),
     }
 }

@@ -148,12 +148,13 @@ impl Database {
     }
 
     /// Makes all writes of a batch, or none of them: readers and crashes see no half.
-    pub fn write(&self, batch: WriteBatch) -> Result<()> {
+    pub fn write(&self, batch: impl Into<WriteBatch>) -> Result<()> {
         self.write_with(batch, WriteOptions::default())
     }
 
     /// [`Database::write`] with a durability of its own.
-    pub fn write_with(&self, batch: WriteBatch, options: WriteOptions) -> Result<()> {
+    pub fn write_with(&self, batch: impl Into<WriteBatch>, options: WriteOptions) -> Result<()> {
+        let batch = batch.into();
         if !batch.is_empty() {
             self.engine().write(batch.as_core(), options)?;
         }

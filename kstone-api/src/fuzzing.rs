@@ -183,9 +183,9 @@ fn has_flaw(value: &Value, depth: usize) -> bool {
         Value::N(number) => !number.is_valid(),
         Value::L(list) => depth > 32 || list.iter().any(|value| has_flaw(value, depth + 1)),
         Value::M(map) => depth > 32 || map.iter().any(|(_, value)| has_flaw(value, depth + 1)),
-        Value::Ss(set) => set.is_empty(),
-        Value::Ns(set) => set.is_empty() || set.iter().any(|number| !number.is_valid()),
-        Value::Bs(set) => set.is_empty(),
+        Value::Ss(set) => depth > 32 || set.is_empty(),
+        Value::Ns(set) => depth > 32 || set.is_empty() || set.iter().any(|number| !number.is_valid()),
+        Value::Bs(set) => depth > 32 || set.is_empty(),
         _ => false,
     }
 }

@@ -5,9 +5,10 @@
 
 use std::fmt;
 
-use serde::de::{MapAccess, Visitor};
+use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::flaw::Flaw;
 use crate::item_builder::ItemBuilder;
 use crate::value::Value;
 
@@ -46,6 +47,16 @@ impl Item {
             attributes.dedup_by(|(a, _), (b, _)| a == b);
         }
         Self { attributes }
+    }
+
+    /// The same, refusing two of the same name: what is read must not be dropped.
+    pub(crate) fn from_distinct(attributes: Vec<(String, Value)>) -> Result<Self, Flaw> {
+        let mut names: Vec<&str> = attributes.iter().map(|(name, _)| name.as_str()).collect();
+        names.sort_unstable();
+        if let Some([name, _]) = names.array_windows().find(|[a, b]| a == b) {
+            return Err(Flaw::new("there are two attributes of this name").within(name));
+        }
+        Ok(Self::from_unsorted(attributes))
     }
 
     fn find(&self, name: &str) -> Result<usize, usize> {
@@ -199,7 +210,7 @@ impl<'de> Deserialize<'de> for Item {
                 while let Some(attribute) = map.next_entry()? {
                     attributes.push(attribute);
                 }
-                Ok(Item::from_unsorted(attributes))
+                Item::from_distinct(attributes).map_err(|flaw| A::Error::custom(flaw.into_error()))
             }
         }
 

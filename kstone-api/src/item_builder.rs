@@ -1,5 +1,7 @@
 //! [`ItemBuilder`]: an item, attribute by attribute.
 
+use std::collections::BTreeSet;
+
 use crate::item::Item;
 use crate::number::Number;
 use crate::value::Value;
@@ -72,7 +74,7 @@ impl ItemBuilder {
         self.value(name, map.into())
     }
 
-    /// Adds a set of strings.
+    /// Adds a set of strings. Members that are given twice are one, as in every set.
     pub fn string_set<V: Into<String>>(
         self,
         name: impl Into<String>,
@@ -81,16 +83,20 @@ impl ItemBuilder {
         self.value(name, Value::Ss(members.into_iter().map(Into::into).collect()))
     }
 
-    /// Adds a set of numbers.
+    /// Adds a set of numbers. Equal ones are one member, whatever their text: of `1` and `1.0` the first stays.
     pub fn number_set<V: Into<Number>>(
         self,
         name: impl Into<String>,
         members: impl IntoIterator<Item = V>,
     ) -> Self {
-        self.value(name, Value::Ns(members.into_iter().map(Into::into).collect()))
+        let mut set = BTreeSet::new();
+        for member in members {
+            set.insert(member.into());
+        }
+        self.value(name, Value::Ns(set))
     }
 
-    /// Adds a set of binaries.
+    /// Adds a set of binaries. Members that are given twice are one.
     pub fn binary_set<V: Into<Vec<u8>>>(
         self,
         name: impl Into<String>,

@@ -10,6 +10,10 @@
 //! Numbers: [`Item::from_json_str`] and an item's `Display` keep the text of a number exactly, all 38
 //! digits. A `serde_json::Value` holds integers of 64 bits and floats: [`Item::to_json`] gives the nearest,
 //! which prints as the same text when that is the shortest for its float, as `38.704022` is.
+//!
+//! Nothing is dropped in reading: text that names an attribute twice, a set with a member twice, a type that is none, or
+//! a number of more than 38 digits is refused, naming the attribute. A `serde_json::Value` was read by serde_json, which
+//! keeps the last of two equal names, and no number beyond floats.
 
 use std::fmt;
 
@@ -19,7 +23,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value as Json};
 
-use crate::codec::MAX_DEPTH;
+use crate::codec::check_nesting;
 use crate::flaw::Flaw;
 use crate::item::Item;
 use crate::number::Number;
@@ -96,13 +100,6 @@ fn from_object(object: &Map<String, Json>, depth: usize) -> Result<Item, Flaw> {
     attributes.collect()
 }
 
-fn check_depth(depth: usize) -> Result<(), Flaw> {
-    if depth < MAX_DEPTH {
-        return Ok(());
-    }
-    Err(Flaw::new(format!("lists and maps nest deeper than {MAX_DEPTH} levels")))
-}
-
 fn from_json(json: &Json, depth: usize) -> Result<Value, Flaw> {
     Ok(match json {
         Json::Null => Value::Null,
@@ -110,14 +107,14 @@ fn from_json(json: &Json, depth: usize) -> Result<Value, Flaw> {
         Json::Number(number) => Value::N(number.to_string().parse()?),
         Json::String(text) => Value::S(text.clone()),
         Json::Array(values) => {
-            check_depth(depth)?;
+            check_nesting(depth)?;
             let values = values.iter().enumerate();
             let values = values
                 .map(|(i, json)| from_json(json, depth + 1).map_err(|flaw| flaw.within(&i.to_string())));
             Value::L(values.collect::<Result<_, _>>()?)
         }
         Json::Object(object) => {
-            check_depth(depth)?;
+            check_nesting(depth)?;
             Value::M(from_object(object, depth + 1)?)
         }
     })
@@ -161,7 +158,7 @@ fn from_raw_object(text: &str, depth: usize) -> Result<Item, Flaw> {
         Ok(value) => Ok((name, value)),
         Err(flaw) => Err(flaw.within(&name)),
     });
-    attributes.collect()
+    Item::from_distinct(attributes.collect::<Result<_, _>>()?)
 }
 
 fn from_raw(raw: &RawValue, depth: usize) -> Result<Value, Flaw> {
@@ -170,11 +167,11 @@ fn from_raw(raw: &RawValue, depth: usize) -> Result<Value, Flaw> {
     Ok(match text.as_bytes().first() {
         Some(b'"') => Value::S(parse(text)?),
         Some(b'{') => {
-            check_depth(depth)?;
+            check_nesting(depth)?;
             Value::M(from_raw_object(text, depth + 1)?)
         }
         Some(b'[') => {
-            check_depth(depth)?;
+            check_nesting(depth)?;
             let values = parse::<Vec<&RawValue>>(text)?.into_iter().enumerate();
             let values =
                 values.map(|(i, raw)| from_raw(raw, depth + 1).map_err(|flaw| flaw.within(&i.to_string())));

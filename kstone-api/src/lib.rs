@@ -92,8 +92,8 @@ pub use kstone_core::verify::{
     VerifyReport, verify,
 };
 pub use kstone_core::{
-    CompactionConfig, Compression, DatabaseConfig, Durability, Error, Key, MemtableMode, ReadMode, Result,
-    SortRange,
+    CompactionConfig, Compression, DatabaseConfig, Durability, Error, Key, KeyPart, MemtableMode, ReadMode,
+    Result, SortRange,
 };
 
 /// Compiles the code of the README.

@@ -63,31 +63,34 @@ impl<'a> Query<'a> {
 
     /// Only sort keys that start with these bytes.
     pub fn sort_prefix(mut self, prefix: impl AsRef<[u8]>) -> Self {
-        self.prefix = Some(prefix.as_ref().to_vec());
+        if let Some(before) = self.prefix.replace(prefix.as_ref().to_vec()) {
+            let end = successor(&before).map_or(Unbounded, Excluded);
+            (self.from, self.to) = (higher(self.from, Included(before)), lower(self.to, end));
+        }
         self
     }
 
     /// Only this sort key and those after it.
     pub fn sort_from(mut self, from: impl AsRef<[u8]>) -> Self {
-        self.from = Included(from.as_ref().to_vec());
+        self.from = higher(self.from, Included(from.as_ref().to_vec()));
         self
     }
 
     /// Only sort keys after this one.
     pub fn sort_after(mut self, after: impl AsRef<[u8]>) -> Self {
-        self.from = Excluded(after.as_ref().to_vec());
+        self.from = higher(self.from, Excluded(after.as_ref().to_vec()));
         self
     }
 
     /// Only this sort key and those before it.
     pub fn sort_to(mut self, to: impl AsRef<[u8]>) -> Self {
-        self.to = Included(to.as_ref().to_vec());
+        self.to = lower(self.to, Included(to.as_ref().to_vec()));
         self
     }
 
     /// Only sort keys before this one.
     pub fn sort_before(mut self, before: impl AsRef<[u8]>) -> Self {
-        self.to = Excluded(before.as_ref().to_vec());
+        self.to = lower(self.to, Excluded(before.as_ref().to_vec()));
         self
     }
 
@@ -125,7 +128,7 @@ fn sort_range(prefix: Option<Vec<u8>>, from: Bound<Vec<u8>>, to: Bound<Vec<u8>>)
         (None, from, to) => (from, to),
         (Some(prefix), from, to) => {
             let end = successor(&prefix).map_or(Unbounded, Excluded);
-            (higher(from, prefix), lower(to, end))
+            (higher(from, Included(prefix)), lower(to, end))
         }
     };
     // Bounds that cross hold nothing; say so in a way that is an ordinary range.
@@ -137,19 +140,25 @@ fn sort_range(prefix: Option<Vec<u8>>, from: Bound<Vec<u8>>, to: Bound<Vec<u8>>)
     SortRange::Between(from, to)
 }
 
-fn higher(from: Bound<Vec<u8>>, prefix: Vec<u8>) -> Bound<Vec<u8>> {
-    match &from {
-        Included(at) | Excluded(at) if *at >= prefix => from,
-        _ => Included(prefix),
-    }
+/// Of two bounds below, the one that leaves less.
+fn higher(a: Bound<Vec<u8>>, b: Bound<Vec<u8>>) -> Bound<Vec<u8>> {
+    let rank = |bound: &Bound<Vec<u8>>| match bound {
+        Unbounded => None,
+        Included(at) => Some((at.clone(), false)),
+        Excluded(at) => Some((at.clone(), true)),
+    };
+    if rank(&a) >= rank(&b) { a } else { b }
 }
 
-fn lower(to: Bound<Vec<u8>>, end: Bound<Vec<u8>>) -> Bound<Vec<u8>> {
-    match (&to, &end) {
-        (Included(at), Excluded(end)) if at < end => to,
-        (Excluded(at), Excluded(end)) if at <= end => to,
-        (Unbounded, _) | (_, Excluded(_)) => end,
-        _ => to,
+/// Of two bounds above, the one that leaves less.
+fn lower(a: Bound<Vec<u8>>, b: Bound<Vec<u8>>) -> Bound<Vec<u8>> {
+    match (&a, &b) {
+        (_, Unbounded) => a,
+        (Unbounded, _) => b,
+        (Included(x) | Excluded(x), Included(y) | Excluded(y)) => {
+            let tighter = x < y || (x == y && matches!(a, Excluded(_)));
+            if tighter { a } else { b }
+        }
     }
 }
 

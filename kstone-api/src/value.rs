@@ -80,6 +80,11 @@ impl Value {
         if let Self::L(list) = self { Some(list) } else { None }
     }
 
+    /// Whether it holds other values: a list, map or set.
+    pub(crate) fn is_nest(&self) -> bool {
+        matches!(self, Self::L(_) | Self::M(_) | Self::Ss(_) | Self::Ns(_) | Self::Bs(_))
+    }
+
     /// The map, if this is one.
     pub fn as_map(&self) -> Option<&Item> {
         if let Self::M(map) = self { Some(map) } else { None }

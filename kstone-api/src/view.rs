@@ -78,7 +78,7 @@ impl<B: AsRef<[u8]>> fmt::Debug for ItemView<B> {
 
 impl Item {
     /// The stored form, as the database writes it. Fails, naming the attribute, when something in the item
-    /// cannot be stored: an invalid number, an empty set, lists and maps more than 32 deep.
+    /// cannot be stored: an invalid number, an empty set, lists, maps and sets more than 32 deep.
     pub fn encode(&self) -> Result<Vec<u8>> {
         codec::encode(self)
     }

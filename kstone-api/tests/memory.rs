@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kstone_api::{
-    Compression, Database, DatabaseConfig, EngineOptions, Item, Key, LsmEngine, RepairOptions, VerifyOptions,
-    WriteOptions, repair, verify,
+    Compression, Database, DatabaseConfig, EngineOptions, Error, Item, Key, LsmEngine, RepairOptions,
+    VerifyOptions, WriteOptions, repair, verify,
 };
 use kstone_core::vfs::{MemVfs, OpenMode, Vfs, read_all, write_all_at};
 
@@ -257,6 +257,117 @@ fn items() {
     }
 }
 
+/// Files that are long and have little in them, as a sparse file or an archive of a few hundred bytes makes them: what
+/// they claim takes no memory, and no more time than reading them.
+fn holes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let engine = LsmEngine::create(&path, EngineOptions::disk()).unwrap();
+    engine.put(&Key::from("k1"), b"value", WriteOptions::new()).unwrap();
+    let disk = EngineOptions::disk().vfs;
+    let read = |file: &Path| read_all(&*disk.open(file, OpenMode::Read).unwrap(), 1 << 30).unwrap();
+    let (log, manifest) = (path.join("wal-000001.log"), path.join("MANIFEST"));
+    let good = (read(&log)[..1080].to_vec(), read(&manifest));
+    drop(engine);
+    let (salt, lsn) = (u64::from_le_bytes(good.0[68..76].try_into().unwrap()), 1u64 << 32 | 1080);
+    let write = |file: &Path, bytes: &[u8], len: u64| {
+        let file = disk.open(file, OpenMode::Truncate).unwrap();
+        write_all_at(&*file, bytes, 0).unwrap();
+        file.set_len(len).unwrap();
+    };
+    let claim = |payload: u32| {
+        let mut head = [0; 4].to_vec();
+        head.extend_from_slice(&payload.to_le_bytes());
+        head.extend_from_slice(&[1, 0, 0, 0]);
+        [lsn, 1, 0].iter().for_each(|number| head.extend_from_slice(&number.to_le_bytes()));
+        head.extend_from_slice(&1u32.to_le_bytes());
+        head.extend_from_slice(&[0; 4]);
+        [&good.0[..], &seeded(salt, &[&head]).to_le_bytes(), &head].concat()
+    };
+    // Symptom: a log of 1 KiB, grown to 4 GiB by a hole that a header claims, took 4 GiB and the process. Cause: a record
+    // was read whole before its checksum. Fix: it is checked through a window.
+    for (payload, len, corrupt) in
+        [(0xffff_dfff_u32, 4_294_967_288, true), (200 << 20, 256 << 20, false), (1 << 20, 256 << 20, false)]
+    {
+        let what = format!("a log of {len} bytes that claims {payload}");
+        write(&manifest, &good.1, good.1.len() as u64);
+        write(&log, &claim(payload), len);
+        let verified =
+            within(&format!("{what}, verify"), 0, 0, || verify(&path, &VerifyOptions::deep()).unwrap());
+        assert_eq!(verified.is_clean(), !corrupt, "{what}");
+        let plan = RepairOptions::new().dry_run();
+        within(&format!("{what}, repair"), 0, 0, || repair(&path, &plan, &mut |_| {}).unwrap());
+        let options = || {
+            let mut options = EngineOptions::disk();
+            options.config = Some(DatabaseConfig::new().with_wal_segment_size(16 << 10));
+            options
+        };
+        let reading =
+            within(&format!("{what}, open to read"), 0, 0, || LsmEngine::open_read_only(&path, options()));
+        let writing = within(&format!("{what}, open"), 0, 0, || LsmEngine::open(&path, options()));
+        for opened in [reading, writing] {
+            match opened {
+                Err(Error::Corruption { file, offset, .. }) => {
+                    assert!(corrupt && (file.as_path(), offset) == (log.as_path(), 1080), "{what}");
+                }
+                Err(other) => panic!("{what}: {other}"),
+                Ok(_) => assert!(!corrupt, "{what}"),
+            }
+        }
+    }
+    // Symptom: a manifest with a hole of 900 MB behind its last edit was read whole, three times by a reader. Cause and
+    // fix: as above.
+    write(&log, &good.0, good.0.len() as u64);
+    write(&manifest, &good.1, 900_000_000);
+    within("a manifest with a hole, open to read", 0, 0, || {
+        LsmEngine::open_read_only(&path, EngineOptions::disk()).unwrap();
+    });
+    within("a manifest with a hole, verify", 0, 0, || verify(&path, &VerifyOptions::deep()).unwrap());
+    // The frame that follows claims it all.
+    let mut claims = good.1.clone();
+    claims.extend_from_slice(&[1; 4]);
+    claims.extend_from_slice(&800_000_000u32.to_le_bytes());
+    claims.extend_from_slice(&2u64.to_le_bytes());
+    write(&manifest, &claims, 900_000_000);
+    within("a manifest whose edit claims a hole, open", 0, 0, || {
+        LsmEngine::open(&path, EngineOptions::disk()).unwrap();
+    });
+}
+
+/// Manifests of a size: what is held in memory is their state, and that is about as long.
+fn large_manifests() {
+    let options = EngineOptions::memory();
+    let vfs = Arc::clone(&options.vfs);
+    LsmEngine::create(Path::new(DB), options).unwrap().close().unwrap();
+    let (bytes, id) = manifest(&*vfs);
+    let (mut at, mut last) = (128, 0);
+    while at < bytes.len() {
+        last = u64::from_le_bytes(bytes[at + 8..at + 16].try_into().unwrap());
+        at += 16 + u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize;
+    }
+    let number = |n: u32| [&[252][..], &n.to_le_bytes()].concat();
+    let cut = |n: u32| item(7, &[number(n), vec![9], number(n + 1), vec![1]].concat());
+    let keyspace = |n: u32| item(2, &[number(n), vec![9], format!("{n:09}").into()].concat());
+    for (what, times, items) in [
+        ("cuts", 6, (1..200_000).flat_map(cut).collect::<Vec<u8>>()),
+        ("keyspaces", 8, (1..200_000).flat_map(keyspace).collect()),
+        ("reservations", 0, item(10, &[253, 0, 0, 0, 0, 0, 0, 0, 1]).repeat(200_000)),
+        ("opens", 0, item(9, &[]).repeat(500_000)),
+        ("unknown items of some length", 0, item(900, &[1; 1000]).repeat(10_000)),
+    ] {
+        let edits = [frame(&id, last + 1, &item(9, &[])), frame(&id, last + 2, &items)].concat();
+        let forged = [&bytes[..], &edits].concat();
+        set(&*vfs, "MANIFEST", &forged);
+        within(&format!("a manifest of {what}"), forged.len(), times, || {
+            // Of cuts the log has nothing.
+            match LsmEngine::open_read_only(Path::new(DB), on(&vfs)) {
+                Ok(_) => assert_ne!(what, "cuts"),
+                Err(error) => assert!(what == "cuts" && error.to_string().contains("recovered"), "{error}"),
+            }
+        });
+    }
+}
+
 fn texts() {
     for text in
         ["[".repeat(2 << 20), "{\"a\":".repeat(400_000), "[1],".repeat(500_000), "1\n".repeat(1 << 20)]
@@ -275,6 +386,8 @@ fn texts() {
 fn hostile_bytes_take_a_stated_multiple_of_their_length() {
     manifests();
     logs();
+    holes();
+    large_manifests();
     ssts();
     items();
     texts();

@@ -21,6 +21,8 @@ pub(crate) const DEFAULT_BITS_PER_KEY: usize = 10;
 
 /// The most that [`DatabaseConfig::max_batch_bytes`] may be: no record of the log has a longer payload.
 pub(crate) const MAX_BATCH_BYTES: u64 = 1 << 30;
+/// The most that [`DatabaseConfig::max_key_bytes`] may be.
+pub(crate) const MAX_KEY_BYTES: usize = 64 << 10;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -195,7 +197,7 @@ impl Default for DatabaseConfig {
             block_cache_bytes: 8 << 20,
             wal_segment_size: None,
             target_sst_size: 32 * MIB,
-            max_key_bytes: 64 << 10,
+            max_key_bytes: MAX_KEY_BYTES,
             max_item_bytes: 16 << 20,
             max_batch_bytes: 64 << 20,
             write_stall_limit: Duration::from_secs(10),
@@ -315,7 +317,7 @@ impl DatabaseConfig {
         }
         range("block_size", self.block_size as u64, 64, MIB)?;
         range("target_sst_size", self.target_sst_size, 4 * KIB, 1 << 30)?;
-        range("max_key_bytes", self.max_key_bytes as u64, 1, 64 * KIB)?;
+        range("max_key_bytes", self.max_key_bytes as u64, 1, MAX_KEY_BYTES as u64)?;
         range("max_item_bytes", self.max_item_bytes as u64, 1, 256 * MIB)?;
         range("max_batch_bytes", self.max_batch_bytes as u64, 1, MAX_BATCH_BYTES)?;
         if !self.sync_interval.is_zero() {

@@ -5,10 +5,12 @@
 //! 00 01 is followed by the raw sort key. All of it is a format fact ([`KEY_ENCODING`]).
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use crate::config::MAX_KEY_BYTES;
 use crate::error::{Error, Result};
 
 /// The number of this encoding in the manifest.
@@ -25,8 +27,9 @@ const END_BEFORE_SORT: u8 = 0x01;
 
 /// The key of an item: a partition key, and a sort key that orders the items of one partition.
 ///
-/// Anything byte-like converts into a key without sort key, and a pair into one with both:
-/// `"user#42".into()`, `("US", "KJFK").into()`. A missing sort key and an empty one are different keys.
+/// Anything byte-like ([`KeyPart`]) converts into a key without sort key, and a pair into one with both:
+/// `"user#42".into()`, `("US", "KJFK").into()`. A missing sort key and an empty one are different keys. A key with an
+/// empty partition key is refused by the call that it is given to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key<'a> {
     partition: Cow<'a, [u8]>,
@@ -35,13 +38,13 @@ pub struct Key<'a> {
 
 impl<'a> Key<'a> {
     /// A key without sort key.
-    pub fn new(partition: impl Into<Cow<'a, [u8]>>) -> Self {
-        Self { partition: partition.into(), sort: None }
+    pub fn new(partition: impl KeyPart<'a>) -> Self {
+        Self { partition: partition.into_bytes(), sort: None }
     }
 
     /// A key with a sort key, which may be empty.
-    pub fn with_sort(partition: impl Into<Cow<'a, [u8]>>, sort: impl Into<Cow<'a, [u8]>>) -> Self {
-        Self { partition: partition.into(), sort: Some(sort.into()) }
+    pub fn with_sort(partition: impl KeyPart<'a>, sort: impl KeyPart<'a>) -> Self {
+        Self { partition: partition.into_bytes(), sort: Some(sort.into_bytes()) }
     }
 
     /// The partition key.
@@ -68,14 +71,28 @@ impl<'a> Key<'a> {
         self.partition.len() + self.sort.as_ref().map_or(0, |s| s.len())
     }
 
-    /// Checks the key against the limit and encodes it.
-    pub(crate) fn encode(&self, max_len: usize) -> Result<EncodedKey> {
+    /// Refuses what no database stores: an empty partition key, and a key longer than 64 KiB. A database
+    /// may have a lower limit.
+    ///
+    /// # Errors
+    /// `InvalidKey`, `KeyTooLarge`.
+    pub fn check(&self) -> Result<()> {
+        self.check_within(MAX_KEY_BYTES)
+    }
+
+    fn check_within(&self, max: usize) -> Result<()> {
         if self.partition.is_empty() {
             return Err(Error::InvalidKey { why: "the partition key is empty".into() });
         }
-        if self.len() > max_len {
-            return Err(Error::KeyTooLarge { len: self.len(), max: max_len });
+        if self.len() > max {
+            return Err(Error::KeyTooLarge { len: self.len(), max });
         }
+        Ok(())
+    }
+
+    /// Checks the key against the limit and encodes it.
+    pub(crate) fn encode(&self, max_len: usize) -> Result<EncodedKey> {
+        self.check_within(max_len)?;
         let mut bytes = encode_partition(&self.partition);
         match &self.sort {
             None => bytes.extend_from_slice(&[ESCAPE, END_WITHOUT_SORT]),
@@ -252,35 +269,120 @@ fn successor_of_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     Some(next)
 }
 
-macro_rules! key_from_bytes {
-    ($($source:ty => $bytes:expr),* $(,)?) => {$(
-        impl<'a> From<$source> for Key<'a> {
-            fn from(source: $source) -> Self {
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// One component of a key: strings and bytes, owned or borrowed.
+///
+/// A key has a partition key and at most one sort key, so neither a [`Key`] nor a pair is a component, and what has more
+/// components than two does not compile:
+///
+/// ```compile_fail,E0277
+/// use kstone_core::Key;
+/// let key: Key<'_> = ("chat", ("room1", "m1")).into();
+/// ```
+/// ```compile_fail,E0277
+/// use kstone_core::Key;
+/// let key = Key::from((("chat", "room1"), "m1"));
+/// ```
+/// ```compile_fail,E0277
+/// use kstone_core::Key;
+/// let key = Key::from(("chat", "room1", "m1"));
+/// ```
+/// ```compile_fail,E0277
+/// use kstone_core::Key;
+/// let key = Key::from(("chat", Key::from("room1")));
+/// ```
+/// ```compile_fail,E0277
+/// use kstone_core::Key;
+/// let key = Key::with_sort(("chat", "room1"), "m1");
+/// ```
+/// ```compile_fail,E0277
+/// use kstone_core::Key;
+/// let key = Key::new(Key::from(("chat", "room1")));
+/// ```
+/// ```compile_fail,E0277
+/// use kstone_core::Key;
+/// let key = Key::from(("chat", None::<&str>));
+/// ```
+/// Join what belongs together into one of the two, in an order that sorts as you read:
+///
+/// ```
+/// use kstone_core::Key;
+/// let key = Key::from(("chat", format!("{}/{}", "room1", "m1")));
+/// assert_eq!(key.sort(), Some(&b"room1/m1"[..]));
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not one component of a key",
+    label = "strings and bytes are components",
+    note = "a key is a partition key, or a pair of a partition key and a sort key: join further components into one \
+            of the two, as in `(\"chat\", format!(\"{{room}}/{{message}}\"))`",
+    note = "numbers have no order as text: write them with leading zeros, or as `number.to_be_bytes()`"
+)]
+pub trait KeyPart<'a>: sealed::Sealed {
+    /// Its bytes.
+    #[doc(hidden)]
+    fn into_bytes(self) -> Cow<'a, [u8]>;
+}
+
+// Not one implementation for all parts: with these, what the compiler says of a wrong one is the note above.
+macro_rules! key_parts {
+    ($(<$($generics:ident : $bound:ty)?> $source:ty => $bytes:expr),* $(,)?) => {$(
+        impl<'a, $(const $generics: $bound)?> sealed::Sealed for $source {}
+
+        impl<'a, $(const $generics: $bound)?> KeyPart<'a> for $source {
+            fn into_bytes(self) -> Cow<'a, [u8]> {
                 let bytes: fn($source) -> Cow<'a, [u8]> = $bytes;
-                Key::new(bytes(source))
+                bytes(self)
+            }
+        }
+
+        impl<'a, $(const $generics: $bound)?> From<$source> for Key<'a> {
+            fn from(partition: $source) -> Self {
+                Key::new(partition)
             }
         }
     )*};
 }
 
-key_from_bytes! {
-    &'a [u8] => Cow::Borrowed,
-    &'a str => |s| Cow::Borrowed(s.as_bytes()),
-    &'a Vec<u8> => |v| Cow::Borrowed(v.as_slice()),
-    &'a String => |s| Cow::Borrowed(s.as_bytes()),
-    Vec<u8> => Cow::Owned,
-    String => |s| Cow::Owned(s.into_bytes()),
-}
-
-impl<'a, const N: usize> From<&'a [u8; N]> for Key<'a> {
-    fn from(bytes: &'a [u8; N]) -> Self {
-        Key::new(bytes.as_slice())
+fn text(text: Cow<'_, str>) -> Cow<'_, [u8]> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+        Cow::Owned(text) => Cow::Owned(text.into_bytes()),
     }
 }
 
-impl<'a, P: Into<Key<'a>>, S: Into<Key<'a>>> From<(P, S)> for Key<'a> {
+key_parts! {
+    <> &'a [u8] => Cow::Borrowed,
+    <> &'a str => |s| Cow::Borrowed(s.as_bytes()),
+    <> &'a Vec<u8> => |v| Cow::Borrowed(v.as_slice()),
+    <> &'a String => |s| Cow::Borrowed(s.as_bytes()),
+    <> &'a Box<[u8]> => |b| Cow::Borrowed(b),
+    <> &'a Box<str> => |s| Cow::Borrowed(s.as_bytes()),
+    <> &'a Arc<[u8]> => |b| Cow::Borrowed(b),
+    <> &'a Arc<str> => |s| Cow::Borrowed(s.as_bytes()),
+    <> &'a Cow<'_, [u8]> => |b| Cow::Borrowed(b),
+    <> &'a Cow<'_, str> => |s| Cow::Borrowed(s.as_bytes()),
+    // As from an iterator over borrowed ones.
+    <> &&'a [u8] => |b| Cow::Borrowed(b),
+    <> &&'a str => |s| Cow::Borrowed(s.as_bytes()),
+    <N: usize> &'a [u8; N] => |b| Cow::Borrowed(b),
+    <N: usize> [u8; N] => |b| Cow::Owned(b.to_vec()),
+    <> Vec<u8> => Cow::Owned,
+    <> String => |s| Cow::Owned(s.into_bytes()),
+    <> Box<[u8]> => |b| Cow::Owned(b.into_vec()),
+    <> Box<str> => |s| Cow::Owned(s.into_string().into_bytes()),
+    <> Arc<[u8]> => |b| Cow::Owned(b.to_vec()),
+    <> Arc<str> => |s| Cow::Owned(s.as_bytes().to_vec()),
+    <> Cow<'a, [u8]> => |b| b,
+    <> Cow<'a, str> => text,
+    <> char => |c| Cow::Owned(c.to_string().into_bytes()),
+}
+
+impl<'a, P: KeyPart<'a>, S: KeyPart<'a>> From<(P, S)> for Key<'a> {
     fn from((partition, sort): (P, S)) -> Self {
-        Key { partition: partition.into().partition, sort: Some(sort.into().partition) }
+        Key::with_sort(partition, sort)
     }
 }
 

@@ -106,4 +106,4 @@ pub mod bench;
 
 pub use config::{CompactionConfig, Compression, DatabaseConfig, Durability, MemtableMode, ReadMode};
 pub use error::{Error, Result};
-pub use key::{Key, SortRange};
+pub use key::{Key, KeyPart, SortRange};

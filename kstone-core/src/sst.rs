@@ -40,7 +40,7 @@ pub(crate) use context::TableContext;
 pub(crate) use cursor::ChainCursor;
 pub use filter_stats::FilterStats;
 pub(crate) use read_ahead::ahead_of_each;
-pub(crate) use reader::{SectionLengths, Table};
+pub(crate) use reader::{SectionLengths, Table, refuse_newer};
 pub(crate) use survey::{Fault, Part, Survey, describe};
 pub(crate) use trace::Trace;
 pub(crate) use writer::{SstParams, SstWriter, Unsynced};

@@ -3,6 +3,7 @@
 
 mod chapter_23;
 mod codec;
+mod conversions;
 mod database;
 mod docs;
 mod examples;

@@ -115,7 +115,7 @@ impl Capture {
             held.insert(meta.id, Arc::new(open().map_err(|e| lost(&file, e))?));
         }
         let log = Arc::new(LogCopy::of(vfs, path)?);
-        let survey = Survey::of(path, loaded, listing, &*log, clock)?;
+        let survey = Survey::of(path, loaded, listing, vfs, &*log, clock)?;
         Ok(Self { survey, log, held })
     }
 }

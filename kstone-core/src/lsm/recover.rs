@@ -189,7 +189,7 @@ impl LsmEngine {
         let listing = vfs.list(path).map_err(Error::io("list", path))?;
         check_stripes(&options, &loaded.state)?;
         let Survey { loaded, listing, chain, began } =
-            Survey::of(path, loaded, listing, &*vfs, &*options.clock)?;
+            Survey::of(path, loaded, listing, &*vfs, &*vfs, &*options.clock)?;
         let state = &loaded.state;
         // An edit cut short behind the clean end is the one that would have cancelled it: nothing was written.
         let clean_end = state.clean_end;

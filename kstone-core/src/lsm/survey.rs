@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::manifest::{Loaded, ManifestState};
 use crate::paths;
 use crate::planted::{Bug, planted};
+use crate::sst;
 use crate::types::Lsn;
 use crate::vfs::{DirEntry, Vfs};
 use crate::wal::{self, Chain, LogOwner, LogRules};
@@ -18,6 +19,8 @@ use crate::wal::{self, Chain, LogOwner, LogRules};
 pub(super) const SEQ_GAP: u64 = 1 << 32;
 /// Generations that are skipped after an unclean end: more than a handle begins while its syncs fail.
 pub(super) const GENERATION_GAP: u32 = 16;
+/// SSTs whose format is looked at when a database is opened.
+const NEWEST: usize = 64;
 /// No sequence and no file id is above it: a thousand years of a hundred million a second.
 pub(super) const MAX_NUMBER: u64 = 1 << 62;
 
@@ -38,12 +41,14 @@ impl Survey {
         path: &Path,
         loaded: Loaded,
         listing: Vec<DirEntry>,
+        vfs: &dyn Vfs,
         log: &dyn Vfs,
         clock: &dyn Clock,
     ) -> Result<Self> {
         let (state, ids) = (&loaded.state, &loaded.ids);
         state.facts.check_supported(&path.join(paths::MANIFEST))?;
         check_listed_files(path, state, &listing)?;
+        check_newest(vfs, path, state)?;
         let owner = LogOwner { database_id: ids.database_id, incarnation: ids.incarnation };
         let segments = wal::discover(log, path, owner)?;
         let rules = LogRules {
@@ -81,6 +86,14 @@ fn check_numbers(path: &Path, state: &ManifestState, chain: &Chain) -> Result<()
         return Err(Error::corrupt(&paths::log(path, generation), 0, detail));
     }
     Ok(())
+}
+
+/// Refuses SSTs that a newer version wrote in a format of its own. Only the newest are looked at, so that opening takes
+/// no longer the more there are: it is what was written last that a newer version has written. One that has stayed
+/// behind among older files is refused when it is first touched.
+fn check_newest(vfs: &dyn Vfs, path: &Path, state: &ManifestState) -> Result<()> {
+    let newest = state.ssts.values().rev().take(NEWEST);
+    newest.map(|meta| sst::refuse_newer(vfs, path, meta)).collect()
 }
 
 /// Every listed SST is there with its length; what is in it is checked when it is first read.

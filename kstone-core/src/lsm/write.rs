@@ -59,6 +59,18 @@ impl WriteBatch {
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()
     }
+
+    /// Why an operation is refused, with the number of it: its key may say nothing.
+    fn at(&self, n: usize, error: Error) -> Error {
+        match error {
+            Error::InvalidKey { why } => {
+                let verb =
+                    if self.ops.get(n).is_some_and(|(_, value)| value.is_some()) { "put" } else { "delete" };
+                Error::InvalidKey { why: format!("operation {} of {}, a {verb}: {why}", n + 1, self.len()) }
+            }
+            other => other,
+        }
+    }
 }
 
 /// The stripe of each operation of a record.
@@ -124,8 +136,8 @@ impl LsmEngine {
         let mut written = Written::default();
         let mut payload = Vec::new();
         let mut stripes = OpStripes::with_capacity(batch.len());
-        for (key, value) in &batch.ops {
-            let encoded = key.encode(limits.database.max_key_bytes)?;
+        for (n, (key, value)) in batch.ops.iter().enumerate() {
+            let encoded = key.encode(limits.database.max_key_bytes).map_err(|e| batch.at(n, e))?;
             encode_op(&mut payload, &encoded, value.as_deref(), limits.database.max_item_bytes)?;
             written.add(key.len(), value.as_ref().map(Vec::len));
             stripes.push(stripe_of(encoded.partition_hash, shared.stripes.len()) as u16);

@@ -27,11 +27,13 @@ use crate::slice::{Found, Slice};
 use crate::sst_block::{self, BadBlock, Block, Stored};
 use crate::sync::Mutex;
 use crate::types::{SeqNo, SstMeta};
-use crate::vfs::{Mapping, OpenMode, VfsFile, read_full_at};
+use crate::vfs::{Mapping, OpenMode, Vfs, VfsFile, read_full_at};
 
 /// Blocks that are loaded together, a part of 64, and how many bytes at most.
 const AROUND: usize = 8;
 const MOST_AROUND: usize = 64 << 10;
+/// A longer section directory is not looked at when a database is opened.
+const MOST_TAIL: usize = 64 << 10;
 
 /// An SST that a manifest lists, or will.
 #[derive(Debug)]
@@ -735,6 +737,34 @@ impl Table {
             return Err(self.corrupt(0, "it is of another database"));
         }
         Ok(fields)
+    }
+}
+
+/// Refuses a file whose header, directory or footer is of a newer format. Nothing else that is wrong with it is said
+/// here: whoever reads it is told.
+pub(crate) fn refuse_newer(vfs: &dyn Vfs, dir: &Path, meta: &SstMeta) -> Result<()> {
+    let path = paths::sst(dir, meta.stripe.into(), meta.id);
+    let Ok(file) = vfs.open(&path, OpenMode::Read) else { return Ok(()) };
+    let read = |at: Range<usize>| {
+        let mut bytes = vec![0; at.len()];
+        let read = read_full_at(&*file, &mut bytes, at.start as u64).ok()?;
+        (read == bytes.len()).then_some(bytes)
+    };
+    if let Some(header) = read(0..HEADER_LEN) {
+        let header = FileHeader::decode(&header, FileKind::Sst, &path, 0);
+        newer(header.and_then(|header| SstHeader::decode(&header.extra, &path)))?;
+    }
+    let tail = format::tail_at(meta, &path).ok().filter(|tail| tail.len() <= MOST_TAIL);
+    match tail.and_then(read) {
+        Some(tail) => newer(format::decode_sections(&tail, meta, &path)),
+        None => Ok(()),
+    }
+}
+
+fn newer<T>(found: Result<T>) -> Result<()> {
+    match found {
+        Err(error @ Error::UnsupportedFormat { .. }) => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -214,6 +214,32 @@ fn a_newer_format_is_refused_and_nothing_changes() {
     assert_eq!(files(&*vfs), before);
 }
 
+/// Symptom: a database whose SSTs are of a newer format opened, and its reads failed one by one.
+/// Cause: an SST is opened when it is first touched.
+/// Fix: the newest ones, which are those that a newer version has written, are asked for their format by every open.
+#[test]
+fn ssts_of_a_newer_format_are_refused_when_the_database_is_opened() {
+    let vfs = database();
+    let path = file_like(&*vfs, ".sst");
+    let good = read_all(&*vfs.open(&path, OpenMode::Read).unwrap(), 1 << 30).unwrap();
+    let mut newer = good.clone();
+    newer[10] = 9;
+    let seeded = crc32c::crc32c_append(crc32c::crc32c(&0u64.to_le_bytes()), &newer[..124]);
+    newer[124..128].copy_from_slice(&seeded.to_le_bytes());
+    set(&*vfs, &path, &newer);
+    let before = files(&*vfs);
+    let read_only = LsmEngine::open_read_only(Path::new(DB), manual(Arc::clone(&vfs), 2));
+    for opened in [open(&vfs), read_only] {
+        assert!(matches!(&opened, Err(Error::UnsupportedFormat { file, .. }) if *file == path), "{opened:?}");
+    }
+    assert_eq!(files(&*vfs), before);
+    // What is damaged is no newer format, and the rest of the database opens.
+    newer[124] ^= 1;
+    set(&*vfs, &path, &newer);
+    open(&vfs).unwrap();
+    set(&*vfs, &path, &good);
+}
+
 /// Every byte of every file, damaged one at a time: an error that names a file, or all items intact.
 #[test]
 fn damage_is_found_or_harmless() {

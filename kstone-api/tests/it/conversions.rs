@@ -1,0 +1,275 @@
+//! What converts into something that is stored keeps all of it, or is refused, or is documented to merge.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use kstone_api::{Database, Error, Item, ItemBuilder, Key, KeyPart, Number, Value, WriteBatch};
+use serde_json::json;
+
+/// Symptom: `("chat", ("room1", "m1"))` was stored under `("chat", "room1")`.
+/// Cause: a pair took whatever converts into a key as a component, and of that the partition key alone.
+/// Fix: components are of a trait that neither keys nor pairs have; that they do not compile, the documentation of
+/// `KeyPart` shows.
+#[test]
+fn every_component_of_a_key_is_kept() {
+    fn pair<'a>(partition: impl KeyPart<'a>, sort: impl KeyPart<'a>) -> (Vec<u8>, Vec<u8>) {
+        let key = Key::with_sort(partition, sort);
+        (key.partition().to_vec(), key.sort().unwrap().to_vec())
+    }
+    fn one<'a>(key: impl Into<Key<'a>>) -> Vec<u8> {
+        let key: Key<'_> = key.into();
+        assert_eq!(key.sort(), None);
+        key.partition().to_vec()
+    }
+    let (text, bytes) = ("k\u{e9}y".to_owned(), vec![0u8, 255, 7]);
+    for found in [
+        one(&text),
+        one(text.as_str()),
+        one(text.as_bytes()),
+        one(text.clone()),
+        one(Cow::from(&text)),
+        one(&Cow::from(&text)),
+        one(Box::<str>::from(text.as_str())),
+        one(&Box::<str>::from(text.as_str())),
+        one(Arc::<str>::from(text.as_str())),
+        one(&Arc::<str>::from(text.as_str())),
+        ["k\u{e9}y"].iter().map(|text: &&str| one(text)).next().unwrap(),
+        one(*b"k\xc3\xa9y"),
+        one(b"k\xc3\xa9y"),
+    ] {
+        assert_eq!(found, text.as_bytes());
+    }
+    for found in [
+        one(&bytes),
+        one(bytes.as_slice()),
+        one(bytes.clone()),
+        one(bytes.clone().into_boxed_slice()),
+        one(Arc::<[u8]>::from(bytes.as_slice())),
+        one(Cow::from(&bytes)),
+        one([0u8, 255, 7]),
+        one(&[0u8, 255, 7]),
+    ] {
+        assert_eq!(found, bytes);
+    }
+    assert_eq!(one('\u{e9}'), "\u{e9}".as_bytes());
+    assert_eq!(pair(&text, bytes.clone()), (text.clone().into_bytes(), bytes.clone()));
+    assert_eq!(pair(7u64.to_be_bytes(), ""), (vec![0, 0, 0, 0, 0, 0, 0, 7], vec![]));
+    let key: Key<'_> = (text.as_str(), 9u32.to_be_bytes()).into();
+    assert_eq!((key.partition(), key.sort()), (text.as_bytes(), Some(&[0, 0, 0, 9][..])));
+    assert_eq!(Key::from(&key), key);
+}
+
+/// Symptom: a batch took `put("")` and its write failed, saying nothing of which put that was.
+/// Cause: keys were looked at by the write alone.
+/// Fix: `put` refuses what no database stores; what only the write can tell names the operation.
+#[test]
+fn a_batch_refuses_a_bad_key_when_it_gets_it_or_says_which_it_was() {
+    let db = Database::in_memory().unwrap();
+    let item = || ItemBuilder::new().number("n", 1);
+    let mut batch = WriteBatch::new();
+    assert!(matches!(batch.put("", item()), Err(Error::InvalidKey { .. })));
+    assert!(matches!(batch.put(("", "x"), item()), Err(Error::InvalidKey { .. })));
+    let long = "x".repeat(65_537);
+    assert!(matches!(batch.put(&long, item()), Err(Error::KeyTooLarge { len: 65_537, max: 65_536 })));
+    assert!(matches!(batch.put((&long[1..], "x"), item()), Err(Error::KeyTooLarge { .. })));
+    assert!(batch.is_empty());
+    batch.put(&long[1..], item()).unwrap().put("a", item()).unwrap();
+    db.write(batch).unwrap();
+
+    let mut batch = WriteBatch::new();
+    batch.delete("a").delete("b").delete("");
+    let refused = db.write(batch).unwrap_err();
+    let why = "operation 3 of 3, a delete: the partition key is empty";
+    assert!(matches!(&refused, Error::InvalidKey { why: found } if found == why), "{refused}");
+    assert!(db.contains("a").unwrap(), "nothing of it was made");
+
+    // All others that get a key say so themselves.
+    for refused in [
+        db.put("", item()).err(),
+        db.get("").err(),
+        db.get_view("").err(),
+        db.contains("").err(),
+        db.delete("").err(),
+        db.query("").run().err(),
+        db.explain_get("").err(),
+        db.snapshot().unwrap().get("").err(),
+        db.snapshot().unwrap().query("").run().err(),
+    ] {
+        assert!(matches!(refused, Some(Error::InvalidKey { .. })), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_batch_is_made_and_written_in_one_expression() {
+    let db = Database::in_memory().unwrap();
+    let item = |n: i64| ItemBuilder::new().number("n", n);
+    db.put("c", item(0)).unwrap();
+    db.write(WriteBatch::new().put("a", item(1)).unwrap().put("b", item(2)).unwrap().delete("c")).unwrap();
+    assert_eq!(db.scan().run().unwrap().count(), 2);
+    let mut batch = WriteBatch::new();
+    batch.delete("a");
+    db.write(&mut batch).unwrap();
+    assert!(batch.is_empty());
+}
+
+/// Symptom: of two attributes of the same name in JSON the first was dropped, and an import said nothing.
+/// Cause: what is read was collected into an item as what is built is.
+/// Fix: text that names an attribute twice is refused, naming it, at every depth and in both forms.
+#[test]
+fn json_that_names_an_attribute_twice_is_refused() {
+    for text in [
+        r#"{"a":1,"a":2}"#,
+        r#"{"a":1,"b":2,"a":1}"#,
+        r#"{"x":{"a":1,"\u0061":1}}"#,
+        r#"{"x":[{"y":[{"a":null,"a":null}]}]}"#,
+    ] {
+        let refused = Item::from_json_str(text).unwrap_err();
+        let message = refused.to_string();
+        assert!(matches!(refused, Error::InvalidItem { .. }) && message.contains('a'), "{message}");
+        assert!(message.contains("two attributes of this name"), "{message}");
+    }
+    for text in [r#"{"a":{"N":"1"},"a":{"N":"2"}}"#, r#"{"x":{"M":{"a":{"N":"1"},"a":{"N":"2"}}}}"#] {
+        let refused = serde_json::from_str::<Item>(text).unwrap_err().to_string();
+        assert!(refused.contains("two attributes of this name"), "{refused}");
+    }
+    assert_eq!(Item::from_json_str(r#"{"a":{"a":1},"b":{"a":1}}"#).unwrap().len(), 2);
+}
+
+#[test]
+fn json_that_is_no_value_is_refused() {
+    for bad in [
+        json!({"a": {"X": "1"}}),
+        json!({"a": {"s": "1"}}),
+        json!({"a": {"S": "1", "N": "1"}}),
+        json!({"a": {}}),
+        json!({"a": "text"}),
+        json!({"a": {"NULL": false}}),
+        json!({"a": {"N": "one"}}),
+        json!({"a": {"N": "1e126"}}),
+        json!({"a": {"N": "123456789012345678901234567890123456789"}}),
+        json!({"a": {"B": "AB=="}}),
+        json!({"a": {"SS": ["x", "x"]}}),
+        json!({"a": {"NS": ["1", "1.0"]}}),
+        json!({"a": {"BS": ["AA==", "AA=="]}}),
+    ] {
+        assert!(Item::from_dynamodb_json(&bad).is_err(), "{bad}");
+        assert!(serde_json::from_str::<Item>(&bad.to_string()).is_err(), "{bad}");
+    }
+    for bad in ["1e126", "1e400", "123456789012345678901234567890123456789", "-0.1e-131"] {
+        let refused = Item::from_json_str(&format!("{{\"a\":{bad}}}")).unwrap_err();
+        assert!(matches!(&refused, Error::InvalidNumber { attribute, .. } if attribute == "a"), "{refused}");
+    }
+}
+
+#[test]
+fn numbers_keep_their_text_and_what_is_none_is_refused_when_written() {
+    let db = Database::in_memory().unwrap();
+    let number = |number: Number| ItemBuilder::new().number("n", number).build();
+    for (number, text) in [
+        (Number::from(u64::MAX), "18446744073709551615"),
+        (Number::from(i64::MIN), "-9223372036854775808"),
+        (Number::from(usize::MAX), "18446744073709551615"),
+        (Number::from(0.1f32), "0.1"),
+        (Number::from(0.1f64 + 0.2), "0.30000000000000004"),
+        ("1.0".parse().unwrap(), "1.0"),
+        ("1e0".parse().unwrap(), "1e0"),
+        ("-0".parse().unwrap(), "-0"),
+        ("9.90".parse().unwrap(), "9.90"),
+        ("12345678901234567890123456789012345678".parse().unwrap(), "12345678901234567890123456789012345678"),
+    ] {
+        db.put("k", ItemBuilder::new().number("n", number.clone())).unwrap();
+        let found = db.get("k").unwrap().unwrap();
+        assert_eq!(found.get("n").and_then(Value::as_number).map(Number::as_str), Some(text));
+        assert_eq!(found.to_string(), format!("{{\"n\":{text}}}"));
+        assert_eq!(serde_json::from_str::<Item>(&serde_json::to_string(&found).unwrap()).unwrap(), found);
+    }
+    for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MAX, 1e-200] {
+        let nested = ItemBuilder::new().list("l", [Value::from(bad)]);
+        let set = ItemBuilder::new().number_set("s", [1.0, bad]);
+        for item in [number(bad.into()), nested.build(), set.build()] {
+            assert!(matches!(db.put("bad", item.clone()), Err(Error::InvalidNumber { .. })), "{item:?}");
+            assert!(WriteBatch::new().put("bad", item).is_err());
+        }
+    }
+    assert!(!db.contains("bad").unwrap());
+    let equal: Vec<Number> = ["1", "1.0", "1e0", "0.1e1", "10e-1"].map(|text| text.parse().unwrap()).into();
+    assert_eq!(equal.iter().collect::<BTreeSet<_>>().len(), 1);
+}
+
+#[test]
+fn sets_and_builders_merge_as_they_say() {
+    let text = |item: ItemBuilder| item.build().to_string();
+    let numbers = ["2", "1", "1.0", "2.00"].map(|text| text.parse::<Number>().unwrap());
+    assert_eq!(text(ItemBuilder::new().number_set("s", numbers)), r#"{"s":[1,2]}"#);
+    assert_eq!(text(ItemBuilder::new().string_set("s", ["b", "a", "b"])), r#"{"s":["a","b"]}"#);
+    let binaries = ItemBuilder::new().binary_set("s", [vec![0], vec![0]]).build();
+    assert!(matches!(binaries.get("s"), Some(Value::Bs(set)) if set.len() == 1));
+    // The last of a name counts, where items are built.
+    assert_eq!(text(ItemBuilder::new().number("a", 1).string("b", "").number("a", 2)), r#"{"a":2,"b":""}"#);
+    assert_eq!(Item::from_iter([("a", 1), ("a", 2)]).to_string(), r#"{"a":2}"#);
+}
+
+/// Symptom: a set within 32 lists was stored and printed, and could not be imported again.
+/// Cause: sets did not count where items are written, and are lists where plain JSON is read.
+/// Fix: one limit, asked in one place, for lists, maps and sets.
+#[test]
+fn what_nests_as_deep_as_can_be_is_stored_printed_and_read_again() {
+    let sets = [
+        Value::Ss(["x".to_owned()].into()),
+        Value::Ns([Number::from(1)].into()),
+        Value::Bs([vec![1]].into()),
+        Value::L(vec![]),
+        Value::M(Item::new()),
+    ];
+    let list = |value: Value| Value::L(vec![value]);
+    let map = |value: Value| Value::M(Item::from_iter([("m", value)]));
+    for innermost in sets {
+        for wrap in [&list as &dyn Fn(Value) -> Value, &map] {
+            let within = |depth: usize| {
+                Item::from_iter([("a", (0..depth).fold(innermost.clone(), |value, _| wrap(value)))])
+            };
+            let deepest = within(31);
+            let db = Database::in_memory().unwrap();
+            db.put("k", &deepest).unwrap();
+            assert_eq!(db.get("k").unwrap().as_ref(), Some(&deepest));
+            db.get_view("k").unwrap().unwrap().validate().unwrap();
+            let plain = Item::from_json_str(&deepest.to_string()).unwrap();
+            assert_eq!(Item::from_json(&deepest.to_json()).unwrap().to_string(), plain.to_string());
+            db.put("k", plain).unwrap();
+            let typed = serde_json::to_string(&deepest).unwrap();
+            db.put("k", serde_json::from_str::<Item>(&typed).unwrap()).unwrap();
+
+            let deeper = within(32);
+            let refused = db.put("k", &deeper).unwrap_err().to_string();
+            assert!(refused.contains("nest deeper than 32 levels"), "{refused}");
+            for refused in [Item::from_json_str(&deeper.to_string()), Item::from_json(&deeper.to_json())] {
+                let refused = refused.unwrap_err().to_string();
+                assert!(refused.contains("nest deeper than 32 levels"), "{refused}");
+            }
+        }
+    }
+}
+
+/// Symptom: a second bound of a query took the place of the first, though bounds narrow one another.
+#[test]
+fn bounds_of_a_query_narrow_one_another() {
+    let db = Database::in_memory().unwrap();
+    for sort in ["a", "b", "ba", "bb", "c"] {
+        db.put(("p", sort), ItemBuilder::new()).unwrap();
+    }
+    let found = |query: kstone_api::Query<'_>| -> Vec<String> {
+        let keys = query.run().unwrap().keys();
+        keys.map(|key| String::from_utf8(key.unwrap().sort().unwrap().to_vec()).unwrap()).collect()
+    };
+    let query = || db.query("p");
+    assert_eq!(found(query().sort_after("b").sort_from("a")), ["ba", "bb", "c"]);
+    assert_eq!(found(query().sort_from("b").sort_after("b")), ["ba", "bb", "c"]);
+    assert_eq!(found(query().sort_after("b").sort_from("b")), ["ba", "bb", "c"]);
+    assert_eq!(found(query().sort_before("bb").sort_to("c")), ["a", "b", "ba"]);
+    assert_eq!(found(query().sort_to("bb").sort_before("bb")), ["a", "b", "ba"]);
+    assert_eq!(found(query().sort_to("ba").sort_between("b", "c")), ["b", "ba"]);
+    assert_eq!(found(query().sort_prefix("ba").sort_prefix("b")), ["ba"]);
+    assert_eq!(found(query().sort_prefix("b").sort_prefix("ba")), ["ba"]);
+    assert_eq!(found(query().sort_prefix("a").sort_prefix("b")), [""; 0]);
+}

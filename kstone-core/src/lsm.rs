@@ -400,6 +400,7 @@ impl Shared {
     }
 
     fn append_edit(&self, manifest: &mut Manifest, changes: Vec<Change>) -> Result<()> {
+        self.health.check()?;
         self.check_place()?;
         let result = manifest.append(changes);
         if manifest.is_broken()

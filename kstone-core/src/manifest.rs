@@ -16,7 +16,10 @@
 //! 2. The state in memory changes only once the edit is durable.
 //! 3. A handle rewrites the manifest before it first appends. Bytes inherited from an earlier process may be
 //!    readable and yet not on disk, if its last sync failed: an edit appended behind them could outlive them.
-//! 4. After a failed sync, or a failed rename that may have happened, nothing is written any more.
+//! 4. An edit that failed may be on disk all the same: after a failed sync, a failed rename that may have been made, a
+//!    failed write that left all of it behind. Whoever opens the database next finds the state with it, or the one
+//!    without, and both must have their files: nothing is written any more ([`Manifest::is_broken`]), and whoever owns
+//!    the manifest removes nothing either.
 //! 5. Loading never writes.
 
 use std::path::{Path, PathBuf};
@@ -79,7 +82,7 @@ enum Tail {
     Open(Arc<dyn VfsFile>),
     /// A file that must not be appended to. -> `Open` in `replace`
     Rewrite,
-    /// A sync failed, or a rename in the middle: what is on disk is not known.
+    /// An edit failed that may be there all the same: what is on disk is not known.
     Broken(String),
 }
 
@@ -130,13 +133,14 @@ impl Manifest {
         peak.saturating_sub(self.len).saturating_add(snapshot)
     }
 
-    /// A sync failed, or a rename did half of its work, here: the handle that owns this manifest must be poisoned, whatever the error was.
+    /// An edit failed that may be on disk all the same: the handle that owns this manifest must be poisoned, whatever
+    /// the error was.
     pub(crate) fn is_broken(&self) -> bool {
         matches!(self.tail, Tail::Broken(_))
     }
 
-    /// Makes an edit durable and returns its number. After an error the state is as before; when no sync was
-    /// to blame ([`Manifest::is_broken`]), the edit may be tried again.
+    /// Makes an edit durable and returns its number. After an error the state is as before; so is the disk, and the edit
+    /// may be tried again, unless that is not known ([`Manifest::is_broken`]).
     pub(crate) fn append(&mut self, changes: Vec<Change>) -> Result<u64> {
         if let Tail::Broken(cause) = &self.tail {
             return Err(Error::Poisoned { cause: cause.clone() });
@@ -174,12 +178,17 @@ impl Manifest {
 
     fn append_frame(&mut self, file: &dyn VfsFile, frame: &[u8]) -> Result<()> {
         if let Err(e) = write_all_at(file, frame, self.len) {
+            let error = Error::io("write", &self.path())(e);
+            // What cannot be read back whole is not on disk whole, for what is written there is what can be read.
+            if !planted(Bug::FailedEditForgotten) && may_hold(file, frame, self.len) {
+                return Err(self.break_off(error));
+            }
             // A part of the frame may be there: the next edit must not follow it.
             match planted(Bug::EditAfterPartialEdit) {
                 true => self.len = self.len.saturating_add(frame.len() as u64),
                 false => self.tail = Tail::Rewrite,
             }
-            return Err(Error::io("write", &self.path())(e));
+            return Err(error);
         }
         if !planted(Bug::EditNotSynced)
             && let Err(e) = file.sync()
@@ -285,6 +294,12 @@ fn header(ids: Ids, first_edit: u64) -> [u8; HEADER_LEN] {
     }
     let Ids { database_id, incarnation, created_ms } = ids;
     FileHeader { kind: FileKind::Manifest, database_id, incarnation, created_ms, extra }.encode()
+}
+
+/// Whether all of these bytes are in the file there, as far as is known.
+fn may_hold(file: &dyn VfsFile, bytes: &[u8], offset: u64) -> bool {
+    let mut found = vec![0; bytes.len()];
+    read_full_at(file, &mut found, offset).map_or(true, |read| found.get(..read) == Some(bytes))
 }
 
 /// An edit of ours that contradicts the state: the manifest is not touched.

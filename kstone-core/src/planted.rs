@@ -76,6 +76,8 @@ bugs! {
     ListedSstRemoved,
     /// An SST is removed that a checkpoint is about to list.
     CheckpointListsRemoved,
+    /// What an edit of the manifest lists that failed, and may be on disk all the same, counts for nothing.
+    FailedEditForgotten,
     /// A checkpoint says that sealed memtables are flushed that are not.
     FlushedToAhead,
     /// What a crash left over of SSTs is kept.

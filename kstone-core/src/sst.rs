@@ -596,7 +596,7 @@ mod tests {
             writer.abandon().unwrap();
             assert!(vfs.list(dir()).unwrap().is_empty());
         }
-        let empty = SstWriter::create(&vfs, dir(), params(7, &bounds)).unwrap();
+        let mut empty = SstWriter::create(&vfs, dir(), params(7, &bounds)).unwrap();
         assert!(empty.finish().is_err());
         assert!(vfs.list(dir()).unwrap().is_empty());
     }

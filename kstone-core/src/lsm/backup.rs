@@ -392,8 +392,9 @@ impl Copying<'_, '_, '_> {
 
     /// False when it has to be copied: across file systems, where there are no links, or no more of them.
     fn link_sst(&self, meta: &SstMeta, from: &Path, path: &Path, to: &mut Destination) -> Result<bool> {
+        to.makes(path);
         match to.vfs.hard_link(from, path) {
-            Ok(()) => to.made(path),
+            Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::StorageFull => return Err(failed("link", path)(e)),
             Err(_) => return Ok(false),
         }

@@ -184,13 +184,16 @@ impl Shared {
     }
 
     fn remove_obsolete_ssts(&self, also_held: bool) {
+        if !self.may_remove() {
+            return;
+        }
         self.remove_leftovers();
         let mut obsolete = self.obsolete.lock();
         let mut remove = Vec::new();
         obsolete.retain(|table| {
             // In this order: once nobody else holds it, no checkpoint can be about to list it.
             let held = Arc::strong_count(table) > 1 && !planted(Bug::CheckpointListsRemoved);
-            let listed = self.manifest.lock().state().lists(table.meta().id);
+            let listed = self.may_be_listed(table.meta().id);
             let pinned = || self.pins.hold(table.meta().id);
             let unused = (also_held || !held)
                 && (!listed || planted(Bug::ListedSstRemoved))
@@ -208,7 +211,24 @@ impl Shared {
         self.measure_stripes();
     }
 
+    /// Whether the manifest on disk may list that SST. An edit that failed and may be there all the same poisons before
+    /// it lets go of the manifest: who gets it afterwards learns of that here, whenever it looked before.
+    fn may_be_listed(&self, id: FileId) -> bool {
+        let manifest = self.manifest.lock();
+        !self.may_remove() || manifest.state().lists(id)
+    }
+
+    /// Whether this handle may still remove files. After a failure that poisons it may not, by any way: the manifest on
+    /// disk may be the one before the edit that failed or the one after it, and either must find what it lists. What is
+    /// left over is removed by the next open.
+    pub(crate) fn may_remove(&self) -> bool {
+        self.health.check().is_ok() || planted(Bug::FailedEditForgotten)
+    }
+
     pub(crate) fn remove_file(&self, path: &std::path::Path) {
+        if !self.may_remove() {
+            return;
+        }
         if let Err(source) = self.vfs.remove(path) {
             self.leftovers.lock().push(path.to_path_buf());
             self.note_background_error(&crate::Error::io("remove", path)(source));
@@ -217,11 +237,13 @@ impl Shared {
 
     /// Files that could not be removed take up space: they are tried again, and the next open does it at the latest.
     fn remove_leftovers(&self) {
-        let mut leftovers = self.leftovers.lock();
-        leftovers.retain(|path| {
-            let removed = self.vfs.remove(path);
-            removed.is_err_and(|e| e.kind() != std::io::ErrorKind::NotFound)
+        let mut left = std::mem::take(&mut *self.leftovers.lock());
+        left.retain(|path| {
+            !self.may_remove()
+                || self.vfs.remove(path).is_err_and(|e| e.kind() != std::io::ErrorKind::NotFound)
         });
+        let mut leftovers = self.leftovers.lock();
+        leftovers.append(&mut left);
         let none = leftovers.is_empty();
         drop(leftovers);
         if none {

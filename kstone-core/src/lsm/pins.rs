@@ -100,9 +100,12 @@ impl Drop for Pin<'_> {
 
 impl Shared {
     /// Removes the segments below that generation, which the manifest needs no more, as far as nobody has pinned
-    /// them. Whether there were any.
+    /// them. Whether there were any. A poisoned handle removes nothing.
     pub(crate) fn retire_log(&self, below: u32) -> bool {
         let _one = self.pins.retiring.lock();
+        if !self.may_remove() {
+            return false;
+        }
         let pinned = if self.closed.load(Ordering::Acquire) { u32::MAX } else { self.pins.log_from() };
         let retired = self.wal.retire(below.min(pinned));
         for path in &retired {

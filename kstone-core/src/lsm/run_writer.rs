@@ -85,7 +85,7 @@ impl RunWriter {
         let config = &settings.database;
         let full = self.current.as_ref().is_some_and(|sst| sst.is_full(config.target_sst_size));
         if full && self.last_key != entry.key {
-            self.finish_part(shared)?;
+            self.finish_part()?;
         }
         let sst = match &mut self.current {
             Some(sst) => sst,
@@ -114,7 +114,9 @@ impl RunWriter {
                     incarnation: shared.identity.incarnation,
                     created_ms: shared.clock.unix_ms(),
                 };
-                none.insert(SstWriter::create(&shared.vfs, &shared.dir, params)?)
+                let created = SstWriter::create(&shared.vfs, &shared.dir, params);
+                // It may be there all the same.
+                none.insert(created.inspect_err(|_| shared.untidy.store(true, Ordering::Relaxed))?)
             }
         };
         sst.add(entry, self.tombstone_ms)?;
@@ -129,17 +131,17 @@ impl RunWriter {
         done + self.current.as_ref().map_or(0, |sst| pages(sst.written()))
     }
 
-    fn finish_part(&mut self, shared: &Shared) -> Result<()> {
-        if let Some(sst) = self.current.take() {
-            // A file that could not be finished is gone, unless that failed as well.
-            self.done.push(sst.finish().inspect_err(|_| shared.untidy.store(true, Ordering::Relaxed))?);
+    fn finish_part(&mut self) -> Result<()> {
+        if let Some(sst) = &mut self.current {
+            self.done.push(sst.finish()?);
+            self.current = None;
         }
         Ok(())
     }
 
     /// The run, readable but not yet durable; `None` when nothing was added.
     pub(crate) fn finish(&mut self, shared: &Shared) -> Result<Option<Run>> {
-        self.finish_part(shared)?;
+        self.finish_part()?;
         if self.done.is_empty() {
             return Ok(None);
         }
@@ -154,14 +156,15 @@ impl RunWriter {
         Ok(Some(Run::new(tables, self.facts.deleted_since.filter(|_| deletes))))
     }
 
-    /// Removes what was written: nobody has seen it.
+    /// Removes what was written: nobody has seen it. A poisoned handle removes nothing, the next open does.
     pub(crate) fn abandon(mut self, shared: &Shared) {
-        let unfinished = self.current.take().map_or(Ok(()), SstWriter::abandon);
-        let finished = self.done.iter().map(|(meta, _)| paths::sst(&shared.dir, self.stripe, meta.id));
-        let finished = finished.map(|path| shared.vfs.remove(&path)).collect::<Vec<_>>();
-        if unfinished.is_err() || finished.iter().any(|removed| removed.is_err()) {
-            shared.untidy.store(true, Ordering::Relaxed);
+        let current = self.current.take().filter(|_| shared.may_remove());
+        let mut untidy = current.is_some_and(|sst| sst.abandon().is_err());
+        for (meta, _) in &self.done {
+            let path = paths::sst(&shared.dir, self.stripe, meta.id);
+            untidy |= shared.may_remove() && shared.vfs.remove(&path).is_err();
         }
+        shared.untidy.fetch_or(untidy, Ordering::Relaxed);
     }
 }
 

@@ -236,8 +236,14 @@ impl Target<'_> {
         Ok(metas)
     }
 
-    fn finish(&self, writer: SstWriter) -> Result<SstMeta> {
-        let (meta, unsynced) = writer.finish()?;
+    fn finish(&self, mut writer: SstWriter) -> Result<SstMeta> {
+        let (meta, unsynced) = match writer.finish() {
+            Ok(finished) => finished,
+            Err(error) => {
+                let _ = writer.abandon(); // what is left is removed by the next repair
+                return Err(error);
+            }
+        };
         let named = paths::sst(self.dir, meta.stripe.into(), meta.id);
         let path = if self.aside { paths::repaired(&named) } else { named };
         let file = self.vfs.open(&path, OpenMode::Write).map_err(Error::io("open", &path))?;

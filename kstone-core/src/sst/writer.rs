@@ -245,15 +245,10 @@ impl SstWriter {
     }
 
     /// Writes the rest and describes the file, which is not synced yet. `parts` is right if this is the run's
-    /// last part; else the caller sets it when the run ends. On an error the file is removed.
-    pub(crate) fn finish(mut self) -> Result<(SstMeta, Unsynced)> {
-        match self.finish_file() {
-            Ok(()) => Ok((self.meta, Unsynced::new(&*self.file, self.written))),
-            Err(error) => {
-                let _ = self.abandon(); // the caller takes a failed file for one that may be left
-                Err(error)
-            }
-        }
+    /// last part; else the caller sets it when the run ends.
+    pub(crate) fn finish(&mut self) -> Result<(SstMeta, Unsynced)> {
+        self.finish_file()?;
+        Ok((self.meta.clone(), Unsynced::new(&*self.file, self.written)))
     }
 
     fn finish_file(&mut self) -> Result<()> {

@@ -3,16 +3,20 @@
 //! What must hold: nothing panics; every call succeeds or says in its error what was wrong, and that is never
 //! `Corruption`; nothing that is read is wrong; what was acknowledged can be read on the handle, and after a reopen
 //! without the fault; what was durable, after a power cut; what was refused is not there. Interrupted, short reads and
-//! short writes are not noticed at all. A failed sync poisons: the first cause is kept, nothing is written any more,
-//! reads go on, a reopen recovers. After everything else that failed, once the fault is gone, writes are accepted again
+//! short writes are not noticed at all. A failed sync poisons: the first cause is kept, nothing is written or removed any
+//! more, reads go on, a reopen recovers. After everything else that failed, once the fault is gone, writes are accepted again
 //! on the same handle, background work goes on, and a close succeeds.
+//!
+//! Jobs run on one thread, but not one after the other: while one writes, syncs or removes an SST, which it does with no
+//! lock held, others make steps ([`Beside`]), as they would on other threads. So an operation may fail in a checkpoint
+//! that another job is in the middle of, and that job goes on afterwards without having looked.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 mod injection;
@@ -29,7 +33,8 @@ use crate::clock::ManualClock;
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::lsm::{EngineOptions, LsmEngine, Snapshot, Workers, WriteOptions};
-use crate::vfs::{CrashMode, FaultVfs, Op, Rule, RuleHandle, StrictVfs, Vfs};
+use crate::sync::Mutex;
+use crate::vfs::{Call, CrashMode, FaultVfs, Op, Rule, RuleHandle, StrictVfs, Vfs};
 
 /// More steps of background work than a workload can ask for.
 const MOST_STEPS: u32 = 5_000;
@@ -39,6 +44,8 @@ const MOST_IO: u64 = 2_000_000;
 const NO_FAULT: &str = "none";
 /// Snapshots held at the same time.
 const SNAPSHOTS: usize = 2;
+/// Steps of other jobs beside one I/O operation, at most.
+const MOST_BESIDE: u64 = 5;
 
 /// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,6 +65,10 @@ pub struct FaultTotals {
     pub healed: u64,
     /// Databases opened and compared: after the fault was lifted, and after power cuts.
     pub opened: u64,
+    /// Steps of jobs in the middle of another's.
+    pub beside: u64,
+    /// Databases whose handle was poisoned in the middle of another job.
+    pub poisoned_beside: u64,
     /// What was checked of the order of operations.
     pub order: Checked,
 }
@@ -73,28 +84,43 @@ impl FaultTotals {
         for (name, runs) in &other.runs {
             *self.runs.entry(name).or_default() += runs;
         }
-        let Self { runs: _, points, struck, failed, poisoned, healed, opened, order } = other;
+        let Self {
+            runs: _,
+            points,
+            struck,
+            failed,
+            poisoned,
+            healed,
+            opened,
+            beside,
+            poisoned_beside,
+            order,
+        } = other;
         self.points += points;
         self.struck += struck;
         self.failed += failed;
         self.poisoned += poisoned;
         self.healed += healed;
         self.opened += opened;
+        self.beside += beside;
+        self.poisoned_beside += poisoned_beside;
         self.order.add(order);
     }
 }
 
 impl fmt::Display for FaultTotals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { points, struck, failed, poisoned, healed, opened, order, .. } = self;
+        let Self { points, struck, failed, poisoned, healed, opened, beside, poisoned_beside, order, .. } =
+            self;
         write!(f, "{} fault runs over {points} I/O operations:", self.all_runs())?;
         for (name, runs) in &self.runs {
             write!(f, " {name} {runs}")?;
         }
         write!(
             f,
-            "; {struck} operations struck, {failed} calls failed, {poisoned} runs poisoned, {healed} healed, {opened} \
-             databases opened and compared; order: {} edits, {} SSTs, {} records before them, {} renames, {} log \
+            "; {struck} operations struck, {failed} calls failed, {poisoned} runs poisoned, {poisoned_beside} of them in \
+             the middle of another job, {healed} healed, {opened} databases opened and compared; {beside} steps of jobs \
+             in the middle of others; order: {} edits, {} SSTs, {} records before them, {} renames, {} log \
              writes, {} removals",
             order.edits, order.ssts, order.records, order.renames, order.writes, order.removals
         )
@@ -211,6 +237,70 @@ impl FaultRuns {
     }
 }
 
+/// What other threads would do while one is in the middle of a job.
+struct Beside {
+    engine: Mutex<Weak<LsmEngine>>,
+    /// Where the steps of the handle are made, unless another is being made beside it already.
+    free: AtomicBool,
+    rng: Mutex<Rng>,
+    steps: AtomicU64,
+    poisoned: AtomicU64,
+    /// Removals and the like that a poisoned handle has tried, the first of them.
+    late: Mutex<Option<String>>,
+}
+
+impl Beside {
+    fn watch(vfs: &FaultVfs, seed: u64) -> Arc<Self> {
+        let beside = Arc::new(Self {
+            engine: Mutex::default(),
+            free: AtomicBool::new(false),
+            rng: Mutex::new(Rng(seed ^ 0x6265_7369_6465)),
+            steps: AtomicU64::new(0),
+            poisoned: AtomicU64::new(0),
+            late: Mutex::default(),
+        });
+        // First, for what the steps of others do is not known yet to who is in the middle of something.
+        for files in ["*.log", "*.sst", "MANIFEST*"] {
+            let watching = Arc::clone(&beside);
+            let gone = Rule::hook(move |call| {
+                watching.note_late(call);
+                Ok(())
+            });
+            vfs.add(gone.on(&[Op::Remove, Op::Rename, Op::Truncate, Op::SetLen]).files(files));
+        }
+        let stepping = Arc::clone(&beside);
+        let step = Rule::hook(move |_| {
+            stepping.step();
+            Ok(())
+        });
+        vfs.add(step.on(&[Op::Create, Op::Write, Op::Sync, Op::Remove]).files("*.sst"));
+        beside
+    }
+
+    fn note_late(&self, call: &Call<'_>) {
+        if let Some(engine) = self.engine.lock().upgrade()
+            && let Some(cause) = engine.poisoned()
+        {
+            self.late.lock().get_or_insert_with(|| format!("{:?} {} after {cause}", call.op, call.name()));
+        }
+    }
+
+    fn step(&self) {
+        let Some(engine) = self.engine.lock().upgrade() else { return };
+        if !self.free.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let healthy = engine.poisoned().is_none();
+        let mut rng = self.rng.lock().clone();
+        for _ in 0..rng.below(MOST_BESIDE + 1) {
+            self.steps.fetch_add(u64::from(engine.step(rng.next())), Ordering::Relaxed);
+        }
+        *self.rng.lock() = rng;
+        self.poisoned.fetch_add(u64::from(healthy && engine.poisoned().is_some()), Ordering::Relaxed);
+        self.free.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A workload on a file system that fails.
 struct Run {
     strict: StrictVfs,
@@ -220,7 +310,8 @@ struct Run {
     /// Operations that write to files of the database.
     writes: Vec<RuleHandle>,
     order: OrderCheck,
-    engine: Option<LsmEngine>,
+    beside: Arc<Beside>,
+    engine: Option<Arc<LsmEngine>>,
     snapshots: Vec<(Snapshot, State)>,
     history: History,
     clock: Arc<ManualClock>,
@@ -268,6 +359,7 @@ impl Run {
             .map(|files| vfs.add(Rule::hook(|_| Ok(())).on(&ops).files(files)));
         Self {
             order: OrderCheck::watch(&vfs, &strict, dir()),
+            beside: Beside::watch(&vfs, seed),
             strict,
             vfs,
             fault: injection.map(|injection| injection.fault),
@@ -293,14 +385,19 @@ impl Run {
         self.open()?;
         for operation in Workload::new(self.seed, Mix::Crash).take(operations as usize) {
             self.number += 1;
+            self.beside.free.store(true, Ordering::Relaxed);
             self.perform(&operation)?;
+            self.beside.free.store(false, Ordering::Relaxed);
             self.check_poisoned()?;
         }
         self.workload_ops = self.vfs.total();
+        self.totals.beside = self.beside.steps.load(Ordering::Relaxed);
+        self.totals.poisoned_beside = self.beside.poisoned.load(Ordering::Relaxed);
         self.totals.struck = self.struck.iter().map(RuleHandle::hits).sum();
         self.struck.iter().for_each(|rule| rule.set(false));
         self.lifted = true;
         self.after()?;
+        self.check_late()?;
         self.totals.order = self.order.checked();
         match self.order.violations().first() {
             None => Ok(()),
@@ -346,8 +443,16 @@ impl Run {
         self.writes.iter().map(RuleHandle::seen).sum()
     }
 
-    /// The first cause stays, and nothing is written any more.
+    fn check_late(&self) -> Checks {
+        match self.beside.late.lock().clone() {
+            Some(late) => mismatch("nothing removed, renamed or cut by a poisoned handle", late),
+            None => Ok(()),
+        }
+    }
+
+    /// The first cause stays, and nothing is written or removed any more.
     fn check_poisoned(&mut self) -> Checks {
+        self.check_late()?;
         let (cause, written) = (self.cause(), self.written());
         match (&self.poisoned, cause) {
             (None, Some(cause)) => {
@@ -393,7 +498,11 @@ impl Run {
             opened => opened,
         };
         match opened {
-            Ok(engine) => self.engine = Some(engine),
+            Ok(engine) => {
+                let engine = Arc::new(engine);
+                *self.beside.engine.lock() = Arc::downgrade(&engine);
+                self.engine = Some(engine);
+            }
             // Of a handle that is gone, its failed sync among others.
             Err(error) if error.code() == "io" && !self.lifted && self.is_visible() => return Ok(()),
             Err(error) => return self.tolerate("open", &error),
@@ -437,6 +546,8 @@ impl Run {
 
     fn let_go(&mut self, clean: bool) -> Checks {
         self.snapshots.clear();
+        // A close does all by itself: no other thread works beside it.
+        self.beside.free.store(false, Ordering::Relaxed);
         let poisoned = self.is_poisoned();
         let Some(engine) = self.engine.take() else { return Ok(()) };
         if !clean {

@@ -105,6 +105,8 @@ pub enum Effect {
     Fail(Errno),
     /// A write is done with half of its bytes, and fails all the same. Other operations are not done.
     Torn(Errno),
+    /// It is done whole, and fails all the same: who hears of the error cannot know what there is now.
+    Done(Errno),
     /// A read or write takes at most so many bytes, and at least one, and says so. Other operations are done.
     Short(usize),
     /// A sync fails and loses what it was to make durable, as on Linux: what was written since the last sync stays
@@ -124,6 +126,7 @@ impl fmt::Debug for Effect {
         match self {
             Self::Fail(errno) => f.debug_tuple("Fail").field(errno).finish(),
             Self::Torn(errno) => f.debug_tuple("Torn").field(errno).finish(),
+            Self::Done(errno) => f.debug_tuple("Done").field(errno).finish(),
             Self::Short(len) => f.debug_tuple("Short").field(len).finish(),
             Self::LoseUnsynced(errno) => f.debug_tuple("LoseUnsynced").field(errno).finish(),
             Self::Pretend => f.write_str("Pretend"),
@@ -394,6 +397,7 @@ impl Plan {
                 }
                 Err(errno.error())
             }
+            Verdict::Done(errno) => go(usize::MAX).and(Err(errno.error())),
             Verdict::Lose(errno) => {
                 lose();
                 Err(errno.error())
@@ -435,6 +439,7 @@ impl Plan {
         match &active.rule.effect {
             Effect::Fail(errno) => Err(errno.error()),
             Effect::Torn(errno) => Ok(Verdict::Torn(*errno)),
+            Effect::Done(errno) => Ok(Verdict::Done(*errno)),
             Effect::Short(len) => Ok(Verdict::Short(*len)),
             Effect::LoseUnsynced(errno) => Ok(Verdict::Lose(*errno)),
             Effect::Pretend if matches!(call.op, Op::Sync | Op::SyncDir) => Ok(Verdict::Pretend),
@@ -453,6 +458,7 @@ enum Verdict {
     Short(usize),
     Pretend,
     Torn(Errno),
+    Done(Errno),
     Lose(Errno),
 }
 
@@ -482,11 +488,13 @@ impl Vfs for FaultVfs {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let call = Call { to: Some(to), ..Call::new(Op::Rename, from) };
-        self.name_op(call, || self.inner.rename(from, to))?;
-        for file in self.plan.open.lock().iter().filter(|file| **file.load() == from) {
-            file.store(Arc::new(to.to_path_buf()));
-        }
-        Ok(())
+        self.name_op(call, || {
+            self.inner.rename(from, to)?;
+            for file in self.plan.open.lock().iter().filter(|file| **file.load() == from) {
+                file.store(Arc::new(to.to_path_buf()));
+            }
+            Ok(())
+        })
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

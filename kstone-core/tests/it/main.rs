@@ -31,6 +31,7 @@ mod operator;
 mod oracle;
 #[cfg(debug_assertions)]
 mod planted;
+mod poison;
 mod quota;
 mod readers;
 mod reading;

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kstone_core::planted::{Bug, plant};
-use kstone_core::torture::{Explorer, Oracle, SettingsOf};
+use kstone_core::torture::{Explorer, FaultRuns, Oracle, SettingsOf};
 use parking_lot::Mutex;
 
 mod damage;
@@ -24,6 +24,7 @@ type Found = Result<u64, String>;
 enum Suite {
     CrashExplorer,
     RandomOracle,
+    FaultRuns,
     Failures,
     SyncedLog,
     ClosedLog,
@@ -42,7 +43,7 @@ enum Suite {
 
 impl Suite {
     /// The cheapest first.
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::Opening,
         Self::SyncedSegments,
         Self::CutOffCheckpoints,
@@ -59,13 +60,14 @@ impl Suite {
         Self::Failures,
         Self::RandomOracle,
         Self::CrashExplorer,
+        Self::FaultRuns,
     ];
 
     /// How many rounds there are.
     fn rounds(self) -> u64 {
         match self {
             Self::CrashExplorer => 12,
-            Self::RandomOracle => 2,
+            Self::RandomOracle | Self::FaultRuns => 2,
             _ => 1,
         }
     }
@@ -82,6 +84,10 @@ impl Suite {
             Self::RandomOracle => {
                 let oracle = Oracle { seed, operations: 1_000, settings: SettingsOf::Random };
                 Ok(oracle.run().map_err(|failure| failure.to_string())?.operations)
+            }
+            Self::FaultRuns => {
+                let runs = FaultRuns { operations: 25, ..FaultRuns::new(round) };
+                Ok(runs.run().map_err(|failure| failure.to_string())?.all_runs())
             }
             Self::Failures => failures::each(),
             Self::SyncedLog => damage::synced_log(),
@@ -138,6 +144,7 @@ impl Suite {
             | Bug::RefusedWriteKept
             | Bug::PoisonForgotten
             | Bug::EditAfterPartialEdit => Self::Failures,
+            Bug::FailedEditForgotten => Self::FaultRuns,
             _ => Self::CrashExplorer,
         }
     }

@@ -19,7 +19,7 @@ pub(super) struct Destination {
     pub(super) dir: PathBuf,
     /// It was not there before.
     created: bool,
-    /// What was made in it, the mark and the lock file aside.
+    /// What was or may have been made in it, the mark and the lock file aside.
     files: Vec<PathBuf>,
     _lock: LockGuard,
 }
@@ -99,7 +99,11 @@ impl Destination {
     /// Says, durably, that what comes here is no database yet.
     fn mark(&mut self, database: &Path) -> Result<()> {
         // Nobody else can have come in between from here on.
-        for name in check_free(&*self.vfs, &self.dir)? {
+        let rest = check_free(&*self.vfs, &self.dir)?;
+        if !rest.is_empty() {
+            self.sync_names()?; // a manifest that was removed must stay so, for it lists what is removed now
+        }
+        for name in rest {
             let path = self.dir.join(name);
             self.vfs.remove(&path).map_err(failed("remove", &path))?;
         }
@@ -118,13 +122,12 @@ impl Destination {
     }
 
     pub(super) fn create(&mut self, path: &Path) -> Result<Arc<dyn VfsFile>> {
-        let file = self.vfs.open(path, OpenMode::Create).map_err(failed("create", path))?;
-        self.made(path);
-        Ok(file)
+        self.makes(path);
+        self.vfs.open(path, OpenMode::Create).map_err(failed("create", path))
     }
 
-    /// Something was made there.
-    pub(super) fn made(&mut self, path: &Path) {
+    /// Something is about to be made there; it may be there even if that fails.
+    pub(super) fn makes(&mut self, path: &Path) {
         self.files.push(path.to_path_buf());
     }
 
@@ -140,10 +143,15 @@ impl Destination {
     }
 
     /// Removes what was made, as far as that can be; the mark last but for the lock, so that a rest is known for what
-    /// it is.
+    /// it is. The manifest first, durably: as long as there may be one it is a database, and must have its files.
     pub(super) fn clean_up(self) {
-        for name in [paths::MANIFEST, paths::MANIFEST_TMP] {
-            let _ = self.vfs.remove(&self.dir.join(name));
+        let _ = self.vfs.remove(&self.dir.join(paths::MANIFEST_TMP));
+        let gone = match self.vfs.remove(&self.dir.join(paths::MANIFEST)) {
+            Ok(()) => self.sync_names().is_ok(),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        if !gone {
+            return;
         }
         for path in &self.files {
             let _ = self.vfs.remove(path);

@@ -14,6 +14,8 @@ pub enum Fault {
     NoSpace,
     /// A write that takes a part, and then ENOSPC.
     Torn,
+    /// EIO, from a change that was made all the same.
+    Done,
     /// A read or write that takes only a part.
     Short,
     /// A sync that fails and loses what it was to make durable; the next one succeeds.
@@ -28,10 +30,11 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Io,
         Self::NoSpace,
         Self::Torn,
+        Self::Done,
         Self::Short,
         Self::LostSync,
         Self::Interrupted,
@@ -45,6 +48,7 @@ impl Fault {
             Self::Io => "EIO",
             Self::NoSpace => "ENOSPC",
             Self::Torn => "torn-ENOSPC",
+            Self::Done => "done-EIO",
             Self::Short => "short",
             Self::LostSync => "lost-sync",
             Self::Interrupted => "EINTR",
@@ -66,6 +70,7 @@ impl Fault {
                 )
             }
             Self::Torn => op == Write,
+            Self::Done => op.changes(),
             Self::Short | Self::Interrupted => matches!(op, Read | Write),
             Self::LostSync => matches!(op, Sync | SyncDir),
             Self::TooManyFiles => {
@@ -95,6 +100,7 @@ impl Fault {
                 let torn = Rule::new(Effect::Torn(Errno::NoSpace)).on(&ops).after(n).nth(1);
                 if lasting { vec![torn, Rule::full().after(n + 1)] } else { vec![torn] }
             }
+            Self::Done => vec![rule(Effect::Done(Errno::Io))],
             Self::Short => vec![rule(Effect::Short(if lasting { 200 } else { 1 + n as usize % 300 }))],
             Self::LostSync => vec![rule(Effect::LoseUnsynced(Errno::Io))],
             Self::Interrupted => {

@@ -36,3 +36,4 @@ mod rules;
 mod stats;
 mod table;
 mod threads;
+mod together;

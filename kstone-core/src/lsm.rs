@@ -50,6 +50,7 @@ use crate::wal::{LogLimits, Wal};
 mod background;
 mod backup;
 mod checkpoint;
+mod claim;
 mod close;
 mod commit;
 mod compact;
@@ -87,6 +88,7 @@ pub use crate::quota::Exhausted;
 pub use crate::sst::{BlockCacheStats, FilterStats};
 pub use crate::types::Direction;
 pub use backup::{BackupOptions, BackupProgress, BackupReport};
+pub(crate) use backup::{Destination, check_outside};
 pub use compaction_stats::{CompactionReason, CompactionReasonStats, CompactionStats};
 pub use events::{Event, EventListener, SettingChange};
 pub use explain::{

@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::file_header::{FileHeader, FileKind, HEADER_LEN, Id};
 use crate::paths::{MANIFEST, MANIFEST_TMP};
 use crate::planted::{Bug, planted};
-use crate::vfs::{OpenMode, Vfs, VfsFile, write_all_at};
+use crate::vfs::{OpenMode, Vfs, VfsFile, read_full_at, write_all_at};
 
 mod edit;
 mod load;

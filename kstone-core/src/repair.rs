@@ -38,7 +38,8 @@ mod plan;
 pub struct RepairOptions {
     /// Change nothing, and tell what would be done and lost. Default: no.
     pub dry_run: bool,
-    /// Build a repaired copy in this directory, which must not exist or be empty, and leave the original as it is.
+    /// Build a repaired copy in this directory, which must not exist, be empty, or hold a copy that was not finished, and
+    /// leave the original as it is.
     pub into: Option<PathBuf>,
     /// Where the files are. Default: on disk.
     pub vfs: Arc<dyn Vfs>,

@@ -36,7 +36,9 @@ use crate::wal::{self, LogCut, SegmentInfo};
 
 mod destination;
 
-use destination::{Destination, failed};
+pub(crate) use destination::{Destination, check_outside};
+
+use destination::failed;
 
 /// How much is copied between two reports of progress.
 const PIECE: u64 = 1 << 20;
@@ -152,7 +154,7 @@ impl LsmEngine {
         let here = elsewhere.is_none() || !shared.vfs.is_volatile();
         let to = elsewhere.unwrap_or_else(|| Arc::clone(&shared.vfs));
         if here {
-            destination::check_outside(&*to, &shared.dir, destination)?;
+            check_outside(&*to, &shared.dir, destination)?;
         }
         let (source, pin) = if shared.read_only {
             (Source::captured(shared)?, None)
@@ -160,7 +162,7 @@ impl LsmEngine {
             let (source, pin) = Source::pinned(shared)?;
             (source, Some(pin))
         };
-        let mut claimed = Destination::claim(to, &shared.dir, destination)?;
+        let claimed = Destination::claim(to, &shared.dir, destination)?;
         let copying = Copying {
             shared,
             source: &source,
@@ -172,7 +174,7 @@ impl LsmEngine {
             done: source.to_do(),
             report: BackupReport::default(),
         };
-        match copying.run(&mut claimed) {
+        match copying.run(&claimed) {
             Ok(report) => {
                 claimed.finish();
                 Ok(report)
@@ -276,7 +278,7 @@ struct Copying<'engine, 'call, 'caller> {
 }
 
 impl Copying<'_, '_, '_> {
-    fn run(mut self, to: &mut Destination) -> Result<BackupReport> {
+    fn run(mut self, to: &Destination) -> Result<BackupReport> {
         let source = self.source;
         self.tell()?;
         // First and without a sync, because writers wait for a log at its limit that cannot become shorter.
@@ -330,7 +332,7 @@ impl Copying<'_, '_, '_> {
     }
 
     /// The same records behind a header of the copy's own.
-    fn copy_segment(&mut self, info: &SegmentInfo, to: &mut Destination) -> Result<()> {
+    fn copy_segment(&mut self, info: &SegmentInfo, to: &Destination) -> Result<()> {
         let from = self.source.log.open(&info.path, OpenMode::Read).map_err(Error::io("open", &info.path))?;
         let start = u64::from(wal::RECORDS_START);
         let mut head = vec![0; start as usize];
@@ -375,7 +377,7 @@ impl Copying<'_, '_, '_> {
         Ok(checksum)
     }
 
-    fn take_sst(&mut self, meta: &SstMeta, to: &mut Destination) -> Result<()> {
+    fn take_sst(&mut self, meta: &SstMeta, to: &Destination) -> Result<()> {
         let from = paths::sst(&self.shared.dir, meta.stripe.into(), meta.id);
         let path = paths::sst(&to.dir, meta.stripe.into(), meta.id);
         let linked = self.link && self.link_sst(meta, &from, &path, to)?;
@@ -391,8 +393,7 @@ impl Copying<'_, '_, '_> {
     }
 
     /// False when it has to be copied: across file systems, where there are no links, or no more of them.
-    fn link_sst(&self, meta: &SstMeta, from: &Path, path: &Path, to: &mut Destination) -> Result<bool> {
-        to.makes(path);
+    fn link_sst(&self, meta: &SstMeta, from: &Path, path: &Path, to: &Destination) -> Result<bool> {
         match to.vfs.hard_link(from, path) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::StorageFull => return Err(failed("link", path)(e)),
@@ -407,7 +408,7 @@ impl Copying<'_, '_, '_> {
         Ok(true)
     }
 
-    fn copy_sst(&mut self, meta: &SstMeta, from: &Path, path: &Path, to: &mut Destination) -> Result<()> {
+    fn copy_sst(&mut self, meta: &SstMeta, from: &Path, path: &Path, to: &Destination) -> Result<()> {
         let held = self.source.held.get(&meta.id).cloned();
         let source: Arc<dyn VfsFile> = match held {
             Some(held) => Arc::new(HeldFile(held)),

@@ -17,7 +17,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::recover::{Start, check_present, check_stripes, settings, validate};
+use super::claim::check_present;
+use super::recover::{Start, check_stripes, settings, validate};
 use super::survey::Survey;
 use super::{EngineOptions, FileIds, LsmEngine, trace};
 use crate::clock::Clock;

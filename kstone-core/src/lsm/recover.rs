@@ -14,12 +14,14 @@
 //! On a full medium 4 to 6 are put off ([`Unfinished`]): what is there can be read, and whatever would write first
 //! tries them again, and is refused with `DiskFull` as long as there is no space.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::background::{Background, Pool};
+use super::claim::{Claim, Found, claim};
 use super::event_log::EventLog;
 use super::events::Events;
 use super::observe::Observed;
@@ -45,7 +47,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use crate::sync::{ArcSwap, Mutex, RwLock};
 use crate::types::{EntryKind, EntryRef, FileId, Lsn, MAX_STRIPES, SeqNo};
 use crate::version::Run;
-use crate::vfs::{DirEntry, Floor, Mapping, Meter, MeteredVfs, PathKind, Place, Vfs};
+use crate::vfs::{DirEntry, Floor, Mapping, Meter, MeteredVfs, Place, Vfs};
 use crate::wal::{self, Chain, LogCut, RecordRef, Wal, WalContext, WalStart};
 
 /// Entries that one step of a job takes: long enough to be cheap, short enough to stop soon.
@@ -64,34 +66,28 @@ impl LsmEngine {
         let since = options.clock.monotonic();
         let (options, meter) = metered(path, options);
         let vfs = Arc::clone(&options.vfs);
-        match kind_of(&*vfs, path)? {
-            Some(PathKind::Dir) => {
-                check_vacant(&*vfs, path)?;
+        let claim = claim(&*vfs, path, || Ok(Found::at(&*vfs, path)?.to_create(path)))?;
+        Self::create_in(path, options, claim, &meter, since)
+    }
+
+    /// Makes a database in a directory that has room for one.
+    fn create_in(
+        path: &Path,
+        options: EngineOptions,
+        Claim { guard: lock, made }: Claim,
+        meter: &MeteredVfs,
+        since: Duration,
+    ) -> Result<Self> {
+        let vfs = Arc::clone(&options.vfs);
+        if let Some(parent) = path.parent().filter(|_| !(made && planted(Bug::CreationNotSynced))) {
+            match vfs.sync_dir(parent) {
                 // Whoever made it may not have made its name durable. Who may not read what it is in cannot either.
-                if let Some(parent) = path.parent()
-                    && let Err(e) = vfs.sync_dir(parent)
-                    && e.kind() != std::io::ErrorKind::PermissionDenied
-                {
-                    return Err(Error::io("sync", parent)(e));
-                }
-            }
-            Some(_) => {
-                return Err(Error::AlreadyExists {
-                    path: path.into(),
-                    detail: "it is not a directory".into(),
-                });
-            }
-            None => {
-                vfs.create_dir(path).map_err(Error::io("create", path))?;
-                if let Some(parent) = path.parent().filter(|_| !planted(Bug::CreationNotSynced)) {
-                    vfs.sync_dir(parent).map_err(Error::io("sync", parent))?;
-                }
+                Err(e) if !made && e.kind() == std::io::ErrorKind::PermissionDenied => {}
+                synced => synced.map_err(Error::io("sync", parent))?,
             }
         }
-        let lock = lock(&*vfs, path)?;
-        check_vacant(&*vfs, path)?; // nobody else can have created it from here on
         remove_leftovers(&*vfs, path)?;
-        take_stock(&meter, path)?;
+        take_stock(meter, path)?;
         let database = options.config.clone().unwrap_or_default();
         let stripes = database.stripes.unwrap_or(MAX_STRIPES);
         let database = DatabaseConfig { stripes: Some(stripes), ..database };
@@ -146,20 +142,27 @@ impl LsmEngine {
     /// changed.
     pub fn open(path: &Path, options: EngineOptions) -> Result<Self> {
         validate(&options)?;
-        check_present(&*options.vfs, path)?;
         let (options, meter) = metered(path, options);
-        let lock = lock(&*options.vfs, path)?;
-        take_stock(&meter, path)?;
-        Self::recover(path, options, Some(lock), &meter)
+        let claim = claim(&*options.vfs, path, || Ok(Found::at(&*options.vfs, path)?.to_open(path)))?;
+        Self::recover(path, options, claim.guard, &meter)
     }
 
-    /// Opens the database, or creates it if there is none. Errors as [`LsmEngine::open`] and
-    /// [`LsmEngine::create`].
+    /// Opens the database, or creates it if there is none: also while others do the same, of whom one gets it and the
+    /// others `Locked`. Errors otherwise as [`LsmEngine::open`] and [`LsmEngine::create`].
     pub fn open_or_create(path: &Path, options: EngineOptions) -> Result<Self> {
-        let manifest = path.join(paths::MANIFEST);
-        match options.vfs.kind(&manifest).map_err(Error::io("look at", &manifest))? {
-            Some(_) => Self::open(path, options),
-            None => Self::create(path, options),
+        validate(&options)?;
+        let since = options.clock.monotonic();
+        let (options, meter) = metered(path, options);
+        let vfs = Arc::clone(&options.vfs);
+        let is_database = Cell::new(false);
+        let claim = claim(&*vfs, path, || {
+            let found = Found::at(&*vfs, path)?;
+            is_database.set(matches!(found, Found::Database(_)));
+            Ok(if is_database.get() { found.to_open(path) } else { found.to_create(path) })
+        })?;
+        match is_database.get() {
+            true => Self::recover(path, options, claim.guard, &meter),
+            false => Self::create_in(path, options, claim, &meter, since),
         }
     }
 
@@ -176,13 +179,9 @@ impl LsmEngine {
         }
     }
 
-    fn recover(
-        path: &Path,
-        options: EngineOptions,
-        lock: Option<LockGuard>,
-        metered: &MeteredVfs,
-    ) -> Result<Self> {
+    fn recover(path: &Path, options: EngineOptions, lock: LockGuard, metered: &MeteredVfs) -> Result<Self> {
         let since = options.clock.monotonic();
+        take_stock(metered, path)?;
         let _span = trace::open(path, false);
         let vfs = Arc::clone(&options.vfs);
         let loaded = Manifest::load(&*vfs, path)?;
@@ -231,7 +230,7 @@ impl LsmEngine {
             file_ids,
             settings,
             read_only: false,
-            lock,
+            lock: Some(lock),
             since,
             meter: Arc::clone(metered.meter()),
             place: Arc::clone(metered.place()),
@@ -590,37 +589,6 @@ pub(super) fn random_id(clock: &dyn Clock) -> Id {
     (u128::from(clock.random()) << 64 | u128::from(clock.random())).to_le_bytes()
 }
 
-fn kind_of(vfs: &dyn Vfs, path: &Path) -> Result<Option<PathKind>> {
-    vfs.kind(path).map_err(Error::io("look at", path))
-}
-
-/// Only a directory without a database, and with nothing in it that is not left over from a creation that was cut
-/// off, may become a database.
-fn check_vacant(vfs: &dyn Vfs, path: &Path) -> Result<()> {
-    let exists = |detail: String| Err(Error::AlreadyExists { path: path.into(), detail });
-    if kind_of(vfs, &path.join(paths::MANIFEST))?.is_some() {
-        return exists("it is a database".into());
-    }
-    if kind_of(vfs, &path.join(paths::UNFINISHED))?.is_some() {
-        return exists("it is an unfinished backup".into());
-    }
-    let listing = vfs.list(path).map_err(Error::io("list", path))?;
-    for entry in &listing {
-        match paths::parse(&entry.name) {
-            FileName::Foreign => return exists(format!("it holds {}, which is not ours", entry.name)),
-            FileName::Sst { .. } => return Err(without_manifest(path, &entry.name)),
-            FileName::Lock | FileName::Manifest | FileName::ManifestTmp | FileName::Unfinished => {}
-            FileName::Events | FileName::Stats => {}
-            FileName::Log(named) => {
-                if wal::has_records(vfs, &path.join(&entry.name), named)? {
-                    return Err(without_manifest(path, &entry.name));
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Removes the segments that a creation which was cut off left behind: they hold no records, and their names are
 /// wanted.
 fn remove_leftovers(vfs: &dyn Vfs, path: &Path) -> Result<()> {
@@ -633,37 +601,6 @@ fn remove_leftovers(vfs: &dyn Vfs, path: &Path) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn check_present(vfs: &dyn Vfs, path: &Path) -> Result<()> {
-    let not = |detail: &str| Err(Error::NotADatabase { path: path.into(), detail: detail.into() });
-    match kind_of(vfs, path)? {
-        None => return Err(Error::NotFound { path: path.into() }),
-        Some(PathKind::Dir) => {}
-        Some(_) => return not("it is not a directory"),
-    }
-    match kind_of(vfs, &path.join(paths::MANIFEST))? {
-        Some(PathKind::File) => Ok(()),
-        Some(_) => not("its MANIFEST is not a regular file"),
-        None if kind_of(vfs, &path.join(paths::UNFINISHED))?.is_some() => not("it is an unfinished backup"),
-        None => {
-            let listing = vfs.list(path).map_err(Error::io("list", path))?;
-            for entry in &listing {
-                match paths::parse(&entry.name) {
-                    FileName::Sst { .. } => return Err(without_manifest(path, &entry.name)),
-                    FileName::Log(named) if wal::has_records(vfs, &path.join(&entry.name), named)? => {
-                        return Err(without_manifest(path, &entry.name));
-                    }
-                    _ => {}
-                }
-            }
-            not("it has no MANIFEST")
-        }
-    }
-}
-
-fn without_manifest(path: &Path, name: &str) -> Error {
-    Error::corrupt(&path.join(paths::MANIFEST), 0, format!("it is missing, but the directory holds {name}"))
-}
-
 /// Takes the lock of a directory.
 pub(super) fn lock(vfs: &dyn Vfs, path: &Path) -> Result<LockGuard> {
     let file = path.join(paths::LOCK);
@@ -671,14 +608,16 @@ pub(super) fn lock(vfs: &dyn Vfs, path: &Path) -> Result<LockGuard> {
     if planted(Bug::LockNotHeld) {
         return Ok(LockGuard(Box::new(())));
     }
-    vfs.lock(&file, &owner).map(LockGuard).map_err(|e| lock_error(vfs, path, &file, e))
+    vfs.lock(&file, &owner).map(LockGuard).map_err(|e| lock_error(vfs, path, e))
 }
 
-fn lock_error(vfs: &dyn Vfs, path: &Path, file: &Path, error: std::io::Error) -> Error {
+/// Why the lock of a directory could not be taken, and who has it.
+pub(super) fn lock_error(vfs: &dyn Vfs, path: &Path, error: std::io::Error) -> Error {
+    let file = path.join(paths::LOCK);
     if error.kind() != std::io::ErrorKind::WouldBlock {
-        return Error::io("lock", file)(error);
+        return Error::io("lock", &file)(error);
     }
-    let owner = vfs.open(file, crate::vfs::OpenMode::Read).and_then(|f| crate::vfs::read_all(&*f, 64)).ok();
+    let owner = vfs.open(&file, crate::vfs::OpenMode::Read).and_then(|f| crate::vfs::read_all(&*f, 64)).ok();
     let pid = owner.and_then(|owner| String::from_utf8(owner).ok()?.trim().parse().ok());
     Error::Locked { path: path.into(), pid }
 }

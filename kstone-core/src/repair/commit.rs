@@ -11,6 +11,7 @@ use super::plan::Plan;
 use super::{Action, Loss, RepairOptions, RepairReport, Versions};
 use crate::config::DatabaseConfig;
 use crate::error::{Error, Result};
+use crate::lsm::{Destination, check_outside};
 use crate::manifest::{Change, CleanEnd, Ids, Manifest, ManifestState};
 use crate::paths;
 use crate::sst::{SstParams, SstWriter};
@@ -40,7 +41,32 @@ struct Target<'a> {
     dry: bool,
 }
 
+/// Does what is planned. A copy is made in a directory that is claimed as that of a backup is: it is cleaned up when it
+/// cannot be finished.
 pub(super) fn carry_out(
+    patient: &Patient,
+    plan: Plan,
+    options: &RepairOptions,
+    report: &mut RepairReport,
+    on_loss: &mut dyn FnMut(&Loss),
+) -> Result<()> {
+    let Some(into) = options.into.as_ref().filter(|_| !options.dry_run) else {
+        return write(patient, plan, options, report, on_loss);
+    };
+    let source = &patient.directory.dir;
+    check_outside(&*options.vfs, source, into)?;
+    let claimed = Destination::claim(Arc::clone(&options.vfs), source, into)?;
+    match write(patient, plan, options, report, on_loss) {
+        Ok(()) => claimed.finish(),
+        Err(error) => {
+            claimed.clean_up();
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+fn write(
     patient: &Patient,
     plan: Plan,
     options: &RepairOptions,
@@ -51,9 +77,6 @@ pub(super) fn carry_out(
     let dir = match &options.into {
         Some(into) => {
             ids.incarnation = random_id(options);
-            if !options.dry_run {
-                make_dir(&*options.vfs, into)?;
-            }
             into.as_path()
         }
         None => patient.directory.dir.as_path(),
@@ -293,22 +316,6 @@ fn new_state(
     let path = patient.directory.dir.join(paths::MANIFEST);
     let made = ManifestState::first(plan.edit, changes).and_then(|state| state.check().map(|()| state));
     made.map_err(|why| Error::corrupt(&path, start.0, format!("what is left makes no database: {why}")))
-}
-
-fn make_dir(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
-    match vfs.kind(dir).map_err(Error::io("look at", dir))? {
-        None => {
-            vfs.create_dir(dir).map_err(Error::io("create", dir))?;
-            let parent = dir.parent().unwrap_or(Path::new(""));
-            vfs.sync_dir(parent).map_err(Error::io("sync", parent))
-        }
-        Some(crate::vfs::PathKind::Dir) if vfs.list(dir).map_err(Error::io("list", dir))?.is_empty() => {
-            Ok(())
-        }
-        Some(_) => {
-            Err(Error::AlreadyExists { path: dir.into(), detail: "it is not an empty directory".into() })
-        }
-    }
 }
 
 fn copy_kept(patient: &Patient, state: &ManifestState, target: &Target<'_>) -> Result<()> {

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::{DirEntry, FileIdentity, FreeSpace, Mapping, OpenMode, PathKind, Vfs, VfsFile, write_all_at};
+use super::{DirEntry, FileIdentity, FreeSpace, Mapping, OpenMode, PathKind, Vfs, VfsFile};
 
 /// How often a lock file may be replaced under us, or its lock be held, before we give up.
 const LOCK_ATTEMPTS: usize = 8;
@@ -162,19 +162,14 @@ impl Vfs for DiskVfs {
     }
 
     fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
-        // First, so that who finds it taken leaves the file, and what it says, as they are.
-        let dir = lock_directory(path.parent().unwrap_or(path), File::try_lock)?;
-        let mut options = read_only();
-        options.write(true).create(true).truncate(false);
-        let file = lock_named(path, &options, File::try_lock)?;
-        let lock = DiskFile { file };
-        match lock.set_len(0).and_then(|()| write_all_at(&lock, owner.as_bytes(), 0)) {
+        let locks = lock_both(path)?;
+        match locks.file.set_len(0).and_then(|()| locks.file.write_all_at(owner.as_bytes(), 0)) {
             // The text is a courtesy to whoever finds the lock taken; a full disk must not keep a database
             // from being opened, least of all by someone who wants to delete from it.
             Err(e) if !matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
                 Err(e)
             }
-            _ => Ok(Box::new(Locks::new(lock.file, dir))),
+            _ => Ok(Box::new(locks)),
         }
     }
 
@@ -216,6 +211,30 @@ impl Drop for Locks {
             let _ = file.unlock();
         }
     }
+}
+
+/// Locks a file, made if need be, and its directory: that first, so that who finds it taken leaves the file, and what it
+/// says, as they are. A directory that was removed meanwhile, and made again, is another one.
+fn lock_both(path: &Path) -> io::Result<Locks> {
+    let parent = path.parent().unwrap_or(path);
+    let mut options = read_only();
+    options.write(true).create(true).truncate(false);
+    for _ in 0..LOCK_ATTEMPTS {
+        let dir = lock_directory(parent, File::try_lock)?;
+        let locks = Locks::new(lock_named(path, &options, File::try_lock)?, dir);
+        let is_same = match &locks.dir {
+            Some(dir) => same(&dir.metadata()?, &directory(parent).metadata()?),
+            None => true,
+        };
+        if is_same {
+            return Ok(locks);
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::WouldBlock, format!("{} keeps being replaced", parent.display())))
+}
+
+fn same(a: &Metadata, b: &Metadata) -> bool {
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
 /// Locks a directory, by whatever path it was reached. A file in it can be removed and made again; the directory

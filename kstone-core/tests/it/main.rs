@@ -39,5 +39,6 @@ mod rules;
 mod stats;
 mod table;
 mod threads;
+mod together;
 mod waits;
 mod watchdog;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::super::LockGuard;
-use super::super::recover::lock;
+use super::super::claim::{Claim, Look, claim};
 use crate::error::{Error, Result};
 use crate::paths::{self, FileName};
 use crate::vfs::{OpenMode, PathKind, Vfs, VfsFile, write_all_at};
@@ -14,13 +14,11 @@ use crate::vfs::{OpenMode, PathKind, Vfs, VfsFile, write_all_at};
 const MOST_DIRECTORIES: usize = 4096;
 
 /// A directory in which a backup is being made. Nobody else makes one there.
-pub(super) struct Destination {
+pub(crate) struct Destination {
     pub(super) vfs: Arc<dyn Vfs>,
     pub(super) dir: PathBuf,
     /// It was not there before.
     created: bool,
-    /// What was or may have been made in it, the mark and the lock file aside.
-    files: Vec<PathBuf>,
     _lock: LockGuard,
 }
 
@@ -32,7 +30,7 @@ pub(super) fn failed(op: &'static str, path: &Path) -> impl FnOnce(io::Error) ->
 }
 
 /// Refuses a destination in the database's own directory, or below it, by whatever path.
-pub(super) fn check_outside(vfs: &dyn Vfs, database: &Path, destination: &Path) -> Result<()> {
+pub(crate) fn check_outside(vfs: &dyn Vfs, database: &Path, destination: &Path) -> Result<()> {
     let inside = || {
         let why = format!("{} lies in the database {}", destination.display(), database.display());
         Err(Error::config("destination", why))
@@ -64,29 +62,13 @@ pub(super) fn check_outside(vfs: &dyn Vfs, database: &Path, destination: &Path) 
 
 impl Destination {
     /// Makes the directory ready: it does not exist, is empty, or holds a backup that was not finished.
-    pub(super) fn claim(vfs: Arc<dyn Vfs>, database: &Path, dir: &Path) -> Result<Self> {
-        let exists = |detail: &str| Error::AlreadyExists { path: dir.into(), detail: detail.into() };
-        let created = match vfs.kind(dir).map_err(failed("look at", dir))? {
-            Some(PathKind::Dir) => {
-                check_free(&*vfs, dir)?;
-                false
-            }
-            Some(_) => return Err(exists("it is not a directory")),
-            None => {
-                vfs.create_dir(dir).map_err(failed("create", dir))?;
-                true
-            }
-        };
-        let locked = lock(&*vfs, dir).map_err(|e| match e {
-            Error::DiskFull => failed("lock", &dir.join(paths::LOCK))(io::ErrorKind::StorageFull.into()),
+    pub(crate) fn claim(vfs: Arc<dyn Vfs>, database: &Path, dir: &Path) -> Result<Self> {
+        let claimed = claim(&*vfs, dir, || look(&*vfs, dir)).map_err(|e| match e {
+            Error::DiskFull => failed("create", dir)(io::ErrorKind::StorageFull.into()),
             other => other,
         });
-        let guard = locked.inspect_err(|_| {
-            if created {
-                let _ = vfs.remove_dir(dir);
-            }
-        })?;
-        let mut claimed = Self { vfs, dir: dir.to_path_buf(), created, files: Vec::new(), _lock: guard };
+        let Claim { guard, made } = claimed?;
+        let claimed = Self { vfs, dir: dir.to_path_buf(), created: made, _lock: guard };
         match claimed.mark(database) {
             Ok(()) => Ok(claimed),
             Err(error) => {
@@ -97,9 +79,8 @@ impl Destination {
     }
 
     /// Says, durably, that what comes here is no database yet.
-    fn mark(&mut self, database: &Path) -> Result<()> {
-        // Nobody else can have come in between from here on.
-        let rest = check_free(&*self.vfs, &self.dir)?;
+    fn mark(&self, database: &Path) -> Result<()> {
+        let rest = ours(&*self.vfs, &self.dir)?;
         if !rest.is_empty() {
             self.sync_names()?; // a manifest that was removed must stay so, for it lists what is removed now
         }
@@ -121,14 +102,8 @@ impl Destination {
         self.vfs.sync_dir(parent).map_err(failed("sync the directory that holds", &self.dir))
     }
 
-    pub(super) fn create(&mut self, path: &Path) -> Result<Arc<dyn VfsFile>> {
-        self.makes(path);
+    pub(super) fn create(&self, path: &Path) -> Result<Arc<dyn VfsFile>> {
         self.vfs.open(path, OpenMode::Create).map_err(failed("create", path))
-    }
-
-    /// Something is about to be made there; it may be there even if that fails.
-    pub(super) fn makes(&mut self, path: &Path) {
-        self.files.push(path.to_path_buf());
     }
 
     pub(super) fn sync_names(&self) -> Result<()> {
@@ -136,7 +111,7 @@ impl Destination {
     }
 
     /// It is a database: the mark goes. Should that fail, it means nothing beside a manifest.
-    pub(super) fn finish(self) {
+    pub(crate) fn finish(self) {
         if self.vfs.remove(&self.dir.join(paths::UNFINISHED)).is_ok() {
             let _ = self.sync_names();
         }
@@ -144,8 +119,7 @@ impl Destination {
 
     /// Removes what was made, as far as that can be; the mark last but for the lock, so that a rest is known for what
     /// it is. The manifest first, durably: as long as there may be one it is a database, and must have its files.
-    pub(super) fn clean_up(self) {
-        let _ = self.vfs.remove(&self.dir.join(paths::MANIFEST_TMP));
+    pub(crate) fn clean_up(self) {
         let gone = match self.vfs.remove(&self.dir.join(paths::MANIFEST)) {
             Ok(()) => self.sync_names().is_ok(),
             Err(error) => error.kind() == io::ErrorKind::NotFound,
@@ -153,38 +127,53 @@ impl Destination {
         if !gone {
             return;
         }
-        for path in &self.files {
-            let _ = self.vfs.remove(path);
+        let remove = |name: &str| self.vfs.remove(&self.dir.join(name)).is_ok();
+        let rest = ours(&*self.vfs, &self.dir);
+        let left = rest.is_err() || rest.into_iter().flatten().filter(|name| !remove(name)).count() > 0;
+        if left || self.vfs.sync_dir(&self.dir).is_err() {
+            return;
         }
-        let _ = self.sync_names();
-        for name in [paths::UNFINISHED, paths::LOCK] {
-            let _ = self.vfs.remove(&self.dir.join(name));
-        }
+        remove(paths::UNFINISHED);
+        remove(paths::LOCK);
         if self.created {
             let _ = self.vfs.remove_dir(&self.dir);
         }
     }
 }
 
-/// The rest of an unfinished backup, to be removed, in a directory that holds nothing else.
-fn check_free(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<String>> {
-    let exists = |detail: String| Err(Error::AlreadyExists { path: dir.into(), detail });
-    let listing = vfs.list(dir).map_err(failed("list", dir))?;
+/// Whether a backup can be made in that directory: in none yet, in one with nothing in it but the rest of an unfinished
+/// one.
+fn look(vfs: &dyn Vfs, dir: &Path) -> Result<Look> {
+    let exists = |detail: String| Error::AlreadyExists { path: dir.into(), detail };
+    match vfs.kind(dir).map_err(failed("look at", dir))? {
+        None => return Ok(Look::Nothing),
+        Some(PathKind::Dir) => {}
+        Some(_) => return Ok(Look::Unfit(exists("it is not a directory".into()))),
+    }
+    let listing = match vfs.list(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Look::Nothing),
+        listing => listing.map_err(failed("list", dir))?,
+    };
     let has = |name: &str| listing.iter().any(|entry| entry.name == name);
     if has(paths::MANIFEST) {
-        return exists("it is a database".into());
+        return Ok(Look::Unfit(exists("it is a database".into())));
     }
-    let mut rest = Vec::new();
     for entry in &listing {
         match paths::parse(&entry.name) {
             FileName::Lock | FileName::Unfinished => {}
             FileName::Sst { .. } | FileName::Log(_) | FileName::ManifestTmp
-                if has(paths::UNFINISHED) && entry.is_file =>
-            {
-                rest.push(entry.name.clone());
-            }
-            _ => return exists(format!("it holds {}", entry.name)),
+                if has(paths::UNFINISHED) && entry.is_file => {}
+            _ => return Ok(Look::Unsettled(exists(format!("it holds {}", entry.name)))),
         }
     }
-    Ok(rest)
+    Ok(Look::Fit)
+}
+
+/// The parts of a database in a directory of which it is known that all of them are of an unfinished backup.
+fn ours(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<String>> {
+    let listing = vfs.list(dir).map_err(failed("list", dir))?;
+    let part = |name: &str| {
+        matches!(paths::parse(name), FileName::Sst { .. } | FileName::Log(_) | FileName::ManifestTmp)
+    };
+    Ok(listing.into_iter().map(|entry| entry.name).filter(|name| part(name)).collect())
 }

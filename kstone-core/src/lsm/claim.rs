@@ -1,0 +1,197 @@
+//! Who gets a path that several may create and open at the same moment.
+//!
+//! 1. Only what is seen under the lock decides who creates, and who finds a database.
+//! 2. The lock makes a file, which a directory that is somebody else's must not get. So there is a look before it, and
+//!    that one may find work of others half done. What it has against the path is told only when nobody has the lock and
+//!    a second look finds it too.
+//! 3. A look ends with the manifest, which comes last in everything that makes a database: while it is not there, what
+//!    was found before it still holds.
+//! 4. A directory may vanish before it is locked, with the failure of whoever made it; then all of it starts again.
+//!    Whoever could not lock a directory leaves it alone, also if he made it himself.
+
+use std::io;
+use std::path::Path;
+
+use super::recover::{lock, lock_error};
+use super::{LockGuard, LsmEngine};
+use crate::error::{Error, Result};
+use crate::paths::{self, FileName};
+use crate::vfs::{PathKind, Vfs};
+use crate::wal;
+
+/// How often a directory may vanish, or come to be, under whoever wants to lock it.
+const ATTEMPTS: usize = 32;
+
+/// What a look at a path comes to.
+pub(super) enum Look {
+    /// There is nothing.
+    Nothing,
+    /// It is as it is wanted.
+    Fit,
+    /// It is not, and will not be.
+    Unfit(Error),
+    /// It is not, unless somebody is just at work there.
+    Unsettled(Error),
+}
+
+/// A directory, locked.
+pub(super) struct Claim {
+    pub(super) guard: LockGuard,
+    /// It was not there before.
+    pub(super) made: bool,
+}
+
+/// Locks the directory at a path once `look` has nothing against it, which it is asked again under the lock. Where there
+/// is nothing, a directory is made first.
+pub(super) fn claim(vfs: &dyn Vfs, path: &Path, look: impl Fn() -> Result<Look>) -> Result<Claim> {
+    let (mut made, mut again) = (false, false);
+    let mut vanished = None;
+    for _ in 0..ATTEMPTS {
+        match look()? {
+            Look::Fit => {}
+            Look::Nothing => match vfs.create_dir(path) {
+                Ok(()) => made = true,
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(e) => return Err(Error::io("create", path)(e)),
+            },
+            Look::Unfit(error) => return Err(error),
+            Look::Unsettled(error) if again => return Err(error),
+            Look::Unsettled(_) if LsmEngine::is_locked(path, vfs).unwrap_or(false) => {
+                return Err(lock_error(vfs, path, io::ErrorKind::WouldBlock.into()));
+            }
+            Look::Unsettled(_) => {
+                again = true;
+                continue;
+            }
+        }
+        match lock(vfs, path) {
+            Ok(guard) => {
+                return match look()? {
+                    Look::Fit => Ok(Claim { guard, made }),
+                    Look::Nothing => Err(Error::NotFound { path: path.into() }),
+                    Look::Unfit(error) | Look::Unsettled(error) => Err(error),
+                };
+            }
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                (made, vanished) = (false, Some(source));
+            }
+            Err(error) => {
+                if made && !matches!(error, Error::Locked { .. }) {
+                    let _ = vfs.remove_dir(path);
+                }
+                return Err(error);
+            }
+        }
+    }
+    let keeps = || io::Error::other("it keeps being made and removed by others");
+    Err(Error::io("lock", path)(vanished.unwrap_or_else(keeps)))
+}
+
+/// What is at a path.
+pub(super) enum Found {
+    Nothing,
+    NotADirectory,
+    /// With that at the name of its manifest.
+    Database(PathKind),
+    /// A directory with nothing in it but what a creation that was cut off has left.
+    Vacant,
+    UnfinishedBackup,
+    /// SSTs or records of a log, among them this file, and no manifest.
+    WithoutManifest(String),
+    /// A file of this name, which is not ours.
+    Foreign(String),
+}
+
+impl Found {
+    pub(super) fn at(vfs: &dyn Vfs, path: &Path) -> Result<Self> {
+        let manifest = path.join(paths::MANIFEST);
+        match kind_of(vfs, path)? {
+            None => return Ok(Self::Nothing),
+            Some(PathKind::Dir) => {}
+            Some(_) => return Ok(Self::NotADirectory),
+        }
+        if let Some(kind) = kind_of(vfs, &manifest)? {
+            return Ok(Self::Database(kind));
+        }
+        let found = Self::without_manifest(vfs, path)?;
+        Ok(kind_of(vfs, &manifest)?.map_or(found, Self::Database))
+    }
+
+    fn without_manifest(vfs: &dyn Vfs, path: &Path) -> Result<Self> {
+        let listing = match vfs.list(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self::Nothing),
+            listing => listing.map_err(Error::io("list", path))?,
+        };
+        if listing.iter().any(|entry| entry.name == paths::UNFINISHED) {
+            return Ok(Self::UnfinishedBackup);
+        }
+        let mut foreign = None;
+        for entry in listing {
+            match paths::parse(&entry.name) {
+                FileName::Foreign => _ = foreign.get_or_insert(entry.name),
+                FileName::Sst { .. } => return Ok(Self::WithoutManifest(entry.name)),
+                FileName::Log(named) => match wal::has_records(vfs, &path.join(&entry.name), named) {
+                    Ok(true) => return Ok(Self::WithoutManifest(entry.name)),
+                    Ok(false) => {}
+                    // Removed meanwhile, by whoever creates a database here.
+                    Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                },
+                FileName::Lock | FileName::Manifest | FileName::ManifestTmp | FileName::Unfinished => {}
+                FileName::Events | FileName::Stats => {}
+            }
+        }
+        Ok(foreign.map_or(Self::Vacant, Self::Foreign))
+    }
+
+    /// For who wants to create a database.
+    pub(super) fn to_create(self, path: &Path) -> Look {
+        let exists = |detail: String| Error::AlreadyExists { path: path.into(), detail };
+        match self {
+            Self::Nothing => Look::Nothing,
+            Self::Vacant => Look::Fit,
+            Self::NotADirectory => Look::Unfit(exists("it is not a directory".into())),
+            Self::Database(_) => Look::Unfit(exists("it is a database".into())),
+            Self::UnfinishedBackup => Look::Unsettled(exists("it is an unfinished backup".into())),
+            Self::WithoutManifest(name) => Look::Unsettled(without_manifest(path, &name)),
+            Self::Foreign(name) => Look::Unsettled(exists(format!("it holds {name}, which is not ours"))),
+        }
+    }
+
+    /// For who wants to open one.
+    pub(super) fn to_open(self, path: &Path) -> Look {
+        let not = |detail: &str| Error::NotADatabase { path: path.into(), detail: detail.into() };
+        match self {
+            Self::Nothing => Look::Unfit(Error::NotFound { path: path.into() }),
+            Self::Database(PathKind::File) => Look::Fit,
+            Self::Database(_) => Look::Unfit(not("its MANIFEST is not a regular file")),
+            Self::NotADirectory => Look::Unfit(not("it is not a directory")),
+            Self::UnfinishedBackup => Look::Unsettled(not("it is an unfinished backup")),
+            Self::WithoutManifest(name) => Look::Unsettled(without_manifest(path, &name)),
+            Self::Vacant | Self::Foreign(_) => Look::Unsettled(not("it has no MANIFEST")),
+        }
+    }
+}
+
+/// Refuses what is no database, for who reads it without a lock.
+pub(super) fn check_present(vfs: &dyn Vfs, path: &Path) -> Result<()> {
+    match Found::at(vfs, path)?.to_open(path) {
+        Look::Fit => return Ok(()),
+        Look::Unsettled(_) => {}
+        Look::Nothing => return Err(Error::NotFound { path: path.into() }),
+        Look::Unfit(error) => return Err(error),
+    }
+    match Found::at(vfs, path)?.to_open(path) {
+        Look::Fit => Ok(()),
+        Look::Nothing => Err(Error::NotFound { path: path.into() }),
+        Look::Unfit(error) | Look::Unsettled(error) => Err(error),
+    }
+}
+
+fn kind_of(vfs: &dyn Vfs, path: &Path) -> Result<Option<PathKind>> {
+    vfs.kind(path).map_err(Error::io("look at", path))
+}
+
+fn without_manifest(path: &Path, name: &str) -> Error {
+    Error::corrupt(&path.join(paths::MANIFEST), 0, format!("it is missing, but the directory holds {name}"))
+}

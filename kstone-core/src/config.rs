@@ -161,7 +161,7 @@ pub struct DatabaseConfig {
     /// A write that waits longer than this for background work fails with `WriteStalled`. Default 10 s.
     pub write_stall_limit: Duration,
     /// How often the counters are written to `STATS.json` in the directory, for tools that look at it from outside,
-    /// from the handle's first write on and until it is closed; 1 ms to one day. Not for databases in memory.
+    /// from its opening until it is closed; 1 ms to one day. Not for databases in memory.
     /// Default: never.
     pub stats_snapshot_interval: Option<Duration>,
     /// On each thread, one of so many puts, gets, deletes, batches and queries is timed for

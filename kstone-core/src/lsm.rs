@@ -29,7 +29,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, Now, SystemClock};
 use crate::compaction::picker::Ask;
 use crate::config::{CompactionConfig, DEFAULT_REPLAY_RATE, DatabaseConfig, Durability, LogBounds};
 use crate::error::{Error, Result};
@@ -108,7 +108,7 @@ pub const MEMTABLE_THRESHOLD: usize = crate::config::DEFAULT_MEMTABLE_RECORDS;
 /// How background work runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Workers {
-    /// On threads of the engine, started with the first write.
+    /// On threads of the engine, started with the first write; one with open, if time will make something due.
     #[default]
     Threads,
     /// Only inside of [`LsmEngine::step`] and of calls that would otherwise wait: for deterministic tests.
@@ -358,6 +358,10 @@ impl Shared {
         self.stripes.iter().filter_map(|stripe| stripe.get().map(|stripe| &**stripe))
     }
 
+    pub(crate) fn now(&self) -> Now {
+        Now::of(&*self.clock)
+    }
+
     /// Puts settings in force: what reads them at each decision finds them, the others are told.
     fn apply(&self, settings: Settings) {
         self.wal.set_limits(settings.log_limits());
@@ -415,9 +419,9 @@ impl Shared {
         self.poison_on_error(held)
     }
 
-    /// Before the first write after a clean open: cancels the recorded end, so that a crash from here on is taken
-    /// for what it is. After a recovery that found no space: finishes it. The caller holds the gate, or is the only one
-    /// yet.
+    /// Before the first write after a clean open, also of background work: cancels the recorded end, so that a crash from
+    /// here on is taken for what it is. After a recovery that found no space: finishes it. The caller holds the gate, or
+    /// is a worker, which close stops before it looks, or is the only one yet.
     pub(crate) fn ensure_opened(&self) -> Result<()> {
         if self.opened.load(Ordering::Acquire) {
             return Ok(());
@@ -606,11 +610,11 @@ impl LsmEngine {
     }
 
     /// With [`Workers::Manual`]: does one step of the background work that is due, which one being up to `choice`;
-    /// false when nothing is due. As on threads, nothing is before the first write to a database that was closed.
+    /// false when nothing is due. As on threads, only what time or changed settings ask for is before the first write to
+    /// a database that was closed.
     pub fn step(&self, choice: u64) -> bool {
         let shared = &*self.shared;
-        let may = shared.workers == Workers::Manual && shared.opened.load(Ordering::Acquire);
-        let done = may && shared.step(choice);
+        let done = shared.workers == Workers::Manual && shared.step(choice);
         shared.deliver_events();
         done
     }

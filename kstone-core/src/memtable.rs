@@ -10,10 +10,11 @@ use std::borrow::Borrow;
 use std::cmp::Ordering as Order;
 use std::collections::BTreeSet;
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use smallvec::SmallVec;
 
+use crate::clock::Since;
 use crate::coding::fence;
 use crate::error::Result;
 use crate::key::KeyRange;
@@ -38,6 +39,8 @@ pub(crate) struct Memtable {
     /// The lowest sequence; 0 while empty. Sequences of a stripe rise, so it is the first one inserted.
     first_seq: AtomicU64,
     last_seq: AtomicU64,
+    /// When its first tombstone was written.
+    deleted_since: OnceLock<Since>,
 }
 
 /// One version: key and value in a single allocation, so that an insert allocates once.
@@ -176,6 +179,7 @@ impl Memtable {
             first_lsn: AtomicU64::new(0),
             first_seq: AtomicU64::new(0),
             last_seq: AtomicU64::new(0),
+            deleted_since: OnceLock::new(),
         }
     }
 
@@ -204,6 +208,16 @@ impl Memtable {
             self.first_seq.store(entry.seq, Ordering::Relaxed);
         }
         bytes.len() + RECORD_OVERHEAD
+    }
+
+    /// A tombstone was inserted.
+    pub(crate) fn deleted(&self, since: Since) {
+        let _ = self.deleted_since.set(since);
+    }
+
+    /// When its oldest tombstone was written, if it holds any.
+    pub(crate) fn deleted_since(&self) -> Option<Since> {
+        self.deleted_since.get().copied()
     }
 
     /// The newest version of a key at or below `max_seq`.

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use crate::clock::Since;
 use crate::config::{DatabaseConfig, MemtableMode};
 use crate::memtable::Memtable;
 use crate::planted::{Bug, planted};
@@ -98,6 +99,14 @@ impl Locked<'_> {
         let active = &self.version().active;
         let first = active.is_empty();
         Inserted { memory: active.insert(lsn, entry), first }
+    }
+
+    /// The record that was just added deletes something; when that was.
+    pub(crate) fn deleted(&self, since: impl FnOnce() -> Since) {
+        let active = &self.version().active;
+        if active.deleted_since().is_none() {
+            active.deleted(since());
+        }
     }
 
     /// Whether the active memtable has reached a limit of its own.

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use crate::clock::{Now, Since};
 use crate::error::Result;
 use crate::key::KeyRange;
 use crate::memtable::Memtable;
@@ -53,11 +54,21 @@ impl LookUp for GetCost {
 pub(crate) struct Run {
     /// At least one, ascending and disjoint in keys, all of the same run, depth and run sequences.
     pub(crate) parts: Vec<Arc<Table>>,
+    /// When its oldest tombstone was written, if it has any.
+    pub(crate) deleted_since: Option<Since>,
 }
 
 impl Run {
-    pub(crate) fn new(parts: Vec<Arc<Table>>) -> Self {
-        Self { parts }
+    pub(crate) fn new(parts: Vec<Arc<Table>>, deleted_since: Option<Since>) -> Self {
+        Self { parts, deleted_since }
+    }
+
+    /// A run that an earlier handle wrote.
+    pub(crate) fn found(parts: Vec<Arc<Table>>, now: Now) -> Self {
+        let metas = parts.iter().map(|table| table.meta()).filter(|meta| meta.tombstones > 0);
+        let stamps = metas.map(|meta| Since::stamped(meta.oldest_tombstone_ms, now));
+        let deleted_since = stamps.max_by_key(|since| since.age(now));
+        Self::new(parts, deleted_since)
     }
 
     fn first(&self) -> Option<&SstMeta> {

@@ -15,6 +15,8 @@
 //! A merge always takes in the newest run, so what it makes is the newest. One decision may not be enough to
 //! get below K, after K was lowered for instance: ask again after each merge.
 
+use std::time::Duration;
+
 use smallvec::SmallVec;
 
 use crate::config::CompactionConfig;
@@ -30,8 +32,8 @@ pub(crate) struct RunSummary<'a> {
     pub(crate) bytes: u64,
     pub(crate) entries: u64,
     pub(crate) tombstones: u64,
-    /// When the oldest tombstone was written, Unix milliseconds; 0 when there is none.
-    pub(crate) oldest_tombstone_ms: u64,
+    /// The age of its oldest tombstone, if it has any.
+    pub(crate) tombstone_age: Option<Duration>,
     /// The highest sequence in it.
     pub(crate) last_seq: SeqNo,
     /// Of each of its SSTs; empty when the manifest lacks some.
@@ -58,7 +60,6 @@ pub(crate) struct StripeSummary<'a> {
     pub(crate) runs: Vec<RunSummary<'a>>,
     /// Every reader sees all sequences up to here.
     pub(crate) horizon: SeqNo,
-    pub(crate) unix_ms: u64,
 }
 
 /// Who asks.
@@ -199,9 +200,8 @@ impl<'a> StripeSummary<'a> {
     }
 
     fn tombstones_are_old(&self, config: &CompactionConfig) -> bool {
-        let oldest = self.settled().map(|run| run.oldest_tombstone_ms).filter(|&ms| ms > 0).min();
-        let age = oldest.map(|oldest| u128::from(self.unix_ms.saturating_sub(oldest)));
-        config.tombstone_age.zip(age).is_some_and(|(limit, age)| age > limit.as_millis())
+        let oldest = self.settled().filter_map(|run| run.tombstone_age).max();
+        config.tombstone_age.zip(oldest).is_some_and(|(limit, age)| age > limit)
     }
 
     fn tombstones_weigh(&self, config: &CompactionConfig) -> bool {

@@ -25,8 +25,10 @@ pub struct CompactionConfig {
     /// left free, if there are two, until a stripe has twice as many runs as the threshold or writers wait for space:
     /// then up to two a core run.
     pub max_concurrent_compactions: usize,
-    /// A stripe is merged whole when its oldest tombstone is older than this, so that what was deleted is gone from
-    /// the disk by then, at the latest with the next sweep. Default 7 days; `None`: age does not count.
+    /// A stripe is merged whole when its oldest tombstone is older than this, and before that a memtable with such a
+    /// one is flushed, so that what was deleted is gone from the disk by then, at the latest with the next sweep; also
+    /// when the database is only read meanwhile, opened anew or not. A wall clock that is set makes that earlier, never
+    /// later. Default 7 days; `None`: age does not count.
     pub tombstone_age: Option<Duration>,
     /// A stripe is merged whole when more than this share of its records are tombstones, in percent, 1 to 100.
     /// Default 25.

@@ -8,7 +8,10 @@
 //! 2. A failed job leaves everything as it was and is tried again: after [`RETRY_AFTER`], then after twice as long
 //!    each time up to [`RETRY_AT_LEAST`]. Others go on meanwhile.
 //! 3. Under the queue's lock no stripe is locked, for writers queue flushes under their stripe's lock.
-//! 4. Who waits asks for sealing once, and again when a job has ended that is not sealing itself, or after
+//! 4. What is due by time is due whether anybody writes or not: a database that is only read after it was opened keeps
+//!    one thread while there is something that time will make due ([`LsmEngine::keep_time`]), and none otherwise. After
+//!    a clean open the first such job is [`Slot::Open`]; until then nothing is written.
+//! 5. Who waits asks for sealing once, and again when a job has ended that is not sealing itself, or after
 //!    [`RECHECK`]: a worker and a writer do not keep each other busy while both wait for a third.
 //!
 //! Order: first what only one thread can do at a time and many wait for (room in the log, its sync, checkpoints,
@@ -27,7 +30,7 @@ use super::compact::CompactJob;
 use super::flush::FlushJob;
 use super::idle::IdleStripes;
 use super::job::{Progress, Slot};
-use super::{LsmEngine, PoisonOnUnwind, Shared, Workers};
+use super::{LsmEngine, PoisonOnUnwind, Settings, Shared, Workers};
 use crate::backpressure::runs_without_delay;
 use crate::compaction::picker::Ask;
 use crate::config::CompactionConfig;
@@ -200,15 +203,39 @@ impl Shared {
 
     /// The slots that could be taken now, the most urgent first.
     fn due(&self, queue: &mut Queue) -> Vec<Slot> {
-        let mut due = Vec::new();
-        // Nothing may be written while the manifest still says where the log ends.
-        if self.read_only || !self.opened.load(Ordering::Acquire) || self.health.check().is_err() {
-            return due;
+        if self.read_only || self.health.check().is_err() {
+            return Vec::new();
         }
+        let opened = self.opened.load(Ordering::Acquire);
+        let mut due = self.due_once_opened(queue);
+        if !opened {
+            // Nothing may be written while the manifest still says where the log ends. The log itself asks for nothing
+            // before there is a write: what it holds is durable, and its next segment may never be needed.
+            let waits = due.iter().any(|slot| {
+                matches!(slot, Slot::Flush(_) | Slot::Compact(_) | Slot::Relief | Slot::Checkpoint)
+            });
+            due.retain(|slot| *slot == Slot::Stats);
+            if waits && !queue.running.contains(&Slot::Open) {
+                due.insert(0, Slot::Open);
+            }
+        }
+        due
+    }
+
+    fn due_once_opened(&self, queue: &mut Queue) -> Vec<Slot> {
+        let mut due = Vec::new();
         let now = self.clock.monotonic();
         let manual = self.workers == Workers::Manual;
         let settings = self.settings.load();
         let since = |moment: Duration| now.saturating_sub(moment);
+        if since(queue.last_sweep) >= Duration::from_secs(settings.compaction.check_interval_secs) {
+            queue.last_sweep = now;
+            queue.compact.extend(self.used_stripes().map(|stripe| stripe.id));
+            queue.idle.sweep(self.used_stripes().map(|stripe| stripe.id));
+            if self.used_stripes().any(|stripe| self.keeps_old_deletes(&settings, stripe)) {
+                self.background.relief_wanted.store(true, Ordering::Relaxed);
+            }
+        }
         if self.wal.needs_segment() && self.may_take_segment() {
             due.push(Slot::Segment);
         }
@@ -236,11 +263,6 @@ impl Shared {
         // Half of the cores, so that flushes never crowd out the writers that cause them.
         if flushing < cores().div_ceil(2) {
             due.extend(queue.flush.iter().map(|&stripe| Slot::Flush(stripe)));
-        }
-        if since(queue.last_sweep) >= Duration::from_secs(settings.compaction.check_interval_secs) {
-            queue.last_sweep = now;
-            queue.compact.extend(self.used_stripes().map(|stripe| stripe.id));
-            queue.idle.sweep(self.used_stripes().map(|stripe| stripe.id));
         }
         let compacting = queue.running.iter().filter(|slot| matches!(slot, Slot::Compact(_))).count();
         if compacting < concurrent_compactions(&settings.compaction) {
@@ -306,7 +328,7 @@ impl Shared {
                 queue.last_stats = self.clock.monotonic();
                 Job::Once
             }
-            Slot::Segment | Slot::Relief => Job::Once,
+            Slot::Segment | Slot::Relief | Slot::Open => Job::Once,
         }
     }
 
@@ -319,6 +341,7 @@ impl Shared {
             (Job::Once, Slot::LogSync) => self.wal.sync().map(|()| Progress::Done),
             (Job::Once, Slot::Watermark) => self.wal.append_watermark().map(|()| Progress::Done),
             (Job::Once, Slot::Stats) => Ok(self.write_stats_file()),
+            (Job::Once, Slot::Open) => self.ensure_opened().map(|()| Progress::Done),
             (Job::Once, _) => {
                 self.relieve();
                 Ok(Progress::Done)
@@ -332,6 +355,9 @@ impl Shared {
         self.background.relief_wanted.swap(false, Ordering::AcqRel);
         self.seal_for_space();
         let settings = self.settings.load();
+        for stripe in self.used_stripes().filter(|stripe| self.keeps_old_deletes(&settings, stripe)) {
+            self.seal(stripe);
+        }
         loop {
             let memory = self.memory.load(Ordering::Relaxed);
             if memory.saturating_sub(self.sealed_memory.load(Ordering::Relaxed)) <= settings.memory_budget {
@@ -344,6 +370,35 @@ impl Shared {
             }
         }
         self.shorten_log(settings.log.limit, self.background.log_full.swap(false, Ordering::Relaxed));
+    }
+
+    /// Whether a delete has waited in memory for so long that what it hides should be gone from the disk by now: only
+    /// what was flushed can be merged.
+    fn keeps_old_deletes(&self, settings: &Settings, stripe: &Stripe) -> bool {
+        let limit = settings.compaction.tombstone_age.filter(|_| settings.compaction.enabled);
+        let since = stripe.version().active.deleted_since();
+        limit.zip(since).is_some_and(|(limit, since)| since.age(self.now()) > limit)
+    }
+
+    /// Whether time alone will make something due, now or later.
+    fn will_be_due(&self) -> bool {
+        let settings = self.settings.load();
+        let left = {
+            let queue = self.background.queue.lock();
+            queue.dirty || !queue.flush.is_empty() || self.background.relief_wanted.load(Ordering::Relaxed)
+        };
+        let deletes = |stripe: &Stripe| {
+            let version = stripe.version();
+            version.memtables().any(|memtable| memtable.deleted_since().is_some())
+                || version.runs.iter().any(|run| run.deleted_since.is_some())
+        };
+        let merges = |stripe: &Stripe| {
+            [Ask::Due, Ask::Idle].iter().any(|&ask| self.compaction_due(stripe.id, ask).is_some())
+        };
+        left || self.stats_interval(&settings).is_some()
+            || settings.compaction.enabled
+                && self.used_stripes().any(|stripe| deletes(stripe) || merges(stripe))
+            || self.quota.is_limited() && self.reclaiming()
     }
 
     /// Seals what the oldest half of the log is kept for when that has grown to three quarters of its limit. Over the
@@ -442,7 +497,7 @@ impl Shared {
                     queue.compact.extend(self.used_stripes().map(|stripe| stripe.id));
                 }
             }
-            Slot::Segment | Slot::Relief | Slot::LogSync | Slot::Watermark | Slot::Stats => {}
+            Slot::Segment | Slot::Relief | Slot::LogSync | Slot::Watermark | Slot::Stats | Slot::Open => {}
         }
     }
 
@@ -604,7 +659,8 @@ impl Shared {
         let until = |moment: Duration, interval: Duration| (moment + interval).saturating_sub(now);
         let mut nap = until(queue.last_sweep, Duration::from_secs(settings.compaction.check_interval_secs));
         let interval = settings.database.sync_interval;
-        if !interval.is_zero() && !queue.running.contains(&Slot::LogSync) {
+        let opened = self.opened.load(Ordering::Acquire);
+        if opened && !interval.is_zero() && !queue.running.contains(&Slot::LogSync) {
             // Also while nothing is unsynced: a write does not wake anybody for its sync.
             nap = nap.min(until(queue.last_sync, interval).max(interval / 2));
         }
@@ -710,7 +766,31 @@ pub(crate) struct Pool {
 }
 
 impl LsmEngine {
-    /// Starts the pool with the first write: a database that is only read needs no thread.
+    /// At the end of open: time counts from now on, and settings may have changed while the database was closed. Starts
+    /// one thread if there is something that time will make due. A database that is only read needs no other.
+    pub(crate) fn keep_time(&self) {
+        let shared = &*self.shared;
+        let mut queue = shared.background.queue.lock();
+        // On one thread tests say when a step is made, and all that is looked at in intervals is looked at with the first.
+        queue.compact.extend(shared.used_stripes().map(|stripe| stripe.id));
+        if shared.workers == Workers::Manual {
+            return;
+        }
+        let now = shared.clock.monotonic();
+        (queue.last_sync, queue.last_checkpoint) = (now, now);
+        (queue.last_sweep, queue.last_stats) = (now, now);
+        queue.calm = Some(calm_compactions(cores()));
+        drop(queue);
+        // Opening is worth more than what can wait for the first write, which starts the others.
+        if !shared.read_only
+            && shared.will_be_due()
+            && let Err(error) = self.start_threads(1)
+        {
+            shared.note_background_error(&error);
+        }
+    }
+
+    /// Starts the pool with the first write.
     pub(crate) fn start_workers(&self) -> Result<()> {
         if self.pool.started.load(Ordering::Relaxed) || self.shared.workers == Workers::Manual {
             return Ok(());
@@ -718,24 +798,32 @@ impl LsmEngine {
         let now = self.shared.clock.monotonic();
         let mut queue = self.shared.background.queue.lock();
         (queue.last_sync, queue.last_checkpoint) = (now, now);
-        queue.calm = Some(calm_compactions(cores()));
-        // The threshold may have been lowered while the database was closed.
-        queue.compact.extend(self.shared.used_stripes().map(|stripe| stripe.id));
         drop(queue);
         self.pool.started.store(true, Ordering::Relaxed);
-        self.grow_pool().inspect_err(|_| self.pool.started.store(false, Ordering::Relaxed))
+        self.grow_pool().inspect_err(|_| self.pool.started.store(false, Ordering::Relaxed))?;
+        // Who kept the time alone may sleep for longer than the log may wait for its sync.
+        self.shared.background.wake.notify_all();
+        Ok(())
     }
 
     /// Brings the pool to the size that the settings ask for, if it was started and is smaller. Larger ones stay:
     /// what is beyond the settings sleeps.
     pub(crate) fn grow_pool(&self) -> Result<()> {
-        let mut threads = self.pool.threads.lock();
-        if !self.pool.started.load(Ordering::Relaxed) || self.shared.background.stop.load(Ordering::Relaxed) {
+        if !self.pool.started.load(Ordering::Relaxed) {
             return Ok(());
         }
         // Two beyond the compactions, so that a flush and a sync never wait for them.
         let compactions = concurrent_compactions(&self.shared.settings.load().compaction);
-        for i in threads.len()..2 + compactions {
+        self.start_threads(2 + compactions)
+    }
+
+    /// Has at least so many threads.
+    fn start_threads(&self, count: usize) -> Result<()> {
+        let mut threads = self.pool.threads.lock();
+        if self.shared.background.stop.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        for i in threads.len()..count {
             let shared = Arc::clone(&self.shared);
             let worker = thread::Builder::new().name(format!("kstone-{i}"));
             match worker.spawn(move || shared.work()) {

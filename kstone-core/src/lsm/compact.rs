@@ -11,11 +11,12 @@ use super::observe::Merged;
 use super::quota::{MergeSpace, rewritten};
 use super::run_writer::{RunFacts, RunWriter, copy};
 use super::{Shared, trace};
+use crate::clock::Now;
 use crate::compaction::Retain;
 use crate::compaction::picker::{self, Ask, Choice, Pick, Reason, RunSummary, StripeSummary};
 use crate::error::{Error, Result};
 use crate::merge::MergeCursor;
-use crate::types::{RunId, SstMeta};
+use crate::types::RunId;
 use crate::version::{Run, Version, merge_runs};
 
 /// How often a compaction that is asked for begins at most: on one thread time may stand still.
@@ -43,8 +44,6 @@ struct Merging {
     inputs: Vec<Arc<Run>>,
     merge: MergeCursor,
     retain: Retain,
-    /// When the oldest tombstone among the inputs was written, as far as is known.
-    tombstone_ms: u64,
     out: RunWriter,
     space: Option<MergeSpace>,
 }
@@ -66,8 +65,8 @@ impl CompactJob {
         match &mut self.state {
             State::Start => self.begin(shared),
             State::Merging(merging) => {
-                let Merging { merge, retain, out, tombstone_ms, space, .. } = &mut **merging;
-                let copied = copy(shared, merge, retain, out, *tombstone_ms);
+                let Merging { merge, retain, out, space, .. } = &mut **merging;
+                let copied = copy(shared, merge, retain, out);
                 if let Some(space) = space {
                     space.wrote(out.written());
                 }
@@ -96,21 +95,23 @@ impl CompactJob {
         let last = metas().map(|meta| &meta.keys.1).max();
         let (Some(seq), Some(first), Some(last)) = (seq, first, last) else { return Ok(Progress::Done) };
         let bounds = (first.clone(), last.clone());
-        let tombstone_ms = oldest_tombstone(metas());
+        let now = shared.now();
+        let deleted_since =
+            inputs.iter().filter_map(|run| run.deleted_since).max_by_key(|since| since.age(now));
         let lengths: Vec<u64> = metas().map(|meta| meta.len).collect();
         let settings = shared.settings.load_full();
         let Some(space) = shared.reserve_merge(&lengths, rewritten(&settings.database, metas())) else {
             // Asked for again when there is space; who waits for it hears that there is none.
             return if self.ask == Ask::Full { Err(Error::DiskFull) } else { Ok(Progress::Done) };
         };
-        let facts = RunFacts { depth: output_depth, seq, oldest: reaches_oldest, merged: true };
+        let facts =
+            RunFacts { depth: output_depth, seq, oldest: reaches_oldest, merged: true, deleted_since };
         self.state = State::Merging(Box::new(Merging {
             started,
             reason,
             merge: merge_runs(&inputs)?,
             retain: Retain::new(shared.commits.horizon(), reaches_oldest),
-            tombstone_ms,
-            out: RunWriter::new(settings, self.stripe, facts, bounds),
+            out: RunWriter::new(settings, self.stripe, facts, bounds, now),
             space: Some(space),
             inputs,
         }));
@@ -161,11 +162,11 @@ impl Merging {
 impl Shared {
     /// What the picker says of a stripe in this version.
     fn choose(&self, stripe: usize, version: &Version, ask: Ask) -> Choice {
+        let now = self.now();
         let stripe = StripeSummary {
             stripe,
-            runs: version.runs.iter().map(|run| summary(run)).collect(),
+            runs: version.runs.iter().map(|run| summary(run, now)).collect(),
             horizon: self.commits.horizon(),
-            unix_ms: self.clock.unix_ms(),
         };
         let settings = self.settings.load();
         let choose = |ask| picker::choose(&stripe, &settings.compaction, ask);
@@ -232,20 +233,15 @@ impl Shared {
 }
 
 /// What the picker looks at in a run.
-pub(crate) fn summary(run: &Run) -> RunSummary<'_> {
+pub(crate) fn summary(run: &Run, now: Now) -> RunSummary<'_> {
     let metas = || run.parts.iter().map(|table| table.meta());
     RunSummary {
         depth: run.depth(),
         bytes: run.total(|meta| meta.len),
         entries: run.total(|meta| meta.entries),
         tombstones: run.total(|meta| meta.tombstones),
-        oldest_tombstone_ms: oldest_tombstone(metas()),
+        tombstone_age: run.deleted_since.map(|since| since.age(now)),
         last_seq: run.seq().1,
         details: metas().map(|meta| meta.details.as_deref()).collect::<Option<_>>().unwrap_or_default(),
     }
-}
-
-/// When the oldest tombstone was written, as far as is known; 0 when there is none.
-fn oldest_tombstone<'a>(metas: impl Iterator<Item = &'a Arc<SstMeta>>) -> u64 {
-    metas.map(|meta| meta.oldest_tombstone_ms).filter(|&ms| ms > 0).min().unwrap_or(0)
 }

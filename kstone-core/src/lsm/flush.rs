@@ -56,7 +56,7 @@ impl FlushJob {
             State::Start => self.begin(shared),
             State::Writing(writing) => {
                 let Writing { cursor, retain, out, written, .. } = &mut **writing;
-                let copied = copy(shared, cursor, retain, out, shared.clock.unix_ms());
+                let copied = copy(shared, cursor, retain, out);
                 written.set(out.written());
                 if copied? == Progress::Again {
                     return Ok(Progress::Again);
@@ -104,12 +104,13 @@ impl FlushJob {
         }
         let Some(bounds) = memtable.key_bounds() else { return Ok(Progress::Done) };
         let seq = (memtable.first_seq(), memtable.last_seq());
-        let facts = RunFacts { depth: 0, seq, oldest: reaches_oldest, merged: false };
+        let deleted_since = memtable.deleted_since();
+        let facts = RunFacts { depth: 0, seq, oldest: reaches_oldest, merged: false, deleted_since };
         self.state = State::Writing(Box::new(Writing {
             started,
             cursor: memtable.cursor(KeyRange::all(), SeqNo::MAX, Direction::Forward),
             retain: Retain::new(shared.commits.horizon(), reaches_oldest),
-            out: RunWriter::new(shared.settings.load_full(), self.stripe, facts, bounds),
+            out: RunWriter::new(shared.settings.load_full(), self.stripe, facts, bounds, shared.now()),
             written: Share::new(&shared.quota, |quota| &quota.flushing, 0),
             memtable,
         }));

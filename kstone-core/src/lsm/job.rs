@@ -27,6 +27,8 @@ pub(crate) enum Slot {
     Compact(usize),
     /// Writing the counters to their file.
     Stats,
+    /// What comes before everything else that is written after a clean open: [`Shared::ensure_opened`].
+    Open,
 }
 
 /// All steps of a job, on the caller's thread.

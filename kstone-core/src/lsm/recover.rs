@@ -27,7 +27,7 @@ use super::survey::{GENERATION_GAP, SEQ_GAP, Survey};
 use super::{
     EngineOptions, FileIds, Identity, LockGuard, LsmEngine, Settings, Shared, Workers, replay_rate, trace,
 };
-use crate::clock::Clock;
+use crate::clock::{Clock, Now, Since};
 use crate::config::{CompactionConfig, DatabaseConfig};
 use crate::error::{Error, Result};
 use crate::file_header::Id;
@@ -43,7 +43,7 @@ use crate::sst::{Table, TableContext};
 use crate::stripe::Stripe;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use crate::sync::{ArcSwap, Mutex, RwLock};
-use crate::types::{EntryRef, FileId, Lsn, MAX_STRIPES, SeqNo};
+use crate::types::{EntryKind, EntryRef, FileId, Lsn, MAX_STRIPES, SeqNo};
 use crate::version::Run;
 use crate::vfs::{DirEntry, Floor, Mapping, Meter, MeteredVfs, PathKind, Place, Vfs};
 use crate::wal::{self, Chain, LogCut, RecordRef, Wal, WalContext, WalStart};
@@ -128,6 +128,7 @@ impl LsmEngine {
         // Should that fail, the database is there all the same: its first write will meet the cause again.
         drop(engine.shared.wal.try_reserve(0, Floor::NONE));
         engine.shared.opened(true, true);
+        engine.keep_time();
         Ok(engine)
     }
 
@@ -249,6 +250,10 @@ impl LsmEngine {
             }
         }
         engine.shared.opened(false, clean_end.is_some());
+        // A process that only read may have died and left one behind a clean end.
+        let stats = |entry: &DirEntry| matches!(paths::parse(&entry.name), FileName::Stats);
+        engine.shared.observed.stats_file.fetch_or(listing.iter().any(stats), Ordering::Relaxed);
+        engine.keep_time();
         Ok(engine)
     }
 
@@ -287,7 +292,7 @@ impl LsmEngine {
             tables.observe();
         }
         let shared = Arc::new(Shared {
-            stripes: stripes(&tables, state, &start.held),
+            stripes: stripes(&tables, state, &start.held, Now::of(&*options.clock)),
             tables,
             dir: path.to_path_buf(),
             vfs: options.vfs,
@@ -468,6 +473,9 @@ impl Shared {
             let stripe = self.stripe(id).lock();
             let entry = EntryRef { key: op.key, seq, kind: op.kind, value: op.value };
             let inserted = stripe.insert(record.lsn, entry);
+            if op.kind == EntryKind::Delete {
+                stripe.deleted(|| Since::stamped(u64::from(record.time) * 1000, self.now()));
+            }
             self.quota.memtables.fetch_add(u64::from(inserted.first), Ordering::Relaxed);
             self.memory.fetch_add(inserted.memory, Ordering::Relaxed);
             // With a quota as little as can be is written: each run takes a page at least, and space was set aside for
@@ -691,6 +699,7 @@ fn stripes(
     tables: &Arc<TableContext>,
     state: &ManifestState,
     held: &BTreeMap<FileId, Arc<Mapping>>,
+    now: Now,
 ) -> Box<[OnceLock<Box<Stripe>>]> {
     let mut runs: BTreeMap<u16, BTreeMap<std::cmp::Reverse<SeqNo>, Vec<Arc<Table>>>> = BTreeMap::new();
     for meta in state.ssts.values() {
@@ -710,7 +719,7 @@ fn stripes(
         }
         let runs = runs.into_values().map(|mut parts| {
             parts.sort_by_key(|table| table.meta().part);
-            Arc::new(Run::new(parts))
+            Arc::new(Run::found(parts, now))
         });
         OnceLock::from(Box::new(Stripe::new(id, runs.collect(), flushed_to)))
     };

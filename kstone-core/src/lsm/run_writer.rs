@@ -5,13 +5,14 @@ use std::sync::atomic::Ordering;
 
 use super::job::Progress;
 use super::{Settings, Shared};
+use crate::clock::{Now, Since};
 use crate::compaction::{Retain, Verdict};
 use crate::config::Compression;
 use crate::error::Result;
 use crate::merge::Cursor;
 use crate::paths;
 use crate::sst::{SstParams, SstWriter, Table, Unsynced};
-use crate::types::{EntryKind, EntryRef, SeqNo, SstMeta};
+use crate::types::{EntryRef, SeqNo, SstMeta};
 use crate::version::Run;
 use crate::vfs::pages;
 
@@ -25,6 +26,8 @@ pub(crate) struct RunFacts {
     pub(crate) oldest: bool,
     /// It is made of runs, not of a memtable.
     pub(crate) merged: bool,
+    /// When the oldest tombstone of the inputs was written, if they have any.
+    pub(crate) deleted_since: Option<Since>,
 }
 
 impl RunFacts {
@@ -48,6 +51,8 @@ pub(crate) struct RunWriter {
     bounds: (Vec<u8>, Vec<u8>),
     current: Option<SstWriter>,
     last_key: Vec<u8>,
+    /// What is put down as the age of each tombstone.
+    tombstone_ms: Option<u64>,
     done: Vec<(SstMeta, Unsynced)>,
     pub(crate) tombstones_dropped: u64,
 }
@@ -58,6 +63,7 @@ impl RunWriter {
         stripe: usize,
         facts: RunFacts,
         bounds: (Vec<u8>, Vec<u8>),
+        now: Now,
     ) -> Self {
         Self {
             stripe,
@@ -66,18 +72,14 @@ impl RunWriter {
             bounds,
             current: None,
             last_key: Vec::new(),
+            tombstone_ms: facts.deleted_since.map(|since| since.stamp(now)),
             done: Vec::new(),
             tombstones_dropped: 0,
         }
     }
 
     /// Adds the next version, in order. All versions of a key go into the same SST.
-    pub(crate) fn add(
-        &mut self,
-        shared: &Shared,
-        entry: EntryRef<'_>,
-        tombstone_ms: Option<u64>,
-    ) -> Result<()> {
+    pub(crate) fn add(&mut self, shared: &Shared, entry: EntryRef<'_>) -> Result<()> {
         let settings = Arc::clone(&self.settings);
         let config = &settings.database;
         let full = self.current.as_ref().is_some_and(|sst| sst.is_full(config.target_sst_size));
@@ -108,7 +110,7 @@ impl RunWriter {
                 none.insert(SstWriter::create(&shared.vfs, &shared.dir, params)?)
             }
         };
-        sst.add(entry, tombstone_ms)?;
+        sst.add(entry, self.tombstone_ms)?;
         self.last_key.clear();
         self.last_key.extend_from_slice(entry.key);
         Ok(())
@@ -140,7 +142,9 @@ impl RunWriter {
             let meta = Arc::new(SstMeta { parts, ..meta });
             Arc::new(Table::written(&shared.tables, meta, unsynced))
         });
-        Ok(Some(Run::new(tables.collect())))
+        let tables: Vec<Arc<Table>> = tables.collect();
+        let deletes = tables.iter().any(|table| table.meta().tombstones > 0);
+        Ok(Some(Run::new(tables, self.facts.deleted_since.filter(|_| deletes))))
     }
 
     /// Removes what was written: nobody has seen it.
@@ -155,20 +159,17 @@ impl RunWriter {
 }
 
 /// Copies the next entries of a flush or a merge that are worth keeping, as many as one step takes; done when the
-/// source is used up. `tombstone_ms` is when its oldest tombstone was written.
+/// source is used up.
 pub(crate) fn copy(
     shared: &Shared,
     source: &mut dyn Cursor,
     retain: &mut Retain,
     out: &mut RunWriter,
-    tombstone_ms: u64,
 ) -> Result<Progress> {
     for _ in 0..shared.chunk {
         let Some(entry) = source.entry() else { return Ok(Progress::Done) };
         match retain.keep(entry.key, entry.seq, entry.kind) {
-            Verdict::Keep => {
-                out.add(shared, entry, (entry.kind == EntryKind::Delete).then_some(tombstone_ms))?;
-            }
+            Verdict::Keep => out.add(shared, entry)?,
             Verdict::DropTombstone => {
                 out.tombstones_dropped += 1;
                 shared.counters.tombstones_removed.fetch_add(1, Ordering::Relaxed);

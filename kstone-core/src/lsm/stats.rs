@@ -418,11 +418,11 @@ impl Shared {
         let written = operations.user_bytes_written + recovery.replayed_bytes;
         let compacted = self.counters.compaction_bytes_written.load(Ordering::Relaxed);
         let tables = compacted + self.counters.flush_bytes_written.load(Ordering::Relaxed);
-        let (mut bytes, mut needed) = (0, 0);
+        let (mut bytes, mut needed, now) = (0, 0, self.now());
         for stripe in self.used_stripes() {
             let version = Arc::clone(&stripe.version());
             let sum = |of: fn(&SstMeta) -> u64| total(&version, of);
-            let runs: Vec<_> = version.runs.iter().map(|run| summary(run)).collect();
+            let runs: Vec<_> = version.runs.iter().map(|run| summary(run, now)).collect();
             // A tombstone has next to no bytes.
             let values = sum(|meta| meta.entries.saturating_sub(meta.tombstones)).max(1);
             bytes += sum(|meta| meta.len);

@@ -1,7 +1,7 @@
 //! `STATS.json`: the counters of a running database, for tools that look at its directory.
 //!
-//! Written by the background every [`crate::DatabaseConfig::stats_snapshot_interval`] from the handle's first write
-//! on, whole: a reader finds the one before or the one after. Nothing is synced, for it means nothing after a crash;
+//! Written by the background every [`crate::DatabaseConfig::stats_snapshot_interval`], also before the handle's first
+//! write, whole: a reader finds the one before or the one after. Nothing is synced, for it means nothing after a crash;
 //! closing removes it.
 
 use std::io;

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use super::observe::Written;
 use super::{LsmEngine, PoisonOnUnwind, Shared, WriteOptions};
 use crate::backpressure::{Load, Pressure};
+use crate::clock::Since;
 use crate::compaction::picker::Ask;
 use crate::config::Durability;
 use crate::counters::Operation;
@@ -21,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::key::{EncodedKey, Key, stripe_of};
 use crate::planted::{Bug, Race, later, planted, raced};
 use crate::record::{self, Ops};
-use crate::types::{EntryRef, SeqNo};
+use crate::types::{EntryKind, EntryRef, SeqNo};
 
 /// Puts and deletes that happen all together or not at all, whatever their stripes. Later ones win over earlier
 /// ones of the same key.
@@ -189,6 +190,9 @@ impl Shared {
                 let seq = appended.first_seq + i as u64;
                 let entry = EntryRef { key: op.key, seq, kind: op.kind, value: op.value };
                 let inserted = stripe.insert(appended.lsn, entry);
+                if op.kind == EntryKind::Delete {
+                    stripe.deleted(|| Since::written(self.now()));
+                }
                 added += inserted.memory;
                 fresh += u64::from(inserted.first);
             }

@@ -470,6 +470,10 @@ impl Run {
                 self.clock.advance(*by);
                 Ok(false)
             }
+            Operation::SetClock { unix_ms } => {
+                self.clock.set_unix_ms(*unix_ms);
+                Ok(false)
+            }
             Operation::Sync => engine.sync().map(|()| true),
             Operation::Flush => engine.flush().map(|()| true),
             Operation::Compact { stripe } => {

@@ -37,6 +37,11 @@ pub enum Operation {
         /// How much.
         by: Duration,
     },
+    /// The wall clock is set, by hours or by years; no time passes.
+    SetClock {
+        /// What it shows then.
+        unix_ms: u64,
+    },
     /// Everything so far becomes durable.
     Sync,
     /// All memtables are flushed, and a checkpoint made.
@@ -123,7 +128,7 @@ impl Workload {
                 self.write(ops)
             }
             52..73 => Operation::Step { choice: rng.next() },
-            73..75 => Operation::Advance { by: Duration::from_millis(rng.below(3000)) },
+            73..75 => time(rng),
             75..80 => Operation::Sync,
             80..84 => Operation::Flush,
             84..88 => Operation::Compact { stripe: rng.next() },
@@ -156,7 +161,7 @@ impl Workload {
             886..896 => Operation::DropSnapshot { pick: rng.next() },
             896..936 => Operation::Query { seed: rng.next() },
             936..946 => Operation::Check,
-            946..956 => Operation::Advance { by: Duration::from_millis(rng.below(3000)) },
+            946..956 => time(rng),
             956..961 => Operation::Sync,
             961..968 => Operation::Flush,
             968..978 => Operation::Compact { stripe: rng.next() },
@@ -170,6 +175,16 @@ impl Workload {
             _ => Operation::Reopen { clean: false, settings: None },
         }
     }
+}
+
+/// It passes, or in one of eight times the wall clock is set.
+fn time(rng: &mut Rng) -> Operation {
+    if !rng.one_in(8) {
+        return Operation::Advance { by: Duration::from_millis(rng.below(3000)) };
+    }
+    let (start, hours) = (1_700_000_000_000u64, rng.pick(0u64, &[1, 30, 24 * 365, 240 * 365]));
+    let off = 3_600_000 * hours;
+    Operation::SetClock { unix_ms: if rng.one_in(2) { start + off } else { start - off } }
 }
 
 impl Iterator for Workload {

@@ -220,6 +220,7 @@ impl World {
                 engine.step(*choice);
             }
             Operation::Advance { by } => self.clock.advance(*by),
+            Operation::SetClock { unix_ms } => self.clock.set_unix_ms(*unix_ms),
             Operation::Sync => {
                 let done = engine.sync();
                 return self.durable_if("sync", done);

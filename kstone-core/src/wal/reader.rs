@@ -103,10 +103,6 @@ pub(crate) struct RecordRef<'a> {
     /// For [`crate::record::Ops`].
     pub(crate) payload: &'a [u8],
     /// Commit time, seconds since the Unix epoch.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "written for tools that read a log; recovery needs no times")
-    )]
     pub(crate) time: u32,
 }
 

@@ -145,9 +145,10 @@ fn a_log_that_was_not_written_on_is_given_back_at_close() {
     assert_eq!(engine.get(&key(1)).unwrap().as_deref(), Some(&b"value"[..]));
 }
 
-/// Before the first write of a clean open the manifest says how the database ends: nothing may be written then.
+/// Until a clean open is followed by a write, the manifest says how the database ends. Nothing else may be written before
+/// that is cancelled, by background work as little as by a caller: where the edit fails, nothing is.
 #[test]
-fn a_clean_open_does_no_background_work_before_its_first_write() {
+fn background_work_cancels_a_clean_end_before_it_writes() {
     let vfs = faulty();
     let mut first = options(&vfs, DatabaseConfig::new().with_stripes(1));
     first.compaction = Some(kstone_core::CompactionConfig::new().with_sst_threshold(2));
@@ -163,15 +164,22 @@ fn a_clean_open_does_no_background_work_before_its_first_write() {
     let mut again = manual(Arc::new(vfs.clone()), 2);
     again.clock = clock.clone();
     let engine = LsmEngine::open(db(), again).unwrap();
-    clock.advance(Duration::from_secs(100));
+    vfs.add(Rule::fail(Errno::NoSpace).on(&[Op::Create, Op::Write]).files("MANIFEST*").from(1));
     for n in 0..50 {
+        clock.advance(Duration::from_secs(100));
         engine.step(n);
     }
-    assert_eq!(files(&**vfs.inner(), ""), before);
-    assert_eq!(engine.stats().unwrap().background_error, None);
-    engine.put(&key(9), b"value", WriteOptions::new()).unwrap();
+    for suffix in [".sst", ".log"] {
+        let mut files_before = before.clone();
+        files_before.retain(|name| name.ends_with(suffix));
+        assert_eq!(files(&**vfs.inner(), suffix), files_before);
+    }
+    assert!(engine.stats().unwrap().background_error.is_some());
+    vfs.clear();
+    clock.advance(Duration::from_secs(100));
     while engine.step(0) {}
     assert!(!engine.needs_compaction(0).unwrap());
+    assert_eq!(engine.stats().unwrap().background_error, None);
 }
 
 /// What a creation that was cut off left of the log is in nobody's way.

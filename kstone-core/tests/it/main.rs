@@ -12,6 +12,7 @@ mod compaction;
 mod counters;
 mod crash;
 mod damage;
+mod due;
 mod explain;
 mod fault_runs;
 mod faults;

@@ -6,20 +6,19 @@ use proptest::prelude::*;
 type Run = RunSummary<'static>;
 
 fn run(depth: u32, entries: u64, tombstones: u64, last_seq: SeqNo) -> Run {
-    let oldest_tombstone_ms = if tombstones > 0 { 1000 } else { 0 };
     RunSummary {
         depth,
         bytes: entries * 1000,
         entries,
         tombstones,
-        oldest_tombstone_ms,
+        tombstone_age: (tombstones > 0).then_some(Duration::ZERO),
         last_seq,
         details: SmallVec::new(),
     }
 }
 
 fn stripe(runs: &[Run]) -> StripeSummary<'static> {
-    StripeSummary { stripe: 0, runs: runs.to_vec(), horizon: SeqNo::MAX, unix_ms: 1000 }
+    StripeSummary { stripe: 0, runs: runs.to_vec(), horizon: SeqNo::MAX }
 }
 
 fn config(threshold: usize) -> CompactionConfig {
@@ -219,18 +218,17 @@ fn tombstones_over_their_share_are_merged_away_unless_readers_hold_them_back() {
 
 #[test]
 fn a_tombstone_that_is_too_old_is_merged_away_unless_a_reader_holds_it_back() {
-    let runs = [run(0, 1000, 0, 20), run(1, 1000, 1, 10), run(2, 1000, 0, 5)];
-    let at = |horizon, unix_ms, age_ms| {
-        let config = config(10).with_tombstone_age(std::time::Duration::from_millis(age_ms));
-        choose(&StripeSummary { horizon, unix_ms, ..stripe(&runs) }, &config, Ask::Due)
+    let at = |horizon, age, limit| {
+        let old = RunSummary { tombstone_age: Some(age), ..run(1, 1000, 1, 10) };
+        let runs = [run(0, 1000, 0, 20), old, run(2, 1000, 0, 5)];
+        let config = config(10).with_tombstone_age(limit);
+        choose(&StripeSummary { horizon, ..stripe(&runs) }, &config, Ask::Due)
     };
-    assert_eq!(at(10, 1500, 500), Choice::Nothing);
-    assert_eq!(at(10, 1501, 500), all(3, 2, Reason::TombstoneAge));
-    assert_eq!(at(9, 1501, 500), Choice::Nothing);
-    assert_eq!(at(10, 999, 1), Choice::Nothing, "the clock went back");
-    let never = config(10).with_tombstone_age(std::time::Duration::MAX);
-    let late = StripeSummary { unix_ms: u64::MAX, ..stripe(&runs) };
-    assert_eq!(choose(&late, &never, Ask::Due), Choice::Nothing);
+    let millis = Duration::from_millis;
+    assert_eq!(at(10, millis(500), millis(500)), Choice::Nothing);
+    assert_eq!(at(10, millis(501), millis(500)), all(3, 2, Reason::TombstoneAge));
+    assert_eq!(at(9, millis(501), millis(500)), Choice::Nothing);
+    assert_eq!(at(10, Duration::MAX, Duration::MAX), Choice::Nothing, "age does not count");
 }
 
 fn details(keys: std::ops::Range<u32>) -> SstDetails {
@@ -249,7 +247,7 @@ fn known(details: &SstDetails, depth: u32, entries: u64, last_seq: SeqNo) -> Run
         bytes: entries * 1000,
         entries,
         tombstones: 0,
-        oldest_tombstone_ms: 0,
+        tombstone_age: None,
         last_seq,
         details,
     }
@@ -261,7 +259,7 @@ fn superseded_versions_are_merged_away_when_they_weigh_enough() {
     let (inserted, half) = (details(10_000..20_000), details(0..5000));
     let at = |horizon, runs: &[RunSummary<'_>], percent| {
         let config = config(10).with_garbage_percent(percent);
-        let stripe = StripeSummary { stripe: 0, runs: runs.to_vec(), horizon, unix_ms: 0 };
+        let stripe = StripeSummary { stripe: 0, runs: runs.to_vec(), horizon };
         choose(&stripe, &config, Ask::Due)
     };
     let all_again = [known(&same, 0, 10_000, 20), known(&base, 1, 10_000, 10)];
@@ -296,7 +294,7 @@ fn superseded_versions_are_merged_away_when_they_weigh_enough() {
 fn the_quota_asks_for_what_frees_space_also_when_compaction_is_disabled() {
     let off = CompactionConfig::disabled();
     let reclaim = |horizon, runs: &[RunSummary<'_>]| {
-        let stripe = StripeSummary { stripe: 0, runs: runs.to_vec(), horizon, unix_ms: 0 };
+        let stripe = StripeSummary { stripe: 0, runs: runs.to_vec(), horizon };
         choose(&stripe, &off, Ask::Reclaim)
     };
     let (base, other) = (details(0..1000), details(1000..1100));

@@ -332,21 +332,77 @@ fn a_flush_goes_on_beside_a_merge_of_its_stripe() {
     assert_eq!(shared.stripe(0).version().runs.len(), 2);
 }
 
+/// What is done without a write is in `tests/it/due.rs`; here, who does it.
 #[test]
-fn a_threshold_lowered_at_open_is_met_with_the_first_write() {
-    let idle = Idle::new(one().with_sync_interval(Duration::ZERO), CompactionConfig::new());
-    for keys in [0..1, 1..2, 2..3] {
-        idle.put(keys);
-        idle.flush();
+fn one_thread_keeps_the_time_where_time_will_make_something_due() {
+    let calm = || CompactionConfig::new().with_idle_compaction(false);
+    let stats = one().with_stats_snapshot_interval(Duration::from_secs(1));
+    type Fill = fn(&Idle);
+    let put: Fill = |idle| idle.put(0..10);
+    let flushed: Fill = |idle| {
+        idle.put(0..10);
+        idle.engine.flush().unwrap();
+    };
+    let deleted: Fill = |idle| {
+        idle.put(0..10);
+        idle.engine.delete(&Key::from("key1"), WriteOptions::new()).unwrap();
+    };
+    let two_runs: Fill = |idle| {
+        for keys in [0..5, 5..10] {
+            idle.put(keys);
+            idle.engine.flush().unwrap();
+        }
+    };
+    let rows: [(&str, Fill, DatabaseConfig, CompactionConfig, usize); 8] = [
+        ("nothing", |_| {}, one(), CompactionConfig::new(), 0),
+        ("puts in the log", put, one(), CompactionConfig::new(), 0),
+        ("a run", flushed, one(), CompactionConfig::new(), 0),
+        ("a delete", deleted, one(), calm(), 1),
+        ("a delete, and no compaction", deleted, one(), CompactionConfig::disabled(), 0),
+        ("two runs", two_runs, one(), calm(), 0),
+        ("two runs, one too many", two_runs, one(), calm().with_sst_threshold(2), 1),
+        ("counters", put, stats, calm(), 1),
+    ];
+    for (name, fill, config, compaction, threads) in rows {
+        let vfs: Arc<dyn crate::vfs::Vfs> = Arc::new(crate::vfs::StrictVfs::new());
+        let clock = Arc::new(ManualClock::new(1));
+        let options = || {
+            let mut options = EngineOptions::on(Arc::clone(&vfs));
+            options.clock = Arc::<ManualClock>::clone(&clock);
+            (options.config, options.compaction) = (Some(config.clone()), Some(compaction.clone()));
+            options
+        };
+        let mut first = options();
+        // Until the database is opened again, nothing of it is done.
+        (first.config, first.compaction) = (Some(one()), Some(CompactionConfig::disabled()));
+        let idle = Idle::stopped(LsmEngine::create(Path::new("db"), first).unwrap(), Arc::clone(&clock));
+        fill(&idle);
+        idle.engine.close().unwrap();
+        let engine = LsmEngine::open(Path::new("db"), options()).unwrap();
+        let count = || engine.pool.threads.lock().len();
+        assert_eq!(count(), threads, "{name}");
+        engine.put(&Key::from("key"), &[], WriteOptions::new()).unwrap();
+        let compactions = concurrent_compactions(&engine.compaction_config());
+        assert_eq!(count(), 2 + compactions, "{name}");
+        engine.close().unwrap();
+        let reader = LsmEngine::open_read_only(Path::new("db"), options()).unwrap();
+        assert_eq!(reader.pool.threads.lock().len(), 0, "{name}");
     }
-    let mut options = EngineOptions::on(Arc::clone(&idle.engine.shared.vfs));
-    options.clock = Arc::<ManualClock>::clone(&idle.clock);
-    options.compaction = Some(CompactionConfig::new().with_sst_threshold(3));
-    idle.engine.close().unwrap();
-    let idle = Idle::stopped(LsmEngine::open(Path::new("db"), options).unwrap(), idle.clock);
-    assert_eq!(idle.due(), []);
-    idle.put(3..4);
-    assert!(idle.due().contains(&Slot::Compact(0)));
+}
+
+/// Who alone kept the time slept until the next sweep when the first write came, and its sync was to wait no longer
+/// than its interval.
+#[test]
+fn before_the_first_write_only_sweeps_and_counters_wake_a_thread() {
+    let config = one().with_sync_interval(Duration::from_secs(1));
+    let idle = Idle::new(config, CompactionConfig::new().with_check_interval(30));
+    idle.put(0..1);
+    let shared = &idle.engine.shared;
+    let nap = || shared.nap(&shared.background.queue.lock());
+    assert_eq!(nap(), Duration::from_secs(1));
+    shared.opened.store(false, Ordering::Release);
+    assert_eq!(nap(), Duration::from_secs(30));
+    shared.opened.store(true, Ordering::Release);
 }
 
 /// Whatever is left to do, a poisoned handle cannot do it: its threads must not look for it again and again.

@@ -2,6 +2,7 @@
 
 use kstone_core::{Key, Result, lsm};
 
+use crate::codec::EncodedItem;
 use crate::item::Item;
 
 /// Puts and deletes that [`Database::write`](crate::Database::write) makes all together or not at all. Of
@@ -36,6 +37,12 @@ impl WriteBatch {
         let bytes = item.into().encode()?;
         self.batch.put(key, bytes);
         Ok(self)
+    }
+
+    /// Adds storing an item that is in its stored form already.
+    pub fn put_encoded<'k>(&mut self, key: impl Into<Key<'k>>, item: EncodedItem) -> &mut Self {
+        self.batch.put(key, item.into_bytes());
+        self
     }
 
     /// Adds removing an item.

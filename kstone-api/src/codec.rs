@@ -27,6 +27,10 @@ use crate::item::Item;
 use crate::number::{Number, NumberError, check_stored};
 use crate::value::Value;
 
+mod from_json;
+
+pub use from_json::{EncodedItem, JsonLines};
+
 /// The first byte of an item in this encoding.
 pub(crate) const VERSION: u8 = 1;
 /// How deep lists and maps may nest within an item.

@@ -2,6 +2,7 @@
 
 use kstone_core::{Key, Result, lsm};
 
+use crate::codec::EncodedItem;
 use crate::item::Item;
 
 /// Puts and deletes that [`Database::write`](crate::Database::write) makes all together or not at all. Of
@@ -47,6 +48,14 @@ impl WriteBatch {
         key.check()?;
         let bytes = item.into().encode()?;
         self.batch.put(key, bytes);
+        Ok(self)
+    }
+
+    /// Adds storing an item that is in its stored form already. Fails, adding nothing, as [`put`](Self::put) does.
+    pub fn put_encoded<'k>(&mut self, key: impl Into<Key<'k>>, item: EncodedItem) -> Result<&mut Self> {
+        let key = key.into();
+        key.check()?;
+        self.batch.put(key, item.into_bytes());
         Ok(self)
     }
 

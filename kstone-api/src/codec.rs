@@ -28,6 +28,10 @@ use crate::item::Item;
 use crate::number::{Number, NumberError, check_stored};
 use crate::value::Value;
 
+mod from_json;
+
+pub use from_json::{EncodedItem, JsonLines};
+
 /// The first byte of an item in this encoding.
 pub(crate) const VERSION: u8 = 1;
 /// How deep lists, maps and sets may nest within an item. Sets count, because as plain JSON they are lists.

@@ -14,6 +14,7 @@ use kstone_core::{CompactionConfig, DatabaseConfig, Durability, Error, Key, Resu
 use tempfile::TempDir;
 
 use crate::batch::WriteBatch;
+use crate::codec::EncodedItem;
 use crate::item::Item;
 use crate::preset::Preset;
 use crate::query::{Items, Query, Scan};
@@ -112,6 +113,12 @@ impl Database {
     ) -> Result<()> {
         let bytes = item.into().encode()?;
         self.engine().put(&key.into(), &bytes, options)?;
+        Ok(())
+    }
+
+    /// [`Database::put`] of an item that is in its stored form already.
+    pub fn put_encoded<'k>(&self, key: impl Into<Key<'k>>, item: &EncodedItem) -> Result<()> {
+        self.engine().put(&key.into(), item.as_bytes(), WriteOptions::default())?;
         Ok(())
     }
 

@@ -53,6 +53,7 @@ pub mod json;
 mod latency;
 mod metrics;
 mod number;
+mod number_key;
 #[cfg(feature = "prometheus")]
 mod openmetrics;
 mod preset;
@@ -65,12 +66,14 @@ pub use alerts::{
     AlertThresholds, PerformanceAlert, check_alerts, measure_average_sst_count, measure_p99_read_latency,
 };
 pub use batch::WriteBatch;
+pub use codec::{EncodedItem, JsonLines};
 pub use database::{Database, DatabaseBuilder};
 pub use item::{Item, Iter};
 pub use item_builder::ItemBuilder;
 pub use latency::LatencyTracker;
 pub use metrics::DatabaseMetrics;
 pub use number::{Number, NumberError};
+pub use number_key::{number_from_key, number_key};
 pub use preset::Preset;
 pub use query::{Items, Keys, Query, Scan, Views};
 pub use snapshot::Snapshot;

@@ -96,6 +96,13 @@ impl Number {
         Ok(Self(Repr::Valid(text.to_owned())))
     }
 
+    /// Whether it is below zero, the exponent of the first significant digit, and those digits; none for zero.
+    pub(crate) fn significant(&self) -> Result<(bool, i32, impl Iterator<Item = u8> + '_), NumberError> {
+        let decimal = Decimal::scan(self.check()?)?;
+        let (digits, magnitude) = decimal.significant();
+        Ok((decimal.negative, magnitude, digits))
+    }
+
     fn decimal(&self) -> Option<Decimal<'_>> {
         match &self.0 {
             Repr::Valid(text) => Decimal::scan(text).ok(),
@@ -188,7 +195,7 @@ impl<'a> Decimal<'a> {
 
     /// The digits from the first to the last significant one, and the exponent of the first: 0.0120 is 12
     /// with exponent -2. Zero has no digits.
-    fn significant(&self) -> (impl Iterator<Item = u8> + Clone + 'a, i32) {
+    fn significant(&self) -> (impl Iterator<Item = u8> + Clone + use<'a>, i32) {
         let (int, frac) = (self.int.as_bytes(), self.frac.unwrap_or_default().as_bytes());
         let is_digit = |&b: &u8| b != b'0';
         let (int_from, frac_from) = match int.iter().position(is_digit) {

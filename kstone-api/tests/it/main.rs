@@ -8,6 +8,7 @@ mod database;
 mod docs;
 mod examples;
 mod figures;
+mod from_json;
 mod fuzz_corpus;
 mod items;
 mod json;

@@ -1,0 +1,592 @@
+//! JSON text to the stored form, as it is read: neither the text nor an [`Item`](crate::Item) of it is ever in memory.
+//! What is held is the stored form itself, once more while attributes are sorted, and four bytes for each entry.
+//!
+//! The entries of a table are written one after the other, with a note of where each starts; when the table ends, its
+//! header and ends are put before them. The limit holds while text is read, so a line that cannot become an item, be
+//! it without end, is given up as soon as its stored form would pass the limit.
+//!
+//! Numbers are the reason for a reader of its own: they are stored with the text they have, and serde_json shows it
+//! only of values that are in memory whole.
+
+use std::io::{self, BufRead};
+
+use kstone_core::{Error, Result};
+
+use super::{
+    FALSE, L, M, MAX_DEPTH, N, NULL, S, TRUE, VERSION, put_varint, take_varint, varint_len, width_of,
+};
+use crate::flaw::Flaw;
+use crate::number::check_stored;
+use crate::view::ItemView;
+
+/// Longer text is no number.
+const MAX_NUMBER: usize = 400;
+/// What an error shows of a name.
+const NAME_SHOWN: usize = 64;
+const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
+
+/// An item in its stored form, made from JSON text without an [`Item`](crate::Item) in between.
+///
+/// ```
+/// use kstone_api::EncodedItem;
+///
+/// let item = EncodedItem::read_json(&mut &br#"{"name":"Ann","age":42}"#[..], 1 << 20)??;
+/// assert_eq!(item.view()?.to_item()?.to_string(), r#"{"age":42,"name":"Ann"}"#);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodedItem {
+    bytes: Vec<u8>,
+}
+
+impl EncodedItem {
+    /// Reads one JSON object, the only thing in the input. The inner error is that of the text, as
+    /// [`Item::from_json_str`](crate::Item::from_json_str) gives it; `ItemTooLarge` once the item would take more than
+    /// `max_item_bytes`, with the length that was counted until then.
+    pub fn read_json(input: &mut impl BufRead, max_item_bytes: usize) -> io::Result<Result<Self>> {
+        let mut parser = Parser::new(input, false, max_item_bytes);
+        parser.skip_mark()?;
+        match parser.item().and_then(|()| parser.expect_end()) {
+            Ok(()) => Ok(Ok(Self { bytes: parser.out })),
+            Err(stop) => stop.into_result(),
+        }
+    }
+
+    /// Its attributes, to be read in place.
+    pub fn view(&self) -> Result<ItemView<&[u8]>> {
+        ItemView::new(self.bytes.as_slice())
+    }
+
+    /// The stored bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+/// Reads items from JSON Lines, in memory for one item, whatever the lines hold.
+///
+/// ```
+/// use kstone_api::JsonLines;
+///
+/// let text = b"{\"n\":1}\nnonsense\n\n{\"n\":2}\n";
+/// let mut lines = JsonLines::new(&text[..], 1 << 20);
+/// let mut good = Vec::new();
+/// while let Some(item) = lines.next_item()? {
+///     good.extend(item.ok().map(|_| lines.line()));
+/// }
+/// assert_eq!(good, [1, 4]);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct JsonLines<R> {
+    input: R,
+    max: usize,
+    line: u64,
+    /// What was read last is not at the end of its line.
+    within: bool,
+    /// Met behind an item that was whole.
+    failed: Option<io::Error>,
+}
+
+impl<R: BufRead> JsonLines<R> {
+    /// Of this input; an item takes at most so many bytes in its stored form.
+    pub fn new(input: R, max_item_bytes: usize) -> Self {
+        Self { input, max: max_item_bytes, line: 0, within: false, failed: None }
+    }
+
+    /// The number of the line that was read last, or could not be; the first is 1.
+    pub fn line(&self) -> u64 {
+        self.line
+    }
+
+    /// Leaves out so many lines, or what there is of them.
+    pub fn skip_lines(&mut self, count: u64) -> io::Result<()> {
+        for _ in 0..count {
+            self.line += 1;
+            self.within = true;
+            self.skip_rest()?;
+        }
+        Ok(())
+    }
+
+    /// The item of the next line that is not blank; `None` at the end. The inner error is that of the line, as for
+    /// [`EncodedItem::read_json`]; the next call goes on behind it. A line that is whole when reading fails counts,
+    /// and the next call fails. A byte order mark at the start of a line is left out.
+    pub fn next_item(&mut self) -> io::Result<Option<Result<EncodedItem>>> {
+        if let Some(failed) = self.failed.take() {
+            self.line += 1;
+            return Err(failed);
+        }
+        loop {
+            self.skip_rest()?;
+            self.line += 1;
+            let mut parser = Parser::new(&mut self.input, true, self.max);
+            if parser.byte()?.is_none() {
+                return Ok(None);
+            }
+            self.within = true;
+            let read = match parser.skip_mark().and_then(|()| parser.space()) {
+                Err(e) => return Err(e),
+                Ok(()) if parser.peek()?.is_none() => continue,
+                Ok(()) => parser.item(),
+            };
+            return match read.and_then(|()| parser.expect_end()) {
+                Ok(()) => Ok(Some(Ok(EncodedItem { bytes: parser.out }))),
+                Err(Stop::Io(e)) if parser.whole => {
+                    let item = EncodedItem { bytes: parser.out };
+                    self.failed = Some(e);
+                    Ok(Some(Ok(item)))
+                }
+                Err(stop) => stop.into_result().map(Some),
+            };
+        }
+    }
+
+    fn skip_rest(&mut self) -> io::Result<()> {
+        while self.within {
+            let buffer = match self.input.fill_buf() {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                buffer => buffer?,
+            };
+            let end = buffer.iter().position(|&b| b == b'\n');
+            let len = buffer.len();
+            self.within = end.is_none() && len > 0;
+            self.input.consume(end.map_or(len, |at| at + 1));
+        }
+        Ok(())
+    }
+}
+
+/// Why an item ended before its end.
+enum Stop {
+    Io(io::Error),
+    Flaw(Flaw),
+    TooLarge { len: usize, max: usize },
+}
+
+impl Stop {
+    fn into_result<T>(self) -> io::Result<Result<T>> {
+        match self {
+            Self::Io(e) => Err(e),
+            Self::Flaw(flaw) => Ok(Err(flaw.into_error())),
+            Self::TooLarge { len, max } => Ok(Err(Error::ItemTooLarge { len, max })),
+        }
+    }
+
+    fn within(self, name: &str) -> Self {
+        match self {
+            Self::Flaw(flaw) => Self::Flaw(flaw.within(name)),
+            other => other,
+        }
+    }
+}
+
+impl From<io::Error> for Stop {
+    fn from(e: io::Error) -> Self {
+        Self::Io(e)
+    }
+}
+
+fn flaw<T>(why: impl Into<String>) -> Result<T, Stop> {
+    Err(Stop::Flaw(Flaw::new(why)))
+}
+
+/// The table that is being written: where its entries begin, in the bytes and among the notes.
+#[derive(Clone, Copy)]
+struct Frame {
+    body: usize,
+    first: usize,
+}
+
+struct Parser<'r, R> {
+    input: &'r mut R,
+    /// A line feed is the end.
+    line: bool,
+    /// Bytes that were read.
+    at: u64,
+    out: Vec<u8>,
+    /// Where entries start in `out`, of all open tables.
+    starts: Vec<u32>,
+    frame: Frame,
+    max: usize,
+    /// The item has ended.
+    whole: bool,
+}
+
+impl<'r, R: BufRead> Parser<'r, R> {
+    fn new(input: &'r mut R, line: bool, max: usize) -> Self {
+        // What the notes and the header of a table can count.
+        let max = max.min(1 << 29);
+        let frame = Frame { body: 1, first: 0 };
+        Self { input, line, at: 0, out: Vec::new(), starts: Vec::new(), frame, max, whole: false }
+    }
+
+    /// The next byte, which stays.
+    fn byte(&mut self) -> io::Result<Option<u8>> {
+        loop {
+            match self.input.fill_buf() {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                buffer => return Ok(buffer?.first().copied()),
+            }
+        }
+    }
+
+    /// The next byte of the text; `None` at its end.
+    fn peek(&mut self) -> io::Result<Option<u8>> {
+        Ok(self.byte()?.filter(|&byte| byte != b'\n' || !self.line))
+    }
+
+    fn bump(&mut self) {
+        self.input.consume(1);
+        self.at += 1;
+    }
+
+    fn next(&mut self) -> io::Result<Option<u8>> {
+        let byte = self.peek()?;
+        if byte.is_some() {
+            self.bump();
+        }
+        Ok(byte)
+    }
+
+    fn space(&mut self) -> io::Result<()> {
+        while let Some(b' ' | b'\t' | b'\r' | b'\n') = self.peek()? {
+            self.bump();
+        }
+        Ok(())
+    }
+
+    fn skip_mark(&mut self) -> io::Result<()> {
+        // Its first byte starts no JSON: what does not follow is found to be missing soon enough.
+        for byte in BYTE_ORDER_MARK {
+            if self.peek()? != Some(byte) {
+                break;
+            }
+            self.bump();
+        }
+        Ok(())
+    }
+
+    fn unexpected<T>(&mut self, expected: &str) -> Result<T, Stop> {
+        let end = if self.peek()?.is_none() { ", where the text ends" } else { "" };
+        flaw(format!("not a JSON object: {expected} is missing at byte {}{end}", self.at + 1))
+    }
+
+    fn expect(&mut self, byte: u8) -> Result<(), Stop> {
+        if self.peek()? == Some(byte) {
+            self.bump();
+            return Ok(());
+        }
+        self.unexpected(&format!("a {:?}", char::from(byte)))
+    }
+
+    fn expect_end(&mut self) -> Result<(), Stop> {
+        self.space()?;
+        match self.peek()? {
+            None => Ok(()),
+            Some(_) => {
+                flaw(format!("not a JSON object: there is more after its end, at byte {}", self.at + 1))
+            }
+        }
+    }
+
+    /// Checks what is there against the limit: the bytes, and the ends, in the least bytes that they can take.
+    fn check(&self) -> Result<(), Stop> {
+        let (_, width) = width_of(self.out.len() - self.frame.body);
+        let ends = self.frame.first + (self.starts.len() - self.frame.first) * width;
+        self.check_len(self.out.len() + ends)
+    }
+
+    fn check_len(&self, len: usize) -> Result<(), Stop> {
+        if len <= self.max { Ok(()) } else { Err(Stop::TooLarge { len, max: self.max }) }
+    }
+
+    fn push(&mut self, byte: u8) -> Result<(), Stop> {
+        self.out.push(byte);
+        self.check()
+    }
+
+    fn item(&mut self) -> Result<(), Stop> {
+        self.out = Vec::with_capacity(256);
+        self.out.push(VERSION);
+        self.space()?;
+        if self.peek()? != Some(b'{') {
+            return flaw("not a JSON object: an item is one");
+        }
+        self.object(0)?;
+        self.whole = true;
+        Ok(())
+    }
+
+    /// Reads what `entry` reads, divided by commas, up to `close`, as the entries of a table.
+    fn table(
+        &mut self,
+        close: u8,
+        mut entry: impl FnMut(&mut Self, usize) -> Result<(), Stop>,
+        done: impl FnOnce(&mut Self),
+    ) -> Result<(), Stop> {
+        self.bump();
+        let frame = Frame { body: self.out.len(), first: self.starts.len() };
+        let outer = std::mem::replace(&mut self.frame, frame);
+        self.space()?;
+        if self.peek()? == Some(close) {
+            self.bump();
+        } else {
+            for i in 0.. {
+                self.space()?;
+                self.starts.push(self.out.len() as u32);
+                entry(self, i)?;
+                self.check()?;
+                self.space()?;
+                match self.peek()? {
+                    Some(b',') => self.bump(),
+                    Some(byte) if byte == close => {
+                        self.bump();
+                        break;
+                    }
+                    _ => return self.unexpected(&format!("a ',' or a {:?}", char::from(close))),
+                }
+            }
+        }
+        done(self);
+        self.close()?;
+        self.frame = outer;
+        Ok(())
+    }
+
+    fn object(&mut self, depth: usize) -> Result<(), Stop> {
+        let attribute = |this: &mut Self, _| {
+            let name = this.out.len();
+            if this.peek()? != Some(b'"') {
+                return this.unexpected("a name in quotes");
+            }
+            this.string()?;
+            let len = this.out.len() - name;
+            let end = this.out.len();
+            put_varint(len, &mut this.out);
+            let prefix = this.out.len() - end;
+            if let Some(bytes) = this.out.get_mut(name..) {
+                bytes.rotate_right(prefix);
+            }
+            this.space()?;
+            this.expect(b':')?;
+            this.space()?;
+            this.value(depth).map_err(|stop| {
+                let shown = name + prefix..name + prefix + len.min(NAME_SHOWN);
+                stop.within(&String::from_utf8_lossy(this.out.get(shown).unwrap_or_default()))
+            })
+        };
+        self.table(b'}', attribute, Self::sort)
+    }
+
+    fn value(&mut self, depth: usize) -> Result<(), Stop> {
+        let nested = || {
+            if depth < MAX_DEPTH {
+                return Ok(());
+            }
+            flaw(format!("lists and maps nest deeper than {MAX_DEPTH} levels"))
+        };
+        match self.peek()? {
+            Some(b'"') => {
+                self.push(S)?;
+                self.string()
+            }
+            Some(b'{') => {
+                nested()?;
+                self.push(M)?;
+                self.object(depth + 1)
+            }
+            Some(b'[') => {
+                nested()?;
+                self.push(L)?;
+                let value = |this: &mut Self, i: usize| {
+                    this.value(depth + 1).map_err(|stop| stop.within(&i.to_string()))
+                };
+                self.table(b']', value, |_| {})
+            }
+            Some(b't') => self.word("true", TRUE),
+            Some(b'f') => self.word("false", FALSE),
+            Some(b'n') => self.word("null", NULL),
+            Some(b'-' | b'0'..=b'9') => self.number(),
+            _ => self.unexpected("a value"),
+        }
+    }
+
+    fn word(&mut self, word: &str, tag: u8) -> Result<(), Stop> {
+        for byte in word.bytes() {
+            if self.peek()? != Some(byte) {
+                return self.unexpected(&format!("what makes it {word:?}"));
+            }
+            self.bump();
+        }
+        self.push(tag)
+    }
+
+    fn number(&mut self) -> Result<(), Stop> {
+        self.push(N)?;
+        let from = self.out.len();
+        while let Some(byte @ (b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')) = self.peek()?
+            && self.out.len() - from <= MAX_NUMBER
+        {
+            self.bump();
+            self.out.push(byte);
+        }
+        // All of it is ASCII.
+        let text = std::str::from_utf8(self.out.get(from..).unwrap_or_default()).unwrap_or_default();
+        check_stored(text).map_err(|e| Stop::Flaw(e.into()))
+    }
+
+    fn string(&mut self) -> Result<(), Stop> {
+        self.bump();
+        let from = self.out.len();
+        loop {
+            let (len, found) = match self.input.fill_buf() {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e.into()),
+                Ok([]) => return self.unexpected("a closing quote"),
+                Ok(buffer) => {
+                    let special = |&byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
+                    let end = buffer.iter().position(special);
+                    let plain = buffer.get(..end.unwrap_or(buffer.len())).unwrap_or_default();
+                    self.out.extend_from_slice(plain);
+                    (plain.len(), end.and_then(|at| buffer.get(at).copied()))
+                }
+            };
+            self.input.consume(len);
+            self.at += len as u64;
+            self.check()?;
+            match found {
+                None => {}
+                Some(b'"') => {
+                    self.bump();
+                    break;
+                }
+                Some(b'\\') => self.escape()?,
+                Some(b'\n') if self.line => return self.unexpected("a closing quote"),
+                Some(_) => {
+                    return flaw(format!(
+                        "not a JSON object: a control character in a string, at byte {}",
+                        self.at + 1
+                    ));
+                }
+            }
+        }
+        match std::str::from_utf8(self.out.get(from..).unwrap_or_default()) {
+            Ok(_) => Ok(()),
+            Err(_) => flaw(format!("not UTF-8: the string that ends at byte {}", self.at)),
+        }
+    }
+
+    fn escape(&mut self) -> Result<(), Stop> {
+        self.bump();
+        let c = match self.next()? {
+            Some(byte @ (b'"' | b'\\' | b'/')) => char::from(byte),
+            Some(b'b') => '\u{8}',
+            Some(b'f') => '\u{c}',
+            Some(b'n') => '\n',
+            Some(b'r') => '\r',
+            Some(b't') => '\t',
+            Some(b'u') => self.escaped_char()?,
+            _ => return self.unexpected("what a backslash can stand before"),
+        };
+        self.out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+        self.check()
+    }
+
+    fn escaped_char(&mut self) -> Result<char, Stop> {
+        let first = self.hex()?;
+        let code = match first {
+            0xd800..0xdc00 => {
+                self.expect(b'\\')?;
+                self.expect(b'u')?;
+                match self.hex()? {
+                    second @ 0xdc00..0xe000 => 0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00),
+                    _ => first,
+                }
+            }
+            code => code,
+        };
+        match char::from_u32(code) {
+            Some(c) => Ok(c),
+            None => flaw(format!("not a JSON object: half of a surrogate pair, before byte {}", self.at + 1)),
+        }
+    }
+
+    fn hex(&mut self) -> Result<u32, Stop> {
+        let mut code = 0;
+        for _ in 0..4 {
+            match self.peek()?.and_then(|byte| char::from(byte).to_digit(16)) {
+                Some(digit) => code = code << 4 | digit,
+                None => return self.unexpected("a hexadecimal digit"),
+            }
+            self.bump();
+        }
+        Ok(code)
+    }
+
+    /// Of the innermost table: the bytes of an entry.
+    fn entry(&self, i: u32) -> &[u8] {
+        let at = self.frame.first + i as usize;
+        let Some(&start) = self.starts.get(at) else { return &[] };
+        let end = self.starts.get(at + 1).map_or(self.out.len(), |&end| end as usize);
+        self.out.get(start as usize..end).unwrap_or_default()
+    }
+
+    /// Of the innermost table: the name that an entry starts with.
+    fn name(&self, i: u32) -> &[u8] {
+        take_varint(self.entry(i)).and_then(|(len, rest)| rest.get(..len)).unwrap_or_default()
+    }
+
+    /// Sorts the attributes of the innermost table by name; of those with the same name the last stays.
+    fn sort(&mut self) {
+        let count = (self.starts.len() - self.frame.first) as u32;
+        if (1..count).all(|i| self.name(i - 1) < self.name(i)) {
+            return;
+        }
+        let mut order: Vec<u32> = (0..count).collect();
+        order.sort_unstable_by(|&a, &b| self.name(a).cmp(self.name(b)).then(b.cmp(&a)));
+        order.dedup_by(|&mut next, &mut kept| self.name(next) == self.name(kept));
+        let mut sorted = Vec::with_capacity(self.out.len() - self.frame.body);
+        for place in &mut order {
+            let start = self.frame.body + sorted.len();
+            sorted.extend_from_slice(self.entry(*place));
+            *place = start as u32;
+        }
+        self.out.truncate(self.frame.body);
+        self.out.append(&mut sorted);
+        self.starts.truncate(self.frame.first);
+        self.starts.append(&mut order);
+    }
+
+    /// Puts the header and the ends of the innermost table before its entries.
+    fn close(&mut self) -> Result<(), Stop> {
+        let Frame { body: from, first } = self.frame;
+        let (len, count) = (self.out.len() - from, self.starts.len() - first);
+        let (code, width) = width_of(len);
+        let head = varint_len(count << 2) + count * width;
+        self.check_len(self.out.len() + head + first)?;
+        let mut header = Vec::with_capacity(8);
+        put_varint(count << 2 | code, &mut header);
+        self.out.resize(from + len + head, 0);
+        self.out.copy_within(from..from + len, from + head);
+        let mut write = |at: usize, bytes: &[u8]| {
+            if let Some(to) = self.out.get_mut(at..at + bytes.len()) {
+                to.copy_from_slice(bytes);
+            }
+        };
+        write(from, &header);
+        let mut slot = from + header.len();
+        let starts = self.starts.get(first + 1..).unwrap_or_default();
+        let ends = starts.iter().map(|&start| start as usize - from).chain((count > 0).then_some(len));
+        for end in ends {
+            write(slot, (end as u32).to_le_bytes().get(..width).unwrap_or_default());
+            slot += width;
+        }
+        self.starts.truncate(first);
+        Ok(())
+    }
+}

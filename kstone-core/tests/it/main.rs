@@ -30,6 +30,7 @@ mod operator;
 mod oracle;
 #[cfg(debug_assertions)]
 mod planted;
+mod queue;
 mod quota;
 mod readers;
 mod reading;

@@ -72,6 +72,11 @@ fn operations(out: &mut Out<'_>, stats: &EngineStats) -> fmt::Result {
     out.counter("queries", "Queries of one partition", ops.queries)?;
     out.counter("scans", "Scans of all partitions or of a segment", ops.scans)?;
     out.counter("items_scanned", "Items that queries and scans returned", ops.entries_read)?;
+    out.counter(
+        "entries_passed",
+        "Entries that queries and scans looked at and did not return",
+        ops.entries_passed,
+    )?;
     out.counter("user_bytes_written", "Bytes of keys and items written", ops.user_bytes_written)?;
     out.counter("user_bytes_read", "Bytes of keys and items read", ops.user_bytes_read)?;
     out.counter("disk_full_refusals", "Writes refused because there was no space", stats.disk_full_refusals)

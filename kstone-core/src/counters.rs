@@ -85,6 +85,7 @@ pub(crate) enum Count {
     Queries,
     Scans,
     EntriesRead,
+    EntriesPassed,
     BytesWritten,
     BytesRead,
     RunsLookedAt,
@@ -93,7 +94,7 @@ pub(crate) enum Count {
     FromSealed,
 }
 
-const COUNTS: usize = 12;
+const COUNTS: usize = 13;
 
 /// What one thread counted. Aligned, so that no two threads write to the same pair of cache lines.
 #[derive(Debug)]

@@ -198,7 +198,6 @@ impl KeyRange {
         Self { start: Vec::new(), end: None }
     }
 
-    #[cfg(test)]
     pub(crate) fn contains(&self, key: &[u8]) -> bool {
         key >= self.start.as_slice() && self.end.as_deref().is_none_or(|end| key < end)
     }

@@ -71,6 +71,7 @@ pub(crate) mod wal;
 pub(crate) mod adaptive;
 pub(crate) mod backpressure;
 pub(crate) mod compaction;
+pub(crate) mod gaps;
 pub mod model;
 pub(crate) mod quota;
 pub(crate) mod stripe;

@@ -173,11 +173,31 @@ pub(crate) struct VisibleCursor {
     newest: Option<Option<Slice>>,
     /// The merge must advance first: the last step was used up, or failed.
     stale: bool,
+    /// The key that was decided last was returned.
+    shown: bool,
+    /// In reverse: the visible versions of the key that are read.
+    versions: u64,
+    passed: Passed,
+}
+
+/// Entries that a cursor looked at and did not return.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Passed {
+    /// Of keys that the reader does not find.
+    pub(crate) gone: u64,
+    /// Of keys that were returned.
+    pub(crate) older: u64,
 }
 
 impl VisibleCursor {
     pub(crate) fn new(merge: MergeCursor, max_seq: SeqNo) -> Self {
-        Self { merge, max_seq, key: None, newest: None, stale: false }
+        let passed = Passed::default();
+        Self { merge, max_seq, key: None, newest: None, stale: false, shown: false, versions: 0, passed }
+    }
+
+    /// What was passed over since this was last asked.
+    pub(crate) fn passed(&mut self) -> Passed {
+        std::mem::take(&mut self.passed)
     }
 
     /// The next key and its value. After an error the same step is tried again.
@@ -202,15 +222,21 @@ impl VisibleCursor {
             self.refresh()?;
             let Some(entry) = self.merge.entry() else { return Ok(None) };
             self.stale = true;
-            if entry.seq > self.max_seq || self.key.as_deref() == Some(entry.key) {
+            let decided = self.key.as_deref() == Some(entry.key);
+            if entry.seq > self.max_seq || decided {
+                let of_shown = decided && self.shown;
+                self.passed.older += u64::from(of_shown);
+                self.passed.gone += u64::from(!of_shown);
                 continue;
             }
             let key = self.key.get_or_insert_default();
             key.clear();
             key.extend_from_slice(entry.key);
-            if entry.kind == EntryKind::Put {
+            self.shown = entry.kind == EntryKind::Put;
+            if self.shown {
                 return Ok(Some((key.clone(), self.merge.value())));
             }
+            self.passed.gone += 1;
         }
     }
 
@@ -222,7 +248,10 @@ impl VisibleCursor {
             if let Some(entry) = entry.filter(|e| self.newest.is_none() || self.key.as_deref() == Some(e.key))
             {
                 self.stale = true;
+                // Until it is decided whether its key is shown.
+                self.passed.gone += 1;
                 if entry.seq <= self.max_seq {
+                    self.versions += 1;
                     let key = self.key.get_or_insert_default();
                     key.clear();
                     key.extend_from_slice(entry.key);
@@ -232,8 +261,13 @@ impl VisibleCursor {
             }
             match self.newest.take() {
                 None => return Ok(None),
-                Some(None) => {}
-                Some(Some(value)) => return Ok(Some((self.key.take().unwrap_or_default(), value))),
+                Some(None) => self.versions = 0,
+                Some(Some(value)) => {
+                    let versions = std::mem::take(&mut self.versions);
+                    self.passed.gone = self.passed.gone.saturating_sub(versions);
+                    self.passed.older += versions.saturating_sub(1);
+                    return Ok(Some((self.key.take().unwrap_or_default(), value)));
+                }
             }
         }
     }

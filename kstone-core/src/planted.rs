@@ -126,6 +126,8 @@ bugs! {
     // Which versions are kept and found.
     /// A flush or a merge drops a tombstone although there are older runs.
     TombstoneDroppedEarly,
+    /// A put does not end what was known of the range that it lies in: that nothing is there.
+    GapNotCut,
     /// A version is dropped that a snapshot still sees.
     SnapshotVersionDropped,
     /// A version is dropped for one that cannot be seen yet.
@@ -163,6 +165,8 @@ bugs! {
     SealingAskedForAlways,
     /// A snapshot reads what it sees before it takes the lock that registers it.
     SnapshotBeforeLock,
+    /// A reader takes its sequence before it registers to tell of gaps, and tells of them whatever it sees.
+    WatchAfterSequence,
     /// A full log goes on in another segment although writers have filled others meanwhile.
     RotatedBlindly,
     /// A flush does not wait until what it writes can be seen. Harmless by itself: a horizon is at most what can be.

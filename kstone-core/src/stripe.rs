@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use crate::clock::Since;
 use crate::config::{DatabaseConfig, MemtableMode};
+use crate::gaps::Gaps;
+use crate::key::KeyRange;
 use crate::memtable::Memtable;
 use crate::planted::{Bug, planted};
 use crate::sst::Table;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{ArcSwap, Mutex, MutexGuard};
-use crate::types::{EntryRef, Lsn, RunId, SeqNo};
+use crate::types::{EntryKind, EntryRef, Lsn, RunId, SeqNo};
 use crate::version::{Run, Version};
 
 #[derive(Debug)]
@@ -26,6 +28,11 @@ pub(crate) struct Stripe {
     adaptive_limit: AtomicUsize,
     /// Records that were flushed since open.
     pub(crate) flushed_records: AtomicU64,
+    /// Where nothing is left, as far as readers have found.
+    pub(crate) gaps: Gaps,
+    /// Entries that readers have passed over since open or the last merge of everything: tombstones, and what is
+    /// hidden. Only counts.
+    pub(crate) passed_over: AtomicU64,
 }
 
 /// What changes under the stripe's lock beside the version.
@@ -61,6 +68,8 @@ impl Stripe {
             state: Mutex::new(state),
             adaptive_limit: AtomicUsize::new(0),
             flushed_records: AtomicU64::new(0),
+            gaps: Gaps::default(),
+            passed_over: AtomicU64::new(0),
         }
     }
 
@@ -103,7 +112,27 @@ impl Locked<'_> {
     pub(crate) fn insert(&self, lsn: Lsn, entry: EntryRef<'_>) -> Inserted {
         let active = &self.version().active;
         let first = active.is_empty();
-        Inserted { memory: active.insert(lsn, entry), first }
+        let memory = active.insert(lsn, entry);
+        if entry.kind == EntryKind::Put {
+            self.stripe.gaps.put(entry.key);
+        }
+        Inserted { memory, first }
+    }
+
+    pub(crate) fn id(&self) -> usize {
+        self.stripe.id
+    }
+
+    pub(crate) fn gaps(&self) -> &Gaps {
+        &self.stripe.gaps
+    }
+
+    /// Registers a watch for a reader who has not taken its sequence yet; with it the sequence of the stripe's last
+    /// write, which that reader must see.
+    pub(crate) fn watch(&self, range: KeyRange) -> (u64, SeqNo) {
+        let version = self.version();
+        let last = version.memtables().map(|memtable| memtable.last_seq()).max();
+        (self.stripe.gaps.watch(range), last.unwrap_or(0).max(self.state.flushed_to))
     }
 
     /// The record that was just added deletes something; when that was.

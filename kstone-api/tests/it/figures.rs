@@ -69,6 +69,7 @@ pub(crate) fn eventful() -> (Database, StrictVfs) {
     for n in (0..400).chain(390..400).chain(10_000..10_200) {
         assert_eq!(db.get(format!("key{n}")).unwrap().is_some(), (20..400).contains(&n));
     }
+    db.put("next", noise(1)).unwrap();
     assert_eq!(db.query("next").run().unwrap().count(), 1);
     assert_eq!(db.scan().run().unwrap().count(), 381);
     // A sealed memtable, and one that is written to.

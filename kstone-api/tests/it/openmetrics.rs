@@ -199,6 +199,7 @@ fn no_metric_is_always_zero() {
         ("queries_total", 1.0),
         ("scans_total", 1.0),
         ("items_scanned_total", 382.0),
+        ("entries_passed_total", 2.0),
         ("user_bytes_written_total", whole(ops.user_bytes_written)),
         ("user_bytes_read_total", whole(ops.user_bytes_read)),
         ("disk_full_refusals_total", 1.0),

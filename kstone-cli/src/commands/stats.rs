@@ -38,7 +38,8 @@ pub(crate) struct Files {
 /// The counters of the process that wrote them, and how old they are.
 #[derive(Serialize)]
 pub(crate) struct Runtime {
-    age_ms: u64,
+    /// `None`: their stamp is in the future, so that one of the clocks was set.
+    age_ms: Option<u64>,
     /// Whether the database is open now; otherwise that process died.
     running: bool,
     pub(crate) snapshot: StatsSnapshot,
@@ -132,7 +133,7 @@ impl Runtime {
             message: format!("{} is not what this version writes", path.display()),
             hint: Some("use the kstone of the version that has the database open".into()),
         })?;
-        let age_ms = unix_ms().saturating_sub(snapshot.unix_ms);
+        let age_ms = unix_ms().checked_sub(snapshot.unix_ms);
         Ok(Some(Self { age_ms, running: is_open(args), snapshot }))
     }
 
@@ -141,11 +142,15 @@ impl Runtime {
         let Some(Self { age_ms, running, snapshot }) = runtime else {
             return "runtime counters: none (enable with_stats_snapshot_interval)".into();
         };
-        let (age, pid, up) = (span(*age_ms), snapshot.pid, span(snapshot.uptime_ms));
+        let age = age_ms.map_or_else(
+            || "of unknown age, as their time is still to come and a clock was set".into(),
+            |age| format!("{} old", span(age)),
+        );
+        let (pid, up) = (snapshot.pid, span(snapshot.uptime_ms));
         match running {
-            true => format!("runtime counters: {age} old (pid {pid}), up {up}"),
+            true => format!("runtime counters: {age} (pid {pid}), up {up}"),
             false => {
-                format!("runtime counters: {age} old, of a process that is gone (pid {pid}), up {up} then")
+                format!("runtime counters: {age}, of a process that is gone (pid {pid}), up {up} then")
             }
         }
     }
@@ -162,4 +167,24 @@ fn is_open(args: &args::Database) -> bool {
 )]
 fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A clock that was set back made figures of any age "0 s old".
+    #[test]
+    fn the_age_of_figures_from_the_future_is_unknown() {
+        let snapshot = serde_json::json!({"schema": StatsSnapshot::SCHEMA, "pid": 7, "unix_ms": u64::MAX,
+            "uptime_ms": 61_000, "stats": {}, "latencies": {}});
+        let snapshot: StatsSnapshot = serde_json::from_value(snapshot).unwrap();
+        let runtime = |age_ms| Runtime { age_ms, running: true, snapshot: snapshot.clone() };
+        let line = |age_ms| Runtime::line(Some(&runtime(age_ms)));
+        assert_eq!(line(Some(5_000)), "runtime counters: 5 s old (pid 7), up 1 m 1 s");
+        assert_eq!(
+            line(None),
+            "runtime counters: of unknown age, as their time is still to come and a clock was set (pid 7), up 1 m 1 s"
+        );
+    }
 }

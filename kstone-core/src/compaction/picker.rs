@@ -1,7 +1,8 @@
 //! Which runs of a stripe to merge next: a pure function of the stripe and the settings.
 //!
 //! 1. A **full merge**, when it is asked for, or when it would drop enough: tombstones that are too old or more than
-//!    `tombstone_percent` of the stripe's records, or superseded versions of `garbage_percent` of what would be left.
+//!    `tombstone_percent` of the stripe's records, or superseded versions of `garbage_percent` of what would be left, or
+//!    when readers have passed over so much of both that a merge would have been cheaper ([`PASSED_PER_MERGED`]).
 //!    Its depth is that of its deepest input: it takes that one's place.
 //! 2. The **depth rule**, when the run count reaches the threshold K: let d be the depth of the run just below
 //!    the newest; merge the newest with the whole contiguous block of runs below it whose depth is at most d.
@@ -23,6 +24,9 @@ use crate::config::CompactionConfig;
 use crate::key_sample::repeated_keys;
 use crate::types::{SeqNo, SstDetails};
 use crate::vfs::{PAGE, pages};
+
+/// How many entries a reader passes over in the time that a merge takes for one.
+pub(crate) const PASSED_PER_MERGED: u64 = 8;
 
 /// What the picker looks at in a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +64,8 @@ pub(crate) struct StripeSummary<'a> {
     pub(crate) runs: Vec<RunSummary<'a>>,
     /// Every reader sees all sequences up to here.
     pub(crate) horizon: SeqNo,
+    /// Entries that readers passed over since all its runs were last merged.
+    pub(crate) passed_over: u64,
 }
 
 /// Who asks.
@@ -86,7 +92,8 @@ pub enum Reason {
     RunCount,
     /// Superseded versions were [`CompactionConfig::garbage_percent`] of the rest.
     Garbage,
-    /// Tombstones were more than [`CompactionConfig::tombstone_percent`] of its records.
+    /// Tombstones were more than [`CompactionConfig::tombstone_percent`] of its records, or readers had passed over them
+    /// and what they hide so often that merging costs less.
     Tombstones,
     /// A tombstone was older than [`CompactionConfig::tombstone_age`].
     TombstoneAge,
@@ -141,7 +148,7 @@ pub(crate) fn choose(stripe: &StripeSummary<'_>, config: &CompactionConfig, ask:
             let threshold = threshold(stripe.stripe, config);
             if stripe.tombstones_are_old(config) {
                 full(Reason::TombstoneAge)
-            } else if stripe.tombstones_weigh(config) {
+            } else if stripe.tombstones_weigh(config) || stripe.readers_pay() {
                 full(Reason::Tombstones)
             } else if stripe.garbage_weighs(config) {
                 full(Reason::Garbage)
@@ -209,6 +216,13 @@ impl<'a> StripeSummary<'a> {
 
     fn tombstones_weigh(&self, config: &CompactionConfig) -> bool {
         percent(self.settled_tombstones()) > u128::from(config.tombstone_percent) * u128::from(self.entries())
+    }
+
+    /// Whether readers have passed over as much as a merge of the stripe costs: together they pay at most twice what is
+    /// least, whatever comes.
+    fn readers_pay(&self) -> bool {
+        let limit = self.entries().saturating_mul(PASSED_PER_MERGED);
+        self.passed_over > limit && (self.settled_tombstones() > 0 || self.superseded() > 0)
     }
 
     fn garbage_weighs(&self, config: &CompactionConfig) -> bool {

@@ -86,6 +86,8 @@ struct Queue {
     flush: VecDeque<usize>,
     /// Stripes to look at for compaction.
     compact: BTreeSet<usize>,
+    /// Stripes to look through for gaps.
+    explore: BTreeSet<usize>,
     idle: IdleStripes,
     running: BTreeSet<Slot>,
     /// How many jobs have ended that are not sealing.
@@ -148,6 +150,12 @@ impl Background {
     /// Looks at the stripe for compaction soon.
     pub(crate) fn queue_compaction(&self, stripe: usize) {
         self.queue.lock().compact.insert(stripe);
+        self.wake.notify_one();
+    }
+
+    /// Looks for gaps in the stripe soon. May be called under its lock.
+    pub(crate) fn queue_exploration(&self, stripe: usize) {
+        self.queue.lock().explore.insert(stripe);
         self.wake.notify_one();
     }
 
@@ -264,6 +272,7 @@ impl Shared {
         if flushing < cores().div_ceil(2) {
             due.extend(queue.flush.iter().map(|&stripe| Slot::Flush(stripe)));
         }
+        due.extend(queue.explore.iter().map(|&stripe| Slot::Explore(stripe)));
         let compacting = queue.running.iter().filter(|slot| matches!(slot, Slot::Compact(_))).count();
         if compacting < concurrent_compactions(&settings.compaction) {
             let (running, awaited) = (&queue.running, &queue.awaited);
@@ -331,6 +340,10 @@ impl Shared {
                 queue.last_stats = self.clock.monotonic();
                 Job::Once
             }
+            Slot::Explore(stripe) => {
+                queue.explore.remove(&stripe);
+                Job::Once
+            }
             Slot::Segment | Slot::Relief | Slot::Open => Job::Once,
         }
     }
@@ -344,6 +357,10 @@ impl Shared {
             (Job::Once, Slot::LogSync) => self.wal.sync().map(|()| Progress::Done),
             (Job::Once, Slot::Watermark) => self.wal.append_watermark().map(|()| Progress::Done),
             (Job::Once, Slot::Stats) => Ok(self.write_stats_file()),
+            (Job::Once, Slot::Explore(stripe)) => {
+                self.explore(stripe);
+                Ok(Progress::Done)
+            }
             (Job::Once, Slot::Open) => self.ensure_opened().map(|()| Progress::Done),
             (Job::Once, _) => {
                 self.relieve();
@@ -511,7 +528,8 @@ impl Shared {
                     queue.compact.extend(self.used_stripes().map(|stripe| stripe.id));
                 }
             }
-            Slot::Segment | Slot::Relief | Slot::LogSync | Slot::Watermark | Slot::Stats | Slot::Open => {}
+            Slot::Segment | Slot::Relief | Slot::LogSync | Slot::Watermark => {}
+            Slot::Stats | Slot::Open | Slot::Explore(_) => {}
         }
     }
 

@@ -43,6 +43,7 @@ enum State {
 struct Merging {
     started: Duration,
     reason: Reason,
+    reaches_oldest: bool,
     inputs: Vec<Arc<Run>>,
     merge: MergeCursor,
     retain: Retain,
@@ -111,6 +112,7 @@ impl CompactJob {
         self.state = State::Merging(Box::new(Merging {
             started,
             reason,
+            reaches_oldest,
             merge: merge_runs(&inputs)?,
             retain: Retain::new(shared.commits.horizon(), reaches_oldest),
             out: RunWriter::new(settings, self.stripe, facts, bounds, now),
@@ -141,6 +143,9 @@ impl Merging {
         let inputs: Vec<RunId> = self.inputs.iter().map(|run| run.id()).collect();
         let stripe = shared.stripe(stripe);
         let gone = stripe.lock().install_compaction(&inputs, output);
+        if self.reaches_oldest {
+            stripe.passed_over.store(0, Ordering::Relaxed);
+        }
         if let Some(space) = self.space.take() {
             space.installed();
         }
@@ -169,6 +174,9 @@ impl Shared {
             stripe,
             runs: version.runs.iter().map(|run| summary(run, now)).collect(),
             horizon: self.commits.horizon(),
+            passed_over: self
+                .stripe_if_used(stripe)
+                .map_or(0, |used| used.passed_over.load(Ordering::Relaxed)),
         };
         let settings = self.settings.load();
         let choose = |ask| picker::choose(&stripe, &settings.compaction, ask);

@@ -25,6 +25,8 @@ pub(crate) enum Slot {
     /// A record that says how far an idle log is synced.
     Watermark,
     Compact(usize),
+    /// A look for gaps where keys were deleted.
+    Explore(usize),
     /// Writing the counters to their file.
     Stats,
     /// What comes before everything else that is written after a clean open: [`Shared::ensure_opened`].

@@ -10,78 +10,210 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::read::{Pin, Snapshot};
-use super::{LsmEngine, Shared};
+use super::{LsmEngine, Shared, Workers};
+use crate::compaction::picker::PASSED_PER_MERGED;
 use crate::counters::{Count, Operation};
 use crate::error::{Error, Result};
+use crate::gaps::above;
 use crate::key::{Key, KeyRange, SortRange, partition_hash, partition_prefix_range, stripe_of};
 use crate::merge::{Cursor, MergeCursor, VisibleCursor};
+use crate::planted::{Race, raced};
 use crate::slice::Slice;
 use crate::sst::ahead_of_each;
-use crate::types::Direction;
+use crate::stripe::Stripe;
+use crate::sync::atomic::Ordering;
+use crate::types::{Direction, SeqNo};
+use crate::version::Version;
 
 /// Keys and values in order, all of one commit point. Ends after the first error.
 pub struct Entries {
     cursor: Option<VisibleCursor>,
     /// Keeps the versions it sees from being dropped.
     pin: Arc<Pin>,
-    /// Items and bytes returned and not yet counted.
-    uncounted: (u64, u64),
+    /// Where it walks, if that is a single stripe.
+    walk: Option<Walk>,
+    uncounted: Uncounted,
     /// Time spent in the engine so far, if this walk is one of those that are timed.
     took: Option<Duration>,
 }
 
 /// Items after which a walk counts what it returned.
 const COUNT_AFTER: u64 = 256;
+/// Entries to pass over without finding an item that make a gap worth knowing: making cursors anew behind it costs as much
+/// as half of them.
+const GAP: u64 = 64;
+/// The same for tests, whose databases are small.
+const GAP_MANUAL: u64 = 3;
+
+/// Items that are found before a search for gaps may end, and entries that it looks at where it goes on finding both.
+const MOST_THERE: u64 = 16;
+const MOST_WALKED: u64 = 4096;
+
+/// What was done and is not counted yet.
+#[derive(Clone, Copy, Debug, Default)]
+struct Uncounted {
+    /// Items returned, and their bytes.
+    entries: u64,
+    bytes: u64,
+    /// Entries passed over.
+    passed: u64,
+}
+
+/// A walk over one stripe, which leaves out the gaps that are known, and tells of others.
+struct Walk {
+    stripe: usize,
+    direction: Direction,
+    /// What comes after a gap, the next part last, and what to walk there.
+    parts: Vec<KeyRange>,
+    version: Option<Arc<Version>>,
+    /// The watch, and where no item was found since the last one.
+    learning: Option<(u64, KeyRange)>,
+}
+
+impl Walk {
+    /// Before the reader takes its sequence. With it the sequence that must be seen by who tells of gaps.
+    fn begin(
+        shared: &Shared,
+        stripe: usize,
+        range: &KeyRange,
+        direction: Direction,
+    ) -> Option<(Self, SeqNo)> {
+        let used = shared.stripe_if_used(stripe)?;
+        if used.gaps.wanted() && !shared.read_only {
+            return Some(Self::watch(used, range, direction));
+        }
+        Some((Self { stripe, direction, parts: Vec::new(), version: None, learning: None }, 0))
+    }
+
+    fn watch(stripe: &Stripe, range: &KeyRange, direction: Direction) -> (Self, SeqNo) {
+        let (watch, written) = stripe.lock().watch(range.clone());
+        let learning = Some((watch, range.clone()));
+        (Self { stripe: stripe.id, direction, parts: Vec::new(), version: None, learning }, written)
+    }
+
+    /// A part begins.
+    fn enter(&mut self, part: &KeyRange) {
+        if let Some((_, open)) = &mut self.learning {
+            open.clone_from(part);
+        }
+    }
+
+    /// An item was found, or the end of the part, behind so many entries of keys that are gone.
+    fn came_to(&mut self, key: Option<&[u8]>, gone: u64, shared: &Shared, seq: SeqNo) {
+        let worth = gone >= if shared.workers == Workers::Manual { GAP_MANUAL } else { GAP };
+        if !worth && self.learning.is_none() {
+            return;
+        }
+        let Some(stripe) = shared.stripe_if_used(self.stripe) else { return };
+        let Some((watch, open)) = &mut self.learning else { return stripe.gaps.want() };
+        let mut gap = open.clone();
+        match (self.direction, key) {
+            (_, None) => {}
+            (Direction::Forward, Some(key)) => (gap.end, open.start) = (Some(key.to_vec()), above(key)),
+            (Direction::Reverse, Some(key)) => (gap.start, open.end) = (above(key), Some(key.to_vec())),
+        }
+        if worth {
+            stripe.gaps.learn(*watch, gap, seq);
+        }
+    }
+
+    /// Items enough were found: what comes is not known to be worth a watch.
+    fn end_watch(&mut self, shared: &Shared) {
+        if let Some((watch, _)) = self.learning.take()
+            && let Some(stripe) = shared.stripe_if_used(self.stripe)
+        {
+            stripe.gaps.unwatch(watch);
+        }
+    }
+}
 
 impl Entries {
     fn count(&mut self) {
-        let (entries, bytes) = std::mem::take(&mut self.uncounted);
+        let Uncounted { entries, bytes, passed } = std::mem::take(&mut self.uncounted);
+        let shared = self.pin.shared();
         if entries > 0 {
-            let local = self.pin.shared().observed.ops.local();
+            let local = shared.observed.ops.local();
             local.add(Count::EntriesRead, entries);
             local.add(Count::BytesRead, bytes);
+        }
+        if passed > 0 {
+            shared.observed.ops.local().add(Count::EntriesPassed, passed);
+            if let Some(walk) = &self.walk {
+                shared.passed_over(walk.stripe, passed);
+            }
         }
     }
 
     fn advance(&mut self) -> Option<Result<(Key<'static>, Slice)>> {
-        let cursor = self.cursor.as_mut()?;
-        let next = self.pin.shared().check_open().and_then(|()| cursor.next());
-        let next = next.and_then(|entry| {
-            let Some((key, value)) = entry else { return Ok(None) };
-            let key = Key::decode(&key).ok_or_else(|| {
-                Error::corrupt(&self.pin.shared().dir, 0, format!("\"{}\" is no key", key.escape_ascii()))
-            })?;
-            Ok(Some((key, value)))
-        });
-        match next {
-            Ok(Some((key, value))) => {
-                self.uncounted.0 += 1;
-                self.uncounted.1 += (key.len() + value.len()) as u64;
-                if self.uncounted.0 >= COUNT_AFTER {
-                    self.count();
+        loop {
+            let cursor = self.cursor.as_mut()?;
+            let shared = self.pin.shared();
+            let next = shared.check_open().and_then(|()| cursor.next());
+            let passed = cursor.passed();
+            self.uncounted.passed += passed.gone + passed.older;
+            if let (Ok(entry), Some(walk)) = (&next, &mut self.walk) {
+                let key = entry.as_ref().map(|(key, _)| key.as_slice());
+                walk.came_to(key, passed.gone, shared, self.pin.seq());
+            }
+            let next = next.and_then(|entry| {
+                let Some((key, value)) = entry else { return Ok(None) };
+                let key = Key::decode(&key).ok_or_else(|| {
+                    Error::corrupt(&shared.dir, 0, format!("\"{}\" is no key", key.escape_ascii()))
+                })?;
+                Ok(Some((key, value)))
+            });
+            match next {
+                Ok(Some((key, value))) => {
+                    self.uncounted.entries += 1;
+                    self.uncounted.bytes += (key.len() + value.len()) as u64;
+                    if self.uncounted.entries >= COUNT_AFTER {
+                        self.walk.iter_mut().for_each(|walk| walk.end_watch(shared));
+                        self.count();
+                    }
+                    return Some(Ok((key, value)));
                 }
-                Some(Ok((key, value)))
-            }
-            Ok(None) => {
-                self.end();
-                None
-            }
-            Err(error) => {
-                self.end();
-                Some(Err(self.pin.shared().closed_or(error)))
+                Ok(None) => match self.next_part() {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        self.end();
+                        return None;
+                    }
+                    Err(error) => return Some(Err(self.fail(error))),
+                },
+                Err(error) => return Some(Err(self.fail(error))),
             }
         }
+    }
+
+    /// Goes on behind a gap; false at the end of the walk.
+    fn next_part(&mut self) -> Result<bool> {
+        let Some(walk) = &mut self.walk else { return Ok(false) };
+        let Some(part) = walk.parts.pop() else { return Ok(false) };
+        walk.enter(&part);
+        let Some(version) = &walk.version else { return Ok(false) };
+        let most_ahead = ahead_of_each(version.runs.len());
+        let sources = version.cursors(&part, self.pin.seq(), walk.direction, most_ahead)?;
+        self.cursor = Some(VisibleCursor::new(MergeCursor::new(sources, walk.direction), self.pin.seq()));
+        Ok(true)
+    }
+
+    fn fail(&mut self, error: Error) -> Error {
+        self.end();
+        self.pin.shared().closed_or(error)
     }
 
     fn end(&mut self) {
         self.cursor = None;
         self.count();
+        if let Some(mut walk) = self.walk.take() {
+            walk.end_watch(self.pin.shared());
+        }
     }
 }
 
 impl Drop for Entries {
     fn drop(&mut self) {
-        self.count();
+        self.end();
         if let Some(took) = self.took {
             self.pin.shared().observed.latencies.sample(Operation::Query, took);
         }
@@ -156,15 +288,129 @@ impl LsmEngine {
         shared.check_open()?;
         let running = shared.begin_operation(Operation::Query, &shared.settings.load());
         running.local.add(count, 1);
-        let pin = snapshot.map_or_else(|| Pin::new(&self.shared), |snapshot| Arc::clone(snapshot.pin()));
-        let cursor = self.shared.cursor(stripes, &range, direction, &pin);
-        let cursor = cursor.map_err(|error| shared.closed_or(error))?;
-        let took = running.since.map(|since| shared.since(since));
-        Ok(Entries { cursor: Some(cursor), pin, uncounted: (0, 0), took })
+        let single = Some(stripes.start).filter(|_| stripes.len() == 1);
+        let early = raced(Race::WatchAfterSequence).then(|| Pin::new(&self.shared));
+        let walk = single.and_then(|stripe| Walk::begin(shared, stripe, &range, direction));
+        let (walk, written) = walk.unzip();
+        let pin = snapshot.map(|snapshot| Arc::clone(snapshot.pin())).or(early);
+        let pin = pin.unwrap_or_else(|| Pin::new(&self.shared));
+        let mut entries = Entries { cursor: None, pin, walk, uncounted: Uncounted::default(), took: None };
+        if written.is_some_and(|written| entries.pin.seq() < written) && !raced(Race::WatchAfterSequence) {
+            entries.walk.iter_mut().for_each(|walk| walk.end_watch(shared));
+        }
+        entries.begin(stripes, range, direction).map_err(|error| shared.closed_or(error))?;
+        entries.took = running.since.map(|since| shared.since(since));
+        Ok(entries)
+    }
+}
+
+impl Entries {
+    fn begin(
+        &mut self,
+        stripes: std::ops::Range<usize>,
+        range: KeyRange,
+        direction: Direction,
+    ) -> Result<()> {
+        let shared = self.pin.shared();
+        if let Some(walk) = &mut self.walk
+            && let Some(stripe) = shared.stripe_if_used(walk.stripe)
+            && let Some(mut parts) = stripe.gaps.around(&range, self.pin.seq())
+        {
+            if direction == Direction::Forward {
+                parts.reverse();
+            }
+            walk.parts = parts;
+            // A full load, not a guard: the walk may take long.
+            walk.version = Some(Arc::clone(&stripe.version()));
+            return self.next_part().map(drop);
+        }
+        self.cursor = Some(shared.cursor(stripes, &range, direction, &self.pin)?);
+        Ok(())
+    }
+}
+
+/// A registered sequence, of work that ends while the engine is there.
+struct Registered<'a>(&'a Shared, SeqNo);
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        self.0.commits.unpin(self.1);
     }
 }
 
 impl Shared {
+    /// Deletes in a stripe after which the background looks for gaps. At twice as many who deletes looks: fewer are no
+    /// great walk for a reader.
+    pub(crate) fn explore_after(&self) -> u64 {
+        if self.workers == Workers::Manual { 8 } else { 128 }
+    }
+
+    /// Looks for gaps where keys were deleted, and up to the gaps next to that: so that who deletes much and then reads
+    /// does not pay for all of it at once.
+    pub(crate) fn explore(&self, stripe: usize) {
+        let Some(used) = self.stripe_if_used(stripe) else { return };
+        let Some(range) = used.gaps.take_deleted() else { return };
+        // An error is for those who read there, and leaves only a gap unknown.
+        let _ = self.explore_range(used, &range, false);
+        for range in used.gaps.next_to(&range) {
+            let _ = self.explore_range(used, &range, true);
+        }
+    }
+
+    /// Ends early where most keys are there; where the range is to be a gap `whole`, with the first one.
+    fn explore_range(&self, stripe: &Stripe, range: &KeyRange, whole: bool) -> Result<()> {
+        let (mut walk, written) = Walk::watch(stripe, range, Direction::Forward);
+        let registered = Registered(self, self.commits.pin());
+        let seq = registered.1;
+        let explored =
+            if seq < written { Ok(()) } else { self.explore_parts(&mut walk, stripe, range, seq, whole) };
+        walk.end_watch(self);
+        explored
+    }
+
+    fn explore_parts(
+        &self,
+        walk: &mut Walk,
+        stripe: &Stripe,
+        range: &KeyRange,
+        seq: SeqNo,
+        whole: bool,
+    ) -> Result<()> {
+        let (mut there, mut gone) = (0, 0);
+        let version = Arc::clone(&stripe.version());
+        for part in stripe.gaps.around(range, seq).unwrap_or_else(|| vec![range.clone()]) {
+            walk.enter(&part);
+            let sources = version.cursors(&part, seq, Direction::Forward, 0)?;
+            let mut cursor = VisibleCursor::new(MergeCursor::new(sources, Direction::Forward), seq);
+            while let Some((key, _)) = cursor.next()? {
+                let passed = cursor.passed().gone;
+                walk.came_to(Some(&key), passed, self, seq);
+                (there, gone) = (there + 1, gone + passed);
+                let enough = there > gone / 2 || there + gone > MOST_WALKED;
+                if whole || there > MOST_THERE && enough {
+                    return Ok(());
+                }
+            }
+            let passed = cursor.passed().gone;
+            walk.came_to(None, if whole { u64::MAX } else { passed }, self, seq);
+            gone += passed;
+        }
+        Ok(())
+    }
+
+    /// Readers of the stripe have passed over so many entries: asks for a merge when they have paid for one.
+    fn passed_over(&self, stripe: usize, entries: u64) {
+        let Some(used) = self.stripe_if_used(stripe) else { return };
+        let before = used.passed_over.fetch_add(entries, Ordering::Relaxed);
+        let version = used.version();
+        let records = version.runs.iter().map(|run| run.total(|meta| meta.entries));
+        let limit = records.fold(0, u64::saturating_add).saturating_mul(PASSED_PER_MERGED).max(1);
+        // Asked for once each time: nothing may come of it while a snapshot is in the way.
+        if before.saturating_add(entries) / limit > before / limit {
+            self.background.queue_compaction(stripe);
+        }
+    }
+
     fn cursor(
         &self,
         stripes: std::ops::Range<usize>,

@@ -132,6 +132,9 @@ pub struct OperationStats {
     pub scans: u64,
     /// Items that queries and scans returned. Counted when an iterator ends, and each 256 items.
     pub entries_read: u64,
+    /// Entries that queries and scans looked at and did not return: tombstones, and what newer ones hide. Counted as
+    /// [`OperationStats::entries_read`].
+    pub entries_passed: u64,
     /// Bytes of keys and values that were written.
     pub user_bytes_written: u64,
     /// Bytes of keys and values that gets, queries and scans returned.
@@ -378,6 +381,7 @@ impl Shared {
             queries: get(Count::Queries),
             scans: get(Count::Scans),
             entries_read: get(Count::EntriesRead),
+            entries_passed: get(Count::EntriesPassed),
             user_bytes_written: get(Count::BytesWritten),
             user_bytes_read: get(Count::BytesRead),
         }

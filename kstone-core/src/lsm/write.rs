@@ -202,7 +202,7 @@ impl Shared {
         if raced(Race::PublishedBeforeInserted) {
             self.commits.publish(last);
         }
-        let (mut added, mut fresh) = (0, 0);
+        let (mut added, mut fresh, mut behind) = (0, 0, SmallVec::<[usize; 1]>::new());
         for (i, op) in Ops::new(payload).flatten().enumerate() {
             let position = stripes.get(i).and_then(|stripe| order.binary_search(stripe).ok());
             if let Some(stripe) = position.and_then(|position| locked.get(position)) {
@@ -211,6 +211,12 @@ impl Shared {
                 let inserted = stripe.insert(appended.lsn, entry);
                 if op.kind == EntryKind::Delete {
                     stripe.deleted(|| Since::written(self.now()));
+                    let deletes = stripe.gaps().deleted(op.key);
+                    if deletes == self.explore_after() {
+                        self.background.queue_exploration(stripe.id());
+                    } else if deletes == 2 * self.explore_after() {
+                        behind.push(stripe.id()); // faster than the background looks
+                    }
                 }
                 added += inserted.memory;
                 fresh += u64::from(inserted.first);
@@ -241,6 +247,7 @@ impl Shared {
         }
         self.request_relief(memory, settings.memory_budget, appended.lsn);
         self.commits.wait_visible(last, &self.health)?;
+        behind.into_iter().for_each(|stripe| self.explore(stripe));
         if durability == Durability::Sync && !planted(Bug::AckBeforeSync) {
             self.wal.sync_to(appended.end)?;
         }

@@ -291,6 +291,8 @@ fn latencies_are_told_to_the_nanosecond() {
         engine_on(Arc::new(MemVfs::new()), Arc::<Stepping>::clone(&clock), one().with_latency_sampling(1));
     assert_eq!(engine.stats().unwrap().p99_read_nanos, None);
     put(&engine, 0..1, 10);
+    // The first delete of a memtable looks at the clock for its age, too.
+    engine.delete(&key(9), WriteOptions::new()).unwrap();
     // One look at the clock before, one after: each get takes one step.
     for nanos in 1..=1000 {
         clock.step.store(nanos, Ordering::Relaxed);
@@ -310,9 +312,9 @@ fn latencies_are_told_to_the_nanosecond() {
         engine.query(b"k00000", &SortRange::All, Direction::Forward, None).unwrap().for_each(drop);
     }
     let all = engine.latencies();
-    // A put is made once more, for the gets. An iterator looks at the clock around each call.
+    // A put and a delete are made once more, for the gets and the age. An iterator looks at the clock around each call.
     for (latency, count, nanos) in
-        [(all.put, 4, 100), (all.delete, 3, 100), (all.batch, 3, 100), (all.query, 3, 300)]
+        [(all.put, 4, 100), (all.delete, 4, 100), (all.batch, 3, 100), (all.query, 3, 300)]
     {
         assert_eq!((latency.count, latency.max_nanos), (count, nanos), "{latency:?}");
     }

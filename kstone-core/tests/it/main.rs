@@ -32,6 +32,7 @@ mod oracle;
 #[cfg(debug_assertions)]
 mod planted;
 mod poison;
+mod queue;
 mod quota;
 mod readers;
 mod reading;

@@ -137,6 +137,7 @@ impl Suite {
             | Bug::CheckpointListsRemoved
             | Bug::SegmentsOrderedAsText
             | Bug::SnapshotVersionDropped
+            | Bug::GapNotCut
             | Bug::FilterOfWrongKey
             | Bug::FlushOutOfOrder
             | Bug::NewFilesNotCounted => Self::RandomOracle,

@@ -179,6 +179,21 @@ fn queries_and_scans_count_what_they_return() {
 }
 
 #[test]
+fn what_walks_pass_over_is_counted() {
+    let engine = engine(one().with_stripes(2));
+    let key = |n: u32| Key::with_sort(b"p".to_vec(), n.to_be_bytes().to_vec());
+    for n in (0..10).chain(0..5) {
+        engine.put(&key(n), &[0; 5], WriteOptions::new()).unwrap();
+    }
+    engine.delete(&key(7), WriteOptions::new()).unwrap();
+    for (round, direction) in [(1, Direction::Forward), (2, Direction::Reverse)] {
+        assert_eq!(engine.query(b"p", &SortRange::All, direction, None).unwrap().count(), 9);
+        // Five older versions, a tombstone and what it hides.
+        assert_eq!(engine.stats().unwrap().operations.entries_passed, 7 * round);
+    }
+}
+
+#[test]
 fn counters_can_be_left_out() {
     let mut options = options(one());
     options.counters = false;

@@ -39,6 +39,7 @@ fn scenario_of(race: Race) -> Option<(fn(), &'static str)> {
         Race::NewSettingsUnheard => (workers::settings_against_the_one_who_keeps_the_time, "not synced"),
         Race::SealingAskedForAlways => (space::stopped_writer_against_a_slow_flush, "exceeded max_steps"),
         Race::SnapshotBeforeLock => (reads::registering_a_snapshot_against_a_flush, "is gone"),
+        Race::WatchAfterSequence => (reads::put_against_a_gap, "is not found"),
         Race::RotatedBlindly => (space::limit_of_the_log_against_writers, " bytes of "),
         Race::FlushOfUnseen | Race::HorizonAboveVisible => return None,
     })

@@ -220,6 +220,44 @@ pub(crate) fn registering_a_snapshot_against_a_flush() {
     engine.close().unwrap();
 }
 
+/// Symptom it looks for: an item that is there and not found, because a reader has told others that nothing is there, who
+/// did not see it yet: it was put after the reader took its sequence, or before that and could not be seen.
+#[test]
+fn what_is_put_where_nothing_was_is_found() {
+    explore_some("put against a gap", 2_000, put_against_a_gap);
+}
+
+pub(crate) fn put_against_a_gap() {
+    let engine = manual();
+    let item = |n: u8| Key::with_sort(b"p".to_vec(), vec![n]);
+    let all = |engine: &LsmEngine| -> Vec<u8> {
+        let rows = engine.query(b"p", &SortRange::All, Direction::Forward, None).unwrap();
+        rows.map(|row| row.unwrap().0.sort().unwrap()[0]).collect()
+    };
+    (0..5).for_each(|n| drop(engine.put(&item(n), &[n], WriteOptions::new()).unwrap()));
+    (0..4).for_each(|n| drop(engine.delete(&item(n), WriteOptions::new()).unwrap()));
+    // The next reader is to tell what it finds.
+    assert_eq!(all(&engine), [4]);
+    let readers = (0..2).map(|_| {
+        let engine = Arc::clone(&engine);
+        spawn(move || (0..2).for_each(|_| assert!(all(&engine).contains(&4))))
+    });
+    let writer = spawn({
+        let engine = Arc::clone(&engine);
+        move || {
+            engine.put(&item(2), &[2], WriteOptions::new()).unwrap();
+            assert!(all(&engine).contains(&2), "what was just put is not found");
+        }
+    });
+    let other = spawn({
+        let engine = Arc::clone(&engine);
+        move || drop(engine.put(&key(1, 0), &[0], WriteOptions::new()).unwrap())
+    });
+    join(readers.collect::<Vec<_>>().into_iter().chain([writer, other]));
+    assert_eq!(all(&engine), [2, 4], "what was put is not found");
+    engine.close().unwrap();
+}
+
 /// Symptom it looks for: a flush drops a version for a newer one that nobody may see yet, because an earlier write of
 /// another stripe is still under way.
 #[test]

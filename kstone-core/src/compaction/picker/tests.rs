@@ -18,7 +18,7 @@ fn run(depth: u32, entries: u64, tombstones: u64, last_seq: SeqNo) -> Run {
 }
 
 fn stripe(runs: &[Run]) -> StripeSummary<'static> {
-    StripeSummary { stripe: 0, runs: runs.to_vec(), horizon: SeqNo::MAX }
+    StripeSummary { stripe: 0, runs: runs.to_vec(), horizon: SeqNo::MAX, passed_over: 0 }
 }
 
 fn config(threshold: usize) -> CompactionConfig {
@@ -231,6 +231,18 @@ fn a_tombstone_that_is_too_old_is_merged_away_unless_a_reader_holds_it_back() {
     assert_eq!(at(10, Duration::MAX, Duration::MAX), Choice::Nothing, "age does not count");
 }
 
+#[test]
+fn a_stripe_is_merged_once_its_readers_have_paid_for_it() {
+    let at = |horizon, passed_over, tombstones| {
+        let runs = [run(0, 1000, tombstones, 20), run(1, 1000, 0, 10)];
+        choose(&StripeSummary { horizon, passed_over, ..stripe(&runs) }, &config(10), Ask::Due)
+    };
+    assert_eq!(at(20, 16_000, 1), Choice::Nothing);
+    assert_eq!(at(20, 16_001, 1), all(2, 1, Reason::Tombstones));
+    assert_eq!(at(19, 16_001, 1), Choice::Nothing, "a reader holds it back");
+    assert_eq!(at(20, 16_001, 0), Choice::Nothing, "there is nothing to drop");
+}
+
 fn details(keys: std::ops::Range<u32>) -> SstDetails {
     // Spread like hashes, the same for the same key.
     let hash = |key: u32| key.wrapping_mul(0x9e37_79b1);
@@ -259,7 +271,7 @@ fn superseded_versions_are_merged_away_when_they_weigh_enough() {
     let (inserted, half) = (details(10_000..20_000), details(0..5000));
     let at = |horizon, runs: &[RunSummary<'_>], percent| {
         let config = config(10).with_garbage_percent(percent);
-        let stripe = StripeSummary { stripe: 0, runs: runs.to_vec(), horizon };
+        let stripe = StripeSummary { stripe: 0, runs: runs.to_vec(), horizon, passed_over: 0 };
         choose(&stripe, &config, Ask::Due)
     };
     let all_again = [known(&same, 0, 10_000, 20), known(&base, 1, 10_000, 10)];
@@ -294,7 +306,7 @@ fn superseded_versions_are_merged_away_when_they_weigh_enough() {
 fn the_quota_asks_for_what_frees_space_also_when_compaction_is_disabled() {
     let off = CompactionConfig::disabled();
     let reclaim = |horizon, runs: &[RunSummary<'_>]| {
-        let stripe = StripeSummary { stripe: 0, runs: runs.to_vec(), horizon };
+        let stripe = StripeSummary { stripe: 0, runs: runs.to_vec(), horizon, passed_over: 0 };
         choose(&stripe, &off, Ask::Reclaim)
     };
     let (base, other) = (details(0..1000), details(1000..1100));

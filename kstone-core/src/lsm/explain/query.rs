@@ -148,7 +148,9 @@ impl LsmEngine {
         };
         if let Some(used) = self.shared.stripe_if_used(stripe) {
             let version = Arc::clone(&used.version());
-            if let Err(error) = self.shared.explain_entries(&mut explain, &version, &range) {
+            // What is known to be empty is left out, as by the query itself.
+            let parts = used.gaps.around(&range, explain.seq).unwrap_or_else(|| vec![range.clone()]);
+            if let Err(error) = self.shared.explain_entries(&mut explain, &version, &range, parts) {
                 explain.error = Some(error.to_string());
             }
         }
@@ -157,7 +159,13 @@ impl LsmEngine {
 }
 
 impl Shared {
-    fn explain_entries(&self, explain: &mut ExplainQuery, version: &Version, range: &KeyRange) -> Result<()> {
+    fn explain_entries(
+        &self,
+        explain: &mut ExplainQuery,
+        version: &Version,
+        range: &KeyRange,
+        parts: Vec<KeyRange>,
+    ) -> Result<()> {
         // The same sources, in the same order, as `Version::cursors` makes cursors of.
         for (n, memtable) in version.memtables().enumerate().filter(|(_, memtable)| !memtable.is_empty()) {
             let source = if n == 0 { "memtable" } else { "sealed memtable" };
@@ -185,21 +193,27 @@ impl Shared {
             });
         }
         let tallies: Vec<Arc<Mutex<Tally>>> = explain.sources.iter().map(|_| Arc::default()).collect();
-        let cursors =
-            version.cursors(range, explain.seq, Direction::Forward, ahead_of_each(version.runs.len()))?;
-        let counted = cursors.into_iter().zip(&tallies).map(|(cursor, tally)| {
-            let cursor: Box<dyn Cursor> = Box::new(Counted::new(cursor, Arc::clone(tally)));
-            cursor
-        });
-        let merge = MergeCursor::new(counted.collect(), Direction::Forward);
-        let mut rows = VisibleCursor::new(merge, explain.seq);
-        let result = loop {
-            match self.check_open().and_then(|()| rows.next()) {
-                Ok(Some(_)) => explain.rows += 1,
-                Ok(None) => break Ok(()),
-                Err(error) => break Err(self.closed_or(error)),
+        let mut result = Ok(());
+        for part in parts {
+            let cursors =
+                version.cursors(&part, explain.seq, Direction::Forward, ahead_of_each(version.runs.len()))?;
+            let counted = cursors.into_iter().zip(&tallies).map(|(cursor, tally)| {
+                let cursor: Box<dyn Cursor> = Box::new(Counted::new(cursor, Arc::clone(tally)));
+                cursor
+            });
+            let merge = MergeCursor::new(counted.collect(), Direction::Forward);
+            let mut rows = VisibleCursor::new(merge, explain.seq);
+            result = loop {
+                match self.check_open().and_then(|()| rows.next()) {
+                    Ok(Some(_)) => explain.rows += 1,
+                    Ok(None) => break Ok(()),
+                    Err(error) => break Err(self.closed_or(error)),
+                }
+            };
+            if result.is_err() {
+                break;
             }
-        };
+        }
         for (source, tally) in explain.sources.iter_mut().zip(&tallies) {
             let tally = tally.lock();
             (source.entries, source.tombstones) = (tally.entries, tally.tombstones);

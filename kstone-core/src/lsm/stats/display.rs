@@ -38,11 +38,12 @@ impl fmt::Display for EngineStats {
         )?;
         writeln!(
             f,
-            "reads        {} gets, {} queries, {} scans, {} items of those, {}",
+            "reads        {} gets, {} queries, {} scans, {} items of those (and {} entries passed over), {}",
             ops.gets,
             ops.queries,
             ops.scans,
             ops.entries_read,
+            ops.entries_passed,
             size(ops.user_bytes_read)
         )?;
         self.fmt_gets(f)?;

@@ -89,6 +89,20 @@ pub(crate) enum Command {
     Repair(RepairArgs),
 }
 
+impl Command {
+    /// The database that the command writes to.
+    pub(crate) fn written(&self) -> Option<&Path> {
+        let db = match self {
+            Self::Put(args) => &args.db,
+            Self::Delete(args) => &args.db,
+            Self::Import(args) => &args.db,
+            Self::Compact(args) => &args.db,
+            _ => return None,
+        };
+        Some(&db.path)
+    }
+}
+
 #[derive(Args, Debug)]
 pub(crate) struct Database {
     /// The database directory.

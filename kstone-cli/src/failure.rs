@@ -1,11 +1,12 @@
 //! What went wrong: one `error:` line, at most one `hint:` line, and the exit status.
 
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Error;
 use clap::builder::styling::{AnsiColor, Style};
-use kstone_api::Error as DbError;
+use kstone_api::{Database, Error as DbError, Exhausted};
 
 use crate::args::{Cli, Format};
 
@@ -61,11 +62,18 @@ pub(crate) fn report(error: &Error, cli: &Cli) -> ExitCode {
         // The reader has seen enough, as `head` does.
         return ExitCode::SUCCESS;
     }
-    let (exit, code, hint) = classify(error);
+    let (exit, code, mut hint) = classify(error);
+    let mut message = error.to_string();
+    if code == DbError::DiskFull.code()
+        && let Some((figures, what_now)) = cli.command.written().and_then(shortage)
+    {
+        message = format!("{message}: {figures}");
+        hint = Some(what_now.into());
+    }
     if cli.format == Format::Table {
         let bad = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
         let good = Style::new().bold().fg_color(Some(AnsiColor::Green.into()));
-        anstream::eprintln!("{bad}error:{bad:#} {}", one_line(&error.to_string()));
+        anstream::eprintln!("{bad}error:{bad:#} {}", one_line(&message));
         if cli.verbose {
             for cause in error.chain().skip(1) {
                 anstream::eprintln!("cause: {}", one_line(&cause.to_string()));
@@ -75,10 +83,28 @@ pub(crate) fn report(error: &Error, cli: &Cli) -> ExitCode {
             anstream::eprintln!("{good}hint:{good:#} {hint}");
         }
     } else {
-        let json = serde_json::json!({"error": {"code": code, "message": error.to_string(), "hint": hint}});
+        let json = serde_json::json!({"error": {"code": code, "message": message, "hint": hint}});
         anstream::eprintln!("{json}");
     }
     ExitCode::from(exit)
+}
+
+/// What has run out for a database, in words, and what to do about that.
+fn shortage(path: &Path) -> Option<(String, &'static str)> {
+    let usage = Database::open_read_only(path).and_then(|db| db.disk_usage()).ok()?;
+    let (exhausted, figures) = usage.shortage();
+    let what_now = match exhausted {
+        Exhausted::Quota => {
+            "delete items, or raise max_total_disk_bytes where the database is opened; nothing that was acknowledged is \
+             lost"
+        }
+        Exhausted::Inodes => {
+            "remove files from the file system, or delete items and run kstone compact; nothing that was acknowledged is \
+             lost"
+        }
+        _ => "make room on the file system; nothing that was acknowledged is lost",
+    };
+    Some((figures, what_now))
 }
 
 /// Texts of others may hold line breaks and control characters.

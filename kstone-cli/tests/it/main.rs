@@ -1,6 +1,8 @@
 //! The binary, run as its users run it.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests, which look at files from outside")]
 
+mod full;
+
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::Stdio;

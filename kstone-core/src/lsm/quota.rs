@@ -75,15 +75,21 @@ impl std::fmt::Display for DiskUsage {
         let [log, ssts, manifest, other] = [self.log, self.ssts, self.manifest, self.other].map(mib);
         write!(f, " (log {log:.1}, SSTs {ssts:.1}, manifest {manifest:.1}, other {other:.1})")?;
         if let Some(exhausted) = self.exhausted {
-            write!(f, "; {}", self.why_full(exhausted))?;
+            write!(f, "; {}", self.figures(exhausted))?;
         }
         Ok(())
     }
 }
 
 impl DiskUsage {
-    /// What has run out, with its figures.
-    pub(crate) fn why_full(&self, exhausted: Exhausted) -> String {
+    /// What has run out, or would next, in words and with its figures: what there is to say about a write that was
+    /// refused with [`Error::DiskFull`].
+    pub fn shortage(&self) -> (Exhausted, String) {
+        let exhausted = self.exhausted.unwrap_or_else(|| self.ran_out());
+        (exhausted, self.figures(exhausted))
+    }
+
+    fn figures(&self, exhausted: Exhausted) -> String {
         match exhausted {
             Exhausted::Quota => format!(
                 "the limit of the database is reached: {} bytes used and {} kept for flushes, merges and deletes, of \
@@ -295,9 +301,7 @@ impl Shared {
 
     /// What has run out, for who was refused: in words, with figures.
     pub(crate) fn why_full(&self) -> (Exhausted, String) {
-        let usage = self.disk_usage().unwrap_or_default();
-        let exhausted = usage.exhausted.unwrap_or_else(|| usage.ran_out());
-        (exhausted, usage.why_full(exhausted))
+        self.disk_usage().unwrap_or_default().shortage()
     }
 
     /// What merging a stripe whole would write, once what is in memory is flushed.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
@@ -9,8 +10,8 @@ use crate::error::{Error, Result};
 use crate::manifest::{Loaded, ManifestState};
 use crate::paths;
 use crate::planted::{Bug, planted};
-use crate::types::Lsn;
-use crate::vfs::{DirEntry, Vfs};
+use crate::types::{FileId, Lsn};
+use crate::vfs::{DirEntry, Mapping, Vfs};
 use crate::wal::{self, Chain, LogOwner, LogRules};
 
 /// Sequences that are skipped after an unclean end, so that a number which was given out and lost is never given
@@ -33,17 +34,20 @@ pub(crate) struct Survey {
 
 impl Survey {
     /// Looks whether everything that the manifest needs is there, and where the log ends; `log` is where its
-    /// segments are read.
+    /// segments are read. SSTs that are held need no name any more. The log may have been written to when the manifest
+    /// was at a later edit.
     pub(super) fn of(
         path: &Path,
         loaded: Loaded,
         listing: Vec<DirEntry>,
         log: &dyn Vfs,
         clock: &dyn Clock,
+        held: &BTreeMap<FileId, Arc<Mapping>>,
+        later_edit: Option<u64>,
     ) -> Result<Self> {
         let (state, ids) = (&loaded.state, &loaded.ids);
         state.facts.check_supported(&path.join(paths::MANIFEST))?;
-        check_listed_files(path, state, &listing)?;
+        check_listed_files(path, state, &listing, held)?;
         let owner = LogOwner { database_id: ids.database_id, incarnation: ids.incarnation };
         let segments = wal::discover(log, path, owner)?;
         let rules = LogRules {
@@ -51,7 +55,7 @@ impl Survey {
             cuts: state.cuts.clone(),
             durable: state.durable,
             clean_end: state.clean_end.map(|clean| clean.end.unwrap_or(Lsn::ZERO)),
-            last_edit: state.edit,
+            last_edit: later_edit.unwrap_or(state.edit),
         };
         let began = clock.monotonic();
         let chain = wal::validate(log, path, &segments, &rules)?;
@@ -84,7 +88,12 @@ fn check_numbers(path: &Path, state: &ManifestState, chain: &Chain) -> Result<()
 }
 
 /// Every listed SST is there with its length; what is in it is checked when it is first read.
-fn check_listed_files(path: &Path, state: &ManifestState, listing: &[DirEntry]) -> Result<()> {
+fn check_listed_files(
+    path: &Path,
+    state: &ManifestState,
+    listing: &[DirEntry],
+    held: &BTreeMap<FileId, Arc<Mapping>>,
+) -> Result<()> {
     let lengths: BTreeMap<&str, (u64, bool)> =
         listing.iter().map(|entry| (entry.name.as_str(), (entry.len, entry.is_file))).collect();
     for meta in state.ssts.values() {
@@ -97,6 +106,7 @@ fn check_listed_files(path: &Path, state: &ManifestState, listing: &[DirEntry]) 
                 return Err(Error::corrupt(&file, len.min(meta.len), detail));
             }
             Some(_) => return Err(Error::corrupt(&file, 0, "it is not a regular file")),
+            None if held.contains_key(&meta.id) => {}
             None if planted(Bug::MissingSstBelieved) => {}
             None => return Err(Error::corrupt(&file, 0, "the manifest lists it, but it is missing")),
         }

@@ -89,6 +89,7 @@ pub use crate::sst::{BlockCacheStats, FilterStats};
 pub use crate::types::Direction;
 pub use backup::{BackupOptions, BackupProgress, BackupReport};
 pub(crate) use backup::{Destination, check_outside};
+pub(crate) use claim::absolute;
 pub use compaction_stats::{CompactionReason, CompactionReasonStats, CompactionStats};
 pub use events::{Event, EventListener, SettingChange};
 pub use explain::{

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, Result};
 use crate::key::Key;
+use crate::lsm::absolute;
 use crate::paths;
 use crate::types::{EntryKind, SeqNo};
 use crate::verify::{self, Affected, ProgressFn};
@@ -230,6 +231,9 @@ type Versions = BTreeMap<(Vec<u8>, Reverse<SeqNo>), (EntryKind, Vec<u8>)>;
 /// no file and is set aside; or, after its new manifest was installed, repaired but for names that the next repair puts
 /// right.
 pub fn repair(path: &Path, options: &RepairOptions, on_loss: &mut dyn FnMut(&Loss)) -> Result<RepairReport> {
+    let path = &absolute(&*options.vfs, path)?;
+    let into = options.into.as_ref().map(|into| absolute(&*options.vfs, into)).transpose()?;
+    let options = &RepairOptions { into, ..options.clone() };
     let locked = Locked::take(path, options)?;
     if options.is_in_place() {
         commit::finish_interrupted(&options.vfs, path)?;

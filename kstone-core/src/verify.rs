@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::key::Key;
-use crate::lsm::LsmEngine;
+use crate::lsm::{LsmEngine, absolute};
 use crate::vfs::{DiskVfs, Vfs};
 
 mod files;
@@ -349,7 +349,7 @@ impl VerifyReport {
 /// # Errors
 /// `NotFound`, `NotADatabase`, and `Io` when the directory itself cannot be read. Everything else is a finding.
 pub fn verify(path: &Path, options: &VerifyOptions) -> Result<VerifyReport> {
-    files::Look::begin(path, options)?.run()
+    files::Look::begin(&absolute(&*options.vfs, path)?, options)?.run()
 }
 
 impl LsmEngine {

@@ -5,7 +5,7 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Deref, Range};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::planted::{Bug, planted};
@@ -54,6 +54,9 @@ pub struct DirEntry {
 
 /// Directories and names.
 ///
+/// No call but [`VfsFile::read_at`] and [`VfsFile::write_at`] is cut short by a signal (`Interrupted`): it is tried again
+/// where that happens.
+///
 /// What survives a power cut: bytes of a file after [`VfsFile::sync`]; names, renames and removals after
 /// [`Vfs::sync_dir`] of their directory. Nothing else is promised.
 pub trait Vfs: Debug + Send + Sync {
@@ -61,6 +64,11 @@ pub trait Vfs: Debug + Send + Sync {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>>;
     /// The names in a directory, in no particular order.
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
+    /// The path from the root, links in it kept: it leads to the same place also when the process changes its current
+    /// directory. The path as it is, which is the default, where nothing changes what paths mean.
+    fn absolute(&self, path: &Path) -> io::Result<PathBuf> {
+        Ok(path.to_path_buf())
+    }
     /// Whether there is anything at that path, and whether that is a directory.
     fn kind(&self, path: &Path) -> io::Result<Option<PathKind>>;
     /// Creates one directory; its parent must exist.

@@ -26,7 +26,7 @@ pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
     let stats = db.stats()?;
     let (disk, pending) = (db.disk_usage()?, db.pending_rewrites()?);
     let warnings = warnings(&stats, &db.compaction_config());
-    let text = screen(&db, &stats, &disk, &pending, &warnings)?;
+    let text = screen(args, &db, &stats, &disk, &pending, &warnings)?;
     let path = args.path.display().to_string();
     let info = Info {
         schema: "kstone.info/1",
@@ -40,6 +40,7 @@ pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
 }
 
 fn screen(
+    args: &args::Database,
     db: &Database,
     stats: &EngineStats,
     disk: &DiskUsage,
@@ -50,7 +51,7 @@ fn screen(
     writeln!(
         text,
         "{}   KeystoneDB format {}   {}",
-        db.path().display(),
+        args.path.display(),
         stats.format_version,
         counted(stats.stripe_count as u64, "stripe")
     )?;

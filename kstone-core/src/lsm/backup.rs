@@ -21,6 +21,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::claim::absolute;
 use super::events::Call;
 use super::pins::Pin;
 use super::read_only::{Capture, holds};
@@ -153,6 +154,7 @@ impl LsmEngine {
         let link = !options.copy && elsewhere.is_none();
         let here = elsewhere.is_none() || !shared.vfs.is_volatile();
         let to = elsewhere.unwrap_or_else(|| Arc::clone(&shared.vfs));
+        let destination = &absolute(&*to, destination)?;
         if here {
             check_outside(&*to, &shared.dir, destination)?;
         }

@@ -7,10 +7,10 @@
 //! 3. A look ends with the manifest, which comes last in everything that makes a database: while it is not there, what
 //!    was found before it still holds.
 //! 4. A directory may vanish before it is locked, with the failure of whoever made it; then all of it starts again.
-//!    Whoever could not lock a directory leaves it alone, also if he made it himself.
+//!    A directory that somebody else has locked is his, also for the one that made it.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::recover::{lock, lock_error};
 use super::{LockGuard, LsmEngine};
@@ -21,6 +21,11 @@ use crate::wal;
 
 /// How often a directory may vanish, or come to be, under whoever wants to lock it.
 const ATTEMPTS: usize = 32;
+
+/// The path that a handle keeps to, whatever becomes of the current directory.
+pub(crate) fn absolute(vfs: &dyn Vfs, path: &Path) -> Result<PathBuf> {
+    vfs.absolute(path).map_err(Error::io("find", path))
+}
 
 /// What a look at a path comes to.
 pub(super) enum Look {
@@ -66,7 +71,14 @@ pub(super) fn claim(vfs: &dyn Vfs, path: &Path, look: impl Fn() -> Result<Look>)
         }
         match lock(vfs, path) {
             Ok(guard) => {
-                return match look()? {
+                let found = look().inspect_err(|_| {
+                    // It is locked, so that what goes is nobody else's; a directory with anything in it stays.
+                    if made {
+                        let _ = vfs.remove(&path.join(paths::LOCK));
+                        let _ = vfs.remove_dir(path);
+                    }
+                })?;
+                return match found {
                     Look::Fit => Ok(Claim { guard, made }),
                     Look::Nothing => Err(Error::NotFound { path: path.into() }),
                     Look::Unfit(error) | Look::Unsettled(error) => Err(error),

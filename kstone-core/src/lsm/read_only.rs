@@ -2,9 +2,14 @@
 //!
 //! Nothing is locked and nothing is changed. The order is the argument:
 //! 1. Read the manifest. 2. Hold every SST that it lists: mapped, a file stays readable when its name goes. 3. Copy the
-//!    log. 4. Read the manifest again. The writer removes SSTs and segments only after an edit that says so, so while
-//!    the manifest is the same, everything that it needs was there. When it has changed, all of it starts again.
+//!    log. 4. Read the manifest again.
 //! 5. Validate and replay the copy.
+//!
+//! The writer removes SSTs and segments only after an edit that says so. So while the manifest is the same, everything
+//! that it needs was there. When it has changed, what was read is as good if nothing is missing of it ([`continues`]):
+//! the SSTs are held, and all segments are in the copy that were removed by then. Else all of it starts again, but what
+//! is held stays so: the next time only what is new is looked for, so that a reader catches up with a writer that makes
+//! an edit faster than the files of a large database can be mapped. After [`PATIENCE`] it is [`Error::Busy`].
 //!
 //! What the log says is a prefix of the commits, and at least all that was in it when it was copied. What is found wrong
 //! may come from reading in the middle of a write: it is damage only when the manifest has not changed and a second
@@ -16,22 +21,26 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::claim::check_present;
+use super::claim::{absolute, check_present};
 use super::recover::{Start, check_stripes, settings, validate};
-use super::survey::Survey;
+use super::survey::{Beside, Survey};
 use super::{EngineOptions, FileIds, LsmEngine, trace};
 use crate::clock::Clock;
 use crate::config::{DatabaseConfig, ReadMode};
 use crate::error::{Error, Result};
-use crate::manifest::{Manifest, ManifestState};
+use crate::manifest::{Ids, Loaded, Manifest, ManifestState};
 use crate::paths;
 use crate::types::FileId;
-use crate::vfs::{Mapping, OpenMode, Vfs};
+use crate::vfs::{DirEntry, Mapping, OpenMode, Vfs};
 use crate::wal::LogCopy;
 
-/// How often the database may change under a reader before he is told that it is busy.
-const ATTEMPTS: usize = 16;
+/// How long a database may change under a reader before he is told that it is busy. A reading takes milliseconds, and of
+/// the next one a changed manifest leaves little to do: this is far beyond bad luck.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// And how often, should the clock stand still.
+const ATTEMPTS: usize = 1 << 16;
 
 /// A database at one moment, with all that it takes to read it.
 #[derive(Debug)]
@@ -45,7 +54,7 @@ pub(crate) struct Capture {
 /// What a reading came to.
 enum Reading {
     Whole(Box<Capture>),
-    /// The manifest is another one by now.
+    /// The manifest is another one by now, and what was found is not enough.
     Changed,
     /// Something is wrong, and the manifest is the same.
     Wrong(Error),
@@ -62,9 +71,11 @@ impl Capture {
         path: &Path,
         holds: impl Fn(&ManifestState) -> bool,
     ) -> Result<Self> {
+        let until = clock.monotonic().saturating_add(PATIENCE);
         let mut before: Option<String> = None;
+        let mut reader = Reader { vfs, clock, path, ids: None, held: BTreeMap::new() };
         for _ in 0..ATTEMPTS {
-            match Self::read(vfs, clock, path, &holds) {
+            match reader.read(&holds) {
                 Reading::Whole(capture) => return Ok(*capture),
                 Reading::Changed => before = None,
                 // Under right checksums: no half-written bytes look like that.
@@ -77,48 +88,105 @@ impl Capture {
                     before = Some(found);
                 }
             }
+            if clock.monotonic() >= until {
+                break;
+            }
         }
         Err(Error::Busy)
     }
+}
 
-    fn read(
-        vfs: &dyn Vfs,
-        clock: &dyn Clock,
-        path: &Path,
-        holds: impl Fn(&ManifestState) -> bool,
-    ) -> Reading {
-        let manifest = match Manifest::fingerprint(vfs, path) {
+/// Reads a directory, perhaps more than once.
+struct Reader<'a> {
+    vfs: &'a dyn Vfs,
+    clock: &'a dyn Clock,
+    path: &'a Path,
+    /// Of which database.
+    ids: Option<Ids>,
+    /// What the readings so far have mapped. The number of an SST is never given out again.
+    held: BTreeMap<FileId, Arc<Mapping>>,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, holds: impl Fn(&ManifestState) -> bool) -> Reading {
+        let before = match Manifest::fingerprint(self.vfs, self.path) {
             Ok(found) => found,
             Err(error) => return Reading::Wrong(error),
         };
-        let result = Self::of(vfs, clock, path, holds);
-        match (Manifest::fingerprint(vfs, path), result) {
-            (Err(error), _) => Reading::Wrong(error),
-            (Ok(again), _) if again != manifest => Reading::Changed,
-            (Ok(_), Ok(capture)) => Reading::Whole(Box::new(capture)),
-            (Ok(_), Err(error)) => Reading::Wrong(error),
+        let files = Manifest::load(self.vfs, self.path).and_then(|loaded| self.files(loaded, holds));
+        match Manifest::fingerprint(self.vfs, self.path) {
+            Ok(now) if now == before => {
+                let whole = files.and_then(|files| files.capture(self, None));
+                return whole.map_or_else(Reading::Wrong, |whole| Reading::Whole(Box::new(whole)));
+            }
+            Ok(_) => {}
+            Err(error) => return Reading::Wrong(error),
         }
+        let whole = match (files, Manifest::load(self.vfs, self.path)) {
+            (Ok(files), Ok(later)) if continues(&files, &later) => {
+                files.capture(self, Some(later.state.edit)).ok()
+            }
+            _ => None,
+        };
+        whole.map_or(Reading::Changed, |whole| Reading::Whole(Box::new(whole)))
     }
 
-    fn of(
-        vfs: &dyn Vfs,
-        clock: &dyn Clock,
-        path: &Path,
-        holds: impl Fn(&ManifestState) -> bool,
-    ) -> Result<Self> {
-        let loaded = Manifest::load(vfs, path)?;
-        let listing = vfs.list(path).map_err(Error::io("list", path))?;
-        let hold = holds(&loaded.state);
-        let mut held = BTreeMap::new();
-        for meta in loaded.state.ssts.values().filter(|_| hold) {
-            let file = paths::sst(path, meta.stripe.into(), meta.id);
-            let open = || vfs.open(&file, OpenMode::Read)?.map(meta.len);
-            held.insert(meta.id, Arc::new(open().map_err(|e| lost(&file, e))?));
+    /// All that a manifest needs, as it is found.
+    fn files(&mut self, loaded: Loaded, holds: impl Fn(&ManifestState) -> bool) -> Result<Files> {
+        let listing = self.vfs.list(self.path).map_err(Error::io("list", self.path))?;
+        let ssts = &loaded.state.ssts;
+        let holds = holds(&loaded.state);
+        let is_same = self.ids.replace(loaded.ids) == Some(loaded.ids);
+        self.held.retain(|id, _| holds && is_same && ssts.contains_key(id));
+        for meta in
+            ssts.values().filter(|meta| holds && !self.held.contains_key(&meta.id)).collect::<Vec<_>>()
+        {
+            let file = paths::sst(self.path, meta.stripe.into(), meta.id);
+            let open = || self.vfs.open(&file, OpenMode::Read)?.map(meta.len);
+            self.held.insert(meta.id, Arc::new(open().map_err(|e| lost(&file, e))?));
         }
-        let log = Arc::new(LogCopy::of(vfs, path)?);
-        let survey = Survey::of(path, loaded, listing, vfs, &*log, clock)?;
-        Ok(Self { survey, log, held })
+        let log = Arc::new(LogCopy::of(self.vfs, self.path)?);
+        Ok(Files { loaded, listing, log, holds })
     }
+}
+
+/// What was found of the files that a manifest needs; what is held, the reader has.
+struct Files {
+    loaded: Loaded,
+    listing: Vec<DirEntry>,
+    log: Arc<LogCopy>,
+    holds: bool,
+}
+
+impl Files {
+    /// `edit` is the newest that was made by the time the log was copied, if it is not the manifest's.
+    fn capture(self, reader: &Reader<'_>, edit: Option<u64>) -> Result<Capture> {
+        let Self { loaded, listing, log, .. } = self;
+        let beside = Beside { held: &reader.held, later_edit: edit };
+        let survey = Survey::of(reader.path, loaded, listing, reader.vfs, &*log, reader.clock, beside)?;
+        Ok(Capture { survey, log, held: reader.held.clone() })
+    }
+}
+
+/// Whether what was found by one manifest is a moment of the database although a later one is there by now.
+///
+/// 1. It is the same copy of the same database, and nobody has recovered it since: the log goes on where it was.
+/// 2. Of the segments that the first manifest needs, all those are in the copy that the later one does not need any more.
+///    The others were there all the time.
+/// 3. Its SSTs are held, or none has gone.
+fn continues(files: &Files, later: &Loaded) -> bool {
+    let (first, next) = (&files.loaded.state, &later.state);
+    let is_same = files.loaded.ids == later.ids
+        && first.cuts == next.cuts
+        && first.clean_end.is_none()
+        && next.clean_end.is_none();
+    let is_dead = |generation: u32| {
+        first.cuts.iter().any(|cut| cut.generation < generation && generation < cut.next_generation)
+    };
+    let mut retired = first.log_start.generation()..next.log_start.generation();
+    is_same
+        && retired.all(|generation| is_dead(generation) || files.log.has(generation))
+        && (files.holds || first.ssts.keys().all(|id| next.lists(*id)))
 }
 
 fn lost(file: &Path, error: std::io::Error) -> Error {
@@ -145,9 +213,10 @@ impl LsmEngine {
     ///
     /// # Errors
     /// `NotFound`, `NotADatabase`, `UnsupportedFormat`, `Corruption`, `InvalidConfig`; `Busy` when a writer changed
-    /// the database each time that it was read: try again.
+    /// the database each time that it was read, for ten seconds.
     pub fn open_read_only(path: &Path, options: EngineOptions) -> Result<Self> {
         validate(&options)?;
+        let path = &absolute(&*options.vfs, path)?;
         check_present(&*options.vfs, path)?;
         let since = options.clock.monotonic();
         let _span = trace::open(path, true);

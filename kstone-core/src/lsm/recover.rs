@@ -21,11 +21,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::background::{Background, Pool};
-use super::claim::{Claim, Found, claim};
+use super::claim::{Claim, Found, absolute, claim};
 use super::event_log::EventLog;
 use super::events::Events;
 use super::observe::Observed;
-use super::survey::{GENERATION_GAP, SEQ_GAP, Survey};
+use super::survey::{ALONE, GENERATION_GAP, SEQ_GAP, Survey};
 use super::{
     EngineOptions, FileIds, Identity, LockGuard, LsmEngine, Settings, Shared, Workers, replay_rate, trace,
 };
@@ -64,6 +64,7 @@ impl LsmEngine {
     pub fn create(path: &Path, options: EngineOptions) -> Result<Self> {
         validate(&options)?;
         let since = options.clock.monotonic();
+        let path = &absolute(&*options.vfs, path)?;
         let (options, meter) = metered(path, options);
         let vfs = Arc::clone(&options.vfs);
         let claim = claim(&*vfs, path, || Ok(Found::at(&*vfs, path)?.to_create(path)))?;
@@ -142,6 +143,7 @@ impl LsmEngine {
     /// changed.
     pub fn open(path: &Path, options: EngineOptions) -> Result<Self> {
         validate(&options)?;
+        let path = &absolute(&*options.vfs, path)?;
         let (options, meter) = metered(path, options);
         let claim = claim(&*options.vfs, path, || Ok(Found::at(&*options.vfs, path)?.to_open(path)))?;
         Self::recover(path, options, claim.guard, &meter)
@@ -152,6 +154,7 @@ impl LsmEngine {
     pub fn open_or_create(path: &Path, options: EngineOptions) -> Result<Self> {
         validate(&options)?;
         let since = options.clock.monotonic();
+        let path = &absolute(&*options.vfs, path)?;
         let (options, meter) = metered(path, options);
         let vfs = Arc::clone(&options.vfs);
         let is_database = Cell::new(false);
@@ -188,7 +191,7 @@ impl LsmEngine {
         let listing = vfs.list(path).map_err(Error::io("list", path))?;
         check_stripes(&options, &loaded.state)?;
         let Survey { loaded, listing, chain, began } =
-            Survey::of(path, loaded, listing, &*vfs, &*vfs, &*options.clock)?;
+            Survey::of(path, loaded, listing, &*vfs, &*vfs, &*options.clock, ALONE)?;
         let state = &loaded.state;
         // An edit cut short behind the clean end is the one that would have cancelled it: nothing was written.
         let clean_end = state.clean_end;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
@@ -10,8 +11,8 @@ use crate::manifest::{Loaded, ManifestState};
 use crate::paths;
 use crate::planted::{Bug, planted};
 use crate::sst;
-use crate::types::Lsn;
-use crate::vfs::{DirEntry, Vfs};
+use crate::types::{FileId, Lsn};
+use crate::vfs::{DirEntry, Mapping, Vfs};
 use crate::wal::{self, Chain, LogOwner, LogRules};
 
 /// Sequences that are skipped after an unclean end, so that a number which was given out and lost is never given
@@ -34,6 +35,18 @@ pub(crate) struct Survey {
     pub(crate) began: Duration,
 }
 
+/// What differs for a reader beside a writer.
+#[derive(Clone, Copy)]
+pub(super) struct Beside<'a> {
+    /// SSTs that are mapped: they need no name any more.
+    pub(super) held: &'a BTreeMap<FileId, Arc<Mapping>>,
+    /// The log may have been written to when the manifest was at this edit.
+    pub(super) later_edit: Option<u64>,
+}
+
+/// Nobody else writes.
+pub(super) const ALONE: Beside<'static> = Beside { held: &BTreeMap::new(), later_edit: None };
+
 impl Survey {
     /// Looks whether everything that the manifest needs is there, and where the log ends; `log` is where its
     /// segments are read.
@@ -44,10 +57,11 @@ impl Survey {
         vfs: &dyn Vfs,
         log: &dyn Vfs,
         clock: &dyn Clock,
+        beside: Beside<'_>,
     ) -> Result<Self> {
         let (state, ids) = (&loaded.state, &loaded.ids);
         state.facts.check_supported(&path.join(paths::MANIFEST))?;
-        check_listed_files(path, state, &listing)?;
+        check_listed_files(path, state, &listing, beside.held)?;
         check_newest(vfs, path, state)?;
         let owner = LogOwner { database_id: ids.database_id, incarnation: ids.incarnation };
         let segments = wal::discover(log, path, owner)?;
@@ -56,7 +70,7 @@ impl Survey {
             cuts: state.cuts.iter().copied().collect(),
             durable: state.durable,
             clean_end: state.clean_end.map(|clean| clean.end.unwrap_or(Lsn::ZERO)),
-            last_edit: state.edit,
+            last_edit: beside.later_edit.unwrap_or(state.edit),
         };
         let began = clock.monotonic();
         let chain = wal::validate(log, path, &segments, &rules)?;
@@ -97,7 +111,12 @@ fn check_newest(vfs: &dyn Vfs, path: &Path, state: &ManifestState) -> Result<()>
 }
 
 /// Every listed SST is there with its length; what is in it is checked when it is first read.
-fn check_listed_files(path: &Path, state: &ManifestState, listing: &[DirEntry]) -> Result<()> {
+fn check_listed_files(
+    path: &Path,
+    state: &ManifestState,
+    listing: &[DirEntry],
+    held: &BTreeMap<FileId, Arc<Mapping>>,
+) -> Result<()> {
     let lengths: BTreeMap<&str, (u64, bool)> =
         listing.iter().map(|entry| (entry.name.as_str(), (entry.len, entry.is_file))).collect();
     for meta in state.ssts.values() {
@@ -110,6 +129,7 @@ fn check_listed_files(path: &Path, state: &ManifestState, listing: &[DirEntry]) 
                 return Err(Error::corrupt(&file, len.min(meta.len), detail));
             }
             Some(_) => return Err(Error::corrupt(&file, 0, "it is not a regular file")),
+            None if held.contains_key(&meta.id) => {}
             None if planted(Bug::MissingSstBelieved) => {}
             None => return Err(Error::corrupt(&file, 0, "the manifest lists it, but it is missing")),
         }

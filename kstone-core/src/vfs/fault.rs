@@ -478,6 +478,10 @@ impl Vfs for FaultVfs {
         self.name_op(Call::new(Op::List, dir), || self.inner.list(dir))
     }
 
+    fn absolute(&self, path: &Path) -> io::Result<PathBuf> {
+        self.inner.absolute(path)
+    }
+
     fn kind(&self, path: &Path) -> io::Result<Option<PathKind>> {
         self.name_op(Call::new(Op::Kind, path), || self.inner.kind(path))
     }

@@ -362,6 +362,10 @@ impl Vfs for MeteredVfs {
         self.inner.list(dir)
     }
 
+    fn absolute(&self, path: &Path) -> io::Result<PathBuf> {
+        self.inner.absolute(path)
+    }
+
     fn kind(&self, path: &Path) -> io::Result<Option<PathKind>> {
         self.inner.kind(path)
     }

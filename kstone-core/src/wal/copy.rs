@@ -49,25 +49,36 @@ impl LogCopy {
             }
         }
         found.sort();
+        // All are opened before the first is read, which takes longer: an open file can be read also when it is removed.
+        let open = |(_, path): (u32, PathBuf)| {
+            let file = vfs.open(&path, OpenMode::Read).map_err(Error::io("open", &path))?;
+            Ok((path, file))
+        };
+        let opened = found.into_iter().map(open).collect::<Result<Vec<_>>>()?;
         let mut files = BTreeMap::new();
-        for (_, path) in found.into_iter().rev() {
-            let copied = CopiedFile::of(vfs, &path)?;
+        for (path, file) in opened.into_iter().rev() {
+            let copied = CopiedFile::of(&*file, &path)?;
             files.insert(path, Arc::new(copied));
         }
         Ok(Self { files })
     }
+
+    /// Whether the segment that is named after that generation is in it.
+    pub(crate) fn has(&self, generation: u32) -> bool {
+        let name = paths::log(Path::new(""), generation);
+        self.files.keys().any(|path| path.file_name() == Some(name.as_os_str()))
+    }
 }
 
 impl CopiedFile {
-    fn of(vfs: &dyn Vfs, path: &Path) -> Result<Self> {
-        let file = vfs.open(path, OpenMode::Read).map_err(Error::io("open", path))?;
+    fn of(file: &dyn VfsFile, path: &Path) -> Result<Self> {
         let len = file.len().map_err(Error::io("read", path))?.min(MAX_SEGMENT);
         let mut pieces = BTreeMap::new();
         for piece in (0..len.div_ceil(PIECE)).rev() {
             let at = piece * PIECE;
             let mut bytes = vec![0; (len - at).min(PIECE) as usize];
             // What a file has lost meanwhile reads as zeros.
-            read_full_at(&*file, &mut bytes, at).map_err(Error::io("read", path))?;
+            read_full_at(file, &mut bytes, at).map_err(Error::io("read", path))?;
             if bytes.iter().any(|&byte| byte != 0) {
                 pieces.insert(piece, bytes.into_boxed_slice());
             }

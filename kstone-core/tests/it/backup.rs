@@ -431,7 +431,7 @@ fn a_destination_is_claimed_and_a_rest_says_what_it_is() {
         let Err(Error::NotADatabase { detail, .. }) = opened else { panic!("{opened:?}") };
         assert!(detail.contains("unfinished backup"), "{detail}");
         let created = LsmEngine::create(Path::new(COPY), manual(Arc::clone(&vfs), 1));
-        assert!(matches!(created, Err(Error::AlreadyExists { .. })), "{created:?}");
+        assert!(matches!(created, Err(Error::Locked { .. })), "{created:?}");
     })
     .unwrap();
     assert!(seen > 5, "{seen}");

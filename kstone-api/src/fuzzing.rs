@@ -7,7 +7,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use kstone_core::fuzzing::Input;
 use serde_json::Value as Json;
 
-use crate::{Item, ItemBuilder, ItemView, MapView, Number, Value, ValueView};
+use crate::{EncodedItem, Item, ItemBuilder, ItemView, MapView, Number, Value, ValueView};
 
 /// The stored form of items. An even first byte: the rest is one. An odd one: the rest says what to store.
 pub fn item(bytes: &[u8]) {
@@ -91,6 +91,12 @@ fn look_at_value(value: ValueView<'_>, depth: usize) {
 pub fn json(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let parsed = serde_json::from_str::<Json>(&text);
+    // Read as it comes, it is the same; but for a byte order mark, which only that leaves out.
+    if !text.starts_with('\u{feff}') {
+        let whole = Item::from_json_str(&text).and_then(|item| item.encode()).ok();
+        let read = EncodedItem::read_json(&mut text.as_bytes(), usize::MAX).expect("bytes in memory").ok();
+        assert_eq!(read.as_ref().map(EncodedItem::as_bytes), whole.as_deref());
+    }
     if let Ok(item) = Item::from_json_str(&text) {
         let printed = item.to_string();
         assert_eq!(Item::from_json_str(&printed).expect("an item prints as JSON"), item);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::escape::Escaped;
+use crate::key_types::KeyTypes;
 
 const EXIT_STATUS: &str = "\
 Exit status:
@@ -118,6 +119,8 @@ pub(crate) struct KeyArgs {
     pub(crate) key: Escaped,
     /// The sort key.
     pub(crate) sort: Option<Escaped>,
+    #[command(flatten)]
+    pub(crate) types: KeyTypes,
 }
 
 #[derive(Args, Debug)]
@@ -128,6 +131,8 @@ pub(crate) struct PutArgs {
     /// The partition key, the sort key if there is one, and the item as a JSON object (`-`: from stdin).
     #[arg(num_args = 2..=3, required = true, value_names = ["KEY", "[SORT] ITEM"])]
     pub(crate) key_and_item: Vec<String>,
+    #[command(flatten)]
+    pub(crate) types: KeyTypes,
 }
 
 #[derive(Args, Debug)]
@@ -151,6 +156,8 @@ pub(crate) struct QueryArgs {
     /// At most so many items.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
+    #[command(flatten)]
+    pub(crate) types: KeyTypes,
 }
 
 #[derive(Args, Debug)]
@@ -169,6 +176,8 @@ pub(crate) struct ScanArgs {
     /// Only this stripe.
     #[arg(long, value_name = "N", conflicts_with = "prefix")]
     pub(crate) stripe: Option<usize>,
+    #[command(flatten)]
+    pub(crate) types: KeyTypes,
 }
 
 #[derive(Args, Debug)]
@@ -178,18 +187,23 @@ pub(crate) struct ImportArgs {
     /// One JSON object a line, plain or gzipped; `-` is stdin.
     #[arg(default_value = "-")]
     pub(crate) file: PathBuf,
-    /// The attribute, a string or a number, whose text is the partition key. It stays in the item.
+    /// The attribute, a string or a number, that is the partition key. It stays in the item.
     #[arg(long, value_name = "A")]
     pub(crate) key_attr: String,
-    /// The attribute whose text is the sort key.
+    /// The attribute that is the sort key.
     #[arg(long, value_name = "B")]
     pub(crate) sort_attr: Option<String>,
+    #[command(flatten)]
+    pub(crate) types: KeyTypes,
     /// Create the database if there is none.
     #[arg(long)]
     pub(crate) create: bool,
     /// What to do at a line that is no item with such a key: stop there, or leave it out.
     #[arg(long, value_enum, default_value_t = OnError::Fail)]
     pub(crate) on_error: OnError,
+    /// Leave out the lines before this one, which an import that ended early has told.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) from_line: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -215,6 +229,8 @@ pub(crate) struct ExplainQueryArgs {
     /// Only sort keys that start with this.
     #[arg(long, value_name = "P")]
     pub(crate) sort_prefix: Option<Escaped>,
+    #[command(flatten)]
+    pub(crate) types: KeyTypes,
 }
 
 #[derive(Args, Debug)]

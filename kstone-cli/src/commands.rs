@@ -25,6 +25,7 @@ use kstone_api::{Database, Error, Item, Items, Key};
 use crate::args::{self, Cli, Command, Format};
 use crate::escape::{Escaped, escape};
 use crate::failure::{Failure, exit};
+use crate::key_types::KeyTypes;
 use crate::output::EntryWriter;
 
 pub(crate) fn run(cli: &Cli) -> Result<()> {
@@ -84,21 +85,42 @@ fn key_text(key: &Key<'_>) -> String {
 }
 
 /// Prints items, or only their keys, without decoding them then.
-fn print_items(items: Items, limit: Option<usize>, keys_only: bool, format: Format) -> Result<()> {
+fn print_items(
+    items: Items,
+    limit: Option<usize>,
+    keys_only: bool,
+    types: KeyTypes,
+    format: Format,
+) -> Result<()> {
     let mut out = EntryWriter::new(format)?;
-    let limit = limit.unwrap_or(usize::MAX);
-    if keys_only {
-        for key in items.keys().take(limit) {
-            out.write(&key?, None)?;
-        }
-    } else {
-        for entry in items.views().take(limit) {
-            let (key, view) = entry?;
-            let item = view.to_item().map_err(|e| damaged(&key, e))?;
-            out.write(&key, Some(&item))?;
+    match print_each(items, limit.unwrap_or(usize::MAX), keys_only, types, &mut out) {
+        Ok(()) => out.finish(),
+        Err(e) => {
+            out.break_off();
+            Err(e)
         }
     }
-    out.finish()
+}
+
+fn print_each(
+    items: Items,
+    limit: usize,
+    keys_only: bool,
+    types: KeyTypes,
+    out: &mut EntryWriter,
+) -> Result<()> {
+    if keys_only {
+        for key in items.keys().take(limit) {
+            out.write(&types.typed(key?), None)?;
+        }
+        return Ok(());
+    }
+    for entry in items.views().take(limit) {
+        let (key, view) = entry?;
+        let item = view.to_item().map_err(|e| damaged(&key, e))?;
+        out.write(&types.typed(key), Some(&item))?;
+    }
+    Ok(())
 }
 
 /// A stored item that does not decode: the data is at fault, not what was asked for.

@@ -21,6 +21,8 @@ pub(crate) mod exit {
     pub(crate) const LOCKED: u8 = 5;
     /// Data is lost, or lines were rejected.
     pub(crate) const REJECTED: u8 = 6;
+    /// As the shell tells of SIGINT.
+    pub(crate) const INTERRUPTED: u8 = 130;
 }
 
 /// A failure that is not one of the database's.
@@ -112,7 +114,7 @@ fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-fn is_closed_pipe(error: &Error) -> bool {
+pub(crate) fn is_closed_pipe(error: &Error) -> bool {
     let io = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>());
     io.is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }

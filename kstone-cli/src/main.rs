@@ -8,6 +8,9 @@ mod args;
 mod commands;
 mod escape;
 mod failure;
+mod input;
+mod interrupt;
+mod key_types;
 mod output;
 
 use std::process::ExitCode;

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::args::Format;
 use crate::escape::escape;
+use crate::failure::is_closed_pipe;
 
 /// Rows of a table that are laid out together: a long scan is printed as it is read, in tables of this size.
 const PAGE: usize = 1000;
@@ -19,8 +20,13 @@ pub(crate) fn stdout() -> BufWriter<StdoutLock<'static>> {
     BufWriter::with_capacity(64 << 10, std::io::stdout().lock())
 }
 
-/// One result: a line for people, or a JSON document that names its schema.
+/// One result: a line for people, or a JSON document that names its schema. Where nobody reads it, that is no failure:
+/// the caller may still have one to tell.
 pub(crate) fn print_result(format: Format, text: &str, json: impl Serialize) -> Result<()> {
+    write_result(format, text, json).or_else(|e| if is_closed_pipe(&e) { Ok(()) } else { Err(e) })
+}
+
+fn write_result(format: Format, text: &str, json: impl Serialize) -> Result<()> {
     let mut out = stdout();
     match format {
         Format::Table => writeln!(out, "{text}")?,
@@ -107,6 +113,14 @@ impl EntryWriter {
         });
         self.pages += 1;
         Ok(write_table(&table, &mut self.out)?)
+    }
+
+    /// Prints what is held, without the end that would make it look whole. The caller has an error to tell already.
+    pub(crate) fn break_off(mut self) {
+        if !self.rows.is_empty() {
+            let _ = self.write_page();
+        }
+        let _ = self.out.flush();
     }
 
     pub(crate) fn finish(mut self) -> Result<()> {

@@ -1,14 +1,13 @@
 //! `kstone backup`.
 
-use std::ops::ControlFlow;
-
 use anyhow::Result;
 use indicatif::ProgressBar;
-use kstone_api::{BackupOptions, BackupProgress, BackupReport};
+use kstone_api::{BackupOptions, BackupProgress, BackupReport, Error};
 use serde::Serialize;
 
 use crate::args::{BackupArgs, Format};
 use crate::commands::open_to_read;
+use crate::interrupt::{Interrupt, interrupted};
 use crate::output::{counted, print_result, size};
 
 #[derive(Serialize)]
@@ -20,6 +19,7 @@ struct Backup {
 }
 
 pub(crate) fn run(args: &BackupArgs, format: Format) -> Result<()> {
+    let interrupt = Interrupt::watch()?;
     // Takes no lock: a program may go on writing.
     let db = open_to_read(&args.db)?;
     // Draws nothing unless stderr is a terminal.
@@ -27,11 +27,17 @@ pub(crate) fn run(args: &BackupArgs, format: Format) -> Result<()> {
     let mut progress = |done: &BackupProgress| {
         bar.set_length(done.bytes);
         bar.set_position(done.bytes_done);
-        ControlFlow::Continue(())
+        interrupt.flow()
     };
     let options = BackupOptions::new().copy(args.copy).progress(&mut progress);
-    let report = db.backup_with(&args.destination, options)?;
+    let report = db.backup_with(&args.destination, options);
     bar.finish_and_clear();
+    let report = match report {
+        Err(Error::Cancelled) => {
+            return Err(interrupted("what there was of the copy is removed", None).into());
+        }
+        done => done?,
+    };
     let text = format!(
         "{}   {} in {}, {} linked   log {}",
         args.destination.display(),

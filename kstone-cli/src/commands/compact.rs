@@ -7,9 +7,11 @@ use serde_json::json;
 
 use crate::args::{CompactArgs, Format};
 use crate::commands::open_to_write;
+use crate::interrupt::{Interrupt, interrupted};
 use crate::output::{grouped, print_result, size};
 
 pub(crate) fn run(args: &CompactArgs, format: Format) -> Result<()> {
+    let interrupt = Interrupt::watch()?;
     let db = open_to_write(&args.db)?;
     let engine = db.engine();
     let before = db.stats()?;
@@ -19,17 +21,29 @@ pub(crate) fn run(args: &CompactArgs, format: Format) -> Result<()> {
     };
     // Draws nothing unless stderr is a terminal.
     let bar = ProgressBar::new(stripes.len() as u64);
+    let (mut done, mut failed) = (0, None);
     for stripe in &stripes {
-        engine.trigger_compaction(*stripe)?;
+        if interrupt.is_seen() {
+            break;
+        }
+        match engine.trigger_compaction(*stripe) {
+            Ok(()) => {}
+            Err(e) if done == 0 => return Err(e.into()),
+            Err(e) => {
+                failed = Some(e);
+                break;
+            }
+        }
+        done += 1;
         bar.inc(1);
     }
     bar.finish_and_clear();
     let after = db.stats()?;
-    db.close()?;
+    let closed = db.close();
     let (ssts, left) = (ssts(&before), ssts(&after));
     let text = format!(
         "{} of {} stripes compacted   {} → {} SSTs   {} → {}",
-        stripes.len(),
+        done,
         before.stripe_count,
         grouped(ssts),
         grouped(left),
@@ -38,13 +52,22 @@ pub(crate) fn run(args: &CompactArgs, format: Format) -> Result<()> {
     );
     let json = json!({
         "schema": "kstone.compact/1",
-        "stripes": stripes.len(),
+        "stripes": done,
         "ssts_before": ssts,
         "ssts_after": left,
         "sst_bytes_before": before.sst_bytes,
         "sst_bytes_after": after.sst_bytes,
     });
-    print_result(format, &text, json)
+    // Also when it did not come to its end.
+    print_result(format, &text, json)?;
+    if let Some(failed) = failed {
+        return Err(failed.into());
+    }
+    closed?;
+    if done == stripes.len() {
+        return Ok(());
+    }
+    Err(interrupted("the other stripes are as they were", None).into())
 }
 
 fn ssts(stats: &EngineStats) -> u64 {

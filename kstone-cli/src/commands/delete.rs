@@ -9,9 +9,10 @@ use crate::failure::Failure;
 pub(crate) fn run(args: &KeyArgs) -> Result<()> {
     let key = key(&args.key, args.sort.as_ref());
     let db = open_to_write(&args.db)?;
-    let there = db.contains(&key)?;
+    let stored = args.types.stored(&key)?;
+    let there = db.contains(&stored)?;
     if there {
-        db.delete(&key)?;
+        db.delete(&stored)?;
     }
     db.close()?;
     if there { Ok(()) } else { Err(Failure::no_such_key(&key_text(&key)).into()) }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::args::{ExplainCommand, Format};
 use crate::commands::{key, open_to_read};
+use crate::key_types::{no_prefix, stored};
 use crate::output::print_result;
 
 /// The account, and which one it is.
@@ -20,7 +21,7 @@ pub(crate) fn run(command: &ExplainCommand, format: Format) -> Result<()> {
     match command {
         ExplainCommand::Get(args) => {
             let db = open_to_read(&args.db)?;
-            let key = key(&args.key, args.sort.as_ref());
+            let key = args.types.stored(&key(&args.key, args.sort.as_ref()))?;
             let account = db.explain_get(key.clone())?;
             print_result(
                 format,
@@ -35,15 +36,19 @@ pub(crate) fn run(command: &ExplainCommand, format: Format) -> Result<()> {
         ExplainCommand::Query(args) => {
             let db = open_to_read(&args.db)?;
             let prefix = args.sort_prefix.as_ref().map(|prefix| SortRange::Prefix(prefix.0.clone()));
+            if prefix.is_some() {
+                no_prefix(args.types.sort_type)?;
+            }
             let range = prefix.unwrap_or_default();
-            let account = db.explain_query(&args.partition.0, &range)?;
+            let partition = stored(args.types.key_type, &args.partition.0)?;
+            let account = db.explain_query(&partition, &range)?;
             print_result(
                 format,
                 &account.to_string(),
                 Account { schema: "kstone.explain_query/1", account: &account },
             )?;
             if account.error.is_some() {
-                let query = db.query(&args.partition.0);
+                let query = db.query(&partition);
                 let query = match &args.sort_prefix {
                     Some(prefix) => query.sort_prefix(&prefix.0),
                     None => query,

@@ -20,7 +20,7 @@ struct Found {
 
 pub(crate) fn run(args: &KeyArgs, format: Format) -> Result<()> {
     let key = key(&args.key, args.sort.as_ref());
-    let text = stored(&open_to_read(&args.db)?, &key)?.to_string();
+    let text = stored(&open_to_read(&args.db)?, &args.types.stored(&key)?)?.to_string();
     let found = Found {
         schema: "kstone.item/1",
         key: escape(key.partition()),

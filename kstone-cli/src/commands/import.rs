@@ -1,211 +1,331 @@
 //! `kstone import`: JSON Lines into a database.
+//!
+//! However it ends, what was read before is stored and counted, and the line to go on from is told.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, IsTerminal as _, Read};
-use std::path::Path;
+use std::collections::HashSet;
+use std::io::{self, BufRead, Write as _};
 
-use anyhow::{Context as _, Result};
-use flate2::bufread::MultiGzDecoder;
-use indicatif::{ProgressBar, ProgressStyle};
-use kstone_api::{Database, Item, Key, Value, WriteBatch};
+use anyhow::Result;
+use indicatif::ProgressBar;
+use kstone_api::{Database, EncodedItem, Error, JsonLines, Key, WriteBatch};
 use serde_json::json;
 
 use crate::args::{Format, ImportArgs, OnError};
 use crate::failure::{Failure, exit};
-use crate::output::{counted, print_result};
+use crate::input;
+use crate::interrupt::{Interrupt, interrupted};
+use crate::key_types::of_attribute;
+use crate::output::{counted, grouped, print_result};
 
-/// Items of one batch: enough that its cost does not count, few enough to be far below any limit.
+/// Items of one batch: enough that its cost does not count.
 const BATCH_ITEMS: usize = 500;
-/// A batch is written early when its lines are this long together.
+/// The bytes of one batch, unless the database allows fewer. A longer item is one of its own.
 const BATCH_BYTES: usize = 4 << 20;
-/// The longest line that is read into memory.
-const MAX_LINE: u64 = 512 << 20;
-const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+/// What an operation takes in the log beside its key and its item, at most.
+const OPERATION: usize = 32;
 /// Rejected lines that are told one by one.
 const MAX_TOLD: u64 = 20;
+/// The longest reason that is told.
+const MAX_REASON: usize = 300;
 
 pub(crate) fn run(args: &ImportArgs, format: Format) -> Result<()> {
+    let interrupt = Interrupt::watch()?;
     // Before the database: a misspelt file must not leave an empty one behind.
-    let (input, bar) = open_input(&args.file)?;
+    let (input, bar) = match input::open(&args.file, &interrupt) {
+        Err(_) if interrupt.is_seen() => return Err(interrupted("nothing was read", None).into()),
+        opened => opened?,
+    };
     let db =
         if args.create { Database::open_or_create(&args.db.path)? } else { Database::open(&args.db.path)? };
+    let config = db.config();
     let mut import = Import {
         args,
-        max_item: db.config().max_item_bytes,
-        max_key: db.config().max_key_bytes,
+        interrupt: &interrupt,
+        bar: &bar,
         db,
-        batch: WriteBatch::new(),
-        batch_bytes: 0,
-        imported: 0,
-        rejected: 0,
+        max_key: config.max_key_bytes,
+        max_batch: config.max_batch_bytes.min(BATCH_BYTES),
+        pending: Vec::new(),
+        pending_bytes: 0,
+        keys: HashSet::new(),
+        done: Counts::default(),
     };
-    let stopped = import.read(input, &bar);
+    let mut lines = JsonLines::new(input, config.max_item_bytes);
+    let read =
+        lines.skip_lines(args.from_line.saturating_sub(1)).map_err(|e| Stopped::Input(lines.line(), e));
+    let stopped = read.and_then(|()| import.read(&mut lines)).err();
+    // Those lines come before the one that it stopped at.
+    let stopped = import.write().err().or(stopped);
     bar.finish_and_clear();
-    let (imported, rejected) = (import.imported, import.rejected);
-    import.db.close()?;
-    let stopped = stopped?;
-    let mut text = format!("imported {}", counted(imported, "item"));
-    if rejected > 0 {
-        text += &format!(", rejected {}", counted(rejected, "line"));
+    let Import { db, done, .. } = import;
+    let closed = db.close();
+    report(args, format, &done, stopped.as_ref().map(Stopped::line))?;
+    if let Some(stopped) = stopped {
+        return Err(stopped.into_error(args, &interrupt));
     }
-    print_result(
-        format,
-        &text,
-        json!({"schema": "kstone.import/1", "imported": imported, "rejected": rejected}),
-    )?;
-    match (stopped, rejected) {
-        (Some(failure), _) => Err(failure.into()),
-        (None, 0) => Ok(()),
-        (None, n) => Err(Failure {
-            exit: exit::REJECTED,
-            code: "rejected",
-            message: format!("{} not imported", counted(n, "line")),
-            hint: None,
+    closed?;
+    if done.rejected == 0 {
+        return Ok(());
+    }
+    let message = format!("{} not imported", counted(done.rejected, "line"));
+    Err(Failure { exit: exit::REJECTED, code: "rejected", message, hint: None }.into())
+}
+
+fn report(args: &ImportArgs, format: Format, done: &Counts, next_line: Option<u64>) -> Result<()> {
+    let mut text = format!("imported {}", counted(done.imported, "item"));
+    if done.replaced > 0 {
+        text += &format!(", {} replaced", grouped(done.replaced));
+    }
+    if done.rejected > 0 {
+        text += &format!(", rejected {}", counted(done.rejected, "line"));
+    }
+    if done.numbers > 0 {
+        let option = if args.types.key_type.is_none() { "--key-type" } else { "--sort-type" };
+        warn(&format!(
+            "{} had a number as a key, stored as text: 10 sorts before 2, 1 and 1.0 are two keys, and 1 and \"1\" \
+             are one; {option} N makes them sort as numbers, {option} S says that text is meant",
+            counted(done.numbers, "item"),
+        ));
+    }
+    let json = json!({
+        "schema": "kstone.import/1",
+        "imported": done.imported,
+        "replaced": done.replaced,
+        "rejected": done.rejected,
+        "numbers_as_text": done.numbers,
+        "next_line": next_line,
+    });
+    print_result(format, &text, json)
+}
+
+#[derive(Default)]
+struct Counts {
+    imported: u64,
+    /// Of those imported: under a key that had an item, of this import or of before.
+    replaced: u64,
+    rejected: u64,
+    /// Of those imported: with a number by its text in the key.
+    numbers: u64,
+}
+
+/// Why it did not read to the end, and the first line that is not stored.
+enum Stopped {
+    BadLine(u64, String),
+    Input(u64, io::Error),
+    Interrupted(u64),
+    Database(u64, Error),
+}
+
+impl Stopped {
+    fn line(&self) -> u64 {
+        let (Self::BadLine(line, _)
+        | Self::Input(line, _)
+        | Self::Interrupted(line)
+        | Self::Database(line, _)) = self;
+        *line
+    }
+
+    fn into_error(self, args: &ImportArgs, interrupt: &Interrupt) -> anyhow::Error {
+        let line = self.line();
+        let go_on = format!("the lines before it are imported; --from-line {line} goes on there");
+        match self {
+            Self::BadLine(_, why) => Failure {
+                exit: exit::REJECTED,
+                code: "rejected",
+                message: format!("line {line}: {why}"),
+                hint: Some("the lines before it are imported; --on-error skip leaves such lines out".into()),
+            }
+            .into(),
+            Self::Interrupted(_) => interrupted(&format!("at line {line}"), Some(go_on)).into(),
+            Self::Input(..) if interrupt.is_seen() => {
+                interrupted(&format!("at line {line}"), Some(go_on)).into()
+            }
+            Self::Input(_, e) => Failure {
+                exit: exit::ENVIRONMENT,
+                code: "io",
+                message: format!("cannot read line {line} of {}: {e}", args.file.display()),
+                hint: Some(go_on),
+            }
+            .into(),
+            // With the exit status and the hint of the database's error.
+            Self::Database(_, e) => {
+                let message = format!("line {line}: {e}; {go_on}");
+                anyhow::Error::from(e).context(message)
+            }
         }
-        .into()),
     }
+}
+
+/// An item that is to be written.
+struct Pending {
+    line: u64,
+    key: Key<'static>,
+    item: EncodedItem,
+    replaces: bool,
+    number: bool,
 }
 
 struct Import<'a> {
     args: &'a ImportArgs,
+    interrupt: &'a Interrupt,
+    bar: &'a ProgressBar,
     db: Database,
-    max_item: usize,
     max_key: usize,
-    batch: WriteBatch,
-    batch_bytes: usize,
-    imported: u64,
-    rejected: u64,
+    max_batch: usize,
+    pending: Vec<Pending>,
+    pending_bytes: usize,
+    /// Of what is pending.
+    keys: HashSet<Key<'static>>,
+    done: Counts,
 }
 
 impl Import<'_> {
-    /// Reads to the end, or to the line that stops it.
-    fn read(&mut self, mut input: Box<dyn BufRead>, bar: &ProgressBar) -> Result<Option<Failure>> {
-        let mut line = Vec::new();
-        for number in 1u64.. {
-            line.clear();
-            let read = input.by_ref().take(MAX_LINE).read_until(b'\n', &mut line);
-            if read.with_context(|| format!("cannot read line {number} of {}", self.args.file.display()))?
-                == 0
-            {
-                break;
+    /// Reads to the end, or to what stops it.
+    fn read(&mut self, lines: &mut JsonLines<Box<dyn BufRead>>) -> Result<(), Stopped> {
+        loop {
+            if self.interrupt.is_seen() {
+                return Err(Stopped::Interrupted(lines.line() + 1));
             }
-            if line.trim_ascii().is_empty() {
-                continue;
-            }
-            if let Err(why) = self.add(&line) {
-                if self.args.on_error == OnError::Fail {
-                    self.write()?;
-                    return Ok(Some(rejected(number, &why)));
-                }
-                self.rejected += 1;
-                if self.rejected <= MAX_TOLD {
-                    bar.suspend(|| anstream::eprintln!("warning: line {number}: {why}"));
-                } else if self.rejected == MAX_TOLD + 1 {
-                    bar.suspend(|| {
-                        anstream::eprintln!("warning: more lines are rejected, only counted from here on")
-                    });
-                }
-            }
-            if self.batch.len() >= BATCH_ITEMS || self.batch_bytes >= BATCH_BYTES {
-                self.write()?;
-                bar.set_message(counted(self.imported, "item"));
+            let item = match lines.next_item() {
+                Ok(None) => return Ok(()),
+                Ok(Some(item)) => item,
+                Err(e) => return Err(Stopped::Input(lines.line(), e)),
+            };
+            match item.map_err(|e| refusal(&e)).and_then(|item| self.take(lines.line(), item)) {
+                Ok(pending) => self.add(pending)?,
+                Err(why) => self.reject(lines.line(), &why)?,
             }
         }
-        self.write()?;
-        Ok(None)
     }
 
-    /// Adds the item of a line to the batch, or says why it cannot be stored.
-    fn add(&mut self, line: &[u8]) -> Result<(), String> {
-        let text = std::str::from_utf8(line).map_err(|e| format!("not UTF-8: {e}"))?;
-        let item = Item::from_json_str(text).map_err(|e| e.to_string())?;
-        let partition = key_text(&item, &self.args.key_attr)?;
-        let sort = self.args.sort_attr.as_ref().map(|name| key_text(&item, name)).transpose()?;
-        let key = match sort {
-            None => Key::from(partition),
-            Some(sort) => Key::from((partition, sort)),
+    /// The item of a line with its key, or why it cannot be stored.
+    fn take(&self, line: u64, item: EncodedItem) -> Result<Pending, String> {
+        let view = item.view().map_err(|e| e.to_string())?;
+        let part = |kind, name: &String| {
+            let value = view.get(name).map_err(|e| e.to_string())?;
+            of_attribute(kind, name, value)
         };
-        if key.partition().is_empty() {
+        let (partition, mut number) = part(self.args.types.key_type, &self.args.key_attr)?;
+        if partition.is_empty() {
             return Err(format!("attribute {:?}, the key, is empty", self.args.key_attr));
         }
+        let key = match &self.args.sort_attr {
+            None => Key::new(partition),
+            Some(name) => {
+                let (sort, is_number) = part(self.args.types.sort_type, name)?;
+                number |= is_number;
+                Key::with_sort(partition, sort)
+            }
+        };
         if key.len() > self.max_key {
             return Err(format!("its key is {} bytes, the limit is {}", key.len(), self.max_key));
         }
-        // The stored form is hardly ever longer than the JSON: only long lines are worth a second look.
-        if line.len() > self.max_item / 2 {
-            let len = item.encode().map_err(|e| e.to_string())?.len();
-            if len > self.max_item {
-                return Err(format!("the item is {len} bytes, the limit is {}", self.max_item));
+        Ok(Pending { line, key, item, replaces: false, number })
+    }
+
+    fn add(&mut self, mut pending: Pending) -> Result<(), Stopped> {
+        // A zero byte of a key takes two.
+        let bytes = pending.item.as_bytes().len() + 2 * pending.key.len() + OPERATION;
+        if self.pending.len() >= BATCH_ITEMS || self.pending_bytes + bytes > self.max_batch {
+            self.write()?;
+        }
+        let there = self.db.contains(&pending.key).map_err(|e| Stopped::Database(pending.line, e))?;
+        pending.replaces = !self.keys.insert(pending.key.clone()) || there;
+        self.pending_bytes += bytes;
+        self.pending.push(pending);
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<(), Stopped> {
+        self.pending_bytes = 0;
+        self.keys.clear();
+        let pending = std::mem::take(&mut self.pending);
+        let stored = self.store(&pending);
+        self.bar.set_message(counted(self.done.imported, "item"));
+        stored
+    }
+
+    /// In one batch, or in ever smaller ones where that is what the database has room for.
+    fn store(&mut self, pending: &[Pending]) -> Result<(), Stopped> {
+        let written = match pending {
+            [] => return Ok(()),
+            // Not as a batch, which has a limit of its own.
+            [one] => self.db.put_encoded(&one.key, &one.item),
+            many => {
+                let mut batch = WriteBatch::new();
+                for one in many {
+                    batch.put_encoded(&one.key, one.item.clone());
+                }
+                self.db.write(batch)
             }
+        };
+        let line = pending.first().map_or(0, |one| one.line);
+        match written {
+            Ok(()) => {
+                let count =
+                    |which: fn(&Pending) -> bool| pending.iter().filter(|one| which(one)).count() as u64;
+                self.done.imported += pending.len() as u64;
+                self.done.replaced += count(|one| one.replaces);
+                self.done.numbers += count(|one| one.number);
+                Ok(())
+            }
+            Err(e) if pending.len() > 1 && (is_refusal(&e) || matches!(e, Error::DiskFull)) => {
+                if let Error::BatchTooLarge { max, .. } = e {
+                    self.max_batch = self.max_batch.min(max);
+                }
+                let (first, second) = pending.split_at(pending.len() / 2);
+                self.store(first)?;
+                self.store(second)
+            }
+            Err(e) if is_refusal(&e) => self.reject(line, &refusal(&e)),
+            Err(e) => Err(Stopped::Database(line, e)),
         }
-        let key = key.into_owned();
-        self.batch.put(key, item).map_err(|e| e.to_string())?;
-        self.batch_bytes += line.len();
+    }
+
+    fn reject(&mut self, line: u64, why: &str) -> Result<(), Stopped> {
+        let why = shortened(why);
+        if self.args.on_error == OnError::Fail {
+            return Err(Stopped::BadLine(line, why));
+        }
+        self.done.rejected += 1;
+        if self.done.rejected <= MAX_TOLD {
+            self.bar.suspend(|| warn(&format!("line {line}: {why}")));
+        } else if self.done.rejected == MAX_TOLD + 1 {
+            self.bar.suspend(|| warn("more lines are rejected, only counted from here on"));
+        }
         Ok(())
     }
+}
 
-    fn write(&mut self) -> Result<()> {
-        let batch = std::mem::take(&mut self.batch);
-        let items = batch.len() as u64;
-        self.batch_bytes = 0;
-        self.db.write(batch)?;
-        self.imported += items;
-        Ok(())
+/// Whether it is the item that cannot be stored, now or ever.
+fn is_refusal(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::InvalidKey { .. }
+            | Error::KeyTooLarge { .. }
+            | Error::ItemTooLarge { .. }
+            | Error::BatchTooLarge { .. }
+    )
+}
+
+/// Why an item cannot be stored.
+pub(super) fn refusal(error: &Error) -> String {
+    match error {
+        // It is not read any further than that.
+        Error::ItemTooLarge { max, .. } => format!("the item takes more than {max} bytes, the limit"),
+        other => other.to_string(),
     }
 }
 
-fn rejected(line: u64, why: &str) -> Failure {
-    Failure {
-        exit: exit::REJECTED,
-        code: "rejected",
-        message: format!("line {line}: {why}"),
-        hint: Some("the lines before it are imported; --on-error skip leaves such lines out".into()),
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(MAX_REASON) {
+        Some((at, _)) => format!("{}...", text.get(..at).unwrap_or_default()),
+        None => text.to_owned(),
     }
 }
 
-/// The text of an attribute that is part of the key.
-fn key_text<'a>(item: &'a Item, name: &str) -> Result<&'a str, String> {
-    match item.get(name) {
-        Some(Value::S(text)) => Ok(text),
-        Some(Value::N(number)) => Ok(number.as_str()),
-        Some(_) => Err(format!("attribute {name:?} is neither a string nor a number")),
-        None => Err(format!("there is no attribute {name:?}")),
-    }
-}
-
-/// The input, gunzipped if need be, and a bar that follows it.
-#[expect(clippy::disallowed_methods, reason = "the user's own file, which is no part of a database")]
-fn open_input(path: &Path) -> Result<(Box<dyn BufRead>, ProgressBar)> {
-    let failed = || format!("cannot read {}", path.display());
-    let (raw, len): (Box<dyn Read>, Option<u64>) = if path == Path::new("-") {
-        (Box::new(io::stdin()), None)
-    } else {
-        let file = File::open(path).with_context(failed)?;
-        let metadata = file.metadata().with_context(failed)?;
-        (Box::new(file), metadata.is_file().then_some(metadata.len()))
-    };
-    let bar = progress(len);
-    let mut raw = bar.wrap_read(raw);
-    // Not fill_buf: a pipe may give a single byte at first.
-    let mut start = Vec::with_capacity(GZIP_MAGIC.len());
-    raw.by_ref().take(GZIP_MAGIC.len() as u64).read_to_end(&mut start).with_context(failed)?;
-    let gzipped = start == GZIP_MAGIC;
-    let input = BufReader::with_capacity(256 << 10, io::Cursor::new(start).chain(raw));
-    if gzipped {
-        return Ok((Box::new(BufReader::with_capacity(256 << 10, MultiGzDecoder::new(input))), bar));
-    }
-    Ok((Box::new(input), bar))
-}
-
-fn progress(len: Option<u64>) -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let (bar, template) = match len {
-        Some(len) => {
-            (ProgressBar::new(len), "{bar:30} {percent:>3} %  {binary_bytes_per_sec}  {msg}  {eta} left")
-        }
-        None => (ProgressBar::new_spinner(), "{spinner} {binary_bytes}  {binary_bytes_per_sec}  {msg}"),
-    };
-    bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
+/// In one line, on stderr; nothing can be done about a stderr that takes nothing.
+fn warn(text: &str) {
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let _ = writeln!(anstream::stderr(), "warning: {text}");
 }

@@ -1,12 +1,12 @@
 //! `kstone put`.
 
-use std::io::Read as _;
+use std::io::{self, BufReader};
 
 use anyhow::{Context as _, Result};
-use kstone_api::Item;
+use kstone_api::EncodedItem;
 
 use crate::args::PutArgs;
-use crate::commands::{key, open_to_write};
+use crate::commands::{import, key, open_to_write};
 use crate::escape::Escaped;
 use crate::failure::Failure;
 
@@ -20,14 +20,20 @@ pub(crate) fn run(args: &PutArgs) -> Result<()> {
         |text: &String| text.parse::<Escaped>().map_err(|why| Failure::usage(format!("{text}: {why}")));
     let partition = unescape(partition)?;
     let sort = sort.map(unescape).transpose()?;
-    let item = if item == "-" {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).context("cannot read the item from stdin")?;
-        Item::from_json_str(&text)?
-    } else {
-        Item::from_json_str(item)?
-    };
+    let key = args.types.stored(&key(&partition, sort.as_ref()))?;
+    // First, for its limit on an item: no more is read than that.
     let db = open_to_write(&args.db)?;
-    db.put(key(&partition, sort.as_ref()), item)?;
+    let max = db.config().max_item_bytes;
+    let item = if item == "-" {
+        let read = EncodedItem::read_json(&mut BufReader::new(io::stdin().lock()), max);
+        read.context("cannot read the item from stdin")?
+    } else {
+        EncodedItem::read_json(&mut item.as_bytes(), max)?
+    };
+    let item = item.map_err(|e| {
+        let why = import::refusal(&e);
+        anyhow::Error::from(e).context(why)
+    })?;
+    db.put_encoded(key, &item)?;
     Ok(db.close()?)
 }

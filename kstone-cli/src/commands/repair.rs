@@ -5,13 +5,14 @@ use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 
 use anyhow::{Context as _, Result};
-use kstone_api::{Loss, Now, RepairOptions, RepairReport, repair};
+use kstone_api::{Error, Loss, Now, RepairOptions, RepairReport, repair};
 use serde_json::{Value as Json, json};
 
 use super::verify::{affected_json, progress, range_text};
 use crate::args::{Format, RepairArgs};
 use crate::commands::key_text;
 use crate::failure::{Failure, exit};
+use crate::interrupt::{Interrupt, interrupted};
 use crate::output::{counted, grouped, print_result};
 
 /// Losses that a table shows; all of them go to `--report`.
@@ -19,14 +20,21 @@ const SHOWN: usize = 20;
 
 pub(crate) fn run(args: &RepairArgs, format: Format) -> Result<()> {
     confirm(args)?;
-    let (bar, tell) = progress();
+    let interrupt = Interrupt::watch()?;
+    let (bar, tell) = progress(&interrupt);
     let mut options = RepairOptions::new().progress(tell);
     options.dry_run = args.dry_run;
     options.into.clone_from(&args.into);
     let mut losses = Losses::new(args)?;
     let report = repair(&args.db.path, &options, &mut |loss| losses.take(loss));
     bar.finish_and_clear();
-    let report = report?;
+    let report = match report {
+        // While it looks: what it has begun to change it finishes.
+        Err(e) if interrupt.is_seen() && is_called_off(&e) => {
+            return Err(interrupted("nothing was repaired", None).into());
+        }
+        done => done?,
+    };
     losses.finish()?;
     print_result(format, text(args, &report, &losses)?.trim_end(), json(args, &report, &losses.shown))?;
     if !report.lost_data() {
@@ -35,6 +43,13 @@ pub(crate) fn run(args: &RepairArgs, format: Format) -> Result<()> {
     let message = if args.dry_run { "a repair would lose data" } else { "repaired, but data is lost" };
     let hint = args.report.is_none().then(|| "--report FILE lists all of it".to_owned());
     Err(Failure { exit: exit::REJECTED, code: "data_lost", message: message.into(), hint }.into())
+}
+
+fn is_called_off(error: &Error) -> bool {
+    match error {
+        Error::Io { source, .. } => source.kind() == io::ErrorKind::Interrupted,
+        other => matches!(other, Error::Cancelled),
+    }
 }
 
 /// In place, it asks: on a terminal, or by being told beforehand.

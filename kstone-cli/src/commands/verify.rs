@@ -1,7 +1,6 @@
 //! `kstone verify`.
 
 use std::fmt::Write as _;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -12,6 +11,7 @@ use serde_json::{Value as Json, json};
 use crate::args::{Format, VerifyArgs};
 use crate::commands::key_text;
 use crate::failure::{Failure, exit};
+use crate::interrupt::{Interrupt, interrupted};
 use crate::output::{counted, grouped, print_result, size};
 
 /// Keys that a line of a table names.
@@ -19,11 +19,15 @@ const NAMED: usize = 5;
 
 pub(crate) fn run(args: &VerifyArgs, format: Format) -> Result<()> {
     let options = if args.quick { VerifyOptions::quick() } else { VerifyOptions::deep() };
-    let (bar, progress) = progress();
+    let interrupt = Interrupt::watch()?;
+    let (bar, progress) = progress(&interrupt);
     let report = verify(&args.db.path, &options.progress(progress));
     bar.finish_and_clear();
     let report = report?;
     print_result(format, text(&report)?.trim_end(), json(&report))?;
+    if interrupt.is_seen() && !report.complete {
+        return Err(interrupted("what comes after was not looked at", None).into());
+    }
     if report.is_clean() {
         return Ok(());
     }
@@ -41,18 +45,18 @@ pub(crate) fn run(args: &VerifyArgs, format: Format) -> Result<()> {
     .into())
 }
 
-/// A bar on stderr, of bytes; nothing is drawn unless that is a terminal.
-pub(super) fn progress() -> (ProgressBar, ProgressFn) {
+/// A bar on stderr, of bytes; nothing is drawn unless that is a terminal. Calls it off once a signal comes.
+pub(super) fn progress(interrupt: &Interrupt) -> (ProgressBar, ProgressFn) {
     let bar = ProgressBar::new(0);
     if let Ok(style) = ProgressStyle::with_template("{wide_bar} {percent} %  {bytes} of {total_bytes}  {eta}")
     {
         bar.set_style(style);
     }
-    let drawn = bar.clone();
+    let (drawn, interrupt) = (bar.clone(), interrupt.clone());
     let tell: ProgressFn = Arc::new(move |progress| {
         drawn.set_length(progress.total);
         drawn.set_position(progress.done);
-        ControlFlow::Continue(())
+        interrupt.flow()
     });
     (bar, tell)
 }

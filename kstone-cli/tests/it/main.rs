@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests, which look at files from outside")]
 
 mod full;
+mod import;
 
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
@@ -314,7 +315,7 @@ fn import_rejects_bad_lines() {
     db.run(&["import", "my.db", "bad.jsonl", "--key-attr", "k"])
         .assert()
         .code(6)
-        .stdout("imported 1 item\n")
+        .stdout("imported 1 item, 1 replaced\n")
         .stderr(starts_with("error: line 2: ").and(contains("hint: ")));
     // Not gzip after all, and a cut one.
     db.file("cut.gz", &[0x1f, 0x8b, 8, 0]);

@@ -1,0 +1,119 @@
+//! What is read in: a file or stdin, gunzipped if need be.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, IsTerminal as _, Read};
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use flate2::bufread::GzDecoder;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::interrupt::Interrupt;
+
+const BUFFER: usize = 256 << 10;
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+/// Bytes at the start that tell what it is.
+const START: u64 = 6;
+
+/// Other things than lines of UTF-8, by how they start, and what makes lines of them.
+const OTHERS: [(&[u8], &str, &str); 8] = [
+    (b"\xff\xfe", "is UTF-16", "iconv -f UTF-16 -t UTF-8"),
+    (b"\xfe\xff", "is UTF-16", "iconv -f UTF-16 -t UTF-8"),
+    (b"{\0", "is UTF-16", "iconv -f UTF-16LE -t UTF-8"),
+    (b"\0{", "is UTF-16", "iconv -f UTF-16BE -t UTF-8"),
+    (b"\x28\xb5\x2f\xfd", "is compressed with zstd", "zstd -dc"),
+    (b"\xfd7zXZ\0", "is compressed with xz", "xz -dc"),
+    (b"BZh", "is compressed with bzip2", "bzip2 -dc"),
+    (b"PK\x03\x04", "is a ZIP archive", "unzip -p"),
+];
+
+/// A file, or stdin for `-`, and a bar that follows it. A signal ends the wait for it.
+#[expect(clippy::disallowed_methods, reason = "the user's own file, which is no part of a database")]
+pub(crate) fn open(path: &Path, interrupt: &Interrupt) -> Result<(Box<dyn BufRead>, ProgressBar)> {
+    let failed = || format!("cannot read {}", path.display());
+    let file = if path == Path::new("-") {
+        // Not its buffer: what is in there nobody waits for.
+        File::from(io::stdin().as_fd().try_clone_to_owned().with_context(failed)?)
+    } else {
+        File::open(path).with_context(failed)?
+    };
+    let metadata = file.metadata().with_context(failed)?;
+    let bar = progress(metadata.is_file().then_some(metadata.len()));
+    let raw = bar.wrap_read(interrupt.reader(file));
+    let (start, raw) = start_of(raw).with_context(failed)?;
+    let (start, input): (Vec<u8>, Box<dyn BufRead>) = if start.starts_with(&GZIP) {
+        let lines = Gunzip { member: Some(GzDecoder::new(raw)) };
+        let (start, lines) = start_of(lines).with_context(failed)?;
+        (start, Box::new(lines))
+    } else {
+        (start, Box::new(raw))
+    };
+    if let Some((_, what, tool)) = OTHERS.iter().find(|(bytes, ..)| start.starts_with(bytes)) {
+        bail!(
+            "cannot read {}: it {what}, not JSON Lines in UTF-8; `{tool}` makes that of it",
+            path.display()
+        );
+    }
+    Ok((input, bar))
+}
+
+type Started<R> = BufReader<io::Chain<io::Cursor<Vec<u8>>, R>>;
+
+/// Looks at the first bytes, which stay. Not by `fill_buf`: a pipe may give a single byte at first.
+fn start_of<R: Read>(mut input: R) -> io::Result<(Vec<u8>, Started<R>)> {
+    let mut start = Vec::new();
+    input.by_ref().take(START).read_to_end(&mut start)?;
+    Ok((start.clone(), BufReader::with_capacity(BUFFER, io::Cursor::new(start).chain(input))))
+}
+
+/// What gzip(1) calls a file: members one after the other, with zeros behind them as padding. Whatever else follows is
+/// an error, for it may be a member whose beginning is damaged.
+struct Gunzip<R> {
+    member: Option<GzDecoder<R>>,
+}
+
+impl<R: BufRead> Read for Gunzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            match member.read(buffer) {
+                Ok(0) if !buffer.is_empty() => {}
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Err(io::Error::new(e.kind(), "the compressed data is cut short"));
+                }
+                read => return read,
+            }
+            let mut rest = self.member.take().map(GzDecoder::into_inner);
+            while let Some(input) = &mut rest {
+                let bytes = input.fill_buf()?;
+                let zeros = bytes.iter().take_while(|&&byte| byte == 0).count();
+                match bytes.get(zeros) {
+                    Some(&byte) if byte == GZIP[0] => {
+                        input.consume(zeros);
+                        self.member = rest.take().map(GzDecoder::new);
+                    }
+                    Some(_) => {
+                        let why = "what follows the compressed data is neither padding nor gzip";
+                        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+                    }
+                    None if bytes.is_empty() => rest = None,
+                    None => input.consume(zeros),
+                }
+            }
+        }
+        Ok(0)
+    }
+}
+
+fn progress(len: Option<u64>) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let (bar, template) = match len {
+        Some(len) => {
+            (ProgressBar::new(len), "{bar:30} {percent:>3} %  {binary_bytes_per_sec}  {msg}  {eta} left")
+        }
+        None => (ProgressBar::new_spinner(), "{spinner} {binary_bytes}  {binary_bytes_per_sec}  {msg}"),
+    };
+    bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
+}

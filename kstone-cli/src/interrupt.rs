@@ -1,0 +1,84 @@
+//! Ctrl-C and SIGTERM, for commands that have something to end properly. The first one is noticed where the command
+//! looks, also while it waits for input; a second one ends the process at once, which a database survives as it
+//! survives any crash. Commands that only read are ended by the signal itself.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::ops::ControlFlow;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context as _, Result};
+use rustix::event::{PollFd, PollFlags, poll};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::{flag, low_level::pipe};
+
+use crate::failure::{Failure, exit};
+
+#[derive(Clone)]
+pub(crate) struct Interrupt {
+    seen: Arc<AtomicBool>,
+    /// Has something to read once a signal has come.
+    woken: Arc<UnixStream>,
+}
+
+impl Interrupt {
+    /// From here on signals are noticed instead of ending the process.
+    pub(crate) fn watch() -> Result<Self> {
+        let seen = Arc::new(AtomicBool::new(false));
+        let (woken, wake) = UnixStream::pair().context("cannot watch for signals")?;
+        for signal in [SIGINT, SIGTERM] {
+            // In this order: it is the second signal that finds the flag set.
+            flag::register_conditional_shutdown(signal, exit::INTERRUPTED.into(), Arc::clone(&seen))
+                .and_then(|_| flag::register(signal, Arc::clone(&seen)))
+                .and_then(|_| pipe::register(signal, wake.try_clone()?))
+                .context("cannot watch for signals")?;
+        }
+        Ok(Self { seen, woken: Arc::new(woken) })
+    }
+
+    pub(crate) fn is_seen(&self) -> bool {
+        self.seen.load(Ordering::SeqCst)
+    }
+
+    /// For callbacks that say how far something is.
+    pub(crate) fn flow(&self) -> ControlFlow<()> {
+        if self.is_seen() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// Reads the file until a signal comes, and fails then.
+    pub(crate) fn reader(&self, file: File) -> impl Read + use<> {
+        Watched { file, interrupt: self.clone() }
+    }
+}
+
+struct Watched {
+    file: File,
+    interrupt: Interrupt,
+}
+
+impl Read for Watched {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let woken = &*self.interrupt.woken;
+            let mut ready = [PollFd::new(&self.file, PollFlags::IN), PollFd::new(woken, PollFlags::IN)];
+            match poll(&mut ready, None) {
+                Err(rustix::io::Errno::INTR) => continue,
+                polled => polled?,
+            };
+            let [input, _] = ready;
+            if self.interrupt.is_seen() {
+                return Err(io::Error::other("interrupted"));
+            }
+            if !input.revents().is_empty() {
+                return self.file.read(buffer);
+            }
+        }
+    }
+}
+
+/// What a command that was interrupted ends with; `what` tells what it left behind.
+pub(crate) fn interrupted(what: &str, hint: Option<String>) -> Failure {
+    Failure { exit: exit::INTERRUPTED, code: "interrupted", message: format!("interrupted: {what}"), hint }
+}

@@ -231,6 +231,7 @@ type Versions = BTreeMap<(Vec<u8>, Reverse<SeqNo>), (EntryKind, Vec<u8>)>;
 pub fn repair(path: &Path, options: &RepairOptions, on_loss: &mut dyn FnMut(&Loss)) -> Result<RepairReport> {
     let locked = Locked::take(path, options)?;
     if options.is_in_place() {
+        commit::has_quarantine(&*options.vfs, path)?; // else found out when much is written already
         commit::finish_interrupted(&options.vfs, path)?;
     }
     let patient = examine::examine(path, options)?;

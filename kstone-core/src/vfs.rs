@@ -18,7 +18,7 @@ mod place;
 mod strict;
 mod trace;
 
-pub use disk::DiskVfs;
+pub use disk::{DiskVfs, FreeSpace, free_space, read_regular};
 pub use fault::{Effect, Errno, FaultVfs, Hook, Rule, RuleHandle};
 pub use mem::MemVfs;
 pub(crate) use metered::{Below, Floor, Meter, MeteredVfs, PAGE, Promise, Usage, pages};
@@ -31,11 +31,12 @@ pub use trace::{Call, Op, Record};
 pub enum OpenMode {
     /// It must exist; only reads.
     Read,
-    /// It must exist; reads and writes.
+    /// It must exist, and have no other name; reads and writes.
     Write,
     /// It must not exist (`AlreadyExists` otherwise); reads and writes.
     Create,
-    /// It is created, or emptied if it exists; reads and writes.
+    /// It is created, or emptied if it exists; a link or the like, or a file with another name too,
+    /// loses its name to a new one: for temporary files. Reads and writes.
     Truncate,
 }
 
@@ -48,6 +49,8 @@ pub struct DirEntry {
     pub len: u64,
     /// A regular file, not a directory, link, FIFO or device.
     pub is_file: bool,
+    /// A directory itself, not a link to one.
+    pub is_dir: bool,
 }
 
 /// Directories and names.

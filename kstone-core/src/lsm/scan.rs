@@ -13,6 +13,7 @@ use super::read::{Pin, Snapshot};
 use super::{LsmEngine, Shared};
 use crate::counters::{Count, Operation};
 use crate::error::{Error, Result};
+use crate::escape;
 use crate::key::{Key, KeyRange, SortRange, partition_hash, partition_prefix_range, stripe_of};
 use crate::merge::{Cursor, MergeCursor, VisibleCursor};
 use crate::slice::Slice;
@@ -49,7 +50,7 @@ impl Entries {
         let next = next.and_then(|entry| {
             let Some((key, value)) = entry else { return Ok(None) };
             let key = Key::decode(&key).ok_or_else(|| {
-                Error::corrupt(&self.pin.shared().dir, 0, format!("\"{}\" is no key", key.escape_ascii()))
+                Error::corrupt(&self.pin.shared().dir, 0, format!("\"{}\" is no key", escape::key(&key)))
             })?;
             Ok(Some((key, value)))
         });

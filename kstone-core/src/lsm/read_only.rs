@@ -10,6 +10,9 @@
 //! may come from reading in the middle of a write: it is damage only when the manifest has not changed and a second
 //! reading finds the same.
 //!
+//! SSTs that are missing or have another length are told ([`LsmEngine::damage`]), and fail the reads that need them, no
+//! others: a look at what is left must be possible. A backup wants all of them.
+//!
 //! With [`ReadMode::Pread`] nothing is held, for there may be more SSTs than files that a process may open: a read that
 //! needs a file which the writer has removed meanwhile gets [`Error::Busy`].
 
@@ -18,7 +21,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::recover::{Start, check_present, check_stripes, settings, validate};
-use super::survey::Survey;
+use super::survey::{Survey, damaged_files};
 use super::{EngineOptions, FileIds, LsmEngine, trace};
 use crate::clock::Clock;
 use crate::config::{DatabaseConfig, ReadMode};
@@ -39,6 +42,8 @@ pub(crate) struct Capture {
     pub(crate) log: Arc<LogCopy>,
     /// The listed SSTs; empty when they are not held.
     pub(crate) held: BTreeMap<FileId, Arc<Mapping>>,
+    /// Listed SSTs that cannot be read.
+    pub(crate) damage: Vec<Error>,
 }
 
 /// What a reading came to.
@@ -51,7 +56,8 @@ enum Reading {
 }
 
 impl Capture {
-    /// Reads until a reading is whole. `holds` says of a manifest whether its SSTs are to be held.
+    /// Reads until a reading is whole. `holds` says of a manifest whether its SSTs are to be held; `all`, that it is not
+    /// whole without every SST.
     ///
     /// # Errors
     /// `Busy` when the database changed each time; what two readings in a row have found wrong.
@@ -59,12 +65,19 @@ impl Capture {
         vfs: &dyn Vfs,
         clock: &dyn Clock,
         path: &Path,
+        all: bool,
         holds: impl Fn(&ManifestState) -> bool,
     ) -> Result<Self> {
         let mut before: Option<String> = None;
         for _ in 0..ATTEMPTS {
-            match Self::read(vfs, clock, path, &holds) {
-                Reading::Whole(capture) => return Ok(*capture),
+            match Self::read(vfs, clock, path, all, &holds) {
+                Reading::Whole(capture) => {
+                    let found = capture.damage.iter().map(|error| format!("{error}\n")).collect();
+                    if capture.damage.is_empty() || before.as_ref() == Some(&found) {
+                        return Ok(*capture);
+                    }
+                    before = Some(found);
+                }
                 Reading::Changed => before = None,
                 // Under right checksums: no half-written bytes look like that.
                 Reading::Wrong(error @ Error::UnsupportedFormat { .. }) => return Err(error),
@@ -84,13 +97,14 @@ impl Capture {
         vfs: &dyn Vfs,
         clock: &dyn Clock,
         path: &Path,
+        all: bool,
         holds: impl Fn(&ManifestState) -> bool,
     ) -> Reading {
         let manifest = match Manifest::read(vfs, path) {
             Ok(bytes) => bytes,
             Err(error) => return Reading::Wrong(error),
         };
-        let result = Self::of(vfs, clock, path, &manifest, holds);
+        let result = Self::of(vfs, clock, path, &manifest, all, holds);
         match (Manifest::read(vfs, path), result) {
             (Err(error), _) => Reading::Wrong(error),
             (Ok(again), _) if again != manifest => Reading::Changed,
@@ -104,20 +118,32 @@ impl Capture {
         clock: &dyn Clock,
         path: &Path,
         manifest: &[u8],
+        all: bool,
         holds: impl Fn(&ManifestState) -> bool,
     ) -> Result<Self> {
         let loaded = Manifest::decode(manifest, path)?;
         let listing = vfs.list(path).map_err(Error::io("list", path))?;
         let hold = holds(&loaded.state);
+        let mut damage = damaged_files(path, &loaded.state, &listing);
         let mut held = BTreeMap::new();
         for meta in loaded.state.ssts.values().filter(|_| hold) {
+            if damage.contains_key(&meta.id) {
+                continue;
+            }
             let file = paths::sst(path, meta.stripe.into(), meta.id);
             let open = || vfs.open(&file, OpenMode::Read)?.map(meta.len);
-            held.insert(meta.id, Arc::new(open().map_err(|e| lost(&file, e))?));
+            match open().map_err(|e| lost(&file, e)) {
+                Ok(map) => _ = held.insert(meta.id, Arc::new(map)),
+                Err(error @ Error::Corruption { .. }) => _ = damage.insert(meta.id, error),
+                Err(error) => return Err(error),
+            }
+        }
+        if all && let Some((_, error)) = damage.pop_first() {
+            return Err(error);
         }
         let log = Arc::new(LogCopy::of(vfs, path)?);
-        let survey = Survey::of(path, loaded, listing, &*log, clock)?;
-        Ok(Self { survey, log, held })
+        let survey = Survey::of_log(path, loaded, listing, &*log, clock)?;
+        Ok(Self { survey, log, held, damage: damage.into_values().collect() })
     }
 }
 
@@ -143,9 +169,12 @@ impl LsmEngine {
     /// With [`ReadMode::Mmap`] the handle keeps all SSTs that it needs, also those that the writer removes.
     /// With [`ReadMode::Pread`] it does not, and a read may fail with `Busy`: open the database again.
     ///
+    /// An SST that is missing, or has another length than it should, fails the reads that need it and no others:
+    /// [`LsmEngine::damage`] tells which.
+    ///
     /// # Errors
-    /// `NotFound`, `NotADatabase`, `UnsupportedFormat`, `Corruption`, `InvalidConfig`; `Busy` when a writer changed
-    /// the database each time that it was read: try again.
+    /// `NotFound`, `NotADatabase`, `UnsupportedFormat`, `Corruption` of manifest or log, `InvalidConfig`; `Busy` when a
+    /// writer changed the database each time that it was read: try again.
     pub fn open_read_only(path: &Path, options: EngineOptions) -> Result<Self> {
         validate(&options)?;
         check_present(&*options.vfs, path)?;
@@ -153,10 +182,10 @@ impl LsmEngine {
         let _span = trace::open(path, true);
         let mode = options.config.as_ref().map(holds);
         let stored = |state: &ManifestState| holds(&DatabaseConfig::from_settings(&state.settings));
-        let capture = Capture::take(&*options.vfs, &*options.clock, path, |state| {
+        let capture = Capture::take(&*options.vfs, &*options.clock, path, false, |state| {
             mode.unwrap_or_else(|| stored(state))
         })?;
-        let Capture { survey: Survey { loaded, chain, began, .. }, log, held } = capture;
+        let Capture { survey: Survey { loaded, chain, began, .. }, log, held, damage } = capture;
         let state = &loaded.state;
         check_stripes(&options, state)?;
         let settings = settings(path, &options, state)?;
@@ -174,6 +203,7 @@ impl LsmEngine {
             place: Arc::default(),
             log,
             held,
+            damage,
             unfinished: None,
         };
         let manifest = Manifest::resume(Arc::clone(&options.vfs), path, loaded);
@@ -181,5 +211,11 @@ impl LsmEngine {
         engine.shared.measure_replay(began);
         engine.shared.opened(false, clean);
         Ok(engine)
+    }
+
+    /// Of a handle that only reads: SSTs that were found missing, or with another length, when it was opened. It is not
+    /// all that may be wrong: no SST is read. Always empty for a handle that writes, which does not open then.
+    pub fn damage(&self) -> &[Error] {
+        &self.shared.damage
     }
 }

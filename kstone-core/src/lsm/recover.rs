@@ -121,6 +121,7 @@ impl LsmEngine {
             place: Arc::clone(meter.place()),
             log: Arc::clone(&options.vfs),
             held: BTreeMap::new(),
+            damage: Vec::new(),
             unfinished: None,
         };
         let engine = Self::assemble(path, options, manifest, start)?;
@@ -236,6 +237,7 @@ impl LsmEngine {
             place: Arc::clone(metered.place()),
             log: vfs,
             held: BTreeMap::new(),
+            damage: Vec::new(),
             unfinished,
         };
         let engine = Self::assemble(path, options, manifest, start)?;
@@ -295,6 +297,7 @@ impl LsmEngine {
             workers: options.workers,
             durability: options.durability,
             read_only: start.read_only,
+            damage: start.damage,
             identity,
             chunk: if options.workers == Workers::Manual { CHUNK_MANUAL } else { CHUNK },
             health,
@@ -359,6 +362,8 @@ pub(super) struct Start {
     pub(super) log: Arc<dyn Vfs>,
     /// SSTs that are mapped already.
     pub(super) held: BTreeMap<FileId, Arc<Mapping>>,
+    /// SSTs that cannot be read: only a handle that reads opens beside them.
+    pub(super) damage: Vec<Error>,
     pub(super) unfinished: Option<Unfinished>,
 }
 
@@ -459,7 +464,7 @@ impl Shared {
             let seq = record.first_seq + i as u64;
             bytes += op.key.len() + op.value.len();
             let Some(hash) = encoded_partition_hash(op.key) else {
-                return Err(damaged(format!("\"{}\" is no key", op.key.escape_ascii())));
+                return Err(damaged(format!("\"{}\" is no key", crate::escape::key(op.key))));
             };
             let id = stripe_of(hash, self.stripes.len());
             if flushed.get(&id).is_some_and(|&to| seq <= to) && !planted(Bug::FlushedReplayed) {

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::manifest::{Loaded, ManifestState};
 use crate::paths;
 use crate::planted::{Bug, planted};
-use crate::types::Lsn;
+use crate::types::{FileId, Lsn};
 use crate::vfs::{DirEntry, Vfs};
 use crate::wal::{self, Chain, LogOwner, LogRules};
 
@@ -41,9 +41,23 @@ impl Survey {
         log: &dyn Vfs,
         clock: &dyn Clock,
     ) -> Result<Self> {
+        loaded.state.facts.check_supported(&path.join(paths::MANIFEST))?;
+        match damaged_files(path, &loaded.state, &listing).pop_first() {
+            Some((_, error)) => Err(error),
+            None => Self::of_log(path, loaded, listing, log, clock),
+        }
+    }
+
+    /// The same without a look at the SSTs.
+    pub(super) fn of_log(
+        path: &Path,
+        loaded: Loaded,
+        listing: Vec<DirEntry>,
+        log: &dyn Vfs,
+        clock: &dyn Clock,
+    ) -> Result<Self> {
         let (state, ids) = (&loaded.state, &loaded.ids);
         state.facts.check_supported(&path.join(paths::MANIFEST))?;
-        check_listed_files(path, state, &listing)?;
         let owner = LogOwner { database_id: ids.database_id, incarnation: ids.incarnation };
         let segments = wal::discover(log, path, owner)?;
         let rules = LogRules {
@@ -83,23 +97,29 @@ fn check_numbers(path: &Path, state: &ManifestState, chain: &Chain) -> Result<()
     Ok(())
 }
 
-/// Every listed SST is there with its length; what is in it is checked when it is first read.
-fn check_listed_files(path: &Path, state: &ManifestState, listing: &[DirEntry]) -> Result<()> {
+/// Listed SSTs that are not there with their length; what is in the others is checked when it is first read.
+pub(super) fn damaged_files(
+    path: &Path,
+    state: &ManifestState,
+    listing: &[DirEntry],
+) -> BTreeMap<FileId, Error> {
+    let mut damaged = BTreeMap::new();
     let lengths: BTreeMap<&str, (u64, bool)> =
         listing.iter().map(|entry| (entry.name.as_str(), (entry.len, entry.is_file))).collect();
     for meta in state.ssts.values() {
         let file = paths::sst(path, meta.stripe.into(), meta.id);
         let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        match lengths.get(name.as_str()) {
-            Some(&(len, true)) if len == meta.len => {}
+        let error = match lengths.get(name.as_str()) {
+            Some(&(len, true)) if len == meta.len => continue,
             Some(&(len, true)) => {
                 let detail = format!("the file has {len} bytes, the manifest lists {}", meta.len);
-                return Err(Error::corrupt(&file, len.min(meta.len), detail));
+                Error::corrupt(&file, len.min(meta.len), detail)
             }
-            Some(_) => return Err(Error::corrupt(&file, 0, "it is not a regular file")),
-            None if planted(Bug::MissingSstBelieved) => {}
-            None => return Err(Error::corrupt(&file, 0, "the manifest lists it, but it is missing")),
-        }
+            Some(_) => Error::corrupt(&file, 0, "it is not a regular file"),
+            None if planted(Bug::MissingSstBelieved) => continue,
+            None => Error::corrupt(&file, 0, "the manifest lists it, but it is missing"),
+        };
+        damaged.insert(meta.id, error);
     }
-    Ok(())
+    damaged
 }

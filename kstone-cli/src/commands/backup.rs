@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use anyhow::Result;
 use indicatif::ProgressBar;
-use kstone_api::{BackupOptions, BackupProgress, BackupReport};
+use kstone_api::{BackupOptions, BackupProgress, BackupReport, escape};
 use serde::Serialize;
 
 use crate::args::{BackupArgs, Format};
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &BackupArgs, format: Format) -> Result<()> {
     bar.finish_and_clear();
     let text = format!(
         "{}   {} in {}, {} linked   log {}",
-        args.destination.display(),
+        escape::path(&args.destination),
         size(report.sst_bytes),
         counted(report.ssts, "SST"),
         report.linked,

@@ -19,18 +19,26 @@ pub(crate) fn run(args: &CompactArgs, format: Format) -> Result<()> {
     };
     // Draws nothing unless stderr is a terminal.
     let bar = ProgressBar::new(stripes.len() as u64);
-    for stripe in &stripes {
-        engine.trigger_compaction(*stripe)?;
+    let mut compacted = 0;
+    for &stripe in &stripes {
+        if engine.compaction_would_gain(stripe)? {
+            engine.trigger_compaction(stripe)?;
+            compacted += 1;
+        }
         bar.inc(1);
     }
+    let skipped = stripes.len() - compacted;
     bar.finish_and_clear();
     let after = db.stats()?;
     db.close()?;
     let (ssts, left) = (ssts(&before), ssts(&after));
     let text = format!(
-        "{} of {} stripes compacted   {} → {} SSTs   {} → {}",
-        stripes.len(),
+        "{compacted} of {} stripes compacted{}   {} → {} SSTs   {} → {}",
         before.stripe_count,
+        match skipped {
+            0 => String::new(),
+            n => format!(", {n} had nothing to gain"),
+        },
         grouped(ssts),
         grouped(left),
         size(before.sst_bytes),
@@ -38,7 +46,8 @@ pub(crate) fn run(args: &CompactArgs, format: Format) -> Result<()> {
     );
     let json = json!({
         "schema": "kstone.compact/1",
-        "stripes": stripes.len(),
+        "stripes": compacted,
+        "skipped": skipped,
         "ssts_before": ssts,
         "ssts_after": left,
         "sst_bytes_before": before.sst_bytes,

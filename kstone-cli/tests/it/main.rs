@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests, which look at files from outside")]
 
 mod hostile_names;
+mod looking;
 mod terminal;
 
 use std::io::{Read as _, Write as _};

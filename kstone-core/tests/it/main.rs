@@ -16,6 +16,7 @@ mod explain;
 mod fault_runs;
 mod faults;
 mod fuzz_corpus;
+mod hostile_names;
 mod kill;
 mod knobs;
 mod linearizable;

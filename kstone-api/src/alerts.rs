@@ -15,12 +15,18 @@ pub struct PerformanceAlert {
     pub threshold: f64,
     /// The value now, in the threshold's unit.
     pub current: f64,
+    /// The unit of both; empty for what is never right, which is 1 and begins at 0.
+    pub unit: &'static str,
 }
 
 /// The name, the value and the threshold, in one line.
 impl fmt::Display for PerformanceAlert {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {:.1} (threshold {:.1})", self.name, self.current, self.threshold)
+        let Self { name, threshold, current, unit } = self;
+        match *unit {
+            "" => f.write_str(name),
+            unit => write!(f, "{name}: {current:.1} {unit} (threshold {threshold:.1})"),
+        }
     }
 }
 
@@ -87,12 +93,13 @@ impl Vitals {
         let percent = |part: u64, of: u64| if of == 0 { 0.0 } else { part as f64 * 100.0 / of as f64 };
         let operations = &stats.operations;
         // A batch is held up as one.
-        let writes = (operations.puts + operations.deletes).max(1);
+        let writes = operations.puts.saturating_add(operations.deletes).max(1);
+        let held_up = stats.stalls.iter().map(|stall| stall.count).fold(0, u64::saturating_add);
         Self {
             average_ssts: average_runs(stats),
             write_amplification: stats.amplification.write_tables.unwrap_or(0.0),
             read_p99_us: stats.p99_read_nanos.unwrap_or(0) as f64 / 1e3,
-            held_up_percent: percent(stats.stalls.iter().map(|stall| stall.count).sum(), writes),
+            held_up_percent: percent(held_up, writes),
             disk_percent: disk
                 .limit
                 .map_or(0.0, |limit| percent(disk.used.saturating_add(disk.reserved), limit)),
@@ -108,7 +115,7 @@ impl Vitals {
 /// Runs a stripe, over the stripes that have any.
 fn average_runs(stats: &EngineStats) -> f64 {
     let runs = || stats.stripes.iter().map(|stripe| stripe.runs).filter(|&runs| runs > 0);
-    runs().sum::<usize>() as f64 / runs().count().max(1) as f64
+    runs().fold(0, usize::saturating_add) as f64 / runs().count().max(1) as f64
 }
 
 impl Database {
@@ -156,18 +163,24 @@ impl AlertThresholds {
 
     fn alerts(&self, vitals: &Vitals) -> Vec<PerformanceAlert> {
         let all = [
-            ("High SST count", self.average_ssts, vitals.average_ssts),
-            ("High write amplification", self.write_amplification, vitals.write_amplification),
-            ("High read latency", self.read_p99_us, vitals.read_p99_us),
-            ("Writes held up", self.held_up_percent, vitals.held_up_percent),
-            ("Disk quota nearly full", self.disk_percent, vitals.disk_percent),
-            ("Slow recovery", self.recovery_secs, vitals.recovery_secs),
-            ("Log near its limit", self.log_percent, vitals.log_percent),
-            ("Background work fails", 0.0, f64::from(u8::from(vitals.failing))),
-            ("Writing has stopped", 0.0, f64::from(u8::from(vitals.poisoned))),
-            ("Database closed", 0.0, f64::from(u8::from(vitals.closed))),
+            ("High SST count", self.average_ssts, vitals.average_ssts, "runs a stripe"),
+            (
+                "High write amplification",
+                self.write_amplification,
+                vitals.write_amplification,
+                "bytes written a byte put",
+            ),
+            ("High read latency", self.read_p99_us, vitals.read_p99_us, "us at the 99th percentile"),
+            ("Writes held up", self.held_up_percent, vitals.held_up_percent, "% of writes"),
+            ("Disk quota nearly full", self.disk_percent, vitals.disk_percent, "% of the quota"),
+            ("Slow recovery", self.recovery_secs, vitals.recovery_secs, "s"),
+            ("Log near its limit", self.log_percent, vitals.log_percent, "% of its limit"),
+            ("Background work fails", 0.0, f64::from(u8::from(vitals.failing)), ""),
+            ("Writing has stopped", 0.0, f64::from(u8::from(vitals.poisoned)), ""),
+            ("Database closed", 0.0, f64::from(u8::from(vitals.closed)), ""),
         ];
-        let alerts = all.map(|(name, threshold, current)| PerformanceAlert { name, threshold, current });
+        let alerts =
+            all.map(|(name, threshold, current, unit)| PerformanceAlert { name, threshold, current, unit });
         alerts.into_iter().filter(|alert| alert.current > alert.threshold).collect()
     }
 }
@@ -202,7 +215,9 @@ mod tests {
             assert_eq!(defaults.alerts(&vitals), [], "{name} at {threshold}");
             let current = threshold.next_up();
             set(&mut vitals, current);
-            assert_eq!(defaults.alerts(&vitals), [PerformanceAlert { name, threshold, current }]);
+            let [alert] = defaults.alerts(&vitals)[..] else { panic!("{name} is no alert") };
+            assert_eq!((alert.name, alert.threshold, alert.current), (name, threshold, current));
+            assert!(alert.to_string().contains(alert.unit) && !alert.unit.is_empty(), "{alert}");
         }
     }
 

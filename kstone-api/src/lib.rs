@@ -80,6 +80,7 @@ pub use snapshot::Snapshot;
 pub use value::Value;
 pub use view::{ItemView, ListView, MapView, SetView, ValueView};
 
+pub use kstone_core::escape;
 pub use kstone_core::lsm::{
     Amplification, BackupOptions, BackupProgress, BackupReport, BlockCacheStats, CompactionReason,
     CompactionReasonStats, CompactionStats, DiskUsage, EngineOptions, EngineStats, Event, EventListener,
@@ -94,6 +95,7 @@ pub use kstone_core::verify::{
     Affected, Finding, FindingKind, LogReport, Progress, ProgressFn, Severity, VerifyMode, VerifyOptions,
     VerifyReport, verify,
 };
+pub use kstone_core::vfs::{FreeSpace, free_space, read_regular};
 pub use kstone_core::{
     CompactionConfig, Compression, DatabaseConfig, Durability, Error, Key, KeyPart, MemtableMode, ReadMode,
     Result, SortRange,

@@ -61,9 +61,9 @@ pub(crate) enum Command {
     Put(PutArgs),
     /// Remove the item under a key.
     Delete(KeyArgs),
-    /// Print the items of one partition, in the order of sort keys.
+    /// Print the items of one partition, in the order of sort keys. A table shortens long ones, as in scan.
     Query(QueryArgs),
-    /// Print all items, in the order of keys.
+    /// Print all items, in the order of keys. A table shortens long ones: --format jsonl prints them whole.
     Scan(ScanArgs),
     /// Count the items, by reading every key.
     Count(Database),
@@ -80,7 +80,7 @@ pub(crate) enum Command {
     Presets(PresetsArgs),
     /// Store items from JSON Lines, plain or gzipped.
     Import(ImportArgs),
-    /// Merge the files of stripes, so that each has one run.
+    /// Merge the files of stripes, so that each has one run; stripes that would be the same after it are left out.
     Compact(CompactArgs),
     /// Make a copy as of now, also while a program writes to the database; to restore it, open it.
     Backup(BackupArgs),
@@ -91,16 +91,33 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// The database that the command writes to.
-    pub(crate) fn written(&self) -> Option<&Path> {
+    /// The database that it is about.
+    pub(crate) fn database(&self) -> Option<&Path> {
         let db = match self {
+            Self::Info(db) | Self::Create(db) | Self::Count(db) | Self::Stats(db) | Self::Alerts(db) => db,
+            Self::Get(args) | Self::Delete(args) | Self::Explain(ExplainCommand::Get(args)) => &args.db,
+            Self::Explain(ExplainCommand::Query(args)) => &args.db,
             Self::Put(args) => &args.db,
-            Self::Delete(args) => &args.db,
+            Self::Query(args) => &args.db,
+            Self::Scan(args) => &args.db,
+            Self::Events(args) => &args.db,
             Self::Import(args) => &args.db,
             Self::Compact(args) => &args.db,
-            _ => return None,
+            Self::Backup(args) => &args.db,
+            Self::Verify(args) => &args.db,
+            Self::Repair(args) => &args.db,
+            Self::Presets(_) => return None,
         };
         Some(&db.path)
+    }
+
+    /// Whether it changes the database.
+    pub(crate) fn writes(&self) -> bool {
+        match self {
+            Self::Create(_) | Self::Put(_) | Self::Delete(_) | Self::Import(_) | Self::Compact(_) => true,
+            Self::Repair(args) => !args.dry_run && args.into.is_none(),
+            _ => false,
+        }
     }
 }
 
@@ -294,7 +311,7 @@ pub(crate) struct RepairArgs {
     /// Build a repaired copy in this new directory, and leave the original as it is.
     #[arg(long, value_name = "NEWDIR")]
     pub(crate) into: Option<PathBuf>,
-    /// Write every loss to this file, one JSON object a line.
+    /// Write every loss to this new file, one JSON object a line; not in the database.
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
     /// Do not ask.

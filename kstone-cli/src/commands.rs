@@ -19,14 +19,16 @@ mod scan;
 mod stats;
 mod verify;
 
+use std::path::Path;
+
 use anyhow::Result;
-use kstone_api::{Database, Error, Item, Items, Key};
+use kstone_api::{Database, Error, Item, Items, Key, escape};
 
 use crate::args::{self, Cli, Command, Format};
-use crate::escape::{Escaped, escape};
-use crate::failure::{Failure, exit};
+use crate::escape::Escaped;
+use crate::failure::{Failure, damage_hint, exit};
 use crate::key_types::KeyTypes;
-use crate::output::EntryWriter;
+use crate::output::{EntryWriter, sort_text};
 
 pub(crate) fn run(cli: &Cli) -> Result<()> {
     let format = cli.format;
@@ -59,10 +61,29 @@ fn open_to_read(db: &args::Database) -> Result<Database> {
 
 /// For what looks at files without opening the database: fails as opening would where there is none.
 fn expect_database(db: &args::Database) -> Result<()> {
-    if db.path.join("MANIFEST").exists() {
+    if db.path.join("MANIFEST").symlink_metadata().is_ok() {
         return Ok(());
     }
     open_to_read(db).map(drop)
+}
+
+/// A file of the directory that cannot be read, beside which the rest is shown.
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    let (what, path) = (error.to_string(), path.display().to_string());
+    // What is no regular file, or has a second name, says so with its path.
+    let message = if what.contains(&path) { what } else { format!("cannot read {path}: {what}") };
+    Failure { exit: exit::ENVIRONMENT, code: "unreadable", message, hint: None }
+}
+
+/// SSTs that were found missing or damaged when the database was opened.
+fn damage(db: &Database) -> Vec<Failure> {
+    let failure = |error: &Error| Failure {
+        exit: exit::CORRUPTION,
+        code: "corruption",
+        message: error.to_string(),
+        hint: Some(damage_hint(Some(db.path()))),
+    };
+    db.engine().damage().iter().map(failure).collect()
 }
 
 fn open_to_write(db: &args::Database) -> Result<Database> {
@@ -79,8 +100,8 @@ fn key<'a>(partition: &'a Escaped, sort: Option<&'a Escaped>) -> Key<'a> {
 /// The key as it is typed.
 fn key_text(key: &Key<'_>) -> String {
     match key.sort() {
-        None => escape(key.partition()),
-        Some(sort) => format!("{} {}", escape(key.partition()), escape(sort)),
+        None => escape::key(key.partition()),
+        Some(_) => format!("{} {}", escape::key(key.partition()), sort_text(key)),
     }
 }
 
@@ -118,7 +139,7 @@ fn print_each(
     for entry in items.views().take(limit) {
         let (key, view) = entry?;
         let item = view.to_item().map_err(|e| damaged(&key, e))?;
-        out.write(&types.typed(key), Some(&item))?;
+        out.write(&types.typed(key), Some((&item, view.as_bytes().len())))?;
     }
     Ok(())
 }

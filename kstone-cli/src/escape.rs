@@ -1,7 +1,5 @@
-//! Keys as text: printable text as it is, `\xNN` for any other byte, `\\` for a backslash. What is printed
-//! can be pasted back.
+//! Keys as they are typed: the inverse of [`kstone_api::escape::key`], so that what is printed can be pasted back.
 
-use std::fmt::Write as _;
 use std::str::FromStr;
 
 /// Bytes that were given as escaped text.
@@ -44,33 +42,10 @@ fn hex_byte(hex: &str) -> Option<u8> {
     hex.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u8::from_str_radix(hex, 16).ok())?
 }
 
-/// The text for these bytes.
-pub(crate) fn escape(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '\\' => text.push_str("\\\\"),
-                '"' | '\'' => text.push(c),
-                // What the standard library would print as it is.
-                _ if c.escape_debug().eq([c]) => text.push(c),
-                _ => push_hex(c.encode_utf8(&mut [0; 4]).as_bytes(), &mut text),
-            }
-        }
-        push_hex(chunk.invalid(), &mut text);
-    }
-    text
-}
-
-fn push_hex(bytes: &[u8], text: &mut String) {
-    for byte in bytes {
-        // Writing to a String cannot fail.
-        let _: Result<(), std::fmt::Error> = write!(text, "\\x{byte:02x}");
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use kstone_api::escape::key as escape;
+
     use super::*;
 
     #[test]

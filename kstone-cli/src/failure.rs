@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::Error;
 use clap::builder::styling::{AnsiColor, Style};
-use kstone_api::{Database, Error as DbError, Exhausted};
+use kstone_api::{Database, Error as DbError, Exhausted, escape};
 
-use crate::args::{Cli, Format};
+use crate::args::{Cli, Command, Format};
 
 /// The exit statuses; 0 is success, and 2 is also clap's.
 pub(crate) mod exit {
@@ -48,6 +48,33 @@ impl Failure {
         Self { exit: exit::USAGE, code: "usage", message: message.into(), hint: None }
     }
 
+    /// An error that does not end the command.
+    pub(crate) fn of(error: &Error, database: &Path) -> Self {
+        let known = error.chain().find_map(|cause| cause.downcast_ref::<DbError>());
+        let hint = matches!(known, Some(DbError::Corruption { .. })).then(|| damage_hint(Some(database)));
+        Self {
+            exit: known.map_or(exit::ENVIRONMENT, exit_of),
+            code: known.map_or("io", DbError::code),
+            message: message(error),
+            hint,
+        }
+    }
+
+    /// What went wrong beside what could be shown: the worst of it decides the exit status.
+    pub(crate) fn all(mut failures: Vec<Self>) -> anyhow::Result<()> {
+        // Corruption before the environment before all else.
+        failures.sort_by_key(|failure| match failure.exit {
+            exit::CORRUPTION => 0,
+            exit::ENVIRONMENT => 1,
+            _ => 2,
+        });
+        let messages: Vec<_> = failures.iter().map(|failure| failure.message.clone()).collect();
+        match failures.into_iter().next() {
+            None => Ok(()),
+            Some(first) => Err(Self { message: messages.join("; "), ..first }.into()),
+        }
+    }
+
     pub(crate) fn no_such_key(key: &str) -> Self {
         Self {
             exit: exit::NO,
@@ -64,10 +91,11 @@ pub(crate) fn report(error: &Error, cli: &Cli) -> ExitCode {
         // The reader has seen enough, as `head` does.
         return ExitCode::SUCCESS;
     }
-    let (exit, code, mut hint) = classify(error);
-    let mut message = error.to_string();
+    let (exit, code, mut hint) = classify(error, &cli.command);
+    let mut message = message(error);
     if code == DbError::DiskFull.code()
-        && let Some((figures, what_now)) = cli.command.written().and_then(shortage)
+        && cli.command.writes()
+        && let Some((figures, what_now)) = cli.command.database().and_then(shortage)
     {
         message = format!("{message}: {figures}");
         hint = Some(what_now.into());
@@ -75,18 +103,18 @@ pub(crate) fn report(error: &Error, cli: &Cli) -> ExitCode {
     if cli.format == Format::Table {
         let bad = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
         let good = Style::new().bold().fg_color(Some(AnsiColor::Green.into()));
-        anstream::eprintln!("{bad}error:{bad:#} {}", one_line(&message));
+        anstream::eprintln!("{bad}error:{bad:#} {}", escape::text(&message));
         if cli.verbose {
             for cause in error.chain().skip(1) {
-                anstream::eprintln!("cause: {}", one_line(&cause.to_string()));
+                anstream::eprintln!("cause: {}", escape::text(&cause.to_string()));
             }
         }
         if let Some(hint) = hint {
-            anstream::eprintln!("{good}hint:{good:#} {hint}");
+            anstream::eprintln!("{good}hint:{good:#} {}", escape::text(&hint));
         }
     } else {
         let json = serde_json::json!({"error": {"code": code, "message": message, "hint": hint}});
-        anstream::eprintln!("{json}");
+        anstream::eprintln!("{}", escape::json(&json.to_string()));
     }
     ExitCode::from(exit)
 }
@@ -109,9 +137,16 @@ fn shortage(path: &Path) -> Option<(String, &'static str)> {
     Some((figures, what_now))
 }
 
-/// Texts of others may hold line breaks and control characters.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+/// What happened, and what the system says to it.
+fn message(error: &Error) -> String {
+    let mut message = error.to_string();
+    let causes = error.chain().skip(1).filter(|cause| cause.is::<io::Error>()).map(ToString::to_string);
+    for cause in causes {
+        if !message.contains(&cause) {
+            message = format!("{message}: {cause}");
+        }
+    }
+    message
 }
 
 pub(crate) fn is_closed_pipe(error: &Error) -> bool {
@@ -119,13 +154,13 @@ pub(crate) fn is_closed_pipe(error: &Error) -> bool {
     io.is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }
 
-fn classify(error: &Error) -> (u8, &'static str, Option<String>) {
+fn classify(error: &Error, command: &Command) -> (u8, &'static str, Option<String>) {
     for cause in error.chain() {
         if let Some(failure) = cause.downcast_ref::<Failure>() {
             return (failure.exit, failure.code, failure.hint.clone());
         }
         if let Some(e) = cause.downcast_ref::<DbError>() {
-            return (exit_of(e), e.code(), hint_for(e));
+            return (exit_of(e), e.code(), hint_for(e, command));
         }
     }
     (exit::ENVIRONMENT, "io", None)
@@ -147,13 +182,185 @@ fn exit_of(error: &DbError) -> u8 {
 }
 
 /// What to do on the command line; the library's own hints speak of its calls.
-fn hint_for(error: &DbError) -> Option<String> {
+fn hint_for(error: &DbError, command: &Command) -> Option<String> {
     Some(match error {
-        DbError::NotFound { path } => format!("kstone create {} makes a new one", path.display()),
+        DbError::NotFound { path } => format!("kstone create {} makes a new one", typed(path)),
         DbError::AlreadyExists { .. } => "choose a path that does not exist, or an empty directory".into(),
-        DbError::Locked { .. } => "end the program that has it open, then try again".into(),
-        DbError::ItemTooLarge { .. } => "split the item".into(),
+        DbError::NotADatabase { .. } => "check the path; nothing in it was changed".into(),
+        DbError::Locked { .. } => {
+            "end the program that has it open, then try again; commands that only read work beside it".into()
+        }
         DbError::DiskFull => "make room on the disk; nothing that was acknowledged is lost".into(),
-        other => return other.hint().map(str::to_owned),
+        DbError::Corruption { .. } => damage_hint(command.database()),
+        DbError::UnsupportedFormat { .. } => {
+            "use the kstone of the version that wrote it, or a newer one; nothing was changed".into()
+        }
+        DbError::InvalidKey { .. } => "a partition key has at least one byte".into(),
+        DbError::KeyTooLarge { .. } => "shorten the key, or hash its long part".into(),
+        DbError::ItemTooLarge { .. } => "split the item".into(),
+        DbError::BatchTooLarge { .. } => "split the batch; nothing of it was written".into(),
+        DbError::InvalidNumber { .. } => "numbers are finite decimals of up to 38 significant digits".into(),
+        DbError::WriteStalled { .. } => "try again later; the write was not made".into(),
+        DbError::Busy => "try again: another program was changing it".into(),
+        DbError::Poisoned { .. } => {
+            "look at the cause, then try again; what was acknowledged as durable is safe".into()
+        }
+        DbError::Io { source, .. } => return io_hint(error, source, command.writes()),
+        _ => return None,
     })
+}
+
+fn io_hint(error: &DbError, source: &io::Error, writes: bool) -> Option<String> {
+    Some(match (source.kind(), writes) {
+        (io::ErrorKind::ReadOnlyFilesystem, true) => {
+            "the file system is mounted for reading only, where commands that only read work".into()
+        }
+        (io::ErrorKind::ReadOnlyFilesystem, false) => return None,
+        (io::ErrorKind::PermissionDenied, true) => {
+            "check the owner and the permissions; commands that only read need no more than to read".into()
+        }
+        (io::ErrorKind::PermissionDenied, false) => "check the owner and the permissions".into(),
+        // Too many open files.
+        _ => return error.hint().map(str::to_owned),
+    })
+}
+
+/// What to do about damage.
+pub(crate) fn damage_hint(database: Option<&Path>) -> String {
+    let db = database.map_or_else(|| "DB".into(), typed);
+    format!(
+        "kstone verify {db} tells all that is damaged, kstone repair {db} --dry-run what can be saved; nothing was changed"
+    )
+}
+
+/// A path as it is typed in a shell.
+fn typed(path: &Path) -> String {
+    let shown = escape::path(path);
+    let plain = |c: char| c.is_alphanumeric() || "/._-+@%,:=".contains(c);
+    if !shown.is_empty() && shown.chars().all(plain) {
+        return shown;
+    }
+    format!("'{}'", shown.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    fn errors() -> Vec<DbError> {
+        let (path, why) = (|| std::path::PathBuf::from("my.db"), || String::from("why"));
+        let io = |kind: io::ErrorKind| DbError::Io { op: "open", path: path(), source: kind.into() };
+        vec![
+            DbError::NotFound { path: path() },
+            DbError::AlreadyExists { path: path(), detail: why() },
+            DbError::NotADatabase { path: path(), detail: why() },
+            DbError::Locked { path: path(), pid: None },
+            DbError::DiskFull,
+            DbError::Corruption { file: path(), offset: 0, detail: why() },
+            DbError::UnsupportedFormat { file: path(), found: why(), supported: why() },
+            DbError::InvalidKey { why: why() },
+            DbError::KeyTooLarge { len: 2, max: 1 },
+            DbError::ItemTooLarge { len: 2, max: 1 },
+            DbError::BatchTooLarge { len: 2, max: 1 },
+            DbError::InvalidNumber { attribute: why(), why: why() },
+            DbError::InvalidItem { why: why() },
+            DbError::InvalidConfig { field: "stripes", why: why() },
+            DbError::WriteStalled { why: why() },
+            DbError::Busy,
+            DbError::Cancelled,
+            DbError::ReadOnly,
+            DbError::Closed,
+            DbError::Poisoned { cause: why() },
+            io(io::ErrorKind::ReadOnlyFilesystem),
+            io(io::ErrorKind::PermissionDenied),
+            io(io::ErrorKind::Other),
+            DbError::Io { op: "open", path: path(), source: io::Error::from_raw_os_error(24) },
+        ]
+    }
+
+    /// Symptom: a damaged file was answered with a hint that names no command; a permission error in a command that only
+    /// reads spoke of `open_read_only`, a call of the library.
+    /// Cause: hints of the library were passed on.
+    /// Fix: the command line has its own, which know whether the command writes.
+    #[test]
+    fn hints_are_for_people_at_a_command_line() {
+        const DAMAGE: &str = "kstone verify my.db tells all that is damaged, kstone repair my.db --dry-run what can be \
+                              saved; nothing was changed";
+        // Of a command that reads, and of one that writes; `=`: the same.
+        let expected: &[(&str, &str, &str)] = &[
+            ("not_found", "kstone create my.db makes a new one", "="),
+            ("already_exists", "choose a path that does not exist, or an empty directory", "="),
+            ("not_a_database", "check the path; nothing in it was changed", "="),
+            (
+                "locked",
+                "end the program that has it open, then try again; commands that only read work beside it",
+                "=",
+            ),
+            ("disk_full", "make room on the disk; nothing that was acknowledged is lost", "="),
+            ("corruption", DAMAGE, "="),
+            (
+                "unsupported_format",
+                "use the kstone of the version that wrote it, or a newer one; nothing was changed",
+                "=",
+            ),
+            ("invalid_key", "a partition key has at least one byte", "="),
+            ("key_too_large", "shorten the key, or hash its long part", "="),
+            ("item_too_large", "split the item", "="),
+            ("batch_too_large", "split the batch; nothing of it was written", "="),
+            ("invalid_number", "numbers are finite decimals of up to 38 significant digits", "="),
+            ("invalid_item", "", "="),
+            ("invalid_config", "", "="),
+            ("write_stalled", "try again later; the write was not made", "="),
+            ("busy", "try again: another program was changing it", "="),
+            ("cancelled", "", "="),
+            ("read_only", "", "="),
+            ("closed", "", "="),
+            ("poisoned", "look at the cause, then try again; what was acknowledged as durable is safe", "="),
+            ("io", "", "the file system is mounted for reading only, where commands that only read work"),
+            (
+                "io",
+                "check the owner and the permissions",
+                "check the owner and the permissions; commands that only read need no more than to read",
+            ),
+            ("io", "", "="),
+            ("io", "close other files, or raise the limit on open files (ulimit -n)", "="),
+        ];
+        let command = |args: &[&str]| Cli::try_parse_from(args).unwrap().command;
+        let reading = command(&["kstone", "get", "my.db", "k"]);
+        let writing = command(&["kstone", "delete", "my.db", "k"]);
+        assert!(!reading.writes() && writing.writes());
+        let errors = errors();
+        assert_eq!(errors.len(), expected.len());
+        for (error, (code, when_reading, when_writing)) in errors.iter().zip(expected) {
+            assert_eq!(error.code(), *code);
+            let when_writing = if *when_writing == "=" { when_reading } else { when_writing };
+            for (command, expected) in [(&reading, when_reading), (&writing, when_writing)] {
+                let hint = hint_for(error, command).unwrap_or_default();
+                assert_eq!(hint, **expected, "{code}");
+                for call in ["open_", "with_", "handle", "()"] {
+                    assert!(!hint.contains(call), "{code}: {hint}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn paths_in_hints_can_be_pasted() {
+        assert_eq!(typed(Path::new("a/b-1.db")), "a/b-1.db");
+        assert_eq!(typed(Path::new("my db's")), r"'my db'\''s'");
+        assert_eq!(typed(Path::new("")), "''");
+    }
+
+    #[test]
+    fn what_the_system_says_is_told_once() {
+        let system = || io::Error::from(io::ErrorKind::NotFound);
+        assert_eq!(
+            message(&Error::from(system()).context("cannot read x")),
+            "cannot read x: entity not found"
+        );
+        let told = DbError::Io { op: "open", path: "x".into(), source: system() };
+        assert_eq!(message(&told.into()), "cannot open x: entity not found");
+    }
 }

@@ -17,11 +17,15 @@ use std::process::ExitCode;
 
 use anstream::ColorChoice;
 use clap::Parser as _;
+use clap::error::{ContextValue, ErrorKind};
 
 use args::{Cli, Color};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse_from(args::with_default_command(std::env::args_os()));
+    let cli = match Cli::try_parse_from(args::with_default_command(std::env::args_os())) {
+        Ok(cli) => cli,
+        Err(error) => return usage(error),
+    };
     match cli.color {
         Color::Auto => ColorChoice::Auto,
         Color::Always => ColorChoice::Always,
@@ -32,4 +36,30 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => failure::report(&e, &cli),
     }
+}
+
+/// Help, the version, or what cannot be understood. That quotes arguments, which may hold anything.
+fn usage(mut error: clap::Error) -> ExitCode {
+    let quoted: Vec<_> = error.context().map(|(kind, value)| (kind, value.clone())).collect();
+    for (kind, value) in quoted {
+        let shown = |text: &str| kstone_api::escape::text(text).into_owned();
+        let value = match value {
+            ContextValue::String(text) => ContextValue::String(shown(&text)),
+            ContextValue::Strings(texts) => {
+                ContextValue::Strings(texts.iter().map(|text| shown(text)).collect())
+            }
+            ContextValue::StyledStr(text) => ContextValue::StyledStr(shown(&text.to_string()).into()),
+            ContextValue::StyledStrs(texts) => {
+                ContextValue::StyledStrs(texts.iter().map(|text| shown(&text.to_string()).into()).collect())
+            }
+            other => other,
+        };
+        error.insert(kind, value);
+    }
+    // Nothing can be done about a closed stderr.
+    let _ = error.print();
+    if error.kind() == ErrorKind::InvalidUtf8 {
+        anstream::eprintln!("hint: keys of any bytes are given as text: \\xNN stands for a byte");
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::exit::USAGE))
 }

@@ -1,23 +1,91 @@
 //! Results on stdout: tables, one JSON document, or JSON Lines.
 
+use std::borrow::Cow;
 use std::io::{BufWriter, StdoutLock, Write};
 
 use anyhow::Result;
 use bytesize::ByteSize;
 use comfy_table::Table;
-use kstone_api::{Item, Key};
+use kstone_api::{Item, Key, escape};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::args::Format;
-use crate::escape::escape;
 use crate::failure::is_closed_pipe;
 
 /// Rows of a table that are laid out together: a long scan is printed as it is read, in tables of this size.
 const PAGE: usize = 1000;
 
-pub(crate) fn stdout() -> BufWriter<StdoutLock<'static>> {
-    BufWriter::with_capacity(64 << 10, std::io::stdout().lock())
+/// A table's rows are laid out when their text is this long together.
+const PAGE_BYTES: usize = 256 << 10;
+/// An item's text is cut there in a table.
+const CELL_BYTES: usize = 1024;
+
+/// Where results go. Whatever a caller forgot, nothing that acts on a terminal gets through: see
+/// [`escape::is_shown`]. In JSON such characters are in strings only, where `\u` stands for them.
+pub(crate) struct Stdout {
+    out: BufWriter<StdoutLock<'static>>,
+    json: bool,
+    /// The beginning of a character whose rest is still to come.
+    begun: Vec<u8>,
+}
+
+pub(crate) fn stdout(format: Format) -> Stdout {
+    let out = BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
+    Stdout { out, json: format != Format::Table, begun: Vec::new() }
+}
+
+impl Stdout {
+    fn write_text(&mut self, text: &str) -> std::io::Result<()> {
+        for line in text.split_inclusive('\n') {
+            let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
+            let shown = if self.json { escape::json(line) } else { escape::text(line) };
+            self.out.write_all(shown.as_bytes())?;
+            self.out.write_all(end.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Bytes that are no text.
+    fn write_others(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        let mut hex = String::new();
+        escape::push_hex(bytes, &mut hex);
+        self.out.write_all(hex.as_bytes())
+    }
+}
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let whole: Cow<'_, [u8]> = match std::mem::take(&mut self.begun) {
+            begun if begun.is_empty() => bytes.into(),
+            begun => [begun.as_slice(), bytes].concat().into(),
+        };
+        let mut rest = &*whole;
+        loop {
+            let error = match std::str::from_utf8(rest) {
+                Ok(text) => {
+                    self.write_text(text)?;
+                    return Ok(bytes.len());
+                }
+                Err(error) => error,
+            };
+            let (text, others) = rest.split_at(error.valid_up_to());
+            self.write_text(std::str::from_utf8(text).unwrap_or_default())?;
+            let Some(len) = error.error_len() else {
+                self.begun = others.to_vec();
+                return Ok(bytes.len());
+            };
+            let (bad, after) = others.split_at(len);
+            self.write_others(bad)?;
+            rest = after;
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        let begun = std::mem::take(&mut self.begun);
+        self.write_others(&begun)?;
+        self.out.flush()
+    }
 }
 
 /// One result: a line for people, or a JSON document that names its schema. Where nobody reads it, that is no failure:
@@ -27,11 +95,13 @@ pub(crate) fn print_result(format: Format, text: &str, json: impl Serialize) -> 
 }
 
 fn write_result(format: Format, text: &str, json: impl Serialize) -> Result<()> {
-    let mut out = stdout();
+    let mut out = stdout(format);
     match format {
         Format::Table => writeln!(out, "{text}")?,
         Format::Json | Format::Jsonl => {
-            serde_json::to_writer(&mut out, &json).map_err(std::io::Error::from)?;
+            // In one piece: the writer looks at pieces.
+            let json = serde_json::to_vec(&json).map_err(std::io::Error::from)?;
+            out.write_all(&json)?;
             writeln!(out)?;
         }
     }
@@ -50,50 +120,55 @@ struct Entry {
 
 /// Prints keys and items one after the other, holding no more than a page of them.
 pub(crate) struct EntryWriter {
-    out: BufWriter<StdoutLock<'static>>,
+    out: Stdout,
     format: Format,
     rows: Vec<[String; 3]>,
+    /// Of their text.
+    bytes: usize,
     pages: usize,
     any: bool,
 }
 
 impl EntryWriter {
     pub(crate) fn new(format: Format) -> Result<Self> {
-        let mut out = stdout();
+        let mut out = stdout(format);
         if format == Format::Json {
             write!(out, "{{\"schema\":\"kstone.items/1\",\"items\":[")?;
         }
-        Ok(Self { out, format, rows: Vec::new(), pages: 0, any: false })
+        Ok(Self { out, format, rows: Vec::new(), bytes: 0, pages: 0, any: false })
     }
 
-    pub(crate) fn write(&mut self, key: &Key<'_>, item: Option<&Item>) -> Result<()> {
+    /// An item comes with the bytes that it takes in the database.
+    pub(crate) fn write(&mut self, key: &Key<'_>, item: Option<(&Item, usize)>) -> Result<()> {
+        if self.format == Format::Table {
+            let item = item.map(|(item, stored)| cell(item, stored)).unwrap_or_default();
+            let row = [escape::key(key.partition()), sort_text(key), item];
+            self.bytes += row.iter().map(String::len).sum::<usize>();
+            self.rows.push(row);
+            if self.rows.len() >= PAGE || self.bytes >= PAGE_BYTES {
+                self.write_page()?;
+            }
+            return Ok(());
+        }
         let entry = Entry {
-            key: escape(key.partition()),
-            sort: key.sort().map(escape),
-            item: item.map(|item| RawValue::from_string(item.to_string())).transpose()?,
+            key: escape::key(key.partition()),
+            sort: key.sort().map(escape::key),
+            item: item.map(|(item, _)| RawValue::from_string(item.to_string())).transpose()?,
         };
-        match self.format {
-            Format::Table => {
-                let item = entry.item.map(|item| item.get().to_owned());
-                self.rows.push([entry.key, entry.sort.unwrap_or_default(), item.unwrap_or_default()]);
-                if self.rows.len() >= PAGE {
-                    self.write_page()?;
-                }
-            }
-            Format::Json => {
-                write!(self.out, "{}", if self.any { ",\n" } else { "\n" })?;
-                serde_json::to_writer(&mut self.out, &entry).map_err(std::io::Error::from)?;
-            }
-            Format::Jsonl => {
-                serde_json::to_writer(&mut self.out, &entry).map_err(std::io::Error::from)?;
-                writeln!(self.out)?;
-            }
+        if self.format == Format::Json {
+            write!(self.out, "{}", if self.any { ",\n" } else { "\n" })?;
+        }
+        let json = serde_json::to_vec(&entry).map_err(std::io::Error::from)?;
+        self.out.write_all(&json)?;
+        if self.format == Format::Jsonl {
+            writeln!(self.out)?;
         }
         self.any = true;
         Ok(())
     }
 
     fn write_page(&mut self) -> Result<()> {
+        self.bytes = 0;
         let rows = std::mem::take(&mut self.rows);
         let used =
             |column: usize| rows.iter().any(|row| row.get(column).is_some_and(|cell| !cell.is_empty()));
@@ -133,13 +208,49 @@ impl EntryWriter {
     }
 }
 
+/// An item in a table: its JSON, or the beginning of that and how long it is all together.
+fn cell(item: &Item, stored: usize) -> String {
+    use std::fmt::Write as _;
+    let mut text = Beginning(String::new());
+    let whole = write!(text, "{item}").is_ok();
+    let shown = escape::json(&text.0);
+    if whole { shown.into_owned() } else { format!("{shown}… ({} in all)", size(stored as u64)) }
+}
+
+/// Takes what fits into a cell, and fails then.
+struct Beginning(String);
+
+impl std::fmt::Write for Beginning {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let free = CELL_BYTES.saturating_sub(self.0.len());
+        if text.len() <= free {
+            self.0.push_str(text);
+            return Ok(());
+        }
+        let fits = text.char_indices().take_while(|(at, c)| at + c.len_utf8() <= free);
+        self.0.extend(fits.map(|(_, c)| c));
+        Err(std::fmt::Error)
+    }
+}
+
+/// A sort key as it is typed: `""` is the empty one, and nothing is none.
+pub(crate) fn sort_text(key: &Key<'_>) -> String {
+    match key.sort() {
+        None => String::new(),
+        Some(b"") => "\"\"".into(),
+        // Else it would look like the empty one.
+        Some(b"\"\"") => "\\x22\\x22".into(),
+        Some(sort) => escape::key(sort),
+    }
+}
+
 /// Prints rows under headings: columns as wide as they need to be, the last one as it comes.
 pub(crate) fn print_table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> Result<()> {
     let widths: [usize; N] = std::array::from_fn(|column| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
         cells.chain(headings.get(column).map(|heading| heading.len())).max().unwrap_or(0)
     });
-    let mut out = stdout();
+    let mut out = stdout(Format::Table);
     for row in std::iter::once(&headings.map(str::to_owned)).chain(rows) {
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect::<Vec<_>>();
         writeln!(out, "{}", cells.join("  ").trim_end())?;
@@ -147,15 +258,15 @@ pub(crate) fn print_table<const N: usize>(headings: [&str; N], rows: &[[String; 
     Ok(out.flush()?)
 }
 
-/// Prints values as one JSON document, under a name beside its schema, or as a line each.
+/// Prints values as one JSON document, under a name beside its schema, or as a line each. Not for tables.
 pub(crate) fn print_list<T: Serialize>(format: Format, schema: &str, name: &str, values: &[T]) -> Result<()> {
-    let mut out = stdout();
+    let mut out = stdout(format);
     if format == Format::Json {
         let document = serde_json::json!({"schema": schema, name: values});
         writeln!(out, "{document}")?;
     } else {
         for value in values {
-            serde_json::to_writer(&mut out, value).map_err(std::io::Error::from)?;
+            out.write_all(&serde_json::to_vec(value).map_err(std::io::Error::from)?)?;
             writeln!(out)?;
         }
     }

@@ -34,6 +34,7 @@ pub(crate) mod checksum;
 pub(crate) mod coding;
 pub mod config;
 pub mod error;
+pub mod escape;
 pub(crate) mod health;
 pub mod key;
 #[cfg_attr(not(all(feature = "planted-bugs", debug_assertions)), doc(hidden))]

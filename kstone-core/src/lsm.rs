@@ -262,6 +262,8 @@ pub(crate) struct Shared {
     pub(crate) workers: Workers,
     pub(crate) durability: Durability,
     pub(crate) read_only: bool,
+    /// See [`LsmEngine::damage`].
+    pub(crate) damage: Vec<Error>,
     pub(crate) identity: Identity,
     /// Entries of a memtable or a merge that one step of a job takes.
     pub(crate) chunk: usize,

@@ -236,6 +236,7 @@ pub fn repair(path: &Path, options: &RepairOptions, on_loss: &mut dyn FnMut(&Los
     let options = &RepairOptions { into, ..options.clone() };
     let locked = Locked::take(path, options)?;
     if options.is_in_place() {
+        commit::has_quarantine(&*options.vfs, path)?; // else found out when much is written already
         commit::finish_interrupted(&options.vfs, path)?;
     }
     let patient = examine::examine(path, options)?;

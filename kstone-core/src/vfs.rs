@@ -19,7 +19,7 @@ mod strict;
 mod trace;
 mod window;
 
-pub use disk::DiskVfs;
+pub use disk::{DiskVfs, free_space, read_regular};
 pub use fault::{Effect, Errno, FaultVfs, Hook, Rule, RuleHandle};
 pub use mem::MemVfs;
 pub(crate) use metered::{Below, Floor, Meter, MeteredVfs, PAGE, Promise, Usage, pages};
@@ -33,11 +33,12 @@ pub(crate) use window::{WINDOW, Window};
 pub enum OpenMode {
     /// It must exist; only reads.
     Read,
-    /// It must exist; reads and writes.
+    /// It must exist, and have no other name; reads and writes.
     Write,
     /// It must not exist (`AlreadyExists` otherwise); reads and writes.
     Create,
-    /// It is created, or emptied if it exists; reads and writes.
+    /// It is created, or emptied if it exists; a link or the like, or a file with another name too,
+    /// loses its name to a new one: for temporary files. Reads and writes.
     Truncate,
 }
 
@@ -50,6 +51,8 @@ pub struct DirEntry {
     pub len: u64,
     /// A regular file, not a directory, link, FIFO or device.
     pub is_file: bool,
+    /// A directory itself, not a link to one.
+    pub is_dir: bool,
 }
 
 /// Directories and names.
@@ -120,6 +123,8 @@ pub trait Vfs: Debug + Send + Sync {
 pub struct FreeSpace {
     /// Bytes that may still be written.
     pub bytes: u64,
+    /// Of how many.
+    pub of_bytes: u64,
     /// Files that may still be made; `None` where their number has no limit.
     pub inodes: Option<u64>,
 }

@@ -1,40 +1,61 @@
 //! `kstone alerts`.
 
 use anyhow::Result;
-use kstone_api::{AlertThresholds, Database, DiskUsage, EngineStats, Error, PerformanceAlert};
+use kstone_api::{AlertThresholds, Database, DiskUsage, EngineStats, Error, PerformanceAlert, escape};
 use serde_json::json;
 
 use crate::args::{self, Format};
-use crate::commands::stats::Runtime;
-use crate::commands::{expect_database, open_to_read};
+use crate::commands::stats::{Runtime, told};
+use crate::commands::{damage, expect_database, open_to_read};
 use crate::failure::{Failure, exit};
 use crate::output::{counted, print_result};
 
 pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
     expect_database(args)?;
-    let runtime = Runtime::read(args)?;
+    let read = Runtime::read(args);
+    let line = Runtime::line(&read);
+    let (runtime, mut troubles) = told(read);
     let alerts = match (open_to_read(args), &runtime) {
-        (Ok(db), runtime) => of_files(&db, runtime.as_ref())?,
-        (Err(e), Some(runtime)) if matches!(e.downcast_ref(), Some(Error::Busy)) => {
-            // The settings, and with them the limits of space and log, are in files that change all the time.
+        (Ok(db), runtime) => {
+            troubles.extend(damage(&db));
+            of_files(&db, runtime.as_ref())?
+        }
+        (Err(e), Some(runtime)) => {
+            // The settings, and with them the limits of space and log, are in files that change all the time, or are
+            // damaged.
+            if !matches!(e.downcast_ref(), Some(Error::Busy)) {
+                troubles.push(Failure::of(&e, &args.path));
+            }
             AlertThresholds::default().check(&runtime.snapshot.stats, &DiskUsage::default(), 0)
         }
-        (Err(e), _) => return Err(e),
+        (Err(e), None) => return Err(e),
     };
     let mut text: String = alerts.iter().map(|alert| format!("{alert}\n")).collect();
     if alerts.is_empty() {
         text = "no alert\n".into();
     }
-    text += &Runtime::line(runtime.as_ref());
+    for trouble in &troubles {
+        text += &format!("not read: {}\n", escape::text(&trouble.message));
+    }
+    text += &line;
     let list: Vec<_> = alerts
         .iter()
-        .map(|alert| json!({"name": alert.name, "threshold": alert.threshold, "current": alert.current}))
+        .map(|alert| {
+            json!({
+                "name": alert.name, "threshold": alert.threshold, "current": alert.current, "unit": alert.unit,
+            })
+        })
         .collect();
-    print_result(format, &text, json!({"schema": "kstone.alerts/1", "alerts": list, "runtime": runtime}))?;
-    match alerts.len() as u64 {
-        0 => Ok(()),
-        n => Err(Failure { exit: exit::NO, code: "alerts", message: counted(n, "alert"), hint: None }.into()),
+    let problems: Vec<_> = troubles.iter().map(|trouble| &trouble.message).collect();
+    let json = json!({
+        "schema": "kstone.alerts/1", "alerts": list, "problems": problems, "runtime": runtime,
+    });
+    print_result(format, &text, json)?;
+    if !alerts.is_empty() {
+        let message = counted(alerts.len() as u64, "alert");
+        troubles.push(Failure { exit: exit::NO, code: "alerts", message, hint: None });
     }
+    Failure::all(troubles)
 }
 
 /// What the files say, and the counters that a process has left in them.

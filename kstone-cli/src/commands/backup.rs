@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use indicatif::ProgressBar;
-use kstone_api::{BackupOptions, BackupProgress, BackupReport, Error};
+use kstone_api::{BackupOptions, BackupProgress, BackupReport, Error, escape};
 use serde::Serialize;
 
 use crate::args::{BackupArgs, Format};
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &BackupArgs, format: Format) -> Result<()> {
     };
     let text = format!(
         "{}   {} in {}, {} linked   log {}",
-        args.destination.display(),
+        escape::path(&args.destination),
         size(report.sst_bytes),
         counted(report.ssts, "SST"),
         report.linked,

@@ -21,20 +21,23 @@ pub(crate) fn run(args: &CompactArgs, format: Format) -> Result<()> {
     };
     // Draws nothing unless stderr is a terminal.
     let bar = ProgressBar::new(stripes.len() as u64);
-    let (mut done, mut failed) = (0, None);
-    for stripe in &stripes {
+    let (mut done, mut skipped, mut failed) = (0, 0, None);
+    for &stripe in &stripes {
         if interrupt.is_seen() {
             break;
         }
-        match engine.trigger_compaction(*stripe) {
-            Ok(()) => {}
-            Err(e) if done == 0 => return Err(e.into()),
-            Err(e) => {
-                failed = Some(e);
-                break;
+        if engine.compaction_would_gain(stripe)? {
+            match engine.trigger_compaction(stripe) {
+                Ok(()) => done += 1,
+                Err(e) if done == 0 => return Err(e.into()),
+                Err(e) => {
+                    failed = Some(e);
+                    break;
+                }
             }
+        } else {
+            skipped += 1;
         }
-        done += 1;
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -42,9 +45,12 @@ pub(crate) fn run(args: &CompactArgs, format: Format) -> Result<()> {
     let closed = db.close();
     let (ssts, left) = (ssts(&before), ssts(&after));
     let text = format!(
-        "{} of {} stripes compacted   {} → {} SSTs   {} → {}",
-        done,
+        "{done} of {} stripes compacted{}   {} → {} SSTs   {} → {}",
         before.stripe_count,
+        match skipped {
+            0 => String::new(),
+            n => format!(", {n} had nothing to gain"),
+        },
         grouped(ssts),
         grouped(left),
         size(before.sst_bytes),
@@ -53,6 +59,7 @@ pub(crate) fn run(args: &CompactArgs, format: Format) -> Result<()> {
     let json = json!({
         "schema": "kstone.compact/1",
         "stripes": done,
+        "skipped": skipped,
         "ssts_before": ssts,
         "ssts_after": left,
         "sst_bytes_before": before.sst_bytes,
@@ -64,7 +71,7 @@ pub(crate) fn run(args: &CompactArgs, format: Format) -> Result<()> {
         return Err(failed.into());
     }
     closed?;
-    if done == stripes.len() {
+    if done + skipped == stripes.len() {
         return Ok(());
     }
     Err(interrupted("the other stripes are as they were", None).into())

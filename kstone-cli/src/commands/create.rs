@@ -1,7 +1,7 @@
 //! `kstone create`.
 
 use anyhow::Result;
-use kstone_api::Database;
+use kstone_api::{Database, escape};
 use serde_json::json;
 
 use crate::args::{self, Format};
@@ -11,10 +11,10 @@ pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
     let db = Database::create(&args.path)?;
     let stripes = db.engine().stripe_count();
     db.close()?;
-    let path = args.path.display();
+    let path = args.path.display().to_string();
     print_result(
         format,
-        &format!("created {path}, {stripes} stripes"),
-        json!({"schema": "kstone.create/1", "path": path.to_string(), "stripes": stripes}),
+        &format!("created {}, {stripes} stripes", escape::path(&args.path)),
+        json!({"schema": "kstone.create/1", "path": path, "stripes": stripes}),
     )
 }

@@ -3,17 +3,21 @@
 //! The database is not opened: it may be in use, or too damaged for that.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
+use kstone_api::{Event as Known, escape, read_regular};
 use serde_json::{Map, Value};
 
 use crate::args::{EventsArgs, Format};
-use crate::commands::expect_database;
+use crate::commands::{expect_database, unreadable};
+use crate::failure::Failure;
 use crate::output::{print_list, print_table, size, time, utc};
 
 /// The files, oldest first.
 const FILES: [&str; 4] = ["EVENTS.jsonl.3", "EVENTS.jsonl.2", "EVENTS.jsonl.1", "EVENTS.jsonl"];
+/// More than a file grows to.
+const MAX_BYTES: u64 = 2 << 20;
 /// The fields that every event has.
 const COMMON: [&str; 3] = ["seq", "unix_ms", "event"];
 
@@ -21,40 +25,57 @@ type Event = Map<String, Value>;
 
 pub(crate) fn run(args: &EventsArgs, format: Format) -> Result<()> {
     expect_database(&args.db)?;
-    let mut events = Vec::new();
+    let (mut events, mut troubles) = (Vec::new(), Vec::new());
     for name in FILES {
-        events.extend(read(&args.db.path.join(name))?);
+        match read(&args.db.path.join(name)) {
+            Ok(some) => events.extend(some),
+            Err(trouble) => troubles.push(trouble),
+        }
     }
     // A file may be renamed while they are read, and be seen twice then.
     events.sort_by_key(seq);
     events.dedup_by_key(|event| seq(event));
+    check_kinds(&args.kind, &events)?;
     if !args.kind.is_empty() {
         events.retain(|event| args.kind.iter().any(|kind| text(event, "event") == *kind));
     }
     let skip = events.len().saturating_sub(args.limit.unwrap_or(usize::MAX));
     let events = events.split_off(skip);
     if format != Format::Table {
-        return print_list(format, "kstone.events/1", "events", &events);
+        print_list(format, "kstone.events/1", "events", &events)?;
+    } else if !events.is_empty() {
+        let row = |event| {
+            [utc(number(event, "unix_ms")), escape::text(text(event, "event")).into_owned(), details(event)]
+        };
+        let rows: Vec<_> = events.iter().map(row).collect();
+        print_table(["TIME", "EVENT", "DETAILS"], &rows)?;
     }
-    if events.is_empty() {
-        return Ok(());
+    Failure::all(troubles)
+}
+
+/// A kind that there is none of is a mistake, unless a newer version wrote such events.
+fn check_kinds(kinds: &[String], events: &[Event]) -> Result<()> {
+    let known =
+        |kind: &str| Known::KINDS.contains(&kind) || events.iter().any(|event| text(event, "event") == kind);
+    match kinds.iter().find(|kind| !known(kind)) {
+        None => Ok(()),
+        Some(kind) => {
+            let mut failure = Failure::usage(format!("there is no kind of event {kind:?}"));
+            failure.hint = Some(format!("the kinds are {}", Known::KINDS.join(", ")));
+            Err(failure.into())
+        }
     }
-    let rows: Vec<_> = events
-        .iter()
-        .map(|event| [utc(number(event, "unix_ms")), text(event, "event").to_owned(), details(event)])
-        .collect();
-    print_table(["TIME", "EVENT", "DETAILS"], &rows)
 }
 
 /// The events of one file, if it is there. A line that a crash cut off is none.
-fn read(path: &PathBuf) -> Result<Vec<Event>> {
-    match std::fs::read(path) {
+fn read(path: &Path) -> Result<Vec<Event>, Failure> {
+    match read_regular(path, MAX_BYTES) {
         Ok(bytes) => {
             let lines = bytes.split(|&byte| byte == b'\n');
             Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).collect())
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(e) => Err(e).with_context(|| format!("cannot read {}", Path::display(path))),
+        Err(e) => Err(unreadable(path, &e)),
     }
 }
 
@@ -90,7 +111,7 @@ fn details(event: &Event) -> String {
         };
         Some(format!("{} {value}", name.replace('_', " ")))
     });
-    shown.collect::<Vec<_>>().join(", ").replace(char::is_control, " ")
+    escape::text(&shown.collect::<Vec<_>>().join(", ")).into_owned()
 }
 
 /// `sst_threshold 10 -> 5`
@@ -113,6 +134,6 @@ mod tests {
         let changed = r#"{"event":"config_changed","changes":[{"name":"a","old":null,"new":5}]}"#;
         assert_eq!(details(changed), "a default -> 5");
         let opened = r#"{"event":"opened","clean":true,"read_only":false,"error":"a\nb"}"#;
-        assert_eq!(details(opened), "clean, error a b");
+        assert_eq!(details(opened), "clean, error a\\x0ab");
     }
 }

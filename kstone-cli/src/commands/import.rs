@@ -253,10 +253,9 @@ impl Import<'_> {
             [one] => self.db.put_encoded(&one.key, &one.item),
             many => {
                 let mut batch = WriteBatch::new();
-                for one in many {
-                    batch.put_encoded(&one.key, one.item.clone());
-                }
-                self.db.write(batch)
+                let added =
+                    many.iter().try_for_each(|one| batch.put_encoded(&one.key, one.item.clone()).map(drop));
+                added.and_then(|()| self.db.write(batch))
             }
         };
         let line = pending.first().map_or(0, |one| one.line);

@@ -1,11 +1,13 @@
 //! `kstone repair`.
 
 use std::fmt::Write as _;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use kstone_api::{Error, Loss, Now, RepairOptions, RepairReport, repair};
+use kstone_api::{Error, Loss, Now, RepairOptions, RepairReport, escape, repair};
 use serde_json::{Value as Json, json};
 
 use super::verify::{affected_json, progress, range_text};
@@ -28,6 +30,9 @@ pub(crate) fn run(args: &RepairArgs, format: Format) -> Result<()> {
     let mut losses = Losses::new(args)?;
     let report = repair(&args.db.path, &options, &mut |loss| losses.take(loss));
     bar.finish_and_clear();
+    if report.is_err() {
+        losses.withdraw(args);
+    }
     let report = match report {
         // While it looks: what it has begun to change it finishes.
         Err(e) if interrupt.is_seen() && is_called_off(&e) => {
@@ -65,7 +70,7 @@ fn confirm(args: &RepairArgs) -> Result<()> {
     }
     anstream::eprint!(
         "Repair {} in place? Originals are kept in quarantine/. [y/N] ",
-        args.db.path.display()
+        escape::path(&args.db.path)
     );
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
@@ -86,9 +91,8 @@ struct Losses {
 }
 
 impl Losses {
-    #[expect(clippy::disallowed_methods, reason = "the user's file, not one of a database")]
     fn new(args: &RepairArgs) -> Result<Self> {
-        let create = |path| File::create(path).with_context(|| format!("cannot write {}", args_path(args)));
+        let create = |path: &PathBuf| create_report(path, args);
         let report = args.report.as_ref().map(create).transpose()?.map(BufWriter::new);
         Ok(Self { report, failed: None, lines: Vec::new(), shown: Vec::new(), count: 0 })
     }
@@ -107,6 +111,15 @@ impl Losses {
         }
     }
 
+    /// There is nothing to report, and the name is free again.
+    #[expect(clippy::disallowed_methods, reason = "the user's file, not one of a database")]
+    fn withdraw(&mut self, args: &RepairArgs) {
+        if let (Some(_), Some(path), 0) = (self.report.take(), &args.report, self.count) {
+            // It is empty: to leave it does no harm.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
     fn finish(&mut self) -> Result<()> {
         let flushed = self.report.as_mut().map_or(Ok(()), |out| out.flush());
         match self.failed.take() {
@@ -116,8 +129,28 @@ impl Losses {
     }
 }
 
-fn args_path(args: &RepairArgs) -> String {
-    args.report.as_ref().map(|path| path.display().to_string()).unwrap_or_default()
+/// Makes the file for losses: a new one, which is its owner's alone as the keys in it are, and not in a database.
+#[expect(clippy::disallowed_methods, reason = "the user's file, not one of a database")]
+fn create_report(path: &Path, args: &RepairArgs) -> Result<File> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let refused = || format!("cannot write {}", path.display());
+    let parent = parent.canonicalize().with_context(refused)?;
+    let databases = std::iter::once(&args.db.path).chain(&args.into);
+    for database in databases.filter_map(|database| database.canonicalize().ok()) {
+        if parent.starts_with(&database) {
+            let mut failure =
+                Failure::usage(format!("the report {} would be in the database", path.display()));
+            failure.hint = Some("choose a path outside of it".into());
+            return Err(failure.into());
+        }
+    }
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    if file.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::AlreadyExists) {
+        let hint = Some("choose a new name: a report replaces no file".into());
+        let message = format!("the report {} exists already", path.display());
+        return Err(Failure { exit: exit::ENVIRONMENT, code: "already_exists", message, hint }.into());
+    }
+    file.with_context(refused)
 }
 
 fn loss_text(loss: &Loss) -> String {
@@ -138,6 +171,7 @@ fn loss_text(loss: &Loss) -> String {
         Loss::Log { file, offset, after, before } => {
             let next = before.map_or("the end".to_owned(), |seq| format!("sequence {seq}"));
             let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy();
+            let name = escape::text(&name);
             format!(
                 "{name} at {offset:#x}: the operations after sequence {after}, before {next}, of unknown keys"
             )
@@ -176,7 +210,7 @@ fn text(args: &RepairArgs, report: &RepairReport, losses: &Losses) -> Result<Str
     let word = if args.dry_run { "plan" } else { "done" };
     for action in &report.actions {
         let name = action.file.file_name().unwrap_or(action.file.as_os_str()).to_string_lossy();
-        writeln!(text, "{word}   {}   {}", name.escape_debug(), action.what)?;
+        writeln!(text, "{word}   {}   {}", escape::text(&name), escape::text(&action.what))?;
     }
     if report.had > 0 {
         writeln!(
@@ -204,8 +238,8 @@ fn text(args: &RepairArgs, report: &RepairReport, losses: &Losses) -> Result<Str
         counted(report.log_gaps, "gap in the log").replace("gap in the logs", "gaps in the log"),
     )?;
     match (&report.quarantine, &args.into) {
-        (Some(quarantine), _) => writeln!(text, "originals are in {}", quarantine.display())?,
-        (None, Some(into)) if !args.dry_run => writeln!(text, "the repaired copy is {}", into.display())?,
+        (Some(quarantine), _) => writeln!(text, "originals are in {}", escape::path(quarantine))?,
+        (None, Some(into)) if !args.dry_run => writeln!(text, "the repaired copy is {}", escape::path(into))?,
         _ => writeln!(
             text,
             "nothing was changed; run without --dry-run to do it, or --into NEWDIR to build a copy"

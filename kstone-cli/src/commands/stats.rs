@@ -6,13 +6,16 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
-use kstone_api::{Database, StatsSnapshot};
+use kstone_api::{Database, StatsSnapshot, escape, read_regular};
 use serde::Serialize;
 
 use crate::args::{self, Format};
-use crate::commands::expect_database;
+use crate::commands::{expect_database, unreadable};
 use crate::failure::{Failure, exit};
 use crate::output::{counted, print_result, size, span};
+
+/// More than it takes with all stripes in use.
+const MAX_BYTES: u64 = 4 << 20;
 
 #[derive(Serialize)]
 struct Report {
@@ -48,16 +51,32 @@ pub(crate) struct Runtime {
 pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
     expect_database(args)?;
     let files = Files::of(&args.path)?;
-    let runtime = Runtime::read(args)?;
-    let text = screen(args, &files, runtime.as_ref())?;
+    let runtime = Runtime::read(args);
+    let text = screen(args, &files, &runtime)?;
     let path = args.path.display().to_string();
-    print_result(format, text.trim_end(), Report { schema: "kstone.stats_report/1", path, files, runtime })
+    let (runtime, trouble) = told(runtime);
+    let report = Report { schema: "kstone.stats_report/1", path, files, runtime };
+    print_result(format, text.trim_end(), report)?;
+    Failure::all(trouble)
 }
 
-fn screen(args: &args::Database, files: &Files, runtime: Option<&Runtime>) -> Result<String> {
+/// What was read, and what is wrong with it.
+pub(crate) fn told(runtime: Result<Option<Runtime>, Failure>) -> (Option<Runtime>, Vec<Failure>) {
+    match runtime {
+        Ok(runtime) => (runtime, Vec::new()),
+        Err(failure) => (None, vec![failure]),
+    }
+}
+
+fn screen(
+    args: &args::Database,
+    files: &Files,
+    runtime: &Result<Option<Runtime>, Failure>,
+) -> Result<String> {
     let mut text = String::new();
-    let all = files.sst_bytes + files.log_bytes + files.manifest_bytes + files.other_bytes;
-    writeln!(text, "{}   {} on disk", args.path.display(), size(all))?;
+    let all = [files.sst_bytes, files.log_bytes, files.manifest_bytes, files.other_bytes];
+    let all = all.into_iter().fold(0, u64::saturating_add);
+    writeln!(text, "{}   {} on disk", escape::path(&args.path), size(all))?;
     writeln!(
         text,
         "files        SSTs {} in {} of {}   log {} in {}   manifest {}   other {}",
@@ -70,7 +89,7 @@ fn screen(args: &args::Database, files: &Files, runtime: Option<&Runtime>) -> Re
         size(files.other_bytes),
     )?;
     writeln!(text, "{}", Runtime::line(runtime))?;
-    if let Some(Runtime { snapshot, .. }) = runtime {
+    if let Ok(Some(Runtime { snapshot, .. })) = runtime {
         writeln!(text, "\n{}", snapshot.stats.to_string().trim_end())?;
         writeln!(text, "\n{}", snapshot.latencies.to_string().trim_end())?;
     }
@@ -97,18 +116,18 @@ impl Files {
             let sst = name.strip_suffix(".sst").and_then(|name| name.split_once('-'));
             if segment.is_some_and(digits) {
                 files.log_segments += 1;
-                files.log_bytes += len;
+                files.log_bytes = files.log_bytes.saturating_add(len);
             } else if let Some((stripe, id)) = sst
                 && digits(stripe)
                 && digits(id)
             {
                 files.ssts += 1;
-                files.sst_bytes += len;
+                files.sst_bytes = files.sst_bytes.saturating_add(len);
                 stripes.insert(stripe.to_owned());
             } else if matches!(&*name, "MANIFEST" | "MANIFEST.tmp") {
-                files.manifest_bytes += len;
+                files.manifest_bytes = files.manifest_bytes.saturating_add(len);
             } else {
-                files.other_bytes += len;
+                files.other_bytes = files.other_bytes.saturating_add(len);
             }
         }
         files.stripes = stripes.len() as u64;
@@ -118,12 +137,12 @@ impl Files {
 
 impl Runtime {
     /// `None`: nothing writes them.
-    pub(crate) fn read(args: &args::Database) -> Result<Option<Self>> {
+    pub(crate) fn read(args: &args::Database) -> Result<Option<Self>, Failure> {
         let path = args.path.join(StatsSnapshot::FILE);
-        let bytes = match std::fs::read(&path) {
+        let bytes = match read_regular(&path, MAX_BYTES) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
+            Err(e) => return Err(unreadable(&path, &e)),
         };
         let snapshot: Option<StatsSnapshot> = serde_json::from_slice(&bytes).ok();
         let snapshot = snapshot.filter(|snapshot| snapshot.schema == StatsSnapshot::SCHEMA);
@@ -131,16 +150,20 @@ impl Runtime {
             exit: exit::ENVIRONMENT,
             code: "unknown_stats",
             message: format!("{} is not what this version writes", path.display()),
-            hint: Some("use the kstone of the version that has the database open".into()),
+            hint: Some(
+                "use the kstone of the version that has the database open; the program writes it anew".into(),
+            ),
         })?;
         let age_ms = unix_ms().checked_sub(snapshot.unix_ms);
         Ok(Some(Self { age_ms, running: is_open(args), snapshot }))
     }
 
     /// How far the counters can be trusted.
-    pub(crate) fn line(runtime: Option<&Self>) -> String {
-        let Some(Self { age_ms, running, snapshot }) = runtime else {
-            return "runtime counters: none (enable with_stats_snapshot_interval)".into();
+    pub(crate) fn line(runtime: &Result<Option<Self>, Failure>) -> String {
+        let Self { age_ms, running, snapshot } = match runtime {
+            Ok(Some(runtime)) => runtime,
+            Ok(None) => return "runtime counters: none (enable with_stats_snapshot_interval)".into(),
+            Err(failure) => return format!("runtime counters: unknown, {}", escape::text(&failure.message)),
         };
         let age = age_ms.map_or_else(
             || "of unknown age, as their time is still to come and a clock was set".into(),
@@ -179,8 +202,8 @@ mod tests {
         let snapshot = serde_json::json!({"schema": StatsSnapshot::SCHEMA, "pid": 7, "unix_ms": u64::MAX,
             "uptime_ms": 61_000, "stats": {}, "latencies": {}});
         let snapshot: StatsSnapshot = serde_json::from_value(snapshot).unwrap();
-        let runtime = |age_ms| Runtime { age_ms, running: true, snapshot: snapshot.clone() };
-        let line = |age_ms| Runtime::line(Some(&runtime(age_ms)));
+        let line =
+            |age_ms| Runtime::line(&Ok(Some(Runtime { age_ms, running: true, snapshot: snapshot.clone() })));
         assert_eq!(line(Some(5_000)), "runtime counters: 5 s old (pid 7), up 1 m 1 s");
         assert_eq!(
             line(None),

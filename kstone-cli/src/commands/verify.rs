@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
-use kstone_api::{Affected, Finding, ProgressFn, Severity, VerifyOptions, VerifyReport, verify};
+use kstone_api::{Affected, Finding, ProgressFn, Severity, VerifyOptions, VerifyReport, escape, verify};
 use serde_json::{Value as Json, json};
 
 use crate::args::{Format, VerifyArgs};
@@ -78,7 +78,7 @@ fn text(report: &VerifyReport) -> Result<String> {
         writeln!(text, "and {} more", grouped(report.more_findings))?;
     }
     for skipped in &report.skipped {
-        writeln!(text, "NOT READ {skipped}")?;
+        writeln!(text, "NOT READ {}", escape::text(skipped))?;
     }
     let log = match report.log.end {
         Some((generation, offset)) => {
@@ -112,9 +112,9 @@ fn write_finding(text: &mut String, finding: &Finding) -> Result<()> {
     writeln!(
         text,
         "{word:8} {}   {}{place}   {}",
-        name.escape_debug(),
+        escape::text(&name),
         finding.kind.as_str(),
-        finding.detail
+        escape::text(&finding.detail)
     )?;
     if let Some(affected) = &finding.affected {
         writeln!(text, "         {}", range_text(affected))?;

@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests, which look at files from outside")]
 
 mod full;
+mod hostile_names;
 mod import;
+mod looking;
+mod terminal;
 
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
@@ -98,7 +101,7 @@ fn put_get_delete_and_the_clear_no() {
 fn explain_tells_the_steps_of_a_read() {
     let db = Fixture::airports();
     let text = db.stdout(&["explain", "get", "my.db", "US", "KJFK"]);
-    assert!(text.starts_with("get \"US\" \"KJFK\"   8 bytes\n  stripe ") && text.contains("FOUND"), "{text}");
+    assert!(text.starts_with("get \"US\" \"KJFK\"   6 bytes\n  stripe ") && text.contains("FOUND"), "{text}");
     assert!(text.contains("\nresult: item, ") && text.contains("\ncost: 0 runs in the stripe"), "{text}");
     assert!(db.stdout(&["explain", "get", "my.db", "XX"]).contains("result: no such key"));
     let json = db.json(&["explain", "get", "my.db", "US", "KJFK"]);
@@ -346,7 +349,20 @@ fn large_imports_take_many_batches() {
     assert!((1..200).contains(&by_stripe), "{by_stripe}");
     assert!(db.stdout(&["compact", "my.db"]).contains("stripes compacted"));
     assert_eq!(db.stdout(&["count", "my.db"]), "3000\n");
-    assert_eq!(db.json(&["compact", "my.db", "--stripe", "7"])["stripes"], 1);
+    // Once more there is nothing to gain, and nothing is written.
+    let before = ssts(&db);
+    let again = db.stdout(&["compact", "my.db"]);
+    assert!(
+        again.starts_with("0 of 256 stripes compacted, 256 had nothing to gain   256 → 256 SSTs"),
+        "{again}"
+    );
+    assert_eq!(ssts(&db), before);
+    let json = db.json(&["compact", "my.db", "--stripe", "7"]);
+    assert_eq!((&json["stripes"], &json["skipped"]), (&json!(0), &json!(1)));
+    db.run(&["compact", "my.db", "--stripe", "256"]).assert().code(2);
+    // A delete leaves a tombstone: that stripe has something to gain.
+    db.run(&["delete", "my.db", "7"]).assert().success();
+    assert_eq!(db.json(&["compact", "my.db"])["stripes"], 1);
 }
 
 #[test]
@@ -526,7 +542,12 @@ fn events_are_read_from_files_oldest_first() {
     // Also while it is in use.
     let _open = kstone_api::Database::open(db.dir.path().join("my.db")).unwrap();
     assert_eq!(db.stdout(&["events", "my.db"]), table);
-    assert_eq!(db.stdout(&["events", "my.db", "--kind", "none"]), "");
+    // Also one that only a newer version knows.
+    assert_eq!(kinds(&["--kind", "melted"]), ["melted"]);
+    assert_eq!(db.stdout(&["events", "my.db", "--kind", "poisoned"]), "");
+    db.run(&["events", "my.db", "--kind", "flush,nonsense"]).assert().code(2).stdout(is_empty()).stderr(
+        contains("no kind of event \"nonsense\"").and(contains("hint: the kinds are opened, flush, ")),
+    );
     db.run(&["events", "none.db"]).assert().code(4);
 }
 
@@ -588,7 +609,7 @@ fn an_alert_is_1() {
     db.run(&["alerts", "my.db"])
         .assert()
         .code(1)
-        .stdout(starts_with("High SST count: 16.0 (threshold 15.0)\nruntime counters: none"))
+        .stdout(starts_with("High SST count: 16.0 runs a stripe (threshold 15.0)\nruntime counters: none"))
         .stderr("error: 1 alert\n");
 
     // Of the counters, while the program runs.

@@ -223,8 +223,8 @@ impl Source {
     /// A directory as a reader finds it.
     fn captured(shared: &Shared) -> Result<Self> {
         let hold = holds(&shared.settings.load().database);
-        let Capture { survey: Survey { loaded, chain, .. }, log, held } =
-            Capture::take(&*shared.vfs, &*shared.clock, &shared.dir, |_| hold)?;
+        let Capture { survey: Survey { loaded, chain, .. }, log, held, .. } =
+            Capture::take(&*shared.vfs, &*shared.clock, &shared.dir, true, |_| hold)?;
         if loaded.ids.incarnation != shared.identity.incarnation {
             let replaced = io::Error::other("another database is there since it was opened");
             return Err(Error::io("back up", &shared.dir)(replaced));

@@ -109,6 +109,8 @@ impl EventLog {
                 (file, len)
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => (vfs.open(&path, OpenMode::Create)?, 0),
+            // A link, a FIFO, or a name of a file elsewhere: the name is set aside, and what it leads to left alone.
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => return self.rotate(vfs),
             Err(e) => return Err(e),
         };
         let mut tail = tail(&*file, len)?;

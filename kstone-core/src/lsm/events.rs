@@ -143,6 +143,22 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// All kinds, by the names that they have in JSON.
+    pub const KINDS: [&str; 10] = [
+        "opened",
+        "flush",
+        "compaction",
+        "checkpoint",
+        "stall",
+        "disk_full",
+        "background_error",
+        "poisoned",
+        "config_changed",
+        "closed",
+    ];
+}
+
 /// One setting's change, as numbers: times in milliseconds (check interval: seconds), sizes in bytes, `false` as 0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]

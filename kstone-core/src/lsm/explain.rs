@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{LsmEngine, Shared, Snapshot};
 use crate::bloom;
 use crate::error::Result;
+use crate::escape;
 use crate::key::{EncodedKey, Key, stripe_of};
 use crate::model::INDEX_FALSE_MATCHES;
 use crate::paths;
@@ -31,7 +32,7 @@ pub struct Explain {
     pub key: String,
     /// See [`Explain::key`].
     pub sort: Option<String>,
-    /// The bytes of the key as it is stored.
+    /// The bytes of partition key and sort key.
     pub key_bytes: usize,
     /// The stripe, and the hash of the partition key whose top bits choose it.
     pub stripe: usize,
@@ -253,9 +254,9 @@ impl Shared {
         let result = self.look_up(&encoded, at, &mut recorder);
 
         let mut explain = Explain {
-            key: key.partition().escape_ascii().to_string(),
-            sort: key.sort().map(|sort| sort.escape_ascii().to_string()),
-            key_bytes: encoded.bytes.len(),
+            key: escape::key(key.partition()),
+            sort: key.sort().map(escape::key),
+            key_bytes: key.len(),
             stripe: stripe_of(encoded.partition_hash, self.stripes.len()),
             partition_hash: encoded.partition_hash,
             stripe_bits: self.stripes.len().trailing_zeros(),
@@ -386,9 +387,9 @@ impl Explain {
 
 /// An encoded key as it is shown: the partition key, and the sort key after a space.
 fn show(encoded: &[u8]) -> String {
-    let Some(key) = Key::decode(encoded) else { return encoded.escape_ascii().to_string() };
-    let sort = key.sort().map(|sort| format!(" {}", sort.escape_ascii())).unwrap_or_default();
-    format!("{}{sort}", key.partition().escape_ascii())
+    let Some(key) = Key::decode(encoded) else { return escape::key(encoded) };
+    let sort = key.sort().map(|sort| format!(" {}", escape::key(sort))).unwrap_or_default();
+    format!("{}{sort}", escape::key(key.partition()))
 }
 
 /// The last component of a path.

@@ -30,28 +30,56 @@ impl LsmEngine {
     pub fn pending_rewrites(&self) -> Result<Vec<PendingRewrite>> {
         self.shared.check_open()?;
         let config = self.shared.settings.load();
-        let all: [(&'static str, Differs); 3] = [
-            ("bloom_bits_per_key", |config, meta, _| {
-                meta.details.as_ref().is_none_or(|d| d.bits_per_key as usize != config.bloom_bits_per_key)
-            }),
-            ("block_size", |config, meta, _| {
-                meta.details.as_ref().is_none_or(|d| d.block_size as usize != config.block_size)
-            }),
-            ("compression", |config, meta, oldest| {
-                let codec = meta.details.as_ref().map(|details| details.codec);
-                match config.compression {
-                    Compression::Never => codec != Some(NO_CODEC),
-                    Compression::Always => codec != Some(LZ4),
-                    // What was never merged is not compressed, old or not.
-                    Compression::Older => oldest && meta.depth > 0 && codec != Some(LZ4),
-                }
-            }),
-        ];
-        let pending = all.into_iter().map(|(setting, differs)| {
+        let pending = DIFFERENCES.into_iter().map(|(setting, differs)| {
             self.shared.pending(setting, |meta, oldest| differs(&config.database, meta, oldest))
         });
         Ok(pending.filter(|pending| pending.ssts > 0).collect())
     }
+
+    /// Whether [`LsmEngine::trigger_compaction`] of the stripe would change anything: something is in memory, there are
+    /// several runs, or one with tombstones, with superseded versions, or written with other settings than those in force.
+    /// No SST is read.
+    ///
+    /// # Errors
+    /// `Closed`; `InvalidConfig` for a stripe that does not exist.
+    pub fn compaction_would_gain(&self, stripe: usize) -> Result<bool> {
+        self.shared.check_open()?;
+        self.check_stripe(stripe)?;
+        let Some(stripe) = self.shared.stripe_if_used(stripe) else { return Ok(false) };
+        let version = stripe.version();
+        if version.memtables().any(|memtable| memtable.len() > 0) {
+            return Ok(true);
+        }
+        let [run] = version.runs.as_slice() else { return Ok(!version.runs.is_empty()) };
+        let config = &self.shared.settings.load().database;
+        Ok(run.parts.iter().map(|table| table.meta()).any(|meta| {
+            let superseded = meta.details.as_ref().is_none_or(|details| meta.entries > details.keys);
+            // Also one that no merge has compressed yet.
+            let uncompressed = config.compression == Compression::Older && codec(meta) != Some(LZ4);
+            let differs = DIFFERENCES.iter().any(|(_, differs)| differs(config, meta, true));
+            meta.tombstones > 0 || superseded || uncompressed || differs
+        }))
+    }
+}
+
+/// The settings that files are written with, and how they tell.
+const DIFFERENCES: [(&str, Differs); 3] = [
+    ("bloom_bits_per_key", |config, meta, _| {
+        meta.details.as_ref().is_none_or(|d| d.bits_per_key as usize != config.bloom_bits_per_key)
+    }),
+    ("block_size", |config, meta, _| {
+        meta.details.as_ref().is_none_or(|d| d.block_size as usize != config.block_size)
+    }),
+    ("compression", |config, meta, oldest| match config.compression {
+        Compression::Never => codec(meta) != Some(NO_CODEC),
+        Compression::Always => codec(meta) != Some(LZ4),
+        // What was never merged is not compressed, old or not.
+        Compression::Older => oldest && meta.depth > 0 && codec(meta) != Some(LZ4),
+    }),
+];
+
+fn codec(meta: &SstMeta) -> Option<u8> {
+    meta.details.as_ref().map(|details| details.codec)
 }
 
 /// Whether an SST, of its stripe's oldest run or not, was written otherwise.

@@ -15,6 +15,9 @@
 //! may come from reading in the middle of a write: it is damage only when the manifest has not changed and a second
 //! reading finds the same.
 //!
+//! SSTs that are missing or have another length are told ([`LsmEngine::damage`]), and fail the reads that need them, no
+//! others: a look at what is left must be possible. A backup wants all of them.
+//!
 //! With [`ReadMode::Pread`] nothing is held, for there may be more SSTs than files that a process may open: a read that
 //! needs a file which the writer has removed meanwhile gets [`Error::Busy`].
 
@@ -25,7 +28,7 @@ use std::time::Duration;
 
 use super::claim::{absolute, check_present};
 use super::recover::{Start, check_stripes, settings, validate};
-use super::survey::{Beside, Survey};
+use super::survey::{Survey, damaged_files};
 use super::{EngineOptions, FileIds, LsmEngine, trace};
 use crate::clock::Clock;
 use crate::config::{DatabaseConfig, ReadMode};
@@ -49,6 +52,8 @@ pub(crate) struct Capture {
     pub(crate) log: Arc<LogCopy>,
     /// The listed SSTs; empty when they are not held.
     pub(crate) held: BTreeMap<FileId, Arc<Mapping>>,
+    /// Listed SSTs that cannot be read.
+    pub(crate) damage: Vec<Error>,
 }
 
 /// What a reading came to.
@@ -61,7 +66,8 @@ enum Reading {
 }
 
 impl Capture {
-    /// Reads until a reading is whole. `holds` says of a manifest whether its SSTs are to be held.
+    /// Reads until a reading is whole. `holds` says of a manifest whether its SSTs are to be held; `all`, that it is not
+    /// whole without every SST.
     ///
     /// # Errors
     /// `Busy` when the database changed each time; what two readings in a row have found wrong.
@@ -69,14 +75,21 @@ impl Capture {
         vfs: &dyn Vfs,
         clock: &dyn Clock,
         path: &Path,
+        all: bool,
         holds: impl Fn(&ManifestState) -> bool,
     ) -> Result<Self> {
         let until = clock.monotonic().saturating_add(PATIENCE);
         let mut before: Option<String> = None;
-        let mut reader = Reader { vfs, clock, path, ids: None, held: BTreeMap::new() };
+        let mut reader = Reader { vfs, clock, path, all, ids: None, held: BTreeMap::new() };
         for _ in 0..ATTEMPTS {
             match reader.read(&holds) {
-                Reading::Whole(capture) => return Ok(*capture),
+                Reading::Whole(capture) => {
+                    let found = capture.damage.iter().map(|error| format!("{error}\n")).collect();
+                    if capture.damage.is_empty() || before.as_ref() == Some(&found) {
+                        return Ok(*capture);
+                    }
+                    before = Some(found);
+                }
                 Reading::Changed => before = None,
                 // Under right checksums: no half-written bytes look like that.
                 Reading::Wrong(error @ Error::UnsupportedFormat { .. }) => return Err(error),
@@ -101,6 +114,8 @@ struct Reader<'a> {
     vfs: &'a dyn Vfs,
     clock: &'a dyn Clock,
     path: &'a Path,
+    /// A reading is not whole without every SST.
+    all: bool,
     /// Of which database.
     ids: Option<Ids>,
     /// What the readings so far have mapped. The number of an SST is never given out again.
@@ -138,15 +153,26 @@ impl Reader<'_> {
         let holds = holds(&loaded.state);
         let is_same = self.ids.replace(loaded.ids) == Some(loaded.ids);
         self.held.retain(|id, _| holds && is_same && ssts.contains_key(id));
-        for meta in
-            ssts.values().filter(|meta| holds && !self.held.contains_key(&meta.id)).collect::<Vec<_>>()
-        {
+        let mut damage = damaged_files(self.path, &loaded.state, &listing, &self.held);
+        for meta in ssts.values().filter(|_| holds) {
+            if self.held.contains_key(&meta.id) || damage.contains_key(&meta.id) {
+                continue;
+            }
             let file = paths::sst(self.path, meta.stripe.into(), meta.id);
             let open = || self.vfs.open(&file, OpenMode::Read)?.map(meta.len);
-            self.held.insert(meta.id, Arc::new(open().map_err(|e| lost(&file, e))?));
+            match open().map_err(|e| lost(&file, e)) {
+                Ok(map) => _ = self.held.insert(meta.id, Arc::new(map)),
+                Err(error @ Error::Corruption { .. }) => _ = damage.insert(meta.id, error),
+                Err(error) => return Err(error),
+            }
+        }
+        if self.all
+            && let Some((_, error)) = damage.pop_first()
+        {
+            return Err(error);
         }
         let log = Arc::new(LogCopy::of(self.vfs, self.path)?);
-        Ok(Files { loaded, listing, log, holds })
+        Ok(Files { loaded, listing, log, holds, damage: damage.into_values().collect() })
     }
 }
 
@@ -156,15 +182,16 @@ struct Files {
     listing: Vec<DirEntry>,
     log: Arc<LogCopy>,
     holds: bool,
+    /// Listed SSTs that cannot be read.
+    damage: Vec<Error>,
 }
 
 impl Files {
     /// `edit` is the newest that was made by the time the log was copied, if it is not the manifest's.
     fn capture(self, reader: &Reader<'_>, edit: Option<u64>) -> Result<Capture> {
-        let Self { loaded, listing, log, .. } = self;
-        let beside = Beside { held: &reader.held, later_edit: edit };
-        let survey = Survey::of(reader.path, loaded, listing, reader.vfs, &*log, reader.clock, beside)?;
-        Ok(Capture { survey, log, held: reader.held.clone() })
+        let Self { loaded, listing, log, damage, .. } = self;
+        let survey = Survey::of_log(reader.path, loaded, listing, reader.vfs, &*log, reader.clock, edit)?;
+        Ok(Capture { survey, log, held: reader.held.clone(), damage })
     }
 }
 
@@ -173,7 +200,7 @@ impl Files {
 /// 1. It is the same copy of the same database, and nobody has recovered it since: the log goes on where it was.
 /// 2. Of the segments that the first manifest needs, all those are in the copy that the later one does not need any more.
 ///    The others were there all the time.
-/// 3. Its SSTs are held, or none has gone.
+/// 3. Its SSTs were all there, and they are held or none has gone.
 fn continues(files: &Files, later: &Loaded) -> bool {
     let (first, next) = (&files.loaded.state, &later.state);
     let is_same = files.loaded.ids == later.ids
@@ -186,6 +213,7 @@ fn continues(files: &Files, later: &Loaded) -> bool {
     let mut retired = first.log_start.generation()..next.log_start.generation();
     is_same
         && retired.all(|generation| is_dead(generation) || files.log.has(generation))
+        && files.damage.is_empty()
         && (files.holds || first.ssts.keys().all(|id| next.lists(*id)))
 }
 
@@ -211,9 +239,12 @@ impl LsmEngine {
     /// With [`ReadMode::Mmap`] the handle keeps all SSTs that it needs, also those that the writer removes.
     /// With [`ReadMode::Pread`] it does not, and a read may fail with `Busy`: open the database again.
     ///
+    /// An SST that is missing, or has another length than it should, fails the reads that need it and no others:
+    /// [`LsmEngine::damage`] tells which.
+    ///
     /// # Errors
-    /// `NotFound`, `NotADatabase`, `UnsupportedFormat`, `Corruption`, `InvalidConfig`; `Busy` when a writer changed
-    /// the database each time that it was read, for ten seconds.
+    /// `NotFound`, `NotADatabase`, `UnsupportedFormat`, `Corruption` of manifest or log, `InvalidConfig`; `Busy` when a
+    /// writer changed the database each time that it was read, for ten seconds.
     pub fn open_read_only(path: &Path, options: EngineOptions) -> Result<Self> {
         validate(&options)?;
         let path = &absolute(&*options.vfs, path)?;
@@ -222,10 +253,10 @@ impl LsmEngine {
         let _span = trace::open(path, true);
         let mode = options.config.as_ref().map(holds);
         let stored = |state: &ManifestState| holds(&DatabaseConfig::from_settings(&state.settings));
-        let capture = Capture::take(&*options.vfs, &*options.clock, path, |state| {
+        let capture = Capture::take(&*options.vfs, &*options.clock, path, false, |state| {
             mode.unwrap_or_else(|| stored(state))
         })?;
-        let Capture { survey: Survey { loaded, chain, began, .. }, log, held } = capture;
+        let Capture { survey: Survey { loaded, chain, began, .. }, log, held, damage } = capture;
         let state = &loaded.state;
         check_stripes(&options, state)?;
         let settings = settings(path, &options, state)?;
@@ -243,6 +274,7 @@ impl LsmEngine {
             place: Arc::default(),
             log,
             held,
+            damage,
             unfinished: None,
         };
         let manifest = Manifest::resume(Arc::clone(&options.vfs), path, loaded);
@@ -250,5 +282,11 @@ impl LsmEngine {
         engine.shared.measure_replay(began);
         engine.shared.opened(false, clean);
         Ok(engine)
+    }
+
+    /// Of a handle that only reads: SSTs that were found missing, or with another length, when it was opened. It is not
+    /// all that may be wrong: no SST is read. Always empty for a handle that writes, which does not open then.
+    pub fn damage(&self) -> &[Error] {
+        &self.shared.damage
     }
 }

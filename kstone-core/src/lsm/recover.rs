@@ -25,7 +25,7 @@ use super::claim::{Claim, Found, absolute, claim};
 use super::event_log::EventLog;
 use super::events::Events;
 use super::observe::Observed;
-use super::survey::{ALONE, GENERATION_GAP, SEQ_GAP, Survey};
+use super::survey::{GENERATION_GAP, SEQ_GAP, Survey};
 use super::{
     EngineOptions, FileIds, Identity, LockGuard, LsmEngine, Settings, Shared, Workers, replay_rate, trace,
 };
@@ -118,6 +118,7 @@ impl LsmEngine {
             place: Arc::clone(meter.place()),
             log: Arc::clone(&options.vfs),
             held: BTreeMap::new(),
+            damage: Vec::new(),
             unfinished: None,
         };
         let engine = Self::assemble(path, options, manifest, start)?;
@@ -191,7 +192,7 @@ impl LsmEngine {
         let listing = vfs.list(path).map_err(Error::io("list", path))?;
         check_stripes(&options, &loaded.state)?;
         let Survey { loaded, listing, chain, began } =
-            Survey::of(path, loaded, listing, &*vfs, &*vfs, &*options.clock, ALONE)?;
+            Survey::of(path, loaded, listing, &*vfs, &*options.clock)?;
         let state = &loaded.state;
         // An edit cut short behind the clean end is the one that would have cancelled it: nothing was written.
         let clean_end = state.clean_end;
@@ -239,6 +240,7 @@ impl LsmEngine {
             place: Arc::clone(metered.place()),
             log: vfs,
             held: BTreeMap::new(),
+            damage: Vec::new(),
             unfinished,
         };
         let engine = Self::assemble(path, options, manifest, start)?;
@@ -302,6 +304,7 @@ impl LsmEngine {
             workers: options.workers,
             durability: options.durability,
             read_only: start.read_only,
+            damage: start.damage,
             identity,
             chunk: if options.workers == Workers::Manual { CHUNK_MANUAL } else { CHUNK },
             health,
@@ -366,6 +369,8 @@ pub(super) struct Start {
     pub(super) log: Arc<dyn Vfs>,
     /// SSTs that are mapped already.
     pub(super) held: BTreeMap<FileId, Arc<Mapping>>,
+    /// SSTs that cannot be read: only a handle that reads opens beside them.
+    pub(super) damage: Vec<Error>,
     pub(super) unfinished: Option<Unfinished>,
 }
 
@@ -466,7 +471,7 @@ impl Shared {
             let seq = record.first_seq + i as u64;
             bytes += op.key.len() + op.value.len();
             let Some(hash) = encoded_partition_hash(op.key) else {
-                return Err(damaged(format!("\"{}\" is no key", op.key.escape_ascii())));
+                return Err(damaged(format!("\"{}\" is no key", crate::escape::key(op.key))));
             };
             let id = stripe_of(hash, self.stripes.len());
             if flushed.get(&id).is_some_and(|&to| seq <= to) && !planted(Bug::FlushedReplayed) {

@@ -14,6 +14,7 @@ use super::{LsmEngine, Shared, Workers};
 use crate::compaction::picker::PASSED_PER_MERGED;
 use crate::counters::{Count, Operation};
 use crate::error::{Error, Result};
+use crate::escape;
 use crate::gaps::above;
 use crate::key::{Key, KeyRange, SortRange, partition_hash, partition_prefix_range, stripe_of};
 use crate::merge::{Cursor, MergeCursor, VisibleCursor};
@@ -158,7 +159,7 @@ impl Entries {
             let next = next.and_then(|entry| {
                 let Some((key, value)) = entry else { return Ok(None) };
                 let key = Key::decode(&key).ok_or_else(|| {
-                    Error::corrupt(&shared.dir, 0, format!("\"{}\" is no key", key.escape_ascii()))
+                    Error::corrupt(&shared.dir, 0, format!("\"{}\" is no key", escape::key(&key)))
                 })?;
                 Ok(Some((key, value)))
             });

@@ -164,12 +164,12 @@ pub struct ReadStats {
 impl ReadStats {
     /// Gets that found a value.
     pub fn hits(&self) -> u64 {
-        self.memtable + self.sealed + self.runs.iter().sum::<u64>()
+        self.runs.iter().copied().fold(self.memtable.saturating_add(self.sealed), u64::saturating_add)
     }
 
     /// All gets.
     pub fn gets(&self) -> u64 {
-        self.hits() + self.misses.iter().sum::<u64>()
+        self.misses.iter().copied().fold(self.hits(), u64::saturating_add)
     }
 }
 

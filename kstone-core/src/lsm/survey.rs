@@ -35,33 +35,35 @@ pub(crate) struct Survey {
     pub(crate) began: Duration,
 }
 
-/// What differs for a reader beside a writer.
-#[derive(Clone, Copy)]
-pub(super) struct Beside<'a> {
-    /// SSTs that are mapped: they need no name any more.
-    pub(super) held: &'a BTreeMap<FileId, Arc<Mapping>>,
-    /// The log may have been written to when the manifest was at this edit.
-    pub(super) later_edit: Option<u64>,
-}
-
-/// Nobody else writes.
-pub(super) const ALONE: Beside<'static> = Beside { held: &BTreeMap::new(), later_edit: None };
-
 impl Survey {
-    /// Looks whether everything that the manifest needs is there, and where the log ends; `log` is where its
-    /// segments are read.
+    /// Looks whether everything that the manifest needs is there, and where the log ends.
     pub(super) fn of(
+        path: &Path,
+        loaded: Loaded,
+        listing: Vec<DirEntry>,
+        vfs: &dyn Vfs,
+        clock: &dyn Clock,
+    ) -> Result<Self> {
+        loaded.state.facts.check_supported(&path.join(paths::MANIFEST))?;
+        match damaged_files(path, &loaded.state, &listing, &BTreeMap::new()).pop_first() {
+            Some((_, error)) => Err(error),
+            None => Self::of_log(path, loaded, listing, vfs, vfs, clock, None),
+        }
+    }
+
+    /// The same whether or not all SSTs are there. `log` is where segments are read; they may have been written to when
+    /// the manifest was at a later edit.
+    pub(super) fn of_log(
         path: &Path,
         loaded: Loaded,
         listing: Vec<DirEntry>,
         vfs: &dyn Vfs,
         log: &dyn Vfs,
         clock: &dyn Clock,
-        beside: Beside<'_>,
+        later_edit: Option<u64>,
     ) -> Result<Self> {
         let (state, ids) = (&loaded.state, &loaded.ids);
         state.facts.check_supported(&path.join(paths::MANIFEST))?;
-        check_listed_files(path, state, &listing, beside.held)?;
         check_newest(vfs, path, state)?;
         let owner = LogOwner { database_id: ids.database_id, incarnation: ids.incarnation };
         let segments = wal::discover(log, path, owner)?;
@@ -70,7 +72,7 @@ impl Survey {
             cuts: state.cuts.iter().copied().collect(),
             durable: state.durable,
             clean_end: state.clean_end.map(|clean| clean.end.unwrap_or(Lsn::ZERO)),
-            last_edit: beside.later_edit.unwrap_or(state.edit),
+            last_edit: later_edit.unwrap_or(state.edit),
         };
         let began = clock.monotonic();
         let chain = wal::validate(log, path, &segments, &rules)?;
@@ -110,29 +112,32 @@ fn check_newest(vfs: &dyn Vfs, path: &Path, state: &ManifestState) -> Result<()>
     newest.map(|meta| sst::refuse_newer(vfs, path, meta)).collect()
 }
 
-/// Every listed SST is there with its length; what is in it is checked when it is first read.
-fn check_listed_files(
+/// Listed SSTs that are not there with their length; what is in the others is checked when it is first read. What is
+/// held needs no name any more.
+pub(super) fn damaged_files(
     path: &Path,
     state: &ManifestState,
     listing: &[DirEntry],
     held: &BTreeMap<FileId, Arc<Mapping>>,
-) -> Result<()> {
+) -> BTreeMap<FileId, Error> {
+    let mut damaged = BTreeMap::new();
     let lengths: BTreeMap<&str, (u64, bool)> =
         listing.iter().map(|entry| (entry.name.as_str(), (entry.len, entry.is_file))).collect();
     for meta in state.ssts.values() {
         let file = paths::sst(path, meta.stripe.into(), meta.id);
         let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        match lengths.get(name.as_str()) {
-            Some(&(len, true)) if len == meta.len => {}
+        let error = match lengths.get(name.as_str()) {
+            Some(&(len, true)) if len == meta.len => continue,
             Some(&(len, true)) => {
                 let detail = format!("the file has {len} bytes, the manifest lists {}", meta.len);
-                return Err(Error::corrupt(&file, len.min(meta.len), detail));
+                Error::corrupt(&file, len.min(meta.len), detail)
             }
-            Some(_) => return Err(Error::corrupt(&file, 0, "it is not a regular file")),
-            None if held.contains_key(&meta.id) => {}
-            None if planted(Bug::MissingSstBelieved) => {}
-            None => return Err(Error::corrupt(&file, 0, "the manifest lists it, but it is missing")),
-        }
+            Some(_) => Error::corrupt(&file, 0, "it is not a regular file"),
+            None if held.contains_key(&meta.id) => continue,
+            None if planted(Bug::MissingSstBelieved) => continue,
+            None => Error::corrupt(&file, 0, "the manifest lists it, but it is missing"),
+        };
+        damaged.insert(meta.id, error);
     }
-    Ok(())
+    damaged
 }

@@ -345,11 +345,26 @@ fn keep_originals(patient: &Patient, plan: &Plan, quarantine: &Path, vfs: &Arc<d
 }
 
 fn make_quarantine(vfs: &Arc<dyn Vfs>, dir: &Path, quarantine: &Path) -> Result<()> {
-    if vfs.kind(quarantine).map_err(Error::io("look at", quarantine))?.is_none() {
+    if !has_quarantine(&**vfs, dir)? {
         vfs.create_dir(quarantine).map_err(Error::io("create", quarantine))?;
         vfs.sync_dir(dir).map_err(Error::io("sync", dir))?;
     }
     Ok(())
+}
+
+/// Whether there is a quarantine. What has its name and is no directory of its own, as a link that leads elsewhere, is an
+/// error: files would be moved out of the database.
+pub(super) fn has_quarantine(vfs: &dyn Vfs, dir: &Path) -> Result<bool> {
+    let listing = vfs.list(dir).map_err(Error::io("list", dir))?;
+    match listing.iter().find(|entry| entry.name == paths::QUARANTINE) {
+        None => Ok(false),
+        Some(entry) if entry.is_dir => Ok(true),
+        Some(_) => {
+            let why = "it is in the way: originals are kept in a directory of that name, not behind a link or in a file";
+            let error = std::io::Error::new(std::io::ErrorKind::NotADirectory, why);
+            Err(Error::io("use", &dir.join(paths::QUARANTINE))(error))
+        }
+    }
 }
 
 /// Moves what is no file, and has the name of one, into the quarantine.

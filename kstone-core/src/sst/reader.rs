@@ -567,9 +567,10 @@ impl Table {
         Error::corrupt(&self.path, at as u64, detail)
     }
 
-    /// Opens the file to be synced, which may be tried again: a failed sync must not.
+    /// Opens the file to be synced, which may be tried again: a failed sync must not. Nothing is written to it any more,
+    /// and it may have a second name by now.
     pub(crate) fn open_to_sync(&self) -> Result<Arc<dyn VfsFile>> {
-        self.context.vfs.open(&self.path, OpenMode::Write).map_err(|e| self.open_error(e))
+        self.context.vfs.open(&self.path, OpenMode::Read).map_err(|e| self.open_error(e))
     }
 
     /// Makes the file durable; its name needs a sync of the directory as well.

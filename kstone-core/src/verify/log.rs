@@ -4,6 +4,7 @@ use super::files::Look;
 use super::look::log_rules;
 use super::{Finding, FindingKind, LogReport, Severity};
 use crate::error::{Error, Result};
+use crate::escape;
 use crate::key::encoded_partition_hash;
 use crate::manifest::ManifestState;
 use crate::paths;
@@ -75,7 +76,7 @@ impl Look<'_> {
         for op in Ops::new(record.payload) {
             let op = op.map_err(|bad| bad.in_file(&file, offset))?;
             if encoded_partition_hash(op.key).is_none() {
-                let detail = format!("\"{}\" is no key", op.key.escape_ascii());
+                let detail = format!("\"{}\" is no key", escape::key(op.key));
                 return Err(Error::corrupt(&file, offset, detail));
             }
             operations += 1;

@@ -1,10 +1,7 @@
 //! The real file system.
 //!
-//! Owns every call that touches a file, and the crate's one unsafe line, which maps them. What is opened
-//! is always a regular file named directly: the last component of a path is never followed if it is a
-//! link, a FIFO cannot make an open wait, and whatever turns out to be no regular file is refused before
-//! a byte of it is read or written. New files and directories are their owner's alone (0600 and 0700,
-//! less what the umask takes away).
+//! Owns every call that touches a file, and the crate's one unsafe line, which maps them. What is opened, and how, is in
+//! `open`. New directories are their owner's alone (0700, less what the umask takes away).
 //!
 //! A signal whose handler does not ask for calls to be restarted may cut any call short (`EINTR`). Each call is made
 //! within [`again`], but for reads and writes, whose callers go on where they were, and for the close of a file, which
@@ -25,6 +22,10 @@ use rustix::io::Errno;
 
 use super::{DirEntry, FileIdentity, FreeSpace, Mapping, OpenMode, PathKind, Vfs, VfsFile};
 
+mod open;
+
+pub use open::read_regular;
+
 /// How often a lock file may be replaced under us, or its lock be held, before we give up.
 const LOCK_ATTEMPTS: usize = 8;
 
@@ -39,15 +40,6 @@ impl DiskVfs {
     }
 }
 
-/// Reads only; the other rights are added by the caller.
-fn read_only() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    // Without NONBLOCK, opening a FIFO waits for its other end. On regular files it changes nothing.
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
-    options.read(true).mode(0o600).custom_flags(flags.bits().cast_signed());
-    options
-}
-
 /// Makes a call again as long as a signal cuts it short.
 fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
@@ -56,22 +48,6 @@ fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
             answered => return answered,
         }
     }
-}
-
-fn irregular(path: &Path) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, format!("{} is not a regular file", path.display()))
-}
-
-/// Opens a regular file, and nothing else.
-fn open_regular(path: &Path, options: &OpenOptions) -> io::Result<(File, Metadata)> {
-    let file =
-        again(|| options.open(path)).map_err(|e| match e.raw_os_error().map(Errno::from_raw_os_error) {
-            // What a link, a directory opened for writing, and a socket or FIFO without a peer answer.
-            Some(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => irregular(path),
-            _ => e,
-        })?;
-    let found = again(|| file.metadata())?;
-    if found.is_file() { Ok((file, found)) } else { Err(irregular(path)) }
 }
 
 /// The directory as the system wants it named: the parent of a bare file name is here.
@@ -91,6 +67,19 @@ fn is_missing(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
+/// What the file system of that path has left, for whoever is not its administrator.
+///
+/// # Errors
+/// As the system refuses it.
+pub fn free_space(path: &Path) -> io::Result<FreeSpace> {
+    let found = again(|| Ok(rustix::fs::statvfs(directory(path))?))?;
+    Ok(FreeSpace {
+        bytes: found.f_bavail.saturating_mul(found.f_frsize),
+        of_bytes: found.f_blocks.saturating_mul(found.f_frsize),
+        inodes: (found.f_files > 0).then_some(found.f_favail),
+    })
+}
+
 /// The names in a directory; the call that is made again.
 fn list(dir: &Path) -> io::Result<Vec<DirEntry>> {
     let mut entries = Vec::new();
@@ -103,28 +92,17 @@ fn list(dir: &Path) -> io::Result<Vec<DirEntry>> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
             Err(e) => return Err(e),
         };
-        let is_file = found.is_file();
+        let (is_file, is_dir) = (found.is_file(), found.is_dir());
         let len = if is_file { found.len() } else { 0 };
-        entries.push(DirEntry { name: entry.file_name().to_string_lossy().into_owned(), len, is_file });
+        let name = entry.file_name().to_string_lossy().into_owned();
+        entries.push(DirEntry { name, len, is_file, is_dir });
     }
     Ok(entries)
 }
 
 impl Vfs for DiskVfs {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>> {
-        let mut options = read_only();
-        match mode {
-            OpenMode::Read => {}
-            OpenMode::Write => _ = options.write(true),
-            OpenMode::Create => _ = options.write(true).create_new(true),
-            // Emptied below, once it is known to be a regular file.
-            OpenMode::Truncate => _ = options.write(true).create(true).truncate(false),
-        }
-        let (file, found) = open_regular(path, &options)?;
-        if mode == OpenMode::Truncate && found.len() > 0 {
-            again(|| file.set_len(0))?;
-        }
-        Ok(Arc::new(DiskFile { file }))
+        Ok(Arc::new(DiskFile { file: open::open(path, mode)? }))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
@@ -190,11 +168,7 @@ impl Vfs for DiskVfs {
     }
 
     fn free_space(&self, dir: &Path) -> io::Result<Option<FreeSpace>> {
-        let found = rustix::fs::statvfs(dir)?;
-        Ok(Some(FreeSpace {
-            bytes: found.f_bavail.saturating_mul(found.f_frsize),
-            inodes: (found.f_files > 0).then_some(found.f_favail),
-        }))
+        free_space(dir).map(Some)
     }
 
     fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
@@ -214,7 +188,7 @@ impl Vfs for DiskVfs {
             Err(e) if is_missing(&e) => return Ok(None),
             locked => locked?,
         };
-        match lock_named(path, &read_only(), File::try_lock_shared) {
+        match lock_named(path, |path| open::open_regular(path, &open::read_only()), File::try_lock_shared) {
             Ok(file) => Ok(Some(Box::new(Locks::new(file, dir)))),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
@@ -253,11 +227,9 @@ impl Drop for Locks {
 /// says, as they are. A directory that was removed meanwhile, and made again, is another one.
 fn lock_both(path: &Path) -> io::Result<Locks> {
     let parent = path.parent().unwrap_or(path);
-    let mut options = read_only();
-    options.write(true).create(true).truncate(false);
     for _ in 0..LOCK_ATTEMPTS {
         let dir = lock_directory(parent, File::try_lock)?;
-        let locks = Locks::new(lock_named(path, &options, File::try_lock)?, dir);
+        let locks = Locks::new(lock_named(path, open::open_lock, File::try_lock)?, dir);
         let is_same = match &locks.dir {
             Some(dir) => same(&again(|| dir.metadata())?, &again(|| directory(parent).metadata())?),
             None => true,
@@ -309,11 +281,11 @@ fn uninterrupted(take: impl Fn() -> Result<(), TryLockError>) -> Result<(), TryL
 /// nobody out, so the name is looked at again once the lock is held. Closing the file releases it.
 fn lock_named(
     path: &Path,
-    options: &OpenOptions,
+    open: impl Fn(&Path) -> io::Result<(File, Metadata)>,
     take: impl Fn(&File) -> Result<(), TryLockError>,
 ) -> io::Result<File> {
     for _ in 0..LOCK_ATTEMPTS {
-        let (file, opened) = open_regular(path, options)?;
+        let (file, opened) = open(path)?;
         patiently(|| take(&file)).map_err(io::Error::from)?;
         match again(|| path.symlink_metadata()) {
             Ok(named) if same(&named, &opened) => return Ok(file),
@@ -447,8 +419,6 @@ mod tests {
     use super::*;
     use crate::vfs::mem::conformance;
 
-    const MODES: [OpenMode; 4] = [OpenMode::Read, OpenMode::Write, OpenMode::Create, OpenMode::Truncate];
-
     fn dir() -> tempfile::TempDir {
         tempfile::tempdir().unwrap()
     }
@@ -458,40 +428,75 @@ mod tests {
         conformance::check(&DiskVfs::new(), dir().path());
     }
 
+    /// Symptom: a hard link named `LOCK`, `EVENTS.jsonl` or `MANIFEST.tmp` was written through to the file elsewhere that
+    /// it is a name of. A link or a FIFO named `MANIFEST.tmp` kept the database from being opened.
+    /// Cause: a regular file was taken for one's own, however many names it had; a temporary file was opened where
+    /// there was something of its name.
+    /// Fix: what is written in place has one name; a temporary file is created in the place of what has its name.
     #[test]
     fn only_regular_files_are_opened() {
         let (vfs, dir) = (DiskVfs::new(), dir());
-        let (target, link) = (dir.path().join("target"), dir.path().join("link"));
-        std::fs::write(&target, "precious").unwrap();
-        symlink(&target, &link).unwrap();
-        symlink(dir.path().join("none"), dir.path().join("dangling")).unwrap();
+        let target = dir.path().join("target");
         // By the command: the call is not there on every system.
         let made = std::process::Command::new("mkfifo").arg(dir.path().join("fifo")).status().unwrap();
         assert!(made.success());
         let _listener = UnixListener::bind(dir.path().join("socket")).unwrap();
-        for name in ["link", "dangling", "fifo", "socket"] {
+        symlink(&target, dir.path().join("link")).unwrap();
+        symlink(dir.path().join("none"), dir.path().join("dangling")).unwrap();
+        symlink("/dev/zero", dir.path().join("endless")).unwrap();
+        symlink(dir.path(), dir.path().join("linked-dir")).unwrap();
+        std::fs::create_dir(dir.path().join("dir")).unwrap();
+        std::fs::write(&target, "precious").unwrap();
+        for name in ["link", "dangling", "endless", "fifo", "socket", "linked-dir", "dir"] {
             let path = dir.path().join(name);
-            for mode in MODES {
-                let e = vfs.open(&path, mode).unwrap_err();
-                if mode == OpenMode::Create {
-                    assert_eq!(e.kind(), io::ErrorKind::AlreadyExists, "{name}");
-                } else {
-                    assert_eq!(e.kind(), io::ErrorKind::InvalidInput, "{name} {mode:?}");
-                    assert!(e.to_string().ends_with(&format!("{name} is not a regular file")), "{e}");
-                }
+            let refused = |e: io::Error, what: &str| {
+                assert_eq!(e.kind(), io::ErrorKind::InvalidInput, "{name} {what}");
+                assert!(
+                    e.to_string().ends_with(&format!("{name} is not a regular file")),
+                    "{name} {what}: {e}"
+                );
+            };
+            for mode in [OpenMode::Read, OpenMode::Write] {
+                refused(vfs.open(&path, mode).unwrap_err(), "open");
             }
-            assert_eq!(vfs.lock(&path, "me").err().unwrap().kind(), io::ErrorKind::InvalidInput, "{name}");
-            assert_eq!(vfs.lock_shared(&path).err().unwrap().kind(), io::ErrorKind::InvalidInput, "{name}");
-            assert_eq!(vfs.kind(&path).unwrap(), Some(PathKind::Other));
+            refused(read_regular(&path, 1 << 20).unwrap_err(), "read");
+            refused(vfs.lock(&path, "me").err().unwrap(), "lock");
+            refused(vfs.lock_shared(&path).err().unwrap(), "lock shared");
+            assert_eq!(
+                vfs.open(&path, OpenMode::Create).unwrap_err().kind(),
+                io::ErrorKind::AlreadyExists,
+                "{name}"
+            );
+            let entry = vfs.list(dir.path()).unwrap().into_iter().find(|entry| entry.name == name).unwrap();
+            assert_eq!((entry.is_file, entry.is_dir, entry.len), (false, name == "dir", 0), "{name}");
+            if name == "dir" {
+                refused(vfs.open(&path, OpenMode::Truncate).unwrap_err(), "replace");
+                continue;
+            }
+            vfs.open(&path, OpenMode::Truncate).unwrap().write_at(b"mine", 0).unwrap();
+            assert!(path.symlink_metadata().unwrap().is_file(), "{name}");
+            assert_eq!(std::fs::read(&path).unwrap(), b"mine", "{name}");
         }
         assert_eq!(std::fs::read(&target).unwrap(), b"precious");
         assert_eq!(vfs.kind(&dir.path().join("none")).unwrap(), None);
-        for entry in vfs.list(dir.path()).unwrap() {
-            assert_eq!(
-                (entry.is_file, entry.len),
-                if entry.name == "target" { (true, 8) } else { (false, 0) }
-            );
+    }
+
+    #[test]
+    fn what_has_another_name_is_read_and_not_written() {
+        let (vfs, dir) = (DiskVfs::new(), dir());
+        let (target, path) = (dir.path().join("target"), dir.path().join("LOCK"));
+        std::fs::write(&target, "precious").unwrap();
+        std::fs::hard_link(&target, &path).unwrap();
+        for refused in [vfs.open(&path, OpenMode::Write).map(drop), vfs.lock(&path, "me").map(drop)] {
+            let e = refused.unwrap_err();
+            assert!(e.to_string().contains("LOCK has 2 names (hard links)"), "{e}");
         }
+        assert_eq!(read_regular(&path, 8).unwrap(), b"precious");
+        assert_eq!(read_regular(&path, 7).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        drop(vfs.lock_shared(&path).unwrap());
+        vfs.open(&path, OpenMode::Truncate).unwrap().write_at(b"mine", 0).unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), b"precious");
+        drop(vfs.lock(&path, "me").unwrap());
     }
 
     #[test]
@@ -525,9 +530,7 @@ mod tests {
         let take_after = |meanwhile: fn(&Path)| {
             // What somebody else does between our open and our lock, once.
             let meanwhile = Cell::new(Some(meanwhile));
-            let mut options = read_only();
-            options.write(true).create(true).truncate(false);
-            lock_named(&path, &options, |file| {
+            lock_named(&path, open::open_lock, |file| {
                 if let Some(act) = meanwhile.take() {
                     act(&path);
                 }
@@ -556,7 +559,7 @@ mod tests {
     fn a_lock_is_given_back_although_a_process_being_started_has_its_files() {
         let (vfs, dir) = (DiskVfs::new(), dir());
         let path = dir.path().join("LOCK");
-        let file = lock_named(&path, read_only().write(true).create(true).truncate(false), File::try_lock);
+        let file = lock_named(&path, open::open_lock, File::try_lock);
         let file = file.unwrap();
         let directory = lock_directory(dir.path(), File::try_lock).unwrap().unwrap();
         // What the system does for a new process.
@@ -581,7 +584,7 @@ mod tests {
                 "{what}"
             );
         };
-        let file = lock_named(&path, read_only().write(true).create(true).truncate(false), File::try_lock);
+        let file = lock_named(&path, open::open_lock, File::try_lock);
         let file = file.unwrap();
         let directory = lock_directory(dir.path(), File::try_lock).unwrap().unwrap();
         let of = |owner| Locks {

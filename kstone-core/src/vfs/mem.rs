@@ -124,9 +124,11 @@ impl Vfs for MemVfs {
             name: name(path),
             len: file.bytes.read().len() as u64,
             is_file: true,
+            is_dir: false,
         });
         let dirs = state.dirs.iter().filter(|path| parent(path) == dir);
-        Ok(files.chain(dirs.map(|path| DirEntry { name: name(path), len: 0, is_file: false })).collect())
+        let dirs = dirs.map(|path| DirEntry { name: name(path), len: 0, is_file: false, is_dir: true });
+        Ok(files.chain(dirs).collect())
     }
 
     fn kind(&self, path: &Path) -> io::Result<Option<PathKind>> {
@@ -153,7 +155,11 @@ impl Vfs for MemVfs {
 
     fn free_space(&self, _dir: &Path) -> io::Result<Option<FreeSpace>> {
         let state = self.state.lock();
-        Ok(state.inodes.map(|_| FreeSpace { bytes: u64::MAX, inodes: Some(free_inodes(&state)) }))
+        Ok(state.inodes.map(|_| FreeSpace {
+            bytes: u64::MAX,
+            of_bytes: u64::MAX,
+            inodes: Some(free_inodes(&state)),
+        }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -384,7 +390,7 @@ pub(super) mod conformance {
         vfs.open(&inner.join("not listed"), OpenMode::Create).unwrap();
         let mut list = vfs.list(dir).unwrap();
         list.sort_by(|a, b| a.name.cmp(&b.name));
-        let entry = |name: &str, len, is_file| DirEntry { name: name.into(), len, is_file };
+        let entry = |name: &str, len, is_file| DirEntry { name: name.into(), len, is_file, is_dir: !is_file };
         assert_eq!(list, [entry("file", 5, true), entry("inner", 0, false)]);
         vfs.sync_dir(&inner).unwrap();
         vfs.sync_dir(dir).unwrap();

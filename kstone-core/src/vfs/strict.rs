@@ -286,7 +286,7 @@ impl Vfs for StrictVfs {
                 Node::File(inode) => (true, inode.content.lock().len()),
                 Node::Dir => (false, 0),
             };
-            DirEntry { name: name.to_string_lossy().into_owned(), len, is_file }
+            DirEntry { name: name.to_string_lossy().into_owned(), len, is_file, is_dir: !is_file }
         };
         Ok(state.dir(dir)?.current.iter().map(entry).collect())
     }

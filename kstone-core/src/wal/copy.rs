@@ -143,7 +143,7 @@ impl Vfs for LogCopy {
         let here = self.files.iter().filter(|(path, _)| path.parent() == Some(dir));
         let entry = |(path, file): (&PathBuf, &Arc<CopiedFile>)| {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            DirEntry { name, len: file.len, is_file: true }
+            DirEntry { name, len: file.len, is_file: true, is_dir: false }
         };
         Ok(here.map(entry).collect())
     }

@@ -322,7 +322,7 @@ fn a_file_system_mounted_for_reading_only_is_told_and_can_be_read() {
 /// could not be opened to be synced was taken for a failed sync. Fix: only a sync that began poisons.
 #[test]
 fn too_many_open_files_are_no_failed_sync() {
-    for (op, files) in [(Op::OpenWrite, "*.sst"), (Op::SyncDir, "db")] {
+    for (op, files) in [(Op::OpenRead, "*.sst"), (Op::SyncDir, "db")] {
         let vfs = faulty();
         let config = DatabaseConfig::new().with_stripes(1).with_wal_segment_size(16 << 10);
         let engine = LsmEngine::create(db(), options(&vfs, config)).unwrap();

@@ -17,6 +17,7 @@ mod explain;
 mod fault_runs;
 mod faults;
 mod fuzz_corpus;
+mod hostile_names;
 mod inodes;
 mod kill;
 mod knobs;

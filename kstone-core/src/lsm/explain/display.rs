@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{Explain, ExplainQuery, RunStep, Verdict};
+use crate::escape;
 
 /// `count` things, in the singular or the plural.
 fn some(count: impl Into<u64>, thing: &str) -> String {
@@ -46,7 +47,7 @@ impl fmt::Display for RunStep {
             Verdict::FalsePositive => write!(f, "   NOT THERE   (false positive)"),
             Verdict::OnlyNewer => write!(f, "   ONLY NEWER versions"),
             Verdict::Found { seq } => write!(f, "   FOUND  seq {seq}"),
-            Verdict::Failed { error } => write!(f, "   FAILED: {error}"),
+            Verdict::Failed { error } => write!(f, "   FAILED: {}", escape::text(error)),
         }
     }
 }
@@ -82,7 +83,7 @@ impl fmt::Display for Explain {
             writeln!(f, "     {} not opened: {why}", some((self.runs.len() - asked) as u64, "older run"))?;
         }
         match (&self.error, self.value_bytes) {
-            (Some(error), _) => writeln!(f, "result: {error}")?,
+            (Some(error), _) => writeln!(f, "result: {}", escape::text(error))?,
             (None, Some(bytes)) => writeln!(f, "result: item, {bytes} bytes")?,
             (None, None) if self.deleted => writeln!(f, "result: deleted")?,
             (None, None) => writeln!(f, "result: no such key")?,
@@ -128,7 +129,7 @@ impl fmt::Display for ExplainQuery {
             writeln!(f)?;
         }
         if let Some(error) = &self.error {
-            writeln!(f, "FAILED: {error}")?;
+            writeln!(f, "FAILED: {}", escape::text(error))?;
         }
         let (entries, blocks) = self.cost_per_row();
         writeln!(

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{name, show};
 use crate::error::{Error, Result};
+use crate::escape;
 use crate::key::{KeyRange, SortRange, partition_hash, stripe_of};
 use crate::lsm::read::Pin;
 use crate::lsm::{LsmEngine, Shared};
@@ -140,7 +141,7 @@ impl LsmEngine {
         let stripe = stripe_of(partition_hash(partition), self.shared.stripes.len());
         let range = range.to_key_range(partition);
         let mut explain = ExplainQuery {
-            partition: partition.escape_ascii().to_string(),
+            partition: escape::key(partition),
             range: (show(&range.start), range.end.as_deref().map(show)),
             stripe,
             seq: pin.seq(),

@@ -4,11 +4,13 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{EngineStats, ReadStats};
+use crate::escape;
 
 impl fmt::Display for EngineStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ops = &self.operations;
-        let sum = |of: fn(&super::StripeStats) -> usize| self.stripes.iter().map(of).sum::<usize>();
+        let sum =
+            |of: fn(&super::StripeStats) -> usize| self.stripes.iter().map(of).fold(0, usize::saturating_add);
         let (runs, ssts) = (sum(|s| s.runs), sum(|s| s.ssts));
         let most = self.stripes.iter().map(|s| s.runs).max().unwrap_or(0);
         writeln!(f, "open         {} s, last write {}", self.uptime_ms / 1000, self.last_seq)?;
@@ -69,11 +71,11 @@ impl EngineStats {
         writeln!(
             f,
             "gets ended   {memtable} in memtables, {sealed} in sealed ones, {} in runs, {} found nothing; p99 {p99}",
-            runs.iter().sum::<u64>(),
-            misses.iter().sum::<u64>()
+            total(runs),
+            total(misses)
         )?;
         write!(f, "by runs     ")?;
-        let by_runs = runs.iter().zip(misses).map(|(hits, misses)| hits + misses).enumerate();
+        let by_runs = runs.iter().zip(misses).map(|(hits, misses)| hits.saturating_add(*misses)).enumerate();
         for (n, gets) in by_runs.filter(|&(_, gets)| gets > 0) {
             let more = if n + 1 == runs.len() { "+" } else { "" };
             write!(f, " {n}{more}: {gets}")?;
@@ -127,16 +129,21 @@ impl EngineStats {
             )?;
         }
         if let Some(cause) = &self.poisoned {
-            writeln!(f, "POISONED     {cause}")?;
+            writeln!(f, "POISONED     {}", escape::text(cause))?;
         }
         if let Some(error) = &self.background_error {
-            writeln!(f, "last error   {error}")?;
+            writeln!(f, "last error   {}", escape::text(error))?;
         }
         if !self.foreign_files.is_empty() {
-            writeln!(f, "not ours     {}", self.foreign_files.join(", "))?;
+            writeln!(f, "not ours     {}", escape::text(&self.foreign_files.join(", ")))?;
         }
         Ok(())
     }
+}
+
+/// Figures may come from a file, where they can be any: sums saturate.
+fn total(figures: &[u64]) -> u64 {
+    figures.iter().copied().fold(0, u64::saturating_add)
 }
 
 fn time(nanos: u64) -> impl fmt::Display {

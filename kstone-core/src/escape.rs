@@ -1,0 +1,136 @@
+//! Bytes and text of others as they are shown: nothing in them acts on a terminal, or passes for what it is not.
+//!
+//! Keys: printable text as it is, `\xNN` for any other byte, `\\` for a backslash, so that what is shown can be given
+//! back. Other text is shown as it is, but for what [`is_shown`] refuses.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// Whether a character is shown as it is. Not: control characters (C0, DEL and C1), those that change the direction or
+/// the lines of a text, and those that nobody sees.
+pub fn is_shown(c: char) -> bool {
+    match c {
+        ' '..='~' => true,
+        // Soft hyphen, Arabic letter mark, Mongolian vowel separator, byte order mark, interlinear annotation.
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' => false,
+        // Zero width space; marks of direction. Between them are the joiners, which scripts and emoji need.
+        '\u{200b}' | '\u{200e}' | '\u{200f}' => false,
+        // Separators of lines and paragraphs; embeddings and overrides of direction.
+        '\u{2028}'..='\u{202e}' => false,
+        // Word joiner and invisible operators; isolates of direction.
+        '\u{2060}'..='\u{206f}' => false,
+        // Tags.
+        '\u{e0000}'..='\u{e007f}' => false,
+        c => !c.is_control(),
+    }
+}
+
+/// A key, or a part of one, as it is typed.
+pub fn key(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\\' => text.push_str("\\\\"),
+                '"' | '\'' => text.push(c),
+                // What the standard library would print as it is.
+                _ if is_shown(c) && c.escape_debug().eq([c]) => text.push(c),
+                _ => push_hex(c.encode_utf8(&mut [0; 4]).as_bytes(), &mut text),
+            }
+        }
+        push_hex(chunk.invalid(), &mut text);
+    }
+    text
+}
+
+/// Text in one line: `\xNN` for the bytes of what is not shown.
+pub fn text(text: &str) -> Cow<'_, str> {
+    replace(text, |c, out| push_hex(c.encode_utf8(&mut [0; 4]).as_bytes(), out))
+}
+
+/// A path in one line, in the same way.
+pub fn path(path: &Path) -> String {
+    let mut shown = String::new();
+    for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
+        shown.push_str(&text(chunk.valid()));
+        push_hex(chunk.invalid(), &mut shown);
+    }
+    shown
+}
+
+/// The text of JSON, which stays the same JSON: `\uNNNN` for what is not shown.
+pub fn json(text: &str) -> Cow<'_, str> {
+    replace(text, |c, out| {
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            // Writing to a String cannot fail.
+            let _: Result<(), std::fmt::Error> = write!(out, "\\u{unit:04x}");
+        }
+    })
+}
+
+fn replace(text: &str, escape: impl Fn(char, &mut String)) -> Cow<'_, str> {
+    if text.chars().all(is_shown) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_shown(c) { shown.push(c) } else { escape(c, &mut shown) }
+    }
+    Cow::Owned(shown)
+}
+
+/// `\xNN` for each byte.
+pub fn push_hex(bytes: &[u8], text: &mut String) {
+    for byte in bytes {
+        // Writing to a String cannot fail.
+        let _: Result<(), std::fmt::Error> = write!(text, "\\x{byte:02x}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What must never reach a terminal.
+    fn harmful() -> impl Iterator<Item = char> {
+        let ranges = [0..=0x1f, 0x7f..=0x9f, 0x200e..=0x200f, 0x2028..=0x202e, 0x2066..=0x2069];
+        ranges.into_iter().flatten().chain([0x61c, 0xfeff]).map(|c| char::from_u32(c).unwrap())
+    }
+
+    #[test]
+    fn nothing_that_acts_on_a_terminal_is_shown() {
+        for c in harmful() {
+            assert!(!is_shown(c), "{c:?}");
+            let given = format!("a{c}b");
+            for shown in [text(&given).into_owned(), path(Path::new(&given)), key(given.as_bytes())] {
+                assert!(
+                    shown.starts_with("a\\x") && shown.ends_with('b') && shown.chars().all(is_shown),
+                    "{c:?}"
+                );
+            }
+        }
+        for shown in ["plain", "Zürich 東京", "👩‍🚀", "नमस्ते", "שלום", "a\\b \"c\""]
+        {
+            assert_eq!((&*text(shown), &*json(shown), &*path(Path::new(shown))), (shown, shown, shown));
+        }
+        assert_eq!(text("a\u{202e}b"), "a\\xe2\\x80\\xaeb");
+    }
+
+    #[test]
+    fn json_stays_the_same_json() {
+        for c in harmful().chain(['\u{e0041}', '\u{ad}', 'é']) {
+            let value = serde_json::json!({ format!("n{c}"): [format!("v{c}")] });
+            let shown = json(&value.to_string()).into_owned();
+            assert!(shown.chars().all(is_shown), "{c:?}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_no_text_is_shown_too() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let given = std::ffi::OsStr::from_bytes(b"a\xff\x9b\nb");
+        assert_eq!(path(Path::new(given)), "a\\xff\\x9b\\x0ab");
+    }
+}

@@ -1,0 +1,109 @@
+//! Names in a database's directory that are anything but files of its own, for a program that has it open: it goes on or
+//! says which file is in the way, and nothing outside of the directory is changed.
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kstone_core::clock::ManualClock;
+use kstone_core::lsm::{EngineOptions, LsmEngine, Workers, WriteOptions};
+use kstone_core::repair::{RepairOptions, repair};
+use kstone_core::vfs::DiskVfs;
+use kstone_core::{DatabaseConfig, Key, Result};
+
+const NAMES: [&str; 12] = [
+    "LOCK",
+    "MANIFEST.tmp",
+    "STATS.json",
+    "STATS.json.tmp",
+    "EVENTS.jsonl",
+    "EVENTS.jsonl.1",
+    "EVENTS.jsonl.3",
+    "quarantine",
+    "000-000001.sst",
+    "000-000002.sst",
+    "wal-000001.log",
+    "wal-000002.log",
+];
+
+const KINDS: [&str; 6] = ["link", "dangling", "hard link", "link to a directory", "fifo", "directory"];
+
+fn put_in_the_way(path: &Path, outside: &Path, kind: &str) {
+    match kind {
+        "link" => symlink(outside.join("file"), path).unwrap(),
+        "dangling" => symlink(outside.join("none"), path).unwrap(),
+        "hard link" => std::fs::hard_link(outside.join("file"), path).unwrap(),
+        "link to a directory" => symlink(outside, path).unwrap(),
+        "fifo" => assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success()),
+        _ => std::fs::create_dir(path).unwrap(),
+    }
+}
+
+/// Everything that a program does: writes, merges, checkpoints, and the files for tools.
+fn use_it(db: &Path, fresh: bool) -> Result<()> {
+    let clock = Arc::new(ManualClock::new(1));
+    let mut options = EngineOptions::on(Arc::new(DiskVfs::new()));
+    options.clock = clock.clone();
+    options.workers = Workers::Manual;
+    options.config = Some(
+        DatabaseConfig::new()
+            .with_stripes(1)
+            .with_max_memtable_records(10)
+            .with_stats_snapshot_interval(Duration::from_secs(1)),
+    );
+    let engine = if fresh { LsmEngine::create(db, options) } else { LsmEngine::open(db, options) }?;
+    for round in 0..3 {
+        for n in 0..10 {
+            engine.put(&Key::from(format!("key-{n}")), b"value", WriteOptions::sync())?;
+        }
+        clock.advance(Duration::from_secs(2));
+        while engine.step(round) {}
+        engine.flush()?;
+    }
+    engine.trigger_compaction(0)?;
+    engine.close()
+}
+
+/// Symptom: hard links were written through; a link or FIFO named `MANIFEST.tmp` kept the database from being opened.
+/// Cause and fix: see `vfs/disk/open.rs`.
+#[test]
+fn whatever_a_name_is_a_program_goes_on_or_names_it() {
+    let (mut refused, mut tried) = (0, 0);
+    for name in NAMES {
+        for kind in KINDS {
+            for fresh in [true, false] {
+                let dir = tempfile::tempdir().unwrap();
+                let (db, outside) = (dir.path().join("db"), dir.path().join("outside"));
+                std::fs::create_dir(&outside).unwrap();
+                std::fs::write(outside.join("file"), "precious").unwrap();
+                std::fs::create_dir(&db).unwrap();
+                if !fresh {
+                    use_it(&db, true).unwrap();
+                }
+                if db.join(name).symlink_metadata().is_ok() {
+                    std::fs::remove_file(db.join(name)).unwrap();
+                }
+                put_in_the_way(&db.join(name), &outside, kind);
+                let what = format!("{name} is a {kind}, fresh: {fresh}");
+                tried += 1;
+                if let Err(error) = use_it(&db, fresh) {
+                    refused += 1;
+                    assert!(error.to_string().contains(name), "{what}: {error}");
+                }
+                let repaired = repair(&db, &RepairOptions::new(), &mut |_| {});
+                if let Err(error) = repaired
+                    && !fresh
+                {
+                    assert!(error.to_string().contains(name), "{what}: {error}");
+                }
+                let left: Vec<_> =
+                    outside.read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+                assert_eq!(left, ["file"], "{what}");
+                assert_eq!(std::fs::read(outside.join("file")).unwrap(), b"precious", "{what}");
+            }
+        }
+    }
+    println!("{tried} cases, {refused} refused with the name of the file");
+    assert!(refused < tried / 2, "{refused} of {tried}");
+}

@@ -117,13 +117,9 @@ fn foreign_files_are_named_and_the_quarantine_is_none() {
 fn health_follows_from_rules_with_figures() {
     let db = Fixture::created();
     let path = db.dir.path().join("my.db");
-    let config = kstone_api::DatabaseConfig::new().with_max_total_disk_bytes(8 << 20);
-    let open = kstone_api::Database::builder(&path)
-        .config(config)
-        .compaction(kstone_api::CompactionConfig::disabled())
-        .open()
-        .unwrap();
     let key = |n: u32| kstone_api::Key::with_sort(&b"one"[..], format!("{n:06}").into_bytes());
+    let disabled = kstone_api::CompactionConfig::disabled();
+    let open = kstone_api::Database::builder(&path).compaction(disabled).open().unwrap();
     let small = kstone_api::ItemBuilder::new().number("n", 1).build();
     (0..1000).for_each(|n| open.put(key(n), &small).unwrap());
     for _ in 0..3 {
@@ -131,15 +127,25 @@ fn health_follows_from_rules_with_figures() {
         (0..1000).for_each(|n| open.delete(key(n)).unwrap());
     }
     open.flush().unwrap();
+    open.close().unwrap();
+    let info = db.stdout(&["info", "my.db"]);
+    for part in
+        ["  health       ", "75 % of the entries in SSTs are tombstones, 3,000 of them\n", "is hot: 100 % of"]
+    {
+        assert!(info.contains(part), "{part} is not in {info}");
+    }
+
+    let config = kstone_api::DatabaseConfig::new().with_max_total_disk_bytes(8 << 20);
+    let open = kstone_api::Database::builder(db.dir.path().join("full.db")).config(config).create().unwrap();
     let item = || kstone_api::ItemBuilder::new().binary("b", vec![7u8; 64 << 10]);
     let full = (0..1000).find_map(|n| open.put(key(n), item()).err());
     assert_eq!(full.unwrap().code(), "disk_full");
-    drop(open);
-    let info = db.stdout(&["info", "my.db"]);
-    for part in [" % of the entries in SSTs are tombstones, 3,000 of them\n", " is hot: ", "the quota is "] {
-        assert!(info.contains(part), "{part} is not in {info}");
-    }
-    assert!(!info.contains("health       good"), "{info}");
+    open.close().unwrap();
+    let info = db.stdout(&["info", "full.db"]);
+    assert!(
+        info.contains("               the quota is nearly reached: ") && !info.contains("good"),
+        "{info}"
+    );
 }
 
 /// Symptom: `cannot read FILE` did not say why, unless `-v` was given.

@@ -40,6 +40,11 @@ fn main() -> Result<(), Box<dyn Error>> {
                 halves.put(&key(&name(partition), n), &VALUE, WriteOptions::new())?;
             }
         }
+        let mut before = Times::new(&halves)?;
+        for round in 0..2_000 {
+            before.first(&halves, &name(round % partitions))?;
+        }
+        before.print(&format!("first items of {partitions} x {items}, nothing deleted"), &halves)?;
         let (mut once, mut again) = (Times::new(&halves)?, Times::new(&halves)?);
         for partition in 0..partitions {
             for n in 0..items / 2 {

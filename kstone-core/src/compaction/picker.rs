@@ -222,7 +222,7 @@ impl<'a> StripeSummary<'a> {
     /// least, whatever comes.
     fn readers_pay(&self) -> bool {
         let limit = self.entries().saturating_mul(PASSED_PER_MERGED);
-        self.passed_over > limit && (self.settled_tombstones() > 0 || self.superseded() > 0)
+        self.passed_over >= limit && (self.settled_tombstones() > 0 || self.superseded() > 0)
     }
 
     fn garbage_weighs(&self, config: &CompactionConfig) -> bool {

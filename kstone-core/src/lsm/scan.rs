@@ -351,20 +351,29 @@ impl Shared {
     pub(crate) fn explore(&self, stripe: usize) {
         let Some(used) = self.stripe_if_used(stripe) else { return };
         let Some(range) = used.gaps.take_deleted() else { return };
+        let (from, back) = (Direction::Forward, Direction::Reverse);
         // An error is for those who read there, and leaves only a gap unknown.
-        let _ = self.explore_range(used, &range, false);
+        if let Ok(false) = self.explore_range(used, &range, from, false) {
+            let _ = self.explore_range(used, &range, back, false);
+        }
         for range in used.gaps.next_to(&range) {
-            let _ = self.explore_range(used, &range, true);
+            let _ = self.explore_range(used, &range, from, true);
         }
     }
 
-    /// Ends early where most keys are there; where the range is to be a gap `whole`, with the first one.
-    fn explore_range(&self, stripe: &Stripe, range: &KeyRange, whole: bool) -> Result<()> {
-        let (mut walk, written) = Walk::watch(stripe, range, Direction::Forward);
+    /// Ends early where most keys are there, and says so by false; where the range is to be a gap `whole`, at the first.
+    fn explore_range(
+        &self,
+        stripe: &Stripe,
+        range: &KeyRange,
+        direction: Direction,
+        whole: bool,
+    ) -> Result<bool> {
+        let (mut walk, written) = Walk::watch(stripe, range, direction);
         let registered = Registered(self, self.commits.pin());
         let seq = registered.1;
         let explored =
-            if seq < written { Ok(()) } else { self.explore_parts(&mut walk, stripe, range, seq, whole) };
+            if seq < written { Ok(true) } else { self.explore_parts(&mut walk, stripe, range, seq, whole) };
         walk.end_watch(self);
         explored
     }
@@ -376,27 +385,31 @@ impl Shared {
         range: &KeyRange,
         seq: SeqNo,
         whole: bool,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let (mut there, mut gone) = (0, 0);
         let version = Arc::clone(&stripe.version());
-        for part in stripe.gaps.around(range, seq).unwrap_or_else(|| vec![range.clone()]) {
+        let mut parts = stripe.gaps.around(range, seq).unwrap_or_else(|| vec![range.clone()]);
+        if walk.direction == Direction::Reverse {
+            parts.reverse();
+        }
+        for part in parts {
             walk.enter(&part);
-            let sources = version.cursors(&part, seq, Direction::Forward, 0)?;
-            let mut cursor = VisibleCursor::new(MergeCursor::new(sources, Direction::Forward), seq);
+            let sources = version.cursors(&part, seq, walk.direction, 0)?;
+            let mut cursor = VisibleCursor::new(MergeCursor::new(sources, walk.direction), seq);
             while let Some((key, _)) = cursor.next()? {
                 let passed = cursor.passed().gone;
                 walk.came_to(Some(&key), passed, self, seq);
                 (there, gone) = (there + 1, gone + passed);
                 let enough = there > gone / 2 || there + gone > MOST_WALKED;
                 if whole || there > MOST_THERE && enough {
-                    return Ok(());
+                    return Ok(false);
                 }
             }
             let passed = cursor.passed().gone;
             walk.came_to(None, if whole { u64::MAX } else { passed }, self, seq);
             gone += passed;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Readers of the stripe have passed over so many entries: asks for a merge when they have paid for one.

@@ -237,10 +237,10 @@ fn a_stripe_is_merged_once_its_readers_have_paid_for_it() {
         let runs = [run(0, 1000, tombstones, 20), run(1, 1000, 0, 10)];
         choose(&StripeSummary { horizon, passed_over, ..stripe(&runs) }, &config(10), Ask::Due)
     };
-    assert_eq!(at(20, 16_000, 1), Choice::Nothing);
-    assert_eq!(at(20, 16_001, 1), all(2, 1, Reason::Tombstones));
-    assert_eq!(at(19, 16_001, 1), Choice::Nothing, "a reader holds it back");
-    assert_eq!(at(20, 16_001, 0), Choice::Nothing, "there is nothing to drop");
+    assert_eq!(at(20, 15_999, 1), Choice::Nothing);
+    assert_eq!(at(20, 16_000, 1), all(2, 1, Reason::Tombstones));
+    assert_eq!(at(19, 16_000, 1), Choice::Nothing, "a reader holds it back");
+    assert_eq!(at(20, 16_000, 0), Choice::Nothing, "there is nothing to drop");
 }
 
 fn details(keys: std::ops::Range<u32>) -> SstDetails {

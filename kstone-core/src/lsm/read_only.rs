@@ -23,7 +23,7 @@ use super::{EngineOptions, FileIds, LsmEngine, trace};
 use crate::clock::Clock;
 use crate::config::{DatabaseConfig, ReadMode};
 use crate::error::{Error, Result};
-use crate::manifest::{Manifest, ManifestState};
+use crate::manifest::{Loaded, Manifest, ManifestState};
 use crate::paths;
 use crate::types::FileId;
 use crate::vfs::{Mapping, OpenMode, Vfs};
@@ -86,11 +86,11 @@ impl Capture {
         path: &Path,
         holds: impl Fn(&ManifestState) -> bool,
     ) -> Reading {
-        let manifest = match Manifest::fingerprint(vfs, path) {
+        let (manifest, loaded) = match Manifest::load_marked(vfs, path) {
             Ok(found) => found,
             Err(error) => return Reading::Wrong(error),
         };
-        let result = Self::of(vfs, clock, path, holds);
+        let result = loaded.and_then(|loaded| Self::of(vfs, clock, path, loaded, holds));
         match (Manifest::fingerprint(vfs, path), result) {
             (Err(error), _) => Reading::Wrong(error),
             (Ok(again), _) if again != manifest => Reading::Changed,
@@ -103,9 +103,9 @@ impl Capture {
         vfs: &dyn Vfs,
         clock: &dyn Clock,
         path: &Path,
+        loaded: Loaded,
         holds: impl Fn(&ManifestState) -> bool,
     ) -> Result<Self> {
-        let loaded = Manifest::load(vfs, path)?;
         let listing = vfs.list(path).map_err(Error::io("list", path))?;
         let hold = holds(&loaded.state);
         let mut held = BTreeMap::new();

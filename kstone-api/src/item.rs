@@ -53,7 +53,8 @@ impl Item {
     pub(crate) fn from_distinct(attributes: Vec<(String, Value)>) -> Result<Self, Flaw> {
         let mut names: Vec<&str> = attributes.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
-        if let Some([name, _]) = names.array_windows().find(|[a, b]| a == b) {
+        let twice = |pair: &&[&str]| matches!(pair, [a, b] if a == b);
+        if let Some([name, ..]) = names.windows(2).find(twice) {
             return Err(Flaw::new("there are two attributes of this name").within(name));
         }
         Ok(Self::from_unsorted(attributes))

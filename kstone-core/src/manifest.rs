@@ -275,6 +275,11 @@ impl Manifest {
         load::load(vfs, &dir.join(MANIFEST))
     }
 
+    /// The same, and what tells the file that was read from any other.
+    pub(crate) fn load_marked(vfs: &dyn Vfs, dir: &Path) -> Result<(Fingerprint, Result<Loaded>)> {
+        load::load_marked(vfs, &dir.join(MANIFEST))
+    }
+
     /// What tells a directory's manifest as it is now from what it was before.
     pub(crate) fn fingerprint(vfs: &dyn Vfs, dir: &Path) -> Result<Fingerprint> {
         load::fingerprint(vfs, &dir.join(MANIFEST))

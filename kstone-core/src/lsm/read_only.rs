@@ -124,11 +124,11 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn read(&mut self, holds: impl Fn(&ManifestState) -> bool) -> Reading {
-        let before = match Manifest::fingerprint(self.vfs, self.path) {
+        let (before, loaded) = match Manifest::load_marked(self.vfs, self.path) {
             Ok(found) => found,
             Err(error) => return Reading::Wrong(error),
         };
-        let files = Manifest::load(self.vfs, self.path).and_then(|loaded| self.files(loaded, holds));
+        let files = loaded.and_then(|loaded| self.files(loaded, holds));
         match Manifest::fingerprint(self.vfs, self.path) {
             Ok(now) if now == before => {
                 let whole = files.and_then(|files| files.capture(self, None));

@@ -108,8 +108,8 @@ fn check_numbers(path: &Path, state: &ManifestState, chain: &Chain) -> Result<()
 /// no longer the more there are: it is what was written last that a newer version has written. One that has stayed
 /// behind among older files is refused when it is first touched.
 fn check_newest(vfs: &dyn Vfs, path: &Path, state: &ManifestState) -> Result<()> {
-    let newest = state.ssts.values().rev().take(NEWEST);
-    newest.map(|meta| sst::refuse_newer(vfs, path, meta)).collect()
+    let mut newest = state.ssts.values().rev().take(NEWEST);
+    newest.try_for_each(|meta| sst::refuse_newer(vfs, path, meta))
 }
 
 /// Listed SSTs that are not there with their length; what is in the others is checked when it is first read. What is

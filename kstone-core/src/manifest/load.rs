@@ -39,7 +39,17 @@ pub(crate) struct Fingerprint(u64, u128);
 
 /// Of the whole file as it is now.
 pub(super) fn fingerprint(vfs: &dyn Vfs, path: &Path) -> Result<Fingerprint> {
-    let (_, mut window) = open(vfs, path)?;
+    fingerprint_of(&mut open(vfs, path)?.1, path)
+}
+
+/// What a file says, and what it is told by, of one and the same file.
+pub(super) fn load_marked(vfs: &dyn Vfs, path: &Path) -> Result<(Fingerprint, Result<Loaded>)> {
+    let (file, mut window) = open(vfs, path)?;
+    let found = fingerprint_of(&mut window, path)?;
+    Ok((found, Frames::over(file, window, path).and_then(|(frames, header)| state_of(frames, &header))))
+}
+
+fn fingerprint_of(window: &mut Window, path: &Path) -> Result<Fingerprint> {
     let (mut hash, mut at) = (Xxh3::new(), 0);
     loop {
         let bytes = window.from(at, 1).map_err(Error::io("read", path))?;
@@ -64,7 +74,11 @@ fn open(vfs: &dyn Vfs, path: &Path) -> Result<(Arc<dyn VfsFile>, Window)> {
 impl<'a> Frames<'a> {
     /// Those of the file at `path`, and its header.
     pub(super) fn open(vfs: &dyn Vfs, path: &'a Path) -> Result<(Self, FileHeader)> {
-        let (file, mut window) = open(vfs, path)?;
+        let (file, window) = open(vfs, path)?;
+        Self::over(file, window, path)
+    }
+
+    fn over(file: Arc<dyn VfsFile>, mut window: Window, path: &'a Path) -> Result<(Self, FileHeader)> {
         let head = window.from(0, HEADER_LEN as u64).map_err(Error::io("read", path))?;
         let header = FileHeader::decode(head.get(..HEADER_LEN).unwrap_or(head), FileKind::Manifest, path, 0)?;
         Ok((Self { file, window, path, database_id: header.database_id }, header))
@@ -215,7 +229,12 @@ fn ids(header: &FileHeader) -> Ids {
 
 /// What the file says. A last edit that was cut short is left out; any other damage is `Corruption`.
 pub(super) fn load(vfs: &dyn Vfs, path: &Path) -> Result<Loaded> {
-    let (mut frames, header) = Frames::open(vfs, path)?;
+    let (frames, header) = Frames::open(vfs, path)?;
+    state_of(frames, &header)
+}
+
+fn state_of(mut frames: Frames<'_>, header: &FileHeader) -> Result<Loaded> {
+    let path = frames.path;
     let mut number = header.extra.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
     let (mut state, mut at) = (None, HEADER_LEN as u64);
     while let Some(frame) = frames.frame(at)? {
@@ -233,7 +252,7 @@ pub(super) fn load(vfs: &dyn Vfs, path: &Path) -> Result<Loaded> {
         return Err(bad(format!("edit {number} is damaged, and it is not the last one")));
     }
     state.check().map_err(bad)?;
-    Ok(Loaded { ids: ids(&header), state, len: at, torn: at < frames.window.len() })
+    Ok(Loaded { ids: ids(header), state, len: at, torn: at < frames.window.len() })
 }
 
 /// The last state that a damaged manifest still tells, which may be old; `None` when it tells none. `Err` is an error of

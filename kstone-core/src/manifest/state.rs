@@ -262,7 +262,9 @@ impl ManifestState {
         }
         // A second cut of the same segment, by a recovery that ran again, takes the place of the first: the
         // generation that the first one named was never used.
-        self.cuts.pop_back_if(|last| last.generation == cut.generation);
+        if self.cuts.back().is_some_and(|last| last.generation == cut.generation) {
+            self.cuts.pop_back();
+        }
         self.drop_cuts(0);
         self.cuts.push_back(cut);
         Ok(())

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::manifest::{Loaded, ManifestState};
 use crate::paths;
 use crate::planted::{Bug, planted};
+use crate::record::check_batch;
 use crate::types::Lsn;
 use crate::vfs::{DirEntry, Vfs};
 use crate::wal::{self, Chain, LogOwner, LogRules};
@@ -42,7 +43,7 @@ impl Survey {
         clock: &dyn Clock,
     ) -> Result<Self> {
         let (state, ids) = (&loaded.state, &loaded.ids);
-        state.facts.check_supported(&path.join(paths::MANIFEST))?;
+        state.check_supported(&path.join(paths::MANIFEST))?;
         check_listed_files(path, state, &listing)?;
         let owner = LogOwner { database_id: ids.database_id, incarnation: ids.incarnation };
         let segments = wal::discover(log, path, owner)?;
@@ -56,6 +57,13 @@ impl Survey {
         let began = clock.monotonic();
         let chain = wal::validate(log, path, &segments, &rules)?;
         check_numbers(path, state, &chain)?;
+        if state.clean_end.is_none() {
+            // Recovery writes before it replays, and what cannot be replayed is to be left as it is.
+            wal::replay(log, &chain, |record| {
+                let file = paths::log(path, record.lsn.generation());
+                check_batch(record.payload, record.count, &file, record.lsn.offset().into())
+            })?;
+        }
         Ok(Self { loaded, listing, chain, began })
     }
 }

@@ -161,21 +161,34 @@ impl Merging {
 impl Shared {
     /// What the picker says of a stripe in this version.
     fn choose(&self, stripe: usize, version: &Version, ask: Ask) -> Choice {
-        let stripe = StripeSummary {
+        let mut summary = StripeSummary {
             stripe,
             runs: version.runs.iter().map(|run| summary(run)).collect(),
             horizon: self.commits.horizon(),
             unix_ms: self.clock.unix_ms(),
         };
         let settings = self.settings.load();
-        let choose = |ask| picker::choose(&stripe, &settings.compaction, ask);
-        if ask == Ask::Due && self.quota.is_limited() && self.reclaiming() {
-            match choose(Ask::Reclaim) {
-                Choice::Nothing => {}
-                freeing => return freeing,
+        let reclaims = ask == Ask::Due && self.quota.is_limited() && self.reclaiming();
+        let choose = |stripe: &StripeSummary<'_>| {
+            let freeing = reclaims.then(|| picker::choose(stripe, &settings.compaction, Ask::Reclaim));
+            match freeing {
+                None | Some(Choice::Nothing) => picker::choose(stripe, &settings.compaction, ask),
+                Some(freeing) => freeing,
             }
+        };
+        let chosen = choose(&summary);
+        let (held_at, visible) = (summary.horizon, self.commits.visible());
+        if chosen != Choice::Nothing || held_at >= visible {
+            return chosen;
         }
-        choose(ask)
+        summary.horizon = visible;
+        if choose(&summary) == Choice::Nothing {
+            return Choice::Nothing;
+        }
+        self.held.hold_back(stripe);
+        // The snapshot may have ended meanwhile, and whoever ended it have seen nothing held back.
+        summary.horizon = self.commits.horizon();
+        if summary.horizon > held_at { choose(&summary) } else { Choice::Nothing }
     }
 
     /// Whether there is something to merge in the stripe: the bytes that would be read, for the order of stripes.

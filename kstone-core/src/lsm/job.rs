@@ -27,6 +27,8 @@ pub(crate) enum Slot {
     Compact(usize),
     /// Writing the counters to their file.
     Stats,
+    /// Removing SSTs that were still read when nobody needed them any more.
+    Removal,
 }
 
 /// All steps of a job, on the caller's thread.

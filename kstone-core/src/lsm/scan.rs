@@ -74,14 +74,16 @@ impl Entries {
     }
 
     fn end(&mut self) {
-        self.cursor = None;
+        if self.cursor.take().is_some() {
+            self.pin.shared().reader_let_go(false);
+        }
         self.count();
     }
 }
 
 impl Drop for Entries {
     fn drop(&mut self) {
-        self.count();
+        self.end();
         if let Some(took) = self.took {
             self.pin.shared().observed.latencies.sample(Operation::Query, took);
         }

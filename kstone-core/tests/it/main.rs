@@ -33,6 +33,7 @@ mod poison;
 mod quota;
 mod readers;
 mod reading;
+mod release;
 mod rules;
 mod stats;
 mod table;

@@ -59,6 +59,7 @@ mod event_log;
 mod events;
 mod explain;
 mod flush;
+mod held;
 mod idle;
 mod job;
 mod observe;
@@ -291,6 +292,8 @@ pub(crate) struct Shared {
     pub(crate) obsolete: Mutex<Vec<Arc<Table>>>,
     /// What backups under way keep from being removed.
     pub(crate) pins: pins::Pins,
+    /// What readers keep from being removed or merged.
+    pub(crate) held: held::Held,
     /// A file that belongs to nothing could not be removed.
     pub(crate) untidy: AtomicBool,
     /// Files that nobody needs and that could not be removed yet.
@@ -617,6 +620,8 @@ impl LsmEngine {
                 table.verify().map_err(|error| self.shared.closed_or(error))?;
                 verified += 1;
             }
+            drop(version);
+            self.shared.reader_let_go(false);
         }
         Ok(verified)
     }

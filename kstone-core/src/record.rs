@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! operation   1      kind: 1 put, 2 delete; others reserved
-//!             varint keyspace; 0 is the items
+//!             varint keyspace; 0 is the items, the only one that this version has
 //!             varint length of the options, in bytes
 //!             ..     options, each: varint tag, varint length, value
 //!             varint length of the key
@@ -18,13 +18,16 @@ use std::path::Path;
 
 use crate::coding::{Reader, put_varint};
 use crate::error::{Error, Result};
+use crate::key::encoded_partition_hash;
 use crate::types::EntryKind;
+
+/// The keyspace of the items.
+pub(crate) const ITEMS: u32 = 0;
 
 /// One operation of a batch, borrowed from its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OpRef<'a> {
     pub(crate) kind: EntryKind,
-    pub(crate) keyspace: u32,
     /// The encoded key.
     pub(crate) key: &'a [u8],
     /// Empty for a delete.
@@ -38,6 +41,8 @@ pub(crate) enum BadOp {
     Damaged,
     /// A kind of operation that this version lacks.
     UnknownKind(u8),
+    /// A keyspace that this version lacks: its keys are none of the items.
+    UnknownKeyspace(u32),
     /// A critical option that this version lacks.
     UnknownOption(u64),
 }
@@ -50,14 +55,34 @@ impl BadOp {
                 return Error::corrupt(file, offset, "an operation of this batch cannot be decoded");
             }
             Self::UnknownKind(kind) => format!("operation kind {kind}"),
+            Self::UnknownKeyspace(id) => format!("an operation of keyspace {id}"),
             Self::UnknownOption(tag) => format!("operation option {tag}"),
         };
         Error::UnsupportedFormat {
             file: file.to_path_buf(),
             found,
-            supported: "puts and deletes without critical options".into(),
+            supported: "puts and deletes of keyspace 0 without critical options".into(),
         }
     }
+}
+
+/// Checks that all operations of a batch, whose record is at `offset` of the log segment `file`, can be replayed, and are
+/// as many as the record says.
+pub(crate) fn check_batch(payload: &[u8], count: u32, file: &Path, offset: u64) -> Result<()> {
+    let mut found = 0u32;
+    for op in Ops::new(payload) {
+        let op = op.map_err(|bad| bad.in_file(file, offset))?;
+        if encoded_partition_hash(op.key).is_none() {
+            let detail = format!("\"{}\" is no key", op.key.escape_ascii());
+            return Err(Error::corrupt(file, offset, detail));
+        }
+        found = found.saturating_add(1);
+    }
+    if found != count {
+        let detail = format!("the record says {count} operations and holds {found}");
+        return Err(Error::corrupt(file, offset, detail));
+    }
+    Ok(())
 }
 
 /// Appends a put to a batch's payload.
@@ -112,13 +137,16 @@ fn decode<'a>(reader: &mut Reader<'a>) -> Result<OpRef<'a>, BadOp> {
     // What follows the kind is only known for the kinds that are.
     let kind = EntryKind::from_u8(kind).ok_or(BadOp::UnknownKind(kind))?;
     let keyspace = reader.varint().and_then(|v| u32::try_from(v).ok()).ok_or(BadOp::Damaged)?;
+    if keyspace != ITEMS {
+        return Err(BadOp::UnknownKeyspace(keyspace));
+    }
     check_options(reader.prefixed().ok_or(BadOp::Damaged)?)?;
     let key = reader.prefixed().ok_or(BadOp::Damaged)?;
     let value = match kind {
         EntryKind::Put => reader.prefixed().ok_or(BadOp::Damaged)?,
         EntryKind::Delete => &[],
     };
-    Ok(OpRef { kind, keyspace, key, value })
+    Ok(OpRef { kind, key, value })
 }
 
 /// Skips options; this version knows none.
@@ -139,15 +167,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    type Owned = (bool, u32, Vec<u8>, Vec<u8>);
+    type Owned = (bool, Vec<u8>, Vec<u8>);
 
     fn encode(ops: &[Owned]) -> Vec<u8> {
         let mut out = Vec::new();
-        for (put, keyspace, key, value) in ops {
+        for (put, key, value) in ops {
             if *put {
-                encode_put(&mut out, *keyspace, key, value);
+                encode_put(&mut out, ITEMS, key, value);
             } else {
-                encode_delete(&mut out, *keyspace, key);
+                encode_delete(&mut out, ITEMS, key);
             }
         }
         out
@@ -160,14 +188,14 @@ mod tests {
     proptest! {
         #[test]
         fn batches_round_trip_and_cuts_give_a_prefix(
-            ops in proptest::collection::vec((any::<bool>(), any::<u32>(), bytes(), bytes()), 0..5)
+            ops in proptest::collection::vec((any::<bool>(), bytes(), bytes()), 0..5)
         ) {
             let payload = encode(&ops);
             let got: Vec<_> = Ops::new(&payload).map(Result::unwrap).collect();
             prop_assert_eq!(got.len(), ops.len());
-            for (op, (put, keyspace, key, value)) in got.iter().zip(&ops) {
+            for (op, (put, key, value)) in got.iter().zip(&ops) {
                 prop_assert_eq!(op.kind == EntryKind::Put, *put);
-                prop_assert_eq!((op.keyspace, op.key), (*keyspace, &key[..]));
+                prop_assert_eq!(op.key, &key[..]);
                 prop_assert_eq!(op.value, if *put { &value[..] } else { &[] });
             }
             for cut in 0..payload.len() {
@@ -199,12 +227,15 @@ mod tests {
         fn only(payload: &[u8]) -> Vec<Result<OpRef<'_>, BadOp>> {
             Ops::new(payload).collect()
         }
-        let plain = OpRef { kind: EntryKind::Put, keyspace: 0, key: b"k", value: b"v" };
+        let plain = OpRef { kind: EntryKind::Put, key: b"k", value: b"v" };
         assert_eq!(only(&op(&[])), [Ok(plain)]);
         assert_eq!(only(&op(&[2, 3, 9, 9, 9, 4, 0])), [Ok(plain)]);
         assert_eq!(only(&op(&[2, 0, 7, 1, 9])), [Err(BadOp::UnknownOption(7))]);
         assert_eq!(only(&op(&[2, 3, 9])), [Err(BadOp::Damaged)]);
         assert_eq!(only(&[3, 0, 0, 0]), [Err(BadOp::UnknownKind(3))]);
+        let mut other = Vec::new();
+        encode_put(&mut other, 7, b"k", b"v");
+        assert_eq!(only(&other), [Err(BadOp::UnknownKeyspace(7))]);
         let file = Path::new("wal-000001.log");
         assert_eq!(BadOp::UnknownKind(3).in_file(file, 8).code(), "unsupported_format");
         assert_eq!(BadOp::Damaged.in_file(file, 8).code(), "corruption");

@@ -598,6 +598,7 @@ mod tests {
         }
         let mut empty = SstWriter::create(&vfs, dir(), params(7, &bounds)).unwrap();
         assert!(empty.finish().is_err());
+        empty.abandon().unwrap();
         assert!(vfs.list(dir()).unwrap().is_empty());
     }
 

@@ -8,7 +8,7 @@ use super::files::{Files, listed, on_disk};
 use super::{Input, expect_corruption, is_about_bytes, seal};
 use crate::clock::ManualClock;
 use crate::error::Result;
-use crate::record::{Ops, encode_delete, encode_put};
+use crate::record::{ITEMS, Ops, encode_delete, encode_put};
 use crate::types::{EntryKind, Lsn, SeqNo};
 use crate::vfs::{Floor, MemVfs, Vfs};
 use crate::wal::{
@@ -109,8 +109,8 @@ fn operations(payload: &[u8]) {
     for op in Ops::new(payload) {
         let Ok(op) = op else { return };
         match op.kind {
-            EntryKind::Put => encode_put(&mut again, op.keyspace, op.key, op.value),
-            EntryKind::Delete => encode_delete(&mut again, op.keyspace, op.key),
+            EntryKind::Put => encode_put(&mut again, ITEMS, op.key, op.value),
+            EntryKind::Delete => encode_delete(&mut again, ITEMS, op.key),
         }
         decoded.push(op);
     }

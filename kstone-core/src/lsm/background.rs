@@ -101,6 +101,9 @@ struct Queue {
     last_sync: Duration,
     last_sweep: Duration,
     last_stats: Duration,
+    /// SSTs that somebody read are to be removed, and are tried again then; how often they were in vain.
+    removal: Option<Duration>,
+    removal_tries: u32,
     /// How many compactions run while no writer needs more; no limit without threads, so that seeds mean the same on
     /// every machine.
     calm: Option<usize>,
@@ -156,6 +159,12 @@ impl Background {
     /// Looks for gaps in the stripe soon. May be called under its lock.
     pub(crate) fn queue_exploration(&self, stripe: usize) {
         self.queue.lock().explore.insert(stripe);
+        self.wake.notify_one();
+    }
+
+    /// Has SSTs removed that somebody has read until now.
+    pub(crate) fn remove_soon(&self) {
+        self.queue.lock().removal = Some(Duration::ZERO);
         self.wake.notify_one();
     }
 
@@ -267,6 +276,9 @@ impl Shared {
         if self.stats_interval(&settings).is_some_and(|interval| since(queue.last_stats) >= interval) {
             due.push(Slot::Stats);
         }
+        if queue.removal.is_some_and(|at| at <= now) {
+            due.push(Slot::Removal);
+        }
         let flushing = queue.running.iter().filter(|slot| matches!(slot, Slot::Flush(_))).count();
         // Half of the cores, so that flushes never crowd out the writers that cause them.
         if flushing < cores().div_ceil(2) {
@@ -344,6 +356,11 @@ impl Shared {
                 queue.explore.remove(&stripe);
                 Job::Once
             }
+            Slot::Removal => {
+                queue.removal = None;
+                queue.removal_tries += 1;
+                Job::Once
+            }
             Slot::Segment | Slot::Relief | Slot::Open => Job::Once,
         }
     }
@@ -362,6 +379,10 @@ impl Shared {
                 Ok(Progress::Done)
             }
             (Job::Once, Slot::Open) => self.ensure_opened().map(|()| Progress::Done),
+            (Job::Once, Slot::Removal) => {
+                self.remove_obsolete();
+                Ok(Progress::Done)
+            }
             (Job::Once, _) => {
                 self.relieve();
                 Ok(Progress::Done)
@@ -529,7 +550,24 @@ impl Shared {
                 }
             }
             Slot::Segment | Slot::Relief | Slot::LogSync | Slot::Watermark => {}
-            Slot::Stats | Slot::Open | Slot::Explore(_) => {}
+            Slot::Stats | Slot::Open | Slot::Explore(_) | Slot::Removal => {}
+        }
+    }
+
+    /// SSTs that nobody needs any more are read still, or none are: in the first case they are tried again when a reader
+    /// lets go, and after a while, which grows, whoever it is that reads them.
+    pub(crate) fn remove_once_unread(&self, read: bool) {
+        let mut queue = self.background.queue.lock();
+        if read {
+            let pause = RETRY_AFTER.saturating_mul(1 << queue.removal_tries.min(20)).min(RETRY_AT_LEAST);
+            queue.removal = Some(self.clock.monotonic() + pause);
+        } else {
+            (queue.removal, queue.removal_tries) = (None, 0);
+        }
+        self.held.wait_for_readers(read);
+        drop(queue);
+        if read {
+            self.background.wake.notify_one();
         }
     }
 
@@ -621,8 +659,10 @@ impl Shared {
         if self.workers == Workers::Manual {
             return self.wait_for_progress(&mut None);
         }
-        let frees =
-            |slot: &Slot| matches!(slot, Slot::Flush(_) | Slot::Compact(_) | Slot::Checkpoint | Slot::Relief);
+        let frees = |slot: &Slot| {
+            use Slot::{Checkpoint, Compact, Flush, Relief, Removal};
+            matches!(slot, Flush(_) | Compact(_) | Checkpoint | Relief | Removal)
+        };
         let mut queue = self.background.queue.lock();
         let busy = queue.running.iter().any(frees) || self.ready(&mut queue).iter().any(frees);
         if busy {
@@ -709,6 +749,9 @@ impl Shared {
         }
         if queue.dirty && !queue.running.contains(&Slot::Checkpoint) {
             nap = nap.min(until(queue.last_checkpoint, settings.database.checkpoint_interval));
+        }
+        if let Some(at) = queue.removal {
+            nap = nap.min(until(at, Duration::ZERO));
         }
         let rested = queue.resting.values().map(|rest| until(rest.until, Duration::ZERO)).min();
         nap.min(rested.unwrap_or(nap)).max(Duration::from_millis(1))

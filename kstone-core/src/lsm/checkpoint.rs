@@ -189,15 +189,15 @@ impl Shared {
         }
         self.remove_leftovers();
         let mut obsolete = self.obsolete.lock();
-        let mut remove = Vec::new();
+        let (mut remove, mut read) = (Vec::new(), false);
         obsolete.retain(|table| {
             // In this order: once nobody else holds it, no checkpoint can be about to list it.
             let held = Arc::strong_count(table) > 1 && !planted(Bug::CheckpointListsRemoved);
             let listed = self.may_be_listed(table.meta().id);
             let pinned = || self.pins.hold(table.meta().id);
-            let unused = (also_held || !held)
-                && (!listed || planted(Bug::ListedSstRemoved))
-                && (also_held || !pinned());
+            let unused = (!listed || planted(Bug::ListedSstRemoved)) && (also_held || !pinned());
+            read |= unused && held;
+            let unused = unused && (also_held || !held);
             if unused {
                 remove.push((table.path().to_path_buf(), pages(table.meta().len)));
             }
@@ -208,6 +208,7 @@ impl Shared {
             self.remove_file(&path);
             self.quota.dying.fetch_sub(bytes, Ordering::Relaxed);
         }
+        self.remove_once_unread(read && !also_held);
         self.measure_stripes();
     }
 

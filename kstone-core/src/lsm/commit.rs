@@ -87,15 +87,16 @@ impl Commits {
         seq
     }
 
-    /// Ends a snapshot that `pin` registered.
-    pub(crate) fn unpin(&self, seq: SeqNo) {
+    /// Ends a snapshot that `pin` registered. Whether that lets the horizon rise.
+    pub(crate) fn unpin(&self, seq: SeqNo) -> bool {
         let mut snapshots = self.snapshots.lock();
-        if let Some(holders) = snapshots.get_mut(&seq) {
-            *holders -= 1;
-            if *holders == 0 {
-                snapshots.remove(&seq);
-            }
+        let Some(holders) = snapshots.get_mut(&seq) else { return false };
+        *holders -= 1;
+        if *holders > 0 {
+            return false;
         }
+        snapshots.remove(&seq);
+        snapshots.keys().next().is_none_or(|&oldest| oldest > seq)
     }
 
     /// Nobody reads below this sequence, now or later: of the versions at or below it only the newest counts.
@@ -145,11 +146,11 @@ mod tests {
         commits.replayed(8);
         let third = commits.pin();
         assert_eq!((first, second, third, commits.horizon()), (5, 5, 8, 5));
-        commits.unpin(first);
+        assert!(!commits.unpin(first));
         assert_eq!(commits.horizon(), 5);
-        commits.unpin(second);
+        assert!(commits.unpin(second));
         assert_eq!(commits.horizon(), 8);
-        commits.unpin(third);
+        assert!(commits.unpin(third));
         commits.replayed(10);
         assert_eq!(commits.horizon(), 10);
     }

@@ -170,7 +170,7 @@ impl Shared {
     /// What the picker says of a stripe in this version.
     fn choose(&self, stripe: usize, version: &Version, ask: Ask) -> Choice {
         let now = self.now();
-        let stripe = StripeSummary {
+        let mut summary = StripeSummary {
             stripe,
             runs: version.runs.iter().map(|run| summary(run, now)).collect(),
             horizon: self.commits.horizon(),
@@ -179,18 +179,33 @@ impl Shared {
                 .map_or(0, |used| used.passed_over.load(Ordering::Relaxed)),
         };
         let settings = self.settings.load();
-        let choose = |ask| picker::choose(&stripe, &settings.compaction, ask);
         let reclaim = self.quota.is_limited() && self.reclaiming();
         let fewer_files = self.quota.few_inodes.load(Ordering::Relaxed);
-        for (asked, ask_first) in [(reclaim, Ask::Reclaim), (fewer_files, Ask::FewerFiles)] {
-            if ask == Ask::Due
-                && asked
-                && let freeing @ Choice::Merge(_) = choose(ask_first)
-            {
-                return freeing;
+        let choose = |stripe: &StripeSummary<'_>| {
+            for (asked, ask_first) in [(reclaim, Ask::Reclaim), (fewer_files, Ask::FewerFiles)] {
+                if ask == Ask::Due
+                    && asked
+                    && let freeing @ Choice::Merge(_) =
+                        picker::choose(stripe, &settings.compaction, ask_first)
+                {
+                    return freeing;
+                }
             }
+            picker::choose(stripe, &settings.compaction, ask)
+        };
+        let chosen = choose(&summary);
+        let (held_at, visible) = (summary.horizon, self.commits.visible());
+        if chosen != Choice::Nothing || held_at >= visible {
+            return chosen;
         }
-        choose(ask)
+        summary.horizon = visible;
+        if choose(&summary) == Choice::Nothing {
+            return Choice::Nothing;
+        }
+        self.held.hold_back(stripe);
+        // The snapshot may have ended meanwhile, and whoever ended it have seen nothing held back.
+        summary.horizon = self.commits.horizon();
+        if summary.horizon > held_at { choose(&summary) } else { Choice::Nothing }
     }
 
     /// Whether there is something to merge in the stripe: the bytes that would be read, for the order of stripes.

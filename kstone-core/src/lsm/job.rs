@@ -31,6 +31,8 @@ pub(crate) enum Slot {
     Stats,
     /// What comes before everything else that is written after a clean open: [`Shared::ensure_opened`].
     Open,
+    /// Removing SSTs that were still read when nobody needed them any more.
+    Removal,
 }
 
 /// All steps of a job, on the caller's thread.

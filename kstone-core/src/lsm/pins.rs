@@ -84,6 +84,10 @@ impl<'a> Pin<'a> {
         if !self.shared.closed.load(Ordering::Acquire) {
             let start = self.shared.manifest.lock().state().log_start;
             self.shared.retire_log(start.generation());
+            if !self.shared.pins.hold_log() {
+                // No checkpoint could shorten the log until now.
+                self.shared.background.want_relief();
+            }
         }
     }
 }

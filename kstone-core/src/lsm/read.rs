@@ -30,7 +30,8 @@ pub(crate) struct Pin {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        self.shared.commits.unpin(self.seq);
+        let horizon_rises = self.shared.commits.unpin(self.seq);
+        self.shared.reader_let_go(horizon_rises);
     }
 }
 

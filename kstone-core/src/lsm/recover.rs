@@ -321,6 +321,7 @@ impl LsmEngine {
             replayed: OnceLock::new(),
             obsolete: Mutex::default(),
             pins: super::pins::Pins::default(),
+            held: super::held::Held::default(),
             untidy: AtomicBool::new(false),
             leftovers: Mutex::default(),
             background: Background::default(),

@@ -204,7 +204,9 @@ impl Entries {
     }
 
     fn end(&mut self) {
-        self.cursor = None;
+        if self.cursor.take().is_some() {
+            self.pin.shared().reader_let_go(false);
+        }
         self.count();
         if let Some(mut walk) = self.walk.take() {
             walk.end_watch(self.pin.shared());

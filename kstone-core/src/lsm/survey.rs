@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::manifest::{Loaded, ManifestState};
 use crate::paths;
 use crate::planted::{Bug, planted};
+use crate::record::check_batch;
 use crate::sst;
 use crate::types::{FileId, Lsn};
 use crate::vfs::{DirEntry, Mapping, Vfs};
@@ -44,7 +45,7 @@ impl Survey {
         vfs: &dyn Vfs,
         clock: &dyn Clock,
     ) -> Result<Self> {
-        loaded.state.facts.check_supported(&path.join(paths::MANIFEST))?;
+        loaded.state.check_supported(&path.join(paths::MANIFEST))?;
         match damaged_files(path, &loaded.state, &listing, &BTreeMap::new()).pop_first() {
             Some((_, error)) => Err(error),
             None => Self::of_log(path, loaded, listing, vfs, vfs, clock, None),
@@ -63,7 +64,7 @@ impl Survey {
         later_edit: Option<u64>,
     ) -> Result<Self> {
         let (state, ids) = (&loaded.state, &loaded.ids);
-        state.facts.check_supported(&path.join(paths::MANIFEST))?;
+        state.check_supported(&path.join(paths::MANIFEST))?;
         check_newest(vfs, path, state)?;
         let owner = LogOwner { database_id: ids.database_id, incarnation: ids.incarnation };
         let segments = wal::discover(log, path, owner)?;
@@ -77,6 +78,13 @@ impl Survey {
         let began = clock.monotonic();
         let chain = wal::validate(log, path, &segments, &rules)?;
         check_numbers(path, state, &chain)?;
+        if state.clean_end.is_none() {
+            // Recovery writes before it replays, and what cannot be replayed is to be left as it is.
+            wal::replay(log, &chain, |record| {
+                let file = paths::log(path, record.lsn.generation());
+                check_batch(record.payload, record.count, &file, record.lsn.offset().into())
+            })?;
+        }
         Ok(Self { loaded, listing, chain, began })
     }
 }

@@ -251,6 +251,7 @@ fn state_of(mut frames: Frames<'_>, header: &FileHeader) -> Result<Loaded> {
     if !frames.is_torn_tail(at, number)? {
         return Err(bad(format!("edit {number} is damaged, and it is not the last one")));
     }
+    state.check_supported(path)?;
     state.check().map_err(bad)?;
     Ok(Loaded { ids: ids(header), state, len: at, torn: at < frames.window.len() })
 }
@@ -270,6 +271,7 @@ pub(super) fn load_what_passes(vfs: &dyn Vfs, path: &Path) -> Result<(Option<Ids
         let state = frames.fold(most)?.1;
         // Each edit was checked when it was made, so it is the first try that holds, or the file is a forgery.
         if most == 0 || state.as_ref().is_some_and(|state| state.check().is_ok()) {
+            state.iter().try_for_each(|state| state.check_supported(path))?;
             return Ok((Some(ids(&header)), state));
         }
         most /= 2;

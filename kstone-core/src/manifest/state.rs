@@ -9,9 +9,12 @@
 //! 5. While there is a clean end, nothing but the settings changes before [`Change::Opened`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::edit::{Change, CleanEnd, Facts};
+use crate::error::Error;
+use crate::record::ITEMS;
 use crate::types::{FileId, Lsn, SeqNo, SstDetails, SstMeta};
 use crate::wal::LogCut;
 
@@ -71,12 +74,25 @@ impl ManifestState {
         }
     }
 
-    /// Every write of the stripe and keyspace up to this sequence is in a listed SST, or needed no more.
+    /// Refuses what this version could only misread.
+    pub(crate) fn check_supported(&self, file: &Path) -> Result<(), Error> {
+        self.facts.check_supported(file)?;
+        if self.keyspaces.keys().eq([&ITEMS]) {
+            return Ok(());
+        }
+        Err(Error::UnsupportedFormat {
+            file: file.to_path_buf(),
+            found: format!("keyspaces {:?}", self.keyspaces),
+            supported: format!("keyspace {ITEMS}, the items, and no other"),
+        })
+    }
+
     /// Whether that SST is part of the database.
     pub(crate) fn lists(&self, id: FileId) -> bool {
         self.ssts.contains_key(&id)
     }
 
+    /// Every write of the stripe and keyspace up to this sequence is in a listed SST, or needed no more.
     pub(crate) fn flushed_to(&self, stripe: u16, keyspace: u32) -> SeqNo {
         self.flushed_to.get(&(keyspace, stripe)).copied().unwrap_or(0)
     }

@@ -12,7 +12,7 @@ use super::{Action, Loss, RepairOptions, RepairReport, Versions};
 use crate::config::DatabaseConfig;
 use crate::error::{Error, Result};
 use crate::lsm::{Destination, check_outside};
-use crate::manifest::{Change, CleanEnd, Ids, Manifest, ManifestState};
+use crate::manifest::{Change, CleanEnd, Ids, Manifest, ManifestState, load_what_passes};
 use crate::paths;
 use crate::sst::{SstParams, SstWriter};
 use crate::types::{EntryRef, FileId, Lsn, SeqNo, SstMeta};
@@ -421,18 +421,21 @@ pub(super) fn finish_interrupted(vfs: &Arc<dyn Vfs>, dir: &Path) -> Result<()> {
     if aside.is_empty() {
         return Ok(());
     }
-    let manifest = Manifest::load(&**vfs, dir);
+    // What a manifest lists that is damaged, or cannot be read just now, may be all there is: it is not removed.
+    let (state, damaged) = match Manifest::load(&**vfs, dir) {
+        Ok(loaded) => (Some(loaded.state), false),
+        Err(Error::Corruption { .. }) => (load_what_passes(&**vfs, dir)?.1, true),
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => (None, false),
+        Err(error) => return Err(error),
+    };
     for (entry, (stripe, id)) in aside {
         let (from, to) = (dir.join(&entry.name), paths::sst(dir, stripe, id));
-        let listed = manifest.as_ref().is_ok_and(|loaded| {
-            loaded
-                .state
-                .ssts
-                .get(&id)
-                .is_some_and(|meta| usize::from(meta.stripe) == stripe && meta.len == entry.len)
-        });
+        let meta = state.as_ref().and_then(|state| state.ssts.get(&id));
+        let listed = meta.is_some_and(|meta| usize::from(meta.stripe) == stripe && meta.len == entry.len);
         if listed && vfs.kind(&to).map_err(Error::io("look at", &to))?.is_none() {
             vfs.rename(&from, &to).map_err(Error::io("rename", &from))?;
+        } else if damaged {
+            set_aside(vfs, dir, &from)?;
         } else {
             vfs.remove(&from).map_err(Error::io("remove", &from))?;
         }

@@ -37,6 +37,7 @@ mod queue;
 mod quota;
 mod readers;
 mod reading;
+mod release;
 mod rules;
 mod stats;
 mod table;

@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use kstone_core::lsm::{BackupOptions, BackupProgress, LsmEngine, WriteOptions};
+use kstone_core::repair::repair;
 use kstone_core::vfs::{CrashMode, Effect, Errno, FaultVfs, Op, Rule, StrictVfs, Vfs};
-use kstone_core::{CompactionConfig, DatabaseConfig, Error, Key};
+use kstone_core::{CompactionConfig, Compression, DatabaseConfig, Error, Key};
 
+use crate::damage::{fixture, mount, options};
 use crate::model::*;
 
 fn db() -> &'static Path {
@@ -252,4 +254,34 @@ fn what_is_left_of_a_backup_that_failed_is_no_database_or_a_whole_one() {
     }
     println!("{failed} backups failed, {whole} images of what they left are databases, and whole");
     assert!(failed > 100 && whole > 100, "{failed} failed, {whole} whole");
+}
+
+/// Symptom: what a repair had written, cut off after its manifest was there and before its files had their names, was
+/// removed by the next repair when that could not read the manifest. Cause: an error of reading it was taken for a manifest
+/// that lists nothing. Fix: nothing is removed then.
+#[test]
+fn files_of_a_repair_that_was_cut_off_stay_when_the_manifest_cannot_be_read() {
+    let fixture = fixture("closed", 2, Compression::Never, true);
+    let sst = fixture.files.keys().find(|name| name.ends_with(".sst")).unwrap();
+    let mut files = fixture.files.clone();
+    let mut bytes = files[sst].to_vec();
+    bytes[140] ^= 1;
+    files.insert(sst.clone(), Arc::new(bytes));
+    let mend = |vfs: &Arc<dyn Vfs>| repair(db(), &options(vfs), &mut |_| ());
+    let open = |vfs: &Arc<dyn Vfs>| LsmEngine::open(db(), manual(Arc::clone(vfs), 3)).unwrap();
+    let whole = mount(&files);
+    mend(&whole).unwrap();
+    let kept = contents(&open(&whole), None);
+    let faults = FaultVfs::new(mount(&files));
+    let vfs: Arc<dyn Vfs> = Arc::new(faults.clone());
+    let cut_off = faults.add(Rule::fail(Errno::Io).on(&[Op::Rename]).files("*.sst"));
+    mend(&vfs).unwrap_err();
+    assert_eq!(cut_off.hits(), 1);
+    faults.clear();
+    faults.add(Rule::fail(Errno::Io).on(&[Op::Read]).files("MANIFEST"));
+    let error = mend(&vfs).unwrap_err();
+    assert_eq!(error.code(), "io", "{error}");
+    faults.clear();
+    mend(&vfs).unwrap();
+    assert_eq!(contents(&open(&vfs), None), kept);
 }

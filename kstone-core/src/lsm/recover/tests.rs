@@ -64,3 +64,102 @@ fn a_file_with_the_name_of_the_last_segment_there_is_is_refused() {
     vfs.remove(&path).unwrap();
     LsmEngine::open(dir(), options(&vfs)).unwrap();
 }
+
+/// Names and bytes of all that makes up the database.
+fn files(vfs: &MemVfs) -> Vec<(String, Vec<u8>)> {
+    let read = |name: &str| {
+        let file = vfs.open(&dir().join(name), OpenMode::Read).unwrap();
+        crate::vfs::read_all(&*file, 1 << 30).unwrap()
+    };
+    let names = vfs.list(dir()).unwrap().into_iter().map(|entry| entry.name);
+    let ours = names.filter(|name| !name.starts_with("LOCK") && !name.starts_with("EVENTS"));
+    ours.map(|name| (name.clone(), read(&name))).collect()
+}
+
+/// A database with an item and, in its log, a batch with that payload; closed, or left by a process that died.
+fn with_batch(payload: &[u8], count: u32, clean: bool) -> MemVfs {
+    let vfs = MemVfs::new();
+    let engine = LsmEngine::create(dir(), options(&vfs)).unwrap();
+    engine.put(&crate::Key::from("k"), b"v", WriteOptions::new()).unwrap();
+    let wal = &engine.shared.wal;
+    let reservation = wal.try_reserve(payload.len(), Floor::NONE).unwrap().unwrap();
+    wal.append(reservation, count, payload, |_| ()).unwrap();
+    if !clean {
+        engine.shared.health.poison(&Error::Closed); // closing changes nothing then
+    }
+    let _ = engine.close();
+    vfs
+}
+
+/// Symptom: a record of another keyspace than the items' was replayed among the items: a key of an index, say, became an
+/// item. Cause: replay took no notice of the keyspace. Fix: what reads operations refuses keyspaces that it lacks, and
+/// opening looks at all of them before it writes anything, also for other operations that cannot be replayed.
+#[test]
+fn operations_that_cannot_be_replayed_are_refused_and_nothing_is_changed() {
+    let key = crate::Key::from("other").encode(100).unwrap();
+    let mut other_keyspace = Vec::new();
+    crate::record::encode_put(&mut other_keyspace, 0, &key.bytes, b"mine");
+    let whole = other_keyspace.clone();
+    crate::record::encode_put(&mut other_keyspace, 7, &key.bytes, b"not mine");
+    let mut deleted = Vec::new();
+    crate::record::encode_delete(&mut deleted, 1, &key.bytes);
+    let mut no_key = Vec::new();
+    crate::record::encode_put(&mut no_key, 0, b"", b"v");
+    for (payload, count, code, says) in [
+        (&other_keyspace, 2, "unsupported_format", "keyspace 7"),
+        (&deleted, 1, "unsupported_format", "keyspace 1"),
+        (&vec![9, 0, 0], 1, "unsupported_format", "kind 9"),
+        (&no_key, 1, "corruption", "no key"),
+        (&whole, 2, "corruption", "2 operations and holds 1"),
+    ] {
+        for clean in [true, false] {
+            let vfs = with_batch(payload, count, clean);
+            let (before, log) = (files(&vfs), paths::log(dir(), 1));
+            let refused = |error: &Error| {
+                assert_eq!(error.code(), code, "{error}");
+                let text = error.to_string();
+                assert!(text.contains(says) && text.contains(&*log.to_string_lossy()), "{text}");
+            };
+            refused(&LsmEngine::open_read_only(dir(), options(&vfs)).unwrap_err());
+            refused(&LsmEngine::open(dir(), options(&vfs)).unwrap_err());
+            assert_eq!(files(&vfs), before, "{says}, closed {clean}");
+            let shared: Arc<dyn Vfs> = Arc::new(vfs.clone());
+            let verify = crate::verify::VerifyOptions::deep().on(Arc::clone(&shared));
+            let report = crate::verify::verify(dir(), &verify).unwrap();
+            assert!(
+                !report.is_clean() && report.findings.iter().any(|finding| finding.file == log),
+                "{says}"
+            );
+            if code == "unsupported_format" {
+                let repair = crate::repair::RepairOptions::new().on(shared);
+                refused(&crate::repair::repair(dir(), &repair, &mut |_| ()).unwrap_err());
+                assert_eq!(files(&vfs), before, "{says}, closed {clean}, repaired");
+            }
+        }
+    }
+}
+
+/// The same for a manifest: its SSTs and what its log has flushed would be taken for the items'.
+#[test]
+fn a_manifest_with_other_keyspaces_is_refused_and_nothing_is_changed() {
+    for clean in [true, false] {
+        let vfs = closed();
+        let loaded = Manifest::load(&vfs, dir()).unwrap();
+        let end = loaded.state.clean_end.unwrap();
+        let mut manifest = Manifest::resume(Arc::new(vfs.clone()), dir(), loaded);
+        manifest.append(vec![Change::Opened, Change::Keyspace { id: 7, name: "by_city".into() }]).unwrap();
+        if clean {
+            manifest.append(vec![Change::CleanEnd(end)]).unwrap();
+        }
+        let before = files(&vfs);
+        for open in [LsmEngine::open_read_only, LsmEngine::open] {
+            let error = open(dir(), options(&vfs)).unwrap_err();
+            assert_eq!(error.code(), "unsupported_format", "{error}");
+            assert!(
+                error.to_string().contains("MANIFEST") && error.to_string().contains("by_city"),
+                "{error}"
+            );
+        }
+        assert_eq!(files(&vfs), before);
+    }
+}

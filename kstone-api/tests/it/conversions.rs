@@ -1,4 +1,9 @@
 //! What converts into something that is stored keeps all of it, or is refused, or is documented to merge.
+#![allow(
+    clippy::needless_borrows_for_generic_args,
+    clippy::redundant_closure,
+    reason = "every form is given"
+)]
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;

@@ -88,11 +88,14 @@ impl Vitals {
         let operations = &stats.operations;
         // A batch is held up as one.
         let writes = (operations.puts + operations.deletes).max(1);
+        // Faster background work helps against these.
+        let backlogs = stats.stalls.iter().filter(|stall| stall.reason.is_backlog());
+        let held_up = backlogs.map(|stall| stall.count).sum();
         Self {
             average_ssts: average_runs(stats),
             write_amplification: stats.amplification.write_tables.unwrap_or(0.0),
             read_p99_us: stats.p99_read_nanos.unwrap_or(0) as f64 / 1e3,
-            held_up_percent: percent(stats.stalls.iter().map(|stall| stall.count).sum(), writes),
+            held_up_percent: percent(held_up, writes),
             disk_percent: disk
                 .limit
                 .map_or(0.0, |limit| percent(disk.used.saturating_add(disk.reserved), limit)),

@@ -90,7 +90,7 @@ impl Vitals {
         let writes = (operations.puts + operations.deletes).max(1);
         // Faster background work helps against these.
         let backlogs = stats.stalls.iter().filter(|stall| stall.reason.is_backlog());
-        let held_up = backlogs.map(|stall| stall.count).sum();
+        let held_up: u64 = backlogs.map(|stall| stall.count).sum();
         Self {
             average_ssts: average_runs(stats),
             write_amplification: stats.amplification.write_tables.unwrap_or(0.0),

@@ -94,7 +94,9 @@ impl Vitals {
         let operations = &stats.operations;
         // A batch is held up as one.
         let writes = operations.puts.saturating_add(operations.deletes).max(1);
-        let held_up = stats.stalls.iter().map(|stall| stall.count).fold(0, u64::saturating_add);
+        // Faster background work helps against these.
+        let backlogs = stats.stalls.iter().filter(|stall| stall.reason.is_backlog());
+        let held_up = backlogs.map(|stall| stall.count).fold(0, u64::saturating_add);
         Self {
             average_ssts: average_runs(stats),
             write_amplification: stats.amplification.write_tables.unwrap_or(0.0),

@@ -24,6 +24,8 @@ pub(crate) const MAX_BATCH_BYTES: u64 = 1 << 30;
 /// The most that [`DatabaseConfig::max_key_bytes`] may be.
 pub(crate) const MAX_KEY_BYTES: usize = 64 << 10;
 
+/// A database with a limit on its space has at most a stripe for so much of it, unless it is told how many.
+const QUOTA_PER_STRIPE: u64 = 64 * KIB;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 /// The highest memory budget that is chosen by default, see [`DatabaseConfig::memory_budget_bytes`]: half of what
@@ -118,6 +120,11 @@ pub struct DatabaseConfig {
     /// partition, and so in one stripe, which takes its size again to be merged. A refused put
     /// flushes and merges what can free space first, and waits for that as long as
     /// [`DatabaseConfig::write_stall_limit`]; puts work again by themselves once there is space.
+    ///
+    /// Of a small limit, more is kept: for each stripe that holds something 8 KiB until it is flushed and a file in whole
+    /// pages after that. A database that is created with a limit has therefore one stripe for each 64 KiB of it, 256 from
+    /// 16 MiB on, unless [`DatabaseConfig::stripes`] says how many. Values of 100 bytes then fill about a sixth of 512 KiB
+    /// and a quarter of 1 MiB; with 256 stripes, 1 MiB is full after a few hundred.
     ///
     /// A database that is larger than the limit, or leaves less than that free when the limit is set, opens all the
     /// same, and takes deletes: to come down it may then grow by what it needs for merging, never by puts. Smaller: shorter log segments and less log, at most an eighth of it.
@@ -349,6 +356,14 @@ impl DatabaseConfig {
             ));
         }
         self.validate_log()
+    }
+
+    /// The stripes of a new database: 256, or fewer below a small limit on disk space. A page or two are set aside for
+    /// the SST of each, and must be a small part of the whole.
+    pub(crate) fn default_stripes(&self) -> usize {
+        let most = self.max_total_disk_bytes.map_or(MAX_STRIPES as u64, |quota| quota / QUOTA_PER_STRIPE);
+        let most = most.clamp(1, MAX_STRIPES as u64) as usize;
+        1 << most.ilog2()
     }
 
     /// Itself, if it is valid.

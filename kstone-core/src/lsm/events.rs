@@ -94,10 +94,10 @@ pub enum Event {
         #[serde(rename = "nanos", with = "nanos")]
         duration: Duration,
     },
-    /// Writers were held up: at most one event per second and reason, which sums up.
+    /// Calls were held up: at most one event per second and reason, which sums up.
     #[non_exhaustive]
     Stall {
-        /// What background work is behind with.
+        /// What they waited for.
         reason: StallReason,
         /// How many writes.
         writes: u64,

@@ -169,7 +169,8 @@ impl Shared {
             || usage.free_inodes.is_some_and(|inodes| inodes <= Inodes::Put.leave())
             || flag(&shared.quota.starved)
             || flag(&shared.quota.few_inodes);
-        Ok(DiskUsage { exhausted: full.then(|| usage.ran_out()), ..usage })
+        let exhausted = if flag(&shared.quota.few_inodes) { Exhausted::Inodes } else { usage.ran_out() };
+        Ok(DiskUsage { exhausted: full.then_some(exhausted), ..usage })
     }
 }
 

@@ -45,7 +45,7 @@ use crate::sst::{Table, TableContext};
 use crate::stripe::Stripe;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use crate::sync::{ArcSwap, Mutex, RwLock};
-use crate::types::{EntryKind, EntryRef, FileId, Lsn, MAX_STRIPES, SeqNo};
+use crate::types::{EntryKind, EntryRef, FileId, Lsn, SeqNo};
 use crate::version::Run;
 use crate::vfs::{DirEntry, Floor, Mapping, Meter, MeteredVfs, Place, Vfs};
 use crate::wal::{self, Chain, LogCut, RecordRef, Wal, WalContext, WalStart};
@@ -90,7 +90,7 @@ impl LsmEngine {
         remove_leftovers(&*vfs, path)?;
         take_stock(meter, path)?;
         let database = options.config.clone().unwrap_or_default();
-        let stripes = database.stripes.unwrap_or(MAX_STRIPES);
+        let stripes = database.stripes.unwrap_or_else(|| database.default_stripes());
         let database = DatabaseConfig { stripes: Some(stripes), ..database };
         let compaction = options.compaction.clone().unwrap_or_default();
         let now = options.clock.unix_ms();

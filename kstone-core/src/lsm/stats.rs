@@ -95,13 +95,13 @@ pub struct StripeStats {
     pub memtable_limit: usize,
 }
 
-/// Writers that were slowed down or stopped, for one reason, since open.
+/// Calls that waited, for one reason, since open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StallStats {
-    /// What background work was behind with.
+    /// What they waited for.
     pub reason: StallReason,
-    /// How many writes were held up.
+    /// How many calls were held up; one that waited for several things counts for each.
     pub count: u64,
     /// For how long in all, in nanoseconds.
     pub nanos: u64,
@@ -274,7 +274,7 @@ pub struct EngineStats {
     pub checkpoints: u64,
     /// Time that they took, in nanoseconds, from the first step of each to its last.
     pub checkpoint_nanos: u64,
-    /// Writers held up, by reason; reasons that never occurred are left out.
+    /// Calls held up, by reason; reasons that never occurred are left out.
     pub stalls: Vec<StallStats>,
     /// Blocks of SSTs in memory.
     pub block_cache: BlockCacheStats,

@@ -175,3 +175,21 @@ fn inodes_that_come_back_are_used_at_once() {
     assert_eq!(engine.disk_usage().unwrap().exhausted, None);
     check(&engine, 0..next + 1, |_| true);
 }
+
+#[test]
+fn what_the_file_system_has_left_is_told() {
+    let vfs = MemVfs::new();
+    let config = DatabaseConfig::new().with_stripes(1);
+    let engine = LsmEngine::create(Path::new(DB), options(&vfs, config.clone(), false)).unwrap();
+    let unlimited = engine.disk_usage().unwrap();
+    assert_eq!((unlimited.free_bytes, unlimited.free_inodes), (None, None));
+    vfs.limit_inodes(Some(30));
+    // The directory, LOCK, MANIFEST and the log.
+    assert_eq!(engine.disk_usage().unwrap().free_inodes, Some(26));
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = EngineOptions::disk();
+    options.config = Some(config);
+    let engine = LsmEngine::create(&dir.path().join("db"), options).unwrap();
+    let usage = engine.disk_usage().unwrap();
+    assert!(usage.free_bytes > Some(0) && usage.free_bytes < Some(1 << 60), "{usage:?}");
+}

@@ -610,3 +610,29 @@ fn a_merge_has_space_for_what_other_settings_make_of_its_inputs() {
         assert!(usage.ssts > 16_000 * 40, "{usage}");
     }
 }
+
+/// Symptom: a limit of 1 MiB was accepted, and reached after 313 items of a few bytes. Cause: each of 256 stripes has 8 KiB
+/// set aside for its first SST, twice the limit together. Fix: a database that is created with a small limit has fewer
+/// stripes.
+#[test]
+fn a_small_limit_holds_small_items() {
+    for (quota, stripes, least) in [(512 * KIB, 8, 10), (MIB, 16, 20), (4 * MIB, 64, 22), (16 * MIB, 256, 22)]
+    {
+        let vfs = Sampling::new();
+        let mut options = options(&vfs, DatabaseConfig::new().with_max_total_disk_bytes(quota));
+        options.compaction = None;
+        let engine = LsmEngine::create(Path::new(DB), options).unwrap();
+        assert_eq!(engine.stripe_count(), stripes);
+        let items = fill(&engine, Shape::Spread, 0, 100, &mut Rng(1));
+        let share = items * 100 * 100 / quota;
+        println!(
+            "{quota} bytes hold {items} items of 100 bytes, {share} %; {}",
+            engine.disk_usage().unwrap()
+        );
+        assert!(share >= least, "{share} % of {quota}: {}", engine.disk_usage().unwrap());
+        assert!(vfs.highest() <= quota);
+    }
+    // What is told is done.
+    let vfs = Sampling::new();
+    assert_eq!(create(&vfs, config(MIB, 256)).stripe_count(), 256);
+}

@@ -316,7 +316,7 @@ pub(crate) fn load_what_passes(vfs: &dyn Vfs, dir: &Path) -> Result<(Option<Ids>
             Some(mut state) => state.apply(frame.number, changes).map(|()| state),
         };
         let Ok(next) = next else { break };
-        next.facts.check_supported(&path)?;
+        next.check_supported(&path)?;
         if next.check().is_ok() {
             known = Some(next.clone());
         }
@@ -375,6 +375,7 @@ pub(crate) fn decode(bytes: &[u8], path: &Path) -> Result<Loaded> {
     if !is_torn_tail(rest, number, &ids.database_id) {
         return Err(bad(format!("edit {number} is damaged, and it is not the last one")));
     }
+    state.check_supported(path)?;
     state.check().map_err(bad)?;
     Ok(Loaded { ids, state, len: at as u64, torn: !rest.is_empty() })
 }

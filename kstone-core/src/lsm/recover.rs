@@ -590,7 +590,10 @@ fn check_vacant(vfs: &dyn Vfs, path: &Path) -> Result<()> {
     for entry in &listing {
         match paths::parse(&entry.name) {
             FileName::Foreign => return exists(format!("it holds {}, which is not ours", entry.name)),
-            FileName::Sst { .. } => return Err(without_manifest(path, &entry.name)),
+            FileName::Quarantine => return exists("it holds the originals of a repaired database".into()),
+            FileName::Sst { .. } | FileName::Repairing { .. } => {
+                return Err(without_manifest(path, &entry.name));
+            }
             FileName::Lock | FileName::Manifest | FileName::ManifestTmp | FileName::Unfinished => {}
             FileName::Events | FileName::Stats => {}
             FileName::Log(named) => {

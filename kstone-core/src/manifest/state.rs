@@ -9,11 +9,18 @@
 //! 5. While there is a clean end, nothing but the settings changes before [`Change::Opened`].
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::edit::{Change, CleanEnd, Facts};
+use crate::error::Error;
 use crate::types::{FileId, Lsn, SeqNo, SstDetails, SstMeta};
 use crate::wal::LogCut;
+
+/// The keyspace of the items; this version makes no other.
+const ITEMS: u32 = 0;
+/// No SST is larger: sums over all that a manifest lists stay far from the end of 64 bits.
+const MAX_BYTES: u64 = 1 << 40;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ManifestState {
@@ -188,6 +195,8 @@ impl ManifestState {
             "its sequences are not within its run's"
         } else if meta.tombstones > meta.entries {
             "it has more tombstones than entries"
+        } else if meta.entries > MAX_BYTES || meta.raw_bytes > MAX_BYTES || meta.len > MAX_BYTES {
+            "it is larger than any file"
         } else if self.ssts.insert(id, meta).is_some() {
             "it is added but already listed"
         } else {
@@ -268,6 +277,18 @@ impl ManifestState {
         }
         self.clean_end = Some(end);
         Ok(())
+    }
+
+    /// What this version can work with: its own facts, and the items as the only keyspace. A state that lacks them, or has
+    /// others, would be read as something that it is not.
+    pub(crate) fn check_supported(&self, file: &Path) -> Result<(), Error> {
+        self.facts.check_supported(file)?;
+        if self.keyspaces.keys().eq(&[ITEMS]) {
+            return Ok(());
+        }
+        let found = format!("keyspaces {:?}", self.keyspaces);
+        let supported = format!("keyspace {ITEMS}, the items");
+        Err(Error::UnsupportedFormat { file: file.to_path_buf(), found, supported })
     }
 
     /// Checks what holds between edits only: the runs, and that they were flushed.

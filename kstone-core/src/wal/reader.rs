@@ -560,4 +560,4 @@ mod salvage;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use salvage::{LogSalvage, salvage};
+pub(crate) use salvage::{LogGap, LogSalvage, salvage};

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod adaptive;
+mod agreement;
 mod backup;
 mod backup_faults;
 mod bad_input;
@@ -36,3 +37,4 @@ mod rules;
 mod stats;
 mod table;
 mod threads;
+mod told;

@@ -39,6 +39,7 @@
 mod alerts;
 mod batch;
 mod codec;
+mod damage;
 mod database;
 mod explain;
 mod flaw;
@@ -65,6 +66,7 @@ pub use alerts::{
     AlertThresholds, PerformanceAlert, check_alerts, measure_average_sst_count, measure_p99_read_latency,
 };
 pub use batch::WriteBatch;
+pub use damage::{repair, verify};
 pub use database::{Database, DatabaseBuilder};
 pub use item::{Item, Iter};
 pub use item_builder::ItemBuilder;
@@ -85,11 +87,11 @@ pub use kstone_core::lsm::{
     StripeStats, WriteOptions,
 };
 pub use kstone_core::model;
-pub use kstone_core::repair::{Action, Loss, Now, RepairOptions, RepairReport, repair};
+pub use kstone_core::repair::{Action, Loss, Now, RepairOptions, RepairReport};
 pub use kstone_core::slice::Slice;
 pub use kstone_core::verify::{
-    Affected, Finding, FindingKind, LogReport, Progress, ProgressFn, Severity, VerifyMode, VerifyOptions,
-    VerifyReport, verify,
+    Affected, Finding, FindingKind, LogReport, Progress, ProgressFn, Severity, ValueCheck, VerifyMode,
+    VerifyOptions, VerifyReport,
 };
 pub use kstone_core::{
     CompactionConfig, Compression, DatabaseConfig, Durability, Error, Key, MemtableMode, ReadMode, Result,

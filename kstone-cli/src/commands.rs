@@ -20,11 +20,11 @@ mod stats;
 mod verify;
 
 use anyhow::Result;
-use kstone_api::{Database, Error, Item, Items, Key};
+use kstone_api::{Database, Item, Items, Key};
 
 use crate::args::{self, Cli, Command, Format};
 use crate::escape::{Escaped, escape};
-use crate::failure::{Failure, exit};
+use crate::failure::Failure;
 use crate::output::EntryWriter;
 
 pub(crate) fn run(cli: &Cli) -> Result<()> {
@@ -92,23 +92,12 @@ fn print_items(items: Items, limit: Option<usize>, keys_only: bool, format: Form
             out.write(&key?, None)?;
         }
     } else {
-        for entry in items.views().take(limit) {
-            let (key, view) = entry?;
-            let item = view.to_item().map_err(|e| damaged(&key, e))?;
+        for entry in items.take(limit) {
+            let (key, item) = entry?;
             out.write(&key, Some(&item))?;
         }
     }
     out.finish()
-}
-
-/// A stored item that does not decode: the data is at fault, not what was asked for.
-fn damaged(key: &Key<'_>, error: Error) -> Failure {
-    Failure {
-        exit: exit::CORRUPTION,
-        code: "corruption",
-        message: format!("the item under {}: {error}", key_text(key)),
-        hint: Some("it was written by something else than KeystoneDB, or by a newer version".into()),
-    }
 }
 
 /// What is stored under a key.
@@ -116,7 +105,6 @@ fn stored(db: &Database, key: &Key<'_>) -> Result<Item> {
     match db.get(key) {
         Ok(Some(item)) => Ok(item),
         Ok(None) => Err(Failure::no_such_key(&key_text(key)).into()),
-        Err(e @ Error::InvalidItem { .. }) => Err(damaged(key, e).into()),
         Err(e) => Err(e.into()),
     }
 }

@@ -4,6 +4,7 @@
 //! needs is dropped by a flush or a compaction meanwhile.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,11 @@ pub struct Entries {
 const COUNT_AFTER: u64 = 256;
 
 impl Entries {
+    /// The directory of the database that it reads.
+    pub fn path(&self) -> &Path {
+        &self.pin.shared().dir
+    }
+
     fn count(&mut self) {
         let (entries, bytes) = std::mem::take(&mut self.uncounted);
         if entries > 0 {

@@ -249,8 +249,13 @@ pub(crate) struct Damage(pub(crate) &'static str);
 
 impl From<Damage> for Error {
     fn from(damage: Damage) -> Self {
-        Self::InvalidItem { why: format!("its stored bytes are damaged: {}", damage.0) }
+        damaged(damage.0)
     }
+}
+
+/// Bytes that are no item. Which file they are of is known to whoever has read them: [`crate::damage`].
+fn damaged(why: impl Into<String>) -> Error {
+    Error::Corruption { file: "a stored item".into(), offset: 0, detail: why.into() }
 }
 
 const CUT_SHORT: Damage = Damage("a table is cut short");
@@ -263,9 +268,9 @@ const BAD_NUMBER: Damage = Damage("a number is not decimal text");
 pub(crate) fn open(item: &[u8]) -> Result<Table<'_>> {
     match item.split_first() {
         Some((&VERSION, table)) => Ok(Table::parse(table)?),
-        Some((version, _)) => Err(Error::InvalidItem {
-            why: format!("it has encoding {version}, this version reads {VERSION}"),
-        }),
+        Some((version, _)) => {
+            Err(damaged(format!("it has encoding {version}, this version reads {VERSION}")))
+        }
         None => Err(Damage("there are none").into()),
     }
 }

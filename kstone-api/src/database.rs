@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::batch::WriteBatch;
 use crate::codec::EncodedItem;
+use crate::damage;
 use crate::item::Item;
 use crate::preset::Preset;
 use crate::query::{Items, Query, Scan};
@@ -124,12 +125,19 @@ impl Database {
 
     /// The item under a key.
     pub fn get<'k>(&self, key: impl Into<Key<'k>>) -> Result<Option<Item>> {
-        self.get_view(key)?.map(|view| view.to_item()).transpose()
+        let key = key.into();
+        let Some(view) = self.view_of(&key)? else { return Ok(None) };
+        view.to_item().map(Some).map_err(|error| damage::under(self, &key, error))
     }
 
     /// The item under a key, to read attributes of it in place.
     pub fn get_view<'k>(&self, key: impl Into<Key<'k>>) -> Result<Option<ItemView>> {
-        self.engine().get(&key.into())?.map(ItemView::new).transpose()
+        self.view_of(&key.into())
+    }
+
+    fn view_of(&self, key: &Key<'_>) -> Result<Option<ItemView>> {
+        let Some(value) = self.engine().get(key)? else { return Ok(None) };
+        ItemView::new(value).map(Some).map_err(|error| damage::under(self, key, error))
     }
 
     /// What the database takes on disk, and how much of
@@ -246,7 +254,7 @@ impl Database {
     /// Reads the database's files and says everything that is wrong with them, while reads and writes go on; see
     /// [`verify`](crate::verify), which does the same for a directory that nobody has open.
     pub fn verify(&self, options: &VerifyOptions) -> Result<VerifyReport> {
-        self.engine().verify_files(options)
+        self.engine().verify_files(&damage::of_items(options))
     }
 
     /// Writes out what is in memory, ends background work and closes the files. Other clones, snapshots and

@@ -39,6 +39,7 @@
 mod alerts;
 mod batch;
 mod codec;
+mod damage;
 mod database;
 mod explain;
 mod flaw;
@@ -67,6 +68,7 @@ pub use alerts::{
 };
 pub use batch::WriteBatch;
 pub use codec::{EncodedItem, JsonLines};
+pub use damage::{repair, verify};
 pub use database::{Database, DatabaseBuilder};
 pub use item::{Item, Iter};
 pub use item_builder::ItemBuilder;
@@ -89,11 +91,11 @@ pub use kstone_core::lsm::{
     StatsSnapshot, StripeStats, WriteOptions,
 };
 pub use kstone_core::model;
-pub use kstone_core::repair::{Action, Loss, Now, RepairOptions, RepairReport, repair};
+pub use kstone_core::repair::{Action, Loss, Now, RepairOptions, RepairReport};
 pub use kstone_core::slice::Slice;
 pub use kstone_core::verify::{
-    Affected, Finding, FindingKind, LogReport, Progress, ProgressFn, Severity, VerifyMode, VerifyOptions,
-    VerifyReport, verify,
+    Affected, Finding, FindingKind, LogReport, Progress, ProgressFn, Severity, ValueCheck, VerifyMode,
+    VerifyOptions, VerifyReport,
 };
 pub use kstone_core::vfs::{FreeSpace, free_space, read_regular};
 pub use kstone_core::{

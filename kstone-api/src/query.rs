@@ -9,6 +9,7 @@ use kstone_core::lsm::{Direction, Entries, Snapshot};
 use kstone_core::slice::Slice;
 use kstone_core::{Key, Result, SortRange};
 
+use crate::damage;
 use crate::database::Database;
 use crate::item::Item;
 use crate::view::ItemView;
@@ -266,6 +267,18 @@ impl Iterator for Raw {
 }
 
 impl Raw {
+    /// What was read under a key; an item that cannot be decoded ends the reading.
+    fn with_key<T>(&mut self, key: Key<'static>, item: Result<T>) -> Result<(Key<'static>, T)> {
+        match item {
+            Ok(item) => Ok((key, item)),
+            Err(error) => {
+                self.left = 0;
+                let directory = self.current.as_ref().map(|entries| entries.path().to_path_buf());
+                Err(damage::with_key(directory.unwrap_or_default(), 0, &key, error))
+            }
+        }
+    }
+
     fn advance(&mut self) -> Option<Result<(Key<'static>, Slice)>> {
         loop {
             if let Some(entry) = self.current.as_mut().and_then(Entries::next) {
@@ -285,8 +298,10 @@ impl Iterator for Items {
     type Item = Result<(Key<'static>, Item)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let decode = |(key, value)| Ok((key, ItemView::new(value)?.to_item()?));
-        Some(self.entries.next()?.and_then(decode))
+        Some(self.entries.next()?.and_then(|(key, value)| {
+            let item = ItemView::new(value).and_then(|view| view.to_item());
+            self.entries.with_key(key, item)
+        }))
     }
 }
 
@@ -301,7 +316,7 @@ impl Iterator for Views {
     type Item = Result<(Key<'static>, ItemView)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        Some(self.entries.next()?.and_then(|(key, value)| Ok((key, ItemView::new(value)?))))
+        Some(self.entries.next()?.and_then(|(key, value)| self.entries.with_key(key, ItemView::new(value))))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use kstone_core::{Error, Key, Result, lsm};
 
+use crate::damage;
 use crate::database::Database;
 use crate::item::Item;
 use crate::query::{Items, Query, Scan};
@@ -22,13 +23,19 @@ impl Snapshot {
 
     /// The item that was under a key.
     pub fn get<'k>(&self, key: impl Into<Key<'k>>) -> Result<Option<Item>> {
-        self.get_view(key)?.map(|view| view.to_item()).transpose()
+        let key = key.into();
+        let Some(view) = self.view_of(&key)? else { return Ok(None) };
+        view.to_item().map(Some).map_err(|error| damage::under(&self.database, &key, error))
     }
 
     /// The item that was under a key, to read attributes of it in place.
     pub fn get_view<'k>(&self, key: impl Into<Key<'k>>) -> Result<Option<ItemView>> {
-        let value = self.database.engine().get_at(&key.into(), &self.snapshot)?;
-        value.map(ItemView::new).transpose()
+        self.view_of(&key.into())
+    }
+
+    fn view_of(&self, key: &Key<'_>) -> Result<Option<ItemView>> {
+        let Some(value) = self.database.engine().get_at(key, &self.snapshot)? else { return Ok(None) };
+        ItemView::new(value).map(Some).map_err(|error| damage::under(&self.database, key, error))
     }
 
     /// Whether there was an item under a key.

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use kstone_core::Result;
 use kstone_core::slice::Slice;
+use kstone_core::{Error, Result};
 
 use crate::codec::{self, Damage, Raw, Table};
 use crate::item::Item;
@@ -85,7 +85,11 @@ impl Item {
 
     /// The item these bytes are the stored form of.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        ItemView::new(bytes)?.to_item()
+        ItemView::new(bytes).and_then(|view| view.to_item()).map_err(|error| match error {
+            // They are the caller's, and in no file.
+            Error::Corruption { detail, .. } => Error::InvalidItem { why: detail },
+            other => other,
+        })
     }
 }
 

@@ -138,14 +138,14 @@ fn print_each(
     }
     for entry in items.views().take(limit) {
         let (key, view) = entry?;
-        let item = view.to_item().map_err(|e| damaged(&key, e))?;
+        let item = view.to_item().map_err(|e| damaged(&key, &e))?;
         out.write(&types.typed(key), Some((&item, view.as_bytes().len())))?;
     }
     Ok(())
 }
 
 /// A stored item that does not decode: the data is at fault, not what was asked for.
-fn damaged(key: &Key<'_>, error: Error) -> Failure {
+fn damaged(key: &Key<'_>, error: &Error) -> Failure {
     Failure {
         exit: exit::CORRUPTION,
         code: "corruption",
@@ -159,7 +159,6 @@ fn stored(db: &Database, key: &Key<'_>) -> Result<Item> {
     match db.get(key) {
         Ok(Some(item)) => Ok(item),
         Ok(None) => Err(Failure::no_such_key(&key_text(key)).into()),
-        Err(e @ Error::InvalidItem { .. }) => Err(damaged(key, e).into()),
         Err(e) => Err(e.into()),
     }
 }

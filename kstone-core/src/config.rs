@@ -1,5 +1,6 @@
 //! The settings, their defaults, and the one place where they are checked.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -371,6 +372,11 @@ impl DatabaseConfig {
         self.validate().map(|()| self)
     }
 
+    /// The settings stored in a manifest, as far as they are valid, and which are not.
+    pub(crate) fn stored(settings: &[(String, u64)]) -> (Self, Vec<InvalidSetting>) {
+        stored(settings, |settings| Self::from_settings(settings).validated())
+    }
+
     /// All settings as named numbers, for the manifest.
     pub(crate) fn to_settings(&self) -> Vec<(String, u64)> {
         let all = [
@@ -444,6 +450,73 @@ impl DatabaseConfig {
         }
         config
     }
+}
+
+/// A stored setting that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct InvalidSetting {
+    pub(crate) name: String,
+    pub(crate) value: u64,
+    pub(crate) why: String,
+    /// What is used in its place; `None`: the default.
+    pub(crate) instead: Option<u64>,
+}
+
+impl fmt::Display for InvalidSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, value, why, instead } = self;
+        write!(f, "the setting {name} is stored as {value} ({why}); ")?;
+        match instead {
+            Some(instead) => write!(f, "{instead} is used"),
+            None => f.write_str("the default is used"),
+        }
+    }
+}
+
+/// Stored settings with those left out that cannot be used: nothing that is stored may keep a database from being read.
+/// The quota is not left out but raised to what is accepted: without it the database would grow without bound.
+fn stored<C>(
+    settings: &[(String, u64)],
+    make: impl Fn(&[(String, u64)]) -> Result<C>,
+) -> (C, Vec<InvalidSetting>)
+where
+    C: Default,
+{
+    let (mut settings, mut invalid) = (settings.to_vec(), Vec::new());
+    loop {
+        let (field, why) = match make(&settings) {
+            Ok(config) => return (config, invalid),
+            Err(Error::InvalidConfig { field, why }) => (field, why),
+            Err(_) => return (C::default(), invalid),
+        };
+        let is_named = |name: &str| name == field || name.strip_suffix("_ms") == Some(field);
+        // Where the one that is named is the default, the one that contradicts it is at fault.
+        let stored = |name: &&str| settings.iter().any(|(stored, _)| stored == name);
+        let named = settings.iter().rev().map(|(name, _)| name.as_str()).find(|name| is_named(name));
+        let Some(name) = named.or_else(|| CONTRADICTORY.iter().copied().find(stored)).map(str::to_owned)
+        else {
+            return (C::default(), invalid);
+        };
+        let value = settings.iter().rev().find(|(stored, _)| *stored == name).map_or(0, |(_, value)| *value);
+        settings.retain(|(stored, _)| *stored != name);
+        let accepted = |value| {
+            let with = [settings.as_slice(), &[(name.clone(), value)]].concat();
+            !matches!(make(&with), Err(Error::InvalidConfig { field: QUOTA, .. }))
+        };
+        let instead = if name == QUOTA { raised(value, accepted) } else { None };
+        settings.extend(instead.map(|value| (name.clone(), value)));
+        invalid.push(InvalidSetting { name, value, why, instead });
+    }
+}
+
+/// Settings that are checked against each other.
+const CONTRADICTORY: [&str; 4] =
+    ["max_item_bytes", "wal_segment_size", "max_wal_size_bytes", "max_batch_bytes"];
+const QUOTA: &str = "max_total_disk_bytes";
+
+/// The value doubled until it is accepted.
+fn raised(value: u64, accepted: impl Fn(u64) -> bool) -> Option<u64> {
+    std::iter::successors(Some(value.max(1)), |value| value.checked_mul(2)).find(|&value| accepted(value))
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -588,6 +661,44 @@ mod tests {
             assert_eq!(named, field);
             assert!(why.contains("is not between"), "{field}: {why}");
         }
+    }
+
+    /// Symptom: with a stored setting out of range every command failed as if it had been called wrongly. Cause: stored
+    /// settings were checked as given ones are. Fix: those that cannot be used are left out, and named by verify.
+    #[test]
+    fn stored_settings_that_cannot_be_used_are_left_out() {
+        let stored = |settings: &[(&str, u64)]| {
+            let settings: Vec<_> =
+                settings.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+            let (config, invalid) = DatabaseConfig::stored(&settings);
+            config.validate().unwrap();
+            (config, invalid)
+        };
+        let (config, invalid) =
+            stored(&[("block_size", 0), ("max_key_bytes", 77), ("sync_interval_ms", u64::MAX)]);
+        assert_eq!((config.block_size, config.max_key_bytes), (DatabaseConfig::new().block_size, 77));
+        let names: Vec<_> = invalid.iter().map(|setting| setting.name.as_str()).collect();
+        assert_eq!(names.len(), 2, "{invalid:?}");
+        assert!(names.contains(&"block_size") && names.contains(&"sync_interval_ms"), "{invalid:?}");
+        assert!(invalid[0].to_string().contains("is not between"), "{}", invalid[0]);
+        // A quota is never dropped.
+        let (config, invalid) = stored(&[("max_total_disk_bytes", 1000)]);
+        let quota = config.max_total_disk_bytes.unwrap();
+        assert!(
+            (1000..=4 << 20).contains(&quota) && invalid[0].instead == Some(quota),
+            "{quota} {invalid:?}"
+        );
+        // Of two that contradict each other, the one that is not the default.
+        let (config, invalid) = stored(&[("max_item_bytes", 200 << 20), ("block_size", 4096)]);
+        assert_eq!((config.max_item_bytes, config.block_size), (DatabaseConfig::new().max_item_bytes, 4096));
+        assert_eq!(invalid.len(), 1, "{invalid:?}");
+        // However many there are.
+        let many: Vec<_> = (0..100_000).map(|n| ("block_size", n % 2)).collect();
+        assert_eq!(stored(&many).1.len(), 1);
+        let settings = vec![("tombstone_percent".to_owned(), 101)];
+        assert_eq!(CompactionConfig::stored(&settings).1.len(), 1);
+        let all = DatabaseConfig::new().to_settings();
+        assert_eq!(DatabaseConfig::stored(&all), (DatabaseConfig::new(), Vec::new()));
     }
 
     /// A batch and the log must take one largest item each. A memtable need not, nor must the memory budget: an item

@@ -12,9 +12,11 @@
 //! * *Raw.* The rest is the file as it is.
 //! * *Built.* The rest is what to write: it must be found again.
 
+mod agree;
 mod directory;
 mod edits;
 mod files;
+mod forged;
 mod key;
 mod log;
 mod manifest;
@@ -23,7 +25,9 @@ mod ops;
 mod seal;
 mod sst;
 
+pub use agree::Agreed;
 pub use directory::{directory, directory_seeds};
+pub use forged::forged;
 pub use key::{key, key_seeds};
 pub use log::{log, log_seeds};
 pub use manifest::{manifest, manifest_seeds};

@@ -76,7 +76,7 @@ mod scan;
 mod stall;
 mod stats;
 mod stats_file;
-mod survey;
+pub(crate) mod survey;
 mod trace;
 mod tuning;
 mod write;

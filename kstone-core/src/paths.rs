@@ -41,6 +41,13 @@ pub(crate) enum FileName {
         stripe: usize,
         id: FileId,
     },
+    /// `NNN-<id>.sst.repair`: an SST that a repair writes, until a manifest lists it.
+    Repairing {
+        stripe: usize,
+        id: FileId,
+    },
+    /// `quarantine`: where repairs keep the originals of what they replaced.
+    Quarantine,
     /// Not one of ours: left alone.
     Foreign,
 }
@@ -65,14 +72,6 @@ pub(crate) fn repaired(sst: &Path) -> PathBuf {
     name.into()
 }
 
-/// The SST that a repair was writing under this name: stripe and number.
-pub(crate) fn parse_repaired(name: &str) -> Option<(usize, FileId)> {
-    match parse(name.strip_suffix(REPAIRED)?) {
-        FileName::Sst { stripe, id } => Some((stripe, id)),
-        _ => None,
-    }
-}
-
 /// The file of events that was set aside `age` times.
 pub(crate) fn events(dir: &Path, age: usize) -> PathBuf {
     match age {
@@ -90,7 +89,14 @@ pub(crate) fn parse(name: &str) -> FileName {
         UNFINISHED => return FileName::Unfinished,
         EVENTS => return FileName::Events,
         STATS | STATS_TMP => return FileName::Stats,
+        QUARANTINE => return FileName::Quarantine,
         _ => {}
+    }
+    if let Some(sst) = name.strip_suffix(REPAIRED) {
+        return match parse(sst) {
+            FileName::Sst { stripe, id } => FileName::Repairing { stripe, id },
+            _ => FileName::Foreign,
+        };
     }
     let number = |digits: &str| {
         digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse::<u64>().ok()).flatten()
@@ -138,9 +144,17 @@ mod tests {
         for stats in [STATS, STATS_TMP] {
             assert_eq!(parse(stats), FileName::Stats);
         }
-        for foreign in
-            ["EVENTS.jsonl.0", "EVENTS.jsonl.4", "EVENTS.jsonl.01", "EVENTS.jsonl.", "STATS.json.bak"]
-        {
+        assert_eq!(parse("quarantine"), FileName::Quarantine);
+        assert_eq!(parse("003-000012.sst.repair"), FileName::Repairing { stripe: 3, id: 12 });
+        for foreign in [
+            "MANIFEST.repair",
+            "003-000012.sst.repair.repair",
+            "EVENTS.jsonl.0",
+            "EVENTS.jsonl.4",
+            "EVENTS.jsonl.01",
+            "EVENTS.jsonl.",
+            "STATS.json.bak",
+        ] {
             assert_eq!(parse(foreign), FileName::Foreign, "{foreign}");
         }
         for foreign in

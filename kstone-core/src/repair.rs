@@ -24,7 +24,7 @@ use crate::key::Key;
 use crate::lsm::absolute;
 use crate::paths;
 use crate::types::{EntryKind, SeqNo};
-use crate::verify::{self, Affected, ProgressFn};
+use crate::verify::{self, Affected, ProgressFn, ValueCheck};
 use crate::vfs::{DiskVfs, PathKind, Vfs};
 
 mod commit;
@@ -32,6 +32,9 @@ mod examine;
 mod gather;
 mod losses;
 mod plan;
+mod salvage;
+
+use commit::Leftover;
 
 /// How to repair.
 #[derive(Clone)]
@@ -48,6 +51,8 @@ pub struct RepairOptions {
     pub clock: Arc<dyn Clock>,
     /// Is told how far it is; breaking off ends the repair with an error, and nothing has changed.
     pub progress: Option<ProgressFn>,
+    /// What is asked of each value; one that is refused is set aside, and its key told of. Default: nothing.
+    pub values: Option<ValueCheck>,
 }
 
 impl Default for RepairOptions {
@@ -58,6 +63,7 @@ impl Default for RepairOptions {
             vfs: Arc::new(DiskVfs::new()),
             clock: Arc::new(SystemClock::new()),
             progress: None,
+            values: None,
         }
     }
 }
@@ -127,7 +133,7 @@ pub enum Now {
 }
 
 /// Something that a repair cannot bring back.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Loss {
     /// The newest version of a key.
@@ -150,7 +156,7 @@ pub enum Loss {
         /// Tombstones among all that the file lost, here and elsewhere, at most: deleted items may have come back.
         tombstones: u64,
     },
-    /// Operations that were only in the log. Which keys they were of is not known.
+    /// Operations that were in the log. Those that are in SSTs as well are not lost; which keys they were of is not known.
     Log {
         /// The segment.
         file: PathBuf,
@@ -158,8 +164,10 @@ pub enum Loss {
         offset: u64,
         /// The last sequence before them that was read.
         after: SeqNo,
-        /// The sequence that came next; `None` when they were the last ones.
+        /// The sequence that came next; `None` when that is not known.
         before: Option<SeqNo>,
+        /// How many they may have been, at most; `None` when that is not known.
+        operations: Option<u64>,
     },
 }
 
@@ -177,9 +185,9 @@ pub struct Action {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct RepairReport {
-    /// Nothing was changed, because that was asked for or because nothing is wrong.
+    /// Nothing was changed or made, because that was asked for or because nothing is wrong.
     pub unchanged: bool,
-    /// What is done, file by file. Empty: nothing is wrong.
+    /// What is done, file by file; with [`RepairOptions::into`], for what is not copied as it is. Empty: nothing is wrong.
     pub actions: Vec<Action>,
     /// The manifest was made anew out of what the files say of themselves: a file that is missing without trace
     /// cannot be told.
@@ -188,7 +196,7 @@ pub struct RepairReport {
     pub log_rewritten: bool,
     /// Entries of damaged SSTs that were saved.
     pub saved: u64,
-    /// Entries that the damaged SSTs had.
+    /// Entries that the damaged SSTs had, at most.
     pub had: u64,
     /// Operations that came out of the log.
     pub from_log: u64,
@@ -196,12 +204,15 @@ pub struct RepairReport {
     pub lost: u64,
     /// Keys that are known to have fallen back to an older version or an older delete.
     pub fell_back: u64,
-    /// Versions of unknown keys that are lost, at most.
+    /// Versions of unknown keys that are lost, at most. With those of known keys, no more than `had` without `saved`, and
+    /// what was in the log only.
     pub unnamed: u64,
     /// Tombstones that are lost, at most: deleted items may have come back.
     pub tombstones: u64,
     /// Stretches of the log that are lost.
     pub log_gaps: u64,
+    /// Operations that may have been in them, at most; those of gaps of which that is not known are not counted.
+    pub log_operations: u64,
     /// Where the originals are.
     pub quarantine: Option<PathBuf>,
 }
@@ -235,22 +246,29 @@ pub fn repair(path: &Path, options: &RepairOptions, on_loss: &mut dyn FnMut(&Los
     let into = options.into.as_ref().map(|into| absolute(&*options.vfs, into)).transpose()?;
     let options = &RepairOptions { into, ..options.clone() };
     let locked = Locked::take(path, options)?;
-    if options.is_in_place() {
-        commit::has_quarantine(&*options.vfs, path)?; // else found out when much is written already
-        commit::finish_interrupted(&options.vfs, path)?;
+    let mut report = RepairReport { unchanged: true, ..RepairReport::default() };
+    if options.into.is_none() {
+        let leftovers = commit::interrupted(&options.vfs, path)?;
+        report.actions.extend(leftovers.iter().map(Leftover::action));
+        if options.is_in_place() {
+            commit::has_quarantine(&*options.vfs, path)?; // else found out when much is written already
+        }
+        if options.is_in_place() && !leftovers.is_empty() {
+            commit::finish(&options.vfs, path, &leftovers)?;
+            report.unchanged = false;
+        }
     }
     let patient = examine::examine(path, options)?;
-    let mut report = RepairReport { unchanged: options.dry_run, ..RepairReport::default() };
     if locked.irregular && options.into.is_none() {
         let (file, what) = (path.join(paths::LOCK), "not a regular file: set aside".to_owned());
         report.actions.push(Action { file, what });
         report.quarantine = options.is_in_place().then(|| path.join(paths::QUARANTINE));
+        report.unchanged = !options.is_in_place();
     }
     if patient.is_well() && options.into.is_none() {
-        report.unchanged |= report.actions.is_empty();
         return Ok(report);
     }
-    let plan = plan::plan(&patient, options)?;
+    let plan = plan::plan(&patient);
     (report.manifest_rebuilt, report.log_rewritten) = (plan.rebuilt, !plan.keep_log);
     commit::carry_out(&patient, plan, options, &mut report, on_loss)?;
     Ok(report)

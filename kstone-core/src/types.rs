@@ -14,6 +14,8 @@ pub type RunId = u64;
 
 /// The most stripes a database can have, and the default.
 pub const MAX_STRIPES: usize = 256;
+/// No sequence, file id or number of an edit is above it: a thousand years of a hundred million a second.
+pub(crate) const MAX_NUMBER: u64 = 1 << 62;
 
 /// A position in the log: the segment's generation and a byte offset in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

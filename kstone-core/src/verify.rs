@@ -26,10 +26,12 @@ pub(crate) mod look;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerifyMode {
     /// Metadata: the manifest, that every listed file is there with its length, the header, footer and sections of each
-    /// SST, and the log from its start to its end. No block of an SST is read.
+    /// SST, and the log from its start to its end, with all its operations. No block of an SST is read. Nothing found:
+    /// the database opens.
     Quick,
     /// Everything: also every block and entry of every SST, that filter, index and fences find each key, that each key
-    /// is in its stripe, whole-file checksums, and that every operation in the log decodes.
+    /// is in its stripe, whole-file checksums, and every value ([`VerifyOptions::values`]). Nothing found: the database
+    /// opens, and everything in it can be read.
     Deep,
 }
 
@@ -58,6 +60,9 @@ pub struct Progress<'a> {
 /// Is told how far it is; breaking off ends a look, with a report of what was seen until then.
 pub type ProgressFn = Arc<dyn Fn(&Progress<'_>) -> ControlFlow<()> + Send + Sync>;
 
+/// Says of the value of a put why it is none of those that the database holds.
+pub type ValueCheck = Arc<dyn Fn(&[u8]) -> std::result::Result<(), String> + Send + Sync>;
+
 /// What to look at, and how.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -70,6 +75,8 @@ pub struct VerifyOptions {
     pub progress: Option<ProgressFn>,
     /// Findings that a report holds, at most; more are only counted. Default 10,000.
     pub max_findings: usize,
+    /// What a deep look asks of each value. Default: nothing, for the engine stores any bytes.
+    pub values: Option<ValueCheck>,
 }
 
 impl fmt::Debug for VerifyOptions {
@@ -80,7 +87,7 @@ impl fmt::Debug for VerifyOptions {
 
 impl VerifyOptions {
     fn new(mode: VerifyMode) -> Self {
-        Self { mode, vfs: Arc::new(DiskVfs::new()), progress: None, max_findings: 10_000 }
+        Self { mode, vfs: Arc::new(DiskVfs::new()), progress: None, max_findings: 10_000, values: None }
     }
 
     /// Metadata only, on disk.
@@ -145,6 +152,10 @@ pub enum FindingKind {
     Checksum,
     /// All bytes are as they were written, and they contradict each other.
     Invariant,
+    /// A value that [`VerifyOptions::values`] refuses: its key cannot be read.
+    Value,
+    /// A stored setting that cannot be used; another value is in force.
+    Setting,
     /// Of another database, or another file's content.
     Stranger,
     /// A record of the log that was durable cannot be read.
@@ -176,6 +187,8 @@ impl FindingKind {
             Self::Block => "block",
             Self::Checksum => "checksum",
             Self::Invariant => "invariant",
+            Self::Value => "value",
+            Self::Setting => "setting",
             Self::Stranger => "stranger",
             Self::Log => "log",
             Self::Orphan => "orphan",
@@ -225,6 +238,30 @@ pub struct Finding {
     pub affected: Option<Affected>,
 }
 
+impl Finding {
+    /// A value that is none.
+    fn no_value(file: &Path, offset: u64, key: &[u8], why: String) -> Self {
+        let key = look::readable(key);
+        let affected = Affected {
+            from: Some(key.clone()),
+            to: Some(key.clone()),
+            entries: 1,
+            keys: None,
+            named: vec![key],
+            elsewhere: 0,
+        };
+        Self {
+            severity: Severity::Damage,
+            kind: FindingKind::Value,
+            file: file.to_path_buf(),
+            offset,
+            len: 0,
+            detail: format!("the value of a key cannot be read: {why}"),
+            affected: Some(affected),
+        }
+    }
+}
+
 /// The log as it was found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -233,8 +270,10 @@ pub struct LogReport {
     pub segments: usize,
     /// Batches that can be read.
     pub records: u64,
-    /// Operations in them; 0 after a quick look, which decodes none.
+    /// Operations in them.
     pub operations: u64,
+    /// Bytes of the files that were read.
+    pub bytes: u64,
     /// The generation of the segment where the log ends, and the offset in it; `None` when the log is damaged.
     pub end: Option<(u32, u32)>,
 }
@@ -253,12 +292,18 @@ pub struct VerifyReport {
     pub findings: Vec<Finding>,
     /// Findings beyond [`VerifyOptions::max_findings`].
     pub more_findings: u64,
-    /// SSTs that the manifest lists, or that were found without one.
+    /// SSTs that the manifest lists, or that were found without one: as many as all that follow, together.
     pub ssts: usize,
     /// Those among them in which nothing was found to be wrong, by what was looked at.
     pub good: usize,
-    /// Those that are missing.
+    /// Those that are damaged.
+    pub bad: usize,
+    /// Those that are missing, or no files.
     pub missing: usize,
+    /// Those that a writer has merged into others meanwhile; the others are looked at as well, and count.
+    pub replaced: usize,
+    /// Those that were not looked at, because the look was broken off.
+    pub unread: usize,
     /// Blocks of SSTs that were read.
     pub blocks: u64,
     /// Those that are damaged.
@@ -285,7 +330,10 @@ impl VerifyReport {
             more_findings: 0,
             ssts: 0,
             good: 0,
+            bad: 0,
             missing: 0,
+            replaced: 0,
+            unread: 0,
             blocks: 0,
             bad_blocks: 0,
             entries: 0,

@@ -52,7 +52,7 @@ use crate::vfs::{Meter, Vfs};
 pub(crate) use copy::LogCopy;
 pub(crate) use format::{RECORDS_START, copied_header, record_len};
 pub(crate) use reader::{
-    Chain, LogOwner, LogRules, LogSalvage, RecordRef, discover, harden, has_records, replay, salvage,
+    Chain, LogGap, LogOwner, LogRules, LogSalvage, RecordRef, discover, harden, has_records, replay, salvage,
     validate,
 };
 pub(crate) use segments::Reservation;

@@ -41,12 +41,22 @@ pub(crate) fn run(args: &RepairArgs, format: Format) -> Result<()> {
         done => done?,
     };
     losses.finish()?;
-    print_result(format, text(args, &report, &losses)?.trim_end(), json(args, &report, &losses.shown))?;
+    print_result(
+        format,
+        text(args, &report, &losses)?.trim_end(),
+        json(args, &report, &losses.shown, losses.count - losses.shown.len()),
+    )?;
     if !report.lost_data() {
         return Ok(());
     }
-    let message = if args.dry_run { "a repair would lose data" } else { "repaired, but data is lost" };
-    let hint = args.report.is_none().then(|| "--report FILE lists all of it".to_owned());
+    let message = match (args.dry_run, report.lost + report.fell_back) {
+        (true, 0) => "a repair may lose data",
+        (true, _) => "a repair would lose data",
+        (false, 0) => "repaired, but data may be lost",
+        (false, _) => "repaired, but data is lost",
+    };
+    let hint = (args.report.is_none() && losses.count > losses.shown.len())
+        .then(|| "--report FILE lists all of it".to_owned());
     Err(Failure { exit: exit::REJECTED, code: "data_lost", message: message.into(), hint }.into())
 }
 
@@ -168,13 +178,15 @@ fn loss_text(loss: &Loss) -> String {
             let deletes = counted(*tombstones, "delete");
             format!("{}; {deletes} among them: items may have come back", range_text(affected))
         }
-        Loss::Log { file, offset, after, before } => {
-            let next = before.map_or("the end".to_owned(), |seq| format!("sequence {seq}"));
+        Loss::Log { file, offset, after, before, operations } => {
+            let next = before.map_or_else(String::new, |seq| format!(" and before {seq}"));
+            let most = match operations {
+                Some(n) => format!("up to {}", counted(*n, "operation")),
+                None => "operations".into(),
+            };
             let name = file.file_name().unwrap_or(file.as_os_str()).to_string_lossy();
             let name = escape::text(&name);
-            format!(
-                "{name} at {offset:#x}: the operations after sequence {after}, before {next}, of unknown keys"
-            )
+            format!("{name} at {offset:#x}: {most} of unknown keys may be lost, after sequence {after}{next}")
         }
         _ => "something else".into(),
     }
@@ -194,9 +206,9 @@ fn loss_json(loss: &Loss) -> Json {
             "loss": "range", "file": file.to_string_lossy(), "offset": offset,
             "affected": affected_json(affected), "tombstones": tombstones,
         }),
-        Loss::Log { file, offset, after, before } => json!({
+        Loss::Log { file, offset, after, before, operations } => json!({
             "loss": "log", "file": file.to_string_lossy(), "offset": offset,
-            "after_sequence": after, "before_sequence": before,
+            "after_sequence": after, "before_sequence": before, "operations": operations,
         }),
         _ => json!({"loss": "other"}),
     }
@@ -204,9 +216,6 @@ fn loss_json(loss: &Loss) -> Json {
 
 fn text(args: &RepairArgs, report: &RepairReport, losses: &Losses) -> Result<String> {
     let mut text = String::new();
-    if report.actions.is_empty() && args.into.is_none() {
-        return Ok("nothing is wrong, nothing was changed".into());
-    }
     let word = if args.dry_run { "plan" } else { "done" };
     for action in &report.actions {
         let name = action.file.file_name().unwrap_or(action.file.as_os_str()).to_string_lossy();
@@ -229,26 +238,57 @@ fn text(args: &RepairArgs, report: &RepairReport, losses: &Losses) -> Result<Str
     if losses.count > losses.lines.len() {
         writeln!(text, "       and {} more", grouped((losses.count - losses.lines.len()) as u64))?;
     }
-    writeln!(
-        text,
-        "{} lost, {} fell back, up to {} of unknown keys lost, {}",
-        counted(report.lost, "key"),
-        report.fell_back,
-        counted(report.unnamed, "version"),
-        counted(report.log_gaps, "gap in the log").replace("gap in the logs", "gaps in the log"),
-    )?;
-    match (&report.quarantine, &args.into) {
-        (Some(quarantine), _) => writeln!(text, "originals are in {}", escape::path(quarantine))?,
-        (None, Some(into)) if !args.dry_run => writeln!(text, "the repaired copy is {}", escape::path(into))?,
-        _ => writeln!(
-            text,
-            "nothing was changed; run without --dry-run to do it, or --into NEWDIR to build a copy"
-        )?,
+    let found = !report.actions.is_empty();
+    if found || report.lost_data() {
+        writeln!(text, "{}", sum(report))?;
     }
+    writeln!(text, "{}", outcome(args, report, found))?;
     Ok(text)
 }
 
-fn json(args: &RepairArgs, report: &RepairReport, shown: &[Json]) -> Json {
+/// What is lost, in one line: only what there is, so that no zero stands beside what is not known.
+fn sum(report: &RepairReport) -> String {
+    let mut parts = Vec::new();
+    if report.lost > 0 {
+        parts.push(format!("{} lost", counted(report.lost, "key")));
+    }
+    if report.fell_back > 0 {
+        parts.push(format!("{} back to an older version", counted(report.fell_back, "key")));
+    }
+    if report.unnamed > 0 {
+        parts.push(format!("up to {} of keys that are not known", counted(report.unnamed, "lost version")));
+    }
+    if report.tombstones > 0 {
+        parts.push(format!("up to {} among all lost", counted(report.tombstones, "delete")));
+    }
+    if report.log_gaps > 0 {
+        let most = match report.log_operations {
+            0 => String::new(),
+            n => format!(", up to {}", counted(n, "operation")),
+        };
+        let gaps = if report.log_gaps == 1 { "gap" } else { "gaps" };
+        parts.push(format!("{} {gaps} in the log{most}", grouped(report.log_gaps)));
+    }
+    match parts.is_empty() {
+        true => "nothing is lost".into(),
+        false => format!("in all: {}", parts.join("; ")),
+    }
+}
+
+/// What was done with the files.
+fn outcome(args: &RepairArgs, report: &RepairReport, found: bool) -> String {
+    match (&args.into, &report.quarantine) {
+        (Some(into), _) if !args.dry_run => format!("the repaired copy is {}", escape::path(into)),
+        (None, Some(quarantine)) if !report.unchanged => {
+            format!("originals are in {}", escape::path(quarantine))
+        }
+        (None, None) if !report.unchanged => "an earlier repair was ended; nothing was replaced".into(),
+        _ if !found => "nothing is wrong, nothing was changed".into(),
+        _ => "nothing was changed; run without --dry-run to do it, or --into NEWDIR to build a copy".into(),
+    }
+}
+
+fn json(args: &RepairArgs, report: &RepairReport, shown: &[Json], more: usize) -> Json {
     let actions: Vec<Json> = report
         .actions
         .iter()
@@ -269,8 +309,10 @@ fn json(args: &RepairArgs, report: &RepairReport, shown: &[Json]) -> Json {
         "unnamed": report.unnamed,
         "tombstones": report.tombstones,
         "log_gaps": report.log_gaps,
+        "log_operations": report.log_operations,
         "quarantine": report.quarantine.as_ref().map(|path| path.to_string_lossy()),
         "into": args.into.as_ref().map(|path| path.to_string_lossy()),
         "losses": shown,
+        "more_losses": more,
     })
 }

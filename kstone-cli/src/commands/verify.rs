@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
-use kstone_api::{Affected, Finding, ProgressFn, Severity, VerifyOptions, VerifyReport, escape, verify};
+use kstone_api::{
+    Affected, Finding, FindingKind, ProgressFn, Severity, VerifyOptions, VerifyReport, escape, verify,
+};
 use serde_json::{Value as Json, json};
 
 use crate::args::{Format, VerifyArgs};
@@ -16,6 +18,8 @@ use crate::output::{counted, grouped, print_result, size};
 
 /// Keys that a line of a table names.
 const NAMED: usize = 5;
+/// Files left over by a crash that a table lists; more are one line.
+const LISTED_ORPHANS: usize = 3;
 
 pub(crate) fn run(args: &VerifyArgs, format: Format) -> Result<()> {
     let options = if args.quick { VerifyOptions::quick() } else { VerifyOptions::deep() };
@@ -71,8 +75,22 @@ fn text(report: &VerifyReport) -> Result<String> {
         counted(report.ssts as u64, "SST"),
         size(report.bytes)
     )?;
+    let orphans: Vec<&Finding> =
+        report.findings.iter().filter(|finding| finding.kind == FindingKind::Orphan).collect();
+    let grouped_together = orphans.len() > LISTED_ORPHANS;
     for finding in &report.findings {
-        write_finding(&mut text, finding)?;
+        if finding.kind != FindingKind::Orphan || !grouped_together {
+            write_finding(&mut text, finding)?;
+        }
+    }
+    if grouped_together {
+        let bytes = orphans.iter().map(|finding| finding.len).fold(0, u64::saturating_add);
+        let files = counted(orphans.len() as u64, "file");
+        writeln!(
+            text,
+            "WARN     {files} that nothing lists, {}   orphan   left over by a crash; opening to write removes them",
+            size(bytes)
+        )?;
     }
     if report.more_findings > 0 {
         writeln!(text, "and {} more", grouped(report.more_findings))?;
@@ -89,12 +107,27 @@ fn text(report: &VerifyReport) -> Result<String> {
     };
     writeln!(
         text,
-        "{} good, {}, {} missing, {log}.   nothing was changed.",
-        counted(report.good as u64, "SST"),
-        counted(report.bad_blocks, "bad block"),
-        report.missing,
+        "{}: {}, {log}.   nothing was changed.",
+        counted(report.ssts as u64, "SST"),
+        verdicts(report),
     )?;
     Ok(text)
+}
+
+/// As many as there are SSTs, in all.
+fn verdicts(report: &VerifyReport) -> String {
+    let mut text = format!("{} good, {} bad", grouped(report.good as u64), grouped(report.bad as u64));
+    if report.bad_blocks > 0 {
+        text += &format!(" ({})", counted(report.bad_blocks, "bad block"));
+    }
+    text += &format!(", {} missing", grouped(report.missing as u64));
+    if report.replaced > 0 {
+        text += &format!(", {} merged into others meanwhile", grouped(report.replaced as u64));
+    }
+    if report.unread > 0 {
+        text += &format!(", {} not read", grouped(report.unread as u64));
+    }
+    text
 }
 
 fn write_finding(text: &mut String, finding: &Finding) -> Result<()> {
@@ -188,7 +221,10 @@ fn json(report: &VerifyReport) -> Json {
         "live": report.live,
         "ssts": report.ssts,
         "good": report.good,
+        "bad": report.bad,
         "missing": report.missing,
+        "replaced": report.replaced,
+        "unread": report.unread,
         "blocks": report.blocks,
         "bad_blocks": report.bad_blocks,
         "entries": report.entries,

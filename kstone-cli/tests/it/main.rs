@@ -26,6 +26,8 @@ const AIRPORTS: &str = r#"{"country":"US","icao":"KJFK","city":"New York","lat":
 {"country":"NL","icao":"EHAM","city":"Amsterdam","lat":52.308056,"elevation":-11}
 "#;
 
+mod care;
+
 struct Fixture {
     dir: TempDir,
 }
@@ -644,7 +646,7 @@ fn flushed() -> Fixture {
 fn verify_is_honest_and_its_exit_status_says_it() {
     let db = flushed();
     let text = db.stdout(&["verify", "my.db"]);
-    assert!(text.starts_with("verify --deep   ") && text.contains("0 bad blocks, 0 missing"), "{text}");
+    assert!(text.starts_with("verify --deep   ") && text.contains("good, 0 bad, 0 missing"), "{text}");
     assert!(db.stdout(&["verify", "my.db", "--quick"]).contains("NOT READ the blocks of"));
     let json = db.json(&["verify", "my.db"]);
     assert_eq!((&json["schema"], &json["clean"]), (&json!("kstone.verify/1"), &json!(true)));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{millis, range, with};
+use super::{InvalidSetting, millis, range, stored, with};
 use crate::error::{Error, Result};
 use crate::types::MAX_STRIPES;
 
@@ -108,6 +108,11 @@ impl CompactionConfig {
     /// Itself, if it is valid.
     pub(crate) fn validated(self) -> Result<Self> {
         self.validate().map(|()| self)
+    }
+
+    /// The settings stored in a manifest, as far as they are valid, and which are not.
+    pub(crate) fn stored(settings: &[(String, u64)]) -> (Self, Vec<InvalidSetting>) {
+        stored(settings, |settings| Self::from_settings(settings).validated())
     }
 
     pub(crate) fn to_settings(&self) -> Vec<(String, u64)> {

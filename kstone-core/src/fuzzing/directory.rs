@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
+use super::agree::agree;
 use super::edits;
 use super::files::{Files, listed, on_disk};
 use super::{Input, expect_corruption, is_about_bytes, seal};
@@ -31,6 +32,11 @@ struct Written {
 /// Databases that were closed, cut off, recovered, and merged.
 static WRITTEN: LazyLock<Vec<Written>> = LazyLock::new(|| (0..4).map(written).collect());
 
+/// The files of each of these.
+pub(super) fn written_files() -> impl Iterator<Item = Files> {
+    WRITTEN.iter().map(|written| written.files.clone())
+}
+
 /// Opens the directory that the input describes.
 pub fn directory(bytes: &[u8]) {
     let mut input = Input::new(bytes);
@@ -45,6 +51,9 @@ pub fn directory(bytes: &[u8]) {
     let has_log = kinds.iter().any(|kind| matches!(kind, FileName::Log(_)));
     done.unvouched = has_log && kinds.contains(&FileName::Manifest);
     if mode & 1 == 0 {
+        if mode & 4 > 0 {
+            agree(&files);
+        }
         damage(written, files, &done, config);
     } else {
         for (name, bytes) in &mut files {
@@ -57,6 +66,9 @@ pub fn directory(bytes: &[u8]) {
                 FileName::Sst { .. } if bytes.len() >= 192 => drop(seal::sst(bytes, 0)),
                 _ => {}
             }
+        }
+        if mode & 4 > 0 {
+            agree(&files);
         }
         anything(files, config);
     }
@@ -328,7 +340,7 @@ pub fn directory_seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     for which in 0..WRITTEN.len() as u8 {
         let files = WRITTEN[usize::from(which)].files.len() as u8;
-        for mode in 0..4 {
+        for mode in 0..8 {
             seeds.push(vec![mode, which]);
             for op in 0..14 {
                 let file = (op * 5 + which) % files;

@@ -21,7 +21,8 @@ pub(super) fn on_disk(dir: &Path, files: &Files) -> MemVfs {
 
 /// The files in that directory.
 pub(super) fn listed(dir: &Path, vfs: &MemVfs) -> Files {
-    let mut names: Vec<_> = vfs.list(dir).expect("memory").into_iter().map(|entry| entry.name).collect();
+    let files = vfs.list(dir).expect("memory").into_iter().filter(|entry| entry.is_file);
+    let mut names: Vec<_> = files.map(|entry| entry.name).collect();
     names.sort();
     let read = |name: &str| {
         let file = vfs.open(&dir.join(name), OpenMode::Read).expect("memory");

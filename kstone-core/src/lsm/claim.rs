@@ -140,8 +140,10 @@ impl Found {
         let mut foreign = None;
         for entry in listing {
             match paths::parse(&entry.name) {
-                FileName::Foreign => _ = foreign.get_or_insert(entry.name),
-                FileName::Sst { .. } => return Ok(Self::WithoutManifest(entry.name)),
+                FileName::Foreign | FileName::Quarantine => _ = foreign.get_or_insert(entry.name),
+                FileName::Sst { .. } | FileName::Repairing { .. } => {
+                    return Ok(Self::WithoutManifest(entry.name));
+                }
                 FileName::Log(named) => match wal::has_records(vfs, &path.join(&entry.name), named) {
                     Ok(true) => return Ok(Self::WithoutManifest(entry.name)),
                     Ok(false) => {}
@@ -166,6 +168,9 @@ impl Found {
             Self::Database(_) => Look::Unfit(exists("it is a database".into())),
             Self::UnfinishedBackup => Look::Unsettled(exists("it is an unfinished backup".into())),
             Self::WithoutManifest(name) => Look::Unsettled(without_manifest(path, &name)),
+            Self::Foreign(name) if name == paths::QUARANTINE => {
+                Look::Unsettled(exists("it holds the originals of a repaired database".into()))
+            }
             Self::Foreign(name) => Look::Unsettled(exists(format!("it holds {name}, which is not ours"))),
         }
     }

@@ -252,14 +252,14 @@ impl LsmEngine {
         let since = options.clock.monotonic();
         let _span = trace::open(path, true);
         let mode = options.config.as_ref().map(holds);
-        let stored = |state: &ManifestState| holds(&DatabaseConfig::from_settings(&state.settings));
+        let stored = |state: &ManifestState| holds(&DatabaseConfig::stored(&state.settings).0);
         let capture = Capture::take(&*options.vfs, &*options.clock, path, false, |state| {
             mode.unwrap_or_else(|| stored(state))
         })?;
         let Capture { survey: Survey { loaded, chain, began, .. }, log, held, damage } = capture;
         let state = &loaded.state;
         check_stripes(&options, state)?;
-        let settings = settings(path, &options, state)?;
+        let settings = settings(&options, state);
         let next_file = state.files_below;
         let clean = state.clean_end.is_some();
         let start = Start {

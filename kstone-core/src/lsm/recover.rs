@@ -197,7 +197,7 @@ impl LsmEngine {
         // An edit cut short behind the clean end is the one that would have cancelled it: nothing was written.
         let clean_end = state.clean_end;
         let base = chain.last_seq.max(state.base_seq());
-        let settings = settings(path, &options, state)?;
+        let settings = settings(&options, state);
 
         let orphans = orphans(path, state, &chain, &listing);
         let gap = if planted(Bug::SequencesReissued) { 1 } else { SEQ_GAP };
@@ -536,25 +536,15 @@ impl Shared {
     }
 }
 
-/// Settings given replace the stored ones whole. Stored ones that this version refuses are an error: giving some
-/// overrules them.
-pub(super) fn settings(path: &Path, options: &EngineOptions, state: &ManifestState) -> Result<Settings> {
-    let stored = |error| match error {
-        Error::InvalidConfig { field, why } => {
-            Error::config(field, format!("{why}, as stored in {}", path.display()))
-        }
-        other => other,
-    };
-    let database = match &options.config {
-        Some(given) => given.clone(),
-        None => DatabaseConfig::from_settings(&state.settings).validated().map_err(stored)?,
-    };
-    let compaction = match &options.compaction {
-        Some(given) => given.clone(),
-        None => CompactionConfig::from_settings(&state.settings).validated().map_err(stored)?,
-    };
+/// Settings given replace the stored ones whole. Of stored ones those that this version refuses are left out: `verify`
+/// names them, and they are no reason not to read what is stored beside them.
+pub(super) fn settings(options: &EngineOptions, state: &ManifestState) -> Settings {
+    let database = options.config.clone();
+    let database = database.unwrap_or_else(|| DatabaseConfig::stored(&state.settings).0);
+    let compaction = options.compaction.clone();
+    let compaction = compaction.unwrap_or_else(|| CompactionConfig::stored(&state.settings).0);
     let database = DatabaseConfig { stripes: Some(state.facts.stripes()), ..database };
-    Ok(Settings::new(database, compaction, replay_rate::stored(&state.settings)))
+    Settings::new(database, compaction, replay_rate::stored(&state.settings))
 }
 
 /// Where the log goes on after an unclean end. A segment that was removed comes back with a power cut if the sync of the

@@ -4,6 +4,7 @@
 //! needs is dropped by a flush or a compaction meanwhile.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -129,6 +130,11 @@ impl Walk {
 }
 
 impl Entries {
+    /// The directory of the database that it reads.
+    pub fn path(&self) -> &Path {
+        &self.pin.shared().dir
+    }
+
     fn count(&mut self) {
         let Uncounted { entries, bytes, passed } = std::mem::take(&mut self.uncounted);
         let shared = self.pin.shared();

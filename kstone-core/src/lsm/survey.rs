@@ -12,19 +12,19 @@ use crate::paths;
 use crate::planted::{Bug, planted};
 use crate::record::check_batch;
 use crate::sst;
-use crate::types::{FileId, Lsn};
+use crate::types::{FileId, Lsn, MAX_NUMBER, SeqNo};
 use crate::vfs::{DirEntry, Mapping, Vfs};
 use crate::wal::{self, Chain, LogOwner, LogRules};
 
 /// Sequences that are skipped after an unclean end, so that a number which was given out and lost is never given
 /// out again.
-pub(super) const SEQ_GAP: u64 = 1 << 32;
+pub(crate) const SEQ_GAP: u64 = 1 << 32;
 /// Generations that are skipped after an unclean end: more than a handle begins while its syncs fail.
-pub(super) const GENERATION_GAP: u32 = 16;
+pub(crate) const GENERATION_GAP: u32 = 16;
 /// SSTs whose format is looked at when a database is opened.
 const NEWEST: usize = 64;
-/// No sequence and no file id is above it: a thousand years of a hundred million a second.
-pub(super) const MAX_NUMBER: u64 = 1 << 62;
+/// No generation of a log that can be opened reaches it: what an opening skips still fits many times.
+pub(crate) const MAX_GENERATION: u32 = u32::MAX - (1 << 20);
 
 /// A manifest, and that what it needs is there.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ impl Survey {
         };
         let began = clock.monotonic();
         let chain = wal::validate(log, path, &segments, &rules)?;
-        check_numbers(path, state, &chain)?;
+        check_numbers(path, state, chain.last_seq, chain.max_generation)?;
         if state.clean_end.is_none() {
             // Recovery writes before it replays, and what cannot be replayed is to be left as it is.
             wal::replay(log, &chain, |record| {
@@ -89,25 +89,38 @@ impl Survey {
     }
 }
 
-/// Numbers that nobody counts up to are damage, and counting on from them would overflow.
-fn check_numbers(path: &Path, state: &ManifestState, chain: &Chain) -> Result<()> {
+/// Numbers that nobody counts up to are damage, and counting on from them would overflow. Opening, verify and repair all
+/// ask here. The last sequence and the highest generation are those of the log.
+pub(crate) fn check_numbers(
+    path: &Path,
+    state: &ManifestState,
+    last_seq: SeqNo,
+    max_generation: u32,
+) -> Result<()> {
     let clean = state.clean_end.as_ref();
-    let last = chain.last_seq.max(state.base_seq()).max(clean.map_or(0, |clean| clean.next_seq));
-    let (seq, generation) = (last.saturating_add(SEQ_GAP), chain.max_generation);
-    let file = state.files_below.max(clean.map_or(0, |clean| clean.next_file));
+    let last = last_seq.max(state.base_seq()).max(clean.map_or(0, |clean| clean.next_seq));
     let bad = |what: &str, number: u64| {
         let detail = format!("{what} {number} is beyond all that a database reaches");
         Err(Error::corrupt(&path.join(paths::MANIFEST), 0, detail))
     };
-    if seq > MAX_NUMBER {
-        return bad("sequence", seq);
+    for (what, number) in [
+        ("sequence", last.saturating_add(SEQ_GAP)),
+        ("file", state.files_below.max(clean.map_or(0, |clean| clean.next_file))),
+        ("edit", state.edit),
+    ] {
+        if number > MAX_NUMBER {
+            return bad(what, number);
+        }
     }
-    if file > MAX_NUMBER {
-        return bad("file", file);
+    let cuts = state.cuts.iter().map(|cut| cut.next_generation);
+    let known = [state.log_start.generation(), state.durable.generation()];
+    let known = known.into_iter().chain(cuts).chain(clean.map(|clean| clean.next_generation));
+    if let Some(generation) = known.max().filter(|&generation| generation >= MAX_GENERATION) {
+        return bad("log generation", generation.into());
     }
-    if generation >= u32::MAX - GENERATION_GAP {
+    if max_generation >= MAX_GENERATION {
         let detail = "there is no log generation after it";
-        return Err(Error::corrupt(&paths::log(path, generation), 0, detail));
+        return Err(Error::corrupt(&paths::log(path, max_generation), 0, detail));
     }
     Ok(())
 }

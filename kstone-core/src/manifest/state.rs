@@ -18,6 +18,9 @@ use crate::record::ITEMS;
 use crate::types::{FileId, Lsn, SeqNo, SstDetails, SstMeta};
 use crate::wal::LogCut;
 
+/// No SST is larger: sums over all that a manifest lists stay far from the end of 64 bits.
+const MAX_BYTES: u64 = 1 << 40;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ManifestState {
     /// The number of the last edit.
@@ -216,6 +219,8 @@ impl ManifestState {
             "its sequences are not within its run's"
         } else if meta.tombstones > meta.entries {
             "it has more tombstones than entries"
+        } else if meta.entries > MAX_BYTES || meta.raw_bytes > MAX_BYTES || meta.len > MAX_BYTES {
+            "it is larger than any file"
         } else if self.ssts.insert(id, meta).is_some() {
             "it is added but already listed"
         } else {

@@ -1,6 +1,6 @@
 //! Writes what was gathered, and makes it the database with one step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,12 +8,13 @@ use super::examine::{Patient, random_id};
 use super::gather::{self, Part, Run};
 use super::losses;
 use super::plan::Plan;
+use super::salvage::most_entries;
 use super::{Action, Loss, RepairOptions, RepairReport, Versions};
 use crate::config::DatabaseConfig;
 use crate::error::{Error, Result};
 use crate::lsm::{Destination, check_outside};
 use crate::manifest::{Change, CleanEnd, Ids, Manifest, ManifestState, load_what_passes};
-use crate::paths;
+use crate::paths::{self, FileName};
 use crate::sst::{SstParams, SstWriter};
 use crate::types::{EntryRef, FileId, Lsn, SeqNo, SstMeta};
 use crate::verify::Affected;
@@ -87,28 +88,28 @@ fn write(
         aside: options.into.is_none(),
         ids,
         next_file: plan.next_file,
-        config: DatabaseConfig::from_settings(&plan.settings),
+        config: DatabaseConfig::stored(&plan.settings).0,
         created_ms: options.clock.unix_ms(),
         renames: Vec::new(),
         dry: options.dry_run,
     };
     tell_of_the_rest(patient, report, on_loss);
     let (mut metas, mut flushed) = (Vec::new(), BTreeMap::<u16, SeqNo>::new());
-    for stripe in 0..plan.facts.stripes() as u16 {
+    // Files may say to be of stripes that there are not.
+    let stripes: BTreeSet<u16> = (0..patient.stripes as u16).chain(plan.clusters.keys().copied()).collect();
+    for stripe in stripes {
         let work = gather::gather(patient, &plan, stripe)?;
         losses::tell(patient, &work, report, on_loss)?;
-        if !plan.keep_log {
-            report.from_log += work.fresh.len() as u64;
-        }
         for run in work.runs {
             flushed.insert(stripe, run.run_seq.1.max(flushed.get(&stripe).copied().unwrap_or(0)));
             metas.extend(target.write_run(stripe, run)?);
         }
     }
-    tell_actions(patient, &plan, report);
+    tell_actions(patient, &plan, options, report);
     if options.dry_run {
         return Ok(());
     }
+    report.unchanged = false;
     let next_file = target.next_file;
     let state = new_state(patient, &plan, metas, flushed, next_file)?;
     if options.into.is_some() {
@@ -138,32 +139,43 @@ fn write(
 fn tell_of_the_rest(patient: &Patient, report: &mut RepairReport, on_loss: &mut dyn FnMut(&Loss)) {
     for gap in &patient.log.gaps {
         report.log_gaps += 1;
-        let (file, offset, after, before) = (gap.file.clone(), gap.offset, gap.after, gap.before);
-        on_loss(&Loss::Log { file, offset, after, before });
+        report.log_operations = report.log_operations.saturating_add(gap.operations().unwrap_or(0));
+        on_loss(&Loss::Log {
+            file: gap.file.clone(),
+            offset: gap.offset,
+            after: gap.after,
+            before: gap.before,
+            operations: gap.operations(),
+        });
     }
     for path in &patient.unknown {
         let len = patient.directory.entry(path).map_or(0, |entry| entry.len);
-        // No entry takes less than its head.
-        let affected = Affected { entries: len / 6, ..Affected::default() };
+        let entries = most_entries(usize::try_from(len).unwrap_or(usize::MAX));
+        report.had = report.had.saturating_add(entries);
         // An empty file is one that was being made.
-        if affected.entries > 0 {
-            losses::tell_range(path, 0, affected, 0, report, on_loss);
-        }
+        losses::tell_range(path, 0, Affected { entries, ..Affected::default() }, 0, report, on_loss);
     }
 }
 
-fn tell_actions(patient: &Patient, plan: &Plan, report: &mut RepairReport) {
+fn tell_actions(patient: &Patient, plan: &Plan, options: &RepairOptions, report: &mut RepairReport) {
     let mut add =
         |file: &Path, what: &str| report.actions.push(Action { file: file.into(), what: what.into() });
+    let manifest = patient.directory.dir.join(paths::MANIFEST);
     if plan.rebuilt {
-        add(&patient.directory.dir.join(paths::MANIFEST), "made anew from what the files say of themselves");
+        add(&manifest, "made anew from what the files say of themselves");
+    } else if options.into.is_none() {
+        add(&manifest, "written anew, with what is left");
     }
+    let gone = |file: &&PathBuf| patient.directory.entry(file).is_none();
+    let missing: BTreeSet<&PathBuf> = patient.log.gaps.iter().map(|gap| &gap.file).filter(gone).collect();
+    missing.into_iter().for_each(|file| add(file, "missing: what was only in it is lost"));
     for cluster in plan.clusters.values().flatten().filter(|cluster| !cluster.is_whole()) {
         for part in cluster.runs.iter().flatten().filter(|part| !part.clean || !cluster.keeps_parts()) {
             let named = paths::sst(&patient.directory.dir, part.meta.stripe.into(), part.meta.id);
             let what = match &part.path {
                 None => "missing: no longer listed",
-                Some(_) if part.clean => "merged with others that overlap it",
+                Some(_) if part.clean && cluster.strays.is_empty() => "merged with others that overlap it",
+                Some(_) if part.clean => "rewritten with what was found in files of other stripes",
                 Some(_) => "rewritten from what can be read of it",
             };
             add(&named, what);
@@ -226,7 +238,7 @@ impl Target<'_> {
                 Some(sst) => sst,
                 none => {
                     let id = self.next_file;
-                    self.next_file += 1;
+                    self.next_file = self.next_file.saturating_add(1);
                     let named = paths::sst(self.dir, stripe.into(), id);
                     let path = if self.aside { paths::repaired(&named) } else { named.clone() };
                     if self.aside {
@@ -284,10 +296,10 @@ fn new_state(
     next_file: FileId,
 ) -> Result<ManifestState> {
     let state = patient.state.as_ref();
-    let files_below = next_file + RESERVE;
+    let files_below = next_file.saturating_add(RESERVE);
     let mut changes = vec![Change::Facts(plan.facts.clone())];
     changes.extend(plan.keyspaces.iter().map(|(&id, name)| Change::Keyspace { id, name: name.to_string() }));
-    let stripes = 0..plan.facts.stripes() as u16;
+    let stripes = 0..patient.stripes as u16;
     let known = |stripe| state.filter(|_| patient.trusted).map_or(0, |state| state.flushed_to(stripe, 0));
     let to = stripes.map(|stripe| (stripe, 0, known(stripe).max(flushed.get(&stripe).copied().unwrap_or(0))));
     changes.push(Change::FlushedTo(to.collect()));
@@ -319,9 +331,11 @@ fn new_state(
 }
 
 fn copy_kept(patient: &Patient, state: &ManifestState, target: &Target<'_>) -> Result<()> {
-    for meta in state.ssts.values().filter(|meta| patient.candidates.iter().any(|c| c.meta.id == meta.id)) {
-        let from = paths::sst(&patient.directory.dir, meta.stripe.into(), meta.id);
-        copy(target.vfs, &from, &paths::sst(target.dir, meta.stripe.into(), meta.id))?;
+    for candidate in &patient.candidates {
+        let (Some(from), meta) = (&candidate.path, &candidate.meta) else { continue };
+        if state.lists(meta.id) {
+            copy(target.vfs, from, &paths::sst(target.dir, meta.stripe.into(), meta.id))?;
+        }
     }
     Ok(())
 }
@@ -413,31 +427,76 @@ fn copy(vfs: &Arc<dyn Vfs>, from: &Path, to: &Path) -> Result<()> {
     file.sync().map_err(Error::io("sync", to))
 }
 
-/// A repair that was cut off: before its manifest its files mean nothing; after it they are the database.
-pub(super) fn finish_interrupted(vfs: &Arc<dyn Vfs>, dir: &Path) -> Result<()> {
+/// What an earlier repair in place left when it was cut off: before its manifest its files mean nothing; after it they are
+/// the database. What is to become of each.
+pub(super) fn interrupted(vfs: &Arc<dyn Vfs>, dir: &Path) -> Result<Vec<Leftover>> {
     let listing = vfs.list(dir).map_err(Error::io("list", dir))?;
-    let aside = listing.iter().filter_map(|entry| Some((entry, paths::parse_repaired(&entry.name)?)));
-    let aside: Vec<_> = aside.filter(|(entry, _)| entry.is_file).collect();
-    if aside.is_empty() {
-        return Ok(());
-    }
-    // What a manifest lists that is damaged, or cannot be read just now, may be all there is: it is not removed.
-    let (state, damaged) = match Manifest::load(&**vfs, dir) {
-        Ok(loaded) => (Some(loaded.state), false),
-        Err(Error::Corruption { .. }) => (load_what_passes(&**vfs, dir)?.1, true),
-        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => (None, false),
-        Err(error) => return Err(error),
-    };
-    for (entry, (stripe, id)) in aside {
+    let mut leftovers = Vec::new();
+    let mut known = None;
+    for entry in listing.iter().filter(|entry| entry.is_file) {
+        let FileName::Repairing { stripe, id } = paths::parse(&entry.name) else { continue };
         let (from, to) = (dir.join(&entry.name), paths::sst(dir, stripe, id));
+        let (state, damaged) = match &known {
+            Some(known) => known,
+            None => known.insert(last_known(&**vfs, dir)?),
+        };
         let meta = state.as_ref().and_then(|state| state.ssts.get(&id));
         let listed = meta.is_some_and(|meta| usize::from(meta.stripe) == stripe && meta.len == entry.len);
-        if listed && vfs.kind(&to).map_err(Error::io("look at", &to))?.is_none() {
-            vfs.rename(&from, &to).map_err(Error::io("rename", &from))?;
-        } else if damaged {
-            set_aside(vfs, dir, &from)?;
-        } else {
-            vfs.remove(&from).map_err(Error::io("remove", &from))?;
+        let is_free = vfs.kind(&to).map_err(Error::io("look at", &to))?.is_none();
+        let fate = match (listed && is_free, damaged) {
+            (true, _) => Fate::Named(to),
+            // It may be all there is.
+            (false, true) => Fate::SetAside,
+            (false, false) => Fate::Removed,
+        };
+        leftovers.push(Leftover { from, fate });
+    }
+    leftovers.sort_by(|a, b| a.from.cmp(&b.from));
+    Ok(leftovers)
+}
+
+/// What the manifest lists, and whether it is damaged and may have listed more. One that cannot be read just now is an
+/// error: nothing is to be removed for it.
+fn last_known(vfs: &dyn Vfs, dir: &Path) -> Result<(Option<ManifestState>, bool)> {
+    match Manifest::load(vfs, dir) {
+        Ok(loaded) => Ok((Some(loaded.state), false)),
+        Err(Error::Corruption { .. }) => Ok((load_what_passes(vfs, dir)?.1, true)),
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok((None, false)),
+        Err(error) => Err(error),
+    }
+}
+
+/// A file of an earlier repair.
+pub(super) struct Leftover {
+    from: PathBuf,
+    fate: Fate,
+}
+
+/// What becomes of it.
+enum Fate {
+    Named(PathBuf),
+    SetAside,
+    Removed,
+}
+
+impl Leftover {
+    pub(super) fn action(&self) -> Action {
+        let what = match &self.fate {
+            Fate::Named(_) => "of a repair that was cut off: gets its name",
+            Fate::SetAside => "of a repair that was cut off, beside a damaged manifest: set aside",
+            Fate::Removed => "of a repair that was cut off, and means nothing: removed",
+        };
+        Action { file: self.from.clone(), what: what.into() }
+    }
+}
+
+/// Ends an earlier repair.
+pub(super) fn finish(vfs: &Arc<dyn Vfs>, dir: &Path, leftovers: &[Leftover]) -> Result<()> {
+    for Leftover { from, fate } in leftovers {
+        match fate {
+            Fate::Named(to) => vfs.rename(from, to).map_err(Error::io("rename", from))?,
+            Fate::SetAside => set_aside(vfs, dir, from)?,
+            Fate::Removed => vfs.remove(from).map_err(Error::io("remove", from))?,
         }
     }
     vfs.sync_dir(dir).map_err(Error::io("sync", dir))

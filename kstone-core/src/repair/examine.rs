@@ -4,19 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::salvage::{Dropped, Operation, salvage};
 use super::{RepairOptions, Versions};
 use crate::error::{Error, Result};
 use crate::file_header::{FileHeader, FileKind, HEADER_LEN, Id};
 use crate::key::{encoded_partition_hash, stripe_of};
+use crate::lsm::survey::{SEQ_GAP, check_numbers};
 use crate::manifest::{Ids, ManifestState, load_what_passes};
 use crate::paths::{self, FileName};
-use crate::record::Ops;
 use crate::sst::{Survey, Table, TableContext, describe};
-use crate::types::{FileId, Lsn, SstMeta};
-use crate::verify::Progress;
-use crate::verify::look::{self, Directory};
+use crate::types::{FileId, Lsn, MAX_NUMBER, MAX_STRIPES, SstMeta};
+use crate::verify::look::{self, BatchOp, Directory, log_file, look_at_batch};
+use crate::verify::{Progress, ValueCheck};
 use crate::vfs::{OpenMode, Vfs, read_full_at};
-use crate::wal::{self, LogRules, LogSalvage};
+use crate::wal::{self, Chain, LogGap, LogRules, LogSalvage};
 
 /// An SST that is, or should be, part of the database.
 #[derive(Clone, Debug)]
@@ -37,22 +38,27 @@ pub(super) struct Patient {
     pub(super) state: Option<ManifestState>,
     /// The manifest is what it should be; else the files have to say what they are.
     pub(super) trusted: bool,
+    pub(super) stripes: usize,
     pub(super) candidates: Vec<Candidate>,
     /// Files of ours, or named as such, that are no part of it and in the way.
     pub(super) strangers: Vec<PathBuf>,
     /// SSTs of which nothing can be told.
     pub(super) unknown: Vec<PathBuf>,
     pub(super) log_is_good: bool,
+    /// Nothing of the log has to go into SSTs.
+    pub(super) log_stays: bool,
     pub(super) log: LogSalvage,
     /// The operations in the log that are needed, by the hash of their partition. What the manifest says to be flushed is
     /// among them.
     pub(super) operations: Vec<(u64, Operation)>,
+    /// Operations in the log that can be read, and not used.
+    pub(super) dropped: Vec<(u64, Dropped)>,
+    /// Entries of damaged SSTs that belong to other stripes.
+    pub(super) strays: Vec<(u64, Operation)>,
+    pub(super) values: Option<ValueCheck>,
     /// Names that are no files where files should be.
     pub(super) irregular: Vec<PathBuf>,
 }
-
-/// One operation of the log.
-pub(super) type Operation = (Vec<u8>, u64, crate::types::EntryKind, Vec<u8>);
 
 impl Patient {
     pub(super) fn is_well(&self) -> bool {
@@ -100,18 +106,21 @@ pub(super) fn examine(path: &Path, options: &RepairOptions) -> Result<Patient> {
     })?;
     let irregular = irregular(&directory);
     let tables = look::context(&vfs, path);
-    let total = directory.listing.iter().map(|entry| entry.len).sum();
+    let total = directory.listing.iter().map(|entry| entry.len).fold(0, u64::saturating_add);
     let mut examiner =
         Examiner { options, directory: &directory, tables: Arc::clone(&tables), done: 0, total };
+    if let Some(state) = state.as_ref().filter(|_| trusted) {
+        trusted = check_numbers(path, state, 0, 0).is_ok();
+    }
     let rules = state.as_ref().filter(|_| trusted).map(look::log_rules);
-    let log_end = match rules.as_ref().filter(|_| irregular.is_empty()) {
-        Some(rules) => log_end(&directory, &ids, rules, &mut trusted)?,
-        None => None,
-    };
+    let mut end = LogEnd::default();
+    if let Some(state) = state.as_ref().filter(|_| trusted && irregular.is_empty()) {
+        end = examiner.log_end(&ids, state, &mut trusted)?;
+    }
     let mut candidates = Vec::new();
     if let Some(state) = state.as_ref().filter(|_| trusted) {
         candidates = examiner.listed(state)?;
-        let lacking = candidates.iter().any(|candidate| candidate.path.is_none()) || log_end.is_none();
+        let lacking = candidates.iter().any(|candidate| candidate.path.is_none()) || end.at.is_none();
         let unlisted = directory.ssts().any(|(entry, _, id)| entry.is_file && !state.lists(id));
         // Files are missing and others are too many: it may be an old manifest.
         trusted = !(lacking && unlisted);
@@ -121,50 +130,104 @@ pub(super) fn examine(path: &Path, options: &RepairOptions) -> Result<Patient> {
         // The manifest of one copy among the files of another.
         ids = found.ids;
     }
+    let mut stripes = state.as_ref().map_or(MAX_STRIPES, |state| state.facts.stripes());
     if !trusted {
         (candidates, strangers, unknown) = examiner.all_there_are(&ids, state.as_ref())?;
+        if state.is_none() {
+            stripes = elect_stripes(&directory, &candidates)?;
+        }
+        for candidate in candidates.iter_mut().filter(|candidate| candidate.clean) {
+            candidate.clean = examiner.is_right(&candidate.meta, stripes);
+        }
     }
-    let everything = LogRules::default();
-    let rules = rules.filter(|_| trusted).unwrap_or(everything);
-    let limit = log_end.filter(|_| trusted);
+    let mut strays = Vec::new();
+    for candidate in candidates.iter().filter(|candidate| !candidate.clean) {
+        strays.extend(salvage(&*vfs, stripes, options.values.as_ref(), candidate)?.strays);
+    }
+    let rules = rules.filter(|_| trusted).unwrap_or_default();
+    let limit = end.at.filter(|_| trusted);
+    let mut log_is_good = trusted && end.is_good;
     // A log that stays is asked only for what damaged SSTs have lost.
-    let stays = limit.is_some() && options.into.is_none();
+    let log_stays = log_is_good && options.into.is_none() && strays.is_empty();
     let hurt: BTreeSet<u16> = candidates.iter().filter(|c| !c.clean).map(|c| c.meta.stripe).collect();
-    let stripes = state.as_ref().map_or(1, |state| state.facts.stripes());
-    let needed = |hash| !stays || hurt.contains(&(stripe_of(hash, stripes) as u16));
-    let (log, operations) = read_log(&directory, &ids, &rules, limit, needed)?;
-    strangers.extend(log.strangers.iter().filter(|path| !irregular.contains(path)).cloned());
-    let log_is_good = limit.is_some();
+    let needed = |hash| !log_stays || hurt.contains(&(stripe_of(hash, stripes) as u16));
+    let mut read = read_log(&directory, &ids, &rules, limit, options.values.as_ref(), needed)?;
+    log_is_good &= has_its_log(&directory, state.as_ref().filter(|_| trusted), &mut read.log);
+    if let Some(state) = state.as_ref().filter(|_| trusted) {
+        let next = state.clean_end.map(|clean| clean.next_seq);
+        // A clean end says which sequence would have come next.
+        read.log.gaps.iter_mut().filter(|gap| gap.before.is_none()).for_each(|gap| gap.before = next);
+    }
+    strangers.extend(read.log.strangers.iter().filter(|path| !irregular.contains(path)).cloned());
     Ok(Patient {
         tables,
         ids,
         state,
         trusted,
+        stripes,
         candidates,
         strangers,
         unknown,
         log_is_good,
-        log,
-        operations,
+        log_stays: log_stays && log_is_good,
+        log: read.log,
+        operations: read.operations,
+        dropped: read.dropped,
+        strays,
+        values: options.values.clone(),
         irregular,
         directory,
     })
 }
 
-/// Where the log ends, if opening would accept it. A manifest that lacks an edit which the log knows of is not trusted.
-fn log_end(directory: &Directory, ids: &Ids, rules: &LogRules, trusted: &mut bool) -> Result<Option<Lsn>> {
-    let (vfs, dir) = (&*directory.vfs, &directory.dir);
-    let chain = wal::discover(vfs, dir, look::log_owner(ids))
-        .and_then(|segments| wal::validate(vfs, dir, &segments, rules));
-    match chain {
-        Ok(chain) => Ok(Some(chain.end)),
-        Err(error @ (Error::UnsupportedFormat { .. } | Error::Io { .. })) => Err(error),
-        Err(Error::Corruption { file, .. }) if file == dir.join(paths::MANIFEST) => {
-            *trusted = false;
-            Ok(None)
-        }
-        Err(_damaged) => Ok(None),
+/// Where the log ends, if opening would accept its records, and whether it would accept what is in them.
+#[derive(Default)]
+struct LogEnd {
+    at: Option<Lsn>,
+    is_good: bool,
+}
+
+/// A database that was not closed, and has no file of a log, had one, unless it died before it began one: what was in it
+/// may be lost. Without a manifest nobody knows whether it was closed.
+fn has_its_log(directory: &Directory, state: Option<&ManifestState>, log: &mut LogSalvage) -> bool {
+    let is_log = |name: &str| matches!(paths::parse(name), FileName::Log(_));
+    let closed = state.is_some_and(|state| state.clean_end.is_some());
+    if closed || directory.listing.iter().any(|entry| is_log(&entry.name)) {
+        return true;
     }
+    if log.gaps.is_empty() {
+        let cut = state.and_then(|state| state.cuts.iter().max_by_key(|cut| cut.seq));
+        let start = state.map_or(1, |state| state.log_start.generation());
+        log.gaps.push(LogGap {
+            file: paths::log(&directory.dir, cut.map_or(1, |cut| cut.next_generation).max(start)),
+            offset: 0,
+            len: 0,
+            after: cut.map_or(0, |cut| cut.seq),
+            before: None,
+            why: "no file of the log is there, and nothing says that the database was closed".into(),
+        });
+    }
+    false
+}
+
+/// How many stripes most keys agree with, each being in a file of the stripe that it belongs to.
+fn elect_stripes(directory: &Directory, candidates: &[Candidate]) -> Result<usize> {
+    let highest = candidates.iter().map(|candidate| usize::from(candidate.meta.stripe)).max().unwrap_or(0);
+    let possible = (0..=MAX_STRIPES.trailing_zeros()).map(|bits| 1 << bits);
+    let mut votes: Vec<(usize, u64)> =
+        possible.filter(|&stripes| stripes > highest).map(|stripes| (stripes, 0)).collect();
+    for candidate in candidates {
+        let Some(path) = &candidate.path else { continue };
+        let survey = Survey::read(&*directory.vfs, path, &candidate.meta)?;
+        for entry in (0..survey.blocks.len()).flat_map(|n| survey.entries(n)) {
+            let Some(hash) = encoded_partition_hash(&entry.key) else { continue };
+            for (stripes, votes) in &mut votes {
+                *votes += u64::from(stripe_of(hash, *stripes) == usize::from(candidate.meta.stripe));
+            }
+        }
+    }
+    // Where several do, any does: the most.
+    Ok(votes.into_iter().max_by_key(|&(stripes, votes)| (votes, stripes)).map_or(MAX_STRIPES, |(n, _)| n))
 }
 
 /// What the files that are no manifest say to be of.
@@ -247,50 +310,116 @@ fn irregular(directory: &Directory) -> Vec<PathBuf> {
     ours.map(|entry| directory.dir.join(&entry.name)).collect()
 }
 
+/// What the log says.
+struct ReadLog {
+    log: LogSalvage,
+    operations: Vec<(u64, Operation)>,
+    dropped: Vec<(u64, Dropped)>,
+}
+
 fn read_log(
     directory: &Directory,
     ids: &Ids,
     rules: &LogRules,
     limit: Option<Lsn>,
+    values: Option<&ValueCheck>,
     needed: impl Fn(u64) -> bool,
-) -> Result<(LogSalvage, Vec<(u64, Operation)>)> {
-    let mut operations = Vec::new();
-    let mut log = wal::salvage(&*directory.vfs, &directory.dir, look::log_owner(ids), rules, |record| {
+) -> Result<ReadLog> {
+    let (mut operations, mut dropped, mut unreadable) = (Vec::new(), Vec::new(), Vec::<LogGap>::new());
+    let dir = &directory.dir;
+    let mut log = wal::salvage(&*directory.vfs, dir, look::log_owner(ids), rules, |record| {
         if limit.is_some_and(|end| record.lsn >= end) {
             return Ok(());
         }
-        let file = paths::log(&directory.dir, record.lsn.generation());
-        for (i, op) in Ops::new(record.payload).enumerate() {
-            let op = op.map_err(|bad| bad.in_file(&file, record.lsn.offset().into()));
-            let op = match op {
-                Ok(op) => op,
-                Err(error @ Error::UnsupportedFormat { .. }) => return Err(error),
+        let file = log_file(dir, &record);
+        let last = record.first_seq.saturating_add(record.count.into()).saturating_sub(1);
+        let lost = |key: &[u8], seq, kind| Dropped { key: key.to_vec(), seq, kind, file: file.clone() };
+        look_at_batch(dir, &record, values, |op| {
+            match op {
+                BatchOp::Good(op, seq, hash) if needed(hash) => {
+                    operations.push((hash, (op.key.to_vec(), seq, op.kind, op.value.to_vec())));
+                }
+                BatchOp::Good(..) => {}
+                BatchOp::NoValue(op, seq, hash, _) => dropped.push((hash, lost(op.key, seq, op.kind))),
+                BatchOp::Surplus(op) => {
+                    let hash = encoded_partition_hash(op.key).unwrap_or_default();
+                    dropped.push((hash, lost(op.key, last, op.kind)));
+                }
                 // Its checksum holds: it was written like that, and nothing can be made of it.
-                Err(_) => break,
-            };
-            if let Some(hash) = encoded_partition_hash(op.key).filter(|hash| needed(*hash)) {
-                let seq = record.first_seq + i as u64;
-                operations.push((hash, (op.key.to_vec(), seq, op.kind, op.value.to_vec())));
+                BatchOp::Unreadable(first, last, why) => unreadable.push(LogGap {
+                    file: file.clone(),
+                    offset: record.lsn.offset().into(),
+                    len: record.payload.len() as u64,
+                    after: first.saturating_sub(1),
+                    before: Some(last.saturating_add(1)),
+                    why,
+                }),
             }
-        }
-        Ok(())
+            Ok(())
+        })
     })?;
     if limit.is_some() {
         // What lies behind a good end was never promised: nothing of it is missing.
         log.gaps.clear();
     }
-    Ok((log, operations))
+    log.gaps.extend(unreadable);
+    Ok(ReadLog { log, operations, dropped })
 }
 
 impl Examiner<'_> {
     fn proceed(&mut self, file: &Path, len: u64) -> Result<()> {
-        self.done += len;
+        self.done = self.done.saturating_add(len);
         let progress = Progress { done: self.done.min(self.total), total: self.total, file };
         if self.options.progress.as_ref().is_some_and(|tell| tell(&progress).is_break()) {
             let stopped = std::io::Error::new(std::io::ErrorKind::Interrupted, "it was broken off");
             return Err(Error::io("repair", &self.directory.dir)(stopped));
         }
         Ok(())
+    }
+
+    /// Where the log ends, and whether opening would accept it. A manifest that lacks an edit which the log knows of, or
+    /// whose numbers are beyond all reason, is not trusted.
+    fn log_end(&self, ids: &Ids, state: &ManifestState, trusted: &mut bool) -> Result<LogEnd> {
+        let (vfs, dir, rules) = (&*self.options.vfs, &self.directory.dir, look::log_rules(state));
+        let chain = wal::discover(vfs, dir, look::log_owner(ids))
+            .and_then(|segments| wal::validate(vfs, dir, &segments, &rules))
+            .and_then(|chain| {
+                check_numbers(dir, state, chain.last_seq, chain.max_generation).map(|()| chain)
+            });
+        match chain {
+            Ok(chain) => Ok(LogEnd { at: Some(chain.end), is_good: self.is_readable(&chain)? }),
+            Err(error @ (Error::UnsupportedFormat { .. } | Error::Io { .. })) => Err(error),
+            Err(Error::Corruption { file, .. }) if file == dir.join(paths::MANIFEST) => {
+                *trusted = false;
+                Ok(LogEnd::default())
+            }
+            Err(_damaged) => Ok(LogEnd::default()),
+        }
+    }
+
+    /// Whether all operations of the log can be replayed, and their values read.
+    fn is_readable(&self, chain: &Chain) -> Result<bool> {
+        let (dir, mut all) = (&self.directory.dir, true);
+        wal::replay(&*self.options.vfs, chain, |record| {
+            look_at_batch(dir, &record, self.options.values.as_ref(), |op| {
+                all &= matches!(op, BatchOp::Good(..));
+                Ok(())
+            })
+        })?;
+        Ok(all)
+    }
+
+    /// Whether a file whose parts are whole is right in all that they say of each other, and so are its values.
+    fn is_right(&self, meta: &Arc<SstMeta>, stripes: usize) -> bool {
+        usize::from(meta.stripe) < stripes
+            && Table::new(&self.tables, Arc::clone(meta)).verify_in(Some(stripes)).is_ok()
+    }
+
+    fn has_values(&self, survey: &Survey) -> bool {
+        let Some(values) = &self.options.values else { return true };
+        (0..survey.blocks.len())
+            .flat_map(|n| survey.entries(n))
+            .all(|entry| look::refused(Some(values), entry.kind, &entry.value).is_none())
     }
 
     /// What the manifest lists.
@@ -309,21 +438,35 @@ impl Examiner<'_> {
                 // A file of another database: its entries are none of ours, whatever their sequences.
                 Some(survey) if foreign(&survey) => candidate.path = self.elsewhere(meta)?,
                 Some(survey) if survey.is_clean() => {
-                    candidate.clean =
-                        Table::new(&self.tables, Arc::clone(meta)).verify_in(Some(stripes)).is_ok();
+                    candidate.clean = self.has_values(&survey) && self.is_right(meta, stripes);
                     candidate.path = Some(path);
                 }
                 Some(survey) if survey.has_entries() => candidate.path = Some(path),
                 // Something else is under its name, or nothing: it may be under another.
                 _ => candidate.path = self.elsewhere(meta)?.or(found.then_some(path)),
             }
+            if let Some(path) = candidate.path.as_ref().filter(|_| self.would_be_named(meta, &candidate)) {
+                candidate.clean = Survey::read(&*self.options.vfs, path, meta)?.is_clean();
+            }
             candidates.push(candidate);
         }
         Ok(candidates)
     }
 
+    /// Whether a repair in place would begin by giving the file its name, which this one does not touch.
+    fn would_be_named(&self, meta: &SstMeta, candidate: &Candidate) -> bool {
+        let repaired = paths::repaired(&paths::sst(&self.directory.dir, meta.stripe.into(), meta.id));
+        !self.options.is_in_place() && candidate.path.as_ref() == Some(&repaired)
+    }
+
     /// The file that says to be this one, under whatever name.
     fn elsewhere(&self, meta: &SstMeta) -> Result<Option<PathBuf>> {
+        let named = paths::sst(&self.directory.dir, meta.stripe.into(), meta.id);
+        // A repair in place was cut off, and would go on by giving it its name.
+        let repaired = paths::repaired(&named);
+        if self.directory.entry(&repaired).is_some_and(|entry| entry.is_file && entry.len == meta.len) {
+            return Ok(Some(repaired));
+        }
         for (entry, ..) in self.directory.ssts().filter(|(entry, ..)| entry.is_file) {
             let path = self.directory.dir.join(&entry.name);
             let header = header_of(&*self.options.vfs, &path, FileKind::Sst)?;
@@ -356,6 +499,12 @@ impl Examiner<'_> {
             if meta.origin == [0; 16] {
                 meta.origin = ids.database_id;
             }
+            // It says less of its run than of itself.
+            meta.run_seq = (meta.run_seq.0.min(meta.seq.0), meta.run_seq.1.max(meta.seq.1));
+            if meta.keyspace != 0 || meta.run_seq.1 > MAX_NUMBER - SEQ_GAP {
+                unknown.push(path);
+                continue;
+            }
             let named = (usize::from(meta.stripe), meta.id) == (stripe, id);
             if meta.origin != ids.database_id || found.contains_key(&meta.id) && !named {
                 strangers.push(path);
@@ -363,8 +512,8 @@ impl Examiner<'_> {
             }
             let survey = Survey::read(&*self.options.vfs, &path, &meta)?;
             let meta = Arc::new(meta);
-            let whole = named && survey.is_clean();
-            let clean = whole && Table::new(&self.tables, Arc::clone(&meta)).verify_in(None).is_ok();
+            // Whether its parts agree with each other shows once it is known how many stripes there are.
+            let clean = named && meta.id <= MAX_NUMBER && survey.is_clean() && self.has_values(&survey);
             let before = found.insert(meta.id, Candidate { meta, path: Some(path), clean });
             strangers.extend(before.and_then(|before| before.path));
         }

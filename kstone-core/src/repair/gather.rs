@@ -1,15 +1,14 @@
 //! Collects what is left of a stripe: which SSTs stay, and what goes into new ones.
 
-use std::cmp::Reverse;
 use std::sync::Arc;
 
 use super::Versions;
 use super::examine::{Candidate, Patient};
 use super::plan::{Cluster, Plan};
+use super::salvage::{Dropped, Salvaged, salvage};
 use crate::error::Result;
-use crate::key::{encoded_partition_hash, stripe_of};
-use crate::sst::Survey;
-use crate::types::{EntryKind, RunId, SeqNo, SstMeta};
+use crate::key::stripe_of;
+use crate::types::{RunId, SeqNo, SstMeta};
 
 /// A run of the repaired database.
 pub(super) struct Run {
@@ -34,25 +33,71 @@ pub(super) enum Part {
 /// A stripe of the repaired database.
 pub(super) struct Stripe {
     pub(super) runs: Vec<Run>,
-    /// SSTs that are damaged, with how many of their entries and of their tombstones were saved.
-    pub(super) damaged: Vec<(Candidate, u64, u64)>,
-    /// Operations in the log that no SST has.
+    pub(super) damaged: Vec<Damaged>,
+    /// Versions that were read, and that there is no place for.
+    pub(super) dropped: Vec<Dropped>,
+    /// Operations in the log that no SST has, and entries of other stripes' files that no run here can have had.
     pub(super) fresh: Versions,
     /// Operations of the log that were put into rewritten runs.
     pub(super) patch: Versions,
+    /// Operations that came out of the log, beside these.
+    pub(super) from_log: u64,
+}
+
+/// A damaged SST, and what of it was saved.
+pub(super) struct Damaged {
+    pub(super) part: Candidate,
+    /// Entries that it had, at most.
+    pub(super) had: u64,
+    /// Those that could be read.
+    pub(super) found: u64,
+    /// Those that stay.
+    pub(super) saved: u64,
+    /// Tombstones that could not be read, at most.
+    pub(super) tombstones: u64,
+    /// A merge that is done has everything up to this key.
+    pub(super) merged_to: Option<Vec<u8>>,
+}
+
+impl Damaged {
+    fn new(part: &Candidate, salvaged: &Salvaged) -> Self {
+        let (found, deletes) = (salvaged.found(), salvaged.deletes());
+        let (had, tombstones) = match salvaged.whole {
+            true => (found, deletes),
+            false if part.meta.entries > found => (part.meta.entries, part.meta.tombstones),
+            // What it had is told by nothing but what was read of it.
+            false => (found.saturating_add(salvaged.room), deletes.saturating_add(salvaged.room)),
+        };
+        Self {
+            part: part.clone(),
+            had,
+            found,
+            saved: found.saturating_sub(salvaged.dropped.len() as u64),
+            tombstones: tombstones.saturating_sub(deletes),
+            merged_to: None,
+        }
+    }
 }
 
 pub(super) fn gather(patient: &Patient, plan: &Plan, stripe: u16) -> Result<Stripe> {
-    let stripes = plan.facts.stripes();
+    let stripes = patient.stripes;
     let none = Vec::new();
     let clusters = plan.clusters.get(&stripe).unwrap_or(&none);
     let operations = patient.operations_of(stripe.into(), stripes);
+    let of_stripe =
+        patient.dropped.iter().filter(|(hash, _)| stripe_of(*hash, stripes) == usize::from(stripe));
     let mut work = Stripe {
         runs: Vec::new(),
         damaged: Vec::new(),
+        dropped: of_stripe.map(|(_, dropped)| dropped.clone()).collect(),
         fresh: fresh(patient, clusters, stripe, &operations),
         patch: Versions::new(),
+        from_log: 0,
     };
+    if !plan.keep_log {
+        work.from_log = work.fresh.len() as u64;
+    }
+    work.fresh.extend(plan.strays.get(&stripe).into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())));
     for cluster in clusters {
         if cluster.is_whole() {
             let kept = cluster.runs.iter().flatten().map(|part| Part::Kept(Arc::clone(&part.meta))).collect();
@@ -66,9 +111,9 @@ pub(super) fn gather(patient: &Patient, plan: &Plan, stripe: u16) -> Result<Stri
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect();
         let run = if cluster.keeps_parts() {
-            part_by_part(patient, stripes, cluster, &patch, &mut work)?
+            part_by_part(patient, cluster, &patch, &mut work)?
         } else {
-            merged(patient, stripes, cluster, &patch, &mut work)?
+            merged(patient, cluster, &patch, &mut work)?
         };
         work.patch.extend(patch);
         work.runs.push(run);
@@ -107,27 +152,8 @@ fn add_fresh(clusters: &[Cluster], work: &mut Stripe) {
     }
 }
 
-/// The entries of a file that can be told, without those that cannot be right.
-fn salvage(patient: &Patient, stripes: usize, part: &Candidate) -> Result<Versions> {
-    let mut versions = Versions::new();
-    let Some(path) = &part.path else { return Ok(versions) };
-    let survey = Survey::read(&*patient.directory.vfs, path, &part.meta)?;
-    let (low, high) = part.meta.run_seq;
-    for entry in (0..survey.blocks.len()).flat_map(|n| survey.entries(n)) {
-        let own = encoded_partition_hash(&entry.key)
-            .is_some_and(|hash| stripe_of(hash, stripes) == usize::from(part.meta.stripe));
-        if own && (low..=high).contains(&entry.seq) {
-            versions.insert((entry.key, Reverse(entry.seq)), (entry.kind, entry.value));
-        }
-    }
-    Ok(versions)
-}
-
-fn note(part: &Candidate, saved: &Versions, work: &mut Stripe) {
-    if !part.clean {
-        let deletes = saved.values().filter(|(kind, _)| *kind == EntryKind::Delete).count() as u64;
-        work.damaged.push((part.clone(), saved.len() as u64, deletes));
-    }
+fn salvaged(patient: &Patient, part: &Candidate) -> Result<Salvaged> {
+    salvage(&*patient.directory.vfs, patient.stripes, patient.values.as_ref(), part)
 }
 
 fn is_compressed(part: &Candidate) -> bool {
@@ -135,13 +161,7 @@ fn is_compressed(part: &Candidate) -> bool {
 }
 
 /// One run: whole parts stay.
-fn part_by_part(
-    patient: &Patient,
-    stripes: usize,
-    cluster: &Cluster,
-    patch: &Versions,
-    work: &mut Stripe,
-) -> Result<Run> {
+fn part_by_part(patient: &Patient, cluster: &Cluster, patch: &Versions, work: &mut Stripe) -> Result<Run> {
     let parts: Vec<&Candidate> = cluster.runs.iter().flatten().collect();
     let mut made = Vec::new();
     for (n, part) in parts.iter().enumerate() {
@@ -149,14 +169,23 @@ fn part_by_part(
             made.push(Part::Kept(Arc::clone(&part.meta)));
             continue;
         }
-        let mut versions = salvage(patient, stripes, part)?;
-        note(part, &versions, work);
+        let salvaged = salvaged(patient, part)?;
+        let mut damaged = Damaged::new(part, &salvaged);
         // From the log, what lies between the neighbours that stay.
         let before = parts.get(..n).and_then(|before| before.iter().rev().find(|part| part.clean));
         let after = parts.get(n + 1..).and_then(|after| after.iter().find(|part| part.clean));
         let above = |key: &[u8]| before.is_none_or(|part| key > part.meta.keys.1.as_slice());
         let below = |key: &[u8]| after.is_none_or(|part| key < part.meta.keys.0.as_slice());
-        versions.retain(|(key, _), _| above(key) && below(key));
+        let fits = |(key, _): &(Vec<u8>, _)| above(key) && below(key);
+        let (mut versions, outside): (Versions, Versions) =
+            salvaged.own.into_iter().partition(|(key, _)| fits(key));
+        damaged.saved = damaged.saved.saturating_sub(outside.len() as u64);
+        work.dropped.extend(salvaged.dropped);
+        work.dropped.extend(outside.into_iter().map(|((key, seq), (kind, _))| {
+            let file = part.path.clone().unwrap_or_default();
+            Dropped { key, seq: seq.0, kind, file }
+        }));
+        work.damaged.push(damaged);
         let missing = patch.iter().filter(|((key, _), _)| above(key) && below(key));
         versions.extend(missing.map(|(k, v)| (k.clone(), v.clone())));
         // Two damaged neighbours become one file: what the log has may lie anywhere in both.
@@ -171,13 +200,7 @@ fn part_by_part(
 }
 
 /// Runs that overlap become one. One of them may be the merge of the others: what it has dropped stays dropped.
-fn merged(
-    patient: &Patient,
-    stripes: usize,
-    cluster: &Cluster,
-    patch: &Versions,
-    work: &mut Stripe,
-) -> Result<Run> {
+fn merged(patient: &Patient, cluster: &Cluster, patch: &Versions, work: &mut Stripe) -> Result<Run> {
     let spans_all = |run: &&Vec<Candidate>| {
         run.iter().all(|part| part.clean && part.meta.run_seq == cluster.run_seq)
             && (0u32..).zip(run.iter()).all(|(n, part)| part.meta.part == n)
@@ -189,16 +212,25 @@ fn merged(
     let mut versions = Versions::new();
     let mut compress = false;
     for part in cluster.runs.iter().flatten() {
-        let mut own = salvage(patient, stripes, part)?;
-        note(part, &own, work);
-        if let Some((run, last)) = &done
-            && part.meta.run != *run
-        {
-            // What is above may not have been merged yet, or its file is missing.
-            own.retain(|(key, _), _| key > last);
-        }
+        let Salvaged { own, dropped, .. } = {
+            let salvaged = salvaged(patient, part)?;
+            if !part.clean {
+                let merged_to = done.as_ref().map(|(_, last)| last.clone());
+                work.damaged.push(Damaged { merged_to, ..Damaged::new(part, &salvaged) });
+            }
+            salvaged
+        };
+        // What is above may not have been merged yet, or its file is missing.
+        let is_merged = |key: &[u8]| {
+            done.as_ref().is_some_and(|(run, last)| part.meta.run != *run && key <= last.as_slice())
+        };
+        work.dropped.extend(dropped.into_iter().filter(|dropped| !is_merged(&dropped.key)));
+        let own = own.into_iter().filter(|((key, _), _)| !is_merged(key));
         compress |= is_compressed(part);
         versions.extend(own);
+    }
+    for (key, value) in &cluster.strays {
+        versions.entry(key.clone()).or_insert_with(|| value.clone());
     }
     if done.is_none() {
         versions.extend(patch.iter().map(|(k, v)| (k.clone(), v.clone())));

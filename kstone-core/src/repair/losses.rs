@@ -1,5 +1,6 @@
 //! Which keys are lost, and which have an older version now.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,7 +8,8 @@ use std::sync::Arc;
 use std::cmp::Reverse;
 
 use super::examine::{Candidate, Patient};
-use super::gather::{Part, Stripe};
+use super::gather::{Damaged, Part, Stripe};
+use super::salvage::{Dropped, most_entries};
 use super::{Loss, Now, RepairReport, Versions};
 use crate::error::Result;
 use crate::key::{KeyRange, key_hash};
@@ -66,10 +68,10 @@ impl After<'_> {
         names
     }
 
-    /// What a key has now whose newest version in that file is lost; `None` when that does not show.
-    fn now(&self, key: &[u8], lost: &Candidate) -> Option<Now> {
+    /// What a key has now whose newest version in a file is lost, be it as new as `highest`; `None` when that does not show.
+    fn now(&self, key: &[u8], highest: SeqNo) -> Option<Now> {
         match self.newest(key) {
-            Some((seq, _)) if seq > lost.meta.run_seq.1 => None,
+            Some((seq, _)) if seq > highest => None,
             // The log had it.
             Some((seq, _)) if self.work.patch.contains_key(&(key.to_vec(), Reverse(seq))) => None,
             Some((seq, EntryKind::Put)) => Some(Now::Older(seq)),
@@ -86,7 +88,8 @@ pub(super) fn tell(
     report: &mut RepairReport,
     on_loss: &mut dyn FnMut(&Loss),
 ) -> Result<()> {
-    if work.damaged.is_empty() {
+    report.from_log += work.from_log;
+    if work.damaged.is_empty() && work.dropped.is_empty() {
         return Ok(());
     }
     let parts = || work.runs.iter().flat_map(|run| &run.parts);
@@ -99,59 +102,109 @@ pub(super) fn tell(
         Part::Kept(_) => None,
     });
     let after = After { kept: kept.collect(), made: made.collect(), work };
-    for (part, saved, deletes) in &work.damaged {
-        report.saved += saved;
-        report.had += part.meta.entries;
-        if !is_in_log(patient, part) {
-            let tombstones = part.meta.tombstones.saturating_sub(*deletes);
-            tell_of(patient, &after, part, tombstones, report, on_loss)?;
+    for damaged in &work.damaged {
+        report.saved = report.saved.saturating_add(damaged.saved);
+        report.had = report.had.saturating_add(damaged.had);
+        if !is_in_log(patient, &damaged.part) {
+            tell_of(patient, &after, damaged, report, on_loss)?;
         }
     }
     report.from_log += work.patch.len() as u64;
+    tell_dropped(&after, report, on_loss);
     Ok(())
+}
+
+/// Keys whose newest version was read, and could not be kept.
+fn tell_dropped(after: &After<'_>, report: &mut RepairReport, on_loss: &mut dyn FnMut(&Loss)) {
+    let mut newest = BTreeMap::<&[u8], &Dropped>::new();
+    for dropped in &after.work.dropped {
+        let known = newest.entry(&dropped.key).or_insert(dropped);
+        if known.seq < dropped.seq {
+            *known = dropped;
+        }
+    }
+    for (key, dropped) in newest {
+        match after.now(key, dropped.seq) {
+            // That a key is deleted is not lost with the delete, where nothing is left that it hid.
+            Some(Now::Absent | Now::Deleted(_)) if dropped.kind == EntryKind::Delete => {}
+            Some(now) => tell_key(key, &dropped.file, now, report, on_loss),
+            None => {}
+        }
+    }
+}
+
+fn tell_key(key: &[u8], file: &Path, now: Now, report: &mut RepairReport, on_loss: &mut dyn FnMut(&Loss)) {
+    match now {
+        Now::Absent => report.lost += 1,
+        Now::Older(_) | Now::Deleted(_) => report.fell_back += 1,
+    }
+    on_loss(&Loss::Key { key: readable(key), file: file.to_path_buf(), now });
 }
 
 /// Whether the log has every operation that the run was made of.
 fn is_in_log(patient: &Patient, part: &Candidate) -> bool {
     let (log, (low, high)) = (&patient.log, part.meta.run_seq);
-    log.gaps.is_empty() && log.records > 0 && log.first_seq <= low && log.last_seq >= high
+    log.gaps.is_empty()
+        && patient.dropped.is_empty()
+        && log.records > 0
+        && log.first_seq <= low
+        && log.last_seq >= high
 }
 
 fn tell_of(
     patient: &Patient,
     after: &After<'_>,
-    part: &Candidate,
-    tombstones: u64,
+    damaged: &Damaged,
     report: &mut RepairReport,
     on_loss: &mut dyn FnMut(&Loss),
 ) -> Result<()> {
-    report.tombstones += tombstones;
+    let Damaged { part, tombstones, .. } = damaged;
+    // As many versions can be lost as could not be read, whatever the blocks say of themselves.
+    let mut left = damaged.had.saturating_sub(damaged.found);
+    if left == 0 {
+        return Ok(());
+    }
+    let mut range =
+        |file: &Path, offset: u64, mut affected: Affected, left: u64, report: &mut RepairReport| {
+            affected.entries = affected.entries.min(left);
+            tell_range(file, offset, affected, *tombstones, report, on_loss);
+        };
+    let unnamed = report.unnamed;
     let survey =
         part.path.as_ref().map(|path| Survey::read(&*patient.directory.vfs, path, &part.meta)).transpose()?;
     let Some(survey) = survey.filter(Survey::has_places) else {
         let file = crate::paths::sst(&patient.directory.dir, part.meta.stripe.into(), part.meta.id);
-        tell_range(&file, 0, affected_by_all(&part.meta), tombstones, report, on_loss);
+        range(&file, 0, affected_by_all(&part.meta), left, report);
+        report.tombstones = report.tombstones.saturating_add(*tombstones);
         return Ok(());
     };
+    let mut keys = Vec::new();
     for n in (0..survey.blocks.len()).filter(|&n| survey.blocks.get(n).is_some_and(|place| !place.good)) {
         let mut names = survey.names_in(n);
         names.extend(after.names(&survey, n));
         names.sort();
         names.dedup();
-        for key in &names {
-            let Some(now) = after.now(key, part) else { continue };
-            match now {
-                Now::Absent => report.lost += 1,
-                Now::Older(_) | Now::Deleted(_) => report.fell_back += 1,
-            }
-            on_loss(&Loss::Key { key: readable(key), file: survey.path.clone(), now });
-        }
         let mut affected = affected(&survey, n);
+        if affected.entries == 0 {
+            affected.entries = survey.blocks.get(n).map_or(0, |place| most_entries(place.at.len()));
+        }
         let unknown = affected.keys.map_or(affected.entries, |keys| keys.saturating_sub(names.len() as u64));
+        left = left.saturating_sub(names.len() as u64);
         if unknown > 0 {
             affected.entries = unknown;
             let offset = survey.blocks.get(n).map_or(0, |place| place.at.start as u64);
-            tell_range(&survey.path, offset, affected, tombstones, report, on_loss);
+            range(&survey.path, offset, affected, left, report);
+        }
+        keys.extend(names);
+    }
+    if report.unnamed > unnamed {
+        // Several ranges of a file may each have held all that is missing, and not all of them together.
+        report.unnamed = report.unnamed.min(unnamed.saturating_add(left));
+        report.tombstones = report.tombstones.saturating_add(*tombstones);
+    }
+    for key in keys.iter().filter(|key| damaged.merged_to.as_ref().is_none_or(|last| *key > last)) {
+        if let Some(now) = after.now(key, part.meta.run_seq.1) {
+            tell_key(key, &survey.path, now, report, on_loss);
         }
     }
     Ok(())
@@ -165,6 +218,9 @@ pub(super) fn tell_range(
     report: &mut RepairReport,
     on_loss: &mut dyn FnMut(&Loss),
 ) {
-    report.unnamed += affected.entries;
+    if affected.entries == 0 {
+        return;
+    }
+    report.unnamed = report.unnamed.saturating_add(affected.entries);
     on_loss(&Loss::Range { file: file.to_path_buf(), offset, affected, tombstones });
 }

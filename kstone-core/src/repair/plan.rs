@@ -1,20 +1,18 @@
 //! What becomes of each run. Decides, and reads only what it needs to.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::RepairOptions;
+use super::Versions;
 use super::examine::{Candidate, Patient};
-use crate::error::{Error, Result};
-use crate::key::{encoded_partition_hash, stripe_of};
+use crate::key::stripe_of;
+use crate::lsm::survey::{GENERATION_GAP, MAX_GENERATION, SEQ_GAP};
 use crate::manifest::Facts;
 use crate::paths;
-use crate::sst::Survey;
-use crate::types::{FileId, MAX_STRIPES, RunId, SeqNo};
+use crate::types::{FileId, MAX_NUMBER, RunId, SeqNo};
 
-/// Sequences that are skipped, as a recovery does: a number that was given out and lost must not be given out again.
-const SEQ_GAP: u64 = 1 << 32;
 /// File numbers that are skipped without a manifest, which alone knows what was reserved.
 const FILE_GAP: u64 = 1 << 20;
 
@@ -25,6 +23,8 @@ pub(super) struct Cluster {
     pub(super) depth: u32,
     /// Each with its parts in key order.
     pub(super) runs: Vec<Vec<Candidate>>,
+    /// What was found in files of other stripes and belongs here.
+    pub(super) strays: Versions,
 }
 
 impl Cluster {
@@ -35,7 +35,7 @@ impl Cluster {
 
     /// Whether it is one run, of which parts can stay as they are.
     pub(super) fn keeps_parts(&self) -> bool {
-        self.runs.len() == 1
+        self.runs.len() == 1 && self.strays.is_empty()
     }
 
     pub(super) fn covers(&self, seq: SeqNo) -> bool {
@@ -53,6 +53,8 @@ pub(super) struct Plan {
     /// The number of the new manifest's edit.
     pub(super) edit: u64,
     pub(super) clusters: BTreeMap<u16, Vec<Cluster>>,
+    /// What was found in files of other stripes, by the stripe that it belongs to, where no run can have had it.
+    pub(super) strays: BTreeMap<u16, Versions>,
     pub(super) next_seq: SeqNo,
     pub(super) next_file: FileId,
     /// Every generation of the log below it is done with.
@@ -61,26 +63,26 @@ pub(super) struct Plan {
     pub(super) replaced: Vec<PathBuf>,
 }
 
-pub(super) fn plan(patient: &Patient, options: &RepairOptions) -> Result<Plan> {
+pub(super) fn plan(patient: &Patient) -> Plan {
     let state = patient.state.as_ref();
-    let facts = match state {
-        Some(state) => state.facts.clone(),
-        None => Facts::new(stripes(patient)?, patient.ids.created_ms),
-    };
-    let keep_log = patient.trusted && patient.log_is_good && options.into.is_none();
-    let clusters = clusters(patient);
+    let facts = state.map(|state| state.facts.clone());
+    let facts = facts.unwrap_or_else(|| Facts::new(patient.stripes, patient.ids.created_ms));
+    let keep_log = patient.log_stays;
+    let mut clusters = clusters(patient);
+    let strays = place_strays(patient, &mut clusters);
     let mut plan = Plan {
         rebuilt: !patient.trusted,
         keep_log,
         settings: state.map(|state| state.settings.clone()).unwrap_or_default(),
         keyspaces: state.map_or_else(|| [(0, "items".into())].into(), |state| state.keyspaces.clone()),
-        edit: state.map_or(0, |state| state.edit).max(patient.log.last_edit).saturating_add(1),
+        edit: highest([state.map_or(0, |state| state.edit), patient.log.last_edit]).saturating_add(1),
         next_seq: next_seq(patient),
         next_file: next_file(patient),
         generation: generation(patient),
         replaced: Vec::new(),
         facts,
         clusters,
+        strays,
     };
     for cluster in plan.clusters.values().flatten().filter(|cluster| !cluster.is_whole()) {
         let gone = |part: &&Candidate| !part.clean || !cluster.keeps_parts();
@@ -98,25 +100,29 @@ pub(super) fn plan(patient: &Patient, options: &RepairOptions) -> Result<Plan> {
     plan.replaced.retain(|path| !patient.irregular.contains(path));
     plan.replaced.sort();
     plan.replaced.dedup();
-    Ok(plan)
+    plan
 }
 
-/// How many stripes make every key belong to the stripe of its file: any number that does will do.
-fn stripes(patient: &Patient) -> Result<usize> {
-    let mut possible: Vec<usize> = (0..=MAX_STRIPES.trailing_zeros()).map(|bits| 1 << bits).collect();
-    for candidate in &patient.candidates {
-        let Some(path) = &candidate.path else { continue };
-        let survey = Survey::read(&*patient.directory.vfs, path, &candidate.meta)?;
-        for entry in (0..survey.blocks.len()).flat_map(|n| survey.entries(n)) {
-            if let Some(hash) = encoded_partition_hash(&entry.key) {
-                possible.retain(|&stripes| stripe_of(hash, stripes) == usize::from(candidate.meta.stripe));
-            }
-        }
+/// The highest of numbers that a database reaches; what is above is damage.
+fn highest(numbers: impl IntoIterator<Item = u64>) -> u64 {
+    numbers.into_iter().filter(|&number| number <= MAX_NUMBER - SEQ_GAP).max().unwrap_or(0)
+}
+
+/// Gives each entry that was found in another stripe's file to the cluster that can have had it; what none can have had is
+/// returned, by stripe.
+fn place_strays(patient: &Patient, clusters: &mut BTreeMap<u16, Vec<Cluster>>) -> BTreeMap<u16, Versions> {
+    let mut rest = BTreeMap::<u16, Versions>::new();
+    for (hash, (key, seq, kind, value)) in &patient.strays {
+        let stripe = stripe_of(*hash, patient.stripes) as u16;
+        let of_stripe = clusters.get_mut(&stripe);
+        let cluster = of_stripe.and_then(|all| all.iter_mut().find(|cluster| cluster.covers(*seq)));
+        let place = match cluster {
+            Some(cluster) => &mut cluster.strays,
+            None => rest.entry(stripe).or_default(),
+        };
+        place.insert((key.clone(), Reverse(*seq)), (*kind, value.clone()));
     }
-    possible.pop().ok_or_else(|| {
-        let detail = "the keys in the SSTs do not agree on how many stripes there are";
-        Error::corrupt(&patient.directory.dir.join(paths::MANIFEST), 0, detail)
-    })
+    rest
 }
 
 /// Runs by stripe, oldest first; those that overlap in sequence together.
@@ -130,15 +136,30 @@ fn clusters(patient: &Patient) -> BTreeMap<u16, Vec<Cluster>> {
     let mut clusters = BTreeMap::<u16, Vec<Cluster>>::new();
     for ((stripe, low, high, _), mut parts) in runs {
         parts.sort_by_key(|part| part.meta.part);
+        let fit = |pair: &[Candidate]| match pair {
+            [a, b] => a.meta.keys.1 < b.meta.keys.0,
+            _ => true,
+        };
+        let fits = parts.windows(2).all(fit);
         let depth = parts.iter().map(|part| part.meta.depth).max().unwrap_or(0);
         let of_stripe = clusters.entry(stripe).or_default();
         match of_stripe.last_mut().filter(|last| last.run_seq.1 >= low) {
             Some(last) => {
                 last.run_seq.1 = last.run_seq.1.max(high);
                 last.depth = last.depth.max(depth);
-                last.runs.push(parts);
             }
-            None => of_stripe.push(Cluster { run_seq: (low, high), depth, runs: vec![parts] }),
+            None => of_stripe.push(Cluster {
+                run_seq: (low, high),
+                depth,
+                runs: Vec::new(),
+                strays: Versions::new(),
+            }),
+        }
+        let Some(cluster) = of_stripe.last_mut() else { continue };
+        match fits {
+            true => cluster.runs.push(parts),
+            // Parts that overlap make no run: each is looked at as one.
+            false => cluster.runs.extend(parts.into_iter().map(|part| vec![part])),
         }
     }
     clusters
@@ -154,27 +175,29 @@ fn next_seq(patient: &Patient) -> SeqNo {
         patient.log.gaps.iter().filter_map(|gap| gap.before).max().unwrap_or(0),
         patient.candidates.iter().map(|candidate| candidate.meta.run_seq.1).max().unwrap_or(0),
     ];
-    known.into_iter().max().unwrap_or(0).saturating_add(SEQ_GAP)
+    highest(known).saturating_add(SEQ_GAP)
 }
 
 fn next_file(patient: &Patient) -> FileId {
-    let named = patient.directory.ssts().map(|(_, _, id)| id.saturating_add(1)).max().unwrap_or(1);
-    let found =
-        patient.candidates.iter().map(|candidate| candidate.meta.id.saturating_add(1)).max().unwrap_or(1);
-    match &patient.state {
-        Some(state) if patient.trusted => state.files_below.max(named),
-        Some(state) => state.files_below.max(named).max(found).saturating_add(FILE_GAP),
-        None => named.max(found).saturating_add(FILE_GAP),
+    let named = highest(patient.directory.ssts().map(|(_, _, id)| id)).saturating_add(1);
+    let found = highest(patient.candidates.iter().map(|candidate| candidate.meta.id)).saturating_add(1);
+    let reserved = highest(patient.state.iter().map(|state| state.files_below));
+    match patient.trusted {
+        true => reserved.max(named),
+        false => reserved.max(named).max(found).saturating_add(FILE_GAP),
     }
 }
 
 fn generation(patient: &Patient) -> u32 {
     let state = patient.state.as_ref();
-    let known = [
-        patient.log.max_generation,
-        state.map_or(0, |state| state.log_start.generation().max(state.durable.generation())),
-        state.map_or(0, |state| state.cuts.iter().map(|cut| cut.next_generation).max().unwrap_or(0)),
-        state.and_then(|state| state.clean_end).map_or(0, |clean| clean.next_generation),
-    ];
-    known.into_iter().max().unwrap_or(0).saturating_add(1)
+    let log = patient.log.generations.iter().copied();
+    let cuts = state.iter().flat_map(|state| &state.cuts).map(|cut| cut.next_generation);
+    let known = state.iter().flat_map(|state| {
+        let next = state.clean_end.map_or(0, |clean| clean.next_generation);
+        [state.log_start.generation(), state.durable.generation(), next]
+    });
+    // What is above is damage.
+    let most = MAX_GENERATION - 2 * GENERATION_GAP;
+    let all = log.chain(cuts).chain(known);
+    all.filter(|&generation| generation < most).max().unwrap_or(0).saturating_add(1)
 }

@@ -1,11 +1,14 @@
 //! The names, the manifest and the SSTs: the rest of VERIFY.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::look::{self, Directory};
-use super::{Affected, Finding, FindingKind, Progress, Severity, VerifyMode, VerifyOptions, VerifyReport};
+use super::{
+    Affected, Finding, FindingKind, Progress, Severity, ValueCheck, VerifyMode, VerifyOptions, VerifyReport,
+};
+use crate::config::{CompactionConfig, DatabaseConfig};
 use crate::error::{Error, Result};
 use crate::file_header::{FileHeader, FileKind, HEADER_LEN, Id};
 use crate::key::key_hash;
@@ -17,6 +20,18 @@ use crate::vfs::{DirEntry, OpenMode, PathKind, read_all, read_full_at};
 
 /// The longest text file that is read whole to see whether its lines are JSON.
 const MAX_TEXT: u64 = 4 << 20;
+/// How often SSTs are looked at that have taken the place of others meanwhile.
+const ROUNDS: usize = 4;
+
+/// What an SST was found to be: each counts as one of these.
+#[derive(Clone, Copy)]
+enum Verdict {
+    Good,
+    Bad,
+    Missing,
+    /// A writer has merged it into others meanwhile.
+    Replaced,
+}
 
 /// A look under way.
 pub(super) struct Look<'a> {
@@ -52,13 +67,18 @@ impl<'a> Look<'a> {
                 "it is not a regular file, so that the database cannot be opened",
             ),
         }
-        let total = directory.listing.iter().map(|entry| entry.len).sum();
+        let total = directory.listing.iter().map(|entry| entry.len).fold(0, u64::saturating_add);
         let tables = look::context(&options.vfs, path);
         Ok(Self { options, directory, report, tables, total, _lock: lock })
     }
 
     pub(super) fn is_deep(&self) -> bool {
         self.options.mode == VerifyMode::Deep
+    }
+
+    /// What is asked of values, by a look that reads them.
+    pub(super) fn values(&self) -> Option<&'a ValueCheck> {
+        self.options.values.as_ref().filter(|_| self.is_deep())
     }
 
     pub(super) fn run(mut self) -> Result<VerifyReport> {
@@ -93,14 +113,10 @@ impl<'a> Look<'a> {
         }
         let (state, id) = (&loaded.state, loaded.ids.database_id);
         self.look_at_names(Some((state, id)));
-        self.report.ssts = state.ssts.len();
-        self.report.entries = state.ssts.values().map(|meta| meta.entries).sum();
-        for meta in state.ssts.values() {
-            let file = paths::sst(&self.directory.dir, meta.stripe.into(), meta.id);
-            if !self.proceed(&file) {
-                return;
-            }
-            self.look_at_sst(&file, meta, state, id);
+        self.look_at_settings(path, state);
+        self.report.entries = state.ssts.values().map(|meta| meta.entries).fold(0, u64::saturating_add);
+        if !self.look_at_ssts(state, id) {
+            return;
         }
         if !self.is_deep() && self.report.ssts > 0 {
             let blocks = format!("the blocks of {} SSTs: a quick look reads none", self.report.ssts);
@@ -111,27 +127,83 @@ impl<'a> Look<'a> {
         }
     }
 
+    /// All SSTs that are listed; of a database that is written to also those that are listed by the time that some of
+    /// them are gone. False when it was broken off.
+    fn look_at_ssts(&mut self, state: &ManifestState, id: Id) -> bool {
+        let (mut state, mut seen) = (state.clone(), BTreeSet::new());
+        for round in 0.. {
+            let new: Vec<_> = state.ssts.values().filter(|meta| seen.insert(meta.id)).cloned().collect();
+            if round == ROUNDS {
+                if !new.is_empty() {
+                    let what = format!("{} SSTs that took the place of others while this looked", new.len());
+                    self.report.skipped.push(what);
+                }
+                return true;
+            }
+            self.report.ssts += new.len();
+            let replaced = self.report.replaced;
+            for (n, meta) in new.iter().enumerate() {
+                let file = paths::sst(&self.directory.dir, meta.stripe.into(), meta.id);
+                if !self.proceed(&file) {
+                    self.report.unread += new.len() - n;
+                    return false;
+                }
+                let verdict = self.look_at_sst(&file, meta, &state, id);
+                self.count(verdict);
+            }
+            match self.reload().filter(|_| self.report.replaced > replaced) {
+                Some(newer) => state = newer,
+                None => return true,
+            }
+        }
+        true
+    }
+
+    fn count(&mut self, verdict: Verdict) {
+        let report = &mut self.report;
+        *match verdict {
+            Verdict::Good => &mut report.good,
+            Verdict::Bad => &mut report.bad,
+            Verdict::Missing => &mut report.missing,
+            Verdict::Replaced => &mut report.replaced,
+        } += 1;
+    }
+
+    fn look_at_settings(&mut self, manifest: &Path, state: &ManifestState) {
+        let invalid =
+            [DatabaseConfig::stored(&state.settings).1, CompactionConfig::stored(&state.settings).1];
+        for setting in invalid.into_iter().flatten() {
+            self.report.note(Severity::Warning, FindingKind::Setting, manifest, setting.to_string());
+        }
+    }
+
     /// Without a manifest nobody knows what should be there: each file is judged by what it says of itself.
     fn look_without(&mut self, path: &Path, error: &Error) {
         self.report.damage(FindingKind::Manifest, error, path);
         self.look_at_names(None);
         let files: Vec<_> =
             self.directory.ssts().map(|(entry, stripe, id)| (entry.name.clone(), stripe, id)).collect();
-        for (name, stripe, id) in files {
+        self.report.ssts = files.len();
+        for (n, (name, stripe, id)) in files.iter().enumerate() {
             let file = self.directory.dir.join(name);
             if !self.proceed(&file) {
+                self.report.unread = files.len() - n;
                 return;
             }
-            self.report.ssts += 1;
-            match describe(&*self.directory.vfs, &file, stripe as u16, id) {
+            let verdict = match describe(&*self.directory.vfs, &file, *stripe as u16, *id) {
                 Ok(Some(meta)) if self.is_deep() => self.survey(&file, &meta, None),
-                Ok(Some(meta)) => self.report.bytes += meta.len,
+                Ok(Some(meta)) => {
+                    self.report.bytes = self.report.bytes.saturating_add(meta.len);
+                    Verdict::Good
+                }
                 Ok(None) => {
                     let detail = "it does not say what it is";
                     self.report.note(Severity::Damage, FindingKind::Frame, &file, detail);
+                    Verdict::Bad
                 }
-                Err(error) => self.report.damage(FindingKind::Frame, &error, &file),
-            }
+                Err(error) => self.damaged(FindingKind::Frame, &error, &file),
+            };
+            self.count(verdict);
         }
         self.report
             .skipped
@@ -162,6 +234,11 @@ impl<'a> Look<'a> {
                     {
                         self.look_at_orphan(&entry, &path, id, state, database_id);
                     }
+                }
+                FileName::Repairing { .. } => {
+                    let detail =
+                        "an SST that a repair was writing when it was cut off; the next repair sees to it";
+                    self.report.add(Finding { len: entry.len, ..orphan(&path, detail) });
                 }
                 FileName::Log(_) if !entry.is_file => {
                     let detail = "it is not a regular file";
@@ -205,7 +282,7 @@ impl<'a> Look<'a> {
             ),
             _ => (FindingKind::Orphan, "not listed: left over by a crash".to_owned()),
         };
-        self.report.note(Severity::Warning, kind, path, detail);
+        self.report.add(Finding { kind, len: entry.len, ..orphan(path, detail) });
     }
 
     /// A newer state of the manifest of a live database.
@@ -218,31 +295,32 @@ impl<'a> Look<'a> {
         self.report.live && self.reload().is_some_and(|state| !state.lists(meta.id))
     }
 
-    fn look_at_sst(&mut self, file: &Path, meta: &Arc<SstMeta>, state: &ManifestState, database_id: Id) {
-        let found = self.directory.vfs.kind(file);
-        let entry = self.directory.entry(file).map(|entry| entry.len);
-        let problem = match (found, entry) {
-            (Ok(Some(PathKind::File)), _) => None,
-            (Ok(None), _) => Some((FindingKind::Missing, "the manifest lists it, but it is missing".into())),
-            (Ok(Some(_)), _) => Some((FindingKind::NotAFile, "it is not a regular file".into())),
-            (Err(e), _) => Some((FindingKind::Unreadable, e.to_string())),
+    fn damaged(&mut self, kind: FindingKind, error: &Error, file: &Path) -> Verdict {
+        self.report.damage(kind, error, file);
+        Verdict::Bad
+    }
+
+    fn look_at_sst(
+        &mut self,
+        file: &Path,
+        meta: &Arc<SstMeta>,
+        state: &ManifestState,
+        database_id: Id,
+    ) -> Verdict {
+        let problem = match self.directory.vfs.kind(file) {
+            Ok(Some(PathKind::File)) => None,
+            Ok(None) => Some((FindingKind::Missing, "the manifest lists it, but it is missing".into())),
+            Ok(Some(_)) => Some((FindingKind::NotAFile, "it is not a regular file".into())),
+            Err(e) => Some((FindingKind::Unreadable, e.to_string())),
         };
         if let Some((kind, detail)) = problem {
             if self.is_gone(meta) {
-                return;
+                return Verdict::Replaced;
             }
-            self.report.missing += 1;
-            let affected = Some(self.elsewhere_of_all(meta));
+            let affected = Some(look::affected_by_all(meta));
             let (severity, file) = (Severity::Damage, file.to_path_buf());
-            return self.report.add(Finding {
-                severity,
-                kind,
-                file,
-                offset: 0,
-                len: meta.len,
-                detail,
-                affected,
-            });
+            self.report.add(Finding { severity, kind, file, offset: 0, len: meta.len, detail, affected });
+            return Verdict::Missing;
         }
         if meta.origin != database_id {
             let detail = "the manifest says that another database wrote it";
@@ -251,43 +329,29 @@ impl<'a> Look<'a> {
         if self.is_deep() {
             return self.survey(file, meta, Some(state));
         }
-        let table = Table::new(&self.tables, Arc::clone(meta));
-        match table.check_frame() {
-            Ok(()) => self.report.good += 1,
-            Err(_) if self.is_gone(meta) => {}
+        let looked_at = meta.len.saturating_sub(meta.directory.0);
+        self.report.bytes = self.report.bytes.saturating_add(looked_at);
+        match Table::new(&self.tables, Arc::clone(meta)).check_frame() {
+            Ok(()) => Verdict::Good,
+            Err(_) if self.is_gone(meta) => Verdict::Replaced,
             // The frame is damaged: what else is, and which keys it concerns, takes the whole file.
-            Err(error) => self.report.damage(FindingKind::Frame, &error, file),
+            Err(error) => self.damaged(FindingKind::Frame, &error, file),
         }
-        self.report.bytes += meta.len - meta.directory.0.min(meta.len);
     }
 
     /// All of a file. Part by part first; if these are whole, what they say of each other.
-    fn survey(&mut self, file: &Path, meta: &SstMeta, state: Option<&ManifestState>) {
+    fn survey(&mut self, file: &Path, meta: &SstMeta, state: Option<&ManifestState>) -> Verdict {
         let survey = match Survey::read(&*self.directory.vfs, file, meta) {
             Ok(survey) => survey,
-            Err(_) if self.is_gone(meta) => return,
-            Err(error) => return self.report.damage(FindingKind::Unreadable, &error, file),
+            Err(_) if self.is_gone(meta) => return Verdict::Replaced,
+            Err(error) => return self.damaged(FindingKind::Unreadable, &error, file),
         };
-        self.report.bytes += survey.len();
+        self.report.bytes = self.report.bytes.saturating_add(survey.len());
         self.report.blocks += survey.blocks.len() as u64;
+        if !survey.is_clean() && self.is_gone(meta) {
+            return Verdict::Replaced;
+        }
         self.report.bad_blocks += survey.blocks.iter().filter(|place| !place.good).count() as u64;
-        if survey.is_clean() {
-            let Some(state) = state else {
-                self.report.good += 1;
-                return;
-            };
-            drop(survey);
-            let table = Table::new(&self.tables, Arc::new(meta.clone()));
-            match table.verify_in(Some(state.facts.stripes())) {
-                Ok(()) => self.report.good += 1,
-                Err(_) if self.is_gone(meta) => {}
-                Err(error) => self.report.damage(FindingKind::Invariant, &error, file),
-            }
-            return;
-        }
-        if self.is_gone(meta) {
-            return;
-        }
         for fault in &survey.faults {
             let affected = match fault.part {
                 Part::Block(n) => Some(self.elsewhere(&survey, n, state)),
@@ -295,6 +359,33 @@ impl<'a> Look<'a> {
             };
             self.report.add(finding(file, fault, affected));
         }
+        let readable = self.look_at_values(file, &survey);
+        if !survey.is_clean() || !readable {
+            return Verdict::Bad;
+        }
+        let Some(state) = state else { return Verdict::Good };
+        drop(survey);
+        let table = Table::new(&self.tables, Arc::new(meta.clone()));
+        match table.verify_in(Some(state.facts.stripes())) {
+            Ok(()) => Verdict::Good,
+            Err(_) if self.is_gone(meta) => Verdict::Replaced,
+            Err(error) => self.damaged(FindingKind::Invariant, &error, file),
+        }
+    }
+
+    /// Whether all values that can be read are such as the database holds.
+    fn look_at_values(&mut self, file: &Path, survey: &Survey) -> bool {
+        let Some(values) = self.values() else { return true };
+        let mut all = true;
+        for (n, place) in survey.blocks.iter().enumerate() {
+            for entry in survey.entries(n) {
+                if let Some(why) = look::refused(Some(values), entry.kind, &entry.value) {
+                    self.report.add(Finding::no_value(file, place.at.start as u64, &entry.key, why));
+                    all = false;
+                }
+            }
+        }
+        all
     }
 
     /// How many of the keys in a damaged block have another version in another SST.
@@ -312,10 +403,6 @@ impl<'a> Look<'a> {
         };
         affected.elsewhere = survey.names_in(block).iter().filter(|key| has(key)).count() as u64;
         affected
-    }
-
-    fn elsewhere_of_all(&self, meta: &SstMeta) -> Affected {
-        look::affected_by_all(meta)
     }
 
     /// The files for people. Nothing depends on them.
@@ -354,6 +441,12 @@ impl<'a> Look<'a> {
             }
         }
     }
+}
+
+/// A file of ours that nothing lists.
+fn orphan(file: &Path, detail: impl Into<String>) -> Finding {
+    let (severity, kind, file) = (Severity::Warning, FindingKind::Orphan, file.to_path_buf());
+    Finding { severity, kind, file, offset: 0, len: 0, detail: detail.into(), affected: None }
 }
 
 fn finding(file: &Path, fault: &Fault, affected: Option<Affected>) -> Finding {

@@ -1,16 +1,14 @@
 //! The log's part of VERIFY.
 
 use super::files::Look;
-use super::look::log_rules;
+use super::look::{BatchOp, log_file, log_rules, look_at_batch};
 use super::{Finding, FindingKind, LogReport, Severity};
 use crate::error::{Error, Result};
-use crate::escape;
-use crate::key::encoded_partition_hash;
+use crate::lsm::survey::check_numbers;
 use crate::manifest::ManifestState;
-use crate::paths;
-use crate::record::Ops;
-use crate::types::Lsn;
-use crate::wal::{self, Chain, LogOwner, LogRules, RecordRef};
+use crate::paths::{self, FileName};
+use crate::types::{Lsn, SeqNo};
+use crate::wal::{self, LogOwner, LogRules, RecordRef};
 
 /// How often damage in the log of a live database must be found at the same place.
 const SIGHTINGS: usize = 3;
@@ -25,8 +23,13 @@ impl Look<'_> {
         let mut state = state.clone();
         for _ in 0..ATTEMPTS {
             let rules = log_rules(&state);
-            let error = match self.walk_log(owner, &rules) {
-                Ok(log) => return self.report.log = log,
+            let error = match self.walk_log(owner, &rules, &state) {
+                Ok((log, findings)) => {
+                    self.report.log = log;
+                    self.report.bytes = self.report.bytes.saturating_add(log.bytes);
+                    findings.into_iter().for_each(|finding| self.report.add(finding));
+                    return self.look_for_a_log(&state);
+                }
                 Err(error) => error,
             };
             let at = match &error {
@@ -37,7 +40,8 @@ impl Look<'_> {
             let same = sightings.iter().filter(|(before, _)| *before == at).count();
             if !self.report.live || same >= SIGHTINGS {
                 let Some((_, error)) = sightings.pop() else { return };
-                return self.log_is_damaged(owner, &rules, &error);
+                let next = state.clean_end.map(|clean| clean.next_seq);
+                return self.log_is_damaged(owner, &rules, next, &error);
             }
             // A segment may have gone, and the log's start moved on, since the manifest was read.
             if let Some(newer) = self.reload() {
@@ -47,48 +51,68 @@ impl Look<'_> {
         self.report.skipped.push("the log: it was written to faster than it could be read".into());
     }
 
-    fn walk_log(&mut self, owner: LogOwner, rules: &LogRules) -> Result<LogReport> {
+    fn walk_log(
+        &self,
+        owner: LogOwner,
+        rules: &LogRules,
+        state: &ManifestState,
+    ) -> Result<(LogReport, Vec<Finding>)> {
         let (vfs, dir) = (&*self.directory.vfs, &self.directory.dir);
         let segments = wal::discover(vfs, dir, owner)?;
         let chain = wal::validate(vfs, dir, &segments, rules)?;
+        check_numbers(dir, state, chain.last_seq, chain.max_generation)?;
         let mut log = LogReport {
             segments: chain.segments.len(),
             end: (chain.end > Lsn::ZERO).then(|| (chain.end.generation(), chain.end.offset())),
+            bytes: chain.segments.iter().map(|info| info.len).fold(0, u64::saturating_add),
             ..LogReport::default()
         };
-        let deep = self.is_deep();
+        let mut findings = Vec::new();
         wal::replay(vfs, &chain, |record| {
             log.records += 1;
-            if deep {
-                log.operations += self.decode(&chain, &record)?;
-            }
+            log.operations += self.decode(&record, &mut findings)?;
             Ok(())
         })?;
-        self.report.bytes += chain.segments.iter().map(|info| info.len).sum::<u64>();
-        Ok(log)
+        Ok((log, findings))
     }
 
-    /// All operations of a batch; how many they are.
-    fn decode(&self, _chain: &Chain, record: &RecordRef<'_>) -> Result<u64> {
-        let file = paths::log(&self.directory.dir, record.lsn.generation());
-        let offset = u64::from(record.lsn.offset());
+    /// All operations of a batch; how many they are. What keeps it from being replayed is an error, what only keeps a
+    /// value from being read is a finding.
+    fn decode(&self, record: &RecordRef<'_>, findings: &mut Vec<Finding>) -> Result<u64> {
+        let (dir, offset) = (&self.directory.dir, u64::from(record.lsn.offset()));
+        let corrupt = |detail: String| Error::corrupt(&log_file(dir, record), offset, detail);
         let mut operations = 0;
-        for op in Ops::new(record.payload) {
-            let op = op.map_err(|bad| bad.in_file(&file, offset))?;
-            if encoded_partition_hash(op.key).is_none() {
-                let detail = format!("\"{}\" is no key", escape::key(op.key));
-                return Err(Error::corrupt(&file, offset, detail));
-            }
+        look_at_batch(dir, record, self.values(), |op| {
             operations += 1;
-        }
-        if operations != u64::from(record.count) {
-            let detail = format!("the record says {} operations and holds {operations}", record.count);
-            return Err(Error::corrupt(&file, offset, detail));
-        }
+            match op {
+                BatchOp::Good(..) => Ok(()),
+                BatchOp::NoValue(op, _, _, why) => {
+                    findings.push(Finding::no_value(&log_file(dir, record), offset, op.key, why));
+                    Ok(())
+                }
+                BatchOp::Unreadable(_, _, why) => Err(corrupt(why)),
+                BatchOp::Surplus(_) => {
+                    Err(corrupt(format!("the record says {} operations and holds more", record.count)))
+                }
+            }
+        })?;
         Ok(operations)
     }
 
-    fn log_is_damaged(&mut self, owner: LogOwner, rules: &LogRules, error: &Error) {
+    /// A database that was not closed has a log, unless it died before it began one.
+    fn look_for_a_log(&mut self, state: &ManifestState) {
+        let is_log = |name: &str| matches!(paths::parse(name), FileName::Log(_));
+        let has_log = self.directory.listing.iter().any(|entry| is_log(&entry.name));
+        if state.clean_end.is_some() || self.report.live || has_log {
+            return;
+        }
+        let dir = self.directory.dir.clone();
+        let detail = "no file of the log is there, and the database was not closed: if one was removed, what was \
+                      written since the last checkpoint is lost";
+        self.report.note(Severity::Note, FindingKind::Log, &dir, detail);
+    }
+
+    fn log_is_damaged(&mut self, owner: LogOwner, rules: &LogRules, next: Option<SeqNo>, error: &Error) {
         let manifest = self.directory.dir.join(paths::MANIFEST);
         let mut operations = 0;
         let found = wal::salvage(&*self.directory.vfs, &self.directory.dir, owner, rules, |record| {
@@ -105,10 +129,16 @@ impl Look<'_> {
         self.report.damage(kind, error, &self.directory.dir);
         match found {
             Ok(found) => {
-                self.report.log =
-                    LogReport { segments: found.files.len(), records: found.records, operations, end: None };
+                self.report.log = LogReport {
+                    segments: found.files.len(),
+                    records: found.records,
+                    operations,
+                    ..LogReport::default()
+                };
                 for gap in found.gaps {
-                    let next = gap.before.map_or("an unknown one".into(), |seq| seq.to_string());
+                    // A clean end says which sequence would have come next.
+                    let before =
+                        gap.before.or(next).map_or_else(String::new, |seq| format!(" and before {seq}"));
                     self.report.add(Finding {
                         severity: Severity::Damage,
                         kind: FindingKind::Log,
@@ -116,7 +146,7 @@ impl Look<'_> {
                         offset: gap.offset,
                         len: gap.len,
                         detail: format!(
-                            "{}; the operations after sequence {} and before {next} are lost",
+                            "{}; operations after sequence {}{before} may be lost",
                             gap.why, gap.after
                         ),
                         affected: None,

@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use crate::config::{DatabaseConfig, ReadMode};
 use crate::error::{Error, Result};
-use crate::key::Key;
+use crate::escape;
+use crate::key::{Key, encoded_partition_hash};
 use crate::manifest::{Ids, Loaded, Manifest, ManifestState};
 use crate::paths::{self, FileName};
+use crate::record::{BadOp, OpRef, Ops};
 use crate::sst::{Survey, TableContext};
-use crate::types::{FileId, Lsn, SstMeta};
-use crate::verify::Affected;
+use crate::types::{EntryKind, FileId, Lsn, SeqNo, SstMeta};
+use crate::verify::{Affected, ValueCheck};
 use crate::vfs::{DirEntry, PathKind, Vfs};
-use crate::wal::{LogOwner, LogRules};
+use crate::wal::{LogOwner, LogRules, RecordRef};
 
 /// The names in a database's directory, and its manifest.
 pub(crate) struct Directory {
@@ -49,10 +51,6 @@ impl Directory {
             Some(_) => Err(Error::corrupt(&path, 0, "it is not a regular file")),
             None => Err(Error::corrupt(&path, 0, "it is missing")),
         };
-        let manifest = manifest.and_then(|loaded| {
-            loaded.state.facts.check_supported(&path)?;
-            Ok(loaded)
-        });
         Ok(Self { dir: dir.to_path_buf(), vfs: Arc::clone(vfs), listing, manifest })
     }
 
@@ -84,6 +82,68 @@ pub(crate) fn log_rules(state: &ManifestState) -> LogRules {
         clean_end: state.clean_end.map(|clean| clean.end.unwrap_or(Lsn::ZERO)),
         last_edit: state.edit,
     }
+}
+
+/// What is wrong with a value, if it is one and `check` refuses it.
+pub(crate) fn refused(check: Option<&ValueCheck>, kind: EntryKind, value: &[u8]) -> Option<String> {
+    check.filter(|_| kind == EntryKind::Put)?(value).err()
+}
+
+/// A piece of a batch whose checksum holds.
+pub(crate) enum BatchOp<'a> {
+    /// With its sequence and the hash of its partition.
+    Good(OpRef<'a>, SeqNo, u64),
+    /// Its value is none of those that the database holds.
+    NoValue(OpRef<'a>, SeqNo, u64, String),
+    /// It decodes, and the record's header counts fewer: it has no sequence.
+    Surplus(OpRef<'a>),
+    /// The operations of these sequences cannot be decoded.
+    Unreadable(SeqNo, SeqNo, String),
+}
+
+/// All of a batch, as a replay would take it, going on behind what a replay refuses.
+///
+/// # Errors
+/// `UnsupportedFormat` of an operation of a newer version; what `each` returns.
+pub(crate) fn look_at_batch(
+    dir: &Path,
+    record: &RecordRef<'_>,
+    values: Option<&ValueCheck>,
+    mut each: impl FnMut(BatchOp<'_>) -> Result<()>,
+) -> Result<()> {
+    let last = record.first_seq.saturating_add(record.count.into()).saturating_sub(1);
+    let mut seq = record.first_seq;
+    for op in Ops::new(record.payload) {
+        let op = match op {
+            Ok(op) => op,
+            Err(BadOp::Damaged) => break,
+            Err(newer) => {
+                return Err(newer.in_file(&log_file(dir, record), record.lsn.offset().into()));
+            }
+        };
+        if seq > last {
+            each(BatchOp::Surplus(op))?;
+            continue;
+        }
+        let hash = encoded_partition_hash(op.key);
+        each(match (hash, refused(values, op.kind, op.value)) {
+            (None, _) => BatchOp::Unreadable(seq, seq, format!("\"{}\" is no key", escape::key(op.key))),
+            (Some(hash), Some(why)) => BatchOp::NoValue(op, seq, hash, why),
+            (Some(hash), None) => BatchOp::Good(op, seq, hash),
+        })?;
+        seq = seq.saturating_add(1);
+    }
+    if seq <= last {
+        let held = seq.saturating_sub(record.first_seq);
+        let why = format!("the record says {} operations, and {held} can be decoded", record.count);
+        each(BatchOp::Unreadable(seq, last, why))?;
+    }
+    Ok(())
+}
+
+/// The segment that a record is in.
+pub(crate) fn log_file(dir: &Path, record: &RecordRef<'_>) -> PathBuf {
+    paths::log(dir, record.lsn.generation())
 }
 
 /// Tables of that directory that are read with `pread`: a file that shrinks or rots is an error, and never a signal.

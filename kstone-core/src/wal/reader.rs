@@ -606,4 +606,4 @@ mod salvage;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use salvage::{LogSalvage, salvage};
+pub(crate) use salvage::{LogGap, LogSalvage, salvage};

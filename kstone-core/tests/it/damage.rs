@@ -20,6 +20,7 @@ use kstone_core::vfs::{MemVfs, OpenMode, StrictVfs, Vfs, read_all, write_all_at}
 use kstone_core::{CompactionConfig, Compression, DatabaseConfig, Error, Key, ReadMode};
 
 use crate::model::{Entry, Rng, State, manual};
+use crate::told::in_every_form;
 
 const DB: &str = "db";
 /// States that a full run has at least.
@@ -28,6 +29,7 @@ const LEAST_STATES: u64 = 300_000;
 const VERIFIED: u64 = 4;
 const READ_ONLY: u64 = 8;
 const REPAIRED: u64 = 64;
+const FORMS: u64 = 256;
 
 pub(crate) type Files = BTreeMap<String, Arc<Vec<u8>>>;
 
@@ -49,7 +51,7 @@ pub(crate) struct Fixture {
 impl Fixture {
     /// The states that may be read after that damage. Only where a file of the log has lost bytes at its end, or all of
     /// them, may the end of the log be gone: a flipped bit, a file too many or too long are no reason to lose anything.
-    fn allowed(&self, what: &str) -> &[State] {
+    pub(crate) fn allowed(&self, what: &str) -> &[State] {
         if ends_a_log(what) { &self.torn } else { &self.allowed }
     }
 
@@ -172,6 +174,7 @@ struct Tally {
     verified: AtomicU64,
     read_only: AtomicU64,
     repaired: AtomicU64,
+    forms: AtomicU64,
     lossy: AtomicU64,
 }
 
@@ -342,7 +345,7 @@ pub(crate) fn check_repaired(vfs: &Arc<dyn Vfs>, fixture: &Fixture, losses: &[Lo
     assert!(left == expected, "what is written to a repaired database does not stay, {context}");
 }
 
-fn tells_of(loss: &Loss, key: &Key<'static>) -> bool {
+pub(crate) fn tells_of(loss: &Loss, key: &Key<'static>) -> bool {
     match loss {
         Loss::Key { key: lost, .. } => lost == key,
         Loss::Range { affected, .. } => {
@@ -365,6 +368,10 @@ fn check(fixture: &Fixture, files: &Files, tally: &Tally, context: &str) {
         count(&tally.verified);
         deep(&mount(files))
     });
+    if pick(FORMS) {
+        count(&tally.forms);
+        in_every_form(files, fixture.allowed(context), context);
+    }
     if pick(REPAIRED)
         && let Some(report) = check_repair(&mount(files), fixture, context)
     {
@@ -537,10 +544,10 @@ fn damage_is_found_or_harmless_and_repaired() {
     let (states, found, harmless) = (figure(&totals.states), figure(&totals.found), figure(&totals.harmless));
     let (verified, repaired, lossy) =
         (figure(&totals.verified), figure(&totals.repaired), figure(&totals.lossy));
-    let read_only = figure(&totals.read_only);
+    let (read_only, forms) = (figure(&totals.read_only), figure(&totals.forms));
     println!(
         "damage: {states} states, {found} found, {harmless} harmless, 0 silent; {verified} verified, {read_only} read \
-         without a change, {repaired} repaired, {lossy} of them with losses, all told"
+         without a change, {repaired} repaired, {lossy} of them with losses, all told, {forms} in every form"
     );
     if every > 1 || only.is_some() {
         return;

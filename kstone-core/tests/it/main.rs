@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod adaptive;
+mod agreement;
 mod backup;
 mod backup_faults;
 mod bad_input;
@@ -43,5 +44,6 @@ mod stats;
 mod table;
 mod threads;
 mod together;
+mod told;
 mod waits;
 mod watchdog;

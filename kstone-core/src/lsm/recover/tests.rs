@@ -1,9 +1,9 @@
 //! Numbers on disk that nothing can be counted on from.
 
-use super::super::survey::MAX_NUMBER;
 use super::*;
 use crate::clock::ManualClock;
 use crate::lsm::WriteOptions;
+use crate::types::MAX_NUMBER;
 use crate::vfs::{MemVfs, OpenMode};
 
 fn dir() -> &'static Path {

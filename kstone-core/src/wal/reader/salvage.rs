@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use super::{LogOwner, LogRules, RecordRef, Segment, SegmentReader, read_head};
 use crate::error::{Error, Result};
 use crate::paths::{self, FileName};
-use crate::types::{Lsn, SeqNo};
+use crate::types::{Lsn, MAX_NUMBER, SeqNo};
 use crate::vfs::Vfs;
-use crate::wal::format::{ALIGN, BATCH, RECORDS_START};
+use crate::wal::format::{ALIGN, BATCH, RECORDS_START, RecordHeader};
 
 /// A stretch of the log that cannot be read, and what must have been there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,13 @@ pub(crate) struct LogGap {
     /// The sequence that came next; `None` when that is not known.
     pub(crate) before: Option<SeqNo>,
     pub(crate) why: String,
+}
+
+impl LogGap {
+    /// Operations that were in it, at most, where that is known.
+    pub(crate) fn operations(&self) -> Option<u64> {
+        Some(self.before?.saturating_sub(self.after).saturating_sub(1))
+    }
 }
 
 /// What there was.
@@ -39,7 +46,8 @@ pub(crate) struct LogSalvage {
     /// The first sequence that was read; 0 when there is none.
     pub(crate) first_seq: SeqNo,
     pub(crate) last_seq: SeqNo,
-    pub(crate) max_generation: u32,
+    /// Of all of these, by their headers and their names.
+    pub(crate) generations: Vec<u32>,
     /// The highest number of a manifest's edit that a header names.
     pub(crate) last_edit: u64,
 }
@@ -50,6 +58,8 @@ struct Pending {
     at: Lsn,
     len: u64,
     why: &'static str,
+    /// Something was there, whatever follows.
+    certain: bool,
 }
 
 /// Hands out all batches that can be read of the live log; of everything in the directory, when `rules` says nothing.
@@ -124,8 +134,9 @@ fn segments(vfs: &dyn Vfs, dir: &Path, owner: LogOwner, found: &mut LogSalvage) 
             found.strangers.push(segment.path);
             continue;
         }
-        found.max_generation = found.max_generation.max(segment.generation()).max(named);
-        found.last_edit = found.last_edit.max(segment.header.as_ref().map_or(0, |header| header.last_edit));
+        found.generations.extend([segment.generation(), named]);
+        let edit = segment.header.as_ref().map_or(0, |header| header.last_edit);
+        found.last_edit = found.last_edit.max(if edit > MAX_NUMBER { 0 } else { edit });
         segments.push(segment);
     }
     // Of two files of one generation the one with the right name is first.
@@ -140,6 +151,12 @@ fn segments(vfs: &dyn Vfs, dir: &Path, owner: LogOwner, found: &mut LogSalvage) 
     });
     found.files = segments.iter().map(|segment| segment.path.clone()).collect();
     Ok(segments)
+}
+
+/// Whether a batch's operations have sequences, and such as a database reaches.
+fn has_numbers(header: &RecordHeader) -> bool {
+    let last = header.count.checked_sub(1).and_then(|more| header.first_seq.checked_add(more.into()));
+    header.first_seq > 0 && last.is_some_and(|last| last <= MAX_NUMBER)
 }
 
 struct Salvager<'a> {
@@ -166,8 +183,13 @@ impl Salvager<'_> {
             let file = paths::log(dir, before.generation());
             self.judge(None);
             let at = Lsn::new(before.generation(), 0);
-            self.pending =
-                Some(Pending { file, at, len: before.offset().into(), why: "the segment is missing" });
+            self.pending = Some(Pending {
+                file,
+                at,
+                len: before.offset().into(),
+                why: "the segment is missing",
+                certain: false,
+            });
         }
     }
 
@@ -188,7 +210,7 @@ impl Salvager<'_> {
                 let at = Lsn::new(generation, RECORDS_START);
                 self.known = self.known.max(Lsn::new(generation, RECORDS_START + 1));
                 let len = reader.len().saturating_sub(RECORDS_START.into());
-                self.note_bad(&segment.path, at, len, why);
+                self.note_bad(&segment.path, at, len, why, false);
             }
             return Ok(());
         };
@@ -205,10 +227,19 @@ impl Salvager<'_> {
             if let Some(record) = reader.record(offset)? {
                 let (header, end) = (record.header, record.end);
                 self.known = self.known.max(header.watermark);
-                self.judge(Some(header.first_seq));
-                let last = header.first_seq.checked_add(u64::from(header.count)).map_or(0, |next| next - 1);
+                if header.kind == BATCH && !has_numbers(&header) {
+                    let why = "the record's checksum is right, and its sequences make no sense";
+                    self.note_bad(&segment.path, at, u64::from(end - offset), why, true);
+                    (self.reached, offset) = (Lsn::new(generation, end), end);
+                    continue;
+                }
+                // A lower one says nothing of what was before it.
+                if header.first_seq > self.found.last_seq {
+                    self.judge(Some(header.first_seq));
+                }
+                let last = header.first_seq.saturating_add(header.count.into()).saturating_sub(1);
                 // A lower one is of a write that was refused and undone.
-                if header.kind == BATCH && header.count > 0 && header.first_seq > self.found.last_seq {
+                if header.kind == BATCH && header.first_seq > self.found.last_seq {
                     let (lsn, first_seq, count) = (header.lsn, header.first_seq, header.count);
                     apply(RecordRef { lsn, first_seq, count, payload: record.payload, time: header.time })?;
                     if self.found.records == 0 {
@@ -229,7 +260,8 @@ impl Salvager<'_> {
             let next =
                 next.filter(|&next| u64::from(next) < reader.len() && stop.is_none_or(|stop| next < stop));
             let end = next.map_or(stop.map_or(reader.len(), u64::from), u64::from);
-            self.note_bad(&segment.path, at, end.saturating_sub(offset.into()), "no record can be read here");
+            let len = end.saturating_sub(offset.into());
+            self.note_bad(&segment.path, at, len, "no record can be read here", false);
             let Some(next) = next else { break };
             offset = next;
         }
@@ -239,21 +271,30 @@ impl Salvager<'_> {
         Ok(())
     }
 
-    fn note_bad(&mut self, file: &Path, at: Lsn, len: u64, why: &'static str) {
+    fn note_bad(&mut self, file: &Path, at: Lsn, len: u64, why: &'static str, certain: bool) {
         if let Some(pending) = self.pending.as_mut().filter(|pending| pending.file == file) {
-            pending.len = u64::from(at.offset()) + len - u64::from(pending.at.offset());
+            let end = u64::from(at.offset()).saturating_add(len);
+            pending.len = end.saturating_sub(pending.at.offset().into());
+            pending.certain |= certain;
             return;
         }
         self.judge(None);
-        self.pending = Some(Pending { file: file.to_path_buf(), at, len, why });
+        self.pending = Some(Pending { file: file.to_path_buf(), at, len, why, certain });
+    }
+
+    /// The last sequence that cannot have been in that place: one that was read before it, or that a cut before it left
+    /// out.
+    fn sequence_before(&self, at: Lsn) -> SeqNo {
+        let cuts = self.rules.cuts.iter().filter(|cut| cut.next_generation <= at.generation());
+        cuts.map(|cut| cut.seq).fold(self.found.last_seq, SeqNo::max)
     }
 
     /// What comes next says whether something was where nothing could be read: `next` is its sequence. Without it, the
     /// place alone is judged.
     fn judge(&mut self, next: Option<SeqNo>) {
-        let Some(Pending { file, at, len, why }) = self.pending.take() else { return };
-        let after = self.found.last_seq;
-        let nothing = next.map_or(at >= self.known, |next| next <= after + 1);
+        let Some(Pending { file, at, len, why, certain }) = self.pending.take() else { return };
+        let after = self.sequence_before(at);
+        let nothing = next.map_or(at >= self.known && !certain, |next| next <= after.saturating_add(1));
         if !nothing {
             let offset = at.offset().into();
             self.found.gaps.push(LogGap { file, offset, len, after, before: next, why: why.into() });
@@ -269,7 +310,7 @@ impl Salvager<'_> {
                 file: paths::log(dir, reached.generation().max(1)),
                 offset: reached.offset().into(),
                 len: 0,
-                after: self.found.last_seq,
+                after: self.sequence_before(reached),
                 before: None,
                 why: format!("the log ends at {reached}, but was durable up to {known}"),
             });

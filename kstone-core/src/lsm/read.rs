@@ -30,6 +30,9 @@ pub(crate) struct Pin {
 
 impl Drop for Pin {
     fn drop(&mut self) {
+        if !self.shared.process.is_current() {
+            return self.shared.leak();
+        }
         self.shared.commits.unpin(self.seq);
     }
 }

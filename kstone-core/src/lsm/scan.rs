@@ -74,6 +74,9 @@ impl Entries {
     }
 
     fn end(&mut self) {
+        if !self.pin.shared().process.is_current() {
+            return std::mem::forget(self.cursor.take());
+        }
         self.cursor = None;
         self.count();
     }
@@ -81,6 +84,9 @@ impl Entries {
 
 impl Drop for Entries {
     fn drop(&mut self) {
+        if !self.pin.shared().process.is_current() {
+            return std::mem::forget(self.cursor.take());
+        }
         self.count();
         if let Some(took) = self.took {
             self.pin.shared().observed.latencies.sample(Operation::Query, took);

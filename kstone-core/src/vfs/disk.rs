@@ -1,6 +1,6 @@
 //! The real file system.
 //!
-//! Owns every call that touches a file, and the crate's one unsafe line, which maps them. What is opened
+//! Owns every call that touches a file, and the unsafe line that maps them. What is opened
 //! is always a regular file named directly: the last component of a path is never followed if it is a
 //! link, a FIFO cannot make an open wait, and whatever turns out to be no regular file is refused before
 //! a byte of it is read or written. New files and directories are their owner's alone (0600 and 0700,
@@ -22,6 +22,8 @@ use std::sync::Arc;
 
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+
+use crate::process::Process;
 
 use super::{DirEntry, FileIdentity, Mapping, OpenMode, PathKind, Vfs, VfsFile};
 
@@ -219,18 +221,18 @@ struct Locks {
     file: File,
     dir: Option<File>,
     /// The process that took them. One that it forked has them open as well, and must not give them back.
-    owner: u32,
+    owner: Process,
 }
 
 impl Locks {
     fn new(file: File, dir: Option<File>) -> Self {
-        Self { file, dir, owner: std::process::id() }
+        Self { file, dir, owner: Process::current() }
     }
 }
 
 impl Drop for Locks {
     fn drop(&mut self) {
-        if self.owner != std::process::id() {
+        if !self.owner.is_current() {
             return;
         }
         // Closing them is not enough: a process that is just being started has them open as well, until it runs its
@@ -581,7 +583,7 @@ mod tests {
             dir: Some(directory.try_clone().unwrap()),
             owner,
         };
-        let (forked, survivor) = (of(0), of(0));
+        let (forked, survivor) = (of(Process::other()), of(Process::other()));
         drop(forked);
         refused("a forked process that ends takes the lock from the one it came from");
         // The death of a process closes its files, no more.

@@ -37,7 +37,16 @@ struct Inner {
     /// It is that of [`Database::in_memory`].
     in_memory: bool,
     /// The directory of [`Database::temporary`], removed when this is dropped.
-    _temporary: Option<TempDir>,
+    temporary: Option<TempDir>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.engine.is_forked() {
+            // The directory is of the process that opened it.
+            std::mem::forget(self.temporary.take());
+        }
+    }
 }
 
 const _: () = {
@@ -79,7 +88,7 @@ impl Database {
     /// A new database in memory. It is gone with the last handle.
     pub fn in_memory() -> Result<Self> {
         let engine = LsmEngine::create(Path::new("memory"), EngineOptions::memory())?;
-        Ok(Self { inner: Arc::new(Inner { engine, in_memory: true, _temporary: None }) })
+        Ok(Self { inner: Arc::new(Inner { engine, in_memory: true, temporary: None }) })
     }
 
     /// A new database in a directory of its own, among the system's temporary files, that is removed with
@@ -88,7 +97,7 @@ impl Database {
         let failed = |source| Error::Io { op: "create a directory in", path: std::env::temp_dir(), source };
         let dir = tempfile::Builder::new().prefix("keystone-").tempdir().map_err(failed)?;
         let engine = LsmEngine::create(dir.path(), EngineOptions::disk())?;
-        Ok(Self { inner: Arc::new(Inner { engine, in_memory: false, _temporary: Some(dir) }) })
+        Ok(Self { inner: Arc::new(Inner { engine, in_memory: false, temporary: Some(dir) }) })
     }
 
     /// Starts to create or open a database with settings.
@@ -327,7 +336,7 @@ impl Database {
 /// For engines that were opened with options of their own.
 impl From<LsmEngine> for Database {
     fn from(engine: LsmEngine) -> Self {
-        Self { inner: Arc::new(Inner { engine, in_memory: false, _temporary: None }) }
+        Self { inner: Arc::new(Inner { engine, in_memory: false, temporary: None }) }
     }
 }
 

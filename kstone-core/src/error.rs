@@ -136,6 +136,9 @@ pub enum Error {
     /// The handle was closed.
     #[error("the database is closed")]
     Closed,
+    /// The handle was opened by the process that this one was forked off, and is of no use here.
+    #[error("the database was opened by the process that this one was forked off")]
+    Forked,
     /// An earlier failure made further writes unsafe on this handle. Reads go on.
     #[error("writes stopped after an earlier failure: {cause}")]
     Poisoned {
@@ -181,6 +184,7 @@ impl Error {
             Self::Cancelled => "cancelled",
             Self::ReadOnly => "read_only",
             Self::Closed => "closed",
+            Self::Forked => "forked",
             Self::Poisoned { .. } => "poisoned",
             Self::Io { .. } => "io",
         }
@@ -216,6 +220,7 @@ impl Error {
             Self::Busy => "open it again",
             Self::ReadOnly => "open it for writing",
             Self::Closed => "open the database again",
+            Self::Forked => "open it after the fork, in the process that uses it; nothing was changed",
             Self::Poisoned { .. } => {
                 "close the database and open it again; what was acknowledged as durable is safe"
             }
@@ -249,6 +254,7 @@ impl Error {
         match self {
             Self::DiskFull => Self::DiskFull,
             Self::Closed => Self::Closed,
+            Self::Forked => Self::Forked,
             Self::Poisoned { cause } => Self::Poisoned { cause: cause.clone() },
             Self::WriteStalled { why } => Self::WriteStalled { why: why.clone() },
             Self::Io { op, path, source } => {

@@ -38,6 +38,7 @@ use crate::health::Health;
 use crate::manifest::{Change, Manifest};
 use crate::memory::{MemoryProbe, SystemMemory};
 use crate::planted::{Bug, Race, planted, raced};
+use crate::process::Process;
 use crate::quota::Quota;
 use crate::sst::{Table, TableContext};
 use crate::stripe::Stripe;
@@ -305,6 +306,8 @@ pub(crate) struct Shared {
     pub(crate) events: events::Events,
     pub(crate) tuner: tuning::Tuner,
     pub(crate) closed: AtomicBool,
+    /// Who has opened it.
+    pub(crate) process: Process,
     /// Shared by whatever writes for a caller, taken alone by close.
     pub(crate) gate: RwLock<()>,
     /// Held from open to close.
@@ -379,7 +382,15 @@ impl Shared {
         self.limit_disk(false);
     }
 
+    /// Refuses in a forked process, where locks may be held by threads that it does not have: to be asked before any is
+    /// taken.
+    #[inline]
+    pub(crate) fn check_process(&self) -> Result<()> {
+        if self.process.is_current() { Ok(()) } else { Err(Error::Forked) }
+    }
+
     pub(crate) fn check_open(&self) -> Result<()> {
+        self.check_process()?;
         if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
     }
 
@@ -492,6 +503,12 @@ impl LsmEngine {
         &self.shared.dir
     }
 
+    /// Whether this is a process that was forked off the one that opened the database: calls fail with
+    /// [`Error::Forked`] here, and dropping what belongs to it does nothing.
+    pub fn is_forked(&self) -> bool {
+        !self.shared.process.is_current()
+    }
+
     /// How many stripes the database has.
     pub fn stripe_count(&self) -> usize {
         self.shared.stripes.len()
@@ -597,6 +614,7 @@ impl LsmEngine {
     /// Whether the rules ask for a compaction of the stripe now, those for idle times left out; always false when
     /// automatic compaction is off. Errors as [`LsmEngine::trigger_compaction`].
     pub fn needs_compaction(&self, stripe: usize) -> Result<bool> {
+        self.shared.check_process()?;
         self.check_stripe(stripe)?;
         Ok(self.shared.compaction_due(stripe, Ask::Due).is_some())
     }
@@ -631,6 +649,9 @@ impl LsmEngine {
     /// a database that was closed.
     pub fn step(&self, choice: u64) -> bool {
         let shared = &*self.shared;
+        if !shared.process.is_current() {
+            return false;
+        }
         let done = shared.workers == Workers::Manual && shared.step(choice);
         shared.deliver_events();
         done
@@ -639,6 +660,7 @@ impl LsmEngine {
     /// The state, if this handle may change the database, and what keeps a close waiting meanwhile.
     fn writable(&self) -> Result<(&Shared, Call<'_>)> {
         let shared = &*self.shared;
+        shared.check_process()?;
         let open = Call::begin(shared);
         shared.check_open()?;
         if shared.read_only {

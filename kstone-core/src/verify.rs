@@ -403,6 +403,9 @@ pub fn verify(path: &Path, options: &VerifyOptions) -> Result<VerifyReport> {
 impl LsmEngine {
     /// Looks at the files of this open database, as [`verify`] does; reads and writes go on meanwhile.
     pub fn verify_files(&self, options: &VerifyOptions) -> Result<VerifyReport> {
+        if self.is_forked() {
+            return Err(Error::Forked);
+        }
         verify(self.path(), &options.clone().on(Arc::clone(self.vfs())))
     }
 }

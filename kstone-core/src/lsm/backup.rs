@@ -148,6 +148,7 @@ impl LsmEngine {
     /// reads, when the database changes too often. `Poisoned` when this handle cannot say what is durable.
     pub fn backup_with(&self, destination: &Path, mut options: BackupOptions<'_>) -> Result<BackupReport> {
         let shared = &*self.shared;
+        shared.check_process()?;
         let mut call = Call::begin(shared);
         shared.check_open()?;
         let elsewhere = options.to.take();

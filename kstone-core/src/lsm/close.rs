@@ -2,6 +2,7 @@
 //!
 //! After a clean close the next open reads the log to its recorded end and scans for nothing.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{LsmEngine, Shared};
@@ -22,9 +23,10 @@ impl LsmEngine {
     /// snapshots and iterators that still live. Closing twice is fine.
     ///
     /// # Errors
-    /// What stood in the way. All acknowledged writes are then still in the log; only the next open takes longer.
+    /// `Forked`, in another process than the one that opened it, where nothing is done. Otherwise what stood in the way. All acknowledged writes are then still in the log; only the next open takes longer.
     pub fn close(&self) -> Result<()> {
         let shared = &*self.shared;
+        shared.check_process()?;
         let closing = match self.closing.try_lock() {
             Some(closing) => closing,
             // The other one may be waiting for the worker that calls the listener.
@@ -53,12 +55,23 @@ impl LsmEngine {
 
 impl Drop for LsmEngine {
     fn drop(&mut self) {
+        if self.is_forked() {
+            // Threads that are not there cannot be joined, locks may be held for ever, files are not this process's.
+            std::mem::forget(std::mem::take(&mut self.pool));
+            self.shared.leak();
+            return;
+        }
         // Whoever wants the error calls close; what was acknowledged is in the log.
         let _ = self.close();
     }
 }
 
 impl Shared {
+    /// Never drops it: in a forked process, see [`Process`](crate::process::Process).
+    pub(crate) fn leak(self: &Arc<Self>) {
+        std::mem::forget(Arc::clone(self));
+    }
+
     fn end_cleanly(&self) -> Result<()> {
         self.health.check()?;
         if !self.opened.load(Ordering::Acquire) {

@@ -267,6 +267,9 @@ impl LsmEngine {
     /// [`latency_sampling`](crate::DatabaseConfig::latency_sampling) is timed on each thread, of background work all.
     /// Copies the histograms, about a megabyte at most.
     pub fn latencies(&self) -> Latencies {
+        if self.is_forked() {
+            return Latencies::default();
+        }
         self.shared.observed.latencies.latencies()
     }
 

@@ -94,6 +94,9 @@ impl<'a> Pin<'a> {
 
 impl Drop for Pin<'_> {
     fn drop(&mut self) {
+        if !self.shared.process.is_current() {
+            return;
+        }
         self.shared.pins.held.lock().pins.remove(&self.number);
         self.give_back_log();
         if !self.shared.closed.load(Ordering::Acquire) {

@@ -30,6 +30,9 @@ pub(crate) struct Pin {
 
 impl Drop for Pin {
     fn drop(&mut self) {
+        if !self.shared.process.is_current() {
+            return self.shared.leak();
+        }
         let horizon_rises = self.shared.commits.unpin(self.seq);
         self.shared.reader_let_go(horizon_rises);
     }

@@ -39,6 +39,7 @@ use crate::latency::Recorder;
 use crate::manifest::{Change, Facts, Ids, Manifest, ManifestState};
 use crate::paths::{self, FileName};
 use crate::planted::{Bug, planted};
+use crate::process::Process;
 use crate::quota::Quota;
 use crate::record::Ops;
 use crate::sst::{Table, TableContext};
@@ -136,8 +137,8 @@ impl LsmEngine {
     /// file systems that cannot lock directories.
     ///
     /// A process made by `fork` without `exec` shares the lock. Until such a process has ended too, the database stays
-    /// locked after this one has died, though not after it has closed the handle. It must not use the handle, for both
-    /// would write. A program that is started (`exec`) does not inherit the lock.
+    /// locked after this one has died, though not after it has closed the handle. It cannot use the handle: calls fail
+    /// with `Forked`, and dropping it does nothing. A program that is started (`exec`) does not inherit the lock.
     ///
     /// # Errors
     /// `NotFound`, `NotADatabase`, `Locked`, `UnsupportedFormat`, `Corruption`, `InvalidConfig`: nothing was
@@ -331,6 +332,7 @@ impl LsmEngine {
             events: Events::new(options.listener, log),
             tuner: super::tuning::Tuner::new(options.memory_probe),
             closed: AtomicBool::new(false),
+            process: Process::current(),
             gate: RwLock::new(()),
             lock: Mutex::new(start.lock),
             place: start.place,

@@ -210,6 +210,9 @@ impl Entries {
     }
 
     fn end(&mut self) {
+        if !self.pin.shared().process.is_current() {
+            return std::mem::forget((self.cursor.take(), self.walk.take()));
+        }
         if self.cursor.take().is_some() {
             self.pin.shared().reader_let_go(false);
         }
@@ -223,6 +226,9 @@ impl Entries {
 impl Drop for Entries {
     fn drop(&mut self) {
         self.end();
+        if !self.pin.shared().process.is_current() {
+            return;
+        }
         if let Some(took) = self.took {
             self.pin.shared().observed.latencies.sample(Operation::Query, took);
         }

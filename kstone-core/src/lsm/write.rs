@@ -156,6 +156,7 @@ impl LsmEngine {
 
     /// Makes everything written before this call durable.
     pub fn sync(&self) -> Result<()> {
+        self.shared.check_process()?;
         let opened = self.shared.opened.load(Ordering::Acquire);
         if !opened && !self.shared.read_only && self.shared.unfinished.lock().is_none() {
             self.shared.health.check()?;

@@ -1,7 +1,7 @@
 //! The real file system.
 //!
-//! Owns every call that touches a file, and the crate's one unsafe line, which maps them. What is opened, and how, is in
-//! `open`. New directories are their owner's alone (0700, less what the umask takes away).
+//! Owns every call that touches a file, and the unsafe line that maps them. What is opened, and how, is in `open`. New
+//! directories are their owner's alone (0700, less what the umask takes away).
 //!
 //! A signal whose handler does not ask for calls to be restarted may cut any call short (`EINTR`). Each call is made
 //! within [`again`], but for reads and writes, whose callers go on where they were, and for the close of a file, which
@@ -21,6 +21,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::{DirEntry, FileIdentity, FreeSpace, Mapping, OpenMode, PathKind, Vfs, VfsFile};
+use crate::process::Process;
 
 mod open;
 
@@ -201,18 +202,18 @@ struct Locks {
     file: File,
     dir: Option<File>,
     /// The process that took them. One that it forked has them open as well, and must not give them back.
-    owner: u32,
+    owner: Process,
 }
 
 impl Locks {
     fn new(file: File, dir: Option<File>) -> Self {
-        Self { file, dir, owner: std::process::id() }
+        Self { file, dir, owner: Process::current() }
     }
 }
 
 impl Drop for Locks {
     fn drop(&mut self) {
-        if self.owner != std::process::id() {
+        if !self.owner.is_current() {
             return;
         }
         // Closing them is not enough: a process that is just being started has them open as well, until it runs its
@@ -592,7 +593,7 @@ mod tests {
             dir: Some(directory.try_clone().unwrap()),
             owner,
         };
-        let (forked, survivor) = (of(0), of(0));
+        let (forked, survivor) = (of(Process::other()), of(Process::other()));
         drop(forked);
         refused("a forked process that ends takes the lock from the one it came from");
         // The death of a process closes its files, no more.

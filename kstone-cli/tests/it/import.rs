@@ -61,7 +61,7 @@ impl Fixture {
 /// Cause: the size of a batch was a constant. Fix: it follows the limit, and a batch that is refused is halved.
 #[test]
 fn batches_follow_the_limits_of_the_database() {
-    let small = || DatabaseConfig::new().with_max_item_bytes(2000).with_max_key_bytes(64);
+    let small = || DatabaseConfig::new().with_stripes(2).with_max_item_bytes(2000).with_max_key_bytes(64);
     for (config, what) in [
         (small().with_max_batch_bytes(2000), "max_batch_bytes"),
         (small().with_max_batch_bytes(64 << 10), "max_batch_bytes"),
@@ -126,9 +126,14 @@ fn an_item_past_a_limit_is_one_bad_line() {
 /// Cause: only a bad line ended in a result. Fix: every end does, with the line to go on from.
 #[test]
 fn a_full_disk_tells_what_is_stored_and_where_to_go_on() {
-    let config = || DatabaseConfig::new().with_wal_segment_size(64 << 10).with_max_total_disk_bytes(2 << 20);
+    let config = || {
+        DatabaseConfig::new()
+            .with_stripes(2)
+            .with_wal_segment_size(64 << 10)
+            .with_max_total_disk_bytes(2 << 20)
+    };
     let db = Fixture::configured(config());
-    let text = lines(0, 20_000, 200);
+    let text = lines(0, 8_000, 200);
     let output =
         db.import(&["--format", "json"]).write_stdin(text.clone()).assert().code(4).get_output().clone();
     let result: Json = serde_json::from_slice(&output.stdout).unwrap();
@@ -146,14 +151,14 @@ fn a_full_disk_tells_what_is_stored_and_where_to_go_on() {
         .open()
         .unwrap();
     open.close().unwrap();
-    let rest = format!("imported {} items\n", 20_000 - imported);
+    let rest = format!("imported {} items\n", 8_000 - imported);
     let ungrouped = |text: &str| text.replace(',', "") == rest;
     db.import(&["--from-line", &next.to_string()])
         .write_stdin(text)
         .assert()
         .success()
         .stdout(predicate::function(ungrouped));
-    assert_eq!(db.count(), 20_000);
+    assert_eq!(db.count(), 8_000);
 }
 
 /// Symptom: an input that fails while it is read, or whose compression is damaged, ended without a result; of the last

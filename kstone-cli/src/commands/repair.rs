@@ -21,6 +21,10 @@ use crate::output::{counted, grouped, print_result};
 const SHOWN: usize = 20;
 
 pub(crate) fn run(args: &RepairArgs, format: Format) -> Result<()> {
+    if let Some(into) = &args.into {
+        let refused = || format!("cannot write {}", into.display());
+        refuse_within("the copy", into, &args.db.path).with_context(refused)??;
+    }
     confirm(args)?;
     let interrupt = Interrupt::watch()?;
     let (bar, tell) = progress(&interrupt);
@@ -139,20 +143,27 @@ impl Losses {
     }
 }
 
+/// What is written beside a database is not written into it. The outer error is the system's: where it would be cannot be
+/// looked at.
+fn refuse_within(what: &str, path: &Path, database: &Path) -> io::Result<Result<(), Failure>> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = parent.canonicalize()?;
+    // A database that is not there has nothing in it.
+    if !database.canonicalize().is_ok_and(|database| parent.starts_with(database)) {
+        return Ok(Ok(()));
+    }
+    let mut failure = Failure::usage(format!("{what} {} would be in the database", path.display()));
+    failure.hint = Some("choose a path outside of it".into());
+    Ok(Err(failure))
+}
+
 /// Makes the file for losses: a new one, which is its owner's alone as the keys in it are, and not in a database.
 #[expect(clippy::disallowed_methods, reason = "the user's file, not one of a database")]
 fn create_report(path: &Path, args: &RepairArgs) -> Result<File> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let refused = || format!("cannot write {}", path.display());
-    let parent = parent.canonicalize().with_context(refused)?;
-    let databases = std::iter::once(&args.db.path).chain(&args.into);
-    for database in databases.filter_map(|database| database.canonicalize().ok()) {
-        if parent.starts_with(&database) {
-            let mut failure =
-                Failure::usage(format!("the report {} would be in the database", path.display()));
-            failure.hint = Some("choose a path outside of it".into());
-            return Err(failure.into());
-        }
+    refuse_within("the report", path, &args.db.path).with_context(refused)??;
+    if let Some(into) = &args.into {
+        refuse_within("the report", path, into).with_context(refused)??;
     }
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     if file.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::AlreadyExists) {

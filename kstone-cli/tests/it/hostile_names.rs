@@ -274,6 +274,11 @@ fn a_report_replaces_no_file_and_is_not_in_the_database() {
         repair(report).code(code).stdout("").stderr(contains(why));
         assert_eq!(contents(db.dir.path()), before, "{report}");
     }
+    for into in ["my.db/copy", "linked.db/copy", "my.db/quarantine/copy"] {
+        let refused = db.run(&["repair", "my.db", "--into", into]).assert().code(2);
+        refused.stdout("").stderr(contains(format!("error: the copy {into} would be in the database\n")));
+        assert_eq!(contents(db.dir.path()), before, "{into}");
+    }
     // Through a link to the database, too.
     db.run(&["repair", "linked.db", "--dry-run", "--report", "my.db/lost.jsonl"]).assert().code(2);
     // A repair that did not take place leaves no name taken.

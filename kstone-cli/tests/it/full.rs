@@ -28,7 +28,7 @@ fn a_limit_that_is_reached_is_told_with_its_figures() {
         words.take(60).collect::<String>()
     };
     let item = |n| Item::from_json_str(&format!("{{\"text\":\"{}\"}}", noise(n))).unwrap();
-    let refused = (0..100_000).find_map(|n| db.put(&format!("k{n}"), &item(n)).err());
+    let refused = (0..100_000).find_map(|n| db.put(format!("k{n}"), item(n)).err());
     assert!(matches!(refused, Some(Error::DiskFull)));
     db.close().unwrap();
     let path = path.to_str().unwrap();

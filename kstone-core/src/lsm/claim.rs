@@ -159,7 +159,7 @@ impl Found {
     }
 
     /// For who wants to create a database.
-    pub(super) fn to_create(self, path: &Path) -> Look {
+    pub(super) fn into_create_look(self, path: &Path) -> Look {
         let exists = |detail: String| Error::AlreadyExists { path: path.into(), detail };
         match self {
             Self::Nothing => Look::Nothing,
@@ -176,7 +176,7 @@ impl Found {
     }
 
     /// For who wants to open one.
-    pub(super) fn to_open(self, path: &Path) -> Look {
+    pub(super) fn into_open_look(self, path: &Path) -> Look {
         let not = |detail: &str| Error::NotADatabase { path: path.into(), detail: detail.into() };
         match self {
             Self::Nothing => Look::Unfit(Error::NotFound { path: path.into() }),
@@ -192,13 +192,13 @@ impl Found {
 
 /// Refuses what is no database, for who reads it without a lock.
 pub(super) fn check_present(vfs: &dyn Vfs, path: &Path) -> Result<()> {
-    match Found::at(vfs, path)?.to_open(path) {
+    match Found::at(vfs, path)?.into_open_look(path) {
         Look::Fit => return Ok(()),
         Look::Unsettled(_) => {}
         Look::Nothing => return Err(Error::NotFound { path: path.into() }),
         Look::Unfit(error) => return Err(error),
     }
-    match Found::at(vfs, path)?.to_open(path) {
+    match Found::at(vfs, path)?.into_open_look(path) {
         Look::Fit => Ok(()),
         Look::Nothing => Err(Error::NotFound { path: path.into() }),
         Look::Unfit(error) | Look::Unsettled(error) => Err(error),

@@ -68,7 +68,7 @@ impl LsmEngine {
         let path = &absolute(&*options.vfs, path)?;
         let (options, meter) = metered(path, options);
         let vfs = Arc::clone(&options.vfs);
-        let claim = claim(&*vfs, path, || Ok(Found::at(&*vfs, path)?.to_create(path)))?;
+        let claim = claim(&*vfs, path, || Ok(Found::at(&*vfs, path)?.into_create_look(path)))?;
         Self::create_in(path, options, claim, &meter, since)
     }
 
@@ -147,7 +147,7 @@ impl LsmEngine {
         validate(&options)?;
         let path = &absolute(&*options.vfs, path)?;
         let (options, meter) = metered(path, options);
-        let claim = claim(&*options.vfs, path, || Ok(Found::at(&*options.vfs, path)?.to_open(path)))?;
+        let claim = claim(&*options.vfs, path, || Ok(Found::at(&*options.vfs, path)?.into_open_look(path)))?;
         Self::recover(path, options, claim.guard, &meter)
     }
 
@@ -163,7 +163,7 @@ impl LsmEngine {
         let claim = claim(&*vfs, path, || {
             let found = Found::at(&*vfs, path)?;
             is_database.set(matches!(found, Found::Database(_)));
-            Ok(if is_database.get() { found.to_open(path) } else { found.to_create(path) })
+            Ok(if is_database.get() { found.into_open_look(path) } else { found.into_create_look(path) })
         })?;
         match is_database.get() {
             true => Self::recover(path, options, claim.guard, &meter),

@@ -1,5 +1,10 @@
 //! The binary, run as its users run it.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests, which look at files from outside")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "tests, which look at files from outside"
+)]
 
 mod hostile_names;
 mod looking;

@@ -69,7 +69,7 @@ impl Hostile {
             "latencies": {"get": {"count": u64::MAX, "max_nanos": u64::MAX}},
         });
         self.file("STATS.json", stats.to_string().as_bytes());
-        self.file(&harmful(), b"foreign");
+        self.file(harmful(), b"foreign");
         self.file(OsStr::from_bytes(b"no text \xff\x9b31m\n"), b"foreign");
         self
     }

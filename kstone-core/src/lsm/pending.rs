@@ -47,7 +47,7 @@ impl LsmEngine {
         self.check_stripe(stripe)?;
         let Some(stripe) = self.shared.stripe_if_used(stripe) else { return Ok(false) };
         let version = stripe.version();
-        if version.memtables().any(|memtable| memtable.len() > 0) {
+        if version.memtables().any(|memtable| !memtable.is_empty()) {
             return Ok(true);
         }
         let [run] = version.runs.as_slice() else { return Ok(!version.runs.is_empty()) };

@@ -129,7 +129,8 @@ impl Case {
         let (out, err) =
             (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
         let what = format!("{}: kstone {}\n{out}{err}", self.what, args.join(" "));
-        let code = output.status.code().unwrap_or_else(|| panic!("it was killed, or hangs: {what}"));
+        // None: it was killed, by the watchdog or for want of memory.
+        let code = output.status.code().expect(&what);
         assert!((0..=6).contains(&code), "{code}: {what}");
         if code > 1 {
             assert!(err.starts_with("error: ") || err.starts_with("{\"error\":"), "{what}");

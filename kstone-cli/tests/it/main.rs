@@ -2,6 +2,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::expect_used,
     clippy::disallowed_methods,
     reason = "tests, which look at files from outside"
 )]

@@ -1,6 +1,7 @@
 //! What opening, verify and repair say of a directory is the same; see `kstone_core::fuzzing::Agreed`.
 
 use kstone_core::fuzzing::{Agreed, forged};
+use kstone_core::torture::Watchdog;
 
 /// Symptom: `verify` and `repair` found nothing wrong with databases that do not open, or that cannot be read: a key that
 /// is none in a record of the log, numbers at the end of their range, entries of other stripes, a setting out of range; and
@@ -8,6 +9,7 @@ use kstone_core::fuzzing::{Agreed, forged};
 /// the numbers of damaged files are counted on from only as far as a database reaches.
 #[test]
 fn forged_databases_are_judged_alike_by_all() {
+    let _watchdog = Watchdog::start("agreement::forged_databases_are_judged_alike_by_all");
     let all = forged();
     let failed: Vec<_> = all.iter().filter(|(_, agreed)| agreed.is_none()).map(|(name, _)| name).collect();
     assert!(failed.is_empty(), "{} without agreement: {failed:#?}", failed.len());

@@ -15,6 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use kstone_core::lsm::{BackupOptions, EngineOptions, LsmEngine, WriteBatch, WriteOptions};
+use kstone_core::torture::Watchdog;
 use kstone_core::{CompactionConfig, DatabaseConfig, Error, Key, ReadMode};
 
 use crate::backup::{KEYS, newest};
@@ -259,6 +260,7 @@ fn kill(writer: &mut Observed, round: u64, seen: &mut Seen) {
 
 #[test]
 fn readers_beside_another_process_that_writes_and_is_killed() {
+    let _watchdog = Watchdog::start("beside::readers_beside_another_process_that_writes_and_is_killed");
     let mut writer = Observed::new();
     let mut seen = Seen::default();
     for n in 0..ROUNDS {

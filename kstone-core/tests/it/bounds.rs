@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kstone_core::lsm::{Direction, EngineOptions, LsmEngine, WriteBatch, WriteOptions};
+use kstone_core::torture::Watchdog;
 use kstone_core::{CompactionConfig, DatabaseConfig, Key, ReadMode};
 
 const CHILD: &str = "KSTONE_BOUNDS_CHILD";
@@ -119,6 +120,8 @@ fn child() {
 
 #[test]
 fn few_files_are_open_with_thousands_of_ssts_and_everything_is_given_back() {
+    let _watchdog =
+        Watchdog::start("bounds::few_files_are_open_with_thousands_of_ssts_and_everything_is_given_back");
     let dir = tempfile::tempdir().unwrap();
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["bounds::child", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
@@ -136,6 +139,8 @@ fn few_files_are_open_with_thousands_of_ssts_and_everything_is_given_back() {
 /// Nobody may be kept waiting, and nothing may panic: not the calls, not the threads, not the drop.
 #[test]
 fn a_directory_that_is_removed_under_a_live_handle_ends_in_errors_and_a_drop() {
+    let _watchdog =
+        Watchdog::start("bounds::a_directory_that_is_removed_under_a_live_handle_ends_in_errors_and_a_drop");
     for close in [true, false] {
         let root = tempfile::tempdir().unwrap();
         let dir = root.path().join("gone.keystone");

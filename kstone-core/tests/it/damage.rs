@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex};
 use kstone_core::clock::ManualClock;
 use kstone_core::lsm::{Direction, LsmEngine, WriteOptions};
 use kstone_core::repair::{Loss, RepairOptions, RepairReport, repair};
+use kstone_core::torture::Watchdog;
 use kstone_core::verify::{FindingKind, Severity, VerifyOptions, VerifyReport, verify};
 use kstone_core::vfs::{MemVfs, OpenMode, StrictVfs, Vfs, read_all, write_all_at};
 use kstone_core::{CompactionConfig, Compression, DatabaseConfig, Error, Key, ReadMode};
@@ -491,6 +492,7 @@ fn fixtures() -> Vec<Fixture> {
 
 #[test]
 fn damage_is_found_or_harmless_and_repaired() {
+    let _watchdog = Watchdog::start("damage::damage_is_found_or_harmless_and_repaired");
     let seed = std::env::var("KSTONE_SEED").ok().map(|seed| seed.parse().expect("KSTONE_SEED is a number"));
     let every =
         std::env::var("KSTONE_EVERY").map_or(1, |every| every.parse().expect("KSTONE_EVERY is a number"));

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use kstone_core::clock::{Clock, ManualClock};
 use kstone_core::lsm::{EngineOptions, Event, EventListener, LsmEngine, WriteOptions};
+use kstone_core::torture::Watchdog;
 use kstone_core::vfs::{StrictVfs, Vfs};
 use kstone_core::{CompactionConfig, DatabaseConfig, Error, Key};
 
@@ -375,6 +376,7 @@ impl EventListener for Tell {
 /// The same with the engine's own thread.
 #[test]
 fn a_thread_does_what_is_due_though_nobody_writes() {
+    let _watchdog = Watchdog::start("due::a_thread_does_what_is_due_though_nobody_writes");
     let bench = Bench::new();
     let engine = bench.create(one(), calm().with_tombstone_age(HOUR));
     put(&engine, 0..100);

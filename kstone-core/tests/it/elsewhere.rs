@@ -9,6 +9,7 @@ use std::process::Command;
 
 use kstone_core::lsm::{BackupOptions, EngineOptions, LsmEngine, WriteOptions};
 use kstone_core::repair::{RepairOptions, repair};
+use kstone_core::torture::Watchdog;
 use kstone_core::verify::{VerifyOptions, verify};
 use kstone_core::{Error, Key};
 
@@ -101,6 +102,7 @@ fn child() {
 
 #[test]
 fn a_changed_current_directory_changes_nothing() {
+    let _watchdog = Watchdog::start("elsewhere::a_changed_current_directory_changes_nothing");
     let dir = tempfile::tempdir().unwrap();
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["elsewhere::child", "--exact", "--ignored", "--nocapture"])

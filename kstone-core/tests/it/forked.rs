@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use kstone_core::lsm::{Direction, EngineOptions, LsmEngine, Workers, WriteBatch, WriteOptions};
+use kstone_core::torture::Watchdog;
 use kstone_core::verify::VerifyOptions;
 use kstone_core::{DatabaseConfig, Error, Key, SortRange};
 
@@ -154,6 +155,8 @@ fn parent() {
 
 #[test]
 fn a_forked_process_can_do_nothing_with_a_handle_and_nothing_to_it() {
+    let _watchdog =
+        Watchdog::start("forked::a_forked_process_can_do_nothing_with_a_handle_and_nothing_to_it");
     let dir = tempfile::tempdir().unwrap();
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["forked::parent", "--exact", "--ignored", "--nocapture"])

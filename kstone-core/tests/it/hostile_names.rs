@@ -11,6 +11,7 @@ use std::time::Duration;
 use kstone_core::clock::ManualClock;
 use kstone_core::lsm::{EngineOptions, LsmEngine, Workers, WriteOptions};
 use kstone_core::repair::{RepairOptions, repair};
+use kstone_core::torture::Watchdog;
 use kstone_core::vfs::DiskVfs;
 use kstone_core::{DatabaseConfig, Key, Result};
 
@@ -71,6 +72,7 @@ fn use_it(db: &Path, fresh: bool) -> Result<()> {
 /// Cause and fix: see `vfs/disk/open.rs`.
 #[test]
 fn whatever_a_name_is_a_program_goes_on_or_names_it() {
+    let _watchdog = Watchdog::start("hostile_names::whatever_a_name_is_a_program_goes_on_or_names_it");
     let (mut refused, mut tried) = (0, 0);
     for name in NAMES {
         for kind in KINDS {

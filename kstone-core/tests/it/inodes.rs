@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kstone_core::lsm::{EngineOptions, Event, EventListener, Exhausted, LsmEngine, WriteOptions};
+use kstone_core::torture::Watchdog;
 use kstone_core::vfs::MemVfs;
 use kstone_core::{DatabaseConfig, Error, Key};
 
@@ -123,6 +124,7 @@ fn without_inodes_deletes_and_merges_make_room() {
 
 #[test]
 fn without_inodes_on_threads() {
+    let _watchdog = Watchdog::start("inodes::without_inodes_on_threads");
     for seed in 0..3 {
         let config = DatabaseConfig::new().with_stripes(256).with_max_memtable_records(50);
         heals(50, config.clone(), true, seed);

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use kstone_core::lsm::{EngineOptions, LsmEngine, WriteBatch, WriteOptions};
+use kstone_core::torture::Watchdog;
 use kstone_core::{CompactionConfig, DatabaseConfig, Durability, Key};
 
 use crate::model::Rng;
@@ -70,6 +71,7 @@ fn child() {
 
 #[test]
 fn nothing_acknowledged_is_lost() {
+    let _watchdog = Watchdog::start("kill::nothing_acknowledged_is_lost");
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("kill.keystone");
     LsmEngine::create(&path, options(Durability::Buffered)).unwrap().close().unwrap();

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use kstone_core::lsm::{Direction, EngineOptions, LsmEngine, WriteBatch, WriteOptions};
+use kstone_core::torture::Watchdog;
 use kstone_core::vfs::{CrashMode, StrictVfs};
 use kstone_core::{CompactionConfig, DatabaseConfig, Key};
 
@@ -320,6 +321,7 @@ fn round(engine: &LsmEngine, moments: &AtomicU64, values: &AtomicU64, round: u64
 /// closed, some left as a killed process leaves them.
 #[test]
 fn what_threads_see_can_be_put_into_one_order() {
+    let _watchdog = Watchdog::start("linearizable::what_threads_see_can_be_put_into_one_order");
     let mut vfs = StrictVfs::new();
     let (moments, values) = (AtomicU64::new(1), AtomicU64::new(KEYS));
     let mut history = History::default();

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak, mpsc};
 use std::time::Duration;
 
 use kstone_core::lsm::{EngineOptions, Event, EventListener, LsmEngine, Workers, WriteOptions};
+use kstone_core::torture::Watchdog;
 use kstone_core::vfs::{OpenMode, StrictVfs, Vfs, read_all};
 use kstone_core::{DatabaseConfig, Key};
 
@@ -61,6 +62,8 @@ fn create(vfs: Arc<dyn Vfs>, closer: &Arc<Closer>, workers: Workers) -> Arc<LsmE
 /// The one who closes waits for the worker that calls the listener: that must not wait for the one who closes.
 #[test]
 fn a_close_within_a_listener_does_not_wait_for_the_one_that_waits_for_it() {
+    let _watchdog =
+        Watchdog::start("listener::a_close_within_a_listener_does_not_wait_for_the_one_that_waits_for_it");
     let (closer, at_flush) = Closer::new(true);
     let engine = create(Arc::new(StrictVfs::new()), &closer, Workers::Threads);
     engine.put(&key(), b"value", WriteOptions::new()).unwrap();
@@ -76,6 +79,8 @@ fn a_close_within_a_listener_does_not_wait_for_the_one_that_waits_for_it() {
 /// What happened before a close is told before it, and nothing is written once the directory is given up.
 #[test]
 fn what_a_listener_that_closes_has_not_heard_yet_comes_before_the_end() {
+    let _watchdog =
+        Watchdog::start("listener::what_a_listener_that_closes_has_not_heard_yet_comes_before_the_end");
     let vfs = StrictVfs::new();
     let (closer, _at_flush) = Closer::new(false);
     let engine = create(Arc::new(vfs.clone()), &closer, Workers::Manual);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use kstone_core::lsm::{EngineOptions, LsmEngine, WriteOptions};
+use kstone_core::torture::Watchdog;
 use kstone_core::vfs::DiskVfs;
 use kstone_core::{DatabaseConfig, Error, Key, ReadMode};
 
@@ -60,6 +61,7 @@ fn a_second_handle_is_refused_by_whatever_path_it_comes() {
 
 #[test]
 fn a_removed_lock_file_lets_nobody_in_and_stops_the_writer() {
+    let _watchdog = Watchdog::start("locks::a_removed_lock_file_lets_nobody_in_and_stops_the_writer");
     for replaced in [false, true] {
         let (_dir, path, engine) = database();
         std::fs::remove_file(path.join("LOCK")).unwrap();
@@ -160,6 +162,7 @@ fn start_child(path: &Path) -> Child {
 
 #[test]
 fn another_process_is_named_and_a_dead_one_keeps_nobody_out() {
+    let _watchdog = Watchdog::start("locks::another_process_is_named_and_a_dead_one_keeps_nobody_out");
     let (_dir, path, engine) = database();
     engine.close().unwrap();
     let mut child = start_child(&path);
@@ -178,6 +181,7 @@ fn another_process_is_named_and_a_dead_one_keeps_nobody_out() {
 /// A process that was started while the database was open does not keep it locked after it was closed.
 #[test]
 fn a_program_started_meanwhile_does_not_inherit_the_lock() {
+    let _watchdog = Watchdog::start("locks::a_program_started_meanwhile_does_not_inherit_the_lock");
     let (_dir, path, engine) = database();
     let mut sleeper = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     engine.close().unwrap();

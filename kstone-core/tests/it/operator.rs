@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use kstone_core::lsm::{EngineOptions, LsmEngine, WriteOptions};
+use kstone_core::torture::Watchdog;
 use kstone_core::{DatabaseConfig, Error, Key};
 
 fn run(program: &str, arguments: &[&str]) -> bool {
@@ -76,6 +77,7 @@ fn fill(engine: &LsmEngine, from: u64) -> u64 {
 
 #[test]
 fn a_file_system_of_20_mb_filled_to_the_brim_and_emptied_again() {
+    let _watchdog = Watchdog::start("operator::a_file_system_of_20_mb_filled_to_the_brim_and_emptied_again");
     for quota in [Some(18 << 20), None] {
         let Some(mounted) = Mounted::new("20m") else {
             println!("operator: skipped, no file system can be mounted here (that takes root)");
@@ -148,6 +150,8 @@ fn find(dir: &Path, suffix: &str) -> PathBuf {
 
 #[test]
 fn a_file_that_may_not_be_changed_ends_in_a_clear_error_and_nothing_is_lost() {
+    let _watchdog =
+        Watchdog::start("operator::a_file_that_may_not_be_changed_ends_in_a_clear_error_and_nothing_is_lost");
     for suffix in ["MANIFEST", ".sst", ".log", ""] {
         for live in [true, false] {
             let root = tempfile::tempdir().unwrap();

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kstone_core::planted::{Bug, plant};
-use kstone_core::torture::{Explorer, FaultRuns, Oracle, SettingsOf};
+use kstone_core::torture::{Explorer, FaultRuns, Oracle, SettingsOf, Watchdog};
 use parking_lot::Mutex;
 
 mod damage;
@@ -194,6 +194,7 @@ fn on_two_threads<T: Sync, R: Send>(work: &[T], run: impl Fn(&T) -> R + Sync) ->
 
 #[test]
 fn every_planted_bug_is_found_and_nothing_without_one() {
+    let _watchdog = Watchdog::start("planted::every_planted_bug_is_found_and_nothing_without_one");
     let only = std::env::var("KSTONE_BUG").ok();
     let chosen = |bug: &Bug| only.as_ref().is_none_or(|only| format!("{bug:?}") == *only);
     let bugs: Vec<Bug> = Bug::ALL.iter().copied().filter(chosen).collect();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use kstone_core::lsm::{EngineOptions, LsmEngine, WriteBatch, WriteOptions};
+use kstone_core::torture::Watchdog;
 use kstone_core::vfs::{DiskVfs, FaultVfs, MemVfs, OpenMode, Rule, Vfs};
 use kstone_core::{CompactionConfig, DatabaseConfig, Error, Key};
 
@@ -572,6 +573,7 @@ fn real(shape: Shape, quota: u64, stripes: usize) {
 
 #[test]
 fn on_disk_with_threads() {
+    let _watchdog = Watchdog::start("quota::on_disk_with_threads");
     real(Shape::Spread, 4 * MIB, 16);
     real(Shape::Hot, 4 * MIB, 256);
 }

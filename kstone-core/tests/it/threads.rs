@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use kstone_core::lsm::{Direction, EngineOptions, LsmEngine, WriteBatch, WriteOptions};
+use kstone_core::torture::Watchdog;
 use kstone_core::{CompactionConfig, DatabaseConfig, Key, SortRange};
 
 const ACCOUNTS: u64 = 50;
@@ -36,6 +37,7 @@ fn amount(value: &[u8]) -> u64 {
 /// see the same total, however flushes and compactions run.
 #[test]
 fn snapshots_see_whole_batches_only() {
+    let _watchdog = Watchdog::start("threads::snapshots_see_whole_batches_only");
     let engine = LsmEngine::create(Path::new("db"), options()).unwrap();
     let mut batch = WriteBatch::new();
     for n in 0..ACCOUNTS {
@@ -107,6 +109,7 @@ fn snapshots_see_whole_batches_only() {
 /// A key that is always there is always found, also while it is rewritten, flushed and merged.
 #[test]
 fn a_key_that_is_always_there_is_never_missing() {
+    let _watchdog = Watchdog::start("threads::a_key_that_is_always_there_is_never_missing");
     let engine = LsmEngine::create(Path::new("db"), options()).unwrap();
     let key = Key::from(("hot", "row"));
     engine.put(&key, &0u64.to_le_bytes(), WriteOptions::new()).unwrap();
@@ -152,6 +155,7 @@ fn a_key_that_is_always_there_is_never_missing() {
 /// Concurrent writers with `Sync` share syncs, and every one of them is durable when it returns.
 #[test]
 fn sync_writers_share_syncs() {
+    let _watchdog = Watchdog::start("threads::sync_writers_share_syncs");
     let vfs = kstone_core::vfs::StrictVfs::new();
     let mut options = EngineOptions::on(std::sync::Arc::new(vfs.clone()));
     options.config = Some(DatabaseConfig::new().with_stripes(8));

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use kstone_core::lsm::{EngineOptions, LsmEngine, WriteOptions};
 use kstone_core::repair::{RepairOptions, repair};
+use kstone_core::torture::Watchdog;
 use kstone_core::vfs::{DiskVfs, Effect, FaultVfs, Op, OpenMode, Rule, RuleHandle, StrictVfs, Vfs};
 use kstone_core::{DatabaseConfig, Error, Key, ReadMode};
 
@@ -323,16 +324,19 @@ fn all_pairs(vfs: Arc<dyn Vfs>, root: &Path, both_stop: bool) -> Seen {
 
 #[test]
 fn each_pair_at_each_operation_in_memory() {
+    let _watchdog = Watchdog::start("together::each_pair_at_each_operation_in_memory");
     all_pairs(Arc::new(StrictVfs::new()), Path::new(""), false);
 }
 
 #[test]
 fn each_pair_with_both_stopped_in_memory() {
+    let _watchdog = Watchdog::start("together::each_pair_with_both_stopped_in_memory");
     all_pairs(Arc::new(StrictVfs::new()), Path::new(""), true);
 }
 
 #[test]
 fn each_pair_at_each_operation_on_disk() {
+    let _watchdog = Watchdog::start("together::each_pair_at_each_operation_on_disk");
     let dir = tempfile::tempdir().unwrap();
     all_pairs(Arc::new(DiskVfs::new()), dir.path(), false);
 }
@@ -370,6 +374,7 @@ const ROUNDS: u64 = 150;
 
 #[test]
 fn threads_on_one_path() {
+    let _watchdog = Watchdog::start("together::threads_on_one_path");
     let dir = tempfile::tempdir().unwrap();
     let ground = Ground::new(&disk(), dir.path());
     let mut made = 0;
@@ -427,6 +432,7 @@ const PROCESSES: usize = 4;
 
 #[test]
 fn processes_on_one_path() {
+    let _watchdog = Watchdog::start("together::processes_on_one_path");
     let dir = tempfile::tempdir().unwrap();
     let ground = Ground::new(&disk(), dir.path());
     let start = |number: usize| {

@@ -112,7 +112,7 @@ fn the_first_item_behind_a_deleted_half_is_found_at_once() {
                 2 if n % 2 == 0 => delete(&engine, "p", n / 2),
                 2 => delete(&engine, "p", last - n / 2),
                 _ => {
-                    batch.delete(&key("p", n));
+                    batch.delete(key("p", n));
                     if batch.len() == 100 {
                         engine.write(&std::mem::take(&mut batch), WriteOptions::new()).unwrap();
                     }

@@ -234,8 +234,12 @@ pub(crate) fn put_against_a_gap() {
         let rows = engine.query(b"p", &SortRange::All, Direction::Forward, None).unwrap();
         rows.map(|row| row.unwrap().0.sort().unwrap()[0]).collect()
     };
-    (0..5).for_each(|n| _ = engine.put(&item(n), &[n], WriteOptions::new()).unwrap());
-    (0..4).for_each(|n| _ = engine.delete(&item(n), WriteOptions::new()).unwrap());
+    for n in 0..5 {
+        engine.put(&item(n), &[n], WriteOptions::new()).unwrap();
+    }
+    for n in 0..4 {
+        engine.delete(&item(n), WriteOptions::new()).unwrap();
+    }
     // The next reader is to tell what it finds.
     assert_eq!(all(&engine), [4]);
     let readers = (0..2).map(|_| {
@@ -251,7 +255,9 @@ pub(crate) fn put_against_a_gap() {
     });
     let other = spawn({
         let engine = Arc::clone(&engine);
-        move || _ = engine.put(&key(1, 0), &[0], WriteOptions::new()).unwrap()
+        move || {
+            engine.put(&key(1, 0), &[0], WriteOptions::new()).unwrap();
+        }
     });
     join(readers.collect::<Vec<_>>().into_iter().chain([writer, other]));
     assert_eq!(all(&engine), [2, 4], "what was put is not found");

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kstone_api::{
-    Compression, Database, DatabaseConfig, EngineOptions, Error, Item, Key, LsmEngine, RepairOptions,
-    VerifyOptions, WriteOptions, repair, verify,
+    Compression, Database, DatabaseConfig, EncodedItem, EngineOptions, Error, Item, Key, LsmEngine,
+    RepairOptions, VerifyOptions, WriteOptions, repair, verify,
 };
 use kstone_core::vfs::{MemVfs, OpenMode, Vfs, read_all, write_all_at};
 
@@ -149,7 +149,8 @@ fn logs() {
     let options = EngineOptions::memory();
     let vfs = Arc::clone(&options.vfs);
     let engine = LsmEngine::create(Path::new(DB), options).unwrap();
-    engine.put(&Key::from("k1"), b"value", WriteOptions::new()).unwrap();
+    let stored = EncodedItem::read_json(&mut &b"{}"[..], 1 << 10).unwrap().unwrap();
+    engine.put(&Key::from("k1"), stored.as_bytes(), WriteOptions::new()).unwrap();
     let manifest = get(&*vfs, "MANIFEST");
     let name =
         vfs.list(Path::new(DB)).unwrap().into_iter().find(|entry| entry.name.ends_with(".log")).unwrap().name;

@@ -1,7 +1,7 @@
 //! What went wrong: one `error:` line, at most one `hint:` line, and the exit status.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Error;
@@ -9,6 +9,7 @@ use clap::builder::styling::{AnsiColor, Style};
 use kstone_api::{Database, Error as DbError, Exhausted, escape};
 
 use crate::args::{Cli, Command, Format};
+use crate::output::tell;
 
 /// The exit statuses; 0 is success, and 2 is also clap's.
 pub(crate) mod exit {
@@ -103,18 +104,18 @@ pub(crate) fn report(error: &Error, cli: &Cli) -> ExitCode {
     if cli.format == Format::Table {
         let bad = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
         let good = Style::new().bold().fg_color(Some(AnsiColor::Green.into()));
-        anstream::eprintln!("{bad}error:{bad:#} {}", escape::text(&message));
+        tell(format_args!("{bad}error:{bad:#} {}", escape::text(&message)));
         if cli.verbose {
             for cause in error.chain().skip(1) {
-                anstream::eprintln!("cause: {}", escape::text(&cause.to_string()));
+                tell(format_args!("cause: {}", escape::text(&cause.to_string())));
             }
         }
         if let Some(hint) = hint {
-            anstream::eprintln!("{good}hint:{good:#} {}", escape::text(&hint));
+            tell(format_args!("{good}hint:{good:#} {}", escape::text(&hint)));
         }
     } else {
         let json = serde_json::json!({"error": {"code": code, "message": message, "hint": hint}});
-        anstream::eprintln!("{}", escape::json(&json.to_string()));
+        tell(escape::json(&json.to_string()));
     }
     ExitCode::from(exit)
 }
@@ -137,11 +138,22 @@ fn shortage(path: &Path) -> Option<(String, &'static str)> {
     Some((figures, what_now))
 }
 
-/// What happened, and what the system says to it.
+/// What paths are told from; at the root that would say nothing.
+fn current_dir() -> Option<PathBuf> {
+    std::env::current_dir().ok().filter(|dir| dir.parent().is_some())
+}
+
+/// What happened, and what the system says to it. Paths below the current directory are told from there, as they are
+/// typed.
 fn message(error: &Error) -> String {
-    let mut message = error.to_string();
+    let here = current_dir();
+    let from_here = |text: String| match &here {
+        Some(dir) => text.replace(&format!("{}/", dir.display()), ""),
+        None => text,
+    };
+    let mut message = from_here(error.to_string());
     let causes = error.chain().skip(1).filter(|cause| cause.is::<io::Error>()).map(ToString::to_string);
-    for cause in causes {
+    for cause in causes.map(from_here) {
         if !message.contains(&cause) {
             message = format!("{message}: {cause}");
         }
@@ -235,7 +247,9 @@ pub(crate) fn damage_hint(database: Option<&Path>) -> String {
 
 /// A path as it is typed in a shell.
 fn typed(path: &Path) -> String {
-    let shown = escape::path(path);
+    let here = current_dir();
+    let from_here = here.as_deref().and_then(|dir| path.strip_prefix(dir).ok());
+    let shown = escape::path(from_here.filter(|rest| !rest.as_os_str().is_empty()).unwrap_or(path));
     let plain = |c: char| c.is_alphanumeric() || "/._-+@%,:=".contains(c);
     if !shown.is_empty() && shown.chars().all(plain) {
         return shown;

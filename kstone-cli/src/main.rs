@@ -59,7 +59,7 @@ fn usage(mut error: clap::Error) -> ExitCode {
     // Nothing can be done about a closed stderr.
     let _ = error.print();
     if error.kind() == ErrorKind::InvalidUtf8 {
-        anstream::eprintln!("hint: keys of any bytes are given as text: \\xNN stands for a byte");
+        output::tell("hint: keys of any bytes are given as text: \\xNN stands for a byte");
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::exit::USAGE))
 }

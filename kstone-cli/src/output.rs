@@ -88,6 +88,11 @@ impl Write for Stdout {
     }
 }
 
+/// A line for people, beside the results. Where stderr takes nothing there is nobody to tell.
+pub(crate) fn tell(line: impl std::fmt::Display) {
+    let _ = writeln!(anstream::stderr(), "{line}");
+}
+
 /// One result: a line for people, or a JSON document that names its schema. Where nobody reads it, that is no failure:
 /// the caller may still have one to tell.
 pub(crate) fn print_result(format: Format, text: &str, json: impl Serialize) -> Result<()> {

@@ -327,7 +327,7 @@ impl<'r, R: BufRead> Parser<'r, R> {
         &mut self,
         close: u8,
         mut entry: impl FnMut(&mut Self, usize) -> Result<(), Stop>,
-        done: impl FnOnce(&mut Self),
+        done: impl FnOnce(&mut Self) -> Result<(), Stop>,
     ) -> Result<(), Stop> {
         self.bump();
         let frame = Frame { body: self.out.len(), first: self.starts.len() };
@@ -352,7 +352,7 @@ impl<'r, R: BufRead> Parser<'r, R> {
                 }
             }
         }
-        done(self);
+        done(self)?;
         self.close()?;
         self.frame = outer;
         Ok(())
@@ -406,7 +406,7 @@ impl<'r, R: BufRead> Parser<'r, R> {
                 let value = |this: &mut Self, i: usize| {
                     this.value(depth + 1).map_err(|stop| stop.within(&i.to_string()))
                 };
-                self.table(b']', value, |_| {})
+                self.table(b']', value, |_| Ok(()))
             }
             Some(b't') => self.word("true", TRUE),
             Some(b'f') => self.word("false", FALSE),
@@ -541,15 +541,20 @@ impl<'r, R: BufRead> Parser<'r, R> {
         take_varint(self.entry(i)).and_then(|(len, rest)| rest.get(..len)).unwrap_or_default()
     }
 
-    /// Sorts the attributes of the innermost table by name; of those with the same name the last stays.
-    fn sort(&mut self) {
+    /// Sorts the attributes of the innermost table by name, and refuses two of the same name.
+    fn sort(&mut self) -> Result<(), Stop> {
         let count = (self.starts.len() - self.frame.first) as u32;
         if (1..count).all(|i| self.name(i - 1) < self.name(i)) {
-            return;
+            return Ok(());
         }
         let mut order: Vec<u32> = (0..count).collect();
-        order.sort_unstable_by(|&a, &b| self.name(a).cmp(self.name(b)).then(b.cmp(&a)));
-        order.dedup_by(|&mut next, &mut kept| self.name(next) == self.name(kept));
+        order.sort_unstable_by(|&a, &b| self.name(a).cmp(self.name(b)));
+        let next = order.iter().skip(1);
+        if let Some((&twice, _)) = order.iter().zip(next).find(|&(&a, &b)| self.name(a) == self.name(b)) {
+            let name = self.name(twice);
+            let shown = String::from_utf8_lossy(name.get(..NAME_SHOWN).unwrap_or(name)).into_owned();
+            return Err(Stop::Flaw(Flaw::new("there are two attributes of this name")).within(&shown));
+        }
         let mut sorted = Vec::with_capacity(self.out.len() - self.frame.body);
         for place in &mut order {
             let start = self.frame.body + sorted.len();
@@ -560,6 +565,7 @@ impl<'r, R: BufRead> Parser<'r, R> {
         self.out.append(&mut sorted);
         self.starts.truncate(self.frame.first);
         self.starts.append(&mut order);
+        Ok(())
     }
 
     /// Puts the header and the ends of the innermost table before its entries.

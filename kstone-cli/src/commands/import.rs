@@ -7,7 +7,7 @@ use std::io::{self, BufRead, Write as _};
 
 use anyhow::Result;
 use indicatif::ProgressBar;
-use kstone_api::{Database, EncodedItem, Error, JsonLines, Key, WriteBatch};
+use kstone_api::{Database, EncodedItem, Error, JsonLines, Key, WriteBatch, escape};
 use serde_json::json;
 
 use crate::args::{Format, ImportArgs, OnError};
@@ -15,7 +15,7 @@ use crate::failure::{Failure, exit};
 use crate::input;
 use crate::interrupt::{Interrupt, interrupted};
 use crate::key_types::of_attribute;
-use crate::output::{counted, grouped, print_result};
+use crate::output::{counted, grouped, print_result, tell};
 
 /// Items of one batch: enough that its cost does not count.
 const BATCH_ITEMS: usize = 500;
@@ -325,6 +325,5 @@ fn shortened(text: &str) -> String {
 
 /// In one line, on stderr; nothing can be done about a stderr that takes nothing.
 fn warn(text: &str) {
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let _ = writeln!(anstream::stderr(), "warning: {text}");
+    tell(format_args!("warning: {}", escape::text(text)));
 }

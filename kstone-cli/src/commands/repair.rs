@@ -82,10 +82,9 @@ fn confirm(args: &RepairArgs) -> Result<()> {
         refusal.hint = Some("--into NEWDIR builds a repaired copy and leaves the original as it is".into());
         return Err(refusal.into());
     }
-    anstream::eprint!(
-        "Repair {} in place? Originals are kept in quarantine/. [y/N] ",
-        escape::path(&args.db.path)
-    );
+    // Who cannot be asked does not say yes.
+    let path = escape::path(&args.db.path);
+    write!(anstream::stderr(), "Repair {path} in place? Originals are kept in quarantine/. [y/N] ")?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     if matches!(answer.trim(), "y" | "Y" | "yes") {

@@ -93,6 +93,7 @@ fn a_broken_file_of_counters_leaves_the_rest_to_be_seen() {
         open.flush().unwrap();
     }
     open.close().unwrap();
+    db.file("my.db/STATS.json", &long); // the close removed what was there
     db.run(&["alerts", "my.db"])
         .assert()
         .code(4)

@@ -169,7 +169,7 @@ impl Found {
             Self::UnfinishedBackup => Look::Unsettled(exists("it is an unfinished backup".into())),
             Self::WithoutManifest(name) => Look::Unsettled(without_manifest(path, &name)),
             Self::Foreign(name) if name == paths::QUARANTINE => {
-                Look::Unsettled(exists("it holds the originals of a repaired database".into()))
+                Look::Unsettled(exists(format!("it holds {name}, the originals of a repaired database")))
             }
             Self::Foreign(name) => Look::Unsettled(exists(format!("it holds {name}, which is not ours"))),
         }

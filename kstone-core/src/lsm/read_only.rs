@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use super::claim::{absolute, check_present};
 use super::recover::{Start, check_stripes, settings, validate};
-use super::survey::{Survey, damaged_files};
+use super::survey::{Survey, check_newest, damaged_files};
 use super::{EngineOptions, FileIds, LsmEngine, trace};
 use crate::clock::Clock;
 use crate::config::{DatabaseConfig, ReadMode};
@@ -171,6 +171,7 @@ impl Reader<'_> {
         {
             return Err(error);
         }
+        check_newest(self.vfs, self.path, &loaded.state)?;
         let log = Arc::new(LogCopy::of(self.vfs, self.path)?);
         Ok(Files { loaded, listing, log, holds, damage: damage.into_values().collect() })
     }
@@ -190,7 +191,7 @@ impl Files {
     /// `edit` is the newest that was made by the time the log was copied, if it is not the manifest's.
     fn capture(self, reader: &Reader<'_>, edit: Option<u64>) -> Result<Capture> {
         let Self { loaded, listing, log, damage, .. } = self;
-        let survey = Survey::of_log(reader.path, loaded, listing, reader.vfs, &*log, reader.clock, edit)?;
+        let survey = Survey::of_log(reader.path, loaded, listing, &*log, reader.clock, edit)?;
         Ok(Capture { survey, log, held: reader.held.clone(), damage })
     }
 }

@@ -48,24 +48,25 @@ impl Survey {
         loaded.state.check_supported(&path.join(paths::MANIFEST))?;
         match damaged_files(path, &loaded.state, &listing, &BTreeMap::new()).pop_first() {
             Some((_, error)) => Err(error),
-            None => Self::of_log(path, loaded, listing, vfs, vfs, clock, None),
+            None => {
+                check_newest(vfs, path, &loaded.state)?;
+                Self::of_log(path, loaded, listing, vfs, clock, None)
+            }
         }
     }
 
-    /// The same whether or not all SSTs are there. `log` is where segments are read; they may have been written to when
+    /// The same without a look at the SSTs. `log` is where segments are read; they may have been written to when
     /// the manifest was at a later edit.
     pub(super) fn of_log(
         path: &Path,
         loaded: Loaded,
         listing: Vec<DirEntry>,
-        vfs: &dyn Vfs,
         log: &dyn Vfs,
         clock: &dyn Clock,
         later_edit: Option<u64>,
     ) -> Result<Self> {
         let (state, ids) = (&loaded.state, &loaded.ids);
         state.check_supported(&path.join(paths::MANIFEST))?;
-        check_newest(vfs, path, state)?;
         let owner = LogOwner { database_id: ids.database_id, incarnation: ids.incarnation };
         let segments = wal::discover(log, path, owner)?;
         let rules = LogRules {
@@ -128,7 +129,7 @@ pub(crate) fn check_numbers(
 /// Refuses SSTs that a newer version wrote in a format of its own. Only the newest are looked at, so that opening takes
 /// no longer the more there are: it is what was written last that a newer version has written. One that has stayed
 /// behind among older files is refused when it is first touched.
-fn check_newest(vfs: &dyn Vfs, path: &Path, state: &ManifestState) -> Result<()> {
+pub(super) fn check_newest(vfs: &dyn Vfs, path: &Path, state: &ManifestState) -> Result<()> {
     let mut newest = state.ssts.values().rev().take(NEWEST);
     newest.try_for_each(|meta| sst::refuse_newer(vfs, path, meta))
 }

@@ -85,7 +85,10 @@ impl ManifestState {
         }
         Err(Error::UnsupportedFormat {
             file: file.to_path_buf(),
-            found: format!("keyspaces {:?}", self.keyspaces),
+            found: match self.keyspaces.keys().find(|id| **id != ITEMS) {
+                Some(id) => format!("{} keyspaces, {id} among them", self.keyspaces.len()),
+                None => "no keyspace for items".into(),
+            },
             supported: format!("keyspace {ITEMS}, the items, and no other"),
         })
     }

@@ -327,7 +327,14 @@ fn loading_takes_time_in_proportion_to_the_file() {
     for (what, changes) in edits {
         let (mut bytes, states) = sample(0);
         bytes.extend(super::edit::encode_frame(&IDS.database_id, 2, &changes).unwrap());
-        let loaded = decoded(&bytes).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let loaded = match decoded(&bytes) {
+            // This version has one keyspace: the others are refused once all is read.
+            Err(error @ Error::UnsupportedFormat { .. }) if ["keyspaces", "clean ends"].contains(&what) => {
+                assert!(error.to_string().len() < 500, "{what}: {error}");
+                continue;
+            }
+            loaded => loaded.unwrap_or_else(|error| panic!("{what}: {error}")),
+        };
         assert_eq!((loaded.state.edit, loaded.len), (2, bytes.len() as u64), "{what}");
         match what {
             "cuts" => assert_eq!(loaded.state.cuts.len(), N as usize - 1),
@@ -338,10 +345,8 @@ fn loading_takes_time_in_proportion_to_the_file() {
     }
     // Of a damaged one, with an edit for each.
     let (mut bytes, _) = sample(0);
-    let names =
-        |n: u32| (0..9).map(move |i| Change::Keyspace { id: n * 9 + i, name: (n * 9 + i).to_string() });
     for n in 2..60_000 {
-        let changes: Vec<_> = names(n).collect();
+        let changes: Vec<_> = (0..9).map(|i| Change::Cut(cut(n * 9 + i))).collect();
         bytes.extend(super::edit::encode_frame(&IDS.database_id, n.into(), &changes).unwrap());
     }
     bytes.extend(raw_frame(&IDS.database_id, 60_000, 4, 1, &[9]));

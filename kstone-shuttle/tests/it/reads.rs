@@ -174,8 +174,11 @@ pub(crate) fn install_against_iterator() {
     engine.close().unwrap();
 }
 
+/// Without threads, which would flush what is replayed.
 fn create_again(vfs: MemVfs) -> LsmEngine {
-    LsmEngine::open(Path::new(DB), options(Arc::new(vfs))).unwrap()
+    let mut options = options(Arc::new(vfs));
+    options.workers = Workers::Manual;
+    LsmEngine::open(Path::new(DB), options).unwrap()
 }
 
 /// An engine without threads: schedules are short, so that many of their places are tried.

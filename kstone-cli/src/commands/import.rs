@@ -3,7 +3,7 @@
 //! However it ends, what was read before is stored and counted, and the line to go on from is told.
 
 use std::collections::HashSet;
-use std::io::{self, BufRead, Write as _};
+use std::io::{self, BufRead};
 
 use anyhow::Result;
 use indicatif::ProgressBar;

@@ -1,6 +1,5 @@
 //! Names in a database's directory that are anything but files of its own, for a program that has it open: it goes on or
 //! says which file is in the way, and nothing outside of the directory is changed.
-#![allow(clippy::disallowed_methods, reason = "tests, which look at files from outside")]
 #![allow(clippy::disallowed_methods, reason = "links and the like are put in the way from outside")]
 
 use std::os::unix::fs::symlink;

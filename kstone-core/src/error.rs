@@ -215,7 +215,7 @@ impl Error {
             Self::Busy => "open it again",
             Self::ReadOnly => "open it for writing",
             Self::Closed => "open the database again",
-            Self::Forked => "open it after the fork, in the process that uses it; nothing was changed",
+            Self::Forked => "fork before a database is opened, or start a program; nothing was changed",
             Self::Poisoned { .. } => {
                 "close the database and open it again; what was acknowledged as durable is safe"
             }

@@ -96,7 +96,7 @@ mod on {
                     micros = micros(duration)
                 );
             }
-            Event::DiskFull { detail, .. } => at!(Level::ERROR, "disk full", detail),
+            Event::DiskFull { detail, .. } => at!(Level::ERROR, "disk full", detail = detail.as_str()),
             Event::BackgroundError { job, error } => {
                 at!(Level::ERROR, "background error", job = job.as_str(), error = error.as_str());
             }

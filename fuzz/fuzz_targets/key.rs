@@ -4,7 +4,8 @@
 #[path = "../../kstone-cli/src/escape.rs"]
 mod escape;
 
-use escape::{Escaped, escape};
+use escape::Escaped;
+use kstone_core::escape::key as escape;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     kstone_core::fuzzing::key(bytes);

@@ -26,7 +26,7 @@ use kstone_api::{Database, Error, Item, Items, Key, escape};
 
 use crate::args::{self, Cli, Command, Format};
 use crate::escape::Escaped;
-use crate::failure::{Failure, damage_hint, exit};
+use crate::failure::{Failure, damage_hint, exit, from_here};
 use crate::key_types::KeyTypes;
 use crate::output::{EntryWriter, sort_text};
 
@@ -80,7 +80,7 @@ fn damage(db: &Database) -> Vec<Failure> {
     let failure = |error: &Error| Failure {
         exit: exit::CORRUPTION,
         code: "corruption",
-        message: error.to_string(),
+        message: from_here(error.to_string()),
         hint: Some(damage_hint(Some(db.path()))),
     };
     db.engine().damage().iter().map(failure).collect()

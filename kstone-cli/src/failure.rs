@@ -143,14 +143,16 @@ fn current_dir() -> Option<PathBuf> {
     std::env::current_dir().ok().filter(|dir| dir.parent().is_some())
 }
 
-/// What happened, and what the system says to it. Paths below the current directory are told from there, as they are
-/// typed.
-fn message(error: &Error) -> String {
-    let here = current_dir();
-    let from_here = |text: String| match &here {
+/// Paths below the current directory as they are typed there.
+pub(crate) fn from_here(text: String) -> String {
+    match current_dir() {
         Some(dir) => text.replace(&format!("{}/", dir.display()), ""),
         None => text,
-    };
+    }
+}
+
+/// What happened, and what the system says to it.
+fn message(error: &Error) -> String {
     let mut message = from_here(error.to_string());
     let causes = error.chain().skip(1).filter(|cause| cause.is::<io::Error>()).map(ToString::to_string);
     for cause in causes.map(from_here) {

@@ -85,8 +85,11 @@ impl ManifestState {
         }
         Err(Error::UnsupportedFormat {
             file: file.to_path_buf(),
-            found: match self.keyspaces.keys().find(|id| **id != ITEMS) {
-                Some(id) => format!("{} keyspaces, {id} among them", self.keyspaces.len()),
+            found: match self.keyspaces.iter().find(|(id, _)| **id != ITEMS) {
+                Some((id, name)) => {
+                    let name: String = name.chars().take(40).collect();
+                    format!("{} keyspaces, {id} ({name}) among them", self.keyspaces.len())
+                }
                 None => "no keyspace for items".into(),
             },
             supported: format!("keyspace {ITEMS}, the items, and no other"),

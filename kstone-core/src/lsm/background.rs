@@ -664,7 +664,10 @@ impl Shared {
             matches!(slot, Flush(_) | Compact(_) | Checkpoint | Relief | Removal)
         };
         let mut queue = self.background.queue.lock();
-        let busy = queue.running.iter().any(frees) || self.ready(&mut queue).iter().any(frees);
+        // SSTs that a reader has just held free their space as soon as it lets go.
+        let soon = self.clock.monotonic().saturating_add(RETRY_AFTER);
+        let removes = queue.removal.is_some_and(|at| at <= soon);
+        let busy = removes || queue.running.iter().any(frees) || self.ready(&mut queue).iter().any(frees);
         if busy {
             self.wait_with(queue);
         }

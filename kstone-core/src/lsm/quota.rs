@@ -343,7 +343,7 @@ impl Shared {
         let inodes = || self.inodes_for(Inodes::Put);
         if !(quota.is_limited() || flag(&quota.starved) || flag(&quota.few_inodes)) {
             match self.reserve(payload.len(), Floor { inodes: &inodes, ..Floor::NONE }) {
-                Err(Error::DiskFull) => {}
+                Err(Error::DiskFull) => self.log_found_no_space(),
                 done => return done.map(|reservation| (None, reservation)),
             }
         }
@@ -358,11 +358,19 @@ impl Shared {
             if let Some(share) = self.admit(payload.len() as u64 + RECORD * ops as u64, stripes, claim, floor)
             {
                 match self.reserve(payload.len(), floor) {
-                    Err(Error::DiskFull) => {}
+                    Err(Error::DiskFull) => self.log_found_no_space(),
                     done => return done.map(|reservation| (Some(share), reservation)),
                 }
             }
             wait.go_on(&mut floor.below)?;
+        }
+    }
+
+    /// Without a limit nothing else says that there is not enough yet: reclaiming would end at once, and a write that only
+    /// has to wait for a merge would be refused.
+    fn log_found_no_space(&self) {
+        if !self.quota.is_limited() && !self.quota.few_inodes.load(Ordering::Relaxed) {
+            self.quota.starved.store(true, Ordering::Relaxed);
         }
     }
 

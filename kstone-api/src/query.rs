@@ -141,7 +141,7 @@ fn sort_range(prefix: Option<Vec<u8>>, from: Bound<Vec<u8>>, to: Bound<Vec<u8>>)
     SortRange::Between(from, to)
 }
 
-/// Of two bounds below, the one that leaves less.
+/// The tighter of two lower bounds.
 fn higher(a: Bound<Vec<u8>>, b: Bound<Vec<u8>>) -> Bound<Vec<u8>> {
     let rank = |bound: &Bound<Vec<u8>>| match bound {
         Unbounded => None,
@@ -151,7 +151,7 @@ fn higher(a: Bound<Vec<u8>>, b: Bound<Vec<u8>>) -> Bound<Vec<u8>> {
     if rank(&a) >= rank(&b) { a } else { b }
 }
 
-/// Of two bounds above, the one that leaves less.
+/// The tighter of two upper bounds.
 fn lower(a: Bound<Vec<u8>>, b: Bound<Vec<u8>>) -> Bound<Vec<u8>> {
     match (&a, &b) {
         (_, Unbounded) => a,

@@ -20,7 +20,7 @@ use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::types::SeqNo;
 
-/// Gaps of a stripe; the one that was learned first goes for another.
+/// Gaps kept for each stripe; a further one replaces the oldest.
 const MOST_GAPS: usize = 8;
 /// Longer keys are not worth the memory.
 const LONGEST_KEY: usize = 512;

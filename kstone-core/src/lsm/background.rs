@@ -903,7 +903,7 @@ impl LsmEngine {
         self.start_threads(2 + compactions)
     }
 
-    /// Has at least so many threads.
+    /// Starts threads until there are that many.
     fn start_threads(&self, count: usize) -> Result<()> {
         let mut threads = self.pool.threads.lock();
         if self.shared.background.stop.load(Ordering::Relaxed) {

@@ -37,7 +37,8 @@ pub(crate) struct Survey {
 }
 
 impl Survey {
-    /// Looks whether everything that the manifest needs is there, and where the log ends.
+    /// Looks whether everything that the manifest needs is there, and where the log ends. Loading the manifest has refused
+    /// what this version does not support.
     pub(super) fn of(
         path: &Path,
         loaded: Loaded,
@@ -45,7 +46,6 @@ impl Survey {
         vfs: &dyn Vfs,
         clock: &dyn Clock,
     ) -> Result<Self> {
-        loaded.state.check_supported(&path.join(paths::MANIFEST))?;
         match damaged_files(path, &loaded.state, &listing, &BTreeMap::new()).pop_first() {
             Some((_, error)) => Err(error),
             None => {
@@ -66,7 +66,6 @@ impl Survey {
         later_edit: Option<u64>,
     ) -> Result<Self> {
         let (state, ids) = (&loaded.state, &loaded.ids);
-        state.check_supported(&path.join(paths::MANIFEST))?;
         let owner = LogOwner { database_id: ids.database_id, incarnation: ids.incarnation };
         let segments = wal::discover(log, path, owner)?;
         let rules = LogRules {

@@ -84,7 +84,7 @@ pub(super) fn salvage(
     Ok(salvaged)
 }
 
-/// Entries that so many bytes can hold: none takes less than its head.
+/// The most entries that fit into that many bytes: none takes less than its head.
 pub(super) fn most_entries(len: usize) -> u64 {
     (len / 6) as u64
 }

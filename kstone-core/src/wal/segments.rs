@@ -477,7 +477,7 @@ impl Wal {
         }
     }
 
-    /// Refuses to make a file that would not leave so many.
+    /// Refuses to make a file that would leave fewer.
     fn leave_inodes(&self, keep: u64) -> Result<()> {
         if keep == 0 {
             return Ok(());

@@ -26,7 +26,7 @@ pub(crate) const MAX_BATCH_BYTES: u64 = 1 << 30;
 pub(crate) const MAX_KEY_BYTES: usize = 64 << 10;
 
 /// A database with a limit on its space has at most a stripe for so much of it, unless it is told how many.
-const QUOTA_PER_STRIPE: u64 = 64 * KIB;
+const QUOTA_PER_STRIPE: u64 = 512 * KIB;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 /// The highest memory budget that is chosen by default, see [`DatabaseConfig::memory_budget_bytes`]: half of what
@@ -181,7 +181,8 @@ pub struct DatabaseConfig {
     /// [`LsmEngine::latencies`](crate::lsm::LsmEngine::latencies), 0 to 1,000,000; 0: none. Background work is always
     /// timed. Default 64, which costs about a nanosecond an operation.
     pub latency_sampling: u32,
-    /// Stripes of a new database: a power of two, 1 to 256. Default 256; cannot change later.
+    /// Stripes of a new database: a power of two, 1 to 256. Default 256, or fewer where `max_total_disk_bytes` is less
+    /// than 512 KiB for each; cannot change later.
     pub stripes: Option<usize>,
 }
 
@@ -359,8 +360,8 @@ impl DatabaseConfig {
         self.validate_log()
     }
 
-    /// The stripes of a new database: 256, or fewer below a small limit on disk space. A page or two are set aside for
-    /// the SST of each, and must be a small part of the whole.
+    /// The stripes of a new database: 256, or fewer below a small limit on disk space. 8 KiB are set aside for the SST
+    /// that each memtable becomes: all together are at most half of what puts may take ahead of merges.
     pub(crate) fn default_stripes(&self) -> usize {
         let most = self.max_total_disk_bytes.map_or(MAX_STRIPES as u64, |quota| quota / QUOTA_PER_STRIPE);
         let most = most.clamp(1, MAX_STRIPES as u64) as usize;

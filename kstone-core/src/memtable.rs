@@ -41,6 +41,9 @@ pub(crate) struct Memtable {
     last_seq: AtomicU64,
     /// When its first tombstone was written.
     deleted_since: OnceLock<Since>,
+    /// Bytes that will be free once it is flushed and merged, of its own and of what its records replace; as far as that
+    /// was looked up.
+    pub(crate) passing: AtomicU64,
 }
 
 /// One version: key and value in a single allocation, so that an insert allocates once.
@@ -180,6 +183,7 @@ impl Memtable {
             first_seq: AtomicU64::new(0),
             last_seq: AtomicU64::new(0),
             deleted_since: OnceLock::new(),
+            passing: AtomicU64::new(0),
         }
     }
 

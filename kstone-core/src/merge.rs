@@ -195,6 +195,10 @@ impl VisibleCursor {
         Self { merge, max_seq, key: None, newest: None, stale: false, shown: false, versions: 0, passed }
     }
 
+    pub(crate) fn has_passed(&self) -> bool {
+        self.passed.gone | self.passed.older != 0
+    }
+
     /// What was passed over since this was last asked.
     pub(crate) fn passed(&mut self) -> Passed {
         std::mem::take(&mut self.passed)

@@ -3,11 +3,12 @@
 //! Nothing may start that could not end: what is in memtables has the space of its SSTs set aside, a merge that of its
 //! output before it begins, the manifest that of being rewritten. Below that, puts leave room for deletes and for
 //! merging the largest stripe, and deletes for merging it, so that a full database can always be emptied; merges that
-//! take more than the room for the largest one at a time leave that for deletes:
+//! take more than the room for the largest one at a time leave that for deletes. What puts leave free beyond that they may
+//! take themselves, to the extent that merges are going to free it:
 //!
 //! ```text
-//! | used | flushes | merges under way | manifest | largest merge | deletes | puts ... limit
-//!                                               ^merges          ^deletes  ^puts stop here
+//! | used | flushes | merges under way | manifest | largest merge | deletes | garbage | puts ... limit
+//!                                               ^merges          ^deletes            ^puts stop here
 //! ```
 //!
 //! Files are shared out in the same way where the file system has only so many left ([`Inodes`]). A stripe with data needs
@@ -27,7 +28,7 @@ use crate::vfs::{Meter, PAGE, pages};
 /// its lines in the manifest and in the rewritten one.
 pub(crate) const SST_FRAME: u64 = 8 << 10;
 /// What an entry takes beyond key, value and filter: its head, and its place in the hash index.
-const ENTRY_FRAME: u64 = 18;
+pub(crate) const ENTRY_FRAME: u64 = 18;
 /// What a block takes beyond its entries and its separator: trailer, and fence.
 const BLOCK_FRAME: u64 = 40;
 /// Entries of which the first has its key in full.
@@ -104,6 +105,12 @@ pub(crate) struct Load {
     pub(crate) dying: u64,
     /// What merging the largest stripe whole would write.
     pub(crate) largest: u64,
+    /// What merging all stripes whole would free, about.
+    pub(crate) garbage: u64,
+    /// Of `admitted`, what is for frames and separators.
+    pub(crate) admitted_frames: u64,
+    /// Segments of the log.
+    pub(crate) log: u64,
     /// What the manifest takes until it is rewritten, and that.
     pub(crate) manifest: u64,
     pub(crate) segment: u64,
@@ -126,8 +133,26 @@ impl Load {
             Claim::Merge if within_one => promised.saturating_add(self.merging),
             Claim::Merge => promised.saturating_add(self.merging).saturating_add(self.delete_room()),
             Claim::Delete => promised.saturating_add(next_merge),
-            Claim::Put => promised.saturating_add(next_merge).saturating_add(self.delete_room()),
+            Claim::Put => {
+                let kept = promised.saturating_add(next_merge).saturating_add(self.delete_room());
+                kept.saturating_add(self.room_for_garbage().saturating_sub(self.passing()))
+            }
         }
+    }
+
+    /// What puts may take beyond the space that is free, because flushes and merges are going to free as much. So what
+    /// was deleted is free at once, though in a full database nothing is merged before it frees a good deal, and no put
+    /// waits for it.
+    pub(crate) fn room_for_garbage(&self) -> u64 {
+        self.limit / 16
+    }
+
+    /// What would be free if all was flushed and merged, about. Should it be less, the limit holds all the same.
+    pub(crate) fn passing(&self) -> u64 {
+        let frames = self.memtables.saturating_mul(SST_FRAME).saturating_add(self.memory / 4);
+        let log = self.log.saturating_sub(self.segment);
+        let parts = [frames, self.admitted_frames, log];
+        parts.into_iter().fold(self.garbage, u64::saturating_add)
     }
 
     /// What will be written whatever happens, out of what is kept for it.
@@ -197,11 +222,15 @@ pub(crate) struct Quota {
     pub(crate) merging: AtomicU64,
     pub(crate) dying: AtomicU64,
     pub(crate) largest: AtomicU64,
+    pub(crate) garbage: AtomicU64,
+    pub(crate) admitted_frames: AtomicU64,
     pub(crate) manifest: AtomicU64,
     /// A write was refused, or is about to be: whatever can be freed should be.
     pub(crate) reclaim: AtomicBool,
-    /// What is in memtables should be flushed for it.
-    pub(crate) flush_all: AtomicBool,
+    /// All that could be freed was, when a put was refused, and what puts replaced since is known.
+    pub(crate) searched: AtomicBool,
+    /// Some of what is in memtables should be flushed for it.
+    pub(crate) seal_some: AtomicBool,
     /// The file system has no room for another log segment: what is left of this one is for deletes.
     pub(crate) starved: AtomicBool,
     /// The file system has too few inodes left for what is in memory.
@@ -223,9 +252,12 @@ impl Quota {
             merging: AtomicU64::new(0),
             dying: AtomicU64::new(0),
             largest: AtomicU64::new(0),
+            garbage: AtomicU64::new(0),
+            admitted_frames: AtomicU64::new(0),
             manifest: AtomicU64::new(0),
             reclaim: AtomicBool::new(false),
-            flush_all: AtomicBool::new(false),
+            searched: AtomicBool::new(false),
+            seal_some: AtomicBool::new(false),
             starved: AtomicBool::new(false),
             few_inodes: AtomicBool::new(false),
             making: Mutex::default(),
@@ -306,17 +338,17 @@ mod tests {
         assert_eq!(merge, 3 * PAGE);
         assert_eq!(delete, merge + 12 * MIB);
         // A segment, one and three quarters of it as tombstones, a memtable in each stripe.
-        assert_eq!(put, delete + MIB * 11 / 4 + PAGE + 256 * SST_FRAME);
+        assert_eq!(put, delete + MIB * 11 / 4 + PAGE + 256 * SST_FRAME + 4 * MIB);
         let small = Load { limit: 16 * MIB, ..load };
-        assert_eq!(put - small.keep(Claim::Put), MIB + 3 * MIB / 2);
+        assert_eq!(put - small.keep(Claim::Put), MIB + 3 * MIB / 2 + 3 * MIB);
     }
 
     #[test]
     fn all_that_is_promised_counts_once() {
-        let calm = load().keep(Claim::Put);
+        let calm = load().keep(Claim::Delete);
         let memory = Load { memory: MIB, memtables: 2, ..load() };
-        assert_eq!(memory.keep(Claim::Put), calm + MIB * 5 / 4 + 2 * SST_FRAME);
-        assert_eq!(Load { flushing: MIB, ..memory }.keep(Claim::Put), calm + MIB / 4 + 2 * SST_FRAME);
+        assert_eq!(memory.keep(Claim::Delete), calm + MIB * 5 / 4 + 2 * SST_FRAME);
+        assert_eq!(Load { flushing: MIB, ..memory }.keep(Claim::Delete), calm + MIB / 4 + 2 * SST_FRAME);
         assert_eq!(Load { admitted: 77, ..load() }.keep(Claim::Delete), load().keep(Claim::Delete) + 77);
         // While the largest stripe is merged, and until its inputs are gone, no second merge of it is kept free.
         let merging = Load { merging: 4 * MIB, dying: 10 * MIB, ..load() };
@@ -327,6 +359,21 @@ mod tests {
         // A merge beside that one leaves the room of deletes alone.
         assert_eq!(merging.keep(Claim::Merge), least + 4 * MIB + load().delete_room());
         assert_eq!(merging.promised(), least + 4 * MIB);
+    }
+
+    #[test]
+    fn puts_take_what_will_be_free() {
+        let calm = load();
+        let keep = |load: Load| load.keep(Claim::Put);
+        assert_eq!(keep(calm) - keep(Load { garbage: MIB, ..calm }), MIB);
+        assert_eq!(keep(calm) - keep(Load { garbage: 5 * MIB, ..calm }), calm.limit / 16);
+        // Of what is in memory, all but the records themselves will be free once it is merged.
+        let memory = Load { memory: MIB, memtables: 2, ..calm };
+        assert_eq!(keep(memory) - keep(calm), MIB);
+        // Nobody else may take it.
+        let garbage = Load { garbage: MIB, ..calm };
+        assert_eq!(garbage.keep(Claim::Delete), calm.keep(Claim::Delete));
+        assert_eq!(garbage.promised(), calm.promised());
     }
 
     #[test]

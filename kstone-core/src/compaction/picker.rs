@@ -198,15 +198,28 @@ impl<'a> StripeSummary<'a> {
     /// Whether a full merge would free space: a page of superseded versions, and of tombstones with what they hide,
     /// or a quarter of the stripe that short files leave of their last pages.
     fn frees_space(&self) -> bool {
-        let sum =
-            |bytes: fn(&RunSummary<'_>) -> u64| self.runs.iter().map(bytes).fold(0, u64::saturating_add);
-        let (bytes, taken) = (sum(|run| run.bytes), sum(|run| pages(run.bytes)));
-        let versions = self.superseded().saturating_add(self.settled_tombstones().saturating_mul(2));
-        let garbage = versions.saturating_mul(bytes / self.entries().max(1));
-        let freed = taken.saturating_sub(pages(bytes.saturating_sub(garbage)));
         // Few tombstones of many stripes take a page each.
         let tombstones = self.runs.len() > 1 && self.settled_tombstones() > 0;
-        garbage >= PAGE || tombstones || freed >= PAGE.max(taken / 4)
+        tombstones || self.garbage() >= PAGE || self.freed() >= PAGE.max(self.taken() / 4)
+    }
+
+    /// The whole pages that a full merge would free, about.
+    pub(crate) fn freed(&self) -> u64 {
+        self.taken().saturating_sub(pages(self.bytes().saturating_sub(self.garbage())))
+    }
+
+    /// The bytes of superseded versions, and of tombstones with what they hide.
+    fn garbage(&self) -> u64 {
+        let entries = self.superseded().saturating_add(self.settled_tombstones().saturating_mul(2));
+        entries.saturating_mul(self.bytes() / self.entries().max(1))
+    }
+
+    fn bytes(&self) -> u64 {
+        self.runs.iter().map(|run| run.bytes).fold(0, u64::saturating_add)
+    }
+
+    fn taken(&self) -> u64 {
+        self.runs.iter().map(|run| pages(run.bytes)).fold(0, u64::saturating_add)
     }
 
     fn tombstones_are_old(&self, config: &CompactionConfig) -> bool {

@@ -30,6 +30,7 @@ use super::compact::CompactJob;
 use super::flush::FlushJob;
 use super::idle::IdleStripes;
 use super::job::{Progress, Slot};
+use super::quota::FREED_AT_ONCE;
 use super::{LsmEngine, PoisonOnUnwind, Settings, Shared, Workers};
 use crate::backpressure::{StallReason, runs_without_delay};
 use crate::compaction::picker::Ask;
@@ -303,9 +304,10 @@ impl Shared {
                 size.is_some()
             });
             sizes.sort_unstable();
-            // What was merged takes space until a checkpoint: many merges share one, but none waits for nothing.
+            // What was merged takes space until a checkpoint: some merges share one, but none waits for nothing.
             let none_fits = freely && sizes.is_empty() && queue.flush.is_empty();
-            if none_fits && queue.dirty && !due.contains(&Slot::Checkpoint) && self.reclaiming() {
+            let gives_back = none_fits || self.quota.dying.load(Ordering::Relaxed) >= FREED_AT_ONCE;
+            if gives_back && queue.dirty && !due.contains(&Slot::Checkpoint) && self.reclaiming() {
                 due.push(Slot::Checkpoint);
             }
             due.extend(sizes.into_iter().map(|(.., stripe)| Slot::Compact(stripe)));

@@ -2,24 +2,38 @@
 //!
 //! A write that does not fit asks for space to be reclaimed and waits while that goes on: memtables are flushed, a
 //! checkpoint gives the log before them back and unlinks what was merged, stripes with something to free are merged
-//! whole. When nothing of this is left to do the write fails with `DiskFull`.
+//! whole, a little at a time. When nothing of this is left to do the write fails with `DiskFull`.
+//!
+//! Most puts to a full database need not wait. What flushes and merges will free, as far as it is known
+//! ([`Load::passing`]), counts as free already, up to a sixteenth of the limit that is kept for it. So an item that was
+//! deleted makes way for another at once, and stripes are rewritten for a good deal of garbage and not for each delete. A
+//! nearly full database looks up what each write replaces, to know it. And once all that can be freed has been freed, a
+//! put that is refused learns that without another search.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
+use super::compact::summary;
 use super::{LsmEngine, Shared};
 use crate::backpressure::StallReason;
+use crate::compaction::picker::StripeSummary;
 use crate::config::DatabaseConfig;
 use crate::error::{Error, Result};
+use crate::key::{encoded_partition_hash, key_hash, stripe_of};
+use crate::memtable::Memtable;
 use crate::quota::{
-    Claim, Exhausted, FEW_INODES, Inodes, Load, Share, flush_bytes, merge_bytes, rewritten_bytes,
+    Claim, ENTRY_FRAME, Exhausted, FEW_INODES, Inodes, Load, SST_FRAME, Share, flush_bytes, merge_bytes,
+    rewritten_bytes,
 };
 use crate::record::Ops;
 use crate::stripe::Stripe;
 use crate::sync::MutexGuard;
 use crate::sync::atomic::{AtomicBool, AtomicU64};
-use crate::types::{EntryKind, SstMeta};
+use crate::types::{EntryKind, SeqNo, SstMeta};
 use crate::vfs::{Below, Floor, FreeSpace, Usage, pages};
 use crate::wal::Reservation;
 
@@ -27,6 +41,11 @@ use crate::wal::Reservation;
 const MOST_STEPS: u32 = 1_000_000;
 /// How often a write that still finds no space asks for it once more, after the background had found enough.
 const MOST_REQUESTS: u32 = 3;
+
+/// While space is wanted, in bytes: of the stripes whose memtables are sealed together for it, and of merged inputs that a
+/// checkpoint gives back before more is merged. Merging so much takes some ten milliseconds, several times as long as a
+/// checkpoint, and may free what a write needs: its caller waits for no more.
+pub(crate) const FREED_AT_ONCE: u64 = 1 << 20;
 
 /// With less left on the file system, it is full: not even the log can grow.
 const LEAST_BYTES: u64 = 64 << 10;
@@ -188,6 +207,9 @@ impl Shared {
             merging: get(&quota.merging),
             dying: get(&quota.dying),
             largest: get(&quota.largest),
+            garbage: get(&quota.garbage),
+            admitted_frames: get(&quota.admitted_frames),
+            log: self.wal.live_bytes_lately(),
             manifest: get(&quota.manifest),
             segment: settings.database.wal_segment_bytes(),
             stripes: self.stripes.len() as u64,
@@ -314,6 +336,17 @@ impl Shared {
         merge_bytes(ssts.saturating_add(flush_bytes(memory as u64, 0, target)), target)
     }
 
+    /// What a flush and a merge of the whole stripe would free, about.
+    fn garbage(&self, stripe: &Stripe) -> u64 {
+        let version = Arc::clone(&stripe.version());
+        let horizon = self.commits.horizon();
+        let passing: u64 = version.memtables().map(|memtable| memtable.passing.load(Ordering::Relaxed)).sum();
+        let now = self.now();
+        let runs: Vec<_> = version.runs.iter().map(|run| summary(run, now)).collect();
+        let summary = StripeSummary { stripe: stripe.id, runs, horizon, passed_over: 0 };
+        summary.freed().saturating_add(passing)
+    }
+
     /// What those SSTs take at most when they are written again.
     pub(crate) fn rewritten<'a>(&self, metas: impl Iterator<Item = &'a Arc<SstMeta>>) -> u64 {
         rewritten(&self.settings.load().database, metas)
@@ -326,6 +359,8 @@ impl Shared {
         }
         let largest = self.used_stripes().map(|stripe| self.full_merge_bytes(stripe)).max().unwrap_or(0);
         self.quota.largest.store(largest, Ordering::Relaxed);
+        let garbage = self.used_stripes().map(|stripe| self.garbage(stripe)).sum();
+        self.quota.garbage.store(garbage, Ordering::Relaxed);
         self.quota.meter.keep(self.keep(Claim::Put));
         self.quota.meter.settle(&|| self.keep(Claim::Put));
     }
@@ -337,7 +372,7 @@ impl Shared {
         payload: &[u8],
         ops: usize,
         stripes: &[u16],
-    ) -> Result<(Option<Share>, Reservation<'_>)> {
+    ) -> Result<(Option<Admitted>, Reservation<'_>)> {
         let quota = &self.quota;
         let flag = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
         let inodes = || self.inodes_for(Inodes::Put);
@@ -353,7 +388,12 @@ impl Shared {
         let inodes = || self.inodes_for(if deletes { Inodes::Delete } else { Inodes::Put });
         let below = if deletes { Below::Ceiling } else { Below::Limit };
         let mut floor = Floor { keep: &keep, inodes: &inodes, below };
-        let mut wait = SpaceWait::new(self);
+        let near = quota.is_limited() && !self.may_take(self.load().room_for_garbage(), Claim::Put);
+        if !near {
+            quota.searched.store(false, Ordering::Relaxed);
+        }
+        let passing = near.then(|| self.passing(payload));
+        let mut wait = SpaceWait::new(self, claim);
         loop {
             if let Some(share) = self.admit(payload.len() as u64 + RECORD * ops as u64, stripes, claim, floor)
             {
@@ -362,8 +402,41 @@ impl Shared {
                     done => return done.map(|reservation| (Some(share), reservation)),
                 }
             }
-            wait.go_on(&mut floor.below)?;
+            if let Err(error) = wait.go_on(&mut floor.below) {
+                passing.into_iter().for_each(Passing::take_back);
+                return Err(error);
+            }
         }
+    }
+
+    /// Looks up what the operations replace, and counts it as well as what they themselves take in memory alone. Only
+    /// for a nearly full database.
+    fn passing(&self, payload: &[u8]) -> Passing<'_> {
+        let mut passing = Passing { shared: self, of: SmallVec::new() };
+        let horizon = self.commits.horizon();
+        let held = horizon < self.commits.visible();
+        for op in Ops::new(payload).flatten() {
+            let Some(partition) = encoded_partition_hash(op.key) else { continue };
+            let Some(stripe) = self.stripe_if_used(stripe_of(partition, self.stripes.len())) else {
+                continue;
+            };
+            let version = stripe.version();
+            let mut bytes = match op.kind {
+                EntryKind::Put => RECORD - ENTRY_FRAME,
+                EntryKind::Delete => RECORD + op.key.len() as u64,
+            };
+            // An error is for those who read, and leaves the estimate too low.
+            if let Ok(Some(old)) = version.get(op.key, key_hash(op.key), SeqNo::MAX, &mut ())
+                && old.kind == EntryKind::Put
+                && !(held && old.seq <= horizon)
+            {
+                bytes += (op.key.len() + old.value.len()) as u64 + ENTRY_FRAME;
+            }
+            version.active.passing.fetch_add(bytes, Ordering::Relaxed);
+            self.quota.garbage.fetch_add(bytes, Ordering::Relaxed);
+            passing.of.push((Arc::clone(&version.active), bytes));
+        }
+        passing
     }
 
     /// Without a limit nothing else says that there is not enough yet: reclaiming would end at once, and a write that only
@@ -375,7 +448,7 @@ impl Shared {
     }
 
     /// Sets aside what the SSTs of a write of so much memory will take. `None` when it does not fit.
-    fn admit(&self, memory: u64, stripes: &[u16], claim: Claim, floor: Floor<'_>) -> Option<Share> {
+    fn admit(&self, memory: u64, stripes: &[u16], claim: Claim, floor: Floor<'_>) -> Option<Admitted> {
         if claim == Claim::Put && self.quota.starved.load(Ordering::Relaxed) {
             // Somebody must try whether there is space again.
             let since = self.clock.monotonic();
@@ -402,10 +475,13 @@ impl Shared {
                 None => fresh += 1,
             }
         }
-        let share = Share::new(&self.quota, |quota| &quota.admitted, flush_bytes(memory, fresh, target));
+        let bytes = flush_bytes(memory, fresh, target);
+        // In this order: what is free only later is never more than what is set aside for it.
+        let space = Share::new(&self.quota, |quota| &quota.admitted, bytes);
+        let frames = Share::new(&self.quota, |quota| &quota.admitted_frames, bytes.saturating_sub(memory));
         // Its record too, where the log takes space only when it is written.
         let fits = !self.quota.is_limited() || self.quota.meter.fits(memory, floor);
-        fits.then_some(share)
+        fits.then_some(Admitted { _space: space, _frames: frames })
     }
 
     /// Space for the output of a merge of SSTs of those lengths that take `rewritten` bytes when they are written
@@ -479,20 +555,49 @@ impl Shared {
         !enough
     }
 
-    /// Seals what has to be flushed to free space: for the log's segments, for tombstones that merges should meet, and
-    /// because SSTs take less than what is set aside for them.
+    /// Seals some of what has to be flushed to free space: for the log's segments, for tombstones that merges should
+    /// meet, and because SSTs take less than what is set aside for them. The oldest deletes first, then the oldest puts,
+    /// and no more stripes than can be merged in a short time: that may free what a write needs.
     pub(crate) fn seal_for_space(&self) {
-        if self.quota.flush_all.swap(false, Ordering::Relaxed) {
-            for stripe in self.used_stripes() {
-                self.seal(stripe);
-            }
+        if !self.quota.seal_some.swap(false, Ordering::Relaxed) {
+            return;
         }
+        let now = self.now();
+        let mut stripes: Vec<_> = self
+            .used_stripes()
+            .filter_map(|stripe| {
+                let version = stripe.version();
+                let deletes = version.active.deleted_since().map(|since| since.age(now));
+                Some(((Reverse(deletes), version.active.first_lsn()?), stripe))
+            })
+            .collect();
+        stripes.sort_by_key(|&(age, _)| age);
+        let mut bytes = 0;
+        for (_, stripe) in stripes {
+            if bytes >= FREED_AT_ONCE {
+                break;
+            }
+            bytes += SST_FRAME + stripe.version().tables().map(|table| table.meta().len).sum::<u64>();
+            self.seal(stripe);
+        }
+    }
+
+    /// Whether all that could be freed counts as free already.
+    fn nothing_to_reclaim(&self) -> bool {
+        self.measure_stripes(); // a snapshot may have ended
+        let load = self.load();
+        load.passing() <= load.room_for_garbage()
+    }
+
+    fn has_unsealed(&self) -> bool {
+        self.used_stripes().any(|stripe| !stripe.version().active.is_empty())
     }
 }
 
 /// A write that found no space, and waits for some to be freed. Tells of the time when it is dropped.
 struct SpaceWait<'a> {
     shared: &'a Shared,
+    claim: Claim,
     /// When it first asked for space.
     since: Option<Duration>,
     /// What it took since, other waits left aside: those tell of themselves.
@@ -505,8 +610,17 @@ struct SpaceWait<'a> {
 }
 
 impl<'a> SpaceWait<'a> {
-    fn new(shared: &'a Shared) -> Self {
-        Self { shared, since: None, time: Duration::ZERO, steps: 0, asked: 0, flushed: false, again: true }
+    fn new(shared: &'a Shared, claim: Claim) -> Self {
+        Self {
+            shared,
+            claim,
+            since: None,
+            time: Duration::ZERO,
+            steps: 0,
+            asked: 0,
+            flushed: false,
+            again: true,
+        }
     }
 
     /// Waits for something that may have freed space; `DiskFull` when there is nothing left to wait for.
@@ -523,6 +637,17 @@ impl<'a> SpaceWait<'a> {
         shared.check_open()?;
         shared.health.check()?;
         self.steps += 1;
+        if self.since.is_none()
+            && self.claim == Claim::Put
+            && quota.searched.load(Ordering::Relaxed)
+            && shared.nothing_to_reclaim()
+        {
+            // What puts need is known better once some is flushed.
+            quota.seal_some.store(true, Ordering::Relaxed);
+            shared.request_reclaim();
+            quota.refusals.fetch_add(1, Ordering::Relaxed);
+            return Err(Error::DiskFull);
+        }
         let since = *self.since.get_or_insert_with(|| {
             shared.request_reclaim();
             now
@@ -544,11 +669,13 @@ impl<'a> SpaceWait<'a> {
         self.again = true;
         if *below == Below::Ceiling {
             *below = Below::Most;
-        } else if in_time && !self.flushed {
-            self.flushed = true;
-            quota.flush_all.store(true, Ordering::Relaxed);
+        } else if in_time && (shared.has_unsealed() || !self.flushed) {
+            // Once more when all is flushed: what was sealed last may have been merged by others.
+            self.flushed = !shared.has_unsealed();
+            quota.seal_some.store(true, Ordering::Relaxed);
             shared.request_reclaim();
         } else {
+            quota.searched.store(in_time && quota.is_limited(), Ordering::Relaxed);
             quota.refusals.fetch_add(1, Ordering::Relaxed);
             return Err(Error::DiskFull);
         }
@@ -561,6 +688,29 @@ impl Drop for SpaceWait<'_> {
         if self.since.is_some() {
             self.shared.stopped(StallReason::Space, self.time);
         }
+    }
+}
+
+/// Space for what a write adds to memtables, until they count it; and how much of it their merging will free.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    _space: Share,
+    _frames: Share,
+}
+
+/// What will be free after a write, counted as garbage from before it is admitted.
+struct Passing<'a> {
+    shared: &'a Shared,
+    of: SmallVec<[(Arc<Memtable>, u64); 1]>,
+}
+
+impl Passing<'_> {
+    /// The write was refused.
+    fn take_back(self) {
+        for (memtable, bytes) in self.of {
+            memtable.passing.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        self.shared.measure_stripes();
     }
 }
 

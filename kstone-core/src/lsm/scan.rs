@@ -93,6 +93,10 @@ impl Walk {
         (Self { stripe: stripe.id, direction, parts: Vec::new(), version: None, learning }, written)
     }
 
+    fn is_learning(&self) -> bool {
+        self.learning.is_some()
+    }
+
     /// A part begins.
     fn enter(&mut self, part: &KeyRange) {
         if let Some((_, open)) = &mut self.learning {
@@ -156,26 +160,20 @@ impl Entries {
             let cursor = self.cursor.as_mut()?;
             let shared = self.pin.shared();
             let next = shared.check_open().and_then(|()| cursor.next());
-            let passed = cursor.passed();
-            self.uncounted.passed += passed.gone + passed.older;
-            if let (Ok(entry), Some(walk)) = (&next, &mut self.walk) {
-                let key = entry.as_ref().map(|(key, _)| key.as_slice());
-                walk.came_to(key, passed.gone, shared, self.pin.seq());
+            if cursor.has_passed() || self.walk.as_ref().is_some_and(Walk::is_learning) {
+                self.note_passed(&next);
             }
-            let next = next.and_then(|entry| {
-                let Some((key, value)) = entry else { return Ok(None) };
-                let key = Key::decode(&key).ok_or_else(|| {
-                    Error::corrupt(&shared.dir, 0, format!("\"{}\" is no key", escape::key(&key)))
-                })?;
-                Ok(Some((key, value)))
-            });
             match next {
                 Ok(Some((key, value))) => {
+                    let Some(key) = Key::decode(&key) else {
+                        let detail = format!("\"{}\" is no key", escape::key(&key));
+                        let error = Error::corrupt(&self.pin.shared().dir, 0, detail);
+                        return Some(Err(self.fail(error)));
+                    };
                     self.uncounted.entries += 1;
                     self.uncounted.bytes += (key.len() + value.len()) as u64;
                     if self.uncounted.entries >= COUNT_AFTER {
-                        self.walk.iter_mut().for_each(|walk| walk.end_watch(shared));
-                        self.count();
+                        self.count_midway();
                     }
                     return Some(Ok((key, value)));
                 }
@@ -190,6 +188,27 @@ impl Entries {
                 Err(error) => return Some(Err(self.fail(error))),
             }
         }
+    }
+
+    /// Entries were passed over, or gaps are being looked for. Most steps of most walks have neither.
+    #[cold]
+    #[inline(never)]
+    fn note_passed(&mut self, next: &Result<Option<(Vec<u8>, Slice)>>) {
+        let Some(cursor) = &mut self.cursor else { return };
+        let passed = cursor.passed();
+        self.uncounted.passed += passed.gone + passed.older;
+        if let (Ok(entry), Some(walk)) = (next, &mut self.walk) {
+            let key = entry.as_ref().map(|(key, _)| key.as_slice());
+            walk.came_to(key, passed.gone, self.pin.shared(), self.pin.seq());
+        }
+    }
+
+    #[cold]
+    fn count_midway(&mut self) {
+        if let Some(walk) = &mut self.walk {
+            walk.end_watch(self.pin.shared());
+        }
+        self.count();
     }
 
     /// Goes on behind a gap; false at the end of the walk.

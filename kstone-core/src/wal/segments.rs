@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::paths;
 use crate::planted::{Bug, Race, planted, raced};
+use crate::sync::atomic::Ordering;
 use crate::types::Lsn;
 use crate::vfs::{Floor, OpenMode, Promise, VfsFile, pages, write_all_at};
 
@@ -642,6 +643,14 @@ impl Wal {
     /// The bytes that the segments take on disk, preallocated space included.
     pub(crate) fn live_bytes(&self) -> u64 {
         self.space.lock().live_bytes()
+    }
+
+    /// The same, without waiting for whoever changes it, which may be the caller: then it is that of the last call.
+    pub(crate) fn live_bytes_lately(&self) -> u64 {
+        if let Some(space) = self.space.try_lock() {
+            self.live_lately.store(space.live_bytes(), Ordering::Relaxed);
+        }
+        self.live_lately.load(Ordering::Relaxed)
     }
 
     /// The same without the space that is still to be written to.

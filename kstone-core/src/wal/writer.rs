@@ -24,6 +24,8 @@ pub(crate) struct Wal {
     pub(super) queue: Mutex<Queue>,
     pub(super) waiting: AtomicUsize,
     pub(super) space: Mutex<Space>,
+    /// Of [`Wal::live_bytes_lately`].
+    pub(super) live_lately: AtomicU64,
     commit: Mutex<GroupCommit>,
     turn: Condvar,
     /// The end of the last record.
@@ -56,6 +58,7 @@ impl Wal {
             queue: Mutex::default(),
             waiting: AtomicUsize::new(0),
             space: Mutex::new(Space::new(older, resume)),
+            live_lately: AtomicU64::new(0),
             commit: Mutex::default(),
             turn: Condvar::new(),
             tail: AtomicU64::new(start.end.0),

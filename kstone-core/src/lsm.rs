@@ -594,7 +594,7 @@ impl LsmEngine {
         let (shared, _open) = self.writable()?;
         for stripe in shared.used_stripes() {
             shared.check_open()?;
-            shared.flush_stripe_now(stripe.id)?;
+            shared.once_there_is_space(|| shared.flush_stripe_now(stripe.id))?;
         }
         shared.checkpoint_now()
     }

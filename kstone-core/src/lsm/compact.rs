@@ -223,15 +223,17 @@ impl Shared {
     }
 
     /// Flushes the stripe and merges all its runs, on the caller's thread; returns when that is done.
-    ///
-    /// Where the limit on space leaves no room it waits for what goes on and may free some, up to the limit on stalls.
-    /// At last, and at once on a full disk, it makes a checkpoint and tries once more: what was merged before takes its
-    /// space until then.
     pub(crate) fn compact_now(&self, stripe: usize) -> Result<()> {
+        self.once_there_is_space(|| self.try_compact(stripe))
+    }
+
+    /// Where a limit leaves no room, waits for what goes on and may free some, up to the limit on stalls. At last, and at
+    /// once on a full disk, it makes a checkpoint and tries once more: what was merged before takes its space until then.
+    pub(crate) fn once_there_is_space(&self, attempt: impl Fn() -> Result<()>) -> Result<()> {
         let since = self.clock.monotonic();
         let (mut tries, mut checkpoint) = (0, true);
         loop {
-            let error = match self.try_compact(stripe) {
+            let error = match attempt() {
                 Err(error) if error.is_out_of_space() => error,
                 done => return done,
             };

@@ -97,6 +97,10 @@ fn heals(inodes: u64, config: DatabaseConfig, threads: bool, seed: u64) -> u64 {
                 });
             }
         }
+        if round == 3 {
+            let flushed = engine.flush();
+            flushed.unwrap_or_else(|error| panic!("{error}, {}, {context}", engine.disk_usage().unwrap()));
+        }
         let put = engine.put(&key(next), &value(next), WriteOptions::new());
         put.unwrap_or_else(|error| panic!("{error}, {}, {context}", engine.disk_usage().unwrap()));
         next += 1;

@@ -82,14 +82,15 @@ pub(crate) mod version;
 // L6, the engine: one verb a file.
 pub mod lsm;
 
-// L7, what looks after a database or tries to break it.
+// L7, maintenance.
+pub mod repair;
 pub mod verify;
 
-pub mod repair;
-
+// For tests; no program that embeds the database has them.
+#[cfg(feature = "testing")]
 pub mod torture;
 
-// For fuzzers and the tests that replay their corpus; no part of the library.
+// For fuzzers and the tests that replay their corpus.
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 #[expect(

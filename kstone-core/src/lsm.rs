@@ -673,6 +673,7 @@ impl LsmEngine {
     }
 
     /// Why this handle accepts no writes any more.
+    #[cfg(feature = "testing")]
     pub(crate) fn poisoned(&self) -> Option<&str> {
         self.shared.health.cause()
     }

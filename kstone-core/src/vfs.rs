@@ -1,6 +1,5 @@
 //! The file system as the engine uses it, and nothing more. Everything else in the crate does its I/O
-//! through these two traits; `disk` is the real thing, `mem` the in-memory mode, `strict` loses at a
-//! simulated crash whatever was not synced, `fault` fails as told and tells (`trace`) of what is done.
+//! through these two traits; `disk` is the real thing, `mem` the in-memory mode, `sim` what tests put in their place.
 
 use std::fmt::Debug;
 use std::io;
@@ -11,21 +10,22 @@ use std::sync::Arc;
 use crate::planted::{Bug, planted};
 
 mod disk;
-mod fault;
 mod mem;
 mod metered;
 mod place;
-mod strict;
-mod trace;
+#[cfg(feature = "testing")]
+mod sim;
 mod window;
 
 pub use disk::{DiskVfs, free_space, read_regular};
-pub use fault::{Effect, Errno, FaultVfs, Hook, Rule, RuleHandle};
 pub use mem::MemVfs;
 pub(crate) use metered::{Below, Floor, Meter, MeteredVfs, PAGE, Promise, Usage, pages};
 pub(crate) use place::Place;
-pub use strict::{Choose, CrashMode, Image, StrictVfs, Tear};
-pub use trace::{Call, Op, Record};
+#[cfg(feature = "testing")]
+pub use sim::{
+    Call, Choose, CrashMode, Effect, Errno, FaultVfs, Hook, Image, Op, Record, Rule, RuleHandle, StrictVfs,
+    Tear,
+};
 pub(crate) use window::{WINDOW, Window};
 
 /// How a file is opened.

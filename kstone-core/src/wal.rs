@@ -50,7 +50,7 @@ use crate::types::{Lsn, SeqNo};
 use crate::vfs::{Meter, Vfs};
 
 pub(crate) use copy::LogCopy;
-pub(crate) use format::{RECORDS_START, copied_header, record_len};
+pub(crate) use format::{RECORDS_START, copied_header};
 pub(crate) use reader::{
     Chain, LogGap, LogOwner, LogRules, LogSalvage, RecordRef, discover, harden, has_records, replay, salvage,
     validate,

@@ -180,7 +180,7 @@ impl OrderCheck {
                 .entry(path.clone())
                 .or_insert_with(|| self.strict.durability(&path).filter(|segment| segment.named));
             let start = record.lsn.offset() as usize;
-            let end = start + wal::record_len(record.payload.len()) as usize;
+            let end = start + wal::format::record_len(record.payload.len()) as usize;
             let now = self.bytes(&path).unwrap_or_default();
             let survives =
                 bytes.as_ref().is_some_and(|segment| segment.bytes.get(start..end) == now.get(start..end));

@@ -18,7 +18,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{DirEntry, Mapping, OpenMode, PathKind, Vfs, VfsFile, write_all_at};
+use super::super::{DirEntry, Mapping, OpenMode, PathKind, Vfs, VfsFile, write_all_at};
 use crate::sync::Mutex;
 
 mod content;

@@ -1,6 +1,6 @@
-use super::super::mem::conformance;
-use super::super::{CrashMode, DiskVfs, MemVfs, StrictVfs, read_all, read_full_at, write_all_at};
 use super::*;
+use crate::vfs::mem::conformance;
+use crate::vfs::{CrashMode, DiskVfs, MemVfs, StrictVfs, read_all, read_full_at, write_all_at};
 
 fn path(name: &str) -> PathBuf {
     Path::new("/").join(name)

@@ -38,8 +38,8 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::super::{DirEntry, FileIdentity, FreeSpace, Mapping, OpenMode, PathKind, Vfs, VfsFile};
 use super::trace::{Call, Op, Record, name};
-use super::{DirEntry, FileIdentity, FreeSpace, Mapping, OpenMode, PathKind, Vfs, VfsFile};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{ArcSwap, Mutex, RwLock};
 

@@ -44,7 +44,7 @@ impl Tear {
 }
 
 /// What a power cut leaves of the operations that were pending. The same seed and history give the same image. What
-/// of real file systems each stands for is in the table at the head of `vfs/strict/crash.rs`.
+/// of real file systems each stands for is in the table at the head of `vfs/sim/strict/crash.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CrashMode {

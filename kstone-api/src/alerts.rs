@@ -121,7 +121,7 @@ fn average_runs(stats: &EngineStats) -> f64 {
 }
 
 impl Database {
-    /// The figures that are out of bounds now. Reads counters, as [`Database::stats`] does.
+    /// Measured figures that are beyond their thresholds now. Reads counters, as [`Database::stats`] does.
     ///
     /// ```
     /// # let db = kstone_api::Database::in_memory()?;

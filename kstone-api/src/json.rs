@@ -57,8 +57,13 @@ impl Item {
         from_raw_object(text, 0).map_err(Flaw::into_error)
     }
 
-    /// Plain JSON. Sets, binary and long numbers are converted as the module says; a number that cannot be
-    /// stored becomes null.
+    /// The item as plain JSON. Sets, binary and long numbers are converted as [`json`](crate::json) describes; a number that
+    /// cannot be stored becomes null.
+    ///
+    /// ```
+    /// let item = kstone_api::Item::builder().string("name", "Ann").build();
+    /// assert_eq!(item.to_json(), serde_json::json!({"name": "Ann"}));
+    /// ```
     pub fn to_json(&self) -> Json {
         Json::Object(self.iter().map(|(name, value)| (name.to_owned(), to_json(value))).collect())
     }
@@ -81,7 +86,12 @@ impl Item {
         attributes.collect()
     }
 
-    /// DynamoDB JSON.
+    /// The item as DynamoDB JSON, which names every type and loses nothing.
+    ///
+    /// ```
+    /// let item = kstone_api::Item::builder().number("age", 42).build();
+    /// assert_eq!(item.to_dynamodb_json(), serde_json::json!({"age": {"N": "42"}}));
+    /// ```
     pub fn to_dynamodb_json(&self) -> Json {
         // Cannot fail: names are strings, and no float is in it.
         serde_json::to_value(self).unwrap_or_default()

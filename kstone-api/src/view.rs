@@ -77,13 +77,27 @@ impl<B: AsRef<[u8]>> fmt::Debug for ItemView<B> {
 }
 
 impl Item {
-    /// The stored form, as the database writes it. Fails, naming the attribute, when something in the item
-    /// cannot be stored: an invalid number, an empty set, lists, maps and sets more than 32 deep.
+    /// The stored form, as the database writes it.
+    ///
+    /// ```
+    /// # use kstone_api::Item;
+    /// let item = Item::builder().string("name", "Ann").build();
+    /// assert_eq!(Item::decode(&item.encode()?)?, item);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidNumber` or `InvalidItem`, naming the attribute: a number that is not finite or out of range, an empty set,
+    /// lists, maps and sets nested more than 32 deep.
     pub fn encode(&self) -> Result<Vec<u8>> {
         codec::encode(self)
     }
 
-    /// The item these bytes are the stored form of.
+    /// The item whose stored form these bytes are. `InvalidItem` if they are none.
+    ///
+    /// ```
+    /// assert_eq!(kstone_api::Item::decode(b"nonsense").unwrap_err().code(), "invalid_item");
+    /// ```
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         ItemView::new(bytes).and_then(|view| view.to_item()).map_err(|error| match error {
             // They are the caller's, and in no file.

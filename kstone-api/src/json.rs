@@ -11,9 +11,9 @@
 //! digits. A `serde_json::Value` holds integers of 64 bits and floats: [`Item::to_json`] gives the nearest,
 //! which prints as the same text when that is the shortest for its float, as `38.704022` is.
 //!
-//! Nothing is dropped in reading: text that names an attribute twice, a set with a member twice, a type that is none, or
-//! a number of more than 38 digits is refused, naming the attribute. A `serde_json::Value` was read by serde_json, which
-//! keeps the last of two equal names, and no number beyond floats.
+//! Reading drops nothing: a repeated attribute name, a repeated member of a set, an unknown type, or a number of more than
+//! 38 digits is refused, naming the attribute. A `serde_json::Value` was read by serde_json, which keeps the last of two
+//! equal names, and no number beyond the range of floats.
 
 use std::fmt;
 

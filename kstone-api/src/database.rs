@@ -828,24 +828,58 @@ pub struct DatabaseBuilder {
 impl DatabaseBuilder {
     /// Settings of the log, the memtables and the SSTs. Default: those stored in the database, or for a new one
     /// [`DatabaseConfig::new`].
+    ///
+    /// ```
+    /// # use kstone_api::{Database, DatabaseConfig};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("mydb.keystone");
+    /// let config = DatabaseConfig::new().with_max_memtable_records(5000);
+    /// let db = Database::builder(&path).config(config).create()?;
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn config(mut self, config: DatabaseConfig) -> Self {
         self.options.config = Some(config);
         self
     }
 
     /// When and how SSTs are merged. Default: as stored in the database, or for a new one [`CompactionConfig::new`].
+    ///
+    /// ```
+    /// # use kstone_api::{CompactionConfig, Database};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("mydb.keystone");
+    /// let compaction = CompactionConfig::new().with_sst_threshold(5);
+    /// let db = Database::builder(&path).compaction(compaction).create()?;
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn compaction(mut self, config: CompactionConfig) -> Self {
         self.options.compaction = Some(config);
         self
     }
 
     /// All settings of a preset: [`DatabaseBuilder::config`] and [`DatabaseBuilder::compaction`] at once.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Preset};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("mydb.keystone");
+    /// let db = Database::builder(&path).preset(Preset::read_heavy()).create()?;
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn preset(self, preset: Preset) -> Self {
         self.config(preset.database).compaction(preset.compaction)
     }
 
     /// Durability of writes without [`WriteOptions`] of their own. Default: [`Durability::Buffered`]. It belongs to the
     /// handle and is not stored.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Durability};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("mydb.keystone");
+    /// let db = Database::builder(&path).durability(Durability::Sync).create()?;
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn durability(mut self, durability: Durability) -> Self {
         self.options.durability = durability;
         self
@@ -857,22 +891,23 @@ impl DatabaseBuilder {
         self
     }
 
-    /// See [`Database::create`].
+    /// Creates the database; see [`Database::create`]. Settings out of range are refused with
+    /// [`Error::InvalidConfig`](crate::Error::InvalidConfig), which names them; this holds for the other calls too.
     pub fn create(self) -> Result<Database> {
         LsmEngine::create(&self.path, self.options).map(Database::from)
     }
 
-    /// See [`Database::open`].
+    /// Opens the database; see [`Database::open`].
     pub fn open(self) -> Result<Database> {
         LsmEngine::open(&self.path, self.options).map(Database::from)
     }
 
-    /// See [`Database::open_or_create`].
+    /// Opens the database, or creates it if there is none; see [`Database::open_or_create`].
     pub fn open_or_create(self) -> Result<Database> {
         LsmEngine::open_or_create(&self.path, self.options).map(Database::from)
     }
 
-    /// See [`Database::open_read_only`].
+    /// Opens the database for reading; see [`Database::open_read_only`]. The settings apply to this handle and are not stored.
     pub fn open_read_only(self) -> Result<Database> {
         LsmEngine::open_read_only(&self.path, self.options).map(Database::from)
     }

@@ -1,4 +1,4 @@
-//! Alerts: figures of a database that are out of bounds.
+//! Alerts: figures of a database beyond their thresholds.
 
 use std::fmt;
 
@@ -9,13 +9,13 @@ use crate::database::Database;
 /// A figure above its threshold.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PerformanceAlert {
-    /// What it is about, in a few words that do not change: programs may compare them.
+    /// The name of the alert; names are stable, programs may compare them.
     pub name: &'static str,
-    /// Where the alert begins: a value at it is none.
+    /// The threshold: a value above it is an alert, a value equal to it is none.
     pub threshold: f64,
-    /// The value now, in the threshold's unit.
+    /// The current value, in the unit of the threshold.
     pub current: f64,
-    /// The unit of both; empty for what is never right, which is 1 and begins at 0.
+    /// The unit of both; empty for alerts without a threshold, whose value is 1 and whose threshold is 0.
     pub unit: &'static str,
 }
 
@@ -30,32 +30,31 @@ impl fmt::Display for PerformanceAlert {
     }
 }
 
-/// Where alerts begin. A value above its threshold is an alert, a value at it is none;
+/// Thresholds of alerts. A value above its threshold is an alert, a value equal to it is none;
 /// [`f64::INFINITY`] turns an alert off.
 ///
-/// Beside these there are alerts without a threshold, for what is never right: background work that fails
-/// ([`EngineStats::background_error`] has the reason), a database that accepts no more writes
-/// ([`EngineStats::poisoned`]), and one that tells nothing, for it was closed. They count from 0 to 1.
+/// Three alerts have no threshold: failing background work ([`EngineStats::background_error`] has the reason), a database
+/// that accepts no more writes ([`EngineStats::poisoned`]), and a closed database, which has no figures.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct AlertThresholds {
-    /// Runs a stripe, on average over the stripes that have any; see [`measure_average_sst_count`]. Default 15.
+    /// Runs per stripe, averaged over the stripes that have any; see [`measure_average_sst_count`]. Default 15.
     pub average_ssts: f64,
-    /// Bytes that flushes and compactions wrote for each byte of keys and values that was put, since open: what wears
-    /// out a flash disk, the log left aside. Default 10.
+    /// Bytes written by flushes and compactions per byte of keys and values put, since open: the wear on a flash disk,
+    /// without the log. Default 10.
     pub write_amplification: f64,
     /// The 99th percentile of sampled gets, in microseconds, since open. Default 5000.
     pub read_p99_us: f64,
-    /// Writes that were slowed down or stopped, in percent of all since open. Default 1.
+    /// Writes that were slowed down or stopped, in percent of all writes since open. Default 1.
     pub held_up_percent: f64,
-    /// The space taken, and kept free for merges and deletes, in percent of
+    /// Used and reserved space, in percent of
     /// [`max_total_disk_bytes`](kstone_core::DatabaseConfig::max_total_disk_bytes): at 100 puts fail. Default 90.
     pub disk_percent: f64,
-    /// How long opening would take after a crash now, estimated, in seconds. Default 1.
+    /// Estimated time that opening would take after a crash now, in seconds. Default 1.
     pub recovery_secs: f64,
     /// The log, in percent of its limit, [`wal_limit_bytes`](kstone_core::DatabaseConfig::wal_limit_bytes). Flushes and
-    /// checkpoints keep it at three quarters; when it stays above, something keeps it from being given back, and writers
-    /// are about to be held up. Default 90.
+    /// checkpoints keep it at three quarters; if it stays above, something prevents it from shrinking, and writers will
+    /// soon have to wait. Default 90.
     pub log_percent: f64,
 }
 
@@ -121,7 +120,7 @@ fn average_runs(stats: &EngineStats) -> f64 {
 }
 
 impl Database {
-    /// The figures that are out of bounds now. Reads counters, as [`Database::stats`] does.
+    /// Measured figures that are beyond their thresholds now. Reads counters, as [`Database::stats`] does.
     ///
     /// ```
     /// # let db = kstone_api::Database::in_memory()?;
@@ -144,21 +143,21 @@ pub fn check_alerts(db: &Database) -> Vec<PerformanceAlert> {
     db.check_alerts(&AlertThresholds::default())
 }
 
-/// Runs a stripe, on average over the stripes that have any; 0 when none has, or of a closed database. Counted are
-/// runs, not files: a large run has several, and a read looks into one of them.
+/// Runs per stripe, averaged over the stripes that have any; 0 if none has, and for a closed database. It counts runs,
+/// not files: a large run has several files, and a read looks into one of them.
 pub fn measure_average_sst_count(db: &Database) -> f64 {
     db.stats().map_or(0.0, |stats| average_runs(&stats))
 }
 
-/// The time in microseconds that 99 % of the gets that were timed since open did not exceed; 0 when none was.
+/// The 99th percentile of the timed gets since open, in microseconds; 0 if none was timed.
 pub fn measure_p99_read_latency(db: &Database) -> f64 {
     db.stats().ok().and_then(|stats| stats.p99_read_nanos).unwrap_or(0) as f64 / 1e3
 }
 
 impl AlertThresholds {
-    /// What of these figures is out of bounds: for figures that do not come from a database that is open here, as those
-    /// of a [`StatsSnapshot`](kstone_core::lsm::StatsSnapshot). `log_limit` is
-    /// [`wal_limit_bytes`](kstone_core::DatabaseConfig::wal_limit_bytes), 0 if it is not known: then the log is no alert.
+    /// The alerts for figures of a database that is not open here, for instance those of a
+    /// [`StatsSnapshot`](kstone_core::lsm::StatsSnapshot). `log_limit` is
+    /// [`wal_limit_bytes`](kstone_core::DatabaseConfig::wal_limit_bytes); 0 if unknown, which turns the log's alert off.
     pub fn check(&self, stats: &EngineStats, disk: &DiskUsage, log_limit: u64) -> Vec<PerformanceAlert> {
         self.alerts(&Vitals::of(stats, disk, log_limit))
     }

@@ -5,21 +5,14 @@ use kstone_core::{Key, Result, lsm};
 use crate::codec::EncodedItem;
 use crate::item::Item;
 
-/// Puts and deletes that [`Database::write`](crate::Database::write) makes all together or not at all. Of
-/// writes to the same key the last counts.
+/// Puts and deletes that [`Database::write`](crate::Database::write) makes all together or not at all, whichever
+/// partitions they touch. Of several writes to one key the last counts. A batch is at most `max_batch_bytes` long, 64 MiB
+/// by default.
 ///
 /// ```
-/// # fn main() -> kstone_api::Result<()> {
 /// use kstone_api::{Database, ItemBuilder, WriteBatch};
 ///
 /// let db = Database::in_memory()?;
-/// let mut batch = WriteBatch::new();
-/// batch.put("account#1", ItemBuilder::new().number("balance", 70))?;
-/// batch.put("account#2", ItemBuilder::new().number("balance", 30))?;
-/// batch.delete("transfer#9");
-/// db.write(batch)?;
-///
-/// // The same in one expression.
 /// let balance = |balance: i64| ItemBuilder::new().number("balance", balance);
 /// db.write(
 ///     WriteBatch::new()
@@ -27,8 +20,7 @@ use crate::item::Item;
 ///         .put("account#2", balance(30))?
 ///         .delete("transfer#9"),
 /// )?;
-/// # Ok(())
-/// # }
+/// # Ok::<(), kstone_api::Error>(())
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct WriteBatch {
@@ -36,13 +28,28 @@ pub struct WriteBatch {
 }
 
 impl WriteBatch {
-    /// A batch with nothing in it.
+    /// An empty batch.
+    ///
+    /// ```
+    /// # use kstone_api::WriteBatch;
+    /// assert!(WriteBatch::new().is_empty());
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds storing an item. Fails, adding nothing, when no database stores such a key ([`Key::check`]), and when the
-    /// item holds what cannot be stored. A lower limit that is set for the database is told by the write.
+    /// Adds a put.
+    ///
+    /// ```
+    /// # use kstone_api::{ItemBuilder, WriteBatch};
+    /// let mut batch = WriteBatch::new();
+    /// batch.put("account#1", ItemBuilder::new().number("balance", 70))?;
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidKey` or `KeyTooLarge` if no database stores such a key ([`Key::check`]), `InvalidNumber` or `InvalidItem` if the
+    /// item cannot be stored; nothing is added then. Lower limits of a particular database are checked by the write.
     pub fn put<'k>(&mut self, key: impl Into<Key<'k>>, item: impl Into<Item>) -> Result<&mut Self> {
         let key = key.into();
         key.check()?;
@@ -51,7 +58,14 @@ impl WriteBatch {
         Ok(self)
     }
 
-    /// Adds storing an item that is in its stored form already. Fails, adding nothing, as [`put`](Self::put) does.
+    /// Adds a put of an item that is in its stored form already. Errors are those of [`put`](Self::put).
+    ///
+    /// ```
+    /// # use kstone_api::{EncodedItem, WriteBatch};
+    /// let item = EncodedItem::read_json(&mut &br#"{"name":"Ann"}"#[..], 1 << 20).unwrap()?;
+    /// WriteBatch::new().put_encoded("user#42", item)?;
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn put_encoded<'k>(&mut self, key: impl Into<Key<'k>>, item: EncodedItem) -> Result<&mut Self> {
         let key = key.into();
         key.check()?;
@@ -59,19 +73,36 @@ impl WriteBatch {
         Ok(self)
     }
 
-    /// Adds removing an item. There is none under a key that cannot be stored: the write is refused with
-    /// [`Error::InvalidKey`](crate::Error::InvalidKey), naming the operation, and nothing of it is made.
+    /// Adds a delete. A key that cannot be stored is refused by the write, with
+    /// [`Error::InvalidKey`](crate::Error::InvalidKey) that names the operation; nothing of the batch is made then.
+    ///
+    /// ```
+    /// # use kstone_api::WriteBatch;
+    /// let mut batch = WriteBatch::new();
+    /// batch.delete("cart#1").delete(("cart", "2"));
+    /// assert_eq!(batch.len(), 2);
+    /// ```
     pub fn delete<'k>(&mut self, key: impl Into<Key<'k>>) -> &mut Self {
         self.batch.delete(key);
         self
     }
 
     /// How many writes it holds.
+    ///
+    /// ```
+    /// # use kstone_api::WriteBatch;
+    /// assert_eq!(WriteBatch::new().delete("cart#1").len(), 1);
+    /// ```
     pub fn len(&self) -> usize {
         self.batch.len()
     }
 
-    /// Whether it holds none.
+    /// Whether it holds no writes.
+    ///
+    /// ```
+    /// # use kstone_api::WriteBatch;
+    /// assert!(!WriteBatch::new().delete("cart#1").is_empty());
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.batch.is_empty()
     }
@@ -81,7 +112,7 @@ impl WriteBatch {
     }
 }
 
-/// What it held: the batch is empty then. For batches that are made and written in one expression.
+/// Takes the writes out, for batches that are built and written in one expression; the original is empty afterwards.
 impl From<&mut WriteBatch> for WriteBatch {
     fn from(batch: &mut WriteBatch) -> Self {
         std::mem::take(batch)

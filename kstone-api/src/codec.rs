@@ -1,4 +1,4 @@
-//! The stored form of an item, made so that one attribute can be read in place.
+//! The stored form of an item, designed for reading single attributes in place.
 //!
 //! ```text
 //! item     version 1 (u8), table of attributes
@@ -15,9 +15,9 @@
 //! ```
 //!
 //! Varints are LEB128 of at most 32 bits, in as few bytes as they take. Lists, maps and sets nest at most [`MAX_DEPTH`] deep in an
-//! item: [`check_nesting`] is asked by all that writes and reads one.
-//! Nothing that is read is trusted: every length is checked before it is used, and what does not decode is
-//! [`Damage`], never a panic.
+//! item: everything that writes or reads one calls [`check_nesting`].
+//! No input is trusted: every length is checked before it is used, and bytes that do not decode are [`Damage`], never a
+//! panic.
 
 use std::collections::BTreeSet;
 
@@ -243,7 +243,7 @@ fn write_value(value: &Value, lens: &mut Measured, out: &mut Vec<u8>) {
 
 // Decoding.
 
-/// What is wrong with bytes that should be an item.
+/// Why bytes are not an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Damage(pub(crate) &'static str);
 
@@ -253,7 +253,7 @@ impl From<Damage> for Error {
     }
 }
 
-/// Bytes that are no item. Which file they are of is known to whoever has read them: [`crate::damage`].
+/// Bytes that are not an item. The caller knows their file: [`crate::damage`].
 fn damaged(why: impl Into<String>) -> Error {
     Error::Corruption { file: "a stored item".into(), offset: 0, detail: why.into() }
 }

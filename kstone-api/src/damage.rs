@@ -1,5 +1,5 @@
-//! Stored bytes that are no item: in which file they are, and under which key. `verify` and `repair` of the engine, which
-//! takes any bytes for a value, asked to look at items.
+//! Stored bytes that are not an item: their file and key. `verify` and `repair` of the engine, for which a value is any
+//! bytes, extended by a check of items.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use kstone_core::{Error, Key, Result, escape};
 use crate::database::Database;
 use crate::view::ItemView;
 
-/// Looks at a database directory, whether or not it opens and whether or not somebody has it open. A deep look reads
-/// every item. See [`VerifyReport`].
+/// Checks a database directory, whether or not it can be opened, and whether or not a program has it open. A deep check
+/// reads every item. See [`VerifyReport`].
 ///
 /// ```
 /// # fn main() -> kstone_api::Result<()> {
@@ -32,15 +32,15 @@ pub fn verify(path: &Path, options: &VerifyOptions) -> Result<VerifyReport> {
     verify::verify(path, &of_items(options))
 }
 
-/// Makes a database open again out of what is left of it. `on_loss` is told of each thing that is lost, as it is found;
-/// an item that cannot be decoded is lost. See [`kstone_core::repair::repair`] for memory and errors.
+/// Restores a damaged database to one that opens, with everything that can be read. `on_loss` is called for each loss as
+/// it is found; an item that cannot be decoded is lost. See [`kstone_core::repair::repair`] for memory and errors.
 pub fn repair(path: &Path, options: &RepairOptions, on_loss: &mut dyn FnMut(&Loss)) -> Result<RepairReport> {
     let mut options = options.clone();
     options.values.get_or_insert_with(is_item);
     repair::repair(path, &options, on_loss)
 }
 
-/// The same options, to look at items.
+/// The same options, with the check of items.
 pub(crate) fn of_items(options: &VerifyOptions) -> VerifyOptions {
     let mut options = options.clone();
     options.values.get_or_insert_with(is_item);

@@ -22,10 +22,41 @@ use crate::query::{Items, Query, Scan};
 use crate::snapshot::Snapshot;
 use crate::view::ItemView;
 
-/// An open database. Clones share it, and it may be used from any number of threads.
+/// An open database. Clones share one handle, which any number of threads may use at once. All calls block.
 ///
-/// When the last clone goes, what is in memory is written out and background work ends; a failure then is
-/// not seen, and never a panic. [`Database::close`] does the same and returns the error.
+/// Dropping the last clone writes out what is in memory and stops background work, ignoring errors;
+/// [`Database::close`] does the same and returns them. Neither is needed for safety: acknowledged writes are in the log.
+///
+/// ```
+/// use kstone_api::{Database, ItemBuilder};
+///
+/// let db = Database::in_memory()?;
+/// let other = db.clone();
+/// std::thread::spawn(move || other.put("user#42", ItemBuilder::new().string("name", "Ann"))).join().unwrap()?;
+/// assert!(db.contains("user#42")?);
+/// # Ok::<(), kstone_api::Error>(())
+/// ```
+///
+/// # Errors of every call
+///
+/// [`Error::Closed`] after a close, and [`Error::Forked`] in a process forked from the one that opened the database.
+/// Reads that meet damage fail with [`Error::Corruption`], which names the file and the offset; damage is never taken
+/// for absence.
+///
+/// # Errors of every write
+///
+/// A refused write changes nothing, and a batch is refused as a whole.
+///
+/// | error | reason |
+/// |---|---|
+/// | [`InvalidKey`](Error::InvalidKey), [`KeyTooLarge`](Error::KeyTooLarge) | an empty partition key; partition and sort key longer than `max_key_bytes` (64 KiB) together |
+/// | [`InvalidNumber`](Error::InvalidNumber), [`InvalidItem`](Error::InvalidItem) | an attribute that cannot be stored; the error names it |
+/// | [`ItemTooLarge`](Error::ItemTooLarge), [`BatchTooLarge`](Error::BatchTooLarge) | more than `max_item_bytes` (16 MiB) or `max_batch_bytes` (64 MiB) |
+/// | [`DiskFull`](Error::DiskFull), [`WriteStalled`](Error::WriteStalled) | no space; background work took longer than `write_stall_limit` (10 s). Try again later |
+/// | [`ReadOnly`](Error::ReadOnly) | the handle was opened with [`Database::open_read_only`] |
+/// | [`Poisoned`](Error::Poisoned) | an earlier failure, a failed sync for instance, made writes unsafe: close and reopen the database |
+///
+/// With [`Durability::Sync`], an error of the sync itself leaves open whether the write is found after a reopen.
 #[derive(Clone)]
 pub struct Database {
     inner: Arc<Inner>,
@@ -57,42 +88,119 @@ const _: () = {
 };
 
 impl Database {
-    /// Creates a database in a directory that does not exist or is empty.
+    /// Creates a database in a directory that does not exist yet, or is empty. Its parent must exist.
+    ///
+    /// ```
+    /// # use kstone_api::Database;
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("mydb.keystone");
+    /// let db = Database::create(&path)?;
+    /// assert_eq!(Database::create(&path).unwrap_err().code(), "already_exists");
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`] if the directory holds a database or anything else; nothing in it is changed.
     pub fn create(path: impl AsRef<Path>) -> Result<Self> {
         Self::builder(path).create()
     }
 
-    /// Opens a database that exists. One handle at a time writes to it: another gets
-    /// [`Error::Locked`](crate::Error::Locked).
+    /// Opens an existing database for reading and writing, with the settings stored in it. After a crash this replays the
+    /// log. The database is locked until it is closed or the process ends.
+    ///
+    /// ```
+    /// # use kstone_api::Database;
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("mydb.keystone");
+    /// # Database::create(&path)?.close()?;
+    /// let db = Database::open(&path)?;
+    /// assert_eq!(Database::open(&path).unwrap_err().code(), "locked");
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::NotADatabase`], [`Error::Corruption`], [`Error::UnsupportedFormat`];
+    /// [`Error::Locked`] while another handle, of this process or another, has it open for writing. Nothing is changed then.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::builder(path).open()
     }
 
-    /// Opens the database, creating it if there is none.
+    /// Opens the database, or creates it if there is none. Errors are those of [`Database::open`] and
+    /// [`Database::create`].
+    ///
+    /// ```
+    /// # use kstone_api::Database;
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("mydb.keystone");
+    /// Database::open_or_create(&path)?.close()?; // creates it
+    /// Database::open_or_create(&path)?.close()?; // opens it
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn open_or_create(path: impl AsRef<Path>) -> Result<Self> {
         Self::builder(path).open_or_create()
     }
 
-    /// Opens the database as it is now, for reading, also while another handle, of this process or another, writes to
-    /// it: later writes do not show in it. Nothing in its directory is changed, and it may be on a read-only file
-    /// system; see [`LsmEngine::open_read_only`].
+    /// Opens the database for reading, as it is at this moment. It takes no lock and works beside a writer, in this process
+    /// or another; later writes do not appear in it. It changes nothing in the directory, which may be on a read-only file
+    /// system. See [`LsmEngine::open_read_only`].
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("mydb.keystone");
+    /// let writer = Database::create(&path)?;
+    /// writer.put("user#1", Item::new())?;
+    /// let reader = Database::open_read_only(&path)?;
+    /// writer.put("user#2", Item::new())?;
+    /// assert!(reader.contains("user#1")? && !reader.contains("user#2")?);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Database::open`], but never [`Error::Locked`]; [`Error::Busy`] when a writer kept changing the directory for ten
+    /// seconds: try again.
     pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
         Self::builder(path).open_read_only()
     }
 
     /// Whether some handle, of this process or another, has the database open for writing.
+    ///
+    /// ```
+    /// # use kstone_api::Database;
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("mydb.keystone");
+    /// let db = Database::create(&path)?;
+    /// assert!(Database::is_locked(&path)?);
+    /// db.close()?;
+    /// assert!(!Database::is_locked(&path)?);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn is_locked(path: impl AsRef<Path>) -> Result<bool> {
         LsmEngine::is_locked(path.as_ref(), &DiskVfs::new())
     }
 
-    /// A new database in memory. It is gone with the last handle.
+    /// Creates a database in memory: the same engine, without files. It is gone with the last handle.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item};
+    /// let db = Database::in_memory()?;
+    /// db.put("user#42", Item::new())?;
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn in_memory() -> Result<Self> {
         let engine = LsmEngine::create(Path::new("memory"), EngineOptions::memory())?;
         Ok(Self { inner: Arc::new(Inner { engine, in_memory: true, temporary: None }) })
     }
 
-    /// A new database in a directory of its own, among the system's temporary files, that is removed with
-    /// the last handle: for tests that want the real file system.
+    /// Creates a database in a new directory among the system's temporary files, removed with the last handle: for tests
+    /// that need the real file system.
+    ///
+    /// ```
+    /// # use kstone_api::Database;
+    /// let db = Database::temporary()?;
+    /// assert!(db.path().is_dir());
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn temporary() -> Result<Self> {
         let failed = |source| Error::Io { op: "create a directory in", path: std::env::temp_dir(), source };
         let dir = tempfile::Builder::new().prefix("keystone-").tempdir().map_err(failed)?;
@@ -100,21 +208,44 @@ impl Database {
         Ok(Self { inner: Arc::new(Inner { engine, in_memory: false, temporary: Some(dir) }) })
     }
 
-    /// Starts to create or open a database with settings.
+    /// Creates or opens a database with settings of your own.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, DatabaseConfig, Durability};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("mydb.keystone");
+    /// let db = Database::builder(&path)
+    ///     .config(DatabaseConfig::new().with_bloom_bits_per_key(16))
+    ///     .durability(Durability::Sync)
+    ///     .open_or_create()?;
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn builder(path: impl AsRef<Path>) -> DatabaseBuilder {
         DatabaseBuilder { path: path.as_ref().to_path_buf(), options: EngineOptions::disk() }
     }
 
-    /// Stores an item under a key, replacing the one that is there.
+    /// Stores an item under a key, replacing any item that is there. The write is atomic, and as durable as the handle's
+    /// [`Durability`] says. Errors are [those of every write](Database#errors-of-every-write).
     ///
-    /// Fails with [`Error::InvalidNumber`](crate::Error::InvalidNumber) or
-    /// [`Error::InvalidItem`](crate::Error::InvalidItem), naming the attribute, when the item holds what
-    /// cannot be stored.
+    /// ```
+    /// # use kstone_api::{Database, Item, ItemBuilder};
+    /// # let db = Database::in_memory()?;
+    /// db.put("user#42", ItemBuilder::new().string("name", "Ann").number("age", 42))?;
+    /// db.put(("US", "KJFK"), ItemBuilder::new().string("city", "New York"))?; // partition and sort key
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn put<'k>(&self, key: impl Into<Key<'k>>, item: impl Into<Item>) -> Result<()> {
         self.put_with(key, item, WriteOptions::default())
     }
 
-    /// [`Database::put`] with a durability of its own.
+    /// [`Database::put`] with a durability for this write alone.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, ItemBuilder, WriteOptions};
+    /// # let db = Database::in_memory()?;
+    /// db.put_with("order#7", ItemBuilder::new().number("total", 120), WriteOptions::sync())?;
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn put_with<'k>(
         &self,
         key: impl Into<Key<'k>>,
@@ -126,20 +257,52 @@ impl Database {
         Ok(())
     }
 
-    /// [`Database::put`] of an item that is in its stored form already.
+    /// [`Database::put`] of an item that is in its stored form already, for instance one read from JSON text.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, EncodedItem};
+    /// # let db = Database::in_memory()?;
+    /// let item = EncodedItem::read_json(&mut &br#"{"name":"Ann"}"#[..], 1 << 20).unwrap()?;
+    /// db.put_encoded("user#42", &item)?;
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn put_encoded<'k>(&self, key: impl Into<Key<'k>>, item: &EncodedItem) -> Result<()> {
         self.engine().put(&key.into(), item.as_bytes(), WriteOptions::default())?;
         Ok(())
     }
 
-    /// The item under a key.
+    /// The item under a key, decoded; `None` if there is none.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, ItemBuilder, Value};
+    /// # let db = Database::in_memory()?;
+    /// db.put("user#42", ItemBuilder::new().string("name", "Ann"))?;
+    /// let item = db.get("user#42")?.expect("it was just stored");
+    /// assert_eq!(item.get("name").and_then(Value::as_str), Some("Ann"));
+    /// assert!(db.get("user#43")?.is_none());
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidKey`] and [`Error::KeyTooLarge`]: no item can be under such a key. [`Error::Corruption`]: the block
+    /// that may hold it is damaged.
     pub fn get<'k>(&self, key: impl Into<Key<'k>>) -> Result<Option<Item>> {
         let key = key.into();
         let Some(view) = self.view_of(&key)? else { return Ok(None) };
         view.to_item().map(Some).map_err(|error| damage::under(self, &key, error))
     }
 
-    /// The item under a key, to read attributes of it in place.
+    /// The item under a key, not decoded: attributes are read in place. The view keeps alive the memory it points into.
+    /// Errors are those of [`Database::get`].
+    ///
+    /// ```
+    /// # use kstone_api::{Database, ItemBuilder, ValueView};
+    /// # let db = Database::in_memory()?;
+    /// db.put("user#42", ItemBuilder::new().string("name", "Ann").number("age", 42))?;
+    /// let view = db.get_view("user#42")?.expect("it was just stored");
+    /// assert_eq!(view.get("age")?.and_then(ValueView::as_i64), Some(42));
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn get_view<'k>(&self, key: impl Into<Key<'k>>) -> Result<Option<ItemView>> {
         self.view_of(&key.into())
     }
@@ -149,34 +312,86 @@ impl Database {
         ItemView::new(value).map(Some).map_err(|error| damage::under(self, key, error))
     }
 
-    /// What the database takes on disk, and how much of
-    /// [`max_total_disk_bytes`](crate::DatabaseConfig::max_total_disk_bytes) puts may still take.
+    /// Bytes the database takes on disk, how many of them are reserved for background work, and how many more puts may take
+    /// below [`max_total_disk_bytes`](crate::DatabaseConfig::max_total_disk_bytes).
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item, ItemBuilder};
+    /// # let db = Database::in_memory()?;
+    /// let usage = db.disk_usage()?;
+    /// println!("{} bytes, limit {:?}", usage.used, usage.limit);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn disk_usage(&self) -> Result<DiskUsage> {
         self.engine().disk_usage()
     }
 
-    /// Whether there is an item under a key.
+    /// Whether there is an item under a key. Errors are those of [`Database::get`].
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item, ItemBuilder};
+    /// # let db = Database::in_memory()?;
+    /// db.put("user#42", Item::new())?;
+    /// assert!(db.contains("user#42")? && !db.contains("user#43")?);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn contains<'k>(&self, key: impl Into<Key<'k>>) -> Result<bool> {
         Ok(self.engine().get(&key.into())?.is_some())
     }
 
-    /// Removes the item under a key, if there is one.
+    /// Removes the item under a key; it is no error if there is none. Atomic and durable as [`Database::put`], with the same
+    /// errors. At a limit on disk space deletes still work.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item, ItemBuilder};
+    /// # let db = Database::in_memory()?;
+    /// db.put("user#42", Item::new())?;
+    /// db.delete("user#42")?;
+    /// db.delete("user#42")?; // nothing left to remove
+    /// assert!(!db.contains("user#42")?);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn delete<'k>(&self, key: impl Into<Key<'k>>) -> Result<()> {
         self.delete_with(key, WriteOptions::default())
     }
 
-    /// [`Database::delete`] with a durability of its own.
+    /// [`Database::delete`] with a durability for this write alone.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, WriteOptions};
+    /// # let db = Database::in_memory()?;
+    /// db.delete_with("session#9", WriteOptions::sync())?;
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn delete_with<'k>(&self, key: impl Into<Key<'k>>, options: WriteOptions) -> Result<()> {
         self.engine().delete(&key.into(), options)?;
         Ok(())
     }
 
-    /// Makes all writes of a batch, or none of them: readers and crashes see no half.
+    /// Makes all writes of a batch, or none: no reader and no crash sees part of it, whichever partitions it touches. An
+    /// empty batch does nothing. Errors are [those of every write](Database#errors-of-every-write).
+    ///
+    /// ```
+    /// # use kstone_api::{Database, ItemBuilder, WriteBatch};
+    /// # let db = Database::in_memory()?;
+    /// let mut batch = WriteBatch::new();
+    /// batch.put("account#1", ItemBuilder::new().number("balance", 70))?;
+    /// batch.put("account#2", ItemBuilder::new().number("balance", 30))?;
+    /// db.write(batch)?;
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn write(&self, batch: impl Into<WriteBatch>) -> Result<()> {
         self.write_with(batch, WriteOptions::default())
     }
 
-    /// [`Database::write`] with a durability of its own.
+    /// [`Database::write`] with a durability for this batch alone.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, WriteBatch, WriteOptions};
+    /// # let db = Database::in_memory()?;
+    /// db.write_with(WriteBatch::new().delete("cart#1").delete("cart#2"), WriteOptions::sync())?;
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn write_with(&self, batch: impl Into<WriteBatch>, options: WriteOptions) -> Result<()> {
         let batch = batch.into();
         if !batch.is_empty() {
@@ -185,72 +400,203 @@ impl Database {
         Ok(())
     }
 
-    /// The database as it is now: later writes do not show in it.
+    /// The database as it is at this moment: later writes do not appear in it.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item, ItemBuilder};
+    /// # let db = Database::in_memory()?;
+    /// let before = db.snapshot()?;
+    /// db.put("user#42", Item::new())?;
+    /// assert!(db.contains("user#42")? && !before.contains("user#42")?);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn snapshot(&self) -> Result<Snapshot> {
         Ok(Snapshot::new(self.clone(), self.engine().snapshot()?))
     }
 
-    /// Reads the items of one partition, in the order of their sort keys.
+    /// Reads the items of one partition, in the byte order of their sort keys. It touches one stripe, and sees the database
+    /// as it is when [`Query::run`] is called.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item, ItemBuilder};
+    /// # let db = Database::in_memory()?;
+    /// for icao in ["KLAX", "KJFK"] {
+    ///     db.put(("US", icao), Item::new())?;
+    /// }
+    /// let keys = db.query("US").run()?.keys().collect::<Result<Vec<_>, _>>()?;
+    /// assert_eq!(keys[0].sort(), Some(&b"KJFK"[..]));
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn query(&self, partition: impl AsRef<[u8]>) -> Query<'_> {
         Query::new(self, None, partition.as_ref())
     }
 
-    /// All items whose partition key starts with these bytes, in the order of keys. See [`Database::scan`]
-    /// for what it costs.
+    /// All items whose partition key starts with these bytes, in key order: a [`Database::scan`], with its cost.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item, ItemBuilder};
+    /// # let db = Database::in_memory()?;
+    /// for key in ["user#1", "user#2", "order#1"] {
+    ///     db.put(key, Item::new())?;
+    /// }
+    /// assert_eq!(db.prefix("user#")?.count(), 2);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Result<Items> {
         self.scan().prefix(prefix).run()
     }
 
-    /// Reads all items, in the order of keys.
+    /// Reads all items, in key order.
     ///
-    /// Partitions are spread over the stripes by hash, so the order comes from merging all of them: to start
-    /// a scan touches every stripe. Read one partition with [`Database::query`], and everything, in no
-    /// matter what order, with [`Database::segment`].
+    /// Partitions are spread over the stripes by hash, so key order comes from merging all stripes, and starting a scan
+    /// touches each of them. Read one partition with [`Database::query`], and everything, if order does not matter, with
+    /// [`Database::segment`].
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item, ItemBuilder};
+    /// # let db = Database::in_memory()?;
+    /// db.put("b", Item::new())?;
+    /// db.put("a", Item::new())?;
+    /// let keys = db.scan().run()?.keys().collect::<Result<Vec<_>, _>>()?;
+    /// assert_eq!(keys[0].partition(), b"a");
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn scan(&self) -> Scan<'_> {
         Scan::new(self, None)
     }
 
-    /// The `index`-th of `count` shares of the database, for reading all of it on several threads. The
-    /// shares hold every item just once; a share is in no particular order, except that the items of a
-    /// partition come together and in order. Take the shares of one [`Snapshot`] if they must be of one moment.
+    /// The share `index` (from 0) of `count` shares of the database, for reading all of it on several threads. Each item is
+    /// in exactly one share. A share is in no particular order, except that the items of a partition come together and in
+    /// order. Shares are made of whole stripes: with more shares than stripes, 256 by default, some are empty. Take the
+    /// shares of one [`Snapshot`] if they must show the same moment.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item, ItemBuilder};
+    /// # let db = Database::in_memory()?;
+    /// for n in 0..100 {
+    ///     db.put(format!("user#{n}"), Item::new())?;
+    /// }
+    /// assert_eq!(db.segment(0, 2)?.count() + db.segment(1, 2)?.count(), 100);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] if `index` is not below `count`.
     pub fn segment(&self, index: usize, count: usize) -> Result<Items> {
         self.snapshot()?.segment(index, count)
     }
 
-    /// Makes every write that has returned durable: a power cut loses none of them.
+    /// Makes every write that has returned durable: a power cut loses none of them. One sync of the disk, whatever the number
+    /// of writes. [`Error::Poisoned`] if it fails: the handle then accepts no more writes.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item, ItemBuilder};
+    /// # let db = Database::in_memory()?;
+    /// db.put("user#42", Item::new())?;
+    /// db.sync()?;
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn sync(&self) -> Result<()> {
         self.engine().sync()
     }
 
-    /// Writes out what is in memory, to SSTs.
+    /// Writes all memtables to SSTs and makes those durable. Never needed for safety, since the log holds every write; it
+    /// shortens the next recovery.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item, ItemBuilder};
+    /// # let db = Database::in_memory()?;
+    /// db.put("user#42", Item::new())?;
+    /// db.flush()?;
+    /// assert_eq!(db.stats()?.flushes, 1);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn flush(&self) -> Result<()> {
         self.engine().flush()
     }
 
-    /// Merges every stripe's SSTs into one run, and returns when done.
+    /// Merges the SSTs of each stripe into one run, and returns when that is durable: drops deleted and overwritten data, and
+    /// applies settings that hold for new SSTs only. It rewrites the whole database.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item, ItemBuilder};
+    /// # let db = Database::in_memory()?;
+    /// db.put("user#42", Item::new())?;
+    /// db.delete("user#42")?;
+    /// db.compact_all()?;
+    /// assert_eq!(db.stats()?.sst_bytes, 0);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn compact_all(&self) -> Result<()> {
         (0..self.engine().stripe_count()).try_for_each(|stripe| self.trigger_compaction(stripe))
     }
 
-    /// Whether the rules ask for a compaction of the stripe now; see [`LsmEngine::needs_compaction`].
+    /// Whether the rules of [`CompactionConfig`] ask for a compaction of the stripe now; see
+    /// [`LsmEngine::needs_compaction`].
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item, ItemBuilder};
+    /// # let db = Database::in_memory()?;
+    /// assert!(!db.needs_compaction(0)?);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] for a stripe that does not exist.
     pub fn needs_compaction(&self, stripe: usize) -> Result<bool> {
         self.engine().needs_compaction(stripe)
     }
 
-    /// Merges the stripe's SSTs into one run, and returns when done; see [`LsmEngine::trigger_compaction`].
+    /// Merges the SSTs of one stripe into one run, and returns when that is durable. Works with automatic compaction off too;
+    /// see [`LsmEngine::trigger_compaction`].
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item, ItemBuilder};
+    /// # let db = Database::in_memory()?;
+    /// for stripe in 0..db.engine().stripe_count() {
+    ///     db.trigger_compaction(stripe)?;
+    /// }
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] for a stripe that does not exist.
     pub fn trigger_compaction(&self, stripe: usize) -> Result<()> {
         self.engine().trigger_compaction(stripe)
     }
 
-    /// Makes a copy of the database as it is now in a new directory, while it is written to. The copy is a database
-    /// like any other: to restore it, open it, or a copy of it. On one file system SSTs are not copied but get a second
-    /// name, which takes neither time nor space; a database in memory is written to disk. See
-    /// [`LsmEngine::backup_with`] for the details.
+    /// Copies the database, as it is now, into a new directory while writes go on. The copy is a database like any other: to
+    /// restore it, open it, or a copy of it. On the same file system SSTs are hard-linked, which takes neither time nor
+    /// space; a database in memory is written to disk.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item, ItemBuilder};
+    /// # let db = Database::in_memory()?;
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("copy.keystone");
+    /// db.put("user#42", Item::new())?;
+    /// db.backup(&path)?;
+    /// assert!(Database::open(&path)?.contains("user#42")?);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::AlreadyExists`] if the destination holds anything; see [`LsmEngine::backup_with`] for the others. A failed
+    /// backup is removed.
     pub fn backup(&self, destination: impl AsRef<Path>) -> Result<BackupReport> {
         self.backup_with(destination, BackupOptions::new())
     }
 
-    /// [`Database::backup`] with options: progress, and real copies.
+    /// [`Database::backup`] with options: progress, cancelling, and real copies instead of hard links.
+    ///
+    /// ```
+    /// # use kstone_api::{BackupOptions, Database};
+    /// # let db = Database::in_memory()?;
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("copy.keystone");
+    /// db.backup_with(&path, BackupOptions::new().copy(true))?;
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn backup_with(
         &self,
         destination: impl AsRef<Path>,
@@ -260,80 +606,195 @@ impl Database {
         self.engine().backup_with(destination.as_ref(), options)
     }
 
-    /// Reads the database's files and says everything that is wrong with them, while reads and writes go on; see
-    /// [`verify`](crate::verify), which does the same for a directory that nobody has open.
+    /// Reads the database's files and reports everything wrong with them, while reads and writes go on. What is wrong is a
+    /// finding in the report, not an error. [`verify`](crate::verify) does the same for a directory without opening it.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, VerifyOptions};
+    /// let db = Database::temporary()?;
+    /// let report = db.verify(&VerifyOptions::deep())?;
+    /// assert!(report.is_clean());
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn verify(&self, options: &VerifyOptions) -> Result<VerifyReport> {
         self.engine().verify_files(&damage::of_items(options))
     }
 
-    /// Writes out what is in memory, ends background work and closes the files. Other clones, snapshots and
-    /// iterators of it get [`Error::Closed`](crate::Error::Closed) from here on.
+    /// Makes everything durable, ends background work and closes the files; the next open need not recover. Other clones,
+    /// snapshots and iterators fail with [`Error::Closed`] from then on.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item, ItemBuilder};
+    /// # let db = Database::in_memory()?;
+    /// let other = db.clone();
+    /// db.close()?;
+    /// assert_eq!(other.get("user#42").unwrap_err().code(), "closed");
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Whatever kept it from ending cleanly. All acknowledged writes are in the log even then; the next open replays it.
     pub fn close(self) -> Result<()> {
         self.engine().close()
     }
 
-    /// The engine below: stripes, compaction, figures.
+    /// The engine below, for what this type does not wrap.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item, ItemBuilder};
+    /// # let db = Database::in_memory()?;
+    /// assert_eq!(db.engine().stripe_count(), 256);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn engine(&self) -> &LsmEngine {
         &self.inner.engine
     }
 
-    /// The settings in use.
+    /// The settings in force. Start from these to change one.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item, ItemBuilder};
+    /// # let db = Database::in_memory()?;
+    /// assert_eq!(db.config().bloom_bits_per_key, 10);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn config(&self) -> DatabaseConfig {
         self.engine().config()
     }
 
-    /// The settings that SSTs written earlier do not have yet; see [`LsmEngine::pending_rewrites`].
+    /// Settings that existing SSTs were not written with, and how many SSTs those are; see [`LsmEngine::pending_rewrites`].
+    /// Compaction rewrites them in time, [`Database::compact_all`] at once.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item, ItemBuilder};
+    /// # let db = Database::in_memory()?;
+    /// db.put("user#42", Item::new())?;
+    /// db.flush()?;
+    /// db.set_config(db.config().with_bloom_bits_per_key(16))?;
+    /// assert_eq!(db.pending_rewrites()?.len(), 1);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn pending_rewrites(&self) -> Result<Vec<PendingRewrite>> {
         self.engine().pending_rewrites()
     }
 
-    /// The compaction settings in use.
+    /// The compaction settings in force.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item, ItemBuilder};
+    /// # let db = Database::in_memory()?;
+    /// assert_eq!(db.compaction_config().sst_threshold, 10);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn compaction_config(&self) -> CompactionConfig {
         self.engine().compaction_config()
     }
 
-    /// Changes the settings of the running database; see [`LsmEngine::set_config`].
+    /// Changes the settings of the open database, and stores them. They hold from the next decision on; those of SSTs for
+    /// files written from now on.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item, ItemBuilder};
+    /// # let db = Database::in_memory()?;
+    /// db.set_config(db.config().with_max_memtable_records(5000))?;
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidConfig`] names the setting that is out of range; nothing changes then.
     pub fn set_config(&self, config: DatabaseConfig) -> Result<()> {
         self.engine().set_config(config)
     }
 
-    /// Changes the compaction settings of the running database; see [`LsmEngine::set_compaction_config`].
+    /// Changes the compaction settings of the open database, and stores them. Errors are those of [`Database::set_config`].
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item, ItemBuilder};
+    /// # let db = Database::in_memory()?;
+    /// db.set_compaction_config(db.compaction_config().with_max_concurrent(1))?;
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn set_compaction_config(&self, config: CompactionConfig) -> Result<()> {
         self.engine().set_compaction_config(config)
     }
 
-    /// Sizes now, and totals since the database was opened.
+    /// Sizes now, and totals since the database was opened. It reads counters and the names in the directory, no SST: cheap
+    /// enough for once a second.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item, ItemBuilder};
+    /// # let db = Database::in_memory()?;
+    /// db.put("user#42", Item::new())?;
+    /// assert_eq!(db.stats()?.operations.puts, 1);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn stats(&self) -> Result<EngineStats> {
         self.engine().stats()
     }
 
     /// Bytes of the filters of all SSTs; see [`LsmEngine::estimate_bloom_memory`].
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item, ItemBuilder};
+    /// # let db = Database::in_memory()?;
+    /// println!("filters: {} bytes", db.estimate_bloom_memory()?);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn estimate_bloom_memory(&self) -> Result<u64> {
         self.engine().estimate_bloom_memory()
     }
 
-    /// Bytes of the indexes of all SSTs; see [`LsmEngine::estimate_index_memory`].
+    /// Bytes of the hash indexes of all SSTs; see [`LsmEngine::estimate_index_memory`].
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item, ItemBuilder};
+    /// # let db = Database::in_memory()?;
+    /// println!("indexes: {} bytes", db.estimate_index_memory()?);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn estimate_index_memory(&self) -> Result<u64> {
         self.engine().estimate_index_memory()
     }
 
-    /// How long operations took since open; see [`LsmEngine::latencies`].
+    /// Percentiles of the time that operations took since the database was opened, in nanoseconds. One operation in
+    /// [`latency_sampling`](crate::DatabaseConfig::latency_sampling) (64) is timed.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item, ItemBuilder};
+    /// # let db = Database::in_memory()?;
+    /// println!("{:?}", db.latencies().get);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn latencies(&self) -> Latencies {
         self.engine().latencies()
     }
 
     /// What compactions have done since the database was opened, and why they ran.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item, ItemBuilder};
+    /// # let db = Database::in_memory()?;
+    /// println!("{:?}", db.compaction_stats());
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn compaction_stats(&self) -> CompactionStats {
         self.engine().compaction_stats()
     }
 
-    /// The directory.
+    /// The database's directory.
+    ///
+    /// ```
+    /// # use kstone_api::Database;
+    /// let db = Database::temporary()?;
+    /// assert!(db.path().join("MANIFEST").is_file());
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn path(&self) -> &Path {
         self.engine().path()
     }
 }
 
-/// For engines that were opened with options of their own.
+/// A database on an engine that was opened with options of its own.
 impl From<LsmEngine> for Database {
     fn from(engine: LsmEngine) -> Self {
         Self { inner: Arc::new(Inner { engine, in_memory: false, temporary: None }) }
@@ -365,52 +826,88 @@ pub struct DatabaseBuilder {
 }
 
 impl DatabaseBuilder {
-    /// Settings of the log, the memtables and the SSTs. Without: those stored in the database, or the
-    /// defaults for a new one.
+    /// Settings of the log, the memtables and the SSTs. Default: those stored in the database, or for a new one
+    /// [`DatabaseConfig::new`].
+    ///
+    /// ```
+    /// # use kstone_api::{Database, DatabaseConfig};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("mydb.keystone");
+    /// let config = DatabaseConfig::new().with_max_memtable_records(5000);
+    /// let db = Database::builder(&path).config(config).create()?;
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn config(mut self, config: DatabaseConfig) -> Self {
         self.options.config = Some(config);
         self
     }
 
-    /// When and how much SSTs are merged. Without: as stored in the database, or the defaults for a new one.
+    /// When and how SSTs are merged. Default: as stored in the database, or for a new one [`CompactionConfig::new`].
+    ///
+    /// ```
+    /// # use kstone_api::{CompactionConfig, Database};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("mydb.keystone");
+    /// let compaction = CompactionConfig::new().with_sst_threshold(5);
+    /// let db = Database::builder(&path).compaction(compaction).create()?;
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn compaction(mut self, config: CompactionConfig) -> Self {
         self.options.compaction = Some(config);
         self
     }
 
     /// All settings of a preset: [`DatabaseBuilder::config`] and [`DatabaseBuilder::compaction`] at once.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Preset};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("mydb.keystone");
+    /// let db = Database::builder(&path).preset(Preset::read_heavy()).create()?;
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn preset(self, preset: Preset) -> Self {
         self.config(preset.database).compaction(preset.compaction)
     }
 
-    /// When a write counts as done, for writes that do not say themselves.
+    /// Durability of writes without [`WriteOptions`] of their own. Default: [`Durability::Buffered`]. It belongs to the
+    /// handle and is not stored.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Durability};
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("mydb.keystone");
+    /// let db = Database::builder(&path).durability(Durability::Sync).create()?;
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn durability(mut self, durability: Durability) -> Self {
         self.options.durability = durability;
         self
     }
 
-    /// Is told of flushes, compactions, stalls, errors and so on; see [`EventListener`] for what it may do.
+    /// Receives an event for each flush, compaction, stall, error and so on; see [`EventListener`] for what it may do.
     pub fn listener(mut self, listener: Arc<dyn EventListener>) -> Self {
         self.options.listener = Some(listener);
         self
     }
 
-    /// See [`Database::create`].
+    /// Creates the database; see [`Database::create`]. Settings out of range are refused with
+    /// [`Error::InvalidConfig`](crate::Error::InvalidConfig), which names them; this holds for the other calls too.
     pub fn create(self) -> Result<Database> {
         LsmEngine::create(&self.path, self.options).map(Database::from)
     }
 
-    /// See [`Database::open`].
+    /// Opens the database; see [`Database::open`].
     pub fn open(self) -> Result<Database> {
         LsmEngine::open(&self.path, self.options).map(Database::from)
     }
 
-    /// See [`Database::open_or_create`].
+    /// Opens the database, or creates it if there is none; see [`Database::open_or_create`].
     pub fn open_or_create(self) -> Result<Database> {
         LsmEngine::open_or_create(&self.path, self.options).map(Database::from)
     }
 
-    /// See [`Database::open_read_only`].
+    /// Opens the database for reading; see [`Database::open_read_only`]. The settings apply to this handle and are not stored.
     pub fn open_read_only(self) -> Result<Database> {
         LsmEngine::open_read_only(&self.path, self.options).map(Database::from)
     }

@@ -12,7 +12,8 @@ use crate::flaw::Flaw;
 use crate::item_builder::ItemBuilder;
 use crate::value::Value;
 
-/// What is stored under a key: attributes, in the order of their names.
+/// What is stored under a key: attributes, ordered by name. An item may hold any number of attributes, nested up to 32
+/// levels deep, as long as its stored form is at most `max_item_bytes` (16 MiB by default).
 ///
 /// ```
 /// use kstone_api::{Item, ItemBuilder, Value};
@@ -28,12 +29,21 @@ pub struct Item {
 }
 
 impl Item {
-    /// An item with no attributes.
+    /// An item without attributes, as good as any other.
+    ///
+    /// ```
+    /// assert!(kstone_api::Item::new().is_empty());
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Starts an item.
+    /// Starts an item; the same as [`ItemBuilder::new`].
+    ///
+    /// ```
+    /// let item = kstone_api::Item::builder().string("name", "Ann").build();
+    /// assert!(item.contains("name"));
+    /// ```
     pub fn builder() -> ItemBuilder {
         ItemBuilder::new()
     }
@@ -64,23 +74,51 @@ impl Item {
         self.attributes.binary_search_by(|(here, _)| here.as_str().cmp(name))
     }
 
-    /// The value of an attribute.
+    /// The value of an attribute, if the item has it.
+    ///
+    /// ```
+    /// # use kstone_api::{Item, Value};
+    /// let item = Item::builder().number("age", 42).build();
+    /// assert_eq!(item.get("age").and_then(Value::as_i64), Some(42));
+    /// assert_eq!(item.get("name"), None);
+    /// ```
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.attributes.get(self.find(name).ok()?).map(|(_, value)| value)
     }
 
-    /// The value of an attribute, to change it.
+    /// The value of an attribute, to change it in place.
+    ///
+    /// ```
+    /// # use kstone_api::{Item, Value};
+    /// let mut item = Item::builder().list("tags", ["new"]).build();
+    /// if let Some(Value::L(tags)) = item.get_mut("tags") {
+    ///     tags.push(Value::from("sale"));
+    /// }
+    /// assert_eq!(item.to_string(), r#"{"tags":["new","sale"]}"#);
+    /// ```
     pub fn get_mut(&mut self, name: &str) -> Option<&mut Value> {
         let at = self.find(name).ok()?;
         self.attributes.get_mut(at).map(|(_, value)| value)
     }
 
-    /// Whether there is an attribute of that name.
+    /// Whether the item has an attribute of that name.
+    ///
+    /// ```
+    /// let item = kstone_api::Item::builder().null("deleted_at").build();
+    /// assert!(item.contains("deleted_at") && !item.contains("name"));
+    /// ```
     pub fn contains(&self, name: &str) -> bool {
         self.find(name).is_ok()
     }
 
-    /// Sets an attribute; returns the value it had.
+    /// Sets an attribute, and returns the value it had before.
+    ///
+    /// ```
+    /// # use kstone_api::{Item, Value};
+    /// let mut item = Item::new();
+    /// assert_eq!(item.insert("age", 42), None);
+    /// assert_eq!(item.insert("age", 43), Some(Value::from(42)));
+    /// ```
     pub fn insert(&mut self, name: impl Into<String>, value: impl Into<Value>) -> Option<Value> {
         let (name, value) = (name.into(), value.into());
         match self.find(&name) {
@@ -92,28 +130,49 @@ impl Item {
         }
     }
 
-    /// Takes an attribute out.
+    /// Removes an attribute, and returns its value.
+    ///
+    /// ```
+    /// # use kstone_api::{Item, Value};
+    /// let mut item = Item::builder().bool("draft", true).build();
+    /// assert_eq!(item.remove("draft"), Some(Value::Bool(true)));
+    /// assert!(item.is_empty());
+    /// ```
     pub fn remove(&mut self, name: &str) -> Option<Value> {
         self.find(name).ok().map(|at| self.attributes.remove(at).1)
     }
 
-    /// How many attributes there are.
+    /// The number of attributes; those within maps are not counted.
+    ///
+    /// ```
+    /// assert_eq!(kstone_api::Item::builder().number("x", 1).number("y", 2).build().len(), 2);
+    /// ```
     pub fn len(&self) -> usize {
         self.attributes.len()
     }
 
-    /// Whether there are none.
+    /// Whether the item has no attributes.
+    ///
+    /// ```
+    /// assert!(kstone_api::Item::new().is_empty());
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.attributes.is_empty()
     }
 
-    /// The attributes, in the order of their names.
+    /// The attributes, ordered by name.
+    ///
+    /// ```
+    /// let item = kstone_api::Item::builder().number("y", 2).number("x", 1).build();
+    /// let names: Vec<_> = item.iter().map(|(name, _)| name).collect();
+    /// assert_eq!(names, ["x", "y"]);
+    /// ```
     pub fn iter(&self) -> Iter<'_> {
         Iter(self.attributes.iter())
     }
 }
 
-/// The attributes of an [`Item`], in the order of their names.
+/// The attributes of an [`Item`], ordered by name.
 #[derive(Clone, Debug)]
 pub struct Iter<'a>(std::slice::Iter<'a, (String, Value)>);
 
@@ -155,7 +214,7 @@ impl IntoIterator for Item {
     }
 }
 
-/// Of attributes with the same name the last stays.
+/// Of attributes of the same name the last one stays.
 impl<N: Into<String>, V: Into<Value>> FromIterator<(N, V)> for Item {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(attributes: I) -> Self {
         Self::from_unsorted(attributes.into_iter().map(|(name, value)| (name.into(), value.into())).collect())

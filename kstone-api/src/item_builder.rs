@@ -28,7 +28,7 @@ pub struct ItemBuilder {
 }
 
 impl ItemBuilder {
-    /// An item with no attributes yet.
+    /// A builder without attributes.
     pub fn new() -> Self {
         Self::default()
     }
@@ -49,22 +49,22 @@ impl ItemBuilder {
         self.value(name, value.into())
     }
 
-    /// Adds a true or false.
+    /// Adds a boolean.
     pub fn bool(self, name: impl Into<String>, value: bool) -> Self {
         self.value(name, value)
     }
 
-    /// Adds an attribute that has no value.
+    /// Adds an attribute without a value.
     pub fn null(self, name: impl Into<String>) -> Self {
         self.value(name, Value::Null)
     }
 
-    /// Adds binary.
+    /// Adds bytes.
     pub fn binary(self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
         self.value(name, value.into())
     }
 
-    /// Adds a list.
+    /// Adds a list of values of any types.
     pub fn list<V: Into<Value>>(self, name: impl Into<String>, values: impl IntoIterator<Item = V>) -> Self {
         self.value(name, Value::L(values.into_iter().map(Into::into).collect()))
     }
@@ -74,7 +74,7 @@ impl ItemBuilder {
         self.value(name, map.into())
     }
 
-    /// Adds a set of strings. Members that are given twice are one, as in every set.
+    /// Adds a set of strings; duplicates are dropped. An empty set cannot be stored.
     pub fn string_set<V: Into<String>>(
         self,
         name: impl Into<String>,
@@ -83,7 +83,7 @@ impl ItemBuilder {
         self.value(name, Value::Ss(members.into_iter().map(Into::into).collect()))
     }
 
-    /// Adds a set of numbers. Equal ones are one member, whatever their text: of `1` and `1.0` the first stays.
+    /// Adds a set of numbers; of equal ones, such as `1` and `1.0`, the first stays. An empty set cannot be stored.
     pub fn number_set<V: Into<Number>>(
         self,
         name: impl Into<String>,
@@ -96,7 +96,7 @@ impl ItemBuilder {
         self.value(name, Value::Ns(set))
     }
 
-    /// Adds a set of binaries. Members that are given twice are one.
+    /// Adds a set of byte strings; duplicates are dropped. An empty set cannot be stored.
     pub fn binary_set<V: Into<Vec<u8>>>(
         self,
         name: impl Into<String>,
@@ -105,7 +105,7 @@ impl ItemBuilder {
         self.value(name, Value::Bs(members.into_iter().map(Into::into).collect()))
     }
 
-    /// The item.
+    /// Finishes the item.
     pub fn build(self) -> Item {
         Item::from_unsorted(self.attributes)
     }

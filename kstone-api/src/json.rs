@@ -11,9 +11,9 @@
 //! digits. A `serde_json::Value` holds integers of 64 bits and floats: [`Item::to_json`] gives the nearest,
 //! which prints as the same text when that is the shortest for its float, as `38.704022` is.
 //!
-//! Nothing is dropped in reading: text that names an attribute twice, a set with a member twice, a type that is none, or
-//! a number of more than 38 digits is refused, naming the attribute. A `serde_json::Value` was read by serde_json, which
-//! keeps the last of two equal names, and no number beyond floats.
+//! Reading drops nothing: a repeated attribute name, a repeated member of a set, an unknown type, or a number of more than
+//! 38 digits is refused, naming the attribute. A `serde_json::Value` was read by serde_json, which keeps the last of two
+//! equal names, and no number beyond the range of floats.
 
 use std::fmt;
 
@@ -57,8 +57,13 @@ impl Item {
         from_raw_object(text, 0).map_err(Flaw::into_error)
     }
 
-    /// Plain JSON. Sets, binary and long numbers are converted as the module says; a number that cannot be
-    /// stored becomes null.
+    /// The item as plain JSON. Sets, binary and long numbers are converted as [`json`](crate::json) describes; a number that
+    /// cannot be stored becomes null.
+    ///
+    /// ```
+    /// let item = kstone_api::Item::builder().string("name", "Ann").build();
+    /// assert_eq!(item.to_json(), serde_json::json!({"name": "Ann"}));
+    /// ```
     pub fn to_json(&self) -> Json {
         Json::Object(self.iter().map(|(name, value)| (name.to_owned(), to_json(value))).collect())
     }
@@ -81,7 +86,12 @@ impl Item {
         attributes.collect()
     }
 
-    /// DynamoDB JSON.
+    /// The item as DynamoDB JSON, which names every type and loses nothing.
+    ///
+    /// ```
+    /// let item = kstone_api::Item::builder().number("age", 42).build();
+    /// assert_eq!(item.to_dynamodb_json(), serde_json::json!({"age": {"N": "42"}}));
+    /// ```
     pub fn to_dynamodb_json(&self) -> Json {
         // Cannot fail: names are strings, and no float is in it.
         serde_json::to_value(self).unwrap_or_default()

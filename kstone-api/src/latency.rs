@@ -5,11 +5,11 @@ use std::fmt;
 
 use hdrhistogram::Histogram;
 
-/// Records latencies in microseconds and tells their percentiles.
+/// Records latencies in microseconds and computes their percentiles.
 ///
-/// Samples are counted in a histogram of three significant digits: a percentile is at most 0.1 % above the sample
-/// it stands for, and exact below 2048 us. Memory is the same, less than 256 KiB, for any number of samples. What
-/// took longer than [`LatencyTracker::MAX_US`] counts as that.
+/// Samples are counted in a histogram of three significant digits: a percentile is at most 0.1 % above the sample it
+/// represents, and exact below 2048 us. Memory is constant, less than 256 KiB. Samples above
+/// [`LatencyTracker::MAX_US`] count as that value.
 ///
 /// ```
 /// let mut tracker = kstone_api::LatencyTracker::new();
@@ -25,7 +25,7 @@ pub struct LatencyTracker {
 }
 
 impl LatencyTracker {
-    /// The longest latency that is told apart: one hour.
+    /// The largest latency that is recorded exactly: one hour.
     pub const MAX_US: u64 = 3_600_000_000;
 
     /// A tracker without samples.
@@ -34,20 +34,20 @@ impl LatencyTracker {
         Self { histogram: Histogram::new_with_bounds(1, Self::MAX_US, 3).expect("constant bounds") }
     }
 
-    /// Counts one operation that took so many microseconds.
+    /// Records one operation of this many microseconds.
     pub fn record(&mut self, latency_us: u64) {
         self.histogram.saturating_record(latency_us.min(Self::MAX_US));
     }
 
-    /// The latencies in microseconds below or at which 50, 90, 99 and 99.9 % of the samples are, under `P50`,
-    /// `P90`, `P99` and `P99.9`. All are 0 when there are no samples.
+    /// The 50th, 90th, 99th and 99.9th percentiles in microseconds, under `P50`, `P90`, `P99` and `P99.9`; all 0 without
+    /// samples.
     pub fn percentiles(&self) -> BTreeMap<&'static str, u64> {
         [("P50", 0.5), ("P90", 0.9), ("P99", 0.99), ("P99.9", 0.999)]
             .map(|(name, quantile)| (name, self.histogram.value_at_quantile(quantile)))
             .into()
     }
 
-    /// How many samples there are.
+    /// The number of samples.
     pub fn count(&self) -> u64 {
         self.histogram.len()
     }
@@ -57,7 +57,7 @@ impl LatencyTracker {
         self.histogram.max()
     }
 
-    /// Adds the samples of another tracker: one for each thread, added up at the end, needs no lock.
+    /// Adds the samples of another tracker. A tracker per thread, added up at the end, needs no lock.
     pub fn add(&mut self, other: &Self) {
         // Cannot fail: both have the same bounds.
         self.histogram.add(&other.histogram).unwrap_or_default();

@@ -1,8 +1,4 @@
-//! KeystoneDB: an embedded database for typed items. Unless asked otherwise a write is *buffered*: it has
-//! reached the operating system when the call returns, so the death of the process loses nothing, while a
-//! power cut may lose the writes of the last second, always the newest ones. [`Durability::Sync`], for the
-//! database or for one write ([`WriteOptions::sync`]), makes writes survive that too, and
-//! [`Database::sync`] everything before it.
+//! KeystoneDB: an embedded database for typed items.
 //!
 //! ```
 //! use kstone_api::{Database, ItemBuilder, Value};
@@ -26,12 +22,40 @@
 //! # }
 //! ```
 //!
-//! An [`Item`] is attributes with names; a [`Value`] has one of the types of DynamoDB. [`Database::get_view`]
-//! reads attributes in place, without decoding the item. [`WriteBatch`] makes several writes one,
-//! [`Snapshot`] holds a moment. [`json`] tells how items become JSON.
+//! # Where to find what
 //!
-//! The calls block. In asynchronous programs run them where blocking is allowed, on a clone of the
-//! [`Database`].
+//! | group | types |
+//! |---|---|
+//! | **Database** | [`Database`] opens, reads and writes. [`DatabaseBuilder`]: with settings. [`WriteBatch`]: several writes as one. [`WriteOptions`], [`Durability`]: what a write survives. [`Snapshot`]: the database at one moment |
+//! | **Items** | [`Item`], [`ItemBuilder`], [`Value`], [`Number`]. Read in place: [`ItemView`], [`ValueView`], [`ListView`], [`MapView`], [`SetView`], [`Slice`]. As JSON: [`json`], [`JsonLines`], [`EncodedItem`] |
+//! | **Keys** | [`Key`], [`KeyPart`]; numbers in keys: [`number_key`], [`number_from_key`] |
+//! | **Queries** | [`Query`] reads a partition, [`Scan`] everything. They give [`Items`], or [`Views`], or [`Keys`]. [`SortRange`] |
+//! | **Settings** | [`DatabaseConfig`], [`CompactionConfig`], [`Preset`]; [`MemtableMode`], [`Compression`], [`ReadMode`]. [`PendingRewrite`]: what existing files were not written with. [`model`]: what settings would cost |
+//! | **Monitoring** | [`EngineStats`] ([`OperationStats`], [`ReadStats`], [`StripeStats`], [`StallStats`], [`StallReason`], [`FilterStats`], [`BlockCacheStats`], [`Amplification`], [`RecoveryStats`], [`CompactionStats`], [`CompactionReasonStats`], [`CompactionReason`]), [`Latencies`] ([`LatencySummary`], [`LatencyBuckets`]), [`StatsSnapshot`]. [`DiskUsage`], [`Exhausted`]. [`EventListener`], [`Event`], [`SettingChange`]. [`AlertThresholds`], [`PerformanceAlert`], [`check_alerts`], [`measure_average_sst_count`], [`measure_p99_read_latency`]. [`Explain`], [`ExplainQuery`]: what a read costs. Of your own calls: [`LatencyTracker`], [`DatabaseMetrics`] |
+//! | **Maintenance** | Backups: [`BackupOptions`], [`BackupReport`], [`BackupProgress`]. [`verify`]: [`VerifyOptions`], [`VerifyMode`], [`VerifyReport`], [`Finding`], [`FindingKind`], [`Severity`], [`Affected`], [`LogReport`], [`Progress`], [`ProgressFn`], [`ValueCheck`]. [`repair`]: [`RepairOptions`], [`RepairReport`], [`Loss`], [`Action`], [`Now`]. [`free_space`], [`FreeSpace`] |
+//! | **Errors** | [`Error`], [`Result`], [`NumberError`]. [`escape`]: for showing keys and texts of others |
+//! | **The engine below** | [`LsmEngine`], [`EngineOptions`] |
+//!
+//! The repository's `docs/modeling.md` shows how to lay out keys and items, `docs/tuning.md` every setting, and
+//! `docs/durability.md` what is promised after a crash.
+//!
+//! # Durability
+//!
+//! By default a write is *buffered*: it has reached the operating system when the call returns, so the death of the
+//! process loses nothing, while a power cut may lose the newest writes, those of about the last second.
+//! [`Durability::Sync`], for the database or for a single write ([`WriteOptions::sync`]), makes a write survive a power
+//! cut too, and [`Database::sync`] does so for everything written before it.
+//!
+//! # Threads
+//!
+//! All calls block. A [`Database`] is a handle to clone and share between threads; in an asynchronous program call it
+//! where blocking is allowed. One handle at a time, with its clones, may write to a database; any number may open it
+//! read-only beside it, in other processes too.
+//!
+//! # Features
+//!
+//! `prometheus`: `Database::openmetrics`, the counters as text for Prometheus. `tracing`: spans and events of background
+//! work for the `tracing` crate. Neither is on by default.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice))]
@@ -107,6 +131,11 @@ pub use kstone_core::{
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 mod readme {}
+
+/// Compiles and runs the code of the guide to modeling.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/modeling.md")]
+mod modeling {}
 
 /// Compiles the code of the page on tuning.
 #[cfg(doctest)]

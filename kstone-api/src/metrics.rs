@@ -3,11 +3,10 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts a program's reads and writes, and the time that they took, as the program sees them.
+/// Counts a program's reads and writes and adds up their latencies, as the program measures them.
 ///
-/// It is shared between threads by reference. The engine counts by itself too, see
-/// [`Database::stats`](crate::Database::stats); this is for what the program wants to measure: an operation that
-/// is several calls, or one part of its work apart from the others.
+/// Threads share it by reference. The engine has counters of its own, see [`Database::stats`](crate::Database::stats);
+/// this is for a program's measurements: an operation that consists of several calls, or one part of its work.
 ///
 /// ```
 /// let metrics = kstone_api::DatabaseMetrics::new();
@@ -24,50 +23,50 @@ pub struct DatabaseMetrics {
 }
 
 impl DatabaseMetrics {
-    /// Nothing counted.
+    /// All counts zero.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Counts one write that took so many microseconds.
+    /// Counts one write of this many microseconds.
     pub fn record_write(&self, latency_us: u64) {
         self.write_count.fetch_add(1, Ordering::Relaxed);
         self.write_latency_sum.fetch_add(latency_us, Ordering::Relaxed);
     }
 
-    /// Counts one read that took so many microseconds.
+    /// Counts one read of this many microseconds.
     pub fn record_read(&self, latency_us: u64) {
         self.read_count.fetch_add(1, Ordering::Relaxed);
         self.read_latency_sum.fetch_add(latency_us, Ordering::Relaxed);
     }
 
-    /// Writes counted.
+    /// Number of writes.
     pub fn writes(&self) -> u64 {
         self.write_count.load(Ordering::Relaxed)
     }
 
-    /// Reads counted.
+    /// Number of reads.
     pub fn reads(&self) -> u64 {
         self.read_count.load(Ordering::Relaxed)
     }
 
-    /// The mean time of a write in whole microseconds; `None` when none was counted.
+    /// Mean latency of a write in whole microseconds; `None` without writes.
     pub fn average_write_us(&self) -> Option<u64> {
         self.write_latency_sum.load(Ordering::Relaxed).checked_div(self.writes())
     }
 
-    /// The mean time of a read in whole microseconds; `None` when none was counted.
+    /// Mean latency of a read in whole microseconds; `None` without reads.
     pub fn average_read_us(&self) -> Option<u64> {
         self.read_latency_sum.load(Ordering::Relaxed).checked_div(self.reads())
     }
 
-    /// Prints to standard output. The text alone is what [`to_string`](ToString::to_string) gives.
+    /// Prints the figures to standard output; [`to_string`](ToString::to_string) returns the same text.
     pub fn report(&self) {
         print!("{self}");
     }
 }
 
-/// A line for writes and one for reads, each ended; none for what was not counted.
+/// A line for writes and one for reads, each with a line feed; no line for a count of zero.
 impl fmt::Display for DatabaseMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(average) = self.average_write_us() {

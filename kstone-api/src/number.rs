@@ -1,7 +1,7 @@
 //! [`Number`]: a decimal that keeps its text.
 //!
-//! Invariant: a valid number's text has the shape of a JSON number, so it can be printed into JSON as it
-//! is. What the text says is compared through [`Decimal`], which walks the digits in place.
+//! Invariant: the text of a valid number has the shape of a JSON number, so it can be printed into JSON unchanged.
+//! Values are compared through [`Decimal`], which walks the digits in place.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -15,18 +15,17 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 const MAX_DIGITS: usize = 38;
 /// The exponents of the first significant digit: 1E-130 to 9.99...E+125.
 const MAGNITUDES: std::ops::RangeInclusive<i32> = -130..=125;
-/// No number in range needs more text than this, unless padded with zeros that say nothing.
+/// No number in range needs more text than this, apart from superfluous zeros.
 const MAX_TEXT: usize = 400;
 
 /// A decimal number of up to 38 significant digits, from 1E-130 to 9.99E+125 (and its negatives, and 0): the
 /// numbers of DynamoDB. It keeps the text it was made from, so nothing is ever rounded.
 ///
-/// Numbers compare by what they say, as in DynamoDB: `1`, `1.0` and `1e0` are equal, and are one member of a
-/// number set. [`Number::as_str`] tells them apart.
+/// Numbers compare by value, as in DynamoDB: `1`, `1.0` and `1e0` are equal, and are one member of a number set;
+/// [`Number::as_str`] distinguishes them.
 ///
-/// Every integer and float converts into a `Number`. A float that is no such number (NaN, an infinity,
-/// 1e300) converts too, and is refused as [`Error::InvalidNumber`](crate::Error::InvalidNumber) when an item
-/// that holds it is written.
+/// Every integer and float converts into a `Number`. A float out of range (NaN, an infinity, 1e300) converts too, and is
+/// refused with [`Error::InvalidNumber`](crate::Error::InvalidNumber) when an item that contains it is written.
 ///
 /// ```
 /// use kstone_api::Number;
@@ -47,7 +46,7 @@ enum Repr {
     Invalid(String),
 }
 
-/// Why something is no [`Number`], or a [`Number`] is no such integer.
+/// Why something is not a [`Number`], or a [`Number`] does not fit an integer type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NumberError {
     why: &'static str,
@@ -66,14 +65,14 @@ const fn err<T>(why: &'static str) -> Result<T, NumberError> {
 }
 
 impl Number {
-    /// The text: what it was parsed from, or the shortest that gives the integer or float back.
+    /// The text it was parsed from, or the shortest text that gives the integer or float back.
     pub fn as_str(&self) -> &str {
         match &self.0 {
             Repr::Valid(text) | Repr::Invalid(text) => text,
         }
     }
 
-    /// Whether it can be stored. Only floats that are NaN, infinite or out of range give a number that cannot.
+    /// Whether it can be stored; only floats that are NaN, infinite or out of range cannot.
     pub fn is_valid(&self) -> bool {
         matches!(self.0, Repr::Valid(_))
     }
@@ -90,7 +89,7 @@ impl Number {
         }
     }
 
-    /// A number from text that this module wrote.
+    /// A number from text written by this module.
     pub(crate) fn from_stored(text: &str) -> Result<Self, NumberError> {
         check_stored(text)?;
         Ok(Self(Repr::Valid(text.to_owned())))
@@ -111,7 +110,7 @@ impl Number {
     }
 }
 
-/// Whether this text is that of a valid number, in the shape in which numbers are kept.
+/// Whether this text is a valid number, in the shape in which numbers are stored.
 pub(crate) fn check_stored(text: &str) -> Result<(), NumberError> {
     let decimal = Decimal::scan(text)?;
     decimal.check_range()?;
@@ -121,8 +120,8 @@ pub(crate) fn check_stored(text: &str) -> Result<(), NumberError> {
 impl FromStr for Number {
     type Err = NumberError;
 
-    /// Reads decimal text such as `42`, `-0.50`, `6.02e23`. It is kept as it is, except that what JSON does
-    /// not allow is brought into shape: a leading `+` and leading zeros go, `.5` and `5.` gain a zero.
+    /// Reads decimal text such as `42`, `-0.50`, `6.02e23`. The text is kept, except where JSON does not allow it: a
+    /// leading `+` and leading zeros are dropped, `.5` and `5.` gain a zero.
     fn from_str(text: &str) -> Result<Self, NumberError> {
         let decimal = Decimal::scan(text)?;
         decimal.check_range()?;
@@ -281,7 +280,7 @@ impl PartialOrd for Number {
     }
 }
 
-/// By what they say; numbers that cannot be stored come last, by text.
+/// By value; numbers that cannot be stored come last, by text.
 impl Ord for Number {
     fn cmp(&self, other: &Self) -> Ordering {
         match (self.decimal(), other.decimal()) {

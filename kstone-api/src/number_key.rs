@@ -22,8 +22,8 @@ const LEAST_MAGNITUDE: i32 = -130;
 /// Up to this many digits are written without an exponent.
 const PLAIN: i32 = 20;
 
-/// The bytes of a number as a key, or as a part of one: 1 to 22, which compare as numbers do. `1`, `1.0` and `1e0` are
-/// one key. Fails for a number that cannot be stored.
+/// A number as a key, or as the last part of one: 1 to 22 bytes that sort as the numbers do. `1`, `1.0` and `1e0` give
+/// the same bytes. Fails for a number that cannot be stored.
 ///
 /// ```
 /// use kstone_api::{Database, ItemBuilder, Number, number_from_key, number_key};
@@ -61,7 +61,8 @@ pub fn number_key(number: &Number) -> Result<Vec<u8>, NumberError> {
     Ok(key)
 }
 
-/// The number that [`number_key`] made these bytes of, as it is written shortest; `None` when it made no such bytes.
+/// The number that [`number_key`] encodes as these bytes, in its shortest text; `None` if the bytes are not from
+/// [`number_key`].
 pub fn number_from_key(key: &[u8]) -> Option<Number> {
     let (&sign, rest) = key.split_first()?;
     let (negative, rest): (bool, Vec<u8>) = match sign {
@@ -82,7 +83,7 @@ pub fn number_from_key(key: &[u8]) -> Option<Number> {
     }
     let digits = digits.trim_end_matches('0');
     let number: Number = written(negative, digits, magnitude).parse().ok()?;
-    // Whatever else could be read in two ways.
+    // Refuses bytes that are not the only encoding of their number.
     (number_key(&number).ok()? == key).then_some(number)
 }
 

@@ -1,5 +1,5 @@
-//! The figures of a database as text for Prometheus: the OpenMetrics format, read from the engine's counters when
-//! it is asked for. Nothing is counted twice, and there is no registry that outlives the call.
+//! The figures of a database as text for Prometheus, in the OpenMetrics format, computed from the engine's counters on
+//! each call. Nothing is counted twice, and no registry outlives the call.
 
 use std::fmt;
 
@@ -24,9 +24,9 @@ impl Database {
     /// `keystonedb_`. Serve it with the content type
     /// `application/openmetrics-text; version=1.0.0; charset=utf-8`.
     ///
-    /// Counters begin at zero with each open. Latencies are histograms of the operations that were timed, one in
-    /// [`latency_sampling`](crate::DatabaseConfig::latency_sampling); `keystonedb_writes_total` and its like count
-    /// all. Of a closed database there is `keystonedb_up 0` alone.
+    /// Counters start at zero with each open. Latencies are histograms of the timed operations, one in
+    /// [`latency_sampling`](crate::DatabaseConfig::latency_sampling); `keystonedb_writes_total` and similar counters
+    /// count all operations. A closed database gives `keystonedb_up 0` alone.
     ///
     /// ```
     /// let db = kstone_api::Database::in_memory()?;

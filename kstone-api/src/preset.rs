@@ -1,14 +1,14 @@
-//! [`Preset`]: settings that belong together, for a kind of work.
+//! [`Preset`]: settings for a kind of work.
 
 use std::fmt;
 use std::time::Duration;
 
 use kstone_core::{CompactionConfig, DatabaseConfig, Error, Result};
 
-/// Settings for a kind of work, under a name: where to start from, before measuring.
+/// Named settings for a kind of work: a starting point, before you measure.
 ///
-/// Each preset states the trade-off that is expected of it, [`Preset::trade_off`]; `docs/tuning.md` says how to
-/// measure whether it holds for your data and machine. What a preset does not mention is the default.
+/// Each preset states its expected trade-off ([`Preset::trade_off`]); `docs/tuning.md` explains how to measure whether it
+/// holds for your data and machine. Settings that a preset does not mention have their defaults.
 ///
 /// ```
 /// use kstone_api::{Database, Preset};
@@ -19,7 +19,7 @@ use kstone_core::{CompactionConfig, DatabaseConfig, Error, Result};
 /// let db = Database::builder(&path).preset(Preset::write_heavy()).create()?;
 /// assert_eq!(db.config().max_memtable_records, 10_000);
 ///
-/// // The same, by name, and with one more setting of one's own.
+/// // The same, by name, with another setting changed.
 /// let preset = Preset::by_name("write-heavy")?;
 /// db.set_config(preset.database.with_bloom_bits_per_key(12))?;
 /// # Ok(())
@@ -28,7 +28,7 @@ use kstone_core::{CompactionConfig, DatabaseConfig, Error, Result};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Preset {
-    /// What [`Preset::by_name`] finds it under: lower case, with hyphens.
+    /// The name, for [`Preset::by_name`]: lower case, with hyphens.
     pub name: &'static str,
     /// Settings of the log, the memtables and the SSTs.
     pub database: DatabaseConfig,
@@ -54,7 +54,7 @@ macro_rules! presets {
                 vec![$(Self::$function()),*]
             }
 
-            /// What is gained and what is paid, in a sentence or two.
+            /// What it gains and what it costs, in a sentence or two.
             pub fn trade_off(&self) -> &'static str {
                 match self.name {
                     $($name => concat!($($text),+).trim_start(),)*
@@ -148,7 +148,7 @@ impl Preset {
     /// The preset with this name.
     ///
     /// # Errors
-    /// [`Error::InvalidConfig`] lists the names there are.
+    /// [`Error::InvalidConfig`] lists the valid names.
     pub fn by_name(name: &str) -> Result<Self> {
         let all = Self::all();
         let names: Vec<_> = all.iter().map(|preset| preset.name).collect();

@@ -63,6 +63,13 @@ impl<'a> Query<'a> {
     }
 
     /// Only sort keys that start with these bytes.
+    ///
+    /// ```
+    /// # let db = kstone_api::Database::in_memory()?;
+    /// # for day in ["2026-01-31", "2026-02-01", "2026-02-28"] { db.put(("log", day), kstone_api::Item::new())?; }
+    /// assert_eq!(db.query("log").sort_prefix("2026-02").run()?.count(), 2);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn sort_prefix(mut self, prefix: impl AsRef<[u8]>) -> Self {
         if let Some(before) = self.prefix.replace(prefix.as_ref().to_vec()) {
             let end = successor(&before).map_or(Unbounded, Excluded);
@@ -72,47 +79,110 @@ impl<'a> Query<'a> {
     }
 
     /// Only this sort key and those after it.
+    ///
+    /// ```
+    /// # let db = kstone_api::Database::in_memory()?;
+    /// # for day in ["2026-01-31", "2026-02-01", "2026-02-28"] { db.put(("log", day), kstone_api::Item::new())?; }
+    /// assert_eq!(db.query("log").sort_from("2026-02-01").run()?.count(), 2);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn sort_from(mut self, from: impl AsRef<[u8]>) -> Self {
         self.from = higher(self.from, Included(from.as_ref().to_vec()));
         self
     }
 
-    /// Only sort keys after this one.
+    /// Only sort keys after this one: to go on where the page before ended.
+    ///
+    /// ```
+    /// # let db = kstone_api::Database::in_memory()?;
+    /// # for day in ["2026-01-31", "2026-02-01", "2026-02-28"] { db.put(("log", day), kstone_api::Item::new())?; }
+    /// assert_eq!(db.query("log").sort_after("2026-02-01").limit(100).run()?.count(), 1);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn sort_after(mut self, after: impl AsRef<[u8]>) -> Self {
         self.from = higher(self.from, Excluded(after.as_ref().to_vec()));
         self
     }
 
     /// Only this sort key and those before it.
+    ///
+    /// ```
+    /// # let db = kstone_api::Database::in_memory()?;
+    /// # for day in ["2026-01-31", "2026-02-01", "2026-02-28"] { db.put(("log", day), kstone_api::Item::new())?; }
+    /// assert_eq!(db.query("log").sort_to("2026-02-01").run()?.count(), 2);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn sort_to(mut self, to: impl AsRef<[u8]>) -> Self {
         self.to = lower(self.to, Included(to.as_ref().to_vec()));
         self
     }
 
     /// Only sort keys before this one.
+    ///
+    /// ```
+    /// # let db = kstone_api::Database::in_memory()?;
+    /// # for day in ["2026-01-31", "2026-02-01", "2026-02-28"] { db.put(("log", day), kstone_api::Item::new())?; }
+    /// assert_eq!(db.query("log").sort_before("2026-02-01").run()?.count(), 1);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn sort_before(mut self, before: impl AsRef<[u8]>) -> Self {
         self.to = lower(self.to, Excluded(before.as_ref().to_vec()));
         self
     }
 
     /// Only sort keys from one to another, both included, as DynamoDB's `BETWEEN`.
+    ///
+    /// ```
+    /// # let db = kstone_api::Database::in_memory()?;
+    /// # for day in ["2026-01-31", "2026-02-01", "2026-02-28"] { db.put(("log", day), kstone_api::Item::new())?; }
+    /// assert_eq!(db.query("log").sort_between("2026-01-31", "2026-02-01").run()?.count(), 2);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn sort_between(self, from: impl AsRef<[u8]>, to: impl AsRef<[u8]>) -> Self {
         self.sort_from(from).sort_to(to)
     }
 
-    /// From the last sort key to the first.
+    /// From the last sort key to the first: the newest first, where sort keys are times.
+    ///
+    /// ```
+    /// # let db = kstone_api::Database::in_memory()?;
+    /// # for day in ["2026-01-31", "2026-02-01", "2026-02-28"] { db.put(("log", day), kstone_api::Item::new())?; }
+    /// let newest = db.query("log").reverse().limit(1).run()?.keys().next().expect("there are three")?;
+    /// assert_eq!(newest.sort(), Some(&b"2026-02-28"[..]));
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn reverse(mut self) -> Self {
         self.direction = Direction::Reverse;
         self
     }
 
-    /// At most so many items.
+    /// At most this many items. Default: all.
+    ///
+    /// ```
+    /// # let db = kstone_api::Database::in_memory()?;
+    /// # for day in ["2026-01-31", "2026-02-01", "2026-02-28"] { db.put(("log", day), kstone_api::Item::new())?; }
+    /// assert_eq!(db.query("log").limit(2).run()?.count(), 2);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn limit(mut self, limit: usize) -> Self {
         self.limit = limit;
         self
     }
 
-    /// Starts reading.
+    /// Starts reading. The items are those of this moment; writes made while reading do not appear.
+    ///
+    /// ```
+    /// # let db = kstone_api::Database::in_memory()?;
+    /// # for day in ["2026-01-31", "2026-02-01", "2026-02-28"] { db.put(("log", day), kstone_api::Item::new())?; }
+    /// for entry in db.query("log").run()? {
+    ///     let (key, item) = entry?;
+    ///     println!("{key:?} {item}");
+    /// }
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidKey` for an empty partition key. The iterator yields `Corruption` and `Io` where it meets them, and ends.
     pub fn run(self) -> Result<Items> {
         let range = sort_range(self.prefix, self.from, self.to);
         let engine = self.database.engine();
@@ -187,31 +257,64 @@ impl<'a> Scan<'a> {
     }
 
     /// Only partition keys that start with these bytes.
+    ///
+    /// ```
+    /// # let db = kstone_api::Database::in_memory()?;
+    /// # for key in ["order#1", "user#1", "user#2"] { db.put(key, kstone_api::Item::new())?; }
+    /// assert_eq!(db.scan().prefix("user#").run()?.count(), 2);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn prefix(mut self, prefix: impl AsRef<[u8]>) -> Self {
         self.prefix = prefix.as_ref().to_vec();
         self
     }
 
     /// From the last key to the first.
+    ///
+    /// ```
+    /// # let db = kstone_api::Database::in_memory()?;
+    /// # for key in ["order#1", "user#1", "user#2"] { db.put(key, kstone_api::Item::new())?; }
+    /// let last = db.scan().reverse().run()?.keys().next().expect("there are three")?;
+    /// assert_eq!(last.partition(), b"user#2");
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn reverse(mut self) -> Self {
         self.direction = Direction::Reverse;
         self
     }
 
-    /// At most so many items.
+    /// At most this many items. Default: all.
+    ///
+    /// ```
+    /// # let db = kstone_api::Database::in_memory()?;
+    /// # for key in ["order#1", "user#1", "user#2"] { db.put(key, kstone_api::Item::new())?; }
+    /// assert_eq!(db.scan().limit(2).run()?.count(), 2);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn limit(mut self, limit: usize) -> Self {
         self.limit = limit;
         self
     }
 
-    /// Starts reading.
+    /// Starts reading. The items are those of this moment; writes made while reading do not appear.
+    ///
+    /// ```
+    /// # let db = kstone_api::Database::in_memory()?;
+    /// # for key in ["order#1", "user#1", "user#2"] { db.put(key, kstone_api::Item::new())?; }
+    /// for entry in db.scan().run()? {
+    ///     let (key, item) = entry?;
+    ///     println!("{key:?} {item}");
+    /// }
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn run(self) -> Result<Items> {
         let entries = self.database.engine().scan(&self.prefix, self.direction, self.snapshot)?;
         Ok(Items::new(entries, self.limit))
     }
 }
 
-/// Keys and items, as they were when reading started; writes since then do not show. After an error it ends.
+/// An iterator over keys and items, as they were when reading started; later writes do not appear. After an error it
+/// ends.
 ///
 /// [`Items::views`] reads the items in place, and [`Items::keys`] does not look at them at all.
 pub struct Items {
@@ -242,12 +345,32 @@ impl Items {
         Self { entries: Raw { current: None, stripes, left: usize::MAX } }
     }
 
-    /// The same items, not decoded.
+    /// The same entries, with items that are read in place instead of decoded.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, ItemBuilder, ValueView};
+    /// # let db = Database::in_memory()?;
+    /// db.put(("US", "KJFK"), ItemBuilder::new().number("elevation", 13))?;
+    /// for entry in db.query("US").run()?.views() {
+    ///     let (_key, view) = entry?;
+    ///     assert_eq!(view.get("elevation")?.and_then(ValueView::as_i64), Some(13));
+    /// }
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn views(self) -> Views {
         Views { entries: self.entries }
     }
 
-    /// Their keys only.
+    /// Only the keys; the items are not looked at.
+    ///
+    /// ```
+    /// # let db = kstone_api::Database::in_memory()?;
+    /// db.put(("US", "KJFK"), kstone_api::Item::new())?;
+    /// for key in db.query("US").run()?.keys() {
+    ///     assert_eq!(key?.sort(), Some(&b"KJFK"[..]));
+    /// }
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn keys(self) -> Keys {
         Keys { entries: self.entries }
     }
@@ -307,7 +430,7 @@ impl Iterator for Items {
 
 impl FusedIterator for Items {}
 
-/// Keys and items that are not decoded; see [`Items::views`].
+/// Keys and items that are read in place; see [`Items::views`].
 pub struct Views {
     entries: Raw,
 }
@@ -322,7 +445,7 @@ impl Iterator for Views {
 
 impl FusedIterator for Views {}
 
-/// Keys; see [`Items::keys`].
+/// Keys alone; see [`Items::keys`].
 pub struct Keys {
     entries: Raw,
 }

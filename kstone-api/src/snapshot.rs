@@ -8,8 +8,20 @@ use crate::item::Item;
 use crate::query::{Items, Query, Scan};
 use crate::view::ItemView;
 
-/// The database as it was at one moment, between two writes. While it lives, versions that it can see are
-/// kept on disk.
+/// The database as it was at one moment, between two writes. Cheap to take and to clone. While a snapshot lives, the
+/// versions that it can see stay on disk, so drop it when it is no longer needed.
+///
+/// ```
+/// # use kstone_api::{Database, Item};
+/// let db = Database::in_memory()?;
+/// db.put("user#1", Item::new())?;
+/// let snapshot = db.snapshot()?;
+/// db.delete("user#1")?;
+/// assert!(snapshot.contains("user#1")? && !db.contains("user#1")?);
+/// # Ok::<(), kstone_api::Error>(())
+/// ```
+///
+/// Errors are those of the same calls of [`Database`].
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     database: Database,
@@ -21,14 +33,34 @@ impl Snapshot {
         Self { database, snapshot }
     }
 
-    /// The item that was under a key.
+    /// The item that was under a key, decoded.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, ItemBuilder, Value};
+    /// # let db = Database::in_memory()?;
+    /// db.put("page", ItemBuilder::new().number("views", 1))?;
+    /// let snapshot = db.snapshot()?;
+    /// db.put("page", ItemBuilder::new().number("views", 2))?;
+    /// let views = snapshot.get("page")?.and_then(|item| item.get("views").and_then(Value::as_i64));
+    /// assert_eq!(views, Some(1));
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn get<'k>(&self, key: impl Into<Key<'k>>) -> Result<Option<Item>> {
         let key = key.into();
         let Some(view) = self.view_of(&key)? else { return Ok(None) };
         view.to_item().map(Some).map_err(|error| damage::under(&self.database, &key, error))
     }
 
-    /// The item that was under a key, to read attributes of it in place.
+    /// The item that was under a key, to be read in place.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, ItemBuilder, ValueView};
+    /// # let db = Database::in_memory()?;
+    /// db.put("page", ItemBuilder::new().number("views", 1))?;
+    /// let view = db.snapshot()?.get_view("page")?.expect("it was just stored");
+    /// assert_eq!(view.get("views")?.and_then(ValueView::as_i64), Some(1));
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn get_view<'k>(&self, key: impl Into<Key<'k>>) -> Result<Option<ItemView>> {
         self.view_of(&key.into())
     }
@@ -39,26 +71,77 @@ impl Snapshot {
     }
 
     /// Whether there was an item under a key.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item};
+    /// # let db = Database::in_memory()?;
+    /// let snapshot = db.snapshot()?;
+    /// db.put("user#1", Item::new())?;
+    /// assert!(!snapshot.contains("user#1")?);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn contains<'k>(&self, key: impl Into<Key<'k>>) -> Result<bool> {
         Ok(self.database.engine().get_at(&key.into(), &self.snapshot)?.is_some())
     }
 
     /// Reads the items of one partition; see [`Database::query`].
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item};
+    /// # let db = Database::in_memory()?;
+    /// db.put(("US", "KJFK"), Item::new())?;
+    /// let snapshot = db.snapshot()?;
+    /// db.put(("US", "KLAX"), Item::new())?;
+    /// assert_eq!(snapshot.query("US").run()?.count(), 1);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn query(&self, partition: impl AsRef<[u8]>) -> Query<'_> {
         Query::new(&self.database, Some(&self.snapshot), partition.as_ref())
     }
 
-    /// All items whose partition key starts with these bytes; see [`Database::prefix`].
+    /// All items whose partition key starts with these bytes, in key order; see [`Database::prefix`].
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item};
+    /// # let db = Database::in_memory()?;
+    /// db.put("user#1", Item::new())?;
+    /// let snapshot = db.snapshot()?;
+    /// db.put("user#2", Item::new())?;
+    /// assert_eq!(snapshot.prefix("user#")?.count(), 1);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Result<Items> {
         self.scan().prefix(prefix).run()
     }
 
-    /// Reads all items; see [`Database::scan`].
+    /// Reads all items, in key order; see [`Database::scan`].
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item};
+    /// # let db = Database::in_memory()?;
+    /// db.put("user#1", Item::new())?;
+    /// assert_eq!(db.snapshot()?.scan().run()?.count(), 1);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn scan(&self) -> Scan<'_> {
         Scan::new(&self.database, Some(&self.snapshot))
     }
 
-    /// One of several shares of the items; see [`Database::segment`].
+    /// The share `index` of `count` shares of the items; see [`Database::segment`].
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item};
+    /// # let db = Database::in_memory()?;
+    /// # for n in 0..100 { db.put(format!("user#{n}"), Item::new())?; }
+    /// let snapshot = db.snapshot()?;
+    /// let counts = std::thread::scope(|scope| {
+    ///     let share = |index| snapshot.segment(index, 4).map(|items| items.keys().count());
+    ///     let threads: Vec<_> = (0..4).map(|index| scope.spawn(move || share(index))).collect();
+    ///     threads.into_iter().map(|thread| thread.join().unwrap()).sum::<Result<usize, _>>()
+    /// });
+    /// assert_eq!(counts?, 100);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn segment(&self, index: usize, count: usize) -> Result<Items> {
         if index >= count {
             let why = format!("{index} is not below the number of segments, {count}");
@@ -70,7 +153,17 @@ impl Snapshot {
         Ok(Items::of_stripes(self.database.clone(), self.snapshot.clone(), bound(index)..bound(index + 1)))
     }
 
-    /// The items of one stripe, in the order of keys.
+    /// The items of one stripe, in key order. `InvalidConfig` for a stripe that does not exist.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item};
+    /// # let db = Database::in_memory()?;
+    /// db.put("user#1", Item::new())?;
+    /// let snapshot = db.snapshot()?;
+    /// let counts = (0..256).map(|stripe| snapshot.stripe(stripe).map(Iterator::count));
+    /// assert_eq!(counts.sum::<Result<usize, _>>()?, 1);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
     pub fn stripe(&self, stripe: usize) -> Result<Items> {
         let entries = self.database.engine().scan_stripe(stripe, Some(&self.snapshot))?;
         Ok(Items::new(entries, usize::MAX))

@@ -13,8 +13,16 @@ use crate::number::Number;
 
 /// The value of an attribute. The types, and their names, are those of DynamoDB.
 ///
-/// Through serde a value has the form of DynamoDB JSON, `{"S":"Ann"}`, with binary as base64 text in formats
-/// for people and as bytes in others.
+/// Strings, integers, floats, booleans, byte vectors, lists, sets and items convert into values with `into`. Through serde
+/// a value has the form of DynamoDB JSON, `{"S":"Ann"}`; binary is base64 text in human-readable formats and bytes in
+/// others.
+///
+/// ```
+/// use kstone_api::Value;
+///
+/// assert_eq!(Value::from(42).as_i64(), Some(42));
+/// assert_eq!(Value::from("Ann").as_i64(), None); // another type
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// A string.
@@ -41,41 +49,83 @@ pub enum Value {
 
 impl Value {
     /// The string, if this is one.
+    ///
+    /// ```
+    /// assert_eq!(kstone_api::Value::from("Ann").as_str(), Some("Ann"));
+    /// ```
     pub fn as_str(&self) -> Option<&str> {
         if let Self::S(text) = self { Some(text) } else { None }
     }
 
-    /// The number, if this is one.
+    /// The number, if this is one, with its exact text.
+    ///
+    /// ```
+    /// # use kstone_api::{Number, Value};
+    /// let price = Value::N("9.90".parse::<Number>()?);
+    /// assert_eq!(price.as_number().map(Number::as_str), Some("9.90"));
+    /// # Ok::<(), kstone_api::NumberError>(())
+    /// ```
     pub fn as_number(&self) -> Option<&Number> {
         if let Self::N(number) = self { Some(number) } else { None }
     }
 
-    /// The number as an integer, if this is a number and one that fits.
+    /// The number as an integer; `None` for other types, fractions, and integers that do not fit.
+    ///
+    /// ```
+    /// # use kstone_api::Value;
+    /// assert_eq!(Value::from(42).as_i64(), Some(42));
+    /// assert_eq!(Value::from(1.5).as_i64(), None);
+    /// ```
     pub fn as_i64(&self) -> Option<i64> {
         i64::try_from(self.as_number()?).ok()
     }
 
-    /// The float nearest to the number, if this is one.
+    /// The float nearest to the number, if this is a number.
+    ///
+    /// ```
+    /// assert_eq!(kstone_api::Value::from(1.5).as_f64(), Some(1.5));
+    /// ```
     pub fn as_f64(&self) -> Option<f64> {
         f64::try_from(self.as_number()?).ok()
     }
 
-    /// The binary, if this is one.
+    /// The bytes of a binary, if this is one. A string is not.
+    ///
+    /// ```
+    /// # use kstone_api::Value;
+    /// assert_eq!(Value::from(vec![1, 2]).as_bytes(), Some(&[1, 2][..]));
+    /// assert_eq!(Value::from("text").as_bytes(), None);
+    /// ```
     pub fn as_bytes(&self) -> Option<&[u8]> {
         if let Self::B(bytes) = self { Some(bytes) } else { None }
     }
 
-    /// True or false, if this is either.
+    /// True or false, if this is a boolean.
+    ///
+    /// ```
+    /// assert_eq!(kstone_api::Value::from(true).as_bool(), Some(true));
+    /// ```
     pub fn as_bool(&self) -> Option<bool> {
         if let Self::Bool(value) = self { Some(*value) } else { None }
     }
 
     /// Whether this is [`Value::Null`].
+    ///
+    /// ```
+    /// let item = kstone_api::Item::builder().null("deleted_at").build();
+    /// assert!(item.get("deleted_at").is_some_and(|value| value.is_null()));
+    /// ```
     pub fn is_null(&self) -> bool {
         matches!(self, Self::Null)
     }
 
-    /// The list, if this is one.
+    /// The values of a list, if this is one. A set is not.
+    ///
+    /// ```
+    /// # use kstone_api::Value;
+    /// let list = Value::from(vec![Value::from(1), Value::from("two")]);
+    /// assert_eq!(list.as_list().map(<[Value]>::len), Some(2));
+    /// ```
     pub fn as_list(&self) -> Option<&[Value]> {
         if let Self::L(list) = self { Some(list) } else { None }
     }
@@ -85,7 +135,13 @@ impl Value {
         matches!(self, Self::L(_) | Self::M(_) | Self::Ss(_) | Self::Ns(_) | Self::Bs(_))
     }
 
-    /// The map, if this is one.
+    /// The map, if this is one: an item within the item.
+    ///
+    /// ```
+    /// # use kstone_api::{Item, Value};
+    /// let address = Value::from(Item::builder().string("city", "Ghent").build());
+    /// assert!(address.as_map().is_some_and(|map| map.contains("city")));
+    /// ```
     pub fn as_map(&self) -> Option<&Item> {
         if let Self::M(map) = self { Some(map) } else { None }
     }

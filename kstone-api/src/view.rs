@@ -1,4 +1,4 @@
-//! Items read in place: only the attribute that is asked for is looked at.
+//! Items read in place: only the requested attribute is decoded.
 
 use std::fmt;
 
@@ -10,10 +10,10 @@ use crate::item::Item;
 use crate::number::Number;
 use crate::value::Value;
 
-/// A stored item, not decoded. Reading one attribute takes a binary search and copies nothing.
+/// A stored item, not decoded. Reading an attribute takes a binary search and copies nothing.
 ///
-/// The bytes belong to the database ([`Slice`], kept alive by the view) or to anything else that is bytes.
-/// They are checked as they are read; [`ItemView::validate`] checks all of them at once.
+/// The bytes belong to the database ([`Slice`], kept alive by the view), or are any other bytes. They are checked as they
+/// are read; [`ItemView::validate`] checks all of them at once.
 ///
 /// ```
 /// # fn main() -> kstone_api::Result<()> {
@@ -33,13 +33,13 @@ pub struct ItemView<B = Slice> {
 }
 
 impl<B: AsRef<[u8]>> ItemView<B> {
-    /// A view of bytes that [`Item::encode`] gave. Fails when they do not start like an item.
+    /// A view of bytes from [`Item::encode`]. Fails with `Corruption` if they do not start like an item.
     pub fn new(bytes: B) -> Result<Self> {
         codec::open(bytes.as_ref())?;
         Ok(Self { bytes })
     }
 
-    /// The value of an attribute.
+    /// The value of an attribute, if the item has it. `Corruption` if the bytes are damaged.
     #[inline]
     pub fn get(&self, name: &str) -> Result<Option<ValueView<'_>>> {
         self.as_map()?.get(name)
@@ -51,12 +51,12 @@ impl<B: AsRef<[u8]>> ItemView<B> {
         Ok(MapView { table: codec::open(self.bytes.as_ref())? })
     }
 
-    /// Everything, copied.
+    /// The whole item, decoded.
     pub fn to_item(&self) -> Result<Item> {
         Ok(codec::decode_map(codec::open(self.bytes.as_ref())?, 0)?)
     }
 
-    /// Checks every byte: afterwards no read of this view fails.
+    /// Checks every byte: after this, no read of the view fails.
     pub fn validate(&self) -> Result<()> {
         Ok(codec::validate_map(codec::open(self.bytes.as_ref())?, 0)?)
     }
@@ -77,16 +77,30 @@ impl<B: AsRef<[u8]>> fmt::Debug for ItemView<B> {
 }
 
 impl Item {
-    /// The stored form, as the database writes it. Fails, naming the attribute, when something in the item
-    /// cannot be stored: an invalid number, an empty set, lists, maps and sets more than 32 deep.
+    /// The stored form, as the database writes it.
+    ///
+    /// ```
+    /// # use kstone_api::Item;
+    /// let item = Item::builder().string("name", "Ann").build();
+    /// assert_eq!(Item::decode(&item.encode()?)?, item);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidNumber` or `InvalidItem`, naming the attribute: a number that is not finite or out of range, an empty set,
+    /// lists, maps and sets nested more than 32 deep.
     pub fn encode(&self) -> Result<Vec<u8>> {
         codec::encode(self)
     }
 
-    /// The item these bytes are the stored form of.
+    /// The item whose stored form these bytes are. `InvalidItem` if they are none.
+    ///
+    /// ```
+    /// assert_eq!(kstone_api::Item::decode(b"nonsense").unwrap_err().code(), "invalid_item");
+    /// ```
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         ItemView::new(bytes).and_then(|view| view.to_item()).map_err(|error| match error {
-            // They are the caller's, and in no file.
+            // The bytes are the caller's, not a file's.
             Error::Corruption { detail, .. } => Error::InvalidItem { why: detail },
             other => other,
         })
@@ -136,7 +150,7 @@ impl<'a> ValueView<'a> {
         })
     }
 
-    /// The value, copied.
+    /// The value, decoded.
     pub fn to_value(self) -> Result<Value> {
         let raw = match self {
             Self::S(text) => Raw::S(text),
@@ -158,7 +172,7 @@ impl<'a> ValueView<'a> {
         if let Self::S(text) = self { Some(text) } else { None }
     }
 
-    /// The number as an integer, if this is a number and one that fits.
+    /// The number as an integer; `None` for other types, fractions, and integers that do not fit.
     pub fn as_i64(self) -> Option<i64> {
         let Self::N(text) = self else { return None };
         // Most integers are written as such; 1.0 and 1e3 are integers too.
@@ -197,7 +211,7 @@ impl<'a> MapView<'a> {
         }
     }
 
-    /// How many attributes there are.
+    /// The number of attributes.
     pub fn len(&self) -> usize {
         self.table.len()
     }
@@ -207,7 +221,7 @@ impl<'a> MapView<'a> {
         self.len() == 0
     }
 
-    /// The attributes, in the order of their names.
+    /// The attributes, ordered by name.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Result<(&'a str, ValueView<'a>)>> + use<'a> {
         let table = self.table;
         (0..table.len()).map(move |i| {
@@ -224,7 +238,7 @@ pub struct ListView<'a> {
 }
 
 impl<'a> ListView<'a> {
-    /// The value at a place, counted from 0.
+    /// The value at an index, from 0.
     pub fn get(&self, i: usize) -> Result<Option<ValueView<'a>>> {
         if i >= self.len() {
             return Ok(None);
@@ -232,7 +246,7 @@ impl<'a> ListView<'a> {
         Ok(Some(ValueView::parse(self.table.entry(i)?)?))
     }
 
-    /// How many values there are.
+    /// The number of values.
     pub fn len(&self) -> usize {
         self.table.len()
     }
@@ -255,7 +269,7 @@ pub struct SetView<'a> {
 }
 
 impl<'a> SetView<'a> {
-    /// How many members there are.
+    /// The number of members.
     pub fn len(&self) -> usize {
         self.table.len()
     }

@@ -3,10 +3,19 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What can go wrong, with where it happened and what to do about it.
+/// What went wrong, and where.
 ///
-/// [`Error::code`] gives a stable word for programs (the command line prints the same one), and
-/// [`Error::hint`] one sentence on what to do next.
+/// [`Error::code`] is a stable word for programs, which the command line prints too; [`Error::hint`] is a sentence on what
+/// to do next. After `DiskFull`, `WriteStalled` and `Busy` the same call may succeed later; after `Poisoned` the handle has
+/// to be closed and the database reopened.
+///
+/// ```
+/// # use kstone_core::Error;
+/// fn may_retry(error: &Error) -> bool {
+///     matches!(error, Error::DiskFull | Error::WriteStalled { .. } | Error::Busy)
+/// }
+/// assert!(may_retry(&Error::DiskFull));
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -24,7 +33,7 @@ pub enum Error {
         /// What was found there.
         detail: String,
     },
-    /// The path exists but is no database. Nothing in it was changed.
+    /// The path exists but is not a database. Nothing in it was changed.
     #[error("{} is not a KeystoneDB database: {detail}", path.display())]
     NotADatabase {
         /// The path that was asked for.
@@ -40,12 +49,12 @@ pub enum Error {
         /// The process that holds the lock, when it could be read.
         pid: Option<u32>,
     },
-    /// A limit on disk space was reached: that of the database, the file system's bytes, or its inodes. Which one, with
-    /// its figures, is told by [`LsmEngine::disk_usage`](crate::lsm::LsmEngine::disk_usage). Reads and deletes go on;
-    /// writes resume when space is back.
+    /// A limit on disk space was reached: the quota of the database, the file system's bytes, or its inodes.
+    /// [`LsmEngine::disk_usage`](crate::lsm::LsmEngine::disk_usage) says which. Reads and deletes go on; puts work again
+    /// once there is space.
     #[error("the disk, or the limit set for this database, is full")]
     DiskFull,
-    /// Bytes on disk are not what was written. Nothing was changed.
+    /// Bytes on disk are not those that were written. Nothing was changed.
     #[error("{} is damaged at offset {offset}: {detail}", file.display())]
     Corruption {
         /// The damaged file.
@@ -55,7 +64,7 @@ pub enum Error {
         /// What was expected and what was found.
         detail: String,
     },
-    /// The file was written by a newer version, or by one with features that this one lacks.
+    /// The file was written by a newer version, or by one with features that this version lacks.
     #[error("{} has format {found}, this version reads {supported}", file.display())]
     UnsupportedFormat {
         /// The file whose format is not known.
@@ -117,17 +126,17 @@ pub enum Error {
         /// The reason.
         why: String,
     },
-    /// Background work did not keep up within the stall limit. The write was not made.
+    /// Background work did not keep up within `write_stall_limit`. The write was not made.
     #[error("the write waited too long for background work: {why}")]
     WriteStalled {
         /// What it waited for.
         why: String,
     },
-    /// A live database changed under a handle that only reads: too often while it was opened, or it has removed a
-    /// file that this handle did not hold. Nothing is wrong with it.
+    /// A database changed under a read-only handle: too often while it was being opened, or a file that the handle had
+    /// not mapped was removed. Nothing is wrong with the database; open it again.
     #[error("another handle changed the database while this one read it")]
     Busy,
-    /// Who asked for it has called it off. What it had made was removed.
+    /// The caller cancelled it. What it had made was removed.
     #[error("cancelled")]
     Cancelled,
     /// The handle was opened for reading.
@@ -136,7 +145,7 @@ pub enum Error {
     /// The handle was closed.
     #[error("the database is closed")]
     Closed,
-    /// The handle was opened by the process that this one was forked off, and is of no use here.
+    /// The handle belongs to the process that this one was forked from, and cannot be used here.
     #[error("the database was opened by the process that this one was forked off")]
     Forked,
     /// An earlier failure made further writes unsafe on this handle. Reads go on.
@@ -158,11 +167,16 @@ pub enum Error {
     },
 }
 
-/// The result of everything that can fail here.
+/// The result of calls that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// A stable word for programs. The command line uses the same one in its JSON.
+    /// A stable word for programs; the JSON output of the command line has it too.
+    ///
+    /// ```
+    /// # use kstone_core::Error;
+    /// assert_eq!(Error::DiskFull.code(), "disk_full");
+    /// ```
     pub fn code(&self) -> &'static str {
         match self {
             Self::NotFound { .. } => "not_found",
@@ -190,7 +204,16 @@ impl Error {
         }
     }
 
-    /// What to do now, in one sentence, where there is something to do.
+    /// What to do now, in a sentence, where there is something to do.
+    ///
+    /// ```
+    /// # use kstone_core::Error;
+    /// let error = Error::Busy;
+    /// eprintln!("error: {error}");
+    /// if let Some(hint) = error.hint() {
+    ///     eprintln!("hint: {hint}");
+    /// }
+    /// ```
     pub fn hint(&self) -> Option<&str> {
         Some(match self {
             Self::NotFound { .. } => "create it first, or open it with open_or_create",
@@ -251,7 +274,7 @@ impl Error {
         Self::InvalidConfig { field, why: why.into() }
     }
 
-    /// The same failure, for another of those whom it met.
+    /// The same failure, for another caller that it affects.
     pub(crate) fn repeated(&self) -> Self {
         match self {
             Self::DiskFull => Self::DiskFull,
@@ -270,13 +293,13 @@ impl Error {
         }
     }
 
-    /// Of the sync of a directory, which opens it first: whether it was not even begun, so that nothing is lost and it
-    /// may be tried again. Every other failed sync may have lost what it was to make durable.
+    /// Whether the sync of a directory failed before it began, while opening the directory: nothing is lost, and it may
+    /// be tried again. Any other failed sync may have lost data.
     pub(crate) fn is_unbegun_sync(&self) -> bool {
         matches!(self, Self::Io { op: "sync", source, .. } if is_out_of_files(source))
     }
 
-    /// No space left on the device: the one write error that heals.
+    /// No space left on the device: the only write error that heals.
     pub(crate) fn is_out_of_space(&self) -> bool {
         match self {
             Self::DiskFull => true,
@@ -299,7 +322,7 @@ fn io_hint(source: &io::Error) -> Option<&'static str> {
     })
 }
 
-/// No more files may be open: what needed one was not begun.
+/// The limit on open files is reached: the operation did not begin.
 fn is_out_of_files(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let code = error.raw_os_error().map(Errno::from_raw_os_error);

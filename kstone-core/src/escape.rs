@@ -1,14 +1,14 @@
-//! Bytes and text of others as they are shown: nothing in them acts on a terminal, or passes for what it is not.
+//! Keys and foreign text made safe to print: nothing in them acts on a terminal, or imitates something else.
 //!
-//! Keys: printable text as it is, `\xNN` for any other byte, `\\` for a backslash, so that what is shown can be given
-//! back. Other text is shown as it is, but for what [`is_shown`] refuses.
+//! Keys: printable text unchanged, `\xNN` for any other byte, `\\` for a backslash, so that the printed form can be typed
+//! as a key. Other text is unchanged, except for characters that [`is_shown`] refuses.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// Whether a character is shown as it is. Not: control characters (C0, DEL and C1), those that change the direction or
-/// the lines of a text, and those that nobody sees.
+/// Whether a character is printed unchanged. Not so: control characters (C0, DEL and C1), characters that change the
+/// direction or the lines of a text, and invisible ones.
 pub fn is_shown(c: char) -> bool {
     match c {
         ' '..='~' => true,
@@ -26,7 +26,7 @@ pub fn is_shown(c: char) -> bool {
     }
 }
 
-/// A key, or a part of one, as it is typed.
+/// A key, or a part of one, as it would be typed.
 pub fn key(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -44,7 +44,7 @@ pub fn key(bytes: &[u8]) -> String {
     text
 }
 
-/// Text in one line: `\xNN` for the bytes of what is not shown.
+/// Text in one line, with `\xNN` for the bytes of unsafe characters.
 pub fn text(text: &str) -> Cow<'_, str> {
     replace(text, |c, out| push_hex(c.encode_utf8(&mut [0; 4]).as_bytes(), out))
 }
@@ -59,7 +59,7 @@ pub fn path(path: &Path) -> String {
     shown
 }
 
-/// The text of JSON, which stays the same JSON: `\uNNNN` for what is not shown.
+/// The text of JSON, with `\uNNNN` for unsafe characters; it stays the same JSON.
 pub fn json(text: &str) -> Cow<'_, str> {
     replace(text, |c, out| {
         for unit in c.encode_utf16(&mut [0; 2]) {

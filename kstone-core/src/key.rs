@@ -25,11 +25,19 @@ const ESCAPED_ZERO: u8 = 0xff;
 const END_WITHOUT_SORT: u8 = 0x00;
 const END_BEFORE_SORT: u8 = 0x01;
 
-/// The key of an item: a partition key, and a sort key that orders the items of one partition.
+/// The key of an item: a partition key, and optionally a sort key that orders the items of one partition. Both are bytes,
+/// compared bytewise; together they are at most 64 KiB long, or `max_key_bytes` if that is lower.
 ///
-/// Anything byte-like ([`KeyPart`]) converts into a key without sort key, and a pair into one with both:
-/// `"user#42".into()`, `("US", "KJFK").into()`. A missing sort key and an empty one are different keys. A key with an
-/// empty partition key is refused by the call that it is given to.
+/// Anything byte-like ([`KeyPart`]) converts into a key without a sort key, and a pair into a key with one. A missing sort
+/// key and an empty one make different keys. Calls refuse a key whose partition key is empty.
+///
+/// ```
+/// # use kstone_core::Key;
+/// let user: Key<'_> = "user#42".into();
+/// let airport: Key<'_> = ("US", "KJFK").into();
+/// assert_eq!(user.sort(), None);
+/// assert_eq!(airport.sort(), Some(&b"KJFK"[..]));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key<'a> {
     partition: Cow<'a, [u8]>,
@@ -37,27 +45,57 @@ pub struct Key<'a> {
 }
 
 impl<'a> Key<'a> {
-    /// A key without sort key.
+    /// A key without a sort key.
+    ///
+    /// ```
+    /// # use kstone_core::Key;
+    /// assert_eq!(Key::new("user#42"), Key::from("user#42"));
+    /// ```
     pub fn new(partition: impl KeyPart<'a>) -> Self {
         Self { partition: partition.into_bytes(), sort: None }
     }
 
     /// A key with a sort key, which may be empty.
+    ///
+    /// ```
+    /// # use kstone_core::Key;
+    /// assert_eq!(Key::with_sort("US", "KJFK"), Key::from(("US", "KJFK")));
+    /// assert_ne!(Key::with_sort("US", ""), Key::new("US"));
+    /// ```
     pub fn with_sort(partition: impl KeyPart<'a>, sort: impl KeyPart<'a>) -> Self {
         Self { partition: partition.into_bytes(), sort: Some(sort.into_bytes()) }
     }
 
     /// The partition key.
+    ///
+    /// ```
+    /// # use kstone_core::Key;
+    /// assert_eq!(Key::with_sort("US", "KJFK").partition(), b"US");
+    /// ```
     pub fn partition(&self) -> &[u8] {
         &self.partition
     }
 
     /// The sort key, if the key has one.
+    ///
+    /// ```
+    /// # use kstone_core::Key;
+    /// assert_eq!(Key::with_sort("US", "KJFK").sort(), Some(&b"KJFK"[..]));
+    /// assert_eq!(Key::new("US").sort(), None);
+    /// ```
     pub fn sort(&self) -> Option<&[u8]> {
         self.sort.as_deref()
     }
 
     /// The same key, owning its bytes.
+    ///
+    /// ```
+    /// # use kstone_core::Key;
+    /// fn key_of(id: u32) -> Key<'static> {
+    ///     Key::new(format!("user#{id}").as_str()).into_owned()
+    /// }
+    /// assert_eq!(key_of(42).partition(), b"user#42");
+    /// ```
     pub fn into_owned(self) -> Key<'static> {
         Key {
             partition: Cow::Owned(self.partition.into_owned()),
@@ -65,14 +103,25 @@ impl<'a> Key<'a> {
         }
     }
 
-    /// Its length in bytes, as the limit counts it: partition and sort key together.
+    /// Length in bytes as limits count it: partition and sort key together.
+    ///
+    /// ```
+    /// # use kstone_core::Key;
+    /// assert_eq!(Key::with_sort("US", "KJFK").len(), 6);
+    /// ```
     #[expect(clippy::len_without_is_empty, reason = "an empty key is refused, there is nothing to ask")]
     pub fn len(&self) -> usize {
         self.partition.len() + self.sort.as_ref().map_or(0, |s| s.len())
     }
 
-    /// Refuses what no database stores: an empty partition key, and a key longer than 64 KiB. A database
-    /// may have a lower limit.
+    /// Refuses keys that no database stores: with an empty partition key, or longer than 64 KiB. A database may have a lower
+    /// limit.
+    ///
+    /// ```
+    /// # use kstone_core::Key;
+    /// assert!(Key::new("user#42").check().is_ok());
+    /// assert_eq!(Key::new("").check().unwrap_err().code(), "invalid_key");
+    /// ```
     ///
     /// # Errors
     /// `InvalidKey`, `KeyTooLarge`.
@@ -105,7 +154,13 @@ impl<'a> Key<'a> {
         Ok(EncodedKey { bytes, hash, partition_hash: partition_hash(&self.partition) })
     }
 
-    /// The key these bytes encode; `None` when they encode none.
+    /// The key with this stored form, or `None` if the bytes are not the stored form of a key.
+    ///
+    /// ```
+    /// # use kstone_core::Key;
+    /// assert_eq!(Key::decode(b"US\x00\x01KJFK"), Some(Key::with_sort("US", "KJFK")));
+    /// assert_eq!(Key::decode(b"US"), None);
+    /// ```
     pub fn decode(encoded: &[u8]) -> Option<Key<'static>> {
         let mut partition = Vec::new();
         let mut rest = encoded;
@@ -203,7 +258,7 @@ impl KeyRange {
     }
 }
 
-/// Which items of one partition a query wants, by sort key.
+/// Which items of one partition a query reads, by sort key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum SortRange {
     /// Every item of the partition, the one without sort key included.
@@ -319,6 +374,46 @@ mod sealed {
             of the two, as in `(\"chat\", format!(\"{{room}}/{{message}}\"))`",
     note = "numbers have no order as text: write them with leading zeros, or as `number.to_be_bytes()`"
 )]
+/// A partition key or a sort key: a string or bytes, owned or borrowed.
+///
+/// A key has one partition key and at most one sort key, so neither a [`Key`] nor a pair is a part of a key, and a key of
+/// more than two parts does not compile:
+///
+/// ```compile_fail,E0277
+/// use kstone_core::Key;
+/// let key: Key<'_> = ("chat", ("room1", "m1")).into();
+/// ```
+/// ```compile_fail,E0277
+/// use kstone_core::Key;
+/// let key = Key::from((("chat", "room1"), "m1"));
+/// ```
+/// ```compile_fail,E0277
+/// use kstone_core::Key;
+/// let key = Key::from(("chat", "room1", "m1"));
+/// ```
+/// ```compile_fail,E0277
+/// use kstone_core::Key;
+/// let key = Key::from(("chat", Key::from("room1")));
+/// ```
+/// ```compile_fail,E0277
+/// use kstone_core::Key;
+/// let key = Key::with_sort(("chat", "room1"), "m1");
+/// ```
+/// ```compile_fail,E0277
+/// use kstone_core::Key;
+/// let key = Key::new(Key::from(("chat", "room1")));
+/// ```
+/// ```compile_fail,E0277
+/// use kstone_core::Key;
+/// let key = Key::from(("chat", None::<&str>));
+/// ```
+/// Join further components into one of the two, in an order that sorts as you read:
+///
+/// ```
+/// use kstone_core::Key;
+/// let key = Key::from(("chat", format!("{}/{}", "room1", "m1")));
+/// assert_eq!(key.sort(), Some(&b"room1/m1"[..]));
+/// ```
 pub trait KeyPart<'a>: sealed::Sealed {
     /// Its bytes.
     #[doc(hidden)]

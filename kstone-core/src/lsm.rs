@@ -173,26 +173,41 @@ impl EngineOptions {
     }
 }
 
-/// One write's options.
+/// Options of a single write.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WriteOptions {
-    /// Overrides the handle's durability.
+    /// Overrides the durability of the handle. Default: `None`, as the handle.
     pub durability: Option<Durability>,
 }
 
 impl WriteOptions {
-    /// As the handle was opened.
+    /// As durable as the handle was opened.
+    ///
+    /// ```
+    /// # use kstone_core::lsm::WriteOptions;
+    /// assert_eq!(WriteOptions::new().durability, None);
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Durable before the call returns.
+    /// On the disk when the call returns: survives a power cut.
+    ///
+    /// ```
+    /// # use kstone_core::{Durability, lsm::WriteOptions};
+    /// assert_eq!(WriteOptions::sync().durability, Some(Durability::Sync));
+    /// ```
     pub fn sync() -> Self {
         Self { durability: Some(Durability::Sync) }
     }
 
-    /// With the operating system before the call returns.
+    /// With the operating system when the call returns: survives the death of the process.
+    ///
+    /// ```
+    /// # use kstone_core::{Durability, lsm::WriteOptions};
+    /// assert_eq!(WriteOptions::buffered().durability, Some(Durability::Buffered));
+    /// ```
     pub fn buffered() -> Self {
         Self { durability: Some(Durability::Buffered) }
     }

@@ -1,10 +1,10 @@
-//! What a configuration costs for a workload, from closed forms, without a database: pure arithmetic, and a search
-//! over some thousand configurations for the one that suits a goal.
+//! The cost of a configuration for a workload, from closed forms, without a database: pure arithmetic, and a search over
+//! some thousand configurations for the best one for a goal.
 //!
-//! A [`Model`] takes a [`Workload`] and the costs of a [`Machine`]; [`Model::predict`] says what a [`Point`] of the
-//! settings would do, [`Model::best`] finds a point and says why. Run counts and write amplification are exactly those
-//! of the compaction policy (`model/depth.rs`; a test compares them with the picker). Filters follow their theory
-//! (`bloom.rs`). Overwrites, space and times are estimates, and say so where they are declared.
+//! A [`Model`] takes a [`Workload`] and the costs of a [`Machine`]. [`Model::predict`] gives the effect of a [`Point`] of
+//! the settings, [`Model::best`] finds a point and explains the choice. Run counts and write amplification are exactly
+//! those of the compaction policy (`model/depth.rs`; a test compares them with the picker). Filters follow their theory
+//! (`bloom.rs`). Overwrites, space and times are estimates, and marked as such.
 //!
 //! ```
 //! use kstone_core::model::{Constraints, Goal, Model, Point, Workload};
@@ -31,27 +31,27 @@ mod search;
 pub use depth::DepthRule;
 pub use search::{Advice, Constraints, Goal};
 
-/// What a record takes in a memtable beyond its key and value, in bytes; measured (`memtable.rs`).
+/// Bytes of a record in a memtable beyond its key and value; measured (`memtable.rs`).
 const MEMTABLE_OVERHEAD: f64 = 96.0;
 /// The same in the log: the record's header, lengths and padding.
 const LOG_OVERHEAD: f64 = 56.0;
-/// The same in an SST: kind, sequence and lengths, about; the index at 1.25 slots of 4 bytes; the filter comes on top.
+/// The same in an SST: kind, sequence and lengths, about; the index at 1.25 slots of 4 bytes; without the filter.
 const SST_OVERHEAD: f64 = 12.0;
 const INDEX_BYTES: f64 = 5.0;
-/// Of an SST's index, the slots that a look-up of an absent key compares before it finds an empty one: linear probing
-/// at a load of 4/5 (Knuth, The Art of Computer Programming, vol. 3, 6.4), each equal by chance once in 256.
+/// Slots of an SST's index that a look-up of an absent key compares before it finds an empty one: linear probing at a
+/// load of 4/5 (Knuth, The Art of Computer Programming, vol. 3, 6.4), each equal by chance once in 256.
 pub(crate) const INDEX_FALSE_MATCHES: f64 = 12.0 / 256.0;
-/// Of records drawn from as many keys, the share that is distinct falls from 1 to 1 - 1/e; its mean on the way.
+/// The distinct share of records drawn from as many keys falls from 1 to 1 - 1/e; this is its mean on the way.
 const DISTINCT_IN_CYCLE: f64 = 0.82;
-/// Of a cycle between two full merges for garbage: live records rewritten per record written, at 100 % garbage.
+/// Live records rewritten per record written, over a cycle between two full merges for garbage, at 100 % garbage.
 const GARBAGE_MERGE: f64 = 0.85;
 
-/// What the database is asked to do.
+/// The load on the database.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Workload {
     /// Distinct keys at the end.
     pub items: u64,
-    /// Writes over the database's life; those above `items` replace.
+    /// Writes over the life of the database; those beyond `items` replace items.
     pub writes: u64,
     /// Bytes of a key, partition and sort key together.
     pub key_bytes: u64,
@@ -67,13 +67,13 @@ pub struct Workload {
     pub sync: bool,
     /// Stripes of the database, 1 to 256.
     pub stripes: usize,
-    /// Bytes of memory for everything, the operating system's cache included; `None`: all fits.
+    /// Bytes of memory for everything, including the operating system's cache; `None` if everything fits.
     pub memory_bytes: Option<u64>,
 }
 
 impl Workload {
-    /// That many items, each written once, in 256 stripes; 1,000 writes and 1,000 reads a second, one in ten of which
-    /// finds nothing; buffered; and memory for all of it.
+    /// This many items, each written once, in 256 stripes; 1,000 writes and 1,000 reads a second, of which one in ten
+    /// finds nothing; buffered writes; memory for everything.
     pub fn inserts(items: u64, key_bytes: u64, value_bytes: u64) -> Self {
         Self {
             items,
@@ -97,14 +97,14 @@ impl Workload {
         self.items.min(self.writes) as f64
     }
 
-    /// The share of writes that replace a record that is there.
+    /// The share of writes that replace an existing record.
     fn overwrites(&self) -> f64 {
         if self.writes == 0 { 0.0 } else { 1.0 - self.distinct() / self.writes as f64 }
     }
 }
 
-/// What elementary steps cost. The defaults were measured on two cores of an AMD EPYC with a virtual disk; only their
-/// proportions decide what [`Model::best`] finds.
+/// The cost of elementary steps. The defaults were measured on two cores of an AMD EPYC with a virtual disk; only their
+/// proportions matter for [`Model::best`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Machine {
     /// One test of a filter in memory, in nanoseconds.
@@ -146,7 +146,7 @@ impl Default for Machine {
     }
 }
 
-/// The settings that the model knows.
+/// The settings that the model covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Point {
     /// `sst_threshold`, K.
@@ -197,7 +197,7 @@ impl Default for Point {
     }
 }
 
-/// What a point of the settings does with a workload.
+/// The effect of a point of the settings on a workload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Prediction {
@@ -216,7 +216,7 @@ pub struct Prediction {
     pub filter_tests_per_hit: f64,
     /// See [`Prediction::filter_tests_per_hit`].
     pub filter_tests_per_miss: f64,
-    /// Blocks read by a read that finds its item: one, unless a memtable has it, and those read in vain.
+    /// Blocks read by a read that finds its item: one, unless a memtable has it, plus wasted reads.
     pub block_reads_per_hit: f64,
     /// Blocks read by a read that finds nothing: a false positive reads one only if the index has a false match too.
     pub block_reads_per_miss: f64,
@@ -228,7 +228,7 @@ pub struct Prediction {
     pub filter_bytes: f64,
     /// Bytes of all indexes: records x 5. Mapped.
     pub index_bytes: f64,
-    /// Bytes of the log at most: what stripes have not flushed, and what no checkpoint has given back.
+    /// At most this many bytes of log: data that stripes have not flushed, and log that no checkpoint has removed yet.
     pub log_bytes: f64,
     /// Reading that log after a crash, in nanoseconds; an estimate.
     pub replay_ns: f64,
@@ -251,12 +251,12 @@ impl Prediction {
     }
 }
 
-/// What a workload costs on a machine.
+/// The cost of a workload on a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Model {
-    /// What is asked.
+    /// The workload.
     pub workload: Workload,
-    /// What steps cost.
+    /// The cost of steps.
     pub machine: Machine,
 }
 
@@ -277,7 +277,7 @@ impl Model {
         Self { workload, machine: Machine::default() }
     }
 
-    /// What the point does.
+    /// The effect of a point.
     pub fn predict(&self, point: &Point) -> Prediction {
         let false_positives = bloom::expected_false_positives(point.bloom_bits_per_key as u32);
         self.predict_from(point, &self.shape(point), false_positives)

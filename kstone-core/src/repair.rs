@@ -1,15 +1,15 @@
-//! REPAIR: makes a database open again out of what is left of it, and says what is lost.
+//! REPAIR: restores a damaged database to one that opens, and reports what is lost.
 //!
-//! A damaged block loses its own entries and no others; whatever else is in an SST is made anew from its blocks. A
-//! damaged log keeps every batch that still passes. A manifest that is lost is made anew from what the files say of
-//! themselves. Where the log still has what a damaged SST lost, it comes from there.
+//! A damaged block loses its own entries and no others; the rest of an SST is rebuilt from its blocks. A
+//! damaged log keeps every batch that still passes. A lost manifest is rebuilt from what the files say about
+//! themselves. Entries lost from an SST that the log still has are taken from the log.
 //!
-//! 1. What is new is written beside what is there and synced; originals are copied into `quarantine/`; then one manifest
-//!    is installed, which is the only step that counts; then names are put right and originals removed. Cut off before
+//! 1. New files are written beside the old ones and synced; originals are copied into `quarantine/`; then one manifest
+//!    is installed, which is the commit point; then files are renamed and originals removed. Cut off before
 //!    the manifest, nothing has changed; after it, running again finishes the names.
-//! 2. Nothing is deleted that is not in `quarantine/`, and no copy there is overwritten.
-//! 3. Only what passes its checksum comes back. A loss is told as far as it is known: by key where the index of the
-//!    damaged file confirms the key, else by range and number.
+//! 2. Only files with a copy in `quarantine/` are deleted, and no copy there is overwritten.
+//! 3. Only bytes that pass their checksum are restored. A loss is reported as precisely as possible: by key where
+//!    the index of the damaged file confirms the key, else by range and number.
 //! 4. Memory is bounded by what is damaged: see [`repair`].
 
 use std::cmp::Reverse;
@@ -40,18 +40,18 @@ use commit::Leftover;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct RepairOptions {
-    /// Change nothing, and tell what would be done and lost. Default: no.
+    /// Change nothing, and report what would be done and lost. Default: no.
     pub dry_run: bool,
-    /// Build a repaired copy in this directory, which must not exist, be empty, or hold a copy that was not finished, and
+    /// Build a repaired copy in this directory, which must not exist, be empty, or hold an unfinished copy, and
     /// leave the original as it is.
     pub into: Option<PathBuf>,
     /// Where the files are. Default: on disk.
     pub vfs: Arc<dyn Vfs>,
     /// Where the time comes from.
     pub clock: Arc<dyn Clock>,
-    /// Is told how far it is; breaking off ends the repair with an error, and nothing has changed.
+    /// Called with the progress; `Break` ends the repair with an error, and nothing has changed.
     pub progress: Option<ProgressFn>,
-    /// What is asked of each value; one that is refused is set aside, and its key told of. Default: nothing.
+    /// A check of each value; a refused value is set aside, and its key reported. Default: none.
     pub values: Option<ValueCheck>,
 }
 
@@ -99,21 +99,21 @@ impl RepairOptions {
         self
     }
 
-    /// On that file system.
+    /// Works on that file system.
     #[must_use]
     pub fn on(mut self, vfs: Arc<dyn Vfs>) -> Self {
         self.vfs = vfs;
         self
     }
 
-    /// With that clock.
+    /// Uses that clock.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Tells it how far it is.
+    /// Sets the function to call with the progress.
     #[must_use]
     pub fn progress(mut self, progress: ProgressFn) -> Self {
         self.progress = Some(progress);
@@ -124,96 +124,97 @@ impl RepairOptions {
 /// What a key has after a repair that lost its newest version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Now {
-    /// Nothing: no other version is left.
+    /// No other version is left.
     Absent,
-    /// An older value, by the write with this sequence. If what was lost is a delete, the item has come back.
+    /// An older value, from the write with this sequence. If the lost version was a delete, the item has come back.
     Older(SeqNo),
-    /// It is deleted, by an older write with this sequence.
+    /// Deleted, by an older write with this sequence.
     Deleted(SeqNo),
 }
 
-/// Something that a repair cannot bring back.
+/// Something that a repair cannot restore.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Loss {
     /// The newest version of a key.
     Key {
-        /// Which key.
+        /// The key.
         key: Key<'static>,
-        /// The file that had it.
+        /// The file that contained it.
         file: PathBuf,
-        /// What it has now.
+        /// The state of the key now.
         now: Now,
     },
-    /// Versions of keys that are not known. Each key in the range may be missing, or have an older value.
+    /// Versions of unknown keys. Each key in the range may be missing, or have an older value.
     Range {
-        /// The file that had them.
+        /// The file that contained them.
         file: PathBuf,
-        /// Where in the file, in bytes.
+        /// The offset in the file, in bytes.
         offset: u64,
-        /// Between which keys, and how many at most.
+        /// The range of keys, and at most how many.
         affected: Affected,
-        /// Tombstones among all that the file lost, here and elsewhere, at most: deleted items may have come back.
+        /// At most how many tombstones the file lost, here and elsewhere: deleted items may have come back.
         tombstones: u64,
     },
-    /// Operations that were in the log. Those that are in SSTs as well are not lost; which keys they were of is not known.
+    /// Operations of the log, with unknown keys. Those that are in SSTs as well are not lost.
     Log {
         /// The segment.
         file: PathBuf,
-        /// Where in it, in bytes.
+        /// The offset in the segment, in bytes.
         offset: u64,
-        /// The last sequence before them that was read.
+        /// The last sequence read before them.
         after: SeqNo,
-        /// The sequence that came next; `None` when that is not known.
+        /// The next sequence after them; `None` if unknown.
         before: Option<SeqNo>,
-        /// How many they may have been, at most; `None` when that is not known.
+        /// At most how many they may have been; `None` if unknown.
         operations: Option<u64>,
     },
 }
 
-/// One thing that a repair does, or would do.
+/// A step that a repair takes, or would take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Action {
-    /// The file it is about.
+    /// The file.
     pub file: PathBuf,
-    /// What is done with it.
+    /// What is done to it.
     pub what: String,
 }
 
-/// What a repair did, or would do.
+/// The result of a repair, or of a dry run.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct RepairReport {
-    /// Nothing was changed or made, because that was asked for or because nothing is wrong.
+    /// Nothing was changed or created, because of [`RepairOptions::dry_run`] or because nothing is wrong.
     pub unchanged: bool,
-    /// What is done, file by file; with [`RepairOptions::into`], for what is not copied as it is. Empty: nothing is wrong.
+    /// The steps, file by file; with [`RepairOptions::into`], of files that are not copied unchanged. Empty if nothing
+    /// is wrong.
     pub actions: Vec<Action>,
-    /// The manifest was made anew out of what the files say of themselves: a file that is missing without trace
-    /// cannot be told.
+    /// The manifest was rebuilt from what the files say about themselves: a file that is missing without a trace cannot be
+    /// noticed.
     pub manifest_rebuilt: bool,
-    /// What was left of the log is in SSTs.
+    /// The readable rest of the log was moved to SSTs.
     pub log_rewritten: bool,
     /// Entries of damaged SSTs that were saved.
     pub saved: u64,
-    /// Entries that the damaged SSTs had, at most.
+    /// At most how many entries the damaged SSTs had.
     pub had: u64,
-    /// Operations that came out of the log.
+    /// Operations taken from the log.
     pub from_log: u64,
-    /// Keys that are known to be lost: nothing is left of them.
+    /// Keys known to be lost, with no version left.
     pub lost: u64,
-    /// Keys that are known to have fallen back to an older version or an older delete.
+    /// Keys known to have fallen back to an older version or an older delete.
     pub fell_back: u64,
-    /// Versions of unknown keys that are lost, at most. With those of known keys, no more than `had` without `saved`, and
-    /// what was in the log only.
+    /// At most how many versions of unknown keys are lost. Together with those of known keys, at most `had` minus `saved`,
+    /// plus operations that only the log had.
     pub unnamed: u64,
-    /// Tombstones that are lost, at most: deleted items may have come back.
+    /// At most how many tombstones are lost: deleted items may have come back.
     pub tombstones: u64,
-    /// Stretches of the log that are lost.
+    /// Lost ranges of the log.
     pub log_gaps: u64,
-    /// Operations that may have been in them, at most; those of gaps of which that is not known are not counted.
+    /// At most how many operations were in them; ranges where that is unknown are not counted.
     pub log_operations: u64,
-    /// Where the originals are.
+    /// The directory with the originals.
     pub quarantine: Option<PathBuf>,
 }
 
@@ -227,20 +228,20 @@ impl RepairReport {
 /// Versions of keys, in the order of SSTs.
 type Versions = BTreeMap<(Vec<u8>, Reverse<SeqNo>), (EntryKind, Vec<u8>)>;
 
-/// Repairs the database in a directory. `on_loss` is told of each thing that is lost, as it is found.
+/// Repairs the database in a directory. `on_loss` is called for each loss as it is found.
 ///
-/// Memory: the manifest, and one SST at a time while they are looked at. Then, a stripe at a time, the entries of its
-/// damaged SSTs, decompressed, up to four times their bytes. Of a log that stays, the operations of stripes with damaged
-/// SSTs; of one that is damaged, or rewritten for [`RepairOptions::into_dir`], all of them: once, and those of one stripe
-/// up to three times more. The log never takes more than
-/// [`DatabaseConfig::max_wal_size_bytes`](crate::DatabaseConfig::max_wal_size_bytes). Each entry and operation takes some
-/// 150 bytes beside its own. A healthy database takes one SST and a window of the log.
+/// Memory: the manifest, and one SST at a time while they are examined. Then, a stripe at a time, the entries of its
+/// damaged SSTs, decompressed, up to four times their bytes. From an intact log, the operations of stripes with damaged
+/// SSTs; from a damaged one, or one rewritten for [`RepairOptions::into_dir`], all operations once, and those of one
+/// stripe up to three times more. The log is at most
+/// [`DatabaseConfig::max_wal_size_bytes`](crate::DatabaseConfig::max_wal_size_bytes) long. Each entry and operation takes
+/// about 150 bytes more. A healthy database needs memory for one SST and a window of the log.
 ///
 /// # Errors
-/// `NotFound`, `NotADatabase`; `Locked` while somebody has it open; `UnsupportedFormat` when anything in it is of a newer
-/// version; `Corruption` when nothing can be made of it; `Io`. The database is then as it was, but for a `LOCK` that was
-/// no file and is set aside; or, after its new manifest was installed, repaired but for names that the next repair puts
-/// right.
+/// `NotFound`, `NotADatabase`; `Locked` while another handle has it open; `UnsupportedFormat` if anything in it has a newer
+/// version; `Corruption` if nothing can be restored; `Io`. The database is then unchanged, except that a `LOCK` that was
+/// not a file is set aside; or, after the new manifest was installed, repaired except for names, which the next repair
+/// corrects.
 pub fn repair(path: &Path, options: &RepairOptions, on_loss: &mut dyn FnMut(&Loss)) -> Result<RepairReport> {
     let path = &absolute(&*options.vfs, path)?;
     let into = options.into.as_ref().map(|into| absolute(&*options.vfs, into)).transpose()?;

@@ -1,4 +1,4 @@
-//! Bytes that are handed out: immutable, and keeping alive what they point into.
+//! Immutable, reference-counted bytes; a slice keeps alive the mapping, block or value that it points into.
 
 use std::fmt;
 use std::ops::Deref;
@@ -10,7 +10,7 @@ use crate::vfs::Mapping;
 /// The newest version of a key that a reader may see.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// The write that made it.
+    /// The sequence of the write.
     pub seq: SeqNo,
     /// Put or tombstone.
     pub kind: EntryKind,
@@ -18,8 +18,8 @@ pub struct Found {
     pub value: Slice,
 }
 
-/// Immutable bytes that keep their owner alive: a copy-free view into a mapped file, a block in memory or a memtable's
-/// value.
+/// Immutable bytes that keep their owner alive: a view, without copying, into a mapped file, a block in memory or a value
+/// of a memtable. Clones share the owner.
 #[derive(Clone)]
 pub struct Slice {
     owner: Owner,
@@ -34,13 +34,13 @@ enum Owner {
 }
 
 impl Slice {
-    /// Bytes within a mapped file; `None` when the range lies outside of it.
+    /// Bytes of a mapped file; `None` if the range is not within it.
     pub fn mapped(map: &Arc<Mapping>, start: usize, len: usize) -> Option<Self> {
         map.get(start..start.checked_add(len)?)?;
         Some(Self { owner: Owner::Mapped(Arc::clone(map)), start, len })
     }
 
-    /// A part of these bytes, sharing their owner; `None` when it lies outside of them.
+    /// A part of these bytes, with the same owner; `None` if the range is not within them.
     pub fn slice(&self, start: usize, len: usize) -> Option<Self> {
         (start.checked_add(len)? <= self.len).then(|| Self {
             owner: self.owner.clone(),

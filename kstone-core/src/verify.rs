@@ -1,10 +1,10 @@
-//! VERIFY: reads a database directory and says everything that is wrong with it.
+//! VERIFY: reads a database directory and reports everything that is wrong with it.
 //!
-//! It looks from outside: nothing is opened as a database, locked against readers, or changed, so that it works on a
+//! It checks from outside: nothing is opened as a database, locked against readers, or changed, so it works on a
 //! directory that does not open. It does not stop at the first damage.
 //!
-//! 1. What was not looked at is not called good: it is in [`VerifyReport::skipped`].
-//! 2. A directory that somebody writes to meanwhile is judged by what its manifest lists at the time: a file that is no
+//! 1. Nothing unchecked is called good: it is listed in [`VerifyReport::skipped`].
+//! 2. A directory with a live writer is judged by what its manifest lists at the time: a file that is no
 //!    longer listed when it is found missing was merged away, and damage in the log must stay at its place.
 //! 3. Memory: one SST at a time, and a window of the log.
 
@@ -22,21 +22,21 @@ mod files;
 mod log;
 pub(crate) mod look;
 
-/// How thorough a look is.
+/// How thorough a check is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerifyMode {
-    /// Metadata: the manifest, that every listed file is there with its length, the header, footer and sections of each
-    /// SST, and the log from its start to its end, with all its operations. No block of an SST is read. Nothing found:
-    /// the database opens.
+    /// Metadata: the manifest, that every listed file exists with its length, the header, footer and sections of
+    /// each SST, and the log from start to end, with all its operations. No block of an SST is read. Without findings, the
+    /// database opens.
     Quick,
     /// Everything: also every block and entry of every SST, that filter, index and fences find each key, that each key
-    /// is in its stripe, whole-file checksums, and every value ([`VerifyOptions::values`]). Nothing found: the database
-    /// opens, and everything in it can be read.
+    /// is in its stripe, whole-file checksums, and every value ([`VerifyOptions::values`]). Without findings, the
+    /// database opens, and everything in it can be read.
     Deep,
 }
 
 impl VerifyMode {
-    /// A word for it.
+    /// The name of the mode, a word.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Quick => "quick",
@@ -45,25 +45,25 @@ impl VerifyMode {
     }
 }
 
-/// How far a look or a repair has come.
+/// The progress of a check or a repair.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Progress<'a> {
-    /// Bytes of files looked at.
+    /// Bytes of files read so far.
     pub done: u64,
-    /// Bytes that there are to look at.
+    /// Bytes to read in all.
     pub total: u64,
-    /// The file that is next.
+    /// The next file.
     pub file: &'a Path,
 }
 
-/// Is told how far it is; breaking off ends a look, with a report of what was seen until then.
+/// Called with the progress; `Break` ends the check, with a report of what was seen so far.
 pub type ProgressFn = Arc<dyn Fn(&Progress<'_>) -> ControlFlow<()> + Send + Sync>;
 
-/// Says of the value of a put why it is none of those that the database holds.
+/// Checks the value of a put; an error says why it is not a valid value.
 pub type ValueCheck = Arc<dyn Fn(&[u8]) -> std::result::Result<(), String> + Send + Sync>;
 
-/// What to look at, and how.
+/// What to check, and how.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct VerifyOptions {
@@ -71,11 +71,11 @@ pub struct VerifyOptions {
     pub mode: VerifyMode,
     /// Where the files are. Default: on disk.
     pub vfs: Arc<dyn Vfs>,
-    /// Is told how far it is, before each file. Default: nobody.
+    /// Called with the progress before each file. Default: none.
     pub progress: Option<ProgressFn>,
-    /// Findings that a report holds, at most; more are only counted. Default 10,000.
+    /// At most this many findings are listed; further ones are only counted. Default 10,000.
     pub max_findings: usize,
-    /// What a deep look asks of each value. Default: nothing, for the engine stores any bytes.
+    /// A check of each value, for a deep check. Default: none, since the engine stores any bytes.
     pub values: Option<ValueCheck>,
 }
 
@@ -100,14 +100,14 @@ impl VerifyOptions {
         Self::new(VerifyMode::Deep)
     }
 
-    /// On that file system.
+    /// Reads from that file system.
     #[must_use]
     pub fn on(mut self, vfs: Arc<dyn Vfs>) -> Self {
         self.vfs = vfs;
         self
     }
 
-    /// Tells it how far it is.
+    /// Sets the function to call with the progress.
     #[must_use]
     pub fn progress(mut self, progress: ProgressFn) -> Self {
         self.progress = Some(progress);
@@ -118,19 +118,19 @@ impl VerifyOptions {
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Worth knowing; nothing depends on it.
+    /// For information; no data depends on it.
     Note,
-    /// Something is not as it should be, and no data is affected.
+    /// Something is wrong, but no data is affected.
     Warning,
-    /// Data is lost or in doubt, or the database does not open.
+    /// Data is lost or doubtful, or the database does not open.
     Damage,
 }
 
-/// What was found.
+/// The kind of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FindingKind {
-    /// The manifest cannot be read, contradicts itself, or is older than the log says.
+    /// The manifest cannot be read, contradicts itself, or is older than the log requires.
     Manifest,
     /// The lock cannot be taken.
     Lock,
@@ -138,42 +138,42 @@ pub enum FindingKind {
     Missing,
     /// A file is longer or shorter than recorded.
     Length,
-    /// What should be a file is a directory, a link or something else.
+    /// A directory, a link or something else in place of a file.
     NotAFile,
     /// The file cannot be read.
     Unreadable,
-    /// A file's header, footer or section directory.
+    /// Damage to a file's header, footer or section directory.
     Frame,
-    /// An index, filter, fences or properties section of an SST.
+    /// Damage to an index, filter, fences or properties section of an SST.
     Section,
-    /// A block of an SST.
+    /// Damage to a block of an SST.
     Block,
-    /// The checksum of a whole file.
+    /// The checksum of a whole file does not match.
     Checksum,
-    /// All bytes are as they were written, and they contradict each other.
+    /// All checksums match, but the contents contradict each other.
     Invariant,
     /// A value that [`VerifyOptions::values`] refuses: its key cannot be read.
     Value,
     /// A stored setting that cannot be used; another value is in force.
     Setting,
-    /// Of another database, or another file's content.
+    /// A file of another database, or with another file's content.
     Stranger,
-    /// A record of the log that was durable cannot be read.
+    /// A durable record of the log cannot be read.
     Log,
-    /// A file of ours that nothing lists, left over by a crash; the next opening removes it.
+    /// A file of the database that nothing lists, left over by a crash; the next open removes it.
     Orphan,
-    /// Two files hold the same.
+    /// Two files have the same content.
     Duplicate,
-    /// A file that KeystoneDB did not make.
+    /// A file that KeystoneDB did not create.
     Foreign,
-    /// `EVENTS.jsonl` or `STATS.json`, which are no part of the database.
+    /// `EVENTS.jsonl` or `STATS.json`, which are not part of the database.
     Text,
-    /// A newer version wrote it.
+    /// A file written by a newer version.
     Unsupported,
 }
 
 impl FindingKind {
-    /// A stable word for it.
+    /// A stable word for programs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Manifest => "manifest",
@@ -200,46 +200,46 @@ impl FindingKind {
     }
 }
 
-/// What cannot be read because of a damage.
+/// The keys that cannot be read because of a finding.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Affected {
-    /// No affected key is below; `None` when nothing bounds them.
+    /// No affected key is below this; `None` if nothing bounds them.
     pub from: Option<Key<'static>>,
-    /// No affected key is above.
+    /// No affected key is above this.
     pub to: Option<Key<'static>>,
-    /// Versions that cannot be read, at most.
+    /// At most this many versions cannot be read.
     pub entries: u64,
-    /// Keys whose newest version in the file is among them, where the file's index tells.
+    /// Keys whose newest version in the file is among them, if the file's index shows that.
     pub keys: Option<u64>,
-    /// Keys that are known to be among them: read from the damaged bytes and confirmed by the index.
+    /// Keys known to be among them: read from the damaged bytes and confirmed by the index.
     pub named: Vec<Key<'static>>,
     /// How many of the named keys have another version in another SST.
     pub elsewhere: u64,
 }
 
-/// One thing that was found.
+/// Something wrong, or worth knowing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
-    /// What it is.
+    /// The kind.
     pub kind: FindingKind,
-    /// In which file.
+    /// The file.
     pub file: PathBuf,
-    /// Where it begins in the file, in bytes.
+    /// The offset in the file, in bytes.
     pub offset: u64,
-    /// How many bytes it concerns; 0 when that is not known.
+    /// The length, in bytes; 0 if unknown.
     pub len: u64,
-    /// What was expected and what was found.
+    /// What was expected, and what was found.
     pub detail: String,
-    /// Which keys cannot be read because of it; `None` when none, or when that is not known.
+    /// The keys that cannot be read because of it; `None` if none, or unknown.
     pub affected: Option<Affected>,
 }
 
 impl Finding {
-    /// A value that is none.
+    /// A value that [`VerifyOptions::values`] refuses.
     fn no_value(file: &Path, offset: u64, key: &[u8], why: String) -> Self {
         let key = look::readable(key);
         let affected = Affected {
@@ -262,59 +262,59 @@ impl Finding {
     }
 }
 
-/// The log as it was found.
+/// The state of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogReport {
-    /// Files.
+    /// Number of segments.
     pub segments: usize,
-    /// Batches that can be read.
+    /// Readable batches.
     pub records: u64,
     /// Operations in them.
     pub operations: u64,
-    /// Bytes of the files that were read.
+    /// Bytes read.
     pub bytes: u64,
     /// The generation of the segment where the log ends, and the offset in it; `None` when the log is damaged.
     pub end: Option<(u32, u32)>,
 }
 
-/// What a look came to.
+/// The result of a check.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct VerifyReport {
-    /// How thorough it was.
+    /// How thorough the check was.
     pub mode: VerifyMode,
-    /// Somebody had the database open for writing.
+    /// Whether a handle had the database open for writing.
     pub live: bool,
-    /// The whole of it was looked at: nobody broke it off.
+    /// Whether everything was checked: `false` if the check was cancelled.
     pub complete: bool,
-    /// What was found, in order of files.
+    /// The findings, in the order of files.
     pub findings: Vec<Finding>,
     /// Findings beyond [`VerifyOptions::max_findings`].
     pub more_findings: u64,
-    /// SSTs that the manifest lists, or that were found without one: as many as all that follow, together.
+    /// SSTs that the manifest lists, or that were found without a manifest: the sum of the following counts.
     pub ssts: usize,
-    /// Those among them in which nothing was found to be wrong, by what was looked at.
+    /// SSTs without findings, as far as they were checked.
     pub good: usize,
-    /// Those that are damaged.
+    /// Damaged SSTs.
     pub bad: usize,
-    /// Those that are missing, or no files.
+    /// Missing SSTs, or those that are not files.
     pub missing: usize,
-    /// Those that a writer has merged into others meanwhile; the others are looked at as well, and count.
+    /// SSTs that a writer merged into others meanwhile; the others are checked too, and counted.
     pub replaced: usize,
-    /// Those that were not looked at, because the look was broken off.
+    /// SSTs left unchecked because the check was cancelled.
     pub unread: usize,
     /// Blocks of SSTs that were read.
     pub blocks: u64,
-    /// Those that are damaged.
+    /// Damaged blocks.
     pub bad_blocks: u64,
     /// Entries that the manifest lists.
     pub entries: u64,
     /// The log.
     pub log: LogReport,
-    /// Bytes of files looked at.
+    /// Bytes of files read.
     pub bytes: u64,
-    /// What was not looked at, and why.
+    /// What was left unchecked, and why.
     pub skipped: Vec<String>,
     worst: Option<Severity>,
     max_findings: usize,
@@ -345,7 +345,7 @@ impl VerifyReport {
         }
     }
 
-    /// No damage was found in what was looked at. Warnings do not count.
+    /// Whether no damage was found in what was checked. Warnings do not count.
     pub fn is_clean(&self) -> bool {
         self.worst < Some(Severity::Damage)
     }
@@ -364,7 +364,7 @@ impl VerifyReport {
         self.add(Finding { severity, kind, file, offset: 0, len: 0, detail, affected: None });
     }
 
-    /// An error that names a file and an offset, as damage.
+    /// An error that names a file and an offset, as a finding.
     fn damage(&mut self, kind: FindingKind, error: &Error, fallback: &Path) {
         let (kind, file, offset, detail) = match error {
             Error::Corruption { file, offset, detail } => (kind, file.clone(), *offset, detail.clone()),
@@ -379,7 +379,7 @@ impl VerifyReport {
     }
 }
 
-/// Looks at a database directory, whether or not it opens and whether or not somebody has it open.
+/// Checks a database directory, whether or not it can be opened, and whether or not a program has it open.
 ///
 /// ```
 /// # use kstone_core::lsm::{EngineOptions, LsmEngine};
@@ -401,7 +401,7 @@ pub fn verify(path: &Path, options: &VerifyOptions) -> Result<VerifyReport> {
 }
 
 impl LsmEngine {
-    /// Looks at the files of this open database, as [`verify`] does; reads and writes go on meanwhile.
+    /// Checks the files of this open database, as [`verify`] does, while reads and writes go on.
     pub fn verify_files(&self, options: &VerifyOptions) -> Result<VerifyReport> {
         if self.is_forked() {
             return Err(Error::Forked);

@@ -40,9 +40,9 @@ pub struct EncodedItem {
 }
 
 impl EncodedItem {
-    /// Reads one JSON object, the only thing in the input. The inner error is that of the text, as
-    /// [`Item::from_json_str`](crate::Item::from_json_str) gives it; `ItemTooLarge` once the item would take more than
-    /// `max_item_bytes`, with the length that was counted until then.
+    /// Reads one JSON object, which must be the whole input. The inner error is about the text, as from
+    /// [`Item::from_json_str`](crate::Item::from_json_str); `ItemTooLarge` as soon as the item would exceed
+    /// `max_item_bytes`, with the length counted so far.
     pub fn read_json(input: &mut impl BufRead, max_item_bytes: usize) -> io::Result<Result<Self>> {
         let mut parser = Parser::new(input, false, max_item_bytes);
         parser.skip_mark()?;
@@ -52,7 +52,7 @@ impl EncodedItem {
         }
     }
 
-    /// Its attributes, to be read in place.
+    /// A view of the item, to read attributes in place.
     pub fn view(&self) -> Result<ItemView<&[u8]>> {
         ItemView::new(self.bytes.as_slice())
     }
@@ -67,7 +67,7 @@ impl EncodedItem {
     }
 }
 
-/// Reads items from JSON Lines, in memory for one item, whatever the lines hold.
+/// Reads items from JSON Lines, using memory for one item at a time, whatever the lines contain.
 ///
 /// ```
 /// use kstone_api::JsonLines;
@@ -93,17 +93,17 @@ pub struct JsonLines<R> {
 }
 
 impl<R: BufRead> JsonLines<R> {
-    /// Of this input; an item takes at most so many bytes in its stored form.
+    /// Reads from this input; the stored form of an item may have at most `max_item_bytes`.
     pub fn new(input: R, max_item_bytes: usize) -> Self {
         Self { input, max: max_item_bytes, line: 0, within: false, failed: None }
     }
 
-    /// The number of the line that was read last, or could not be; the first is 1.
+    /// The number of the last line, read or refused; the first is 1.
     pub fn line(&self) -> u64 {
         self.line
     }
 
-    /// Leaves out so many lines, or what there is of them.
+    /// Skips this many lines, or all if there are fewer.
     pub fn skip_lines(&mut self, count: u64) -> io::Result<()> {
         for _ in 0..count {
             self.line += 1;
@@ -113,9 +113,9 @@ impl<R: BufRead> JsonLines<R> {
         Ok(())
     }
 
-    /// The item of the next line that is not blank; `None` at the end. The inner error is that of the line, as for
-    /// [`EncodedItem::read_json`]; the next call goes on behind it. A line that is whole when reading fails counts,
-    /// and the next call fails. A byte order mark at the start of a line is left out.
+    /// The item of the next line that is not blank; `None` at the end. The inner error is about the line, as from
+    /// [`EncodedItem::read_json`]; the next call continues after it. If reading fails after a complete line, that line
+    /// counts, and the next call fails. A byte order mark at the start of a line is ignored.
     pub fn next_item(&mut self) -> io::Result<Option<Result<EncodedItem>>> {
         if let Some(failed) = self.failed.take() {
             self.line += 1;

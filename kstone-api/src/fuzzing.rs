@@ -1,5 +1,5 @@
 //! Entry points for fuzzers: functions that take any bytes and panic when a promise is broken. Not part of the
-//! library: behind the feature `fuzzing`, which only `fuzz/` and the tests that replay its corpus switch on.
+//! library: behind the feature `fuzzing`, which only `kstone-core/fuzz` and the tests that replay its corpus switch on.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};

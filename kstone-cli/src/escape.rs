@@ -74,7 +74,7 @@ mod tests {
     #[test]
     #[expect(clippy::disallowed_methods, reason = "the corpus is no database")]
     fn keys_of_the_fuzz_corpus_can_be_pasted_back() {
-        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/key");
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../kstone-core/fuzz/corpus/key");
         let files: Vec<_> = std::fs::read_dir(corpus).unwrap().collect();
         println!("fuzz key: {} corpus inputs as text", files.len());
         assert!(!files.is_empty());

@@ -1,5 +1,5 @@
 //! Entry points for fuzzers: a function for each decoder, which takes any bytes and panics when a promise is broken.
-//! Not part of the library: behind the feature `fuzzing`, which only `fuzz/` and the tests that replay its corpus
+//! Not part of the library: behind the feature `fuzzing`, which only `kstone-core/fuzz` and the tests that replay its corpus
 //! switch on.
 //!
 //! The first byte of an input chooses what is done with the rest:

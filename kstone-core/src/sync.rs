@@ -10,7 +10,7 @@
 //!
 //! 1. What decides something comes from here. What only counts (statistics, latencies, filters) takes its atomics from
 //!    the standard library, so that interleavings that make no difference are not explored;
-//!    `kstone-shuttle/tests/it/imports.rs` has the list.
+//!    `kstone-core/shuttle/tests/it/imports.rs` has the list.
 //! 2. `Arc`, `OnceLock` and `LazyLock` are always the standard library's. A `OnceLock` must not be initialised by code
 //!    that takes a lock or does I/O: scheduled threads are fibers of one thread, which would wait for itself.
 //! 3. A thread-local that is borrowed while a lock is taken must come from here, for the same reason.

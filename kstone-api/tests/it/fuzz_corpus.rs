@@ -1,5 +1,5 @@
 //! The fuzz targets without a fuzzer: every input of the corpus and of the seeds, and seeded mutations of them. See
-//! fuzz/README.md.
+//! kstone-core/fuzz/README.md.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use kstone_api::fuzzing;
 /// Runs a target. The mutations are as many as take up to 20 seconds.
 #[expect(clippy::disallowed_methods, reason = "the corpus is no database")]
 fn replay(name: &str, seeds: Vec<Vec<u8>>, least: usize, mutations: usize, target: fn(&[u8])) {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(name);
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kstone-core/fuzz/corpus").join(name);
     let mut files: Vec<PathBuf> =
         std::fs::read_dir(&corpus).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();

@@ -149,7 +149,7 @@ fn all_tests(file: &str) -> String {
 }
 
 /// Where the tests of interleavings are.
-const SHUTTLE: &str = "kstone-shuttle/tests/it";
+const SHUTTLE: &str = "kstone-core/shuttle/tests/it";
 
 /// Where settings and counters are declared, and what is put before their names in the table.
 const STRUCTS: &[(&str, &str, &str)] = &[

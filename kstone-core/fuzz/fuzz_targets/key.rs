@@ -1,7 +1,7 @@
 #![no_main]
 
 // The command line is no library: how it writes and reads keys is taken from its source.
-#[path = "../../kstone-cli/src/escape.rs"]
+#[path = "../../../kstone-cli/src/escape.rs"]
 mod escape;
 
 use escape::Escaped;

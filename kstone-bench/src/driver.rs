@@ -65,9 +65,6 @@ struct Role<'a> {
 
 impl Bench<'_> {
     /// Runs the step with that number.
-    ///
-    /// # Errors
-    /// The engine fails.
     pub fn step(&self, number: usize, step: &StepSpec) -> Result<Step> {
         let workload = Workload::by_name(&step.workload)?;
         match workload.task {

@@ -112,6 +112,13 @@ pub struct StepSpec {
     pub rate: Option<f64>,
 }
 
+impl StepSpec {
+    /// All of that workload, in a closed loop.
+    pub fn of(workload: &str) -> Self {
+        Self { workload: workload.into(), operations: None, seconds: None, rate: None }
+    }
+}
+
 /// A trial and what came of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Trial {
@@ -172,6 +179,14 @@ pub struct Step {
     pub space_amplification: Option<f64>,
     /// Bytes that the directory takes at the end.
     pub disk_bytes: u64,
+}
+
+impl Step {
+    /// A counter by another that is not 0.
+    pub fn share(&self, part: &str, whole: &str) -> Option<f64> {
+        let whole = self.counters.get(whole).filter(|whole| **whole > 0.0)?;
+        Some(self.counters.get(part)? / whole)
+    }
 }
 
 /// Latencies of one kind of operation, in nanoseconds.

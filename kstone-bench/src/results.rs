@@ -17,9 +17,6 @@ use crate::record::{Latency, RunFile, SCHEMA, Step, StepSpec, Trial};
 use crate::units;
 
 /// Reads one file.
-///
-/// # Errors
-/// It cannot be read, is no JSON or not all of it, was not written by this program, or in another version of the format.
 pub fn read(path: &Path) -> Result<RunFile> {
     let name = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("{name} cannot be read"))?;
@@ -27,9 +24,6 @@ pub fn read(path: &Path) -> Result<RunFile> {
 }
 
 /// Reads the text of a file.
-///
-/// # Errors
-/// See [`read`].
 pub fn parse(text: &str) -> Result<RunFile> {
     #[derive(Deserialize)]
     struct Head {
@@ -115,7 +109,7 @@ impl Conditions {
         ];
         match (self.memory_limit, self.memory_limited) {
             (None, _) => {}
-            (Some(limit), true) => parts.push(format!("memory limited to {}", units::bytes(limit))),
+            (Some(limit), true) => parts.push(format!("memory limited to {}", units::bytes(limit as f64))),
             (Some(_), false) => {
                 parts.push("memory limit not in force, the data may fit in memory".to_owned());
             }
@@ -217,9 +211,6 @@ pub fn latency_of<'a>(step: &'a Step, kind: &str) -> Option<&'a Latency> {
 }
 
 /// The latencies themselves, as a trial has stored them.
-///
-/// # Errors
-/// They are none.
 pub fn histogram(latency: &Latency) -> Result<Histogram<u64>> {
     let bytes = BASE64_STANDARD.decode(&latency.histogram).context("it is not base64")?;
     let decoded = Deserializer::new().deserialize(&mut bytes.as_slice());

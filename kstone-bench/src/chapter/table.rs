@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::unit::Unit;
 use super::verdict::{Grade, Shape};
+use crate::units::Unit;
 
 /// One table of the chapter, measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -89,9 +89,6 @@ pub(crate) fn number(text: &str) -> Result<u64, String> {
 
 impl Measure {
     /// The settings of kstone.
-    ///
-    /// # Errors
-    /// There is no such preset or setting.
     pub(crate) fn settings(&self) -> Result<String> {
         let preset = self.preset.as_deref().map(plan::preset).transpose()?.unwrap_or_default();
         let all = [preset.as_str(), self.set.as_str()].join(",");
@@ -100,9 +97,6 @@ impl Measure {
     }
 
     /// A trial of that engine.
-    ///
-    /// # Errors
-    /// Nothing is asked for.
     pub(crate) fn spec(&self, engine: EngineSpec) -> Result<TrialSpec> {
         let step = |workload: &String| StepSpec {
             workload: workload.clone(),
@@ -129,9 +123,6 @@ impl Measure {
     }
 
     /// Runs the trials and writes what was measured; the file's content.
-    ///
-    /// # Errors
-    /// They cannot be run, or not be saved.
     pub(crate) fn run(&self, specs: &[TrialSpec]) -> Result<RunFile> {
         let directory = self.dir.clone().unwrap_or_else(std::env::temp_dir);
         let machine = machine::record(&directory)?;
@@ -173,9 +164,6 @@ pub(crate) fn command() -> String {
 }
 
 /// Writes a file of results.
-///
-/// # Errors
-/// It cannot be written.
 pub(crate) fn save(file: &RunFile, path: &std::path::Path) -> Result<()> {
     let text = serde_json::to_string_pretty(file)?;
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
@@ -221,9 +209,7 @@ pub(crate) fn describe(series: &Series<'_>, file: &RunFile) -> String {
     text += &extra("runs/get", series.figures(|step| ratio(step, "runs_looked_at", "gets")), units::digits);
     let missed = |step: &_| ratio(step, "filter_false_positives", "filter_negatives");
     text += &extra("filter FPR", series.figures(missed), units::percent);
-    text += &extra("anon", series.figures(|step| Some(step.resources.peak_anonymous as f64)), |bytes| {
-        units::bytes(bytes as u64)
-    });
+    text += &extra("anon", series.figures(|step| Some(step.resources.peak_anonymous as f64)), units::bytes);
     text += &extra(
         "CPU s",
         series.figures(|step| Some(step.resources.cpu_user + step.resources.cpu_system)),

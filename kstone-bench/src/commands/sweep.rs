@@ -87,9 +87,7 @@ fn table(name: &str, values: &[&str], specs: &[TrialSpec], workload: &str, serie
             cell(&one.figures(|step| step.write_amplification), units::digits),
             cell(&per("runs_looked_at", "gets"), units::digits),
             cell(&per("filter_false_positives", "filter_negatives"), units::percent),
-            cell(&one.figures(|step| Some(step.resources.peak_anonymous as f64)), |bytes| {
-                units::bytes(bytes as u64)
-            }),
+            cell(&one.figures(|step| Some(step.resources.peak_anonymous as f64)), units::bytes),
             cell(&one.figures(|step| step.counters.get("stall_nanos").copied()), units::nanoseconds),
         ]);
     }

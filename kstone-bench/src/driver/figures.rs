@@ -67,9 +67,6 @@ impl Figures {
     }
 
     /// Adds those of another thread.
-    ///
-    /// # Errors
-    /// None that the histograms here could have.
     pub(super) fn add(&mut self, other: &Self) -> Result<()> {
         self.operations += other.operations;
         self.not_found += other.not_found;
@@ -91,9 +88,6 @@ impl Figures {
     }
 
     /// As results have them.
-    ///
-    /// # Errors
-    /// None that these histograms could have.
     pub(super) fn latencies(&self) -> Result<BTreeMap<String, Latency>> {
         let of = |(name, kind): &(&'static str, Kind)| -> Result<(String, Latency)> {
             let service = latency(&kind.service, false)?;

@@ -96,7 +96,7 @@ fn spots<'a>(
 
 /// Runs of a stripe, on average over those that have any.
 fn runs(step: &Step) -> Option<f64> {
-    took::share(step, "runs", "stripes_used").filter(|runs| *runs > 0.0)
+    step.share("runs", "stripes_used").filter(|runs| *runs > 0.0)
 }
 
 fn reads(group: &[&Series<'_>]) -> Result<Vec<Plot>> {
@@ -234,8 +234,8 @@ fn false_positives_of(spots: &[Spot<'_>]) -> Result<Plot> {
 
 /// Bytes that flushes and merges wrote for each byte of keys and values, as the model counts.
 fn rewritten(step: &Step) -> Option<f64> {
-    let flushed = took::share(step, counter::FLUSH_BYTES, counter::USER_BYTES_WRITTEN)?;
-    let merged = took::share(step, counter::COMPACTION_BYTES, counter::USER_BYTES_WRITTEN)?;
+    let flushed = step.share(counter::FLUSH_BYTES, counter::USER_BYTES_WRITTEN)?;
+    let merged = step.share(counter::COMPACTION_BYTES, counter::USER_BYTES_WRITTEN)?;
     Some(flushed + merged).filter(|sum| *sum > 0.0)
 }
 

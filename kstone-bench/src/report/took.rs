@@ -68,7 +68,7 @@ fn some(value: u64) -> Option<f64> {
 }
 
 fn size(bytes: f64) -> String {
-    units::bytes(bytes.max(0.0) as u64)
+    units::bytes(bytes)
 }
 
 fn cpu(step: &Step) -> Option<f64> {
@@ -78,16 +78,10 @@ fn cpu(step: &Step) -> Option<f64> {
 
 /// Runs that a get looked at.
 pub(super) fn runs_per_get(step: &Step) -> Option<f64> {
-    share(step, counter::RUNS_LOOKED_AT, counter::GETS)
+    step.share(counter::RUNS_LOOKED_AT, counter::GETS)
 }
 
 /// Filters that said a key might be there, of those asked about keys that were not.
 pub(super) fn false_positives(step: &Step) -> Option<f64> {
-    share(step, counter::FILTER_FALSE_POSITIVES, counter::FILTER_NEGATIVES)
-}
-
-/// A counter by another that is not 0.
-pub(super) fn share(step: &Step, part: &str, whole: &str) -> Option<f64> {
-    let whole = step.counters.get(whole).copied().filter(|whole| *whole > 0.0)?;
-    Some(step.counters.get(part)? / whole)
+    step.share(counter::FILTER_FALSE_POSITIVES, counter::FILTER_NEGATIVES)
 }

@@ -13,9 +13,6 @@ const LARGE_LEAST: u64 = 50;
 
 /// The trial with everything in it that its workloads say and nobody else did: a step that fills the database, the sizes
 /// of large values, and what the specification's examples say. A trial that has all of it stays as it is.
-///
-/// # Errors
-/// There is no such workload, or its steps do not go together on one database.
 pub fn resolve(spec: &TrialSpec) -> Result<TrialSpec> {
     let mut spec = spec.clone();
     ensure!(!spec.steps.is_empty(), "a trial has at least one step: name a workload");
@@ -29,9 +26,6 @@ pub fn resolve(spec: &TrialSpec) -> Result<TrialSpec> {
 }
 
 /// Where the keys of a trial lie.
-///
-/// # Errors
-/// Its steps want different places.
 pub fn layout(spec: &TrialSpec) -> Result<Layout> {
     let workloads = workloads(spec)?;
     let mut decided: Option<(Layout, &str)> = None;
@@ -116,9 +110,6 @@ fn examples(spec: &mut TrialSpec) -> Result<()> {
 }
 
 /// The settings of a preset as text; `default` when all are.
-///
-/// # Errors
-/// There is no such preset.
 pub fn preset(name: &str) -> Result<String> {
     let preset = Preset::by_name(name).with_context(|| format!("preset {name}"))?;
     let settings = text::differing(&preset.database, &preset.compaction);
@@ -135,8 +126,7 @@ fn fill(spec: &mut TrialSpec) -> Result<()> {
     let filled = |needs| fills.is_some_and(|fills| fills < needs);
     if let Some(needs) = needs.filter(|needs| !filled(*needs)) {
         for (at, workload) in ["load", "waitforcompaction"].into_iter().enumerate() {
-            let step = StepSpec { workload: workload.into(), operations: None, seconds: None, rate: None };
-            spec.steps.insert(needs + at, step);
+            spec.steps.insert(needs + at, StepSpec::of(workload));
         }
     }
     Ok(())
@@ -148,11 +138,9 @@ mod tests {
     use crate::engine::{Durability, EngineSpec};
 
     fn spec(workloads: &[&str]) -> TrialSpec {
-        let step =
-            |name: &&str| StepSpec { workload: (*name).into(), operations: None, seconds: None, rate: None };
         TrialSpec {
             engine: EngineSpec::new("kstone"),
-            steps: workloads.iter().map(step).collect(),
+            steps: workloads.iter().map(|name| StepSpec::of(name)).collect(),
             items: 1_000_000,
             value_bytes: 200,
             threads: 2,

@@ -34,16 +34,10 @@ fn trial(settings: &str) -> Trial {
 }
 
 fn of(engine: EngineSpec, counters: Counters) -> Trial {
-    let step = |workload: &str| StepSpec {
-        workload: workload.to_owned(),
-        operations: None,
-        seconds: None,
-        rate: None,
-    };
     Trial {
         spec: TrialSpec {
             engine,
-            steps: vec![step("readmissing")],
+            steps: vec![StepSpec::of("readmissing")],
             items: ITEMS,
             value_bytes: 100,
             threads: 1,

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use assert_cmd::Command;
-use kstone_bench::chapter::{ChapterTable, Group, Line, Says, Unit};
+use kstone_bench::chapter::{ChapterTable, Group, Line, Says};
 use kstone_bench::engine::{Durability, counter};
 use kstone_bench::record::{RunFile, Step};
 use kstone_bench::report::{self, Document};
 use kstone_bench::results;
+use kstone_bench::units::Unit;
 
 use crate::sample;
 

@@ -87,15 +87,9 @@ pub(crate) fn trials(samples: &[Sample], count: usize, durability: Durability, s
 }
 
 fn spec(sample: &Sample, durability: Durability) -> TrialSpec {
-    let asked = |load: &Load| StepSpec {
-        workload: load.workload.to_owned(),
-        operations: None,
-        seconds: None,
-        rate: None,
-    };
     TrialSpec {
         engine: sample.engine.clone(),
-        steps: sample.loads.iter().map(asked).collect(),
+        steps: sample.loads.iter().map(|load| StepSpec::of(load.workload)).collect(),
         items: 1_000_000,
         value_bytes: 200,
         threads: 4,

@@ -8,6 +8,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use rustix::fs::{Advice, fadvise};
 
+use crate::record::Resources;
+
 /// Totals of this process since it began, and its memory now.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
@@ -43,6 +45,19 @@ impl Usage {
         let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
         (usage.read_bytes, usage.write_bytes) = (field(&io, "read_bytes:"), field(&io, "write_bytes:"));
         Ok(usage)
+    }
+
+    /// What was taken since then, and the memory that is held now.
+    pub fn since(&self, before: &Self) -> Resources {
+        Resources {
+            cpu_user: self.cpu_user - before.cpu_user,
+            cpu_system: self.cpu_system - before.cpu_system,
+            read_bytes: self.read_bytes - before.read_bytes,
+            write_bytes: self.write_bytes - before.write_bytes,
+            peak_resident: self.resident,
+            peak_anonymous: self.anonymous,
+            longest: 0,
+        }
     }
 
     /// Only the memory.

@@ -95,9 +95,10 @@ enum Message {
 pub(crate) fn probe(program: &Path, probe: Probe, directory: &Path) -> Result<Found> {
     std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let mut found = None;
-    one_process(&Job::Probe(probe, directory.to_owned()), None, program, &mut |message| match message {
-        Message::Found(figures) => found = Some(figures),
-        _ => {}
+    one_process(&Job::Probe(probe, directory.to_owned()), None, program, &mut |message| {
+        if let Message::Found(figures) = message {
+            found = Some(figures);
+        }
     })?;
     found.context("a probe found nothing")
 }
@@ -306,15 +307,7 @@ fn timed_open(job: &Steps, durability: Durability) -> Result<(Opened, Box<dyn En
     let (before, start) = (Usage::now()?, Instant::now());
     let engine = engine::open(&job.spec.engine, &job.directory, durability)?;
     let (seconds, after) = (start.elapsed().as_secs_f64(), Usage::now()?);
-    let resources = Resources {
-        cpu_user: after.cpu_user - before.cpu_user,
-        cpu_system: after.cpu_system - before.cpu_system,
-        read_bytes: after.read_bytes - before.read_bytes,
-        write_bytes: after.write_bytes - before.write_bytes,
-        peak_resident: after.resident,
-        peak_anonymous: after.anonymous,
-        longest: (seconds * 1e9) as u64,
-    };
+    let resources = Resources { longest: (seconds * 1e9) as u64, ..after.since(&before) };
     Ok((Opened { seconds, resources }, engine))
 }
 

@@ -20,7 +20,7 @@ use super::probe::{
     Checks, Debt, Disk, Fill, Filters, Found, LogLimit, MemtableBytes, Probe, Puts, Quota, RECORD, Reopen,
     Runs, VALUE, WriteBuffer, theory,
 };
-use crate::engine::{Durability, EngineSpec, counter};
+use crate::engine::{EngineSpec, counter};
 use crate::record::{Step, StepSpec, Trial, TrialSpec};
 use crate::statistics::median;
 use crate::trial;
@@ -551,16 +551,8 @@ fn burst(threshold: usize, found: &Found) -> Result<String> {
 
 /// A trial of ours, buffered, with records as long as the chapter's.
 fn spec(settings: String, items: u64, steps: Vec<StepSpec>) -> TrialSpec {
-    TrialSpec {
-        engine: EngineSpec { settings, ..EngineSpec::new("kstone") },
-        steps,
-        items,
-        value_bytes: VALUE,
-        threads: 1,
-        durability: Durability::Buffered,
-        seed: 42,
-        memory_limit: None,
-    }
+    let engine = EngineSpec { settings, ..EngineSpec::new("kstone") };
+    TrialSpec { value_bytes: VALUE, ..TrialSpec::of(engine, steps, items) }
 }
 
 /// The settings of a preset, with that many stripes.
@@ -590,7 +582,7 @@ fn of_step(found: &mut Found, prefix: &str, step: &Step) {
     set("anonymous", Some(step.resources.peak_anonymous as f64));
     set("space", step.space_amplification);
     set("bytes_per_hour", Some(step.resources.write_bytes as f64 / step.seconds * 3600.0));
-    set("runs_per_get", step.share(counter::RUNS_LOOKED_AT, counter::GETS));
+    set("runs_per_get", step.runs_per_get());
     set("merged", merged);
     set("write_amplification", flushed.zip(merged).map(|(flushed, merged)| flushed + merged));
     for (kind, latency) in step.latencies.iter().filter(|(_, latency)| latency.count > 0) {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::fs::{Advice, fadvise};
 
-use crate::data::splitmix;
+use crate::noise;
 
 const BLOCK: usize = 4096;
 /// Syncs that are timed, and before them some that are not: the first ones allocate.
@@ -92,12 +92,6 @@ fn written(directory: &Path, blocks: u64) -> Result<File> {
     }
     file.sync_all()?;
     Ok(file)
-}
-
-/// Bytes that nothing below can make smaller.
-fn noise(seed: u64, bytes: usize) -> Vec<u8> {
-    let words = std::iter::successors(Some(splitmix(seed)), |state| Some(splitmix(*state)));
-    words.take(bytes / 8).flat_map(u64::to_le_bytes).collect()
 }
 
 /// Bytes that this thread had read from devices so far, if the kernel counts them.

@@ -36,9 +36,9 @@ pub fn layout(spec: &TrialSpec) -> Result<Layout> {
                 "{name} and {} cannot follow each other: {} and {}. Make them two runs",
                 workload.name,
                 described(other, name),
-                described(layout, workload.name)
+                described(layout, &workload.name)
             ),
-            _ => decided = Some((layout, workload.name)),
+            _ => decided = Some((layout, &workload.name)),
         }
     }
     let (layout, by) = decided.unwrap_or((Layout::Scattered, ""));
@@ -95,7 +95,7 @@ fn examples(spec: &mut TrialSpec) -> Result<()> {
             step.rate = Some(example.rate);
         }
     }
-    let mut examples = workloads.iter().filter_map(|workload| Some((workload.name, workload.example?)));
+    let mut examples = workloads.iter().filter_map(|workload| Some((&workload.name, workload.example?)));
     let Some((name, example)) = examples.next() else { return Ok(()) };
     if let Some((other, _)) = examples.find(|(other, _)| *other != name) {
         bail!("{name} and {other} have settings of their own each. Make them two runs");
@@ -104,7 +104,7 @@ fn examples(spec: &mut TrialSpec) -> Result<()> {
         spec.memory_limit = Some(example.memory);
     }
     if spec.engine.engine() == "kstone" && spec.engine.settings.is_empty() {
-        spec.engine.settings = preset(example.preset)?;
+        spec.engine.settings = preset(name)?;
     }
     Ok(())
 }
@@ -135,19 +135,11 @@ fn fill(spec: &mut TrialSpec) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Durability, EngineSpec};
+    use crate::engine::EngineSpec;
 
     fn spec(workloads: &[&str]) -> TrialSpec {
-        TrialSpec {
-            engine: EngineSpec::new("kstone"),
-            steps: workloads.iter().map(|name| StepSpec::of(name)).collect(),
-            items: 1_000_000,
-            value_bytes: 200,
-            threads: 2,
-            durability: Durability::Buffered,
-            seed: 1,
-            memory_limit: None,
-        }
+        let steps = workloads.iter().map(|name| StepSpec::of(name)).collect();
+        TrialSpec { threads: 2, seed: 1, ..TrialSpec::of(EngineSpec::new("kstone"), steps, 1_000_000) }
     }
 
     fn names(spec: &TrialSpec) -> Vec<&str> {
@@ -208,7 +200,8 @@ mod tests {
 
     #[test]
     fn every_workload_can_be_planned_and_has_a_name_of_its_own() {
-        let mut names: Vec<_> = super::super::WORKLOADS.iter().map(|workload| workload.name).collect();
+        let mut names: Vec<_> =
+            super::super::WORKLOADS.iter().map(|workload| workload.name.as_str()).collect();
         names.iter().for_each(|name| drop(resolve(&spec(&[name])).unwrap()));
         names.sort_unstable();
         names.dedup();

@@ -257,7 +257,7 @@ pub fn names() -> Vec<&'static str> {
     engines().map(|(name, _)| *name).collect()
 }
 
-/// How many of the entries, at most so many, `see` says are there.
+/// Counts the entries that `see` finds there, among the first `limit`.
 fn counted<T>(
     entries: impl Iterator<Item = T>,
     limit: u64,

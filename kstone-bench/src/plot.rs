@@ -68,7 +68,7 @@ impl Axis {
         (on(value) - on(self.range.0)) / (on(self.range.1) - on(self.range.0))
     }
 
-    /// Round numbers: at most so many evenly, powers of ten where there are two or more.
+    /// Round numbers: on an even axis at most `most`, on a logarithmic one powers of ten if there are several.
     fn ticks(&self, most: usize) -> Vec<f64> {
         let (low, high) = self.range;
         let power = |value: f64| 10_f64.powf(value.log10().floor());
@@ -537,7 +537,7 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// At most so many characters.
+/// Cut to `most` characters.
 fn shortened(label: &str, most: usize) -> String {
     if label.chars().count() <= most {
         return label.to_owned();

@@ -239,11 +239,10 @@ impl<'a> Maker<'a> {
                 None => bail!("there is no point {:?}", line.point),
             }
         }
-        let shape = claim.shape.map(|shape| self.shape(&shape, &rows)).transpose()?.flatten();
-        let mut group =
-            Group::new(&claim.quantity, claim.unit, &claim.by).lines(rows.into_iter().map(|(line, _)| line));
-        group.shape = shape;
-        Ok(group)
+        let shape = claim.shape.as_ref().map(|shape| self.shape(shape, &rows)).transpose()?.flatten();
+        let lines = rows.into_iter().map(|(line, _)| line).collect();
+        let GroupClaim { quantity, unit, by, .. } = claim;
+        Ok(Group { quantity, unit, by, lines, shape })
     }
 
     fn line(&self, claim: &LineClaim, point: &Point) -> Result<Line> {
@@ -363,5 +362,86 @@ impl<'a> Maker<'a> {
         } else {
             return Ok(None);
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chapter::probe::Found;
+
+    /// Words, numbers and the point of each line of that group.
+    fn said(table: &str, quantity: &str) -> Vec<(f64, f64)> {
+        let claims = Claims::read().unwrap();
+        let table = claims.table.iter().find(|one| one.id == table).unwrap();
+        let group = table
+            .group
+            .iter()
+            .find(|group| group.get("quantity").and_then(|it| it.as_str()) == Some(quantity));
+        let number = |line: &toml::Value| {
+            let line: LineClaim = line.clone().try_into().unwrap();
+            let Some(SaysClaim::About(_, value)) = line.says else { panic!("{line:?}") };
+            (line.point.parse().unwrap(), value)
+        };
+        group.unwrap()["lines"].as_array().unwrap().iter().map(number).collect()
+    }
+
+    #[test]
+    fn the_rows_are_consistent_where_the_chapter_is() {
+        let flushes = said("23.1-throughput", "flushes per 100k writes");
+        assert!(
+            flushes.len() == 4 && flushes.iter().all(|(at, said)| at * said == 1e5),
+            "100k writes: {flushes:?}"
+        );
+        let stripe = said("23.1-memory", "fullest memtable of a stripe");
+        assert!(
+            stripe.len() == 4 && stripe.iter().all(|(at, said)| *said == 200.0 * at),
+            "200 bytes: {stripe:?}"
+        );
+        let bits = said("23.3-bits", "memory of 1M keys");
+        assert!(bits.len() == 6 && bits.iter().all(|(at, said)| *said == at * 1e6 / 8.0), "{bits:?}");
+    }
+
+    fn made(stripes: u32, claim: &str) -> Group {
+        let point = |key: &str, values: &[f64], absent: Option<&str>| Point {
+            found: values.iter().map(|value| Found([("speed".to_owned(), *value)].into())).collect(),
+            absent: absent.map(str::to_owned),
+            ..Point::named(key)
+        };
+        let points =
+            vec![point("1", &[1.0, 3.0], None), point("8", &[], Some("2 cores")), point("2", &[4.0], None)];
+        let swept = Swept { points, ..Swept::default() };
+        let common =
+            [("stripes", stripes), ("divide", 1)].map(|(name, value)| (name.to_owned(), value.into()));
+        let claims = Claims::read().unwrap();
+        Maker::new(&claims, &common.into(), &[&swept]).group(toml::from_str(claim).unwrap()).unwrap()
+    }
+
+    const SPEED: &str = "quantity = 'speed'\nunit = 'bytes'\nby = 'threads'\nfigure = 'speed'\n";
+
+    #[test]
+    fn a_group_is_judged_by_what_was_measured_only() {
+        let group = made(256, &format!("{SPEED}shape = {{ rises = 'more:', tolerance = 0.5 }}"));
+        assert_eq!(group.lines.len(), 3);
+        let shape = group.shape.unwrap();
+        assert!(shape.holds == Some(true) && shape.why.starts_with("2 against 1: +100 %"), "{shape:?}");
+    }
+
+    #[test]
+    fn totals_of_all_stripes_are_compared_with_their_share() {
+        let claim = format!("{SPEED}says = ['~50 MB', 50e6]\nscaled = 'stripes'");
+        let says = made(16, &claim).lines[0].says.clone().unwrap();
+        assert_eq!((says.text.as_str(), says.low), ("~50 MB at 256 stripes", Some(3.125e6)));
+        assert_eq!(made(256, &claim).lines[0].says, Some(Says::about("~50 MB", 50e6)));
+    }
+
+    #[test]
+    fn what_a_claim_names_must_be_there() {
+        let claims = Claims::read().unwrap();
+        let (swept, common) = (Swept::default(), BTreeMap::new());
+        let maker = Maker::new(&claims, &common, &[&swept]);
+        assert!(maker.number("nothing + 1", &Figures::new()).is_err());
+        let line = format!("{SPEED}lines = [{{ point = '3' }}]");
+        assert!(maker.group(toml::from_str(&line).unwrap()).unwrap_err().to_string().contains("no point"));
     }
 }

@@ -72,11 +72,11 @@ pub(super) struct Point {
     /// Why nothing was measured there.
     pub(super) absent: Option<String>,
     /// What is the same for all trials: predictions, limits.
-    fixed: Figures,
+    pub(super) fixed: Figures,
 }
 
 impl Point {
-    fn named(key: &str) -> Self {
+    pub(super) fn named(key: &str) -> Self {
         Self { key: key.to_owned(), row: key.to_owned(), ..Self::default() }
     }
 

@@ -249,16 +249,28 @@ mod tests {
     use crate::chapter::{Direction, Says, monotone};
 
     fn table() -> ChapterTable {
-        let group = Group::new("write throughput", Unit::PerSecond, "threshold")
-            .lines([
-                Line::new("500", vec![90_000.0, 110_000.0])
-                    .says(Says::words("Lower"))
-                    .graded(|_| Grade::Good),
-                Line::new("1000", vec![80_000.0]).says(Says::about("50,000", 50_000.0)).model(70_000.0),
-                Line::not_here("5000", "it needs more cores").says(Says::about("70,000", 70_000.0)),
-                Line::new("10000 | most", vec![60_000.0]).not_graded("the arithmetic fails"),
-            ])
-            .judged(|points| monotone("more is faster.", Direction::Rises, points, 0.05));
+        let said = |text: &str, value| Some(Says::about(text, value));
+        let points =
+            [("500", 1e5), ("1000", 8e4), ("10000 | most", 6e4)].map(|(row, value)| (row.into(), value));
+        let group = Group {
+            quantity: "write throughput".into(),
+            unit: Unit::PerSecond,
+            by: "threshold".into(),
+            lines: vec![
+                Line {
+                    says: Some(Says::words("Lower")),
+                    grade: Some(Grade::Good),
+                    ..Line::new("500", vec![90_000.0, 110_000.0])
+                },
+                Line { says: said("50,000", 5e4), model: Some(7e4), ..Line::new("1000", vec![80_000.0]) },
+                Line { says: said("70,000", 7e4), ..Line::not_here("5000", "it needs more cores") },
+                Line {
+                    grade: Some(Grade::NotGraded("the arithmetic fails".into())),
+                    ..Line::new("10000 | most", vec![60_000.0])
+                },
+            ],
+            shape: Some(monotone("more is faster.", Direction::Rises, &points, 0.05)),
+        };
         ChapterTable {
             id: "23.1-throughput".into(),
             title: "Write throughput".into(),
@@ -301,8 +313,9 @@ mod tests {
         let texts =
             [("0.0083", 0.008_31), ("0.10", 0.1), ("1.00", 1.0), ("30", 30.4), ("0.00041", 0.000_412)];
         texts.into_iter().for_each(|(text, ratio)| assert_eq!(ratio_text(ratio), text));
-        let lines = ["4", "8"].map(|row| Line::not_here(row, "2 cores"));
-        let group = Group::new("speed", Unit::Times, "").lines(lines);
+        let lines = ["4", "8"].map(|row| Line::not_here(row, "2 cores")).to_vec();
+        let (quantity, unit, by) = ("speed".into(), Unit::Times, String::new());
+        let group = Group { quantity, unit, by, lines, shape: None };
         assert_eq!(reasons(&group), ["speed, 4, 8: not measurable here: 2 cores"]);
     }
 

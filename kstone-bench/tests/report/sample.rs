@@ -93,7 +93,7 @@ fn set(counters: &mut Counters, name: &str, value: f64) {
     counters.insert(name.to_owned(), value);
 }
 
-/// Bytes that were put, and merged so many times.
+/// Bytes that were put, and how many times they were merged.
 fn rewritten(counters: &mut Counters, bytes: f64, merged: f64) {
     set(counters, counter::USER_BYTES_WRITTEN, bytes);
     set(counters, counter::FLUSH_BYTES, bytes * 1.06);

@@ -144,7 +144,7 @@ impl Filters {
     }
 }
 
-/// What a filter of so many bits per key lets pass with the best number of probes (Bloom 1970), in percent.
+/// What a filter with that many bits per key lets pass with the best number of probes (Bloom 1970), in percent.
 pub(crate) fn theory(bits: usize) -> f64 {
     let probes = (bits as f64 * std::f64::consts::LN_2).round().max(1.0);
     100.0 * (1.0 - (-probes / bits as f64).exp()).powf(probes)

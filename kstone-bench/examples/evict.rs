@@ -9,20 +9,11 @@
 use std::time::{Duration, Instant};
 
 use kstone_api::{DatabaseConfig, EngineOptions, EngineStats, Error, Key, LsmEngine, WriteOptions};
+use kstone_bench::noise;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const LONG: Duration = Duration::from_millis(100);
-
-/// Bytes that do not compress.
-fn value(n: u64, len: usize) -> Vec<u8> {
-    let mut state = n;
-    let words = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        (state ^ (state >> 29)).to_le_bytes()
-    });
-    words.flatten().take(len).collect()
-}
 
 fn key(n: u64) -> Key<'static> {
     Key::new(format!("key{n:08}").into_bytes())
@@ -62,7 +53,7 @@ fn main() -> Result<(), Failure> {
     options.config = Some(DatabaseConfig::new().with_max_total_disk_bytes(mb * 1_000_000));
     let engine = LsmEngine::create(&dir.path().join("db"), options)?;
     let (mut oldest, mut newest) = (0, 0);
-    let put = |n: u64| engine.put(&key(n), &value(n, len as usize), WriteOptions::new());
+    let put = |n: u64| engine.put(&key(n), &noise(n, len as usize), WriteOptions::new());
     loop {
         match put(newest) {
             Ok(_) => newest += 1,
@@ -116,7 +107,7 @@ fn main() -> Result<(), Failure> {
         );
     }
     for n in oldest..newest {
-        if engine.get(&key(n))?.as_deref() != Some(&value(n, len as usize)) {
+        if engine.get(&key(n))?.as_deref() != Some(&noise(n, len as usize)) {
             return Err(format!("key {n} is not what was put").into());
         }
     }

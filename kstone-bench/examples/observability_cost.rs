@@ -10,8 +10,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use kstone_api::{CompactionConfig, DatabaseConfig, EngineOptions, Key, LsmEngine, WriteOptions};
-use kstone_bench::key;
-use rustix::time::{ClockId, clock_gettime};
+use kstone_bench::{cpu_time, key};
 
 /// In one turn.
 const OPS: u64 = 1_000;
@@ -85,12 +84,6 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn put(engine: &LsmEngine, n: u64) -> kstone_api::Result<u64> {
     engine.put(&Key::from(&key(n)), &VALUE, WriteOptions::new())
-}
-
-/// What this thread had of the processor: other work on the machine does not count.
-fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Of sorted values, which it leaves behind.

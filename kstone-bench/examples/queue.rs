@@ -10,9 +10,9 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use kstone_bench::cpu_time;
 use kstone_core::lsm::{Direction, EngineOptions, LsmEngine, WriteOptions};
 use kstone_core::{Key, SortRange};
-use rustix::time::{ClockId, clock_gettime};
 
 const LIVE: u64 = 1_000;
 const VALUE: [u8; 200] = [7; 200];
@@ -103,10 +103,4 @@ impl Times {
 /// Entries that queries passed over so far.
 fn skipped(engine: &LsmEngine) -> Result<u64, Box<dyn Error>> {
     Ok(engine.stats()?.operations.entries_passed)
-}
-
-/// Of the calling thread: what else the machine does does not count.
-fn cpu_time() -> Duration {
-    let now = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }

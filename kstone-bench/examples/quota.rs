@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use kstone_api::{DatabaseConfig, EngineOptions, Error, Key, LsmEngine, WriteOptions};
+use kstone_bench::noise;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -31,16 +32,6 @@ impl Shape {
             Self::OnePartition => Key::with_sort(&b"hot"[..], format!("key{n:08}").into_bytes()),
         }
     }
-}
-
-/// Bytes that do not compress.
-fn value(n: u64) -> Vec<u8> {
-    let mut state = n;
-    let words = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        (state ^ (state >> 29)).to_le_bytes()
-    });
-    words.flatten().take(VALUE).collect()
 }
 
 /// What all files take, each in whole units of 4 KiB. Those that vanish meanwhile take nothing.
@@ -74,7 +65,7 @@ fn run(shape: Shape, quota: u64, rounds: u64, seen: &Seen, path: &Path) -> Resul
     for round in 0..rounds {
         let (start, began) = (next, Instant::now());
         loop {
-            match engine.put(&shape.key(next), &value(next), WriteOptions::new()) {
+            match engine.put(&shape.key(next), &noise(next, VALUE), WriteOptions::new()) {
                 Ok(_) => next += 1,
                 Err(Error::DiskFull) => break,
                 Err(error) => return Err(error.into()),
@@ -91,7 +82,7 @@ fn run(shape: Shape, quota: u64, rounds: u64, seen: &Seen, path: &Path) -> Resul
         }
         let began = Instant::now();
         for n in start..next {
-            if engine.get(&shape.key(n))?.as_deref() != Some(&value(n)) {
+            if engine.get(&shape.key(n))?.as_deref() != Some(&noise(n, VALUE)) {
                 return Err(format!("key {n} is not what was put").into());
             }
         }
@@ -115,7 +106,7 @@ fn run(shape: Shape, quota: u64, rounds: u64, seen: &Seen, path: &Path) -> Resul
             seen.samples.load(Ordering::Relaxed),
         );
     }
-    let put = |n: u64| engine.put(&shape.key(n), &value(n), WriteOptions::new());
+    let put = |n: u64| engine.put(&shape.key(n), &noise(n, VALUE), WriteOptions::new());
     let more = (next..next + 1000).find_map(|n| put(n).err());
     if let Some(error) = more {
         return Err(format!("after the last deletes: {error}").into());

@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use kstone_bench::storm::{Every, Storm, Until};
+use kstone_bench::storm::{After, Storm};
 
 fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut numbers = std::env::args().skip(1).map(|arg| arg.parse::<u64>());
@@ -17,8 +17,8 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         seed,
         keys: 1_000_000,
         threads: 2,
-        until: Until::Time(Duration::from_secs(seconds)),
-        change: Every::Time(Duration::from_secs(1)),
+        until: After::Time(Duration::from_secs(seconds)),
+        change: After::Time(Duration::from_secs(1)),
     };
     let outcome = storm.run(&dir.path().join("db"))?;
     println!("{seconds} s, seed {seed}: {outcome}");

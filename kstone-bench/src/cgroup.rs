@@ -19,9 +19,6 @@ const HIERARCHIES: [(&str, &str); 2] =
 
 impl Group {
     /// A group whose processes may have so many bytes.
-    ///
-    /// # Errors
-    /// Groups cannot be made here, which mostly takes root.
     pub fn new(bytes: u64) -> Result<Self> {
         let (root, limit) = HIERARCHIES
             .into_iter()
@@ -38,9 +35,6 @@ impl Group {
     }
 
     /// Puts a process into it; what the process allocates from now on counts.
-    ///
-    /// # Errors
-    /// The process has ended, or that is not permitted.
     pub fn add(&self, process: u32) -> Result<()> {
         self.write("cgroup.procs", process.into())
     }

@@ -1,127 +1,116 @@
 //! Every table of the specification's chapter on performance tuning, measured: what the chapter says, what it is here,
 //! whether the shape that it claims holds, and how it stands to the chapter's targets.
 //!
-//! `tables` has a function for each table, `said` the chapter's numbers, `verdict` what is decided of them (pure
-//! functions), `render` how it is shown. Loads on engines are trials of the driver; what needs the engine itself is a
-//! `probe`, in a process of its own as well.
+//! `claims.toml` is the chapter: its tables as claims, each with the sweep that measures it. `sweep` measures, with trials
+//! of the driver and with a `probe` for what needs the engine itself; `claims` makes tables of what was found; `verdict`
+//! decides (pure functions). How a table is shown is the report's matter.
 
 #![expect(clippy::disallowed_methods, reason = "it says how long each table took")]
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
+use minijinja::Value;
 
 use crate::record::Trial;
 
-mod context;
-mod load;
-pub mod probe;
-pub(crate) mod render;
-mod said;
+mod claims;
+pub(crate) mod probe;
 mod scale;
+mod sweep;
 mod table;
-mod tables;
-mod unit;
-pub mod verdict;
+mod verdict;
 
-use context::Context;
-pub use render::{markdown, text};
-pub use scale::Scale;
+use claims::{Claims, TableClaim};
+pub(crate) use scale::Scale;
+use sweep::Sweeps;
 pub use table::{ChapterTable, Group, Line, Measured, Says};
-pub use unit::Unit;
-pub use verdict::{Direction, Grade, Shape, Target};
+pub use verdict::{Direction, Grade, Shape, monotone};
 
-type Make = fn(&mut Context<'_>) -> Result<ChapterTable>;
-
-/// The tables by the names that `--only` takes, in the chapter's order, with what they show.
-const TABLES: [(&str, &str, Make); 14] = [
-    ("23.1-throughput", "memtable threshold: flushes and write throughput", tables::memtables::throughput),
-    ("23.1-memory", "memtable threshold: memory", tables::memtables::memory),
-    ("23.1-recovery", "memtable threshold: log and recovery time", tables::memtables::recovery),
-    ("23.2-sst-count", "SST count and read latency", tables::merging::sst_count),
-    ("23.2-threshold", "SST threshold: what the guidelines promise", tables::configurations::thresholds),
-    ("23.2-check-interval", "check interval: lag and processor time", tables::merging::check_interval),
-    ("23.2-concurrency", "concurrent compactions", tables::merging::concurrency),
-    ("23.3-bits", "bits per key: memory and false positives", tables::filters::bits),
-    ("23.3-scenario", "10 SSTs and a key that is in none", tables::filters::scenario),
-    ("23.4-settings", "limits: each shown to hold", tables::limits::settings),
-    ("23.5-configurations", "three configurations", tables::configurations::three),
-    ("23.6-put-1000-items", "the criterion sample", tables::puts::put_1000_items),
-    ("23.9-examples", "three real-world examples, open loop", tables::examples::three),
-    ("23.10-targets", "the performance targets", tables::configurations::targets),
-];
-
-/// The tables there are, by name, with what they show.
-pub fn list() -> impl Iterator<Item = (&'static str, &'static str)> {
-    TABLES.iter().map(|(id, about, _)| (*id, *about))
+/// The tables there are, by the names that `--only` takes and in the chapter's order, with what they show.
+pub fn list() -> Result<Vec<(String, String)>> {
+    Ok(Claims::read()?.table.into_iter().map(|table| (table.id, table.about)).collect())
 }
 
 /// What to measure, and where.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// Tables; all when there is none. A section takes all of its tables: `23.2`.
-    pub only: Vec<String>,
-    /// How much is done.
-    pub scale: Scale,
+    pub(crate) only: Vec<String>,
+    pub(crate) scale: Scale,
     /// A directory that exists, for databases that are removed again.
-    pub directory: PathBuf,
-    /// What measures, called with `chapter-probe`: this program.
-    pub program: PathBuf,
+    pub(crate) directory: PathBuf,
+    /// What measures, called with `trial`: this program.
+    pub(crate) program: PathBuf,
 }
 
-/// What was measured.
+/// What was measured: all tables asked for, of which one that failed says why; and trials of the driver.
 #[derive(Clone, Debug, Default)]
-pub struct Outcome {
-    /// All tables asked for; one that failed says why.
-    pub tables: Vec<ChapterTable>,
-    /// Trials of the driver.
-    pub trials: Vec<Trial>,
+pub(crate) struct Outcome {
+    pub(crate) tables: Vec<ChapterTable>,
+    pub(crate) trials: Vec<Trial>,
 }
 
-/// Measures. `progress` is told what goes on; `finished` each table as soon as it is complete.
-///
-/// # Errors
-/// There is no such table. One that fails is in the outcome, and the others are measured all the same.
-pub fn run(
+/// Measures. `progress` hears what goes on; `finished` gets each table as soon as it is complete.
+pub(crate) fn run(
     options: &Options,
     progress: &mut dyn FnMut(&str),
     finished: &mut dyn FnMut(&ChapterTable),
 ) -> Result<Outcome> {
-    let wanted = wanted(&options.only)?;
-    let (scale, program, directory) = (&options.scale, &options.program, &options.directory);
+    let claims = Claims::read()?;
+    let wanted = wanted(&claims, &options.only)?;
+    let (scale, directory) = (options.scale.clone(), options.directory.clone());
     ensure!(directory.is_dir(), "{}: there is no such directory", directory.display());
-    let mut context = Context::new(scale.clone(), program.clone(), directory.clone(), progress);
-    let mut outcome = Outcome::default();
-    for (id, about, make) in wanted {
+    let common: BTreeMap<String, Value> = [
+        ("scale", Value::from(scale.text())),
+        ("stripes", scale.stripes.into()),
+        ("divide", scale.divide.into()),
+        ("reads", scale.reads.into()),
+        ("load_items", scale.load_items.into()),
+        ("load_seconds", scale.load_seconds.to_string().into()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into();
+    let trials = scale.trials;
+    let program = options.program.clone();
+    let mut sweeps =
+        Sweeps { scale, program, directory, progress, trials: Vec::new(), done: BTreeMap::new() };
+    let mut tables = Vec::new();
+    for claim in wanted {
         let start = Instant::now();
-        let mut table = make(&mut context).unwrap_or_else(|error| ChapterTable {
-            title: about.to_owned(),
+        let swept: Result<Vec<_>> = claim.sweeps.iter().map(|name| sweeps.get(name)).collect();
+        let made = swept.and_then(|swept| {
+            claim.table(&claims, &common, &swept.iter().map(|swept| &**swept).collect::<Vec<_>>())
+        });
+        let mut table = made.unwrap_or_else(|error| ChapterTable {
+            id: claim.id.clone(),
+            title: claim.about.clone(),
             error: Some(format!("{error:#}")),
             ..ChapterTable::default()
         });
-        table.id = id.to_owned();
         table.seconds = start.elapsed().as_secs_f64();
         if table.trials == 0 {
-            table.trials = scale.trials;
+            table.trials = trials;
         }
         finished(&table);
-        outcome.tables.push(table);
+        tables.push(table);
     }
-    outcome.trials = context.trials;
-    Ok(outcome)
+    Ok(Outcome { tables, trials: sweeps.trials })
 }
 
-fn wanted(only: &[String]) -> Result<Vec<(&'static str, &'static str, Make)>> {
+fn wanted<'a>(claims: &'a Claims, only: &[String]) -> Result<Vec<&'a TableClaim>> {
     let takes = |asked: &str, id: &str| {
         id == asked || id.strip_prefix(asked).is_some_and(|rest| rest.starts_with('-'))
     };
-    if let Some(unknown) = only.iter().find(|asked| !TABLES.iter().any(|(id, ..)| takes(asked, id))) {
-        let all: Vec<_> = list().map(|(id, _)| id).collect();
+    let ids = || claims.table.iter().map(|table| table.id.as_str());
+    if let Some(unknown) = only.iter().find(|asked| !ids().any(|id| takes(asked, id))) {
+        let all: Vec<_> = ids().collect();
         bail!("--only {unknown}: there is no such table; there are {}", all.join(", "));
     }
     let asked = |id: &str| only.is_empty() || only.iter().any(|asked| takes(asked, id));
-    Ok(TABLES.into_iter().filter(|(id, ..)| asked(id)).collect())
+    Ok(claims.table.iter().filter(|table| asked(&table.id)).collect())
 }
 
 #[cfg(test)]
@@ -130,11 +119,13 @@ mod tests {
 
     #[test]
     fn tables_are_chosen_by_name_or_by_section() {
+        let claims = Claims::read().unwrap();
         let ids = |only: &[&str]| {
             let only: Vec<_> = only.iter().map(|&only| only.to_owned()).collect();
-            wanted(&only).map(|tables| tables.into_iter().map(|(id, ..)| id).collect::<Vec<_>>())
+            wanted(&claims, &only)
+                .map(|tables| tables.into_iter().map(|table| table.id.as_str()).collect::<Vec<_>>())
         };
-        assert_eq!(ids(&[]).unwrap().len(), TABLES.len());
+        assert_eq!(ids(&[]).unwrap().len(), 14);
         assert_eq!(ids(&["23.3"]).unwrap(), ["23.3-bits", "23.3-scenario"]);
         assert_eq!(ids(&["23.3-bits", "23.1-memory"]).unwrap(), ["23.1-memory", "23.3-bits"]);
         for wrong in ["23", "23.3-bit", "nothing", ""] {

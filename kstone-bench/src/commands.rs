@@ -43,10 +43,7 @@ enum Command {
     Machine(machine::Args),
     /// Measure every table of the specification's chapter on performance tuning.
     Chapter(chapter::ChapterArgs),
-    /// What `chapter` runs in a process of its own.
-    #[command(hide = true)]
-    ChapterProbe,
-    /// What `run` and others run in a process of its own.
+    /// What `run`, `chapter` and others run in a process of its own.
     #[command(hide = true)]
     Trial,
 }
@@ -66,7 +63,6 @@ pub fn main(more: &'static [(&'static str, Open)]) -> ExitCode {
         Command::Report(args) => report::run(&args),
         Command::Machine(args) => machine::run(&args),
         Command::Chapter(args) => chapter::run(&args),
-        Command::ChapterProbe => crate::chapter::probe::serve().map(|()| ExitCode::SUCCESS),
         Command::Trial => crate::trial::serve().map(|()| ExitCode::SUCCESS),
     };
     done.unwrap_or_else(|error| {

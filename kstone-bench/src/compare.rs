@@ -167,9 +167,6 @@ fn verdict(metric: &Metric, ratio: Option<&Ratio>, limit: f64) -> Verdict {
 }
 
 /// Two files, series by series. `limit` is a share: 0.05 lets what takes 1.05 times as long pass.
-///
-/// # Errors
-/// They come from different machines or kinds of builds, and `force` is not given; or they have no series in common.
 pub fn files(base: &RunFile, new: &RunFile, limit: f64, force: bool) -> Result<Comparison> {
     let mut comparison = Comparison::default();
     let different = machine::differences(&base.machine, &new.machine);
@@ -211,9 +208,6 @@ pub fn files(base: &RunFile, new: &RunFile, limit: f64, force: bool) -> Result<C
 /// Two engines of one file, `first,second`: the second is compared with the first, wherever both ran under the same
 /// conditions. The same name twice: trials with even places in the file are the first, odd ones the second, which shows
 /// how far the same program differs from itself.
-///
-/// # Errors
-/// The file has no two engines that are named so, or they never ran under the same conditions.
 pub fn engines(file: &RunFile, names: &str, limit: f64) -> Result<Comparison> {
     let all = results::series(&[file]);
     let (first, second) = pair(&all, names)?;

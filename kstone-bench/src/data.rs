@@ -94,9 +94,6 @@ pub struct Values {
 
 impl Values {
     /// Values of exactly `bytes` bytes.
-    ///
-    /// # Errors
-    /// `bytes` is too little for an encoded item with a payload of 16 bytes, some 30.
     pub fn new(bytes: usize, seed: u64) -> Result<Self> {
         // The encoding's own bytes grow with the payload, by a byte here and there: come near, then step.
         let encoded = |payload: usize| {

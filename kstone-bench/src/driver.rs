@@ -19,7 +19,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::data::{BenchKey, Layout, Values};
 use crate::engine::{Counters, Engine, Session, counter};
-use crate::record::{Resources, Slice, Step, StepSpec, TrialSpec};
+use crate::record::{Slice, Step, StepSpec, TrialSpec};
 use crate::resources::Usage;
 use crate::workload::keys::Chooser;
 use crate::workload::{Amount, MULTI_GET_KEYS, Operation, PARTITION_ITEMS, QUERY_ITEMS, Task, Workload};
@@ -65,15 +65,12 @@ struct Role<'a> {
 
 impl Bench<'_> {
     /// Runs the step with that number.
-    ///
-    /// # Errors
-    /// The engine fails.
     pub fn step(&self, number: usize, step: &StepSpec) -> Result<Step> {
         let workload = Workload::by_name(&step.workload)?;
-        match workload.task {
+        match &workload.task {
             Task::Operations { mix, keys, beside } => {
-                let operations = self.operations(number, step, workload, (mix, keys, beside));
-                let done = operations.with_context(|| workload.name.to_owned())?;
+                let operations = self.operations(number, step, workload, (mix, *keys, *beside));
+                let done = operations.with_context(|| workload.name.clone())?;
                 let cut =
                     step.seconds.is_some() || step.operations.is_some_and(|most| most < self.spec.items);
                 if workload.fills() && !cut {
@@ -280,7 +277,11 @@ impl Bench<'_> {
         let user = figures.bytes_written as f64;
         let written = [counter::FLUSH_BYTES, counter::COMPACTION_BYTES, counter::LOG_BYTES];
         let written: Option<f64> = written.iter().map(|name| counters.get(*name)).sum();
-        let write_bytes = now.write_bytes - begin.usage.write_bytes;
+        let mut resources = now.since(&begin.usage);
+        resources.peak_resident = resources.peak_resident.max(sampled.peak_resident);
+        resources.peak_anonymous = resources.peak_anonymous.max(sampled.peak_anonymous);
+        resources.longest = figures.longest;
+        let given = resources.write_bytes as f64;
         let marks = self.engine.marks().into_iter().filter(|mark| mark.at >= begin.at);
         Ok(Step {
             workload: step.workload.clone(),
@@ -294,16 +295,8 @@ impl Bench<'_> {
             steady: sampled.steady,
             latencies: figures.latencies()?,
             marks: marks.map(|mark| (mark.at.duration_since(begin.at).as_secs_f64(), mark.kind)).collect(),
-            resources: Resources {
-                cpu_user: now.cpu_user - begin.usage.cpu_user,
-                cpu_system: now.cpu_system - begin.usage.cpu_system,
-                read_bytes: now.read_bytes - begin.usage.read_bytes,
-                write_bytes,
-                peak_resident: sampled.peak_resident.max(now.resident),
-                peak_anonymous: sampled.peak_anonymous.max(now.anonymous),
-                longest: figures.longest,
-            },
-            write_amplification: (user > 0.0).then(|| written.unwrap_or(write_bytes as f64) / user),
+            resources,
+            write_amplification: (user > 0.0).then(|| written.unwrap_or(given) / user),
             counters,
             timeline: sampled.slices,
             ..Step::default()

@@ -88,13 +88,19 @@ pub trait Engine: Send + Sync {
     fn session(&self) -> Result<Box<dyn Session + '_>>;
 
     /// Returns when nothing is going on in the background any more, as far as the engine lets it be known.
-    fn settle(&self) -> Result<()>;
+    fn settle(&self) -> Result<()> {
+        Ok(())
+    }
 
-    /// Rewrites everything into its smallest form.
-    fn compact(&self) -> Result<()>;
+    /// Rewrites everything into its smallest form, where the engine can.
+    fn compact(&self) -> Result<()> {
+        self.settle()
+    }
 
     /// What the engine counts itself, by name; totals since it was opened. Names in [`counter`] mean the same for all.
-    fn counters(&self) -> Result<Counters>;
+    fn counters(&self) -> Result<Counters> {
+        Ok(Counters::new())
+    }
 
     /// Events of flushes and compactions as they happen; none for engines that do not tell.
     fn marks(&self) -> Vec<Mark> {
@@ -102,7 +108,9 @@ pub trait Engine: Send + Sync {
     }
 
     /// Closes it in order.
-    fn close(self: Box<Self>) -> Result<()>;
+    fn close(self: Box<Self>) -> Result<()> {
+        self.settle()
+    }
 }
 
 /// What an engine counts itself.
@@ -226,9 +234,6 @@ fn boxed<E: Engine + 'static>(engine: Result<E>) -> Result<Box<dyn Engine>> {
 }
 
 /// Opens a database in `directory`, which exists and is empty, or holds one that the same engine has made.
-///
-/// # Errors
-/// There is no such engine in this build, it has no such settings, or it fails.
 pub fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Result<Box<dyn Engine>> {
     let name = spec.engine();
     let Some((_, open)) = engines().find(|(known, _)| *known == name) else {
@@ -250,6 +255,19 @@ pub fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Resu
 /// The names of the engines of this build.
 pub fn names() -> Vec<&'static str> {
     engines().map(|(name, _)| *name).collect()
+}
+
+/// Counts the entries that `see` finds there, among the first `limit`.
+fn counted<T>(
+    entries: impl Iterator<Item = T>,
+    limit: u64,
+    mut see: impl FnMut(T) -> Result<bool>,
+) -> Result<u64> {
+    let mut found = 0;
+    for entry in entries.take(limit as usize) {
+        found += u64::from(see(entry)?);
+    }
+    Ok(found)
 }
 
 /// Past all keys of the partition of that key, whose sort keys are hexadecimal digits.

@@ -1,4 +1,6 @@
-//! What the benchmarks of KeystoneDB share: keys and items of a known size.
+//! What the benchmarks of KeystoneDB share: keys and items of a known size; and the program `kstone-bench`.
+
+use std::time::Duration;
 
 use kstone_api::{Item, ItemBuilder};
 
@@ -11,7 +13,7 @@ pub mod data;
 pub mod driver;
 pub mod engine;
 pub mod machine;
-pub mod plot;
+mod plot;
 pub mod record;
 pub mod report;
 pub mod resources;
@@ -25,8 +27,7 @@ pub mod workload;
 
 /// The key of item `n`: 16 bytes, spread evenly, in no order.
 pub fn key(n: u64) -> String {
-    // The odd multiplier makes this a permutation: no two numbers share a key.
-    format!("{:016x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    format!("{:016x}", data::scatter(n))
 }
 
 /// An item whose values are about 200 bytes.
@@ -36,4 +37,16 @@ pub fn item(n: u64) -> Item {
         .number("count", n)
         .string("payload", format!("{n:0160}"))
         .build()
+}
+
+/// Bytes that do not compress.
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let words = std::iter::successors(Some(data::splitmix(seed)), |state| Some(data::splitmix(*state)));
+    words.flat_map(u64::to_le_bytes).take(len).collect()
+}
+
+/// What the calling thread had of the processor: other work on the machine does not count.
+pub fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

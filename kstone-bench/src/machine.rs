@@ -15,13 +15,12 @@ use crate::units;
 mod mount;
 mod probe;
 
+pub(crate) use probe::read_4k;
+
 const UNKNOWN: &str = "unknown";
 
 /// Everything about this machine, this build, and the disk that `directory` is on. Takes about a second, longer on
 /// slow disks; the probes' files are gone afterwards.
-///
-/// # Errors
-/// The directory is not there, or nothing can be written in it.
 pub fn record(directory: &Path) -> Result<Machine> {
     let directory = directory.canonicalize().with_context(|| format!("{}", directory.display()))?;
     // Before the probes: they are a load themselves.
@@ -29,7 +28,12 @@ pub fn record(directory: &Path) -> Result<Machine> {
     let place = mount::Place::of(&directory, &read("/proc/self/mountinfo"));
     let fsync = probe::fsync(&directory)
         .with_context(|| format!("the time of an fsync in {} cannot be measured", directory.display()))?;
-    let read_4k = if place.in_memory() { None } else { probe::read_4k(&directory)? };
+    let read_4k = match place.in_memory() {
+        true => None,
+        // Of 32 MiB. What a cache answered says nothing.
+        false => read_4k(&directory, 8192, 200, probe::LONGEST)?
+            .filter(|reads| reads.device_share.is_none_or(|share| share >= 1.0)),
+    };
     Ok(Machine {
         cpu: processor(&read("/proc/cpuinfo")),
         cores: std::thread::available_parallelism().map_or(0, usize::from),
@@ -42,8 +46,8 @@ pub fn record(directory: &Path) -> Result<Machine> {
         ),
         file_system: place.file_system(),
         disk: place.disk(),
-        fsync_p50_nanos: fsync,
-        read_4k_p50_nanos: read_4k.unwrap_or(0),
+        fsync_p50_nanos: fsync.as_nanos() as u64,
+        read_4k_p50_nanos: read_4k.map_or(0, |reads| reads.middle.as_nanos() as u64),
         load,
         ..build()
     })
@@ -74,7 +78,7 @@ pub fn rows(machine: &Machine, build: &str) -> Vec<(&'static str, String)> {
     let rows = vec![
         ("processor", machine.cpu.clone()),
         ("cores", machine.cores.to_string()),
-        ("memory", units::bytes(machine.memory_bytes)),
+        ("memory", units::bytes(machine.memory_bytes as f64)),
         ("governor", machine.governor.clone()),
         ("kernel", machine.kernel.clone()),
         ("file system", machine.file_system.clone()),
@@ -153,7 +157,7 @@ impl fmt::Display for Difference {
 /// In what two machines and builds differ, commit and times apart.
 pub fn differences(first: &Machine, second: &Machine) -> Vec<Difference> {
     // Kernels keep different amounts for themselves.
-    let memory = |machine: &Machine| units::bytes(machine.memory_bytes.next_multiple_of(1 << 28));
+    let memory = |machine: &Machine| units::bytes(machine.memory_bytes.next_multiple_of(1 << 28) as f64);
     let fields = |machine: &Machine| {
         [
             (true, "processor", machine.cpu.clone()),
@@ -210,7 +214,7 @@ pub fn meaning(machine: &Machine) -> Vec<String> {
     if machine.memory_bytes > 0 {
         meaning.push(format!(
             "data below about {} stays in the page cache and is read from memory, unless --mem-limit says otherwise",
-            units::bytes(machine.memory_bytes)
+            units::bytes(machine.memory_bytes as f64)
         ));
     }
     meaning

@@ -1,79 +1,92 @@
-//! Plots as SVG, drawn by `plotters`: lines and points over linear or logarithmic axes, with whiskers, marks along the
-//! time axis, and a label beside each line.
+//! Plots as SVG: lines and points over linear or logarithmic axes with whiskers and moments along the time axis, bars, and
+//! histograms one above the other. What is drawn where is decided here; `plot.svg` writes it down.
 //!
 //! Colours are those of Okabe and Ito (Color Universal Design, 2008), which colour-blind people tell apart; lines differ
-//! in their dashes or markers as well. Text is dark, and 12 pixels high at least. What a point stands for is in its
+//! in their dashes or markers as well. Text is dark, and 11 pixels high at least. What a point stands for is in its
 //! tooltip.
 
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
 
-use anyhow::Result;
-use plotters::coord::Shift;
-use plotters::coord::ranged1d::{Ranged, ValueFormatter};
-use plotters::prelude::*;
+use anyhow::{Context, Result};
+use minijinja::Environment;
+use minijinja::value::Serde;
+use serde::Serialize;
 
-mod bars;
-mod histogram;
-mod style;
-
-pub use bars::{Bar, Bars};
-pub use histogram::{Histograms, Panel};
-pub use style::{Look, Marker};
+use crate::units;
 
 /// Pixels, when a plot is not made smaller.
-pub const WIDTH: u32 = 880;
-const LEFT: i32 = 78;
-/// For labels beside lines.
-const RIGHT: i32 = 210;
-const BOTTOM: i32 = 46;
-const TOP: i32 = 12;
-const STRIP: i32 = 22;
-/// From the axis to below its figures.
-const TICKS: i32 = 30;
+const WIDTH: f64 = 880.0;
+/// Around the plane; the right margin has names of lines, the bottom one figures and name of the axis.
+const LEFT: f64 = 78.0;
+const RIGHT: f64 = 210.0;
+const BOTTOM: f64 = 46.0;
+const TOP: f64 = 12.0;
+const GREY: &str = "#555555";
+const LIGHT: &str = "#e2e2e2";
+const DARK: &str = "#222222";
+/// Okabe and Ito's colours but for yellow, which is too light on white. Ours is the first.
+const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#000000"];
+const DASHES: [&str; 5] = ["", "9 4", "3 3", "14 5", "6 8"];
+const MARKERS: [&str; 5] = ["disc", "square", "triangle", "cross", "ring"];
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Plane<'a, X, Y> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>;
-
-/// How values lie on an axis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scale {
-    /// Evenly.
-    Linear,
-    /// By their logarithms.
-    Log,
-}
-
-/// An axis.
+/// How values lie on an axis, and as what they are shown.
 #[derive(Clone, Debug)]
-pub struct Axis {
-    /// What it shows, and in what unit.
-    pub label: String,
-    /// How.
-    pub scale: Scale,
-    /// From where to where.
-    pub range: (f64, f64),
-    /// A value on it, as text.
-    pub format: fn(f64) -> String,
+pub(crate) struct Axis {
+    label: String,
+    log: bool,
+    pub(crate) range: (f64, f64),
+    format: fn(f64) -> String,
 }
 
 impl Axis {
     /// From 0 to a bit above the largest.
-    pub fn from_zero(label: &str, values: impl IntoIterator<Item = f64>, format: fn(f64) -> String) -> Self {
+    pub(crate) fn from_zero(
+        label: &str,
+        values: impl IntoIterator<Item = f64>,
+        format: fn(f64) -> String,
+    ) -> Self {
         let largest = values.into_iter().filter(|value| value.is_finite()).fold(0.0, f64::max);
         let top = if largest > 0.0 { largest * 1.06 } else { 1.0 };
-        Self { label: label.to_owned(), scale: Scale::Linear, range: (0.0, top), format }
+        Self { label: label.to_owned(), log: false, range: (0.0, top), format }
     }
 
     /// By logarithms, from below the smallest to above the largest of those that have one.
-    pub fn log(label: &str, values: impl IntoIterator<Item = f64>, format: fn(f64) -> String) -> Self {
+    pub(crate) fn log(label: &str, values: impl IntoIterator<Item = f64>, format: fn(f64) -> String) -> Self {
         let usable = values.into_iter().filter(|value| value.is_finite() && *value > 0.0);
         let (low, high) = usable.fold((f64::INFINITY, 0.0_f64), |(low, high), v| (low.min(v), high.max(v)));
         let range = if low <= high { (below(low), above(high)) } else { (1.0, 10.0) };
-        Self { label: label.to_owned(), scale: Scale::Log, range, format }
+        Self { label: label.to_owned(), log: true, range, format }
     }
 
     fn shows(&self, value: f64) -> bool {
-        value.is_finite() && (self.scale == Scale::Linear || value > 0.0)
+        value.is_finite() && (!self.log || value > 0.0)
+    }
+
+    /// 0 at the begin, 1 at the end.
+    fn place(&self, value: f64) -> f64 {
+        let on = |value: f64| if self.log { value.ln() } else { value };
+        (on(value) - on(self.range.0)) / (on(self.range.1) - on(self.range.0))
+    }
+
+    /// Round numbers: on an even axis at most `most`, on a logarithmic one powers of ten if there are several.
+    fn ticks(&self, most: usize) -> Vec<f64> {
+        let (low, high) = self.range;
+        let power = |value: f64| 10_f64.powf(value.log10().floor());
+        let inside = |tick: &f64| (low * 0.999..=high * 1.001).contains(tick);
+        if self.log {
+            let steps: &[f64] = if high / low > 200.0 { &[1.0] } else { &[1.0, 2.0, 5.0] };
+            let powers = std::iter::successors(Some(power(low)), |power| Some(power * 10.0));
+            let ticks = powers
+                .take_while(|power| *power <= high)
+                .flat_map(|power| steps.iter().map(move |step| step * power));
+            return ticks.filter(inside).collect();
+        }
+        let least = (high - low) / most as f64;
+        let step =
+            [1.0, 2.0, 5.0, 10.0].map(|step| step * power(least)).into_iter().find(|step| *step >= least);
+        let step = step.unwrap_or(high - low);
+        let first = (low / step).ceil();
+        (0..=most).map(|n| (first + n as f64) * step).take_while(|tick| *tick <= high).collect()
     }
 }
 
@@ -90,205 +103,446 @@ fn above(value: f64) -> f64 {
     unit * step
 }
 
-/// A point of a line.
 #[derive(Clone, Debug)]
-pub struct Point {
-    /// Where.
-    pub x: f64,
-    /// Where.
-    pub y: f64,
+pub(crate) struct Point {
+    pub(crate) x: f64,
+    pub(crate) y: f64,
     /// The smallest and the largest of what `y` is the middle of.
-    pub whisker: Option<(f64, f64)>,
+    pub(crate) whisker: Option<(f64, f64)>,
     /// What it stands for.
-    pub tip: String,
+    pub(crate) tip: String,
 }
 
-/// A line, its points, or both.
+/// A line, its points, or both, from left to right.
 #[derive(Clone, Debug)]
-pub struct Line {
-    /// What stands beside it.
-    pub name: String,
-    /// How it looks.
-    pub look: Look,
-    /// From left to right.
-    pub points: Vec<Point>,
+pub(crate) struct Line {
+    pub(crate) name: String,
+    pub(crate) look: Look,
+    pub(crate) points: Vec<Point>,
+}
+
+/// What a line looks like; without a dash there is none, only its points.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Look {
+    colour: &'static str,
+    dash: Option<&'static str>,
+    marker: &'static str,
+}
+
+impl Look {
+    /// A line, dashed or whole, without points.
+    pub(crate) fn line(index: usize) -> Self {
+        Self { colour: colour(index), dash: Some(DASHES[index % DASHES.len()]), marker: "" }
+    }
+
+    /// A whole line with points.
+    pub(crate) fn points(index: usize) -> Self {
+        Self { dash: Some(""), marker: MARKERS[index % MARKERS.len()], ..Self::line(index) }
+    }
+
+    /// A dashed line in grey: what theory says.
+    pub(crate) fn theory() -> Self {
+        Self { colour: GREY, dash: Some("5 4"), marker: "" }
+    }
+
+    /// Points that no line connects.
+    pub(crate) fn scattered(index: usize) -> Self {
+        Self { dash: None, marker: "ring", ..Self::line(index) }
+    }
+}
+
+fn colour(index: usize) -> &'static str {
+    COLOURS[index % COLOURS.len()]
 }
 
 /// Moments below the plot, on the same time axis.
 #[derive(Clone, Debug)]
-pub struct Strip {
-    /// What happened.
-    pub name: String,
-    /// When.
-    pub moments: Vec<f64>,
+pub(crate) struct Strip {
+    pub(crate) name: String,
+    pub(crate) moments: Vec<f64>,
 }
 
 /// A plot of lines.
 #[derive(Clone, Debug)]
-pub struct Chart {
-    /// Its title, which whoever shows the plot shows above it.
-    pub title: String,
+pub(crate) struct Chart {
+    /// Whoever shows the plot shows it above.
+    pub(crate) title: String,
     /// What it shows, for those who do not see it.
-    pub description: String,
-    /// From left to right.
-    pub x: Axis,
-    /// From below to above.
-    pub y: Axis,
-    /// The lines.
-    pub lines: Vec<Line>,
-    /// Moments, a row each.
-    pub strips: Vec<Strip>,
+    pub(crate) description: String,
+    pub(crate) x: Axis,
+    pub(crate) y: Axis,
+    pub(crate) lines: Vec<Line>,
+    pub(crate) strips: Vec<Strip>,
+}
+
+/// One engine: its throughput, that of its slowest and fastest trial, and what stands beside it.
+#[derive(Clone, Debug)]
+pub(crate) struct Bar {
+    pub(crate) name: String,
+    pub(crate) look: usize,
+    pub(crate) value: f64,
+    pub(crate) whisker: (f64, f64),
+    pub(crate) text: String,
+}
+
+/// Engines as bars, from above to below.
+#[derive(Clone, Debug)]
+pub(crate) struct Bars {
+    pub(crate) title: String,
+    pub(crate) description: String,
+    /// What the lengths are, and their unit.
+    pub(crate) label: String,
+    pub(crate) format: fn(f64) -> String,
+    pub(crate) bars: Vec<Bar>,
+}
+
+/// One engine's latencies.
+#[derive(Clone, Debug)]
+pub(crate) struct Panel {
+    pub(crate) name: String,
+    pub(crate) look: usize,
+    /// Of each bucket: where it begins and ends, in nanoseconds, and its share of all operations, 0 to 1.
+    pub(crate) buckets: Vec<(f64, f64, f64)>,
+    /// Names of percentiles and where they are, in nanoseconds.
+    pub(crate) percentiles: Vec<(&'static str, f64)>,
+}
+
+/// Latencies of several engines, one above the other on the same axis.
+#[derive(Clone, Debug)]
+pub(crate) struct Histograms {
+    pub(crate) title: String,
+    pub(crate) description: String,
+    pub(crate) label: String,
+    pub(crate) panels: Vec<Panel>,
+}
+
+type At = (f64, f64);
+
+/// What is drawn, in this order.
+#[derive(Default, Serialize)]
+struct Drawing {
+    title: String,
+    description: String,
+    width: f64,
+    height: f64,
+    shapes: Vec<Shape>,
+    tips: Vec<Tip>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum Shape {
+    Path { points: Vec<At>, colour: &'static str, width: u8, dash: &'static str },
+    Area { at: At, size: At, colour: &'static str, opacity: f64 },
+    Mark { at: At, marker: &'static str, colour: &'static str },
+    Text { at: At, size: f64, anchor: &'static str, bold: bool, upright: bool, text: String },
 }
 
 /// Text that appears where the pointer rests.
+#[derive(Serialize)]
 struct Tip {
-    at: (i32, i32),
-    radius: i32,
+    at: At,
+    radius: u8,
     text: String,
+}
+
+/// A tenth of a pixel is enough.
+fn round((x, y): At) -> At {
+    ((x * 10.0).round() / 10.0, (y * 10.0).round() / 10.0)
+}
+
+impl Drawing {
+    fn new(title: &str, description: &str, height: f64) -> Self {
+        let (title, description) = (title.to_owned(), description.to_owned());
+        Self { title, description, width: WIDTH, height, ..Self::default() }
+    }
+
+    fn path(&mut self, points: &[At], colour: &'static str, width: u8, dash: &'static str) {
+        let points = points.iter().copied().map(round).collect();
+        self.shapes.push(Shape::Path { points, colour, width, dash });
+    }
+
+    /// Between two corners.
+    fn area(&mut self, (left, top): At, (right, bottom): At, colour: &'static str, opacity: f64) {
+        let size = round((right - left, bottom - top));
+        self.shapes.push(Shape::Area { at: round((left, top)), size, colour, opacity });
+    }
+
+    fn text(&mut self, at: At, size: f64, anchor: &'static str, text: &str) {
+        let (at, text) = (round(at), text.to_owned());
+        self.shapes.push(Shape::Text { at, size, anchor, bold: false, upright: false, text });
+    }
+
+    fn tip(&mut self, at: At, radius: u8, text: String) {
+        self.tips.push(Tip { at: round(at), radius, text });
+    }
+
+    /// From `low` to `high`, with ends.
+    fn whisker(&mut self, low: At, high: At, colour: &'static str, width: u8) {
+        self.path(&[low, high], colour, width, "");
+        let across = if low.0 == high.0 { (4.0, 0.0) } else { (0.0, 5.0) };
+        for (x, y) in [low, high] {
+            self.path(&[(x - across.0, y - across.1), (x + across.0, y + across.1)], colour, width, "");
+        }
+    }
+
+    fn line(&mut self, look: &Look, points: &[At]) {
+        if let Some(dash) = look.dash {
+            self.path(points, look.colour, 2, dash);
+        }
+        self.marks(look, points);
+    }
+
+    fn marks(&mut self, look: &Look, points: &[At]) {
+        let (marker, colour) = (look.marker, look.colour);
+        self.shapes.extend(points.iter().map(|at| Shape::Mark { at: round(*at), marker, colour }));
+    }
+
+    /// The element for a page.
+    fn svg(&self) -> Result<String> {
+        let mut environment = Environment::new();
+        environment.add_filter("xml", escape);
+        environment.add_template("plot", include_str!("plot.svg")).context("the template of plots")?;
+        environment.get_template("plot")?.render(Serde(self)).context("a plot")
+    }
+}
+
+/// Where a plane lies, and its axes.
+struct Plane<'a> {
+    x: &'a Axis,
+    y: &'a Axis,
+    left: f64,
+    right: f64,
+    top: f64,
+    bottom: f64,
+}
+
+impl Plane<'_> {
+    fn at(&self, x: f64, y: f64) -> At {
+        let (across, up) = (self.x.place(x), self.y.place(y));
+        (self.left + across * (self.right - self.left), self.bottom - up * (self.bottom - self.top))
+    }
+
+    /// Axes, their figures and names, and a light grid.
+    fn mesh(&self, drawing: &mut Drawing, y_ticks: usize, below: f64) {
+        let Self { left, right, .. } = *self;
+        for tick in self.y.ticks(y_ticks) {
+            let (_, y) = self.at(self.x.range.0, tick);
+            drawing.path(&[(left, y), (right, y)], LIGHT, 1, "");
+            drawing.text((left - 8.0, y + 4.0), 12.5, "end", &(self.y.format)(tick));
+        }
+        self.upright(drawing, &self.y.label);
+        self.mesh_x(drawing, below);
+    }
+
+    fn mesh_x(&self, drawing: &mut Drawing, below: f64) {
+        let Self { left, right, top, bottom, .. } = *self;
+        for tick in self.x.ticks(8) {
+            let (x, _) = self.at(tick, self.y.range.0);
+            drawing.path(&[(x, top), (x, bottom)], LIGHT, 1, "");
+            if below > 0.0 {
+                drawing.text((x, bottom + 17.0), 12.5, "middle", &(self.x.format)(tick));
+            }
+        }
+        drawing.path(&[(left, top), (left, bottom), (right, bottom)], GREY, 1, "");
+        if below > 0.0 {
+            drawing.text((f64::midpoint(left, right), bottom + below), 13.5, "middle", &self.x.label);
+        }
+    }
+
+    fn upright(&self, drawing: &mut Drawing, text: &str) {
+        let (at, text) = (round((16.0, f64::midpoint(self.top, self.bottom))), text.to_owned());
+        drawing.shapes.push(Shape::Text {
+            at,
+            size: 13.5,
+            anchor: "middle",
+            bold: false,
+            upright: true,
+            text,
+        });
+    }
 }
 
 impl Chart {
     /// The plot as an element for a page.
-    ///
-    /// # Errors
-    /// An axis has no extent.
-    pub fn svg(&self) -> Result<String> {
-        let strips = if self.strips.is_empty() { 0 } else { self.strips.len() as i32 * STRIP + 6 };
-        let height = 340 + strips;
-        let (mut svg, mut tips) = (String::new(), Vec::new());
-        {
-            let root = SVGBackend::with_string(&mut svg, (WIDTH, height as u32)).into_drawing_area();
-            root.fill(&WHITE)?;
-            let mut builder = ChartBuilder::on(&root);
-            builder.margin_top(TOP).margin_right(RIGHT);
-            builder.x_label_area_size(BOTTOM + strips).y_label_area_size(LEFT);
-            let (x, y) = (self.x.range.0..self.x.range.1, self.y.range.0..self.y.range.1);
-            match (self.x.scale, self.y.scale) {
-                (Scale::Linear, Scale::Linear) => {
-                    self.draw(builder.build_cartesian_2d(x, y)?, &root, &mut tips)?;
-                }
-                (Scale::Linear, Scale::Log) => {
-                    self.draw(builder.build_cartesian_2d(x, y.log_scale())?, &root, &mut tips)?;
-                }
-                (Scale::Log, Scale::Linear) => {
-                    self.draw(builder.build_cartesian_2d(x.log_scale(), y)?, &root, &mut tips)?;
-                }
-                (Scale::Log, Scale::Log) => {
-                    self.draw(builder.build_cartesian_2d(x.log_scale(), y.log_scale())?, &root, &mut tips)?;
-                }
-            }
-            root.present()?;
-        }
-        Ok(finish(&svg, (WIDTH, height as u32), &self.title, &self.description, &tips))
-    }
-
-    fn draw<'a, X, Y>(&self, mut plane: Plane<'a, X, Y>, root: &Area<'a>, tips: &mut Vec<Tip>) -> Result<()>
-    where
-        X: Ranged<ValueType = f64> + ValueFormatter<f64>,
-        Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
-    {
-        mesh(&mut plane, &self.x, &self.y, 6)?;
+    pub(crate) fn svg(&self) -> Result<String> {
+        const STRIP: f64 = 22.0;
+        let strips = if self.strips.is_empty() { 0.0 } else { self.strips.len() as f64 * STRIP + 6.0 };
+        let height = 340.0 + strips;
+        let mut drawing = Drawing::new(&self.title, &self.description, height);
+        let (right, bottom) = (WIDTH - RIGHT, height - BOTTOM - strips);
+        let plane = Plane { x: &self.x, y: &self.y, left: LEFT, right, top: TOP, bottom };
+        plane.mesh(&mut drawing, 6, 36.0 + strips);
         let mut ends = Vec::new();
         for line in &self.lines {
             let shown = |point: &&Point| self.x.shows(point.x) && self.y.shows(point.y);
-            let points: Vec<&Point> = line.points.iter().filter(shown).collect();
-            let pixels: Vec<(i32, i32)> =
-                points.iter().map(|point| plane.backend_coord(&(point.x, point.y))).collect();
-            let mut tipped = i32::MIN / 2;
-            for (point, pixel) in points.iter().zip(&pixels) {
+            let points: Vec<(&Point, At)> =
+                line.points.iter().filter(shown).map(|point| (point, plane.at(point.x, point.y))).collect();
+            let mut tipped = f64::NEG_INFINITY;
+            for (point, at) in &points {
                 // One each, but where points are so near each other that only the first would be found.
-                if (pixel.0 - tipped).abs() >= 9 {
-                    tips.push(Tip { at: *pixel, radius: 7, text: format!("{}: {}", line.name, point.tip) });
-                    tipped = pixel.0;
+                if (at.0 - tipped).abs() >= 9.0 {
+                    drawing.tip(*at, 7, format!("{}: {}", line.name, point.tip));
+                    tipped = at.0;
                 }
-                if let Some((low, high)) =
-                    point.whisker.filter(|(low, high)| low < high && self.y.shows(*low))
-                {
-                    let end = |y: f64| plane.backend_coord(&(point.x, y)).1;
-                    style::whisker(root, line.look.colour, pixel.0, end(low), end(high))?;
+                let whisker = point.whisker.filter(|(low, high)| low < high && self.y.shows(*low));
+                if let Some((low, high)) = whisker {
+                    let (low, high) = (plane.at(point.x, low), plane.at(point.x, high));
+                    drawing.whisker(low, high, line.look.colour, 1);
                 }
             }
-            line.look.draw(root, &pixels)?;
-            ends.extend(pixels.last().map(|end| (end.1, line)));
+            let places: Vec<At> = points.iter().map(|(_, at)| *at).collect();
+            drawing.line(&line.look, &places);
+            ends.extend(places.last().map(|end| (end.1, line)));
         }
-        let (right, bottom) = plane.backend_coord(&(self.x.range.1, self.y.range.0));
-        let left = plane.backend_coord(&(self.x.range.0, self.y.range.0)).0;
-        labels(root, ends, right, bottom)?;
+        names(&mut drawing, ends, right, bottom);
         for (row, strip) in self.strips.iter().enumerate() {
-            let top = bottom + TICKS + row as i32 * STRIP;
-            let pixel = |moment: f64| plane.backend_coord(&(moment, self.y.range.0)).0;
-            let inside = strip.moments.iter().filter(|moment| (0.0..=self.x.range.1).contains(*moment));
-            let moments: Vec<i32> = inside.map(|moment| pixel(*moment)).collect();
-            style::strip(root, row, &strip.name, (left, right, top), &moments, tips)?;
+            strip.draw(&mut drawing, row, &plane, bottom + 26.0 + row as f64 * STRIP);
         }
-        Ok(())
+        drawing.svg()
     }
-}
-
-/// Axes, their labels and a light grid.
-fn mesh<X, Y>(plane: &mut Plane<'_, X, Y>, x: &Axis, y: &Axis, y_labels: usize) -> Result<()>
-where
-    X: Ranged<ValueType = f64> + ValueFormatter<f64>,
-    Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
-{
-    plane
-        .configure_mesh()
-        .x_desc(x.label.clone())
-        .y_desc(y.label.clone())
-        .x_labels(8)
-        .y_labels(y_labels)
-        .label_style(style::text(12.5))
-        .axis_desc_style(style::text(13.5))
-        .axis_style(style::GREY)
-        .bold_line_style(style::LIGHT)
-        .light_line_style(TRANSPARENT)
-        .x_label_formatter(&|value| (x.format)(*value))
-        .y_label_formatter(&|value| (y.format)(*value))
-        .draw()?;
-    Ok(())
 }
 
 /// The lines' names beside where they end, apart from each other.
-fn labels(root: &Area<'_>, mut ends: Vec<(i32, &Line)>, right: i32, bottom: i32) -> Result<()> {
-    const GAP: i32 = 18;
-    ends.sort_by_key(|(y, _)| *y);
-    let mut next = TOP + 4;
-    let mut places: Vec<i32> = Vec::new();
-    for (y, _) in &ends {
-        let place = (*y).max(next);
-        next = place + GAP;
-        places.push(place);
+fn names(drawing: &mut Drawing, mut ends: Vec<(f64, &Line)>, right: f64, bottom: f64) {
+    const GAP: f64 = 18.0;
+    ends.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut next = TOP + 4.0;
+    for (y, _) in &mut ends {
+        *y = y.max(next);
+        next = *y + GAP;
     }
     // From the bottom up again, if they do not fit.
     let mut limit = bottom;
-    for place in places.iter_mut().rev() {
-        *place = (*place).min(limit);
-        limit = *place - GAP;
+    for (y, line) in ends.iter_mut().rev() {
+        *y = y.min(limit);
+        limit = *y - GAP;
+        let sample = [(right + 10.0, *y), (right + 38.0, *y)];
+        drawing.line(&Look { marker: "", ..line.look }, &sample);
+        drawing.marks(&line.look, &[(right + 24.0, *y)]);
+        drawing.text((right + 46.0, *y + 4.0), 12.5, "start", &shortened(&line.name, 22));
     }
-    for ((_, line), y) in ends.iter().zip(places) {
-        line.look.sample(root, (right + 10, right + 38), y)?;
-        root.draw(&Text::new(style::shortened(&line.name, 22), (right + 46, y - 7), style::text(12.5)))?;
-    }
-    Ok(())
 }
 
-/// The element, with names for those who do not see it, and tooltips.
-fn finish(svg: &str, size: (u32, u32), title: &str, description: &str, tips: &[Tip]) -> String {
-    let body = svg.split_once('>').map_or("", |(_, body)| body).trim_end().trim_end_matches("</svg>");
-    let mut text = format!(
-        "<svg class=\"plot\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\"><title>{}</title>{body}",
-        size.0,
-        size.1,
-        style::escape(description),
-        style::escape(title)
-    );
-    text.push_str("<g fill-opacity=\"0\">\n");
-    for Tip { at: (x, y), radius, text: tip } in tips {
-        let tip = style::escape(tip);
-        let _ = writeln!(text, "<circle cx=\"{x}\" cy=\"{y}\" r=\"{radius}\"><title>{tip}</title></circle>");
+impl Strip {
+    /// A row of moments, darker where more fall on the same few pixels.
+    fn draw(&self, drawing: &mut Drawing, row: usize, plane: &Plane<'_>, top: f64) {
+        const CELL: f64 = 3.0;
+        const HEIGHT: f64 = 14.0;
+        drawing.area((plane.left, top), (plane.right, top + HEIGHT), LIGHT, 0.4);
+        let inside = self.moments.iter().filter(|moment| (0.0..=plane.x.range.1).contains(*moment));
+        let places: Vec<f64> = inside.map(|moment| plane.at(*moment, plane.y.range.0).0).collect();
+        let mut cells = BTreeMap::new();
+        for place in &places {
+            *cells.entry(((place - plane.left) / CELL) as u32).or_insert(0_u32) += 1;
+        }
+        let most = f64::from(cells.values().copied().max().unwrap_or(1));
+        for (cell, count) in cells {
+            let x = plane.left + f64::from(cell) * CELL;
+            let opacity = 0.35 + 0.65 * f64::from(count) / most;
+            drawing.area((x, top + 1.0), (x + CELL, top + HEIGHT - 1.0), colour(row * 2 + 1), opacity);
+            drawing.tip((x + 1.0, top + HEIGHT / 2.0), 5, format!("{}: {count} here", self.name));
+        }
+        let label = shortened(&format!("{}: {}", self.name, places.len()), 28);
+        drawing.text((plane.right + 8.0, top + 11.0), 12.5, "start", &label);
     }
-    text.push_str("</g></svg>");
-    text
+}
+
+impl Bars {
+    /// The plot as an element for a page.
+    pub(crate) fn svg(&self) -> Result<String> {
+        const ROW: f64 = 30.0;
+        let height = self.bars.len() as f64 * ROW + BOTTOM + 16.0;
+        let mut drawing = Drawing::new(&self.title, &self.description, height);
+        let x = Axis::from_zero(
+            &self.label,
+            self.bars.iter().map(|bar| bar.whisker.1.max(bar.value)),
+            self.format,
+        );
+        let y = Axis::from_zero("engine", [self.bars.len() as f64 / 1.06], |_| String::new());
+        let plane =
+            Plane { x: &x, y: &y, left: 205.0, right: WIDTH - 250.0, top: 8.0, bottom: height - BOTTOM };
+        plane.upright(&mut drawing, "engine");
+        plane.mesh_x(&mut drawing, 36.0);
+        for (row, bar) in self.bars.iter().enumerate() {
+            let at = |value: f64| plane.at(value.clamp(0.0, x.range.1), (self.bars.len() - row) as f64 - 0.5);
+            let ((left, y), (end, _)) = (at(0.0), at(bar.value));
+            drawing.area((left, y - 9.0), (end, y + 9.0), colour(bar.look), 0.85);
+            drawing.whisker(at(bar.whisker.0), at(bar.whisker.1), DARK, 2);
+            drawing.text((left - 8.0, y + 4.0), 12.5, "end", &shortened(&bar.name, 24));
+            drawing.text((plane.right + 8.0, y + 4.0), 12.5, "start", &bar.text);
+            drawing.tip((end, y), 12, format!("{}: {}", bar.name, bar.text));
+        }
+        drawing.svg()
+    }
+}
+
+impl Histograms {
+    /// The plot as an element for a page.
+    pub(crate) fn svg(&self) -> Result<String> {
+        const PANEL: f64 = 104.0;
+        let count = self.panels.len();
+        let mut drawing = Drawing::new(&self.title, &self.description, TOP + count as f64 * PANEL + BOTTOM);
+        let edges = self.panels.iter().flat_map(|panel| panel.buckets.iter()).flat_map(|b| [b.0, b.1]);
+        let x = Axis::log(&self.label, edges, units::tick);
+        for (row, panel) in self.panels.iter().enumerate() {
+            let top = TOP + row as f64 * PANEL + 10.0;
+            let below = if row + 1 == count { 36.0 } else { 0.0 };
+            panel.draw(&mut drawing, &x, (top, top + PANEL - 10.0), below);
+        }
+        drawing.svg()
+    }
+}
+
+impl Panel {
+    fn draw(&self, drawing: &mut Drawing, x: &Axis, (top, bottom): (f64, f64), below: f64) {
+        let percent = |share: f64| format!("{} %", units::short(share * 100.0));
+        let mut y = Axis::from_zero("share", self.buckets.iter().map(|bucket| bucket.2), percent);
+        // For names of percentiles above the bulk.
+        y.range.1 *= 1.25;
+        let right = WIDTH - RIGHT;
+        let plane = Plane { x, y: &y, left: LEFT, right, top, bottom };
+        plane.mesh(drawing, 3, below);
+        for (begin, end, share) in self.buckets.iter().copied().filter(|bucket| bucket.2 > 0.0) {
+            let ((left, bottom), (right, top)) = (plane.at(begin, 0.0), plane.at(end, share));
+            drawing.area((left, top), (right, bottom), colour(self.look), 0.75);
+            let range = format!("{} to {}", units::nanoseconds(begin), units::nanoseconds(end));
+            let text = format!("{}: {} of all, {range}", self.name, units::percent(share));
+            drawing.tip((f64::midpoint(left, right), top), 6, text);
+        }
+        let (at, text) = ((right + 8.0, top + 10.0), shortened(&self.name, 24));
+        drawing.shapes.push(Shape::Text {
+            at,
+            size: 13.0,
+            anchor: "start",
+            bold: true,
+            upright: false,
+            text,
+        });
+        for (row, (name, nanos)) in self.percentiles.iter().enumerate() {
+            let text = format!("{name}  {}", units::nanoseconds(*nanos));
+            drawing.text((right + 8.0, top + 27.0 + row as f64 * 16.0), 12.5, "start", &text);
+            if (x.range.0..=x.range.1).contains(nanos) {
+                let (at, _) = plane.at(*nanos, 0.0);
+                drawing.path(&[(at, bottom), (at, top)], DARK, 1, "4 3");
+                drawing.text((at + 3.0, top + 11.0 + row as f64 * 14.0), 11.5, "start", name);
+                drawing.tip((at, top + 8.0), 6, format!("{}: {text}", self.name));
+            }
+        }
+    }
+}
+
+/// For element text and attributes.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// Cut to `most` characters.
+fn shortened(label: &str, most: usize) -> String {
+    if label.chars().count() <= most {
+        return label.to_owned();
+    }
+    label.chars().take(most.saturating_sub(1)).chain(['…']).collect()
 }
 
 #[cfg(test)]
@@ -302,5 +556,15 @@ mod tests {
         assert_eq!(ends([1.0, 9.0]), (0.5, 10.0));
         assert_eq!(ends([f64::NAN, 0.0]), (1.0, 10.0), "nothing to show");
         assert_eq!(Axis::from_zero("x", [], |x| x.to_string()).range, (0.0, 1.0));
+    }
+
+    #[test]
+    fn ticks_are_round_and_on_the_axis() {
+        assert_eq!(
+            Axis::from_zero("x", [100.0], units::short).ticks(6),
+            [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]
+        );
+        assert_eq!(Axis::log("x", [3.0, 40.0], units::short).ticks(6), [2.0, 5.0, 10.0, 20.0, 50.0]);
+        assert_eq!(Axis::log("x", [3.0, 4000.0], units::short).ticks(6), [10.0, 100.0, 1000.0]);
     }
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::chapter::ChapterTable;
-use crate::engine::{Counters, Durability, EngineSpec, MarkKind};
+use crate::engine::{Counters, Durability, EngineSpec, MarkKind, counter};
 
 /// The version of this format.
 pub const SCHEMA: &str = "kstone-bench/1";
@@ -112,6 +112,21 @@ pub struct StepSpec {
     pub rate: Option<f64>,
 }
 
+impl TrialSpec {
+    /// By one thread, buffered, with values of 200 bytes.
+    pub fn of(engine: EngineSpec, steps: Vec<StepSpec>, items: u64) -> Self {
+        let (durability, memory_limit) = (Durability::Buffered, None);
+        Self { engine, steps, items, value_bytes: 200, threads: 1, durability, seed: 42, memory_limit }
+    }
+}
+
+impl StepSpec {
+    /// All of that workload, in a closed loop.
+    pub fn of(workload: &str) -> Self {
+        Self { workload: workload.into(), operations: None, seconds: None, rate: None }
+    }
+}
+
 /// A trial and what came of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Trial {
@@ -172,6 +187,24 @@ pub struct Step {
     pub space_amplification: Option<f64>,
     /// Bytes that the directory takes at the end.
     pub disk_bytes: u64,
+}
+
+impl Step {
+    /// A counter by another that is not 0.
+    pub fn share(&self, part: &str, whole: &str) -> Option<f64> {
+        let whole = self.counters.get(whole).filter(|whole| **whole > 0.0)?;
+        Some(self.counters.get(part)? / whole)
+    }
+
+    /// Runs that a get looked at.
+    pub fn runs_per_get(&self) -> Option<f64> {
+        self.share(counter::RUNS_LOOKED_AT, counter::GETS)
+    }
+
+    /// Filters that said a key might be there, of those asked about keys that were not.
+    pub fn false_positives(&self) -> Option<f64> {
+        self.share(counter::FILTER_FALSE_POSITIVES, counter::FILTER_NEGATIVES)
+    }
 }
 
 /// Latencies of one kind of operation, in nanoseconds.

@@ -21,6 +21,7 @@ mod summary;
 mod sweep;
 mod took;
 
+pub use chapter::{chapter_markdown, chapter_text};
 pub use html::html;
 pub use markdown::markdown;
 
@@ -126,9 +127,6 @@ impl Table {
 const NOTHING: &str = "-";
 
 /// The document of some files.
-///
-/// # Errors
-/// They hold no figures, or come from different machines; a plot cannot be drawn.
 pub fn document(files: &[RunFile]) -> Result<Document> {
     let Some(first) = files.first() else { bail!("there is no file to report on") };
     for other in files {

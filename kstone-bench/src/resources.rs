@@ -6,6 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use rustix::fs::{Advice, fadvise};
+
+use crate::record::Resources;
 
 /// Totals of this process since it began, and its memory now.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,9 +34,6 @@ const BLOCK: u64 = 512;
 
 impl Usage {
     /// Now.
-    ///
-    /// # Errors
-    /// There is no `/proc`.
     pub fn now() -> Result<Self> {
         let mut usage = Self::memory()?;
         let stat = read("/proc/self/stat")?;
@@ -47,10 +47,20 @@ impl Usage {
         Ok(usage)
     }
 
+    /// What was taken since then, and the memory that is held now.
+    pub fn since(&self, before: &Self) -> Resources {
+        Resources {
+            cpu_user: self.cpu_user - before.cpu_user,
+            cpu_system: self.cpu_system - before.cpu_system,
+            read_bytes: self.read_bytes - before.read_bytes,
+            write_bytes: self.write_bytes - before.write_bytes,
+            peak_resident: self.resident,
+            peak_anonymous: self.anonymous,
+            longest: 0,
+        }
+    }
+
     /// Only the memory.
-    ///
-    /// # Errors
-    /// There is no `/proc`.
     pub fn memory() -> Result<Self> {
         let status = read("/proc/self/status")?;
         let kib = |name| field(&status, name) << 10;
@@ -79,6 +89,22 @@ pub fn directory_bytes(directory: &Path) -> u64 {
             Err(_) => 0,
         })
         .sum()
+}
+
+/// Has the system forget what it keeps of the files in a directory and below it, as far as it will: mapped pages stay.
+pub fn drop_from_cache(directory: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            drop_from_cache(&path)?;
+        } else {
+            let file = std::fs::File::open(&path)?;
+            // Only what is on the disk can be dropped.
+            file.sync_all()?;
+            fadvise(&file, 0, None, Advice::DontNeed).with_context(|| path.display().to_string())?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::Deserializer;
+use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use serde::Deserialize;
 
 use crate::engine::{Durability, EngineSpec};
@@ -17,9 +17,6 @@ use crate::record::{Latency, RunFile, SCHEMA, Step, StepSpec, Trial};
 use crate::units;
 
 /// Reads one file.
-///
-/// # Errors
-/// It cannot be read, is no JSON or not all of it, was not written by this program, or in another version of the format.
 pub fn read(path: &Path) -> Result<RunFile> {
     let name = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("{name} cannot be read"))?;
@@ -27,9 +24,6 @@ pub fn read(path: &Path) -> Result<RunFile> {
 }
 
 /// Reads the text of a file.
-///
-/// # Errors
-/// See [`read`].
 pub fn parse(text: &str) -> Result<RunFile> {
     #[derive(Deserialize)]
     struct Head {
@@ -115,7 +109,7 @@ impl Conditions {
         ];
         match (self.memory_limit, self.memory_limited) {
             (None, _) => {}
-            (Some(limit), true) => parts.push(format!("memory limited to {}", units::bytes(limit))),
+            (Some(limit), true) => parts.push(format!("memory limited to {}", units::bytes(limit as f64))),
             (Some(_), false) => {
                 parts.push("memory limit not in force, the data may fit in memory".to_owned());
             }
@@ -205,6 +199,27 @@ impl Series<'_> {
         self.figures(|step| latency_of(step, kind).map(|latency| figure(latency) as f64))
     }
 
+    /// The latencies of one kind of all trials together; `notes` gets which of them cannot be read.
+    pub fn merged(&self, kind: &str, notes: &mut Vec<String>) -> Option<Histogram<u64>> {
+        let mut all: Option<Histogram<u64>> = None;
+        for run in &self.runs {
+            let latency = latency_of(run.step, kind).filter(|latency| !latency.histogram.is_empty());
+            let Some(latency) = latency else { continue };
+            let added = histogram(latency).and_then(|one| match &mut all {
+                Some(sum) => sum.add(&one).context("histograms do not fit together"),
+                None => {
+                    all = Some(one);
+                    Ok(())
+                }
+            });
+            if let Err(error) = added {
+                let (label, number) = (self.label(), run.number);
+                notes.push(format!("{label}, trial {number}: latencies of {kind} are left out: {error:#}"));
+            }
+        }
+        all.filter(|all| !all.is_empty())
+    }
+
     /// Answers that were wrong, in all trials.
     pub fn wrong(&self) -> u64 {
         self.runs.iter().map(|run| run.step.wrong).sum()
@@ -216,10 +231,25 @@ pub fn latency_of<'a>(step: &'a Step, kind: &str) -> Option<&'a Latency> {
     step.latencies.get(kind).filter(|latency| latency.count > 0)
 }
 
+/// Service times as a trial stores them.
+pub fn latency(histogram: &Histogram<u64>) -> Result<Latency> {
+    let mut bytes = Vec::new();
+    V2Serializer::new().serialize(histogram, &mut bytes).context("a histogram cannot be written")?;
+    let percentile = |share| histogram.value_at_quantile(share);
+    Ok(Latency {
+        count: histogram.len(),
+        mean: histogram.mean(),
+        p50: percentile(0.5),
+        p90: percentile(0.9),
+        p99: percentile(0.99),
+        p999: percentile(0.999),
+        max: histogram.max(),
+        histogram: BASE64_STANDARD.encode(&bytes),
+        ..Latency::default()
+    })
+}
+
 /// The latencies themselves, as a trial has stored them.
-///
-/// # Errors
-/// They are none.
 pub fn histogram(latency: &Latency) -> Result<Histogram<u64>> {
     let bytes = BASE64_STANDARD.decode(&latency.histogram).context("it is not base64")?;
     let decoded = Deserializer::new().deserialize(&mut bytes.as_slice());

@@ -16,6 +16,8 @@ use kstone_api::{
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::key;
+
 /// What to do, and for how long.
 #[derive(Clone, Debug)]
 pub struct Storm {
@@ -26,27 +28,27 @@ pub struct Storm {
     /// Threads that write, and as many that read.
     pub threads: u64,
     /// When it ends.
-    pub until: Until,
+    pub until: After,
     /// When a setting changes.
-    pub change: Every,
+    pub change: After,
 }
 
-/// When a storm ends.
+/// A time, or a number of writes: of each writer where a storm ends, of the first one where a setting changes.
 #[derive(Clone, Copy, Debug)]
-pub enum Until {
-    /// After so many writes of each writer.
+pub enum After {
+    /// So many writes.
     Writes(u64),
-    /// After that time.
+    /// That time.
     Time(Duration),
 }
 
-/// How often a setting changes.
-#[derive(Clone, Copy, Debug)]
-pub enum Every {
-    /// After so many writes of the first writer.
-    Writes(u64),
-    /// After that time.
-    Time(Duration),
+impl After {
+    fn is_over(self, writes: u64, since: Instant) -> bool {
+        match self {
+            Self::Writes(most) => writes >= most,
+            Self::Time(time) => since.elapsed() >= time,
+        }
+    }
 }
 
 /// What a storm did and found. It returns errors for what must not happen.
@@ -102,12 +104,10 @@ impl Storm {
         };
         let mut outcome = std::thread::scope(|scope| {
             let shared = &shared;
-            let writers: Vec<_> = (0..self.threads)
-                .map(|t| scope.spawn(move || shared.unless_failed(shared.write(t))))
-                .collect();
-            let readers: Vec<_> = (0..self.threads)
-                .map(|t| scope.spawn(move || shared.unless_failed(shared.read(t))))
-                .collect();
+            let writer = |t| scope.spawn(move || shared.unless_failed(shared.write(t)));
+            let reader = |t| scope.spawn(move || shared.unless_failed(shared.read(t)));
+            let writers: Vec<_> = (0..self.threads).map(writer).collect();
+            let readers: Vec<_> = (0..self.threads).map(reader).collect();
             let written: Vec<_> = writers.into_iter().map(|thread| thread.join()).collect();
             shared.stop.store(true, Ordering::Relaxed);
             let read: Vec<_> = readers.into_iter().map(|thread| thread.join()).collect();
@@ -140,11 +140,7 @@ impl Shared<'_> {
     }
 
     fn ended(&self, writes: u64) -> bool {
-        self.stop.load(Ordering::Relaxed)
-            || match self.storm.until {
-                Until::Writes(most) => writes >= most,
-                Until::Time(time) => self.start.elapsed() >= time,
-            }
+        self.stop.load(Ordering::Relaxed) || self.storm.until.is_over(writes, self.start)
     }
 
     fn write(&self, thread: u64) -> Result<Outcome, Failure> {
@@ -152,10 +148,7 @@ impl Shared<'_> {
         let mut outcome = Outcome::default();
         let mut changed = (0, self.start);
         while !self.ended(outcome.writes) {
-            let due = match self.storm.change {
-                Every::Writes(writes) => outcome.writes - changed.0 >= writes,
-                Every::Time(time) => changed.1.elapsed() >= time,
-            };
+            let due = self.storm.change.is_over(outcome.writes - changed.0, changed.1);
             if thread == 0 && due {
                 changed = (outcome.writes, Instant::now());
                 match change_a_setting(self.db, &mut rng) {
@@ -238,10 +231,6 @@ impl Shared<'_> {
         (0..self.storm.keys).try_for_each(|n| self.check(db, n))?;
         Ok(self.storm.keys)
     }
-}
-
-fn key(n: u64) -> String {
-    crate::key(n)
 }
 
 fn item(n: u64, version: u64) -> Item {

@@ -90,9 +90,6 @@ impl FromStr for Replay {
 
 impl Torture {
     /// Runs until the time is up; tells `print` how far it is from time to time.
-    ///
-    /// # Errors
-    /// The first failure; the other workloads are stopped.
     pub fn run(&self, print: &mut dyn FnMut(String)) -> Result<Done, Failure> {
         let clock = SystemClock::new();
         let until = Duration::try_from_secs_f64(self.minutes * 60.0).unwrap_or(Duration::MAX);
@@ -146,9 +143,6 @@ impl Torture {
     }
 
     /// Runs one workload, or a part of it, alone.
-    ///
-    /// # Errors
-    /// The same failure as before.
     pub fn replay(&self, replay: &Replay) -> Result<Done, Failure> {
         let kind = replay.kind.as_deref();
         if kind == Some("oracle") {

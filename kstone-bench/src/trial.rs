@@ -1,4 +1,5 @@
-//! A trial: one process, one database in a fresh directory, its steps one after the other.
+//! A trial: one process, one database in a fresh directory, its steps one after the other. Probes of the engine run in
+//! such processes as well.
 //!
 //! The parent makes the directory and the limit on memory, starts the child, which is this program with the command
 //! `trial`, and gives it a job as one line of JSON. The child answers each step with a line of its own. To die
@@ -6,7 +7,6 @@
 
 #![expect(clippy::disallowed_methods, reason = "it starts processes, times an open, and drops caches")]
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -14,15 +14,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
-use rustix::fs::{Advice, fadvise};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Group;
+use crate::chapter::probe::{Found, Probe};
 use crate::data::Values;
 use crate::driver::Bench;
 use crate::engine::{self, Durability, Engine};
 use crate::record::{Latency, Resources, Step, Trial, TrialSpec};
-use crate::resources::{Usage, directory_bytes};
+use crate::resources::{Usage, directory_bytes, drop_from_cache};
 use crate::workload::{Task, Workload, plan};
 
 /// How trials are run.
@@ -40,9 +40,6 @@ pub struct Options {
 
 /// Runs trials of all these, interleaved: a trial of each, then the next of each, so that what changes on the machine
 /// meanwhile changes all alike. `progress` is told what begins. A trial that fails is in the result with its error.
-///
-/// # Errors
-/// A spec cannot be run as it is: no such workload, or steps that do not go together.
 pub fn run_all(specs: &[TrialSpec], options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Vec<Trial>> {
     let specs: Vec<TrialSpec> = specs.iter().map(plan::resolve).collect::<Result<_>>()?;
     let mut trials = Vec::new();
@@ -62,9 +59,16 @@ pub fn run_all(specs: &[TrialSpec], options: &Options, progress: &mut dyn FnMut(
     Ok(trials)
 }
 
-/// What a child is told.
+/// What a child is to do, with the database in a directory.
 #[derive(Debug, Serialize, Deserialize)]
-struct Job {
+enum Job {
+    Steps(Steps),
+    Probe(Probe, PathBuf),
+}
+
+/// Steps of a trial.
+#[derive(Debug, Serialize, Deserialize)]
+struct Steps {
     spec: TrialSpec,
     directory: PathBuf,
     /// The first step to do; one that reopens is done by opening.
@@ -79,10 +83,24 @@ struct Job {
 enum Message {
     /// A step has ended; and items below this were written.
     Done(Box<Step>, u64),
-    /// The next step wants it killed.
+    /// What a probe found.
+    Found(Found),
+    /// It wants to be killed, its database open.
     Kill,
     /// The database is closed.
     End,
+}
+
+/// Measures in a process of its own, with a database in that directory, which is made if there is none.
+pub(crate) fn probe(program: &Path, probe: Probe, directory: &Path) -> Result<Found> {
+    std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    let mut found = None;
+    one_process(&Job::Probe(probe, directory.to_owned()), None, program, &mut |message| {
+        if let Message::Found(figures) = message {
+            found = Some(figures);
+        }
+    })?;
+    found.context("a probe found nothing")
 }
 
 fn run(spec: &TrialSpec, number: usize, options: &Options) -> Result<Trial> {
@@ -91,6 +109,7 @@ fn run(spec: &TrialSpec, number: usize, options: &Options) -> Result<Trial> {
     let mut made = tempfile::Builder::new().prefix("kstone-bench-").tempdir_in(&options.directory);
     let directory = made.as_mut().map_err(|error| anyhow!("{}: {error}", options.directory.display()))?;
     directory.disable_cleanup(options.keep);
+    let made_in = directory.path();
     let group = match spec.memory_limit.map(Group::new).transpose() {
         Ok(group) => group,
         Err(error) => {
@@ -101,16 +120,21 @@ fn run(spec: &TrialSpec, number: usize, options: &Options) -> Result<Trial> {
     trial.memory_limited = group.is_some();
     let mut end = 0;
     loop {
-        let from = trial.steps.len();
-        let job = Job { spec: spec.clone(), directory: directory.path().to_owned(), from, end };
-        match one_process(&job, group.as_ref(), options, &mut trial.steps) {
-            Ok(Left::Ended) => return Ok(trial),
-            Ok(Left::Killed(written)) => {
+        let (spec, directory, from) = (spec.clone(), made_in.to_owned(), trial.steps.len());
+        let job = Job::Steps(Steps { spec, directory, from, end });
+        let left = one_process(&job, group.as_ref(), &options.program, &mut |message| {
+            if let Message::Done(step, written) = message {
+                trial.steps.push(*step);
                 end = written;
-                let step =
-                    spec.steps.get(trial.steps.len()).context("a child wants to be killed at its end")?;
+            }
+        });
+        match left {
+            Ok(Left::Ended) => return Ok(trial),
+            Ok(Left::Killed) => {
+                let step = trial.spec.steps.get(trial.steps.len());
+                let step = step.context("a child wants to be killed at its end")?;
                 if let Task::Reopen { cold: true } = Workload::by_name(&step.workload)?.task {
-                    drop_from_cache(directory.path())?;
+                    drop_from_cache(made_in)?;
                 }
             }
             Err(error) => {
@@ -124,23 +148,28 @@ fn run(spec: &TrialSpec, number: usize, options: &Options) -> Result<Trial> {
 /// Why a child has ended.
 enum Left {
     Ended,
-    Killed(u64),
+    Killed,
 }
 
-fn one_process(job: &Job, group: Option<&Group>, options: &Options, steps: &mut Vec<Step>) -> Result<Left> {
-    let mut child = Command::new(&options.program)
+fn one_process(
+    job: &Job,
+    group: Option<&Group>,
+    program: &Path,
+    heard: &mut dyn FnMut(Message),
+) -> Result<Left> {
+    let mut child = Command::new(program)
         .arg("trial")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .with_context(|| format!("cannot start {}", options.program.display()))?;
+        .with_context(|| format!("cannot start {}", program.display()))?;
     let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (Some(input), Some(output), Some(errors)) = pipes else { bail!("a child has no pipes") };
     std::thread::scope(|scope| {
         // Read while it runs, or it would wait for ever once the pipe is full.
         let errors = scope.spawn(|| tail(errors));
-        let done = talk(job, group, &mut child, input, output, steps);
+        let done = talk(job, group, &child, input, output, heard);
         // It has ended, or has nothing more to do.
         let _ = child.kill();
         let status = child.wait();
@@ -161,10 +190,10 @@ fn one_process(job: &Job, group: Option<&Group>, options: &Options, steps: &mut 
 fn talk(
     job: &Job,
     group: Option<&Group>,
-    child: &mut Child,
+    child: &Child,
     mut input: ChildStdin,
     output: ChildStdout,
-    steps: &mut Vec<Step>,
+    heard: &mut dyn FnMut(Message),
 ) -> Result<Option<Left>> {
     if let Some(group) = group {
         // Before it has the job, so that all it takes counts.
@@ -173,15 +202,11 @@ fn talk(
     if writeln!(input, "{}", serde_json::to_string(job)?).is_err() {
         return Ok(None);
     }
-    let mut end = job.end;
     for line in BufReader::new(output).lines() {
         match serde_json::from_str(&line?).context("a child said something strange")? {
-            Message::Done(step, written) => {
-                steps.push(*step);
-                end = written;
-            }
-            Message::Kill => return Ok(Some(Left::Killed(end))),
+            Message::Kill => return Ok(Some(Left::Killed)),
             Message::End => return Ok(Some(Left::Ended)),
+            message => heard(message),
         }
     }
     Ok(None)
@@ -198,58 +223,57 @@ fn tail(mut from: impl Read) -> String {
     String::from_utf8_lossy(&kept).into_owned()
 }
 
-fn drop_from_cache(directory: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            drop_from_cache(&path)?;
-        } else {
-            let file = File::open(&path)?;
-            // Only what is on the disk can be dropped.
-            file.sync_all()?;
-            fadvise(&file, 0, None, Advice::DontNeed).with_context(|| path.display().to_string())?;
-        }
-    }
-    Ok(())
-}
-
 /// The child: reads a job, does it, answers.
-///
-/// # Errors
-/// The job is none, or the engine fails.
 pub fn serve() -> Result<()> {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
-    let job: Job = serde_json::from_str(&line).context("this command is for kstone-bench itself")?;
-    let say = |message: &Message| -> Result<()> {
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "{}", serde_json::to_string(message)?)?;
-        Ok(out.flush()?)
-    };
+    match serde_json::from_str(&line).context("this command is for kstone-bench itself")? {
+        Job::Steps(steps) => serve_steps(&steps),
+        Job::Probe(probe, directory) => {
+            say(&Message::Found(probe.measure(&directory)?))?;
+            if probe.crashes() {
+                die()?;
+            }
+            say(&Message::End)
+        }
+    }
+}
+
+fn say(message: &Message) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", serde_json::to_string(message)?)?;
+    Ok(out.flush()?)
+}
+
+/// Asks to be killed, and waits until it happens.
+fn die() -> Result<std::convert::Infallible> {
+    say(&Message::Kill)?;
+    loop {
+        std::thread::park();
+    }
+}
+
+fn serve_steps(job: &Steps) -> Result<()> {
     let spec = &job.spec;
     let durability = |step: &crate::record::StepSpec| -> Result<Durability> {
         Ok(Workload::by_name(&step.workload)?.durability.unwrap_or(spec.durability))
     };
     let first = spec.steps.get(job.from).context("there is no such step")?;
     let mut open = durability(first)?;
-    let (opened, mut engine) = timed_open(&job, open)?;
+    let (opened, mut engine) = timed_open(job, open)?;
     let end = AtomicU64::new(job.end);
     for (number, step) in spec.steps.iter().enumerate().skip(job.from) {
         let workload = Workload::by_name(&step.workload)?;
         let mut done = if let Task::Reopen { .. } = workload.task {
             if number > job.from {
-                say(&Message::Kill)?;
-                // Until it happens.
-                loop {
-                    std::thread::park();
-                }
+                die()?;
             }
             reopened(&opened, &*engine)?
         } else {
             if durability(step)? != open {
                 engine.close()?;
                 open = durability(step)?;
-                engine = timed_open(&job, open)?.1;
+                engine = timed_open(job, open)?.1;
             }
             let bench = Bench {
                 spec,
@@ -266,7 +290,7 @@ pub fn serve() -> Result<()> {
         done.workload.clone_from(&step.workload);
         done.durability = Some(open);
         let end = end.load(Ordering::Relaxed);
-        measure_space(&mut done, &job, number, end)?;
+        measure_space(&mut done, job, number, end)?;
         say(&Message::Done(Box::new(done), end))?;
     }
     engine.close()?;
@@ -279,19 +303,11 @@ struct Opened {
     resources: Resources,
 }
 
-fn timed_open(job: &Job, durability: Durability) -> Result<(Opened, Box<dyn Engine>)> {
+fn timed_open(job: &Steps, durability: Durability) -> Result<(Opened, Box<dyn Engine>)> {
     let (before, start) = (Usage::now()?, Instant::now());
     let engine = engine::open(&job.spec.engine, &job.directory, durability)?;
     let (seconds, after) = (start.elapsed().as_secs_f64(), Usage::now()?);
-    let resources = Resources {
-        cpu_user: after.cpu_user - before.cpu_user,
-        cpu_system: after.cpu_system - before.cpu_system,
-        read_bytes: after.read_bytes - before.read_bytes,
-        write_bytes: after.write_bytes - before.write_bytes,
-        peak_resident: after.resident,
-        peak_anonymous: after.anonymous,
-        longest: (seconds * 1e9) as u64,
-    };
+    let resources = Resources { longest: (seconds * 1e9) as u64, ..after.since(&before) };
     Ok((Opened { seconds, resources }, engine))
 }
 
@@ -320,7 +336,7 @@ fn reopened(opened: &Opened, engine: &dyn Engine) -> Result<Step> {
 }
 
 /// What is on the disk now, against what is live, as long as that is known: nothing was removed.
-fn measure_space(step: &mut Step, job: &Job, number: usize, end: u64) -> Result<()> {
+fn measure_space(step: &mut Step, job: &Steps, number: usize, end: u64) -> Result<()> {
     step.disk_bytes = directory_bytes(&job.directory);
     let mut deletes = false;
     for done in job.spec.steps.iter().take(number + 1) {

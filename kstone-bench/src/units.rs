@@ -1,19 +1,72 @@
 //! Figures as people read them: three digits and a unit.
 
 use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
 
-/// `340 ns`, `1.30 ms`, `2.00 s`.
-pub fn nanoseconds(nanoseconds: f64) -> String {
-    let units = [(1e9, "s"), (1e6, "ms"), (1e3, "µs")];
-    match units.into_iter().find(|(unit, _)| nanoseconds.abs() >= unit * 0.9995) {
-        Some((unit, name)) => format!("{} {name}", digits(nanoseconds / unit)),
-        None => format!("{} ns", digits(nanoseconds)),
+/// What a figure of the chapter counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Things.
+    Count,
+    /// Things a second.
+    PerSecond,
+    /// Bytes; shown in decimal multiples, as the chapter counts.
+    Bytes,
+    /// Bytes a second.
+    BytesPerSecond,
+    /// Nanoseconds.
+    Nanos,
+    /// Hundredths.
+    Percent,
+    /// Hundredths more or less than something.
+    PercentMore,
+    /// Multiples.
+    Times,
+    /// Processor cores.
+    Cores,
+}
+
+impl Unit {
+    /// The number with its unit.
+    pub fn text(self, value: f64) -> String {
+        match self {
+            Self::Count if value.abs() < 999.5 => digits(value),
+            Self::Count => count(value.round()),
+            Self::PerSecond => format!("{}/s", Self::Count.text(value)),
+            Self::Bytes => scaled(value, &[(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "KB"), (1.0, "B")]),
+            Self::BytesPerSecond => format!("{}/s", Self::Bytes.text(value)),
+            Self::Nanos => nanoseconds(value),
+            Self::Percent => format!("{} %", digits(value)),
+            Self::PercentMore if value >= 0.0 => format!("+{} %", digits(value)),
+            Self::PercentMore => format!("-{} %", digits(-value)),
+            Self::Times => format!("{} x", digits(value)),
+            Self::Cores => format!("{} cores", digits(value)),
+        }
     }
 }
 
+const TIMES: [(f64, &str); 4] = [(1e9, "s"), (1e6, "ms"), (1e3, "µs"), (1.0, "ns")];
+
+/// The unit in which a number has one to three digits before the point; 999.6 would be shown as 1000.
+fn unit_of(value: f64, units: &[(f64, &'static str)]) -> (f64, &'static str) {
+    let found = units.iter().find(|(unit, _)| value.abs() >= unit * 0.9995);
+    found.or(units.last()).copied().unwrap_or((1.0, ""))
+}
+
+fn scaled(value: f64, units: &[(f64, &'static str)]) -> String {
+    let (unit, name) = unit_of(value, units);
+    format!("{} {name}", digits(value / unit))
+}
+
+/// `340 ns`, `1.30 ms`, `2.00 s`.
+pub fn nanoseconds(nanoseconds: f64) -> String {
+    scaled(nanoseconds, &TIMES)
+}
+
 /// `2.10 GiB`.
-pub fn bytes(bytes: u64) -> String {
-    ByteSize(bytes).display().iec().to_string()
+pub fn bytes(bytes: f64) -> String {
+    ByteSize(bytes.max(0.0) as u64).display().iec().to_string()
 }
 
 /// `212,400`, for numbers of things and for so many a second.
@@ -47,24 +100,20 @@ pub fn rate(number: f64) -> String {
 /// Three digits that count, none behind the point for larger numbers.
 pub fn digits(number: f64) -> String {
     let size = number.abs();
-    match size {
-        _ if !number.is_finite() => "-".to_owned(),
-        _ if size >= 99.95 || number == 0.0 => format!("{number:.0}"),
-        _ if size >= 9.995 => format!("{number:.1}"),
-        _ if size >= 0.9995 => format!("{number:.2}"),
-        _ if size >= 0.09995 => format!("{number:.3}"),
-        _ if size >= 0.001 => format!("{number:.4}"),
-        _ => format!("{number:.2e}"),
-    }
+    let places = match size {
+        _ if !number.is_finite() => return "-".to_owned(),
+        _ if size >= 99.95 || number == 0.0 => 0,
+        _ if size >= 9.995 => 1,
+        _ if size >= 0.9995 => 2,
+        _ => (2.0 - size.log10().floor()).clamp(2.0, 8.0) as usize,
+    };
+    format!("{number:.places$}")
 }
 
 /// A time on an axis, in nanoseconds: `100 µs`, no more digits than needed.
 pub fn tick(nanoseconds: f64) -> String {
-    let units = [(1e9, "s"), (1e6, "ms"), (1e3, "µs")];
-    match units.into_iter().find(|(unit, _)| nanoseconds.abs() >= unit * 0.9995) {
-        Some((unit, name)) => format!("{} {name}", short(nanoseconds / unit)),
-        None => format!("{} ns", short(nanoseconds)),
-    }
+    let (unit, name) = unit_of(nanoseconds, &TIMES);
+    format!("{} {name}", short(nanoseconds / unit))
 }
 
 /// Three digits that count at most, without zeros at the end: `0.5`, `1`, `2.5`, `212 k`, `1.2 M`.
@@ -114,5 +163,31 @@ mod tests {
         );
         assert_eq!([500.0, 1e3, 2e5, 1e9].map(tick), ["500 ns", "1 µs", "200 µs", "1 s"]);
         assert_eq!([count(f64::NAN), digits(f64::INFINITY)], ["-", "-"]);
+    }
+
+    #[test]
+    fn figures_of_the_chapter_have_its_units() {
+        for (unit, value, text) in [
+            (Unit::Count, 199.84, "200"),
+            (Unit::Count, 19.96, "20.0"),
+            (Unit::Count, -12_345.0, "-12,345"),
+            (Unit::PerSecond, 254_321.9, "254,322/s"),
+            (Unit::PerSecond, 999.7, "1,000/s"),
+            (Unit::Bytes, 25_600_000.0, "25.6 MB"),
+            (Unit::Bytes, 999_900.0, "1.00 MB"),
+            (Unit::Bytes, 12.0, "12.0 B"),
+            (Unit::BytesPerSecond, 5.1e8, "510 MB/s"),
+            (Unit::Nanos, 850.0, "850 ns"),
+            (Unit::Nanos, 1_234.0, "1.23 µs"),
+            (Unit::Nanos, 2.5e9, "2.50 s"),
+            (Unit::Percent, 0.00812, "0.00812 %"),
+            (Unit::Percent, 0.0, "0 %"),
+            (Unit::PercentMore, 41.23, "+41.2 %"),
+            (Unit::PercentMore, -3.0, "-3.00 %"),
+            (Unit::Times, 1.954, "1.95 x"),
+            (Unit::Cores, 1.5, "1.50 cores"),
+        ] {
+            assert_eq!(unit.text(value), text, "{unit:?} {value}");
+        }
     }
 }

@@ -3,14 +3,26 @@
 //! Names and meanings follow RocksDB's db_bench and YCSB where they have one. [`plan`] decides what several of them on
 //! one database need, [`keys`] draws the items.
 
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
 use crate::data::Layout;
 use crate::engine::Durability;
 
 pub mod keys;
 pub mod plan;
-mod table;
 
-pub use table::WORKLOADS;
+/// All workloads, as `workload/workloads.toml` has them.
+#[expect(clippy::expect_used, reason = "a table of this program, which every test reads")]
+pub static WORKLOADS: LazyLock<Vec<Workload>> = LazyLock::new(|| {
+    #[derive(Deserialize)]
+    struct Table {
+        workload: Vec<Row>,
+    }
+    let table: Table = toml::from_str(include_str!("workload/workloads.toml")).expect("the workloads");
+    table.workload.into_iter().map(Workload::from).collect()
+});
 
 /// Items of a partition where keys are in partitions.
 pub const PARTITION_ITEMS: u64 = 1000;
@@ -28,12 +40,12 @@ pub const MULTI_GET_KEYS: usize = 16;
 pub const QUERY_ITEMS: u64 = 50;
 
 /// A workload.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Workload {
     /// What commands call it.
-    pub name: &'static str,
+    pub name: String,
     /// What it does, in a few words.
-    pub about: &'static str,
+    pub about: String,
     /// Where its keys lie.
     pub place: Place,
     /// What it does.
@@ -46,7 +58,7 @@ pub struct Workload {
     pub large: bool,
     /// Its writes have that, whatever the trial's have.
     pub durability: Option<Durability>,
-    /// It is one of the specification's examples.
+    /// It is one of the specification's examples, and its settings are the preset of that name.
     pub example: Option<Example>,
 }
 
@@ -62,12 +74,12 @@ pub enum Place {
 }
 
 /// What a workload does.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Task {
     /// Operations, one after the other in each thread.
     Operations {
         /// Which, drawn by these weights.
-        mix: &'static [(Operation, u32)],
+        mix: Vec<(Operation, u32)>,
         /// On which items.
         keys: Keys,
         /// One more thread does only this, on items chosen evenly. An offered rate is then that thread's: the others
@@ -88,7 +100,8 @@ pub enum Task {
 }
 
 /// One operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Operation {
     /// Writes an item, be it there or not.
     Put,
@@ -130,7 +143,8 @@ impl Operation {
 }
 
 /// How items are chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Keys {
     /// Each once, in the order of numbers.
     InOrder,
@@ -163,24 +177,19 @@ pub enum Amount {
 }
 
 /// What an example of the specification says.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 pub struct Example {
     /// Operations a second that are offered.
     pub rate: f64,
-    /// The preset with its settings; for KeystoneDB only.
-    pub preset: &'static str,
     /// Bytes of memory that there are.
     pub memory: u64,
 }
 
 impl Workload {
     /// The workload with that name.
-    ///
-    /// # Errors
-    /// There is none; the message names those there are.
     pub fn by_name(name: &str) -> anyhow::Result<&'static Self> {
         WORKLOADS.iter().find(|workload| workload.name == name).ok_or_else(|| {
-            let names: Vec<_> = WORKLOADS.iter().map(|workload| workload.name).collect();
+            let names: Vec<_> = WORKLOADS.iter().map(|workload| workload.name.as_str()).collect();
             anyhow::anyhow!("there is no workload named {name:?}; there are {}", names.join(", "))
         })
     }
@@ -189,7 +198,8 @@ impl Workload {
     pub fn fills(&self) -> bool {
         let each_once = |keys| matches!(keys, Keys::InOrder | Keys::Shuffled);
         let everything = matches!(self.amount, Amount::Items { each: 1, .. });
-        matches!(self.task, Task::Operations { mix: [(Operation::Put, _)], keys, .. } if each_once(keys))
+        let puts = |mix: &[(Operation, u32)]| matches!(mix, [(Operation::Put, _)]);
+        matches!(&self.task, Task::Operations { mix, keys, .. } if puts(mix) && each_once(*keys))
             && everything
     }
 
@@ -204,9 +214,9 @@ impl Workload {
     }
 
     /// All operations that it may do.
-    pub fn operations(&self) -> impl Iterator<Item = Operation> + use<> {
-        let (mix, beside) = match self.task {
-            Task::Operations { mix, beside, .. } => (mix, beside),
+    pub fn operations(&self) -> impl Iterator<Item = Operation> {
+        let (mix, beside) = match &self.task {
+            Task::Operations { mix, beside, .. } => (mix.as_slice(), *beside),
             _ => (&[][..], None),
         };
         mix.iter().map(|(operation, _)| *operation).chain(beside)
@@ -219,5 +229,73 @@ impl Workload {
             Amount::Seconds(_) => None,
             Amount::Once => Some(1),
         }
+    }
+}
+
+/// A row of the table: what it does not say is usual.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Row {
+    name: String,
+    about: String,
+    mix: Vec<(Operation, u32)>,
+    keys: Option<Keys>,
+    beside: Option<Operation>,
+    task: Named,
+    place: Named,
+    one_in: Option<u64>,
+    least: Option<u64>,
+    filled: Option<bool>,
+    large: bool,
+    durability: Option<Durability>,
+    example: Option<Example>,
+}
+
+/// What a row has under `task` and `place`.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Named {
+    #[default]
+    Usual,
+    Scan,
+    Compact,
+    Settle,
+    Reopen,
+    ReopenCold,
+    Ordered,
+    Partitions,
+    OnePartition,
+    Spread,
+}
+
+impl From<Row> for Workload {
+    fn from(row: Row) -> Self {
+        let amount = match (row.example, row.task) {
+            (Some(_), _) => Amount::Seconds(60.0),
+            (None, Named::Usual | Named::Scan) => {
+                Amount::Items { each: row.one_in.unwrap_or(1), least: row.least.unwrap_or(1) }
+            }
+            _ => Amount::Once,
+        };
+        let task = match row.task {
+            Named::Scan => Task::Scan,
+            Named::Compact => Task::Compact,
+            Named::Settle => Task::Settle,
+            Named::Reopen => Task::Reopen { cold: false },
+            Named::ReopenCold => Task::Reopen { cold: true },
+            _ => {
+                let keys = row.keys.unwrap_or(Keys::Uniform);
+                Task::Operations { mix: row.mix, keys, beside: row.beside }
+            }
+        };
+        let place = match row.place {
+            Named::Ordered => Place::Only(Layout::Ordered),
+            Named::Partitions => Place::Only(Layout::Partitions(PARTITION_ITEMS)),
+            Named::OnePartition => Place::Only(Layout::OnePartition),
+            Named::Spread => Place::Spread,
+            _ => Place::Any,
+        };
+        let Row { name, about, filled, large, durability, example, .. } = row;
+        Self { name, about, place, task, amount, filled: filled.unwrap_or(true), large, durability, example }
     }
 }

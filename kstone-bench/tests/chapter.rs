@@ -29,7 +29,7 @@ fn every_table_is_printed_and_in_the_file_and_none_is_empty() {
     let markdown = std::fs::read_to_string(&markdown).unwrap();
     let tables = file.chapter.unwrap();
     let ids: Vec<_> = tables.iter().map(|table| table.id.as_str()).collect();
-    assert_eq!(ids, list().map(|(id, _)| id).collect::<Vec<_>>());
+    assert_eq!(ids, list().unwrap().iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>());
     for table in &tables {
         assert!(text.contains(&format!("{} {}", table.id, table.title)), "{}", table.id);
         assert!(markdown.contains(&format!("### {} {}", table.id, table.title)), "{}", table.id);
@@ -58,7 +58,7 @@ fn every_table_is_printed_and_in_the_file_and_none_is_empty() {
 fn tables_are_listed_and_unknown_ones_refused() {
     let output = chapter().arg("--list").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(text.lines().count(), list().count());
+    assert_eq!(text.lines().count(), list().unwrap().len());
     assert!(text.starts_with("23.1-throughput "));
     let wrong = chapter().args(["--only", "23.99"]).output().unwrap();
     assert!(!wrong.status.success());

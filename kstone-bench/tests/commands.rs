@@ -30,17 +30,8 @@ fn run(options: &str) -> TrialSpec {
 
 #[test]
 fn engines_take_turns_and_each_is_described() {
-    let (file, text) = bench(&[
-        "run",
-        "--workload",
-        "fillrandom,readrandom",
-        "--items",
-        "2k",
-        "--trials",
-        "2",
-        "--engine",
-        "kstone#1,kstone#2,noop",
-    ]);
+    let run = "run --workload fillrandom,readrandom --items 2k --trials 2 --engine kstone#1,kstone#2,noop";
+    let (file, text) = bench(&run.split(' ').collect::<Vec<_>>());
     let names: Vec<_> = file.trials.iter().map(|trial| trial.spec.engine.name.as_str()).collect();
     assert_eq!(names, ["kstone#1", "kstone#2", "noop"].repeat(2));
     assert!(file.trials.iter().all(|trial| trial.steps.len() == 2 && trial.error.is_none()));

@@ -10,7 +10,7 @@ fn listed(name: &str) -> bool {
 
 #[test]
 fn every_workload_is_listed_with_what_it_does() {
-    for workload in WORKLOADS {
+    for workload in WORKLOADS.iter() {
         let row = format!("| `{}` | {} |", workload.name, workload.about);
         assert!(PAGE.contains(&row), "there is no row like this: {row}");
     }

@@ -16,25 +16,21 @@ use anyhow::Result;
 use kstone_bench::cgroup::Group;
 use kstone_bench::data::{BenchKey, Values};
 use kstone_bench::driver::Bench;
-use kstone_bench::engine::{Counters, Durability, Engine, EngineSpec, Session};
+use kstone_bench::engine::{Engine, EngineSpec, Session};
 use kstone_bench::record::{Step, StepSpec, Trial, TrialSpec};
 use kstone_bench::trial::{Options, run_all};
 use kstone_bench::workload::{Amount, WORKLOADS, plan};
 
 fn step(workload: &str, operations: Option<u64>, rate: Option<f64>) -> StepSpec {
-    StepSpec { workload: workload.into(), operations, seconds: None, rate }
+    StepSpec { operations, rate, ..StepSpec::of(workload) }
 }
 
 fn spec(engine: &str, items: u64, steps: Vec<StepSpec>) -> TrialSpec {
     TrialSpec {
-        engine: EngineSpec::parse(engine),
-        steps,
-        items,
         value_bytes: 100,
         threads: 2,
-        durability: Durability::Buffered,
         seed: 1,
-        memory_limit: None,
+        ..TrialSpec::of(EngineSpec::parse(engine), steps, items)
     }
 }
 
@@ -46,16 +42,16 @@ fn options(directory: &Path, trials: usize) -> Options {
 /// Those that fit on one database, so that it is not filled again for each.
 fn groups() -> Vec<Vec<StepSpec>> {
     let mut groups: BTreeMap<String, Vec<StepSpec>> = BTreeMap::new();
-    for workload in WORKLOADS {
+    for workload in WORKLOADS.iter() {
         let alone = workload.example.is_some() || workload.large || workload.deletes() || workload.fills();
-        let key = if alone { workload.name.into() } else { format!("{:?}", workload.place) };
+        let key = if alone { workload.name.clone() } else { format!("{:?}", workload.place) };
         let (operations, rate) = match workload.amount {
             Amount::Seconds(_) => (Some(200), Some(20_000.0)),
             Amount::Once => (None, None),
             Amount::Items { .. } if workload.fills() => (None, None),
             Amount::Items { .. } => (Some(300), None),
         };
-        groups.entry(key).or_default().push(step(workload.name, operations, rate));
+        groups.entry(key).or_default().push(step(&workload.name, operations, rate));
     }
     groups.into_values().collect()
 }
@@ -83,7 +79,7 @@ fn every_workload_runs_and_every_answer_is_right() {
                 assert_eq!(serde_json::to_string(&back).unwrap(), text);
             }
         }
-        assert!(WORKLOADS.iter().all(|workload| seen.iter().any(|name| name == workload.name)), "{seen:?}");
+        assert!(WORKLOADS.iter().all(|workload| seen.contains(&workload.name)), "{seen:?}");
     }
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "databases are removed");
 }
@@ -167,22 +163,6 @@ impl Faulty {
 impl Engine for Faulty {
     fn session(&self) -> Result<Box<dyn Session + '_>> {
         Ok(Box::new(FaultySession(self)))
-    }
-
-    fn settle(&self) -> Result<()> {
-        Ok(())
-    }
-
-    fn compact(&self) -> Result<()> {
-        Ok(())
-    }
-
-    fn counters(&self) -> Result<Counters> {
-        Ok(Counters::new())
-    }
-
-    fn close(self: Box<Self>) -> Result<()> {
-        Ok(())
     }
 }
 

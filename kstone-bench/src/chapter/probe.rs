@@ -1,203 +1,99 @@
 //! Measurements that need the engine itself: an exact number of runs, a process that dies, filters asked for what is not
-//! there. Each runs in a process of its own, so that memory is that of one database and a crash is one.
-//!
-//! The parent writes a [`Job`] as one line of JSON to the child's input and reads one line with what was [`Found`]. The
-//! child lives on until its input ends, or until it is killed, which is how a database is left as a crash leaves it.
+//! there. Each runs in a process of its own ([`crate::trial::probe`]), so that memory is that of one database and a crash
+//! is one.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "it measures time, reads files of the system and drops caches"
-)]
+#![expect(clippy::disallowed_methods, reason = "it measures time")]
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use hdrhistogram::Histogram;
 use kstone_api::{
-    CompactionConfig, DatabaseConfig, EngineOptions, Event, EventListener, LsmEngine, WriteOptions,
+    CompactionConfig, Database, DatabaseConfig, EngineOptions, Event, EventListener, ItemBuilder, LsmEngine,
+    WriteOptions,
 };
 use kstone_core::config::text;
-use rustix::fs::{Advice, fadvise};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{BenchKey, Layout, Values};
+use crate::machine;
 
-mod debt;
-mod disk;
+mod checks;
 mod fill;
-mod filters;
-mod lag;
 mod limits;
-mod puts;
 mod runs;
 
-pub use debt::Debt;
-pub use disk::Disk;
-pub use fill::{Fill, Reopen};
-pub use filters::{Filters, theory};
-pub use lag::Lag;
-pub use limits::{LogLimit, MemtableBytes, Quota, WriteBuffer};
-pub use puts::Puts;
-pub use runs::Runs;
+pub(crate) use checks::Checks;
+pub(crate) use fill::{Fill, Reopen};
+pub(crate) use limits::{LogLimit, MemtableBytes, Quota, WriteBuffer};
+pub(crate) use runs::{Debt, Filters, Runs, theory};
 
 /// Bytes of a record, key and value: what the chapter assumes.
-pub const RECORD: usize = 200;
+pub(crate) const RECORD: usize = 200;
 /// Of them the value's; the rest is the key.
-pub const VALUE: usize = RECORD - 16;
+pub(crate) const VALUE: usize = RECORD - 16;
 
-/// A measurement.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Probe {
-    /// Writes with one memtable threshold.
-    Fill(Fill),
-    /// Opens what a [`Probe::Fill`] left that was killed.
-    Reopen(Reopen),
-    /// Reads with an exact number of runs.
-    Runs(Runs),
-    /// Filters of one size.
-    Filters(Filters),
-    /// Merges what was left to merge.
-    Debt(Debt),
-    /// How late a check finds what it is for.
-    Lag(Lag),
-    /// A memtable limit in bytes.
-    MemtableBytes(MemtableBytes),
-    /// A limit of the log.
-    LogLimit(LogLimit),
-    /// A limit of the directory.
-    Quota(Quota),
-    /// A buffer size.
-    WriteBuffer(WriteBuffer),
-    /// The chapter's benchmark.
-    Puts(Puts),
-    /// What the disk needs for a read.
-    Disk(Disk),
+macro_rules! probes {
+    ($($probe:ident),+) => {
+        /// A measurement.
+        #[derive(Clone, Debug, Serialize, Deserialize)]
+        pub(crate) enum Probe { $($probe($probe)),+ }
+
+        impl Probe {
+            pub(crate) fn measure(&self, directory: &Path) -> Result<Found> {
+                match self { $(Self::$probe(probe) => probe.measure(directory)),+ }
+            }
+        }
+
+        $(impl From<$probe> for Probe {
+            fn from(probe: $probe) -> Self { Self::$probe(probe) }
+        })+
+    };
 }
 
-/// A measurement and where it has its database.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Job {
-    /// What to do.
-    pub probe: Probe,
-    /// In which directory, which exists.
-    pub directory: PathBuf,
-}
-
-/// What came of it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Found {
-    /// Figures by name.
-    pub figures: BTreeMap<String, f64>,
-    /// Sequences of figures by name.
-    #[serde(default)]
-    pub series: BTreeMap<String, Vec<f64>>,
-}
-
-impl Found {
-    /// A figure.
-    ///
-    /// # Errors
-    /// There is none of that name.
-    pub fn get(&self, name: &str) -> Result<f64> {
-        self.figures.get(name).copied().with_context(|| format!("the measurement has no figure {name:?}"))
-    }
-
-    fn set(&mut self, name: &str, value: f64) {
-        self.figures.insert(name.to_owned(), value);
-    }
-}
+probes!(Fill, Reopen, Runs, Filters, Debt, Checks, MemtableBytes, LogLimit, Quota, WriteBuffer, Puts, Disk);
 
 impl Probe {
-    fn measure(&self, directory: &Path) -> Result<Found> {
-        match self {
-            Self::Fill(fill) => fill.measure(directory),
-            Self::Reopen(reopen) => reopen.measure(directory),
-            Self::Runs(runs) => runs.measure(directory),
-            Self::Filters(filters) => filters.measure(directory),
-            Self::Debt(debt) => debt.measure(directory),
-            Self::Lag(lag) => lag.measure(directory),
-            Self::MemtableBytes(limit) => limit.measure(directory),
-            Self::LogLimit(limit) => limit.measure(directory),
-            Self::Quota(quota) => quota.measure(directory),
-            Self::WriteBuffer(buffer) => buffer.measure(directory),
-            Self::Puts(puts) => puts.measure(directory),
-            Self::Disk(disk) => disk.measure(directory),
-        }
-    }
-
     /// Whether the process is to die with its database open.
-    fn crashes(&self) -> bool {
+    pub(crate) fn crashes(&self) -> bool {
         matches!(self, Self::Fill(_) | Self::Reopen(_))
     }
 }
 
-/// What the child answers.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Reply {
-    Found(Found),
-    Failed(String),
-}
+/// What came of it: figures by name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Found(pub(crate) BTreeMap<String, f64>);
 
-/// Measures in a child: `program` with the one argument `chapter-probe`.
-///
-/// # Errors
-/// The measurement fails, or its process does.
-pub fn run(program: &Path, job: &Job) -> Result<Found> {
-    let mut child = Command::new(program)
-        .arg("chapter-probe")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot start {}", program.display()))?;
-    let found = talk(&mut child, job);
-    if found.is_err() || job.probe.crashes() {
-        child.kill().context("cannot kill the process that measured")?;
+impl Found {
+    pub(crate) fn get(&self, name: &str) -> Result<f64> {
+        self.0.get(name).copied().with_context(|| format!("the measurement has no figure {name:?}"))
     }
-    drop(child.stdin.take());
-    let status = child.wait().context("waiting for the process that measured")?;
-    let found = found?;
-    ensure!(job.probe.crashes() || status.success(), "the process that measured ended with {status}");
-    Ok(found)
-}
 
-fn talk(child: &mut Child, job: &Job) -> Result<Found> {
-    let mut input = child.stdin.as_ref().context("the child has no input")?;
-    writeln!(input, "{}", serde_json::to_string(job)?).context("cannot tell the child what to measure")?;
-    let mut line = String::new();
-    let output = child.stdout.as_mut().context("the child has no output")?;
-    BufReader::new(output).read_line(&mut line).context("cannot hear from the child")?;
-    match serde_json::from_str(&line) {
-        Ok(Reply::Found(found)) => Ok(found),
-        Ok(Reply::Failed(error)) => Err(anyhow!("{error}")),
-        Err(_) => Err(anyhow!("the process that measured died, or said what nobody understands: {line:?}")),
+    pub(crate) fn set(&mut self, name: &str, value: f64) {
+        self.0.insert(name.to_owned(), value);
     }
-}
 
-/// The child's side of [`run`].
-///
-/// # Errors
-/// Nobody says what to measure. That a measurement fails is an answer.
-pub fn serve() -> Result<()> {
-    let mut input = std::io::stdin().lock();
-    let mut line = String::new();
-    input.read_line(&mut line).context("nobody said what to measure")?;
-    let job: Job = serde_json::from_str(&line).context("what to measure is no job")?;
-    let reply = match job.probe.measure(&job.directory) {
-        Ok(found) => Reply::Found(found),
-        Err(error) => Reply::Failed(format!("{error:#}")),
-    };
-    println!("{}", serde_json::to_string(&reply)?);
-    // A database that is to be left as it is stays open until the parent kills this process.
-    input.read_to_end(&mut Vec::new())?;
-    Ok(())
+    /// Those of another one, their names behind a prefix.
+    pub(crate) fn add(&mut self, prefix: &str, other: Self) {
+        self.0.extend(other.0.into_iter().map(|(name, value)| (format!("{prefix}_{name}"), value)));
+    }
+
+    /// Mean and percentiles, by names that begin alike.
+    fn set_latency(&mut self, name: &str, histogram: &Histogram<u64>) {
+        self.set(&format!("{name}_mean"), histogram.mean());
+        self.set(&format!("{name}_p50"), histogram.value_at_quantile(0.5) as f64);
+        self.set(&format!("{name}_p99"), histogram.value_at_quantile(0.99) as f64);
+    }
+
+    /// The one in the middle and the last.
+    fn set_lags(&mut self, name: &str, mut nanos: Vec<f64>) {
+        nanos.sort_by(f64::total_cmp);
+        self.set(&format!("{name}_p50"), nanos[nanos.len() / 2]);
+        self.set(&format!("{name}_max"), nanos[nanos.len() - 1]);
+    }
 }
 
 /// Events with the time at which they came.
@@ -209,13 +105,20 @@ impl Heard {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn count(&self, wanted: fn(&Event) -> bool) -> usize {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .filter(|(_, event)| wanted(event))
-            .count()
+    fn compactions(&self) -> usize {
+        let events = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        events.iter().filter(|(_, event)| matches!(event, Event::Compaction { .. })).count()
+    }
+
+    fn wait_for_compactions(&self, count: usize, limit: Duration) -> Result<()> {
+        let start = Instant::now();
+        while self.compactions() < count {
+            if start.elapsed() > limit {
+                bail!("after {limit:?} there were {} of {count} compactions", self.compactions());
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        Ok(())
     }
 }
 
@@ -225,18 +128,10 @@ impl EventListener for Heard {
     }
 }
 
-fn is_flush(event: &Event) -> bool {
-    matches!(event, Event::Flush { .. })
-}
-
-fn is_compaction(event: &Event) -> bool {
-    matches!(event, Event::Compaction { .. })
-}
-
 /// Settings as they are given to an engine.
 fn options(settings: &str, listener: &Arc<Heard>) -> Result<EngineOptions> {
-    let defaults = (DatabaseConfig::default(), CompactionConfig::default());
-    let (database, compaction) = text::changed(settings, &defaults.0, &defaults.1)?;
+    let (database, compaction) =
+        text::changed(settings, &DatabaseConfig::default(), &CompactionConfig::default())?;
     let mut options = EngineOptions::disk();
     options.config = Some(database);
     options.compaction = Some(compaction);
@@ -289,55 +184,61 @@ fn record(histogram: &mut Histogram<u64>, nanos: u64) {
     histogram.saturating_record(nanos.max(1));
 }
 
-/// Mean and percentiles of it, by names that begin alike.
-fn set_latency(found: &mut Found, name: &str, histogram: &Histogram<u64>) {
-    found.set(&format!("{name}_mean"), histogram.mean());
-    found.set(&format!("{name}_p50"), histogram.value_at_quantile(0.5) as f64);
-    found.set(&format!("{name}_p99"), histogram.value_at_quantile(0.99) as f64);
-}
-
 /// Processor time of this process so far, of all its threads.
 fn cpu() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Anonymous memory of this process now, in bytes.
-fn anonymous_memory() -> Result<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-    Ok(1024.0 * kib.context("the system does not tell anonymous memory")?)
+/// The chapter's own benchmark: 1000 items into a new database, through the library's interface, with all defaults.
+/// Making the database and removing it are not timed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Puts {
+    /// How often.
+    pub(crate) times: usize,
 }
 
-/// Bytes that this process has had from the device; `None` where the system does not tell.
-fn device_bytes() -> Option<f64> {
-    let io = std::fs::read_to_string("/proc/self/io").ok()?;
-    io.lines().find_map(|line| line.strip_prefix("read_bytes:"))?.trim().parse().ok()
-}
-
-/// Has the system forget what it keeps of the directory's files, as far as it will: pages that are mapped stay.
-fn drop_caches(directory: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(directory).context("cannot list a database")? {
-        let path = entry?.path();
-        if path.is_file() {
-            let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-            // Only what is on the disk already can be forgotten.
-            file.sync_data()?;
-            fadvise(&file, 0, None, Advice::DontNeed)?;
+impl Puts {
+    fn measure(&self, directory: &Path) -> Result<Found> {
+        let mut nanos = Vec::new();
+        // The first few are not counted: the memory that later ones use again is new to them.
+        let uncounted = (self.times / 10).max(1);
+        for time in 0..self.times + uncounted {
+            let db = Database::create(directory.join(time.to_string()))?;
+            let start = Instant::now();
+            for i in 0..1000 {
+                let key = format!("key{i:010}");
+                let item = ItemBuilder::new().string("value", format!("data{i}")).build();
+                db.put(key.as_bytes(), item)?;
+            }
+            let took = start.elapsed().as_nanos() as f64;
+            db.close()?;
+            if time >= uncounted {
+                nanos.push(took);
+            }
         }
+        let mut found = Found::default();
+        found.set("mean_nanos", nanos.iter().sum::<f64>() / nanos.len() as f64);
+        found.set("fastest_nanos", nanos.iter().copied().fold(f64::INFINITY, f64::min));
+        found.set("slowest_nanos", nanos.iter().copied().fold(0.0, f64::max));
+        Ok(found)
     }
-    Ok(())
 }
 
-/// Waits until so many events of a kind were heard.
-fn wait_for(heard: &Heard, wanted: fn(&Event) -> bool, count: usize, limit: Duration) -> Result<()> {
-    let start = Instant::now();
-    while heard.count(wanted) < count {
-        if start.elapsed() > limit {
-            bail!("after {limit:?} there were {} of {count} events", heard.count(wanted));
-        }
-        std::thread::sleep(Duration::from_micros(500));
+/// Reads of 4 KiB at random places of a file that was just forgotten, each place once.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Disk {
+    pub(crate) pages: u64,
+    pub(crate) reads: u64,
+}
+
+impl Disk {
+    fn measure(&self, directory: &Path) -> Result<Found> {
+        let reads = machine::read_4k(directory, self.pages, self.reads, Duration::MAX)?;
+        let reads = reads.context("the page cache cannot be told to let go of a file")?;
+        let mut found = Found::default();
+        found.set("read_p50", reads.middle.as_nanos() as f64);
+        found.set("device_share", reads.device_share.unwrap_or(0.0));
+        Ok(found)
     }
-    Ok(())
 }

@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::unit::Unit;
 use super::verdict::{Grade, Shape};
+use crate::units::Unit;
 
 /// One table of the chapter, measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -88,29 +88,6 @@ pub enum Measured {
     NotHere(String),
 }
 
-impl Group {
-    /// No lines yet.
-    pub fn new(quantity: &str, unit: Unit, by: &str) -> Self {
-        Self { quantity: quantity.into(), unit, by: by.into(), lines: Vec::new(), shape: None }
-    }
-
-    /// With these lines.
-    #[must_use]
-    pub fn lines(mut self, lines: impl IntoIterator<Item = Line>) -> Self {
-        self.lines.extend(lines);
-        self
-    }
-
-    /// With a verdict over the middle values of its lines; those without one are left out.
-    #[must_use]
-    pub fn judged(mut self, judge: impl FnOnce(&[(String, f64)]) -> Shape) -> Self {
-        let points: Vec<_> =
-            self.lines.iter().filter_map(|line| Some((line.row.clone(), line.measured.median()?))).collect();
-        self.shape = Some(judge(&points));
-        self
-    }
-}
-
 impl Line {
     /// A row with what was measured. A trial in which nothing was counted, so that there is nothing to divide by, is left
     /// out.
@@ -126,37 +103,6 @@ impl Line {
     /// A row that cannot be measured on this machine.
     pub fn not_here(row: impl Into<String>, why: impl Into<String>) -> Self {
         Self { measured: Measured::NotHere(why.into()), ..Self::new(row, Vec::new()) }
-    }
-
-    /// With the row as a number.
-    #[must_use]
-    pub fn at(self, at: f64) -> Self {
-        Self { at: Some(at), ..self }
-    }
-
-    /// With what the chapter says.
-    #[must_use]
-    pub fn says(self, says: Says) -> Self {
-        Self { says: Some(says), ..self }
-    }
-
-    /// With what the model says.
-    #[must_use]
-    pub fn model(self, model: f64) -> Self {
-        Self { model: Some(model), ..self }
-    }
-
-    /// With a grade of the middle value; none where nothing was measured.
-    #[must_use]
-    pub fn graded(self, grade: impl FnOnce(f64) -> Grade) -> Self {
-        let grade = self.measured.median().map(grade);
-        Self { grade, ..self }
-    }
-
-    /// Not graded, and why.
-    #[must_use]
-    pub fn not_graded(self, why: &str) -> Self {
-        Self { grade: Some(Grade::NotGraded(why.into())), ..self }
     }
 
     /// Measured against what the chapter says: 1 within its range, otherwise as a share of the nearer end of it. What
@@ -213,7 +159,7 @@ mod tests {
     use super::*;
 
     fn line(values: &[f64], says: Says) -> Line {
-        Line::new("row", values.to_vec()).says(says)
+        Line { says: Some(says), ..Line::new("row", values.to_vec()) }
     }
 
     #[test]
@@ -224,7 +170,9 @@ mod tests {
         assert_eq!(line(&[40.0], Says::between("10-20", 10.0, 20.0)).ratio(Unit::Nanos), Some(2.0));
         assert_eq!(line(&[40.0], Says::words("Lower")).ratio(Unit::Nanos), None);
         assert_eq!(line(&[40.0], Says::about("0 %", 0.0)).ratio(Unit::Nanos), None);
-        assert_eq!(Line::not_here("8", "2 cores").says(Says::about("1", 1.0)).ratio(Unit::Nanos), None);
+        let absent =
+            Line { measured: Measured::NotHere("2 cores".into()), ..line(&[], Says::about("1", 1.0)) };
+        assert_eq!(absent.ratio(Unit::Nanos), None);
         assert_eq!(Line::new("row", vec![1.0]).ratio(Unit::Nanos), None);
         let change = |percent: f64| line(&[percent], Says::between("20-40% lower", -40.0, -20.0));
         assert_eq!(change(20.0).ratio(Unit::PercentMore), Some(1.5));
@@ -247,24 +195,19 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_judged_by_what_was_measured_only() {
-        let lines =
-            [Line::new("1", vec![1.0, 3.0]), Line::not_here("8", "2 cores"), Line::new("2", vec![4.0])];
-        let mut seen = Vec::new();
-        let group = Group::new("speed", Unit::Times, "threads").lines(lines).judged(|points| {
-            seen = points.to_vec();
-            Shape { claim: String::new(), holds: Some(true), why: String::new() }
-        });
-        assert_eq!(seen, [("1".to_owned(), 2.0), ("2".to_owned(), 4.0)]);
-        assert_eq!(group.shape.unwrap().holds, Some(true));
-    }
-
-    #[test]
     fn tables_come_back_from_json() {
-        let group = Group::new("recovery time", Unit::Nanos, "threshold").lines([
-            line(&[1.5e8], Says::about("~200ms", 2e8)).graded(|_| Grade::Excellent).model(1e8).at(1000.0),
-            Line::not_here("10000", "why").not_graded("the chapter's arithmetic"),
-        ]);
+        let graded =
+            |grade, line: Line| Line { grade: Some(grade), model: Some(1e8), at: Some(1000.0), ..line };
+        let group = Group {
+            quantity: "recovery time".into(),
+            unit: Unit::Nanos,
+            by: "threshold".into(),
+            lines: vec![
+                graded(Grade::Excellent, line(&[1.5e8], Says::about("~200ms", 2e8))),
+                graded(Grade::NotGraded("the chapter's arithmetic".into()), Line::not_here("10000", "why")),
+            ],
+            shape: None,
+        };
         let table =
             ChapterTable { id: "23.1-recovery".into(), groups: vec![group], ..ChapterTable::default() };
         let text = serde_json::to_string(&table).unwrap();

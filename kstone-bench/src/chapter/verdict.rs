@@ -79,7 +79,7 @@ pub fn monotone(claim: &str, direction: Direction, points: &[(String, f64)], tol
 }
 
 /// None differs from what is said by more than a share of it. Of each: its row, what was measured and what is said.
-pub fn agrees(claim: &str, points: &[(String, f64, f64)], tolerance: f64) -> Shape {
+pub(super) fn agrees(claim: &str, points: &[(String, f64, f64)], tolerance: f64) -> Shape {
     if points.is_empty() {
         return Shape { why: "nothing could be measured".into(), ..Shape::open(claim) };
     }
@@ -94,7 +94,7 @@ pub fn agrees(claim: &str, points: &[(String, f64, f64)], tolerance: f64) -> Sha
 }
 
 /// None is above what is said by more than a share of it: for costs, where less is no fault.
-pub fn at_most(claim: &str, points: &[(String, f64, f64)], tolerance: f64) -> Shape {
+pub(super) fn at_most(claim: &str, points: &[(String, f64, f64)], tolerance: f64) -> Shape {
     if points.is_empty() {
         return Shape { why: "nothing could be measured".into(), ..Shape::open(claim) };
     }
@@ -111,7 +111,7 @@ pub fn at_most(claim: &str, points: &[(String, f64, f64)], tolerance: f64) -> Sh
 }
 
 /// The last differs from the first by a factor within these bounds.
-pub fn factor(claim: &str, points: &[(String, f64)], low: f64, high: f64) -> Shape {
+pub(super) fn factor(claim: &str, points: &[(String, f64)], low: f64, high: f64) -> Shape {
     let [(first, from), .., (last, to)] = points else { return Shape::open(claim) };
     let factor = to / from;
     let text = format!("{last} is {factor:.2} times {first}");
@@ -124,7 +124,7 @@ pub fn factor(claim: &str, points: &[(String, f64)], low: f64, high: f64) -> Sha
 }
 
 /// All of these hold, each named.
-pub fn all(claim: &str, conditions: &[(&str, bool)]) -> Shape {
+pub(super) fn all(claim: &str, conditions: &[(&str, bool)]) -> Shape {
     let wrong = conditions.iter().filter(|(_, holds)| !holds).map(|(what, _)| format!("not so: {what}"));
     Shape::decided(
         claim,
@@ -133,21 +133,19 @@ pub fn all(claim: &str, conditions: &[(&str, bool)]) -> Shape {
     )
 }
 
-/// A pair of targets.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Target {
-    /// For `Good`.
-    pub good: f64,
-    /// For `Excellent`; the same when there is one target only.
-    pub excellent: f64,
+/// A pair of targets: for `Good`, and for `Excellent`, which is the same where there is one only.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub(super) struct Target {
+    pub(super) good: f64,
+    pub(super) excellent: f64,
     /// More is better, and the target itself is enough; otherwise a value must be below it.
-    pub more_is_better: bool,
+    #[serde(default)]
+    pub(super) more: bool,
 }
 
 impl Target {
-    /// A figure's grade.
-    pub fn grade(&self, value: f64) -> Grade {
-        let reaches = |target: f64| if self.more_is_better { value >= target } else { value < target };
+    pub(super) fn grade(&self, value: f64) -> Grade {
+        let reaches = |target: f64| if self.more { value >= target } else { value < target };
         if reaches(self.excellent) {
             Grade::Excellent
         } else if reaches(self.good) {
@@ -234,12 +232,12 @@ mod tests {
 
     #[test]
     fn grades_follow_the_targets() {
-        let throughput = Target { good: 50_000.0, excellent: 100_000.0, more_is_better: true };
+        let throughput = Target { good: 50_000.0, excellent: 100_000.0, more: true };
         assert_eq!(throughput.grade(49_999.0), Grade::Missed);
         assert_eq!(throughput.grade(50_000.0), Grade::Good);
         assert_eq!(throughput.grade(99_999.0), Grade::Good);
         assert_eq!(throughput.grade(100_000.0), Grade::Excellent);
-        let latency = Target { good: 2e6, excellent: 5e5, more_is_better: false };
+        let latency = Target { good: 2e6, excellent: 5e5, more: false };
         assert_eq!(latency.grade(2e6), Grade::Missed, "below 2 ms, says the chapter");
         assert_eq!(latency.grade(1.9e6), Grade::Good);
         assert_eq!(latency.grade(5e5), Grade::Good);

@@ -10,6 +10,7 @@ use super::measure::{command, save};
 use crate::chapter::{self, ChapterTable, Grade, Measured, Options, Scale};
 use crate::machine;
 use crate::record::{RunFile, SCHEMA};
+use crate::report::{chapter_markdown, chapter_text};
 
 /// Columns of tables that nobody says a width for.
 const WIDTH: u16 = 150;
@@ -41,7 +42,7 @@ pub(crate) struct ChapterArgs {
 
 pub(crate) fn run(args: &ChapterArgs) -> Result<ExitCode> {
     if args.list {
-        chapter::list().for_each(|(id, about)| println!("{id:<24} {about}"));
+        chapter::list()?.iter().for_each(|(id, about)| println!("{id:<24} {about}"));
         return Ok(ExitCode::SUCCESS);
     }
     let mut scale = Scale::named(&args.scale)?;
@@ -59,12 +60,12 @@ pub(crate) fn run(args: &ChapterArgs) -> Result<ExitCode> {
     warnings.iter().for_each(|warning| eprintln!("kstone-bench: {warning}"));
     let started = jiff::Timestamp::now().to_string();
     let outcome = chapter::run(&options, &mut |what| eprintln!("  {what}"), &mut |table| {
-        println!("{}", chapter::text(table, WIDTH));
+        println!("{}", chapter_text(table, WIDTH));
     })?;
     println!("{}", summary(&outcome.tables));
     if let Some(path) = &args.md {
-        let text: Vec<_> = outcome.tables.iter().map(chapter::markdown).collect();
-        std::fs::write(path, text.join("\n")).with_context(|| format!("cannot write {}", path.display()))?;
+        let text: Vec<_> = outcome.tables.iter().map(chapter_markdown).collect();
+        std::fs::write(path, text.concat()).with_context(|| format!("cannot write {}", path.display()))?;
     }
     if let Some(path) = &args.out {
         let file = RunFile {

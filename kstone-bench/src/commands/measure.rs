@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use kstone_core::config::text;
 
 use crate::engine::{Durability, EngineSpec};
-use crate::record::{RunFile, SCHEMA, StepSpec, Trial, TrialSpec};
+use crate::record::{RunFile, SCHEMA, Step, StepSpec, Trial, TrialSpec};
 use crate::results::{self, Series};
 use crate::statistics::{self, Summary};
 use crate::workload::{Workload, plan};
@@ -89,9 +89,6 @@ pub(crate) fn number(text: &str) -> Result<u64, String> {
 
 impl Measure {
     /// The settings of kstone.
-    ///
-    /// # Errors
-    /// There is no such preset or setting.
     pub(crate) fn settings(&self) -> Result<String> {
         let preset = self.preset.as_deref().map(plan::preset).transpose()?.unwrap_or_default();
         let all = [preset.as_str(), self.set.as_str()].join(",");
@@ -100,9 +97,6 @@ impl Measure {
     }
 
     /// A trial of that engine.
-    ///
-    /// # Errors
-    /// Nothing is asked for.
     pub(crate) fn spec(&self, engine: EngineSpec) -> Result<TrialSpec> {
         let step = |workload: &String| StepSpec {
             workload: workload.clone(),
@@ -129,9 +123,6 @@ impl Measure {
     }
 
     /// Runs the trials and writes what was measured; the file's content.
-    ///
-    /// # Errors
-    /// They cannot be run, or not be saved.
     pub(crate) fn run(&self, specs: &[TrialSpec]) -> Result<RunFile> {
         let directory = self.dir.clone().unwrap_or_else(std::env::temp_dir);
         let machine = machine::record(&directory)?;
@@ -173,9 +164,6 @@ pub(crate) fn command() -> String {
 }
 
 /// Writes a file of results.
-///
-/// # Errors
-/// It cannot be written.
 pub(crate) fn save(file: &RunFile, path: &std::path::Path) -> Result<()> {
     let text = serde_json::to_string_pretty(file)?;
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
@@ -218,12 +206,9 @@ pub(crate) fn describe(series: &Series<'_>, file: &RunFile) -> String {
     };
     text += &extra("write amp", series.figures(|step| step.write_amplification), units::digits);
     text += &extra("space amp", series.figures(|step| step.space_amplification), units::digits);
-    text += &extra("runs/get", series.figures(|step| ratio(step, "runs_looked_at", "gets")), units::digits);
-    let missed = |step: &_| ratio(step, "filter_false_positives", "filter_negatives");
-    text += &extra("filter FPR", series.figures(missed), units::percent);
-    text += &extra("anon", series.figures(|step| Some(step.resources.peak_anonymous as f64)), |bytes| {
-        units::bytes(bytes as u64)
-    });
+    text += &extra("runs/get", series.figures(Step::runs_per_get), units::digits);
+    text += &extra("filter FPR", series.figures(Step::false_positives), units::percent);
+    text += &extra("anon", series.figures(|step| Some(step.resources.peak_anonymous as f64)), units::bytes);
     text += &extra(
         "CPU s",
         series.figures(|step| Some(step.resources.cpu_user + step.resources.cpu_system)),
@@ -235,10 +220,6 @@ pub(crate) fn describe(series: &Series<'_>, file: &RunFile) -> String {
         text += &latencies(series, kind);
     }
     text
-}
-
-fn ratio(step: &crate::record::Step, of: &str, each: &str) -> Option<f64> {
-    Some(step.counters.get(of)? / step.counters.get(each).filter(|each| **each > 0.0)?)
 }
 
 /// Medians of the percentiles, and a histogram of all trials together.
@@ -263,16 +244,7 @@ fn latencies(series: &Series<'_>, kind: &str) -> String {
     if let Some(p99) = statistics::median(&service) {
         text += &format!("    service p99 {}\n", units::nanoseconds(p99));
     }
-    let mut all: Option<Histogram<u64>> = None;
-    for run in &series.runs {
-        let Some(latency) = results::latency_of(run.step, kind) else { continue };
-        let Ok(histogram) = results::histogram(latency) else { continue };
-        match &mut all {
-            None => all = Some(histogram),
-            Some(all) => drop(all.add(&histogram)),
-        }
-    }
-    all.map_or(text.clone(), |all| text + &bars(&all))
+    text + &series.merged(kind, &mut Vec::new()).map_or(String::new(), |all| bars(&all))
 }
 
 /// A line for each power of two, the ends that hold next to nothing left out.

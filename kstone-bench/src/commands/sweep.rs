@@ -7,7 +7,7 @@ use comfy_table::Table;
 
 use super::measure::{Measure, all_is_well, number, spread};
 use crate::engine::EngineSpec;
-use crate::record::{Latency, TrialSpec};
+use crate::record::{Latency, Step, TrialSpec};
 use crate::results::{self, Series};
 use crate::{statistics, units};
 
@@ -74,22 +74,15 @@ fn table(name: &str, values: &[&str], specs: &[TrialSpec], workload: &str, serie
         };
         let kind = one.kinds().into_iter().next().unwrap_or_default().to_owned();
         let latency = |figure: fn(&Latency) -> u64| cell(&one.latencies(&kind, figure), units::nanoseconds);
-        let per = |of: &'static str, each: &'static str| {
-            one.figures(move |step| {
-                Some(step.counters.get(of)? / step.counters.get(each).filter(|n| **n > 0.0)?)
-            })
-        };
         table.add_row([
             (*value).to_owned(),
             spread(&one.rates(), units::rate),
             latency(|latency| latency.p50),
             latency(|latency| latency.p99),
             cell(&one.figures(|step| step.write_amplification), units::digits),
-            cell(&per("runs_looked_at", "gets"), units::digits),
-            cell(&per("filter_false_positives", "filter_negatives"), units::percent),
-            cell(&one.figures(|step| Some(step.resources.peak_anonymous as f64)), |bytes| {
-                units::bytes(bytes as u64)
-            }),
+            cell(&one.figures(Step::runs_per_get), units::digits),
+            cell(&one.figures(Step::false_positives), units::percent),
+            cell(&one.figures(|step| Some(step.resources.peak_anonymous as f64)), units::bytes),
             cell(&one.figures(|step| step.counters.get("stall_nanos").copied()), units::nanoseconds),
         ]);
     }

@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use anyhow::Result;
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::{Serializer, V2Serializer};
 
 use super::Answer;
 use crate::record::Latency;
+use crate::results;
 
 /// Three significant digits, of anything up to an hour.
 const DIGITS: u8 = 3;
@@ -67,9 +65,6 @@ impl Figures {
     }
 
     /// Adds those of another thread.
-    ///
-    /// # Errors
-    /// None that the histograms here could have.
     pub(super) fn add(&mut self, other: &Self) -> Result<()> {
         self.operations += other.operations;
         self.not_found += other.not_found;
@@ -91,38 +86,20 @@ impl Figures {
     }
 
     /// As results have them.
-    ///
-    /// # Errors
-    /// None that these histograms could have.
     pub(super) fn latencies(&self) -> Result<BTreeMap<String, Latency>> {
         let of = |(name, kind): &(&'static str, Kind)| -> Result<(String, Latency)> {
-            let service = latency(&kind.service, false)?;
+            let service = results::latency(&kind.service)?;
             let latency = match &kind.waited {
-                Some(waited) => Latency { service: Some(Box::new(service)), ..latency(waited, true)? },
+                Some(waited) => {
+                    let service = Some(Box::new(service));
+                    Latency { from_intended: true, service, ..results::latency(waited)? }
+                }
                 None => service,
             };
             Ok(((*name).to_owned(), latency))
         };
         self.kinds.iter().map(of).collect()
     }
-}
-
-fn latency(histogram: &Histogram<u64>, from_intended: bool) -> Result<Latency> {
-    let mut bytes = Vec::new();
-    V2Serializer::new().serialize(histogram, &mut bytes).context("a histogram cannot be written")?;
-    let percentile = |share| histogram.value_at_quantile(share);
-    Ok(Latency {
-        from_intended,
-        count: histogram.len(),
-        mean: histogram.mean(),
-        p50: percentile(0.5),
-        p90: percentile(0.9),
-        p99: percentile(0.99),
-        p999: percentile(0.999),
-        max: histogram.max(),
-        histogram: BASE64_STANDARD.encode(&bytes),
-        service: None,
-    })
 }
 
 #[cfg(test)]

@@ -118,9 +118,6 @@ fn everything(session: &mut dyn Session, model: &Model, lacks: &[Lacks]) -> Resu
 }
 
 /// Whether that engine does what all must, with each durability and setting, but for what it `lacks`.
-///
-/// # Errors
-/// It answers wrongly or fails, or does what it is said to lack.
 pub fn check(name: &str, lacks: &[Lacks]) -> Result<()> {
     for tuned in [false, true] {
         if tuned && matches!(name, "kstone" | "noop") {

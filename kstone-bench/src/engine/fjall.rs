@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::Result;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 
-use super::{Counters, Durability, Engine, EngineSpec, Session, at_rest, counter, partition_end};
+use super::{Counters, Durability, Engine, EngineSpec, Session, at_rest, counted, counter, partition_end};
 use crate::data::BenchKey;
 
 pub(super) struct Fjall {
@@ -94,14 +94,9 @@ impl Session for Access<'_> {
 
     fn multi_get(&mut self, keys: &[BenchKey], visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
         let snapshot = self.0.database.snapshot();
-        let mut found = 0;
-        for key in keys {
-            if let Some(value) = snapshot.get(&self.0.items, key.flat())? {
-                visit(&value);
-                found += 1;
-            }
-        }
-        Ok(found)
+        counted(keys.iter(), u64::MAX, |key| {
+            Ok(snapshot.get(&self.0.items, key.flat())?.inspect(|value| visit(value)).is_some())
+        })
     }
 
     fn query(&mut self, from: &BenchKey, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
@@ -115,10 +110,8 @@ impl Session for Access<'_> {
 }
 
 fn read(entries: fjall::Iter, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
-    let mut found = 0;
-    for entry in entries.take(limit as usize) {
+    counted(entries, limit, |entry| {
         visit(&entry.value()?);
-        found += 1;
-    }
-    Ok(found)
+        Ok(true)
+    })
 }

@@ -17,7 +17,7 @@ use anyhow::Result;
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, WithTls};
 
-use super::{Counters, Durability, Engine, EngineSpec, Session, partition_end};
+use super::{Durability, Engine, EngineSpec, Session, counted, partition_end};
 use crate::data::BenchKey;
 
 pub(super) struct Heed {
@@ -54,22 +54,9 @@ impl Engine for Heed {
         Ok(Box::new(Access { env: &self.env, items: self.items }))
     }
 
-    /// Nothing goes on in the background.
+    /// Nothing goes on in the background. It reuses pages in place, and has no smaller form but a copy.
     fn settle(&self) -> Result<()> {
         Ok(self.env.force_sync()?)
-    }
-
-    /// It reuses pages in place, and has no smaller form but a copy.
-    fn compact(&self) -> Result<()> {
-        self.settle()
-    }
-
-    fn counters(&self) -> Result<Counters> {
-        Ok(Counters::new())
-    }
-
-    fn close(self: Box<Self>) -> Result<()> {
-        self.settle()
     }
 }
 
@@ -99,38 +86,25 @@ impl Session for Access<'_> {
 
     fn multi_get(&mut self, keys: &[BenchKey], visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
         let read = self.env.read_txn()?;
-        let mut found = 0;
-        for key in keys {
-            if let Some(value) = self.items.get(&read, key.flat())? {
-                visit(value);
-                found += 1;
-            }
-        }
-        Ok(found)
+        counted(keys.iter(), u64::MAX, |key| {
+            Ok(self.items.get(&read, key.flat())?.inspect(|value| visit(value)).is_some())
+        })
     }
 
     fn query(&mut self, from: &BenchKey, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
-        let read = self.env.read_txn()?;
-        let end = partition_end(from);
-        let mut found = 0;
-        for entry in self
-            .items
-            .range(&read, &(Bound::Included(from.flat()), Bound::Excluded(&end[..])))?
-            .take(limit as usize)
-        {
+        let (read, end) = (self.env.read_txn()?, partition_end(from));
+        let range = (Bound::Included(from.flat()), Bound::Excluded(&end[..]));
+        counted(self.items.range(&read, &range)?, limit, |entry| {
             visit(entry?.1);
-            found += 1;
-        }
-        Ok(found)
+            Ok(true)
+        })
     }
 
     fn scan(&mut self, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
         let read = self.env.read_txn()?;
-        let mut found = 0;
-        for entry in self.items.iter(&read)?.take(limit as usize) {
+        counted(self.items.iter(&read)?, limit, |entry| {
             visit(entry?.1);
-            found += 1;
-        }
-        Ok(found)
+            Ok(true)
+        })
     }
 }

@@ -10,13 +10,13 @@ use std::time::Instant;
 
 use anyhow::{Result, anyhow};
 use kstone_api::{
-    CompactionConfig, DatabaseConfig, EngineOptions, Event, EventListener, LsmEngine, SortRange,
+    CompactionConfig, DatabaseConfig, EngineOptions, EngineStats, Event, EventListener, LsmEngine, SortRange,
+    WriteOptions,
 };
-use kstone_api::{EngineStats, WriteOptions};
 use kstone_core::config::text;
 use kstone_core::types::Direction;
 
-use super::{Counters, Durability, Engine, EngineSpec, Mark, MarkKind, Session, at_rest, counter};
+use super::{Counters, Durability, Engine, EngineSpec, Mark, MarkKind, Session, at_rest, counted, counter};
 use crate::data::BenchKey;
 
 pub(super) struct Kstone {
@@ -163,14 +163,9 @@ impl Session for Reader<'_> {
 
     fn multi_get(&mut self, keys: &[BenchKey], visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
         let snapshot = self.0.snapshot()?;
-        let mut found = 0;
-        for key in keys {
-            if let Some(value) = self.0.get_at(&key.key(), &snapshot)? {
-                visit(&value);
-                found += 1;
-            }
-        }
-        Ok(found)
+        counted(keys.iter(), u64::MAX, |key| {
+            Ok(self.0.get_at(&key.key(), &snapshot)?.inspect(|value| visit(value)).is_some())
+        })
     }
 
     fn query(&mut self, from: &BenchKey, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
@@ -194,11 +189,8 @@ fn read(
     limit: u64,
     visit: &mut dyn FnMut(&[u8]),
 ) -> Result<u64> {
-    let mut found = 0;
-    for entry in entries.take(limit as usize) {
-        let (_, value) = entry?;
-        visit(&value);
-        found += 1;
-    }
-    Ok(found)
+    counted(entries, limit, |entry| {
+        visit(&entry?.1);
+        Ok(true)
+    })
 }

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use anyhow::Result;
 
-use super::{Counters, Engine, Session};
+use super::{Engine, Session};
 use crate::data::BenchKey;
 
 #[derive(Debug, Default)]
@@ -15,22 +15,6 @@ pub(super) struct Noop {
 impl Engine for Noop {
     fn session(&self) -> Result<Box<dyn Session + '_>> {
         Ok(Box::new(Nothing(&self.empty)))
-    }
-
-    fn settle(&self) -> Result<()> {
-        Ok(())
-    }
-
-    fn compact(&self) -> Result<()> {
-        Ok(())
-    }
-
-    fn counters(&self) -> Result<Counters> {
-        Ok(Counters::new())
-    }
-
-    fn close(self: Box<Self>) -> Result<()> {
-        Ok(())
     }
 }
 

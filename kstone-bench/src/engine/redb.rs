@@ -12,7 +12,7 @@ use std::path::Path;
 use anyhow::Result;
 use redb::{Database, ReadableDatabase, TableDefinition};
 
-use super::{Counters, Durability, Engine, EngineSpec, Session, partition_end};
+use super::{Durability, Engine, EngineSpec, Session, counted, partition_end};
 use crate::data::BenchKey;
 
 const ITEMS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("items");
@@ -45,22 +45,10 @@ impl Engine for Redb {
         Ok(Box::new(Access(self)))
     }
 
-    /// Makes all durable: nothing goes on in the background.
+    /// Makes all durable: nothing goes on in the background. Its own `compact` asks for the database alone, which
+    /// sessions of others do not leave it.
     fn settle(&self) -> Result<()> {
         Ok(self.database.begin_write()?.commit()?)
-    }
-
-    /// `compact` of this engine asks for it alone, which sessions of others do not leave it.
-    fn compact(&self) -> Result<()> {
-        self.settle()
-    }
-
-    fn counters(&self) -> Result<Counters> {
-        Ok(Counters::new())
-    }
-
-    fn close(self: Box<Self>) -> Result<()> {
-        self.settle()
     }
 }
 
@@ -98,14 +86,9 @@ impl Session for Access<'_> {
 
     fn multi_get(&mut self, keys: &[BenchKey], visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
         let items = self.0.database.begin_read()?.open_table(ITEMS)?;
-        let mut found = 0;
-        for key in keys {
-            if let Some(value) = items.get(key.flat())? {
-                visit(value.value());
-                found += 1;
-            }
-        }
-        Ok(found)
+        counted(keys.iter(), u64::MAX, |key| {
+            Ok(items.get(key.flat())?.inspect(|value| visit(value.value())).is_some())
+        })
     }
 
     fn query(&mut self, from: &BenchKey, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
@@ -125,10 +108,8 @@ fn read(
     limit: u64,
     visit: &mut dyn FnMut(&[u8]),
 ) -> Result<u64> {
-    let mut found = 0;
-    for entry in entries.take(limit as usize) {
+    counted(entries, limit, |entry| {
         visit(entry?.1.value());
-        found += 1;
-    }
-    Ok(found)
+        Ok(true)
+    })
 }

@@ -12,7 +12,7 @@ use rocksdb::{
     WaitForCompactOptions, WriteOptions,
 };
 
-use super::{Counters, Durability, Engine, EngineSpec, Session, counter, partition_end};
+use super::{Counters, Durability, Engine, EngineSpec, Session, counted, counter, partition_end};
 use crate::data::BenchKey;
 
 pub(super) struct Rocksdb {
@@ -64,11 +64,8 @@ impl Engine for Rocksdb {
     fn counters(&self) -> Result<Counters> {
         let memtables = self.property("rocksdb.cur-size-all-mem-tables")?;
         let filters = self.property("rocksdb.estimate-table-readers-mem")?;
-        Ok([
-            (counter::MEMTABLE_BYTES.to_owned(), memtables),
-            ("table_readers_memory_bytes".to_owned(), filters),
-        ]
-        .into())
+        let all = [(counter::MEMTABLE_BYTES, memtables), ("table_readers_memory_bytes", filters)];
+        Ok(all.map(|(name, value)| (name.to_owned(), value)).into())
     }
 
     fn close(self: Box<Self>) -> Result<()> {
@@ -98,14 +95,9 @@ impl Session for Access<'_> {
     }
 
     fn multi_get(&mut self, keys: &[BenchKey], visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
-        let mut found = 0;
-        for value in self.database.multi_get(keys.iter().map(BenchKey::flat)) {
-            if let Some(value) = value? {
-                visit(&value);
-                found += 1;
-            }
-        }
-        Ok(found)
+        counted(self.database.multi_get(keys.iter().map(BenchKey::flat)).into_iter(), u64::MAX, |value| {
+            Ok(value?.inspect(|value| visit(value)).is_some())
+        })
     }
 
     fn query(&mut self, from: &BenchKey, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
@@ -125,10 +117,8 @@ fn read(
     limit: u64,
     visit: &mut dyn FnMut(&[u8]),
 ) -> Result<u64> {
-    let mut found = 0;
-    for entry in entries.take(limit as usize) {
+    counted(entries, limit, |entry| {
         visit(&entry?.1);
-        found += 1;
-    }
-    Ok(found)
+        Ok(true)
+    })
 }

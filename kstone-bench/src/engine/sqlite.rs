@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
-use super::{Counters, Durability, Engine, EngineSpec, Session, partition_end};
+use super::{Durability, Engine, EngineSpec, Session, counted, partition_end};
 use crate::data::BenchKey;
 
 const PUT: &str = "INSERT INTO items VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
@@ -70,14 +70,6 @@ impl Engine for Sqlite {
         self.connect()?.execute_batch("VACUUM")?;
         self.settle()
     }
-
-    fn counters(&self) -> Result<Counters> {
-        Ok(Counters::new())
-    }
-
-    fn close(self: Box<Self>) -> Result<()> {
-        self.settle()
-    }
 }
 
 struct Access(Connection);
@@ -99,10 +91,7 @@ impl Session for Access {
 
     fn multi_get(&mut self, keys: &[BenchKey], visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
         let read = Transaction::new_unchecked(&self.0, TransactionBehavior::Deferred)?;
-        let mut found = 0;
-        for key in keys {
-            found += u64::from(get(&read, key, visit)?);
-        }
+        let found = counted(keys.iter(), u64::MAX, |key| get(&read, key, visit))?;
         read.commit()?;
         Ok(found)
     }

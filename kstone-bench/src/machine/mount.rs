@@ -79,7 +79,9 @@ fn describe(device: &Path) -> Option<String> {
     let mut parts = vec![disk.file_name()?.to_string_lossy().into_owned()];
     parts.extend(line("device/model").filter(|model| !model.is_empty()));
     // In units of 512 bytes, whatever the sectors of the device are.
-    parts.extend(line("size").and_then(|size| size.parse::<u64>().ok()).map(|size| units::bytes(size * 512)));
+    parts.extend(
+        line("size").and_then(|size| size.parse::<f64>().ok()).map(|size| units::bytes(size * 512.0)),
+    );
     let driver = fs::read_link(disk.join("device/driver")).ok();
     let driver = driver.as_ref().and_then(|driver| driver.file_name()).map(|name| name.to_string_lossy());
     // What a virtual device says about turning is a default, and no statement about what is behind it.

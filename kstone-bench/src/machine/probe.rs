@@ -15,20 +15,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::fs::{Advice, fadvise};
 
-use crate::data::splitmix;
+use crate::noise;
 
 const BLOCK: usize = 4096;
 /// Syncs that are timed, and before them some that are not: the first ones allocate.
 const SYNCS: usize = 50;
 const UNTIMED: usize = 5;
-/// Of the file that blocks are read from, each at most once.
-const BLOCKS: u64 = 8192;
-const READS: usize = 200;
 /// On slow disks fewer will do.
-const LONGEST: Duration = Duration::from_secs(3);
+pub(super) const LONGEST: Duration = Duration::from_secs(3);
 
-/// The middle of the times that appending 4 KiB and `fdatasync` took, in nanoseconds.
-pub(super) fn fsync(directory: &Path) -> Result<u64> {
+/// The middle of the times that appending 4 KiB and `fdatasync` took.
+pub(super) fn fsync(directory: &Path) -> Result<Duration> {
     let mut file = tempfile::tempfile_in(directory)?;
     let block = noise(1, BLOCK);
     let mut times = Vec::new();
@@ -47,10 +44,19 @@ pub(super) fn fsync(directory: &Path) -> Result<u64> {
     Ok(middle(times))
 }
 
-/// The middle of the times of reads of 4 KiB at random places of a file of 32 MiB, in nanoseconds; `None` where the
-/// page cache cannot be told to let go of it.
-pub(super) fn read_4k(directory: &Path) -> Result<Option<u64>> {
-    let file = written(directory).with_context(|| format!("32 MiB in {}", directory.display()))?;
+/// Reads past the page cache.
+pub(crate) struct Reads {
+    /// The middle of their times.
+    pub(crate) middle: Duration,
+    /// Of the bytes that were read, what came from the device, if the kernel counts that. If it is less than all, a cache
+    /// answered after all.
+    pub(crate) device_share: Option<f64>,
+}
+
+/// Reads of 4 KiB at random places of a file of that many blocks, no longer than that; `None` where the page cache cannot
+/// be told to let go of it.
+pub(crate) fn read_4k(directory: &Path, blocks: u64, reads: u64, longest: Duration) -> Result<Option<Reads>> {
+    let file = written(directory, blocks).with_context(|| format!("a file in {}", directory.display()))?;
     let uncached =
         fadvise(&file, 0, None, Advice::DontNeed).and_then(|()| fadvise(&file, 0, None, Advice::Random));
     if uncached.is_err() {
@@ -60,35 +66,32 @@ pub(super) fn read_4k(directory: &Path) -> Result<Option<u64>> {
     let mut times = Vec::new();
     let mut block = [0; BLOCK];
     let begin = Instant::now();
-    for n in 0..READS as u64 {
-        // The odd factor makes this a permutation of the blocks.
-        let at = n.wrapping_mul(0x9e37_79b1) % BLOCKS * BLOCK as u64;
+    for n in 0..reads {
         let start = Instant::now();
-        file.read_exact_at(&mut block, at)?;
+        file.read_exact_at(&mut block, place(n, blocks) * BLOCK as u64)?;
         times.push(start.elapsed());
-        if begin.elapsed() > LONGEST {
+        if begin.elapsed() > longest {
             break;
         }
     }
-    // The kernel counts what came from the device: if that is less, a cache answered after all.
-    let expected = (times.len() * BLOCK) as u64;
-    let from_device = before.zip(device_reads()).is_none_or(|(before, after)| after - before >= expected);
-    Ok(from_device.then(|| middle(times)))
+    let bytes = (times.len() * BLOCK) as f64;
+    let from_device = before.zip(device_reads());
+    let device_share = from_device.map(|(before, after)| (after - before) as f64 / bytes);
+    Ok(Some(Reads { middle: middle(times), device_share }))
 }
 
-fn written(directory: &Path) -> Result<File> {
+/// Each block once, far from the one before: the factor is a prime.
+fn place(n: u64, blocks: u64) -> u64 {
+    n.wrapping_mul(0x9e37_79b1) % blocks
+}
+
+fn written(directory: &Path, blocks: u64) -> Result<File> {
     let mut file = tempfile::tempfile_in(directory)?;
-    for n in 0..BLOCKS / 256 {
-        file.write_all(&noise(n, 256 * BLOCK))?;
+    for n in 0..blocks {
+        file.write_all(&noise(n, BLOCK))?;
     }
     file.sync_all()?;
     Ok(file)
-}
-
-/// Bytes that nothing below can make smaller.
-fn noise(seed: u64, bytes: usize) -> Vec<u8> {
-    let words = std::iter::successors(Some(splitmix(seed)), |state| Some(splitmix(*state)));
-    words.take(bytes / 8).flat_map(u64::to_le_bytes).collect()
 }
 
 /// Bytes that this thread had read from devices so far, if the kernel counts them.
@@ -97,9 +100,9 @@ fn device_reads() -> Option<u64> {
     io.lines().find_map(|line| line.strip_prefix("read_bytes: "))?.parse().ok()
 }
 
-fn middle(mut times: Vec<Duration>) -> u64 {
+fn middle(mut times: Vec<Duration>) -> Duration {
     times.sort();
-    times.get(times.len() / 2).map_or(0, |time| time.as_nanos() as u64)
+    times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -110,8 +113,10 @@ mod tests {
 
     #[test]
     fn blocks_are_read_once_each_and_noise_does_not_repeat() {
-        let places: BTreeSet<u64> = (0..READS as u64).map(|n| n.wrapping_mul(0x9e37_79b1) % BLOCKS).collect();
-        assert_eq!(places.len(), READS);
+        for blocks in [8192, 2400, 16_000] {
+            let places: BTreeSet<u64> = (0..blocks).map(|n| place(n, blocks)).collect();
+            assert_eq!(places.len() as u64, blocks);
+        }
         let words: BTreeSet<Vec<u8>> = noise(3, BLOCK).chunks(8).map(<[u8]>::to_vec).collect();
         assert_eq!(words.len(), BLOCK / 8);
     }
@@ -119,6 +124,6 @@ mod tests {
     #[test]
     fn the_middle_is_the_middle() {
         let times = [5, 1, 9].map(Duration::from_nanos).to_vec();
-        assert_eq!((middle(times), middle(Vec::new())), (5, 0));
+        assert_eq!((middle(times), middle(Vec::new())), (Duration::from_nanos(5), Duration::ZERO));
     }
 }

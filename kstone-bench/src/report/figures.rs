@@ -1,6 +1,6 @@
 //! The plots of engines side by side: throughput, throughput over time, latencies.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use hdrhistogram::Histogram;
 
 use super::Plot;
@@ -8,7 +8,7 @@ use super::group::{Group, rate};
 use crate::engine::MarkKind;
 use crate::plot::{Axis, Bar, Bars, Chart, Histograms, Line, Look, Panel, Point, Strip};
 use crate::record::Step;
-use crate::results::{self, Series, latency_of};
+use crate::results::Series;
 use crate::{statistics, units};
 
 /// More on one plot cannot be told apart.
@@ -147,35 +147,10 @@ fn over_time(step: &Step) -> Vec<Point> {
     points
 }
 
-/// Of all trials together.
-fn merged(series: &Series<'_>, kind: &str, notes: &mut Vec<String>) -> Option<Histogram<u64>> {
-    let mut all: Option<Histogram<u64>> = None;
-    for run in &series.runs {
-        let Some(latency) = latency_of(run.step, kind).filter(|latency| !latency.histogram.is_empty()) else {
-            continue;
-        };
-        let added = results::histogram(latency).and_then(|one| match &mut all {
-            Some(sum) => sum.add(&one).context("histograms do not fit together"),
-            None => {
-                all = Some(one);
-                Ok(())
-            }
-        });
-        if let Err(error) = added {
-            let number = run.number;
-            notes.push(format!(
-                "{}, trial {number}: latencies of {kind} are left out: {error:#}",
-                series.label()
-            ));
-        }
-    }
-    all.filter(|all| !all.is_empty())
-}
-
 fn latencies(group: &Group<'_>, kind: &str, notes: &mut Vec<String>) -> Result<Vec<Plot>> {
     let (mut panels, mut lines) = (Vec::new(), Vec::new());
     for (series, name, look) in named(group) {
-        let Some(all) = merged(series, kind, notes) else { continue };
+        let Some(all) = series.merged(kind, notes) else { continue };
         let percentiles = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
         panels.push(Panel {
             name: name.clone(),

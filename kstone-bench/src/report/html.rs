@@ -10,9 +10,6 @@ use super::Document;
 const NAME: &str = "report.html";
 
 /// The whole page.
-///
-/// # Errors
-/// The template does not suit the document, which a test excludes.
 pub fn html(document: &Document) -> Result<String> {
     let mut environment = Environment::new();
     environment.add_template(NAME, include_str!("report.html")).context("the template of the report")?;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Document, Table};
+use super::{Document, Section, Table};
 
 /// The whole text.
 pub fn markdown(document: &Document) -> String {
@@ -20,23 +20,28 @@ pub fn markdown(document: &Document) -> String {
         push(&mut text, table);
     }
     list(&mut text, "**Where KeystoneDB is slower**", &document.losses);
-    for section in &document.sections {
-        let _ = write!(text, "## {}\n\n{}\n\n", escape(&section.title), escape(&section.about));
-        for plot in &section.plots {
-            if let Some(table) = &plot.table {
-                push(&mut text, table);
-                let _ = write!(text, "{}\n\n", escape(&plot.caption));
-            }
-        }
-        for table in &section.tables {
-            push(&mut text, table);
-        }
-        list(&mut text, "", &section.notes);
+    for one in &document.sections {
+        section(&mut text, "##", one);
     }
     while text.ends_with("\n\n") {
         text.pop();
     }
     text
+}
+
+/// With a heading of that level.
+pub(super) fn section(text: &mut String, level: &str, section: &Section) {
+    let _ = write!(text, "{level} {}\n\n{}\n\n", escape(&section.title), escape(&section.about));
+    for plot in &section.plots {
+        if let Some(table) = &plot.table {
+            push(text, table);
+            let _ = write!(text, "{}\n\n", escape(&plot.caption));
+        }
+    }
+    for table in &section.tables {
+        push(text, table);
+    }
+    list(text, "", &section.notes);
 }
 
 /// Nothing for a list without items.
@@ -66,7 +71,10 @@ fn push(text: &mut String, table: &Table) {
     };
     let rules = std::iter::once("---").chain(std::iter::repeat("---:")).take(table.head.len());
     let rules = rules.collect::<Vec<_>>().join("|");
-    let _ = writeln!(text, "{}:\n\n{}\n|{rules}|", escape(&table.caption), line(&table.head, false));
+    if !table.caption.is_empty() {
+        let _ = write!(text, "{}:\n\n", escape(&table.caption));
+    }
+    let _ = writeln!(text, "{}\n|{rules}|", line(&table.head, false));
     for row in &table.rows {
         let _ = writeln!(text, "{}", line(&row.cells, row.ours));
     }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use kstone_core::config::{CompactionConfig, DatabaseConfig, text};
 use kstone_core::model::{Model, Point as Settings, Workload};
 
-use super::{NOTHING, Plot, Section, Table, took};
+use super::{NOTHING, Plot, Section, Table};
 use crate::engine::counter;
 use crate::plot::{Axis, Chart, Line, Look, Point};
 use crate::record::Step;
@@ -96,7 +96,7 @@ fn spots<'a>(
 
 /// Runs of a stripe, on average over those that have any.
 fn runs(step: &Step) -> Option<f64> {
-    took::share(step, "runs", "stripes_used").filter(|runs| *runs > 0.0)
+    step.share("runs", "stripes_used").filter(|runs| *runs > 0.0)
 }
 
 fn reads(group: &[&Series<'_>]) -> Result<Vec<Plot>> {
@@ -107,7 +107,7 @@ fn reads(group: &[&Series<'_>]) -> Result<Vec<Plot>> {
     };
     // What gets looked at is what the engine does not tell otherwise: for keys that are absent the same.
     for (label, place) in
-        [("runs of a stripe", runs as Figure), ("runs looked at per get", took::runs_per_get)]
+        [("runs of a stripe", runs as Figure), ("runs looked at per get", Step::runs_per_get)]
     {
         let place = |series: &Series<'_>, _: &DatabaseConfig, _: &CompactionConfig| {
             statistics::median(&series.figures(place))
@@ -136,7 +136,7 @@ fn reads_of(label: &str, p50: &[Spot<'_>], p99: &[Spot<'_>]) -> Result<Plot> {
     let title = format!("{}: read latency against runs", conditions.workload);
     let mut table = Table::new(&title, &[label, "looked at per get", "p50", "min … max", "p99"]);
     for (spot, other) in p50.iter().zip(p99) {
-        let looked = statistics::median(&spot.series.figures(took::runs_per_get));
+        let looked = statistics::median(&spot.series.figures(Step::runs_per_get));
         table.push(
             false,
             vec![
@@ -170,72 +170,40 @@ fn false_positives(group: &[&Series<'_>]) -> Result<Vec<Plot>> {
     let place = |_: &Series<'_>, database: &DatabaseConfig, _: &CompactionConfig| {
         Some(database.bloom_bits_per_key as f64)
     };
-    let sweeps = spots(group, reset, place, took::false_positives);
-    sweeps.iter().map(|spots| false_positives_of(spots)).collect()
-}
-
-fn false_positives_of(spots: &[Spot<'_>]) -> Result<Plot> {
-    let (first, last) = (&spots[0], &spots[spots.len() - 1]);
-    let theory = |bits: usize| {
+    let theory = |_: &Spot<'_>, bits: usize| {
         let point = Settings { bloom_bits_per_key: bits, ..Settings::default() };
         Model::new(Workload::inserts(1, KEY_BYTES, 0)).predict(&point).false_positive_rate
     };
-    let title = format!("{}: false positives against bits per key", first.series.conditions.workload);
-    let mut table =
-        Table::new(&title, &["bits per key", "measured", "min … max", "theory", "measured/theory", "seen"]);
-    for spot in spots {
-        let expected = theory(spot.database.bloom_bits_per_key);
-        let seen = spot.series.figures(|step| step.counters.get(counter::FILTER_FALSE_POSITIVES).copied());
-        table.push(
-            false,
-            vec![
-                units::short(spot.at),
-                units::percent(spot.measured.median),
-                range(&spot.measured, units::percent),
-                units::percent(expected),
-                units::digits(spot.measured.median / expected),
-                units::count(seen.iter().sum()),
-            ],
-        );
-    }
-    let curve = (first.at as usize..=last.at as usize).map(|bits| {
-        let y = theory(bits);
-        let tip = format!("{bits} bits, {}", units::percent(y));
-        Point { x: bits as f64, y, whisker: None, tip }
-    });
-    let lines = vec![
-        Line { name: "theory".to_owned(), look: Look::theory(), points: curve.collect() },
-        Line {
-            name: "measured".to_owned(),
-            look: Look::points(0),
-            points: spots.iter().map(|spot| point(spot, units::percent)).collect(),
+    let against = Against {
+        what: "false positives against bits per key",
+        head: &["bits per key", "measured", "min … max", "theory", "measured/theory", "seen"],
+        name: "theory",
+        expected: &theory,
+        show: units::percent,
+        more: &|spot| {
+            let counted = |step: &Step| step.counters.get(counter::FILTER_FALSE_POSITIVES).copied();
+            vec![units::count(spot.series.figures(counted).iter().sum())]
         },
-    ];
-    let values: Vec<f64> = lines.iter().flat_map(|line| &line.points).map(|point| point.y).collect();
-    let mut x = Axis::from_zero("bits per key", [last.at], units::short);
-    x.range = (first.at - 1.0, last.at + 1.0);
-    let chart = Chart {
-        title: title.clone(),
-        description:
-            "Share of filter tests of absent keys that pass, measured and by theory, by bits per key."
-                .to_owned(),
-        x,
-        y: Axis::log("filter tests of absent keys that pass", values, |share| {
-            format!("{} %", units::short(share * 100.0))
-        }),
-        lines,
-        strips: Vec::new(),
+        description: "Share of filter tests of absent keys that pass, measured and by theory, by bits per key.",
+        x: |first, last| {
+            let mut x = Axis::from_zero("bits per key", [last], units::short);
+            x.range = (first - 1.0, last + 1.0);
+            x
+        },
+        y: |values| {
+            let percent = |share: f64| format!("{} %", units::short(share * 100.0));
+            Axis::log("filter tests of absent keys that pass", values, percent)
+        },
+        caption: "Theory: the false positive rate of the filters as they are built, without chance. A rate of which n \
+                  were seen is uncertain by about 1/√n of itself; a rate of 0 has no place on this axis.",
     };
-    let caption = "Theory: the false positive rate of the filters as they are built, without chance. A rate of which n were \
-                   seen is uncertain by about 1/√n of itself; a rate of 0 has no place on this axis."
-        .to_owned();
-    Ok(Plot { title, caption, svg: chart.svg()?, table: Some(table) })
+    spots(group, reset, place, Step::false_positives).iter().map(|spots| against.plot(spots)).collect()
 }
 
 /// Bytes that flushes and merges wrote for each byte of keys and values, as the model counts.
 fn rewritten(step: &Step) -> Option<f64> {
-    let flushed = took::share(step, counter::FLUSH_BYTES, counter::USER_BYTES_WRITTEN)?;
-    let merged = took::share(step, counter::COMPACTION_BYTES, counter::USER_BYTES_WRITTEN)?;
+    let flushed = step.share(counter::FLUSH_BYTES, counter::USER_BYTES_WRITTEN)?;
+    let merged = step.share(counter::COMPACTION_BYTES, counter::USER_BYTES_WRITTEN)?;
     Some(flushed + merged).filter(|sum| *sum > 0.0)
 }
 
@@ -244,63 +212,83 @@ fn write_amplification(group: &[&Series<'_>]) -> Result<Vec<Plot>> {
     let place = |_: &Series<'_>, _: &DatabaseConfig, compaction: &CompactionConfig| {
         Some(compaction.sst_threshold as f64)
     };
-    spots(group, reset, place, rewritten).iter().map(|spots| write_amplification_of(spots)).collect()
+    let against = Against {
+        what: "write amplification against sst_threshold",
+        head: &["sst_threshold K", "measured", "min … max", "model", "measured/model", "log and all", "runs"],
+        name: "model",
+        expected: &predicted,
+        show: units::digits,
+        more: &|spot| {
+            let all = statistics::median(&spot.series.figures(|step| step.write_amplification));
+            let runs = statistics::median(&spot.series.figures(runs));
+            [all, runs].map(|figure| figure.map_or(NOTHING.to_owned(), units::digits)).to_vec()
+        },
+        description: "Write amplification without the log, measured and by the model, by sst_threshold.",
+        x: |_, last| Axis::from_zero("sst_threshold K", [last], units::short),
+        y: |values| {
+            let largest = values.iter().copied().fold(0.0, f64::max);
+            // A small K costs so much that the rest would be one line at the bottom.
+            match values.iter().copied().fold(f64::INFINITY, f64::min) {
+                least if largest > least * 12.0 => {
+                    Axis::log("bytes rewritten per byte put (logarithmic)", values, units::short)
+                }
+                _ => Axis::from_zero("bytes rewritten per byte put", values, units::short),
+            }
+        },
+        caption: "Without the log. The model counts from an empty database; what is measured leaves the warm-up out.",
+    };
+    spots(group, reset, place, rewritten).iter().map(|spots| against.plot(spots)).collect()
 }
 
-fn write_amplification_of(spots: &[Spot<'_>]) -> Result<Plot> {
-    let (first, last) = (&spots[0], &spots[spots.len() - 1]);
-    let title = format!("{}: write amplification against sst_threshold", first.series.conditions.workload);
-    let head = ["sst_threshold K", "measured", "min … max", "model", "measured/model", "log and all", "runs"];
-    let mut table = Table::new(&title, &head);
-    for spot in spots {
-        let expected = predicted(spot, spot.compaction.sst_threshold);
-        let all = statistics::median(&spot.series.figures(|step| step.write_amplification));
-        let runs = statistics::median(&spot.series.figures(runs));
-        table.push(
-            false,
-            vec![
-                units::short(spot.at),
-                units::digits(spot.measured.median),
-                range(&spot.measured, units::digits),
-                units::digits(expected),
-                units::digits(spot.measured.median / expected),
-                all.map_or(NOTHING.to_owned(), units::digits),
-                runs.map_or(NOTHING.to_owned(), units::digits),
-            ],
-        );
+/// What was measured at numbers of something, against what is expected of each number.
+struct Against<'a> {
+    what: &'static str,
+    head: &'a [&'a str],
+    /// Of the line of what is expected.
+    name: &'static str,
+    expected: &'a dyn Fn(&Spot<'_>, usize) -> f64,
+    show: fn(f64) -> String,
+    /// Further cells of a row.
+    more: &'a dyn Fn(&Spot<'_>) -> Vec<String>,
+    description: &'static str,
+    x: fn(f64, f64) -> Axis,
+    y: fn(Vec<f64>) -> Axis,
+    caption: &'static str,
+}
+
+impl Against<'_> {
+    fn plot(&self, spots: &[Spot<'_>]) -> Result<Plot> {
+        let (first, last, show) = (&spots[0], &spots[spots.len() - 1], self.show);
+        let title = format!("{}: {}", first.series.conditions.workload, self.what);
+        let mut table = Table::new(&title, self.head);
+        for spot in spots {
+            let (measured, expected) = (spot.measured.median, (self.expected)(spot, spot.at as usize));
+            let mut cells = vec![units::short(spot.at), show(measured), range(&spot.measured, show)];
+            cells.extend([show(expected), units::digits(measured / expected)]);
+            cells.extend((self.more)(spot));
+            table.push(false, cells);
+        }
+        let curve = (first.at as usize..=last.at as usize).map(|at| {
+            let y = (self.expected)(first, at);
+            let unit = if self.name == "model" { format!("K {at}") } else { format!("{at} bits") };
+            Point { x: at as f64, y, whisker: None, tip: format!("{unit}, {}", show(y)) }
+        });
+        let points = spots.iter().map(|spot| point(spot, show)).collect();
+        let lines = vec![
+            Line { name: self.name.to_owned(), look: Look::theory(), points: curve.collect() },
+            Line { name: "measured".to_owned(), look: Look::points(0), points },
+        ];
+        let values: Vec<f64> = lines.iter().flat_map(|line| &line.points).map(|point| point.y).collect();
+        let chart = Chart {
+            title: title.clone(),
+            description: self.description.to_owned(),
+            x: (self.x)(first.at, last.at),
+            y: (self.y)(values),
+            lines,
+            strips: Vec::new(),
+        };
+        Ok(Plot { title, caption: self.caption.to_owned(), svg: chart.svg()?, table: Some(table) })
     }
-    let curve = (first.at as usize..=last.at as usize).map(|k| {
-        let y = predicted(first, k);
-        Point { x: k as f64, y, whisker: None, tip: format!("K {k}, {}", units::digits(y)) }
-    });
-    let lines = vec![
-        Line { name: "model".to_owned(), look: Look::theory(), points: curve.collect() },
-        Line {
-            name: "measured".to_owned(),
-            look: Look::points(0),
-            points: spots.iter().map(|spot| point(spot, units::digits)).collect(),
-        },
-    ];
-    let values: Vec<f64> = lines.iter().flat_map(|line| &line.points).map(|point| point.y).collect();
-    let (label, largest) = ("bytes rewritten per byte put", values.iter().copied().fold(0.0, f64::max));
-    // A small K costs so much that the rest would be one line at the bottom.
-    let y = match values.iter().copied().fold(f64::INFINITY, f64::min) {
-        least if largest > least * 12.0 => Axis::log(&format!("{label} (logarithmic)"), values, units::short),
-        _ => Axis::from_zero(label, values, units::short),
-    };
-    let chart = Chart {
-        title: title.clone(),
-        description: "Write amplification without the log, measured and by the model, by sst_threshold."
-            .to_owned(),
-        x: Axis::from_zero("sst_threshold K", [last.at], units::short),
-        y,
-        lines,
-        strips: Vec::new(),
-    };
-    let caption =
-        "Without the log. The model counts from an empty database; what is measured leaves the warm-up out."
-            .to_owned();
-    Ok(Plot { title, caption, svg: chart.svg()?, table: Some(table) })
 }
 
 /// What the model says for the items and writes of a series, with that K.

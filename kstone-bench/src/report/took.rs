@@ -16,25 +16,21 @@ pub(super) fn tables(group: &Group<'_>) -> [Table; 2] {
         ("CPU s per million", cpu, units::digits),
         ("write ampl.", |step| step.write_amplification, units::digits),
         ("space ampl.", |step| step.space_amplification, units::digits),
-        ("on disk", |step| some(step.disk_bytes), size),
-        ("written", |step| some(step.resources.write_bytes), size),
-        ("read from disk", |step| some(step.resources.read_bytes), size),
-        ("peak resident", |step| some(step.resources.peak_resident), size),
-        ("anonymous", |step| some(step.resources.peak_anonymous), size),
+        ("on disk", |step| some(step.disk_bytes), units::bytes),
+        ("written", |step| some(step.resources.write_bytes), units::bytes),
+        ("read from disk", |step| some(step.resources.read_bytes), units::bytes),
+        ("peak resident", |step| some(step.resources.peak_resident), units::bytes),
+        ("anonymous", |step| some(step.resources.peak_anonymous), units::bytes),
     ];
     let within: [(&str, Figure, Show); 9] = [
         ("longest operation", |step| some(step.resources.longest), units::nanoseconds),
-        ("stalls", |step| step.counters.get(counter::STALLS).copied(), units::count),
-        ("stalled in all", |step| step.counters.get(counter::STALL_NANOS).copied(), units::nanoseconds),
-        (
-            "longest stall",
-            |step| step.counters.get(counter::LONGEST_STALL_NANOS).copied(),
-            units::nanoseconds,
-        ),
-        ("flushes", |step| step.counters.get(counter::FLUSHES).copied(), units::count),
-        ("merges", |step| step.counters.get(counter::COMPACTIONS).copied(), units::count),
-        ("runs per get", runs_per_get, units::digits),
-        ("false positives", false_positives, units::percent),
+        ("stalls", |step| count(step, counter::STALLS), units::count),
+        ("stalled in all", |step| count(step, counter::STALL_NANOS), units::nanoseconds),
+        ("longest stall", |step| count(step, counter::LONGEST_STALL_NANOS), units::nanoseconds),
+        ("flushes", |step| count(step, counter::FLUSHES), units::count),
+        ("merges", |step| count(step, counter::COMPACTIONS), units::count),
+        ("runs per get", Step::runs_per_get, units::digits),
+        ("false positives", Step::false_positives, units::percent),
         ("not found", |step| some(step.not_found), units::count),
     ];
     [
@@ -67,27 +63,11 @@ fn some(value: u64) -> Option<f64> {
     (value > 0).then_some(value as f64)
 }
 
-fn size(bytes: f64) -> String {
-    units::bytes(bytes.max(0.0) as u64)
+fn count(step: &Step, name: &str) -> Option<f64> {
+    step.counters.get(name).copied()
 }
 
 fn cpu(step: &Step) -> Option<f64> {
     let seconds = step.resources.cpu_user + step.resources.cpu_system;
     (seconds > 0.0 && step.operations > 0).then(|| seconds * 1e6 / step.operations as f64)
-}
-
-/// Runs that a get looked at.
-pub(super) fn runs_per_get(step: &Step) -> Option<f64> {
-    share(step, counter::RUNS_LOOKED_AT, counter::GETS)
-}
-
-/// Filters that said a key might be there, of those asked about keys that were not.
-pub(super) fn false_positives(step: &Step) -> Option<f64> {
-    share(step, counter::FILTER_FALSE_POSITIVES, counter::FILTER_NEGATIVES)
-}
-
-/// A counter by another that is not 0.
-pub(super) fn share(step: &Step, part: &str, whole: &str) -> Option<f64> {
-    let whole = step.counters.get(whole).copied().filter(|whole| *whole > 0.0)?;
-    Some(step.counters.get(part)? / whole)
 }

@@ -25,9 +25,6 @@ pub struct Chooser {
 
 impl Chooser {
     /// For thread `thread` of `threads`; those that take each item once share them out evenly.
-    ///
-    /// # Errors
-    /// There are no items.
     pub fn new(keys: Keys, items: u64, seed: u64, thread: usize, threads: usize) -> Result<Self> {
         let zipf = match keys {
             Keys::Zipf | Keys::Latest => {

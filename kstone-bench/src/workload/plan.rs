@@ -13,9 +13,6 @@ const LARGE_LEAST: u64 = 50;
 
 /// The trial with everything in it that its workloads say and nobody else did: a step that fills the database, the sizes
 /// of large values, and what the specification's examples say. A trial that has all of it stays as it is.
-///
-/// # Errors
-/// There is no such workload, or its steps do not go together on one database.
 pub fn resolve(spec: &TrialSpec) -> Result<TrialSpec> {
     let mut spec = spec.clone();
     ensure!(!spec.steps.is_empty(), "a trial has at least one step: name a workload");
@@ -29,9 +26,6 @@ pub fn resolve(spec: &TrialSpec) -> Result<TrialSpec> {
 }
 
 /// Where the keys of a trial lie.
-///
-/// # Errors
-/// Its steps want different places.
 pub fn layout(spec: &TrialSpec) -> Result<Layout> {
     let workloads = workloads(spec)?;
     let mut decided: Option<(Layout, &str)> = None;
@@ -42,9 +36,9 @@ pub fn layout(spec: &TrialSpec) -> Result<Layout> {
                 "{name} and {} cannot follow each other: {} and {}. Make them two runs",
                 workload.name,
                 described(other, name),
-                described(layout, workload.name)
+                described(layout, &workload.name)
             ),
-            _ => decided = Some((layout, workload.name)),
+            _ => decided = Some((layout, &workload.name)),
         }
     }
     let (layout, by) = decided.unwrap_or((Layout::Scattered, ""));
@@ -101,7 +95,7 @@ fn examples(spec: &mut TrialSpec) -> Result<()> {
             step.rate = Some(example.rate);
         }
     }
-    let mut examples = workloads.iter().filter_map(|workload| Some((workload.name, workload.example?)));
+    let mut examples = workloads.iter().filter_map(|workload| Some((&workload.name, workload.example?)));
     let Some((name, example)) = examples.next() else { return Ok(()) };
     if let Some((other, _)) = examples.find(|(other, _)| *other != name) {
         bail!("{name} and {other} have settings of their own each. Make them two runs");
@@ -110,15 +104,12 @@ fn examples(spec: &mut TrialSpec) -> Result<()> {
         spec.memory_limit = Some(example.memory);
     }
     if spec.engine.engine() == "kstone" && spec.engine.settings.is_empty() {
-        spec.engine.settings = preset(example.preset)?;
+        spec.engine.settings = preset(name)?;
     }
     Ok(())
 }
 
 /// The settings of a preset as text; `default` when all are.
-///
-/// # Errors
-/// There is no such preset.
 pub fn preset(name: &str) -> Result<String> {
     let preset = Preset::by_name(name).with_context(|| format!("preset {name}"))?;
     let settings = text::differing(&preset.database, &preset.compaction);
@@ -135,8 +126,7 @@ fn fill(spec: &mut TrialSpec) -> Result<()> {
     let filled = |needs| fills.is_some_and(|fills| fills < needs);
     if let Some(needs) = needs.filter(|needs| !filled(*needs)) {
         for (at, workload) in ["load", "waitforcompaction"].into_iter().enumerate() {
-            let step = StepSpec { workload: workload.into(), operations: None, seconds: None, rate: None };
-            spec.steps.insert(needs + at, step);
+            spec.steps.insert(needs + at, StepSpec::of(workload));
         }
     }
     Ok(())
@@ -145,21 +135,11 @@ fn fill(spec: &mut TrialSpec) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{Durability, EngineSpec};
+    use crate::engine::EngineSpec;
 
     fn spec(workloads: &[&str]) -> TrialSpec {
-        let step =
-            |name: &&str| StepSpec { workload: (*name).into(), operations: None, seconds: None, rate: None };
-        TrialSpec {
-            engine: EngineSpec::new("kstone"),
-            steps: workloads.iter().map(step).collect(),
-            items: 1_000_000,
-            value_bytes: 200,
-            threads: 2,
-            durability: Durability::Buffered,
-            seed: 1,
-            memory_limit: None,
-        }
+        let steps = workloads.iter().map(|name| StepSpec::of(name)).collect();
+        TrialSpec { threads: 2, seed: 1, ..TrialSpec::of(EngineSpec::new("kstone"), steps, 1_000_000) }
     }
 
     fn names(spec: &TrialSpec) -> Vec<&str> {
@@ -220,7 +200,8 @@ mod tests {
 
     #[test]
     fn every_workload_can_be_planned_and_has_a_name_of_its_own() {
-        let mut names: Vec<_> = super::super::WORKLOADS.iter().map(|workload| workload.name).collect();
+        let mut names: Vec<_> =
+            super::super::WORKLOADS.iter().map(|workload| workload.name.as_str()).collect();
         names.iter().for_each(|name| drop(resolve(&spec(&[name])).unwrap()));
         names.sort_unstable();
         names.dedup();

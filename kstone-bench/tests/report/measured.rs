@@ -34,34 +34,11 @@ fn trial(settings: &str) -> Trial {
 }
 
 fn of(engine: EngineSpec, counters: Counters) -> Trial {
-    let step = |workload: &str| StepSpec {
-        workload: workload.to_owned(),
-        operations: None,
-        seconds: None,
-        rate: None,
-    };
-    Trial {
-        spec: TrialSpec {
-            engine,
-            steps: vec![step("readmissing")],
-            items: ITEMS,
-            value_bytes: 100,
-            threads: 1,
-            durability: Durability::Buffered,
-            seed: 1,
-            memory_limit: None,
-        },
-        number: 0,
-        steps: vec![Step {
-            workload: "readmissing".to_owned(),
-            operations: ITEMS,
-            rate: 1.0,
-            counters,
-            ..Step::default()
-        }],
-        error: None,
-        memory_limited: false,
-    }
+    let spec = TrialSpec::of(engine, vec![StepSpec::of("readmissing")], ITEMS);
+    let workload = "readmissing".to_owned();
+    let step = Step { workload, operations: ITEMS, rate: 1.0, counters, ..Step::default() };
+    let spec = TrialSpec { value_bytes: 100, seed: 1, ..spec };
+    Trial { spec, number: 0, steps: vec![step], error: None, memory_limited: false }
 }
 
 /// Column `measured/theory` or `measured/model` of the plot with that title.

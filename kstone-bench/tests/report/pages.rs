@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use assert_cmd::Command;
-use kstone_bench::chapter::{ChapterTable, Group, Line, Says, Unit};
+use kstone_bench::chapter::{ChapterTable, Group, Line, Says};
 use kstone_bench::engine::{Durability, counter};
 use kstone_bench::record::{RunFile, Step};
 use kstone_bench::report::{self, Document};
 use kstone_bench::results;
+use kstone_bench::units::Unit;
 
 use crate::sample;
 
@@ -219,20 +220,27 @@ fn sweeps_are_plotted_with_what_theory_says() {
 
 #[test]
 fn tables_of_the_chapter_are_sections_with_plots_where_rows_are_numbers() {
-    let line = |row: f64, values: [f64; 3], says: f64| {
-        Line::new(row.to_string(), values.to_vec())
-            .at(row)
-            .says(Says::about("about so", says))
-            .model(values[1] * 1.1)
+    let line = |row: f64, values: [f64; 3], says: f64| Line {
+        at: Some(row),
+        says: Some(Says::about("about so", says)),
+        model: Some(values[1] * 1.1),
+        ..Line::new(row.to_string(), values.to_vec())
     };
-    let group = Group::new("write throughput", Unit::PerSecond, "threshold").lines([
+    let group = |quantity: &str, unit, by: &str, lines| Group {
+        quantity: quantity.to_owned(),
+        unit,
+        by: by.to_owned(),
+        lines,
+        shape: None,
+    };
+    let lines = vec![
         line(500.0, [61e3, 63e3, 64e3], 40e3),
         line(1000.0, [90e3, 93e3, 97e3], 50e3),
         line(5000.0, [131e3, 133e3, 140e3], 70e3),
         line(10_000.0, [139e3, 141e3, 144e3], 80e3),
-    ]);
-    let other =
-        Group::new("lag", Unit::Nanos, "interval").lines([Line::not_here("10 s", "it takes <too> long")]);
+    ];
+    let other = group("lag", Unit::Nanos, "interval", vec![Line::not_here("10 s", "it takes <too> long")]);
+    let group = group("write throughput", Unit::PerSecond, "threshold", lines);
     let table = ChapterTable {
         id: "23.1-throughput".to_owned(),
         title: "Write throughput".to_owned(),

@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::{Serializer, V2Serializer};
-use kstone_bench::engine::{Durability, EngineSpec, MarkKind, counter};
+use kstone_bench::engine::{Counters, Durability, EngineSpec, MarkKind, counter};
 use kstone_bench::record::{
     Latency, Machine, Resources, RunFile, SCHEMA, Slice, Step, StepSpec, Trial, TrialSpec,
 };
+use kstone_bench::results;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, LogNormal, Normal};
@@ -87,22 +85,19 @@ pub(crate) fn trials(samples: &[Sample], count: usize, durability: Durability, s
 }
 
 fn spec(sample: &Sample, durability: Durability) -> TrialSpec {
-    let asked = |load: &Load| StepSpec {
-        workload: load.workload.to_owned(),
-        operations: None,
-        seconds: None,
-        rate: None,
-    };
-    TrialSpec {
-        engine: sample.engine.clone(),
-        steps: sample.loads.iter().map(asked).collect(),
-        items: 1_000_000,
-        value_bytes: 200,
-        threads: 4,
-        durability,
-        seed: 42,
-        memory_limit: None,
-    }
+    let steps = sample.loads.iter().map(|load| StepSpec::of(load.workload)).collect();
+    TrialSpec { threads: 4, durability, ..TrialSpec::of(sample.engine.clone(), steps, 1_000_000) }
+}
+
+fn set(counters: &mut Counters, name: &str, value: f64) {
+    counters.insert(name.to_owned(), value);
+}
+
+/// Bytes that were put, and how many times they were merged.
+fn rewritten(counters: &mut Counters, bytes: f64, merged: f64) {
+    set(counters, counter::USER_BYTES_WRITTEN, bytes);
+    set(counters, counter::FLUSH_BYTES, bytes * 1.06);
+    set(counters, counter::COMPACTION_BYTES, bytes * merged);
 }
 
 fn step(sample: &Sample, load: Load, random: &mut StdRng) -> Step {
@@ -114,21 +109,17 @@ fn step(sample: &Sample, load: Load, random: &mut StdRng) -> Step {
     let timeline = timeline(rate, &sample.engine.name, writes, random);
     let marks = if sample.engine.name == "kstone" && writes { marks(random) } else { Vec::new() };
     let user_bytes = operations as f64 * 216.0;
+    let reads = if writes { 0.0 } else { operations as f64 };
     let mut counters = BTreeMap::new();
     if sample.engine.name == "kstone" {
-        let count = |name: &str, value: f64| (name.to_owned(), value);
-        counters = BTreeMap::from([
-            count(counter::FLUSHES, 780.0),
-            count(counter::COMPACTIONS, 64.0),
-            count(counter::GETS, if writes { 0.0 } else { operations as f64 }),
-            count(counter::RUNS_LOOKED_AT, if writes { 0.0 } else { operations as f64 * 2.1 }),
-            count(counter::FILTER_NEGATIVES, operations as f64),
-            count(counter::FILTER_FALSE_POSITIVES, operations as f64 * 0.0094),
-        ]);
+        set(&mut counters, counter::FLUSHES, 780.0);
+        set(&mut counters, counter::COMPACTIONS, 64.0);
+        set(&mut counters, counter::GETS, reads);
+        set(&mut counters, counter::RUNS_LOOKED_AT, reads * 2.1);
+        set(&mut counters, counter::FILTER_NEGATIVES, operations as f64);
+        set(&mut counters, counter::FILTER_FALSE_POSITIVES, operations as f64 * 0.0094);
         if writes {
-            counters.insert(counter::USER_BYTES_WRITTEN.to_owned(), user_bytes);
-            counters.insert(counter::FLUSH_BYTES.to_owned(), user_bytes * 1.06);
-            counters.insert(counter::COMPACTION_BYTES.to_owned(), user_bytes * 2.2);
+            rewritten(&mut counters, user_bytes, 2.2);
         }
     }
     Step {
@@ -169,20 +160,7 @@ pub(crate) fn latency(p50: f64, writes: bool, random: &mut StdRng) -> Latency {
         let nanos = if slow { tail.sample(random) } else { bulk.sample(random) };
         histogram.record(nanos as u64).unwrap();
     }
-    let mut bytes = Vec::new();
-    V2Serializer::new().serialize(&histogram, &mut bytes).unwrap();
-    Latency {
-        from_intended: false,
-        count: histogram.len(),
-        mean: histogram.mean(),
-        p50: histogram.value_at_quantile(0.5),
-        p90: histogram.value_at_quantile(0.9),
-        p99: histogram.value_at_quantile(0.99),
-        p999: histogram.value_at_quantile(0.999),
-        max: histogram.max(),
-        histogram: BASE64_STANDARD.encode(bytes),
-        service: None,
-    }
+    results::latency(&histogram).unwrap()
 }
 
 fn timeline(rate: f64, engine: &str, writes: bool, random: &mut StdRng) -> Vec<Slice> {
@@ -250,49 +228,37 @@ pub(crate) fn sweep_file() -> RunFile {
     let mut random = StdRng::seed_from_u64(9);
     let mut all = Vec::new();
     for number in 0..5 {
+        let mut add = |settings: String, load: Load, random: &mut StdRng, change: &dyn Fn(&mut Counters)| {
+            let mut trial = one(&settings, load, random);
+            change(&mut trial.steps[0].counters);
+            all.push(Trial { number, ..trial });
+        };
         for k in [4, 6, 10, 16, 20] {
-            let merged = 14.0 / (f64::from(k) + 2.0) + 0.6;
+            let merged = (14.0 / (f64::from(k) + 2.0) + 0.6) * random.random_range(0.98..1.02);
             let settings = format!("max_memtable_records=200,stripes=16,sst_threshold={k}");
-            let mut trial = one(
-                &settings,
-                Load { workload: "fillrandom", kind: "put", rate: 2e5, p50: 1.5e4 },
-                &mut random,
-            );
-            let bytes = 1_000_000.0 * 216.0;
-            let counters = &mut trial.steps[0].counters;
-            counters.insert(counter::USER_BYTES_WRITTEN.to_owned(), bytes);
-            counters.insert(counter::FLUSH_BYTES.to_owned(), bytes * 1.06);
-            counters.insert(
-                counter::COMPACTION_BYTES.to_owned(),
-                bytes * merged * random.random_range(0.98..1.02),
-            );
-            trial.number = number;
-            all.push(trial);
+            let load = Load { workload: "fillrandom", kind: "put", rate: 2e5, p50: 1.5e4 };
+            add(settings, load, &mut random, &|counters| rewritten(counters, 1_000_000.0 * 216.0, merged));
         }
         for runs in [2.0, 5.0, 10.0, 20.0, 30.0] {
             for (workload, share) in [("readrandom", 0.5), ("readmissing", 1.0)] {
                 let settings = format!("max_memtable_records={},stripes=16", (60_000.0 / runs) as u64);
                 let load = Load { workload, kind: "get", rate: 9e5, p50: 900.0 + runs * 60.0 * share };
-                let mut trial = one(&settings, load, &mut random);
-                let counters = &mut trial.steps[0].counters;
-                let gets = counters[counter::GETS];
-                counters.insert(counter::RUNS_LOOKED_AT.to_owned(), gets * runs * share);
-                counters.insert("runs".to_owned(), runs * 16.0);
-                counters.insert("stripes_used".to_owned(), 16.0);
-                trial.number = number;
-                all.push(trial);
+                add(settings, load, &mut random, &|counters| {
+                    let gets = counters[counter::GETS];
+                    set(counters, counter::RUNS_LOOKED_AT, gets * runs * share);
+                    set(counters, "runs", runs * 16.0);
+                    set(counters, "stripes_used", 16.0);
+                });
             }
         }
         for (bits, rate) in [(6, 0.057), (8, 0.022), (10, 0.0094), (12, 0.0034), (16, 0.00052), (20, 0.00008)]
         {
             let load = Load { workload: "readmissing", kind: "get", rate: 9e5, p50: 1_100.0 };
-            let mut trial = one(&format!("bloom_bits_per_key={bits}"), load, &mut random);
-            let counters = &mut trial.steps[0].counters;
-            counters.insert(counter::FILTER_NEGATIVES.to_owned(), 1e7);
             let found = (1e7 * rate * random.random_range(0.96..1.04_f64)).round();
-            counters.insert(counter::FILTER_FALSE_POSITIVES.to_owned(), found);
-            trial.number = number;
-            all.push(trial);
+            add(format!("bloom_bits_per_key={bits}"), load, &mut random, &|counters| {
+                set(counters, counter::FILTER_NEGATIVES, 1e7);
+                set(counters, counter::FILTER_FALSE_POSITIVES, found);
+            });
         }
     }
     file(all)

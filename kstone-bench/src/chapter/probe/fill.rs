@@ -6,36 +6,33 @@
 //! counts whole bursts. Small thresholds have many rounds, in which the stripes drift apart.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
-use kstone_api::{Key, LsmEngine, WriteOptions};
+use anyhow::{Result, anyhow, ensure};
+use kstone_api::{Event, Key, LsmEngine, WriteOptions};
 use serde::{Deserialize, Serialize};
 
-use super::{Found, Heard, VALUE, anonymous_memory, device_bytes, drop_caches, is_flush, open, put};
+use super::{Found, Heard, VALUE, open, options, put};
 use crate::data::Values;
+use crate::resources::{Usage, drop_from_cache};
 
 /// How often memory is looked at.
 const LOOK: Duration = Duration::from_millis(20);
-/// Pieces of a round in the time line of flushes.
-const PIECES: f64 = 10.0;
 
 /// Writes of one thread, buffered, each item once and in no order.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Fill {
-    /// Settings of the database.
-    pub settings: String,
-    /// Its stripes.
-    pub stripes: usize,
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Fill {
+    pub(crate) settings: String,
+    pub(crate) stripes: usize,
     /// Records of a memtable.
-    pub threshold: usize,
+    pub(crate) threshold: usize,
     /// Writes before the counting begins, made up to the middle of a round.
-    pub warm_up: u64,
+    pub(crate) warm_up: u64,
     /// Writes that count, made up to whole rounds.
-    pub counted: u64,
-    /// Of the values.
-    pub seed: u64,
+    pub(crate) counted: u64,
+    pub(crate) seed: u64,
 }
 
 impl Fill {
@@ -52,7 +49,7 @@ impl Fill {
     }
 
     /// Items that it writes in all.
-    pub fn items(&self) -> u64 {
+    pub(crate) fn items(&self) -> u64 {
         self.moments()[2]
     }
 
@@ -60,7 +57,7 @@ impl Fill {
         let (engine, heard) = open(directory, &self.settings)?;
         let values = Values::new(VALUE, self.seed)?;
         let [begin, end, last] = self.moments();
-        let before = anonymous_memory()?;
+        let before = Usage::memory()?.anonymous as f64;
         let stop = AtomicBool::new(false);
         let (found, memory) = std::thread::scope(|scope| {
             let watch = scope.spawn(|| watch(&engine, &stop));
@@ -70,11 +67,10 @@ impl Fill {
             (written, watch.join())
         });
         let mut found = found?;
-        let memory = memory.map_err(|_| anyhow::anyhow!("the thread that watches memory panicked"))??;
-        found.set("accounted_bytes", memory.accounted);
-        found.set("stripe_bytes", memory.stripe);
-        found.set("anonymous_bytes", (memory.anonymous - before).max(0.0));
-        found.set("log_bytes", memory.log);
+        let most = memory.map_err(|_| anyhow!("the thread that watches memory panicked"))??;
+        found.set("accounted_bytes", most.accounted);
+        found.set("stripe_bytes", most.stripe);
+        found.set("anonymous_bytes", (most.anonymous - before).max(0.0));
         found.set("filter_bytes", engine.estimate_bloom_memory()? as f64);
         found.set("index_bytes", engine.estimate_index_memory()? as f64);
         // The parent kills this process: nothing must be closed.
@@ -96,83 +92,79 @@ impl Fill {
         let elapsed = start.elapsed();
         let after = engine.stats()?;
         let mut found = Found::default();
-        let per = |bytes: u64, earlier: u64| (bytes - earlier) as f64;
-        let flushed = per(after.flush_bytes_written, before.flush_bytes_written);
-        let merged = per(after.compaction_bytes_written, before.compaction_bytes_written);
-        let user = per(after.operations.user_bytes_written, before.operations.user_bytes_written);
-        found.set("rate", (end - begin) as f64 / elapsed.as_secs_f64());
-        found.set("flushes_per_100k", 1e5 * per(after.flushes, before.flushes) / (end - begin) as f64);
+        let (written, seconds) = ((end - begin) as f64, elapsed.as_secs_f64());
+        let since = |now: u64, before: u64| (now - before) as f64;
+        let flushed = since(after.flush_bytes_written, before.flush_bytes_written);
+        let merged = since(after.compaction_bytes_written, before.compaction_bytes_written);
+        let user = since(after.operations.user_bytes_written, before.operations.user_bytes_written);
+        found.set("rate", written / seconds);
+        found.set("flushes_per_100k", 1e5 * since(after.flushes, before.flushes) / written);
         found.set("write_amplification", (flushed + merged) / user);
-        let round = elapsed.as_secs_f64() * self.round() as f64 / (end - begin) as f64;
-        found.series.insert("flush_bursts".into(), bursts(heard, start, elapsed, round));
+        let round = seconds * self.round() as f64 / written;
+        for (piece, share) in bursts(heard, start, elapsed, round).iter().enumerate() {
+            found.set(&format!("flushes_in_tenth_{piece}"), *share);
+        }
         Ok(found)
     }
 }
 
 /// Flushes in each tenth of a round, as shares of all.
-fn bursts(heard: &Heard, start: Instant, elapsed: Duration, round: f64) -> Vec<f64> {
-    let mut pieces = vec![0.0; PIECES as usize];
-    let mut all: f64 = 0.0;
+fn bursts(heard: &Heard, start: Instant, elapsed: Duration, round: f64) -> [f64; 10] {
+    let mut pieces = [0.0; 10];
     for (at, event) in heard.events() {
-        let Some(since) = at.checked_duration_since(start).filter(|since| *since <= elapsed) else {
-            continue;
-        };
-        if is_flush(&event) {
-            all += 1.0;
-            let piece = (since.as_secs_f64() / round).fract() * PIECES;
-            pieces[(piece as usize).min(PIECES as usize - 1)] += 1.0;
+        let since = at.checked_duration_since(start).filter(|since| *since <= elapsed);
+        if let (Some(since), Event::Flush { .. }) = (since, event) {
+            pieces[((since.as_secs_f64() / round).fract() * 10.0).min(9.0) as usize] += 1.0;
         }
     }
-    pieces.iter_mut().for_each(|piece| *piece /= all.max(1.0));
-    pieces
+    let all = pieces.iter().sum::<f64>().max(1.0);
+    pieces.map(|piece| piece / all)
 }
 
-struct Memory {
+#[derive(Default)]
+struct Most {
     accounted: f64,
     stripe: f64,
     anonymous: f64,
-    log: f64,
 }
 
-/// The most that memtables took, all together and one stripe's, the most anonymous memory, and the longest log.
-fn watch(engine: &LsmEngine, stop: &AtomicBool) -> Result<Memory> {
-    let mut most = Memory { accounted: 0.0, stripe: 0.0, anonymous: 0.0, log: 0.0 };
+/// The most that memtables took, all together and one stripe's, and the most anonymous memory.
+fn watch(engine: &LsmEngine, stop: &AtomicBool) -> Result<Most> {
+    let mut most = Most::default();
     while !stop.load(Ordering::Relaxed) {
         let stats = engine.stats()?;
         let bytes = stats.stripes.iter().map(|stripe| stripe.memtable_bytes as f64);
         most.accounted = most.accounted.max(bytes.clone().sum());
         most.stripe = most.stripe.max(bytes.fold(0.0, f64::max));
-        most.anonymous = most.anonymous.max(anonymous_memory()?);
-        most.log = most.log.max(stats.log_bytes as f64);
+        most.anonymous = most.anonymous.max(Usage::memory()?.anonymous as f64);
         std::thread::sleep(LOOK);
     }
     Ok(most)
 }
 
 /// Opening after a crash.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Reopen {
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Reopen {
     /// The system forgets the files first.
-    pub cold: bool,
+    pub(crate) cold: bool,
     /// Then, and after its figures, the database is written to once and left alone until its log is no longer given
     /// back: from there on the log has hardly more than what memtables hold.
-    pub rest: bool,
+    pub(crate) rest: bool,
 }
 
 impl Reopen {
     pub(super) fn measure(&self, directory: &Path) -> Result<Found> {
         if self.cold {
-            drop_caches(directory)?;
+            drop_from_cache(directory)?;
         }
-        let device = device_bytes();
-        let heard = std::sync::Arc::new(Heard::default());
-        let mut options = super::options("", &heard)?;
+        let device = Usage::now()?.read_bytes;
+        let mut options = options("", &Arc::new(Heard::default()))?;
         // As stored.
         (options.config, options.compaction) = (None, None);
         let start = Instant::now();
         let engine = LsmEngine::open(directory, options)?;
         let nanos = start.elapsed().as_nanos() as f64;
-        let from_device = device_bytes().zip(device).map_or(0.0, |(after, before)| after - before);
+        let from_device = Usage::now()?.read_bytes - device;
         let stats = engine.stats()?;
         ensure!(!stats.recovery.clean, "the database had been closed: there was nothing to recover");
         let mut found = Found::default();
@@ -180,8 +172,7 @@ impl Reopen {
         found.set("replay_nanos", stats.recovery.replay_nanos as f64);
         found.set("replayed_records", stats.recovery.replayed_records as f64);
         found.set("replayed_log_bytes", stats.recovery_replayed_bytes as f64);
-        found.set("log_bytes", stats.log_bytes as f64);
-        found.set("device_bytes", from_device);
+        found.set("device_bytes", from_device as f64);
         if self.rest {
             rest(&engine)?;
         }

@@ -1,50 +1,55 @@
 //! Reading with an exact number of overlapping runs in every stripe: compaction off, and a flush of all stripes after
-//! each equal share of the items, which all cover the whole range of keys.
+//! each equal share of the items, which all cover the whole range of keys. And merging such runs.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
-use kstone_api::LsmEngine;
+use anyhow::{Result, anyhow, bail, ensure};
+use hdrhistogram::Histogram;
+use kstone_api::{CompactionConfig, EngineStats, Event, LsmEngine};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Found, VALUE, absent, device_bytes, drop_caches, histogram, open, put, record, set_latency, timed_get,
-};
+use super::{Found, Heard, VALUE, absent, cpu, histogram, open, put, record, timed_get};
 use crate::data::{Values, splitmix};
+use crate::resources::{Usage, drop_from_cache};
+
+/// No memtable is flushed before that is asked for, and nothing is merged.
+const BY_HAND: &str = "compaction_enabled=0,max_memtable_records=100000000";
+/// A reader of a debt asks this often.
+const EVERY: Duration = Duration::from_micros(500);
+/// Longer than any debt here takes.
+const LIMIT: Duration = Duration::from_secs(600);
 
 /// Reads of one thread, one after the other.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Runs {
-    /// Settings of the database, without compaction.
-    pub settings: String,
-    /// Runs of each stripe.
-    pub runs: usize,
-    /// Items in all of them together: the data is the same whatever the number of runs.
-    pub items: u64,
-    /// Reads of each kind.
-    pub reads: u64,
-    /// Reads of each kind right after the system has forgotten the files.
-    pub cold_reads: u64,
-    /// Of all random choices.
-    pub seed: u64,
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Runs {
+    pub(crate) settings: String,
+    /// Of each stripe.
+    pub(crate) runs: usize,
+    /// In all runs together: the data is the same whatever their number.
+    pub(crate) items: u64,
+    /// Of each kind, warm.
+    pub(crate) reads: u64,
+    /// Of each kind, right after the system has forgotten the files.
+    pub(crate) cold_reads: u64,
+    pub(crate) seed: u64,
 }
 
 impl Runs {
     pub(super) fn measure(&self, directory: &Path) -> Result<Found> {
-        // No memtable is flushed before it is told to.
-        let settings = format!("{},compaction_enabled=0,max_memtable_records=100000000", self.settings);
-        let (engine, _) = open(directory, &settings)?;
+        let (engine, _) = open(directory, &format!("{},{BY_HAND}", self.settings))?;
         let values = Values::new(VALUE, self.seed)?;
         build(&engine, &values, self.runs, self.items)?;
         let mut found = Found::default();
         let before = engine.stats()?;
         // Once, so that everything is in memory and checked.
-        self.reads(&engine, &values, self.reads, true, "discarded", &mut found)?;
-        self.reads(&engine, &values, self.reads, true, "hit", &mut found)?;
+        self.reads(&engine, &values, self.reads, true)?;
+        found.set_latency("hit", &self.reads(&engine, &values, self.reads, true)?);
         let between = engine.stats()?;
-        self.reads(&engine, &values, self.reads, false, "miss", &mut found)?;
+        found.set_latency("miss", &self.reads(&engine, &values, self.reads, false)?);
         let after = engine.stats()?;
-        let looked = |later: &kstone_api::EngineStats, earlier: &kstone_api::EngineStats| {
+        let looked = |later: &EngineStats, earlier: &EngineStats| {
             let gets = later.operations.gets - earlier.operations.gets;
             (later.reads.runs_looked_at - earlier.reads.runs_looked_at) as f64 / gets.max(1) as f64
         };
@@ -52,37 +57,17 @@ impl Runs {
         found.set("miss_runs", looked(&after, &between));
         engine.close()?;
         for (name, there) in [("cold_hit", true), ("cold_miss", false)] {
-            self.cold(directory, &values, there, name, &mut found)?;
+            drop_from_cache(directory)?;
+            let (engine, _) = open(directory, &format!("{},compaction_enabled=0", self.settings))?;
+            let before = Usage::now()?.read_bytes;
+            found.set_latency(name, &self.reads(&engine, &values, self.cold_reads, there)?);
+            found.set(&format!("{name}_device_bytes"), (Usage::now()?.read_bytes - before) as f64);
+            engine.close()?;
         }
         Ok(found)
     }
 
-    fn cold(
-        &self,
-        directory: &Path,
-        values: &Values,
-        there: bool,
-        name: &str,
-        found: &mut Found,
-    ) -> Result<()> {
-        drop_caches(directory)?;
-        let (engine, _) = open(directory, &format!("{},compaction_enabled=0", self.settings))?;
-        let before = device_bytes();
-        self.reads(&engine, values, self.cold_reads, there, name, found)?;
-        let bytes = device_bytes().zip(before).map_or(0.0, |(after, before)| after - before);
-        found.set(&format!("{name}_device_bytes"), bytes);
-        Ok(engine.close()?)
-    }
-
-    fn reads(
-        &self,
-        engine: &LsmEngine,
-        values: &Values,
-        reads: u64,
-        there: bool,
-        name: &str,
-        found: &mut Found,
-    ) -> Result<()> {
+    fn reads(&self, engine: &LsmEngine, values: &Values, reads: u64, there: bool) -> Result<Histogram<u64>> {
         let mut latencies = histogram()?;
         let mut random = self.seed ^ u64::from(there);
         for _ in 0..reads {
@@ -90,13 +75,12 @@ impl Runs {
             let n = if there { random % self.items } else { absent(random % (1 << 39)) };
             record(&mut latencies, timed_get(engine, values, n, there)?);
         }
-        set_latency(found, name, &latencies);
-        Ok(())
+        Ok(latencies)
     }
 }
 
-/// Puts so many runs into every stripe, in equal shares of the items.
-pub(super) fn build(engine: &LsmEngine, values: &Values, runs: usize, items: u64) -> Result<()> {
+/// Puts that many runs into every stripe, in equal shares of the items.
+fn build(engine: &LsmEngine, values: &Values, runs: usize, items: u64) -> Result<()> {
     let share = items / runs as u64;
     for run in 0..runs as u64 {
         let end = if run + 1 == runs as u64 { items } else { (run + 1) * share };
@@ -104,12 +88,145 @@ pub(super) fn build(engine: &LsmEngine, values: &Values, runs: usize, items: u64
         engine.flush()?;
     }
     let stats = engine.stats()?;
-    let wrong = stats.stripes.iter().find(|stripe| stripe.runs != runs);
     ensure!(stats.stripes.len() == engine.stripe_count(), "a stripe holds nothing: there are too few items");
-    if let Some(stripe) = wrong {
-        anyhow::bail!("stripe {} has {} runs instead of {runs}", stripe.stripe, stripe.runs);
+    if let Some(wrong) = stats.stripes.iter().find(|stripe| stripe.runs != runs) {
+        bail!("stripe {} has {} runs instead of {runs}", wrong.stripe, wrong.runs);
     }
     Ok(())
+}
+
+/// Filters of one size, asked for keys that are in none of the runs, from memory. Each get asks the filter of every run
+/// of its stripe, so that with 10 runs a million gets are ten million questions; the engine counts them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Filters {
+    pub(crate) settings: String,
+    /// For each key.
+    pub(crate) bits: usize,
+    pub(crate) runs: usize,
+    pub(crate) items: u64,
+    /// Different keys asked for that are not there.
+    pub(crate) misses: u64,
+    pub(crate) seed: u64,
+}
+
+impl Filters {
+    pub(super) fn measure(&self, directory: &Path) -> Result<Found> {
+        let settings = format!("{},{BY_HAND},bloom_bits_per_key={}", self.settings, self.bits);
+        let (engine, _) = open(directory, &settings)?;
+        let values = Values::new(VALUE, self.seed)?;
+        build(&engine, &values, self.runs, self.items)?;
+        let mut found = Found::default();
+        found.set("flush_nanos_per_key", engine.stats()?.flush_nanos as f64 / self.items as f64);
+        let memory = engine.estimate_bloom_memory()? as f64;
+        found.set("filter_bytes_per_million", 1e6 * memory / self.items as f64);
+
+        // Some before the figures begin, so that everything is in memory and checked.
+        for n in 0..self.misses / 10 {
+            timed_get(&engine, &values, absent(self.misses + n), false)?;
+        }
+        let before = engine.stats()?;
+        let mut latencies = histogram()?;
+        for n in 0..self.misses {
+            record(&mut latencies, timed_get(&engine, &values, absent(n), false)?);
+        }
+        let after = engine.stats()?;
+        found.set_latency("miss", &latencies);
+        let wrong = (after.filter.false_positives - before.filter.false_positives) as f64;
+        let asked = wrong + (after.filter.negatives - before.filter.negatives) as f64;
+        let (misses, runs) = (self.misses as f64, self.runs as f64);
+        ensure!(asked == misses * runs, "{asked} filters were asked by {misses} gets over {runs} runs");
+        found.set("asked", asked);
+        found.set("false_positive_percent", 100.0 * wrong / asked);
+        found.set("blocks_per_get", (after.reads.blocks_read - before.reads.blocks_read) as f64 / misses);
+        found.set("false_positives_per_get", wrong / misses);
+        engine.close()?;
+        Ok(found)
+    }
+}
+
+/// What a filter with that many bits per key lets pass with the best number of probes (Bloom 1970), in percent.
+pub(crate) fn theory(bits: usize) -> f64 {
+    let probes = (bits as f64 * std::f64::consts::LN_2).round().max(1.0);
+    100.0 * (1.0 - (-probes / bits as f64).exp()).powf(probes)
+}
+
+/// Merging runs that were prepared while compaction was off, one merge for each stripe, while one reader asks at a fixed
+/// rate.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Debt {
+    pub(crate) settings: String,
+    /// Compactions at the same time.
+    pub(crate) concurrent: usize,
+    /// Of each stripe, that become one.
+    pub(crate) runs: usize,
+    pub(crate) items: u64,
+    pub(crate) seed: u64,
+}
+
+impl Debt {
+    pub(super) fn measure(&self, directory: &Path) -> Result<Found> {
+        let (engine, heard) = open(directory, &format!("{},{BY_HAND}", self.settings))?;
+        let values = Values::new(VALUE, self.seed)?;
+        build(&engine, &values, self.runs, self.items)?;
+        let stop = AtomicBool::new(false);
+        let (merged, latencies) = std::thread::scope(|scope| {
+            let reader = scope.spawn(|| self.read(&engine, &values, &stop));
+            let merged = self.merge(&engine, &heard);
+            stop.store(true, Ordering::Relaxed);
+            (merged, reader.join())
+        });
+        let mut found = merged?;
+        found.set_latency("read", &latencies.map_err(|_| anyhow!("the reader panicked"))??);
+        engine.close()?;
+        Ok(found)
+    }
+
+    fn merge(&self, engine: &LsmEngine, heard: &Heard) -> Result<Found> {
+        let (start, used) = (Instant::now(), cpu());
+        // With twice as many runs as the threshold no core is left free: as many compactions run as are allowed.
+        let threshold = (self.runs / 2).max(2);
+        let config = CompactionConfig::new().with_sst_threshold(threshold);
+        engine.set_compaction_config(config.with_max_concurrent(self.concurrent))?;
+        heard.wait_for_compactions(engine.stripe_count(), LIMIT)?;
+        let cpu_seconds = (cpu() - used).as_secs_f64();
+        let (mut end, mut bytes, mut times) = (start, 0, Vec::new());
+        for (at, event) in heard.events() {
+            if let Event::Compaction { bytes_in, bytes_out, duration, .. } = event {
+                end = end.max(at);
+                bytes += bytes_in + bytes_out;
+                times.push((at.checked_sub(duration).unwrap_or(start), at));
+            }
+        }
+        let seconds = (end - start).as_secs_f64();
+        let mut found = Found::default();
+        found.set("together", most_together(&times) as f64);
+        found.set("items_per_second", self.items as f64 / seconds);
+        found.set("bytes_per_second", bytes as f64 / seconds);
+        found.set("cores_used", cpu_seconds / seconds);
+        Ok(found)
+    }
+
+    /// Latencies from the moment each read was due.
+    fn read(&self, engine: &LsmEngine, values: &Values, stop: &AtomicBool) -> Result<Histogram<u64>> {
+        let mut latencies = histogram()?;
+        let (start, mut asked, mut random) = (Instant::now(), 0, self.seed);
+        while !stop.load(Ordering::Relaxed) {
+            let due = start + EVERY * asked;
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            random = splitmix(random);
+            timed_get(engine, values, random % self.items, true)?;
+            record(&mut latencies, due.elapsed().as_nanos() as u64);
+            asked += 1;
+        }
+        Ok(latencies)
+    }
+}
+
+/// The most of these times, from and to, that the middle of any of them is within. Events are heard a little late, so
+/// that what follows another without a pause seems to overlap with it at its ends.
+fn most_together(times: &[(Instant, Instant)]) -> usize {
+    let within = |moment: Instant| times.iter().filter(|(from, to)| *from <= moment && moment < *to).count();
+    times.iter().map(|(from, to)| within(*from + (*to - *from) / 2)).max().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -133,5 +250,48 @@ mod tests {
         let (engine, _) = open(&directory.path().join("few"), "stripes=16,compaction_enabled=0").unwrap();
         let values = Values::new(VALUE, 1).unwrap();
         assert!(build(&engine, &values, 2, 4).is_err(), "two items cannot be in sixteen stripes");
+    }
+
+    #[test]
+    fn theory_is_that_of_bloom() {
+        for (bits, percent) in [(6, 5.6), (8, 2.2), (10, 0.82), (16, 0.046), (20, 0.0067)] {
+            assert!((theory(bits) / percent - 1.0).abs() < 0.05, "{bits}: {}", theory(bits));
+        }
+    }
+
+    #[test]
+    fn false_positives_are_counted_over_all_runs() {
+        let directory = tempfile::tempdir().unwrap();
+        let probe =
+            Filters { settings: "stripes=2".into(), bits: 6, runs: 4, items: 4_000, misses: 5_000, seed: 3 };
+        let found = probe.measure(&directory.path().join("6")).unwrap();
+        assert_eq!(found.get("asked").unwrap(), 20_000.0);
+        let percent = found.get("false_positive_percent").unwrap();
+        assert!((4.0..9.0).contains(&percent), "{percent} %");
+        let more = Filters { bits: 12, ..probe }.measure(&directory.path().join("12")).unwrap();
+        assert!(more.get("false_positive_percent").unwrap() < percent / 5.0);
+        let memory = |found: &Found| found.get("filter_bytes_per_million").unwrap();
+        assert!(memory(&more) > memory(&found));
+    }
+
+    #[test]
+    fn times_that_overlap_are_counted() {
+        let start = Instant::now();
+        let time = |from: u64, to: u64| (start + Duration::from_secs(from), start + Duration::from_secs(to));
+        assert_eq!(most_together(&[time(0, 1), time(1, 2), time(2, 3)]), 1);
+        assert_eq!(most_together(&[time(0, 10), time(9, 19), time(18, 30)]), 1, "at their ends only");
+        assert_eq!(most_together(&[time(0, 5), time(1, 2), time(4, 6)]), 2);
+        assert_eq!(most_together(&[time(0, 6), time(1, 7), time(2, 8)]), 3);
+        assert_eq!(most_together(&[]), 0);
+    }
+
+    #[test]
+    fn a_debt_is_merged_once_in_every_stripe() {
+        let directory = tempfile::tempdir().unwrap();
+        let debt = Debt { settings: "stripes=4".into(), concurrent: 1, runs: 3, items: 600, seed: 1 };
+        let found = debt.measure(&directory.path().join("db")).unwrap();
+        assert!(found.get("bytes_per_second").unwrap() > 0.0);
+        let (engine, _) = open(&directory.path().join("db"), "stripes=4").unwrap();
+        assert!(engine.stats().unwrap().stripes.iter().all(|stripe| stripe.runs == 1));
     }
 }

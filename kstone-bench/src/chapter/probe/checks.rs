@@ -11,36 +11,35 @@ use anyhow::{Context, Result, ensure};
 use kstone_api::{CompactionConfig, Event, LsmEngine, WriteOptions};
 use serde::{Deserialize, Serialize};
 
-use super::{Found, Heard, VALUE, cpu, is_compaction, open, put, wait_for};
+use super::{Found, Heard, VALUE, cpu, open, put};
 use crate::data::Values;
 
 /// Times all stripes are looked at for the cost of it.
 const SWEEPS: u32 = 200;
 /// When a tombstone is old.
 const AGE: Duration = Duration::from_millis(200);
+/// Of each run in each stripe, on average.
+const ITEMS: u64 = 40;
 
 /// A database at rest, but for its checks.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Lag {
-    /// Stripes.
-    pub stripes: usize,
-    /// Runs of each, one fewer than the threshold: the most that stay.
-    pub runs: usize,
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Checks {
+    pub(crate) stripes: usize,
+    /// Of each stripe, one fewer than the threshold: the most that stay.
+    pub(crate) runs: usize,
     /// Seconds between checks.
-    pub interval: u64,
+    pub(crate) interval: u64,
     /// Stripes whose tombstones grow old.
-    pub samples: usize,
+    pub(crate) samples: usize,
 }
 
-impl Lag {
+impl Checks {
     pub(super) fn measure(&self, directory: &Path) -> Result<Found> {
         let (engine, heard) = open(directory, &format!("stripes={}", self.stripes))?;
         engine.set_compaction_config(self.rules(Duration::MAX))?;
         let values = Values::new(VALUE, 1)?;
-        let share = 40 * self.stripes as u64;
         for run in 0..self.runs as u64 {
-            put(&engine, &values, run * share..(run + 1) * share)?;
-            engine.flush()?;
+            self.add_a_run(&engine, &values, run)?;
         }
         let mut found = Found::default();
         let start = Instant::now();
@@ -66,13 +65,16 @@ impl Lag {
             .with_idle_compaction(false)
     }
 
-    /// From the flush that makes a stripe due to the begin of its merge, in the middle of all.
+    fn add_a_run(&self, engine: &LsmEngine, values: &Values, run: u64) -> Result<()> {
+        let share = ITEMS * self.stripes as u64;
+        put(engine, values, run * share..(run + 1) * share)?;
+        Ok(engine.flush()?)
+    }
+
+    /// From the flush that makes a stripe due to the begin of its merge.
     fn by_count(&self, engine: &LsmEngine, heard: &Heard, values: &Values, found: &mut Found) -> Result<()> {
-        let first = 40 * self.stripes as u64 * self.runs as u64;
-        put(engine, values, first..first + 40 * self.stripes as u64)?;
-        engine.flush()?;
-        let due = engine.stats()?.stripes.len();
-        wait_for(heard, is_compaction, due, Duration::from_secs(60))?;
+        self.add_a_run(engine, values, self.runs as u64)?;
+        heard.wait_for_compactions(engine.stats()?.stripes.len(), Duration::from_secs(60))?;
         let events = heard.events();
         let mut lags = Vec::new();
         for (ended, event) in &events {
@@ -83,9 +85,7 @@ impl Lag {
             let (at, _) = flushed.context("a stripe was merged that was never flushed")?;
             lags.push((*ended - *duration).saturating_duration_since(*at).as_nanos() as f64);
         }
-        lags.sort_by(f64::total_cmp);
-        found.set("count_lag_p50", lags[lags.len() / 2]);
-        found.set("count_lag_max", lags[lags.len() - 1]);
+        found.set_lags("count_lag", lags);
         Ok(())
     }
 
@@ -105,7 +105,7 @@ impl Lag {
             std::thread::sleep((start + pause * (sample + 1)).saturating_duration_since(Instant::now()));
         }
         let limit = Duration::from_secs(3 * self.interval + 30);
-        wait_for(heard, is_compaction, self.stripes + due.len(), limit)?;
+        heard.wait_for_compactions(self.stripes + due.len(), limit)?;
         found.set("idle_cpu_percent", 100.0 * (cpu() - used).as_secs_f64() / start.elapsed().as_secs_f64());
         let events = heard.events();
         let mut lags = Vec::new();
@@ -119,10 +119,7 @@ impl Lag {
             let merged = merged.context("a stripe was not merged")?;
             lags.push(merged.saturating_duration_since(due).as_nanos() as f64);
         }
-        lags.sort_by(f64::total_cmp);
-        found.set("age_lag_p50", lags[lags.len() / 2]);
-        found.set("age_lag_max", lags[lags.len() - 1]);
-        found.series.insert("age_lags".into(), lags);
+        found.set_lags("age_lag", lags);
         Ok(())
     }
 }

@@ -1,0 +1,625 @@
+//! The sweeps that the chapter's claims are measured by: each says at which points it measures, and what it found there.
+//!
+//! Trials take turns: for each trial all points, one after the other, so that what changes on the machine meanwhile
+//! changes all points alike. Loads on engines are trials of the driver, what needs the engine itself is a [`Probe`];
+//! both run in processes of their own. Tables of the same sweep share what it found.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use kstone_api::Preset;
+use kstone_core::config::text;
+use kstone_core::model::{Model, Point as Settings, Prediction, Workload};
+use kstone_core::{CompactionConfig, DatabaseConfig};
+use minijinja::Value;
+
+use super::Scale;
+use super::probe::{
+    Checks, Debt, Disk, Fill, Filters, Found, LogLimit, MemtableBytes, Probe, Puts, Quota, RECORD, Reopen,
+    Runs, VALUE, WriteBuffer, theory,
+};
+use crate::engine::{EngineSpec, counter};
+use crate::record::{Step, StepSpec, Trial, TrialSpec};
+use crate::statistics::median;
+use crate::trial;
+use crate::units::Unit;
+
+/// Figures by name.
+pub(super) type Figures = BTreeMap<String, f64>;
+
+const MEMTABLES: [usize; 4] = [500, 1000, 5000, 10_000];
+const THRESHOLDS: [usize; 3] = [5, 10, 20];
+const CONFIGURATIONS: [&str; 3] = ["write-optimized", "balanced", "read-optimized"];
+/// What is offered to a configuration, a tenth of it writes.
+const OFFERED: f64 = 10_000.0;
+/// What the examples offer, and the memory that they may use.
+const EXAMPLES: [(&str, f64, Option<u64>); 3] = [
+    ("log-ingestion", 100_000.0, None),
+    ("low-latency-cache", 55_000.0, None),
+    ("embedded", 600.0, Some(256 << 20)),
+];
+const RUNS: [(usize, &str); 5] = [(2, "2-3"), (5, "5-10"), (10, "5-10"), (20, "15-20"), (30, "30+")];
+const BITS: [usize; 6] = [6, 8, 10, 12, 16, 20];
+/// Runs of each stripe where filters are asked, as in the chapter's scenario.
+const FILTERED_RUNS: usize = 10;
+/// Runs of each stripe of a debt.
+const DEBT_RUNS: usize = 8;
+/// The chapter's buffers: its default, its example, and the most it recommends.
+const BUFFERS: [usize; 3] = [1024, 4096, 65_536];
+const INTERVALS: [u64; 3] = [10, 60, 300];
+const MIB: u64 = 1 << 20;
+
+/// What a sweep found.
+#[derive(Default)]
+pub(super) struct Swept {
+    pub(super) points: Vec<Point>,
+    /// What it says of itself as a whole.
+    pub(super) names: BTreeMap<String, Value>,
+    /// Trials, if there were not as many as the scale says.
+    pub(super) trials: Option<usize>,
+}
+
+/// One point: what it is called, and figures of each trial.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Point {
+    pub(super) key: String,
+    pub(super) row: String,
+    /// The point as a number, for plots.
+    pub(super) at: Option<f64>,
+    pub(super) found: Vec<Found>,
+    /// Why nothing was measured there.
+    pub(super) absent: Option<String>,
+    /// What is the same for all trials: predictions, limits.
+    pub(super) fixed: Figures,
+}
+
+impl Point {
+    pub(super) fn named(key: &str) -> Self {
+        Self { key: key.to_owned(), row: key.to_owned(), ..Self::default() }
+    }
+
+    fn at(at: usize, default: usize) -> Self {
+        let row = if at == default { format!("{at} (default)") } else { at.to_string() };
+        let fixed = [("at".to_owned(), at as f64)].into();
+        Self { row, at: Some(at as f64), fixed, ..Self::named(&at.to_string()) }
+    }
+
+    fn fix(&mut self, name: &str, value: f64) {
+        self.fixed.insert(name.to_owned(), value);
+    }
+
+    /// Of each trial.
+    pub(super) fn trials(&self) -> impl Iterator<Item = Figures> {
+        self.found.iter().map(|found| {
+            found.0.iter().chain(&self.fixed).map(|(name, value)| (name.clone(), *value)).collect()
+        })
+    }
+
+    /// The middle of each figure.
+    pub(super) fn medians(&self) -> Figures {
+        let mut all: BTreeMap<&String, Vec<f64>> = BTreeMap::new();
+        for (name, value) in
+            self.found.iter().flat_map(|found| &found.0).filter(|(_, value)| value.is_finite())
+        {
+            all.entry(name).or_default().push(*value);
+        }
+        let middle = all.into_iter().filter_map(|(name, values)| Some((name.clone(), median(&values)?)));
+        middle.chain(self.fixed.clone()).collect()
+    }
+
+    /// The most and the least of a figure in all trials.
+    fn extremes(&self, figure: &str) -> Result<(f64, f64)> {
+        let values = self.found.iter().map(|found| found.get(figure)).collect::<Result<Vec<_>>>()?;
+        Ok(values
+            .iter()
+            .fold((0.0, f64::INFINITY), |(most, least), value| (value.max(most), value.min(least))))
+    }
+}
+
+impl Swept {
+    fn of(points: Vec<Point>) -> Self {
+        Self { points, ..Self::default() }
+    }
+
+    fn name(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.names.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Whether that is so in every trial of every point.
+    fn all(&self, holds: impl Fn(&Found) -> Result<bool>) -> Result<bool> {
+        self.points
+            .iter()
+            .flat_map(|point| &point.found)
+            .try_fold(true, |all, found| Ok(all && holds(found)?))
+    }
+}
+
+/// Measures, and remembers what was measured.
+pub(super) struct Sweeps<'a> {
+    pub(super) scale: Scale,
+    /// What measures: this program, unless a test runs another.
+    pub(super) program: PathBuf,
+    /// Where databases are made and removed.
+    pub(super) directory: PathBuf,
+    pub(super) progress: &'a mut dyn FnMut(&str),
+    /// Trials that the driver ran.
+    pub(super) trials: Vec<Trial>,
+    pub(super) done: BTreeMap<String, Rc<Swept>>,
+}
+
+impl Sweeps<'_> {
+    /// What that sweep found, now or before.
+    pub(super) fn get(&mut self, name: &str) -> Result<Rc<Swept>> {
+        if let Some(done) = self.done.get(name) {
+            return Ok(Rc::clone(done));
+        }
+        let swept = match name {
+            "memtables" => self.memtables(),
+            "thresholds" => self.thresholds(),
+            "configurations" => self.configurations(),
+            "examples" => self.examples(),
+            "runs" => self.runs(),
+            "filters" => self.filters(),
+            "disk" => self.disk(),
+            "debts" => self.debts(),
+            "checks" => self.checks(),
+            "limits" => self.limits(),
+            "buffers" => self.buffers(),
+            "puts" => self.puts(),
+            _ => bail!("there is no sweep {name:?}"),
+        };
+        let swept = Rc::new(swept?);
+        self.done.insert(name.to_owned(), Rc::clone(&swept));
+        Ok(swept)
+    }
+
+    fn fresh(&self) -> Result<tempfile::TempDir> {
+        let made = tempfile::Builder::new().prefix("chapter-").tempdir_in(&self.directory);
+        made.with_context(|| format!("cannot make a directory in {}", self.directory.display()))
+    }
+
+    /// Measures with a database of its own.
+    fn measure(&mut self, what: &str, probe: impl Into<Probe>) -> Result<Found> {
+        let directory = self.fresh()?;
+        self.measure_in(what, probe, &directory.path().join("db"))
+    }
+
+    fn measure_in(&mut self, what: &str, probe: impl Into<Probe>, directory: &Path) -> Result<Found> {
+        (self.progress)(what);
+        trial::probe(&self.program, probe.into(), directory).with_context(|| what.to_owned())
+    }
+
+    /// All trials of the points of one kind of probe.
+    fn probed<P: Into<Probe>>(
+        &mut self,
+        mut points: Vec<Point>,
+        what: impl Fn(&Point) -> String,
+        probe: impl Fn(&Scale, &Point, u64) -> P,
+    ) -> Result<Swept> {
+        let scale = self.scale.clone();
+        for trial in 0..scale.trials as u64 {
+            for point in points.iter_mut().filter(|point| point.absent.is_none()) {
+                point.found.push(self.measure(&what(point), probe(&scale, point, 42 + trial))?);
+            }
+        }
+        Ok(Swept::of(points))
+    }
+
+    /// All trials of loads by the driver, a spec for each point. Figures of a step begin with its prefix.
+    fn driven(
+        &mut self,
+        what: &str,
+        mut points: Vec<Point>,
+        specs: &[TrialSpec],
+        prefixes: &[&str],
+    ) -> Result<Swept> {
+        let options = trial::Options {
+            directory: self.directory.clone(),
+            trials: self.scale.trials,
+            keep: false,
+            program: self.program.clone(),
+        };
+        let all = trial::run_all(specs, &options, self.progress)?;
+        self.trials.extend_from_slice(&all);
+        // A trial of each, then the next of each.
+        for (trial, at) in all.iter().zip((0..points.len()).cycle()) {
+            let label = trial.spec.engine.label();
+            if let Some(error) = &trial.error {
+                bail!("{what}: {label} failed: {error}");
+            }
+            let wrong: u64 = trial.steps.iter().map(|step| step.wrong).sum();
+            ensure!(wrong == 0, "{what}: {wrong} answers of {label} were wrong");
+            let done: Vec<_> = trial.steps.iter().map(|step| &step.workload).collect();
+            let asked: Vec<_> = specs[at].steps.iter().map(|step| &step.workload).collect();
+            ensure!(done == asked, "{what}: {done:?} was done instead of {asked:?}");
+            let mut found = Found::default();
+            trial.steps.iter().zip(prefixes).for_each(|(step, prefix)| of_step(&mut found, prefix, step));
+            points[at].found.push(found);
+        }
+        ensure!(points.iter().all(|point| !point.found.is_empty()), "{what}: a spec has no trial");
+        let limited = all.iter().all(|trial| trial.memory_limited || trial.spec.memory_limit.is_none());
+        Ok(Swept::of(points).name("limited", limited))
+    }
+
+    /// One process a threshold writes until the rounds are steady, and dies with nearly full memtables; others open what
+    /// it left: while it was written to, at rest, and at rest with its files forgotten by the system.
+    fn memtables(&mut self) -> Result<Swept> {
+        let scale = self.scale.clone();
+        let mut points = MEMTABLES.map(|threshold| Point::at(threshold, 1000)).to_vec();
+        for trial in 0..scale.trials as u64 {
+            for (point, threshold) in points.iter_mut().zip(MEMTABLES) {
+                let directory = self.fresh()?;
+                let at = directory.path().join("db");
+                let what = format!("memtables of {threshold} records");
+                let mut found = self.measure_in(&what, fill(&scale, threshold, 42 + trial), &at)?;
+                let openings = [("busy", false, true), ("warm", false, false), ("cold", true, false)];
+                for (prefix, cold, rest) in openings {
+                    found.add(
+                        prefix,
+                        self.measure_in(&format!("recovery of {what}"), Reopen { cold, rest }, &at)?,
+                    );
+                }
+                let (warm, cold) = (found.get("warm_replayed_records")?, found.get("cold_replayed_records")?);
+                ensure!(warm == cold, "recovery replayed {warm} records, and {cold} when it was done again");
+                point.found.push(found);
+            }
+        }
+        let mut bursts = Vec::new();
+        for (point, threshold) in points.iter_mut().zip(MEMTABLES) {
+            let fill = fill(&scale, threshold, 0);
+            let database = DatabaseConfig::new().with_max_memtable_records(fill.threshold);
+            let predict =
+                |rate| predicted(fill.items(), scale.stripes, rate, &database, &CompactionConfig::new());
+            let rest = predict(0.0);
+            point.fix("records", fill.threshold as f64);
+            point.fix("written", fill.items() as f64);
+            point.fix("model_flush_records", rest.flush_records);
+            point.fix("model_write_amplification", rest.write_amplification);
+            point.fix("model_memtable_bytes", rest.memtable_bytes);
+            point.fix("model_log_bytes", rest.log_bytes);
+            point.fix("model_replay_ns", rest.replay_ns);
+            let rate = point.medians().get("rate").copied().unwrap_or(0.0);
+            point.fix("model_busy_log_bytes", predict(rate).log_bytes);
+            bursts.extend(point.found.first().map(|found| burst(threshold, found)).transpose()?);
+        }
+        let swept = Swept::of(points);
+        // Most of the log came from the device.
+        let forgotten = swept
+            .all(|found| Ok(found.get("cold_device_bytes")? / found.get("cold_replayed_log_bytes")? > 0.5))?;
+        let largest = fill(&scale, 10_000, 0);
+        let filled = format!(
+            "{} items of {RECORD} bytes, each once and in no order, by one thread, buffered, into {} Counted over {} of \
+             them: whole rounds, from the middle of one to the middle of another, at least 5 of every memtable, after at \
+             least two.",
+            largest.items(),
+            scale.text(),
+            largest.counted,
+        );
+        Ok(swept.name("filled", filled).name("bursts", bursts).name("forgotten", forgotten))
+    }
+
+    fn thresholds(&mut self) -> Result<Swept> {
+        let scale = self.scale.clone();
+        let records = scale.records(1000);
+        // Flushes of each stripe: enough that the largest threshold has merged its merges.
+        let items = (60 * records * scale.stripes) as u64;
+        let mut points =
+            THRESHOLDS.map(|threshold| Point { row: threshold.to_string(), ..Point::at(threshold, 10) });
+        let database = DatabaseConfig::new().with_max_memtable_records(records);
+        let mut specs = Vec::new();
+        for (point, threshold) in points.iter_mut().zip(THRESHOLDS) {
+            let compaction = CompactionConfig::new().with_sst_threshold(threshold);
+            let model = predicted(items, scale.stripes, 0.0, &database, &compaction);
+            point.fix("model_write_amplification", model.write_amplification);
+            let steps = vec![
+                closed("fillrandom", items),
+                closed("readwhilewriting", scale.reads),
+                closed("waitforcompaction", 1),
+                closed("readmissing", scale.reads),
+            ];
+            let settings = format!("sst_threshold={threshold},max_memtable_records={records}");
+            specs.push(spec(scale.settings(&settings), items, steps));
+        }
+        let swept =
+            self.driven("sst_threshold", points.to_vec(), &specs, &["fill", "load", "wait", "rest"])?;
+        Ok(swept.name("items", items).name("records", records))
+    }
+
+    fn configurations(&mut self) -> Result<Swept> {
+        let scale = self.scale.clone();
+        // Enough for several rounds of the largest memtables.
+        let items = (6 * scale.records(10_000) * scale.stripes) as u64;
+        let mut specs = Vec::new();
+        for name in CONFIGURATIONS {
+            let load = open("readrandomwriterandom", OFFERED, scale.load_seconds);
+            specs.push(spec(preset(name, scale.stripes)?, items, vec![closed("fillrandom", items), load]));
+        }
+        let points = CONFIGURATIONS.map(Point::named).to_vec();
+        Ok(self.driven("the three configurations", points, &specs, &["fill", "load"])?.name("items", items))
+    }
+
+    fn examples(&mut self) -> Result<Swept> {
+        let scale = self.scale.clone();
+        let (mut points, mut specs) = (Vec::new(), Vec::new());
+        for (name, offered, memory_limit) in EXAMPLES {
+            // Tests offer less: an unoptimised build on a busy machine keeps up with that.
+            let offered = if scale.divide > 1 { f64::min(offered, 1000.0) } else { offered };
+            let mut point = Point::named(name);
+            point.fix("offered", offered);
+            points.push(point);
+            let steps = vec![closed("fillrandom", scale.load_items), open(name, offered, scale.load_seconds)];
+            let spec = spec(preset(name, scale.stripes)?, scale.load_items, steps);
+            specs.push(TrialSpec { memory_limit, ..spec });
+        }
+        self.driven("the three examples", points, &specs, &["fill", "load"])
+    }
+
+    fn runs(&mut self) -> Result<Swept> {
+        let cold_reads = (self.scale.reads / 200).max(20);
+        let points = RUNS.map(|(runs, name)| Point { row: format!("{runs} ({name})"), ..Point::at(runs, 0) });
+        let what = |point: &Point| format!("reads with {} runs", point.key);
+        let swept = self.probed(points.to_vec(), what, |scale, point, seed| Runs {
+            settings: scale.settings(""),
+            runs: point.at.unwrap_or(0.0) as usize,
+            items: scale.items(),
+            reads: scale.reads,
+            cold_reads,
+            seed,
+        })?;
+        // Filters and indexes of all runs come from the device at least.
+        let forgotten = |figure| swept.all(|found| Ok(found.get(figure)? > 0.0));
+        let (hit, miss) = (forgotten("cold_hit_device_bytes")?, forgotten("cold_miss_device_bytes")?);
+        let swept = swept.name("cold_hit_forgotten", hit).name("cold_miss_forgotten", miss);
+        Ok(swept.name("items", self.scale.items()).name("cold_reads", cold_reads))
+    }
+
+    fn filters(&mut self) -> Result<Swept> {
+        let probe = |scale: &Scale, bits: usize, seed| Filters {
+            settings: scale.settings(""),
+            bits,
+            runs: FILTERED_RUNS,
+            items: scale.items(),
+            misses: if bits >= 16 { scale.rare_misses } else { scale.misses },
+            seed,
+        };
+        let mut points = BITS.map(|bits| Point::at(bits, 10));
+        for (point, bits) in points.iter_mut().zip(BITS) {
+            let database = DatabaseConfig::new().with_bloom_bits_per_key(bits);
+            let model = Model::new(Workload::inserts(1_000_000, 16, VALUE as u64));
+            let rate = model.predict(&Settings::of(&database, &CompactionConfig::new())).false_positive_rate;
+            point.fix("model_false_positive_percent", 100.0 * rate);
+            point.fix("theory_percent", theory(bits));
+        }
+        let (few, many) = (probe(&self.scale, 6, 0), probe(&self.scale, 16, 0));
+        let asked = format!(
+            "{} items in {FILTERED_RUNS} runs of each of {} One thread got {} different keys that are in none of them, \
+             which asks {} filters; with 16 and 20 bits {} keys and {} filters. From memory.",
+            few.items,
+            self.scale.text(),
+            few.misses,
+            few.misses * FILTERED_RUNS as u64,
+            many.misses,
+            many.misses * FILTERED_RUNS as u64,
+        );
+        let what = |point: &Point| format!("filters of {} bits", point.key);
+        let swept = self.probed(points.to_vec(), what, |scale, point, seed| {
+            probe(scale, point.at.unwrap_or(0.0) as usize, seed)
+        })?;
+        Ok(swept.name("asked", asked))
+    }
+
+    /// What the disk needs for a read that no cache has.
+    fn disk(&mut self) -> Result<Swept> {
+        let reads = self.scale.reads.min(2000);
+        let found = self.measure("reads of 4 KiB from the disk", Disk { pages: 8 * reads, reads })?;
+        let (read, share) = (found.get("read_p50")?, found.get("device_share")?);
+        let point = Point { row: "4 KiB".to_owned(), found: vec![found], ..Point::named("disk") };
+        Ok(Swept::of(vec![point]).name("disk_read", read).name("cold", share > 0.5))
+    }
+
+    fn debts(&mut self) -> Result<Swept> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut points = [1, 2, 4, 8, 16].map(|concurrent| Point::at(concurrent, 4)).to_vec();
+        // Two are no row of the chapter's, but show something on a machine of two cores.
+        points.retain(|point| point.key != "2" || cores >= 2);
+        for point in points.iter_mut().filter(|point| point.at > Some(cores as f64)) {
+            point.absent = Some(format!("as many cores are needed, and there are {cores}"));
+        }
+        let items = if self.scale.divide > 1 { self.scale.items() } else { 3 * self.scale.items() };
+        let what = |point: &Point| format!("{} compactions at the same time", point.key);
+        let swept = self.probed(points, what, |scale, point, seed| Debt {
+            settings: scale.settings(""),
+            concurrent: point.at.unwrap_or(0.0) as usize,
+            runs: DEBT_RUNS,
+            items,
+            seed,
+        })?;
+        Ok(swept.name("items", items).name("cores", cores))
+    }
+
+    /// Waiting for minutes would show nothing new, nor would doing it again.
+    fn checks(&mut self) -> Result<Swept> {
+        let tiny = self.scale.divide > 1;
+        // All, whatever the scale, as the cost is theirs.
+        let stripes = if tiny { 4 } else { 256 };
+        let interval = self.scale.check_interval;
+        let found = self.measure("the lag of checks", Checks { stripes, runs: 9, interval, samples: 16 })?;
+        let points = INTERVALS.map(|seconds| {
+            let mut point = Point::at(seconds as usize, 0);
+            point.row = if seconds == 60 { "60s (default)".into() } else { format!("{seconds}s") };
+            point.fix("waited", f64::from(u8::from(seconds == interval || (tiny && seconds == 10))));
+            point.found = vec![found.clone()];
+            point
+        });
+        let swept = Swept { trials: Some(1), ..Swept::of(points.to_vec()) };
+        Ok(swept.name("stripes", stripes).name("interval", interval))
+    }
+
+    fn limits(&mut self) -> Result<Swept> {
+        let tiny = self.scale.divide > 1;
+        let limit = |bytes: u64| if tiny { bytes / 16 } else { bytes };
+        let [memtable, log, quota] = [MIB, 16 * MIB, 64 * MIB].map(limit);
+        let points = [("memtable", memtable), ("log", log), ("quota", quota)].map(|(name, limit)| {
+            let mut point = Point::named(name);
+            point.row = format!("limit {}", Unit::Bytes.text(limit as f64));
+            point.fix("limit", limit as f64);
+            point
+        });
+        let what = |_: &Point| "a limit of section 23.4".to_owned();
+        let mut swept =
+            self.probed(points.to_vec(), what, |scale, point, seed| match point.key.as_str() {
+                "memtable" => Probe::from(MemtableBytes { limit: memtable as usize, flushes: 40, seed }),
+                "log" => LogLimit {
+                    settings: scale.settings(""),
+                    limit: log,
+                    items: 8 * log / RECORD as u64,
+                    seed,
+                }
+                .into(),
+                _ => {
+                    Quota { settings: scale.settings("max_memtable_records=2000"), limit: quota, seed }.into()
+                }
+            })?;
+        let longest = swept.points[0].extremes("longest_record")?.0;
+        swept.points[0].fix("beyond", longest);
+        let written: f64 =
+            swept.points[1].found.iter().map(|found| found.get("log_bytes_written")).sum::<Result<_>>()?;
+        Ok(swept.name("times", written / self.scale.trials as f64 / log as f64))
+    }
+
+    fn buffers(&mut self) -> Result<Swept> {
+        let points = BUFFERS.map(|buffer| Point::at(buffer, 0)).to_vec();
+        let what = |point: &Point| format!("a write buffer of {} bytes", point.key);
+        self.probed(points, what, |scale, point, seed| WriteBuffer {
+            settings: scale.settings(""),
+            buffer: point.at.unwrap_or(0.0) as usize,
+            threads: 4,
+            items: scale.items().min(200_000),
+            seed,
+        })
+    }
+
+    fn puts(&mut self) -> Result<Swept> {
+        let times = if self.scale.divide > 1 { 3 } else { 100 };
+        let what = |_: &Point| "1000 items into a new database".to_owned();
+        let swept = self.probed(vec![Point::named("put_1000_items")], what, |_, _, _| Puts { times })?;
+        let (slowest, fastest) =
+            (swept.points[0].extremes("slowest_nanos")?.0, swept.points[0].extremes("fastest_nanos")?.1);
+        Ok(swept.name("times", times).name("fastest", fastest).name("slowest", slowest))
+    }
+}
+
+/// Five rounds of the largest memtable that count, after two and a half.
+fn fill(scale: &Scale, threshold: usize, seed: u64) -> Fill {
+    let records = scale.records(threshold);
+    let largest = (scale.records(10_000) * scale.stripes) as u64;
+    // Tests do not wait as long for checkpoints.
+    let checkpoints = if scale.divide > 1 { ",checkpoint_interval_ms=50" } else { "" };
+    let settings = scale.settings(&format!("max_memtable_records={records}{checkpoints}"));
+    let (warm_up, counted) = (5 * largest / 2, 5 * largest);
+    Fill { settings, stripes: scale.stripes, threshold: records, warm_up, counted, seed }
+}
+
+fn predicted(
+    items: u64,
+    stripes: usize,
+    writes_per_second: f64,
+    database: &DatabaseConfig,
+    compaction: &CompactionConfig,
+) -> Prediction {
+    let mut workload = Workload::inserts(items, (RECORD - VALUE) as u64, VALUE as u64);
+    (workload.stripes, workload.writes_per_second) = (stripes, writes_per_second);
+    Model::new(workload).predict(&Settings::of(database, compaction))
+}
+
+/// When in a round flushes are: the time line of one round, each column a tenth of it.
+fn burst(threshold: usize, found: &Found) -> Result<String> {
+    const BARS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let shares =
+        (0..10).map(|piece| found.get(&format!("flushes_in_tenth_{piece}"))).collect::<Result<Vec<_>>>()?;
+    let most = shares.iter().copied().fold(0.0, f64::max);
+    let bar = |share: &f64| BARS.get((share / most * 8.0).round() as usize).copied().unwrap_or(' ');
+    let line: String = shares.iter().map(bar).collect();
+    Ok(format!(
+        "Flushes within a round, threshold {threshold}: |{line}| the fullest tenth has {:.0} % of them.",
+        100.0 * most
+    ))
+}
+
+/// A trial of ours, buffered, with records as long as the chapter's.
+fn spec(settings: String, items: u64, steps: Vec<StepSpec>) -> TrialSpec {
+    let engine = EngineSpec { settings, ..EngineSpec::new("kstone") };
+    TrialSpec { value_bytes: VALUE, ..TrialSpec::of(engine, steps, items) }
+}
+
+/// The settings of a preset, with that many stripes.
+fn preset(name: &str, stripes: usize) -> Result<String> {
+    let preset = Preset::by_name(name)?;
+    Ok(text::differing(&preset.database.with_stripes(stripes), &preset.compaction))
+}
+
+fn closed(workload: &str, operations: u64) -> StepSpec {
+    StepSpec { operations: Some(operations), ..StepSpec::of(workload) }
+}
+
+fn open(workload: &str, rate: f64, seconds: f64) -> StepSpec {
+    StepSpec { seconds: Some(seconds), rate: Some(rate), ..StepSpec::of(workload) }
+}
+
+/// Figures of a step, those that it has.
+fn of_step(found: &mut Found, prefix: &str, step: &Step) {
+    let mut set = |name: &str, value: Option<f64>| {
+        if let Some(value) = value {
+            found.set(&format!("{prefix}_{name}"), value);
+        }
+    };
+    let merged = step.share(counter::COMPACTION_BYTES, counter::USER_BYTES_WRITTEN);
+    let flushed = step.share(counter::FLUSH_BYTES, counter::USER_BYTES_WRITTEN);
+    set("rate", Some(step.rate));
+    set("anonymous", Some(step.resources.peak_anonymous as f64));
+    set("space", step.space_amplification);
+    set("bytes_per_hour", Some(step.resources.write_bytes as f64 / step.seconds * 3600.0));
+    set("runs_per_get", step.runs_per_get());
+    set("merged", merged);
+    set("write_amplification", flushed.zip(merged).map(|(flushed, merged)| flushed + merged));
+    for (kind, latency) in step.latencies.iter().filter(|(_, latency)| latency.count > 0) {
+        set(&format!("{kind}_mean"), Some(latency.mean));
+        set(&format!("{kind}_p99"), Some(latency.p99 as f64));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Latency;
+
+    #[test]
+    fn figures_come_from_the_step_and_absent_ones_are_errors() {
+        let settings = preset("write-heavy", 16).unwrap();
+        assert!(settings.contains("stripes=16") && settings.contains("=10000"));
+        assert!(preset("fastest", 16).is_err());
+        let counters = [("flush_bytes", 300.0), ("compaction_bytes", 500.0), ("user_bytes_written", 200.0)];
+        let latency = Latency { count: 5, mean: 2.0, p99: 7, ..Latency::default() };
+        let step = Step {
+            rate: 9.0,
+            counters: counters.map(|(name, value)| (name.to_owned(), value)).into(),
+            latencies: [("put".to_owned(), latency), ("get".to_owned(), Latency::default())].into(),
+            ..Step::default()
+        };
+        let mut found = Found::default();
+        of_step(&mut found, "fill", &step);
+        for (name, value) in [
+            ("rate", 9.0),
+            ("write_amplification", 4.0),
+            ("merged", 2.5),
+            ("put_p99", 7.0),
+            ("put_mean", 2.0),
+        ] {
+            assert_eq!(found.get(&format!("fill_{name}")).unwrap(), value, "{name}");
+        }
+        assert!(found.get("fill_get_p99").is_err() && found.get("fill_runs_per_get").is_err());
+    }
+}

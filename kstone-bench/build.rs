@@ -7,17 +7,21 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What the measured program is made of, that of `peers/` as well. A change elsewhere does not change what it does.
-const SOURCES: [&str; 9] = [
-    "kstone-core",
-    "kstone-api",
-    "kstone-bench",
+/// What the measured program is made of, that of `peers` as well. A change elsewhere does not change what it does.
+const SOURCES: [&str; 13] = [
+    "kstone-core/src",
+    "kstone-core/Cargo.toml",
+    "kstone-api/src",
+    "kstone-api/Cargo.toml",
+    "kstone-bench/src",
+    "kstone-bench/build.rs",
+    "kstone-bench/Cargo.toml",
     "Cargo.toml",
     "Cargo.lock",
     "rust-toolchain.toml",
-    "peers/src",
-    "peers/Cargo.toml",
-    "peers/Cargo.lock",
+    "kstone-bench/peers/src",
+    "kstone-bench/peers/Cargo.toml",
+    "kstone-bench/peers/Cargo.lock",
 ];
 
 fn main() {

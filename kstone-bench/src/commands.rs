@@ -1,4 +1,4 @@
-//! The commands, one file each, and the program that has them. Another one has them too: `peers/`, with more engines.
+//! The commands, one file each, and the program that has them. Another one has them too: `kstone-bench/peers/`, with more engines.
 
 use std::process::ExitCode;
 

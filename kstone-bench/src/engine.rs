@@ -1,7 +1,7 @@
 //! The engines that are measured, behind one interface: keys and bytes.
 //!
 //! One file each. `kstone` is ours and `noop` does nothing, to measure the harness; peers are behind features of their
-//! own and not built by default, or in the workspace `peers/` where they cannot be built with this crate's dependencies.
+//! own and not built by default, or in the workspace `kstone-bench/peers/` where they cannot be built with this crate's dependencies.
 //! All get the same keys, the same values and the same promise of durability.
 
 use std::collections::BTreeMap;
@@ -216,7 +216,7 @@ const ENGINES: &[(&str, Open)] = &[
 /// Engines that a program has besides.
 static MORE: OnceLock<&[(&str, Open)]> = OnceLock::new();
 
-/// Engines that only the workspace `peers/` has.
+/// Engines that only the workspace `kstone-bench/peers/` has.
 const ELSEWHERE: [&str; 2] = ["dynoxide", "keystonedb-0.1"];
 
 /// Adds engines to those of this crate, for the whole process. Only the first call counts.
@@ -238,7 +238,7 @@ pub fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Resu
     let name = spec.engine();
     let Some((_, open)) = engines().find(|(known, _)| *known == name) else {
         let elsewhere = if ELSEWHERE.contains(&name) {
-            "this one is in a workspace of its own: cargo run --release --manifest-path peers/Cargo.toml"
+            "this one is in a workspace of its own: cargo run --release --manifest-path kstone-bench/peers/Cargo.toml"
         } else {
             "peers are features of kstone-bench, such as peer-fjall"
         };

@@ -16,9 +16,9 @@ use smallvec::SmallVec;
 
 use crate::clock::Since;
 use crate::coding::fence;
+use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::key::KeyRange;
-use crate::merge::Cursor;
 use crate::slice::{Found, Slice};
 use crate::sync::RwLock;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -7,27 +7,11 @@ use std::cmp::Ordering;
 use std::fmt;
 
 use crate::coding::{fence, shared_prefix};
+use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::planted::{Bug, planted};
 use crate::slice::Slice;
-use crate::types::{Direction, EntryKind, EntryRef, FileId, SeqNo};
-
-/// A position in ordered entries. Once constructed it is at its first entry, and its direction is fixed.
-///
-/// An error of `advance` is never the end: until a later `advance` succeeds, `entry` and `value` say nothing,
-/// and that later one tries the same step again.
-pub(crate) trait Cursor: Send {
-    /// The current entry; `None` past the last one.
-    fn entry(&self) -> Option<EntryRef<'_>>;
-    /// The current entry's value, without a copy where that can be; empty past the last entry.
-    fn value(&self) -> Slice;
-    /// Goes to the next entry; past the last one it stays there.
-    fn advance(&mut self) -> Result<()>;
-    /// The file and the number of the block that it reads from, if it reads a file.
-    fn place(&self) -> Option<(FileId, usize)> {
-        None
-    }
-}
+use crate::types::{Direction, EntryKind, EntryRef, SeqNo};
 
 /// Several cursors as one: a tree of losers. Each inner node keeps the source that lost there, so that a step
 /// replays one path from a leaf to the root, one comparison a level.

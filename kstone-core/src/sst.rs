@@ -55,9 +55,10 @@ mod tests {
 
     use super::*;
     use crate::config::{DatabaseConfig, ReadMode};
+    use crate::cursor::Cursor;
     use crate::error::{Error, Result};
     use crate::key::{KeyRange, key_hash};
-    use crate::merge::{Cursor, MergeCursor, VisibleCursor};
+    use crate::merge::{MergeCursor, VisibleCursor};
     use crate::paths;
     use crate::slice::Slice;
     use crate::sst_block::checksum_at;

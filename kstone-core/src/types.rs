@@ -187,3 +187,21 @@ pub struct SstDetails {
     /// The codec of its blocks: 0 none, 1 LZ4. Blocks that it does not make smaller are stored without.
     pub codec: u8,
 }
+
+/// An end of the log by decree of a recovery: what follows `end` in that segment is dead, and so are the
+/// segments up to `next_generation`, where the log goes on if it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct LogCut {
+    pub(crate) generation: u32,
+    /// Offset in that segment.
+    pub(crate) end: u32,
+    pub(crate) next_generation: u32,
+    /// Sequences up to here belong to what came before the cut, or are skipped.
+    pub(crate) seq: SeqNo,
+}
+
+impl LogCut {
+    pub(crate) fn position(&self) -> Lsn {
+        Lsn::new(self.generation, self.end)
+    }
+}

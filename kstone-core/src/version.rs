@@ -5,10 +5,11 @@
 use std::sync::Arc;
 
 use crate::clock::{Now, Since};
+use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::key::KeyRange;
 use crate::memtable::Memtable;
-use crate::merge::{Cursor, MergeCursor};
+use crate::merge::MergeCursor;
 use crate::slice::Found;
 use crate::sst::{ChainCursor, Table, Trace, ahead_of_each};
 use crate::types::{Direction, GetCost, RunId, SeqNo, Source, SstMeta};

@@ -40,8 +40,6 @@ mod writer;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use crate::clock::Clock;
 use crate::file_header::Id;
 use crate::health::Health;
@@ -111,24 +109,6 @@ pub(crate) struct SegmentInfo {
     /// Where its live records begin, and end.
     pub(crate) start: u32,
     pub(crate) end: u32,
-}
-
-/// An end of the log by decree of a recovery: what follows `end` in that segment is dead, and so are the
-/// segments up to `next_generation`, where the log goes on if it does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct LogCut {
-    pub(crate) generation: u32,
-    /// Offset in that segment.
-    pub(crate) end: u32,
-    pub(crate) next_generation: u32,
-    /// Sequences up to here belong to what came before the cut, or are skipped.
-    pub(crate) seq: SeqNo,
-}
-
-impl LogCut {
-    pub(crate) fn position(&self) -> Lsn {
-        Lsn::new(self.generation, self.end)
-    }
 }
 
 /// Where a closed log ends.

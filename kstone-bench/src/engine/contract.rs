@@ -1,6 +1,6 @@
 //! What every engine must do the same: a seeded mix of operations against a map, and again after it was opened anew.
 //!
-//! Not a test, so that `peers/` can test its engines with it.
+//! Not a test, so that `kstone-bench/peers/` can test its engines with it.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -11,8 +11,7 @@ use super::files::{Files, listed, on_disk};
 use super::seal;
 use crate::manifest::{Change, CleanEnd, Manifest};
 use crate::paths::{self, FileName};
-use crate::types::{Lsn, SstMeta};
-use crate::wal::LogCut;
+use crate::types::{LogCut, Lsn, SstMeta};
 use crate::wal::format::{BATCH, RECORD_HEADER, RECORDS_START, record_len};
 
 fn dir() -> &'static Path {

@@ -9,11 +9,10 @@ use super::{Input, expect_corruption, is_about_bytes, seal};
 use crate::clock::ManualClock;
 use crate::error::Result;
 use crate::record::{ITEMS, Ops, encode_delete, encode_put};
-use crate::types::{EntryKind, Lsn, SeqNo};
+use crate::types::{EntryKind, LogCut, Lsn, SeqNo};
 use crate::vfs::{Floor, MemVfs, Vfs};
 use crate::wal::{
-    Chain, LogCut, LogLimits, LogOwner, LogRules, Wal, WalContext, WalStart, discover, harden, replay,
-    validate,
+    Chain, LogLimits, LogOwner, LogRules, Wal, WalContext, WalStart, discover, harden, replay, validate,
 };
 
 const OWNER: LogOwner = LogOwner { database_id: [7; 16], incarnation: [8; 16] };

@@ -6,9 +6,8 @@ use std::sync::{Arc, LazyLock};
 use super::{Input, edits, expect_corruption, is_about_bytes, seal};
 use crate::manifest::{Change, CleanEnd, Facts, Ids, Loaded, Manifest, ManifestState};
 use crate::paths::MANIFEST;
-use crate::types::{Lsn, SeqNo, SstDetails, SstMeta};
+use crate::types::{LogCut, Lsn, SeqNo, SstDetails, SstMeta};
 use crate::vfs::{MemVfs, OpenMode, Vfs, read_all, write_all_at};
-use crate::wal::LogCut;
 
 /// A manifest that was written.
 struct Written {

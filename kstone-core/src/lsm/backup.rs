@@ -31,9 +31,9 @@ use super::{FileIds, LsmEngine, Shared};
 use crate::error::{Error, Result};
 use crate::manifest::{Change, CleanEnd, Ids, Manifest, ManifestState};
 use crate::paths;
-use crate::types::{FileId, Lsn, SeqNo, SstMeta};
+use crate::types::{FileId, LogCut, Lsn, SeqNo, SstMeta};
 use crate::vfs::{Mapping, OpenMode, Vfs, VfsFile, read_full_at, write_all_at};
-use crate::wal::{self, LogCut, SegmentInfo};
+use crate::wal::{self, SegmentInfo};
 
 mod destination;
 

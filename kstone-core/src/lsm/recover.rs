@@ -46,10 +46,10 @@ use crate::sst::{Table, TableContext};
 use crate::stripe::Stripe;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use crate::sync::{ArcSwap, Mutex, RwLock};
-use crate::types::{EntryKind, EntryRef, FileId, Lsn, SeqNo};
+use crate::types::{EntryKind, EntryRef, FileId, LogCut, Lsn, SeqNo};
 use crate::version::Run;
 use crate::vfs::{DirEntry, Floor, Mapping, Meter, MeteredVfs, Place, Vfs};
-use crate::wal::{self, Chain, LogCut, RecordRef, Wal, WalContext, WalStart};
+use crate::wal::{self, Chain, RecordRef, Wal, WalContext, WalStart};
 
 /// Entries that one step of a job takes: long enough to be cheap, short enough to stop soon.
 const CHUNK: usize = 4096;

@@ -49,8 +49,7 @@ use crate::coding::Reader;
 use crate::error::{Error, Result};
 use crate::file_header::Id;
 use crate::key::{KEY_ENCODING, KEY_HASH_SEED};
-use crate::types::{FileId, Lsn, MAX_STRIPES, SeqNo, SstDetails, SstMeta};
-use crate::wal::LogCut;
+use crate::types::{FileId, LogCut, Lsn, MAX_STRIPES, SeqNo, SstDetails, SstMeta};
 
 /// Bytes of a frame before its body.
 pub(super) const FRAME_HEAD_LEN: usize = 16;

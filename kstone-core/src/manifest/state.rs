@@ -15,8 +15,7 @@ use std::sync::Arc;
 use super::edit::{Change, CleanEnd, Facts};
 use crate::error::Error;
 use crate::record::ITEMS;
-use crate::types::{FileId, Lsn, SeqNo, SstDetails, SstMeta};
-use crate::wal::LogCut;
+use crate::types::{FileId, LogCut, Lsn, SeqNo, SstDetails, SstMeta};
 
 /// No SST is larger: sums over all that a manifest lists stay far from the end of 64 bits.
 const MAX_BYTES: u64 = 1 << 40;

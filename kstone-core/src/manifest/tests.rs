@@ -6,9 +6,8 @@ use super::edit::raw_frame;
 use super::state::tests::{add, creation, sst};
 use super::*;
 use crate::clock::{Clock, ManualClock};
-use crate::types::{FileId, Lsn, SeqNo, SstMeta};
+use crate::types::{FileId, LogCut, Lsn, SeqNo, SstMeta};
 use crate::vfs::{Effect, Errno, FaultVfs, MemVfs, Op, Rule, read_all};
-use crate::wal::LogCut;
 
 const IDS: Ids = Ids { database_id: [1; 16], incarnation: [2; 16], created_ms: 3 };
 

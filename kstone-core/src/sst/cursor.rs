@@ -10,9 +10,9 @@ use smallvec::SmallVec;
 
 use super::read_ahead::{MOST_AHEAD, ReadAhead};
 use super::reader::{BlockData, Fill, OpenTable, Table};
+use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::key::KeyRange;
-use crate::merge::Cursor;
 use crate::slice::Slice;
 use crate::sst_block::{BadBlock, Block, GROUP_LEN};
 use crate::types::{Direction, EntryKind, EntryRef, FileId, SeqNo};

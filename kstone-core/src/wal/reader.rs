@@ -18,14 +18,14 @@ use crate::error::{Error, Result};
 use crate::file_header::Id;
 use crate::paths::{self, FileName};
 use crate::planted::{Bug, planted};
-use crate::types::{Lsn, SeqNo};
+use crate::types::{LogCut, Lsn, SeqNo};
 use crate::vfs::{OpenMode, Vfs, WINDOW, Window, read_full_at, write_all_at};
 
+use super::SegmentInfo;
 use super::format::{
     ALIGN, BATCH, LINK, LINK_LEN, LSN_FIELD, MAX_SEGMENT, PAD, RECORD_HEADER, RECORDS_START, RecordHeader,
     SegmentHeader, decode_link, record_len,
 };
-use super::{LogCut, SegmentInfo};
 
 /// A file of the log as it was found.
 #[derive(Clone, Debug)]

@@ -8,6 +8,7 @@ use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::error::Result;
 use crate::sync::Mutex;
+use crate::types::LogCut;
 use crate::vfs::{DirEntry, Floor, Mapping, MemVfs, OpenMode, PathKind, VfsFile, read_all, write_all_at};
 
 pub(crate) const OWNER: LogOwner = LogOwner { database_id: [7; 16], incarnation: [8; 16] };

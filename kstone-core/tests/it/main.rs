@@ -43,6 +43,7 @@ mod reading;
 mod release;
 mod rules;
 mod stats;
+mod structure;
 mod table;
 mod threads;
 mod together;

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::{name, show};
+use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::escape;
 use crate::key::{KeyRange, SortRange, partition_hash, stripe_of};
 use crate::lsm::read::Pin;
 use crate::lsm::{LsmEngine, Shared};
-use crate::merge::{Cursor, MergeCursor, VisibleCursor};
+use crate::merge::{MergeCursor, VisibleCursor};
 use crate::slice::Slice;
 use crate::sst::{Table, ahead_of_each};
 use crate::sync::Mutex;

@@ -1,0 +1,447 @@
+//! The structure that ARCHITECTURE.md describes, looked for in the sources: layers import downwards, files in no circle
+//! but the declared ones, every file is part of the crate, every file that a document names exists, and words that the
+//! rules of style refuse become fewer.
+//!
+//! Each rule is also broken on purpose, to see that it is noticed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use syn::visit::{self, Visit};
+
+/// Files that import each other, and why they may. A circle within one of these is found as such: where it was cut, its
+/// line has to go.
+const CIRCLES: &[(&[&str], &str)] = &[
+    (
+        &[
+            "lsm",
+            "lsm::background",
+            "lsm::checkpoint",
+            "lsm::claim",
+            "lsm::compact",
+            "lsm::compaction_stats",
+            "lsm::event_log",
+            "lsm::events",
+            "lsm::flush",
+            "lsm::held",
+            "lsm::job",
+            "lsm::observe",
+            "lsm::pins",
+            "lsm::quota",
+            "lsm::recover",
+            "lsm::replay_rate",
+            "lsm::run_writer",
+            "lsm::stats",
+            "lsm::trace",
+            "lsm::tuning",
+        ],
+        "verbs are methods of `Shared`, which owns what they share; to be cut by giving it parts of its own",
+    ),
+    (&["manifest", "manifest::load"], "the facade offers loading, which makes the state it declares"),
+    (
+        &[
+            "repair",
+            "repair::commit",
+            "repair::examine",
+            "repair::gather",
+            "repair::losses",
+            "repair::plan",
+            "repair::salvage",
+        ],
+        "all steps fill in the report that is declared at the head",
+    ),
+    (&["sst::reader", "sst::trace"], "a read calls the recorder, which refers to what was read"),
+    (&["sync", "sync::scheduled"], "with the flag `shuttle` alone"),
+    (&["verify", "verify::files", "verify::look"], "both fill in the report that is declared at the head"),
+    (
+        &["vfs", "vfs::disk", "vfs::disk::open"],
+        "the head opens files of the disk for those who have no `Vfs`",
+    ),
+    (&["wal::append", "wal::segments", "wal::writer"], "parts of the implementation of one type, `Wal`"),
+    (
+        &[
+            "fuzzing",
+            "fuzzing::agree",
+            "fuzzing::directory",
+            "fuzzing::edits",
+            "fuzzing::forged",
+            "fuzzing::key",
+            "fuzzing::log",
+            "fuzzing::manifest",
+            "fuzzing::ops",
+            "fuzzing::sst",
+        ],
+        "the targets, and what they have in common at their head",
+    ),
+];
+
+/// Words that are not used, and how often they still are in the sources: never more.
+const WORDS: &[(&str, usize)] = &[
+    ("so many", 79),
+    ("is told", 51),
+    ("are told", 11),
+    ("the one that", 34),
+    ("what can be said", 1),
+    ("for its sake", 1),
+    ("worth to", 2),
+];
+
+/// Of documents: none.
+const DOCUMENT_WORDS: &[&str] =
+    &["so many", "is told", "are told", "the one that", "what can be said", "for its sake"];
+
+/// Where the files are that a document names by less than their whole path.
+const BASES: &[&str] = &[
+    "",
+    "docs",
+    "kstone-core/src",
+    "kstone-core/tests/it",
+    "kstone-core",
+    "kstone-core/fuzz",
+    "kstone-api/src",
+    "kstone-api",
+    "kstone-api/tests/it",
+    "kstone-api/examples",
+    "kstone-cli/src",
+    "kstone-bench/src",
+    "kstone-bench",
+    "kstone-bench/examples",
+];
+
+/// Files of a reader's own that examples name.
+const EXAMPLES: &[&str] = &["tables.md"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+/// All files below a directory with that ending, by path from there, build output and generated data left out.
+#[expect(clippy::disallowed_methods, reason = "the sources are no database")]
+fn files(dir: &Path, ending: &str) -> BTreeMap<String, String> {
+    let (mut found, mut left) = (BTreeMap::new(), vec![dir.to_path_buf()]);
+    while let Some(at) = left.pop() {
+        for entry in std::fs::read_dir(&at).unwrap() {
+            let (path, name) = (entry.as_ref().unwrap().path(), entry.unwrap().file_name());
+            let name = name.to_str().unwrap();
+            if path.is_dir() {
+                left.extend((name != "target" && !name.starts_with('.')).then_some(path));
+            } else if name.ends_with(ending) {
+                let from_dir = path.strip_prefix(dir).unwrap().to_str().unwrap().to_string();
+                found.insert(from_dir, std::fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+fn sources() -> BTreeMap<String, String> {
+    files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), ".rs")
+}
+
+/// Modules of the crate, `""` for its root, and what each imports, tests left out.
+struct Crate {
+    imports: BTreeMap<String, BTreeSet<String>>,
+    /// Files that no `mod` reaches.
+    unreached: Vec<String>,
+    /// The layer of each module at the top.
+    layers: BTreeMap<String, usize>,
+}
+
+impl Crate {
+    fn of(sources: &BTreeMap<String, String>) -> Self {
+        let (mut modules, mut reached) = (BTreeMap::new(), BTreeSet::new());
+        let mut left = vec![(String::new(), "lib.rs".to_string(), false)];
+        while let Some((module, file, test)) = left.pop() {
+            let parsed = syn::parse_file(&sources[&file]).unwrap_or_else(|e| panic!("{file}: {e}"));
+            reached.insert(file);
+            for item in &parsed.items {
+                if let syn::Item::Mod(child) = item
+                    && child.content.is_none()
+                {
+                    let name = if module.is_empty() {
+                        child.ident.to_string()
+                    } else {
+                        format!("{module}::{}", child.ident)
+                    };
+                    let file = format!("{}.rs", name.replace("::", "/"));
+                    assert!(sources.contains_key(&file), "mod {name}: there is no {file}");
+                    left.push((name, file, test || is_test(&child.attrs)));
+                }
+            }
+            if !test {
+                modules.insert(module, parsed);
+            }
+        }
+        let known: BTreeSet<String> = modules.keys().cloned().collect();
+        let imports = modules.iter().map(|(module, parsed)| {
+            // Comments and tests use nothing.
+            let code = |line: &&str| !line.trim_start().starts_with("//");
+            let source = sources[&file_of(module)].split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+            let source = source.lines().filter(code).collect::<Vec<_>>().join("\n");
+            let mut imports =
+                Imports { module, source, known: &known, reexported: false, found: BTreeSet::new() };
+            imports.visit_file(parsed);
+            imports.found.remove(module);
+            (module.clone(), imports.found)
+        });
+        let unreached = sources.keys().filter(|file| !reached.contains(*file)).cloned().collect();
+        Self { imports: imports.collect(), unreached, layers: layers(&sources["lib.rs"]) }
+    }
+
+    /// Imports from a higher layer.
+    fn upward(&self) -> Vec<String> {
+        let top = |module: &str| module.split("::").next().unwrap_or_default().to_string();
+        let pairs = self.imports.iter().flat_map(|(from, to)| to.iter().map(move |to| (from, to)));
+        let higher =
+            pairs.filter(|(from, to)| !from.is_empty() && self.layers[&top(to)] > self.layers[&top(from)]);
+        higher.map(|(from, to)| format!("{from} imports {to}, which is in a layer above it")).collect()
+    }
+
+    /// Sets of modules that import each other: strongly connected components, after R. Tarjan, "Depth-first search and
+    /// linear graph algorithms", 1972, by plain reachability, for a crate is small.
+    fn circles(&self) -> BTreeSet<BTreeSet<String>> {
+        let reach = |from: &String| {
+            let (mut seen, mut left) = (BTreeSet::new(), vec![from]);
+            while let Some(at) = left.pop() {
+                left.extend(self.imports.get(at).into_iter().flatten().filter(|&to| seen.insert(to.clone())));
+            }
+            seen
+        };
+        let reached: BTreeMap<&String, BTreeSet<String>> =
+            self.imports.keys().map(|module| (module, reach(module))).collect();
+        let circle = |of: &String| -> BTreeSet<String> {
+            reached[of].iter().filter(|to| reached[*to].contains(of)).cloned().collect()
+        };
+        self.imports.keys().map(circle).filter(|circle| circle.len() > 1).collect()
+    }
+
+    fn faults(&self) -> Vec<String> {
+        let mut faults = self.upward();
+        faults.extend(self.unreached.iter().map(|file| format!("no `mod` reaches {file}")));
+        let mut found = self.circles();
+        for (declared, reason) in CIRCLES {
+            let declared: BTreeSet<String> = declared.iter().map(ToString::to_string).collect();
+            assert!(reason.len() > 20);
+            // Each may hold a part of what is declared with a feature or a flag that this was not built with.
+            let within: Vec<_> = found.iter().filter(|circle| circle.is_subset(&declared)).cloned().collect();
+            let all: BTreeSet<String> = within.iter().flatten().cloned().collect();
+            if all != declared {
+                let gone: Vec<_> = declared.difference(&all).collect();
+                faults.push(format!("a declared circle has become smaller, without {gone:?}"));
+            }
+            for circle in within {
+                found.remove(&circle);
+            }
+        }
+        faults.extend(found.iter().map(|circle| format!("files import each other: {circle:?}")));
+        faults
+    }
+}
+
+fn file_of(module: &str) -> String {
+    if module.is_empty() { "lib.rs".into() } else { format!("{}.rs", module.replace("::", "/")) }
+}
+
+fn is_test(attributes: &[syn::Attribute]) -> bool {
+    attributes.iter().any(|attribute| {
+        attribute.path().is_ident("cfg")
+            && attribute.parse_args::<syn::Ident>().is_ok_and(|condition| condition == "test")
+    })
+}
+
+/// The number after `// L` above the line of each module of the crate's root.
+fn layers(lib: &str) -> BTreeMap<String, usize> {
+    let (mut layers, mut layer) = (BTreeMap::new(), None);
+    for line in lib.lines() {
+        if let Some(number) =
+            line.strip_prefix("// L").and_then(|rest| rest.split([',', ' ']).next()?.parse().ok())
+        {
+            layer = Some(number);
+        }
+        let name = line.split_once("mod ").and_then(|(_, name)| name.strip_suffix(';'));
+        if let Some(name) = name {
+            layers.insert(name.to_string(), layer.unwrap_or_else(|| panic!("{name} is in no layer")));
+        }
+    }
+    layers
+}
+
+/// Collects the modules that a file's paths lead to.
+struct Imports<'a> {
+    module: &'a str,
+    source: String,
+    known: &'a BTreeSet<String>,
+    /// The tree that is looked at is one of `pub use`.
+    reexported: bool,
+    found: BTreeSet<String>,
+}
+
+impl Imports<'_> {
+    fn is_used(&self, name: &str) -> bool {
+        let words = self.source.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        words.filter(|word| *word == name).count() > 1
+    }
+
+    fn note(&mut self, path: &[String]) {
+        let mut at: Vec<&str> = self.module.split("::").filter(|part| !part.is_empty()).collect();
+        let mut rest = path;
+        match path.first().map(String::as_str) {
+            Some("crate") => (at, rest) = (Vec::new(), &path[1..]),
+            Some("self") => rest = &path[1..],
+            Some("super") => {
+                while rest.first().is_some_and(|part| part == "super") {
+                    at.pop();
+                    rest = &rest[1..];
+                }
+            }
+            Some(first) if self.known.contains(&[&at[..], &[first]].concat().join("::")) => {}
+            _ => return,
+        }
+        let mut module = at.join("::");
+        for part in rest {
+            let deeper = if module.is_empty() { part.clone() } else { format!("{module}::{part}") };
+            if !self.known.contains(&deeper) {
+                break;
+            }
+            module = deeper;
+        }
+        // What the root re-exports is for users; its own files name the module.
+        if !module.is_empty() {
+            self.found.insert(module);
+        }
+    }
+
+    fn note_tree(&mut self, tree: &syn::UseTree, path: &mut Vec<String>) {
+        match tree {
+            syn::UseTree::Path(step) => {
+                path.push(step.ident.to_string());
+                self.note_tree(&step.tree, path);
+                path.pop();
+            }
+            syn::UseTree::Group(group) => group.items.iter().for_each(|tree| self.note_tree(tree, path)),
+            // A re-export says where something is; it is an import where the file makes use of it.
+            syn::UseTree::Name(name) if self.reexported && !self.is_used(&name.ident.to_string()) => {}
+            syn::UseTree::Name(name) => self.note(&[&path[..], &[name.ident.to_string()]].concat()),
+            syn::UseTree::Rename(name) => self.note(&[&path[..], &[name.ident.to_string()]].concat()),
+            syn::UseTree::Glob(_) => self.note(path),
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for Imports<'_> {
+    fn visit_item(&mut self, item: &'ast syn::Item) {
+        if let syn::Item::Mod(module) = item {
+            // Tests, or a file of its own.
+            if !is_test(&module.attrs) && module.content.is_some() {
+                visit::visit_item(self, item);
+            }
+            return;
+        }
+        visit::visit_item(self, item);
+    }
+
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        self.reexported = !matches!(item.vis, syn::Visibility::Inherited);
+        if !is_test(&item.attrs) {
+            self.note_tree(&item.tree, &mut Vec::new());
+        }
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let parts: Vec<String> = path.segments.iter().map(|part| part.ident.to_string()).collect();
+        if parts.len() > 1 {
+            self.note(&parts);
+        }
+        visit::visit_path(self, path);
+    }
+}
+
+#[test]
+fn modules_import_downwards_and_in_no_circle() {
+    let found = Crate::of(&sources());
+    let files: usize = found.imports.len();
+    let imports: usize = found.imports.values().map(BTreeSet::len).sum();
+    println!("{files} modules, {imports} imports, {} circles", found.circles().len());
+    for circle in found.circles() {
+        println!("  {circle:?}");
+    }
+    let faults = found.faults();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert!(files > 120 && imports > 600);
+}
+
+#[test]
+fn what_breaks_the_structure_is_found() {
+    let sources = sources();
+    let with = |file: &str, text: &str| {
+        let mut sources = sources.clone();
+        sources.entry(file.into()).or_default().push_str(text);
+        Crate::of(&sources).faults()
+    };
+    let upward = with("bloom.rs", "use crate::lsm::LsmEngine;\n");
+    assert_eq!(upward, ["bloom imports lsm, which is in a layer above it"]);
+    let upward = with("wal/format.rs", "fn f() -> crate::stripe::Stripe { loop {} }\n");
+    assert_eq!(upward, ["wal::format imports stripe, which is in a layer above it"]);
+    assert_eq!(with("forgotten.rs", ""), ["no `mod` reaches forgotten.rs"]);
+    let circle = with("types.rs", "use crate::key::Key;\n");
+    assert_eq!(circle.len(), 1, "{circle:?}");
+    assert!(circle[0].contains("\"key\"") && circle[0].contains("\"types\""), "{circle:?}");
+    let mut fewer = sources.clone();
+    fewer.insert("manifest/load.rs".into(), String::new());
+    let faults = Crate::of(&fewer).faults();
+    assert!(faults.len() == 1 && faults[0].contains("smaller"), "{faults:?}");
+}
+
+/// The documents, those that a program writes left out.
+fn documents() -> BTreeMap<String, String> {
+    let mut documents = files(&root(), ".md");
+    documents.retain(|file, _| !file.starts_with("docs/benchmark-"));
+    documents
+}
+
+/// Files named in a text that are nowhere.
+fn missing(file: &str, text: &str) -> Vec<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && !"_./-".contains(c));
+    let is_file = |word: &&str| [".rs", ".md", ".toml"].iter().any(|end| word.ends_with(end));
+    let named = words
+        .filter(|word| word.len() > 4 && !word.starts_with('/') && !EXAMPLES.contains(word) && is_file(word));
+    let beside = Path::new(file).parent().unwrap().to_path_buf();
+    let bases = || BASES.iter().map(|base| root().join(base)).chain([root().join(&beside)]);
+    let is_there = |name: &&str| bases().any(|base| base.join(name).exists());
+    named.filter(|name| !is_there(name)).map(|name| format!("{file} names {name}")).collect()
+}
+
+#[test]
+fn every_file_that_a_document_names_exists() {
+    let documents = documents();
+    let missing: Vec<String> = documents.iter().flat_map(|(file, text)| missing(file, text)).collect();
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+    assert!(documents.len() > 10);
+    assert_eq!(
+        super::structure::missing("docs/x.md", "see `lsm/nowhere.rs`, README.md"),
+        ["docs/x.md names lsm/nowhere.rs"]
+    );
+}
+
+fn count(text: &str, words: &str) -> usize {
+    text.to_lowercase().matches(words).count()
+}
+
+#[test]
+fn words_that_the_rules_of_style_refuse_become_fewer() {
+    let mut sources = files(&root(), ".rs");
+    sources.remove("kstone-core/tests/it/structure.rs");
+    let all: String = sources.into_values().collect();
+    for (words, most) in WORDS {
+        let found = count(&all, words);
+        println!("{words}: {found}");
+        assert!(found <= *most, "\"{words}\": {found} times, {most} before");
+    }
+    for (file, text) in documents() {
+        // Its table of what is written and what is meant has them.
+        for words in DOCUMENT_WORDS.iter().filter(|_| file != "CONTRIBUTING.md") {
+            assert_eq!(count(&text, words), 0, "{file}: \"{words}\"");
+        }
+    }
+    assert_eq!(count("How many? So many.", "so many"), 1);
+}

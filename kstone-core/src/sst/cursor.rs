@@ -9,7 +9,7 @@ use std::vec;
 use smallvec::SmallVec;
 
 use super::read_ahead::{MOST_AHEAD, ReadAhead};
-use super::reader::{BlockData, Fill, OpenTable, Table};
+use super::table::{BlockData, Fill, OpenTable, Table};
 use crate::error::Result;
 use crate::key::KeyRange;
 use crate::merge::Cursor;

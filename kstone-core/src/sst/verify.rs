@@ -2,7 +2,7 @@
 
 use super::index;
 use super::read_ahead::{MOST_AHEAD, ReadAhead};
-use super::reader::{BlockData, Fill, OpenTable, Table};
+use super::table::{BlockData, Fill, OpenTable, Table};
 use crate::error::{Error, Result};
 use crate::key::{encoded_partition_hash, key_hash, stripe_of};
 use crate::key_sample::Sampler;

@@ -28,7 +28,7 @@ const MAY: [(&str, &str); 17] = [
     ("sst/block_cache.rs", "a cache that may forget anything at any time"),
     ("sst/context.rs", "a flag that holds for the next file opened, and a count"),
     ("sst/filter_stats.rs", "counts"),
-    ("sst/table.rs", "which blocks were checked: checking one again changes nothing"),
+    ("sst/open.rs", "which blocks were checked: checking one again changes nothing"),
     ("torture/faults.rs", "counts the I/O of a run"),
     ("torture/order.rs", "a suite, which has no threads that these tests schedule"),
     ("torture/watchdog.rs", "watches suites, in real time"),

@@ -1,12 +1,18 @@
 //! What is due when: the decision alone, with a pool that never starts and a clock that the test moves.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::*;
+use super::schedule::{NOTHING_TO_DO, calm_compactions, concurrent_compactions, cores};
 use crate::clock::{Clock, ManualClock};
+use crate::compaction::picker::Ask;
 use crate::config::{CompactionConfig, DatabaseConfig};
+use crate::error::Error;
 use crate::key::Key;
-use crate::lsm::{EngineOptions, WriteOptions};
+use crate::lsm::job::{Progress, Slot};
+use crate::lsm::{EngineOptions, LsmEngine, Workers, WriteOptions};
+use crate::sync::atomic::Ordering;
 
 struct Idle {
     engine: LsmEngine,

@@ -21,7 +21,8 @@
 //!
 //! ```text
 //! queue      what the scheduler knows
-//! schedule   what is due, and how long a worker may sleep
+//! due        what is due, in which order: the decision alone
+//! schedule   what that depends on, and how long a worker may sleep
 //! jobs       a job from beginning to end, its successors, the rest after a failure
 //! sealing    which memtables are sealed, for memory and for the log
 //! waiting    how callers wait for jobs
@@ -29,6 +30,7 @@
 //! threads    the pool
 //! ```
 
+mod due;
 mod jobs;
 mod queue;
 mod schedule;

@@ -1,15 +1,17 @@
-//! What is due now, and when something will be due by time alone.
+//! What is due now and when something will be due by time alone: the engine's part of the decision in `due.rs`.
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use super::due::{Probe, View, due};
 use super::queue::Queue;
 use crate::backpressure::runs_without_delay;
 use crate::compaction::picker::Ask;
 use crate::config::CompactionConfig;
+use crate::lsm::idle::IdleStripes;
 use crate::lsm::job::Slot;
 use crate::lsm::quota::FREED_AT_ONCE;
-use crate::lsm::{Shared, Workers};
+use crate::lsm::{Settings, Shared, Workers};
 use crate::stripe::Stripe;
 use crate::sync::atomic::Ordering;
 use crate::sync::thread;
@@ -26,111 +28,68 @@ impl Shared {
         due
     }
 
-    /// The slots that could be taken now, the most urgent first.
+    /// The slots that could be taken now, the most urgent first. Stripes that have nothing to merge are not looked at
+    /// again before they are queued again.
     pub(super) fn due(&self, queue: &mut Queue) -> Vec<Slot> {
-        if self.read_only || self.health.check().is_err() {
-            return Vec::new();
-        }
+        let may_write = !self.read_only && self.health.check().is_ok();
         let opened = self.opened.load(Ordering::Acquire);
-        let mut due = self.due_once_opened(queue);
-        if !opened {
-            // Nothing may be written while the manifest still says where the log ends. The log itself asks for nothing
-            // before there is a write: what it holds is durable, and its next segment may never be needed.
-            let waits = due.iter().any(|slot| {
-                matches!(slot, Slot::Flush(_) | Slot::Compact(_) | Slot::Relief | Slot::Checkpoint)
-            });
-            due.retain(|slot| *slot == Slot::Stats);
-            if waits && !queue.running.contains(&Slot::Open) {
-                due.insert(0, Slot::Open);
-            }
+        let settings = self.settings.load();
+        let now = self.clock.monotonic();
+        if may_write {
+            self.sweep(queue, &settings, now);
+        }
+        let view = View {
+            may_write,
+            opened,
+            manual: self.workers == Workers::Manual,
+            now,
+            sync_interval: settings.database.sync_interval,
+            last_sync: queue.last_sync,
+            checkpoint_interval: settings.database.checkpoint_interval,
+            last_checkpoint: queue.last_checkpoint,
+            stats_interval: self.stats_interval(&settings),
+            last_stats: queue.last_stats,
+            removal: queue.removal,
+            wants_segment: self.wal.needs_segment() && self.may_take_segment(),
+            log_half_full: self.wal.live_bytes() > settings.log.limit / 2,
+            relief_wanted: self.background.relief_wanted.load(Ordering::Relaxed),
+            sealed_last: queue.sealed_last,
+            dirty: queue.dirty,
+            few_inodes: self.quota.few_inodes.load(Ordering::Relaxed),
+            frees_much: self.quota.dying.load(Ordering::Relaxed) >= FREED_AT_ONCE,
+            limited: self.quota.is_limited(),
+            running: &queue.running,
+            flush: &queue.flush,
+            explore: &queue.explore,
+            compact: &queue.compact,
+            awaited: &queue.awaited,
+            // Half of the cores, so that flushes never crowd out the writers that cause them.
+            most_flushes: cores().div_ceil(2),
+            most_compactions: concurrent_compactions(&settings.compaction),
+            calm: queue.calm,
+            crowded: runs_without_delay(settings.compaction.sst_threshold as u64),
+        };
+        let mut engine = Engine { shared: self, idle: &mut queue.idle, nothing_to_merge: Vec::new() };
+        let due = due(&view, &mut engine);
+        for stripe in engine.nothing_to_merge {
+            queue.compact.remove(&stripe);
         }
         due
     }
 
-    fn due_once_opened(&self, queue: &mut Queue) -> Vec<Slot> {
-        let mut due = Vec::new();
-        let now = self.clock.monotonic();
-        let manual = self.workers == Workers::Manual;
-        let settings = self.settings.load();
-        let since = |moment: Duration| now.saturating_sub(moment);
-        if since(queue.last_sweep) >= Duration::from_secs(settings.compaction.check_interval_secs) {
-            queue.last_sweep = now;
-            queue.compact.extend(self.used_stripes().map(|stripe| stripe.id));
-            queue.idle.sweep(self.used_stripes().map(|stripe| stripe.id));
-            if self.used_stripes().any(|stripe| self.keeps_old_deletes(&settings, stripe)) {
-                self.background.relief_wanted.store(true, Ordering::Relaxed);
-            }
+    /// Once an interval, looks at all stripes: for work that no flush has noticed, for stripes that nobody writes to,
+    /// and for old deletes.
+    fn sweep(&self, queue: &mut Queue, settings: &Settings, now: Duration) {
+        let interval = Duration::from_secs(settings.compaction.check_interval_secs);
+        if now.saturating_sub(queue.last_sweep) < interval {
+            return;
         }
-        if self.wal.needs_segment() && self.may_take_segment() {
-            due.push(Slot::Segment);
+        queue.last_sweep = now;
+        queue.compact.extend(self.used_stripes().map(|stripe| stripe.id));
+        queue.idle.sweep(self.used_stripes().map(|stripe| stripe.id));
+        if self.used_stripes().any(|stripe| self.keeps_old_deletes(settings, stripe)) {
+            self.background.relief_wanted.store(true, Ordering::Relaxed);
         }
-        let interval = settings.database.sync_interval;
-        if !interval.is_zero() && (manual || since(queue.last_sync) >= interval) {
-            if self.wal.unsynced() {
-                due.push(Slot::LogSync);
-            } else if self.wal.wants_watermark() && self.may_take_segment() {
-                due.push(Slot::Watermark);
-            }
-        }
-        let log_half_full = self.wal.live_bytes() > settings.log.limit / 2 && queue.flush.is_empty();
-        let interval = settings.database.checkpoint_interval;
-        if queue.dirty && (manual || log_half_full || since(queue.last_checkpoint) >= interval) {
-            due.push(Slot::Checkpoint);
-        }
-        let relief = self.background.relief_wanted.load(Ordering::Relaxed);
-        if relief && !queue.sealed_last {
-            due.push(Slot::Relief);
-        }
-        if self.stats_interval(&settings).is_some_and(|interval| since(queue.last_stats) >= interval) {
-            due.push(Slot::Stats);
-        }
-        if queue.removal.is_some_and(|at| at <= now) {
-            due.push(Slot::Removal);
-        }
-        let flushing = queue.running.iter().filter(|slot| matches!(slot, Slot::Flush(_))).count();
-        // Half of the cores, so that flushes never crowd out the writers that cause them.
-        if flushing < cores().div_ceil(2) {
-            due.extend(queue.flush.iter().map(|&stripe| Slot::Flush(stripe)));
-        }
-        due.extend(queue.explore.iter().map(|&stripe| Slot::Explore(stripe)));
-        let compacting = queue.running.iter().filter(|slot| matches!(slot, Slot::Compact(_))).count();
-        if compacting < concurrent_compactions(&settings.compaction) {
-            let (running, awaited) = (&queue.running, &queue.awaited);
-            let freely = queue.calm.is_none_or(|calm| compacting < calm)
-                || self.quota.is_limited() && self.reclaiming();
-            let many = runs_without_delay(settings.compaction.sst_threshold as u64);
-            let crowded = |stripe: usize| self.stripe(stripe).version().runs.len() as u64 >= many;
-            let mut sizes: Vec<(bool, u64, usize)> = Vec::new();
-            queue.compact.retain(|&stripe| {
-                let awaited = awaited.contains_key(&stripe);
-                if running.contains(&Slot::Compact(stripe)) || !(freely || awaited || crowded(stripe)) {
-                    return true;
-                }
-                let size = self.compaction_due(stripe, Ask::Due);
-                sizes.extend(size.map(|bytes| (!awaited, bytes, stripe)));
-                size.is_some()
-            });
-            sizes.sort_unstable();
-            // What was merged takes space until a checkpoint: some merges share one, but none waits for nothing.
-            let none_fits = freely && sizes.is_empty() && queue.flush.is_empty();
-            let gives_back = none_fits || self.quota.dying.load(Ordering::Relaxed) >= FREED_AT_ONCE;
-            if gives_back && queue.dirty && !due.contains(&Slot::Checkpoint) && self.reclaiming() {
-                due.push(Slot::Checkpoint);
-            }
-            due.extend(sizes.into_iter().map(|(.., stripe)| Slot::Compact(stripe)));
-        }
-        if queue.dirty && self.quota.few_inodes.load(Ordering::Relaxed) && !due.contains(&Slot::Checkpoint) {
-            due.push(Slot::Checkpoint); // it gives back the files that were merged
-        }
-        if relief && queue.sealed_last {
-            due.push(Slot::Relief);
-        }
-        due.retain(|slot| !queue.running.contains(slot));
-        if due.is_empty() && queue.running.is_empty() {
-            let idle = queue.idle.smallest(|stripe| self.compaction_due(stripe, Ask::Idle));
-            due.extend(idle.map(Slot::Compact));
-        }
-        due
     }
 
     /// Whether time alone will make something due, now or later.
@@ -187,6 +146,44 @@ impl Shared {
         let mut queue = self.background.queue.lock();
         queue.compact.extend(self.used_stripes().map(|stripe| stripe.id));
         queue.dirty |= self.wal.can_retire();
+    }
+}
+
+/// Looks up in the engine what a decision depends on.
+struct Engine<'a> {
+    shared: &'a Shared,
+    idle: &'a mut IdleStripes,
+    /// Stripes that were found to have nothing to merge.
+    nothing_to_merge: Vec<usize>,
+}
+
+impl Probe for Engine<'_> {
+    fn unsynced(&self) -> bool {
+        self.shared.wal.unsynced()
+    }
+
+    fn wants_watermark(&self) -> bool {
+        self.shared.wal.wants_watermark() && self.shared.may_take_segment()
+    }
+
+    fn reclaiming(&self) -> bool {
+        self.shared.reclaiming()
+    }
+
+    fn runs(&self, stripe: usize) -> u64 {
+        self.shared.stripe(stripe).version().runs.len() as u64
+    }
+
+    fn merge(&mut self, stripe: usize) -> Option<u64> {
+        let bytes = self.shared.compaction_due(stripe, Ask::Due);
+        if bytes.is_none() {
+            self.nothing_to_merge.push(stripe);
+        }
+        bytes
+    }
+
+    fn idle(&mut self) -> Option<usize> {
+        self.idle.smallest(|stripe| self.shared.compaction_due(stripe, Ask::Idle))
     }
 }
 

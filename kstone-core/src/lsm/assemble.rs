@@ -88,8 +88,40 @@ impl LsmEngine {
         path: &Path,
         options: EngineOptions,
         manifest: Manifest,
-        start: Start,
+        mut start: Start,
     ) -> Result<Self> {
+        let limit = start.settings.database.max_total_disk_bytes;
+        let kept = DatabaseConfig::from_settings(&manifest.state().settings).max_total_disk_bytes == limit
+            && limit.is_some_and(|limit| start.meter.used() <= limit);
+        let wal_start = start.wal_start(manifest.state());
+        let (chain, log, next_seq) = (start.chain.take(), Arc::clone(&start.log), start.next_seq);
+        let shared = Arc::new(Shared::new(path, options, manifest, start, wal_start));
+        // From here on dropping the engine closes it, also when the replay fails.
+        let engine = Self { shared, pool: Pool::default(), closing: Mutex::default() };
+        if let Some(chain) = &chain {
+            let replayed = engine.shared.replay(&*log, chain);
+            if let Err(error) = &replayed {
+                // A clean close of what is in memory by now would give the rest of the log away.
+                engine.shared.health.poison(error);
+            }
+            replayed?;
+        }
+        engine.shared.commits.replayed(next_seq.saturating_sub(1));
+        // Not before: what recovery writes was paid for by the writes that it brings back.
+        engine.shared.limit_disk(kept);
+        Ok(engine)
+    }
+}
+
+impl Shared {
+    /// With the runs that the manifest lists, and nothing in memory.
+    fn new(
+        path: &Path,
+        options: EngineOptions,
+        manifest: Manifest,
+        start: Start,
+        wal_start: WalStart,
+    ) -> Self {
         let ids = manifest.ids();
         let identity = Identity { database_id: ids.database_id, incarnation: ids.incarnation };
         let health = Arc::<Health>::default();
@@ -105,19 +137,16 @@ impl LsmEngine {
             latencies: Arc::clone(&latencies),
             meter: Arc::clone(&start.meter),
         };
-        let quota = Quota::new(Arc::clone(&start.meter));
-        let limit = start.settings.database.max_total_disk_bytes;
-        let kept = DatabaseConfig::from_settings(&manifest.state().settings).max_total_disk_bytes == limit
-            && limit.is_some_and(|limit| start.meter.used() <= limit);
-        quota.manifest.store(manifest.room(), Ordering::Relaxed);
-        let state = manifest.state();
-        let wal = Wal::new(context, start.wal_start(state));
+        let wal = Wal::new(context, wal_start);
         wal.set_limits(start.settings.log_limits());
+        let quota = Quota::new(start.meter);
+        quota.manifest.store(manifest.room(), Ordering::Relaxed);
         let tables = TableContext::new(Arc::clone(&options.vfs), path, &start.settings.database);
         if start.read_only {
             tables.observe();
         }
-        let shared = Arc::new(Shared {
+        let state = manifest.state();
+        Self {
             stripes: stripes(&tables, state, &start.held, Now::of(&*options.clock)),
             tables,
             dir: path.to_path_buf(),
@@ -157,21 +186,7 @@ impl LsmEngine {
             gate: RwLock::new(()),
             lock: Mutex::new(start.lock),
             place: start.place,
-        });
-        // From here on dropping the engine closes it, also when the replay fails.
-        let engine = Self { shared, pool: Pool::default(), closing: Mutex::default() };
-        if let Some(chain) = &start.chain {
-            let replayed = engine.shared.replay(&*start.log, chain);
-            if let Err(error) = &replayed {
-                // A clean close of what is in memory by now would give the rest of the log away.
-                engine.shared.health.poison(error);
-            }
-            replayed?;
         }
-        engine.shared.commits.replayed(start.next_seq.saturating_sub(1));
-        // Not before: what recovery writes was paid for by the writes that it brings back.
-        engine.shared.limit_disk(kept);
-        Ok(engine)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The words that jobs and their scheduler share.
+//! Types shared by jobs and the scheduler.
 //!
 //! A step of a job on a poisoned handle does nothing but fail: what is on disk stays as it was when that was found.
 

@@ -1,17 +1,17 @@
-//! The background work: what is due, in which order, and who runs it.
+//! Background work: what is due, in which order, and which threads run it.
 //!
 //! Every job is a state machine with `step()`. In production a small pool of threads runs them; tests run the very
 //! same steps one at a time on one thread ([`super::Workers::Manual`]), in an order that a seed chooses.
 //!
 //! 1. At most one flush and one compaction per stripe, one checkpoint and one log sync at a time: a job holds its
 //!    [`super::job::Slot`] from start to end.
-//! 2. A failed job leaves everything as it was and is tried again: after [`jobs::RETRY_AFTER`], then after twice as long
-//!    each time up to [`jobs::RETRY_AT_LEAST`]. Others go on meanwhile.
+//! 2. A failed job leaves everything as it was and is tried again: after [`jobs::RETRY_AFTER`], then after twice as
+//!    long each time up to [`jobs::RETRY_AT_LEAST`]. Others go on meanwhile.
 //! 3. Under the queue's lock no stripe is locked, for writers queue flushes under their stripe's lock.
-//! 4. What is due by time is due whether anybody writes or not: a database that is only read after it was opened keeps
-//!    one thread while there is something that time will make due ([`super::LsmEngine::keep_time`]), and none otherwise. After
-//!    a clean open the first such job is [`super::job::Slot::Open`]; until then nothing is written.
-//! 5. Who waits asks for sealing once, and again when a job has ended that is not sealing itself, or after
+//! 4. What is due by time is due also without writes: a database that is only read after it was opened keeps one thread
+//!    while there is something that time will make due ([`super::LsmEngine::keep_time`]), and none otherwise. After a
+//!    clean open the first such job is [`super::job::Slot::Open`]; until then nothing is written.
+//! 5. A caller that waits asks for sealing once, and again when a job has ended that is not sealing itself, or after
 //!    [`waiting::RECHECK`]: a worker and a writer do not keep each other busy while both wait for a third.
 //!
 //! Order: first what only one thread can do at a time and many wait for (room in the log, its sync, checkpoints,
@@ -55,8 +55,8 @@ pub(crate) struct Background {
     wake: Condvar,
     /// A job has ended.
     progress: Condvar,
-    /// Set without the queue's lock by writers, at most once per relief. Cleared by a swap, so that who clears it sees
-    /// the memory of all who found it set and did not ask again.
+    /// Set without the queue's lock by writers, at most once per relief. Cleared by a swap, so that the
+    /// thread that clears it sees the memory of all writers that found it set and did not ask again.
     relief_wanted: AtomicBool,
     /// A writer waits for the log to become shorter. `Relaxed`: it asks for relief afterwards, which is heard under the
     /// queue's lock.

@@ -45,7 +45,8 @@ impl LsmEngine {
         let vfs = Arc::clone(&options.vfs);
         if let Some(parent) = path.parent().filter(|_| !(made && planted(Bug::CreationNotSynced))) {
             match vfs.sync_dir(parent) {
-                // Whoever made it may not have made its name durable. Who may not read what it is in cannot either.
+                // The directory's maker may not have made its name durable, nor can we without the right to read
+                // its parent.
                 Err(e) if !made && e.kind() == std::io::ErrorKind::PermissionDenied => {}
                 synced => synced.map_err(Error::io("sync", parent))?,
             }

@@ -1,4 +1,4 @@
-//! OPEN: which database, who may have it, with which settings. What follows is in `recover.rs` or `create.rs`.
+//! OPEN: which database, its lock, its settings. What follows is in `recover.rs` or `create.rs`.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -115,7 +115,7 @@ pub(super) fn lock(vfs: &dyn Vfs, path: &Path) -> Result<LockGuard> {
     vfs.lock(&file, &owner).map(LockGuard).map_err(|e| lock_error(vfs, path, e))
 }
 
-/// Why the lock of a directory could not be taken, and who has it.
+/// Why the lock of a directory could not be taken, and which process has it.
 pub(super) fn lock_error(vfs: &dyn Vfs, path: &Path, error: std::io::Error) -> Error {
     let file = path.join(paths::LOCK);
     if error.kind() != std::io::ErrorKind::WouldBlock {

@@ -25,7 +25,7 @@ const MOST_AROUND: usize = 64 << 10;
 pub(super) enum Fill {
     /// It goes in.
     Cache,
-    /// Nothing: whoever reads everything once must not drive out what is read often.
+    /// Nothing: a walk that reads everything once must not drive out what is read often.
     Bypass,
 }
 
@@ -174,6 +174,7 @@ impl Table {
         Ok(bytes)
     }
 
+    #[inline]
     fn block_range(&self, open: &OpenTable, n: usize) -> Result<Range<usize>> {
         let range = open.fences.block(open.fence_section(), n);
         range
@@ -195,8 +196,8 @@ impl Table {
         Ok(())
     }
 
-    /// With a get's first touch among so many blocks all of them are loaded: a database that was just opened comes into
-    /// memory with fewer reads. Only then: of one that is larger than memory, a get reads later what it needs and no more.
+    /// A get's first touch among [`AROUND`] blocks loads all of them: a database that was just opened comes into memory
+    /// with fewer reads. Only the first: in a database larger than memory, a later get reads what it needs and no more.
     #[cold]
     fn around(&self, open: &OpenTable, n: usize, block: &Range<usize>) -> Range<usize> {
         let first = n / AROUND * AROUND;

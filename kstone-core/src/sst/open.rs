@@ -60,6 +60,7 @@ pub(crate) struct SectionLengths {
 }
 
 impl OpenTable {
+    #[inline]
     pub(super) fn bytes(&self, range: &Range<usize>) -> &[u8] {
         let all: &[u8] = match &self.source {
             Source::Mapped(map) => map,
@@ -68,14 +69,17 @@ impl OpenTable {
         all.get(range.clone()).unwrap_or_default()
     }
 
+    #[inline]
     pub(super) fn fence_section(&self) -> &[u8] {
         self.bytes(&self.fences_at)
     }
 
+    #[inline]
     pub(super) fn index_section(&self) -> &[u8] {
         self.bytes(&self.index_at)
     }
 
+    #[inline]
     pub(super) fn may_contain(&self, hash: u64) -> bool {
         self.filter.may_contain(self.bytes(&self.filter_at), hash)
     }
@@ -279,8 +283,8 @@ impl Table {
     }
 }
 
-/// Refuses a file whose header, directory or footer is of a newer format. Nothing else that is wrong with it is said
-/// here: whoever reads it is told.
+/// Refuses a file whose header, directory or footer is of a newer format. Anything else that is wrong with it is reported
+/// by the reads that find it.
 pub(crate) fn refuse_newer(vfs: &dyn Vfs, dir: &Path, meta: &SstMeta) -> Result<()> {
     let path = paths::sst(dir, meta.stripe.into(), meta.id);
     let Ok(file) = vfs.open(&path, OpenMode::Read) else { return Ok(()) };

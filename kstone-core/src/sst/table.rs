@@ -1,4 +1,4 @@
-//! An SST that is read: who it is, and what it is read with.
+//! An SST: its identity, and what it is read with.
 //!
 //! A [`Table`] costs nothing until it is read. Its first touch opens the file and checks its frame and the checksums of
 //! all sections but the blocks.

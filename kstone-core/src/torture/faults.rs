@@ -38,7 +38,7 @@ pub struct FaultRuns {
     pub seed: u64,
     /// Operations of the workload.
     pub operations: u64,
-    /// Of the runs one in so many, which one the seed says. 1: all.
+    /// One in this many runs is made; the seed says which. 1: all.
     pub one_in: u64,
     /// Settings of the database, their limit on disk space left out.
     pub settings: SettingsOf,

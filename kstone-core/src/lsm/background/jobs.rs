@@ -101,7 +101,7 @@ impl Shared {
             (Err(_), Job::Compact(job)) => job.abort(self),
             _ => {}
         }
-        // Before it counts as done: who waits for space must find what it has freed.
+        // Before it counts as done: callers that wait for space must find what it has freed.
         if !failed && matches!(slot, Slot::Checkpoint | Slot::Compact(_)) {
             self.remove_obsolete();
         }
@@ -172,8 +172,8 @@ impl Shared {
         }
     }
 
-    /// SSTs that nobody needs any more are read still, or none are: in the first case they are tried again when a reader
-    /// lets go, and after a while, which grows, whoever it is that reads them.
+    /// Notes whether any obsolete SSTs are still read. If so, their removal is tried again when a reader lets go, and
+    /// after a pause that grows, for readers that do not report it.
     pub(crate) fn remove_once_unread(&self, read: bool) {
         let mut queue = self.background.queue.lock();
         if read {
@@ -194,7 +194,7 @@ impl Shared {
         self.background.queue.lock().error.as_ref().map(|(_, error)| error.clone())
     }
 
-    /// A failure that stops nothing: kept for whoever asks.
+    /// A failure that stops nothing: kept for the statistics.
     pub(crate) fn note_background_error(&self, error: &Error) {
         let text = self.job_failed(Slot::Relief, error);
         self.background.queue.lock().error = Some((Slot::Relief, text));

@@ -22,7 +22,7 @@ pub(super) struct Queue {
     pub(super) running: BTreeSet<Slot>,
     /// How many jobs have ended that are not sealing.
     pub(super) ended: u64,
-    /// The last job that was begun is sealing: another comes first now. Who waits asks for sealing again as soon as
+    /// The last job that was begun is sealing: another comes first now. Callers that wait ask for sealing again as soon as
     /// one has ended, so that by urgency alone nothing that was sealed might ever be flushed.
     pub(super) sealed_last: bool,
     /// A flush or a compaction was installed since the last checkpoint began.
@@ -31,7 +31,7 @@ pub(super) struct Queue {
     pub(super) last_sync: Duration,
     pub(super) last_sweep: Duration,
     pub(super) last_stats: Duration,
-    /// SSTs that somebody read are to be removed, and are tried again then; how often they were in vain.
+    /// When to try again to remove SSTs that were still read; how often that was in vain.
     pub(super) removal: Option<Duration>,
     pub(super) removal_tries: u32,
     /// How many compactions run while no writer needs more; no limit without threads, so that seeds mean the same on
@@ -92,7 +92,7 @@ impl Background {
         self.wake.notify_one();
     }
 
-    /// Has SSTs removed that somebody has read until now.
+    /// Has SSTs removed that were read until now.
     pub(crate) fn remove_soon(&self) {
         self.queue.lock().removal = Some(Duration::ZERO);
         self.wake.notify_one();

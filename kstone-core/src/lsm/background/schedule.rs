@@ -194,7 +194,7 @@ pub(super) fn cores() -> usize {
     *CORES
 }
 
-/// How many compactions run at once while they slow no writer down: a core is left to those who read and write. With a
+/// How many compactions run at once while they slow no writer down: a core is left to the callers. With a
 /// merge on each, a get waits for the slices of time that merges have, and one in a hundred takes milliseconds.
 pub(super) fn calm_compactions(cores: usize) -> usize {
     cores.saturating_sub(1).max(1)

@@ -1,4 +1,4 @@
-//! The work without threads: one step at a time, for tests and for calls that wait with [`Workers::Manual`](crate::lsm::Workers::Manual).
+//! Work without threads ([`crate::lsm::Workers::Manual`]): one step at a time, for tests and for calls that wait.
 
 use super::queue::Queue;
 use crate::error::Error;

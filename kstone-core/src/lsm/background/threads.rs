@@ -20,7 +20,7 @@ pub(crate) struct Pool {
 
 impl Shared {
     fn work(&self) {
-        // A job that panics would hold its slot for ever: whoever waits for it must hear of that.
+        // A job that panics would hold its slot for ever: its waiters must hear of that.
         let unwinding = PoisonOnUnwind { shared: self, what: "background work" };
         let mut queue = self.background.queue.lock();
         while !self.background.stop.load(Ordering::Relaxed) {
@@ -100,7 +100,7 @@ impl LsmEngine {
         drop(queue);
         self.pool.started.store(true, Ordering::Relaxed);
         self.grow_pool().inspect_err(|_| self.pool.started.store(false, Ordering::Relaxed))?;
-        // Who kept the time alone may sleep for longer than the log may wait for its sync.
+        // The thread that kept the time alone may sleep for longer than the log may wait for its sync.
         self.shared.background.wake.notify_all();
         Ok(())
     }

@@ -15,7 +15,7 @@ use crate::planted::{Race, raced};
 use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
 
-/// How often somebody who waits looks again, should a wake-up be missed.
+/// How often a waiting caller looks again, should a wake-up be missed.
 const RECHECK: Duration = Duration::from_millis(50);
 
 impl Background {
@@ -66,7 +66,7 @@ impl Shared {
         self.background.wake.notify_all();
     }
 
-    /// Has these stripes merged before all others, for as long as the guard lives: somebody waits for that.
+    /// Has these stripes merged before all others, for as long as the guard lives: a caller waits for them.
     pub(crate) fn await_merges(&self, stripes: &[u16]) -> AwaitedMerges<'_> {
         let stripes: SmallVec<[usize; 8]> = stripes.iter().map(|&stripe| stripe.into()).collect();
         let mut queue = self.background.queue.lock();
@@ -129,7 +129,7 @@ impl Shared {
     }
 }
 
-/// Stripes that somebody waits for.
+/// Stripes whose merges a caller waits for.
 #[must_use]
 pub(crate) struct AwaitedMerges<'a> {
     background: &'a Background,

@@ -33,7 +33,7 @@ impl Beside {
             poisoned: AtomicU64::new(0),
             late: Mutex::default(),
         });
-        // First, for what the steps of others do is not known yet to who is in the middle of something.
+        // First: what the steps of other jobs do is not known yet to the job that they interrupt.
         for files in ["*.log", "*.sst", "MANIFEST*"] {
             let watching = Arc::clone(&beside);
             let gone = Rule::hook(move |call| {

@@ -13,7 +13,7 @@ use crate::torture::order::OrderCheck;
 use crate::torture::{DATABASE, History, Least, Mismatch, Mix, Rng, SettingsOf, State, Workload, contents};
 use crate::vfs::{CrashMode, FaultVfs, Op, Rule, RuleHandle, StrictVfs, Vfs};
 
-/// More I/O operations than a run can ask for: a call that tries again for ever ends as a panic, which is told.
+/// More I/O operations than a run can ask for: a call that tries again for ever ends as a panic, which is reported.
 const MOST_IO: u64 = 2_000_000;
 
 /// A workload on a file system that fails.

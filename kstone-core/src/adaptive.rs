@@ -19,7 +19,7 @@
 //! is least for a given sum of the limits when each is in proportion to sqrt(r).
 //!
 //! Of the budget, half of the sum of all limits counts, as in its default: stripes fill out of step, and are half
-//! full on average. What the sum cannot promise, the sealing of the fullest memtable does (`lsm/background.rs`).
+//! full on average. What the sum cannot promise, the sealing of the fullest memtable does (`lsm/background/sealing.rs`).
 //!
 //! A limit changes when its target is twice or half of it, and at both ends of its range, where it may arrive but
 //! not leave for less. [`SCARCE`] memory counts as over at twice as much. So a signal that swings by less than that

@@ -21,16 +21,20 @@
 //! A get goes filter -> index -> group of 8 entries -> value; a scan goes fences -> group and on from there.
 
 mod block_cache;
+mod blocks;
 mod context;
 mod cursor;
 mod fences;
 mod filter_stats;
 mod format;
+mod get;
 mod index;
+mod open;
 mod open_files;
 mod read_ahead;
-mod reader;
 mod survey;
+mod sync;
+mod table;
 mod trace;
 mod verify;
 mod writer;
@@ -39,9 +43,10 @@ pub use block_cache::BlockCacheStats;
 pub(crate) use context::TableContext;
 pub(crate) use cursor::ChainCursor;
 pub use filter_stats::FilterStats;
+pub(crate) use open::{SectionLengths, refuse_newer};
 pub(crate) use read_ahead::ahead_of_each;
-pub(crate) use reader::{SectionLengths, Table, refuse_newer};
 pub(crate) use survey::{Fault, Part, Survey, describe};
+pub(crate) use table::Table;
 pub(crate) use trace::Trace;
 pub(crate) use writer::{SstParams, SstWriter, Unsynced};
 

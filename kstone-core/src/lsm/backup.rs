@@ -22,10 +22,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::claim::absolute;
+use super::create::random_id;
 use super::events::Call;
 use super::pins::Pin;
 use super::read_only::{Capture, holds};
-use super::recover::random_id;
 use super::survey::Survey;
 use super::{FileIds, LsmEngine, Shared};
 use crate::error::{Error, Result};

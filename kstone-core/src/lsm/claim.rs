@@ -12,7 +12,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::recover::{lock, lock_error};
+use super::open::{lock, lock_error};
 use super::{LockGuard, LsmEngine};
 use crate::error::{Error, Result};
 use crate::paths::{self, FileName};

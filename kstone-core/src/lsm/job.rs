@@ -1,4 +1,4 @@
-//! The words that jobs and their scheduler share.
+//! Types shared by jobs and the scheduler.
 //!
 //! A step of a job on a poisoned handle does nothing but fail: what is on disk stays as it was when that was found.
 
@@ -37,7 +37,7 @@ pub(crate) enum Slot {
 
 /// All steps of a job, on the caller's thread.
 pub(crate) fn run_to_end(shared: &Shared, mut step: impl FnMut() -> Result<Progress>) -> Result<()> {
-    // A job that panics would hold its slot for ever: whoever waits for it must hear of that.
+    // A job that panics would hold its slot for ever: its waiters must hear of that.
     let unwinding = PoisonOnUnwind { shared, what: "a job" };
     let mut result = Ok(Progress::Again);
     while matches!(result, Ok(Progress::Again)) {

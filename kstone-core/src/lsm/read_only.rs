@@ -26,8 +26,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::assemble::Start;
 use super::claim::{absolute, check_present};
-use super::recover::{Start, check_stripes, settings, validate};
+use super::open::{check_stripes, settings, validate};
 use super::survey::{Survey, check_newest, damaged_files};
 use super::{EngineOptions, FileIds, LsmEngine, trace};
 use crate::clock::Clock;

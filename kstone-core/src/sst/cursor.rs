@@ -8,8 +8,10 @@ use std::vec;
 
 use smallvec::SmallVec;
 
+use super::blocks::{BlockData, Fill};
+use super::open::OpenTable;
 use super::read_ahead::{MOST_AHEAD, ReadAhead};
-use super::reader::{BlockData, Fill, OpenTable, Table};
+use super::table::Table;
 use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::key::KeyRange;

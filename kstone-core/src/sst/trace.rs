@@ -1,7 +1,7 @@
 //! What a look-up in an SST does, for whoever wants to know. A get counts, explaining writes everything
 //! down, and `()` is told nothing.
 
-use super::reader::Table;
+use super::table::Table;
 use crate::bloom::Filter;
 use crate::error::Result;
 use crate::types::GetCost;

@@ -1,8 +1,10 @@
 //! Reads all of an SST and checks everything that is said of it.
 
+use super::blocks::{BlockData, Fill};
 use super::index;
+use super::open::OpenTable;
 use super::read_ahead::{MOST_AHEAD, ReadAhead};
-use super::reader::{BlockData, Fill, OpenTable, Table};
+use super::table::Table;
 use crate::error::{Error, Result};
 use crate::key::{encoded_partition_hash, key_hash, stripe_of};
 use crate::key_sample::Sampler;

@@ -16,7 +16,7 @@ const PAST_IT: [&str; 8] = [
 ];
 
 /// Files that may, and why it makes no difference to what threads do to each other.
-const MAY: [(&str, &str); 17] = [
+const MAY: [(&str, &str); 18] = [
     ("clock.rs", "a clock of tests"),
     ("counters.rs", "counts; its locks are held for a few instructions without any other"),
     ("latency.rs", "histograms: locks held without any other, and samples that nobody waits for"),
@@ -28,8 +28,9 @@ const MAY: [(&str, &str); 17] = [
     ("sst/block_cache.rs", "a cache that may forget anything at any time"),
     ("sst/context.rs", "a flag that holds for the next file opened, and a count"),
     ("sst/filter_stats.rs", "counts"),
-    ("sst/reader.rs", "which blocks were checked: checking one again changes nothing"),
-    ("torture/faults.rs", "counts the I/O of a run"),
+    ("sst/open.rs", "which blocks were checked: checking one again changes nothing"),
+    ("torture/faults/beside.rs", "a suite, which has no threads that these tests schedule"),
+    ("torture/faults/run.rs", "counts the I/O of a run"),
     ("torture/order.rs", "a suite, which has no threads that these tests schedule"),
     ("torture/watchdog.rs", "watches suites, in real time"),
     ("vfs/disk.rs", "waits for locks of the system, on files that these tests do not have"),

@@ -1,10 +1,15 @@
 //! Numbers on disk that nothing can be counted on from.
 
-use super::*;
+use std::path::Path;
+use std::sync::Arc;
+
 use crate::clock::ManualClock;
-use crate::lsm::WriteOptions;
-use crate::types::MAX_NUMBER;
-use crate::vfs::{MemVfs, OpenMode};
+use crate::error::Error;
+use crate::lsm::{EngineOptions, LsmEngine, Workers, WriteOptions};
+use crate::manifest::{Change, Manifest};
+use crate::paths;
+use crate::types::{Lsn, MAX_NUMBER};
+use crate::vfs::{Floor, MemVfs, OpenMode, Vfs};
 
 fn dir() -> &'static Path {
     Path::new("/db")

@@ -1,0 +1,223 @@
+//! Makes an engine of its parts, and replays the log into it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use super::background::{Background, Pool};
+use super::event_log::EventLog;
+use super::events::Events;
+use super::observe::Observed;
+use super::recover::{Unfinished, next_generation};
+use super::{EngineOptions, FileIds, Identity, LockGuard, LsmEngine, Settings, Shared, Workers};
+use crate::clock::Now;
+use crate::config::DatabaseConfig;
+use crate::error::{Error, Result};
+use crate::health::Health;
+use crate::latency::Recorder;
+use crate::manifest::{Manifest, ManifestState};
+use crate::process::Process;
+use crate::quota::Quota;
+use crate::sst::{Table, TableContext};
+use crate::stripe::Stripe;
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use crate::sync::{ArcSwap, Mutex, RwLock};
+use crate::types::{FileId, Lsn, SeqNo};
+use crate::version::Run;
+use crate::vfs::{Mapping, Meter, Place, Vfs};
+use crate::wal::{Chain, Wal, WalContext, WalStart};
+
+/// Entries that one step of a job takes: long enough to be cheap, short enough to stop soon.
+const CHUNK: usize = 4096;
+/// The same for tests, so that steps of different jobs mix.
+const CHUNK_MANUAL: usize = 8;
+
+/// Where an engine goes on.
+#[derive(Debug)]
+pub(super) struct Start {
+    /// The log to replay; `None` for a new database.
+    pub(super) chain: Option<Chain>,
+    pub(super) next_seq: SeqNo,
+    pub(super) file_ids: FileIds,
+    pub(super) settings: Settings,
+    pub(super) read_only: bool,
+    pub(super) lock: Option<LockGuard>,
+    /// When opening began.
+    pub(super) since: Duration,
+    pub(super) meter: Arc<Meter>,
+    pub(super) place: Arc<OnceLock<Place>>,
+    /// Where the log to replay is read.
+    pub(super) log: Arc<dyn Vfs>,
+    /// SSTs that are mapped already.
+    pub(super) held: BTreeMap<FileId, Arc<Mapping>>,
+    /// SSTs that cannot be read: only a handle that reads opens beside them.
+    pub(super) damage: Vec<Error>,
+    pub(super) unfinished: Option<Unfinished>,
+}
+
+impl Start {
+    fn wal_start(&self, state: &ManifestState) -> WalStart {
+        let mut start = WalStart {
+            next_generation: 1,
+            next_seq: self.next_seq,
+            end: Lsn::ZERO,
+            resume: false,
+            segments: Vec::new(),
+            last_edit: state.edit,
+        };
+        if let Some(chain) = &self.chain {
+            start.next_generation = match state.clean_end {
+                Some(_) => chain.max_generation + 1,
+                None => next_generation(chain),
+            };
+            start.end = chain.end;
+            start.segments = chain.segments.clone();
+            start.resume = chain.resumable;
+        }
+        if let Some(clean) = state.clean_end {
+            start.next_generation = start.next_generation.max(clean.next_generation);
+        }
+        start
+    }
+}
+
+impl LsmEngine {
+    /// Puts the parts together and replays the log into them.
+    pub(super) fn assemble(
+        path: &Path,
+        options: EngineOptions,
+        manifest: Manifest,
+        mut start: Start,
+    ) -> Result<Self> {
+        let limit = start.settings.database.max_total_disk_bytes;
+        let kept = DatabaseConfig::from_settings(&manifest.state().settings).max_total_disk_bytes == limit
+            && limit.is_some_and(|limit| start.meter.used() <= limit);
+        let wal_start = start.wal_start(manifest.state());
+        let (chain, log, next_seq) = (start.chain.take(), Arc::clone(&start.log), start.next_seq);
+        let shared = Arc::new(Shared::new(path, options, manifest, start, wal_start));
+        // From here on dropping the engine closes it, also when the replay fails.
+        let engine = Self { shared, pool: Pool::default(), closing: Mutex::default() };
+        if let Some(chain) = &chain {
+            let replayed = engine.shared.replay(&*log, chain);
+            if let Err(error) = &replayed {
+                // A clean close of what is in memory by now would give the rest of the log away.
+                engine.shared.health.poison(error);
+            }
+            replayed?;
+        }
+        engine.shared.commits.replayed(next_seq.saturating_sub(1));
+        // Not before: what recovery writes was paid for by the writes that it brings back.
+        engine.shared.limit_disk(kept);
+        Ok(engine)
+    }
+}
+
+impl Shared {
+    /// With the runs that the manifest lists, and nothing in memory.
+    fn new(
+        path: &Path,
+        options: EngineOptions,
+        manifest: Manifest,
+        start: Start,
+        wal_start: WalStart,
+    ) -> Self {
+        let ids = manifest.ids();
+        let identity = Identity { database_id: ids.database_id, incarnation: ids.incarnation };
+        let health = Arc::<Health>::default();
+        let latencies = Arc::<Recorder>::default();
+        let log = (!start.read_only && !options.vfs.is_volatile()).then(|| EventLog::new(path.to_path_buf()));
+        let context = WalContext {
+            vfs: Arc::clone(&options.vfs),
+            dir: path.to_path_buf(),
+            clock: Arc::clone(&options.clock),
+            database_id: identity.database_id,
+            incarnation: identity.incarnation,
+            health: Arc::clone(&health),
+            latencies: Arc::clone(&latencies),
+            meter: Arc::clone(&start.meter),
+        };
+        let wal = Wal::new(context, wal_start);
+        wal.set_limits(start.settings.log_limits());
+        let quota = Quota::new(start.meter);
+        quota.manifest.store(manifest.room(), Ordering::Relaxed);
+        let tables = TableContext::new(Arc::clone(&options.vfs), path, &start.settings.database);
+        if start.read_only {
+            tables.observe();
+        }
+        let state = manifest.state();
+        Self {
+            stripes: stripes(&tables, state, &start.held, Now::of(&*options.clock)),
+            tables,
+            dir: path.to_path_buf(),
+            vfs: options.vfs,
+            clock: options.clock,
+            workers: options.workers,
+            durability: options.durability,
+            read_only: start.read_only,
+            damage: start.damage,
+            identity,
+            chunk: if options.workers == Workers::Manual { CHUNK_MANUAL } else { CHUNK },
+            health,
+            settings: ArcSwap::from_pointee(start.settings),
+            wal,
+            opened: AtomicBool::new(state.clean_end.is_none() && start.unfinished.is_none()),
+            unfinished: Mutex::new(start.unfinished),
+            manifest: Mutex::new(manifest),
+            file_ids: start.file_ids,
+            commits: super::commit::Commits::default(),
+            memory: AtomicUsize::new(0),
+            sealed_memory: AtomicUsize::new(0),
+            newest_generation: AtomicU32::new(0),
+            replayed: OnceLock::new(),
+            obsolete: Mutex::default(),
+            pins: super::pins::Pins::default(),
+            held: super::held::Held::default(),
+            untidy: AtomicBool::new(false),
+            leftovers: Mutex::default(),
+            background: Background::default(),
+            quota: Arc::new(quota),
+            counters: super::stats::Counters::default(),
+            observed: Observed::new(options.counters, latencies, start.since),
+            events: Events::new(options.listener, log),
+            tuner: super::tuning::Tuner::new(options.memory_probe),
+            closed: AtomicBool::new(false),
+            process: Process::current(),
+            gate: RwLock::new(()),
+            lock: Mutex::new(start.lock),
+            place: start.place,
+        }
+    }
+}
+
+/// The stripes that have SSTs, with their runs, newest first. No SST is opened.
+fn stripes(
+    tables: &Arc<TableContext>,
+    state: &ManifestState,
+    held: &BTreeMap<FileId, Arc<Mapping>>,
+    now: Now,
+) -> Box<[OnceLock<Box<Stripe>>]> {
+    let mut runs: BTreeMap<u16, BTreeMap<std::cmp::Reverse<SeqNo>, Vec<Arc<Table>>>> = BTreeMap::new();
+    for meta in state.ssts.values() {
+        let age = std::cmp::Reverse(meta.run_seq.1);
+        let table = match held.get(&meta.id) {
+            Some(held) => Table::holding(tables, Arc::clone(meta), Arc::clone(held)),
+            None => Table::new(tables, Arc::clone(meta)),
+        };
+        let table = Arc::new(table);
+        runs.entry(meta.stripe).or_default().entry(age).or_default().push(table);
+    }
+    let mut stripe = |id: usize| {
+        let flushed_to = state.flushed_to(id as u16, 0);
+        let runs = runs.remove(&(id as u16)).unwrap_or_default();
+        if flushed_to == 0 && runs.is_empty() {
+            return OnceLock::new();
+        }
+        let runs = runs.into_values().map(|mut parts| {
+            parts.sort_by_key(|table| table.meta().part);
+            Arc::new(Run::found(parts, now))
+        });
+        OnceLock::from(Box::new(Stripe::new(id, runs.collect(), flushed_to)))
+    };
+    (0..state.facts.stripes()).map(&mut stripe).collect()
+}

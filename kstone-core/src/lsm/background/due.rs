@@ -1,0 +1,168 @@
+//! What is due, in order of urgency: the decision alone. It takes no lock, reads no clock and changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use crate::lsm::job::Slot;
+
+/// What the decision depends on.
+#[derive(Debug)]
+pub(super) struct View<'a> {
+    /// The handle is neither read only nor poisoned.
+    pub(super) may_write: bool,
+    /// The manifest records no clean end any more.
+    pub(super) opened: bool,
+    /// Tests say when a step is made: intervals of syncs and checkpoints are always over.
+    pub(super) manual: bool,
+    pub(super) now: Duration,
+
+    pub(super) sync_interval: Duration,
+    pub(super) last_sync: Duration,
+    pub(super) checkpoint_interval: Duration,
+    pub(super) last_checkpoint: Duration,
+    /// `None` when the counters are not written.
+    pub(super) stats_interval: Option<Duration>,
+    pub(super) last_stats: Duration,
+    /// When SSTs that were still read are to be removed.
+    pub(super) removal: Option<Duration>,
+
+    /// The log needs a further segment, and there is space for one.
+    pub(super) wants_segment: bool,
+    pub(super) log_half_full: bool,
+    pub(super) relief_wanted: bool,
+    /// The last job that was begun is sealing.
+    pub(super) sealed_last: bool,
+    /// There is something for a checkpoint to record.
+    pub(super) dirty: bool,
+    pub(super) few_inodes: bool,
+    /// A checkpoint would give back a good deal of space.
+    pub(super) frees_much: bool,
+    /// There is a limit on disk space.
+    pub(super) limited: bool,
+
+    pub(super) running: &'a BTreeSet<Slot>,
+    /// Stripes with something to flush, once per sealed memtable.
+    pub(super) flush: &'a VecDeque<usize>,
+    pub(super) explore: &'a BTreeSet<usize>,
+    /// Stripes that may have something to merge.
+    pub(super) compact: &'a BTreeSet<usize>,
+    /// Stripes whose merges writers wait for.
+    pub(super) awaited: &'a BTreeMap<usize, usize>,
+
+    pub(super) most_flushes: usize,
+    pub(super) most_compactions: usize,
+    /// How many compactions run while no writer needs more; `None` for no such limit.
+    pub(super) calm: Option<usize>,
+    /// The number of a stripe's runs from which on its writers need a merge.
+    pub(super) crowded: u64,
+}
+
+/// Facts that are looked up only when the decision depends on them: they take a look at the log or at a stripe's runs.
+pub(super) trait Probe {
+    fn unsynced(&self) -> bool;
+    /// An idle log lacks the record that says how far it is synced, and there is space for it.
+    fn wants_watermark(&self) -> bool;
+    /// Whether space is wanted.
+    fn reclaiming(&self) -> bool;
+    fn runs(&self, stripe: usize) -> u64;
+    /// The bytes that a merge of the stripe would read; `None` when there is nothing to merge.
+    fn merge(&mut self, stripe: usize) -> Option<u64>;
+    /// The stripe with the least to merge of those that nobody writes to.
+    fn idle(&mut self) -> Option<usize>;
+}
+
+/// The slots that could be taken now, the most urgent first.
+pub(super) fn due(view: &View<'_>, probe: &mut impl Probe) -> Vec<Slot> {
+    if !view.may_write {
+        return Vec::new();
+    }
+    let mut due = Vec::new();
+    single(view, probe, &mut due);
+    let flushing = view.running.iter().filter(|slot| matches!(slot, Slot::Flush(_))).count();
+    if flushing < view.most_flushes {
+        due.extend(view.flush.iter().map(|&stripe| Slot::Flush(stripe)));
+    }
+    due.extend(view.explore.iter().map(|&stripe| Slot::Explore(stripe)));
+    merges(view, probe, &mut due);
+    if view.dirty && view.few_inodes && !due.contains(&Slot::Checkpoint) {
+        due.push(Slot::Checkpoint); // it gives back the files that were merged
+    }
+    if view.relief_wanted && view.sealed_last {
+        due.push(Slot::Relief);
+    }
+    due.retain(|slot| !view.running.contains(slot));
+    if due.is_empty() && view.running.is_empty() {
+        due.extend(probe.idle().map(Slot::Compact));
+    }
+    if view.opened { due } else { before_opened(view, &due) }
+}
+
+/// What only one thread can do at a time and many wait for.
+fn single(view: &View<'_>, probe: &impl Probe, due: &mut Vec<Slot>) {
+    let over = |last: Duration, interval: Duration| view.now.saturating_sub(last) >= interval;
+    if view.wants_segment {
+        due.push(Slot::Segment);
+    }
+    if !view.sync_interval.is_zero() && (view.manual || over(view.last_sync, view.sync_interval)) {
+        if probe.unsynced() {
+            due.push(Slot::LogSync);
+        } else if probe.wants_watermark() {
+            due.push(Slot::Watermark);
+        }
+    }
+    // Queued flushes go first, so that the checkpoint covers them.
+    let log_half_full = view.log_half_full && view.flush.is_empty();
+    let checkpoint_over = over(view.last_checkpoint, view.checkpoint_interval);
+    if view.dirty && (view.manual || log_half_full || checkpoint_over) {
+        due.push(Slot::Checkpoint);
+    }
+    if view.relief_wanted && !view.sealed_last {
+        due.push(Slot::Relief);
+    }
+    if view.stats_interval.is_some_and(|interval| over(view.last_stats, interval)) {
+        due.push(Slot::Stats);
+    }
+    if view.removal.is_some_and(|at| at <= view.now) {
+        due.push(Slot::Removal);
+    }
+}
+
+/// Compactions, and before them the checkpoint that frees what others have merged.
+fn merges(view: &View<'_>, probe: &mut impl Probe, due: &mut Vec<Slot>) {
+    let compacting = view.running.iter().filter(|slot| matches!(slot, Slot::Compact(_))).count();
+    if compacting >= view.most_compactions {
+        return;
+    }
+    let freely = view.calm.is_none_or(|calm| compacting < calm) || view.limited && probe.reclaiming();
+    let mut sizes: Vec<(bool, u64, usize)> = Vec::new();
+    for &stripe in view.compact {
+        let awaited = view.awaited.contains_key(&stripe);
+        if view.running.contains(&Slot::Compact(stripe))
+            || !(freely || awaited || probe.runs(stripe) >= view.crowded)
+        {
+            continue;
+        }
+        sizes.extend(probe.merge(stripe).map(|bytes| (!awaited, bytes, stripe)));
+    }
+    sizes.sort_unstable();
+    // What was merged takes space until a checkpoint: some merges share one, but none waits for nothing.
+    let none_fits = freely && sizes.is_empty() && view.flush.is_empty();
+    let gives_back = none_fits || view.frees_much;
+    if gives_back && view.dirty && !due.contains(&Slot::Checkpoint) && probe.reclaiming() {
+        due.push(Slot::Checkpoint);
+    }
+    due.extend(sizes.into_iter().map(|(.., stripe)| Slot::Compact(stripe)));
+}
+
+/// Nothing may be written while the manifest still says where the log ends. The log itself asks for nothing before
+/// there is a write: what it holds is durable, and its next segment may never be needed.
+fn before_opened(view: &View<'_>, due: &[Slot]) -> Vec<Slot> {
+    let writes =
+        |slot: &Slot| matches!(slot, Slot::Flush(_) | Slot::Compact(_) | Slot::Relief | Slot::Checkpoint);
+    let open = due.iter().any(writes) && !view.running.contains(&Slot::Open);
+    let stats = due.iter().copied().filter(|slot| *slot == Slot::Stats);
+    open.then_some(Slot::Open).into_iter().chain(stats).collect()
+}
+
+#[cfg(test)]
+mod tests;

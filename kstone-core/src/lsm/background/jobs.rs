@@ -1,0 +1,202 @@
+//! A job from its beginning to its end, and what follows: other jobs, or another try after a rest.
+
+use std::time::Duration;
+
+use super::queue::Queue;
+use crate::compaction::picker::Ask;
+use crate::error::{Error, Result};
+use crate::lsm::Shared;
+use crate::lsm::checkpoint::CheckpointJob;
+use crate::lsm::compact::CompactJob;
+use crate::lsm::flush::FlushJob;
+use crate::lsm::job::{Progress, Slot};
+use crate::sync::atomic::Ordering;
+
+/// How long a job rests after its first failure.
+pub(super) const RETRY_AFTER: Duration = Duration::from_millis(100);
+/// How long it rests at most.
+const RETRY_AT_LEAST: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+pub(super) enum Job {
+    Flush(FlushJob),
+    Compact(CompactJob),
+    Checkpoint(CheckpointJob),
+    /// Done in one step.
+    Once,
+}
+
+impl Shared {
+    /// Marks the slot taken and makes its job.
+    pub(super) fn begin(&self, queue: &mut Queue, slot: Slot) -> Job {
+        queue.running.insert(slot);
+        queue.sealed_last = slot == Slot::Relief;
+        match slot {
+            Slot::Flush(stripe) => {
+                if let Some(at) = queue.flush.iter().position(|&queued| queued == stripe) {
+                    queue.flush.remove(at);
+                }
+                Job::Flush(FlushJob::new(stripe))
+            }
+            Slot::Compact(stripe) => {
+                let ask = if queue.compact.remove(&stripe) { Ask::Due } else { Ask::Idle };
+                Job::Compact(CompactJob::new(stripe, ask))
+            }
+            Slot::Checkpoint => {
+                queue.dirty = false;
+                queue.last_checkpoint = self.clock.monotonic();
+                Job::Checkpoint(CheckpointJob::Start)
+            }
+            Slot::LogSync | Slot::Watermark => {
+                queue.last_sync = self.clock.monotonic();
+                Job::Once
+            }
+            Slot::Stats => {
+                queue.last_stats = self.clock.monotonic();
+                Job::Once
+            }
+            Slot::Explore(stripe) => {
+                queue.explore.remove(&stripe);
+                Job::Once
+            }
+            Slot::Removal => {
+                queue.removal = None;
+                queue.removal_tries += 1;
+                Job::Once
+            }
+            Slot::Segment | Slot::Relief | Slot::Open => Job::Once,
+        }
+    }
+
+    pub(super) fn step_job(&self, slot: Slot, job: &mut Job) -> Result<Progress> {
+        match (job, slot) {
+            (Job::Flush(job), _) => job.step(self),
+            (Job::Compact(job), _) => job.step(self),
+            (Job::Checkpoint(job), _) => job.step(self),
+            (Job::Once, Slot::Segment) => self.prepare_segment().map(|()| Progress::Done),
+            (Job::Once, Slot::LogSync) => self.wal.sync().map(|()| Progress::Done),
+            (Job::Once, Slot::Watermark) => self.wal.append_watermark().map(|()| Progress::Done),
+            (Job::Once, Slot::Stats) => Ok(self.write_stats_file()),
+            (Job::Once, Slot::Explore(stripe)) => {
+                self.explore(stripe);
+                Ok(Progress::Done)
+            }
+            (Job::Once, Slot::Open) => self.ensure_opened().map(|()| Progress::Done),
+            (Job::Once, Slot::Removal) => {
+                self.remove_obsolete();
+                Ok(Progress::Done)
+            }
+            (Job::Once, _) => {
+                self.relieve();
+                Ok(Progress::Done)
+            }
+        }
+    }
+
+    /// Ends a job: frees its slot, queues what follows from it.
+    pub(super) fn end(&self, slot: Slot, job: Job, result: Result<()>) {
+        let failed = result.is_err();
+        match (&result, job) {
+            (Err(_), Job::Flush(job)) => job.abort(self),
+            (Err(_), Job::Compact(job)) => job.abort(self),
+            _ => {}
+        }
+        // Before it counts as done: callers that wait for space must find what it has freed.
+        if !failed && matches!(slot, Slot::Checkpoint | Slot::Compact(_)) {
+            self.remove_obsolete();
+        }
+        let freed_files =
+            !failed && slot == Slot::Checkpoint && self.quota.few_inodes.load(Ordering::Relaxed);
+        if freed_files {
+            self.look_at_inodes();
+        }
+        let failure = result.as_ref().err().map(|error| (slot, self.job_failed(slot, error)));
+        let mut queue = self.background.queue.lock();
+        if freed_files {
+            // What failed for want of them need not rest any longer.
+            queue
+                .resting
+                .retain(|slot, _| !matches!(slot, Slot::Flush(_) | Slot::Compact(_) | Slot::Segment));
+        }
+        queue.running.remove(&slot);
+        queue.ended += u64::from(slot != Slot::Relief);
+        match result {
+            Ok(()) => {
+                queue.resting.remove(&slot);
+                if queue
+                    .error
+                    .as_ref()
+                    .is_some_and(|(kind, _)| std::mem::discriminant(kind) == std::mem::discriminant(&slot))
+                {
+                    queue.error = None;
+                }
+            }
+            Err(_) => {
+                queue.error = failure;
+                let rest = queue.resting.entry(slot).or_default();
+                let pause = RETRY_AFTER.saturating_mul(1 << rest.failures.min(20)).min(RETRY_AT_LEAST);
+                rest.failures += 1;
+                rest.until = self.clock.monotonic() + pause;
+            }
+        }
+        self.queue_successors(&mut queue, slot, failed);
+        drop(queue);
+        self.background.progress.notify_all();
+        self.background.wake.notify_all();
+    }
+
+    pub(super) fn queue_successors(&self, queue: &mut Queue, slot: Slot, failed: bool) {
+        match slot {
+            Slot::Flush(stripe) => {
+                if failed {
+                    queue.flush.push_front(stripe);
+                } else {
+                    queue.dirty = true;
+                    queue.compact.insert(stripe);
+                    queue.idle.flushed(stripe);
+                }
+            }
+            Slot::Compact(stripe) => {
+                queue.dirty |= !failed;
+                queue.compact.insert(stripe);
+            }
+            Slot::Checkpoint => {
+                queue.dirty |= failed;
+                if !failed && self.quota.is_limited() {
+                    // There may be space now for merges that found none.
+                    queue.compact.extend(self.used_stripes().map(|stripe| stripe.id));
+                }
+            }
+            Slot::Segment | Slot::Relief | Slot::LogSync | Slot::Watermark => {}
+            Slot::Stats | Slot::Open | Slot::Explore(_) | Slot::Removal => {}
+        }
+    }
+
+    /// Notes whether any obsolete SSTs are still read. If so, their removal is tried again when a reader lets go, and
+    /// after a pause that grows, for readers that do not report it.
+    pub(crate) fn remove_once_unread(&self, read: bool) {
+        let mut queue = self.background.queue.lock();
+        if read {
+            let pause = RETRY_AFTER.saturating_mul(1 << queue.removal_tries.min(20)).min(RETRY_AT_LEAST);
+            queue.removal = Some(self.clock.monotonic() + pause);
+        } else {
+            (queue.removal, queue.removal_tries) = (None, 0);
+        }
+        self.held.wait_for_readers(read);
+        drop(queue);
+        if read {
+            self.background.wake.notify_one();
+        }
+    }
+
+    /// The last failure of background work that has not been made good.
+    pub(crate) fn background_error(&self) -> Option<String> {
+        self.background.queue.lock().error.as_ref().map(|(_, error)| error.clone())
+    }
+
+    /// A failure that stops nothing: kept for the statistics.
+    pub(crate) fn note_background_error(&self, error: &Error) {
+        let text = self.job_failed(Slot::Relief, error);
+        self.background.queue.lock().error = Some((Slot::Relief, text));
+    }
+}

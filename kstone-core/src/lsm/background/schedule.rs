@@ -1,0 +1,206 @@
+//! What is due now and when something will be due by time alone: the engine's part of the decision in `due.rs`.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use super::due::{Probe, View, due};
+use super::queue::Queue;
+use crate::backpressure::runs_without_delay;
+use crate::compaction::picker::Ask;
+use crate::config::CompactionConfig;
+use crate::lsm::idle::IdleStripes;
+use crate::lsm::job::Slot;
+use crate::lsm::quota::FREED_AT_ONCE;
+use crate::lsm::{Settings, Shared, Workers};
+use crate::stripe::Stripe;
+use crate::sync::atomic::Ordering;
+use crate::sync::thread;
+
+/// How long a worker sleeps when nothing will become due any more; closing wakes it.
+pub(super) const NOTHING_TO_DO: Duration = Duration::from_secs(3600);
+
+impl Shared {
+    /// The slots that are due and not resting after a failure, the most urgent first.
+    pub(super) fn ready(&self, queue: &mut Queue) -> Vec<Slot> {
+        let mut due = self.due(queue);
+        let now = self.clock.monotonic();
+        due.retain(|slot| queue.resting.get(slot).is_none_or(|rest| rest.until <= now));
+        due
+    }
+
+    /// The slots that could be taken now, the most urgent first. Stripes that have nothing to merge are not looked at
+    /// again before they are queued again.
+    pub(super) fn due(&self, queue: &mut Queue) -> Vec<Slot> {
+        let may_write = !self.read_only && self.health.check().is_ok();
+        let opened = self.opened.load(Ordering::Acquire);
+        let settings = self.settings.load();
+        let now = self.clock.monotonic();
+        if may_write {
+            self.sweep(queue, &settings, now);
+        }
+        let view = View {
+            may_write,
+            opened,
+            manual: self.workers == Workers::Manual,
+            now,
+            sync_interval: settings.database.sync_interval,
+            last_sync: queue.last_sync,
+            checkpoint_interval: settings.database.checkpoint_interval,
+            last_checkpoint: queue.last_checkpoint,
+            stats_interval: self.stats_interval(&settings),
+            last_stats: queue.last_stats,
+            removal: queue.removal,
+            wants_segment: self.wal.needs_segment() && self.may_take_segment(),
+            log_half_full: self.wal.live_bytes() > settings.log.limit / 2,
+            relief_wanted: self.background.relief_wanted.load(Ordering::Relaxed),
+            sealed_last: queue.sealed_last,
+            dirty: queue.dirty,
+            few_inodes: self.quota.few_inodes.load(Ordering::Relaxed),
+            frees_much: self.quota.dying.load(Ordering::Relaxed) >= FREED_AT_ONCE,
+            limited: self.quota.is_limited(),
+            running: &queue.running,
+            flush: &queue.flush,
+            explore: &queue.explore,
+            compact: &queue.compact,
+            awaited: &queue.awaited,
+            // Half of the cores, so that flushes never crowd out the writers that cause them.
+            most_flushes: cores().div_ceil(2),
+            most_compactions: concurrent_compactions(&settings.compaction),
+            calm: queue.calm,
+            crowded: runs_without_delay(settings.compaction.sst_threshold as u64),
+        };
+        let mut engine = Engine { shared: self, idle: &mut queue.idle, nothing_to_merge: Vec::new() };
+        let due = due(&view, &mut engine);
+        for stripe in engine.nothing_to_merge {
+            queue.compact.remove(&stripe);
+        }
+        due
+    }
+
+    /// Once an interval, looks at all stripes: for work that no flush has noticed, for stripes that nobody writes to,
+    /// and for old deletes.
+    fn sweep(&self, queue: &mut Queue, settings: &Settings, now: Duration) {
+        let interval = Duration::from_secs(settings.compaction.check_interval_secs);
+        if now.saturating_sub(queue.last_sweep) < interval {
+            return;
+        }
+        queue.last_sweep = now;
+        queue.compact.extend(self.used_stripes().map(|stripe| stripe.id));
+        queue.idle.sweep(self.used_stripes().map(|stripe| stripe.id));
+        if self.used_stripes().any(|stripe| self.keeps_old_deletes(settings, stripe)) {
+            self.background.relief_wanted.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether time alone will make something due, now or later.
+    pub(super) fn will_be_due(&self) -> bool {
+        let settings = self.settings.load();
+        let left = {
+            let queue = self.background.queue.lock();
+            queue.dirty || !queue.flush.is_empty() || self.background.relief_wanted.load(Ordering::Relaxed)
+        };
+        let deletes = |stripe: &Stripe| {
+            let version = stripe.version();
+            version.memtables().any(|memtable| memtable.deleted_since().is_some())
+                || version.runs.iter().any(|run| run.deleted_since.is_some())
+        };
+        let merges = |stripe: &Stripe| {
+            [Ask::Due, Ask::Idle].iter().any(|&ask| self.compaction_due(stripe.id, ask).is_some())
+        };
+        left || self.stats_interval(&settings).is_some()
+            || settings.compaction.enabled
+                && self.used_stripes().any(|stripe| deletes(stripe) || merges(stripe))
+            || self.quota.is_limited() && self.reclaiming()
+    }
+
+    /// How long a worker may sleep before something becomes due by time alone.
+    pub(super) fn nap(&self, queue: &Queue) -> Duration {
+        if self.health.check().is_err() {
+            return NOTHING_TO_DO;
+        }
+        let settings = self.settings.load();
+        let now = self.clock.monotonic();
+        let until = |moment: Duration, interval: Duration| (moment + interval).saturating_sub(now);
+        let mut nap = until(queue.last_sweep, Duration::from_secs(settings.compaction.check_interval_secs));
+        let interval = settings.database.sync_interval;
+        let opened = self.opened.load(Ordering::Acquire);
+        if opened && !interval.is_zero() && !queue.running.contains(&Slot::LogSync) {
+            // Also while nothing is unsynced: a write does not wake anybody for its sync.
+            nap = nap.min(until(queue.last_sync, interval).max(interval / 2));
+        }
+        if let Some(interval) = self.stats_interval(&settings) {
+            nap = nap.min(until(queue.last_stats, interval));
+        }
+        if queue.dirty && !queue.running.contains(&Slot::Checkpoint) {
+            nap = nap.min(until(queue.last_checkpoint, settings.database.checkpoint_interval));
+        }
+        if let Some(at) = queue.removal {
+            nap = nap.min(until(at, Duration::ZERO));
+        }
+        let rested = queue.resting.values().map(|rest| until(rest.until, Duration::ZERO)).min();
+        nap.min(rested.unwrap_or(nap)).max(Duration::from_millis(1))
+    }
+
+    /// Looks at every stripe for compaction, and has what was merged or flushed already checkpointed.
+    pub(crate) fn look_at_all_stripes(&self) {
+        let mut queue = self.background.queue.lock();
+        queue.compact.extend(self.used_stripes().map(|stripe| stripe.id));
+        queue.dirty |= self.wal.can_retire();
+    }
+}
+
+/// Looks up in the engine what a decision depends on.
+struct Engine<'a> {
+    shared: &'a Shared,
+    idle: &'a mut IdleStripes,
+    /// Stripes that were found to have nothing to merge.
+    nothing_to_merge: Vec<usize>,
+}
+
+impl Probe for Engine<'_> {
+    fn unsynced(&self) -> bool {
+        self.shared.wal.unsynced()
+    }
+
+    fn wants_watermark(&self) -> bool {
+        self.shared.wal.wants_watermark() && self.shared.may_take_segment()
+    }
+
+    fn reclaiming(&self) -> bool {
+        self.shared.reclaiming()
+    }
+
+    fn runs(&self, stripe: usize) -> u64 {
+        self.shared.stripe(stripe).version().runs.len() as u64
+    }
+
+    fn merge(&mut self, stripe: usize) -> Option<u64> {
+        let bytes = self.shared.compaction_due(stripe, Ask::Due);
+        if bytes.is_none() {
+            self.nothing_to_merge.push(stripe);
+        }
+        bytes
+    }
+
+    fn idle(&mut self) -> Option<usize> {
+        self.idle.smallest(|stripe| self.shared.compaction_due(stripe, Ask::Idle))
+    }
+}
+
+/// The processor cores of the machine; 1 when that is not known.
+pub(super) fn cores() -> usize {
+    // Asking the system opens files, and the scheduler asks often.
+    static CORES: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
+    *CORES
+}
+
+/// How many compactions run at once while they slow no writer down: a core is left to the callers. With a
+/// merge on each, a get waits for the slices of time that merges have, and one in a hundred takes milliseconds.
+pub(super) fn calm_compactions(cores: usize) -> usize {
+    cores.saturating_sub(1).max(1)
+}
+
+/// How many compactions run at once at most: no more than have threads of their own beside the two for other work.
+pub(super) fn concurrent_compactions(config: &CompactionConfig) -> usize {
+    config.max_concurrent_compactions.min(cores() * 2)
+}

@@ -1,0 +1,98 @@
+//! Which memtables are sealed, and when: for the memory budget, the log's limit, and old deletes.
+
+use std::sync::Arc;
+
+use crate::lsm::{Settings, Shared};
+use crate::stripe::Stripe;
+use crate::sync::atomic::Ordering;
+use crate::types::Lsn;
+
+impl Shared {
+    /// A memtable of that stripe was sealed.
+    pub(crate) fn sealed(&self, stripe: usize, memory: usize) {
+        self.sealed_memory.fetch_add(memory, Ordering::Relaxed);
+        self.background.queue_flush(stripe);
+    }
+
+    /// Seals the stripe's memtable and queues its flush.
+    pub(crate) fn seal(&self, stripe: &Stripe) {
+        let sealed = stripe.lock().seal();
+        if let Some(memory) = sealed {
+            self.sealed(stripe.id, memory);
+        }
+    }
+
+    /// Wakes the background when a write has crossed a line: the memory budget, or into a new log segment.
+    pub(crate) fn request_relief(&self, memory: usize, budget: usize, lsn: Lsn) {
+        let new_segment =
+            self.newest_generation.fetch_max(lsn.generation(), Ordering::Relaxed) < lsn.generation();
+        if (memory > budget || new_segment) && !self.background.relief_wanted.swap(true, Ordering::AcqRel) {
+            // Nobody asks a second time: a worker that has just looked and not yet fallen asleep must hear of it.
+            self.background.wake_surely();
+        }
+    }
+
+    /// Seals memtables: the fullest while the active ones are over the memory budget, and those that a log near its
+    /// limit has to be kept for.
+    pub(super) fn relieve(&self) {
+        self.background.relief_wanted.swap(false, Ordering::AcqRel);
+        self.seal_for_space();
+        let settings = self.settings.load();
+        for stripe in self.used_stripes().filter(|stripe| self.keeps_old_deletes(&settings, stripe)) {
+            self.seal(stripe);
+        }
+        loop {
+            let memory = self.memory.load(Ordering::Relaxed);
+            if memory.saturating_sub(self.sealed_memory.load(Ordering::Relaxed)) <= settings.memory_budget {
+                break;
+            }
+            let fullest = self.used_stripes().max_by_key(|stripe| stripe.version().active.memory());
+            match fullest {
+                Some(stripe) if !stripe.version().active.is_empty() => self.seal(stripe),
+                _ => break,
+            }
+        }
+        self.shorten_log(settings.log.limit, self.background.log_full.swap(false, Ordering::Relaxed));
+    }
+
+    /// Whether a delete has waited in memory for so long that what it hides should be gone from the disk by now: only
+    /// what was flushed can be merged.
+    pub(super) fn keeps_old_deletes(&self, settings: &Settings, stripe: &Stripe) -> bool {
+        let limit = settings.compaction.tombstone_age.filter(|_| settings.compaction.enabled);
+        let since = stripe.version().active.deleted_since();
+        limit.zip(since).is_some_and(|(limit, since)| since.age(self.now()) > limit)
+    }
+
+    /// Seals what the oldest half of the log is kept for when that has grown to three quarters of its limit. Over the
+    /// limit, or when a writer waits, all but the segment that is written to must go, and when only that is left, it
+    /// must become another one.
+    fn shorten_log(&self, limit: u64, full: bool) {
+        let live = self.wal.live_bytes();
+        if !full && live <= limit / 4 * 3 {
+            return;
+        }
+        let urgent = full || live > limit;
+        if urgent {
+            match self.wal.rotate_last() {
+                Ok(_) => {}
+                Err(error) => self.note_background_error(&error),
+            }
+        }
+        let (oldest, newest) = (self.wal.oldest_generation(), self.wal.tail().generation());
+        let half = oldest + newest.saturating_sub(oldest).div_ceil(2);
+        let keep_from = if urgent { newest } else { half };
+        let mut needed_from = newest;
+        for stripe in self.used_stripes() {
+            let version = Arc::clone(&stripe.version());
+            if version.active.first_lsn().is_some_and(|lsn| lsn.generation() < keep_from) {
+                self.seal(stripe);
+            }
+            let needed = version.memtables().filter_map(|memtable| memtable.first_lsn()).min();
+            needed_from = needed.map_or(needed_from, |lsn| needed_from.min(lsn.generation()));
+        }
+        // Segments may be kept only because what was flushed is not checkpointed.
+        if needed_from > oldest && !self.pins.hold_log() {
+            self.background.queue.lock().dirty = true;
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Work without threads ([`crate::lsm::Workers::Manual`]): one step at a time, for tests and for calls that wait.
+
+use super::queue::Queue;
+use crate::error::Error;
+use crate::lsm::job::{Progress, Slot};
+use crate::lsm::{PoisonOnUnwind, Shared};
+use crate::sync::MutexGuard;
+use crate::sync::atomic::Ordering;
+
+impl Shared {
+    /// One step of one job, begun or new, as `choice` picks; false when nothing is due.
+    pub(crate) fn step(&self, choice: u64) -> bool {
+        let mut queue = self.background.queue.lock();
+        let due = self.due(&mut queue);
+        self.step_one(queue, &due, choice)
+    }
+
+    /// A step of what is ready, each in its turn: for calls that wait while nobody else works. What has just failed
+    /// is left alone, or a call would wait for ever on a clock that stands still.
+    pub(super) fn step_in_turn(&self) -> bool {
+        let mut queue = self.background.queue.lock();
+        let due = self.ready(&mut queue);
+        self.step_one(queue, &due, self.background.turn.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn step_one(&self, mut queue: MutexGuard<'_, Queue>, due: &[Slot], choice: u64) -> bool {
+        let begun = queue.begun.len();
+        let options = begun + due.len();
+        if options == 0 {
+            return false;
+        }
+        let at = (choice % options as u64) as usize;
+        let (slot, mut job) = match due.get(at.wrapping_sub(begun)) {
+            Some(&slot) => (slot, self.begin(&mut queue, slot)),
+            None => queue.begun.swap_remove(at),
+        };
+        drop(queue);
+        let unwinding = PoisonOnUnwind { shared: self, what: "background work" };
+        let stepped = self.step_job(slot, &mut job);
+        std::mem::forget(unwinding);
+        debug_assert!(self.keeps_its_promises(), "after a step of {slot:?}: {:?}", self.space_report());
+        match stepped {
+            Ok(Progress::Again) => self.background.queue.lock().begun.push((slot, job)),
+            Ok(Progress::Done) => self.end(slot, job, Ok(())),
+            Err(error) => self.end(slot, job, Err(error)),
+        }
+        true
+    }
+
+    /// Gives up what tests have begun: the engine closes.
+    pub(crate) fn abandon_begun(&self) {
+        let begun = std::mem::take(&mut self.background.queue.lock().begun);
+        for (slot, job) in begun {
+            self.end(slot, job, Err(Error::Closed));
+        }
+    }
+}

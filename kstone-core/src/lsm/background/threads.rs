@@ -1,0 +1,156 @@
+//! The threads of an engine: when they start, what each does, how they end.
+
+use std::sync::Arc;
+
+use super::schedule::{calm_compactions, concurrent_compactions, cores};
+use crate::error::{Error, Result};
+use crate::lsm::job::Progress;
+use crate::lsm::{LsmEngine, PoisonOnUnwind, Shared, Workers};
+use crate::planted::{Race, raced};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Mutex, MutexGuard};
+
+/// The threads of an engine. They hold the shared state, which never holds them: dropping the engine joins them.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    pub(super) started: AtomicBool,
+    pub(super) threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Shared {
+    fn work(&self) {
+        // A job that panics would hold its slot for ever: its waiters must hear of that.
+        let unwinding = PoisonOnUnwind { shared: self, what: "background work" };
+        let mut queue = self.background.queue.lock();
+        while !self.background.stop.load(Ordering::Relaxed) {
+            if self.may_deliver_events() {
+                if !queue.has_timekeeper && !raced(Race::ListenerKeepsTime) {
+                    // A listener may take long: another worker keeps the time meanwhile.
+                    self.background.wake.notify_one();
+                }
+                MutexGuard::unlocked(&mut queue, || self.deliver_events());
+                continue;
+            }
+            let due = self.ready(&mut queue);
+            let Some(&slot) = due.first() else {
+                if queue.has_timekeeper {
+                    self.background.wake.wait(&mut queue);
+                } else {
+                    let nap = self.nap(&queue);
+                    queue.has_timekeeper = true;
+                    self.background.wake.wait_for(&mut queue, nap);
+                    queue.has_timekeeper = false;
+                }
+                continue;
+            };
+            let mut job = self.begin(&mut queue, slot);
+            if due.len() > 1 || !queue.has_timekeeper {
+                self.background.wake.notify_one();
+            }
+            drop(queue);
+            let mut result = Ok(Progress::Again);
+            while matches!(result, Ok(Progress::Again)) && !self.background.stop.load(Ordering::Relaxed) {
+                result = self.step_job(slot, &mut job);
+            }
+            match result {
+                Ok(Progress::Done) => self.end(slot, job, Ok(())),
+                Ok(Progress::Again) => self.end(slot, job, Err(Error::Closed)),
+                Err(error) => self.end(slot, job, Err(error)),
+            }
+            queue = self.background.queue.lock();
+        }
+        std::mem::forget(unwinding);
+    }
+}
+
+impl LsmEngine {
+    /// At the end of open: time counts from now on, and settings may have changed while the database was closed. Starts
+    /// one thread if there is something that time will make due. A database that is only read needs no other.
+    pub(crate) fn keep_time(&self) {
+        let shared = &*self.shared;
+        let mut queue = shared.background.queue.lock();
+        // On one thread tests say when a step is made, and all that is looked at in intervals is looked at with the first.
+        queue.compact.extend(shared.used_stripes().map(|stripe| stripe.id));
+        if shared.workers == Workers::Manual {
+            return;
+        }
+        let now = shared.clock.monotonic();
+        (queue.last_sync, queue.last_checkpoint) = (now, now);
+        (queue.last_sweep, queue.last_stats) = (now, now);
+        queue.calm = Some(calm_compactions(cores()));
+        drop(queue);
+        // Opening is worth more than what can wait for the first write, which starts the others.
+        if !shared.read_only
+            && shared.will_be_due()
+            && let Err(error) = self.start_threads(1)
+        {
+            shared.note_background_error(&error);
+        }
+    }
+
+    /// Starts the pool with the first write.
+    pub(crate) fn start_workers(&self) -> Result<()> {
+        if self.pool.started.load(Ordering::Relaxed) || self.shared.workers == Workers::Manual {
+            return Ok(());
+        }
+        let now = self.shared.clock.monotonic();
+        let mut queue = self.shared.background.queue.lock();
+        (queue.last_sync, queue.last_checkpoint) = (now, now);
+        drop(queue);
+        self.pool.started.store(true, Ordering::Relaxed);
+        self.grow_pool().inspect_err(|_| self.pool.started.store(false, Ordering::Relaxed))?;
+        // The thread that kept the time alone may sleep for longer than the log may wait for its sync.
+        self.shared.background.wake.notify_all();
+        Ok(())
+    }
+
+    /// Brings the pool to the size that the settings ask for, if it was started and is smaller. Larger ones stay:
+    /// what is beyond the settings sleeps.
+    pub(crate) fn grow_pool(&self) -> Result<()> {
+        if !self.pool.started.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        // Two beyond the compactions, so that a flush and a sync never wait for them.
+        let compactions = concurrent_compactions(&self.shared.settings.load().compaction);
+        self.start_threads(2 + compactions)
+    }
+
+    /// Starts threads until there are that many.
+    fn start_threads(&self, count: usize) -> Result<()> {
+        let mut threads = self.pool.threads.lock();
+        if self.shared.background.stop.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        for i in threads.len()..count {
+            let shared = Arc::clone(&self.shared);
+            let worker = thread::Builder::new().name(format!("kstone-{i}"));
+            match worker.spawn(move || shared.work()) {
+                Ok(thread) => threads.push(thread),
+                // Fewer do the same work, only later; with none, nothing would ever be flushed.
+                Err(_) if !threads.is_empty() => break,
+                Err(source) => return Err(Error::io("start a thread for", &self.shared.dir)(source)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops the pool and waits for it. Jobs stop between two steps and leave no trace.
+    pub(crate) fn stop_workers(&self) {
+        self.shared.background.stop.store(true, Ordering::Relaxed);
+        if !raced(Race::StopWithoutLock) {
+            // Under the lock, so that no worker is between looking at `stop` and falling asleep.
+            drop(self.shared.background.queue.lock());
+        }
+        self.shared.background.wake.notify_all();
+        let threads = std::mem::take(&mut *self.pool.threads.lock());
+        for thread in threads {
+            // A listener may close the engine, or be the last to let go of it: its worker ends by itself.
+            if thread.thread().id() != thread::current().id() {
+                // One that panicked has poisoned the handle; there is nothing else to learn from it.
+                let _ = thread.join();
+            }
+        }
+        self.shared.abandon_begun();
+    }
+}

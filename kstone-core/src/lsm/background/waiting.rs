@@ -1,0 +1,151 @@
+//! How callers wait: for a slot, for a job to end, for space, for the merges of their stripes.
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::Background;
+use super::jobs::RETRY_AFTER;
+use super::queue::Queue;
+use crate::backpressure::StallReason;
+use crate::error::Result;
+use crate::lsm::job::Slot;
+use crate::lsm::{Shared, Workers};
+use crate::planted::{Race, raced};
+use crate::sync::MutexGuard;
+use crate::sync::atomic::Ordering;
+
+/// How often a waiting caller looks again, should a wake-up be missed.
+const RECHECK: Duration = Duration::from_millis(50);
+
+impl Background {
+    /// Lets a slowed-down writer rest; on one thread, lets the work go on instead.
+    pub(crate) fn pause(&self, shared: &Shared, delay: Duration) {
+        if shared.workers == Workers::Manual {
+            shared.step_in_turn();
+            return;
+        }
+        self.wake.notify_one();
+        let mut queue = self.queue.lock();
+        self.progress.wait_for(&mut queue, delay);
+    }
+}
+
+impl Shared {
+    /// Takes a slot for work on the caller's thread, waiting until it is free.
+    pub(crate) fn claim(&self, slot: Slot) -> Result<()> {
+        let mut since = None;
+        let claimed = loop {
+            if let Err(error) = self.health.check() {
+                break Err(error);
+            }
+            let mut queue = self.background.queue.lock();
+            if queue.running.insert(slot) {
+                if slot == Slot::Checkpoint {
+                    queue.dirty = false;
+                }
+                break Ok(());
+            }
+            since.get_or_insert_with(|| self.clock.monotonic());
+            self.wait_with(queue);
+        };
+        if let Some(since) = since {
+            self.waited(StallReason::Jobs, since);
+        }
+        claimed
+    }
+
+    /// Gives a claimed slot back.
+    pub(crate) fn release(&self, slot: Slot, failed: bool) {
+        let mut queue = self.background.queue.lock();
+        queue.running.remove(&slot);
+        queue.ended += 1;
+        self.queue_successors(&mut queue, slot, failed);
+        drop(queue);
+        self.background.progress.notify_all();
+        self.background.wake.notify_all();
+    }
+
+    /// Has these stripes merged before all others, for as long as the guard lives: a caller waits for them.
+    pub(crate) fn await_merges(&self, stripes: &[u16]) -> AwaitedMerges<'_> {
+        let stripes: SmallVec<[usize; 8]> = stripes.iter().map(|&stripe| stripe.into()).collect();
+        let mut queue = self.background.queue.lock();
+        for &stripe in &stripes {
+            *queue.awaited.entry(stripe).or_default() += 1;
+            queue.compact.insert(stripe);
+        }
+        drop(queue);
+        AwaitedMerges { background: &self.background, stripes }
+    }
+
+    /// False when it was time that ended the wait.
+    fn wait_with(&self, mut queue: MutexGuard<'_, Queue>) -> bool {
+        if self.workers == Workers::Manual {
+            drop(queue);
+            self.step_in_turn();
+            return true;
+        }
+        self.background.wake.notify_all();
+        !self.background.progress.wait_for(&mut queue, RECHECK).timed_out()
+    }
+
+    /// Waits for a job to end, waking the workers first. False when nothing is left that could end: only on one
+    /// thread, where nobody else works. `asked` is the caller's note of when it last asked for sealing, `None` at
+    /// first.
+    pub(crate) fn wait_for_progress(&self, asked: &mut Option<u64>) -> bool {
+        if self.workers == Workers::Manual {
+            self.relieve();
+            return self.step_in_turn();
+        }
+        let queue = self.background.queue.lock();
+        if *asked != Some(queue.ended) || raced(Race::SealingAskedForAlways) {
+            *asked = Some(queue.ended);
+            self.background.relief_wanted.store(true, Ordering::Relaxed);
+        }
+        if !self.wait_with(queue) {
+            *asked = None;
+        }
+        true
+    }
+
+    /// Waits while something goes on, or is about to, that may free space; false when there is no such thing.
+    pub(crate) fn wait_for_reclaim(&self) -> bool {
+        if self.workers == Workers::Manual {
+            return self.wait_for_progress(&mut None);
+        }
+        let frees = |slot: &Slot| {
+            use Slot::{Checkpoint, Compact, Flush, Relief, Removal};
+            matches!(slot, Flush(_) | Compact(_) | Checkpoint | Relief | Removal)
+        };
+        let mut queue = self.background.queue.lock();
+        // SSTs that a reader has just held free their space as soon as it lets go.
+        let soon = self.clock.monotonic().saturating_add(RETRY_AFTER);
+        let removes = queue.removal.is_some_and(|at| at <= soon);
+        let busy = removes || queue.running.iter().any(frees) || self.ready(&mut queue).iter().any(frees);
+        if busy {
+            self.wait_with(queue);
+        }
+        busy
+    }
+}
+
+/// Stripes whose merges a caller waits for.
+#[must_use]
+pub(crate) struct AwaitedMerges<'a> {
+    background: &'a Background,
+    stripes: SmallVec<[usize; 8]>,
+}
+
+impl Drop for AwaitedMerges<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.background.queue.lock();
+        for stripe in &self.stripes {
+            if let Some(waiting) = queue.awaited.get_mut(stripe) {
+                *waiting -= 1;
+                if *waiting == 0 {
+                    queue.awaited.remove(stripe);
+                }
+            }
+        }
+    }
+}

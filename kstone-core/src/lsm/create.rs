@@ -1,0 +1,113 @@
+//! CREATE: a directory that has room for a database becomes one.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::assemble::Start;
+use super::claim::{Claim, Found, absolute, claim};
+use super::open::{metered, take_stock, validate};
+use super::{EngineOptions, FileIds, LsmEngine, Settings};
+use crate::clock::Clock;
+use crate::config::DatabaseConfig;
+use crate::error::{Error, Result};
+use crate::file_header::Id;
+use crate::manifest::{Change, Facts, Ids, Manifest};
+use crate::paths::{self, FileName};
+use crate::planted::{Bug, planted};
+use crate::vfs::{Floor, MeteredVfs, Vfs};
+
+impl LsmEngine {
+    /// Creates a database. The directory may exist if it is empty; its parent must exist.
+    ///
+    /// # Errors
+    /// `AlreadyExists` if there is a database or anything else; `Corruption` if there are SSTs or log records
+    /// without a manifest; `InvalidConfig`. In all these cases nothing is changed.
+    pub fn create(path: &Path, options: EngineOptions) -> Result<Self> {
+        validate(&options)?;
+        let since = options.clock.monotonic();
+        let path = &absolute(&*options.vfs, path)?;
+        let (options, meter) = metered(path, options);
+        let vfs = Arc::clone(&options.vfs);
+        let claim = claim(&*vfs, path, || Ok(Found::at(&*vfs, path)?.into_create_look(path)))?;
+        Self::create_in(path, options, claim, &meter, since)
+    }
+
+    /// Makes a database in a directory that has room for one.
+    pub(super) fn create_in(
+        path: &Path,
+        options: EngineOptions,
+        Claim { guard: lock, made }: Claim,
+        meter: &MeteredVfs,
+        since: Duration,
+    ) -> Result<Self> {
+        let vfs = Arc::clone(&options.vfs);
+        if let Some(parent) = path.parent().filter(|_| !(made && planted(Bug::CreationNotSynced))) {
+            match vfs.sync_dir(parent) {
+                // The directory's maker may not have made its name durable, nor can we without the right to read
+                // its parent.
+                Err(e) if !made && e.kind() == std::io::ErrorKind::PermissionDenied => {}
+                synced => synced.map_err(Error::io("sync", parent))?,
+            }
+        }
+        remove_leftovers(&*vfs, path)?;
+        take_stock(meter, path)?;
+        let database = options.config.clone().unwrap_or_default();
+        let stripes = database.stripes.unwrap_or_else(|| database.default_stripes());
+        let database = DatabaseConfig { stripes: Some(stripes), ..database };
+        let compaction = options.compaction.clone().unwrap_or_default();
+        let now = options.clock.unix_ms();
+        let ids = Ids {
+            database_id: random_id(&*options.clock),
+            incarnation: random_id(&*options.clock),
+            created_ms: now,
+        };
+        let changes = vec![
+            Change::Facts(Facts::new(stripes, now)),
+            Change::Keyspace { id: 0, name: "items".into() },
+            Change::Settings(Settings::new(database.clone(), compaction.clone(), None).stored()),
+            Change::Reserve { files_below: 1 + FileIds::BLOCK },
+        ];
+        let manifest = Manifest::create(Arc::clone(&vfs), path, ids, changes)?;
+        let start = Start {
+            chain: None,
+            next_seq: 1,
+            file_ids: FileIds::new(1, 1 + FileIds::BLOCK),
+            settings: Settings::new(database, compaction, None),
+            read_only: false,
+            lock: Some(lock),
+            since,
+            meter: Arc::clone(meter.meter()),
+            place: Arc::clone(meter.place()),
+            log: Arc::clone(&options.vfs),
+            held: BTreeMap::new(),
+            damage: Vec::new(),
+            unfinished: None,
+        };
+        let engine = Self::assemble(path, options, manifest, start)?;
+        // A handle whose directory is removed while it is open goes on working in its first segment.
+        // Should that fail, the database is there all the same: its first write will meet the cause again.
+        drop(engine.shared.wal.try_reserve(0, Floor::NONE));
+        engine.shared.opened(true, true);
+        engine.keep_time();
+        Ok(engine)
+    }
+}
+
+/// A new id.
+pub(super) fn random_id(clock: &dyn Clock) -> Id {
+    (u128::from(clock.random()) << 64 | u128::from(clock.random())).to_le_bytes()
+}
+
+/// Removes the segments that a creation which was cut off left behind: they hold no records, and their names are
+/// wanted.
+fn remove_leftovers(vfs: &dyn Vfs, path: &Path) -> Result<()> {
+    for entry in vfs.list(path).map_err(Error::io("list", path))? {
+        if matches!(paths::parse(&entry.name), FileName::Log(_)) {
+            let file = path.join(&entry.name);
+            vfs.remove(&file).map_err(Error::io("remove", &file))?;
+        }
+    }
+    Ok(())
+}

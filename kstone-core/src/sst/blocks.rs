@@ -1,0 +1,245 @@
+//! Reads the blocks of an SST: in the mapping, from the cache or from the file, each checked before it is used.
+//!
+//! In a mapping a block's checksum is checked when it is first touched; with `pread`, at each read.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::open::{OpenTable, Source};
+use super::read_ahead::ReadAhead;
+use super::table::Table;
+use crate::error::{Error, Result};
+use crate::file_header::HEADER_LEN;
+use crate::slice::Slice;
+use crate::sst_block::{self, Block, Stored};
+use crate::vfs::{Mapping, VfsFile, read_full_at};
+
+/// Blocks that are loaded together, a part of 64, and how many bytes at most.
+const AROUND: usize = 8;
+const MOST_AROUND: usize = 64 << 10;
+
+/// What a block that is not in the cache does there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fill {
+    /// It goes in.
+    Cache,
+    /// Nothing: a walk that reads everything once must not drive out what is read often.
+    Bypass,
+}
+
+/// The payload of a block, wherever it is.
+pub(super) struct BlockData<'a> {
+    bytes: Payload<'a>,
+    /// Where the block starts in the file.
+    pub(super) at: usize,
+}
+
+enum Payload<'a> {
+    /// In the mapping, at this place.
+    Mapped(&'a Arc<Mapping>, usize, &'a [u8]),
+    Owned(Slice),
+}
+
+impl BlockData<'_> {
+    #[inline]
+    pub(super) fn payload(&self) -> &[u8] {
+        match &self.bytes {
+            Payload::Mapped(_, _, bytes) => bytes,
+            Payload::Owned(slice) => slice,
+        }
+    }
+
+    /// A part of the payload that keeps alive what it lies in.
+    #[inline]
+    pub(super) fn slice(&self, start: usize, len: usize) -> Option<Slice> {
+        match &self.bytes {
+            Payload::Mapped(map, at, _) => Slice::mapped(map, at + start, len),
+            Payload::Owned(slice) => slice.slice(start, len),
+        }
+    }
+
+    /// All of the payload, the same way.
+    pub(super) fn to_slice(&self) -> Option<Slice> {
+        self.slice(0, self.payload().len())
+    }
+}
+
+impl Table {
+    /// The groups of a block.
+    #[inline]
+    pub(super) fn parse<'a>(&self, data: &'a BlockData<'_>) -> Result<Block<'a>> {
+        Block::parse(data.payload()).map_err(|why| self.bad_block(data.at, why))
+    }
+
+    /// A block, decoded. All reads of blocks come through here.
+    #[inline]
+    pub(super) fn block<'a>(&self, open: &'a OpenTable, n: usize, fill: Fill) -> Result<BlockData<'a>> {
+        let range = self.block_range(open, n)?;
+        let Source::Mapped(map) = &open.source else { return self.cached_block(range, n, fill) };
+        let (stored, at) = (self.mapped_block(open, map, n, &range, fill)?, range.start);
+        if stored.is_compressed() {
+            return self.decompressed_block(&stored, at, n, fill);
+        }
+        Ok(BlockData { bytes: Payload::Mapped(map, at, stored.payload), at })
+    }
+
+    /// A block in the mapping; the first touch of each checks it.
+    #[inline]
+    fn mapped_block<'a>(
+        &self,
+        open: &OpenTable,
+        map: &'a Mapping,
+        n: usize,
+        range: &Range<usize>,
+        fill: Fill,
+    ) -> Result<Stored<'a>> {
+        let bytes = map.get(range.clone()).unwrap_or_default();
+        let bit = 1 << (n % 64);
+        let word = open.checked.get(n / 64);
+        let touched = word.map_or(0, |word| word.load(Ordering::Relaxed));
+        if touched & bit == 0 {
+            if fill == Fill::Cache && touched >> (n % 64 / AROUND * AROUND) & ((1 << AROUND) - 1) == 0 {
+                map.load_soon(self.around(open, n, range));
+            }
+            self.load(map, range)?;
+            let stored = self.check_block(bytes, range.start)?;
+            // Relaxed will do: the bytes never change, so the bit says nothing of any other memory.
+            if let Some(word) = word {
+                word.fetch_or(bit, Ordering::Relaxed);
+            }
+            return Ok(stored);
+        }
+        Stored::parse(bytes).map_err(|why| self.bad_block(range.start, why))
+    }
+
+    /// Looks in the cache first: decompressing costs more than that.
+    fn decompressed_block(
+        &self,
+        stored: &Stored<'_>,
+        at: usize,
+        n: usize,
+        fill: Fill,
+    ) -> Result<BlockData<'static>> {
+        self.through_cache(at, n, fill, || {
+            Ok(Slice::from(stored.decompress().map_err(|why| self.bad_block(at, why))?))
+        })
+    }
+
+    /// From the cache, else from the file.
+    fn cached_block(&self, range: Range<usize>, n: usize, fill: Fill) -> Result<BlockData<'static>> {
+        self.through_cache(range.start, n, fill, || self.read_block(range))
+    }
+
+    fn through_cache(
+        &self,
+        at: usize,
+        n: usize,
+        fill: Fill,
+        load: impl FnOnce() -> Result<Slice>,
+    ) -> Result<BlockData<'static>> {
+        let cache = &self.context.cache;
+        if let Some(found) = cache.get(self.meta.id, n, fill == Fill::Cache) {
+            return Ok(BlockData { bytes: Payload::Owned(found), at });
+        }
+        let payload = load()?;
+        if fill == Fill::Cache {
+            cache.insert(self.meta.id, n, &payload);
+        }
+        Ok(BlockData { bytes: Payload::Owned(payload), at })
+    }
+
+    /// Reads a block from the file, checks and decodes it.
+    fn read_block(&self, range: Range<usize>) -> Result<Slice> {
+        let at = range.start;
+        let bytes = self.read(&*self.open_file()?, range)?;
+        let stored = self.check_block(&bytes, at)?;
+        if stored.is_compressed() {
+            return Ok(Slice::from(stored.decompress().map_err(|why| self.bad_block(at, why))?));
+        }
+        let len = stored.payload.len();
+        let slice = Slice::from(bytes);
+        slice.slice(0, len).ok_or_else(|| self.corrupt(at, "the block is shorter than its payload"))
+    }
+
+    /// Bytes of the file, whose length was checked when it was opened.
+    pub(super) fn read(&self, file: &dyn VfsFile, range: Range<usize>) -> Result<Arc<[u8]>> {
+        let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, range.len()).collect();
+        let buffer = Arc::get_mut(&mut bytes).unwrap_or_default(); // nobody else has it yet
+        let read = read_full_at(file, buffer, range.start as u64).map_err(Error::io("read", &self.path))?;
+        if read < range.len() {
+            return Err(self.corrupt(range.start + read, "the file became shorter"));
+        }
+        Ok(bytes)
+    }
+
+    #[inline]
+    fn block_range(&self, open: &OpenTable, n: usize) -> Result<Range<usize>> {
+        let range = open.fences.block(open.fence_section(), n);
+        range
+            .filter(|range| {
+                range.start >= HEADER_LEN && range.start <= range.end && range.end <= open.blocks_end
+            })
+            .ok_or_else(|| self.corrupt(open.blocks_end, format!("no place for block {n}")))
+    }
+
+    /// A walk comes to block `n`: has what is in front of it loaded. Files that are read need nothing: the system sees
+    /// that they are read in order.
+    #[inline]
+    pub(super) fn load_ahead(&self, open: &OpenTable, n: usize, ahead: &mut ReadAhead) -> Result<()> {
+        let Source::Mapped(map) = &open.source else { return Ok(()) };
+        let block = self.block_range(open, n)?;
+        if let Some(wanted) = ahead.arrive(&block, &(HEADER_LEN..open.blocks_end)) {
+            map.load_soon(wanted);
+        }
+        Ok(())
+    }
+
+    /// A get's first touch among [`AROUND`] blocks loads all of them: a database that was just opened comes into memory
+    /// with fewer reads. Only the first: in a database larger than memory, a later get reads what it needs and no more.
+    #[cold]
+    fn around(&self, open: &OpenTable, n: usize, block: &Range<usize>) -> Range<usize> {
+        let first = n / AROUND * AROUND;
+        let last = (first + AROUND).min(open.fences.blocks()).saturating_sub(1);
+        match (self.block_range(open, first), self.block_range(open, last)) {
+            (Ok(first), Ok(last)) if last.end.saturating_sub(first.start) <= MOST_AROUND => {
+                first.start..last.end
+            }
+            _ => block.clone(),
+        }
+    }
+
+    /// The same as [`Table::load`] for what is longer than a block: read at once, not page by page.
+    pub(super) fn load_whole(&self, map: &Mapping, range: &Range<usize>) -> Result<()> {
+        map.load_soon(range.clone());
+        self.load(map, range)
+    }
+
+    /// Before the first touch of bytes of a mapping: see [`Mapping::load`].
+    #[cold]
+    pub(super) fn load(&self, map: &Mapping, range: &Range<usize>) -> Result<()> {
+        map.load(range.clone()).map_err(|e| {
+            let detail = format!("bytes {} to {} cannot be read: {e}", range.start, range.end);
+            Error::io("read", &self.path)(io::Error::new(e.kind(), detail))
+        })
+    }
+
+    #[cold]
+    fn check_block<'a>(&self, bytes: &'a [u8], at: usize) -> Result<Stored<'a>> {
+        sst_block::check(bytes, self.meta.id, at as u64).map_err(|why| self.bad_block(at, why))
+    }
+
+    /// Reads a block of the file itself and checks it, whether or not that was done before.
+    pub(super) fn recheck_block(&self, open: &OpenTable, n: usize) -> Result<()> {
+        let range = self.block_range(open, n)?;
+        let at = range.start;
+        match &open.source {
+            Source::Mapped(map) => {
+                self.load(map, &range)?;
+                self.check_block(map.get(range).unwrap_or_default(), at).map(drop)
+            }
+            Source::Pread(_) => self.check_block(&self.read(&*self.open_file()?, range)?, at).map(drop),
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Finds a key in an SST: filter, index, group, value.
+
+use super::blocks::{BlockData, Fill};
+use super::index::{self, Place};
+use super::open::OpenTable;
+use super::table::Table;
+use super::trace::{FilterAnswer, Trace};
+use crate::error::Result;
+use crate::slice::Found;
+use crate::sst_block::BadBlock;
+use crate::types::SeqNo;
+
+/// What a group says of a key at a sequence.
+enum Lookup {
+    /// Nothing.
+    Absent,
+    Found(Found),
+    /// All versions that there are in the file are newer.
+    Newer,
+    /// All versions so far are newer, and the next group may have more.
+    Unfinished,
+}
+
+impl Table {
+    /// Has the processor begin to load what [`Table::get`] looks at first, if the file is open.
+    #[inline]
+    pub(crate) fn load_early(&self, hash: u64) -> u8 {
+        self.open.get().map_or(0, |open| open.filter.first_byte(open.bytes(&open.filter_at), hash))
+    }
+
+    /// The newest version of a key with `seq <= max_seq`. `hash` is the key's `key_hash`. Tells
+    /// `trace` the steps to it.
+    #[inline]
+    pub(crate) fn get(
+        &self,
+        key: &[u8],
+        hash: u64,
+        max_seq: SeqNo,
+        trace: &mut impl Trace,
+    ) -> Result<Option<Found>> {
+        let open = self.opened()?;
+        let passed = open.may_contain(hash);
+        trace.filter(passed);
+        if !passed {
+            trace.answered(FilterAnswer::No, &open.filter);
+            return Ok(None);
+        }
+        let lookup = self.find(open, key, hash, max_seq, trace)?;
+        let absent = matches!(lookup, Lookup::Absent);
+        trace.answered(if absent { FilterAnswer::FalseYes } else { FilterAnswer::Yes }, &open.filter);
+        Ok(if let Lookup::Found(found) = lookup { Some(found) } else { None })
+    }
+
+    fn find(
+        &self,
+        open: &OpenTable,
+        key: &[u8],
+        hash: u64,
+        max_seq: SeqNo,
+        trace: &mut impl Trace,
+    ) -> Result<Lookup> {
+        let Some(key) = key.strip_prefix(&*open.prefix) else { return Ok(Lookup::Absent) };
+        for place in index::probe(open.index_section(), hash) {
+            trace.group(place.block, place.group);
+            match self.look_up(open, place, key, max_seq)? {
+                Lookup::Absent => {} // another key with the same fingerprint
+                Lookup::Unfinished => return self.find_older(open, place, key, max_seq, trace),
+                other => return Ok(other),
+            }
+        }
+        Ok(Lookup::Absent)
+    }
+
+    /// Goes on with the groups after `place` while they start with the key.
+    #[cold]
+    fn find_older(
+        &self,
+        open: &OpenTable,
+        place: Place,
+        key: &[u8],
+        max_seq: SeqNo,
+        trace: &mut impl Trace,
+    ) -> Result<Lookup> {
+        let mut place = place;
+        loop {
+            let data = self.block(open, place.block, Fill::Cache)?;
+            place = if place.group + 1 < self.parse(&data)?.groups() {
+                Place { group: place.group + 1, ..place }
+            } else if place.block + 1 < open.fences.blocks() {
+                Place { block: place.block + 1, group: 0 }
+            } else {
+                return Ok(Lookup::Newer);
+            };
+            trace.group(place.block, place.group);
+            match self.look_up(open, place, key, max_seq)? {
+                Lookup::Absent | Lookup::Newer => return Ok(Lookup::Newer),
+                Lookup::Unfinished => {}
+                found => return Ok(found),
+            }
+        }
+    }
+
+    #[inline]
+    fn look_up(&self, open: &OpenTable, place: Place, key: &[u8], max_seq: SeqNo) -> Result<Lookup> {
+        let data = self.block(open, place.block, Fill::Cache)?;
+        self.look_up_in(open, &data, place.group, key, max_seq)
+    }
+
+    #[inline]
+    fn look_up_in(
+        &self,
+        open: &OpenTable,
+        data: &BlockData<'_>,
+        group: usize,
+        key: &[u8],
+        max_seq: SeqNo,
+    ) -> Result<Lookup> {
+        let bad = |why| self.bad_block(data.at, why);
+        let mut group = self.parse(data)?.group(group, open.base_seq).map_err(bad)?;
+        let mut seen = false;
+        while let Some(entry) = group.next_entry().map_err(bad)? {
+            if !entry.is(key) {
+                if seen {
+                    return Ok(Lookup::Newer);
+                }
+                continue;
+            }
+            if entry.seq <= max_seq {
+                let value = data
+                    .slice(entry.value_at, entry.value_len)
+                    .ok_or_else(|| bad(BadBlock::Malformed("a value lies outside of it")))?;
+                return Ok(Lookup::Found(Found { seq: entry.seq, kind: entry.kind, value }));
+            }
+            seen = true;
+        }
+        Ok(if seen { Lookup::Unfinished } else { Lookup::Absent })
+    }
+
+    /// Whether the index leads to this version of a key (without the prefix), which is in block `n`, whose bytes are
+    /// `data`.
+    pub(super) fn leads_to(
+        &self,
+        open: &OpenTable,
+        key: (&[u8], u64, SeqNo),
+        n: usize,
+        data: &BlockData<'_>,
+    ) -> Result<bool> {
+        let (key, hash, seq) = key;
+        for place in index::probe(open.index_section(), hash) {
+            let lookup = if place.block == n {
+                self.look_up_in(open, data, place.group, key, SeqNo::MAX)?
+            } else {
+                let other = self.block(open, place.block, Fill::Bypass)?;
+                self.look_up_in(open, &other, place.group, key, SeqNo::MAX)?
+            };
+            match lookup {
+                Lookup::Absent => {}
+                Lookup::Found(found) => return Ok(found.seq == seq),
+                Lookup::Newer | Lookup::Unfinished => return Ok(false),
+            }
+        }
+        Ok(false)
+    }
+}

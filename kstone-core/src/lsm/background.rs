@@ -292,7 +292,9 @@ impl Shared {
             let freely = queue.calm.is_none_or(|calm| compacting < calm)
                 || self.quota.is_limited() && self.reclaiming();
             let many = runs_without_delay(settings.compaction.sst_threshold as u64);
-            let crowded = |stripe: usize| self.stripe(stripe).version().runs.len() as u64 >= many;
+            let crowded = |stripe: usize| {
+                self.stripe_if_used(stripe).is_some_and(|stripe| stripe.version().runs.len() as u64 >= many)
+            };
             let mut sizes: Vec<(bool, u64, usize)> = Vec::new();
             queue.compact.retain(|&stripe| {
                 let awaited = awaited.contains_key(&stripe);

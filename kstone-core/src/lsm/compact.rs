@@ -84,7 +84,7 @@ impl CompactJob {
 
     fn begin(&mut self, shared: &Shared) -> Result<Progress> {
         let started = shared.clock.monotonic();
-        let stripe = shared.stripe(self.stripe);
+        let stripe = shared.stripe(self.stripe)?;
         // One version throughout: a flush may put a run in front of another.
         let version = Arc::clone(&stripe.version());
         let Choice::Merge(pick) = shared.choose(self.stripe, &version, self.ask) else {
@@ -96,7 +96,9 @@ impl CompactJob {
         let metas = || inputs.iter().flat_map(|run| &run.parts).map(|table| table.meta());
         let first = metas().map(|meta| &meta.keys.0).min();
         let last = metas().map(|meta| &meta.keys.1).max();
-        let (Some(seq), Some(first), Some(last)) = (seq, first, last) else { return Ok(Progress::Done) };
+        let (Some(seq), Some(first), Some(last)) = (seq, first, last) else {
+            return Err(shared.health.internal("the picker chose no run to merge"));
+        };
         let bounds = (first.clone(), last.clone());
         let now = shared.now();
         let deleted_since =
@@ -141,7 +143,7 @@ impl Merging {
         );
         let read: u64 = self.inputs.iter().map(|run| run.total(|meta| meta.len)).sum();
         let inputs: Vec<RunId> = self.inputs.iter().map(|run| run.id()).collect();
-        let stripe = shared.stripe(stripe);
+        let stripe = shared.stripe(stripe)?;
         let gone = stripe.lock().install_compaction(&inputs, output);
         if self.reaches_oldest {
             stripe.passed_over.store(0, Ordering::Relaxed);

@@ -57,7 +57,8 @@ impl Tuner {
 impl Shared {
     /// After a flush of the stripe: sets its limit anew.
     pub(crate) fn retune(&self, id: usize, flushed: &Memtable) {
-        let stripe = self.stripe(id);
+        // A stripe that was flushed is used.
+        let Some(stripe) = self.stripe_if_used(id) else { return };
         stripe.flushed_records.fetch_add(flushed.len() as u64, Ordering::Relaxed);
         let settings = self.settings.load();
         if settings.database.memtable_mode == MemtableMode::Fixed {

@@ -280,6 +280,7 @@ pub(crate) fn summary(run: &Run, now: Now) -> RunSummary<'_> {
         tombstones: run.total(|meta| meta.tombstones),
         tombstone_age: run.deleted_since.map(|since| since.age(now)),
         last_seq: run.seq().1,
+        // Without those of all parts, nothing is known of their keys.
         details: metas().map(|meta| meta.details.as_deref()).collect::<Option<_>>().unwrap_or_default(),
     }
 }

@@ -131,6 +131,7 @@ impl FlushJob {
 impl Shared {
     /// Seals the stripe's memtable and flushes all that is sealed, on the caller's thread.
     pub(crate) fn flush_stripe_now(&self, stripe: usize) -> Result<()> {
+        // A stripe that was never used has nothing to flush.
         let Some(used) = self.stripe_if_used(stripe) else { return Ok(()) };
         self.seal(used);
         // Writers may go on sealing: what they add after this is not waited for.

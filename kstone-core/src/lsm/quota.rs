@@ -229,6 +229,7 @@ impl Shared {
 
     /// Puts the limit of the settings in force. `kept_so_far`: the database was never over it.
     pub(crate) fn limit_disk(&self, kept_so_far: bool) {
+        // No limit is the highest.
         let limit = self.settings.load().database.max_total_disk_bytes.unwrap_or(u64::MAX);
         self.measure_stripes();
         let quota = &self.quota;
@@ -324,6 +325,7 @@ impl Shared {
 
     /// What has run out, for who was refused: in words, with figures.
     pub(crate) fn why_full(&self) -> (Exhausted, String) {
+        // Only for a message: without figures it still says that the disk is full.
         self.disk_usage().unwrap_or_default().shortage()
     }
 
@@ -465,6 +467,7 @@ impl Shared {
             let since = self.clock.monotonic();
             let prepared = self.wal.prepare_segment(Floor::NONE);
             self.waited(StallReason::Segment, since);
+            // Whatever the error: there is no space yet, and the write that asked waits or is refused.
             prepared.ok()?;
             self.quota.starved.store(false, Ordering::Relaxed);
         }

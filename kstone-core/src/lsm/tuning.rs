@@ -102,6 +102,7 @@ impl Shared {
             let held: u64 = version.memtables().map(|memtable| memtable.len() as u64).sum();
             bytes += version.memtables().map(|memtable| memtable.memory() as u64).sum::<u64>();
             records += held;
+            // There is one for each stripe, as made above.
             let Some(writes) = measured.stripes.get_mut(stripe.id) else { continue };
             let count = stripe.flushed_records.load(Ordering::Relaxed) + held;
             if let Some(since) = since {

@@ -201,7 +201,9 @@ fn write_map(map: &Item, body: usize, lens: &mut Measured, out: &mut Vec<u8>) {
 fn write_value(value: &Value, lens: &mut Measured, out: &mut Vec<u8>) {
     let mut table = |tag, out: &mut Vec<u8>| {
         out.push(tag);
-        lens.next().unwrap_or_default()
+        let len = lens.next();
+        debug_assert!(len.is_some(), "the same tables were measured before");
+        len.unwrap_or_default()
     };
     match value {
         Value::S(text) => {

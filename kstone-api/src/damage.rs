@@ -58,6 +58,7 @@ fn is_item() -> ValueCheck {
 /// The error of an item of that database that cannot be decoded, with its key, and its file if it is still the newest
 /// version.
 pub(crate) fn under(database: &Database, key: &Key<'_>, error: Error) -> Error {
+    // The error at hand matters more than one on the way to its file.
     let explained = database.engine().explain_get(key).ok();
     let found = explained.as_ref().and_then(|steps| {
         let run = steps.runs.iter().find(|run| matches!(run.verdict, Verdict::Found { .. }));

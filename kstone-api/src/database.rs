@@ -55,6 +55,7 @@ use crate::view::ItemView;
 /// | [`DiskFull`](Error::DiskFull), [`WriteStalled`](Error::WriteStalled) | no space; background work took longer than `write_stall_limit` (10 s). Try again later |
 /// | [`ReadOnly`](Error::ReadOnly) | the handle was opened with [`Database::open_read_only`] |
 /// | [`Poisoned`](Error::Poisoned) | an earlier failure, a failed sync for instance, made writes unsafe: close and reopen the database |
+/// | [`Internal`](Error::Internal) | a bug in the engine; the handle is poisoned from then on |
 ///
 /// With [`Durability::Sync`], an error of the sync itself leaves open whether the write is found after a reopen.
 #[derive(Clone)]

@@ -294,6 +294,7 @@ impl Ord for Number {
 
 impl Hash for Number {
     fn hash<H: Hasher>(&self, state: &mut H) {
+        // Not a number: such values are equal where their texts are.
         let Some(decimal) = self.decimal() else { return self.as_str().hash(state) };
         let (digits, magnitude) = decimal.significant();
         if !decimal.is_zero() {

@@ -45,6 +45,7 @@ pub fn number_key(number: &Number) -> Result<Vec<u8>, NumberError> {
     let Some(mut first) = digits.next() else { return Ok(vec![ZERO]) };
     let mut key = vec![POSITIVE, (magnitude - LEAST_MAGNITUDE) as u8];
     loop {
+        // An odd number of digits ends with a zero.
         key.push(first * 10 + digits.next().unwrap_or(0) + 1);
         match digits.next() {
             Some(digit) => first = digit,

@@ -50,6 +50,7 @@ struct Scrape(Database);
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Out { encoder };
+        // A closed database has no other figures.
         let (Ok(stats), Ok(disk)) = (self.0.stats(), self.0.disk_usage()) else {
             return out.gauge("up", "Whether the database is open", 0u64);
         };
@@ -218,6 +219,7 @@ fn latencies(out: &mut Out<'_>, db: &Database) -> fmt::Result {
 
 /// A reason as its serialised name, `run_count`.
 fn word(reason: &impl serde::Serialize) -> String {
+    // Cannot fail: reasons are plain enums.
     serde_json::to_value(reason).ok().and_then(|value| value.as_str().map(str::to_string)).unwrap_or_default()
 }
 

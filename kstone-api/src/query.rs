@@ -396,6 +396,7 @@ impl Raw {
             Ok(item) => Ok((key, item)),
             Err(error) => {
                 self.left = 0;
+                // A query that has read an item has a current partition; without one the error names no directory.
                 let directory = self.current.as_ref().map(|entries| entries.path().to_path_buf());
                 Err(damage::with_key(directory.unwrap_or_default(), 0, &key, error))
             }

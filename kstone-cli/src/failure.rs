@@ -219,6 +219,9 @@ fn hint_for(error: &DbError, command: &Command) -> Option<String> {
         DbError::Poisoned { .. } => {
             "look at the cause, then try again; what was acknowledged as durable is safe".into()
         }
+        DbError::Internal { .. } => {
+            "this is a bug, please report it; kstone verify tells whether the database is damaged".into()
+        }
         DbError::Io { source, .. } => return io_hint(error, source, command.writes()),
         _ => return None,
     })
@@ -289,6 +292,7 @@ mod tests {
             DbError::ReadOnly,
             DbError::Closed,
             DbError::Poisoned { cause: why() },
+            DbError::Internal { what: why() },
             io(io::ErrorKind::ReadOnlyFilesystem),
             io(io::ErrorKind::PermissionDenied),
             io(io::ErrorKind::Other),
@@ -334,6 +338,11 @@ mod tests {
             ("read_only", "", "="),
             ("closed", "", "="),
             ("poisoned", "look at the cause, then try again; what was acknowledged as durable is safe", "="),
+            (
+                "internal",
+                "this is a bug, please report it; kstone verify tells whether the database is damaged",
+                "=",
+            ),
             ("io", "", "the file system is mounted for reading only, where commands that only read work"),
             (
                 "io",

@@ -17,7 +17,7 @@
 //! multiplies spread all of the hash over their top bits, which makes them independent of the plain top and
 //! bottom bits that the hash index uses.
 
-use crate::coding::Reader;
+use crate::coding::{Reader, part};
 
 /// The number of `key::key_hash` in files.
 pub(crate) const KEY_HASH_ID: u8 = 1;
@@ -178,6 +178,7 @@ impl Filter {
     pub(crate) fn first_byte(&self, section: &[u8], hash: u64) -> u8 {
         let mut byte = 0;
         self.probe(hash, |bit| {
+            // Only read so that it is in the cache.
             byte = section.get(HEADER_LEN + (bit >> 3) as usize).copied().unwrap_or_default();
             false
         });
@@ -192,8 +193,9 @@ impl Filter {
 
     /// Whether the key with this hash may be in the file; never false for one that is.
     pub(crate) fn may_contain(&self, section: &[u8], hash: u64) -> bool {
-        let bits = section.get(HEADER_LEN..).unwrap_or_default();
-        self.probe(hash, |bit| bits.get((bit >> 3) as usize).is_some_and(|byte| byte >> (bit & 7) & 1 == 1))
+        let bits = part(section, HEADER_LEN..);
+        // A bit that is not there denies nothing: that costs a read, where a no would lose a key.
+        self.probe(hash, |bit| bits.get((bit >> 3) as usize).is_none_or(|byte| byte >> (bit & 7) & 1 == 1))
     }
 
     /// Calls `visit` with the number of each bit of this hash, until it says false; whether it never did.

@@ -95,6 +95,20 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// A part of `bytes` that must be there: its bounds were checked earlier, or follow from how the bytes were made. A mistake
+/// panics with debug assertions. Without them the part is empty, for where there is nobody to return an error to; bytes
+/// that are about to be written have one.
+#[inline]
+#[track_caller]
+pub(crate) fn part<I>(bytes: &[u8], range: I) -> &[u8]
+where
+    I: std::slice::SliceIndex<[u8], Output = [u8]>,
+{
+    let part = bytes.get(range);
+    debug_assert!(part.is_some(), "bytes that must be there are not, of {}", bytes.len());
+    part.unwrap_or_default()
+}
+
 /// How many leading bytes two strings share.
 pub(crate) fn shared_prefix(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(x, y)| x == y).count()

@@ -435,6 +435,7 @@ impl DatabaseConfig {
                 "stats_snapshot_interval_ms" => {
                     config.stats_snapshot_interval = Some(Duration::from_millis(value));
                 }
+                // Too large is refused by the check of all settings that follows.
                 "latency_sampling" => config.latency_sampling = u32::try_from(value).unwrap_or(u32::MAX),
                 "memory_budget" => config.memory_budget = Some(value as usize),
                 "sync_interval_ms" => config.sync_interval = Duration::from_millis(value),

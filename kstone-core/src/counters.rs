@@ -50,6 +50,7 @@ thread_local! {
 fn thread_number() -> usize {
     match NUMBER.get() {
         usize::MAX => {
+            // A thread that is ending has no number any more, and counts with others like it.
             let number = OWNER.try_with(|owner| owner.0).unwrap_or(usize::MAX);
             NUMBER.set(number);
             number

@@ -154,6 +154,13 @@ pub enum Error {
         /// The first failure.
         cause: String,
     },
+    /// The engine is in a state that cannot be: a bug. Where it came up in a write or in background work, this handle
+    /// accepts no further writes.
+    #[error("internal error: {what}")]
+    Internal {
+        /// What was found.
+        what: String,
+    },
     /// The operating system refused an operation.
     #[error("cannot {op} {}: {source}", path.display())]
     Io {
@@ -200,6 +207,7 @@ impl Error {
             Self::Closed => "closed",
             Self::Forked => "forked",
             Self::Poisoned { .. } => "poisoned",
+            Self::Internal { .. } => "internal",
             Self::Io { .. } => "io",
         }
     }
@@ -249,6 +257,9 @@ impl Error {
             Self::Poisoned { .. } => {
                 "close the database and open it again; what was acknowledged as durable is safe"
             }
+            Self::Internal { .. } => {
+                "this is a bug, please report it; close the database, verify it, and open it again"
+            }
             Self::Io { source, .. } => return io_hint(source),
             Self::InvalidItem { .. } | Self::InvalidConfig { .. } | Self::Cancelled => return None,
         })
@@ -270,6 +281,16 @@ impl Error {
         Self::Corruption { file: file.to_path_buf(), offset, detail: detail.into() }
     }
 
+    /// A state that cannot be. With debug assertions it panics: suites that inject failures would otherwise take it for
+    /// one of theirs.
+    #[cold]
+    #[track_caller]
+    pub(crate) fn internal(what: impl Into<String>) -> Self {
+        let what = what.into();
+        debug_assert!(returns_internal_errors(), "internal error: {what}");
+        Self::Internal { what }
+    }
+
     pub(crate) fn config(field: &'static str, why: impl Into<String>) -> Self {
         Self::InvalidConfig { field, why: why.into() }
     }
@@ -281,6 +302,7 @@ impl Error {
             Self::Closed => Self::Closed,
             Self::Forked => Self::Forked,
             Self::Poisoned { cause } => Self::Poisoned { cause: cause.clone() },
+            Self::Internal { what } => Self::Internal { what: what.clone() },
             Self::WriteStalled { why } => Self::WriteStalled { why: why.clone() },
             Self::Io { op, path, source } => {
                 let source = match source.raw_os_error() {
@@ -331,4 +353,29 @@ fn is_out_of_files(error: &io::Error) -> bool {
 
 fn is_out_of_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether [`Error::internal`] returns on this thread although debug assertions are on.
+fn returns_internal_errors() -> bool {
+    #[cfg(test)]
+    return testing::RETURNS.get();
+    #[cfg(not(test))]
+    false
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use std::cell::Cell;
+
+    thread_local! {
+        pub(super) static RETURNS: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Calls `f` as a build without debug assertions would: internal errors are returned and do not panic.
+    pub(crate) fn returning_internal_errors<T>(f: impl FnOnce() -> T) -> T {
+        RETURNS.set(true);
+        let result = f();
+        RETURNS.set(false);
+        result
+    }
 }

@@ -159,6 +159,7 @@ impl Gaps {
     /// range.
     pub(crate) fn learn(&self, watch: u64, range: KeyRange, seq: SeqNo) {
         let mut state = self.state.lock();
+        // After the end of a watch nobody has kept the puts: the gap stays unknown.
         let Some(watch) = state.watches.iter().find(|known| known.id == watch) else { return };
         let parts = match &watch.put {
             Some((lowest, highest)) => {

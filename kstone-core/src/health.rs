@@ -28,6 +28,16 @@ impl Health {
         let _ = self.cause.set(cause.to_string());
     }
 
+    /// Poisons the handle for a state that cannot be, and returns the error that says so.
+    #[cold]
+    #[track_caller]
+    pub(crate) fn internal(&self, what: impl Into<String>) -> Error {
+        let what = what.into();
+        // Before the panic that this is with debug assertions.
+        self.poison(&Error::Internal { what: what.clone() });
+        Error::internal(what)
+    }
+
     /// The first cause, if the handle is poisoned.
     pub(crate) fn cause(&self) -> Option<&str> {
         self.cause.get().map(String::as_str)

@@ -57,6 +57,7 @@ fn reach(file: &SstDetails) -> u32 {
 pub(crate) fn repeated_keys<'a>(runs: &[impl AsRef<[&'a SstDetails]>]) -> u64 {
     let parts = || runs.iter().flat_map(AsRef::as_ref);
     let keys = |run: &[&SstDetails]| run.iter().map(|part| part.keys).fold(0, u64::saturating_add);
+    // No run has no key twice.
     let Some(reach) = parts().map(|part| reach(part)).min() else { return 0 };
     let mut sampled: Vec<u32> = Vec::new();
     // What is not in the largest run can be in no more runs than are left: only those add to the error.

@@ -372,11 +372,15 @@ impl FileIds {
 }
 
 impl Shared {
-    /// The stripe, made if need be.
-    pub(crate) fn stripe(&self, id: usize) -> &Stripe {
-        static EMPTY: OnceLock<Box<Stripe>> = OnceLock::new();
-        // Ids come from `stripe_of` or were checked: the fallback is never used, and would be harmless.
-        self.stripes.get(id).unwrap_or(&EMPTY).get_or_init(|| Box::new(Stripe::new(id, Vec::new(), 0)))
+    /// The stripe, made if need be. Ids come from `stripe_of` or were checked.
+    pub(crate) fn stripe(&self, id: usize) -> Result<&Stripe> {
+        let Some(stripe) = self.stripes.get(id) else { return Err(self.no_stripe(id)) };
+        Ok(stripe.get_or_init(|| Box::new(Stripe::new(id, Vec::new(), 0))))
+    }
+
+    #[cold]
+    fn no_stripe(&self, id: usize) -> Error {
+        self.health.internal(format!("there is no stripe {id}, of {}", self.stripes.len()))
     }
 
     /// The stripe, if anything was ever put into it.

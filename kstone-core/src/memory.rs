@@ -37,6 +37,7 @@ fn read(path: &str) -> Option<String> {
 
 fn available(read: &impl Fn(&str) -> Option<String>) -> Option<u64> {
     let machine = read("/proc/meminfo").and_then(|text| field(&text, "MemAvailable:")?.checked_mul(1024));
+    // What cannot be read sets no limit.
     let groups = read("/proc/self/cgroup").unwrap_or_default();
     let left = groups.lines().filter_map(|line| {
         // hierarchy:controllers:path; version 2 has no controllers.

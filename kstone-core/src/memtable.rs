@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use smallvec::SmallVec;
 
 use crate::clock::Since;
-use crate::coding::fence;
+use crate::coding::{fence, part};
 use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::key::KeyRange;
@@ -68,12 +68,14 @@ fn head(key: &[u8]) -> Head {
 
 impl Record {
     fn key(&self) -> &[u8] {
-        self.bytes.get(..self.key_len as usize).unwrap_or_default()
+        part(&self.bytes, ..self.key_len as usize)
     }
 
     fn value(&self) -> Slice {
         let all = Slice::from(Arc::clone(&self.bytes));
-        all.slice(self.key_len as usize, all.len() - self.key_len as usize).unwrap_or(all)
+        let value = all.slice(self.key_len as usize, all.len() - self.key_len as usize);
+        debug_assert!(value.is_some(), "a record is shorter than its key");
+        value.unwrap_or_default()
     }
 }
 
@@ -216,6 +218,7 @@ impl Memtable {
 
     /// A tombstone was inserted.
     pub(crate) fn deleted(&self, since: Since) {
+        // The first one stays: it is the oldest.
         let _ = self.deleted_since.set(since);
     }
 
@@ -347,7 +350,7 @@ impl MemCursor {
 impl Cursor for MemCursor {
     fn entry(&self) -> Option<EntryRef<'_>> {
         let record = self.batch.last()?;
-        let value = record.bytes.get(record.key_len as usize..).unwrap_or_default();
+        let value = part(&record.bytes, record.key_len as usize..);
         Some(EntryRef { key: record.key(), seq: record.seq, kind: record.kind, value })
     }
 

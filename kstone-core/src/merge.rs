@@ -8,7 +8,7 @@ use std::fmt;
 
 use crate::coding::{fence, shared_prefix};
 use crate::cursor::Cursor;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::planted::{Bug, planted};
 use crate::slice::Slice;
 use crate::types::{Direction, EntryKind, EntryRef, SeqNo};
@@ -254,7 +254,9 @@ impl VisibleCursor {
                     let versions = std::mem::take(&mut self.versions);
                     self.passed.gone = self.passed.gone.saturating_sub(versions);
                     self.passed.older += versions.saturating_sub(1);
-                    return Ok(Some((self.key.take().unwrap_or_default(), value)));
+                    let key = self.key.take();
+                    let key = key.ok_or_else(|| Error::internal("a merge has a value without its key"))?;
+                    return Ok(Some((key, value)));
                 }
             }
         }
@@ -264,7 +266,7 @@ impl VisibleCursor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
+
     use proptest::prelude::*;
     use std::path::Path;
 

@@ -22,6 +22,7 @@ impl Process {
     /// This one.
     pub(crate) fn current() -> Self {
         static LAST: AtomicU64 = AtomicU64::new(0);
+        // Where the system cannot empty a page for a fork, the process id has to do.
         let Some(page) = page() else { return Self { page: None, mark: std::process::id().into() } };
         // In a forked child it is higher than any mark of the processes that it comes from.
         let mark = LAST.fetch_add(1, Ordering::Relaxed) + 1;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use crate::coding::part;
 use crate::types::{EntryKind, SeqNo};
 use crate::vfs::Mapping;
 
@@ -66,7 +67,7 @@ impl Deref for Slice {
             Owner::Mapped(map) => map,
         };
         // The constructors checked the range, and owners never change.
-        all.get(self.start..self.start + self.len).unwrap_or_default()
+        part(all, self.start..self.start + self.len)
     }
 }
 

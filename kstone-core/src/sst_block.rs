@@ -34,7 +34,7 @@ use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, 
 use smallvec::SmallVec;
 
 use crate::checksum::crc32c_seeded;
-use crate::coding::{Reader, put_varint, shared_prefix};
+use crate::coding::{Reader, part, put_varint, shared_prefix};
 use crate::planted::{Bug, planted};
 use crate::types::{EntryKind, FileId, SeqNo};
 
@@ -180,7 +180,7 @@ impl BlockBuilder {
         } else {
             shared_prefix(&self.first, key)
         };
-        let rest = key.get(shared..).unwrap_or_default();
+        let rest = part(key, shared..);
         self.heads.push(kind as u8);
         for number in [shared as u64, rest.len() as u64, value.len() as u64, seq] {
             put_varint(&mut self.heads, number);
@@ -201,7 +201,7 @@ impl BlockBuilder {
             out.extend_from_slice(&value.to_le_bytes());
         }
         out.push(self.entries.div_ceil(GROUP_LEN) as u8);
-        let payload = out.get(self.start..).unwrap_or_default();
+        let payload = part(out, self.start..);
         let raw_len = payload.len() as u32;
         let compressed = self.compressor.as_mut().and_then(|compressor| compressor.compress(payload));
         let codec = if compressed.is_some() { LZ4 } else { NO_CODEC };
@@ -211,7 +211,7 @@ impl BlockBuilder {
         }
         out.push(codec);
         out.extend_from_slice(&raw_len.to_le_bytes());
-        let covered = out.get(self.start..).unwrap_or_default();
+        let covered = part(out, self.start..);
         let crc = checksum_at(file_id, offset, covered);
         out.extend_from_slice(&crc.to_le_bytes());
         self.entries = 0;
@@ -228,9 +228,10 @@ pub(crate) struct Stored<'a> {
 
 /// Checks a block against its checksum and takes it apart.
 pub(crate) fn check(block: &[u8], file_id: FileId, offset: u64) -> Result<Stored<'_>, BadBlock> {
-    let at = block.len().checked_sub(4).ok_or(BadBlock::Malformed("it is shorter than its checksum"))?;
-    let (covered, stored) = block.split_at_checked(at).unwrap_or_default();
-    let stored = Reader::new(stored).u32().unwrap_or_default();
+    let Some((covered, stored)) = block.split_last_chunk() else {
+        return Err(BadBlock::Malformed("it is shorter than its checksum"));
+    };
+    let stored = u32::from_le_bytes(*stored);
     let computed = checksum_at(file_id, offset, covered);
     if stored != computed && !planted(Bug::BlockChecksumIgnored) {
         return Err(BadBlock::Checksum { stored, computed });
@@ -368,7 +369,7 @@ impl<'a> Group<'a> {
             return Ok(None);
         }
         self.left = self.left.checked_sub(1).ok_or(BadBlock::Malformed("a group has too many entries"))?;
-        let tag = self.heads.u8().unwrap_or_default();
+        let tag = self.heads.u8().ok_or(BadBlock::Malformed("an entry reaches past its place"))?;
         // Flags share the byte: one that is set makes the whole an unknown kind.
         let kind = EntryKind::from_u8(tag & KIND_MASK).filter(|_| tag & !KIND_MASK == 0);
         let kind = kind.ok_or(BadBlock::UnknownEntry(tag))?;

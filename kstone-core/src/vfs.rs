@@ -218,7 +218,8 @@ pub fn write_all_at(file: &dyn VfsFile, mut buf: &[u8], mut offset: u64) -> io::
         match file.write_at(buf, offset) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(n) => {
-                buf = buf.get(n..).unwrap_or_default();
+                let rest = buf.get(n..);
+                buf = rest.ok_or_else(|| io::Error::other("more was written than was given"))?;
                 offset += n as u64;
                 if !buf.is_empty() && planted(Bug::ShortWriteIgnored) {
                     return Ok(());

@@ -531,7 +531,9 @@ impl<'r, R: BufRead> Parser<'r, R> {
     /// Of the innermost table: the bytes of an entry.
     fn entry(&self, i: u32) -> &[u8] {
         let at = self.frame.first + i as usize;
-        let Some(&start) = self.starts.get(at) else { return &[] };
+        let start = self.starts.get(at);
+        debug_assert!(start.is_some(), "callers count the entries that there are");
+        let Some(&start) = start else { return &[] };
         let end = self.starts.get(at + 1).map_or(self.out.len(), |&end| end as usize);
         self.out.get(start as usize..end).unwrap_or_default()
     }
@@ -586,6 +588,7 @@ impl<'r, R: BufRead> Parser<'r, R> {
         };
         write(from, &header);
         let mut slot = from + header.len();
+        // An empty table has no further starts.
         let starts = self.starts.get(first + 1..).unwrap_or_default();
         let ends = starts.iter().map(|&start| start as usize - from).chain((count > 0).then_some(len));
         for end in ends {

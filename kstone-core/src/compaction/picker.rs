@@ -285,6 +285,7 @@ fn full_merge(runs: &[RunSummary<'_>], reason: Reason) -> Choice {
 }
 
 fn depth_rule(runs: &[RunSummary<'_>], reason: Reason) -> Choice {
+    // Fewer than two runs are nothing to merge.
     let [newest, rest @ ..] = runs else { return Choice::Nothing };
     let Some(depth) = rest.first().map(|run| run.depth) else { return Choice::Nothing };
     let count = 1 + rest.iter().take_while(|run| run.depth <= depth).count();

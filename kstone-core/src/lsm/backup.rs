@@ -28,6 +28,7 @@ use super::pins::Pin;
 use super::read_only::{Capture, holds};
 use super::survey::Survey;
 use super::{FileIds, LsmEngine, Shared};
+use crate::coding::part;
 use crate::error::{Error, Result};
 use crate::manifest::{Change, CleanEnd, Ids, Manifest, ManifestState};
 use crate::paths;
@@ -341,7 +342,7 @@ impl Copying<'_, '_, '_> {
         let mut head = vec![0; start as usize];
         let read = read_full_at(&*from, &mut head, 0).map_err(Error::io("read", &info.path))?;
         let head = wal::copied_header(
-            head.get(..read).unwrap_or_default(),
+            part(&head, ..read),
             &info.path,
             self.incarnation,
             self.shared.clock.unix_ms(),

@@ -61,6 +61,7 @@ pub(super) fn claim(vfs: &dyn Vfs, path: &Path, look: impl Fn() -> Result<Look>)
             },
             Look::Unfit(error) => return Err(error),
             Look::Unsettled(error) if again => return Err(error),
+            // Where it cannot be found out, the second look decides.
             Look::Unsettled(_) if LsmEngine::is_locked(path, vfs).unwrap_or(false) => {
                 return Err(lock_error(vfs, path, io::ErrorKind::WouldBlock.into()));
             }
@@ -74,6 +75,7 @@ pub(super) fn claim(vfs: &dyn Vfs, path: &Path, look: impl Fn() -> Result<Look>)
                 let found = look().inspect_err(|_| {
                     // It is locked, so that what goes is nobody else's; a directory with anything in it stays.
                     if made {
+                        // The error that led here is the one to report; what stays is an empty directory.
                         let _ = vfs.remove(&path.join(paths::LOCK));
                         let _ = vfs.remove_dir(path);
                     }
@@ -88,6 +90,7 @@ pub(super) fn claim(vfs: &dyn Vfs, path: &Path, look: impl Fn() -> Result<Look>)
                 (made, vanished) = (false, Some(source));
             }
             Err(error) => {
+                // As above.
                 if made && !matches!(error, Error::Locked { .. }) {
                     let _ = vfs.remove_dir(path);
                 }

@@ -47,12 +47,12 @@ impl Commits {
         self.in_flight.lock().push_back((last, false));
     }
 
-    /// The records of that write are in the memtables.
-    pub(crate) fn publish(&self, last: SeqNo) {
+    /// The records of that write are in the memtables. Whether it was in flight: if not, it may never be seen.
+    #[must_use]
+    pub(crate) fn publish(&self, last: SeqNo) -> bool {
         let mut in_flight = self.in_flight.lock();
-        if let Some(entry) = in_flight.iter_mut().find(|entry| entry.0 == last) {
-            entry.1 = true;
-        }
+        let Some(entry) = in_flight.iter_mut().find(|entry| entry.0 == last) else { return false };
+        entry.1 = true;
         let mut reached = None;
         while let Some(&(seq, true)) = in_flight.front() {
             reached = Some(seq);
@@ -62,6 +62,7 @@ impl Commits {
             self.visible.store(seq, Ordering::Release);
             self.published.notify_all();
         }
+        true
     }
 
     /// Waits until the write that ends at `seq` can be seen. Only writes that are between two memory operations
@@ -90,7 +91,10 @@ impl Commits {
     /// Ends a snapshot that `pin` registered. Whether that lets the horizon rise.
     pub(crate) fn unpin(&self, seq: SeqNo) -> bool {
         let mut snapshots = self.snapshots.lock();
-        let Some(holders) = snapshots.get_mut(&seq) else { return false };
+        let holders = snapshots.get_mut(&seq);
+        debug_assert!(holders.is_some(), "no snapshot holds sequence {seq}");
+        // Nothing was pinned there, so the horizon cannot rise.
+        let Some(holders) = holders else { return false };
         *holders -= 1;
         if *holders > 0 {
             return false;
@@ -128,11 +132,11 @@ mod tests {
         for last in [3, 4, 9] {
             commits.register(last);
         }
-        commits.publish(4);
+        assert!(commits.publish(4));
         assert_eq!(commits.visible(), 0);
-        commits.publish(3);
+        assert!(commits.publish(3));
         assert_eq!(commits.visible(), 4);
-        commits.publish(9);
+        assert!(commits.publish(9) && !commits.publish(10));
         assert_eq!(commits.visible(), 9);
         commits.wait_visible(9, &Health::default()).unwrap();
     }

@@ -11,7 +11,7 @@ use super::job::{Progress, Slot, run_to_end};
 use super::observe::Merged;
 use super::quota::{MergeSpace, rewritten};
 use super::run_writer::{RunFacts, RunWriter, copy};
-use super::{Shared, trace};
+use super::{Shared, Workers, trace};
 use crate::backpressure::StallReason;
 use crate::clock::Now;
 use crate::compaction::Retain;
@@ -84,7 +84,7 @@ impl CompactJob {
 
     fn begin(&mut self, shared: &Shared) -> Result<Progress> {
         let started = shared.clock.monotonic();
-        let stripe = shared.stripe(self.stripe);
+        let stripe = shared.stripe(self.stripe)?;
         // One version throughout: a flush may put a run in front of another.
         let version = Arc::clone(&stripe.version());
         let Choice::Merge(pick) = shared.choose(self.stripe, &version, self.ask) else {
@@ -96,7 +96,9 @@ impl CompactJob {
         let metas = || inputs.iter().flat_map(|run| &run.parts).map(|table| table.meta());
         let first = metas().map(|meta| &meta.keys.0).min();
         let last = metas().map(|meta| &meta.keys.1).max();
-        let (Some(seq), Some(first), Some(last)) = (seq, first, last) else { return Ok(Progress::Done) };
+        let (Some(seq), Some(first), Some(last)) = (seq, first, last) else {
+            return Err(shared.health.internal("the picker chose no run to merge"));
+        };
         let bounds = (first.clone(), last.clone());
         let now = shared.now();
         let deleted_since =
@@ -141,7 +143,7 @@ impl Merging {
         );
         let read: u64 = self.inputs.iter().map(|run| run.total(|meta| meta.len)).sum();
         let inputs: Vec<RunId> = self.inputs.iter().map(|run| run.id()).collect();
-        let stripe = shared.stripe(stripe);
+        let stripe = shared.stripe(stripe)?;
         let gone = stripe.lock().install_compaction(&inputs, output);
         if self.reaches_oldest {
             stripe.passed_over.store(0, Ordering::Relaxed);
@@ -227,8 +229,8 @@ impl Shared {
         self.once_there_is_space(|| self.try_compact(stripe))
     }
 
-    /// Where a limit leaves no room, waits for what goes on and may free some, up to the limit on stalls. At last, and at
-    /// once on a full disk, it makes a checkpoint and tries once more: what was merged before takes its space until then.
+    /// Where there is no space, waits for what goes on and may free some, up to the limit on stalls. At last it makes a
+    /// checkpoint and tries once more: what was merged before takes its space until then.
     pub(crate) fn once_there_is_space(&self, attempt: impl Fn() -> Result<()>) -> Result<()> {
         let since = self.clock.monotonic();
         let (mut tries, mut checkpoint) = (0, true);
@@ -240,7 +242,10 @@ impl Shared {
             tries += 1;
             let limit = self.settings.load().database.write_stall_limit;
             let in_time = self.since(since) <= limit && tries <= MOST_TRIES;
-            if in_time && (self.quota.is_limited() || self.quota.few_inodes.load(Ordering::Relaxed)) {
+            // On one thread, a full disk stays full: nobody else gives anything back.
+            let others = self.workers != Workers::Manual;
+            if in_time && (others || self.quota.is_limited() || self.quota.few_inodes.load(Ordering::Relaxed))
+            {
                 let began = self.clock.monotonic();
                 let waited = self.wait_for_reclaim();
                 self.waited(StallReason::Space, began);
@@ -278,6 +283,7 @@ pub(crate) fn summary(run: &Run, now: Now) -> RunSummary<'_> {
         tombstones: run.total(|meta| meta.tombstones),
         tombstone_age: run.deleted_since.map(|since| since.age(now)),
         last_seq: run.seq().1,
+        // Without those of all parts, nothing is known of their keys.
         details: metas().map(|meta| meta.details.as_deref()).collect::<Option<_>>().unwrap_or_default(),
     }
 }

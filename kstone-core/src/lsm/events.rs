@@ -196,6 +196,7 @@ mod nanos {
 pub trait EventListener: Send + Sync + std::fmt::Debug {
     /// Something happened.
     fn on_event(&self, event: &Event) {
+        // Named, and not `_event`, for the documentation.
         let _ = event;
     }
 }
@@ -300,6 +301,7 @@ impl Shared {
     pub(crate) fn raise_stall(&self, reason: StallReason, time: Duration) {
         let now = self.clock.monotonic();
         let mut stalls = self.events.stalls.lock();
+        // There is one for each reason, and it only counts.
         let Some(gathered) = stalls.get_mut(reason as usize) else { return };
         gathered.writes += 1;
         gathered.time += time;

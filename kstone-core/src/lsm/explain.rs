@@ -308,6 +308,7 @@ impl Shared {
                 || run.parts.iter().find(|part| part.meta().keys.1.as_slice() >= key.bytes.as_slice());
             let part = asked.map_or_else(|| likely().or(run.parts.last()), |asked| asked.part.as_ref());
             let mut step = self.run_step(run, part, key);
+            // What an explanation cannot read it leaves out; the error that a get would meet is in its result.
             if let Some(bits) = part.and_then(|part| part.filter_bits_per_key().ok()) {
                 step.filter_bits = asked.is_some_and(|asked| asked.filter.is_some()).then_some(bits);
                 explain.missing.add_filter(bits);
@@ -387,6 +388,7 @@ impl Explain {
 
 /// An encoded key as it is shown: the partition key, and the sort key after a space.
 fn show(encoded: &[u8]) -> String {
+    // For people: bytes that are no key are shown as they are.
     let Some(key) = Key::decode(encoded) else { return escape::key(encoded) };
     let sort = key.sort().map(|sort| format!(" {}", escape::key(sort))).unwrap_or_default();
     format!("{}{sort}", escape::key(key.partition()))

@@ -75,7 +75,7 @@ impl FlushJob {
                     memtable.len(),
                     memtable.memory()
                 );
-                shared.stripe(self.stripe).lock().install_flush(&memtable, run);
+                shared.stripe(self.stripe)?.lock().install_flush(&memtable, run);
                 // Rather count twice for a moment than not at all.
                 writing.written.set(0);
                 shared.memory.fetch_sub(memtable.memory(), Ordering::Relaxed);
@@ -91,8 +91,9 @@ impl FlushJob {
 
     fn begin(&mut self, shared: &Shared) -> Result<Progress> {
         let started = shared.clock.monotonic();
-        let stripe = shared.stripe(self.stripe);
+        let stripe = shared.stripe(self.stripe)?;
         let locked = stripe.lock();
+        // Another flush of this stripe may have been quicker.
         let Some(memtable) = locked.oldest_sealed() else { return Ok(Progress::Done) };
         // Only flushes create a stripe's first run, and this is the only flush: still true at installation.
         let reaches_oldest = locked.version().runs.is_empty() || planted(Bug::TombstoneDroppedEarly);
@@ -102,7 +103,9 @@ impl FlushJob {
         if !planted(Bug::VersionAboveVisibleDropped) && !raced(Race::FlushOfUnseen) {
             shared.commits.wait_visible(memtable.last_seq(), &shared.health)?;
         }
-        let Some(bounds) = memtable.key_bounds() else { return Ok(Progress::Done) };
+        let Some(bounds) = memtable.key_bounds() else {
+            return Err(shared.health.internal("an empty memtable was sealed"));
+        };
         let seq = (memtable.first_seq(), memtable.last_seq());
         let deleted_since = memtable.deleted_since();
         let facts = RunFacts { depth: 0, seq, oldest: reaches_oldest, merged: false, deleted_since };
@@ -128,6 +131,7 @@ impl FlushJob {
 impl Shared {
     /// Seals the stripe's memtable and flushes all that is sealed, on the caller's thread.
     pub(crate) fn flush_stripe_now(&self, stripe: usize) -> Result<()> {
+        // A stripe that was never used has nothing to flush.
         let Some(used) = self.stripe_if_used(stripe) else { return Ok(()) };
         self.seal(used);
         // Writers may go on sealing: what they add after this is not waited for.

@@ -80,6 +80,7 @@ impl Written {
             Some(_) => self.puts += 1,
             None => self.deletes += 1,
         }
+        // A delete has no value.
         self.bytes += (key + value.unwrap_or(0)) as u64;
     }
 
@@ -133,6 +134,7 @@ impl Shared {
     /// The database is open.
     pub(crate) fn opened(&self, created: bool, clean: bool) {
         let took = self.since(self.observed.since);
+        // A handle is opened once.
         let _ = self.observed.opened.set(Opening { clean, took });
         self.observed.stats_file.store(!clean, Ordering::Relaxed);
         self.raise(Event::Opened {

@@ -45,6 +45,7 @@ impl LsmEngine {
     pub fn compaction_would_gain(&self, stripe: usize) -> Result<bool> {
         self.shared.check_open()?;
         self.check_stripe(stripe)?;
+        // A stripe that was never used has nothing to gain.
         let Some(stripe) = self.shared.stripe_if_used(stripe) else { return Ok(false) };
         let version = stripe.version();
         if version.memtables().any(|memtable| !memtable.is_empty()) {

@@ -229,6 +229,7 @@ impl Shared {
 
     /// Puts the limit of the settings in force. `kept_so_far`: the database was never over it.
     pub(crate) fn limit_disk(&self, kept_so_far: bool) {
+        // No limit is the highest.
         let limit = self.settings.load().database.max_total_disk_bytes.unwrap_or(u64::MAX);
         self.measure_stripes();
         let quota = &self.quota;
@@ -324,6 +325,7 @@ impl Shared {
 
     /// What has run out, for who was refused: in words, with figures.
     pub(crate) fn why_full(&self) -> (Exhausted, String) {
+        // Only for a message: without figures it still says that the disk is full.
         self.disk_usage().unwrap_or_default().shortage()
     }
 
@@ -382,7 +384,10 @@ impl Shared {
                 done => return done.map(|reservation| (None, reservation)),
             }
         }
-        let deletes = Ops::new(payload).flatten().all(|op| op.kind == EntryKind::Delete);
+        let mut deletes = true;
+        for op in Ops::new(payload) {
+            deletes &= op.map_err(|_| self.undecodable())?.kind == EntryKind::Delete;
+        }
         let claim = if deletes { Claim::Delete } else { Claim::Put };
         let keep = || self.keep(claim);
         let inodes = || self.inodes_for(if deletes { Inodes::Delete } else { Inodes::Put });
@@ -392,7 +397,7 @@ impl Shared {
         if !near {
             quota.searched.store(false, Ordering::Relaxed);
         }
-        let passing = near.then(|| self.passing(payload));
+        let passing = near.then(|| self.passing(payload)).transpose()?;
         let mut wait = SpaceWait::new(self, claim);
         loop {
             if let Some(share) = self.admit(payload.len() as u64 + RECORD * ops as u64, stripes, claim, floor)
@@ -411,12 +416,14 @@ impl Shared {
 
     /// Looks up what the operations replace, and counts it as well as what they themselves take in memory alone. Only
     /// for a nearly full database.
-    fn passing(&self, payload: &[u8]) -> Passing<'_> {
+    fn passing(&self, payload: &[u8]) -> Result<Passing<'_>> {
         let mut passing = Passing { shared: self, of: SmallVec::new() };
         let horizon = self.commits.horizon();
         let held = horizon < self.commits.visible();
-        for op in Ops::new(payload).flatten() {
-            let Some(partition) = encoded_partition_hash(op.key) else { continue };
+        for op in Ops::new(payload) {
+            let op = op.map_err(|_| self.undecodable())?;
+            let partition = encoded_partition_hash(op.key).ok_or_else(|| self.undecodable())?;
+            // A stripe without data has nothing that could be replaced.
             let Some(stripe) = self.stripe_if_used(stripe_of(partition, self.stripes.len())) else {
                 continue;
             };
@@ -436,7 +443,13 @@ impl Shared {
             self.quota.garbage.fetch_add(bytes, Ordering::Relaxed);
             passing.of.push((Arc::clone(&version.active), bytes));
         }
-        passing
+        Ok(passing)
+    }
+
+    /// This program has just encoded what cannot be decoded; it is not in the log yet.
+    #[cold]
+    fn undecodable(&self) -> Error {
+        self.health.internal("an operation that is about to be written cannot be decoded")
     }
 
     /// Without a limit nothing else says that there is not enough yet: reclaiming would end at once, and a write that only
@@ -454,6 +467,7 @@ impl Shared {
             let since = self.clock.monotonic();
             let prepared = self.wal.prepare_segment(Floor::NONE);
             self.waited(StallReason::Segment, since);
+            // Whatever the error: there is no space yet, and the write that asked waits or is refused.
             prepared.ok()?;
             self.quota.starved.store(false, Ordering::Relaxed);
         }

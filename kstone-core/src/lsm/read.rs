@@ -106,6 +106,7 @@ impl Shared {
         at: Option<SeqNo>,
         trace: &mut impl LookUp,
     ) -> Result<Option<Found>> {
+        // A stripe that was never used holds no key.
         let Some(stripe) = self.stripe_if_used(stripe_of(key.partition_hash, self.stripes.len())) else {
             return Ok(None);
         };

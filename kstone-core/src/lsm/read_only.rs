@@ -140,6 +140,7 @@ impl Reader<'_> {
         }
         let whole = match (files, Manifest::load(self.vfs, self.path)) {
             (Ok(files), Ok(later)) if continues(&files, &later) => {
+                // A file that has gone meanwhile is no damage: the caller reads everything again.
                 files.capture(self, Some(later.state.edit)).ok()
             }
             _ => None,

@@ -111,6 +111,7 @@ impl Walk {
         if !worth && self.learning.is_none() {
             return;
         }
+        // A stripe that was never used has no gaps to note.
         let Some(stripe) = shared.stripe_if_used(self.stripe) else { return };
         let Some((watch, open)) = &mut self.learning else { return stripe.gaps.want() };
         let mut gap = open.clone();
@@ -195,6 +196,7 @@ impl Entries {
     #[cold]
     #[inline(never)]
     fn note_passed(&mut self, next: &Result<Option<(Vec<u8>, Slice)>>) {
+        // Nothing was passed over where nothing is read.
         let Some(cursor) = &mut self.cursor else { return };
         let passed = cursor.passed();
         self.uncounted.passed += passed.gone + passed.older;
@@ -214,10 +216,13 @@ impl Entries {
 
     /// Goes on behind a gap; false at the end of the walk.
     fn next_part(&mut self) -> Result<bool> {
+        // A reader without a walk, or at its last part, is at the end.
         let Some(walk) = &mut self.walk else { return Ok(false) };
         let Some(part) = walk.parts.pop() else { return Ok(false) };
         walk.enter(&part);
-        let Some(version) = &walk.version else { return Ok(false) };
+        let Some(version) = &walk.version else {
+            return Err(Error::internal("a walk has parts before it has a version"));
+        };
         let most_ahead = ahead_of_each(version.runs.len());
         let sources = version.cursors(&part, self.pin.seq(), walk.direction, most_ahead)?;
         self.cursor = Some(VisibleCursor::new(MergeCursor::new(sources, walk.direction), self.pin.seq()));

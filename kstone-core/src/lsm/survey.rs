@@ -146,6 +146,7 @@ pub(super) fn damaged_files(
         listing.iter().map(|entry| (entry.name.as_str(), (entry.len, entry.is_file))).collect();
     for meta in state.ssts.values() {
         let file = paths::sst(path, meta.stripe.into(), meta.id);
+        // `paths::sst` gives every SST a name.
         let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let error = match lengths.get(name.as_str()) {
             Some(&(len, true)) if len == meta.len => continue,

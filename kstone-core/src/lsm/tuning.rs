@@ -57,7 +57,8 @@ impl Tuner {
 impl Shared {
     /// After a flush of the stripe: sets its limit anew.
     pub(crate) fn retune(&self, id: usize, flushed: &Memtable) {
-        let stripe = self.stripe(id);
+        // A stripe that was flushed is used.
+        let Some(stripe) = self.stripe_if_used(id) else { return };
         stripe.flushed_records.fetch_add(flushed.len() as u64, Ordering::Relaxed);
         let settings = self.settings.load();
         if settings.database.memtable_mode == MemtableMode::Fixed {
@@ -101,6 +102,7 @@ impl Shared {
             let held: u64 = version.memtables().map(|memtable| memtable.len() as u64).sum();
             bytes += version.memtables().map(|memtable| memtable.memory() as u64).sum::<u64>();
             records += held;
+            // There is one for each stripe, as made above.
             let Some(writes) = measured.stripes.get_mut(stripe.id) else { continue };
             let count = stripe.flushed_records.load(Ordering::Relaxed) + held;
             if let Some(since) = since {

@@ -186,7 +186,8 @@ impl Shared {
         order.sort_unstable();
         order.dedup();
         let (space, reservation) = self.make_way(payload, stripes.len(), &order)?;
-        let locked: SmallVec<[_; 8]> = order.iter().map(|&id| self.lock_stripe(id.into())).collect();
+        let locked: SmallVec<[_; 8]> =
+            order.iter().map(|&id| self.lock_stripe(id.into())).collect::<Result<_>>()?;
 
         let register = |last| self.commits.register(last);
         // Behind others, for whose write it waits or which write it.
@@ -201,27 +202,33 @@ impl Shared {
         // From here on log and memtables must not part.
         let unwinding = PoisonOnUnwind { shared: self, what: "a write" };
         if raced(Race::PublishedBeforeInserted) {
-            self.commits.publish(last);
+            let _ = self.commits.publish(last); // it is in flight
         }
         let (mut added, mut fresh, mut behind) = (0, 0, SmallVec::<[usize; 1]>::new());
-        for (i, op) in Ops::new(payload).flatten().enumerate() {
-            let position = stripes.get(i).and_then(|stripe| order.binary_search(stripe).ok());
-            if let Some(stripe) = position.and_then(|position| locked.get(position)) {
-                let seq = appended.first_seq + i as u64;
-                let entry = EntryRef { key: op.key, seq, kind: op.kind, value: op.value };
-                let inserted = stripe.insert(appended.lsn, entry);
-                if op.kind == EntryKind::Delete {
-                    stripe.deleted(|| Since::written(self.now()));
-                    let deletes = stripe.gaps().deleted(op.key);
-                    if deletes == self.explore_after() {
-                        self.background.queue_exploration(stripe.id());
-                    } else if deletes == 2 * self.explore_after() {
-                        behind.push(stripe.id()); // faster than the background looks
-                    }
+        let mut ops = Ops::new(payload);
+        for (seq, id) in (appended.first_seq..).zip(stripes) {
+            let Some(Ok(op)) = ops.next() else {
+                return Err(self.parted("an operation of a record in the log cannot be decoded"));
+            };
+            let Some(stripe) = order.binary_search(id).ok().and_then(|at| locked.get(at)) else {
+                return Err(self.parted("the stripe of an operation in the log is not locked"));
+            };
+            let entry = EntryRef { key: op.key, seq, kind: op.kind, value: op.value };
+            let inserted = stripe.insert(appended.lsn, entry);
+            if op.kind == EntryKind::Delete {
+                stripe.deleted(|| Since::written(self.now()));
+                let deletes = stripe.gaps().deleted(op.key);
+                if deletes == self.explore_after() {
+                    self.background.queue_exploration(stripe.id());
+                } else if deletes == 2 * self.explore_after() {
+                    behind.push(stripe.id()); // faster than the background looks
                 }
-                added += inserted.memory;
-                fresh += u64::from(inserted.first);
             }
+            added += inserted.memory;
+            fresh += u64::from(inserted.first);
+        }
+        if ops.next().is_some() {
+            return Err(self.parted("a record in the log has more operations than stripes"));
         }
         if fresh > 0 {
             self.quota.memtables.fetch_add(fresh, Ordering::Relaxed);
@@ -239,7 +246,9 @@ impl Shared {
         if planted(Bug::VersionAboveVisibleDropped) {
             later(());
         }
-        self.commits.publish(last);
+        if !self.commits.publish(last) && !raced(Race::PublishedBeforeInserted) {
+            return Err(self.parted("a write is not in flight when its operations are in memtables"));
+        }
         drop(locked);
         std::mem::forget(unwinding);
 
@@ -255,14 +264,21 @@ impl Shared {
         Ok(last)
     }
 
-    fn lock_stripe(&self, id: usize) -> Locked<'_> {
-        let stripe = self.stripe(id);
-        stripe.try_lock().unwrap_or_else(|| {
+    /// Log and memtables do not hold the same: nothing more may be written. What the log has is replayed, or refused,
+    /// when the database is opened again.
+    #[cold]
+    fn parted(&self, what: &'static str) -> Error {
+        self.health.internal(what)
+    }
+
+    fn lock_stripe(&self, id: usize) -> Result<Locked<'_>> {
+        let stripe = self.stripe(id)?;
+        Ok(stripe.try_lock().unwrap_or_else(|| {
             let since = self.clock.monotonic();
             let locked = stripe.lock();
             self.waited(StallReason::Locks, since);
             locked
-        })
+        }))
     }
 
     pub(super) fn pressure(&self, stripes: &[u16]) -> Pressure {
@@ -271,6 +287,7 @@ impl Shared {
             let id = usize::from(id);
             Some((self.stripe_if_used(id)?.version().runs.len(), id))
         };
+        // Stripes that were never used have no runs.
         let (runs, fullest) = stripes.iter().filter_map(runs_of).max().unwrap_or_default();
         let compaction = &settings.compaction;
         // A merge that finds no space is nothing to wait for either: what frees some is asked for where space is taken.
@@ -301,6 +318,7 @@ mod tests {
 
     use super::*;
     use crate::config::{CompactionConfig, DatabaseConfig};
+    use crate::error::testing::returning_internal_errors;
     use crate::lsm::{EngineOptions, Workers};
 
     #[test]
@@ -336,6 +354,101 @@ mod tests {
             assert_eq!(after.log_writes - before.log_writes, calls, "calls of {together} records each");
         }
     }
+
+    /// What is expected of a write that finds the engine in a state that cannot be.
+    fn poisons(
+        config: DatabaseConfig,
+        what: &str,
+        write: impl Fn(&Shared) -> Result<SeqNo> + std::panic::RefUnwindSafe,
+    ) -> crate::vfs::MemVfs {
+        let vfs = crate::vfs::MemVfs::new();
+        let open = || {
+            let mut options = EngineOptions::on(std::sync::Arc::new(vfs.clone()));
+            (options.workers, options.config) = (Workers::Manual, Some(config.clone()));
+            options
+        };
+        let engine = LsmEngine::create(Path::new("db"), open()).unwrap();
+        let (key, other) = (Key::from("key"), Key::from("other"));
+        engine.put(&key, b"value", WriteOptions::new()).unwrap();
+
+        let error = returning_internal_errors(|| write(&engine.shared)).unwrap_err();
+        assert_eq!(error.code(), "internal");
+        assert!(error.to_string().contains(what), "{error}");
+        let refused = engine.put(&other, b"", WriteOptions::new()).unwrap_err();
+        assert!(matches!(&refused, Error::Poisoned { cause } if cause.contains(what)), "{refused}");
+        assert_eq!(engine.get(&key).unwrap().as_deref(), Some(&b"value"[..]), "reads go on");
+        assert_eq!(engine.get(&other).unwrap(), None);
+        drop(engine);
+
+        // With debug assertions it is a panic, and the handle poisoned with the same cause.
+        let engine = LsmEngine::create(Path::new("again"), open()).unwrap();
+        let shared = std::panic::AssertUnwindSafe(&engine.shared);
+        let unwound = std::panic::catch_unwind(|| write(&shared));
+        assert_eq!(unwound.is_err(), cfg!(debug_assertions));
+        let refused = engine.put(&other, b"", WriteOptions::new()).unwrap_err();
+        assert!(matches!(&refused, Error::Poisoned { cause } if cause.contains(what)), "{refused}");
+        vfs
+    }
+
+    /// A record of one operation, and one that cannot be decoded behind it.
+    fn half_a_batch() -> Vec<u8> {
+        let mut payload = Vec::new();
+        let key = Key::from("batch").encode(100).unwrap();
+        record::encode_put(&mut payload, record::ITEMS, &key.bytes, b"value");
+        payload.extend_from_slice(&[1, 0, 0, 9]);
+        payload
+    }
+
+    /// Symptom: an operation that could not be decoded between log and memtable was left out: acknowledged, not found,
+    /// and the database refused at the next open. Cause: such operations were skipped. Fix: the write fails and poisons
+    /// the handle; opening names the segment of the log.
+    #[test]
+    fn an_operation_that_cannot_be_decoded_on_its_way_to_a_memtable_poisons() {
+        let write = |shared: &Shared| shared.commit(&half_a_batch(), &[0, 0], Durability::Buffered);
+        let vfs = poisons(DatabaseConfig::new().with_stripes(1), "cannot be decoded", write);
+        let mut options = EngineOptions::on(std::sync::Arc::new(vfs));
+        options.workers = Workers::Manual;
+        match LsmEngine::open(Path::new("db"), options).unwrap_err() {
+            Error::Corruption { file, .. } => assert_eq!(file, crate::paths::log(Path::new("db"), 1)),
+            other => panic!("{other}"),
+        }
+        // One that is one too many, too.
+        let mut two = half_a_batch();
+        two.truncate(two.len() - 4);
+        two.extend_from_within(..);
+        let write = move |shared: &Shared| shared.commit(&two, &[0], Durability::Buffered);
+        poisons(DatabaseConfig::new().with_stripes(1), "more operations than stripes", write);
+    }
+
+    /// With a limit on the disk operations are looked at before the log has them: then it never does.
+    #[test]
+    fn with_a_limit_an_operation_that_cannot_be_decoded_does_not_reach_the_log() {
+        let config = DatabaseConfig::new().with_stripes(1).with_max_total_disk_bytes(16 << 20);
+        let write = |shared: &Shared| shared.commit(&half_a_batch(), &[0, 0], Durability::Buffered);
+        let vfs = poisons(config, "cannot be decoded", write);
+        let mut options = EngineOptions::on(std::sync::Arc::new(vfs));
+        options.workers = Workers::Manual;
+        let engine = LsmEngine::open(Path::new("db"), options).unwrap();
+        assert_eq!(engine.get(&Key::from("key")).unwrap().as_deref(), Some(&b"value"[..]));
+        assert_eq!(engine.get(&Key::from("batch")).unwrap(), None);
+    }
+
+    /// Symptom: a write to a stripe that a database does not have went to one that all databases of a process shared.
+    /// Cause: a fallback for a state that cannot be. Fix: the write fails before the log has it, and poisons the handle.
+    #[test]
+    fn a_stripe_that_does_not_exist_poisons() {
+        let key = Key::from("batch").encode(100).unwrap();
+        let mut payload = Vec::new();
+        record::encode_put(&mut payload, record::ITEMS, &key.bytes, b"value");
+        let write = move |shared: &Shared| shared.commit(&payload, &[4], Durability::Buffered);
+        let vfs = poisons(DatabaseConfig::new().with_stripes(4), "no stripe 4, of 4", write);
+        let mut options = EngineOptions::on(std::sync::Arc::new(vfs));
+        options.workers = Workers::Manual;
+        let engine = LsmEngine::open(Path::new("db"), options).unwrap();
+        assert_eq!(engine.get(&Key::from("key")).unwrap().as_deref(), Some(&b"value"[..]));
+        assert_eq!(engine.get(&Key::from("batch")).unwrap(), None);
+    }
+
     /// Symptom: with a limit on the disk, a write to a stripe of many runs failed with `WriteStalled`, a delete too, and
     /// nothing came of waiting. Cause: the merge that would make the runs fewer had no space, and nobody had asked for
     /// any yet. Fix: such a merge is not waited for; the write then asks for space, or is told that there is none.

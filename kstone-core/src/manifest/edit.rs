@@ -146,6 +146,7 @@ impl Facts {
     }
 
     pub(crate) fn stripes(&self) -> usize {
+        // More stripes than any database has, which `check_supported` refuses.
         1usize.checked_shl(u32::from(self.stripe_bits)).unwrap_or(usize::MAX)
     }
 

@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::edit::{self, Change, FRAME_HEAD_LEN, ITEM_HEAD_LEN};
 use super::{Ids, Loaded, ManifestState};
 use crate::checksum::crc32c_seeded;
-use crate::coding::Reader;
+use crate::coding::{Reader, part};
 use crate::error::{Error, Result};
 use crate::file_header::{FileHeader, FileKind, HEADER_LEN, Id};
 use crate::vfs::{OpenMode, Vfs, VfsFile, Window};
@@ -80,6 +80,7 @@ impl<'a> Frames<'a> {
 
     fn over(file: Arc<dyn VfsFile>, mut window: Window, path: &'a Path) -> Result<(Self, FileHeader)> {
         let head = window.from(0, HEADER_LEN as u64).map_err(Error::io("read", path))?;
+        // A shorter file has no whole header, which decoding reports.
         let header = FileHeader::decode(head.get(..HEADER_LEN).unwrap_or(head), FileKind::Manifest, path, 0)?;
         Ok((Self { file, window, path, database_id: header.database_id }, header))
     }
@@ -96,7 +97,7 @@ impl<'a> Frames<'a> {
         else {
             return Ok(None);
         };
-        let seed = crc32c_seeded(head.number, &[&id, stored.get(edit::CRC_LEN..).unwrap_or_default()]);
+        let seed = crc32c_seeded(head.number, &[&id, part(stored, edit::CRC_LEN..)]);
         let Some(end) = head.end(at, self.window.len()) else { return Ok(None) };
         let crc = self.window.crc(seed, at + FRAME_HEAD_LEN as u64..end);
         let holds = crc.map_err(Error::io("read", self.path))? == Some(head.crc);

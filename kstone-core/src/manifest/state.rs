@@ -102,6 +102,7 @@ impl ManifestState {
 
     /// Every write of the stripe and keyspace up to this sequence is in a listed SST, or needed no more.
     pub(crate) fn flushed_to(&self, stripe: u16, keyspace: u32) -> SeqNo {
+        // Nothing was flushed of a stripe that is not listed.
         self.flushed_to.get(&(keyspace, stripe)).copied().unwrap_or(0)
     }
 
@@ -327,7 +328,7 @@ impl ManifestState {
         let mut before: Option<&SstMeta> = None;
         for run in parts.chunk_by(|a, b| run_of(a) == run_of(b)) {
             check_run(run)?;
-            let Some(&first) = run.first() else { continue };
+            let Some(&first) = run.first() else { continue }; // a chunk has one
             let flushed_to = self.flushed_to(first.stripe, first.keyspace);
             if first.run_seq.1 > flushed_to {
                 let (run, seq, stripe) = (first.run, first.run_seq.1, first.stripe);

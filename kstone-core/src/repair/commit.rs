@@ -139,6 +139,7 @@ fn write(
 fn tell_of_the_rest(patient: &Patient, report: &mut RepairReport, on_loss: &mut dyn FnMut(&Loss)) {
     for gap in &patient.log.gaps {
         report.log_gaps += 1;
+        // A gap of unknown length is reported as such, and adds nothing here.
         report.log_operations = report.log_operations.saturating_add(gap.operations().unwrap_or(0));
         on_loss(&Loss::Log {
             file: gap.file.clone(),
@@ -332,6 +333,7 @@ fn new_state(
 
 fn copy_kept(patient: &Patient, state: &ManifestState, target: &Target<'_>) -> Result<()> {
     for candidate in &patient.candidates {
+        // A missing file cannot be copied; the state does not list it.
         let (Some(from), meta) = (&candidate.path, &candidate.meta) else { continue };
         if state.lists(meta.id) {
             copy(target.vfs, from, &paths::sst(target.dir, meta.stripe.into(), meta.id))?;

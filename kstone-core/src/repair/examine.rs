@@ -217,9 +217,11 @@ fn elect_stripes(directory: &Directory, candidates: &[Candidate]) -> Result<usiz
     let mut votes: Vec<(usize, u64)> =
         possible.filter(|&stripes| stripes > highest).map(|stripes| (stripes, 0)).collect();
     for candidate in candidates {
+        // A file that is listed and missing has no vote.
         let Some(path) = &candidate.path else { continue };
         let survey = Survey::read(&*directory.vfs, path, &candidate.meta)?;
         for entry in (0..survey.blocks.len()).flat_map(|n| survey.entries(n)) {
+            // What is no key belongs to no stripe.
             let Some(hash) = encoded_partition_hash(&entry.key) else { continue };
             for (stripes, votes) in &mut votes {
                 *votes += u64::from(stripe_of(hash, *stripes) == usize::from(candidate.meta.stripe));
@@ -286,6 +288,7 @@ pub(super) fn random_id(options: &RepairOptions) -> Id {
 }
 
 fn header_of(vfs: &dyn Vfs, path: &Path, kind: FileKind) -> Result<Option<FileHeader>> {
+    // A file that cannot be read says nothing of itself; it is examined, and reported, as any other.
     let Ok(file) = vfs.open(path, OpenMode::Read) else { return Ok(None) };
     let mut head = vec![0; HEADER_LEN];
     if read_full_at(&*file, &mut head, 0).is_err() {
@@ -342,6 +345,7 @@ fn read_log(
                 BatchOp::Good(..) => {}
                 BatchOp::NoValue(op, seq, hash, _) => dropped.push((hash, lost(op.key, seq, op.kind))),
                 BatchOp::Surplus(op) => {
+                    // A loss is reported with some stripe, also one whose key is none.
                     let hash = encoded_partition_hash(op.key).unwrap_or_default();
                     dropped.push((hash, lost(op.key, last, op.kind)));
                 }

@@ -146,6 +146,7 @@ fn add_fresh(clusters: &[Cluster], work: &mut Stripe) {
     }
     for versions in groups.into_values() {
         let seqs = || versions.keys().map(|(_, seq)| seq.0);
+        // A group has at least the version that it was made for.
         let (Some(low), Some(high)) = (seqs().min(), seqs().max()) else { continue };
         let parts = vec![Part::Made { versions, compress: false }];
         work.runs.push(Run { run_seq: (low, high), depth: 0, run: None, parts });

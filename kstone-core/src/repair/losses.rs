@@ -35,6 +35,7 @@ fn newest_in(versions: &Versions, key: &[u8]) -> Option<(SeqNo, EntryKind)> {
 impl After<'_> {
     fn newest(&self, key: &[u8]) -> Option<(SeqNo, EntryKind)> {
         let kept = self.kept.iter().filter_map(|table| {
+            // What cannot be read there is not known to be kept: rather a loss too many than one too few.
             let found = table.get(key, key_hash(key), SeqNo::MAX, &mut ()).ok()??;
             Some((found.seq, found.kind))
         });
@@ -50,6 +51,7 @@ impl After<'_> {
         let mut names = Vec::new();
         for table in &self.kept {
             let range = KeyRange { start: start.clone(), end: None };
+            // These files were read whole before; one that fails now names no keys.
             let Ok(mut cursor) = table.iter(range, Direction::Forward) else { continue };
             while let Some(entry) = cursor.entry().filter(|entry| within(entry.key)) {
                 if survey.leads_to(n, entry.key) {

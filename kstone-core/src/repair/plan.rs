@@ -155,6 +155,7 @@ fn clusters(patient: &Patient) -> BTreeMap<u16, Vec<Cluster>> {
                 strays: Versions::new(),
             }),
         }
+        // There is one: the last was found above, or just pushed.
         let Some(cluster) = of_stripe.last_mut() else { continue };
         match fits {
             true => cluster.runs.push(parts),

@@ -12,6 +12,7 @@ use super::blocks::{BlockData, Fill};
 use super::open::OpenTable;
 use super::read_ahead::{MOST_AHEAD, ReadAhead};
 use super::table::Table;
+use crate::coding::part;
 use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::key::KeyRange;
@@ -279,7 +280,7 @@ impl TableCursor {
     fn settle(&mut self) {
         let Some(row) = self.rows.get(self.at).filter(|_| !self.done) else { return };
         let (first, _) = self.rows.first().map_or((0, 0), |first| first.tail);
-        let bytes = |at: usize, len: usize| self.payload.get(at..at + len).unwrap_or_default();
+        let bytes = |at: usize, len: usize| part(&self.payload, at..at + len);
         self.key.truncate(self.prefix_len);
         self.key.extend_from_slice(bytes(first, row.shared));
         self.key.extend_from_slice(bytes(row.tail.0, row.tail.1));
@@ -300,12 +301,15 @@ impl Cursor for TableCursor {
             key: &self.key,
             seq: row.seq,
             kind: row.kind,
-            value: self.payload.get(row.value.0..row.value.0 + row.value.1).unwrap_or_default(),
+            value: part(&self.payload, row.value.0..row.value.0 + row.value.1),
         })
     }
 
     fn value(&self) -> Slice {
-        self.row().and_then(|row| self.payload.slice(row.value.0, row.value.1)).unwrap_or_default()
+        let Some(row) = self.row() else { return Slice::default() };
+        let value = self.payload.slice(row.value.0, row.value.1);
+        debug_assert!(value.is_some(), "a value reaches past its block");
+        value.unwrap_or_default()
     }
 
     fn advance(&mut self) -> Result<()> {

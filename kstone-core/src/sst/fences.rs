@@ -17,7 +17,7 @@
 
 use std::ops::Range;
 
-use crate::coding::{Reader, fence, shared_prefix};
+use crate::coding::{Reader, fence, part, shared_prefix};
 
 const HEADER_LEN: usize = 8;
 
@@ -57,7 +57,7 @@ impl FencesBuilder {
         let separators_end = self.separators.len() as u32;
         let ends = self.starts.iter().skip(1).copied().chain([separators_end]);
         for (&start, end) in self.starts.iter().zip(ends) {
-            let separator = self.separators.get(start as usize..end as usize).unwrap_or_default();
+            let separator = part(&self.separators, start as usize..end as usize);
             out.extend_from_slice(&fence(separator).to_be_bytes());
         }
         for offset in self.offsets.iter().chain([&end]) {

@@ -50,6 +50,7 @@ impl FilterCounters {
     /// Adds what one look-up in a stripe came to.
     #[inline]
     pub(crate) fn add(&self, stripe: usize, tally: &FilterTally) {
+        // The remainder is always within; it only counts.
         let Some(shard) = self.shards.get(stripe % SHARDS) else { return };
         // Most look-ups have only one of these.
         if tally.negatives > 0 {

@@ -41,7 +41,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::bloom::KEY_HASH_ID;
-use crate::coding::Reader;
+use crate::coding::{Reader, part};
 use crate::error::{Error, Result};
 use crate::file_header::HEADER_LEN;
 use crate::key::KEY_ENCODING;
@@ -212,6 +212,7 @@ pub(super) fn decode_properties(section: &[u8], meta: &mut SstMeta) -> bool {
         if take_property(tag, bytes, meta, &mut details).is_none() {
             return false;
         }
+        // A tag that no bit stands for is none of those that are needed.
         found |= 1u32.checked_shl(u32::from(tag)).unwrap_or(0);
     }
     let both = 1 << WRITTEN_WITH | 1 << KEYS;
@@ -360,7 +361,7 @@ fn decode_footer<'a>(tail: &'a [u8], meta: &SstMeta, file: &Path) -> Result<(usi
     let Some((place, directory_crc, id, len, magic, crc)) = fields() else {
         return Err(bad("the footer is cut short".into()));
     };
-    let covered = footer.get(..FOOTER_CRC_AT).unwrap_or_default();
+    let covered = part(footer, ..FOOTER_CRC_AT);
     let computed = checksum_at(meta.id, footer_at as u64, covered);
     if magic != MAGIC || computed != crc {
         return Err(bad(format!("the footer's checksum is {computed:08x}, stored is {crc:08x}")));

@@ -14,6 +14,7 @@ use super::fences::Fences;
 use super::format::{self, FOOTER_LEN, Sections, SstHeader, unsupported};
 use super::table::Table;
 use crate::bloom::Filter;
+use crate::coding::part;
 use crate::config::ReadMode;
 use crate::error::{Error, Result};
 use crate::file_header::{FileHeader, FileKind, HEADER_LEN};
@@ -66,7 +67,7 @@ impl OpenTable {
             Source::Mapped(map) => map,
             Source::Pread(sections) => sections,
         };
-        all.get(range.clone()).unwrap_or_default()
+        part(all, range.clone())
     }
 
     #[inline]

@@ -11,7 +11,7 @@ use super::fences::Fences;
 use super::format::{self, FOOTER_LEN, SectionKind};
 use super::index::{self, Place};
 use crate::bloom::Filter;
-use crate::coding::Reader;
+use crate::coding::{Reader, part};
 use crate::error::{Error, Result};
 use crate::file_header::{FileHeader, FileKind, HEADER_LEN, Id};
 use crate::key::key_hash;
@@ -111,6 +111,7 @@ impl Survey {
         let file = vfs.open(path, OpenMode::Read).map_err(Error::io("open", path))?;
         let found = file.len().map_err(Error::io("read the length of", path))?;
         // A file that has grown is looked at as far as it should reach.
+        // A file that does not fit in memory is looked at as an empty one: all of it is damaged.
         let len = usize::try_from(found.min(meta.len)).unwrap_or(0);
         let (bytes, unread) = read_what_there_is(&*file, len);
         let mut survey = Self {
@@ -414,25 +415,29 @@ impl Survey {
     }
 
     /// Entries of a good block, with their values.
-    fn each(&self, place: &BlockPlace, mut f: impl FnMut(&BlockEntry<'_>, &[u8])) {
-        let block = self.bytes.get(place.at.clone()).unwrap_or_default();
-        let Ok(stored) = Stored::parse(block) else { return };
+    fn each(&self, place: &BlockPlace, f: impl FnMut(&BlockEntry<'_>, &[u8])) {
+        let read = self.each_of(part(&self.bytes, place.at.clone()), f);
+        // What makes a block good is that it was read to its end before.
+        debug_assert!(read.is_ok(), "a good block of {} cannot be read: {read:?}", self.path.display());
+    }
+
+    fn each_of(&self, block: &[u8], mut f: impl FnMut(&BlockEntry<'_>, &[u8])) -> Result<(), BadBlock> {
+        let stored = Stored::parse(block)?;
         let raw;
         let payload = if stored.is_compressed() {
-            let Ok(decompressed) = stored.decompress() else { return };
-            raw = decompressed;
+            raw = stored.decompress()?;
             &*raw
         } else {
             stored.payload
         };
-        let Ok(block) = Block::parse(payload) else { return };
+        let block = Block::parse(payload)?;
         for n in 0..block.groups() {
-            let Ok(mut group) = block.group(n, self.base_seq) else { return };
-            while let Ok(Some(entry)) = group.next_entry() {
-                let value = payload.get(entry.value_at..entry.value_at + entry.value_len).unwrap_or_default();
-                f(&entry, value);
+            let mut group = block.group(n, self.base_seq)?;
+            while let Some(entry) = group.next_entry()? {
+                f(&entry, part(payload, entry.value_at..entry.value_at + entry.value_len));
             }
         }
+        Ok(())
     }
 
     /// Nothing is wrong with any part of it. What the parts say of each other was not looked at.
@@ -518,6 +523,7 @@ impl Survey {
         let Some(payload) = block.len().checked_sub(TRAILER_LEN).and_then(|len| block.get(..len)) else {
             return names;
         };
+        // The block is damaged: names are what can still be made of it.
         let Ok(parsed) = Block::parse(payload) else { return names };
         for g in 0..parsed.groups() {
             let Ok(mut group) = parsed.group(g, self.base_seq) else { continue };

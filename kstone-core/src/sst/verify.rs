@@ -5,6 +5,7 @@ use super::index;
 use super::open::OpenTable;
 use super::read_ahead::{MOST_AHEAD, ReadAhead};
 use super::table::Table;
+use crate::coding::part;
 use crate::error::{Error, Result};
 use crate::key::{encoded_partition_hash, key_hash, stripe_of};
 use crate::key_sample::Sampler;
@@ -74,7 +75,7 @@ impl Table {
         let mut buffer = vec![0; READ_UNIT];
         loop {
             let read = read_full_at(&*file, &mut buffer, at).map_err(Error::io("read", self.path()))?;
-            checksum = crc32c::crc32c_append(checksum, buffer.get(..read).unwrap_or_default());
+            checksum = crc32c::crc32c_append(checksum, part(&buffer, ..read));
             at += read as u64;
             if read < READ_UNIT {
                 return Ok(checksum);

@@ -130,7 +130,7 @@ impl SstWriter {
     /// a tombstone was written, where that is known; else the file's creation stands for it.
     pub(crate) fn add(&mut self, entry: EntryRef<'_>, tombstone_ms: Option<u64>) -> Result<()> {
         self.check(&entry)?;
-        let key = entry.key.get(self.prefix_len..).unwrap_or_default();
+        let key = self.without_prefix(entry.key)?;
         let payload = entry.key.len() + entry.value.len();
         if self.block.is_full()
             || !self.block.is_empty() && self.block.len(&self.out) + payload > self.params.block_size
@@ -142,7 +142,7 @@ impl SstWriter {
             if self.fences.blocks() >= MAX_BLOCKS {
                 return Err(self.refuse("the file has as many blocks as it can"));
             }
-            let last = (!is_first).then(|| self.last_key.get(self.prefix_len..).unwrap_or_default());
+            let last = if is_first { None } else { Some(self.without_prefix(&self.last_key)?) };
             let offset = self.written + self.out.len() as u64;
             if self.fences.push(last, key, offset).is_none() {
                 return Err(self.refuse("the file has more separators than it can"));
@@ -199,6 +199,15 @@ impl SstWriter {
             return Err(self.refuse("it is too long"));
         }
         Ok(())
+    }
+
+    fn without_prefix<'k>(&self, key: &'k [u8]) -> Result<&'k [u8]> {
+        key.get(self.prefix_len..).ok_or_else(|| self.no_prefix())
+    }
+
+    #[cold]
+    fn no_prefix(&self) -> Error {
+        self.refuse("its key lacks the prefix that the bounds share")
     }
 
     fn refuse(&self, why: &'static str) -> Error {
@@ -259,7 +268,7 @@ impl SstWriter {
         let blocks_end = self.written + self.out.len() as u64;
         self.meta.keys.1 = std::mem::take(&mut self.last_key);
         self.meta.details = Some(Arc::new(self.details()));
-        let prefix = self.meta.keys.0.get(..self.prefix_len).unwrap_or_default();
+        let Some(prefix) = self.meta.keys.0.get(..self.prefix_len) else { return Err(self.no_prefix()) };
         let bodies = [
             (SectionKind::Index, index::build(&self.hashes, &self.places)),
             (SectionKind::Fences, self.fences.finish(prefix, blocks_end)),

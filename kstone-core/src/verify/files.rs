@@ -271,6 +271,7 @@ impl<'a> Look<'a> {
         let mut head = vec![0; HEADER_LEN];
         let read =
             self.directory.vfs.open(path, OpenMode::Read).and_then(|f| read_full_at(&*f, &mut head, 0));
+        // A file that cannot be read is reported as an orphan all the same.
         let header = read.ok().and_then(|_| FileHeader::decode(&head, FileKind::Sst, path, 0).ok());
         let (kind, detail) = match header {
             Some(header) if header.database_id != database => {
@@ -363,6 +364,7 @@ impl<'a> Look<'a> {
         if !survey.is_clean() || !readable {
             return Verdict::Bad;
         }
+        // Without a manifest a file has only itself to agree with.
         let Some(state) = state else { return Verdict::Good };
         drop(survey);
         let table = Table::new(&self.tables, Arc::new(meta.clone()));

@@ -39,6 +39,7 @@ impl Look<'_> {
             sightings.push((at, error));
             let same = sightings.iter().filter(|(before, _)| *before == at).count();
             if !self.report.live || same >= SIGHTINGS {
+                // One was pushed above.
                 let Some((_, error)) = sightings.pop() else { return };
                 let next = state.clean_end.map(|clean| clean.next_seq);
                 return self.log_is_damaged(owner, &rules, next, &error);

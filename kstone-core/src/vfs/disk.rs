@@ -219,6 +219,7 @@ impl Drop for Locks {
         // Closing them is not enough: a process that is just being started has them open as well, until it runs its
         // program.
         for file in [Some(&self.file), self.dir.as_ref()].into_iter().flatten() {
+            // Closing the file, which follows, gives it back as well unless a process is just being started.
             let _ = again(|| file.unlock());
         }
     }

@@ -20,6 +20,7 @@ pub(crate) const PAGE: u64 = 4096;
 
 /// Whole pages.
 pub(crate) fn pages(len: u64) -> u64 {
+    // Too long for a file, and over every limit.
     len.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX)
 }
 

@@ -20,6 +20,7 @@ impl Place {
     /// The place of a lock file that was just locked. `None` where the file system cannot tell.
     pub(crate) fn of(vfs: &dyn Vfs, lock: &Path) -> Option<Self> {
         let dir = lock.parent()?;
+        // Without an identity there is nothing to compare later, and the lock alone protects.
         let known = |path: &Path| Some((path.to_path_buf(), vfs.identity(path).ok()??));
         Some(Self { dir: known(dir)?, lock: known(lock)? })
     }

@@ -65,6 +65,7 @@ impl Window {
         let (mut crc, mut at) = (crc, range.start);
         while at < range.end {
             let bytes = self.from(at, 1)?;
+            // All of them, where the range ends behind them.
             let bytes = bytes.get(..(range.end - at).min(bytes.len() as u64) as usize).unwrap_or(bytes);
             if bytes.is_empty() {
                 return Ok(None);

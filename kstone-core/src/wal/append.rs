@@ -156,7 +156,7 @@ impl Wal {
         };
         let record = Pending::new(0, &mut reservation, count, payload);
         let (_, group) = self.write_some(&mut log, BATCH, &[record], payload);
-        let appended_at = group?.first().copied().ok_or(Error::Closed)?;
+        let appended_at = group?.first().copied().ok_or_else(|| self.no_place())?;
         appended(last_seq(&appended_at, count));
         Ok(appended_at)
     }
@@ -193,12 +193,13 @@ impl Wal {
             let (written, rest) = records.split_at(count.clamp(1, records.len()));
             for (i, record) in written.iter().enumerate() {
                 let result = match &group {
-                    Ok(group) => group.get(i).copied().ok_or(Error::Closed),
+                    Ok(group) => group.get(i).copied().ok_or_else(|| self.no_place()),
                     Err(error) => Err(error.repeated()),
                 };
                 if let Ok(place) = &result {
                     appended(last_seq(place, record.count));
                 }
+                // Too few of them are found, and refused, by whoever writes the next record.
                 payloads = payloads.get(record.payload_len..).unwrap_or_default();
                 if record.ticket == ticket {
                     own = Some(result);
@@ -220,6 +221,12 @@ impl Wal {
         })
     }
 
+    /// A record was written, and nothing says where.
+    #[cold]
+    fn no_place(&self) -> Error {
+        self.context.health.internal("a record in the log has no place there")
+    }
+
     /// A record that says how far the log is durable, and nothing else.
     pub(super) fn write_watermark(
         &self,
@@ -227,7 +234,7 @@ impl Wal {
         mut reservation: Reservation<'_>,
     ) -> Result<Appended> {
         let record = Pending::new(0, &mut reservation, 0, &[]);
-        self.write_some(log, WATERMARK, &[record], &[]).1?.first().copied().ok_or(Error::Closed)
+        self.write_some(log, WATERMARK, &[record], &[]).1?.first().copied().ok_or_else(|| self.no_place())
     }
 
     /// Writes the first of `records`, and in the same call as many of those after it as fit into the write buffer
@@ -271,11 +278,14 @@ impl Wal {
                 log.unsynced.push(full);
             }
             let (offset_of_call, _) = *start.get_or_insert((offset, linked));
-            let (payload, rest) = payloads.split_at(record.payload_len.min(payloads.len()));
+            let Some((payload, rest)) = payloads.split_at_checked(record.payload_len) else {
+                let what = "the log has less of a record than was queued";
+                return (1, Err(self.context.health.internal(what)));
+            };
             payloads = rest;
             match self.encode(log, kind, record, payload, offset_of_call, linked) {
                 Some(appended) => group.push(appended),
-                None => return (1, Err(Error::Closed)),
+                None => return (1, Err(Error::Closed)), // only a closed log has no segment for a place
             }
         }
         let Some((offset, linked)) = start else { return (records.len(), Ok(group)) };

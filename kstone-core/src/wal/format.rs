@@ -28,7 +28,7 @@
 use std::path::Path;
 
 use crate::checksum::crc32c_seeded;
-use crate::coding::Reader;
+use crate::coding::{Reader, part};
 use crate::config::MAX_BATCH_BYTES;
 use crate::error::{Error, Result};
 use crate::file_header::{FileHeader, FileKind, HEADER_LEN, Id};
@@ -165,7 +165,7 @@ impl RecordHeader {
     pub(crate) fn encode(&self, out: &mut Vec<u8>, salt: u64, payload: &[u8]) {
         let padded = record_len(payload.len()) as usize - RECORD_HEADER;
         let padding = [0; ALIGN as usize];
-        let padding = padding.get(..padded - payload.len()).unwrap_or_default();
+        let padding = part(&padding, ..padded - payload.len());
         let payload_crc = crc32c_seeded(salt ^ self.lsn.0, &[payload, padding]);
         out.reserve(RECORD_HEADER + padded);
         let start = out.len();

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
+use crate::coding::part;
 use crate::config::MAX_BATCH_BYTES;
 use crate::error::{Error, Result};
 use crate::file_header::Id;
@@ -190,7 +191,7 @@ pub(crate) fn has_records(vfs: &dyn Vfs, path: &Path, named: u32) -> Result<bool
     let file = vfs.open(path, OpenMode::Read).map_err(Error::io("open", path))?;
     let mut head = vec![0; RECORDS_START as usize];
     let read = read_full_at(&*file, &mut head, 0).map_err(Error::io("read", path))?;
-    let header = SegmentHeader::decode(head.get(..read).unwrap_or_default(), path)?;
+    let header = SegmentHeader::decode(part(&head, ..read), path)?;
     let generation = header.map_or(named, |header| header.generation);
     Ok(SegmentReader::open(vfs, path, generation, 0)?.next_candidate(RECORDS_START)?.is_some())
 }
@@ -254,7 +255,13 @@ impl<'a> SegmentReader<'a> {
         let Some((header, end)) = self.check(offset)? else { return Ok(None) };
         let record = self.window.get(offset.into(), header.record_len());
         let payload = record.map_err(Error::io("read", self.path))?;
-        let payload = payload.and_then(|record| header.unchecked_payload(record)).unwrap_or_default();
+        let payload = match payload.and_then(|record| header.unchecked_payload(record)) {
+            Some(payload) => payload,
+            None if header.kind == PAD => &[],
+            None => {
+                return Err(Error::corrupt(self.path, offset.into(), "the record was whole a moment ago"));
+            }
+        };
         Ok(Some(Record { header, payload, end }))
     }
 
@@ -318,6 +325,7 @@ pub(super) fn refuse_claims(vfs: &dyn Vfs, path: &Path, named: u32) -> Result<()
     let mut offset = RECORDS_START;
     while let Some(header) = reader.header(offset)? {
         reader.refuse_claim(offset)?;
+        // Beyond what a segment can hold there is no record.
         let Ok(next) = u32::try_from(u64::from(offset) + header.record_len()) else { break };
         offset = next;
     }
@@ -447,7 +455,7 @@ impl<'a> Walk<'a> {
 
     /// Walks to the end of a segment, or to its first bad record; returns the offset.
     fn walk_segment(&mut self, index: usize) -> Result<u32> {
-        let Some(live) = self.live.get(index) else { return Ok(0) };
+        let live = self.live.get(index).ok_or_else(|| Error::internal("a segment that was found is gone"))?;
         // A cut and the link of the next segment both say with authority where this one ends.
         let linked = || self.linked.get(&live.generation).copied();
         let stop = self.rules.cut_in(live.generation).or_else(linked).unwrap_or(u32::MAX);

@@ -483,6 +483,7 @@ impl Wal {
         if keep == 0 {
             return Ok(());
         }
+        // Where the file system does not say, making the file finds out.
         let free = self.context.vfs.free_space(&self.context.dir).ok().flatten();
         let enough = free.and_then(|free| free.inodes).is_none_or(|free| free > keep);
         if enough { Ok(()) } else { Err(Error::DiskFull) }

@@ -171,7 +171,7 @@ impl Probe for Engine<'_> {
     }
 
     fn runs(&self, stripe: usize) -> u64 {
-        self.shared.stripe(stripe).version().runs.len() as u64
+        self.shared.stripe_if_used(stripe).map_or(0, |stripe| stripe.version().runs.len() as u64)
     }
 
     fn merge(&mut self, stripe: usize) -> Option<u64> {

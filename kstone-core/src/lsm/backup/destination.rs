@@ -39,6 +39,7 @@ pub(crate) fn check_outside(vfs: &dyn Vfs, database: &Path, destination: &Path) 
         return inside();
     }
     let known = |path: &Path| vfs.identity(path).map_err(failed("look at", path));
+    // A file system without identities, or a source that is gone: there is nothing to compare.
     let Some(database) = known(database)? else { return Ok(()) };
     // Up from the first directory that exists, along the directories themselves rather than along the path.
     let Some(mut at) = destination.ancestors().find(|path| matches!(vfs.identity(path), Ok(Some(_)))) else {
@@ -98,6 +99,7 @@ impl Destination {
         write().map_err(failed("write", &mark))?;
         self.sync_names()?;
         // The directory's own name, which the copy would be lost without.
+        // A root has no parent, and its name needs no sync.
         let parent = self.dir.parent().unwrap_or(Path::new(""));
         self.vfs.sync_dir(parent).map_err(failed("sync the directory that holds", &self.dir))
     }
@@ -113,6 +115,7 @@ impl Destination {
     /// It is a database: the mark goes. Should that fail, it means nothing beside a manifest.
     pub(crate) fn finish(self) {
         if self.vfs.remove(&self.dir.join(paths::UNFINISHED)).is_ok() {
+            // As for the removal: the mark means nothing beside a manifest.
             let _ = self.sync_names();
         }
     }
@@ -136,6 +139,7 @@ impl Destination {
         remove(paths::UNFINISHED);
         remove(paths::LOCK);
         if self.created {
+            // What is left is an empty directory.
             let _ = self.vfs.remove_dir(&self.dir);
         }
     }

@@ -54,7 +54,7 @@ impl Shared {
             if flushed.get(&id).is_some_and(|&to| seq <= to) && !planted(Bug::FlushedReplayed) {
                 continue;
             }
-            let stripe = self.stripe(id).lock();
+            let stripe = self.stripe(id)?.lock();
             let entry = EntryRef { key: op.key, seq, kind: op.kind, value: op.value };
             let inserted = stripe.insert(record.lsn, entry);
             if op.kind == EntryKind::Delete {

@@ -39,7 +39,7 @@ use crate::view::ItemView;
 ///
 /// # Errors of every call
 ///
-/// [`Error::Closed`] after a close, and [`Error::Forked`] in a process forked from the one that opened the database.
+/// [`Error::Closed`] after a close, and [`Error::Forked`] in a process forked from its opener.
 /// Reads that meet damage fail with [`Error::Corruption`], which names the file and the offset; damage is never taken
 /// for absence.
 ///

@@ -53,7 +53,7 @@ impl Item {
         if !attributes.is_sorted_by(|(a, _), (b, _)| a < b) {
             attributes.reverse();
             attributes.sort_by(|(a, _), (b, _)| a.cmp(b));
-            // The sort is stable, so the first of equals is now the one that came last.
+            // The sort is stable, so the first of equals is now the last that came.
             attributes.dedup_by(|(a, _), (b, _)| a == b);
         }
         Self { attributes }

@@ -105,7 +105,7 @@ fn read_what_there_is(file: &dyn VfsFile, len: usize) -> (Vec<u8>, Vec<(Range<us
 }
 
 impl Survey {
-    /// Looks at the file at `path`, which should be the one that `meta` describes. An error only where there is
+    /// Looks at the file at `path`, which `meta` should describe. An error only where there is
     /// nothing to look at: no file, or none that can be opened.
     pub(crate) fn read(vfs: &dyn Vfs, path: &Path, meta: &SstMeta) -> Result<Self> {
         let file = vfs.open(path, OpenMode::Read).map_err(Error::io("open", path))?;

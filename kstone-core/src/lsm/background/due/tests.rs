@@ -5,7 +5,7 @@ use super::Slot::{
 };
 use super::*;
 
-/// All that the decision depends on. Nothing is due in the one that [`Situation::new`] makes.
+/// All that the decision depends on. Nothing is due in what [`Situation::new`] makes.
 #[derive(Default)]
 struct Situation {
     may_write: bool,

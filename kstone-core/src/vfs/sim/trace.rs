@@ -11,49 +11,49 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Op {
-    /// [`super::OpenMode::Read`].
+    /// [`crate::vfs::OpenMode::Read`].
     OpenRead,
-    /// [`super::OpenMode::Write`].
+    /// [`crate::vfs::OpenMode::Write`].
     OpenWrite,
-    /// [`super::OpenMode::Create`].
+    /// [`crate::vfs::OpenMode::Create`].
     Create,
-    /// [`super::OpenMode::Truncate`].
+    /// [`crate::vfs::OpenMode::Truncate`].
     Truncate,
-    /// [`super::VfsFile::read_at`].
+    /// [`crate::vfs::VfsFile::read_at`].
     Read,
-    /// [`super::VfsFile::write_at`].
+    /// [`crate::vfs::VfsFile::write_at`].
     Write,
-    /// [`super::VfsFile::sync`].
+    /// [`crate::vfs::VfsFile::sync`].
     Sync,
-    /// [`super::VfsFile::set_len`].
+    /// [`crate::vfs::VfsFile::set_len`].
     SetLen,
-    /// [`super::VfsFile::allocate`].
+    /// [`crate::vfs::VfsFile::allocate`].
     Allocate,
-    /// [`super::VfsFile::len`].
+    /// [`crate::vfs::VfsFile::len`].
     Len,
-    /// [`super::VfsFile::map`].
+    /// [`crate::vfs::VfsFile::map`].
     Map,
-    /// [`super::Vfs::list`].
+    /// [`crate::vfs::Vfs::list`].
     List,
-    /// [`super::Vfs::kind`].
+    /// [`crate::vfs::Vfs::kind`].
     Kind,
-    /// [`super::Vfs::create_dir`].
+    /// [`crate::vfs::Vfs::create_dir`].
     CreateDir,
-    /// [`super::Vfs::rename`].
+    /// [`crate::vfs::Vfs::rename`].
     Rename,
-    /// [`super::Vfs::remove`].
+    /// [`crate::vfs::Vfs::remove`].
     Remove,
-    /// [`super::Vfs::sync_dir`].
+    /// [`crate::vfs::Vfs::sync_dir`].
     SyncDir,
-    /// [`super::Vfs::hard_link`].
+    /// [`crate::vfs::Vfs::hard_link`].
     HardLink,
-    /// [`super::Vfs::remove_dir`].
+    /// [`crate::vfs::Vfs::remove_dir`].
     RemoveDir,
-    /// [`super::Vfs::identity`].
+    /// [`crate::vfs::Vfs::identity`].
     Identity,
-    /// [`super::Vfs::lock`].
+    /// [`crate::vfs::Vfs::lock`].
     Lock,
-    /// [`super::Vfs::lock_shared`].
+    /// [`crate::vfs::Vfs::lock_shared`].
     LockShared,
 }
 

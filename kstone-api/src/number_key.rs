@@ -9,7 +9,7 @@
 //! The magnitude is the exponent of the first significant digit, -130 to 125, so it fills one byte. The pairs are the
 //! significant digits, two by two from the first, the last one padded with a 0: 42 is `81 83 2B`. Nothing else is
 //! written, so equal numbers have the same bytes, however they are written. Between numbers of one sign and magnitude
-//! the first digits that differ decide; where there are none, the one that goes on is the larger, as bytes compare. The
+//! the first digits that differ decide; where there are none, the longer is the larger, as bytes compare. The
 //! complements turn that around, and the FF at the end is above each of theirs.
 
 use crate::number::{Number, NumberError};

@@ -49,7 +49,7 @@ fn shuffled(end: u64, seed: u64) -> Vec<u64> {
 
 fn bloom_probe(c: &mut Criterion) {
     const KEYS: u64 = 1 << 16;
-    /// A part of a round over the keys may have so many more or less that pass than its length suggests.
+    /// A part of a round over the keys may have this many more or less that pass than its length suggests.
     const SLACK: f64 = 150.0;
     let hashes = |keys| records(keys, 1).iter().map(Record::hash).collect::<Vec<_>>();
     let (present, absent) = (hashes(0..KEYS), hashes(KEYS..2 * KEYS));

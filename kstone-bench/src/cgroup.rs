@@ -18,7 +18,7 @@ const HIERARCHIES: [(&str, &str); 2] =
     [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
 
 impl Group {
-    /// A group whose processes may have so many bytes.
+    /// A group whose processes may have this many bytes.
     pub fn new(bytes: u64) -> Result<Self> {
         let (root, limit) = HIERARCHIES
             .into_iter()

@@ -14,7 +14,7 @@ pub enum Layout {
     Scattered,
     /// The same, with names in the order of the numbers.
     Ordered,
-    /// Partitions of so many items, scattered; in a partition the items are in the order of their numbers.
+    /// Partitions of this many items, scattered; in a partition the items are in the order of their numbers.
     Partitions(u64),
     /// One partition that holds everything, in the order of the numbers.
     OnePartition,

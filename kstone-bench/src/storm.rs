@@ -36,7 +36,7 @@ pub struct Storm {
 /// A time, or a number of writes: of each writer where a storm ends, of the first one where a setting changes.
 #[derive(Clone, Copy, Debug)]
 pub enum After {
-    /// So many writes.
+    /// This many writes.
     Writes(u64),
     /// That time.
     Time(Duration),

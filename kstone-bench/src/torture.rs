@@ -13,7 +13,7 @@ use kstone_core::torture::{Explorer, Failure, FaultRuns, FaultTotals, Oracle, Se
 const EVERY: Duration = Duration::from_secs(30);
 /// Operations of an oracle run for each one of a workload that is crashed.
 const ORACLE_OPERATIONS: u64 = 300;
-/// Of the fault runs of a workload one in so many is made: they are some 3,000, and the crash states some 1,000.
+/// Of the fault runs of a workload one in this many is made: they are some 3,000, and the crash states some 1,000.
 const ONE_FAULT_IN: u64 = 8;
 
 /// What to run, and for how long.

@@ -39,7 +39,7 @@ pub struct Options {
 }
 
 /// Runs trials of all these, interleaved: a trial of each, then the next of each, so that what changes on the machine
-/// meanwhile changes all alike. `progress` is told what begins. A trial that fails is in the result with its error.
+/// meanwhile changes all alike. `progress` shows what begins. A trial that fails is in the result with its error.
 pub fn run_all(specs: &[TrialSpec], options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Vec<Trial>> {
     let specs: Vec<TrialSpec> = specs.iter().map(plan::resolve).collect::<Result<_>>()?;
     let mut trials = Vec::new();

@@ -69,7 +69,7 @@ pub fn bytes(bytes: f64) -> String {
     ByteSize(bytes.max(0.0) as u64).display().iec().to_string()
 }
 
-/// `212,400`, for numbers of things and for so many a second.
+/// `212,400`, for numbers of things and for rates per second.
 pub fn count(number: f64) -> String {
     if !number.is_finite() {
         return "-".to_owned();

@@ -165,12 +165,12 @@ pub enum Keys {
 pub enum Amount {
     /// As many operations as there are items, or that many times fewer, but not below `least`.
     Items {
-        /// One operation for so many items.
+        /// One operation for this many items.
         each: u64,
-        /// At least so many operations.
+        /// At least this many operations.
         least: u64,
     },
-    /// So many seconds.
+    /// This many seconds.
     Seconds(f64),
     /// It is one thing.
     Once,

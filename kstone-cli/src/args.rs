@@ -1,4 +1,4 @@
-//! The command line: what can be said.
+//! Command-line arguments.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -170,7 +170,7 @@ pub(crate) struct QueryArgs {
     /// From the last sort key to the first.
     #[arg(long)]
     pub(crate) reverse: bool,
-    /// At most so many items.
+    /// At most this many items.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
     #[command(flatten)]
@@ -184,7 +184,7 @@ pub(crate) struct ScanArgs {
     /// Only partition keys that start with this.
     #[arg(long, value_name = "P")]
     pub(crate) prefix: Option<Escaped>,
-    /// At most so many items.
+    /// At most this many items.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
     /// Print no items, only their keys.
@@ -257,7 +257,7 @@ pub(crate) struct EventsArgs {
     /// Only events of this kind, or of these: `flush,stall`.
     #[arg(long, value_name = "K", value_delimiter = ',')]
     pub(crate) kind: Vec<String>,
-    /// At most so many, the newest.
+    /// At most this many, the newest.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
 }
@@ -320,7 +320,7 @@ pub(crate) struct RepairArgs {
 }
 
 /// `kstone DB` becomes `kstone info DB`, where DB is there or looks like a path; any other word stays, so
-/// that a mistyped command is answered with the one that was meant.
+/// that a mistyped command is answered with the likely one.
 pub(crate) fn with_default_command(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut args: Vec<OsString> = args.collect();
     let first = args.iter().skip(1).position(|arg| !arg.to_string_lossy().starts_with('-'));

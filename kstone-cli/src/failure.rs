@@ -138,7 +138,7 @@ fn shortage(path: &Path) -> Option<(String, &'static str)> {
     Some((figures, what_now))
 }
 
-/// What paths are told from; at the root that would say nothing.
+/// The directory that paths are shown relative to; at the root that would say nothing.
 fn current_dir() -> Option<PathBuf> {
     std::env::current_dir().ok().filter(|dir| dir.parent().is_some())
 }

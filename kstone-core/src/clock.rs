@@ -107,7 +107,7 @@ impl Since {
     }
 }
 
-/// A clock that moves only when it is told to, with numbers from a seed: for tests.
+/// A clock that moves only on request, with numbers from a seed: for tests.
 #[derive(Debug)]
 pub struct ManualClock {
     now_ms: AtomicU64,

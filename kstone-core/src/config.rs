@@ -25,7 +25,7 @@ pub(crate) const MAX_BATCH_BYTES: u64 = 1 << 30;
 /// The most that [`DatabaseConfig::max_key_bytes`] may be.
 pub(crate) const MAX_KEY_BYTES: usize = 64 << 10;
 
-/// A database with a limit on its space has at most a stripe for so much of it, unless it is told how many.
+/// A database with a limit on its space has at most a stripe for so much of it, unless their number is set.
 const QUOTA_PER_STRIPE: u64 = 512 * KIB;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -41,7 +41,7 @@ pub enum Durability {
     #[default]
     Buffered,
     /// The bytes have reached the disk: a power cut loses nothing either. Concurrent writers share syncs. Others may
-    /// read a write before it has reached the disk, and may have read one whose writer is told that its sync failed.
+    /// read a write before it has reached the disk, and may have read one whose writer then learns that its sync failed.
     Sync,
 }
 
@@ -177,7 +177,7 @@ pub struct DatabaseConfig {
     /// from its opening until it is closed; 1 ms to one day. Not for databases in memory.
     /// Default: never.
     pub stats_snapshot_interval: Option<Duration>,
-    /// On each thread, one of so many puts, gets, deletes, batches and queries is timed for
+    /// On each thread, one of this many puts, gets, deletes, batches and queries is timed for
     /// [`LsmEngine::latencies`](crate::lsm::LsmEngine::latencies), 0 to 1,000,000; 0: none. Background work is always
     /// timed. Default 64, which costs about a nanosecond an operation.
     pub latency_sampling: u32,

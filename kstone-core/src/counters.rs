@@ -11,7 +11,7 @@ use crate::types::{GetCost, Source};
 
 /// Threads with memory of their own; more than these share one, and then an addition is an atomic one.
 const OWNED: usize = 64;
-/// Numbers of runs that are told apart: 0 to 16, and more.
+/// Numbers of runs that are counted separately: 0 to 16, and more.
 pub(crate) const RUN_BUCKETS: usize = 18;
 
 /// Numbers of threads that ended, to be used again.

@@ -45,7 +45,7 @@ pub(crate) struct FileHeader {
     pub(crate) kind: FileKind,
     /// Made at creation; the same in every file of a database, and in its copies.
     pub(crate) database_id: Id,
-    /// Made anew for a copy, so that files of a database and of its copy are told apart.
+    /// Made anew for a copy, to distinguish files of a database from those of its copy.
     pub(crate) incarnation: Id,
     pub(crate) created_ms: u64,
     /// What the kind keeps here, little-endian, zero-filled.

@@ -69,7 +69,7 @@ impl<'a> Input<'a> {
         usize::from(self.byte()) % end.max(1)
     }
 
-    /// So many bytes, or what is left.
+    /// This many bytes, or what is left.
     pub fn bytes(&mut self, len: usize) -> &'a [u8] {
         let (head, rest) = self.rest.split_at(len.min(self.rest.len()));
         self.rest = rest;

@@ -18,7 +18,7 @@ const SMALL: usize = 64;
 /// The same for one of many: its reach limits the others', so that twice as many are worth most there. The standard
 /// error is about 1 in 2 * sqrt(128) of the smaller files' keys at most, and the memory 512 bytes a file.
 const LARGE: usize = 128;
-/// From so many keys on a file has many.
+/// A file with at least this many keys has many.
 const MANY_KEYS: u64 = 4096;
 
 /// Takes the sample while a file is written or read.

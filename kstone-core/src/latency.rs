@@ -1,6 +1,6 @@
 //! How long operations take, in histograms of bounded size.
 //!
-//! An operation of the hot path is timed once in so many ([`crate::DatabaseConfig::latency_sampling`]); background
+//! An operation of the hot path is timed once in this many ([`crate::DatabaseConfig::latency_sampling`]); background
 //! jobs are always timed. Whoever records a sample on the hot path never waits: a sample that meets a reader, or
 //! another sample of its kind, is dropped.
 

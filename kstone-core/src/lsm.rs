@@ -396,7 +396,7 @@ impl Shared {
         Now::of(&*self.clock)
     }
 
-    /// Puts settings in force: what reads them at each decision finds them, the others are told.
+    /// Puts settings in force: what reads them at each decision finds them, the rest is notified.
     fn apply(&self, settings: Settings) {
         self.wal.set_limits(settings.log_limits());
         self.tables.apply(&settings.database);
@@ -525,7 +525,7 @@ impl LsmEngine {
         &self.shared.dir
     }
 
-    /// Whether this is a process that was forked off the one that opened the database: calls fail with
+    /// Whether this is a process that was forked off the opener of the database: calls fail with
     /// [`Error::Forked`] here, and dropping what belongs to it does nothing.
     pub fn is_forked(&self) -> bool {
         !self.shared.process.is_current()

@@ -220,7 +220,7 @@ impl Manifest {
         if let Err(e) = self.vfs.rename(&tmp, &path) {
             let error = Error::io("rename", &tmp)(e);
             // With its own name it has not taken the other's. Else the edit may be there, or come to be there, while its
-            // caller is told that it is not.
+            // caller learns that it is not.
             if !matches!(self.vfs.kind(&tmp), Ok(Some(_))) {
                 return Err(self.break_off(error));
             }

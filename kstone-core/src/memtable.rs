@@ -274,7 +274,7 @@ impl Memtable {
         self.data_bytes() + self.len() * RECORD_OVERHEAD
     }
 
-    /// Where the log must be kept from for its sake; `None` while it is empty.
+    /// The oldest position in the log that it needs; `None` while it is empty.
     pub(crate) fn first_lsn(&self) -> Option<Lsn> {
         match self.first_lsn.load(Ordering::Relaxed) {
             0 => None,

@@ -272,7 +272,7 @@ mod tests {
 
     type Row = (Vec<u8>, SeqNo, EntryKind);
 
-    /// Rows from memory, which fails at some steps the first so many times.
+    /// Rows from memory, which fails at some steps the first this many times.
     struct Rows {
         rows: Vec<Row>,
         at: usize,

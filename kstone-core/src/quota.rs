@@ -11,7 +11,7 @@
 //!                                               ^merges          ^deletes            ^puts stop here
 //! ```
 //!
-//! Files are shared out in the same way where the file system has only so many left ([`Inodes`]). A stripe with data needs
+//! Files are shared out in the same way where the file system has only a limited number left ([`Inodes`]). A stripe with data needs
 //! one for good, and two more while it is flushed and merged; each other is given back by a checkpoint.
 //!
 //! What decides is pure ([`Load`]); the figures live in [`Quota`], and who promises space holds a [`Share`] of them.
@@ -173,7 +173,7 @@ impl Load {
     }
 }
 
-/// What flushing so many memtables of so much memory writes at most. A record's 96 bytes of memory are more than
+/// What flushing this many memtables of this much memory writes at most. A record's 96 bytes of memory are more than
 /// its heads, its places in index and filter and a block of its own take; a quarter is for separators.
 pub(crate) fn flush_bytes(memory: u64, memtables: u64, target_sst: u64) -> u64 {
     let records = memory.saturating_add(memory / 4);
@@ -181,7 +181,7 @@ pub(crate) fn flush_bytes(memory: u64, memtables: u64, target_sst: u64) -> u64 {
     records.saturating_add(parts.saturating_mul(SST_FRAME))
 }
 
-/// What merging SSTs that take so many bytes when they are rewritten ([`rewritten_bytes`]) writes at most.
+/// What merging SSTs that take this many bytes when they are rewritten ([`rewritten_bytes`]) writes at most.
 pub(crate) fn merge_bytes(inputs: u64, target_sst: u64) -> u64 {
     let parts = (inputs / target_sst.max(1)).saturating_add(1);
     inputs.saturating_add(inputs / 32).saturating_add(parts.saturating_mul(SST_FRAME))

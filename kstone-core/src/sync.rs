@@ -3,7 +3,7 @@
 //! In every ordinary build they are those of parking_lot, arc-swap and the standard library, by other names. Compiled
 //! with `--cfg shuttle`, as the package `kstone-shuttle` does with these same sources, they have the same interface
 //! and ask a scheduler at every use who goes on: a test then runs thousands of interleavings of the real engine on one
-//! thread, and replays the one that failed (`sync/scheduled.rs`).
+//! thread, and replays a failed one (`sync/scheduled.rs`).
 //!
 //! It is no cargo feature, because those add up: one crate that asked for it, or `--all-features`, would put every
 //! other user's locks under a scheduler that is not there.

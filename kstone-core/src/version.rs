@@ -14,7 +14,7 @@ use crate::slice::Found;
 use crate::sst::{ChainCursor, Table, Trace, ahead_of_each};
 use crate::types::{Direction, GetCost, RunId, SeqNo, Source, SstMeta};
 
-/// From so many runs on, a get first touches the filters of all and then asks one after the other, so that their
+/// From this many runs on, a get first touches the filters of all and then asks one after the other, so that their
 /// cache misses overlap: at 6 runs a miss takes 15 % less, and a hit, which may not need the older ones, the same.
 const EARLY_RUNS: usize = 4;
 
@@ -176,7 +176,7 @@ impl Version {
         Ok(None)
     }
 
-    /// All versions within a range, in order. At most so many bytes are loaded in front of each cursor.
+    /// All versions within a range, in order. At most this many bytes are loaded in front of each cursor.
     pub(crate) fn cursors(
         &self,
         range: &KeyRange,

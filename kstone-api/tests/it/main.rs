@@ -57,7 +57,7 @@ fn item() -> impl Strategy<Value = Item> {
     proptest::collection::vec((".{0,12}", value()), 0..12).prop_map(Item::from_iter)
 }
 
-/// Lists in a list, so many in all.
+/// Lists in a list, this many in all.
 fn nested(depth: usize) -> Item {
     let value = (0..depth).fold(Value::Null, |inner, _| Value::L(vec![inner]));
     Item::from_iter([("a", value)])

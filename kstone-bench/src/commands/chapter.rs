@@ -23,7 +23,7 @@ pub(crate) struct ChapterArgs {
     /// How much is done: `quick`, one trial with 16 stripes in a few minutes; `full`, three with 256.
     #[arg(long, default_value = "quick", value_name = "SCALE")]
     scale: String,
-    /// So many trials of each measurement instead of the scale's.
+    /// This many trials of each measurement instead of the scale's.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=99))]
     trials: Option<u64>,
     /// Where databases are made, and removed again; default: the system's directory for temporary files.

@@ -38,7 +38,7 @@ pub(crate) struct Measure {
     /// What a write has survived when it returns: the death of the process, or a power cut as well.
     #[arg(long, value_enum, default_value_t = Promise::Buffered)]
     pub(crate) durability: Promise,
-    /// Open loop: so many operations a second are offered, `55k`. Latencies then count from when each was due.
+    /// Open loop: this many operations a second are offered, `55k`. Latencies then count from when each was due.
     #[arg(long, value_parser = number, value_name = "RATE")]
     pub(crate) rate: Option<u64>,
     /// Each workload ends after that time: `60s`.

@@ -8,7 +8,7 @@ use crate::torture::{Replay, Torture};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// Go on for so many minutes.
+    /// Go on for this many minutes.
     #[arg(long, default_value_t = 1.0, value_name = "N")]
     minutes: f64,
     /// The first seed; each further workload has the next one.

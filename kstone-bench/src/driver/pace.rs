@@ -16,7 +16,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// So many operations a second, beginning `shift` of the time between two of them behind the start.
+    /// This many operations a second, beginning `shift` of the time between two of them behind the start.
     pub(super) fn new(start: Instant, rate: f64, shift: f64) -> Self {
         Self { start, nanos: 1e9 / rate, shift }
     }

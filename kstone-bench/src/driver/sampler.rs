@@ -13,15 +13,15 @@ use crate::resources::Usage;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(50);
-/// Throughput is steady when so many windows in a row agree within [`STEADY`]; a window is [`WINDOW`] looks.
+/// Throughput is steady when this many windows in a row agree within [`STEADY`]; a window is [`WINDOW`] looks.
 const WINDOWS: usize = 3;
 const WINDOW: usize = 4;
 const STEADY: f64 = 0.05;
 /// Warm-up is a fifth of a step at most.
 const WARM_UP: f64 = 0.2;
-/// Time lines have up to twice so many slices; then two become one.
+/// Time lines have up to twice this many slices; then two become one.
 const SLICES: usize = 200;
-/// The engine's counters are looked at once in so many looks: they cost more than a look.
+/// The engine's counters are looked at once in this many looks: they cost more than a look.
 const COUNTED: usize = 20;
 
 /// What threads and sampler share.
@@ -53,7 +53,7 @@ impl Watched {
         }
     }
 
-    /// That thread did one more operation, in so many nanoseconds. Nobody else writes what it writes, but for the
+    /// That thread did one more operation, in this many nanoseconds. Nobody else writes what it writes, but for the
     /// sampler, which may lose the slowest of a moment.
     pub(super) fn done(&self, thread: usize, nanos: u64) {
         if let Some(thread) = self.threads.get(thread) {
@@ -186,7 +186,7 @@ struct Windows {
 }
 
 impl Windows {
-    /// So many operations were done by that look; whether throughput is steady.
+    /// This many operations were done by that look; whether throughput is steady.
     fn add(&mut self, look: usize, operations: u64) -> bool {
         if !look.is_multiple_of(WINDOW) {
             return false;

@@ -219,7 +219,7 @@ fn percentile_curve(all: &Histogram<u64>) -> Vec<Point> {
     SHARES.into_iter().filter(enough).map(point).collect()
 }
 
-/// One in so many is slower: as the share that is not.
+/// One in this many is slower: as the share that is not.
 fn share_of_odds(odds: f64) -> String {
     let text = format!("{:.5}", (1.0 - 1.0 / odds) * 100.0);
     format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))

@@ -1,6 +1,6 @@
 //! `kstone import`: JSON Lines into a database.
 //!
-//! However it ends, what was read before is stored and counted, and the line to go on from is told.
+//! However it ends, what was read before is stored and counted, and the line to go on from is printed.
 
 use std::collections::HashSet;
 use std::io::{self, BufRead};
@@ -23,9 +23,9 @@ const BATCH_ITEMS: usize = 500;
 const BATCH_BYTES: usize = 4 << 20;
 /// What an operation takes in the log beside its key and its item, at most.
 const OPERATION: usize = 32;
-/// Rejected lines that are told one by one.
+/// Rejected lines that are reported one by one.
 const MAX_TOLD: u64 = 20;
-/// The longest reason that is told.
+/// The longest reason that is printed.
 const MAX_REASON: usize = 300;
 
 pub(crate) fn run(args: &ImportArgs, format: Format) -> Result<()> {

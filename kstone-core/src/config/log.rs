@@ -53,7 +53,7 @@ impl DatabaseConfig {
         (limit / SEGMENTS).clamp(least, 16 * MIB)
     }
 
-    /// The bounds on a machine that replays so many bytes of log in a second.
+    /// The bounds on a machine that replays this many bytes of log in a second.
     pub(crate) fn log_bounds(&self, replay_rate: u64) -> LogBounds {
         let (configured, mut segment) = (self.wal_limit_bytes(), self.wal_segment_bytes());
         let mut limit = configured;

@@ -25,7 +25,7 @@ struct Written {
     older: Files,
     /// What was in it after each commit, first of all nothing.
     states: Vec<State>,
-    /// So many commits are in SSTs that the manifest lists.
+    /// This many commits are in SSTs that the manifest lists.
     durable: usize,
 }
 

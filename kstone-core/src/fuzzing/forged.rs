@@ -225,7 +225,7 @@ fn tables(base: &Files, cases: &mut Vec<(String, Files)>) {
     for (n, (name, bytes)) in base.iter().enumerate() {
         let FileName::Sst { id, .. } = paths::parse(name) else { continue };
         let Some(listed) = state.ssts.get(&id) else { continue };
-        // A byte in so many, and the manifest knows the checksum of what came of it.
+        // A byte in this many, and the manifest knows the checksum of what came of it.
         for at in (128..bytes.len()).step_by(37) {
             for value in [bytes[at] ^ 1, bytes[at] ^ 0x80] {
                 let mut files = base.clone();

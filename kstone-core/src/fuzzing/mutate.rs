@@ -77,7 +77,7 @@ impl Mutator {
     }
 }
 
-/// Runs a target with every input and then with so many mutations of them, and returns how often it ran.
+/// Runs a target with every input and then with this many mutations of them, and returns how often it ran.
 /// An input that makes it panic is written to `failures`, and its name is in the message.
 pub fn replay(inputs: &[Vec<u8>], mutations: usize, failures: &Path, target: fn(&[u8])) -> usize {
     let mut runs = 0;

@@ -10,7 +10,7 @@
 //!    it is always copied.
 //! 3. The manifest comes last. Without it, what is there is marked as unfinished ([`paths::UNFINISHED`]), and can be
 //!    backed up over; with it, all that it needs is durable.
-//! 4. The copy is an incarnation of its own: its log carries that, so segments of the two are told apart. SSTs keep that
+//! 4. The copy is an incarnation of its own: its log carries that, which distinguishes the segments of the two. SSTs keep that
 //!    of the database that wrote them, and so does the manifest's entry of each. File numbers go on above all that were
 //!    reserved in the source.
 //! 5. The source only reads and pins. Writers, flushes and checkpoints go on; closing it ends the backup.

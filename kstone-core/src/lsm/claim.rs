@@ -2,7 +2,7 @@
 //!
 //! 1. Only what is seen under the lock decides who creates, and who finds a database.
 //! 2. The lock makes a file, which a directory that is somebody else's must not get. So there is a look before it, and
-//!    that one may find work of others half done. What it has against the path is told only when nobody has the lock and
+//!    that one may find work of others half done. What it has against the path is reported only when nobody has the lock and
 //!    a second look finds it too.
 //! 3. A look ends with the manifest, which comes last in everything that makes a database: while it is not there, what
 //!    was found before it still holds.

@@ -23,7 +23,7 @@ impl LsmEngine {
     /// snapshots and iterators that still live. Closing twice is fine.
     ///
     /// # Errors
-    /// `Forked`, in another process than the one that opened it, where nothing is done. Otherwise what stood in the way. All acknowledged writes are then still in the log; only the next open takes longer.
+    /// `Forked`, in any process but the opener's, where nothing is done. Otherwise what stood in the way. All acknowledged writes are then still in the log; only the next open takes longer.
     pub fn close(&self) -> Result<()> {
         let shared = &*self.shared;
         shared.check_process()?;

@@ -392,7 +392,7 @@ impl Shared {
     }
 }
 
-/// A call that may change the database is under way: close waits for it. At its end, what it caused is told.
+/// A call that may change the database is under way: close waits for it. At its end, its events are delivered.
 pub(crate) struct Call<'a> {
     gate: Option<RwLockReadGuard<'a, ()>>,
     shared: &'a Shared,

@@ -303,7 +303,7 @@ impl Shared {
     ) {
         for (n, run) in version.runs.iter().enumerate() {
             let asked = recorder.runs.get(n);
-            // The part that was asked, or else the one that the key would be in.
+            // The part that was asked, or else the part the key would be in.
             let likely =
                 || run.parts.iter().find(|part| part.meta().keys.1.as_slice() >= key.bytes.as_slice());
             let part = asked.map_or_else(|| likely().or(run.parts.last()), |asked| asked.part.as_ref());

@@ -50,7 +50,7 @@ impl Observed {
         }
     }
 
-    /// One record of the log was replayed, with so many bytes of keys and values.
+    /// One record of the log was replayed, with this many bytes of keys and values.
     pub(crate) fn replayed(&self, bytes: usize) {
         self.replayed_records.fetch_add(1, Ordering::Relaxed);
         self.replayed_bytes.fetch_add(bytes as u64, Ordering::Relaxed);

@@ -367,7 +367,7 @@ impl Shared {
         self.quota.meter.settle(&|| self.keep(Claim::Put));
     }
 
-    /// Space for one write of so many operations, and room in the log for its record; `DiskFull` when there is none to
+    /// Space for one write of this many operations, and room in the log for its record; `DiskFull` when there is none to
     /// be had. What the write adds to memtables counts by the share until they count it. `stripes` names each once.
     pub(crate) fn make_way(
         &self,

@@ -15,7 +15,7 @@
 //! may come from reading in the middle of a write: it is damage only when the manifest has not changed and a second
 //! reading finds the same.
 //!
-//! SSTs that are missing or have another length are told ([`LsmEngine::damage`]), and fail the reads that need them, no
+//! SSTs that are missing or have another length are reported ([`LsmEngine::damage`]), and fail the reads that need them, no
 //! others: a look at what is left must be possible. A backup wants all of them.
 //!
 //! With [`ReadMode::Pread`] nothing is held, for there may be more SSTs than files that a process may open: a read that
@@ -40,7 +40,7 @@ use crate::types::FileId;
 use crate::vfs::{DirEntry, Mapping, OpenMode, Vfs};
 use crate::wal::LogCopy;
 
-/// How long a database may change under a reader before he is told that it is busy. A reading takes milliseconds, and of
+/// How long a database may change under a reader before the open fails with `Busy`. A reading takes milliseconds, and of
 /// the next one a changed manifest leaves little to do: this is far beyond bad luck.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// And how often, should the clock stand still.

@@ -52,7 +52,7 @@ impl LsmEngine {
         let Survey { loaded, listing, chain, began } =
             Survey::of(path, loaded, listing, &*vfs, &*options.clock)?;
         let state = &loaded.state;
-        // An edit cut short behind the clean end is the one that would have cancelled it: nothing was written.
+        // An edit cut short behind the clean end would have cancelled it: nothing was written.
         let clean_end = state.clean_end;
         let base = chain.last_seq.max(state.base_seq());
         let settings = settings(&options, state);

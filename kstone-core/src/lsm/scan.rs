@@ -105,7 +105,7 @@ impl Walk {
         }
     }
 
-    /// An item was found, or the end of the part, behind so many entries of keys that are gone.
+    /// An item was found, or the end of the part, behind this many entries of keys that are gone.
     fn came_to(&mut self, key: Option<&[u8]>, gone: u64, shared: &Shared, seq: SeqNo) {
         let worth = gone >= if shared.workers == Workers::Manual { GAP_MANUAL } else { GAP };
         if !worth && self.learning.is_none() {
@@ -451,7 +451,7 @@ impl Shared {
         Ok(true)
     }
 
-    /// Readers of the stripe have passed over so many entries: asks for a merge when they have paid for one.
+    /// Readers of the stripe have passed over this many entries: asks for a merge when they have paid for one.
     fn passed_over(&self, stripe: usize, entries: u64) {
         let Some(used) = self.stripe_if_used(stripe) else { return };
         let before = used.passed_over.fetch_add(entries, Ordering::Relaxed);

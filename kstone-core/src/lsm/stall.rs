@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::vfs::Floor;
 use crate::wal::Reservation;
 
-/// Waiting for a lock, a job or a file is told from here on: below, every call waits a little.
+/// Waiting for a lock, a job or a file is reported from here on: below, every call waits a little.
 const WORTH_TELLING: Duration = Duration::from_millis(1);
 
 impl Shared {

@@ -451,7 +451,7 @@ mod tests {
 
     /// Symptom: with a limit on the disk, a write to a stripe of many runs failed with `WriteStalled`, a delete too, and
     /// nothing came of waiting. Cause: the merge that would make the runs fewer had no space, and nobody had asked for
-    /// any yet. Fix: such a merge is not waited for; the write then asks for space, or is told that there is none.
+    /// any yet. Fix: such a merge is not waited for; the write then asks for space, or fails because there is none.
     #[test]
     fn nobody_waits_for_a_merge_that_has_no_space() {
         let mut options = EngineOptions::memory();

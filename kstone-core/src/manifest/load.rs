@@ -42,7 +42,7 @@ pub(super) fn fingerprint(vfs: &dyn Vfs, path: &Path) -> Result<Fingerprint> {
     fingerprint_of(&mut open(vfs, path)?.1, path)
 }
 
-/// What a file says, and what it is told by, of one and the same file.
+/// The state and the fingerprint of one and the same file.
 pub(super) fn load_marked(vfs: &dyn Vfs, path: &Path) -> Result<(Fingerprint, Result<Loaded>)> {
     let (file, mut window) = open(vfs, path)?;
     let found = fingerprint_of(&mut window, path)?;

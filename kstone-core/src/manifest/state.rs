@@ -297,7 +297,7 @@ impl ManifestState {
         Ok(())
     }
 
-    /// Drops the cuts that the log does not reach back to, but keeps so many of the newest. Their next generations rise
+    /// Drops the cuts that the log does not reach back to, but keeps this many of the newest. Their next generations rise
     /// as they follow one another, so they are the first ones: no edit looks at those that stay.
     fn drop_cuts(&mut self, keep: usize) {
         let start = self.log_start.generation();

@@ -59,7 +59,7 @@ impl DepthRule {
     }
 }
 
-/// The greatest depth of a run that takes at most so many flushes in so many free slots.
+/// The greatest depth of a run that takes at most this many flushes in this many free slots.
 fn deepest(flushes: u64, free: u64) -> u64 {
     if free == 1 {
         return flushes.saturating_sub(1); // T(d, 1) = d + 1

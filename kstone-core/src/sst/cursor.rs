@@ -78,7 +78,7 @@ impl Table {
         self.iter_within(range, direction, MOST_AHEAD)
     }
 
-    /// The same with at most so many bytes loaded in front of the cursor.
+    /// The same with at most this many bytes loaded in front of the cursor.
     fn iter_within(
         self: &Arc<Self>,
         range: KeyRange,
@@ -348,7 +348,7 @@ pub(crate) struct ChainCursor {
 }
 
 impl ChainCursor {
-    /// `parts` are in key order, whatever the direction; at most so many bytes are loaded in front of the cursor.
+    /// `parts` are in key order, whatever the direction; at most this many bytes are loaded in front of the cursor.
     pub(crate) fn new(
         parts: &[Arc<Table>],
         range: KeyRange,

@@ -16,7 +16,7 @@ pub(crate) const MOST_AHEAD: usize = 256 << 10;
 /// Bytes that all walks have which are merged into one.
 const MOST_TOGETHER: usize = 32 << 20;
 
-/// What each of so many walks may have loaded that are merged into one: a walk over the whole database has several for
+/// What each of this many walks may have loaded that are merged into one: a walk over the whole database has several for
 /// each stripe, and what was loaded for one of them must not drive out what was for others.
 pub(crate) fn ahead_of_each(walks: usize) -> usize {
     (MOST_TOGETHER / walks.max(1)).clamp(LEAST_AHEAD, MOST_AHEAD)

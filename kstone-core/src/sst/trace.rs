@@ -1,5 +1,5 @@
 //! What a look-up in an SST does, for whoever wants to know. A get counts, explaining writes everything
-//! down, and `()` is told nothing.
+//! down, and `()` records nothing.
 
 use super::table::Table;
 use crate::bloom::Filter;

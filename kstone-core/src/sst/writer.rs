@@ -56,7 +56,7 @@ pub(crate) struct Unsynced(#[expect(dead_code, reason = "to have it is its use")
 
 impl Unsynced {
     fn new(file: &dyn VfsFile, len: u64) -> Self {
-        // Without memory for it the sync is told all the same, unless memory was so short that the file was forgotten.
+        // Without memory for it the sync still reports the error, unless memory was so short that the file was forgotten.
         Self(file.map(len).ok())
     }
 }

@@ -5,7 +5,7 @@
 //! 2. Time is simulated. A wait with a limit ends by time only when the scheduler runs the clock's thread
 //!    ([`Time::run`]): by chance, or because nobody else can go on. So a wake-up that was missed is not made good by
 //!    the next look at the clock without [`Time::waits_out`] telling of it.
-//! 3. A condition variable wakes whom it is told to, nobody else, and one of several by chance.
+//! 3. A condition variable wakes only the threads it is asked to wake, and one of several by chance.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
@@ -360,7 +360,7 @@ impl Time {
         STATE.with_borrow(|state| state.waits_out.clone())
     }
 
-    /// The system has so many threads left for the engine.
+    /// The system has this many threads left for the engine.
     pub fn only_threads(number: usize) {
         STATE.with_borrow_mut(|state| state.threads = Some(number));
     }
@@ -415,7 +415,7 @@ impl State {
     }
 }
 
-/// A scheduler that runs the clock's thread by chance, once in so many decisions, or when nobody else can go on, and
+/// A scheduler that runs the clock's thread by chance, once in this many decisions, or when nobody else can go on, and
 /// leaves all other decisions to another.
 #[derive(Debug)]
 pub struct Timed<S> {
@@ -437,7 +437,7 @@ enum Chance {
 const CLOCK: usize = 1;
 
 impl<S> Timed<S> {
-    /// Time passes by chance once in so many decisions; 0: only when nobody else can go on.
+    /// Time passes by chance once in this many decisions; 0: only when nobody else can go on.
     pub fn new(inner: S, once_in: u64, seed: u64) -> Self {
         let chance = if once_in > 0 { Chance::OnceIn(once_in) } else { Chance::Never };
         Self { inner, chance, seed }

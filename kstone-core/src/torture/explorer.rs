@@ -42,9 +42,9 @@ pub struct Explorer {
     pub settings: SettingsOf,
     /// Images at each changing operation; at least 4 for what the figures promise.
     pub images: u64,
-    /// One image in so many has the crashes inside its recovery explored.
+    /// One image in this many has the crashes inside its recovery explored.
     pub recoveries: u64,
-    /// One image in so many is written to after it was compared, opened once more, and compared again.
+    /// One image in this many is written to after it was compared, opened once more, and compared again.
     pub continuations: u64,
     /// Checks only the images of this operation of the workload.
     pub only_operation: Option<u64>,

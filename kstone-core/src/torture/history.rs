@@ -4,7 +4,7 @@
 //!    them: all that were durable at least, and after the death of a process alone all that were acknowledged.
 //! 2. A commit that was neither acknowledged nor refused is in doubt: it may be there whole, or not at all. Once a later
 //!    one is acknowledged it must be gone, for the engine promises to undo what it refused, or to refuse everything.
-//! 3. States are told apart by a fingerprint of 128 bits over their entries, so that a prefix costs 16 bytes.
+//! 3. States are distinguished by a fingerprint of 128 bits over their entries, so that a prefix costs 16 bytes.
 
 use std::collections::BTreeMap;
 

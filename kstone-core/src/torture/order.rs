@@ -3,7 +3,7 @@
 //!
 //! A crash explorer finds a missing sync when a crash between two operations shows it; this finds it whenever the
 //! operations are done, also where no crash is tried. Checked are:
-//! 1. before an edit is written to the manifest, or to the one that will replace it: each SST that it lists has its
+//! 1. before an edit is written to the manifest, or to its replacement: each SST that it lists has its
 //!    recorded length and checksum, and its bytes and its name are durable; and so is the log, up to the highest
 //!    sequence in those SSTs;
 //! 2. before a manifest is renamed: all of its bytes are durable;
@@ -205,7 +205,7 @@ impl OrderCheck {
             log_start: state.log_start,
             cuts: state.cuts.iter().copied().collect(),
             durable: state.durable,
-            // The edit may be the one that records it.
+            // This edit may record it.
             clean_end: None,
             last_edit: state.edit,
         };

@@ -63,7 +63,7 @@ pub fn check_all(
     check_gets(engine, state, snapshot, rng, 8)
 }
 
-/// Compares gets of so many random keys, there or not, with the model.
+/// Compares gets of this many random keys, there or not, with the model.
 ///
 /// # Errors
 /// The first difference, or the error that reading returned.

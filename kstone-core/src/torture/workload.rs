@@ -223,7 +223,7 @@ pub fn random_value(rng: &mut Rng) -> Vec<u8> {
     vec![byte; len as usize]
 }
 
-/// So many puts and, one in four, deletes.
+/// This many puts and, one in four, deletes.
 pub fn random_change(rng: &mut Rng, ops: u64) -> Change {
     let one = |rng: &mut Rng| {
         let key = random_key(rng);

@@ -6,7 +6,7 @@
 //! A signal whose handler does not ask for calls to be restarted may cut any call short (`EINTR`). Each call is made
 //! within [`again`], but for reads and writes, whose callers go on where they were, and for the close of a file, which
 //! is done whatever it answers. Also a sync may be made again after that: what was not written yet is still dirty, and
-//! an error of writing is told by the next sync if this one did not tell it; only an *error* must not be tried again.
+//! a write error is reported by the next sync if not by this one; only an *error* must not be tried again.
 
 #![expect(clippy::disallowed_methods, reason = "this is where the engine touches files")]
 
@@ -573,7 +573,7 @@ mod tests {
         drop(inherited);
     }
 
-    /// A process that was forked and starts no program shares the locks of the one that it comes from: it does not
+    /// A process that was forked and starts no program shares the locks of its parent: it does not
     /// give them back, and keeps them when the other one has died.
     #[test]
     fn a_forked_process_shares_the_lock_and_does_not_give_it_back() {

@@ -55,7 +55,7 @@ impl MemVfs {
         Self::default()
     }
 
-    /// From now on there may be so many files and directories: making more fails as on a file system without inodes.
+    /// From now on there may be this many files and directories: making more fails as on a file system without inodes.
     pub fn limit_inodes(&self, limit: Option<u64>) {
         self.state.lock().inodes = limit;
     }

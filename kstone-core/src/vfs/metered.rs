@@ -62,9 +62,9 @@ impl Default for Meter {
 /// What must stay free.
 #[derive(Clone, Copy)]
 pub(crate) struct Floor<'a> {
-    /// So many bytes, at the moment of asking: who asks has made known before what he wants.
+    /// This many bytes, at the moment of asking: who asks has made known before what he wants.
     pub(crate) keep: &'a dyn Fn() -> u64,
-    /// So many files that may still be made; asked for only where a file is made.
+    /// This many files that may still be made; asked for only where a file is made.
     pub(crate) inodes: &'a dyn Fn() -> u64,
     pub(crate) below: Below,
 }

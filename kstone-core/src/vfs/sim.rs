@@ -1,5 +1,5 @@
-//! File systems for tests: `strict` loses at a simulated crash whatever was not synced, `fault` fails as it is told, and
-//! says (`trace`) what was done. With the feature `testing`; no program that embeds the database has them.
+//! File systems for tests: `strict` loses at a simulated crash whatever was not synced, `fault` fails on request, and
+//! records (`trace`) what was done. With the feature `testing`; no program that embeds the database has them.
 
 mod fault;
 mod strict;

@@ -521,7 +521,7 @@ mod tests {
 
     /// Symptom: a write that was refused for want of space was there after a power cut. Cause: the zeroes over its
     /// records lay in the system's memory until the next sync, while the records, which the failed call had written
-    /// whole, might be on the disk. Fix: the undoing is synced before anybody is told.
+    /// whole, might be on the disk. Fix: the undo is synced before any error is returned.
     #[test]
     fn what_was_refused_does_not_come_back_with_a_power_cut() {
         let mut whole = 0;

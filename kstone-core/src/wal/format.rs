@@ -227,7 +227,7 @@ impl RecordHeader {
         crc32c_seeded(salt ^ self.lsn.0, &[])
     }
 
-    /// Whether a payload with that checksum is the one that was written.
+    /// Whether a payload with that checksum is what was written.
     pub(crate) fn is_payload(&self, crc: u32) -> bool {
         crc == self.payload_crc || planted(Bug::TornRecordBelieved)
     }

@@ -25,7 +25,7 @@ const FIRST_ALLOCATION: u64 = 64 << 10;
 const UNLIMITED: u64 = u64::MAX;
 const DEFAULT_SEGMENT_SIZE: u64 = 16 << 20;
 /// Allocations that are cut short are cut to a multiple of this, and a segment that is this short or shorter is not
-/// worth to be left early.
+/// worth abandoning early.
 const PAGE: u64 = 4096;
 
 /// A segment open for writing.

@@ -25,7 +25,7 @@ pub(crate) struct Plan {
     pub(crate) dir_syncs: u64,
     /// Bytes that were given to writes.
     pub(crate) written: u64,
-    /// The write that many writes from now takes only so many bytes, and fails.
+    /// The write that many writes from now takes only part of its bytes, and fails.
     pub(crate) fail_write: Option<(u32, usize, io::ErrorKind)>,
     /// So do all the writes after it.
     pub(crate) keep_failing: bool,
@@ -257,7 +257,7 @@ pub(crate) fn power_cut(vfs: &TestVfs, synced: Lsn, random: &ManualClock) {
 }
 
 impl Wal {
-    /// Locks the log until so many threads wait for it, each with a record that fits into the write buffer.
+    /// Locks the log until this many threads wait for it, each with a record that fits into the write buffer.
     pub(crate) fn gather(&self, threads: usize, write: impl Fn(usize) + Sync) {
         let held = self.log.lock();
         std::thread::scope(|scope| {

@@ -219,7 +219,7 @@ impl Wal {
             match reservation {
                 Some(reservation) => self.write_watermark(&mut log, reservation)?.end,
                 None => {
-                    // Not worth to wait for room: the next record that finds some says as much.
+                    // Not worth waiting for space: the next record that finds some says as much.
                     log.at_watermark = true;
                     return Ok(());
                 }

@@ -17,7 +17,7 @@ use crate::model::manual;
 const MB: u64 = 1_000_000;
 const UNKNOWN: u64 = u64::MAX;
 
-/// A machine with so many bytes left, that counts how often it is asked.
+/// A machine with this many bytes left, that counts how often it is asked.
 #[derive(Debug)]
 struct Machine {
     available: AtomicU64,
@@ -78,7 +78,7 @@ impl Bench {
         self.engine.stats().unwrap().stripes.iter().map(|stripe| stripe.memtable_limit).collect()
     }
 
-    /// A flush after a quiet time of so many seconds.
+    /// A flush after a quiet time of this many seconds.
     fn flush_after(&mut self, seconds: u64) -> usize {
         self.clock.advance(Duration::from_secs(seconds));
         self.write("p", 20, 1);

@@ -26,7 +26,7 @@ use crate::told::in_every_form;
 const DB: &str = "db";
 /// States that a full run has at least.
 const LEAST_STATES: u64 = 300_000;
-/// One state in so many is verified, read without being changed, and repaired.
+/// One state in this many is verified, read without being changed, and repaired.
 const VERIFIED: u64 = 4;
 const READ_ONLY: u64 = 8;
 const REPAIRED: u64 = 64;
@@ -189,7 +189,7 @@ enum Outcome {
     Right,
     /// It did not open.
     Refused(Error),
-    /// So many keys could not be read.
+    /// This many keys could not be read.
     Unread(usize, #[expect(dead_code, reason = "printed when it is wrong")] Error),
 }
 

@@ -272,7 +272,7 @@ fn stripes_are_as_many_as_asked_for() {
     assert_eq!(plain(DatabaseConfig::new()).stripe_count(), 256);
 }
 
-/// A stripe after so many flushes of one key each, all work done.
+/// A stripe after this many flushes of one key each, all work done.
 fn after_flushes(flushes: usize, compaction: CompactionConfig) -> EngineStats {
     let engine = engine(one().with_max_memtable_records(1), compaction);
     for n in 0..flushes {

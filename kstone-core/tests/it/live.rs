@@ -23,7 +23,7 @@ use crate::model::manual;
 const DB: &str = "db";
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Moves when it is told to, and by so many milliseconds with each look at it.
+/// Moves when it is told to, and by this many milliseconds with each look at it.
 #[derive(Debug)]
 struct Watch {
     inner: ManualClock,
@@ -141,7 +141,7 @@ impl Bed {
             .unwrap_or(1000)
     }
 
-    /// The most bytes of log while so many records are written.
+    /// The most bytes of log while this many records are written.
     fn longest_log(&self, puts: usize) -> u64 {
         self.flush();
         let bytes = (0..puts).map(|_| {
@@ -151,7 +151,7 @@ impl Bed {
         bytes.max().unwrap_or(0)
     }
 
-    /// The bytes of SSTs that so many records of text become.
+    /// The bytes of SSTs that this many records of text become.
     fn flushed(&self, puts: usize) -> u64 {
         let before = self.flush().sst_bytes;
         for _ in 0..puts {
@@ -172,7 +172,7 @@ impl Bed {
         self.drain().compactions - before
     }
 
-    /// How many flushes of so many records it takes until one is compacted.
+    /// How many flushes of this many records it takes until one is compacted.
     fn flushes_to_a_compaction(&self, records: usize) -> u64 {
         self.puts(records, 10);
         let before = self.tidy().compactions;

@@ -308,7 +308,7 @@ fn slow_log(vfs: Arc<dyn Vfs>, clock: &Arc<ManualClock>, per_read: Duration) -> 
     vfs
 }
 
-/// Replays a log of so many records of 1000 bytes, with a clock that moves with every read of the log.
+/// Replays a log of this many records of 1000 bytes, with a clock that moves with every read of the log.
 fn recovered(vfs: &StrictVfs, config: Option<DatabaseConfig>, per_read: Duration) -> LsmEngine {
     let clock = Arc::new(ManualClock::new(5));
     let slow = slow_log(Arc::new(vfs.crash(CrashMode::All)), &clock, per_read);

@@ -107,7 +107,7 @@ pub(crate) fn explore(name: &str, scenario: fn()) {
     explore_some(name, SCHEDULES, scenario);
 }
 
-/// The same, by default so many.
+/// The same: this many by default.
 #[expect(clippy::disallowed_methods, reason = "the time that the test took")]
 pub(crate) fn explore_some(name: &str, schedules: usize, scenario: fn()) {
     let _watchdog = Watchdog::start(name);

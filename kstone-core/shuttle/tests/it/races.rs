@@ -13,7 +13,7 @@ use super::{close, reads, space, workers};
 /// As many schedules as a planted race gets before it counts as missed.
 const SCHEDULES: usize = 4_000;
 
-/// Runs the scenario until it fails, under so many schedules at most: how many it took, and what was said.
+/// Runs the scenario until it fails, under this many schedules at most: how many it took, and what was said.
 /// The random half comes first with `random`, else the other.
 fn hunt(schedules: usize, random: bool, scenario: fn()) -> Option<(u64, String)> {
     let done = Arc::new(Done::default());

@@ -120,7 +120,7 @@ fn write_amplification_and_run_counts_are_those_of_the_policy() {
     }
 }
 
-/// A stripe that becomes idle after one of so many flushes, on average.
+/// A stripe that becomes idle after one of this many flushes, on average.
 #[test]
 fn idle_compaction_costs_at_most_what_half_the_threshold_costs() {
     for (flushes, threshold) in [(100, 5), (100, 10), (100, 20), (1000, 10), (1000, 20)] {

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::paths::{self, FileName};
 use crate::vfs::{OpenMode, PathKind, Vfs, VfsFile, write_all_at};
 
-/// A path has at most so many directories.
+/// A path has at most this many directories.
 const MOST_DIRECTORIES: usize = 4096;
 
 /// A directory in which a backup is being made. Nobody else makes one there.

@@ -107,7 +107,7 @@ pub enum Effect {
     Torn(Errno),
     /// It is done whole, and fails all the same: who hears of the error cannot know what there is now.
     Done(Errno),
-    /// A read or write takes at most so many bytes, and at least one, and says so. Other operations are done.
+    /// A read or write takes at most this many bytes, and at least one, and says so. Other operations are done.
     Short(usize),
     /// A sync fails and loses what it was to make durable, as on Linux: what was written since the last sync stays
     /// readable, also when the file is opened again, and the next sync succeeds; but a power cut takes it. The file
@@ -374,7 +374,7 @@ impl FaultVfs {
 }
 
 impl Plan {
-    /// Does an operation, or what the first rule that strikes makes of it. `go` is told how many bytes it may take, a sync 0 when it may do nothing;
+    /// Does an operation, or what the first rule that strikes makes of it. `go` gets the number of bytes it may take, a sync 0 when it may do nothing;
     /// `lose` loses what is not synced.
     fn run<T>(
         &self,

@@ -1,4 +1,4 @@
-//! What is told of an operation on a file system, and a record of those that there were.
+//! How an operation on a file system is described, and a record of all of them.
 //!
 //! [`super::FaultVfs`] describes each operation as a [`Call`] before it is done, to the rules that may let it fail and
 //! to whoever watches, and keeps a [`Record`] of it afterwards when asked to.

@@ -43,7 +43,7 @@ pub(super) enum Left<'a> {
     Some {
         stale: Option<&'a [Bytes]>,
     },
-    /// Those before that moment, and a part of a write at it, in units of so many bytes.
+    /// Those before that moment, and a part of a write at it, in units of this many bytes.
     Until {
         moment: u64,
         unit: u64,

@@ -240,7 +240,13 @@ fn no_build_for_use_has_planted_bugs() {
     assert_eq!(core.matches("planted-bugs").count(), 2);
     let (before, developing) = core.split_once("\n[dev-dependencies]\n").unwrap();
     assert!(developing.contains("\"planted-bugs\""));
-    assert!(before.contains("\nplanted-bugs = []\n") && !before.contains("\ndefault ="));
+    assert!(before.contains("\nplanted-bugs = [\"testing\"]\n") && !before.contains("\ndefault ="));
+    // Nor are the suites that find them in a program that embeds the database.
+    for member in ["kstone-api/Cargo.toml", "kstone-cli/Cargo.toml"] {
+        let text = read(member);
+        let built_with = text.split("\n[dev-dependencies]\n").next().unwrap();
+        assert!(!built_with.contains("\"testing\""), "{member} is built with what is for tests");
+    }
     let switches = read("kstone-core/src/planted.rs");
     let (on, off) = (
         "#[cfg(all(feature = \"planted-bugs\", debug_assertions))]\nmod switch",

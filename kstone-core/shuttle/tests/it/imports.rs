@@ -51,7 +51,7 @@ fn sources(dir: &Path, into: &mut Vec<std::path::PathBuf>) {
 
 #[test]
 fn the_engine_takes_its_locks_atomics_and_threads_from_one_module() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kstone-core/src");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../src");
     let mut files = Vec::new();
     sources(&root, &mut files);
     let mut found = BTreeSet::new();

@@ -11,8 +11,8 @@
 //!                                               ^merges          ^deletes            ^puts stop here
 //! ```
 //!
-//! Files are shared out in the same way where the file system has only a limited number left ([`Inodes`]). A stripe with data needs
-//! one for good, and two more while it is flushed and merged; each other is given back by a checkpoint.
+//! Files are shared out in the same way where the file system has only a limited number left ([`Inodes`]). A stripe with
+//! data needs one for good, and two more while it is flushed and merged; each other is given back by a checkpoint.
 //!
 //! What decides is pure ([`Load`]); the figures live in [`Quota`], and who promises space holds a [`Share`] of them.
 

@@ -393,7 +393,7 @@ impl Shared {
         let inodes = || self.inodes_for(if deletes { Inodes::Delete } else { Inodes::Put });
         let below = if deletes { Below::Ceiling } else { Below::Limit };
         let mut floor = Floor { keep: &keep, inodes: &inodes, below };
-        let near = quota.is_limited() && !self.may_take(self.load().room_for_garbage(), Claim::Put);
+        let near = quota.is_limited() && self.is_nearly_full();
         if !near {
             quota.searched.store(false, Ordering::Relaxed);
         }
@@ -412,6 +412,14 @@ impl Shared {
                 return Err(error);
             }
         }
+    }
+
+    /// Whether puts have less left than what may be taken ahead of merges.
+    fn is_nearly_full(&self) -> bool {
+        let load = self.load();
+        let keep = &|| load.keep(Claim::Put);
+        let floor = Floor { keep, below: Below::Limit, ..Floor::NONE };
+        !self.quota.meter.fits(load.room_for_garbage(), floor)
     }
 
     /// Looks up what the operations replace, and counts it as well as what they themselves take in memory alone. Only
@@ -545,9 +553,8 @@ impl Shared {
 
     /// Has whatever can be freed freed, in the background.
     fn request_reclaim(&self) {
-        self.remove_obsolete();
+        self.remove_obsolete(); // and measures the stripes
         self.quota.reclaim.store(true, Ordering::Relaxed);
-        self.measure_stripes();
         self.look_at_all_stripes();
         self.background.want_relief();
     }

@@ -420,17 +420,22 @@ mod tests {
         poisons(DatabaseConfig::new().with_stripes(1), "more operations than stripes", write);
     }
 
+    /// The database opens again, with what was written before and without the write that poisoned it.
+    fn assert_not_in_the_log(vfs: crate::vfs::MemVfs) {
+        let mut options = EngineOptions::on(std::sync::Arc::new(vfs));
+        options.workers = Workers::Manual;
+        let engine = LsmEngine::open(Path::new("db"), options).unwrap();
+        assert_eq!(engine.get(&Key::from("key")).unwrap().as_deref(), Some(&b"value"[..]));
+        assert_eq!(engine.get(&Key::from("batch")).unwrap(), None);
+    }
+
     /// With a limit on the disk operations are looked at before the log has them: then it never does.
     #[test]
     fn with_a_limit_an_operation_that_cannot_be_decoded_does_not_reach_the_log() {
         let config = DatabaseConfig::new().with_stripes(1).with_max_total_disk_bytes(16 << 20);
         let write = |shared: &Shared| shared.commit(&half_a_batch(), &[0, 0], Durability::Buffered);
         let vfs = poisons(config, "cannot be decoded", write);
-        let mut options = EngineOptions::on(std::sync::Arc::new(vfs));
-        options.workers = Workers::Manual;
-        let engine = LsmEngine::open(Path::new("db"), options).unwrap();
-        assert_eq!(engine.get(&Key::from("key")).unwrap().as_deref(), Some(&b"value"[..]));
-        assert_eq!(engine.get(&Key::from("batch")).unwrap(), None);
+        assert_not_in_the_log(vfs);
     }
 
     /// Symptom: a write to a stripe that a database does not have went to one that all databases of a process shared.
@@ -442,11 +447,7 @@ mod tests {
         record::encode_put(&mut payload, record::ITEMS, &key.bytes, b"value");
         let write = move |shared: &Shared| shared.commit(&payload, &[4], Durability::Buffered);
         let vfs = poisons(DatabaseConfig::new().with_stripes(4), "no stripe 4, of 4", write);
-        let mut options = EngineOptions::on(std::sync::Arc::new(vfs));
-        options.workers = Workers::Manual;
-        let engine = LsmEngine::open(Path::new("db"), options).unwrap();
-        assert_eq!(engine.get(&Key::from("key")).unwrap().as_deref(), Some(&b"value"[..]));
-        assert_eq!(engine.get(&Key::from("batch")).unwrap(), None);
+        assert_not_in_the_log(vfs);
     }
 
     /// Symptom: with a limit on the disk, a write to a stripe of many runs failed with `WriteStalled`, a delete too, and

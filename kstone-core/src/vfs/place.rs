@@ -1,7 +1,7 @@
 //! Whether a database's directory is still the locked one.
 //!
 //! Files are reached by their paths. When somebody moves the directory away and puts another one in its place, the
-//! paths lead there, and the lock is on the moved one. When somebody removes the lock file, who comes next
+//! paths lead there, and the lock is on the moved one. When somebody removes the lock file, the next opener
 //! locks a new one; only a lock on the directory itself, where there is such a thing, still keeps him out.
 
 use std::io;

@@ -9,6 +9,11 @@ pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+/// How many bytes [`put_varint`] appends.
+pub(crate) fn varint_len(value: u64) -> usize {
+    (u64::BITS - (value | 1).leading_zeros()).div_ceil(7) as usize
+}
+
 /// Reads bytes from the front; every read is `None` past the end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader<'a> {
@@ -63,15 +68,21 @@ impl<'a> Reader<'a> {
     /// An unsigned LEB128 varint; `None` when it is cut short or does not fit 64 bits.
     #[inline]
     pub(crate) fn varint(&mut self) -> Option<u64> {
-        match self.rest.split_first() {
-            Some((&byte, rest)) if byte < 0x80 => {
+        match *self.rest {
+            [byte, ref rest @ ..] if byte < 0x80 => {
                 self.rest = rest;
                 Some(u64::from(byte))
+            }
+            // Lengths of ordinary values.
+            [low, high, ref rest @ ..] if high < 0x80 => {
+                self.rest = rest;
+                Some(u64::from(low & 0x7f) | u64::from(high) << 7)
             }
             _ => self.long_varint(),
         }
     }
 
+    #[cold]
     fn long_varint(&mut self) -> Option<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
@@ -135,6 +146,7 @@ mod tests {
         fn varints_round_trip(value in any::<u64>(), tail in any::<u8>()) {
             let mut out = Vec::new();
             put_varint(&mut out, value);
+            prop_assert_eq!(out.len(), varint_len(value));
             for cut in 0..out.len() {
                 prop_assert_eq!(Reader::new(&out[..cut]).varint(), None);
             }

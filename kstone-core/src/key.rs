@@ -327,53 +327,6 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// One component of a key: strings and bytes, owned or borrowed.
-///
-/// A key has a partition key and at most one sort key, so neither a [`Key`] nor a pair is a component, and what has more
-/// components than two does not compile:
-///
-/// ```compile_fail,E0277
-/// use kstone_core::Key;
-/// let key: Key<'_> = ("chat", ("room1", "m1")).into();
-/// ```
-/// ```compile_fail,E0277
-/// use kstone_core::Key;
-/// let key = Key::from((("chat", "room1"), "m1"));
-/// ```
-/// ```compile_fail,E0277
-/// use kstone_core::Key;
-/// let key = Key::from(("chat", "room1", "m1"));
-/// ```
-/// ```compile_fail,E0277
-/// use kstone_core::Key;
-/// let key = Key::from(("chat", Key::from("room1")));
-/// ```
-/// ```compile_fail,E0277
-/// use kstone_core::Key;
-/// let key = Key::with_sort(("chat", "room1"), "m1");
-/// ```
-/// ```compile_fail,E0277
-/// use kstone_core::Key;
-/// let key = Key::new(Key::from(("chat", "room1")));
-/// ```
-/// ```compile_fail,E0277
-/// use kstone_core::Key;
-/// let key = Key::from(("chat", None::<&str>));
-/// ```
-/// Join what belongs together into one of the two, in an order that sorts as you read:
-///
-/// ```
-/// use kstone_core::Key;
-/// let key = Key::from(("chat", format!("{}/{}", "room1", "m1")));
-/// assert_eq!(key.sort(), Some(&b"room1/m1"[..]));
-/// ```
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is not one component of a key",
-    label = "strings and bytes are components",
-    note = "a key is a partition key, or a pair of a partition key and a sort key: join further components into one \
-            of the two, as in `(\"chat\", format!(\"{{room}}/{{message}}\"))`",
-    note = "numbers have no order as text: write them with leading zeros, or as `number.to_be_bytes()`"
-)]
 /// A partition key or a sort key: a string or bytes, owned or borrowed.
 ///
 /// A key has one partition key and at most one sort key, so neither a [`Key`] nor a pair is a part of a key, and a key of
@@ -414,6 +367,13 @@ mod sealed {
 /// let key = Key::from(("chat", format!("{}/{}", "room1", "m1")));
 /// assert_eq!(key.sort(), Some(&b"room1/m1"[..]));
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not one component of a key",
+    label = "strings and bytes are components",
+    note = "a key is a partition key, or a pair of a partition key and a sort key: join further components into one \
+            of the two, as in `(\"chat\", format!(\"{{room}}/{{message}}\"))`",
+    note = "numbers have no order as text: write them with leading zeros, or as `number.to_be_bytes()`"
+)]
 pub trait KeyPart<'a>: sealed::Sealed {
     /// Its bytes.
     #[doc(hidden)]

@@ -12,8 +12,6 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
 
-use smallvec::SmallVec;
-
 use crate::clock::Since;
 use crate::coding::{fence, part};
 use crate::cursor::Cursor;
@@ -77,6 +75,18 @@ impl Record {
         debug_assert!(value.is_some(), "a record is shorter than its key");
         value.unwrap_or_default()
     }
+}
+
+/// Both in one allocation, each copied once.
+fn joined(key: &[u8], value: &[u8]) -> Arc<[u8]> {
+    let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, key.len() + value.len()).collect();
+    if let Some((for_key, for_value)) =
+        Arc::get_mut(&mut bytes).and_then(|bytes| bytes.split_at_mut_checked(key.len()))
+    {
+        for_key.copy_from_slice(key);
+        for_value.copy_from_slice(value);
+    }
+    bytes
 }
 
 /// The order of versions, for records and for look-ups that have only borrowed bytes.
@@ -192,12 +202,10 @@ impl Memtable {
     /// Adds a version whose log record is at `lsn`, and returns what that adds to [`Memtable::memory`]: nothing
     /// when it is there already. The caller holds the stripe's lock.
     pub(crate) fn insert(&self, lsn: Lsn, entry: EntryRef<'_>) -> usize {
-        let mut bytes = SmallVec::<[u8; 512]>::with_capacity(entry.key.len() + entry.value.len());
-        bytes.extend_from_slice(entry.key);
-        bytes.extend_from_slice(entry.value);
+        let len = entry.key.len() + entry.value.len();
         let record = Record {
             head: head(entry.key),
-            bytes: Arc::from(bytes.as_slice()),
+            bytes: joined(entry.key, entry.value),
             // Keys are at most 64 KiB, twice that when every byte is escaped.
             key_len: entry.key.len() as u32,
             kind: entry.kind,
@@ -207,13 +215,13 @@ impl Memtable {
             return 0;
         }
         self.count.fetch_add(1, Ordering::Relaxed);
-        self.data_bytes.fetch_add(bytes.len(), Ordering::Relaxed);
+        self.data_bytes.fetch_add(len, Ordering::Relaxed);
         self.last_seq.fetch_max(entry.seq, Ordering::Relaxed);
         if self.first_lsn.load(Ordering::Relaxed) == 0 {
             self.first_lsn.store(lsn.0, Ordering::Relaxed);
             self.first_seq.store(entry.seq, Ordering::Relaxed);
         }
-        bytes.len() + RECORD_OVERHEAD
+        len + RECORD_OVERHEAD
     }
 
     /// A tombstone was inserted.

@@ -16,7 +16,7 @@
 
 use std::path::Path;
 
-use crate::coding::{Reader, put_varint};
+use crate::coding::{Reader, put_varint, varint_len};
 use crate::error::{Error, Result};
 use crate::key::encoded_partition_hash;
 use crate::types::EntryKind;
@@ -85,24 +85,34 @@ pub(crate) fn check_batch(payload: &[u8], count: u32, file: &Path, offset: u64) 
     Ok(())
 }
 
-/// Appends a put to a batch's payload.
-pub(crate) fn encode_put(out: &mut Vec<u8>, keyspace: u32, key: &[u8], value: &[u8]) {
-    encode_key(out, EntryKind::Put, keyspace, key);
-    put_varint(out, value.len() as u64);
-    out.extend_from_slice(value);
+impl<'a> OpRef<'a> {
+    pub(crate) fn put(key: &'a [u8], value: &'a [u8]) -> Self {
+        Self { kind: EntryKind::Put, key, value }
+    }
+
+    pub(crate) fn delete(key: &'a [u8]) -> Self {
+        Self { kind: EntryKind::Delete, key, value: &[] }
+    }
+
+    /// How many bytes [`encode`] appends.
+    pub(crate) fn encoded_len(&self, keyspace: u32) -> usize {
+        let prefixed = |bytes: &[u8]| varint_len(bytes.len() as u64) + bytes.len();
+        let value = if self.kind == EntryKind::Put { prefixed(self.value) } else { 0 };
+        1 + varint_len(u64::from(keyspace)) + 1 + prefixed(self.key) + value
+    }
 }
 
-/// Appends a delete to a batch's payload.
-pub(crate) fn encode_delete(out: &mut Vec<u8>, keyspace: u32, key: &[u8]) {
-    encode_key(out, EntryKind::Delete, keyspace, key);
-}
-
-fn encode_key(out: &mut Vec<u8>, kind: EntryKind, keyspace: u32, key: &[u8]) {
-    out.push(kind as u8);
+/// Appends an operation to a batch's payload.
+pub(crate) fn encode(out: &mut Vec<u8>, keyspace: u32, op: OpRef<'_>) {
+    out.push(op.kind as u8);
     put_varint(out, u64::from(keyspace));
     put_varint(out, 0); // no options
-    put_varint(out, key.len() as u64);
-    out.extend_from_slice(key);
+    put_varint(out, op.key.len() as u64);
+    out.extend_from_slice(op.key);
+    if op.kind == EntryKind::Put {
+        put_varint(out, op.value.len() as u64);
+        out.extend_from_slice(op.value);
+    }
 }
 
 /// The operations of a batch's payload, in order. Ends after the first that cannot be read.
@@ -169,14 +179,13 @@ mod tests {
 
     type Owned = (bool, Vec<u8>, Vec<u8>);
 
-    fn encode(ops: &[Owned]) -> Vec<u8> {
+    fn encode_all(ops: &[Owned]) -> Vec<u8> {
         let mut out = Vec::new();
         for (put, key, value) in ops {
-            if *put {
-                encode_put(&mut out, ITEMS, key, value);
-            } else {
-                encode_delete(&mut out, ITEMS, key);
-            }
+            let op = if *put { OpRef::put(key, value) } else { OpRef::delete(key) };
+            let len = out.len() + op.encoded_len(ITEMS);
+            encode(&mut out, ITEMS, op);
+            assert_eq!(out.len(), len);
         }
         out
     }
@@ -190,7 +199,7 @@ mod tests {
         fn batches_round_trip_and_cuts_give_a_prefix(
             ops in proptest::collection::vec((any::<bool>(), bytes(), bytes()), 0..5)
         ) {
-            let payload = encode(&ops);
+            let payload = encode_all(&ops);
             let got: Vec<_> = Ops::new(&payload).map(Result::unwrap).collect();
             prop_assert_eq!(got.len(), ops.len());
             for (op, (put, key, value)) in got.iter().zip(&ops) {
@@ -234,7 +243,7 @@ mod tests {
         assert_eq!(only(&op(&[2, 3, 9])), [Err(BadOp::Damaged)]);
         assert_eq!(only(&[3, 0, 0, 0]), [Err(BadOp::UnknownKind(3))]);
         let mut other = Vec::new();
-        encode_put(&mut other, 7, b"k", b"v");
+        encode(&mut other, 7, OpRef::put(b"k", b"v"));
         assert_eq!(only(&other), [Err(BadOp::UnknownKeyspace(7))]);
         let file = Path::new("wal-000001.log");
         assert_eq!(BadOp::UnknownKind(3).in_file(file, 8).code(), "unsupported_format");

@@ -1,4 +1,4 @@
-//! Locks, condition variables, atomics, threads and thread-locals: the engine takes all of them from here.
+//! Locks, condition variables, atomics and threads: the engine takes all of them from here.
 //!
 //! In every ordinary build they are those of parking_lot, arc-swap and the standard library, by other names. Compiled
 //! with `--cfg shuttle`, as the package `kstone-shuttle` does with these same sources, they have the same interface
@@ -13,7 +13,7 @@
 //!    `kstone-core/shuttle/tests/it/imports.rs` has the list.
 //! 2. `Arc`, `OnceLock` and `LazyLock` are always the standard library's. A `OnceLock` must not be initialised by code
 //!    that takes a lock or does I/O: scheduled threads are fibers of one thread, which would wait for itself.
-//! 3. A thread-local that is borrowed while a lock is taken must come from here, for the same reason.
+//! 3. A thread-local must not be borrowed while a lock is taken, for the same reason.
 
 #[cfg(shuttle)]
 mod scheduled;
@@ -27,7 +27,7 @@ pub(crate) use ordinary::*;
 #[cfg(not(shuttle))]
 mod ordinary {
     pub(crate) use std::sync::atomic;
-    pub(crate) use std::{thread, thread_local};
+    pub(crate) use std::thread;
 
     pub(crate) use arc_swap::ArcSwap;
     pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard};

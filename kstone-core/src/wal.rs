@@ -47,6 +47,7 @@ use crate::latency::Recorder;
 use crate::types::{Lsn, SeqNo};
 use crate::vfs::{Meter, Vfs};
 
+pub(crate) use append::Payload;
 pub(crate) use copy::LogCopy;
 pub(crate) use format::{RECORDS_START, copied_header};
 pub(crate) use reader::{

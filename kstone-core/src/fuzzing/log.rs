@@ -8,8 +8,8 @@ use super::files::{Files, listed, on_disk};
 use super::{Input, expect_corruption, is_about_bytes, seal};
 use crate::clock::ManualClock;
 use crate::error::Result;
-use crate::record::{ITEMS, Ops, encode_delete, encode_put};
-use crate::types::{EntryKind, LogCut, Lsn, SeqNo};
+use crate::record::{ITEMS, OpRef, Ops, encode};
+use crate::types::{LogCut, Lsn, SeqNo};
 use crate::vfs::{Floor, MemVfs, Vfs};
 use crate::wal::{
     Chain, LogLimits, LogOwner, LogRules, Wal, WalContext, WalStart, discover, harden, replay, validate,
@@ -107,10 +107,7 @@ fn operations(payload: &[u8]) {
     let mut decoded = Vec::new();
     for op in Ops::new(payload) {
         let Ok(op) = op else { return };
-        match op.kind {
-            EntryKind::Put => encode_put(&mut again, ITEMS, op.key, op.value),
-            EntryKind::Delete => encode_delete(&mut again, ITEMS, op.key),
-        }
+        encode(&mut again, ITEMS, op);
         decoded.push(op);
     }
     let twice: Vec<_> = Ops::new(&again).map(|op| op.expect("what was encoded")).collect();
@@ -255,11 +252,9 @@ fn append(wal: &Wal, n: usize, batches: &mut Vec<Batch>) {
     let (mut payload, count) = (Vec::new(), 1 + n % 3);
     for op in 0..count {
         let key = format!("k{n}\0\u{1}s{op}").into_bytes();
-        if op == 2 {
-            encode_delete(&mut payload, 0, &key);
-        } else {
-            encode_put(&mut payload, 0, &key, &vec![n as u8; 5 + 9 * op]);
-        }
+        let value = vec![n as u8; 5 + 9 * op];
+        let op = if op == 2 { OpRef::delete(&key) } else { OpRef::put(&key, &value) };
+        encode(&mut payload, ITEMS, op);
     }
     let reservation = wal.try_reserve(payload.len(), Floor::NONE).expect("memory").expect("no limit");
     let appended = wal.append(reservation, count as u32, &payload, |_| ()).expect("memory");

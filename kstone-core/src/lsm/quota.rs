@@ -18,24 +18,23 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::compact::summary;
+use super::write::{BatchRecord, PendingOp};
 use super::{LsmEngine, Shared};
 use crate::backpressure::StallReason;
 use crate::compaction::picker::StripeSummary;
 use crate::config::DatabaseConfig;
 use crate::error::{Error, Result};
-use crate::key::{encoded_partition_hash, key_hash, stripe_of};
 use crate::memtable::Memtable;
 use crate::quota::{
     Claim, ENTRY_FRAME, Exhausted, FEW_INODES, Inodes, Load, SST_FRAME, Share, flush_bytes, merge_bytes,
     rewritten_bytes,
 };
-use crate::record::Ops;
 use crate::stripe::Stripe;
 use crate::sync::MutexGuard;
 use crate::sync::atomic::{AtomicBool, AtomicU64};
 use crate::types::{EntryKind, SeqNo, SstMeta};
 use crate::vfs::{Below, Floor, FreeSpace, Usage, pages};
-use crate::wal::Reservation;
+use crate::wal::{Payload, Reservation};
 
 /// Steps that a write does or waits for at most: on one thread time may stand still.
 const MOST_STEPS: u32 = 1_000_000;
@@ -367,27 +366,24 @@ impl Shared {
         self.quota.meter.settle(&|| self.keep(Claim::Put));
     }
 
-    /// Space for one write of this many operations, and room in the log for its record; `DiskFull` when there is none to
-    /// be had. What the write adds to memtables counts by the share until they count it. `stripes` names each once.
-    pub(crate) fn make_way(
+    /// Space for one write, and room in the log for its record; `DiskFull` when there is none to be had. What the write
+    /// adds to memtables counts by the share until they count it. `stripes` names each once.
+    pub(super) fn make_way(
         &self,
-        payload: &[u8],
-        ops: usize,
+        batch: BatchRecord<'_>,
         stripes: &[u16],
     ) -> Result<(Option<Admitted>, Reservation<'_>)> {
+        let len = batch.encoded_len();
         let quota = &self.quota;
         let flag = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
         let inodes = || self.inodes_for(Inodes::Put);
         if !(quota.is_limited() || flag(&quota.starved) || flag(&quota.few_inodes)) {
-            match self.reserve(payload.len(), Floor { inodes: &inodes, ..Floor::NONE }) {
+            match self.reserve(len, Floor { inodes: &inodes, ..Floor::NONE }) {
                 Err(Error::DiskFull) => self.log_found_no_space(),
                 done => return done.map(|reservation| (None, reservation)),
             }
         }
-        let mut deletes = true;
-        for op in Ops::new(payload) {
-            deletes &= op.map_err(|_| self.undecodable())?.kind == EntryKind::Delete;
-        }
+        let deletes = batch.ops.iter().all(|op| op.as_ref().kind == EntryKind::Delete);
         let claim = if deletes { Claim::Delete } else { Claim::Put };
         let keep = || self.keep(claim);
         let inodes = || self.inodes_for(if deletes { Inodes::Delete } else { Inodes::Put });
@@ -397,12 +393,12 @@ impl Shared {
         if !near {
             quota.searched.store(false, Ordering::Relaxed);
         }
-        let passing = near.then(|| self.passing(payload)).transpose()?;
+        let passing = near.then(|| self.passing(batch.ops));
         let mut wait = SpaceWait::new(self, claim);
         loop {
-            if let Some(share) = self.admit(payload.len() as u64 + RECORD * ops as u64, stripes, claim, floor)
-            {
-                match self.reserve(payload.len(), floor) {
+            let memory = len as u64 + RECORD * batch.ops.len() as u64;
+            if let Some(share) = self.admit(memory, stripes, claim, floor) {
+                match self.reserve(len, floor) {
                     Err(Error::DiskFull) => self.log_found_no_space(),
                     done => return done.map(|reservation| (Some(share), reservation)),
                 }
@@ -424,24 +420,21 @@ impl Shared {
 
     /// Looks up what the operations replace, and counts it as well as what they themselves take in memory alone. Only
     /// for a nearly full database.
-    fn passing(&self, payload: &[u8]) -> Result<Passing<'_>> {
+    fn passing(&self, ops: &[PendingOp<'_>]) -> Passing<'_> {
         let mut passing = Passing { shared: self, of: SmallVec::new() };
         let horizon = self.commits.horizon();
         let held = horizon < self.commits.visible();
-        for op in Ops::new(payload) {
-            let op = op.map_err(|_| self.undecodable())?;
-            let partition = encoded_partition_hash(op.key).ok_or_else(|| self.undecodable())?;
+        for pending in ops {
             // A stripe without data has nothing that could be replaced.
-            let Some(stripe) = self.stripe_if_used(stripe_of(partition, self.stripes.len())) else {
-                continue;
-            };
+            let Some(stripe) = self.stripe_if_used(pending.stripe()) else { continue };
+            let op = pending.as_ref();
             let version = stripe.version();
             let mut bytes = match op.kind {
                 EntryKind::Put => RECORD - ENTRY_FRAME,
                 EntryKind::Delete => RECORD + op.key.len() as u64,
             };
             // An error is for those who read, and leaves the estimate too low.
-            if let Ok(Some(old)) = version.get(op.key, key_hash(op.key), SeqNo::MAX, &mut ())
+            if let Ok(Some(old)) = version.get(op.key, pending.key.hash, SeqNo::MAX, &mut ())
                 && old.kind == EntryKind::Put
                 && !(held && old.seq <= horizon)
             {
@@ -451,13 +444,7 @@ impl Shared {
             self.quota.garbage.fetch_add(bytes, Ordering::Relaxed);
             passing.of.push((Arc::clone(&version.active), bytes));
         }
-        Ok(passing)
-    }
-
-    /// This program has just encoded what cannot be decoded; it is not in the log yet.
-    #[cold]
-    fn undecodable(&self) -> Error {
-        self.health.internal("an operation that is about to be written cannot be decoded")
+        passing
     }
 
     /// Without a limit nothing else says that there is not enough yet: reclaiming would end at once, and a write that only

@@ -6,7 +6,6 @@
 //! All waiting for space happens before the stripe locks. After the append nothing may fail. The log comes before
 //! the memtable, so what a reader can see, a killed process leaves behind.
 
-use std::cell::RefCell;
 use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
@@ -16,14 +15,15 @@ use super::{LsmEngine, PoisonOnUnwind, Shared, WriteOptions};
 use crate::backpressure::{Load, Pressure, StallReason};
 use crate::clock::Since;
 use crate::compaction::picker::Ask;
-use crate::config::Durability;
+use crate::config::{DatabaseConfig, Durability};
 use crate::counters::Operation;
 use crate::error::{Error, Result};
 use crate::key::{EncodedKey, Key, stripe_of};
 use crate::planted::{Bug, Race, later, planted, raced};
-use crate::record::{self, Ops};
+use crate::record::{self, ITEMS, OpRef};
 use crate::stripe::Locked;
 use crate::types::{EntryKind, EntryRef, SeqNo};
+use crate::wal::Payload;
 
 /// Puts and deletes that happen all together or not at all, whatever their stripes. Later ones win over earlier
 /// ones of the same key.
@@ -73,16 +73,61 @@ impl WriteBatch {
     }
 }
 
-/// The stripe of each operation of a record.
-type OpStripes = SmallVec<[u16; 8]>;
-
-crate::sync::thread_local! {
-    /// The record under construction, reused from write to write.
-    static PAYLOAD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+/// An operation on its way to the log and a memtable: its key is encoded and hashed once.
+#[derive(Debug)]
+pub(super) struct PendingOp<'a> {
+    pub(super) key: EncodedKey,
+    /// `None`: a delete.
+    value: Option<&'a [u8]>,
+    stripe: u16,
 }
 
-/// Above this a write's buffer is given back instead of being kept for the thread's next write.
-const KEEP_BUFFER: usize = 1 << 20;
+impl<'a> PendingOp<'a> {
+    fn new(key: &Key<'_>, value: Option<&'a [u8]>, limits: &DatabaseConfig, stripes: usize) -> Result<Self> {
+        let key = key.encode(limits.max_key_bytes)?;
+        if let Some(value) = value
+            && value.len() > limits.max_item_bytes
+        {
+            return Err(Error::ItemTooLarge { len: value.len(), max: limits.max_item_bytes });
+        }
+        let stripe = stripe_of(key.partition_hash, stripes) as u16;
+        Ok(Self { key, value, stripe })
+    }
+
+    pub(super) fn as_ref(&self) -> OpRef<'_> {
+        match self.value {
+            Some(value) => OpRef::put(&self.key.bytes, value),
+            None => OpRef::delete(&self.key.bytes),
+        }
+    }
+
+    pub(super) fn stripe(&self) -> usize {
+        self.stripe.into()
+    }
+}
+
+/// The operations of one record of the log.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BatchRecord<'a> {
+    pub(super) ops: &'a [PendingOp<'a>],
+    encoded_len: usize,
+}
+
+impl<'a> BatchRecord<'a> {
+    fn new(ops: &'a [PendingOp<'a>]) -> Self {
+        Self { ops, encoded_len: ops.iter().map(|op| op.as_ref().encoded_len(ITEMS)).sum() }
+    }
+}
+
+impl Payload for BatchRecord<'_> {
+    fn encoded_len(&self) -> usize {
+        self.encoded_len
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        self.ops.iter().for_each(|op| record::encode(out, ITEMS, op.as_ref()));
+    }
+}
 
 impl LsmEngine {
     /// Sets `key` to `value`; returns the sequence of the write.
@@ -105,18 +150,11 @@ impl LsmEngine {
         let limits = shared.settings.load();
         let operation = if value.is_some() { Operation::Put } else { Operation::Delete };
         let running = shared.begin_operation(operation, &limits);
-        let encoded = key.encode(limits.database.max_key_bytes)?;
-        PAYLOAD.with(|payload| {
-            let payload = &mut *payload.borrow_mut();
-            payload.clear();
-            encode_op(payload, &encoded, value, limits.database.max_item_bytes)?;
-            let stripe = stripe_of(encoded.partition_hash, shared.stripes.len()) as u16;
-            drop(limits);
-            let result = shared.commit(payload, &[stripe], options.durability.unwrap_or(shared.durability));
-            payload.shrink_to(KEEP_BUFFER);
-            shared.wrote(&running, Written::one(key.len(), value.map(<[u8]>::len)), &result);
-            result
-        })
+        let op = PendingOp::new(key, value, &limits.database, shared.stripes.len())?;
+        drop(limits);
+        let result = shared.commit(&[op], options.durability.unwrap_or(shared.durability));
+        shared.wrote(&running, Written::one(key.len(), value.map(<[u8]>::len)), &result);
+        result
     }
 
     /// Makes all of `batch` happen, or nothing; returns the sequence of its last operation. Errors as
@@ -134,22 +172,23 @@ impl LsmEngine {
         let limits = shared.settings.load();
         let running = shared.begin_operation(Operation::Batch, &limits);
         let mut written = Written::default();
-        let mut payload = Vec::new();
-        let mut stripes = OpStripes::with_capacity(batch.len());
+        let mut ops = Vec::with_capacity(batch.len());
+        let max = limits.database.max_batch_bytes.min(limits.log.max_record);
+        let mut encoded_len = 0;
         for (n, (key, value)) in batch.ops.iter().enumerate() {
-            let encoded = key.encode(limits.database.max_key_bytes).map_err(|e| batch.at(n, e))?;
-            encode_op(&mut payload, &encoded, value.as_deref(), limits.database.max_item_bytes)?;
+            let op = PendingOp::new(key, value.as_deref(), &limits.database, shared.stripes.len())
+                .map_err(|error| batch.at(n, error))?;
             written.add(key.len(), value.as_ref().map(Vec::len));
-            stripes.push(stripe_of(encoded.partition_hash, shared.stripes.len()) as u16);
-            let max = limits.database.max_batch_bytes.min(limits.log.max_record);
-            if payload.len() > max {
+            encoded_len += op.as_ref().encoded_len(ITEMS);
+            if encoded_len > max {
                 let all =
                     batch.ops.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
                 return Err(Error::BatchTooLarge { len: all, max });
             }
+            ops.push(op);
         }
         drop(limits);
-        let result = shared.commit(&payload, &stripes, options.durability.unwrap_or(shared.durability));
+        let result = shared.commit(&ops, options.durability.unwrap_or(shared.durability));
         shared.wrote(&running, written, &result);
         result
     }
@@ -167,37 +206,30 @@ impl LsmEngine {
     }
 }
 
-fn encode_op(payload: &mut Vec<u8>, key: &EncodedKey, value: Option<&[u8]>, max_item: usize) -> Result<()> {
-    match value {
-        None => record::encode_delete(payload, 0, &key.bytes),
-        Some(value) if value.len() > max_item => {
-            return Err(Error::ItemTooLarge { len: value.len(), max: max_item });
-        }
-        Some(value) => record::encode_put(payload, 0, &key.bytes, value),
-    }
-    Ok(())
-}
-
 impl Shared {
-    /// One record through log and memtables. `stripes` names the stripe of each of its operations.
-    fn commit(&self, payload: &[u8], stripes: &[u16], durability: Durability) -> Result<SeqNo> {
-        self.throttle(stripes)?;
-        let mut order: SmallVec<[u16; 8]> = SmallVec::from_slice(stripes);
-        order.sort_unstable();
-        order.dedup();
-        let (space, reservation) = self.make_way(payload, stripes.len(), &order)?;
-        let locked: SmallVec<[_; 8]> =
-            order.iter().map(|&id| self.lock_stripe(id.into())).collect::<Result<_>>()?;
+    /// One record through log and memtables.
+    fn commit(&self, ops: &[PendingOp<'_>], durability: Durability) -> Result<SeqNo> {
+        let batch = BatchRecord::new(ops);
+        // In the order of their locks.
+        let mut stripes: SmallVec<[u16; 8]> = ops.iter().map(|op| op.stripe).collect();
+        stripes.sort_unstable();
+        stripes.dedup();
+        self.throttle(&stripes)?;
+        let (space, reservation) = self.make_way(batch, &stripes)?;
+        let mut locked = SmallVec::<[Locked<'_>; 1]>::with_capacity(stripes.len());
+        for &id in &stripes {
+            locked.push(self.lock_stripe(id.into())?);
+        }
 
         let register = |last| self.commits.register(last);
         // Behind others, for whose write it waits or which write it.
         let behind = self.wal.is_busy().then(|| self.clock.monotonic());
-        let appended = self.wal.append(reservation, stripes.len() as u32, payload, register);
+        let appended = self.wal.append(reservation, ops.len() as u32, &batch, register);
         if let Some(since) = behind {
             self.waited(StallReason::Locks, since);
         }
         let appended = appended?;
-        let last = appended.first_seq + stripes.len() as u64 - 1;
+        let last = appended.first_seq + ops.len() as u64 - 1;
 
         // From here on log and memtables must not part.
         let unwinding = PoisonOnUnwind { shared: self, what: "a write" };
@@ -205,14 +237,11 @@ impl Shared {
             let _ = self.commits.publish(last); // it is in flight
         }
         let (mut added, mut fresh, mut behind) = (0, 0, SmallVec::<[usize; 1]>::new());
-        let mut ops = Ops::new(payload);
-        for (seq, id) in (appended.first_seq..).zip(stripes) {
-            let Some(Ok(op)) = ops.next() else {
-                return Err(self.parted("an operation of a record in the log cannot be decoded"));
-            };
-            let Some(stripe) = order.binary_search(id).ok().and_then(|at| locked.get(at)) else {
+        for (seq, op) in (appended.first_seq..).zip(ops) {
+            let Some(stripe) = stripes.binary_search(&op.stripe).ok().and_then(|at| locked.get(at)) else {
                 return Err(self.parted("the stripe of an operation in the log is not locked"));
             };
+            let op = op.as_ref();
             let entry = EntryRef { key: op.key, seq, kind: op.kind, value: op.value };
             let inserted = stripe.insert(appended.lsn, entry);
             if op.kind == EntryKind::Delete {
@@ -227,16 +256,13 @@ impl Shared {
             added += inserted.memory;
             fresh += u64::from(inserted.first);
         }
-        if ops.next().is_some() {
-            return Err(self.parted("a record in the log has more operations than stripes"));
-        }
         if fresh > 0 {
             self.quota.memtables.fetch_add(fresh, Ordering::Relaxed);
         }
         let memory = self.memory.fetch_add(added, Ordering::Relaxed) + added;
         drop(space);
         let settings = self.settings.load();
-        for (stripe, &id) in locked.iter().zip(&order) {
+        for (stripe, &id) in locked.iter().zip(&stripes) {
             if stripe.is_full(&settings.database)
                 && let Some(sealed) = stripe.seal()
             {
@@ -317,7 +343,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{CompactionConfig, DatabaseConfig};
+    use crate::config::CompactionConfig;
     use crate::error::testing::returning_internal_errors;
     use crate::lsm::{EngineOptions, Workers};
 
@@ -390,64 +416,22 @@ mod tests {
         vfs
     }
 
-    /// A record of one operation, and one that cannot be decoded behind it.
-    fn half_a_batch() -> Vec<u8> {
-        let mut payload = Vec::new();
-        let key = Key::from("batch").encode(100).unwrap();
-        record::encode_put(&mut payload, record::ITEMS, &key.bytes, b"value");
-        payload.extend_from_slice(&[1, 0, 0, 9]);
-        payload
-    }
-
-    /// Symptom: an operation that could not be decoded between log and memtable was left out: acknowledged, not found,
-    /// and the database refused at the next open. Cause: such operations were skipped. Fix: the write fails and poisons
-    /// the handle; opening names the segment of the log.
+    /// Symptom: a write to a stripe that a database does not have went to one that all databases of a process shared.
+    /// Cause: a fallback for a state that cannot be. Fix: the write fails before the log has it, and poisons the handle.
     #[test]
-    fn an_operation_that_cannot_be_decoded_on_its_way_to_a_memtable_poisons() {
-        let write = |shared: &Shared| shared.commit(&half_a_batch(), &[0, 0], Durability::Buffered);
-        let vfs = poisons(DatabaseConfig::new().with_stripes(1), "cannot be decoded", write);
-        let mut options = EngineOptions::on(std::sync::Arc::new(vfs));
-        options.workers = Workers::Manual;
-        match LsmEngine::open(Path::new("db"), options).unwrap_err() {
-            Error::Corruption { file, .. } => assert_eq!(file, crate::paths::log(Path::new("db"), 1)),
-            other => panic!("{other}"),
-        }
-        // One that is one too many, too.
-        let mut two = half_a_batch();
-        two.truncate(two.len() - 4);
-        two.extend_from_within(..);
-        let write = move |shared: &Shared| shared.commit(&two, &[0], Durability::Buffered);
-        poisons(DatabaseConfig::new().with_stripes(1), "more operations than stripes", write);
-    }
-
-    /// The database opens again, with what was written before and without the write that poisoned it.
-    fn assert_not_in_the_log(vfs: crate::vfs::MemVfs) {
+    fn a_stripe_that_does_not_exist_poisons() {
+        let write = |shared: &Shared| {
+            let key = Key::from("batch");
+            let op = PendingOp::new(&key, Some(b"value"), &DatabaseConfig::new(), 1)?;
+            shared.commit(&[PendingOp { stripe: 4, ..op }], Durability::Buffered)
+        };
+        let vfs = poisons(DatabaseConfig::new().with_stripes(4), "no stripe 4, of 4", write);
+        // The database opens again, with what was written before and without the write that poisoned it.
         let mut options = EngineOptions::on(std::sync::Arc::new(vfs));
         options.workers = Workers::Manual;
         let engine = LsmEngine::open(Path::new("db"), options).unwrap();
         assert_eq!(engine.get(&Key::from("key")).unwrap().as_deref(), Some(&b"value"[..]));
         assert_eq!(engine.get(&Key::from("batch")).unwrap(), None);
-    }
-
-    /// With a limit on the disk operations are looked at before the log has them: then it never does.
-    #[test]
-    fn with_a_limit_an_operation_that_cannot_be_decoded_does_not_reach_the_log() {
-        let config = DatabaseConfig::new().with_stripes(1).with_max_total_disk_bytes(16 << 20);
-        let write = |shared: &Shared| shared.commit(&half_a_batch(), &[0, 0], Durability::Buffered);
-        let vfs = poisons(config, "cannot be decoded", write);
-        assert_not_in_the_log(vfs);
-    }
-
-    /// Symptom: a write to a stripe that a database does not have went to one that all databases of a process shared.
-    /// Cause: a fallback for a state that cannot be. Fix: the write fails before the log has it, and poisons the handle.
-    #[test]
-    fn a_stripe_that_does_not_exist_poisons() {
-        let key = Key::from("batch").encode(100).unwrap();
-        let mut payload = Vec::new();
-        record::encode_put(&mut payload, record::ITEMS, &key.bytes, b"value");
-        let write = move |shared: &Shared| shared.commit(&payload, &[4], Durability::Buffered);
-        let vfs = poisons(DatabaseConfig::new().with_stripes(4), "no stripe 4, of 4", write);
-        assert_not_in_the_log(vfs);
     }
 
     /// Symptom: with a limit on the disk, a write to a stripe of many runs failed with `WriteStalled`, a delete too, and

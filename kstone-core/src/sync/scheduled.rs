@@ -19,7 +19,6 @@ use shuttle::rand::Rng;
 use shuttle::scheduler::{Schedule, Scheduler, Task};
 
 pub use shuttle::sync::atomic;
-pub use shuttle::thread_local;
 
 /// Threads of the scheduler.
 pub mod thread {

@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use smallvec::SmallVec;
 
+use crate::coding::part;
 use crate::error::{Error, Result};
 use crate::planted::{Bug, planted, put_off};
 use crate::types::{Lsn, SeqNo};
 use crate::vfs::write_all_at;
 
-use super::format::{BATCH, LINK, RECORD_HEADER, RecordHeader, WATERMARK, encode_link, record_len};
+use super::format::{BATCH, LINK, LINK_LEN, RECORD_HEADER, RecordHeader, WATERMARK, encode_link, record_len};
 use super::segments::{Place, Reservation, SegmentFile, write_error};
 use super::writer::Wal;
 
@@ -32,11 +33,10 @@ pub(super) struct Log {
     pub(super) next_seq: SeqNo,
     /// Whether there is nothing since the last watermark record, or since this handle began.
     pub(super) at_watermark: bool,
-    buffer: Vec<u8>,
+    /// Empty between calls: the memory for the next one.
+    frames: Frames,
     /// What became of records that another writer wrote, until theirs fetches it.
     done: Vec<(u64, Result<Appended>)>,
-    /// An empty batch, for its memory.
-    spare: Batch,
 }
 
 impl Log {
@@ -47,9 +47,8 @@ impl Log {
             tail,
             next_seq,
             at_watermark: true,
-            buffer: Vec::new(),
+            frames: Frames::default(),
             done: Vec::new(),
-            spare: Batch::default(),
         }
     }
 }
@@ -66,6 +65,23 @@ pub(crate) struct Appended {
 /// What was appended in one write call. Nearly always one record: room for more costs every write its copying.
 type Group = SmallVec<[Appended; 1]>;
 
+/// What a record of the log holds. It is encoded once, where the write call takes it from.
+pub(crate) trait Payload {
+    /// How many bytes [`Payload::encode`] appends.
+    fn encoded_len(&self) -> usize;
+    fn encode(&self, out: &mut Vec<u8>);
+}
+
+impl<T: AsRef<[u8]> + ?Sized> Payload for T {
+    fn encoded_len(&self) -> usize {
+        self.as_ref().len()
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.as_ref());
+    }
+}
+
 /// A record before it has a place.
 #[derive(Debug)]
 struct Pending {
@@ -74,27 +90,87 @@ struct Pending {
     time: u32,
     count: u32,
     payload_len: usize,
+    /// Where it begins among the bytes of its [`Frames`].
+    at: usize,
 }
 
 impl Pending {
-    fn new(ticket: u64, reservation: &mut Reservation<'_>, count: u32, payload: &[u8]) -> Self {
-        let (time, reserved) = (reservation.time, reservation.take());
-        Self { ticket, reserved, time, count, payload_len: payload.len() }
+    fn len(&self) -> u64 {
+        record_len(self.payload_len)
     }
 }
 
-/// Records in order, and their payloads one after the other.
+/// Records in order, as they are written but for their headers, which are filled in once they have a place. In front of
+/// each are at least [`LINK_LEN`] bytes that may be overwritten when it comes first in a write call: its link.
 #[derive(Debug, Default)]
-struct Batch {
+struct Frames {
     records: Vec<Pending>,
-    payloads: Vec<u8>,
+    bytes: Vec<u8>,
+}
+
+impl Frames {
+    /// Adds a record. `None`, and nothing was added, if its payload is not as long as it said.
+    fn push(
+        &mut self,
+        ticket: u64,
+        reservation: &mut Reservation<'_>,
+        count: u32,
+        payload: &(impl Payload + ?Sized),
+    ) -> Option<()> {
+        if self.bytes.is_empty() {
+            self.bytes.resize(LINK_LEN as usize, 0);
+        }
+        let at = self.bytes.len();
+        let payload_at = at + RECORD_HEADER;
+        let payload_len = payload.encoded_len();
+        self.bytes.reserve(record_len(payload_len) as usize);
+        self.bytes.resize(payload_at, 0);
+        payload.encode(&mut self.bytes);
+        if self.bytes.len() != payload_at + payload_len {
+            self.bytes.truncate(at);
+            return None;
+        }
+        self.bytes.resize(at + record_len(payload_len) as usize, 0);
+        let (time, reserved) = (reservation.time, reservation.take());
+        self.records.push(Pending { ticket, reserved, time, count, payload_len, at });
+        Some(())
+    }
+
+    fn clear(&mut self) {
+        self.records.clear();
+        self.bytes.clear();
+        self.bytes.shrink_to(KEPT_BUFFER);
+    }
+}
+
+/// One write call: what of the frames it takes, and where to.
+#[derive(Debug)]
+struct Call {
+    /// Where in the segment.
+    offset: u64,
+    /// The segment has its link already: if not, this call begins with it.
+    linked: bool,
+    from: usize,
+    to: usize,
+}
+
+impl Call {
+    fn new(first: &Pending, offset: u64, linked: bool) -> Self {
+        let from = if linked { first.at } else { first.at - LINK_LEN as usize };
+        Self { offset, linked, from, to: from }
+    }
+
+    /// How long it is with that record.
+    fn len_with(&self, record: &Pending) -> u64 {
+        (record.at - self.from) as u64 + record.len()
+    }
 }
 
 /// Records that wait for the log lock.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     last_ticket: u64,
-    batch: Batch,
+    frames: Frames,
 }
 
 /// Totals since open; written under the log lock only.
@@ -134,41 +210,58 @@ impl Wal {
         &self,
         mut reservation: Reservation<'_>,
         count: u32,
-        payload: &[u8],
+        payload: &(impl Payload + ?Sized),
         appended: impl Fn(SeqNo),
     ) -> Result<Appended> {
-        let len = record_len(payload.len());
+        let payload_len = payload.encoded_len();
+        let len = record_len(payload_len);
         if len > reservation.len {
             let max = reservation.len as usize - RECORD_HEADER;
-            return Err(Error::BatchTooLarge { len: payload.len(), max });
+            return Err(Error::BatchTooLarge { len: payload_len, max });
         }
         let free = if self.waiting.load(Ordering::Relaxed) == 0 { self.log.try_lock() } else { None };
         let mut log = match free {
             Some(log) => log,
             None if len > self.write_buffer.load(Ordering::Relaxed) => self.log.lock(),
-            None => {
-                return self.append_in_group(
-                    Pending::new(0, &mut reservation, count, payload),
-                    payload,
-                    appended,
-                );
-            }
+            None => return self.append_in_group(reservation, count, payload, appended),
         };
-        let record = Pending::new(0, &mut reservation, count, payload);
-        let (_, group) = self.write_some(&mut log, BATCH, &[record], payload);
-        let appended_at = group?.first().copied().ok_or_else(|| self.no_place())?;
+        let appended_at = self.append_alone(&mut log, BATCH, &mut reservation, count, payload)?;
         appended(last_seq(&appended_at, count));
         Ok(appended_at)
     }
 
-    fn append_in_group(&self, record: Pending, payload: &[u8], appended: impl Fn(SeqNo)) -> Result<Appended> {
+    /// Writes one record in a call of its own.
+    fn append_alone(
+        &self,
+        log: &mut Log,
+        kind: u8,
+        reservation: &mut Reservation<'_>,
+        count: u32,
+        payload: &(impl Payload + ?Sized),
+    ) -> Result<Appended> {
+        let mut frames = std::mem::take(&mut log.frames);
+        let appended = match frames.push(0, reservation, count, payload) {
+            Some(()) => self.write_some(log, kind, &mut frames, 0).1,
+            None => Err(self.wrong_length()),
+        };
+        frames.clear();
+        log.frames = frames;
+        appended?.first().copied().ok_or_else(|| self.no_place())
+    }
+
+    fn append_in_group(
+        &self,
+        mut reservation: Reservation<'_>,
+        count: u32,
+        payload: &(impl Payload + ?Sized),
+        appended: impl Fn(SeqNo),
+    ) -> Result<Appended> {
         let ticket = {
             let mut queue = self.queue.lock();
             queue.last_ticket += 1;
             let ticket = queue.last_ticket;
-            queue.batch.records.push(Pending { ticket, ..record });
-            queue.batch.payloads.extend_from_slice(payload);
-            self.waiting.store(queue.batch.records.len(), Ordering::Relaxed);
+            queue.frames.push(ticket, &mut reservation, count, payload).ok_or_else(|| self.wrong_length())?;
+            self.waiting.store(queue.frames.records.len(), Ordering::Relaxed);
             ticket
         };
         let mut log = self.log.lock();
@@ -180,18 +273,17 @@ impl Wal {
 
     /// Writes all that is queued; returns what became of the record with that ticket.
     fn write_queue(&self, log: &mut Log, ticket: u64, appended: impl Fn(SeqNo)) -> Result<Appended> {
-        let mut batch = std::mem::take(&mut log.spare);
+        let mut frames = std::mem::take(&mut log.frames);
         {
             let mut queue = self.queue.lock();
-            std::mem::swap(&mut queue.batch, &mut batch);
+            std::mem::swap(&mut queue.frames, &mut frames);
             self.waiting.store(0, Ordering::Relaxed);
         }
-        let mut own = None;
-        let (mut records, mut payloads) = (batch.records.as_slice(), batch.payloads.as_slice());
-        while !records.is_empty() {
-            let (count, group) = self.write_some(log, BATCH, records, payloads);
-            let (written, rest) = records.split_at(count.clamp(1, records.len()));
-            for (i, record) in written.iter().enumerate() {
+        let (mut own, mut first) = (None, 0);
+        while first < frames.records.len() {
+            let (count, group) = self.write_some(log, BATCH, &mut frames, first);
+            let dealt_with = frames.records.iter().skip(first).take(count.max(1));
+            for (i, record) in dealt_with.enumerate() {
                 let result = match &group {
                     Ok(group) => group.get(i).copied().ok_or_else(|| self.no_place()),
                     Err(error) => Err(error.repeated()),
@@ -199,26 +291,28 @@ impl Wal {
                 if let Ok(place) = &result {
                     appended(last_seq(place, record.count));
                 }
-                // Too few of them are found, and refused, by whoever writes the next record.
-                payloads = payloads.get(record.payload_len..).unwrap_or_default();
                 if record.ticket == ticket {
                     own = Some(result);
                 } else {
                     log.done.push((record.ticket, result));
                 }
             }
-            records = rest;
+            first += count.max(1);
         }
-        batch.records.clear();
-        batch.payloads.clear();
-        batch.payloads.shrink_to(KEPT_BUFFER);
-        log.spare = batch;
+        frames.clear();
+        log.frames = frames;
         own.unwrap_or_else(|| {
-            // Whoever took the record did not come back: it may be in the log, and nobody was told.
+            // The writer that took the record did not return: it may be in the log, and its own writer was not told.
             let lost = Error::io("write", &self.context.dir)(std::io::Error::other("a write did not return"));
             self.context.health.poison(&lost);
             Err(lost)
         })
+    }
+
+    /// Nothing of that record is in the log.
+    #[cold]
+    fn wrong_length(&self) -> Error {
+        self.context.health.internal("a record for the log is not as long as its payload was said to be")
     }
 
     /// A record was written, and nothing says where.
@@ -233,39 +327,37 @@ impl Wal {
         log: &mut Log,
         mut reservation: Reservation<'_>,
     ) -> Result<Appended> {
-        let record = Pending::new(0, &mut reservation, 0, &[]);
-        self.write_some(log, WATERMARK, &[record], &[]).1?.first().copied().ok_or_else(|| self.no_place())
+        self.append_alone(log, WATERMARK, &mut reservation, 0, &[])
     }
 
-    /// Writes the first of `records`, and in the same call as many of those after it as fit into the write buffer
-    /// and the segment. Returns how many it has dealt with, which is the same for all of them.
+    /// Writes the records of `frames` from number `first` on, as many in one call as fit into the write buffer and the
+    /// segment. Returns how many it has dealt with, which is the same for all of them.
     fn write_some(
         &self,
         log: &mut Log,
         kind: u8,
-        records: &[Pending],
-        payloads: &[u8],
+        frames: &mut Frames,
+        first: usize,
     ) -> (usize, Result<Group>) {
+        let Frames { records, bytes } = frames;
+        let records = records.get(first..).unwrap_or_default();
         if let Err(error) = self.context.health.check() {
             let reserved = records.iter().map(|record| record.reserved).sum();
             self.space.lock().release(reserved);
             return (records.len(), Err(error));
         }
-        log.buffer.clear();
         let mut group = Group::new();
-        let mut start = None;
-        let mut payloads = payloads;
+        let mut call: Option<Call> = None;
         for record in records {
-            let len = record_len(record.payload_len);
             let place = {
                 let mut space = self.space.lock();
-                let gathered = log.buffer.len() as u64 + len;
-                if start.is_some()
-                    && (gathered > self.write_buffer.load(Ordering::Relaxed) || space.rotates_for(len))
+                if let Some(call) = &call
+                    && (call.len_with(record) > self.write_buffer.load(Ordering::Relaxed)
+                        || space.rotates_for(record.len()))
                 {
                     break;
                 }
-                space.place(record.reserved, len)
+                space.place(record.reserved, record.len())
             };
             let Some(Place { offset, linked, rotated_to }) = place else {
                 let why = "the log has no room for a granted write".into();
@@ -277,75 +369,73 @@ impl Wal {
             {
                 log.unsynced.push(full);
             }
-            let (offset_of_call, _) = *start.get_or_insert((offset, linked));
-            let Some((payload, rest)) = payloads.split_at_checked(record.payload_len) else {
-                let what = "the log has less of a record than was queued";
-                return (1, Err(self.context.health.internal(what)));
-            };
-            payloads = rest;
-            match self.encode(log, kind, record, payload, offset_of_call, linked) {
+            if call.is_none() && !linked {
+                self.link(log, record, offset, bytes);
+            }
+            let call = call.get_or_insert_with(|| Call::new(record, offset, linked));
+            match self.seal(log, kind, record, call, bytes) {
                 Some(appended) => group.push(appended),
                 None => return (1, Err(Error::Closed)), // only a closed log has no segment for a place
             }
         }
-        let Some((offset, linked)) = start else { return (records.len(), Ok(group)) };
-        let written = self.write_buffered(log, kind, offset, linked, &group);
+        let Some(call) = call else { return (records.len(), Ok(group)) };
+        let written = self.write(log, kind, bytes, &call, &group);
         (group.len(), written.map(|()| group))
     }
 
-    /// Gives a record its sequences and puts its bytes behind those of the call's others. `None` when there is no
-    /// segment.
-    fn encode(
+    /// Puts the link that a segment begins with, at `offset` there, in front of its first record. What stands there among
+    /// the frames was written before, or is there for this.
+    fn link(&self, log: &Log, first: &Pending, offset: u64, bytes: &mut [u8]) {
+        let Some(segment) = &log.current else { return }; // the log is closed, and refuses the record itself
+        let at = Lsn::new(segment.generation, offset as u32);
+        let header = RecordHeader::new(LINK, at, log.next_seq, self.synced(), 0, first.time);
+        let mut link = Vec::with_capacity(LINK_LEN as usize);
+        header.encode(&mut link, segment.salt, &encode_link(log.tail));
+        if let Some(room) = bytes.get_mut(first.at - link.len()..first.at) {
+            room.copy_from_slice(&link);
+        }
+    }
+
+    /// Gives a record its sequences and its place, and fills in its header. `None` when there is no segment.
+    fn seal(
         &self,
         log: &mut Log,
         kind: u8,
         record: &Pending,
-        payload: &[u8],
-        offset_of_call: u64,
-        linked: bool,
+        call: &mut Call,
+        bytes: &mut [u8],
     ) -> Option<Appended> {
         let first_seq = log.next_seq;
         log.next_seq = first_seq.saturating_add(u64::from(record.count));
-        let Log { current: Some(segment), buffer, .. } = log else { return None };
-        let at = |buffered: usize| Lsn::new(segment.generation, (offset_of_call + buffered as u64) as u32);
-        let mut header = RecordHeader::new(LINK, at(buffer.len()), first_seq, self.synced(), 0, record.time);
-        if !linked {
-            header.encode(buffer, segment.salt, &encode_link(log.tail));
-        }
-        let lsn = at(buffer.len());
-        (header.kind, header.lsn, header.count) = (kind, lsn, record.count);
-        header.encode(buffer, segment.salt, payload);
-        Some(Appended { lsn, end: at(buffer.len()), first_seq })
+        let segment = log.current.as_ref()?;
+        let at = |byte: usize| Lsn::new(segment.generation, (call.offset + (byte - call.from) as u64) as u32);
+        let end_at = record.at + record.len() as usize;
+        let (lsn, end) = (at(record.at), at(end_at));
+        let header = RecordHeader::new(kind, lsn, first_seq, self.synced(), record.count, record.time);
+        header.seal(bytes.get_mut(record.at..end_at)?, segment.salt, record.payload_len);
+        call.to = end_at;
+        Some(Appended { lsn, end, first_seq })
     }
 
-    fn write_buffered(
-        &self,
-        log: &mut Log,
-        kind: u8,
-        offset: u64,
-        linked: bool,
-        group: &Group,
-    ) -> Result<()> {
-        let Log { current: Some(segment), buffer, .. } = log else { return Err(Error::Closed) };
+    fn write(&self, log: &mut Log, kind: u8, bytes: &[u8], call: &Call, group: &Group) -> Result<()> {
+        let Some(segment) = &log.current else { return Err(Error::Closed) };
+        let bytes = part(bytes, call.from..call.to);
         let written = if planted(Bug::BufferKept) {
-            let (file, bytes) = (Arc::clone(&segment.file), buffer.clone());
+            let (file, bytes, offset) = (Arc::clone(&segment.file), bytes.to_vec(), call.offset);
             put_off(move || write_all_at(&*file, &bytes, offset))
         } else {
-            write_all_at(&*segment.file, buffer, offset)
+            write_all_at(&*segment.file, bytes, call.offset)
         };
         if let Err(error) = written {
             // Behind the last header there is nothing that could be taken for a record.
-            let last = group.last().map_or(offset, |last| u64::from(last.lsn.offset()));
-            let headers = if group.len() > 1 { last - offset } else { 0 } as usize + RECORD_HEADER;
-            let error = self.undo(segment, offset, headers, error);
-            self.space.lock().unplace(offset, linked);
+            let last = group.last().map_or(call.offset, |last| u64::from(last.lsn.offset()));
+            let headers = if group.len() > 1 { last - call.offset } else { 0 } as usize + RECORD_HEADER;
+            let error = self.undo(segment, call.offset, headers, error);
+            self.space.lock().unplace(call.offset, call.linked);
             return Err(error);
         }
         if kind == BATCH {
-            self.gathered.count(group.len(), buffer.len());
-        }
-        if buffer.capacity() > KEPT_BUFFER {
-            *buffer = Vec::new();
+            self.gathered.count(group.len(), bytes.len());
         }
         log.at_watermark = kind == WATERMARK;
         if let Some(last) = group.last() {
@@ -397,6 +487,7 @@ mod tests {
     use super::super::{LogLimits, LogRules};
     use super::*;
     use crate::clock::{Clock, ManualClock};
+    use crate::error::testing::returning_internal_errors;
     use crate::vfs::{CrashMode, Effect, Errno, FaultVfs, Op, Rule, StrictVfs};
 
     fn write_together(wal: &Wal, threads: u8, len: usize) -> Vec<Result<Appended>> {
@@ -480,6 +571,37 @@ mod tests {
                 append(&wal, &[n; 500]).unwrap();
                 assert_eq!(wal.writes().writes, u64::from(n));
             }
+        }
+    }
+
+    /// A payload that is longer than it says.
+    struct Longer;
+
+    impl Payload for Longer {
+        fn encoded_len(&self) -> usize {
+            8
+        }
+
+        fn encode(&self, out: &mut Vec<u8>) {
+            out.extend_from_slice(&[1; 9]);
+        }
+    }
+
+    #[test]
+    fn a_payload_of_another_length_than_its_room_poisons_and_is_not_written() {
+        for in_group in [false, true] {
+            let vfs = TestVfs::default();
+            let wal = limited(&vfs, 1 << 20, 1 << 20);
+            append(&wal, b"kept").unwrap();
+            let before = wal.tail();
+            let reservation = reserve(&wal, 8).unwrap();
+            let held = in_group.then(|| wal.log.lock());
+            let refused = returning_internal_errors(|| wal.append(reservation, 1, &Longer, |_| ()));
+            assert_eq!(refused.unwrap_err().code(), "internal");
+            drop(held);
+            assert!(matches!(append(&wal, b"later"), Err(Error::Poisoned { .. })));
+            assert_eq!(wal.tail(), before);
+            assert_eq!(recover(&vfs, &LogRules::default()).unwrap().1, [(1, b"kept".to_vec())]);
         }
     }
 

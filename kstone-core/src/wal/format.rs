@@ -28,7 +28,7 @@
 use std::path::Path;
 
 use crate::checksum::crc32c_seeded;
-use crate::coding::{Reader, part};
+use crate::coding::Reader;
 use crate::config::MAX_BATCH_BYTES;
 use crate::error::{Error, Result};
 use crate::file_header::{FileHeader, FileKind, HEADER_LEN, Id};
@@ -163,26 +163,37 @@ impl RecordHeader {
 
     /// Appends the record to `out`. The caller has checked that the payload's length fits 32 bits.
     pub(crate) fn encode(&self, out: &mut Vec<u8>, salt: u64, payload: &[u8]) {
-        let padded = record_len(payload.len()) as usize - RECORD_HEADER;
-        let padding = [0; ALIGN as usize];
-        let padding = part(&padding, ..padded - payload.len());
-        let payload_crc = crc32c_seeded(salt ^ self.lsn.0, &[payload, padding]);
-        out.reserve(RECORD_HEADER + padded);
         let start = out.len();
-        out.extend_from_slice(&[0; 4]); // its checksum, once the rest is there
-        out.extend_from_slice(&payload_crc.to_le_bytes());
-        out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
-        out.extend_from_slice(&[self.kind, self.flags, 0, 0]);
-        out.extend_from_slice(&self.lsn.0.to_le_bytes());
-        out.extend_from_slice(&self.first_seq.to_le_bytes());
-        out.extend_from_slice(&self.watermark.0.to_le_bytes());
-        out.extend_from_slice(&self.count.to_le_bytes());
-        out.extend_from_slice(&self.time.to_le_bytes());
-        if let Some((crc, covered)) = out.get_mut(start..).and_then(<[u8]>::split_first_chunk_mut::<4>) {
+        out.resize(start + RECORD_HEADER, 0);
+        out.extend_from_slice(payload);
+        out.resize(start + record_len(payload.len()) as usize, 0);
+        if let Some(record) = out.get_mut(start..) {
+            self.seal(record, salt, payload.len());
+        }
+    }
+
+    /// Fills in the header of a record whose payload and padding are in place.
+    pub(crate) fn seal(&self, record: &mut [u8], salt: u64, payload_len: usize) {
+        let Some((header, padded)) = record.split_first_chunk_mut::<RECORD_HEADER>() else {
+            debug_assert!(false, "a record is shorter than its header");
+            return;
+        };
+        let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        let words = [
+            pair(0, crc32c_seeded(salt ^ self.lsn.0, &[padded])),
+            pair(payload_len as u32, u32::from_le_bytes([self.kind, self.flags, 0, 0])),
+            self.lsn.0,
+            self.first_seq,
+            self.watermark.0,
+            pair(self.count, self.time),
+        ];
+        let (fields, _) = header.as_chunks_mut::<8>();
+        for (field, word) in fields.iter_mut().zip(words) {
+            *field = word.to_le_bytes();
+        }
+        if let Some((crc, covered)) = header.split_first_chunk_mut::<4>() {
             *crc = crc32c_seeded(salt, &[covered]).to_le_bytes();
         }
-        out.extend_from_slice(payload);
-        out.extend_from_slice(padding);
     }
 
     /// The header at position `at`; `None` when these bytes are none, or not from there.

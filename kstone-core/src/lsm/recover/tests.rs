@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::lsm::{EngineOptions, LsmEngine, Workers, WriteOptions};
 use crate::manifest::{Change, Manifest};
 use crate::paths;
+use crate::record::{OpRef, encode};
 use crate::types::{Lsn, MAX_NUMBER};
 use crate::vfs::{Floor, MemVfs, OpenMode, Vfs};
 
@@ -103,13 +104,13 @@ fn with_batch(payload: &[u8], count: u32, clean: bool) -> MemVfs {
 fn operations_that_cannot_be_replayed_are_refused_and_nothing_is_changed() {
     let key = crate::Key::from("other").encode(100).unwrap();
     let mut other_keyspace = Vec::new();
-    crate::record::encode_put(&mut other_keyspace, 0, &key.bytes, b"mine");
+    encode(&mut other_keyspace, 0, OpRef::put(&key.bytes, b"mine"));
     let whole = other_keyspace.clone();
-    crate::record::encode_put(&mut other_keyspace, 7, &key.bytes, b"not mine");
+    encode(&mut other_keyspace, 7, OpRef::put(&key.bytes, b"not mine"));
     let mut deleted = Vec::new();
-    crate::record::encode_delete(&mut deleted, 1, &key.bytes);
+    encode(&mut deleted, 1, OpRef::delete(&key.bytes));
     let mut no_key = Vec::new();
-    crate::record::encode_put(&mut no_key, 0, b"", b"v");
+    encode(&mut no_key, 0, OpRef::put(b"", b"v"));
     for (payload, count, code, says) in [
         (&other_keyspace, 2, "unsupported_format", "keyspace 7"),
         (&deleted, 1, "unsupported_format", "keyspace 1"),

@@ -51,6 +51,7 @@ use crate::wal::{LogLimits, Wal};
 mod assemble;
 mod background;
 mod backup;
+mod batch;
 mod checkpoint;
 mod claim;
 mod close;
@@ -94,6 +95,7 @@ pub use crate::sst::{BlockCacheStats, FilterStats};
 pub use crate::types::Direction;
 pub use backup::{BackupOptions, BackupProgress, BackupReport};
 pub(crate) use backup::{Destination, check_outside};
+pub use batch::WriteBatch;
 pub(crate) use claim::absolute;
 pub use compaction_stats::{CompactionReason, CompactionReasonStats, CompactionStats};
 pub use events::{Event, EventListener, SettingChange};
@@ -108,7 +110,6 @@ pub use stats::{
     Amplification, EngineStats, OperationStats, ReadStats, RecoveryStats, StallStats, StripeStats,
 };
 pub use stats_file::StatsSnapshot;
-pub use write::WriteBatch;
 
 /// Records in a stripe's memtable before it is flushed, unless [`DatabaseConfig::max_memtable_records`] says
 /// otherwise.

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::batch::{BatchRecord, PendingOp};
 use super::compact::summary;
-use super::write::{BatchRecord, PendingOp};
 use super::{LsmEngine, Shared};
 use crate::backpressure::StallReason;
 use crate::compaction::picker::StripeSummary;

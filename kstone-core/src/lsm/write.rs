@@ -10,124 +10,20 @@ use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
+use super::batch::{BatchRecord, PendingOp, WriteBatch};
 use super::observe::Written;
 use super::{LsmEngine, PoisonOnUnwind, Shared, WriteOptions};
 use crate::backpressure::{Load, Pressure, StallReason};
 use crate::clock::Since;
 use crate::compaction::picker::Ask;
-use crate::config::{DatabaseConfig, Durability};
+use crate::config::Durability;
 use crate::counters::Operation;
 use crate::error::{Error, Result};
-use crate::key::{EncodedKey, Key, stripe_of};
+use crate::key::Key;
 use crate::planted::{Bug, Race, later, planted, raced};
-use crate::record::{self, ITEMS, OpRef};
+use crate::record::ITEMS;
 use crate::stripe::Locked;
 use crate::types::{EntryKind, EntryRef, SeqNo};
-use crate::wal::Payload;
-
-/// Puts and deletes that happen all together or not at all, whatever their stripes. Later ones win over earlier
-/// ones of the same key.
-#[derive(Clone, Debug, Default)]
-pub struct WriteBatch {
-    ops: Vec<(Key<'static>, Option<Vec<u8>>)>,
-}
-
-impl WriteBatch {
-    /// An empty batch.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Sets a key to a value.
-    pub fn put<'k>(&mut self, key: impl Into<Key<'k>>, value: impl Into<Vec<u8>>) -> &mut Self {
-        self.ops.push((key.into().into_owned(), Some(value.into())));
-        self
-    }
-
-    /// Removes a key, which need not exist.
-    pub fn delete<'k>(&mut self, key: impl Into<Key<'k>>) -> &mut Self {
-        self.ops.push((key.into().into_owned(), None));
-        self
-    }
-
-    /// How many puts and deletes it holds.
-    pub fn len(&self) -> usize {
-        self.ops.len()
-    }
-
-    /// Whether it holds none.
-    pub fn is_empty(&self) -> bool {
-        self.ops.is_empty()
-    }
-
-    /// Why an operation is refused, with the number of it: its key may say nothing.
-    fn at(&self, n: usize, error: Error) -> Error {
-        match error {
-            Error::InvalidKey { why } => {
-                let verb =
-                    if self.ops.get(n).is_some_and(|(_, value)| value.is_some()) { "put" } else { "delete" };
-                Error::InvalidKey { why: format!("operation {} of {}, a {verb}: {why}", n + 1, self.len()) }
-            }
-            other => other,
-        }
-    }
-}
-
-/// An operation on its way to the log and a memtable: its key is encoded and hashed once.
-#[derive(Debug)]
-pub(super) struct PendingOp<'a> {
-    pub(super) key: EncodedKey,
-    /// `None`: a delete.
-    value: Option<&'a [u8]>,
-    stripe: u16,
-}
-
-impl<'a> PendingOp<'a> {
-    fn new(key: &Key<'_>, value: Option<&'a [u8]>, limits: &DatabaseConfig, stripes: usize) -> Result<Self> {
-        let key = key.encode(limits.max_key_bytes)?;
-        if let Some(value) = value
-            && value.len() > limits.max_item_bytes
-        {
-            return Err(Error::ItemTooLarge { len: value.len(), max: limits.max_item_bytes });
-        }
-        let stripe = stripe_of(key.partition_hash, stripes) as u16;
-        Ok(Self { key, value, stripe })
-    }
-
-    pub(super) fn as_ref(&self) -> OpRef<'_> {
-        match self.value {
-            Some(value) => OpRef::put(&self.key.bytes, value),
-            None => OpRef::delete(&self.key.bytes),
-        }
-    }
-
-    pub(super) fn stripe(&self) -> usize {
-        self.stripe.into()
-    }
-}
-
-/// The operations of one record of the log.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct BatchRecord<'a> {
-    pub(super) ops: &'a [PendingOp<'a>],
-    encoded_len: usize,
-}
-
-impl<'a> BatchRecord<'a> {
-    fn new(ops: &'a [PendingOp<'a>]) -> Self {
-        Self { ops, encoded_len: ops.iter().map(|op| op.as_ref().encoded_len(ITEMS)).sum() }
-    }
-}
-
-impl Payload for BatchRecord<'_> {
-    fn encoded_len(&self) -> usize {
-        self.encoded_len
-    }
-
-    fn encode(&self, out: &mut Vec<u8>) {
-        self.ops.iter().for_each(|op| record::encode(out, ITEMS, op.as_ref()));
-    }
-}
 
 impl LsmEngine {
     /// Sets `key` to `value`; returns the sequence of the write.
@@ -343,8 +239,9 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::CompactionConfig;
+    use crate::config::{CompactionConfig, DatabaseConfig};
     use crate::error::testing::returning_internal_errors;
+    use crate::key::stripe_of;
     use crate::lsm::{EngineOptions, Workers};
 
     #[test]

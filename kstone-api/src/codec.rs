@@ -23,8 +23,8 @@ use std::collections::BTreeSet;
 
 use kstone_core::{Error, Result};
 
-use crate::flaw::Flaw;
 use crate::item::Item;
+use crate::item_error::ItemError;
 use crate::number::{Number, NumberError, check_stored};
 use crate::value::Value;
 
@@ -38,11 +38,11 @@ pub(crate) const VERSION: u8 = 1;
 const MAX_DEPTH: usize = 32;
 
 /// Refuses a list, map or set that lies within `depth` others.
-pub(crate) fn check_nesting(depth: usize) -> Result<(), Flaw> {
+pub(crate) fn check_nesting(depth: usize) -> Result<(), ItemError> {
     if depth < MAX_DEPTH {
         return Ok(());
     }
-    Err(Flaw::new(format!("lists, maps and sets nest deeper than {MAX_DEPTH} levels")))
+    Err(ItemError::new(format!("lists, maps and sets nest deeper than {MAX_DEPTH} levels")))
 }
 
 const S: u8 = 1;
@@ -63,7 +63,7 @@ const BS: u8 = 11;
 /// The item's bytes. Fails, naming the attribute, when it holds something that cannot be stored.
 pub(crate) fn encode(item: &Item) -> Result<Vec<u8>> {
     let mut measured = Lens::default();
-    let body = measure_map(item, 0, &mut measured).map_err(Flaw::into_error)?;
+    let body = measure_map(item, 0, &mut measured).map_err(ItemError::into_error)?;
     let len = 1 + table_len(item.len(), body);
     if u32::try_from(len).is_err() || item.len() >= 1 << 30 {
         return Err(Error::ItemTooLarge { len, max: u32::MAX as usize });
@@ -84,8 +84,8 @@ impl Lens {
     fn table(
         &mut self,
         count: usize,
-        measure: impl FnOnce(&mut Self) -> Result<usize, Flaw>,
-    ) -> Result<usize, Flaw> {
+        measure: impl FnOnce(&mut Self) -> Result<usize, ItemError>,
+    ) -> Result<usize, ItemError> {
         let at = self.0.len();
         self.0.push(0);
         let body = measure(self)?;
@@ -99,25 +99,25 @@ impl Lens {
         &mut self,
         set: &BTreeSet<T>,
         len: impl Fn(&T) -> Result<usize, NumberError>,
-    ) -> Result<usize, Flaw> {
+    ) -> Result<usize, ItemError> {
         if set.is_empty() {
-            return Err(Flaw::new("a set has at least one member"));
+            return Err(ItemError::new("a set has at least one member"));
         }
         self.table(set.len(), |_| Ok(set.iter().map(len).sum::<Result<usize, _>>()?))
     }
 }
 
-fn measure_map(map: &Item, depth: usize, lens: &mut Lens) -> Result<usize, Flaw> {
+fn measure_map(map: &Item, depth: usize, lens: &mut Lens) -> Result<usize, ItemError> {
     let mut body = 0;
     for (name, value) in map {
-        let value = measure_value(value, depth, lens).map_err(|flaw| flaw.within(name))?;
+        let value = measure_value(value, depth, lens).map_err(|error| error.within(name))?;
         body += varint_len(name.len()) + name.len() + value;
     }
     Ok(body)
 }
 
 /// The length of a value with its tag.
-fn measure_value(value: &Value, depth: usize, lens: &mut Lens) -> Result<usize, Flaw> {
+fn measure_value(value: &Value, depth: usize, lens: &mut Lens) -> Result<usize, ItemError> {
     if value.is_nest() {
         check_nesting(depth)?;
     }
@@ -129,7 +129,7 @@ fn measure_value(value: &Value, depth: usize, lens: &mut Lens) -> Result<usize, 
         Value::L(list) => lens.table(list.len(), |lens| {
             let values = list.iter().enumerate();
             let mut lens = values.map(|(i, value)| {
-                measure_value(value, depth + 1, lens).map_err(|flaw| flaw.within(&i.to_string()))
+                measure_value(value, depth + 1, lens).map_err(|error| error.within(&i.to_string()))
             });
             lens.try_fold(0, |sum, len| Ok(sum + len?))
         })?,

@@ -21,7 +21,7 @@ pub fn item(bytes: &[u8]) {
         stored(&bytes);
     } else {
         // Only what cannot be stored is refused; a copy without it can.
-        assert!(has_flaw(&Value::M(item), 0));
+        assert!(is_invalid(&Value::M(item), 0));
     }
 }
 
@@ -145,7 +145,7 @@ fn dynamodb(item: &Item) {
 fn storable(item: &Item) {
     match item.encode() {
         Ok(bytes) => assert_eq!(Item::decode(&bytes).expect("what was encoded"), *item),
-        Err(error) => assert!(has_flaw(&Value::M(item.clone()), 0), "{error}"),
+        Err(error) => assert!(is_invalid(&Value::M(item.clone()), 0), "{error}"),
     }
 }
 
@@ -184,11 +184,11 @@ fn alike(a: &Value, b: &Value) -> bool {
 }
 
 /// Whether there is a reason not to store it.
-fn has_flaw(value: &Value, depth: usize) -> bool {
+fn is_invalid(value: &Value, depth: usize) -> bool {
     match value {
         Value::N(number) => !number.is_valid(),
-        Value::L(list) => depth > 32 || list.iter().any(|value| has_flaw(value, depth + 1)),
-        Value::M(map) => depth > 32 || map.iter().any(|(_, value)| has_flaw(value, depth + 1)),
+        Value::L(list) => depth > 32 || list.iter().any(|value| is_invalid(value, depth + 1)),
+        Value::M(map) => depth > 32 || map.iter().any(|(_, value)| is_invalid(value, depth + 1)),
         Value::Ss(set) => depth > 32 || set.is_empty(),
         Value::Ns(set) => depth > 32 || set.is_empty() || set.iter().any(|number| !number.is_valid()),
         Value::Bs(set) => depth > 32 || set.is_empty(),

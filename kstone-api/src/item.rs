@@ -8,8 +8,8 @@ use std::fmt;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::flaw::Flaw;
 use crate::item_builder::ItemBuilder;
+use crate::item_error::ItemError;
 use crate::value::Value;
 
 /// What is stored under a key: attributes, ordered by name. An item may hold any number of attributes, nested up to 32
@@ -60,12 +60,12 @@ impl Item {
     }
 
     /// The same, refusing two of the same name: what is read must not be dropped.
-    pub(crate) fn from_distinct(attributes: Vec<(String, Value)>) -> Result<Self, Flaw> {
+    pub(crate) fn from_distinct(attributes: Vec<(String, Value)>) -> Result<Self, ItemError> {
         let mut names: Vec<&str> = attributes.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
         let twice = |pair: &&[&str]| matches!(pair, [a, b] if a == b);
         if let Some([name, ..]) = names.windows(2).find(twice) {
-            return Err(Flaw::new("there are two attributes of this name").within(name));
+            return Err(ItemError::new("there are two attributes of this name").within(name));
         }
         Ok(Self::from_unsorted(attributes))
     }
@@ -270,7 +270,7 @@ impl<'de> Deserialize<'de> for Item {
                 while let Some(attribute) = map.next_entry()? {
                     attributes.push(attribute);
                 }
-                Item::from_distinct(attributes).map_err(|flaw| A::Error::custom(flaw.into_error()))
+                Item::from_distinct(attributes).map_err(|error| A::Error::custom(error.into_error()))
             }
         }
 

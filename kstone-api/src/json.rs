@@ -24,8 +24,8 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value as Json};
 
 use crate::codec::check_nesting;
-use crate::flaw::Flaw;
 use crate::item::Item;
+use crate::item_error::ItemError;
 use crate::number::Number;
 use crate::value::{Value, to_base64};
 
@@ -41,7 +41,7 @@ impl Item {
     /// # Ok::<(), kstone_api::Error>(())
     /// ```
     pub fn from_json(json: &Json) -> Result<Self> {
-        from_object(object(json)?, 0).map_err(Flaw::into_error)
+        from_object(object(json)?, 0).map_err(ItemError::into_error)
     }
 
     /// An item from the text of plain JSON; every number keeps its text.
@@ -54,7 +54,7 @@ impl Item {
     /// # Ok::<(), kstone_api::Error>(())
     /// ```
     pub fn from_json_str(text: &str) -> Result<Self> {
-        from_raw_object(text, 0).map_err(Flaw::into_error)
+        from_raw_object(text, 0).map_err(ItemError::into_error)
     }
 
     /// The item as plain JSON. Sets, binary and long numbers are converted as [`json`](crate::json) describes; a number that
@@ -81,7 +81,7 @@ impl Item {
     pub fn from_dynamodb_json(json: &Json) -> Result<Self> {
         let attributes = object(json)?.iter().map(|(name, json)| match Value::deserialize(json) {
             Ok(value) => Ok((name.clone(), value)),
-            Err(e) => Err(Flaw::new(e.to_string()).within(name).into_error()),
+            Err(e) => Err(ItemError::new(e.to_string()).within(name).into_error()),
         });
         attributes.collect()
     }
@@ -102,15 +102,15 @@ fn object(json: &Json) -> Result<&Map<String, Json>> {
     json.as_object().ok_or_else(|| Error::InvalidItem { why: "an item is a JSON object".into() })
 }
 
-fn from_object(object: &Map<String, Json>, depth: usize) -> Result<Item, Flaw> {
+fn from_object(object: &Map<String, Json>, depth: usize) -> Result<Item, ItemError> {
     let attributes = object.iter().map(|(name, json)| match from_json(json, depth) {
         Ok(value) => Ok((name.clone(), value)),
-        Err(flaw) => Err(flaw.within(name)),
+        Err(error) => Err(error.within(name)),
     });
     attributes.collect()
 }
 
-fn from_json(json: &Json, depth: usize) -> Result<Value, Flaw> {
+fn from_json(json: &Json, depth: usize) -> Result<Value, ItemError> {
     Ok(match json {
         Json::Null => Value::Null,
         Json::Bool(value) => Value::Bool(*value),
@@ -120,7 +120,7 @@ fn from_json(json: &Json, depth: usize) -> Result<Value, Flaw> {
             check_nesting(depth)?;
             let values = values.iter().enumerate();
             let values = values
-                .map(|(i, json)| from_json(json, depth + 1).map_err(|flaw| flaw.within(&i.to_string())));
+                .map(|(i, json)| from_json(json, depth + 1).map_err(|error| error.within(&i.to_string())));
             Value::L(values.collect::<Result<_, _>>()?)
         }
         Json::Object(object) => {
@@ -158,20 +158,20 @@ impl<'de: 'a, 'a> Deserialize<'de> for RawObject<'a> {
     }
 }
 
-fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Flaw> {
-    serde_json::from_str(text).map_err(|e| Flaw::new(format!("not a JSON object: {e}")))
+fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ItemError> {
+    serde_json::from_str(text).map_err(|e| ItemError::new(format!("not a JSON object: {e}")))
 }
 
-fn from_raw_object(text: &str, depth: usize) -> Result<Item, Flaw> {
+fn from_raw_object(text: &str, depth: usize) -> Result<Item, ItemError> {
     let RawObject(members) = parse(text)?;
     let attributes = members.into_iter().map(|(name, raw)| match from_raw(raw, depth) {
         Ok(value) => Ok((name, value)),
-        Err(flaw) => Err(flaw.within(&name)),
+        Err(error) => Err(error.within(&name)),
     });
     Item::from_distinct(attributes.collect::<Result<_, _>>()?)
 }
 
-fn from_raw(raw: &RawValue, depth: usize) -> Result<Value, Flaw> {
+fn from_raw(raw: &RawValue, depth: usize) -> Result<Value, ItemError> {
     // Its syntax was checked, so the first byte tells the type.
     let text = raw.get();
     Ok(match text.as_bytes().first() {
@@ -184,7 +184,7 @@ fn from_raw(raw: &RawValue, depth: usize) -> Result<Value, Flaw> {
             check_nesting(depth)?;
             let values = parse::<Vec<&RawValue>>(text)?.into_iter().enumerate();
             let values =
-                values.map(|(i, raw)| from_raw(raw, depth + 1).map_err(|flaw| flaw.within(&i.to_string())));
+                values.map(|(i, raw)| from_raw(raw, depth + 1).map_err(|error| error.within(&i.to_string())));
             Value::L(values.collect::<Result<_, _>>()?)
         }
         Some(b't' | b'f') => Value::Bool(parse(text)?),

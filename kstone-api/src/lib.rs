@@ -66,7 +66,7 @@ mod codec;
 mod damage;
 mod database;
 mod explain;
-mod flaw;
+mod item_error;
 // For fuzzers and the tests that replay their corpus; no part of the library.
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

@@ -18,7 +18,7 @@ pub(crate) mod picker;
 
 /// What becomes of a version in a merge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Retention {
     Keep,
     /// A newer version hides it from every reader.
     DropShadowed,
@@ -42,17 +42,21 @@ impl Retain {
         Self { horizon, reaches_oldest, settled: None }
     }
 
-    pub(crate) fn keep(&mut self, key: &[u8], seq: SeqNo, kind: EntryKind) -> Verdict {
+    pub(crate) fn keep(&mut self, key: &[u8], seq: SeqNo, kind: EntryKind) -> Retention {
         if seq > self.horizon {
-            return Verdict::Keep;
+            return Retention::Keep;
         }
         if self.settled.as_deref() == Some(key) {
-            return Verdict::DropShadowed;
+            return Retention::DropShadowed;
         }
         let settled = self.settled.get_or_insert_default();
         settled.clear();
         settled.extend_from_slice(key);
-        if self.reaches_oldest && kind == EntryKind::Delete { Verdict::DropTombstone } else { Verdict::Keep }
+        if self.reaches_oldest && kind == EntryKind::Delete {
+            Retention::DropTombstone
+        } else {
+            Retention::Keep
+        }
     }
 }
 
@@ -71,13 +75,13 @@ mod tests {
         (*newest.1 == EntryKind::Put).then_some(newest.0.1.0)
     }
 
-    fn merge(versions: &Versions, horizon: SeqNo, reaches_oldest: bool) -> (Versions, Vec<Verdict>) {
+    fn merge(versions: &Versions, horizon: SeqNo, reaches_oldest: bool) -> (Versions, Vec<Retention>) {
         let mut retain = Retain::new(horizon, reaches_oldest);
         let mut kept = Versions::new();
         let mut verdicts = Vec::new();
         for (&(key, seq), &kind) in versions {
             let verdict = retain.keep(&[key], seq.0, kind);
-            if verdict == Verdict::Keep {
+            if verdict == Retention::Keep {
                 kept.insert((key, seq), kind);
             }
             verdicts.push(verdict);
@@ -121,17 +125,17 @@ mod tests {
                 let gone = reaches_oldest && before.first() == Some(&EntryKind::Delete);
                 prop_assert_eq!(after.len(), usize::from(!before.is_empty() && !gone));
             }
-            prop_assert!(reaches_oldest || !verdicts.contains(&Verdict::DropTombstone));
+            prop_assert!(reaches_oldest || !verdicts.contains(&Retention::DropTombstone));
         }
     }
 
     #[test]
     fn the_first_key_may_be_empty() {
         let mut retain = Retain::new(9, true);
-        assert_eq!(retain.keep(b"", 10, EntryKind::Put), Verdict::Keep);
-        assert_eq!(retain.keep(b"", 9, EntryKind::Put), Verdict::Keep);
-        assert_eq!(retain.keep(b"", 8, EntryKind::Delete), Verdict::DropShadowed);
-        assert_eq!(retain.keep(b"a", 8, EntryKind::Delete), Verdict::DropTombstone);
-        assert_eq!(retain.keep(b"a", 7, EntryKind::Put), Verdict::DropShadowed);
+        assert_eq!(retain.keep(b"", 10, EntryKind::Put), Retention::Keep);
+        assert_eq!(retain.keep(b"", 9, EntryKind::Put), Retention::Keep);
+        assert_eq!(retain.keep(b"", 8, EntryKind::Delete), Retention::DropShadowed);
+        assert_eq!(retain.keep(b"a", 8, EntryKind::Delete), Retention::DropTombstone);
+        assert_eq!(retain.keep(b"a", 7, EntryKind::Put), Retention::DropShadowed);
     }
 }

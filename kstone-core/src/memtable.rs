@@ -49,7 +49,7 @@ pub(crate) struct Memtable {
 struct Record {
     /// The key's first bytes, kept in the tree itself: most comparisons then touch no other memory, which made
     /// an insert into a cold memtable twice as fast.
-    head: Head,
+    head: KeyHead,
     bytes: Arc<[u8]>,
     key_len: u32,
     kind: EntryKind,
@@ -58,9 +58,9 @@ struct Record {
 
 /// The first 16 bytes of a key, zero-padded. Where two differ they order their keys; where they are equal, nothing
 /// is known.
-type Head = (u64, u64);
+type KeyHead = (u64, u64);
 
-fn head(key: &[u8]) -> Head {
+fn head(key: &[u8]) -> KeyHead {
     (fence(key), fence(key.get(8..).unwrap_or_default()))
 }
 
@@ -90,14 +90,14 @@ fn joined(key: &[u8], value: &[u8]) -> Arc<[u8]> {
 }
 
 /// The order of versions, for records and for look-ups that have only borrowed bytes.
-trait Place {
-    fn head(&self) -> Head;
+trait Versioned {
+    fn head(&self) -> KeyHead;
     fn key(&self) -> &[u8];
     fn seq(&self) -> SeqNo;
 }
 
-impl Place for Record {
-    fn head(&self) -> Head {
+impl Versioned for Record {
+    fn head(&self) -> KeyHead {
         self.head
     }
 
@@ -112,7 +112,7 @@ impl Place for Record {
 
 /// Just before the versions of a key at or below a sequence.
 struct At<'a> {
-    head: Head,
+    head: KeyHead,
     key: &'a [u8],
     seq: SeqNo,
 }
@@ -123,8 +123,8 @@ impl<'a> At<'a> {
     }
 }
 
-impl Place for At<'_> {
-    fn head(&self) -> Head {
+impl Versioned for At<'_> {
+    fn head(&self) -> KeyHead {
         self.head
     }
 
@@ -137,29 +137,29 @@ impl Place for At<'_> {
     }
 }
 
-impl Ord for dyn Place + '_ {
+impl Ord for dyn Versioned + '_ {
     fn cmp(&self, other: &Self) -> Order {
         let heads = self.head().cmp(&other.head());
         heads.then_with(|| self.key().cmp(other.key())).then_with(|| other.seq().cmp(&self.seq()))
     }
 }
 
-impl PartialOrd for dyn Place + '_ {
+impl PartialOrd for dyn Versioned + '_ {
     fn partial_cmp(&self, other: &Self) -> Option<Order> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for dyn Place + '_ {
+impl PartialEq for dyn Versioned + '_ {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Order::Equal
     }
 }
 
-impl Eq for dyn Place + '_ {}
+impl Eq for dyn Versioned + '_ {}
 
-impl<'a> Borrow<dyn Place + 'a> for Record {
-    fn borrow(&self) -> &(dyn Place + 'a) {
+impl<'a> Borrow<dyn Versioned + 'a> for Record {
+    fn borrow(&self) -> &(dyn Versioned + 'a) {
         self
     }
 }
@@ -239,8 +239,8 @@ impl Memtable {
     pub(crate) fn get(&self, key: &[u8], max_seq: SeqNo) -> Option<Found> {
         let records = self.records.read();
         let from = At::new(key, max_seq);
-        let from: &dyn Place = &from;
-        let record = records.range::<dyn Place, _>((Bound::Included(from), Bound::Unbounded)).next()?;
+        let from: &dyn Versioned = &from;
+        let record = records.range::<dyn Versioned, _>((Bound::Included(from), Bound::Unbounded)).next()?;
         (record.key() == key).then(|| Found { seq: record.seq, kind: record.kind, value: record.value() })
     }
 
@@ -328,8 +328,8 @@ impl MemCursor {
         let records = self.memtable.records.read();
         let start = At::new(&self.range.start, SeqNo::MAX);
         let end = self.range.end.as_deref().map(|end| At::new(end, SeqNo::MAX));
-        let mut low: Bound<&dyn Place> = Bound::Included(&start);
-        let mut high: Bound<&dyn Place> = match &end {
+        let mut low: Bound<&dyn Versioned> = Bound::Included(&start);
+        let mut high: Bound<&dyn Versioned> = match &end {
             Some(end) => Bound::Excluded(end),
             None => Bound::Unbounded,
         };
@@ -344,7 +344,7 @@ impl MemCursor {
         {
             return; // an empty range, which `range` below would take for a mistake
         }
-        let ahead = records.range::<dyn Place, _>((low, high));
+        let ahead = records.range::<dyn Versioned, _>((low, high));
         let seen = |r: &&Record| r.seq <= self.max_seq;
         self.batch = match self.direction {
             Direction::Forward => ahead.filter(seen).take(Self::BATCH).cloned().collect(),

@@ -16,7 +16,7 @@ use crate::types::{Direction, EntryKind, EntryRef, SeqNo};
 /// Several cursors as one: a tree of losers. Each inner node keeps the source that lost there, so that a step
 /// replays one path from a leaf to the root, one comparison a level.
 pub(crate) struct MergeCursor {
-    sources: Vec<Source>,
+    sources: Vec<MergeInput>,
     /// `losers[0]` is the winner; node n has the children 2n and 2n + 1, and leaf n + i is source i.
     losers: Vec<usize>,
     direction: Direction,
@@ -24,7 +24,7 @@ pub(crate) struct MergeCursor {
     common: Vec<u8>,
 }
 
-struct Source {
+struct MergeInput {
     cursor: Box<dyn Cursor>,
     /// The 8 bytes of the current key after the common ones, zero-padded: where two differ, they decide.
     fence: u64,
@@ -44,7 +44,8 @@ impl MergeCursor {
     pub(crate) fn new(sources: Vec<Box<dyn Cursor>>, direction: Direction) -> Self {
         let losers = vec![NOBODY; sources.len()];
         let common = sources.iter().find_map(|cursor| Some(cursor.entry()?.key.to_vec())).unwrap_or_default();
-        let sources = sources.into_iter().map(|cursor| Source { cursor, fence: 0, ended: false }).collect();
+        let sources =
+            sources.into_iter().map(|cursor| MergeInput { cursor, fence: 0, ended: false }).collect();
         let mut merge = Self { sources, losers, direction, common };
         (0..merge.sources.len()).for_each(|n| merge.look_at(n));
         (0..merge.sources.len()).for_each(|n| merge.play(n));
@@ -114,7 +115,7 @@ impl MergeCursor {
         }
     }
 
-    fn winner(&self) -> Option<&Source> {
+    fn winner(&self) -> Option<&MergeInput> {
         self.sources.get(*self.losers.first()?)
     }
 }

@@ -310,7 +310,7 @@ impl Locked {
                 if !options.is_in_place() {
                     return Ok(Self { irregular, _guard: None });
                 }
-                verify::look::Directory::read(vfs, path)?; // of a directory that is none of ours, nothing is moved
+                verify::check::Directory::read(vfs, path)?; // of a directory that is none of ours, nothing is moved
                 commit::set_aside(vfs, path, &file)?;
                 lock()
             }

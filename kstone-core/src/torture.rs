@@ -49,7 +49,7 @@ pub use settings::{SettingsOf, any_settings, tiny_settings};
 pub use totals::Totals;
 pub use watchdog::Watchdog;
 pub use workload::{Mix, Operation, Workload, batch_of, random_change, random_key, random_value};
-pub use world::{Bed, DATABASE, Outcome, Tolerance, World};
+pub use world::{DATABASE, Harness, Outcome, Tolerance, World};
 
 /// What must not happen and did, and how to see it again.
 #[derive(Clone, Debug, PartialEq, Eq)]

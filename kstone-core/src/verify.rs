@@ -18,9 +18,9 @@ use crate::key::Key;
 use crate::lsm::{LsmEngine, absolute};
 use crate::vfs::{DiskVfs, Vfs};
 
+pub(crate) mod check;
 mod files;
 mod log;
-pub(crate) mod look;
 
 /// How thorough a check is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,7 +241,7 @@ pub struct Finding {
 impl Finding {
     /// A value that [`VerifyOptions::values`] refuses.
     fn no_value(file: &Path, offset: u64, key: &[u8], why: String) -> Self {
-        let key = look::readable(key);
+        let key = check::readable(key);
         let affected = Affected {
             from: Some(key.clone()),
             to: Some(key.clone()),
@@ -397,7 +397,7 @@ impl VerifyReport {
 /// # Errors
 /// `NotFound`, `NotADatabase`, and `Io` when the directory itself cannot be read. Everything else is a finding.
 pub fn verify(path: &Path, options: &VerifyOptions) -> Result<VerifyReport> {
-    files::Look::begin(&absolute(&*options.vfs, path)?, options)?.run()
+    files::Checking::begin(&absolute(&*options.vfs, path)?, options)?.run()
 }
 
 impl LsmEngine {

@@ -16,7 +16,7 @@ use crate::types::{Direction, GetCost, RunId, SeqNo, Source, SstMeta};
 
 /// From this many runs on, a get first touches the filters of all and then asks one after the other, so that their
 /// cache misses overlap: at 6 runs a miss takes 15 % less, and a hit, which may not need the older ones, the same.
-const EARLY_RUNS: usize = 4;
+const PREFETCH_RUNS: usize = 4;
 
 /// Is told the steps of a get, as it makes them.
 pub(crate) trait LookUp: Trace {
@@ -120,10 +120,10 @@ impl Run {
         }
     }
 
-    /// See [`Table::load_early`]. Which of several parts to ask would have to be searched for.
+    /// See [`Table::prefetch`]. Which of several parts to ask would have to be searched for.
     #[inline]
-    fn load_early(&self, hash: u64) -> u8 {
-        if let [table] = self.parts.as_slice() { table.load_early(hash) } else { 0 }
+    fn prefetch(&self, hash: u64) -> u8 {
+        if let [table] = self.parts.as_slice() { table.prefetch(hash) } else { 0 }
     }
 
     fn cursor(&self, range: KeyRange, direction: Direction, most_ahead: usize) -> Result<ChainCursor> {
@@ -165,8 +165,8 @@ impl Version {
                 return Ok(Some(found));
             }
         }
-        if self.runs.len() >= EARLY_RUNS {
-            std::hint::black_box(self.runs.iter().fold(0, |sum, run| sum ^ run.load_early(hash)));
+        if self.runs.len() >= PREFETCH_RUNS {
+            std::hint::black_box(self.runs.iter().fold(0, |sum, run| sum ^ run.prefetch(hash)));
         }
         for run in &self.runs {
             if let Some(found) = run.get(key, hash, max_seq, trace)? {

@@ -15,7 +15,7 @@ use kstone_core::{Error, Result};
 use super::{
     FALSE, L, M, MAX_DEPTH, N, NULL, S, TRUE, VERSION, put_varint, take_varint, varint_len, width_of,
 };
-use crate::flaw::Flaw;
+use crate::item_error::ItemError;
 use crate::number::check_stored;
 use crate::view::ItemView;
 
@@ -164,7 +164,7 @@ impl<R: BufRead> JsonLines<R> {
 /// Why an item ended before its end.
 enum Stop {
     Io(io::Error),
-    Flaw(Flaw),
+    ItemError(ItemError),
     TooLarge { len: usize, max: usize },
 }
 
@@ -172,14 +172,14 @@ impl Stop {
     fn into_result<T>(self) -> io::Result<Result<T>> {
         match self {
             Self::Io(e) => Err(e),
-            Self::Flaw(flaw) => Ok(Err(flaw.into_error())),
+            Self::ItemError(error) => Ok(Err(error.into_error())),
             Self::TooLarge { len, max } => Ok(Err(Error::ItemTooLarge { len, max })),
         }
     }
 
     fn within(self, name: &str) -> Self {
         match self {
-            Self::Flaw(flaw) => Self::Flaw(flaw.within(name)),
+            Self::ItemError(error) => Self::ItemError(error.within(name)),
             other => other,
         }
     }
@@ -191,8 +191,8 @@ impl From<io::Error> for Stop {
     }
 }
 
-fn flaw<T>(why: impl Into<String>) -> Result<T, Stop> {
-    Err(Stop::Flaw(Flaw::new(why)))
+fn invalid<T>(why: impl Into<String>) -> Result<T, Stop> {
+    Err(Stop::ItemError(ItemError::new(why)))
 }
 
 /// The table that is being written: where its entries begin, in the bytes and among the notes.
@@ -273,7 +273,7 @@ impl<'r, R: BufRead> Parser<'r, R> {
 
     fn unexpected<T>(&mut self, expected: &str) -> Result<T, Stop> {
         let end = if self.peek()?.is_none() { ", where the text ends" } else { "" };
-        flaw(format!("not a JSON object: {expected} is missing at byte {}{end}", self.at + 1))
+        invalid(format!("not a JSON object: {expected} is missing at byte {}{end}", self.at + 1))
     }
 
     fn expect(&mut self, byte: u8) -> Result<(), Stop> {
@@ -289,7 +289,7 @@ impl<'r, R: BufRead> Parser<'r, R> {
         match self.peek()? {
             None => Ok(()),
             Some(_) => {
-                flaw(format!("not a JSON object: there is more after its end, at byte {}", self.at + 1))
+                invalid(format!("not a JSON object: there is more after its end, at byte {}", self.at + 1))
             }
         }
     }
@@ -315,7 +315,7 @@ impl<'r, R: BufRead> Parser<'r, R> {
         self.out.push(VERSION);
         self.space()?;
         if self.peek()? != Some(b'{') {
-            return flaw("not a JSON object: an item is one");
+            return invalid("not a JSON object: an item is one");
         }
         self.object(0)?;
         self.whole = true;
@@ -388,7 +388,7 @@ impl<'r, R: BufRead> Parser<'r, R> {
             if depth < MAX_DEPTH {
                 return Ok(());
             }
-            flaw(format!("lists and maps nest deeper than {MAX_DEPTH} levels"))
+            invalid(format!("lists and maps nest deeper than {MAX_DEPTH} levels"))
         };
         match self.peek()? {
             Some(b'"') => {
@@ -437,7 +437,7 @@ impl<'r, R: BufRead> Parser<'r, R> {
         }
         // All of it is ASCII.
         let text = std::str::from_utf8(self.out.get(from..).unwrap_or_default()).unwrap_or_default();
-        check_stored(text).map_err(|e| Stop::Flaw(e.into()))
+        check_stored(text).map_err(|e| Stop::ItemError(e.into()))
     }
 
     fn string(&mut self) -> Result<(), Stop> {
@@ -468,7 +468,7 @@ impl<'r, R: BufRead> Parser<'r, R> {
                 Some(b'\\') => self.escape()?,
                 Some(b'\n') if self.line => return self.unexpected("a closing quote"),
                 Some(_) => {
-                    return flaw(format!(
+                    return invalid(format!(
                         "not a JSON object: a control character in a string, at byte {}",
                         self.at + 1
                     ));
@@ -477,7 +477,7 @@ impl<'r, R: BufRead> Parser<'r, R> {
         }
         match std::str::from_utf8(self.out.get(from..).unwrap_or_default()) {
             Ok(_) => Ok(()),
-            Err(_) => flaw(format!("not UTF-8: the string that ends at byte {}", self.at)),
+            Err(_) => invalid(format!("not UTF-8: the string that ends at byte {}", self.at)),
         }
     }
 
@@ -512,7 +512,9 @@ impl<'r, R: BufRead> Parser<'r, R> {
         };
         match char::from_u32(code) {
             Some(c) => Ok(c),
-            None => flaw(format!("not a JSON object: half of a surrogate pair, before byte {}", self.at + 1)),
+            None => {
+                invalid(format!("not a JSON object: half of a surrogate pair, before byte {}", self.at + 1))
+            }
         }
     }
 
@@ -555,7 +557,9 @@ impl<'r, R: BufRead> Parser<'r, R> {
         if let Some((&twice, _)) = order.iter().zip(next).find(|&(&a, &b)| self.name(a) == self.name(b)) {
             let name = self.name(twice);
             let shown = String::from_utf8_lossy(name.get(..NAME_SHOWN).unwrap_or(name)).into_owned();
-            return Err(Stop::Flaw(Flaw::new("there are two attributes of this name")).within(&shown));
+            return Err(
+                Stop::ItemError(ItemError::new("there are two attributes of this name")).within(&shown)
+            );
         }
         let mut sorted = Vec::with_capacity(self.out.len() - self.frame.body);
         for place in &mut order {

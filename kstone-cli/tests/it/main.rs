@@ -7,10 +7,10 @@
     reason = "tests, which look at files from outside"
 )]
 
+mod broken;
 mod full;
 mod hostile_names;
 mod import;
-mod looking;
 mod terminal;
 
 use std::io::{Read as _, Write as _};
@@ -32,7 +32,7 @@ const AIRPORTS: &str = r#"{"country":"US","icao":"KJFK","city":"New York","lat":
 {"country":"NL","icao":"EHAM","city":"Amsterdam","lat":52.308056,"elevation":-11}
 "#;
 
-mod care;
+mod maintenance;
 
 struct Fixture {
     dir: TempDir,

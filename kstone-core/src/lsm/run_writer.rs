@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::job::Progress;
 use super::{Settings, Shared};
 use crate::clock::{Now, Since};
-use crate::compaction::{Retain, Verdict};
+use crate::compaction::{Retain, Retention};
 use crate::config::Compression;
 use crate::cursor::Cursor;
 use crate::error::Result;
@@ -179,12 +179,12 @@ pub(crate) fn copy(
     for _ in 0..shared.chunk {
         let Some(entry) = source.entry() else { return Ok(Progress::Done) };
         match retain.keep(entry.key, entry.seq, entry.kind) {
-            Verdict::Keep => out.add(shared, entry)?,
-            Verdict::DropTombstone => {
+            Retention::Keep => out.add(shared, entry)?,
+            Retention::DropTombstone => {
                 out.tombstones_dropped += 1;
                 shared.counters.tombstones_removed.fetch_add(1, Ordering::Relaxed);
             }
-            Verdict::DropShadowed => {}
+            Retention::DropShadowed => {}
         }
         source.advance()?;
     }

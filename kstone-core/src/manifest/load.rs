@@ -93,7 +93,7 @@ impl<'a> Frames<'a> {
     pub(super) fn frame(&mut self, at: u64) -> Result<Option<Frame>> {
         let id = self.database_id;
         let Some((head, stored)) =
-            self.get(at, FRAME_HEAD_LEN)?.and_then(|head| Some((Head::peek(head)?, head)))
+            self.get(at, FRAME_HEAD_LEN)?.and_then(|head| Some((FrameHead::peek(head)?, head)))
         else {
             return Ok(None);
         };
@@ -185,7 +185,7 @@ impl<'a> Frames<'a> {
                 return Ok(true);
             }
             for (place, head) in (from..).zip(heads) {
-                let Some(head) = Head::peek(head).filter(|head| (number..=last).contains(&head.number))
+                let Some(head) = FrameHead::peek(head).filter(|head| (number..=last).contains(&head.number))
                 else {
                     continue;
                 };
@@ -204,13 +204,13 @@ impl<'a> Frames<'a> {
 const NO_FACTS: &str = "the first edit does not start with the database's facts";
 
 /// What a frame's head claims, nothing verified.
-struct Head {
+struct FrameHead {
     crc: u32,
     body_len: u32,
     number: u64,
 }
 
-impl Head {
+impl FrameHead {
     #[inline]
     fn peek(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);

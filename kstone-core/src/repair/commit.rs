@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::examine::{Patient, random_id};
-use super::gather::{self, Part, Run};
+use super::examine::{DamagedDatabase, random_id};
+use super::gather::{self, Part, RepairedRun};
 use super::losses;
 use super::plan::Plan;
 use super::salvage::most_entries;
@@ -45,7 +45,7 @@ struct Target<'a> {
 /// Does what is planned. A copy is made in a directory that is claimed as that of a backup is: it is cleaned up when it
 /// cannot be finished.
 pub(super) fn carry_out(
-    patient: &Patient,
+    patient: &DamagedDatabase,
     plan: Plan,
     options: &RepairOptions,
     report: &mut RepairReport,
@@ -68,7 +68,7 @@ pub(super) fn carry_out(
 }
 
 fn write(
-    patient: &Patient,
+    patient: &DamagedDatabase,
     plan: Plan,
     options: &RepairOptions,
     report: &mut RepairReport,
@@ -136,7 +136,7 @@ fn write(
 }
 
 /// Losses that belong to no stripe.
-fn tell_of_the_rest(patient: &Patient, report: &mut RepairReport, on_loss: &mut dyn FnMut(&Loss)) {
+fn tell_of_the_rest(patient: &DamagedDatabase, report: &mut RepairReport, on_loss: &mut dyn FnMut(&Loss)) {
     for gap in &patient.log.gaps {
         report.log_gaps += 1;
         // A gap of unknown length is reported as such, and adds nothing here.
@@ -158,7 +158,7 @@ fn tell_of_the_rest(patient: &Patient, report: &mut RepairReport, on_loss: &mut 
     }
 }
 
-fn tell_actions(patient: &Patient, plan: &Plan, options: &RepairOptions, report: &mut RepairReport) {
+fn tell_actions(patient: &DamagedDatabase, plan: &Plan, options: &RepairOptions, report: &mut RepairReport) {
     let mut add =
         |file: &Path, what: &str| report.actions.push(Action { file: file.into(), what: what.into() });
     let manifest = patient.directory.dir.join(paths::MANIFEST);
@@ -182,7 +182,7 @@ fn tell_actions(patient: &Patient, plan: &Plan, options: &RepairOptions, report:
             add(&named, what);
         }
     }
-    for path in &patient.strangers {
+    for path in &patient.foreign_files {
         add(path, "no part of this database: set aside");
     }
     for path in &patient.unknown {
@@ -198,7 +198,7 @@ fn tell_actions(patient: &Patient, plan: &Plan, options: &RepairOptions, report:
 
 impl Target<'_> {
     /// Writes what of a run is to be written; all its parts, numbered.
-    fn write_run(&mut self, stripe: u16, run: Run) -> Result<Vec<SstMeta>> {
+    fn write_run(&mut self, stripe: u16, run: RepairedRun) -> Result<Vec<SstMeta>> {
         let mut metas = Vec::new();
         let mut number = run.run;
         for part in run.parts {
@@ -290,7 +290,7 @@ impl Target<'_> {
 }
 
 fn new_state(
-    patient: &Patient,
+    patient: &DamagedDatabase,
     plan: &Plan,
     metas: Vec<SstMeta>,
     flushed: BTreeMap<u16, SeqNo>,
@@ -331,7 +331,7 @@ fn new_state(
     made.map_err(|why| Error::corrupt(&path, start.0, format!("what is left makes no database: {why}")))
 }
 
-fn copy_kept(patient: &Patient, state: &ManifestState, target: &Target<'_>) -> Result<()> {
+fn copy_kept(patient: &DamagedDatabase, state: &ManifestState, target: &Target<'_>) -> Result<()> {
     for candidate in &patient.candidates {
         // A missing file cannot be copied; the state does not list it.
         let (Some(from), meta) = (&candidate.path, &candidate.meta) else { continue };
@@ -343,7 +343,12 @@ fn copy_kept(patient: &Patient, state: &ManifestState, target: &Target<'_>) -> R
 }
 
 /// Copies everything that is going to be replaced or removed, each under a name of its own.
-fn keep_originals(patient: &Patient, plan: &Plan, quarantine: &Path, vfs: &Arc<dyn Vfs>) -> Result<()> {
+fn keep_originals(
+    patient: &DamagedDatabase,
+    plan: &Plan,
+    quarantine: &Path,
+    vfs: &Arc<dyn Vfs>,
+) -> Result<()> {
     let dir = &patient.directory.dir;
     make_quarantine(vfs, dir, quarantine)?;
     for path in &patient.irregular {

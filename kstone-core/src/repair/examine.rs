@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::salvage::{Dropped, Operation, salvage};
+use super::salvage::{Dropped, OwnedEntry, salvage};
 use super::{RepairOptions, Versions};
 use crate::error::{Error, Result};
 use crate::file_header::{FileHeader, FileKind, HEADER_LEN, Id};
@@ -12,9 +12,9 @@ use crate::key::{encoded_partition_hash, stripe_of};
 use crate::lsm::survey::{SEQ_GAP, check_numbers};
 use crate::manifest::{Ids, ManifestState, load_what_passes};
 use crate::paths::{self, FileName};
-use crate::sst::{Survey, Table, TableContext, describe};
+use crate::sst::{SalvagedTable, Table, TableContext, describe};
 use crate::types::{FileId, Lsn, MAX_NUMBER, MAX_STRIPES, SstMeta};
-use crate::verify::look::{self, BatchOp, Directory, log_file, look_at_batch};
+use crate::verify::check::{self, BatchOp, Directory, check_batch, log_file};
 use crate::verify::{Progress, ValueCheck};
 use crate::vfs::{OpenMode, Vfs, read_full_at};
 use crate::wal::{self, Chain, LogGap, LogRules, LogSalvage};
@@ -30,7 +30,7 @@ pub(super) struct Candidate {
 }
 
 /// A database as it was found.
-pub(super) struct Patient {
+pub(super) struct DamagedDatabase {
     pub(super) directory: Directory,
     pub(super) tables: Arc<TableContext>,
     pub(super) ids: Ids,
@@ -41,7 +41,7 @@ pub(super) struct Patient {
     pub(super) stripes: usize,
     pub(super) candidates: Vec<Candidate>,
     /// Files of ours, or named as such, that are no part of it and in the way.
-    pub(super) strangers: Vec<PathBuf>,
+    pub(super) foreign_files: Vec<PathBuf>,
     /// SSTs of which nothing can be told.
     pub(super) unknown: Vec<PathBuf>,
     pub(super) log_is_good: bool,
@@ -50,22 +50,22 @@ pub(super) struct Patient {
     pub(super) log: LogSalvage,
     /// The operations in the log that are needed, by the hash of their partition. What the manifest says to be flushed is
     /// among them.
-    pub(super) operations: Vec<(u64, Operation)>,
+    pub(super) operations: Vec<(u64, OwnedEntry)>,
     /// Operations in the log that can be read, and not used.
     pub(super) dropped: Vec<(u64, Dropped)>,
     /// Entries of damaged SSTs that belong to other stripes.
-    pub(super) strays: Vec<(u64, Operation)>,
+    pub(super) strays: Vec<(u64, OwnedEntry)>,
     pub(super) values: Option<ValueCheck>,
     /// Names that are no files where files should be.
     pub(super) irregular: Vec<PathBuf>,
 }
 
-impl Patient {
+impl DamagedDatabase {
     pub(super) fn is_well(&self) -> bool {
         self.trusted
             && self.log_is_good
             && self.irregular.is_empty()
-            && self.strangers.is_empty()
+            && self.foreign_files.is_empty()
             && self.candidates.iter().all(|candidate| candidate.clean)
     }
 
@@ -87,7 +87,7 @@ struct Examiner<'a> {
     total: u64,
 }
 
-pub(super) fn examine(path: &Path, options: &RepairOptions) -> Result<Patient> {
+pub(super) fn examine(path: &Path, options: &RepairOptions) -> Result<DamagedDatabase> {
     let mut directory = Directory::read(&options.vfs, path)?;
     let vfs = Arc::clone(&options.vfs);
     let manifest = std::mem::replace(&mut directory.manifest, Err(Error::Closed));
@@ -105,14 +105,14 @@ pub(super) fn examine(path: &Path, options: &RepairOptions) -> Result<Patient> {
         Error::corrupt(&path.join(paths::MANIFEST), 0, detail)
     })?;
     let irregular = irregular(&directory);
-    let tables = look::context(&vfs, path);
+    let tables = check::context(&vfs, path);
     let total = directory.listing.iter().map(|entry| entry.len).fold(0, u64::saturating_add);
     let mut examiner =
         Examiner { options, directory: &directory, tables: Arc::clone(&tables), done: 0, total };
     if let Some(state) = state.as_ref().filter(|_| trusted) {
         trusted = check_numbers(path, state, 0, 0).is_ok();
     }
-    let rules = state.as_ref().filter(|_| trusted).map(look::log_rules);
+    let rules = state.as_ref().filter(|_| trusted).map(check::log_rules);
     let mut end = LogEnd::default();
     if let Some(state) = state.as_ref().filter(|_| trusted && irregular.is_empty()) {
         end = examiner.log_end(&ids, state, &mut trusted)?;
@@ -125,14 +125,14 @@ pub(super) fn examine(path: &Path, options: &RepairOptions) -> Result<Patient> {
         // Files are missing and others are too many: it may be an old manifest.
         trusted = !(lacking && unlisted);
     }
-    let (mut strangers, mut unknown) = (Vec::new(), Vec::new());
+    let (mut foreign_files, mut unknown) = (Vec::new(), Vec::new());
     if let Some(found) = found.filter(|found| !trusted && found.is_other_copy_than(&ids)) {
         // The manifest of one copy among the files of another.
         ids = found.ids;
     }
     let mut stripes = state.as_ref().map_or(MAX_STRIPES, |state| state.facts.stripes());
     if !trusted {
-        (candidates, strangers, unknown) = examiner.all_there_are(&ids, state.as_ref())?;
+        (candidates, foreign_files, unknown) = examiner.all_there_are(&ids, state.as_ref())?;
         if state.is_none() {
             stripes = elect_stripes(&directory, &candidates)?;
         }
@@ -158,15 +158,15 @@ pub(super) fn examine(path: &Path, options: &RepairOptions) -> Result<Patient> {
         // A clean end says which sequence would have come next.
         read.log.gaps.iter_mut().filter(|gap| gap.before.is_none()).for_each(|gap| gap.before = next);
     }
-    strangers.extend(read.log.strangers.iter().filter(|path| !irregular.contains(path)).cloned());
-    Ok(Patient {
+    foreign_files.extend(read.log.foreign.iter().filter(|path| !irregular.contains(path)).cloned());
+    Ok(DamagedDatabase {
         tables,
         ids,
         state,
         trusted,
         stripes,
         candidates,
-        strangers,
+        foreign_files,
         unknown,
         log_is_good,
         log_stays: log_stays && log_is_good,
@@ -219,8 +219,8 @@ fn elect_stripes(directory: &Directory, candidates: &[Candidate]) -> Result<usiz
     for candidate in candidates {
         // A file that is listed and missing has no vote.
         let Some(path) = &candidate.path else { continue };
-        let survey = Survey::read(&*directory.vfs, path, &candidate.meta)?;
-        for entry in (0..survey.blocks.len()).flat_map(|n| survey.entries(n)) {
+        let salvaged = SalvagedTable::read(&*directory.vfs, path, &candidate.meta)?;
+        for entry in (0..salvaged.blocks.len()).flat_map(|n| salvaged.entries(n)) {
             // What is no key belongs to no stripe.
             let Some(hash) = encoded_partition_hash(&entry.key) else { continue };
             for (stripes, votes) in &mut votes {
@@ -316,7 +316,7 @@ fn irregular(directory: &Directory) -> Vec<PathBuf> {
 /// What the log says.
 struct ReadLog {
     log: LogSalvage,
-    operations: Vec<(u64, Operation)>,
+    operations: Vec<(u64, OwnedEntry)>,
     dropped: Vec<(u64, Dropped)>,
 }
 
@@ -330,14 +330,14 @@ fn read_log(
 ) -> Result<ReadLog> {
     let (mut operations, mut dropped, mut unreadable) = (Vec::new(), Vec::new(), Vec::<LogGap>::new());
     let dir = &directory.dir;
-    let mut log = wal::salvage(&*directory.vfs, dir, look::log_owner(ids), rules, |record| {
+    let mut log = wal::salvage(&*directory.vfs, dir, check::log_owner(ids), rules, |record| {
         if limit.is_some_and(|end| record.lsn >= end) {
             return Ok(());
         }
         let file = log_file(dir, &record);
         let last = record.first_seq.saturating_add(record.count.into()).saturating_sub(1);
         let lost = |key: &[u8], seq, kind| Dropped { key: key.to_vec(), seq, kind, file: file.clone() };
-        look_at_batch(dir, &record, values, |op| {
+        check_batch(dir, &record, values, |op| {
             match op {
                 BatchOp::Good(op, seq, hash) if needed(hash) => {
                     operations.push((hash, (op.key.to_vec(), seq, op.kind, op.value.to_vec())));
@@ -384,8 +384,8 @@ impl Examiner<'_> {
     /// Where the log ends, and whether opening would accept it. A manifest that lacks an edit which the log knows of, or
     /// whose numbers are beyond all reason, is not trusted.
     fn log_end(&self, ids: &Ids, state: &ManifestState, trusted: &mut bool) -> Result<LogEnd> {
-        let (vfs, dir, rules) = (&*self.options.vfs, &self.directory.dir, look::log_rules(state));
-        let chain = wal::discover(vfs, dir, look::log_owner(ids))
+        let (vfs, dir, rules) = (&*self.options.vfs, &self.directory.dir, check::log_rules(state));
+        let chain = wal::discover(vfs, dir, check::log_owner(ids))
             .and_then(|segments| wal::validate(vfs, dir, &segments, &rules))
             .and_then(|chain| {
                 check_numbers(dir, state, chain.last_seq, chain.max_generation).map(|()| chain)
@@ -405,7 +405,7 @@ impl Examiner<'_> {
     fn is_readable(&self, chain: &Chain) -> Result<bool> {
         let (dir, mut all) = (&self.directory.dir, true);
         wal::replay(&*self.options.vfs, chain, |record| {
-            look_at_batch(dir, &record, self.options.values.as_ref(), |op| {
+            check_batch(dir, &record, self.options.values.as_ref(), |op| {
                 all &= matches!(op, BatchOp::Good(..));
                 Ok(())
             })
@@ -419,11 +419,11 @@ impl Examiner<'_> {
             && Table::new(&self.tables, Arc::clone(meta)).verify_in(Some(stripes)).is_ok()
     }
 
-    fn has_values(&self, survey: &Survey) -> bool {
+    fn has_values(&self, salvaged: &SalvagedTable) -> bool {
         let Some(values) = &self.options.values else { return true };
-        (0..survey.blocks.len())
-            .flat_map(|n| survey.entries(n))
-            .all(|entry| look::refused(Some(values), entry.kind, &entry.value).is_none())
+        (0..salvaged.blocks.len())
+            .flat_map(|n| salvaged.entries(n))
+            .all(|entry| check::refused(Some(values), entry.kind, &entry.value).is_none())
     }
 
     /// What the manifest lists.
@@ -434,23 +434,24 @@ impl Examiner<'_> {
             let path = paths::sst(&self.directory.dir, meta.stripe.into(), meta.id);
             self.proceed(&path, meta.len)?;
             let found = self.directory.entry(&path).is_some_and(|entry| entry.is_file);
-            let survey = found.then(|| Survey::read(&*self.options.vfs, &path, meta)).transpose()?;
+            let salvaged = found.then(|| SalvagedTable::read(&*self.options.vfs, &path, meta)).transpose()?;
             let mut candidate = Candidate { meta: Arc::clone(meta), path: None, clean: false };
-            let foreign =
-                |survey: &Survey| survey.identity.is_some_and(|(database, _)| database != meta.origin);
-            match survey {
+            let foreign = |salvaged: &SalvagedTable| {
+                salvaged.identity.is_some_and(|(database, _)| database != meta.origin)
+            };
+            match salvaged {
                 // A file of another database: its entries are none of ours, whatever their sequences.
-                Some(survey) if foreign(&survey) => candidate.path = self.elsewhere(meta)?,
-                Some(survey) if survey.is_clean() => {
-                    candidate.clean = self.has_values(&survey) && self.is_right(meta, stripes);
+                Some(salvaged) if foreign(&salvaged) => candidate.path = self.elsewhere(meta)?,
+                Some(salvaged) if salvaged.is_clean() => {
+                    candidate.clean = self.has_values(&salvaged) && self.is_right(meta, stripes);
                     candidate.path = Some(path);
                 }
-                Some(survey) if survey.has_entries() => candidate.path = Some(path),
+                Some(salvaged) if salvaged.has_entries() => candidate.path = Some(path),
                 // Something else is under its name, or nothing: it may be under another.
                 _ => candidate.path = self.elsewhere(meta)?.or(found.then_some(path)),
             }
             if let Some(path) = candidate.path.as_ref().filter(|_| self.would_be_named(meta, &candidate)) {
-                candidate.clean = Survey::read(&*self.options.vfs, path, meta)?.is_clean();
+                candidate.clean = SalvagedTable::read(&*self.options.vfs, path, meta)?.is_clean();
             }
             candidates.push(candidate);
         }
@@ -489,7 +490,7 @@ impl Examiner<'_> {
         ids: &Ids,
         state: Option<&ManifestState>,
     ) -> Result<(Vec<Candidate>, Vec<PathBuf>, Vec<PathBuf>)> {
-        let (mut strangers, mut unknown) = (Vec::new(), Vec::new());
+        let (mut foreign_files, mut unknown) = (Vec::new(), Vec::new());
         let mut found = BTreeMap::<FileId, Candidate>::new();
         for (entry, stripe, id) in self.directory.ssts().filter(|(entry, ..)| entry.is_file) {
             let path = self.directory.dir.join(&entry.name);
@@ -511,17 +512,17 @@ impl Examiner<'_> {
             }
             let named = (usize::from(meta.stripe), meta.id) == (stripe, id);
             if meta.origin != ids.database_id || found.contains_key(&meta.id) && !named {
-                strangers.push(path);
+                foreign_files.push(path);
                 continue;
             }
-            let survey = Survey::read(&*self.options.vfs, &path, &meta)?;
+            let salvaged = SalvagedTable::read(&*self.options.vfs, &path, &meta)?;
             let meta = Arc::new(meta);
             // Whether its parts agree with each other shows once it is known how many stripes there are.
-            let clean = named && meta.id <= MAX_NUMBER && survey.is_clean() && self.has_values(&survey);
+            let clean = named && meta.id <= MAX_NUMBER && salvaged.is_clean() && self.has_values(&salvaged);
             let before = found.insert(meta.id, Candidate { meta, path: Some(path), clean });
-            strangers.extend(before.and_then(|before| before.path));
+            foreign_files.extend(before.and_then(|before| before.path));
         }
-        Ok((found.into_values().collect(), strangers, unknown))
+        Ok((found.into_values().collect(), foreign_files, unknown))
     }
 }
 

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use super::Versions;
-use super::examine::{Candidate, Patient};
+use super::examine::{Candidate, DamagedDatabase};
 use super::plan::{Cluster, Plan};
-use super::salvage::{Dropped, Salvaged, salvage};
+use super::salvage::{Dropped, FileEntries, salvage};
 use crate::error::Result;
 use crate::key::stripe_of;
 use crate::types::{RunId, SeqNo, SstMeta};
 
 /// A run of the repaired database.
-pub(super) struct Run {
+pub(super) struct RepairedRun {
     pub(super) run_seq: (SeqNo, SeqNo),
     pub(super) depth: u32,
     /// The number of a run that goes on; a new one is numbered after its first file.
@@ -32,7 +32,7 @@ pub(super) enum Part {
 
 /// A stripe of the repaired database.
 pub(super) struct Stripe {
-    pub(super) runs: Vec<Run>,
+    pub(super) runs: Vec<RepairedRun>,
     pub(super) damaged: Vec<Damaged>,
     /// Versions that were read, and that there is no place for.
     pub(super) dropped: Vec<Dropped>,
@@ -60,7 +60,7 @@ pub(super) struct Damaged {
 }
 
 impl Damaged {
-    fn new(part: &Candidate, salvaged: &Salvaged) -> Self {
+    fn new(part: &Candidate, salvaged: &FileEntries) -> Self {
         let (found, deletes) = (salvaged.found(), salvaged.deletes());
         let (had, tombstones) = match salvaged.whole {
             true => (found, deletes),
@@ -79,7 +79,7 @@ impl Damaged {
     }
 }
 
-pub(super) fn gather(patient: &Patient, plan: &Plan, stripe: u16) -> Result<Stripe> {
+pub(super) fn gather(patient: &DamagedDatabase, plan: &Plan, stripe: u16) -> Result<Stripe> {
     let stripes = patient.stripes;
     let none = Vec::new();
     let clusters = plan.clusters.get(&stripe).unwrap_or(&none);
@@ -102,7 +102,7 @@ pub(super) fn gather(patient: &Patient, plan: &Plan, stripe: u16) -> Result<Stri
         if cluster.is_whole() {
             let kept = cluster.runs.iter().flatten().map(|part| Part::Kept(Arc::clone(&part.meta))).collect();
             let run = cluster.runs.iter().flatten().next().map(|part| part.meta.run);
-            work.runs.push(Run { run_seq: cluster.run_seq, depth: cluster.depth, run, parts: kept });
+            work.runs.push(RepairedRun { run_seq: cluster.run_seq, depth: cluster.depth, run, parts: kept });
             continue;
         }
         let patch: Versions = operations
@@ -127,7 +127,7 @@ pub(super) fn gather(patient: &Patient, plan: &Plan, stripe: u16) -> Result<Stri
 }
 
 /// Operations that no SST has.
-fn fresh(patient: &Patient, clusters: &[Cluster], stripe: u16, operations: &Versions) -> Versions {
+fn fresh(patient: &DamagedDatabase, clusters: &[Cluster], stripe: u16, operations: &Versions) -> Versions {
     let flushed = patient.state.as_ref().filter(|_| patient.trusted).map(|state| state.flushed_to(stripe, 0));
     let is_fresh = |seq: SeqNo| match flushed {
         Some(flushed) => seq > flushed,
@@ -149,11 +149,11 @@ fn add_fresh(clusters: &[Cluster], work: &mut Stripe) {
         // A group has at least the version that it was made for.
         let (Some(low), Some(high)) = (seqs().min(), seqs().max()) else { continue };
         let parts = vec![Part::Made { versions, compress: false }];
-        work.runs.push(Run { run_seq: (low, high), depth: 0, run: None, parts });
+        work.runs.push(RepairedRun { run_seq: (low, high), depth: 0, run: None, parts });
     }
 }
 
-fn salvaged(patient: &Patient, part: &Candidate) -> Result<Salvaged> {
+fn salvaged(patient: &DamagedDatabase, part: &Candidate) -> Result<FileEntries> {
     salvage(&*patient.directory.vfs, patient.stripes, patient.values.as_ref(), part)
 }
 
@@ -162,7 +162,12 @@ fn is_compressed(part: &Candidate) -> bool {
 }
 
 /// One run: whole parts stay.
-fn part_by_part(patient: &Patient, cluster: &Cluster, patch: &Versions, work: &mut Stripe) -> Result<Run> {
+fn part_by_part(
+    patient: &DamagedDatabase,
+    cluster: &Cluster,
+    patch: &Versions,
+    work: &mut Stripe,
+) -> Result<RepairedRun> {
     let parts: Vec<&Candidate> = cluster.runs.iter().flatten().collect();
     let mut made = Vec::new();
     for (n, part) in parts.iter().enumerate() {
@@ -197,11 +202,16 @@ fn part_by_part(patient: &Patient, cluster: &Cluster, patch: &Versions, work: &m
         }
     }
     let run = parts.first().map(|part| part.meta.run);
-    Ok(Run { run_seq: cluster.run_seq, depth: cluster.depth, run, parts: made })
+    Ok(RepairedRun { run_seq: cluster.run_seq, depth: cluster.depth, run, parts: made })
 }
 
 /// Runs that overlap become one. One of them may be the merge of the others: what it has dropped stays dropped.
-fn merged(patient: &Patient, cluster: &Cluster, patch: &Versions, work: &mut Stripe) -> Result<Run> {
+fn merged(
+    patient: &DamagedDatabase,
+    cluster: &Cluster,
+    patch: &Versions,
+    work: &mut Stripe,
+) -> Result<RepairedRun> {
     let spans_all = |run: &&Vec<Candidate>| {
         run.iter().all(|part| part.clean && part.meta.run_seq == cluster.run_seq)
             && (0u32..).zip(run.iter()).all(|(n, part)| part.meta.part == n)
@@ -213,7 +223,7 @@ fn merged(patient: &Patient, cluster: &Cluster, patch: &Versions, work: &mut Str
     let mut versions = Versions::new();
     let mut compress = false;
     for part in cluster.runs.iter().flatten() {
-        let Salvaged { own, dropped, .. } = {
+        let FileEntries { own, dropped, .. } = {
             let salvaged = salvaged(patient, part)?;
             if !part.clean {
                 let merged_to = done.as_ref().map(|(_, last)| last.clone());
@@ -237,5 +247,5 @@ fn merged(patient: &Patient, cluster: &Cluster, patch: &Versions, work: &mut Str
         versions.extend(patch.iter().map(|(k, v)| (k.clone(), v.clone())));
     }
     let parts = vec![Part::Made { versions, compress }];
-    Ok(Run { run_seq: cluster.run_seq, depth: cluster.depth, run: None, parts })
+    Ok(RepairedRun { run_seq: cluster.run_seq, depth: cluster.depth, run: None, parts })
 }

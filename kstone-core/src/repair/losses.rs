@@ -7,17 +7,17 @@ use std::sync::Arc;
 
 use std::cmp::Reverse;
 
-use super::examine::{Candidate, Patient};
+use super::examine::{Candidate, DamagedDatabase};
 use super::gather::{Damaged, Part, Stripe};
 use super::salvage::{Dropped, most_entries};
 use super::{Loss, Now, RepairReport, Versions};
 use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::key::{KeyRange, key_hash};
-use crate::sst::{Survey, Table};
+use crate::sst::{SalvagedTable, Table};
 use crate::types::{Direction, EntryKind, SeqNo};
 use crate::verify::Affected;
-use crate::verify::look::{affected, affected_by_all, readable};
+use crate::verify::check::{affected, affected_by_all, readable};
 
 /// The stripe as it will be.
 struct After<'a> {
@@ -44,8 +44,8 @@ impl After<'_> {
     }
 
     /// Keys that other files have and that were in a damaged block, too, as its index says.
-    fn names(&self, survey: &Survey, n: usize) -> Vec<Vec<u8>> {
-        let (from, to) = survey.bounds(n);
+    fn names(&self, salvaged: &SalvagedTable, n: usize) -> Vec<Vec<u8>> {
+        let (from, to) = salvaged.bounds(n);
         let within = |key: &[u8]| to.as_deref().is_none_or(|to| key <= to);
         let start = from.unwrap_or_default();
         let mut names = Vec::new();
@@ -54,7 +54,7 @@ impl After<'_> {
             // These files were read whole before; one that fails now names no keys.
             let Ok(mut cursor) = table.iter(range, Direction::Forward) else { continue };
             while let Some(entry) = cursor.entry().filter(|entry| within(entry.key)) {
-                if survey.leads_to(n, entry.key) {
+                if salvaged.leads_to(n, entry.key) {
                     names.push(entry.key.to_vec());
                 }
                 if cursor.advance().is_err() {
@@ -65,7 +65,7 @@ impl After<'_> {
         for versions in self.made.iter().copied().chain([&self.work.fresh]) {
             let from = (start.clone(), Reverse(SeqNo::MAX));
             let keys = versions.range(from..).map(|((key, _), _)| key).take_while(|key| within(key));
-            names.extend(keys.filter(|key| survey.leads_to(n, key)).cloned());
+            names.extend(keys.filter(|key| salvaged.leads_to(n, key)).cloned());
         }
         names
     }
@@ -85,7 +85,7 @@ impl After<'_> {
 
 /// Tells of everything that is lost in a stripe.
 pub(super) fn tell(
-    patient: &Patient,
+    patient: &DamagedDatabase,
     work: &Stripe,
     report: &mut RepairReport,
     on_loss: &mut dyn FnMut(&Loss),
@@ -144,7 +144,7 @@ fn tell_key(key: &[u8], file: &Path, now: Now, report: &mut RepairReport, on_los
 }
 
 /// Whether the log has every operation that the run was made of.
-fn is_in_log(patient: &Patient, part: &Candidate) -> bool {
+fn is_in_log(patient: &DamagedDatabase, part: &Candidate) -> bool {
     let (log, (low, high)) = (&patient.log, part.meta.run_seq);
     log.gaps.is_empty()
         && patient.dropped.is_empty()
@@ -154,7 +154,7 @@ fn is_in_log(patient: &Patient, part: &Candidate) -> bool {
 }
 
 fn tell_of(
-    patient: &Patient,
+    patient: &DamagedDatabase,
     after: &After<'_>,
     damaged: &Damaged,
     report: &mut RepairReport,
@@ -172,30 +172,33 @@ fn tell_of(
             tell_range(file, offset, affected, *tombstones, report, on_loss);
         };
     let unnamed = report.unnamed;
-    let survey =
-        part.path.as_ref().map(|path| Survey::read(&*patient.directory.vfs, path, &part.meta)).transpose()?;
-    let Some(survey) = survey.filter(Survey::has_places) else {
+    let salvaged = part
+        .path
+        .as_ref()
+        .map(|path| SalvagedTable::read(&*patient.directory.vfs, path, &part.meta))
+        .transpose()?;
+    let Some(salvaged) = salvaged.filter(SalvagedTable::has_places) else {
         let file = crate::paths::sst(&patient.directory.dir, part.meta.stripe.into(), part.meta.id);
         range(&file, 0, affected_by_all(&part.meta), left, report);
         report.tombstones = report.tombstones.saturating_add(*tombstones);
         return Ok(());
     };
     let mut keys = Vec::new();
-    for n in (0..survey.blocks.len()).filter(|&n| survey.blocks.get(n).is_some_and(|place| !place.good)) {
-        let mut names = survey.names_in(n);
-        names.extend(after.names(&survey, n));
+    for n in (0..salvaged.blocks.len()).filter(|&n| salvaged.blocks.get(n).is_some_and(|place| !place.good)) {
+        let mut names = salvaged.names_in(n);
+        names.extend(after.names(&salvaged, n));
         names.sort();
         names.dedup();
-        let mut affected = affected(&survey, n);
+        let mut affected = affected(&salvaged, n);
         if affected.entries == 0 {
-            affected.entries = survey.blocks.get(n).map_or(0, |place| most_entries(place.at.len()));
+            affected.entries = salvaged.blocks.get(n).map_or(0, |place| most_entries(place.at.len()));
         }
         let unknown = affected.keys.map_or(affected.entries, |keys| keys.saturating_sub(names.len() as u64));
         left = left.saturating_sub(names.len() as u64);
         if unknown > 0 {
             affected.entries = unknown;
-            let offset = survey.blocks.get(n).map_or(0, |place| place.at.start as u64);
-            range(&survey.path, offset, affected, left, report);
+            let offset = salvaged.blocks.get(n).map_or(0, |place| place.at.start as u64);
+            range(&salvaged.path, offset, affected, left, report);
         }
         keys.extend(names);
     }
@@ -206,7 +209,7 @@ fn tell_of(
     }
     for key in keys.iter().filter(|key| damaged.merged_to.as_ref().is_none_or(|last| *key > last)) {
         if let Some(now) = after.now(key, part.meta.run_seq.1) {
-            tell_key(key, &survey.path, now, report, on_loss);
+            tell_key(key, &salvaged.path, now, report, on_loss);
         }
     }
     Ok(())

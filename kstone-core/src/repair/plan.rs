@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Versions;
-use super::examine::{Candidate, Patient};
+use super::examine::{Candidate, DamagedDatabase};
 use crate::key::stripe_of;
 use crate::lsm::survey::{GENERATION_GAP, MAX_GENERATION, SEQ_GAP};
 use crate::manifest::Facts;
@@ -63,7 +63,7 @@ pub(super) struct Plan {
     pub(super) replaced: Vec<PathBuf>,
 }
 
-pub(super) fn plan(patient: &Patient) -> Plan {
+pub(super) fn plan(patient: &DamagedDatabase) -> Plan {
     let state = patient.state.as_ref();
     let facts = state.map(|state| state.facts.clone());
     let facts = facts.unwrap_or_else(|| Facts::new(patient.stripes, patient.ids.created_ms));
@@ -93,7 +93,7 @@ pub(super) fn plan(patient: &Patient) -> Plan {
                 .extend(patient.directory.entry(&named).filter(|entry| entry.is_file).map(|_| named));
         }
     }
-    plan.replaced.extend(patient.strangers.iter().chain(&patient.unknown).cloned());
+    plan.replaced.extend(patient.foreign_files.iter().chain(&patient.unknown).cloned());
     if !keep_log {
         plan.replaced.extend(patient.log.files.iter().cloned());
     }
@@ -110,7 +110,10 @@ fn highest(numbers: impl IntoIterator<Item = u64>) -> u64 {
 
 /// Gives each entry that was found in another stripe's file to the cluster that can have had it; what none can have had is
 /// returned, by stripe.
-fn place_strays(patient: &Patient, clusters: &mut BTreeMap<u16, Vec<Cluster>>) -> BTreeMap<u16, Versions> {
+fn place_strays(
+    patient: &DamagedDatabase,
+    clusters: &mut BTreeMap<u16, Vec<Cluster>>,
+) -> BTreeMap<u16, Versions> {
     let mut rest = BTreeMap::<u16, Versions>::new();
     for (hash, (key, seq, kind, value)) in &patient.strays {
         let stripe = stripe_of(*hash, patient.stripes) as u16;
@@ -126,7 +129,7 @@ fn place_strays(patient: &Patient, clusters: &mut BTreeMap<u16, Vec<Cluster>>) -
 }
 
 /// Runs by stripe, oldest first; those that overlap in sequence together.
-fn clusters(patient: &Patient) -> BTreeMap<u16, Vec<Cluster>> {
+fn clusters(patient: &DamagedDatabase) -> BTreeMap<u16, Vec<Cluster>> {
     let mut runs = BTreeMap::<(u16, SeqNo, SeqNo, RunId), Vec<Candidate>>::new();
     for candidate in &patient.candidates {
         let meta = &candidate.meta;
@@ -166,7 +169,7 @@ fn clusters(patient: &Patient) -> BTreeMap<u16, Vec<Cluster>> {
     clusters
 }
 
-fn next_seq(patient: &Patient) -> SeqNo {
+fn next_seq(patient: &DamagedDatabase) -> SeqNo {
     let state = patient.state.as_ref();
     let known = [
         state.map_or(0, |state| state.max_flushed_to()),
@@ -179,7 +182,7 @@ fn next_seq(patient: &Patient) -> SeqNo {
     highest(known).saturating_add(SEQ_GAP)
 }
 
-fn next_file(patient: &Patient) -> FileId {
+fn next_file(patient: &DamagedDatabase) -> FileId {
     let named = highest(patient.directory.ssts().map(|(_, _, id)| id)).saturating_add(1);
     let found = highest(patient.candidates.iter().map(|candidate| candidate.meta.id)).saturating_add(1);
     let reserved = highest(patient.state.iter().map(|state| state.files_below));
@@ -189,7 +192,7 @@ fn next_file(patient: &Patient) -> FileId {
     }
 }
 
-fn generation(patient: &Patient) -> u32 {
+fn generation(patient: &DamagedDatabase) -> u32 {
     let state = patient.state.as_ref();
     let log = patient.log.generations.iter().copied();
     let cuts = state.iter().flat_map(|state| &state.cuts).map(|cut| cut.next_generation);

@@ -7,14 +7,14 @@ use super::Versions;
 use super::examine::Candidate;
 use crate::error::Result;
 use crate::key::{encoded_partition_hash, stripe_of};
-use crate::sst::Survey;
+use crate::sst::SalvagedTable;
 use crate::types::{EntryKind, SeqNo};
 use crate::verify::ValueCheck;
-use crate::verify::look::refused;
+use crate::verify::check::refused;
 use crate::vfs::Vfs;
 
 /// Key, sequence, kind and value.
-pub(super) type Operation = (Vec<u8>, SeqNo, EntryKind, Vec<u8>);
+pub(super) type OwnedEntry = (Vec<u8>, SeqNo, EntryKind, Vec<u8>);
 
 /// A version that was read and cannot be kept.
 #[derive(Clone, Debug)]
@@ -27,11 +27,11 @@ pub(super) struct Dropped {
 
 /// The entries of a file, each in one of three places.
 #[derive(Default)]
-pub(super) struct Salvaged {
+pub(super) struct FileEntries {
     /// Those of its own stripe.
     pub(super) own: Versions,
     /// Those of others, with the hash of their partition.
-    pub(super) strays: Vec<(u64, Operation)>,
+    pub(super) strays: Vec<(u64, OwnedEntry)>,
     /// Those that are none: no key, no value, or a sequence that its run cannot have.
     pub(super) dropped: Vec<Dropped>,
     /// Every block could be read.
@@ -40,7 +40,7 @@ pub(super) struct Salvaged {
     pub(super) room: u64,
 }
 
-impl Salvaged {
+impl FileEntries {
     /// Entries that were read.
     pub(super) fn found(&self) -> u64 {
         (self.own.len() + self.strays.len() + self.dropped.len()) as u64
@@ -60,28 +60,28 @@ pub(super) fn salvage(
     stripes: usize,
     values: Option<&ValueCheck>,
     part: &Candidate,
-) -> Result<Salvaged> {
-    let mut salvaged = Salvaged::default();
-    let Some(path) = &part.path else { return Ok(salvaged) };
-    let survey = Survey::read(vfs, path, &part.meta)?;
+) -> Result<FileEntries> {
+    let mut entries = FileEntries::default();
+    let Some(path) = &part.path else { return Ok(entries) };
+    let table = SalvagedTable::read(vfs, path, &part.meta)?;
     let (low, high) = part.meta.run_seq;
-    salvaged.whole = survey.has_entries() && survey.blocks.iter().all(|place| place.good);
-    salvaged.room =
-        survey.blocks.iter().filter(|place| !place.good).map(|place| most_entries(place.at.len())).sum();
-    for entry in (0..survey.blocks.len()).flat_map(|n| survey.entries(n)) {
+    entries.whole = table.has_entries() && table.blocks.iter().all(|place| place.good);
+    entries.room =
+        table.blocks.iter().filter(|place| !place.good).map(|place| most_entries(place.at.len())).sum();
+    for entry in (0..table.blocks.len()).flat_map(|n| table.entries(n)) {
         let usable = (low..=high).contains(&entry.seq) && refused(values, entry.kind, &entry.value).is_none();
         match encoded_partition_hash(&entry.key).filter(|_| usable) {
             Some(hash) if stripe_of(hash, stripes) == usize::from(part.meta.stripe) => {
-                salvaged.own.insert((entry.key, Reverse(entry.seq)), (entry.kind, entry.value));
+                entries.own.insert((entry.key, Reverse(entry.seq)), (entry.kind, entry.value));
             }
-            Some(hash) => salvaged.strays.push((hash, (entry.key, entry.seq, entry.kind, entry.value))),
+            Some(hash) => entries.strays.push((hash, (entry.key, entry.seq, entry.kind, entry.value))),
             None => {
                 let (key, seq, kind, file) = (entry.key, entry.seq, entry.kind, path.clone());
-                salvaged.dropped.push(Dropped { key, seq, kind, file });
+                entries.dropped.push(Dropped { key, seq, kind, file });
             }
         }
     }
-    Ok(salvaged)
+    Ok(entries)
 }
 
 /// The most entries that fit into that many bytes: none takes less than its head.

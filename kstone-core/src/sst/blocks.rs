@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::open::{OpenTable, Source};
+use super::open::{OpenTable, TableBytes};
 use super::read_ahead::ReadAhead;
 use super::table::Table;
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ const MOST_AROUND: usize = 64 << 10;
 
 /// What a block that is not in the cache does there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fill {
+pub(super) enum CacheFill {
     /// It goes in.
     Cache,
     /// Nothing: a walk that reads everything once must not drive out what is read often.
@@ -75,9 +75,9 @@ impl Table {
 
     /// A block, decoded. All reads of blocks come through here.
     #[inline]
-    pub(super) fn block<'a>(&self, open: &'a OpenTable, n: usize, fill: Fill) -> Result<BlockData<'a>> {
+    pub(super) fn block<'a>(&self, open: &'a OpenTable, n: usize, fill: CacheFill) -> Result<BlockData<'a>> {
         let range = self.block_range(open, n)?;
-        let Source::Mapped(map) = &open.source else { return self.cached_block(range, n, fill) };
+        let TableBytes::Mapped(map) = &open.source else { return self.cached_block(range, n, fill) };
         let (stored, at) = (self.mapped_block(open, map, n, &range, fill)?, range.start);
         if stored.is_compressed() {
             return self.decompressed_block(&stored, at, n, fill);
@@ -93,14 +93,14 @@ impl Table {
         map: &'a Mapping,
         n: usize,
         range: &Range<usize>,
-        fill: Fill,
+        fill: CacheFill,
     ) -> Result<Stored<'a>> {
         let bytes = map.get(range.clone()).unwrap_or_default();
         let bit = 1 << (n % 64);
         let word = open.checked.get(n / 64);
         let touched = word.map_or(0, |word| word.load(Ordering::Relaxed));
         if touched & bit == 0 {
-            if fill == Fill::Cache && touched >> (n % 64 / AROUND * AROUND) & ((1 << AROUND) - 1) == 0 {
+            if fill == CacheFill::Cache && touched >> (n % 64 / AROUND * AROUND) & ((1 << AROUND) - 1) == 0 {
                 map.load_soon(self.around(open, n, range));
             }
             self.load(map, range)?;
@@ -120,7 +120,7 @@ impl Table {
         stored: &Stored<'_>,
         at: usize,
         n: usize,
-        fill: Fill,
+        fill: CacheFill,
     ) -> Result<BlockData<'static>> {
         self.through_cache(at, n, fill, || {
             Ok(Slice::from(stored.decompress().map_err(|why| self.bad_block(at, why))?))
@@ -128,7 +128,7 @@ impl Table {
     }
 
     /// From the cache, else from the file.
-    fn cached_block(&self, range: Range<usize>, n: usize, fill: Fill) -> Result<BlockData<'static>> {
+    fn cached_block(&self, range: Range<usize>, n: usize, fill: CacheFill) -> Result<BlockData<'static>> {
         self.through_cache(range.start, n, fill, || self.read_block(range))
     }
 
@@ -136,15 +136,15 @@ impl Table {
         &self,
         at: usize,
         n: usize,
-        fill: Fill,
+        fill: CacheFill,
         load: impl FnOnce() -> Result<Slice>,
     ) -> Result<BlockData<'static>> {
         let cache = &self.context.cache;
-        if let Some(found) = cache.get(self.meta.id, n, fill == Fill::Cache) {
+        if let Some(found) = cache.get(self.meta.id, n, fill == CacheFill::Cache) {
             return Ok(BlockData { bytes: Payload::Owned(found), at });
         }
         let payload = load()?;
-        if fill == Fill::Cache {
+        if fill == CacheFill::Cache {
             cache.insert(self.meta.id, n, &payload);
         }
         Ok(BlockData { bytes: Payload::Owned(payload), at })
@@ -188,7 +188,7 @@ impl Table {
     /// that they are read in order.
     #[inline]
     pub(super) fn load_ahead(&self, open: &OpenTable, n: usize, ahead: &mut ReadAhead) -> Result<()> {
-        let Source::Mapped(map) = &open.source else { return Ok(()) };
+        let TableBytes::Mapped(map) = &open.source else { return Ok(()) };
         let block = self.block_range(open, n)?;
         if let Some(wanted) = ahead.arrive(&block, &(HEADER_LEN..open.blocks_end)) {
             map.load_soon(wanted);
@@ -235,11 +235,11 @@ impl Table {
         let range = self.block_range(open, n)?;
         let at = range.start;
         match &open.source {
-            Source::Mapped(map) => {
+            TableBytes::Mapped(map) => {
                 self.load(map, &range)?;
                 self.check_block(map.get(range).unwrap_or_default(), at).map(drop)
             }
-            Source::Pread(_) => self.check_block(&self.read(&*self.open_file()?, range)?, at).map(drop),
+            TableBytes::Pread(_) => self.check_block(&self.read(&*self.open_file()?, range)?, at).map(drop),
         }
     }
 }

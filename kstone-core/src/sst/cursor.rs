@@ -8,7 +8,7 @@ use std::vec;
 
 use smallvec::SmallVec;
 
-use super::blocks::{BlockData, Fill};
+use super::blocks::{BlockData, CacheFill};
 use super::open::OpenTable;
 use super::read_ahead::{MOST_AHEAD, ReadAhead};
 use super::table::Table;
@@ -194,7 +194,7 @@ impl TableCursor {
 
     /// Reads a block that the cursor is not in.
     fn read<'a>(&mut self, open: &'a OpenTable, number: usize) -> Result<BlockData<'a>> {
-        let fill = if self.cacheable > 0 { Fill::Cache } else { Fill::Bypass };
+        let fill = if self.cacheable > 0 { CacheFill::Cache } else { CacheFill::Bypass };
         self.cacheable = self.cacheable.saturating_sub(1);
         self.table.load_ahead(open, number, &mut self.ahead)?;
         self.table.block(open, number, fill)

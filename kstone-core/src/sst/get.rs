@@ -1,7 +1,7 @@
 //! Finds a key in an SST: filter, index, group, value.
 
-use super::blocks::{BlockData, Fill};
-use super::index::{self, Place};
+use super::blocks::{BlockData, CacheFill};
+use super::index::{self, GroupAddress};
 use super::open::OpenTable;
 use super::table::Table;
 use super::trace::{FilterAnswer, Trace};
@@ -24,7 +24,7 @@ enum Lookup {
 impl Table {
     /// Has the processor begin to load what [`Table::get`] looks at first, if the file is open.
     #[inline]
-    pub(crate) fn load_early(&self, hash: u64) -> u8 {
+    pub(crate) fn prefetch(&self, hash: u64) -> u8 {
         self.open.get().map_or(0, |open| open.filter.first_byte(open.bytes(&open.filter_at), hash))
     }
 
@@ -76,18 +76,18 @@ impl Table {
     fn find_older(
         &self,
         open: &OpenTable,
-        place: Place,
+        place: GroupAddress,
         key: &[u8],
         max_seq: SeqNo,
         trace: &mut impl Trace,
     ) -> Result<Lookup> {
         let mut place = place;
         loop {
-            let data = self.block(open, place.block, Fill::Cache)?;
+            let data = self.block(open, place.block, CacheFill::Cache)?;
             place = if place.group + 1 < self.parse(&data)?.groups() {
-                Place { group: place.group + 1, ..place }
+                GroupAddress { group: place.group + 1, ..place }
             } else if place.block + 1 < open.fences.blocks() {
-                Place { block: place.block + 1, group: 0 }
+                GroupAddress { block: place.block + 1, group: 0 }
             } else {
                 return Ok(Lookup::Newer);
             };
@@ -101,8 +101,8 @@ impl Table {
     }
 
     #[inline]
-    fn look_up(&self, open: &OpenTable, place: Place, key: &[u8], max_seq: SeqNo) -> Result<Lookup> {
-        let data = self.block(open, place.block, Fill::Cache)?;
+    fn look_up(&self, open: &OpenTable, place: GroupAddress, key: &[u8], max_seq: SeqNo) -> Result<Lookup> {
+        let data = self.block(open, place.block, CacheFill::Cache)?;
         self.look_up_in(open, &data, place.group, key, max_seq)
     }
 
@@ -150,7 +150,7 @@ impl Table {
             let lookup = if place.block == n {
                 self.look_up_in(open, data, place.group, key, SeqNo::MAX)?
             } else {
-                let other = self.block(open, place.block, Fill::Bypass)?;
+                let other = self.block(open, place.block, CacheFill::Bypass)?;
                 self.look_up_in(open, &other, place.group, key, SeqNo::MAX)?
             };
             match lookup {

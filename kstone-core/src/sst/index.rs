@@ -20,12 +20,12 @@ const GROUP_BITS: u32 = MAX_GROUPS.trailing_zeros();
 
 /// A group of entries: the number of its block and its own within that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct GroupAddress {
     pub(super) block: usize,
     pub(super) group: usize,
 }
 
-impl Place {
+impl GroupAddress {
     /// As in a slot; the block must be below [`MAX_BLOCKS`].
     pub(super) fn pack(self) -> u32 {
         (self.block as u32) << GROUP_BITS | self.group as u32
@@ -73,20 +73,20 @@ pub(super) fn build(hashes: &[u64], places: &[u32]) -> Vec<u8> {
 }
 
 /// Where the key with this hash may be, best guess first: few, mostly one.
-pub(super) fn probe(section: &[u8], hash: u64) -> impl Iterator<Item = Place> + '_ {
+pub(super) fn probe(section: &[u8], hash: u64) -> impl Iterator<Item = GroupAddress> + '_ {
     let slots = section.len() / SLOT_LEN;
     let first = first_slot(hash, slots);
     (first..slots)
         .chain(0..first)
         .map_while(move |n| slot(section, n).filter(|&found| found != EMPTY))
         .filter(move |&found| found >> PLACE_BITS == fingerprint(hash))
-        .map(Place::unpack)
+        .map(GroupAddress::unpack)
 }
 
 /// The places of all keys, in no particular order.
-pub(super) fn places(section: &[u8]) -> impl Iterator<Item = Place> + '_ {
+pub(super) fn places(section: &[u8]) -> impl Iterator<Item = GroupAddress> + '_ {
     let (slots, _) = section.as_chunks::<SLOT_LEN>();
-    slots.iter().map(|slot| u32::from_le_bytes(*slot)).filter(|&slot| slot != EMPTY).map(Place::unpack)
+    slots.iter().map(|slot| u32::from_le_bytes(*slot)).filter(|&slot| slot != EMPTY).map(GroupAddress::unpack)
 }
 
 /// How many keys the section holds.
@@ -103,7 +103,7 @@ mod tests {
     fn finds_every_key_with_few_wrong_guesses() {
         for keys in [1usize, 2, 4, 5, 100, 10_000] {
             let hashes: Vec<u64> = (0..keys).map(|n| key_hash(format!("{n}").as_bytes())).collect();
-            let place = |n: usize| Place { block: n * 7 % MAX_BLOCKS, group: n % MAX_GROUPS };
+            let place = |n: usize| GroupAddress { block: n * 7 % MAX_BLOCKS, group: n % MAX_GROUPS };
             let places: Vec<u32> = (0..keys).map(|n| place(n).pack()).collect();
             let section = build(&hashes, &places);
             assert_eq!(section.len(), section_len(keys));
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn the_last_place_is_not_an_empty_slot() {
-        let last = Place { block: MAX_BLOCKS - 1, group: MAX_GROUPS - 1 };
+        let last = GroupAddress { block: MAX_BLOCKS - 1, group: MAX_GROUPS - 1 };
         let section = build(&[u64::MAX], &[last.pack()]);
         assert_eq!(probe(&section, u64::MAX).collect::<Vec<_>>(), [last]);
     }

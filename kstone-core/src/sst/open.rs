@@ -28,7 +28,7 @@ const MOST_TAIL: usize = 64 << 10;
 /// A file whose frame was checked.
 #[derive(Debug)]
 pub(super) struct OpenTable {
-    pub(super) source: Source,
+    pub(super) source: TableBytes,
     pub(super) base_seq: SeqNo,
     pub(super) prefix: Box<[u8]>,
     pub(super) fences: Fences,
@@ -45,7 +45,7 @@ pub(super) struct OpenTable {
 
 /// What a table reads from.
 #[derive(Debug)]
-pub(super) enum Source {
+pub(super) enum TableBytes {
     /// The whole file.
     Mapped(Arc<Mapping>),
     /// The file's sections; blocks are read when they are needed.
@@ -64,8 +64,8 @@ impl OpenTable {
     #[inline]
     pub(super) fn bytes(&self, range: &Range<usize>) -> &[u8] {
         let all: &[u8] = match &self.source {
-            Source::Mapped(map) => map,
-            Source::Pread(sections) => sections,
+            TableBytes::Mapped(map) => map,
+            TableBytes::Pread(sections) => sections,
         };
         part(all, range.clone())
     }
@@ -95,8 +95,8 @@ impl OpenTable {
     /// The whole file, if it is mapped.
     pub(super) fn mapped(&self) -> Option<&Mapping> {
         match &self.source {
-            Source::Mapped(map) => Some(map),
-            Source::Pread(_) => None,
+            TableBytes::Mapped(map) => Some(map),
+            TableBytes::Pread(_) => None,
         }
     }
 }
@@ -154,7 +154,7 @@ impl Table {
         let sections = map.get(tail.clone()).unwrap_or_default();
         let sections = format::decode_sections(sections, &self.meta, &self.path)?;
         self.load_whole(&map, &(sections.first..tail.end))?;
-        self.frame(Source::Mapped(map), 0, &header, &sections)
+        self.frame(TableBytes::Mapped(map), 0, &header, &sections)
     }
 
     fn map_file(&self) -> Result<Arc<Mapping>> {
@@ -179,7 +179,7 @@ impl Table {
         if read < bytes.len() {
             return Err(self.corrupt(base + read, "the file became shorter"));
         }
-        self.frame(Source::Pread(Counted::new(bytes, &self.context)), base, &header, &sections)
+        self.frame(TableBytes::Pread(Counted::new(bytes, &self.context)), base, &header, &sections)
     }
 
     /// Reads the section directory alone.
@@ -191,14 +191,14 @@ impl Table {
     /// Checks the sections, which `source` holds from `base` of the file on.
     fn frame(
         &self,
-        source: Source,
+        source: TableBytes,
         base: usize,
         header: &SstHeader,
         sections: &Sections,
     ) -> Result<OpenTable> {
         let all: &[u8] = match &source {
-            Source::Mapped(map) => map,
-            Source::Pread(sections) => sections,
+            TableBytes::Mapped(map) => map,
+            TableBytes::Pread(sections) => sections,
         };
         let section = |placed: &format::Placed| placed.checked(all, base, &self.meta, &self.path);
         let within = |placed: &format::Placed| {
@@ -214,8 +214,8 @@ impl Table {
             .and_then(|fences| Some((fences, fences.prefix(fence_bytes)?)))
             .ok_or_else(|| self.corrupt(sections.fences.at.start, "the fences make no sense"))?;
         let words = match &source {
-            Source::Mapped(_) => fences.blocks().div_ceil(64),
-            Source::Pread(_) => 0,
+            TableBytes::Mapped(_) => fences.blocks().div_ceil(64),
+            TableBytes::Pread(_) => 0,
         };
         Ok(OpenTable {
             base_seq: header.base_seq,

@@ -1,6 +1,6 @@
 //! Reads all of an SST and checks everything that is said of it.
 
-use super::blocks::{BlockData, Fill};
+use super::blocks::{BlockData, CacheFill};
 use super::index;
 use super::open::OpenTable;
 use super::read_ahead::{MOST_AHEAD, ReadAhead};
@@ -84,7 +84,7 @@ impl Table {
     }
 
     fn verify_block(&self, open: &OpenTable, n: usize, seen: &mut Seen) -> Result<()> {
-        let data = self.block(open, n, Fill::Bypass)?;
+        let data = self.block(open, n, CacheFill::Bypass)?;
         let (block, at) = (self.parse(&data)?, data.at);
         let separator = open.fences.separator(open.fence_section(), n);
         let separator = separator.ok_or_else(|| self.corrupt(at, "the block has no separator"))?;

@@ -9,7 +9,7 @@ use super::format::{
     FOOTER_LEN, SECTION_ALIGN, Section, SectionKind, SstHeader, encode_directory, encode_footer,
     encode_properties,
 };
-use super::index::{self, MAX_BLOCKS, Place};
+use super::index::{self, GroupAddress, MAX_BLOCKS};
 use crate::bloom;
 use crate::coding::shared_prefix;
 use crate::error::{Error, Result};
@@ -153,7 +153,7 @@ impl SstWriter {
         if is_first || self.last_key != entry.key {
             let hashed = if planted(Bug::FilterOfWrongKey) { &self.last_key } else { entry.key };
             self.hashes.push(key_hash(hashed));
-            self.places.push(Place { block: self.fences.blocks() - 1, group }.pack());
+            self.places.push(GroupAddress { block: self.fences.blocks() - 1, group }.pack());
             self.last_key.clear();
             self.last_key.extend_from_slice(entry.key);
         }

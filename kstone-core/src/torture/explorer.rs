@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use super::reads::check_query;
 use super::{
-    Bed, DATABASE, Failure, History, Least, Mismatch, Mix, Rng, SettingsOf, State, Tolerance, Totals,
+    DATABASE, Failure, Harness, History, Least, Mismatch, Mix, Rng, SettingsOf, State, Tolerance, Totals,
     Watchdog, Workload, World, check_all, contents,
 };
 use crate::clock::ManualClock;
@@ -58,7 +58,7 @@ pub struct Explorer {
 }
 
 /// A crash state, and how it came about.
-struct Found<'a> {
+struct CrashState<'a> {
     crashes: &'a [(u64, CrashMode)],
     history: &'a History,
     least: Least,
@@ -172,7 +172,7 @@ impl Explorer {
         // What a power cut left is durable. After the death of a process alone a power cut takes what it would have.
         let lost = !survives && before.iter().all(|(_, mode)| *mode == CrashMode::Process);
         let least = if lost { Least::Durable } else { least };
-        let found = Found { crashes: &crashes, history, least };
+        let found = CrashState { crashes: &crashes, history, least };
         let seed = crashes.iter().fold(self.seed, |seed, (point, mode)| {
             let kind = mode.kind().bytes().fold(0u64, |sum, byte| sum * 31 + u64::from(byte));
             Rng(seed ^ point.wrapping_mul(0x1_0001)).next() ^ kind
@@ -194,7 +194,7 @@ impl Explorer {
     fn check(
         &self,
         image: &StrictVfs,
-        found: &Found<'_>,
+        found: &CrashState<'_>,
         rng: &mut Rng,
         totals: &mut Totals,
     ) -> Result<(), Mismatch> {
@@ -241,15 +241,15 @@ impl Explorer {
             CrashMode::All | CrashMode::Process => Least::Acknowledged,
             _ => Least::Durable,
         };
-        let found = Found { crashes: &[], history: &history, least };
+        let found = CrashState { crashes: &[], history: &history, least };
         open(&self.bed(&image), &found, rng).map(drop).map_err(|mismatch| Mismatch {
             expected: format!("{}, after {mode:?}, after {done:?}", mismatch.expected),
             ..mismatch
         })
     }
 
-    fn bed(&self, strict: &StrictVfs) -> Bed {
-        Bed::behind(strict.clone(), (self.around)(strict.clone()))
+    fn bed(&self, strict: &StrictVfs) -> Harness {
+        Harness::behind(strict.clone(), (self.around)(strict.clone()))
     }
 
     fn failure(&self, operation: u64, crashes: &[(u64, CrashMode)], mismatch: Mismatch) -> Failure {
@@ -268,18 +268,18 @@ impl Explorer {
     }
 }
 
-fn options(bed: &Bed) -> EngineOptions {
+fn options(bed: &Harness) -> EngineOptions {
     bed.options(Arc::new(ManualClock::new(7)))
 }
 
 /// No database, where that is allowed.
-fn absent(error: &Error, found: &Found<'_>) -> bool {
+fn absent(error: &Error, found: &CrashState<'_>) -> bool {
     matches!(error, Error::NotFound { .. } | Error::NotADatabase { .. })
         && found.history.may_be_absent(found.least)
 }
 
 /// Looks at an image without changing it.
-fn read_only(bed: &Bed, found: &Found<'_>, rng: &mut Rng) -> Result<(), Mismatch> {
+fn read_only(bed: &Harness, found: &CrashState<'_>, rng: &mut Rng) -> Result<(), Mismatch> {
     let before = bed.strict.ops();
     match LsmEngine::open_read_only(Path::new(DATABASE), options(bed)) {
         Ok(engine) => {
@@ -300,7 +300,11 @@ fn read_only(bed: &Bed, found: &Found<'_>, rng: &mut Rng) -> Result<(), Mismatch
 }
 
 /// Recovers an image and compares it with what is allowed; `None` when there is no database, as is allowed.
-fn open(bed: &Bed, found: &Found<'_>, rng: &mut Rng) -> Result<Option<(LsmEngine, State)>, Mismatch> {
+fn open(
+    bed: &Harness,
+    found: &CrashState<'_>,
+    rng: &mut Rng,
+) -> Result<Option<(LsmEngine, State)>, Mismatch> {
     let engine = match LsmEngine::open(Path::new(DATABASE), options(bed)) {
         Ok(engine) => engine,
         Err(error) if absent(&error, found) => return create(bed).map(|()| None),
@@ -325,7 +329,7 @@ fn open(bed: &Bed, found: &Found<'_>, rng: &mut Rng) -> Result<Option<(LsmEngine
 }
 
 /// What a creation that was cut off left behind stands in nobody's way.
-fn create(bed: &Bed) -> Result<(), Mismatch> {
+fn create(bed: &Harness) -> Result<(), Mismatch> {
     let engine = LsmEngine::create(Path::new(DATABASE), options(bed))
         .map_err(|error| Mismatch::error("create what a crash undid", &error))?;
     let state = contents(&engine, None).map_err(|error| Mismatch::error("scan", &error))?;

@@ -26,7 +26,7 @@ pub use totals::FaultTotals;
 use super::{DATABASE, Failure, Mismatch, Rng, SettingsOf, Watchdog};
 use crate::error::Result;
 use crate::vfs::Op;
-use run::Run;
+use run::FaultRun;
 
 /// Stands for no injection where one is named.
 const NO_FAULT: &str = "none";
@@ -84,7 +84,7 @@ impl FaultRuns {
     /// # Errors
     /// What must not happen.
     pub fn without_fault(&self) -> Result<(FaultTotals, Vec<(Op, bool)>), Failure> {
-        let mut run = Run::new(self, None);
+        let mut run = FaultRun::new(self, None);
         run.vfs.record(true);
         self.guarded(None, &mut run)?;
         let records = run.vfs.take_records().into_iter().take(run.workload_ops as usize);
@@ -110,13 +110,13 @@ impl FaultRuns {
     /// # Errors
     /// What must not happen.
     pub fn run_one(&self, injection: Injection) -> Result<FaultTotals, Failure> {
-        let mut run = Run::new(self, Some(injection));
+        let mut run = FaultRun::new(self, Some(injection));
         self.guarded(Some(injection), &mut run)?;
         *run.totals.runs.entry(injection.fault.name()).or_default() += 1;
         Ok(run.totals)
     }
 
-    fn guarded(&self, injection: Option<Injection>, run: &mut Run) -> Result<(), Failure> {
+    fn guarded(&self, injection: Option<Injection>, run: &mut FaultRun) -> Result<(), Failure> {
         let done = std::panic::catch_unwind(AssertUnwindSafe(|| run.all(self.operations)));
         let done = done.unwrap_or_else(|panic| {
             // What panicked may be locked for ever.

@@ -1,6 +1,6 @@
 //! A long workload, every answer compared with the model. No power is cut; processes die.
 
-use super::{Bed, Failure, Mismatch, Mix, SettingsOf, Tolerance, Totals, Watchdog, Workload, World};
+use super::{Failure, Harness, Mismatch, Mix, SettingsOf, Tolerance, Totals, Watchdog, Workload, World};
 use crate::config::{CompactionConfig, DatabaseConfig};
 use crate::torture::Fingerprint;
 
@@ -31,7 +31,7 @@ impl Oracle {
     /// The first wrong answer.
     pub fn answers(&self) -> Result<(Totals, Fingerprint), Failure> {
         let _watchdog = Watchdog::start(self.replay());
-        let mut world = World::new(Bed::new(), self.seed, self.settings.clone(), Tolerance::Limits);
+        let mut world = World::new(Harness::new(), self.seed, self.settings.clone(), Tolerance::Limits);
         world.create().map_err(|mismatch| self.failure(0, mismatch))?;
         world.created();
         for (number, operation) in (1..=self.operations).zip(Workload::new(self.seed, Mix::Oracle)) {

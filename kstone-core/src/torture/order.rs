@@ -35,12 +35,12 @@ const KEPT: usize = 10;
 pub struct OrderCheck {
     strict: StrictVfs,
     dir: PathBuf,
-    found: Arc<Mutex<Found>>,
+    found: Arc<Mutex<OrderFindings>>,
 }
 
 /// What was checked, and found wrong.
 #[derive(Debug, Default)]
-struct Found {
+struct OrderFindings {
     violations: Vec<String>,
     checked: Checked,
     /// SSTs of which an edit has told before.
@@ -121,7 +121,7 @@ impl OrderCheck {
     }
 
     /// Rule 1.
-    fn edit(&self, found: &mut Found, call: &Call<'_>) -> Result<(), String> {
+    fn edit(&self, found: &mut OrderFindings, call: &Call<'_>) -> Result<(), String> {
         let mut bytes = self.bytes(call.path)?;
         let start = call.offset as usize;
         bytes.resize(bytes.len().max(start + call.bytes.len()), 0);
@@ -216,7 +216,7 @@ impl OrderCheck {
     }
 
     /// Rule 2.
-    fn rename(&self, found: &mut Found, call: &Call<'_>) -> Result<(), String> {
+    fn rename(&self, found: &mut OrderFindings, call: &Call<'_>) -> Result<(), String> {
         found.checked.renames += 1;
         match self.strict.durability(call.path) {
             Some(file) if file.whole => Ok(()),
@@ -225,7 +225,7 @@ impl OrderCheck {
     }
 
     /// Rule 3.
-    fn record(&self, found: &mut Found, call: &Call<'_>) -> Result<(), String> {
+    fn record(&self, found: &mut OrderFindings, call: &Call<'_>) -> Result<(), String> {
         let head = wal::RECORDS_START as usize;
         if call.offset < head as u64 {
             return Ok(());
@@ -240,7 +240,7 @@ impl OrderCheck {
     }
 
     /// Rule 4.
-    fn removal(&self, found: &mut Found, call: &Call<'_>) -> Result<(), String> {
+    fn removal(&self, found: &mut OrderFindings, call: &Call<'_>) -> Result<(), String> {
         found.checked.removals += 1;
         let image = self.strict.crash(CrashMode::Strict);
         // There is no database yet.

@@ -17,21 +17,21 @@ use crate::error::{Error, Result};
 use crate::lsm::{EngineOptions, LsmEngine, Snapshot, Workers, WriteOptions};
 use crate::vfs::{StrictVfs, Vfs};
 
-/// Where the database of a workload is, on the file system of its [`Bed`].
+/// Where the database of a workload is, on the file system of its [`Harness`].
 pub const DATABASE: &str = "db";
 /// Snapshots held at the same time.
 const SNAPSHOTS: usize = 4;
 
 /// The file system that a database lies on.
 #[derive(Clone, Debug)]
-pub struct Bed {
+pub struct Harness {
     /// Where the bytes are in the end.
     pub strict: StrictVfs,
     /// What the engine is given: the same, or a file system around it.
     pub vfs: Arc<dyn Vfs>,
 }
 
-impl Bed {
+impl Harness {
     /// An empty one.
     pub fn new() -> Self {
         Self::on(StrictVfs::new())
@@ -62,7 +62,7 @@ impl Bed {
     }
 }
 
-impl Default for Bed {
+impl Default for Harness {
     fn default() -> Self {
         Self::new()
     }
@@ -102,7 +102,7 @@ pub enum Outcome {
 /// See the module.
 #[derive(Debug)]
 pub struct World {
-    bed: Bed,
+    bed: Harness,
     engine: Option<LsmEngine>,
     history: History,
     snapshots: Vec<(Snapshot, State)>,
@@ -123,7 +123,7 @@ pub struct World {
 
 impl World {
     /// Nothing there yet.
-    pub fn new(bed: Bed, seed: u64, settings: SettingsOf, tolerance: Tolerance) -> Self {
+    pub fn new(bed: Harness, seed: u64, settings: SettingsOf, tolerance: Tolerance) -> Self {
         Self {
             bed,
             engine: None,
@@ -143,7 +143,7 @@ impl World {
     }
 
     /// A database that is open and holds this, all of it durable.
-    pub fn resume(bed: Bed, engine: LsmEngine, state: State, seed: u64) -> Self {
+    pub fn resume(bed: Harness, engine: LsmEngine, state: State, seed: u64) -> Self {
         let mut world = Self::new(bed, seed, SettingsOf::Random, Tolerance::Limits);
         world.limited = engine.config().max_total_disk_bytes.is_some();
         world.engine = Some(engine);
@@ -162,7 +162,7 @@ impl World {
     }
 
     /// What the engine lies on.
-    pub fn bed(&self) -> &Bed {
+    pub fn bed(&self) -> &Harness {
         &self.bed
     }
 

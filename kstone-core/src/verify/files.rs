@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::look::{self, Directory};
+use super::check::{self, Directory};
 use super::{
     Affected, Finding, FindingKind, Progress, Severity, ValueCheck, VerifyMode, VerifyOptions, VerifyReport,
 };
@@ -14,7 +14,7 @@ use crate::file_header::{FileHeader, FileKind, HEADER_LEN, Id};
 use crate::key::key_hash;
 use crate::manifest::{Loaded, Manifest, ManifestState};
 use crate::paths::{self, FileName};
-use crate::sst::{Fault, Part, Survey, Table, TableContext, describe};
+use crate::sst::{Fault, Part, SalvagedTable, Table, TableContext, describe};
 use crate::types::{SeqNo, SstMeta};
 use crate::vfs::{DirEntry, OpenMode, PathKind, read_all, read_full_at};
 
@@ -25,7 +25,7 @@ const ROUNDS: usize = 4;
 
 /// What an SST was found to be: each counts as one of these.
 #[derive(Clone, Copy)]
-enum Verdict {
+enum TableState {
     Good,
     Bad,
     Missing,
@@ -34,7 +34,7 @@ enum Verdict {
 }
 
 /// A look under way.
-pub(super) struct Look<'a> {
+pub(super) struct Checking<'a> {
     options: &'a VerifyOptions,
     pub(super) directory: Directory,
     pub(super) report: VerifyReport,
@@ -44,7 +44,7 @@ pub(super) struct Look<'a> {
     _lock: Option<Box<dyn Send + Sync>>,
 }
 
-impl<'a> Look<'a> {
+impl<'a> Checking<'a> {
     pub(super) fn begin(path: &Path, options: &'a VerifyOptions) -> Result<Self> {
         let mut report = VerifyReport::new(options);
         // Before the names are read: a database that is closed stays as it is from here on.
@@ -68,7 +68,7 @@ impl<'a> Look<'a> {
             ),
         }
         let total = directory.listing.iter().map(|entry| entry.len).fold(0, u64::saturating_add);
-        let tables = look::context(&options.vfs, path);
+        let tables = check::context(&options.vfs, path);
         Ok(Self { options, directory, report, tables, total, _lock: lock })
     }
 
@@ -85,10 +85,10 @@ impl<'a> Look<'a> {
         let manifest = self.directory.dir.join(paths::MANIFEST);
         if self.proceed(&manifest) {
             match std::mem::replace(&mut self.directory.manifest, Err(Error::Closed)) {
-                Ok(loaded) => self.look_with(&manifest, &loaded),
-                Err(error) => self.look_without(&manifest, &error),
+                Ok(loaded) => self.check_with_manifest(&manifest, &loaded),
+                Err(error) => self.check_without_manifest(&manifest, &error),
             }
-            self.look_at_texts();
+            self.check_texts();
         }
         if !self.report.complete {
             self.report.skipped.push("everything after the point where this was broken off".into());
@@ -105,17 +105,17 @@ impl<'a> Look<'a> {
         on
     }
 
-    fn look_with(&mut self, path: &Path, loaded: &Loaded) {
+    fn check_with_manifest(&mut self, path: &Path, loaded: &Loaded) {
         self.report.bytes += loaded.len;
         if loaded.torn {
             let detail = "its last edit was cut short by a crash, and does not count";
             self.report.note(Severity::Note, FindingKind::Manifest, path, detail);
         }
         let (state, id) = (&loaded.state, loaded.ids.database_id);
-        self.look_at_names(Some((state, id)));
-        self.look_at_settings(path, state);
+        self.check_names(Some((state, id)));
+        self.check_settings(path, state);
         self.report.entries = state.ssts.values().map(|meta| meta.entries).fold(0, u64::saturating_add);
-        if !self.look_at_ssts(state, id) {
+        if !self.check_ssts(state, id) {
             return;
         }
         if !self.is_deep() && self.report.ssts > 0 {
@@ -123,13 +123,13 @@ impl<'a> Look<'a> {
             self.report.skipped.push(blocks);
         }
         if self.proceed(path) {
-            self.look_at_log(look::log_owner(&loaded.ids), state);
+            self.check_log(check::log_owner(&loaded.ids), state);
         }
     }
 
     /// All SSTs that are listed; of a database that is written to also those that are listed by the time that some of
     /// them are gone. False when it was broken off.
-    fn look_at_ssts(&mut self, state: &ManifestState, id: Id) -> bool {
+    fn check_ssts(&mut self, state: &ManifestState, id: Id) -> bool {
         let (mut state, mut seen) = (state.clone(), BTreeSet::new());
         for round in 0.. {
             let new: Vec<_> = state.ssts.values().filter(|meta| seen.insert(meta.id)).cloned().collect();
@@ -148,7 +148,7 @@ impl<'a> Look<'a> {
                     self.report.unread += new.len() - n;
                     return false;
                 }
-                let verdict = self.look_at_sst(&file, meta, &state, id);
+                let verdict = self.check_sst(&file, meta, &state, id);
                 self.count(verdict);
             }
             match self.reload().filter(|_| self.report.replaced > replaced) {
@@ -159,17 +159,17 @@ impl<'a> Look<'a> {
         true
     }
 
-    fn count(&mut self, verdict: Verdict) {
+    fn count(&mut self, verdict: TableState) {
         let report = &mut self.report;
         *match verdict {
-            Verdict::Good => &mut report.good,
-            Verdict::Bad => &mut report.bad,
-            Verdict::Missing => &mut report.missing,
-            Verdict::Replaced => &mut report.replaced,
+            TableState::Good => &mut report.good,
+            TableState::Bad => &mut report.bad,
+            TableState::Missing => &mut report.missing,
+            TableState::Replaced => &mut report.replaced,
         } += 1;
     }
 
-    fn look_at_settings(&mut self, manifest: &Path, state: &ManifestState) {
+    fn check_settings(&mut self, manifest: &Path, state: &ManifestState) {
         let invalid =
             [DatabaseConfig::stored(&state.settings).1, CompactionConfig::stored(&state.settings).1];
         for setting in invalid.into_iter().flatten() {
@@ -178,9 +178,9 @@ impl<'a> Look<'a> {
     }
 
     /// Without a manifest nobody knows what should be there: each file is judged by what it says of itself.
-    fn look_without(&mut self, path: &Path, error: &Error) {
+    fn check_without_manifest(&mut self, path: &Path, error: &Error) {
         self.report.damage(FindingKind::Manifest, error, path);
-        self.look_at_names(None);
+        self.check_names(None);
         let files: Vec<_> =
             self.directory.ssts().map(|(entry, stripe, id)| (entry.name.clone(), stripe, id)).collect();
         self.report.ssts = files.len();
@@ -191,15 +191,15 @@ impl<'a> Look<'a> {
                 return;
             }
             let verdict = match describe(&*self.directory.vfs, &file, *stripe as u16, *id) {
-                Ok(Some(meta)) if self.is_deep() => self.survey(&file, &meta, None),
+                Ok(Some(meta)) if self.is_deep() => self.salvaged(&file, &meta, None),
                 Ok(Some(meta)) => {
                     self.report.bytes = self.report.bytes.saturating_add(meta.len);
-                    Verdict::Good
+                    TableState::Good
                 }
                 Ok(None) => {
                     let detail = "it does not say what it is";
                     self.report.note(Severity::Damage, FindingKind::Frame, &file, detail);
-                    Verdict::Bad
+                    TableState::Bad
                 }
                 Err(error) => self.damaged(FindingKind::Frame, &error, &file),
             };
@@ -211,7 +211,7 @@ impl<'a> Look<'a> {
     }
 
     /// Every name in the directory that is not a listed SST or a segment of the log.
-    fn look_at_names(&mut self, known: Option<(&ManifestState, Id)>) {
+    fn check_names(&mut self, known: Option<(&ManifestState, Id)>) {
         let mut numbers = BTreeMap::<u64, PathBuf>::new();
         for entry in self.directory.listing.clone() {
             let path = self.directory.dir.join(&entry.name);
@@ -232,7 +232,7 @@ impl<'a> Look<'a> {
                     if let Some((state, database_id)) = known
                         && state.ssts.get(&id).is_none_or(|meta| usize::from(meta.stripe) != stripe)
                     {
-                        self.look_at_orphan(&entry, &path, id, state, database_id);
+                        self.check_orphan(&entry, &path, id, state, database_id);
                     }
                 }
                 FileName::Repairing { .. } => {
@@ -249,14 +249,7 @@ impl<'a> Look<'a> {
         }
     }
 
-    fn look_at_orphan(
-        &mut self,
-        entry: &DirEntry,
-        path: &Path,
-        id: u64,
-        state: &ManifestState,
-        database: Id,
-    ) {
+    fn check_orphan(&mut self, entry: &DirEntry, path: &Path, id: u64, state: &ManifestState, database: Id) {
         if self.report.live {
             return; // it may be about to be listed, or to be removed
         }
@@ -296,18 +289,18 @@ impl<'a> Look<'a> {
         self.report.live && self.reload().is_some_and(|state| !state.lists(meta.id))
     }
 
-    fn damaged(&mut self, kind: FindingKind, error: &Error, file: &Path) -> Verdict {
+    fn damaged(&mut self, kind: FindingKind, error: &Error, file: &Path) -> TableState {
         self.report.damage(kind, error, file);
-        Verdict::Bad
+        TableState::Bad
     }
 
-    fn look_at_sst(
+    fn check_sst(
         &mut self,
         file: &Path,
         meta: &Arc<SstMeta>,
         state: &ManifestState,
         database_id: Id,
-    ) -> Verdict {
+    ) -> TableState {
         let problem = match self.directory.vfs.kind(file) {
             Ok(Some(PathKind::File)) => None,
             Ok(None) => Some((FindingKind::Missing, "the manifest lists it, but it is missing".into())),
@@ -316,72 +309,72 @@ impl<'a> Look<'a> {
         };
         if let Some((kind, detail)) = problem {
             if self.is_gone(meta) {
-                return Verdict::Replaced;
+                return TableState::Replaced;
             }
-            let affected = Some(look::affected_by_all(meta));
+            let affected = Some(check::affected_by_all(meta));
             let (severity, file) = (Severity::Damage, file.to_path_buf());
             self.report.add(Finding { severity, kind, file, offset: 0, len: meta.len, detail, affected });
-            return Verdict::Missing;
+            return TableState::Missing;
         }
         if meta.origin != database_id {
             let detail = "the manifest says that another database wrote it";
             self.report.note(Severity::Note, FindingKind::Stranger, file, detail);
         }
         if self.is_deep() {
-            return self.survey(file, meta, Some(state));
+            return self.salvaged(file, meta, Some(state));
         }
         let looked_at = meta.len.saturating_sub(meta.directory.0);
         self.report.bytes = self.report.bytes.saturating_add(looked_at);
         match Table::new(&self.tables, Arc::clone(meta)).check_frame() {
-            Ok(()) => Verdict::Good,
-            Err(_) if self.is_gone(meta) => Verdict::Replaced,
+            Ok(()) => TableState::Good,
+            Err(_) if self.is_gone(meta) => TableState::Replaced,
             // The frame is damaged: what else is, and which keys it concerns, takes the whole file.
             Err(error) => self.damaged(FindingKind::Frame, &error, file),
         }
     }
 
     /// All of a file. Part by part first; if these are whole, what they say of each other.
-    fn survey(&mut self, file: &Path, meta: &SstMeta, state: Option<&ManifestState>) -> Verdict {
-        let survey = match Survey::read(&*self.directory.vfs, file, meta) {
-            Ok(survey) => survey,
-            Err(_) if self.is_gone(meta) => return Verdict::Replaced,
+    fn salvaged(&mut self, file: &Path, meta: &SstMeta, state: Option<&ManifestState>) -> TableState {
+        let salvaged = match SalvagedTable::read(&*self.directory.vfs, file, meta) {
+            Ok(salvaged) => salvaged,
+            Err(_) if self.is_gone(meta) => return TableState::Replaced,
             Err(error) => return self.damaged(FindingKind::Unreadable, &error, file),
         };
-        self.report.bytes = self.report.bytes.saturating_add(survey.len());
-        self.report.blocks += survey.blocks.len() as u64;
-        if !survey.is_clean() && self.is_gone(meta) {
-            return Verdict::Replaced;
+        self.report.bytes = self.report.bytes.saturating_add(salvaged.len());
+        self.report.blocks += salvaged.blocks.len() as u64;
+        if !salvaged.is_clean() && self.is_gone(meta) {
+            return TableState::Replaced;
         }
-        self.report.bad_blocks += survey.blocks.iter().filter(|place| !place.good).count() as u64;
-        for fault in &survey.faults {
+        self.report.bad_blocks += salvaged.blocks.iter().filter(|place| !place.good).count() as u64;
+        for fault in &salvaged.faults {
             let affected = match fault.part {
-                Part::Block(n) => Some(self.elsewhere(&survey, n, state)),
+                Part::Block(n) => Some(self.elsewhere(&salvaged, n, state)),
                 _ => None,
             };
             self.report.add(finding(file, fault, affected));
         }
-        let readable = self.look_at_values(file, &survey);
-        if !survey.is_clean() || !readable {
-            return Verdict::Bad;
+        let readable = self.check_values(file, &salvaged);
+        if !salvaged.is_clean() || !readable {
+            return TableState::Bad;
         }
         // Without a manifest a file has only itself to agree with.
-        let Some(state) = state else { return Verdict::Good };
-        drop(survey);
+        let Some(state) = state else { return TableState::Good };
+        drop(salvaged);
         let table = Table::new(&self.tables, Arc::new(meta.clone()));
         match table.verify_in(Some(state.facts.stripes())) {
-            Ok(()) => Verdict::Good,
-            Err(_) if self.is_gone(meta) => Verdict::Replaced,
+            Ok(()) => TableState::Good,
+            Err(_) if self.is_gone(meta) => TableState::Replaced,
             Err(error) => self.damaged(FindingKind::Invariant, &error, file),
         }
     }
 
     /// Whether all values that can be read are such as the database holds.
-    fn look_at_values(&mut self, file: &Path, survey: &Survey) -> bool {
+    fn check_values(&mut self, file: &Path, salvaged: &SalvagedTable) -> bool {
         let Some(values) = self.values() else { return true };
         let mut all = true;
-        for (n, place) in survey.blocks.iter().enumerate() {
-            for entry in survey.entries(n) {
-                if let Some(why) = look::refused(Some(values), entry.kind, &entry.value) {
+        for (n, place) in salvaged.blocks.iter().enumerate() {
+            for entry in salvaged.entries(n) {
+                if let Some(why) = check::refused(Some(values), entry.kind, &entry.value) {
                     self.report.add(Finding::no_value(file, place.at.start as u64, &entry.key, why));
                     all = false;
                 }
@@ -391,24 +384,24 @@ impl<'a> Look<'a> {
     }
 
     /// How many of the keys in a damaged block have another version in another SST.
-    fn elsewhere(&self, survey: &Survey, block: usize, state: Option<&ManifestState>) -> Affected {
-        let mut affected = look::affected(survey, block);
+    fn elsewhere(&self, salvaged: &SalvagedTable, block: usize, state: Option<&ManifestState>) -> Affected {
+        let mut affected = check::affected(salvaged, block);
         let others: Vec<Table> = state
             .into_iter()
             .flat_map(|state| state.ssts.values())
-            .filter(|meta| meta.stripe == survey.meta.stripe && meta.id != survey.meta.id)
+            .filter(|meta| meta.stripe == salvaged.meta.stripe && meta.id != salvaged.meta.id)
             .map(|meta| Table::new(&self.tables, Arc::clone(meta)))
             .collect();
         let has = |key: &[u8]| {
             let found = |table: &Table| table.get(key, key_hash(key), SeqNo::MAX, &mut ());
             others.iter().any(|table| matches!(found(table), Ok(Some(_))))
         };
-        affected.elsewhere = survey.names_in(block).iter().filter(|key| has(key)).count() as u64;
+        affected.elsewhere = salvaged.names_in(block).iter().filter(|key| has(key)).count() as u64;
         affected
     }
 
     /// The files for people. Nothing depends on them.
-    fn look_at_texts(&mut self) {
+    fn check_texts(&mut self) {
         for entry in self.directory.listing.clone() {
             let path = self.directory.dir.join(&entry.name);
             let lines = match paths::parse(&entry.name) {

@@ -1,7 +1,7 @@
 //! The log's part of VERIFY.
 
-use super::files::Look;
-use super::look::{BatchOp, log_file, log_rules, look_at_batch};
+use super::check::{BatchOp, check_batch, log_file, log_rules};
+use super::files::Checking;
 use super::{Finding, FindingKind, LogReport, Severity};
 use crate::error::{Error, Result};
 use crate::lsm::survey::check_numbers;
@@ -15,10 +15,10 @@ const SIGHTINGS: usize = 3;
 /// How often a log that keeps changing is read.
 const ATTEMPTS: usize = 10;
 
-impl Look<'_> {
+impl Checking<'_> {
     /// Walks the log from its start to its end. Damage ends the walk, and what lies behind it is then looked at record
     /// by record.
-    pub(super) fn look_at_log(&mut self, owner: LogOwner, state: &ManifestState) {
+    pub(super) fn check_log(&mut self, owner: LogOwner, state: &ManifestState) {
         let mut sightings: Vec<(Option<u64>, Error)> = Vec::new();
         let mut state = state.clone();
         for _ in 0..ATTEMPTS {
@@ -28,7 +28,7 @@ impl Look<'_> {
                     self.report.log = log;
                     self.report.bytes = self.report.bytes.saturating_add(log.bytes);
                     findings.into_iter().for_each(|finding| self.report.add(finding));
-                    return self.look_for_a_log(&state);
+                    return self.check_unlisted_log(&state);
                 }
                 Err(error) => error,
             };
@@ -83,7 +83,7 @@ impl Look<'_> {
         let (dir, offset) = (&self.directory.dir, u64::from(record.lsn.offset()));
         let corrupt = |detail: String| Error::corrupt(&log_file(dir, record), offset, detail);
         let mut operations = 0;
-        look_at_batch(dir, record, self.values(), |op| {
+        check_batch(dir, record, self.values(), |op| {
             operations += 1;
             match op {
                 BatchOp::Good(..) => Ok(()),
@@ -101,7 +101,7 @@ impl Look<'_> {
     }
 
     /// A database that was not closed has a log, unless it died before it began one.
-    fn look_for_a_log(&mut self, state: &ManifestState) {
+    fn check_unlisted_log(&mut self, state: &ManifestState) {
         let is_log = |name: &str| matches!(paths::parse(name), FileName::Log(_));
         let has_log = self.directory.listing.iter().any(|entry| is_log(&entry.name));
         if state.clean_end.is_some() || self.report.live || has_log {
@@ -122,7 +122,7 @@ impl Look<'_> {
         });
         let kind = match (error, &found) {
             (Error::Corruption { file, .. }, _) if *file == manifest => FindingKind::Manifest,
-            (Error::Corruption { file, .. }, Ok(found)) if found.strangers.contains(file) => {
+            (Error::Corruption { file, .. }, Ok(found)) if found.foreign.contains(file) => {
                 FindingKind::Stranger
             }
             _ => FindingKind::Log,

@@ -17,7 +17,7 @@ use crate::types::{Lsn, SeqNo};
 use crate::vfs::write_all_at;
 
 use super::format::{BATCH, LINK, LINK_LEN, RECORD_HEADER, RecordHeader, WATERMARK, encode_link, record_len};
-use super::segments::{Place, Reservation, SegmentFile, write_error};
+use super::segments::{RecordPlace, Reservation, SegmentFile, write_error};
 use super::writer::Wal;
 
 /// Buffers are kept for the next records up to this size.
@@ -63,7 +63,7 @@ pub(crate) struct Appended {
 }
 
 /// What was appended in one write call. Nearly always one record: room for more costs every write its copying.
-type Group = SmallVec<[Appended; 1]>;
+type AppendedGroup = SmallVec<[Appended; 1]>;
 
 /// What a record of the log holds. It is encoded once, where the write call takes it from.
 pub(crate) trait Payload {
@@ -84,7 +84,7 @@ impl<T: AsRef<[u8]> + ?Sized> Payload for T {
 
 /// A record before it has a place.
 #[derive(Debug)]
-struct Pending {
+struct PendingRecord {
     ticket: u64,
     reserved: u64,
     time: u32,
@@ -94,7 +94,7 @@ struct Pending {
     at: usize,
 }
 
-impl Pending {
+impl PendingRecord {
     fn len(&self) -> u64 {
         record_len(self.payload_len)
     }
@@ -104,7 +104,7 @@ impl Pending {
 /// each are at least [`LINK_LEN`] bytes that may be overwritten when it comes first in a write call: its link.
 #[derive(Debug, Default)]
 struct Frames {
-    records: Vec<Pending>,
+    records: Vec<PendingRecord>,
     bytes: Vec<u8>,
 }
 
@@ -132,7 +132,7 @@ impl Frames {
         }
         self.bytes.resize(at + record_len(payload_len) as usize, 0);
         let (time, reserved) = (reservation.time, reservation.take());
-        self.records.push(Pending { ticket, reserved, time, count, payload_len, at });
+        self.records.push(PendingRecord { ticket, reserved, time, count, payload_len, at });
         Some(())
     }
 
@@ -155,13 +155,13 @@ struct Call {
 }
 
 impl Call {
-    fn new(first: &Pending, offset: u64, linked: bool) -> Self {
+    fn new(first: &PendingRecord, offset: u64, linked: bool) -> Self {
         let from = if linked { first.at } else { first.at - LINK_LEN as usize };
         Self { offset, linked, from, to: from }
     }
 
     /// How long it is with that record.
-    fn len_with(&self, record: &Pending) -> u64 {
+    fn len_with(&self, record: &PendingRecord) -> u64 {
         (record.at - self.from) as u64 + record.len()
     }
 }
@@ -338,7 +338,7 @@ impl Wal {
         kind: u8,
         frames: &mut Frames,
         first: usize,
-    ) -> (usize, Result<Group>) {
+    ) -> (usize, Result<AppendedGroup>) {
         let Frames { records, bytes } = frames;
         let records = records.get(first..).unwrap_or_default();
         if let Err(error) = self.context.health.check() {
@@ -346,7 +346,7 @@ impl Wal {
             self.space.lock().release(reserved);
             return (records.len(), Err(error));
         }
-        let mut group = Group::new();
+        let mut group = AppendedGroup::new();
         let mut call: Option<Call> = None;
         for record in records {
             let place = {
@@ -359,7 +359,7 @@ impl Wal {
                 }
                 space.place(record.reserved, record.len())
             };
-            let Some(Place { offset, linked, rotated_to }) = place else {
+            let Some(RecordPlace { offset, linked, rotated_to }) = place else {
                 let why = "the log has no room for a granted write".into();
                 return (1, Err(Error::WriteStalled { why }));
             };
@@ -385,7 +385,7 @@ impl Wal {
 
     /// Puts the link that a segment begins with, at `offset` there, in front of its first record. What stands there among
     /// the frames was written before, or is there for this.
-    fn link(&self, log: &Log, first: &Pending, offset: u64, bytes: &mut [u8]) {
+    fn link(&self, log: &Log, first: &PendingRecord, offset: u64, bytes: &mut [u8]) {
         let Some(segment) = &log.current else { return }; // the log is closed, and refuses the record itself
         let at = Lsn::new(segment.generation, offset as u32);
         let header = RecordHeader::new(LINK, at, log.next_seq, self.synced(), 0, first.time);
@@ -401,7 +401,7 @@ impl Wal {
         &self,
         log: &mut Log,
         kind: u8,
-        record: &Pending,
+        record: &PendingRecord,
         call: &mut Call,
         bytes: &mut [u8],
     ) -> Option<Appended> {
@@ -417,7 +417,7 @@ impl Wal {
         Some(Appended { lsn, end, first_seq })
     }
 
-    fn write(&self, log: &mut Log, kind: u8, bytes: &[u8], call: &Call, group: &Group) -> Result<()> {
+    fn write(&self, log: &mut Log, kind: u8, bytes: &[u8], call: &Call, group: &AppendedGroup) -> Result<()> {
         let Some(segment) = &log.current else { return Err(Error::Closed) };
         let bytes = part(bytes, call.from..call.to);
         let written = if planted(Bug::BufferKept) {

@@ -205,7 +205,7 @@ struct SegmentReader<'a> {
 }
 
 /// A record whose checksums hold.
-struct Record<'a> {
+struct CheckedRecord<'a> {
     header: RecordHeader,
     payload: &'a [u8],
     /// Where it ends.
@@ -251,7 +251,7 @@ impl<'a> SegmentReader<'a> {
     }
 
     /// The record at `offset`, as [`Self::check`] finds it, with its payload in memory.
-    fn record(&mut self, offset: u32) -> Result<Option<Record<'_>>> {
+    fn record(&mut self, offset: u32) -> Result<Option<CheckedRecord<'_>>> {
         let Some((header, end)) = self.check(offset)? else { return Ok(None) };
         let record = self.window.get(offset.into(), header.record_len());
         let payload = record.map_err(Error::io("read", self.path))?;
@@ -262,7 +262,7 @@ impl<'a> SegmentReader<'a> {
                 return Err(Error::corrupt(self.path, offset.into(), "the record was whole a moment ago"));
             }
         };
-        Ok(Some(Record { header, payload, end }))
+        Ok(Some(CheckedRecord { header, payload, end }))
     }
 
     /// Refuses a valid header that claims more than any record was ever written with, and a file that has as much: no
@@ -347,7 +347,7 @@ impl Live<'_> {
 }
 
 /// What a walk along the chain has seen.
-struct Walk<'a> {
+struct ChainWalk<'a> {
     vfs: &'a dyn Vfs,
     rules: &'a LogRules,
     /// In order of their generations.
@@ -386,7 +386,7 @@ pub(crate) fn validate(vfs: &dyn Vfs, dir: &Path, segments: &[Segment], rules: &
         let (generation, salt) = (header.generation, header.salt);
         live.push(Live { segment, generation, salt, link: segment.link });
     }
-    let mut walk = Walk::new(vfs, rules, live);
+    let mut walk = ChainWalk::new(vfs, rules, live);
     let end = walk.find_end()?;
     if let Some(clean) = rules.clean_end {
         if end != clean && !planted(Bug::CleanEndIgnored) {
@@ -421,7 +421,7 @@ fn max_generation(segments: &[Segment], rules: &LogRules) -> u32 {
     found.chain(skipped).chain(known).max().unwrap_or(0)
 }
 
-impl<'a> Walk<'a> {
+impl<'a> ChainWalk<'a> {
     fn new(vfs: &'a dyn Vfs, rules: &'a LogRules, live: Vec<Live<'a>>) -> Self {
         let (mut links, mut linked) = (BTreeSet::new(), BTreeMap::new());
         for (generation, link) in live.iter().filter_map(|live| Some((live.generation, live.link?))) {
@@ -597,7 +597,7 @@ pub(crate) fn replay(
         let mut reader = SegmentReader::open(vfs, &info.path, info.generation, info.salt)?;
         let mut offset = info.start;
         while offset < info.end {
-            let Some(Record { header, payload, end }) = reader.record(offset)? else {
+            let Some(CheckedRecord { header, payload, end }) = reader.record(offset)? else {
                 return Err(reader.corrupt(offset, "the record was valid a moment ago"));
             };
             if header.kind == BATCH {

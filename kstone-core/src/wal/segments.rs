@@ -39,7 +39,7 @@ pub(super) struct SegmentFile {
 
 /// A segment open for writing, and its space.
 #[derive(Clone, Debug)]
-pub(super) struct Room {
+pub(super) struct SegmentSpace {
     pub(super) segment: Arc<SegmentFile>,
     /// Where the next record goes.
     pub(super) used: u64,
@@ -51,7 +51,7 @@ pub(super) struct Room {
     pub(super) linked: bool,
 }
 
-impl Room {
+impl SegmentSpace {
     /// Where the record after the link goes, or the next one.
     fn start(&self) -> u64 {
         if self.linked { self.used } else { self.used + LINK_LEN }
@@ -92,8 +92,8 @@ impl Room {
 pub(super) struct Space {
     /// Bytes of all outstanding reservations.
     reserved: u64,
-    pub(super) current: Option<Room>,
-    pub(super) next: Option<Room>,
+    pub(super) current: Option<SegmentSpace>,
+    pub(super) next: Option<SegmentSpace>,
     /// The segment of an earlier handle that becomes current at the first reservation.
     pub(super) resume: Option<SegmentInfo>,
     /// Live segments that are full, or from earlier handles.
@@ -128,7 +128,7 @@ pub(super) enum Grant {
 }
 
 /// Where a record goes.
-pub(super) struct Place {
+pub(super) struct RecordPlace {
     pub(super) offset: u64,
     /// Whether the segment's link is there; else it must be written in front of the record.
     pub(super) linked: bool,
@@ -211,7 +211,7 @@ impl Space {
         Grant::Granted
     }
 
-    /// Room for `len` bytes in the prepared segment, and none any more in the current one. Takes no more space than
+    /// Space for `len` bytes in the prepared segment, and none any more in the current one. Takes no more space than
     /// needed, but does not mind the limit: this is how the log becomes shorter.
     fn grant_rotation(&mut self, len: u64) -> Grant {
         if let Some(info) = &self.resume {
@@ -236,7 +236,7 @@ impl Space {
     }
 
     /// What is to be done for `room` to reach to `needed`, which is more than it has.
-    fn grow(&self, room: &Room, needed: u64, limit: u64) -> Grant {
+    fn grow(&self, room: &SegmentSpace, needed: u64, limit: u64) -> Grant {
         let free = limit.saturating_sub(self.live_bytes());
         if room.allocated == UNLIMITED {
             // It grows with every write: what is reserved counts as written.
@@ -261,7 +261,7 @@ impl Space {
     }
 
     /// Turns a reservation into a place for a record. `None` would mean that it was never granted.
-    pub(super) fn place(&mut self, reserved: u64, len: u64) -> Option<Place> {
+    pub(super) fn place(&mut self, reserved: u64, len: u64) -> Option<RecordPlace> {
         self.release(reserved);
         let mut rotated_to = None;
         if self.rotates_for(len) {
@@ -272,7 +272,7 @@ impl Space {
             }
         }
         let current = self.current.as_mut()?;
-        let place = Place { offset: current.used, linked: current.linked, rotated_to };
+        let place = RecordPlace { offset: current.used, linked: current.linked, rotated_to };
         current.used = current.start() + len;
         current.linked = true;
         Some(place)
@@ -324,13 +324,13 @@ impl Space {
     }
 
     pub(super) fn live_bytes(&self) -> u64 {
-        let writable = [&self.current, &self.next].into_iter().flatten().map(Room::file_len);
+        let writable = [&self.current, &self.next].into_iter().flatten().map(SegmentSpace::file_len);
         let older = self.older.iter().chain(&self.resume).map(|info| info.len);
         older.chain(writable).sum::<u64>() + self.retired
     }
 }
 
-fn extend(room: &Room, needed: u64, to: u64) -> Grant {
+fn extend(room: &SegmentSpace, needed: u64, to: u64) -> Grant {
     Grant::Extend { segment: Arc::clone(&room.segment), allocated: room.allocated, needed, to }
 }
 
@@ -344,7 +344,7 @@ fn allocation(allocated: u64, needed: u64, capacity: u64) -> u64 {
     allocated.saturating_mul(2).max(FIRST_ALLOCATION).min(capacity).max(needed)
 }
 
-/// Room in the log for one record. Given back when it is dropped unused.
+/// Space in the log for one record. Given back when it is dropped unused.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Reservation<'a> {
@@ -383,7 +383,13 @@ pub(super) struct Preparer {
 
 impl Preparer {
     /// Creates the next segment: allocated, headed, durable, and with it its name.
-    fn prepare(&mut self, context: &WalContext, last_edit: u64, capacity: u64, to: u64) -> Result<Room> {
+    fn prepare(
+        &mut self,
+        context: &WalContext,
+        last_edit: u64,
+        capacity: u64,
+        to: u64,
+    ) -> Result<SegmentSpace> {
         let generation = self.next_generation;
         let path = paths::log(&context.dir, generation);
         let exhausted =
@@ -425,7 +431,7 @@ impl Preparer {
             return Err(error);
         }
         let segment = Arc::new(SegmentFile { generation, salt, path, file });
-        Ok(Room { segment, used: u64::from(RECORDS_START), capacity, allocated, linked: false })
+        Ok(SegmentSpace { segment, used: u64::from(RECORDS_START), capacity, allocated, linked: false })
     }
 }
 
@@ -524,7 +530,7 @@ impl Wal {
         let mut space = self.space.lock();
         let capacity = space.limits.segment_size.max(used);
         log.current = Some(Arc::clone(&segment));
-        space.current = Some(Room { segment, used, capacity, allocated: len, linked: true });
+        space.current = Some(SegmentSpace { segment, used, capacity, allocated: len, linked: true });
         space.resume = None;
         Ok(())
     }
@@ -568,7 +574,7 @@ impl Wal {
         let worth = {
             let (tail, space) = (self.tail().generation(), self.space.lock());
             let earlier = space.older.iter().chain(&space.resume).find(|info| info.generation == tail);
-            let current = space.current.as_ref().filter(|room| room.linked).map(Room::file_len);
+            let current = space.current.as_ref().filter(|room| room.linked).map(SegmentSpace::file_len);
             current.or(earlier.map(|info| info.len)).is_some_and(|len| len > PAGE)
         };
         if !worth
@@ -605,7 +611,7 @@ impl Wal {
     /// The segments from a generation on, oldest first, up to where the log ended at some time.
     pub(crate) fn segments_between(&self, from: u32, end: Lsn) -> Vec<SegmentInfo> {
         let space = self.space.lock();
-        let open = [&space.current, &space.next].into_iter().flatten().map(Room::info);
+        let open = [&space.current, &space.next].into_iter().flatten().map(SegmentSpace::info);
         let all = space.older.iter().chain(&space.resume).cloned().chain(open);
         let mut between: Vec<_> =
             all.filter(|info| (from..=end.generation()).contains(&info.generation)).collect();

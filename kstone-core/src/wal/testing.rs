@@ -19,7 +19,7 @@ pub(crate) fn dir() -> &'static Path {
 
 /// What fails next, and what happened.
 #[derive(Debug, Default)]
-pub(crate) struct Plan {
+pub(crate) struct Injections {
     pub(crate) writes: u64,
     pub(crate) syncs: u64,
     pub(crate) dir_syncs: u64,
@@ -36,13 +36,13 @@ pub(crate) struct Plan {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TestVfs {
     pub(crate) mem: MemVfs,
-    pub(crate) plan: Arc<Mutex<Plan>>,
+    pub(crate) plan: Arc<Mutex<Injections>>,
 }
 
 #[derive(Debug)]
 struct TestFile {
     file: Arc<dyn VfsFile>,
-    plan: Arc<Mutex<Plan>>,
+    plan: Arc<Mutex<Injections>>,
 }
 
 impl Vfs for TestVfs {

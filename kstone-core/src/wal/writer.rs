@@ -84,7 +84,7 @@ impl Wal {
         self.last_edit.load(Ordering::Acquire)
     }
 
-    /// Room for one record; `None` while that would take the log over its limit. May do I/O; to be called before
+    /// Space for one record; `None` while that would take the log over its limit. May do I/O; to be called before
     /// any lock is taken. It takes no new space, and fails with `DiskFull`, unless so much stays free in the directory.
     pub(crate) fn try_reserve(
         &self,

@@ -21,7 +21,7 @@ use kstone_core::vfs::{MemVfs, OpenMode, StrictVfs, Vfs, read_all, write_all_at}
 use kstone_core::{CompactionConfig, Compression, DatabaseConfig, Error, Key, ReadMode};
 
 use crate::model::{Entry, Rng, State, manual};
-use crate::told::in_every_form;
+use crate::reported_losses::in_every_form;
 
 const DB: &str = "db";
 /// States that a full run has at least.

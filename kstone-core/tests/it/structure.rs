@@ -59,7 +59,7 @@ const CIRCLES: &[(&[&str], &str)] = &[
         "a table opens its file at its first read, and an open file knows its table",
     ),
     (&["sync", "sync::scheduled"], "with the flag `shuttle` alone"),
-    (&["verify", "verify::files", "verify::look"], "both fill in the report that is declared at the head"),
+    (&["verify", "verify::check", "verify::files"], "both fill in the report that is declared at the head"),
     (
         &["vfs", "vfs::disk", "vfs::disk::open"],
         "the head opens files of the disk for those who have no `Vfs`",

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::run::{Checks, Run, dir, mismatch};
+use super::run::{Checks, FaultRun, dir, mismatch};
 use crate::error::Error;
 use crate::lsm::{LsmEngine, WriteOptions};
 use crate::torture::workload::batch_of;
@@ -11,7 +11,7 @@ use crate::torture::{Least, Operation, Rng, SettingsOf, any_settings, contents, 
 /// Snapshots held at the same time.
 const SNAPSHOTS: usize = 2;
 
-impl Run {
+impl FaultRun {
     pub(super) fn perform(&mut self, operation: &Operation) -> Checks {
         if let Operation::Reopen { clean, .. } = operation {
             self.let_go(*clean)?;

@@ -17,7 +17,7 @@ use crate::vfs::{CrashMode, FaultVfs, Op, Rule, RuleHandle, StrictVfs, Vfs};
 const MOST_IO: u64 = 2_000_000;
 
 /// A workload on a file system that fails.
-pub(super) struct Run {
+pub(super) struct FaultRun {
     pub(super) strict: StrictVfs,
     pub(super) vfs: FaultVfs,
     pub(super) fault: Option<Fault>,
@@ -56,7 +56,7 @@ pub(super) fn dir() -> &'static Path {
     Path::new(DATABASE)
 }
 
-impl Run {
+impl FaultRun {
     pub(super) fn new(runs: &FaultRuns, injection: Option<Injection>) -> Self {
         let seed = runs.seed;
         let strict = StrictVfs::new();

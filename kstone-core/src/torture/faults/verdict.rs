@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::run::{Checks, Run, dir, mismatch};
+use super::run::{Checks, FaultRun, dir, mismatch};
 use crate::error::Error;
 use crate::key::Key;
 use crate::lsm::{LsmEngine, WriteOptions};
@@ -13,7 +13,7 @@ use crate::vfs::CrashMode;
 /// More steps of background work than a workload can ask for.
 const MOST_STEPS: u32 = 5_000;
 
-impl Run {
+impl FaultRun {
     pub(super) fn check_late(&self) -> Checks {
         match self.beside.late.lock().clone() {
             Some(late) => mismatch("nothing removed, renamed or cut by a poisoned handle", late),

@@ -276,11 +276,11 @@ impl RuleHandle {
 #[derive(Clone, Debug)]
 pub struct FaultVfs {
     inner: Arc<dyn Vfs>,
-    plan: Arc<Plan>,
+    plan: Arc<FaultPlan>,
 }
 
 #[derive(Default)]
-struct Plan {
+struct FaultPlan {
     rules: RwLock<Vec<Arc<Active>>>,
     counts: [AtomicU64; Op::ALL.len()],
     total: AtomicU64,
@@ -294,9 +294,9 @@ struct Plan {
 /// A file that is open, and what it is called: by its latest name, if it was renamed meanwhile.
 type OpenFile = ArcSwap<PathBuf>;
 
-impl fmt::Debug for Plan {
+impl fmt::Debug for FaultPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Plan").field("rules", &self.rules).finish_non_exhaustive()
+        f.debug_struct("FaultPlan").field("rules", &self.rules).finish_non_exhaustive()
     }
 }
 
@@ -373,7 +373,7 @@ impl FaultVfs {
     }
 }
 
-impl Plan {
+impl FaultPlan {
     /// Does an operation, or what the first rule that strikes makes of it. `go` gets the number of bytes it may take, a sync 0 when it may do nothing;
     /// `lose` loses what is not synced.
     fn run<T>(
@@ -388,17 +388,17 @@ impl Plan {
             count.fetch_add(1, Ordering::SeqCst);
         }
         let result = self.judge(number, call, grows).and_then(|verdict| match verdict {
-            Verdict::Pass => go(usize::MAX),
-            Verdict::Short(len) => go(len.max(1)),
-            Verdict::Pretend => go(0),
-            Verdict::Torn(errno) => {
+            Injected::Pass => go(usize::MAX),
+            Injected::Short(len) => go(len.max(1)),
+            Injected::Pretend => go(0),
+            Injected::Torn(errno) => {
                 if call.op == Op::Write && call.len > 1 {
                     go(call.bytes.len() / 2)?;
                 }
                 Err(errno.error())
             }
-            Verdict::Done(errno) => go(usize::MAX).and(Err(errno.error())),
-            Verdict::Lose(errno) => {
+            Injected::Done(errno) => go(usize::MAX).and(Err(errno.error())),
+            Injected::Lose(errno) => {
                 lose();
                 Err(errno.error())
             }
@@ -409,7 +409,7 @@ impl Plan {
         result
     }
 
-    fn judge(&self, number: u64, call: &Call<'_>, grows: impl Fn() -> bool) -> io::Result<Verdict> {
+    fn judge(&self, number: u64, call: &Call<'_>, grows: impl Fn() -> bool) -> io::Result<Injected> {
         if call.op.changes() && self.crashed.load(Ordering::SeqCst) {
             return Err(Errno::Io.error());
         }
@@ -434,26 +434,26 @@ impl Plan {
                 hook(call)?;
             }
         }
-        let Some(active) = striking else { return Ok(Verdict::Pass) };
+        let Some(active) = striking else { return Ok(Injected::Pass) };
         active.hits.fetch_add(1, Ordering::SeqCst);
         match &active.rule.effect {
             Effect::Fail(errno) => Err(errno.error()),
-            Effect::Torn(errno) => Ok(Verdict::Torn(*errno)),
-            Effect::Done(errno) => Ok(Verdict::Done(*errno)),
-            Effect::Short(len) => Ok(Verdict::Short(*len)),
-            Effect::LoseUnsynced(errno) => Ok(Verdict::Lose(*errno)),
-            Effect::Pretend if matches!(call.op, Op::Sync | Op::SyncDir) => Ok(Verdict::Pretend),
-            Effect::Pretend => Ok(Verdict::Pass),
+            Effect::Torn(errno) => Ok(Injected::Torn(*errno)),
+            Effect::Done(errno) => Ok(Injected::Done(*errno)),
+            Effect::Short(len) => Ok(Injected::Short(*len)),
+            Effect::LoseUnsynced(errno) => Ok(Injected::Lose(*errno)),
+            Effect::Pretend if matches!(call.op, Op::Sync | Op::SyncDir) => Ok(Injected::Pretend),
+            Effect::Pretend => Ok(Injected::Pass),
             Effect::Crash => {
                 self.crashed.store(true, Ordering::SeqCst);
                 Err(Errno::Io.error())
             }
-            Effect::Call(_) => Ok(Verdict::Pass),
+            Effect::Call(_) => Ok(Injected::Pass),
         }
     }
 }
 
-enum Verdict {
+enum Injected {
     Pass,
     Short(usize),
     Pretend,
@@ -550,7 +550,7 @@ impl Vfs for FaultVfs {
 struct FaultFile {
     inner: Arc<dyn VfsFile>,
     path: Arc<OpenFile>,
-    plan: Arc<Plan>,
+    plan: Arc<FaultPlan>,
 }
 
 impl Drop for FaultFile {

@@ -38,7 +38,7 @@ pub(crate) struct LogSalvage {
     /// Segments of this copy of the database, whether or not anything in them is needed.
     pub(crate) files: Vec<PathBuf>,
     /// Files with the name of a segment that are not part of this log.
-    pub(crate) strangers: Vec<PathBuf>,
+    pub(crate) foreign: Vec<PathBuf>,
     /// The numbers that these have as their names.
     displaced: Vec<(u32, PathBuf)>,
     pub(crate) gaps: Vec<LogGap>,
@@ -53,7 +53,7 @@ pub(crate) struct LogSalvage {
 }
 
 /// Damage that is not judged yet: whether anything was there shows behind it.
-struct Pending {
+struct UnjudgedDamage {
     file: PathBuf,
     at: Lsn,
     len: u64,
@@ -125,13 +125,13 @@ fn segments(vfs: &dyn Vfs, dir: &Path, owner: LogOwner, found: &mut LogSalvage) 
         let path = dir.join(&entry.name);
         if !entry.is_file {
             found.displaced.push((named, path.clone()));
-            found.strangers.push(path);
+            found.foreign.push(path);
             continue;
         }
         let segment = read_head(vfs, path, named)?;
         if segment.header.as_ref().is_some_and(|header| owner.disowns(header).is_some()) {
             found.displaced.push((named, segment.path.clone()));
-            found.strangers.push(segment.path);
+            found.foreign.push(segment.path);
             continue;
         }
         found.generations.extend([segment.generation(), named]);
@@ -145,7 +145,7 @@ fn segments(vfs: &dyn Vfs, dir: &Path, owner: LogOwner, found: &mut LogSalvage) 
         let same = later.header.is_some() && later.generation() == first.generation();
         if same {
             found.displaced.push((later.named, later.path.clone()));
-            found.strangers.push(later.path.clone());
+            found.foreign.push(later.path.clone());
         }
         same
     });
@@ -161,7 +161,7 @@ fn has_numbers(header: &RecordHeader) -> bool {
 
 struct Salvager<'a> {
     rules: &'a LogRules,
-    pending: Option<Pending>,
+    pending: Option<UnjudgedDamage>,
     /// The end of the last record that was read.
     reached: Lsn,
     /// The log is known to have been durable up to here.
@@ -183,7 +183,7 @@ impl Salvager<'_> {
             let file = paths::log(dir, before.generation());
             self.judge(None);
             let at = Lsn::new(before.generation(), 0);
-            self.pending = Some(Pending {
+            self.pending = Some(UnjudgedDamage {
                 file,
                 at,
                 len: before.offset().into(),
@@ -279,7 +279,7 @@ impl Salvager<'_> {
             return;
         }
         self.judge(None);
-        self.pending = Some(Pending { file: file.to_path_buf(), at, len, why, certain });
+        self.pending = Some(UnjudgedDamage { file: file.to_path_buf(), at, len, why, certain });
     }
 
     /// The last sequence that cannot have been in that place: one that was read before it, or that a cut before it left
@@ -292,7 +292,7 @@ impl Salvager<'_> {
     /// What comes next says whether something was where nothing could be read: `next` is its sequence. Without it, the
     /// place alone is judged.
     fn judge(&mut self, next: Option<SeqNo>) {
-        let Some(Pending { file, at, len, why, certain }) = self.pending.take() else { return };
+        let Some(UnjudgedDamage { file, at, len, why, certain }) = self.pending.take() else { return };
         let after = self.sequence_before(at);
         let nothing = next.map_or(at >= self.known && !certain, |next| next <= after.saturating_add(1));
         if !nothing {

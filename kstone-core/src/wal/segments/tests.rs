@@ -56,7 +56,7 @@ proptest! {
             let reserved: u64 = outstanding.iter().map(|(len, _)| crate::wal::format::record_len(*len)).sum();
             let space = wal.space.lock();
             prop_assert_eq!(space.reserved, reserved);
-            let free = |room: &Option<Room>| room.as_ref().map_or(0, |r| r.free().min(r.allocated - r.start()));
+            let free = |room: &Option<SegmentSpace>| room.as_ref().map_or(0, |r| r.free().min(r.allocated - r.start()));
             prop_assert!(reserved <= free(&space.current).max(free(&space.next)));
             let len: u64 = vfs.files().iter().map(|(_, bytes)| bytes.len() as u64).sum();
             prop_assert!(!allocates || space.live_bytes() == len);

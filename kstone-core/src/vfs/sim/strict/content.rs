@@ -16,7 +16,7 @@ pub(super) const SECTOR: u64 = 512;
 pub(super) struct Content {
     current: Bytes,
     durable: Bytes,
-    pending: Vec<Pending>,
+    pending: Vec<PendingOp>,
     synced: bool,
     lost: bool,
 }
@@ -30,7 +30,7 @@ pub(super) enum FileOp {
 
 /// One that is not durable, and when it was made.
 #[derive(Clone)]
-struct Pending {
+struct PendingOp {
     at: u64,
     op: FileOp,
 }
@@ -89,7 +89,7 @@ impl Content {
 
     pub(super) fn change(&mut self, at: u64, op: FileOp) {
         op.apply(&mut self.current);
-        self.pending.push(Pending { at, op });
+        self.pending.push(PendingOp { at, op });
     }
 
     pub(super) fn sync(&mut self) {
@@ -142,7 +142,7 @@ impl Content {
         let mut bytes = self.durable.clone();
         // Some files get all of their operations, some none, the others each with this chance.
         let eighths = below(rng, 9);
-        for Pending { op, .. } in &self.pending {
+        for PendingOp { op, .. } in &self.pending {
             if below(rng, 8) < eighths {
                 op.apply(&mut bytes);
                 continue;
@@ -161,7 +161,7 @@ impl Content {
 
     fn until(&self, moment: u64, unit: u64, rng: &ManualClock) -> Bytes {
         let mut bytes = self.durable.clone();
-        for Pending { at, op } in &self.pending {
+        for PendingOp { at, op } in &self.pending {
             match op {
                 _ if *at < moment => op.apply(&mut bytes),
                 FileOp::Write { offset, bytes: torn } if *at == moment => {

@@ -10,7 +10,7 @@ use crate::key::{Key, encoded_partition_hash};
 use crate::manifest::{Ids, Loaded, Manifest, ManifestState};
 use crate::paths::{self, FileName};
 use crate::record::{BadOp, OpRef, Ops};
-use crate::sst::{Survey, TableContext};
+use crate::sst::{SalvagedTable, TableContext};
 use crate::types::{EntryKind, FileId, Lsn, SeqNo, SstMeta};
 use crate::verify::{Affected, ValueCheck};
 use crate::vfs::{DirEntry, PathKind, Vfs};
@@ -105,7 +105,7 @@ pub(crate) enum BatchOp<'a> {
 ///
 /// # Errors
 /// `UnsupportedFormat` of an operation of a newer version; what `each` returns.
-pub(crate) fn look_at_batch(
+pub(crate) fn check_batch(
     dir: &Path,
     record: &RecordRef<'_>,
     values: Option<&ValueCheck>,
@@ -160,14 +160,14 @@ pub(crate) fn readable(encoded: &[u8]) -> Key<'static> {
 }
 
 /// What cannot be read because of a damaged block. `elsewhere` is left to the caller.
-pub(crate) fn affected(survey: &Survey, block: usize) -> Affected {
-    let (from, to) = survey.bounds(block);
-    let bad = survey.blocks.iter().filter(|place| !place.good).count();
-    let keys = survey.keys_in(block);
-    let numbered = survey.blocks.get(block).is_some_and(|place| place.number.is_some());
+pub(crate) fn affected(salvaged: &SalvagedTable, block: usize) -> Affected {
+    let (from, to) = salvaged.bounds(block);
+    let bad = salvaged.blocks.iter().filter(|place| !place.good).count();
+    let keys = salvaged.keys_in(block);
+    let numbered = salvaged.blocks.get(block).is_some_and(|place| place.number.is_some());
     let rest = || {
-        let good: u64 = (0..survey.blocks.len()).map(|n| survey.entries(n).len() as u64).sum();
-        survey.meta.entries.saturating_sub(good)
+        let good: u64 = (0..salvaged.blocks.len()).map(|n| salvaged.entries(n).len() as u64).sum();
+        salvaged.meta.entries.saturating_sub(good)
     };
     let most = (crate::sst_block::GROUP_LEN * crate::sst_block::MAX_GROUPS) as u64;
     Affected {
@@ -175,7 +175,7 @@ pub(crate) fn affected(survey: &Survey, block: usize) -> Affected {
         to: to.map(|key| readable(&key)),
         entries: if bad == 1 || !numbered { rest() } else { most.min(rest()) },
         keys,
-        named: survey.names_in(block).iter().map(|key| readable(key)).collect(),
+        named: salvaged.names_in(block).iter().map(|key| readable(key)).collect(),
         elsewhere: 0,
     }
 }

@@ -102,10 +102,10 @@ fn child() {
 
 #[test]
 fn a_changed_current_directory_changes_nothing() {
-    let _watchdog = Watchdog::start("elsewhere::a_changed_current_directory_changes_nothing");
+    let _watchdog = Watchdog::start("relative_paths::a_changed_current_directory_changes_nothing");
     let dir = tempfile::tempdir().unwrap();
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["elsewhere::child", "--exact", "--ignored", "--nocapture"])
+        .args(["relative_paths::child", "--exact", "--ignored", "--nocapture"])
         .env(CHILD, dir.path())
         .output()
         .unwrap();

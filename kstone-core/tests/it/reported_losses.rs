@@ -228,7 +228,7 @@ fn damages(fixture: &Fixture) -> Vec<(String, Files)> {
 /// whether anything was changed is known from the change.
 #[test]
 fn all_forms_of_a_repair_tell_all_that_is_lost() {
-    let _watchdog = Watchdog::start("told::all_forms_of_a_repair_tell_all_that_is_lost");
+    let _watchdog = Watchdog::start("reported_losses::all_forms_of_a_repair_tell_all_that_is_lost");
     let (mut states, mut lossy, mut refused) = (0, 0, 0);
     for fixture in [
         fixture("closed", 2, Compression::Never, true),
@@ -252,7 +252,7 @@ fn all_forms_of_a_repair_tell_all_that_is_lost() {
 /// The case that was reported: two puts of a key, and the only file of the log removed.
 #[test]
 fn a_lost_log_is_told_with_what_was_in_it() {
-    let _watchdog = Watchdog::start("told::a_lost_log_is_told_with_what_was_in_it");
+    let _watchdog = Watchdog::start("reported_losses::a_lost_log_is_told_with_what_was_in_it");
     for close in [true, false] {
         let vfs: Arc<dyn Vfs> = Arc::new(MemVfs::new());
         let engine = LsmEngine::create(Path::new(DB), manual(Arc::clone(&vfs), 1)).unwrap();
@@ -283,7 +283,7 @@ fn a_lost_log_is_told_with_what_was_in_it() {
 /// A repair that only ends an earlier one says what it did.
 #[test]
 fn what_an_earlier_repair_left_is_told() {
-    let _watchdog = Watchdog::start("told::what_an_earlier_repair_left_is_told");
+    let _watchdog = Watchdog::start("reported_losses::what_an_earlier_repair_left_is_told");
     let fixture = fixture("closed", 2, Compression::Never, true);
     let sst = fixture.files.keys().find(|name| name.ends_with(".sst")).unwrap().clone();
     let mut renamed = fixture.files.clone();

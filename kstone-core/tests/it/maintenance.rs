@@ -325,7 +325,7 @@ fn a_file_that_shrinks_under_its_mapping_is_an_error() {
     engine.flush().unwrap();
     engine.close().unwrap();
     let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["care::shrinking_child", "--exact", "--ignored", "--nocapture"])
+        .args(["maintenance::shrinking_child", "--exact", "--ignored", "--nocapture"])
         .env(CHILD, &db)
         .output()
         .unwrap();

@@ -82,7 +82,7 @@ impl Observed {
 
     fn start(&mut self) {
         let child = Command::new(std::env::current_exe().unwrap())
-            .args(["beside::child", "--exact", "--ignored", "--nocapture"])
+            .args(["other_process::child", "--exact", "--ignored", "--nocapture"])
             .env(CHILD, &self.path)
             .stdout(Stdio::null())
             .spawn();
@@ -260,7 +260,8 @@ fn kill(writer: &mut Observed, round: u64, seen: &mut Seen) {
 
 #[test]
 fn readers_beside_another_process_that_writes_and_is_killed() {
-    let _watchdog = Watchdog::start("beside::readers_beside_another_process_that_writes_and_is_killed");
+    let _watchdog =
+        Watchdog::start("other_process::readers_beside_another_process_that_writes_and_is_killed");
     let mut writer = Observed::new();
     let mut seen = Seen::default();
     for n in 0..ROUNDS {

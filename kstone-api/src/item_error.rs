@@ -5,13 +5,13 @@ use kstone_core::Error;
 use crate::number::NumberError;
 
 #[derive(Debug)]
-pub(crate) struct Flaw {
+pub(crate) struct ItemError {
     path: String,
     why: String,
     is_number: bool,
 }
 
-impl Flaw {
+impl ItemError {
     pub(crate) fn new(why: impl Into<String>) -> Self {
         Self { path: String::new(), why: why.into(), is_number: false }
     }
@@ -32,7 +32,7 @@ impl Flaw {
     }
 }
 
-impl From<NumberError> for Flaw {
+impl From<NumberError> for ItemError {
     fn from(e: NumberError) -> Self {
         Self { is_number: true, ..Self::new(e.to_string()) }
     }

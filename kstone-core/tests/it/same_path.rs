@@ -324,19 +324,19 @@ fn all_pairs(vfs: Arc<dyn Vfs>, root: &Path, both_stop: bool) -> Seen {
 
 #[test]
 fn each_pair_at_each_operation_in_memory() {
-    let _watchdog = Watchdog::start("together::each_pair_at_each_operation_in_memory");
+    let _watchdog = Watchdog::start("same_path::each_pair_at_each_operation_in_memory");
     all_pairs(Arc::new(StrictVfs::new()), Path::new(""), false);
 }
 
 #[test]
 fn each_pair_with_both_stopped_in_memory() {
-    let _watchdog = Watchdog::start("together::each_pair_with_both_stopped_in_memory");
+    let _watchdog = Watchdog::start("same_path::each_pair_with_both_stopped_in_memory");
     all_pairs(Arc::new(StrictVfs::new()), Path::new(""), true);
 }
 
 #[test]
 fn each_pair_at_each_operation_on_disk() {
-    let _watchdog = Watchdog::start("together::each_pair_at_each_operation_on_disk");
+    let _watchdog = Watchdog::start("same_path::each_pair_at_each_operation_on_disk");
     let dir = tempfile::tempdir().unwrap();
     all_pairs(Arc::new(DiskVfs::new()), dir.path(), false);
 }
@@ -374,7 +374,7 @@ const ROUNDS: u64 = 150;
 
 #[test]
 fn threads_on_one_path() {
-    let _watchdog = Watchdog::start("together::threads_on_one_path");
+    let _watchdog = Watchdog::start("same_path::threads_on_one_path");
     let dir = tempfile::tempdir().unwrap();
     let ground = Ground::new(&disk(), dir.path());
     let mut made = 0;
@@ -432,12 +432,12 @@ const PROCESSES: usize = 4;
 
 #[test]
 fn processes_on_one_path() {
-    let _watchdog = Watchdog::start("together::processes_on_one_path");
+    let _watchdog = Watchdog::start("same_path::processes_on_one_path");
     let dir = tempfile::tempdir().unwrap();
     let ground = Ground::new(&disk(), dir.path());
     let start = |number: usize| {
         Command::new(std::env::current_exe().unwrap())
-            .args(["together::child", "--exact", "--ignored", "--nocapture"])
+            .args(["same_path::child", "--exact", "--ignored", "--nocapture"])
             .env(CHILD, format!("{}|{number}", dir.path().display()))
             .stdout(Stdio::null())
             .spawn()

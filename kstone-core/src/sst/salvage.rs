@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::fences::Fences;
 use super::format::{self, FOOTER_LEN, SectionKind};
-use super::index::{self, Place};
+use super::index::{self, GroupAddress};
 use crate::bloom::Filter;
 use crate::coding::{Reader, part};
 use crate::error::{Error, Result};
@@ -31,7 +31,7 @@ const SEARCH: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     Header,
-    /// The place in [`Survey::blocks`].
+    /// The place in [`SalvagedTable::blocks`].
     Block(usize),
     Section(&'static str),
     Frame,
@@ -59,7 +59,7 @@ pub(crate) struct BlockPlace {
 
 /// An entry that survived.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Salvaged {
+pub(crate) struct SalvagedEntry {
     pub(crate) key: Vec<u8>,
     pub(crate) seq: SeqNo,
     pub(crate) kind: EntryKind,
@@ -68,7 +68,7 @@ pub(crate) struct Salvaged {
 
 /// A file as it was found.
 #[derive(Debug)]
-pub(crate) struct Survey {
+pub(crate) struct SalvagedTable {
     pub(crate) path: PathBuf,
     pub(crate) meta: SstMeta,
     pub(crate) faults: Vec<Fault>,
@@ -104,7 +104,7 @@ fn read_what_there_is(file: &dyn VfsFile, len: usize) -> (Vec<u8>, Vec<(Range<us
     (bytes, unread)
 }
 
-impl Survey {
+impl SalvagedTable {
     /// Looks at the file at `path`, which `meta` should describe. An error only where there is
     /// nothing to look at: no file, or none that can be opened.
     pub(crate) fn read(vfs: &dyn Vfs, path: &Path, meta: &SstMeta) -> Result<Self> {
@@ -114,7 +114,7 @@ impl Survey {
         // A file that does not fit in memory is looked at as an empty one: all of it is damaged.
         let len = usize::try_from(found.min(meta.len)).unwrap_or(0);
         let (bytes, unread) = read_what_there_is(&*file, len);
-        let mut survey = Self {
+        let mut table = Self {
             path: path.to_path_buf(),
             meta: meta.clone(),
             faults: Vec::new(),
@@ -128,24 +128,24 @@ impl Survey {
         };
         if found != meta.len {
             let detail = format!("it has {found} bytes, {} are recorded", meta.len);
-            survey.fault(Part::Length, found.min(meta.len), found.abs_diff(meta.len), detail);
+            table.fault(Part::Length, found.min(meta.len), found.abs_diff(meta.len), detail);
         }
         for (at, why) in unread {
-            survey.fault(Part::Whole, at.start as u64, at.len() as u64, format!("cannot be read: {why}"));
+            table.fault(Part::Whole, at.start as u64, at.len() as u64, format!("cannot be read: {why}"));
         }
-        survey.look_at_header();
-        let blocks_end = survey.look_at_sections();
-        survey.look_at_blocks(blocks_end);
-        survey.find_prefix();
+        table.read_header();
+        let blocks_end = table.read_sections();
+        table.read_blocks(blocks_end);
+        table.find_prefix();
         if found == meta.len {
-            let computed = crc32c::crc32c(&survey.bytes);
-            if computed != meta.checksum && survey.faults.is_empty() {
+            let computed = crc32c::crc32c(&table.bytes);
+            if computed != meta.checksum && table.faults.is_empty() {
                 let stored = meta.checksum;
                 let detail = format!("the file's checksum is {computed:08x}, recorded is {stored:08x}");
-                survey.fault(Part::Whole, 0, meta.len, detail);
+                table.fault(Part::Whole, 0, meta.len, detail);
             }
         }
-        Ok(survey)
+        Ok(table)
     }
 
     fn fault(&mut self, part: Part, offset: u64, len: u64, detail: impl Into<String>) {
@@ -160,7 +160,7 @@ impl Survey {
         self.fault(part, offset, len, detail);
     }
 
-    fn look_at_header(&mut self) {
+    fn read_header(&mut self) {
         let bytes = self.bytes.get(..HEADER_LEN).unwrap_or(&self.bytes);
         let header = FileHeader::decode(bytes, FileKind::Sst, &self.path, 0)
             .and_then(|header| Ok((format::SstHeader::decode(&header.extra, &self.path)?, header)));
@@ -187,7 +187,7 @@ impl Survey {
     }
 
     /// Returns where blocks end at the latest.
-    fn look_at_sections(&mut self) -> usize {
+    fn read_sections(&mut self) -> usize {
         let tail = format::tail_at(&self.meta, &self.path).and_then(|at| {
             format::decode_sections(self.bytes.get(at).unwrap_or_default(), &self.meta, &self.path)
         });
@@ -259,7 +259,7 @@ impl Survey {
         }
     }
 
-    fn look_at_blocks(&mut self, end: usize) {
+    fn read_blocks(&mut self, end: usize) {
         let fenced = self.fenced_blocks(end);
         if fenced.is_none() && self.fences.take().is_some() {
             self.fault(Part::Section("fences"), 0, 0, "the fences say of blocks what cannot be");
@@ -461,13 +461,13 @@ impl Survey {
     }
 
     /// The entries of a block, in order; none if it is damaged.
-    pub(crate) fn entries(&self, n: usize) -> Vec<Salvaged> {
+    pub(crate) fn entries(&self, n: usize) -> Vec<SalvagedEntry> {
         let mut entries = Vec::new();
         let place = self.blocks.get(n).filter(|place| place.good);
         if let (Some(place), Some(prefix)) = (place, &self.prefix) {
             self.each(place, |entry, value| {
                 let key = [prefix, entry.head, entry.tail].concat();
-                entries.push(Salvaged { key, seq: entry.seq, kind: entry.kind, value: value.to_vec() });
+                entries.push(SalvagedEntry { key, seq: entry.seq, kind: entry.kind, value: value.to_vec() });
             });
         }
         entries
@@ -509,7 +509,7 @@ impl Survey {
         self.group_of(n, key).is_some()
     }
 
-    fn group_of(&self, n: usize, key: &[u8]) -> Option<Place> {
+    fn group_of(&self, n: usize, key: &[u8]) -> Option<GroupAddress> {
         let number = self.blocks.get(n)?.number?;
         let index = self.bytes.get(self.index.clone()?)?;
         index::probe(index, key_hash(key)).find(|place| place.block == number)
@@ -575,9 +575,9 @@ pub(crate) fn describe(vfs: &dyn Vfs, path: &Path, stripe: u16, id: u64) -> Resu
     let Some(fields) = fields else { return Ok(None) };
     // Only the entries can tell. The first key is what the first block starts with, after a prefix that the fences say.
     meta.run_seq = (fields.base_seq, fields.base_seq);
-    let survey = Survey::read(vfs, path, &meta)?;
-    for n in 0..survey.blocks.len() {
-        for entry in survey.entries(n) {
+    let table = SalvagedTable::read(vfs, path, &meta)?;
+    for n in 0..table.blocks.len() {
+        for entry in table.entries(n) {
             if meta.entries == 0 {
                 (meta.keys.0, meta.seq) = (entry.key.clone(), (entry.seq, entry.seq));
             }

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
 use crate::types::{GetCost, Source};
@@ -97,9 +98,8 @@ pub(crate) enum Count {
 
 const COUNTS: usize = 13;
 
-/// What one thread counted. Aligned, so that no two threads write to the same pair of cache lines.
+/// What one thread counted.
 #[derive(Debug)]
-#[repr(align(128))]
 struct Shard {
     counts: [AtomicU64; COUNTS],
     /// Gets that a run answered, by how many were looked at.
@@ -125,8 +125,9 @@ impl Default for Shard {
 #[derive(Debug)]
 pub(crate) struct OpCounters {
     enabled: bool,
-    owned: [OnceLock<Box<Shard>>; OWNED],
-    shared: Shard,
+    /// Padded, so that no two threads write to the same pair of cache lines.
+    owned: [OnceLock<Box<CachePadded<Shard>>>; OWNED],
+    shared: CachePadded<Shard>,
 }
 
 /// The calling thread's counters.
@@ -139,20 +140,20 @@ pub(crate) struct Local<'a> {
 
 impl OpCounters {
     pub(crate) fn new(enabled: bool) -> Self {
-        Self { enabled, owned: [const { OnceLock::new() }; OWNED], shared: Shard::default() }
+        Self { enabled, owned: [const { OnceLock::new() }; OWNED], shared: CachePadded::default() }
     }
 
     #[inline]
     pub(crate) fn local(&self) -> Local<'_> {
         let (shard, owned) = match self.owned.get(thread_number()) {
-            Some(shard) => (&**shard.get_or_init(Box::default), true),
-            None => (&self.shared, false),
+            Some(shard) => (&***shard.get_or_init(Box::default), true),
+            None => (&*self.shared, false),
         };
         Local { shard, owned, enabled: self.enabled }
     }
 
     fn shards(&self) -> impl Iterator<Item = &Shard> {
-        self.owned.iter().filter_map(|shard| shard.get().map(|shard| &**shard)).chain([&self.shared])
+        self.owned.iter().filter_map(|shard| shard.get().map(|shard| &***shard)).chain([&*self.shared])
     }
 
     pub(crate) fn get(&self, count: Count) -> u64 {

@@ -3,6 +3,7 @@
 use std::array;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crossbeam_utils::CachePadded;
 use serde::{Deserialize, Serialize};
 
 use crate::types::FilterTally;
@@ -27,15 +28,14 @@ pub struct FilterStats {
 /// Totals, in shards by stripe: keys spread evenly over those, so that threads seldom meet on a line of memory.
 #[derive(Debug)]
 pub(crate) struct FilterCounters {
-    shards: [Shard; SHARDS],
+    shards: [CachePadded<FilterShard>; SHARDS],
 }
 
 const SHARDS: usize = 64;
 const BILLION: f64 = 1e9;
 
 #[derive(Debug, Default)]
-#[repr(align(64))]
-struct Shard {
+struct FilterShard {
     negatives: AtomicU64,
     true_positives: AtomicU64,
     false_positives: AtomicU64,
@@ -44,7 +44,7 @@ struct Shard {
 
 impl FilterCounters {
     pub(super) fn new() -> Self {
-        Self { shards: array::from_fn(|_| Shard::default()) }
+        Self { shards: array::from_fn(|_| CachePadded::default()) }
     }
 
     /// Adds what one look-up in a stripe came to.
@@ -68,7 +68,7 @@ impl FilterCounters {
     }
 
     pub(crate) fn stats(&self) -> FilterStats {
-        let sum = |of: fn(&Shard) -> &AtomicU64| -> u64 {
+        let sum = |of: fn(&FilterShard) -> &AtomicU64| -> u64 {
             self.shards.iter().map(|shard| of(shard).load(Ordering::Relaxed)).sum()
         };
         let negatives = sum(|shard| &shard.negatives);

@@ -5,12 +5,16 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::LsmEngine;
 use super::background::{Background, Pool};
 use super::event_log::EventLog;
 use super::events::Events;
+use super::lock::LockGuard;
 use super::observe::Observed;
+use super::options::{EngineOptions, Workers};
 use super::recover::{Unfinished, next_generation};
-use super::{EngineOptions, FileIds, Identity, LockGuard, LsmEngine, Settings, Shared, Workers};
+use super::settings::Settings;
+use super::state::{FileIds, Identity, Shared};
 use crate::clock::Now;
 use crate::config::DatabaseConfig;
 use crate::error::{Error, Result};

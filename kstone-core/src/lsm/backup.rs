@@ -21,13 +21,14 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::LsmEngine;
 use super::claim::absolute;
 use super::create::random_id;
 use super::events::Call;
 use super::pins::Pin;
 use super::read_only::{Capture, holds};
+use super::state::{FileIds, Shared};
 use super::survey::Survey;
-use super::{FileIds, LsmEngine, Shared};
 use crate::coding::part;
 use crate::error::{Error, Result};
 use crate::manifest::{Change, CleanEnd, Ids, Manifest, ManifestState};

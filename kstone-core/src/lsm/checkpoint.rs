@@ -15,7 +15,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::job::{Progress, Slot, run_to_end};
-use super::{Shared, trace};
+use super::state::Shared;
+use super::trace;
 use crate::error::Result;
 use crate::manifest::Change;
 use crate::planted::{Bug, planted};

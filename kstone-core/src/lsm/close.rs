@@ -5,7 +5,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{LsmEngine, Shared};
+use super::LsmEngine;
+use super::state::Shared;
 use crate::error::Result;
 use crate::manifest::{Change, CleanEnd};
 use crate::planted::{Race, raced};

@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use super::job::{Progress, Slot, run_to_end};
 use super::observe::Merged;
+use super::options::Workers;
 use super::quota::{MergeSpace, rewritten};
 use super::run_writer::{RunFacts, RunWriter, copy};
-use super::{Shared, Workers, trace};
+use super::state::Shared;
+use super::trace;
 use crate::backpressure::StallReason;
 use crate::clock::Now;
 use crate::compaction::Retain;

@@ -5,10 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::LsmEngine;
 use super::assemble::Start;
 use super::claim::{Claim, Found, absolute, claim};
 use super::open::{metered, take_stock, validate};
-use super::{EngineOptions, FileIds, LsmEngine, Settings};
+use super::options::EngineOptions;
+use super::settings::Settings;
+use super::state::FileIds;
 use crate::clock::Clock;
 use crate::config::DatabaseConfig;
 use crate::error::{Error, Result};

@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use super::compaction_stats::CompactionReason;
 use super::event_log::EventLog;
-use super::{Shared, Workers, trace};
+use super::options::Workers;
+use super::state::Shared;
+use super::trace;
 use crate::backpressure::StallReason;
 use crate::quota::Exhausted;
 use crate::sync::atomic::{AtomicBool, Ordering};

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{LsmEngine, Shared, Snapshot};
+use super::state::Shared;
+use super::{LsmEngine, Snapshot};
 use crate::bloom;
 use crate::error::Result;
 use crate::escape;

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::job::{Progress, Slot, run_to_end};
 use super::run_writer::{RunFacts, RunWriter, copy};
-use super::{Shared, trace};
+use super::state::Shared;
+use super::trace;
 use crate::compaction::Retain;
 use crate::error::Result;
 use crate::key::KeyRange;

@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::Shared;
+use super::state::Shared;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
 

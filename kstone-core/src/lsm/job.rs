@@ -2,8 +2,9 @@
 //!
 //! A step of a job on a poisoned handle does nothing but fail: what is on disk stays as it was when that was found.
 
-use super::{PoisonOnUnwind, Shared};
+use super::state::Shared;
 use crate::error::Result;
+use crate::health::PoisonOnUnwind;
 
 /// What a step of a job left to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +39,7 @@ pub(crate) enum Slot {
 /// All steps of a job, on the caller's thread.
 pub(crate) fn run_to_end(shared: &Shared, mut step: impl FnMut() -> Result<Progress>) -> Result<()> {
     // A job that panics would hold its slot for ever: its waiters must hear of that.
-    let unwinding = PoisonOnUnwind { shared, what: "a job" };
+    let unwinding = PoisonOnUnwind::new(&shared.health, "a job");
     let mut result = Ok(Progress::Again);
     while matches!(result, Ok(Progress::Again)) {
         result = step();

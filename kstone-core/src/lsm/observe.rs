@@ -5,9 +5,11 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::LsmEngine;
 use super::events::{Event, SettingChange};
 use super::job::Slot;
-use super::{LsmEngine, Settings, Shared};
+use super::settings::Settings;
+use super::state::Shared;
 use crate::backpressure::StallReason;
 use crate::compaction::picker::Reason;
 use crate::counters::{Count, Local, OpCounters, Operation};

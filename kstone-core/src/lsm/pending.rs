@@ -1,6 +1,7 @@
 //! Which settings hold for new SSTs only so far: those that were written otherwise say so themselves.
 
-use super::{LsmEngine, Shared};
+use super::LsmEngine;
+use super::state::Shared;
 use crate::config::{Compression, DatabaseConfig};
 use crate::error::Result;
 use crate::sst_block::{LZ4, NO_CODEC};

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Shared;
+use super::state::Shared;
 use crate::manifest::ManifestState;
 use crate::sync::Mutex;
 use crate::sync::atomic::Ordering;

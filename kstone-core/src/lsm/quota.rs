@@ -17,8 +17,9 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::LsmEngine;
 use super::compact::summary;
-use super::{LsmEngine, Shared};
+use super::state::Shared;
 use crate::backpressure::StallReason;
 use crate::compaction::picker::StripeSummary;
 use crate::config::DatabaseConfig;

@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use super::{LsmEngine, Shared};
+use super::LsmEngine;
+use super::state::Shared;
 use crate::counters::Operation;
 use crate::error::Result;
 use crate::key::{EncodedKey, Key, stripe_of};

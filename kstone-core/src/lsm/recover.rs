@@ -19,9 +19,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::assemble::Start;
+use super::lock::LockGuard;
 use super::open::{check_stripes, settings, take_stock};
+use super::options::EngineOptions;
+use super::state::{FileIds, Shared};
 use super::survey::{GENERATION_GAP, SEQ_GAP, Survey};
-use super::{EngineOptions, FileIds, LockGuard, LsmEngine, Shared, trace};
+use super::{LsmEngine, trace};
 use crate::error::{Error, Result};
 use crate::manifest::{Change, Manifest, ManifestState};
 use crate::paths::{self, FileName};

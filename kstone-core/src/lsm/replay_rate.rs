@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use super::{Settings, Shared};
+use super::settings::Settings;
+use super::state::Shared;
 use crate::config::DEFAULT_REPLAY_RATE;
 use crate::manifest::{Change, ManifestState};
 
@@ -38,8 +39,8 @@ pub(crate) fn stored(settings: &[(String, u64)]) -> Option<u64> {
 }
 
 /// The rate as it is stored.
-pub(crate) fn to_store(settings: &Settings) -> Option<(String, u64)> {
-    settings.replay_rate.map(|rate| (NAME.into(), rate))
+pub(crate) fn to_store(rate: Option<u64>) -> Option<(String, u64)> {
+    rate.map(|rate| (NAME.into(), rate))
 }
 
 /// Half of it is what was known before, so that one slow recovery does not count for all.

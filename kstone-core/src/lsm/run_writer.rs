@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::job::Progress;
-use super::{Settings, Shared};
+use super::settings::Settings;
+use super::state::Shared;
 use crate::clock::{Now, Since};
 use crate::compaction::{Retain, Verdict};
 use crate::config::Compression;

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::LsmEngine;
+use super::options::Workers;
 use super::read::{Pin, Snapshot};
-use super::{LsmEngine, Shared, Workers};
+use super::state::Shared;
 use crate::compaction::picker::PASSED_PER_MERGED;
 use crate::counters::{Count, Operation};
 use crate::cursor::Cursor;

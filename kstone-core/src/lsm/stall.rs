@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::Shared;
+use super::state::Shared;
 use crate::backpressure::{Pressure, StallReason};
 use crate::error::{Error, Result};
 use crate::vfs::Floor;

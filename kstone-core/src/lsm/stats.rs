@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::LsmEngine;
 use super::compact::summary;
 use super::compaction_stats::ByReason;
-use super::{LsmEngine, Shared};
+use super::state::Shared;
 use crate::backpressure::StallReason;
 use crate::compaction::picker::live_keys;
 use crate::config::DatabaseConfig;

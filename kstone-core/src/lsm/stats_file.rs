@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::EngineStats;
 use super::events::Event;
 use super::job::Progress;
-use super::{EngineStats, Settings, Shared};
+use super::settings::Settings;
+use super::state::Shared;
 use crate::error::{Error, Result};
 use crate::latency::Latencies;
 use crate::paths;

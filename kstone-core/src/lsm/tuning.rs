@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::Shared;
+use super::state::Shared;
 use crate::adaptive::{self, Inputs};
 use crate::config::MemtableMode;
 use crate::memory::MemoryProbe;

@@ -11,14 +11,17 @@ use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
+use super::LsmEngine;
 use super::observe::Written;
-use super::{LsmEngine, PoisonOnUnwind, Shared, WriteOptions};
+use super::options::WriteOptions;
+use super::state::Shared;
 use crate::backpressure::{Load, Pressure, StallReason};
 use crate::clock::Since;
 use crate::compaction::picker::Ask;
 use crate::config::Durability;
 use crate::counters::Operation;
 use crate::error::{Error, Result};
+use crate::health::PoisonOnUnwind;
 use crate::key::{EncodedKey, Key, stripe_of};
 use crate::planted::{Bug, Race, later, planted, raced};
 use crate::record::{self, Ops};
@@ -200,7 +203,7 @@ impl Shared {
         let last = appended.first_seq + stripes.len() as u64 - 1;
 
         // From here on log and memtables must not part.
-        let unwinding = PoisonOnUnwind { shared: self, what: "a write" };
+        let unwinding = PoisonOnUnwind::new(&self.health, "a write");
         if raced(Race::PublishedBeforeInserted) {
             let _ = self.commits.publish(last); // it is in flight
         }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::queue::Queue;
 use crate::compaction::picker::Ask;
 use crate::error::{Error, Result};
-use crate::lsm::Shared;
 use crate::lsm::checkpoint::CheckpointJob;
 use crate::lsm::compact::CompactJob;
 use crate::lsm::flush::FlushJob;
 use crate::lsm::job::{Progress, Slot};
+use crate::lsm::state::Shared;
 use crate::sync::atomic::Ordering;
 
 /// How long a job rests after its first failure.

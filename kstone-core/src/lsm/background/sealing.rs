@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::lsm::{Settings, Shared};
+use crate::lsm::settings::Settings;
+use crate::lsm::state::Shared;
 use crate::stripe::Stripe;
 use crate::sync::atomic::Ordering;
 use crate::types::Lsn;

@@ -2,8 +2,9 @@
 
 use super::queue::Queue;
 use crate::error::Error;
+use crate::health::PoisonOnUnwind;
 use crate::lsm::job::{Progress, Slot};
-use crate::lsm::{PoisonOnUnwind, Shared};
+use crate::lsm::state::Shared;
 use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
 
@@ -35,7 +36,7 @@ impl Shared {
             None => queue.begun.swap_remove(at),
         };
         drop(queue);
-        let unwinding = PoisonOnUnwind { shared: self, what: "background work" };
+        let unwinding = PoisonOnUnwind::new(&self.health, "background work");
         let stepped = self.step_job(slot, &mut job);
         std::mem::forget(unwinding);
         debug_assert!(self.keeps_its_promises(), "after a step of {slot:?}: {:?}", self.space_report());

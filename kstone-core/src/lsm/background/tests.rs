@@ -9,8 +9,9 @@ use crate::clock::{Clock, ManualClock};
 use crate::config::{CompactionConfig, DatabaseConfig};
 use crate::error::Error;
 use crate::key::Key;
+use crate::lsm::LsmEngine;
 use crate::lsm::job::{Progress, Slot};
-use crate::lsm::{EngineOptions, LsmEngine, Workers, WriteOptions};
+use crate::lsm::options::{EngineOptions, Workers, WriteOptions};
 use crate::sync::atomic::Ordering;
 
 mod merges;

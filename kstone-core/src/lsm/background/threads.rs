@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use super::schedule::{calm_compactions, concurrent_compactions, cores};
 use crate::error::{Error, Result};
+use crate::health::PoisonOnUnwind;
+use crate::lsm::LsmEngine;
 use crate::lsm::job::Progress;
-use crate::lsm::{LsmEngine, PoisonOnUnwind, Shared, Workers};
+use crate::lsm::options::Workers;
+use crate::lsm::state::Shared;
 use crate::planted::{Race, raced};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::{self, JoinHandle};
@@ -21,7 +24,7 @@ pub(crate) struct Pool {
 impl Shared {
     fn work(&self) {
         // A job that panics would hold its slot for ever: its waiters must hear of that.
-        let unwinding = PoisonOnUnwind { shared: self, what: "background work" };
+        let unwinding = PoisonOnUnwind::new(&self.health, "background work");
         let mut queue = self.background.queue.lock();
         while !self.background.stop.load(Ordering::Relaxed) {
             if self.may_deliver_events() {

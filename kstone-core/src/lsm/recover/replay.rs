@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::clock::Since;
 use crate::error::{Error, Result};
 use crate::key::{encoded_partition_hash, stripe_of};
-use crate::lsm::Shared;
+use crate::lsm::state::Shared;
 use crate::paths;
 use crate::planted::{Bug, planted};
 use crate::record::Ops;

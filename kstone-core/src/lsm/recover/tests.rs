@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::clock::ManualClock;
 use crate::error::Error;
-use crate::lsm::{EngineOptions, LsmEngine, Workers, WriteOptions};
+use crate::lsm::LsmEngine;
+use crate::lsm::options::{EngineOptions, Workers, WriteOptions};
 use crate::manifest::{Change, Manifest};
 use crate::paths;
 use crate::types::{Lsn, MAX_NUMBER};

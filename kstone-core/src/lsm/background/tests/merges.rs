@@ -7,9 +7,10 @@ use super::{Idle, one};
 use crate::compaction::picker::Ask;
 use crate::config::CompactionConfig;
 use crate::key::Key;
+use crate::lsm::LsmEngine;
 use crate::lsm::background::schedule::{calm_compactions, concurrent_compactions, cores};
 use crate::lsm::job::{Progress, Slot};
-use crate::lsm::{EngineOptions, LsmEngine, WriteOptions};
+use crate::lsm::options::{EngineOptions, WriteOptions};
 use crate::sync::atomic::Ordering;
 
 #[test]

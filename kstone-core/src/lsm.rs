@@ -52,6 +52,7 @@ mod flush;
 mod held;
 mod idle;
 mod job;
+mod lifecycle;
 mod lock;
 mod observe;
 mod open;
@@ -126,7 +127,7 @@ impl LsmEngine {
     /// Whether this is a process that was forked off the opener of the database: calls fail with
     /// [`Error::Forked`] here, and dropping what belongs to it does nothing.
     pub fn is_forked(&self) -> bool {
-        !self.shared.process.is_current()
+        self.shared.life.is_forked()
     }
 
     /// How many stripes the database has.
@@ -154,7 +155,7 @@ impl LsmEngine {
     pub fn flush(&self) -> Result<()> {
         let (shared, _open) = self.writable()?;
         for stripe in shared.used_stripes() {
-            shared.check_open()?;
+            shared.life.check_open()?;
             shared.once_there_is_space(|| shared.flush_stripe_now(stripe.id))?;
         }
         shared.checkpoint_now()
@@ -175,7 +176,7 @@ impl LsmEngine {
     /// Whether the rules ask for a compaction of the stripe now, those for idle times left out; always false when
     /// automatic compaction is off. Errors as [`LsmEngine::trigger_compaction`].
     pub fn needs_compaction(&self, stripe: usize) -> Result<bool> {
-        self.shared.check_process()?;
+        self.shared.life.check_process()?;
         self.check_stripe(stripe)?;
         Ok(self.shared.compaction_due(stripe, Ask::Due).is_some())
     }
@@ -191,12 +192,12 @@ impl LsmEngine {
     /// # Errors
     /// `Corruption` names the first damage found.
     pub fn verify(&self) -> Result<usize> {
-        self.shared.check_open()?;
+        self.shared.life.check_open()?;
         let mut verified = 0;
         for stripe in self.shared.used_stripes() {
             let version = Arc::clone(&stripe.version());
             for table in version.tables() {
-                table.verify().map_err(|error| self.shared.closed_or(error))?;
+                table.verify().map_err(|error| self.shared.life.closed_or(error))?;
                 verified += 1;
             }
             drop(version);
@@ -210,7 +211,7 @@ impl LsmEngine {
     /// a database that was closed.
     pub fn step(&self, choice: u64) -> bool {
         let shared = &*self.shared;
-        if !shared.process.is_current() {
+        if shared.life.is_forked() {
             return false;
         }
         let done = shared.workers == Workers::Manual && shared.step(choice);
@@ -221,13 +222,9 @@ impl LsmEngine {
     /// The state, if this handle may change the database, and what keeps a close waiting meanwhile.
     fn writable(&self) -> Result<(&Shared, Call<'_>)> {
         let shared = &*self.shared;
-        shared.check_process()?;
+        shared.life.check_process()?;
         let open = Call::begin(shared);
-        shared.check_open()?;
-        if shared.read_only {
-            return Err(Error::ReadOnly);
-        }
-        shared.health.check()?;
+        shared.life.check_writable()?;
         shared.ensure_opened()?;
         self.start_workers()?;
         Ok((shared, open))
@@ -236,7 +233,7 @@ impl LsmEngine {
     /// Why this handle accepts no writes any more.
     #[cfg(feature = "testing")]
     pub(crate) fn poisoned(&self) -> Option<&str> {
-        self.shared.health.cause()
+        self.shared.life.health().cause()
     }
 
     fn check_stripe(&self, stripe: usize) -> Result<()> {

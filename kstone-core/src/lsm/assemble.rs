@@ -9,27 +9,26 @@ use super::LsmEngine;
 use super::background::{Background, Pool};
 use super::event_log::EventLog;
 use super::events::Events;
-use super::lock::LockGuard;
+use super::lifecycle::{Access, Identity, Lifecycle};
 use super::observe::Observed;
 use super::options::{EngineOptions, Workers};
-use super::recover::{Unfinished, next_generation};
+use super::recover::next_generation;
 use super::settings::Settings;
-use super::state::{FileIds, Identity, Shared};
+use super::state::{FileIds, Shared};
 use crate::clock::Now;
 use crate::config::DatabaseConfig;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::health::Health;
 use crate::latency::Recorder;
 use crate::manifest::{Manifest, ManifestState};
-use crate::process::Process;
 use crate::quota::Quota;
 use crate::sst::{Table, TableContext};
 use crate::stripe::Stripe;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use crate::sync::{ArcSwap, Mutex, RwLock};
+use crate::sync::{ArcSwap, Mutex};
 use crate::types::{FileId, Lsn, SeqNo};
 use crate::version::Run;
-use crate::vfs::{Mapping, Meter, Place, Vfs};
+use crate::vfs::{Mapping, Meter, Vfs};
 use crate::wal::{Chain, Wal, WalContext, WalStart};
 
 /// Entries that one step of a job takes: long enough to be cheap, short enough to stop soon.
@@ -45,19 +44,14 @@ pub(super) struct Start {
     pub(super) next_seq: SeqNo,
     pub(super) file_ids: FileIds,
     pub(super) settings: Settings,
-    pub(super) read_only: bool,
-    pub(super) lock: Option<LockGuard>,
+    pub(super) access: Access,
     /// When opening began.
     pub(super) since: Duration,
     pub(super) meter: Arc<Meter>,
-    pub(super) place: Arc<OnceLock<Place>>,
     /// Where the log to replay is read.
     pub(super) log: Arc<dyn Vfs>,
     /// SSTs that are mapped already.
     pub(super) held: BTreeMap<FileId, Arc<Mapping>>,
-    /// SSTs that cannot be read: only a handle that reads opens beside them.
-    pub(super) damage: Vec<Error>,
-    pub(super) unfinished: Option<Unfinished>,
 }
 
 impl Start {
@@ -106,7 +100,7 @@ impl LsmEngine {
             let replayed = engine.shared.replay(&*log, chain);
             if let Err(error) = &replayed {
                 // A clean close of what is in memory by now would give the rest of the log away.
-                engine.shared.health.poison(error);
+                engine.shared.life.health().poison(error);
             }
             replayed?;
         }
@@ -130,7 +124,10 @@ impl Shared {
         let identity = Identity { database_id: ids.database_id, incarnation: ids.incarnation };
         let health = Arc::<Health>::default();
         let latencies = Arc::<Recorder>::default();
-        let log = (!start.read_only && !options.vfs.is_volatile()).then(|| EventLog::new(path.to_path_buf()));
+        let life =
+            Lifecycle::new(identity, Arc::clone(&health), manifest.state().clean_end.is_some(), start.access);
+        let log =
+            (!life.is_read_only() && !options.vfs.is_volatile()).then(|| EventLog::new(path.to_path_buf()));
         let context = WalContext {
             vfs: Arc::clone(&options.vfs),
             dir: path.to_path_buf(),
@@ -146,11 +143,12 @@ impl Shared {
         let quota = Quota::new(start.meter);
         quota.manifest.store(manifest.room(), Ordering::Relaxed);
         let tables = TableContext::new(Arc::clone(&options.vfs), path, &start.settings.database);
-        if start.read_only {
+        if life.is_read_only() {
             tables.observe();
         }
         let state = manifest.state();
         Self {
+            life,
             stripes: stripes(&tables, state, &start.held, Now::of(&*options.clock)),
             tables,
             dir: path.to_path_buf(),
@@ -158,15 +156,9 @@ impl Shared {
             clock: options.clock,
             workers: options.workers,
             durability: options.durability,
-            read_only: start.read_only,
-            damage: start.damage,
-            identity,
             chunk: if options.workers == Workers::Manual { CHUNK_MANUAL } else { CHUNK },
-            health,
             settings: ArcSwap::from_pointee(start.settings),
             wal,
-            opened: AtomicBool::new(state.clean_end.is_none() && start.unfinished.is_none()),
-            unfinished: Mutex::new(start.unfinished),
             manifest: Mutex::new(manifest),
             file_ids: start.file_ids,
             commits: super::commit::Commits::default(),
@@ -185,11 +177,6 @@ impl Shared {
             observed: Observed::new(options.counters, latencies, start.since),
             events: Events::new(options.listener, log),
             tuner: super::tuning::Tuner::new(options.memory_probe),
-            closed: AtomicBool::new(false),
-            process: Process::current(),
-            gate: RwLock::new(()),
-            lock: Mutex::new(start.lock),
-            place: start.place,
         }
     }
 }

@@ -150,9 +150,9 @@ impl LsmEngine {
     /// reads, when the database changes too often. `Poisoned` when this handle cannot say what is durable.
     pub fn backup_with(&self, destination: &Path, mut options: BackupOptions<'_>) -> Result<BackupReport> {
         let shared = &*self.shared;
-        shared.check_process()?;
+        shared.life.check_process()?;
         let mut call = Call::begin(shared);
-        shared.check_open()?;
+        shared.life.check_open()?;
         let elsewhere = options.to.take();
         let link = !options.copy && elsewhere.is_none();
         let here = elsewhere.is_none() || !shared.vfs.is_volatile();
@@ -161,7 +161,7 @@ impl LsmEngine {
         if here {
             check_outside(&*to, &shared.dir, destination)?;
         }
-        let (source, pin) = if shared.read_only {
+        let (source, pin) = if shared.life.is_read_only() {
             (Source::captured(shared)?, None)
         } else {
             let (source, pin) = Source::pinned(shared)?;
@@ -187,7 +187,7 @@ impl LsmEngine {
             Err(error) => {
                 claimed.clean_up();
                 // A close takes away files that were still to be copied: that is no damage.
-                Err(shared.check_open().err().unwrap_or(error))
+                Err(shared.life.check_open().err().unwrap_or(error))
             }
         }
     }
@@ -210,7 +210,7 @@ struct Source {
 impl Source {
     /// The newest durable state of a database that is open for writing.
     fn pinned(shared: &Shared) -> Result<(Self, Pin<'_>)> {
-        shared.health.check()?;
+        shared.life.health().check()?;
         shared.wal.sync()?;
         let manifest = shared.manifest.lock();
         let (state, ids) = (manifest.state().clone(), manifest.ids());
@@ -228,7 +228,7 @@ impl Source {
         let hold = holds(&shared.settings.load().database);
         let Capture { survey: Survey { loaded, chain, .. }, log, held, .. } =
             Capture::take(&*shared.vfs, &*shared.clock, &shared.dir, true, |_| hold)?;
-        if loaded.ids.incarnation != shared.identity.incarnation {
+        if loaded.ids.incarnation != shared.life.identity().incarnation {
             let replaced = io::Error::other("another database is there since it was opened");
             return Err(Error::io("back up", &shared.dir)(replaced));
         }
@@ -326,7 +326,7 @@ impl Copying<'_, '_, '_> {
         if let Some(progress) = progress {
             self.call.pause(|| goes_on = progress(&done));
         }
-        self.shared.check_open()?;
+        self.shared.life.check_open()?;
         if goes_on.is_break() { Err(Error::Cancelled) } else { Ok(()) }
     }
 
@@ -419,7 +419,7 @@ impl Copying<'_, '_, '_> {
             Some(held) => Arc::new(HeldFile(held)),
             None => self.shared.vfs.open(from, OpenMode::Read).map_err(|e| match e.kind() {
                 // What is not held may have been removed by the writer.
-                io::ErrorKind::NotFound if self.shared.read_only => Error::Busy,
+                io::ErrorKind::NotFound if self.shared.life.is_read_only() => Error::Busy,
                 _ => Error::io("open", from)(e),
             })?,
         };

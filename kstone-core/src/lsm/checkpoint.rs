@@ -51,7 +51,7 @@ pub(crate) struct Batch {
 impl CheckpointJob {
     pub(crate) fn step(&mut self, shared: &Shared) -> Result<Progress> {
         let _span = trace::job("checkpoint", None);
-        shared.health.check()?; // a poisoned handle writes nothing any more
+        shared.life.health().check()?; // a poisoned handle writes nothing any more
         *self = match std::mem::replace(self, Self::Start) {
             Self::Start => match Self::collect(shared) {
                 Some(batch) => Self::SyncLog(batch),
@@ -113,7 +113,7 @@ impl CheckpointJob {
         };
         let file = table.open_to_sync()?;
         if !planted(Bug::SstNotSynced) {
-            shared.poison_on_error(table.sync(&*file))?;
+            shared.life.poison_on_error(table.sync(&*file))?;
         }
         batch.synced += 1;
         Ok(Self::SyncSsts(batch))
@@ -185,7 +185,7 @@ impl Shared {
     }
 
     fn remove_obsolete_ssts(&self, also_held: bool) {
-        if !self.may_remove() {
+        if !self.life.may_remove() {
             return;
         }
         self.remove_leftovers();
@@ -217,18 +217,11 @@ impl Shared {
     /// it lets go of the manifest: who gets it afterwards learns of that here, whenever it looked before.
     fn may_be_listed(&self, id: FileId) -> bool {
         let manifest = self.manifest.lock();
-        !self.may_remove() || manifest.state().lists(id)
-    }
-
-    /// Whether this handle may still remove files. After a failure that poisons it may not, by any way: the manifest on
-    /// disk may be the one before the edit that failed or the one after it, and either must find what it lists. What is
-    /// left over is removed by the next open.
-    pub(crate) fn may_remove(&self) -> bool {
-        self.health.check().is_ok() || planted(Bug::FailedEditForgotten)
+        !self.life.may_remove() || manifest.state().lists(id)
     }
 
     pub(crate) fn remove_file(&self, path: &std::path::Path) {
-        if !self.may_remove() {
+        if !self.life.may_remove() {
             return;
         }
         if let Err(source) = self.vfs.remove(path) {
@@ -241,7 +234,7 @@ impl Shared {
     fn remove_leftovers(&self) {
         let mut left = std::mem::take(&mut *self.leftovers.lock());
         left.retain(|path| {
-            !self.may_remove()
+            !self.life.may_remove()
                 || self.vfs.remove(path).is_err_and(|e| e.kind() != std::io::ErrorKind::NotFound)
         });
         let mut leftovers = self.leftovers.lock();

@@ -27,7 +27,7 @@ impl LsmEngine {
     /// `Forked`, in any process but the opener's, where nothing is done. Otherwise what stood in the way. All acknowledged writes are then still in the log; only the next open takes longer.
     pub fn close(&self) -> Result<()> {
         let shared = &*self.shared;
-        shared.check_process()?;
+        shared.life.check_process()?;
         let closing = match self.closing.try_lock() {
             Some(closing) => closing,
             // The other one may be waiting for the worker that calls the listener.
@@ -35,19 +35,19 @@ impl LsmEngine {
             // A second close at the same time waits for the first.
             None => self.closing.lock(),
         };
-        if shared.closed.swap(true, Ordering::AcqRel) {
+        if !shared.life.close() {
             return Ok(());
         }
         // A write, flush or compaction that is under way ends as any other; the next one sees that the database
         // is closed. Nothing may touch the directory once the lock is given up.
         if !raced(Race::CloseWithoutGate) {
-            drop(shared.gate.write());
+            shared.life.wait_for_calls();
         }
         self.stop_workers();
-        let result = if shared.read_only { Ok(()) } else { shared.end_cleanly() };
+        let result = if shared.life.is_read_only() { Ok(()) } else { shared.end_cleanly() };
         let last = shared.write_last_events(result.is_ok());
         shared.remove_stats_file();
-        *shared.lock.lock() = None;
+        shared.life.unlock();
         drop(closing);
         shared.tell_last_events(last);
         result
@@ -74,9 +74,9 @@ impl Shared {
     }
 
     fn end_cleanly(&self) -> Result<()> {
-        self.health.check()?;
-        if !self.opened.load(Ordering::Acquire) {
-            if self.unfinished.lock().is_none() {
+        self.life.health().check()?;
+        if !self.life.is_opened() {
+            if !self.life.is_unfinished() {
                 return Ok(()); // nothing was written: the manifest still says where the log ends
             }
             self.ensure_opened()?;

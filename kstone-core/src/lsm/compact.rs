@@ -66,7 +66,7 @@ impl CompactJob {
 
     pub(crate) fn step(&mut self, shared: &Shared) -> Result<Progress> {
         let _span = trace::job("compaction", Some(self.stripe));
-        shared.health.check()?; // a poisoned handle writes nothing any more
+        shared.life.health().check()?; // a poisoned handle writes nothing any more
         match &mut self.state {
             State::Start => self.begin(shared),
             State::Merging(merging) => {
@@ -99,7 +99,7 @@ impl CompactJob {
         let first = metas().map(|meta| &meta.keys.0).min();
         let last = metas().map(|meta| &meta.keys.1).max();
         let (Some(seq), Some(first), Some(last)) = (seq, first, last) else {
-            return Err(shared.health.internal("the picker chose no run to merge"));
+            return Err(shared.life.health().internal("the picker chose no run to merge"));
         };
         let bounds = (first.clone(), last.clone());
         let now = shared.now();

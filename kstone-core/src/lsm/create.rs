@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::LsmEngine;
 use super::assemble::Start;
 use super::claim::{Claim, Found, absolute, claim};
+use super::lifecycle::Access;
 use super::open::{metered, take_stock, validate};
 use super::options::EngineOptions;
 use super::settings::Settings;
@@ -78,15 +79,11 @@ impl LsmEngine {
             next_seq: 1,
             file_ids: FileIds::new(1, 1 + FileIds::BLOCK),
             settings: Settings::new(database, compaction, None),
-            read_only: false,
-            lock: Some(lock),
+            access: Access::Write { lock, place: Arc::clone(meter.place()), unfinished: None },
             since,
             meter: Arc::clone(meter.meter()),
-            place: Arc::clone(meter.place()),
             log: Arc::clone(&options.vfs),
             held: BTreeMap::new(),
-            damage: Vec::new(),
-            unfinished: None,
         };
         let engine = Self::assemble(path, options, manifest, start)?;
         // A handle whose directory is removed while it is open goes on working in its first segment.

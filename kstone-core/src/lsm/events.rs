@@ -336,7 +336,7 @@ impl Shared {
     }
 
     fn raise_poisoned(&self) {
-        if let Some(cause) = self.health.cause()
+        if let Some(cause) = self.life.health().cause()
             && !self.events.poisoned_told.swap(true, Ordering::Relaxed)
         {
             self.raise(Event::Poisoned { cause: cause.to_string() });
@@ -346,7 +346,7 @@ impl Shared {
     /// Whether [`Shared::deliver_events`] has something to do.
     pub(crate) fn has_events(&self) -> bool {
         self.events.any()
-            || (self.health.cause().is_some() && !self.events.poisoned_told.load(Ordering::Relaxed))
+            || (self.life.health().cause().is_some() && !self.events.poisoned_told.load(Ordering::Relaxed))
     }
 
     /// The same, and nobody else is at it.
@@ -402,7 +402,7 @@ pub(crate) struct Call<'a> {
 
 impl<'a> Call<'a> {
     pub(crate) fn begin(shared: &'a Shared) -> Self {
-        Self { gate: Some(shared.gate.read()), shared }
+        Self { gate: Some(shared.life.enter()), shared }
     }
 
     /// Lets a close go on meanwhile: what is called may take long, or call the engine. The database may be closed
@@ -410,7 +410,7 @@ impl<'a> Call<'a> {
     pub(crate) fn pause(&mut self, meanwhile: impl FnOnce()) {
         self.gate = None;
         meanwhile();
-        self.gate = Some(self.shared.gate.read());
+        self.gate = Some(self.shared.life.enter());
     }
 }
 

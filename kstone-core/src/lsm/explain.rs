@@ -249,7 +249,7 @@ impl LsmEngine {
 
 impl Shared {
     fn explain_get(&self, key: &Key<'_>, at: Option<SeqNo>) -> Result<Explain> {
-        self.check_open()?;
+        self.life.check_open()?;
         let encoded = key.encode(self.settings.load().database.max_key_bytes)?;
         let mut recorder = Recorder::default();
         let result = self.look_up(&encoded, at, &mut recorder);

@@ -52,7 +52,7 @@ impl FlushJob {
 
     pub(crate) fn step(&mut self, shared: &Shared) -> Result<Progress> {
         let _span = trace::job("flush", Some(self.stripe));
-        shared.health.check()?; // a poisoned handle writes nothing any more
+        shared.life.health().check()?; // a poisoned handle writes nothing any more
         match &mut self.state {
             State::Start => self.begin(shared),
             State::Writing(writing) => {
@@ -102,10 +102,10 @@ impl FlushJob {
         // Else a version could be dropped for one that cannot be seen yet. That a horizon is at most `visible` would be
         // enough by itself, and so would this be; `kstone-shuttle` shows that without both a get finds nothing.
         if !planted(Bug::VersionAboveVisibleDropped) && !raced(Race::FlushOfUnseen) {
-            shared.commits.wait_visible(memtable.last_seq(), &shared.health)?;
+            shared.commits.wait_visible(memtable.last_seq(), shared.life.health())?;
         }
         let Some(bounds) = memtable.key_bounds() else {
-            return Err(shared.health.internal("an empty memtable was sealed"));
+            return Err(shared.life.health().internal("an empty memtable was sealed"));
         };
         let seq = (memtable.first_seq(), memtable.last_seq());
         let deleted_since = memtable.deleted_since();

@@ -39,7 +39,7 @@ pub(crate) enum Slot {
 /// All steps of a job, on the caller's thread.
 pub(crate) fn run_to_end(shared: &Shared, mut step: impl FnMut() -> Result<Progress>) -> Result<()> {
     // A job that panics would hold its slot for ever: its waiters must hear of that.
-    let unwinding = PoisonOnUnwind::new(&shared.health, "a job");
+    let unwinding = PoisonOnUnwind::new(shared.life.health(), "a job");
     let mut result = Ok(Progress::Again);
     while matches!(result, Ok(Progress::Again)) {
         result = step();

@@ -142,7 +142,7 @@ impl Shared {
         self.raise(Event::Opened {
             created,
             clean,
-            read_only: self.read_only,
+            read_only: self.life.is_read_only(),
             replayed_records: self.observed.replayed_records.load(Ordering::Relaxed),
             replayed_bytes: self.observed.replayed_bytes.load(Ordering::Relaxed),
             duration: took,

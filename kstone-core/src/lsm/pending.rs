@@ -29,7 +29,7 @@ impl LsmEngine {
     /// # Errors
     /// `Closed`.
     pub fn pending_rewrites(&self) -> Result<Vec<PendingRewrite>> {
-        self.shared.check_open()?;
+        self.shared.life.check_open()?;
         let config = self.shared.settings.load();
         let pending = DIFFERENCES.into_iter().map(|(setting, differs)| {
             self.shared.pending(setting, |meta, oldest| differs(&config.database, meta, oldest))
@@ -44,7 +44,7 @@ impl LsmEngine {
     /// # Errors
     /// `Closed`; `InvalidConfig` for a stripe that does not exist.
     pub fn compaction_would_gain(&self, stripe: usize) -> Result<bool> {
-        self.shared.check_open()?;
+        self.shared.life.check_open()?;
         self.check_stripe(stripe)?;
         // A stripe that was never used has nothing to gain.
         let Some(stripe) = self.shared.stripe_if_used(stripe) else { return Ok(false) };

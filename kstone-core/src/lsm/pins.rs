@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::state::Shared;
 use crate::manifest::ManifestState;
 use crate::sync::Mutex;
-use crate::sync::atomic::Ordering;
 use crate::types::FileId;
 
 #[derive(Debug, Default)]
@@ -81,7 +80,7 @@ impl<'a> Pin<'a> {
     }
 
     fn give_back_log(&self) {
-        if !self.shared.closed.load(Ordering::Acquire) {
+        if !self.shared.life.is_closed() {
             let start = self.shared.manifest.lock().state().log_start;
             self.shared.retire_log(start.generation());
             if !self.shared.pins.hold_log() {
@@ -94,12 +93,12 @@ impl<'a> Pin<'a> {
 
 impl Drop for Pin<'_> {
     fn drop(&mut self) {
-        if !self.shared.process.is_current() {
+        if self.shared.life.is_forked() {
             return;
         }
         self.shared.pins.held.lock().pins.remove(&self.number);
         self.give_back_log();
-        if !self.shared.closed.load(Ordering::Acquire) {
+        if !self.shared.life.is_closed() {
             self.shared.remove_obsolete();
         }
     }
@@ -110,10 +109,10 @@ impl Shared {
     /// them. Whether there were any. A poisoned handle removes nothing.
     pub(crate) fn retire_log(&self, below: u32) -> bool {
         let _one = self.pins.retiring.lock();
-        if !self.may_remove() {
+        if !self.life.may_remove() {
             return false;
         }
-        let pinned = if self.closed.load(Ordering::Acquire) { u32::MAX } else { self.pins.log_from() };
+        let pinned = if self.life.is_closed() { u32::MAX } else { self.pins.log_from() };
         let retired = self.wal.retire(below.min(pinned));
         for path in &retired {
             self.remove_file(path);

@@ -147,7 +147,7 @@ impl LsmEngine {
     /// # Errors
     /// `Closed`; `Io` when the directory of a handle that only reads cannot be listed.
     pub fn disk_usage(&self) -> Result<DiskUsage> {
-        self.shared.check_open()?;
+        self.shared.life.check_open()?;
         self.shared.disk_usage()
     }
 }
@@ -155,7 +155,7 @@ impl LsmEngine {
 impl Shared {
     fn disk_usage(&self) -> Result<DiskUsage> {
         let shared = self;
-        let usage = if shared.read_only {
+        let usage = if shared.life.is_read_only() {
             let mut usage = Usage::default();
             for entry in shared.vfs.list(&shared.dir).map_err(Error::io("list", &shared.dir))? {
                 usage.add(&entry.name, entry.len);
@@ -259,8 +259,8 @@ impl Shared {
 
     /// Gives back a log segment that was made before the limit was as low as it is.
     pub(crate) fn give_back_log(&self) -> Result<()> {
-        let _open = self.gate.read();
-        self.check_open()?;
+        let _open = self.life.enter();
+        self.life.check_open()?;
         match self.wal.rotate() {
             // Deletes rotate it.
             Err(Error::DiskFull) => Ok(()),
@@ -458,7 +458,7 @@ impl Shared {
     /// This program has just encoded what cannot be decoded; it is not in the log yet.
     #[cold]
     fn undecodable(&self) -> Error {
-        self.health.internal("an operation that is about to be written cannot be decoded")
+        self.life.health().internal("an operation that is about to be written cannot be decoded")
     }
 
     /// Without a limit nothing else says that there is not enough yet: reclaiming would end at once, and a write that only
@@ -656,8 +656,8 @@ impl<'a> SpaceWait<'a> {
     fn wait(&mut self, now: Duration, below: &mut Below) -> Result<()> {
         let Self { shared, .. } = *self;
         let quota = &shared.quota;
-        shared.check_open()?;
-        shared.health.check()?;
+        shared.life.check_open()?;
+        shared.life.health().check()?;
         self.steps += 1;
         if self.since.is_none()
             && self.claim == Claim::Put

@@ -31,7 +31,7 @@ pub(crate) struct Pin {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        if !self.shared.process.is_current() {
+        if self.shared.life.is_forked() {
             return self.shared.leak();
         }
         let horizon_rises = self.shared.commits.unpin(self.seq);
@@ -80,14 +80,14 @@ impl LsmEngine {
 
     /// Pins what can be seen now.
     pub fn snapshot(&self) -> Result<Snapshot> {
-        self.shared.check_open()?;
+        self.shared.life.check_open()?;
         Ok(Snapshot { pin: Pin::new(&self.shared) })
     }
 }
 
 impl Shared {
     fn get(&self, key: &Key<'_>, at: Option<SeqNo>) -> Result<Option<Slice>> {
-        self.check_open()?;
+        self.life.check_open()?;
         let settings = self.settings.load();
         let running = self.begin_operation(Operation::Get, &settings);
         let encoded = key.encode(settings.database.max_key_bytes)?;
@@ -116,6 +116,6 @@ impl Shared {
         let seq = at.or(early).unwrap_or_else(|| self.commits.visible());
         trace.begin(&version, seq);
         let found = version.get(&key.bytes, key.hash, seq, trace);
-        found.map_err(|error| self.closed_or(error))
+        found.map_err(|error| self.life.closed_or(error))
     }
 }

@@ -23,7 +23,7 @@ impl LsmEngine {
     }
 
     fn total_lengths(&self, of: fn(SectionLengths) -> u64) -> Result<u64> {
-        self.shared.check_open()?;
+        self.shared.life.check_open()?;
         let mut total = 0;
         for stripe in self.shared.used_stripes() {
             let version = Arc::clone(&stripe.version());

@@ -2,7 +2,7 @@
 //!
 //! The order after an unclean end is the crash argument; each step is safe to be cut off anywhere and rerun:
 //! 1. lock; 2. read the manifest; 3. validate the log and find where it ends. Nothing is written so far.
-//! 4. [`wal::harden`]: the log's bytes above the last known sync are written again, identically, and synced: pages
+//! 4. [`crate::wal::harden`]: the log's bytes above the last known sync are written again, identically, and synced: pages
 //!    that a failed sync marked clean may be readable and yet not on the disk.
 //! 5. A new manifest records where the log was cut: the single commit point. Bytes past the cut are dead by that
 //!    decree; old segments are neither truncated nor appended to.
@@ -11,7 +11,7 @@
 //!
 //! After a clean end only 1, 2, the check of the recorded end, and 7 remain, and nothing is written.
 //!
-//! On a full medium 4 to 6 are put off ([`Unfinished`]): what is there can be read, and whatever would write first
+//! On a full medium 4 to 6 are put off ([`unfinished::Unfinished`]): what is there can be read, and whatever would write first
 //! tries them again, and is refused with `DiskFull` as long as there is no space.
 
 use std::collections::BTreeMap;
@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::assemble::Start;
+use super::lifecycle::Access;
 use super::lock::LockGuard;
 use super::open::{check_stripes, settings, take_stock};
 use super::options::EngineOptions;
@@ -30,13 +31,16 @@ use crate::manifest::{Change, Manifest, ManifestState};
 use crate::paths::{self, FileName};
 use crate::planted::{Bug, planted};
 use crate::sync::atomic::Ordering;
-use crate::types::{LogCut, Lsn, SeqNo};
-use crate::vfs::{DirEntry, MeteredVfs, Vfs};
-use crate::wal::{self, Chain};
+use crate::types::{LogCut, SeqNo};
+use crate::vfs::{DirEntry, MeteredVfs};
+use crate::wal::Chain;
 
 mod replay;
 #[cfg(test)]
 mod tests;
+pub(super) mod unfinished;
+
+use unfinished::Unfinished;
 
 impl LsmEngine {
     pub(super) fn recover(
@@ -94,15 +98,11 @@ impl LsmEngine {
             next_seq,
             file_ids,
             settings,
-            read_only: false,
-            lock: Some(lock),
+            access: Access::Write { lock, place: Arc::clone(metered.place()), unfinished },
             since,
             meter: Arc::clone(metered.meter()),
-            place: Arc::clone(metered.place()),
             log: vfs,
             held: BTreeMap::new(),
-            damage: Vec::new(),
-            unfinished,
         };
         let engine = Self::assemble(path, options, manifest, start)?;
         engine.shared.measure_replay(began);
@@ -110,7 +110,7 @@ impl LsmEngine {
         if store_settings {
             match engine.shared.store_settings() {
                 // They hold all the same, and are stored with the next edit.
-                Err(error) if error.is_out_of_space() && engine.shared.health.check().is_ok() => {}
+                Err(error) if error.is_out_of_space() && engine.shared.life.health().check().is_ok() => {}
                 stored => stored?,
             }
         }
@@ -120,43 +120,6 @@ impl LsmEngine {
         engine.shared.observed.stats_file.fetch_or(listing.iter().any(stats), Ordering::Relaxed);
         engine.keep_time();
         Ok(engine)
-    }
-}
-
-/// What recovery still has to write: steps 4 to 6. Done over when it fails.
-#[derive(Debug)]
-pub(crate) struct Unfinished {
-    chain: Chain,
-    harden_from: Lsn,
-    changes: Vec<Change>,
-    orphans: Vec<PathBuf>,
-    hardened: bool,
-}
-
-impl Unfinished {
-    /// `commit` appends an edit. Returns whether all orphans were removed: those that cannot be now are harmless, and
-    /// tried again next time.
-    pub(crate) fn finish(
-        &mut self,
-        vfs: &dyn Vfs,
-        dir: &Path,
-        commit: impl FnOnce(Vec<Change>) -> Result<()>,
-    ) -> Result<bool> {
-        if !self.hardened && !planted(Bug::TailNotHardened) {
-            // All bytes are written before they are synced, so it may be tried again also after a failed sync.
-            wal::harden(vfs, dir, &self.chain, self.harden_from)
-                .map_err(|error| if error.is_out_of_space() { Error::DiskFull } else { error })?;
-            self.hardened = true;
-        }
-        // The first edit of a resumed manifest writes a new one: its rename is the commit point.
-        if !planted(Bug::CutNotRecorded) {
-            commit(self.changes.clone())?;
-        }
-        if planted(Bug::OrphansKept) {
-            return Ok(true);
-        }
-        let left = self.orphans.iter().filter(|orphan| vfs.remove(orphan).is_err()).count();
-        Ok(left == 0)
     }
 }
 

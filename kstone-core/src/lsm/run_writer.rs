@@ -111,8 +111,8 @@ impl RunWriter {
                     bits_per_key: config.bloom_bits_per_key as u32,
                     compress: self.facts.compress(config.compression),
                     write_unit: config.write_buffer_size,
-                    database_id: shared.identity.database_id,
-                    incarnation: shared.identity.incarnation,
+                    database_id: shared.life.identity().database_id,
+                    incarnation: shared.life.identity().incarnation,
                     created_ms: shared.clock.unix_ms(),
                 };
                 let created = SstWriter::create(&shared.vfs, &shared.dir, params);
@@ -159,11 +159,11 @@ impl RunWriter {
 
     /// Removes what was written: nobody has seen it. A poisoned handle removes nothing, the next open does.
     pub(crate) fn abandon(mut self, shared: &Shared) {
-        let current = self.current.take().filter(|_| shared.may_remove());
+        let current = self.current.take().filter(|_| shared.life.may_remove());
         let mut untidy = current.is_some_and(|sst| sst.abandon().is_err());
         for (meta, _) in &self.done {
             let path = paths::sst(&shared.dir, self.stripe, meta.id);
-            untidy |= shared.may_remove() && shared.vfs.remove(&path).is_err();
+            untidy |= shared.life.may_remove() && shared.vfs.remove(&path).is_err();
         }
         shared.untidy.fetch_or(untidy, Ordering::Relaxed);
     }

@@ -84,7 +84,7 @@ impl Walk {
         direction: Direction,
     ) -> Option<(Self, SeqNo)> {
         let used = shared.stripe_if_used(stripe)?;
-        if used.gaps.wanted() && !shared.read_only {
+        if used.gaps.wanted() && !shared.life.is_read_only() {
             return Some(Self::watch(used, range, direction));
         }
         Some((Self { stripe, direction, parts: Vec::new(), version: None, learning: None }, 0))
@@ -163,7 +163,7 @@ impl Entries {
         loop {
             let cursor = self.cursor.as_mut()?;
             let shared = self.pin.shared();
-            let next = shared.check_open().and_then(|()| cursor.next());
+            let next = shared.life.check_open().and_then(|()| cursor.next());
             if cursor.has_passed() || self.walk.as_ref().is_some_and(Walk::is_learning) {
                 self.note_passed(&next);
             }
@@ -233,11 +233,11 @@ impl Entries {
 
     fn fail(&mut self, error: Error) -> Error {
         self.end();
-        self.pin.shared().closed_or(error)
+        self.pin.shared().life.closed_or(error)
     }
 
     fn end(&mut self) {
-        if !self.pin.shared().process.is_current() {
+        if self.pin.shared().life.is_forked() {
             return std::mem::forget((self.cursor.take(), self.walk.take()));
         }
         if self.cursor.take().is_some() {
@@ -253,7 +253,7 @@ impl Entries {
 impl Drop for Entries {
     fn drop(&mut self) {
         self.end();
-        if !self.pin.shared().process.is_current() {
+        if self.pin.shared().life.is_forked() {
             return;
         }
         if let Some(took) = self.took {
@@ -327,7 +327,7 @@ impl LsmEngine {
         snapshot: Option<&Snapshot>,
     ) -> Result<Entries> {
         let shared = &*self.shared;
-        shared.check_open()?;
+        shared.life.check_open()?;
         let running = shared.begin_operation(Operation::Query, &shared.settings.load());
         running.local.add(count, 1);
         let single = Some(stripes.start).filter(|_| stripes.len() == 1);
@@ -340,7 +340,7 @@ impl LsmEngine {
         if written.is_some_and(|written| entries.pin.seq() < written) && !raced(Race::WatchAfterSequence) {
             entries.walk.iter_mut().for_each(|walk| walk.end_watch(shared));
         }
-        entries.begin(stripes, range, direction).map_err(|error| shared.closed_or(error))?;
+        entries.begin(stripes, range, direction).map_err(|error| shared.life.closed_or(error))?;
         entries.took = running.since.map(|since| shared.since(since));
         Ok(entries)
     }

@@ -101,7 +101,7 @@ impl Shared {
             let cause = error.map(|e| format!("; the last failure was: {e}")).unwrap_or_default();
             return Err(Error::WriteStalled { why: format!("{}{cause}", reason.describe()) });
         }
-        self.check_open()?;
-        self.health.check()
+        self.life.check_open()?;
+        self.life.health().check()
     }
 }

@@ -3,59 +3,41 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use super::lock::LockGuard;
+use super::lifecycle::Lifecycle;
 use super::options::Workers;
 use super::settings::Settings;
-use super::{background, commit, events, held, observe, pins, recover, replay_rate, stats, tuning};
+use super::{background, commit, events, held, observe, pins, replay_rate, stats, tuning};
 use crate::backpressure::StallReason;
 use crate::clock::{Clock, Now};
 use crate::config::Durability;
 use crate::error::{Error, Result};
-use crate::file_header::Id;
-use crate::health::Health;
 use crate::manifest::{Change, Manifest};
 use crate::planted::{Bug, planted};
-use crate::process::Process;
 use crate::quota::Quota;
 use crate::sst::{Table, TableContext};
 use crate::stripe::Stripe;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use crate::sync::{ArcSwap, Mutex, RwLock};
+use crate::sync::{ArcSwap, Mutex};
 use crate::types::FileId;
-use crate::vfs::{Place, Vfs};
+use crate::vfs::Vfs;
 use crate::wal::Wal;
-
-/// Who a database is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Identity {
-    pub(crate) database_id: Id,
-    pub(crate) incarnation: Id,
-}
 
 /// Everything that threads, snapshots and iterators of one open database share.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    pub(crate) life: Lifecycle,
     pub(crate) dir: PathBuf,
     pub(crate) vfs: Arc<dyn Vfs>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) workers: Workers,
     pub(crate) durability: Durability,
-    pub(crate) read_only: bool,
-    /// See [`LsmEngine::damage`].
-    pub(crate) damage: Vec<Error>,
-    pub(crate) identity: Identity,
     /// Entries of a memtable or a merge that one step of a job takes.
     pub(crate) chunk: usize,
-    pub(crate) health: Arc<Health>,
     pub(crate) settings: ArcSwap<Settings>,
     /// Made when something first goes into them.
     pub(crate) stripes: Box<[OnceLock<Box<Stripe>>]>,
     pub(crate) tables: Arc<TableContext>,
     pub(crate) wal: Wal,
-    /// The manifest records no clean end any more, and recovery is finished, so that writing may begin.
-    pub(crate) opened: AtomicBool,
-    /// Set while recovery is not finished, for want of space. Taken under the manifest's lock.
-    pub(crate) unfinished: Mutex<Option<recover::Unfinished>>,
     pub(crate) manifest: Mutex<Manifest>,
     pub(crate) file_ids: FileIds,
     pub(crate) commits: commit::Commits,
@@ -82,15 +64,6 @@ pub(crate) struct Shared {
     pub(crate) observed: observe::Observed,
     pub(crate) events: events::Events,
     pub(crate) tuner: tuning::Tuner,
-    pub(crate) closed: AtomicBool,
-    /// Who has opened it.
-    pub(crate) process: Process,
-    /// Shared by whatever writes for a caller, taken alone by close.
-    pub(crate) gate: RwLock<()>,
-    /// Held from open to close.
-    pub(crate) lock: Mutex<Option<LockGuard>>,
-    /// Where that was taken, as far as it is known.
-    pub(crate) place: Arc<OnceLock<Place>>,
 }
 
 /// The numbers of new SSTs. They are reserved in the manifest ahead of use, so that none is used twice even if a
@@ -130,7 +103,7 @@ impl Shared {
 
     #[cold]
     fn no_stripe(&self, id: usize) -> Error {
-        self.health.internal(format!("there is no stripe {id}, of {}", self.stripes.len()))
+        self.life.health().internal(format!("there is no stripe {id}, of {}", self.stripes.len()))
     }
 
     /// The stripe, if anything was ever put into it.
@@ -154,23 +127,6 @@ impl Shared {
         self.limit_disk(false);
     }
 
-    /// Refuses in a forked process, where locks may be held by threads that it does not have: to be asked before any is
-    /// taken.
-    #[inline]
-    pub(crate) fn check_process(&self) -> Result<()> {
-        if self.process.is_current() { Ok(()) } else { Err(Error::Forked) }
-    }
-
-    pub(crate) fn check_open(&self) -> Result<()> {
-        self.check_process()?;
-        if self.closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
-    }
-
-    /// What a read has met, or `Closed`: a close takes away files that only readers still needed, which is no damage.
-    pub(crate) fn closed_or(&self, error: Error) -> Error {
-        self.check_open().err().unwrap_or(error)
-    }
-
     /// A number for a new SST.
     pub(crate) fn next_file_id(&self) -> Result<FileId> {
         let id = self.file_ids.next.fetch_add(1, Ordering::Relaxed);
@@ -191,13 +147,13 @@ impl Shared {
     }
 
     pub(super) fn append_edit(&self, manifest: &mut Manifest, changes: Vec<Change>) -> Result<()> {
-        self.health.check()?;
-        self.check_place()?;
+        self.life.health().check()?;
+        self.life.check_place(&*self.vfs, &self.dir)?;
         let result = manifest.append(changes);
         if manifest.is_broken()
             && let Err(error) = &result
         {
-            self.health.poison(error);
+            self.life.health().poison(error);
         }
         self.wal.set_last_edit(result?);
         self.quota.manifest.store(manifest.room(), Ordering::Relaxed);
@@ -205,54 +161,44 @@ impl Shared {
         Ok(())
     }
 
-    /// Poisons the handle when what it has locked is not where its files are any more: somebody else may write there.
-    fn check_place(&self) -> Result<()> {
-        let Some(place) = self.place.get() else { return Ok(()) };
-        let held = place.check(&*self.vfs).map_err(Error::io("go on writing to", &self.dir));
-        self.poison_on_error(held)
-    }
-
     /// Before the first write after a clean open, also of background work: cancels the recorded end, so that a crash from
     /// here on is taken for what it is. After a recovery that found no space: finishes it. The caller holds the gate, or
     /// is a worker, which close stops before it looks, or is the only one yet.
     pub(crate) fn ensure_opened(&self) -> Result<()> {
-        if self.opened.load(Ordering::Acquire) {
+        if self.life.is_opened() {
             return Ok(());
         }
         let since = self.clock.monotonic();
         let mut manifest = self.manifest.lock();
-        if self.opened.load(Ordering::Acquire) {
+        if self.life.is_opened() {
             self.waited(StallReason::Recovery, since);
         } else {
             let settings = self.settings_change(manifest.state());
-            let mut unfinished = self.unfinished.lock();
-            if let Some(rest) = &mut *unfinished {
-                let tidy = rest.finish(&*self.vfs, &self.dir, |mut changes| {
-                    changes.extend(settings);
-                    self.append_edit(&mut manifest, changes)
-                });
-                self.waited(StallReason::Recovery, since);
-                let tidy = tidy?;
-                self.untidy.fetch_or(!tidy, Ordering::Relaxed);
-            } else if !planted(Bug::CleanEndNotCancelled) {
-                self.append_edit(&mut manifest, [Change::Opened].into_iter().chain(settings).collect())?;
-            }
-            *unfinished = None;
-            self.opened.store(true, Ordering::Release);
+            self.life.start_writing(|unfinished| match unfinished {
+                Some(rest) => {
+                    let tidy = rest.finish(&*self.vfs, &self.dir, |mut changes| {
+                        changes.extend(settings);
+                        self.append_edit(&mut manifest, changes)
+                    });
+                    self.waited(StallReason::Recovery, since);
+                    self.untidy.fetch_or(!tidy?, Ordering::Relaxed);
+                    Ok(())
+                }
+                None if planted(Bug::CleanEndNotCancelled) => Ok(()),
+                None => {
+                    self.append_edit(&mut manifest, [Change::Opened].into_iter().chain(settings).collect())
+                }
+            })?;
         }
         Ok(())
     }
 
     pub(crate) fn sync_dir(&self) -> Result<()> {
         let synced = self.vfs.sync_dir(&self.dir).map_err(Error::io("sync", &self.dir));
-        if synced.as_ref().is_err_and(Error::is_unbegun_sync) { synced } else { self.poison_on_error(synced) }
-    }
-
-    /// For syncs: whatever the error, also without space, a second one would succeed without the lost pages.
-    pub(crate) fn poison_on_error<T>(&self, result: Result<T>) -> Result<T> {
-        if let Err(error) = &result {
-            self.health.poison(error);
+        if synced.as_ref().is_err_and(Error::is_unbegun_sync) {
+            synced
+        } else {
+            self.life.poison_on_error(synced)
         }
-        result
     }
 }

@@ -306,7 +306,7 @@ pub struct EngineStats {
 impl LsmEngine {
     /// Sizes now and totals since open. Reads the directory's names; no SST is touched.
     pub fn stats(&self) -> Result<EngineStats> {
-        self.shared.check_open()?;
+        self.shared.life.check_open()?;
         self.shared.engine_stats()
     }
 }
@@ -359,7 +359,7 @@ impl Shared {
             block_cache: shared.tables.cache_stats(),
             filter: shared.tables.filters.stats(),
             disk_full_refusals: shared.quota.refusals.load(Ordering::Relaxed),
-            poisoned: shared.health.cause().map(str::to_string),
+            poisoned: shared.life.health().cause().map(str::to_string),
             background_error: shared.background_error(),
             foreign_files: foreign_files(shared)?,
             log_writes: log.writes,

@@ -82,7 +82,7 @@ impl Shared {
 
     /// At close: what the file says is over. Also what a process that died left behind.
     pub(crate) fn remove_stats_file(&self) {
-        if !self.read_only && self.observed.stats_file.load(Ordering::Relaxed) {
+        if !self.life.is_read_only() && self.observed.stats_file.load(Ordering::Relaxed) {
             for name in [paths::STATS, paths::STATS_TMP] {
                 // One that stays behind is overwritten or removed by the next handle.
                 let _ = self.vfs.remove(&self.dir.join(name));

@@ -159,11 +159,11 @@ impl LsmEngine {
 
     /// Makes everything written before this call durable.
     pub fn sync(&self) -> Result<()> {
-        self.shared.check_process()?;
-        let opened = self.shared.opened.load(Ordering::Acquire);
-        if !opened && !self.shared.read_only && self.shared.unfinished.lock().is_none() {
-            self.shared.health.check()?;
-            return self.shared.check_open(); // nothing was written since a clean close made all of it durable
+        self.shared.life.check_process()?;
+        let opened = self.shared.life.is_opened();
+        if !opened && !self.shared.life.is_read_only() && !self.shared.life.is_unfinished() {
+            self.shared.life.health().check()?;
+            return self.shared.life.check_open(); // nothing was written since a clean close made all of it durable
         }
         let (shared, _open) = self.writable()?;
         shared.wal.sync()
@@ -203,7 +203,7 @@ impl Shared {
         let last = appended.first_seq + stripes.len() as u64 - 1;
 
         // From here on log and memtables must not part.
-        let unwinding = PoisonOnUnwind::new(&self.health, "a write");
+        let unwinding = PoisonOnUnwind::new(self.life.health(), "a write");
         if raced(Race::PublishedBeforeInserted) {
             let _ = self.commits.publish(last); // it is in flight
         }
@@ -259,7 +259,7 @@ impl Shared {
             self.look_at_inodes();
         }
         self.request_relief(memory, settings.memory_budget, appended.lsn);
-        self.commits.wait_visible(last, &self.health)?;
+        self.commits.wait_visible(last, self.life.health())?;
         behind.into_iter().for_each(|stripe| self.explore(stripe));
         if durability == Durability::Sync && !planted(Bug::AckBeforeSync) {
             self.wal.sync_to(appended.end)?;
@@ -271,7 +271,7 @@ impl Shared {
     /// when the database is opened again.
     #[cold]
     fn parted(&self, what: &'static str) -> Error {
-        self.health.internal(what)
+        self.life.health().internal(what)
     }
 
     fn lock_stripe(&self, id: usize) -> Result<Locked<'_>> {

@@ -33,8 +33,8 @@ impl Shared {
     /// The slots that could be taken now, the most urgent first. Stripes that have nothing to merge are not looked at
     /// again before they are queued again.
     pub(super) fn due(&self, queue: &mut Queue) -> Vec<Slot> {
-        let may_write = !self.read_only && self.health.check().is_ok();
-        let opened = self.opened.load(Ordering::Acquire);
+        let may_write = !self.life.is_read_only() && self.life.health().check().is_ok();
+        let opened = self.life.is_opened();
         let settings = self.settings.load();
         let now = self.clock.monotonic();
         if may_write {
@@ -117,7 +117,7 @@ impl Shared {
 
     /// How long a worker may sleep before something becomes due by time alone.
     pub(super) fn nap(&self, queue: &Queue) -> Duration {
-        if self.health.check().is_err() {
+        if self.life.health().check().is_err() {
             return NOTHING_TO_DO;
         }
         let settings = self.settings.load();
@@ -125,7 +125,7 @@ impl Shared {
         let until = |moment: Duration, interval: Duration| (moment + interval).saturating_sub(now);
         let mut nap = until(queue.last_sweep, Duration::from_secs(settings.compaction.check_interval_secs));
         let interval = settings.database.sync_interval;
-        let opened = self.opened.load(Ordering::Acquire);
+        let opened = self.life.is_opened();
         if opened && !interval.is_zero() && !queue.running.contains(&Slot::LogSync) {
             // Also while nothing is unsynced: a write does not wake anybody for its sync.
             nap = nap.min(until(queue.last_sync, interval).max(interval / 2));

@@ -36,7 +36,7 @@ impl Shared {
             None => queue.begun.swap_remove(at),
         };
         drop(queue);
-        let unwinding = PoisonOnUnwind::new(&self.health, "background work");
+        let unwinding = PoisonOnUnwind::new(self.life.health(), "background work");
         let stepped = self.step_job(slot, &mut job);
         std::mem::forget(unwinding);
         debug_assert!(self.keeps_its_promises(), "after a step of {slot:?}: {:?}", self.space_report());

@@ -302,9 +302,9 @@ fn before_the_first_write_only_sweeps_and_counters_wake_a_thread() {
     let shared = &idle.engine.shared;
     let nap = || shared.nap(&shared.background.queue.lock());
     assert_eq!(nap(), Duration::from_secs(1));
-    shared.opened.store(false, Ordering::Release);
+    shared.life.set_opened(false);
     assert_eq!(nap(), Duration::from_secs(30));
-    shared.opened.store(true, Ordering::Release);
+    shared.life.set_opened(true);
 }
 
 /// Whatever is left to do, a poisoned handle cannot do it: its threads must not look for it again and again.
@@ -316,7 +316,7 @@ fn the_threads_of_a_poisoned_handle_sleep() {
     idle.clock.advance(Duration::from_secs(3600));
     let shared = &idle.engine.shared;
     assert_eq!(shared.nap(&shared.background.queue.lock()), Duration::from_millis(1));
-    shared.health.poison(&Error::DiskFull);
+    shared.life.health().poison(&Error::DiskFull);
     assert_eq!(idle.due(), []);
     assert_eq!(shared.nap(&shared.background.queue.lock()), NOTHING_TO_DO);
 }

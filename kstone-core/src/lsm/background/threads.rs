@@ -24,7 +24,7 @@ pub(crate) struct Pool {
 impl Shared {
     fn work(&self) {
         // A job that panics would hold its slot for ever: its waiters must hear of that.
-        let unwinding = PoisonOnUnwind::new(&self.health, "background work");
+        let unwinding = PoisonOnUnwind::new(self.life.health(), "background work");
         let mut queue = self.background.queue.lock();
         while !self.background.stop.load(Ordering::Relaxed) {
             if self.may_deliver_events() {
@@ -84,7 +84,7 @@ impl LsmEngine {
         queue.calm = Some(calm_compactions(cores()));
         drop(queue);
         // Opening is worth more than what can wait for the first write, which starts the others.
-        if !shared.read_only
+        if !shared.life.is_read_only()
             && shared.will_be_due()
             && let Err(error) = self.start_threads(1)
         {

@@ -37,7 +37,7 @@ impl Shared {
     pub(crate) fn claim(&self, slot: Slot) -> Result<()> {
         let mut since = None;
         let claimed = loop {
-            if let Err(error) = self.health.check() {
+            if let Err(error) = self.life.health().check() {
                 break Err(error);
             }
             let mut queue = self.background.queue.lock();

@@ -135,7 +135,7 @@ impl LsmEngine {
     /// `InvalidKey` for an empty partition key, `Closed`. What the query itself fails with is in
     /// [`ExplainQuery::error`].
     pub fn explain_query(&self, partition: &[u8], range: &SortRange) -> Result<ExplainQuery> {
-        self.shared.check_open()?;
+        self.shared.life.check_open()?;
         if partition.is_empty() {
             return Err(Error::InvalidKey { why: "the partition key is empty".into() });
         }
@@ -207,10 +207,10 @@ impl Shared {
             let merge = MergeCursor::new(counted.collect(), Direction::Forward);
             let mut rows = VisibleCursor::new(merge, explain.seq);
             result = loop {
-                match self.check_open().and_then(|()| rows.next()) {
+                match self.life.check_open().and_then(|()| rows.next()) {
                     Ok(Some(_)) => explain.rows += 1,
                     Ok(None) => break Ok(()),
-                    Err(error) => break Err(self.closed_or(error)),
+                    Err(error) => break Err(self.life.closed_or(error)),
                 }
             };
             if result.is_err() {

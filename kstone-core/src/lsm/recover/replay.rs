@@ -66,7 +66,7 @@ impl Shared {
             // the memtables that there were when the limits may have been others. The next write seals it.
             if settings.database.max_total_disk_bytes.is_none()
                 && stripe.is_full(&settings.database)
-                && !self.read_only
+                && !self.life.is_read_only()
                 && let Some(memory) = stripe.seal()
             {
                 self.sealed(id, memory);
@@ -84,14 +84,16 @@ impl Shared {
     /// so all of the log must be in memory.
     fn flush_ahead(&self) -> Result<bool> {
         let budget = self.settings.load().memory_budget;
-        while !self.read_only && self.memory.load(Ordering::Relaxed) > budget {
+        while !self.life.is_read_only() && self.memory.load(Ordering::Relaxed) > budget {
             let fullest = self.used_stripes().max_by_key(|stripe| {
                 stripe.version().memtables().map(|memtable| memtable.memory()).sum::<usize>()
             });
             let Some(stripe) = fullest else { break };
             match self.ensure_opened().and_then(|()| self.flush_stripe_now(stripe.id)) {
                 // Not from a sync, after which nothing may be written any more.
-                Err(error) if error.is_out_of_space() && self.health.check().is_ok() => return Ok(false),
+                Err(error) if error.is_out_of_space() && self.life.health().check().is_ok() => {
+                    return Ok(false);
+                }
                 flushed => flushed?,
             }
         }

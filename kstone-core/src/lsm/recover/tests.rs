@@ -91,7 +91,7 @@ fn with_batch(payload: &[u8], count: u32, clean: bool) -> MemVfs {
     let reservation = wal.try_reserve(payload.len(), Floor::NONE).unwrap().unwrap();
     wal.append(reservation, count, payload, |_| ()).unwrap();
     if !clean {
-        engine.shared.health.poison(&Error::Closed); // closing changes nothing then
+        engine.shared.life.health().poison(&Error::Closed); // closing changes nothing then
     }
     let _ = engine.close();
     vfs

@@ -38,14 +38,18 @@ use crate::vfs::Vfs;
 mod assemble;
 mod background;
 mod backup;
+mod call;
 mod checkpoint;
 mod claim;
 mod close;
 mod commit;
 mod compact;
 mod compaction_stats;
+mod counts;
 mod create;
+mod disk_usage;
 mod event_log;
+mod event_queue;
 mod events;
 mod explain;
 mod flush;
@@ -78,7 +82,7 @@ mod trace;
 mod tuning;
 mod write;
 
-use events::Call;
+use call::Call;
 use state::Shared;
 
 pub use crate::backpressure::StallReason;
@@ -90,13 +94,13 @@ pub use backup::{BackupOptions, BackupProgress, BackupReport};
 pub(crate) use backup::{Destination, check_outside};
 pub(crate) use claim::absolute;
 pub use compaction_stats::{CompactionReason, CompactionReasonStats, CompactionStats};
+pub use disk_usage::DiskUsage;
 pub use events::{Event, EventListener, SettingChange};
 pub use explain::{
     BlockRead, Expected, Explain, ExplainQuery, MemtableStep, OlderVersion, RunStep, SourceStep, Verdict,
 };
 pub use options::{EngineOptions, Workers, WriteOptions};
 pub use pending::PendingRewrite;
-pub use quota::DiskUsage;
 pub use read::Snapshot;
 pub use scan::Entries;
 pub use stats::{
@@ -215,7 +219,7 @@ impl LsmEngine {
             return false;
         }
         let done = shared.workers == Workers::Manual && shared.step(choice);
-        shared.deliver_events();
+        shared.observed.events().deliver();
         done
     }
 

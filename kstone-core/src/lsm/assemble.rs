@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::LsmEngine;
 use super::background::{Background, Pool};
 use super::event_log::EventLog;
-use super::events::Events;
+use super::event_queue::Events;
 use super::lifecycle::{Access, Identity, Lifecycle};
 use super::observe::Observed;
 use super::options::{EngineOptions, Workers};
@@ -126,8 +126,11 @@ impl Shared {
         let latencies = Arc::<Recorder>::default();
         let life =
             Lifecycle::new(identity, Arc::clone(&health), manifest.state().clean_end.is_some(), start.access);
-        let log =
-            (!life.is_read_only() && !options.vfs.is_volatile()).then(|| EventLog::new(path.to_path_buf()));
+        let log = (!life.is_read_only() && !options.vfs.is_volatile())
+            .then(|| EventLog::new(Arc::clone(&options.vfs), path.to_path_buf(), Arc::clone(&start.meter)));
+        let clock = || Arc::clone(&options.clock);
+        let events = Events::new(clock(), Arc::clone(&health), options.listener, log);
+        let observed = Observed::new(clock(), options.counters, Arc::clone(&latencies), events, start.since);
         let context = WalContext {
             vfs: Arc::clone(&options.vfs),
             dir: path.to_path_buf(),
@@ -165,7 +168,6 @@ impl Shared {
             memory: AtomicUsize::new(0),
             sealed_memory: AtomicUsize::new(0),
             newest_generation: AtomicU32::new(0),
-            replayed: OnceLock::new(),
             obsolete: Mutex::default(),
             pins: super::pins::Pins::default(),
             held: super::held::Held::default(),
@@ -173,9 +175,7 @@ impl Shared {
             leftovers: Mutex::default(),
             background: Background::default(),
             quota: Arc::new(quota),
-            counters: super::stats::Counters::default(),
-            observed: Observed::new(options.counters, latencies, start.since),
-            events: Events::new(options.listener, log),
+            observed,
             tuner: super::tuning::Tuner::new(options.memory_probe),
         }
     }

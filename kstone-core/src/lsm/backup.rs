@@ -22,9 +22,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::LsmEngine;
+use super::call::Call;
 use super::claim::absolute;
 use super::create::random_id;
-use super::events::Call;
 use super::pins::Pin;
 use super::read_only::{Capture, holds};
 use super::state::{FileIds, Shared};

@@ -157,7 +157,7 @@ impl CheckpointJob {
             shared.background.want_relief(); // the limit was lowered: there is more to give back
         }
         let freed = log_bytes.saturating_sub(shared.wal.live_bytes());
-        shared.checkpointed(batch.added.len(), freed, batch.started);
+        shared.observed.checkpointed(batch.added.len(), freed, batch.started);
     }
 }
 
@@ -166,7 +166,7 @@ impl Shared {
     pub(crate) fn checkpoint_now(&self) -> Result<()> {
         self.claim(Slot::Checkpoint)?;
         let mut job = CheckpointJob::Start;
-        let result = run_to_end(self, || job.step(self));
+        let result = run_to_end(self.life.health(), || job.step(self));
         self.release(Slot::Checkpoint, result.is_err());
         result?;
         self.remove_obsolete();

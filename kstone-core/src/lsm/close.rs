@@ -31,7 +31,7 @@ impl LsmEngine {
         let closing = match self.closing.try_lock() {
             Some(closing) => closing,
             // The other one may be waiting for the worker that calls the listener.
-            None if shared.events.telling_here() => return Ok(()),
+            None if shared.observed.events().telling_here() => return Ok(()),
             // A second close at the same time waits for the first.
             None => self.closing.lock(),
         };
@@ -45,11 +45,11 @@ impl LsmEngine {
         }
         self.stop_workers();
         let result = if shared.life.is_read_only() { Ok(()) } else { shared.end_cleanly() };
-        let last = shared.write_last_events(result.is_ok());
+        let last = shared.observed.write_last_events(result.is_ok());
         shared.remove_stats_file();
         shared.life.unlock();
         drop(closing);
-        shared.tell_last_events(last);
+        shared.observed.events().tell_last(last);
         result
     }
 }

@@ -163,7 +163,7 @@ impl Merging {
             bytes_out: written,
             tombstones_dropped: self.out.tombstones_dropped,
         };
-        shared.compacted(merged, self.started);
+        shared.observed.compacted(merged, self.started);
         self.inputs.clear(); // so that only `obsolete` and readers hold the SSTs
         shared.obsolete.lock().extend(gone);
         Ok(())
@@ -250,7 +250,7 @@ impl Shared {
             {
                 let began = self.clock.monotonic();
                 let waited = self.wait_for_reclaim();
-                self.waited(StallReason::Space, began);
+                self.observed.waited(StallReason::Space, began);
                 if waited {
                     continue;
                 }
@@ -266,7 +266,7 @@ impl Shared {
         self.flush_stripe_now(stripe)?;
         self.claim(Slot::Compact(stripe))?;
         let mut job = CompactJob::new(stripe, Ask::Full);
-        let result = run_to_end(self, || job.step(self));
+        let result = run_to_end(self.life.health(), || job.step(self));
         if result.is_err() {
             job.abort(self);
         }

@@ -89,7 +89,7 @@ impl LsmEngine {
         // A handle whose directory is removed while it is open goes on working in its first segment.
         // Should that fail, the database is there all the same: its first write will meet the cause again.
         drop(engine.shared.wal.try_reserve(0, Floor::NONE));
-        engine.shared.opened(true, true);
+        engine.shared.observed.opened(true, true, false);
         engine.keep_time();
         Ok(engine)
     }

@@ -83,7 +83,7 @@ impl FlushJob {
                 shared.sealed_memory.fetch_sub(memtable.memory(), Ordering::Relaxed);
                 shared.quota.memtables.fetch_sub(1, Ordering::Relaxed);
                 shared.measure_stripes();
-                shared.flushed(self.stripe, &memtable, bytes, writing.started);
+                shared.observed.flushed(self.stripe, &memtable, bytes, writing.started);
                 shared.retune(self.stripe, &memtable);
                 Ok(Progress::Done)
             }
@@ -140,7 +140,7 @@ impl Shared {
         while used.lock().oldest_sealed().is_some_and(|oldest| oldest.first_seq() <= last) {
             self.claim(Slot::Flush(stripe))?;
             let mut job = FlushJob::new(stripe);
-            let result = run_to_end(self, || job.step(self));
+            let result = run_to_end(self.life.health(), || job.step(self));
             if result.is_err() {
                 job.abort(self);
             }

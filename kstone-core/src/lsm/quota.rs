@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::LsmEngine;
 use super::compact::summary;
 use super::state::Shared;
 use crate::backpressure::StallReason;
@@ -27,15 +26,14 @@ use crate::error::{Error, Result};
 use crate::key::{encoded_partition_hash, key_hash, stripe_of};
 use crate::memtable::Memtable;
 use crate::quota::{
-    Claim, ENTRY_FRAME, Exhausted, FEW_INODES, Inodes, Load, SST_FRAME, Share, flush_bytes, merge_bytes,
-    rewritten_bytes,
+    Claim, ENTRY_FRAME, FEW_INODES, Inodes, Load, SST_FRAME, Share, flush_bytes, merge_bytes, rewritten_bytes,
 };
 use crate::record::Ops;
 use crate::stripe::Stripe;
 use crate::sync::MutexGuard;
 use crate::sync::atomic::{AtomicBool, AtomicU64};
 use crate::types::{EntryKind, SeqNo, SstMeta};
-use crate::vfs::{Below, Floor, FreeSpace, Usage, pages};
+use crate::vfs::{Below, Floor, FreeSpace, pages};
 use crate::wal::Reservation;
 
 /// Steps that a write does or waits for at most: on one thread time may stand still.
@@ -48,151 +46,8 @@ const MOST_REQUESTS: u32 = 3;
 /// checkpoint, and may free what a write needs: its caller waits for no more.
 pub(crate) const FREED_AT_ONCE: u64 = 1 << 20;
 
-/// With less left on the file system, it is full: not even the log can grow.
-const LEAST_BYTES: u64 = 64 << 10;
-
 /// What a record in a memtable counts beyond its key and value.
 const RECORD: u64 = 96;
-
-/// The disk space of a database, in bytes; files count in whole pages of 4 KiB.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-#[non_exhaustive]
-pub struct DiskUsage {
-    /// What all files in the directory take now: `log + ssts + manifest + other`.
-    pub used: u64,
-    /// [`crate::DatabaseConfig::max_total_disk_bytes`].
-    pub limit: Option<u64>,
-    /// What is kept free below the limit: for flushing memtables, for merges under way and the largest one there could
-    /// be, for the manifest, and for deletes. 0 without a limit.
-    pub reserved: u64,
-    /// What puts may still take, in log and SSTs: `limit - used - reserved`. `None` without a limit.
-    pub available_for_writes: Option<u64>,
-    /// The log's segments, space reserved ahead included.
-    pub log: u64,
-    /// SSTs, also those being written, and those merged away that a reader or a manifest still needs.
-    pub ssts: u64,
-    /// The manifest, and the one being written.
-    pub manifest: u64,
-    /// The lock file, and whatever else is there.
-    pub other: u64,
-    /// What the file system has left for this user, in bytes. `None` where it does not say.
-    pub free_bytes: Option<u64>,
-    /// How many files may still be made there; `None` where it does not say, or their number has no limit.
-    pub free_inodes: Option<u64>,
-    /// What keeps puts from being accepted now, if anything: why writes fail with [`Error::DiskFull`].
-    pub exhausted: Option<Exhausted>,
-}
-
-impl std::fmt::Display for DiskUsage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        write!(f, "{:.1} MiB used", mib(self.used))?;
-        if let (Some(limit), Some(available)) = (self.limit, self.available_for_writes) {
-            let (limit, reserved) = (mib(limit), mib(self.reserved));
-            let available = mib(available);
-            write!(f, " of {limit:.1}, {reserved:.1} reserved, {available:.1} available for writes")?;
-        }
-        let [log, ssts, manifest, other] = [self.log, self.ssts, self.manifest, self.other].map(mib);
-        write!(f, " (log {log:.1}, SSTs {ssts:.1}, manifest {manifest:.1}, other {other:.1})")?;
-        if let Some(exhausted) = self.exhausted {
-            write!(f, "; {}", self.figures(exhausted))?;
-        }
-        Ok(())
-    }
-}
-
-impl DiskUsage {
-    /// What has run out, or would next, in words and with its figures: what there is to say about a write that was
-    /// refused with [`Error::DiskFull`].
-    pub fn shortage(&self) -> (Exhausted, String) {
-        let exhausted = self.exhausted.unwrap_or_else(|| self.ran_out());
-        (exhausted, self.figures(exhausted))
-    }
-
-    fn figures(&self, exhausted: Exhausted) -> String {
-        match exhausted {
-            Exhausted::Quota => format!(
-                "the limit of the database is reached: {} bytes used and {} kept for flushes, merges and deletes, of \
-                 {} (max_total_disk_bytes)",
-                self.used,
-                self.reserved,
-                self.limit.unwrap_or_default()
-            ),
-            Exhausted::Bytes => {
-                format!("the file system is full: {} bytes are free", self.free_bytes.unwrap_or_default())
-            }
-            Exhausted::Inodes => format!(
-                "the file system has no inodes left for more files: {} are free, and as many are kept for flushes and \
-                 merges",
-                self.free_inodes.unwrap_or_default()
-            ),
-        }
-    }
-
-    /// What is in the way of a write that was just refused.
-    fn ran_out(&self) -> Exhausted {
-        let (free, left) = (self.free_bytes.unwrap_or(u64::MAX), self.available_for_writes);
-        match (self.free_inodes, left) {
-            (Some(inodes), _) if inodes <= Inodes::Put.leave() => Exhausted::Inodes,
-            (_, Some(left)) if left <= free => Exhausted::Quota,
-            _ => Exhausted::Bytes,
-        }
-    }
-}
-
-impl LsmEngine {
-    /// What the database takes on disk, and what it may take. The directory is not read, except by a handle that
-    /// only reads.
-    ///
-    /// # Errors
-    /// `Closed`; `Io` when the directory of a handle that only reads cannot be listed.
-    pub fn disk_usage(&self) -> Result<DiskUsage> {
-        self.shared.life.check_open()?;
-        self.shared.disk_usage()
-    }
-}
-
-impl Shared {
-    fn disk_usage(&self) -> Result<DiskUsage> {
-        let shared = self;
-        let usage = if shared.life.is_read_only() {
-            let mut usage = Usage::default();
-            for entry in shared.vfs.list(&shared.dir).map_err(Error::io("list", &shared.dir))? {
-                usage.add(&entry.name, entry.len);
-            }
-            usage
-        } else {
-            shared.quota.meter.usage()
-        };
-        let limit = shared.settings.load().database.max_total_disk_bytes;
-        let used = usage.total();
-        let reserved = limit.map_or(0, |_| shared.keep(Claim::Put));
-        let Usage { log, ssts, manifest, other } = usage;
-        let available_for_writes = limit.map(|limit| limit.saturating_sub(used).saturating_sub(reserved));
-        let free = shared.free_space();
-        let usage = DiskUsage {
-            used,
-            limit,
-            reserved,
-            available_for_writes,
-            log,
-            ssts,
-            manifest,
-            other,
-            free_bytes: free.map(|free| free.bytes),
-            free_inodes: free.and_then(|free| free.inodes),
-            exhausted: None,
-        };
-        let flag = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
-        let full = available_for_writes == Some(0)
-            || usage.free_bytes.is_some_and(|bytes| bytes < LEAST_BYTES)
-            || usage.free_inodes.is_some_and(|inodes| inodes <= Inodes::Put.leave())
-            || flag(&shared.quota.starved)
-            || flag(&shared.quota.few_inodes);
-        let exhausted = if flag(&shared.quota.few_inodes) { Exhausted::Inodes } else { usage.ran_out() };
-        Ok(DiskUsage { exhausted: full.then_some(exhausted), ..usage })
-    }
-}
 
 impl Shared {
     fn load(&self) -> Load {
@@ -218,7 +73,7 @@ impl Shared {
         }
     }
 
-    fn keep(&self, claim: Claim) -> u64 {
+    pub(super) fn keep(&self, claim: Claim) -> u64 {
         self.load().keep(claim)
     }
 
@@ -272,7 +127,7 @@ impl Shared {
         }
     }
 
-    fn free_space(&self) -> Option<FreeSpace> {
+    pub(super) fn free_space(&self) -> Option<FreeSpace> {
         // Where it cannot be told, what needs space finds out.
         self.vfs.free_space(&self.dir).ok().flatten()
     }
@@ -322,12 +177,6 @@ impl Shared {
         }
         self.look_at_inodes();
         !self.quota.few_inodes.load(Ordering::Relaxed)
-    }
-
-    /// What has run out, for who was refused: in words, with figures.
-    pub(crate) fn why_full(&self) -> (Exhausted, String) {
-        // Only for a message: without figures it still says that the disk is full.
-        self.disk_usage().unwrap_or_default().shortage()
     }
 
     /// What merging a stripe whole would write, once what is in memory is flushed.
@@ -475,7 +324,7 @@ impl Shared {
             // Somebody must try whether there is space again.
             let since = self.clock.monotonic();
             let prepared = self.wal.prepare_segment(Floor::NONE);
-            self.waited(StallReason::Segment, since);
+            self.observed.waited(StallReason::Segment, since);
             // Whatever the error: there is no space yet, and the write that asked waits or is refused.
             prepared.ok()?;
             self.quota.starved.store(false, Ordering::Relaxed);
@@ -708,7 +557,7 @@ impl<'a> SpaceWait<'a> {
 impl Drop for SpaceWait<'_> {
     fn drop(&mut self) {
         if self.since.is_some() {
-            self.shared.stopped(StallReason::Space, self.time);
+            self.shared.observed.stopped(StallReason::Space, self.time);
         }
     }
 }

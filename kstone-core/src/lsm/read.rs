@@ -89,14 +89,14 @@ impl Shared {
     fn get(&self, key: &Key<'_>, at: Option<SeqNo>) -> Result<Option<Slice>> {
         self.life.check_open()?;
         let settings = self.settings.load();
-        let running = self.begin_operation(Operation::Get, &settings);
+        let running = self.observed.begin_operation(Operation::Get, &settings);
         let encoded = key.encode(settings.database.max_key_bytes)?;
         let mut cost = GetCost::default();
         let found = self.look_up(&encoded, at, &mut cost);
         self.tables.filters.add(stripe_of(encoded.partition_hash, self.stripes.len()), &cost.filter);
         let value = found?.filter(|found| found.kind == EntryKind::Put).map(|found| found.value);
         running.local.got(&cost, value.as_ref().map(|value| key.len() + value.len()));
-        self.end_operation(&running);
+        self.observed.end_operation(&running);
         Ok(value)
     }
 

@@ -282,7 +282,7 @@ impl LsmEngine {
         let manifest = Manifest::resume(Arc::clone(&options.vfs), path, loaded);
         let engine = Self::assemble(path, options, manifest, start)?;
         engine.shared.measure_replay(began);
-        engine.shared.opened(false, clean);
+        engine.shared.observed.opened(false, clean, true);
         Ok(engine)
     }
 

@@ -114,10 +114,12 @@ impl LsmEngine {
                 stored => stored?,
             }
         }
-        engine.shared.opened(false, clean_end.is_some());
+        engine.shared.observed.opened(false, clean_end.is_some(), false);
         // A process that only read may have died and left one behind a clean end.
         let stats = |entry: &DirEntry| matches!(paths::parse(&entry.name), FileName::Stats);
-        engine.shared.observed.stats_file.fetch_or(listing.iter().any(stats), Ordering::Relaxed);
+        if listing.iter().any(stats) {
+            engine.shared.observed.note_stats_file();
+        }
         engine.keep_time();
         Ok(engine)
     }

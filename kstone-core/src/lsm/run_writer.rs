@@ -183,7 +183,7 @@ pub(crate) fn copy(
             Verdict::Keep => out.add(shared, entry)?,
             Verdict::DropTombstone => {
                 out.tombstones_dropped += 1;
-                shared.counters.tombstones_removed.fetch_add(1, Ordering::Relaxed);
+                shared.observed.counters().tombstone_dropped();
             }
             Verdict::DropShadowed => {}
         }

@@ -147,12 +147,12 @@ impl Entries {
         let Uncounted { entries, bytes, passed } = std::mem::take(&mut self.uncounted);
         let shared = self.pin.shared();
         if entries > 0 {
-            let local = shared.observed.ops.local();
+            let local = shared.observed.ops().local();
             local.add(Count::EntriesRead, entries);
             local.add(Count::BytesRead, bytes);
         }
         if passed > 0 {
-            shared.observed.ops.local().add(Count::EntriesPassed, passed);
+            shared.observed.ops().local().add(Count::EntriesPassed, passed);
             if let Some(walk) = &self.walk {
                 shared.passed_over(walk.stripe, passed);
             }
@@ -257,7 +257,7 @@ impl Drop for Entries {
             return;
         }
         if let Some(took) = self.took {
-            self.pin.shared().observed.latencies.sample(Operation::Query, took);
+            self.pin.shared().observed.latencies().sample(Operation::Query, took);
         }
     }
 }
@@ -328,7 +328,7 @@ impl LsmEngine {
     ) -> Result<Entries> {
         let shared = &*self.shared;
         shared.life.check_open()?;
-        let running = shared.begin_operation(Operation::Query, &shared.settings.load());
+        let running = shared.observed.begin_operation(Operation::Query, &shared.settings.load());
         running.local.add(count, 1);
         let single = Some(stripes.start).filter(|_| stripes.len() == 1);
         let early = raced(Race::WatchAfterSequence).then(|| Pin::new(&self.shared));

@@ -52,7 +52,7 @@ impl LsmEngine {
         let settings = Settings::new(settings.database, settings.compaction, settings.replay_rate);
         let stored = Change::Settings(settings.stored());
         shared.append_edit(&mut manifest, vec![stored])?;
-        shared.raise_config_changed(&shared.settings.load(), &settings);
+        shared.observed.settings_changed(&shared.settings.load(), &settings);
         shared.apply(settings);
         drop(manifest);
         self.grow_pool()?;

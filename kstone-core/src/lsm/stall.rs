@@ -12,18 +12,7 @@ use crate::error::{Error, Result};
 use crate::vfs::Floor;
 use crate::wal::Reservation;
 
-/// Waiting for a lock, a job or a file is reported from here on: below, every call waits a little.
-const WORTH_TELLING: Duration = Duration::from_millis(1);
-
 impl Shared {
-    /// A call has waited since that moment for something that was no backlog.
-    pub(crate) fn waited(&self, reason: StallReason, since: Duration) {
-        let time = self.since(since);
-        if time >= WORTH_TELLING {
-            self.stopped(reason, time);
-        }
-    }
-
     /// Slows the writer down as far as background work is behind, or refuses when it stays behind.
     pub(super) fn throttle(&self, stripes: &[u16]) -> Result<()> {
         let mut pressure = self.pressure(stripes);
@@ -33,7 +22,7 @@ impl Shared {
         let start = self.clock.monotonic();
         if let Pressure::Delay(delay, reason) = pressure {
             self.background.pause(self, delay);
-            self.delayed(reason, self.since(start));
+            self.observed.delayed(reason, self.since(start));
             return Ok(());
         }
         let _awaited = self.await_merges(stripes);
@@ -43,7 +32,7 @@ impl Shared {
             pressure = self.pressure(stripes);
             if result.is_err() || pressure != Pressure::Stop(reason) {
                 let now = self.clock.monotonic();
-                self.stopped(reason, now.saturating_sub(since));
+                self.observed.stopped(reason, now.saturating_sub(since));
                 since = now;
             }
         }
@@ -67,7 +56,7 @@ impl Shared {
     fn reserve_slowly(&self, len: usize, floor: Floor<'_>) -> Result<Reservation<'_>> {
         let since = self.clock.monotonic();
         let reserved = self.wal.try_reserve(len, floor);
-        self.waited(StallReason::Segment, since);
+        self.observed.waited(StallReason::Segment, since);
         match reserved? {
             Some(reservation) => Ok(reservation),
             None => self.wait_for_log(len, floor),
@@ -84,7 +73,7 @@ impl Shared {
                 Ok(None) if waited.is_ok() => continue,
                 reserved => reserved,
             };
-            self.stopped(StallReason::Log, self.since(start));
+            self.observed.stopped(StallReason::Log, self.since(start));
             return match reserved? {
                 Some(reservation) => Ok(reservation),
                 None => Err(waited.err().unwrap_or(Error::Closed)),

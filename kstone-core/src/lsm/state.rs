@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::lifecycle::Lifecycle;
 use super::options::Workers;
 use super::settings::Settings;
-use super::{background, commit, events, held, observe, pins, replay_rate, stats, tuning};
+use super::{background, commit, held, observe, pins, tuning};
 use crate::backpressure::StallReason;
 use crate::clock::{Clock, Now};
 use crate::config::Durability;
@@ -46,8 +47,6 @@ pub(crate) struct Shared {
     pub(crate) sealed_memory: AtomicUsize,
     /// The log segment that the last write went to.
     pub(crate) newest_generation: AtomicU32,
-    /// What this handle's replay took.
-    pub(crate) replayed: OnceLock<replay_rate::Replayed>,
     /// SSTs that no version holds any more, to be unlinked once nobody refers to them.
     pub(crate) obsolete: Mutex<Vec<Arc<Table>>>,
     /// What backups under way keep from being removed.
@@ -60,9 +59,7 @@ pub(crate) struct Shared {
     pub(crate) leftovers: Mutex<Vec<PathBuf>>,
     pub(crate) background: background::Background,
     pub(crate) quota: Arc<Quota>,
-    pub(crate) counters: stats::Counters,
     pub(crate) observed: observe::Observed,
-    pub(crate) events: events::Events,
     pub(crate) tuner: tuning::Tuner,
 }
 
@@ -119,6 +116,11 @@ impl Shared {
         Now::of(&*self.clock)
     }
 
+    /// How long that moment is ago.
+    pub(crate) fn since(&self, moment: Duration) -> Duration {
+        self.clock.monotonic().saturating_sub(moment)
+    }
+
     /// Puts settings in force: what reads them at each decision finds them, the rest is notified.
     pub(super) fn apply(&self, settings: Settings) {
         self.wal.set_limits(settings.log_limits());
@@ -171,7 +173,7 @@ impl Shared {
         let since = self.clock.monotonic();
         let mut manifest = self.manifest.lock();
         if self.life.is_opened() {
-            self.waited(StallReason::Recovery, since);
+            self.observed.waited(StallReason::Recovery, since);
         } else {
             let settings = self.settings_change(manifest.state());
             self.life.start_writing(|unfinished| match unfinished {
@@ -180,7 +182,7 @@ impl Shared {
                         changes.extend(settings);
                         self.append_edit(&mut manifest, changes)
                     });
-                    self.waited(StallReason::Recovery, since);
+                    self.observed.waited(StallReason::Recovery, since);
                     self.untidy.fetch_or(!tidy?, Ordering::Relaxed);
                     Ok(())
                 }

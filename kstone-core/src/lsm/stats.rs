@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::LsmEngine;
 use super::compact::summary;
-use super::compaction_stats::ByReason;
+use super::counts::Counters;
 use super::state::Shared;
 use crate::backpressure::StallReason;
 use crate::compaction::picker::live_keys;
@@ -16,6 +15,7 @@ use crate::config::DatabaseConfig;
 use crate::counters::{Count, Operation, RUN_BUCKETS};
 use crate::error::{Error, Result};
 use crate::file_header::FORMAT_VERSION;
+use crate::latency::{Latencies, LatencyBuckets};
 use crate::paths::{self, FileName};
 use crate::sst::{BlockCacheStats, FilterStats};
 use crate::stripe::Stripe;
@@ -23,53 +23,6 @@ use crate::types::{SeqNo, SstMeta};
 use crate::version::Version;
 
 mod display;
-
-/// Totals since open; each is added to where the thing happens.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) flushes: AtomicU64,
-    pub(crate) flush_bytes_written: AtomicU64,
-    pub(crate) compactions: AtomicU64,
-    pub(crate) ssts_merged: AtomicU64,
-    pub(crate) tombstones_removed: AtomicU64,
-    pub(crate) compaction_bytes_read: AtomicU64,
-    pub(crate) compaction_bytes_written: AtomicU64,
-    pub(crate) compactions_by_reason: ByReason,
-    pub(crate) checkpoints: AtomicU64,
-    pub(crate) flush_nanos: AtomicU64,
-    pub(crate) compaction_nanos: AtomicU64,
-    pub(crate) checkpoint_nanos: AtomicU64,
-    stalls: [StallCounters; StallReason::ALL.len()],
-}
-
-#[derive(Debug, Default)]
-struct StallCounters {
-    delays: AtomicU64,
-    stops: AtomicU64,
-    nanos: AtomicU64,
-    longest_nanos: AtomicU64,
-}
-
-impl Counters {
-    /// A write was slowed down.
-    pub(crate) fn delayed(&self, reason: StallReason, time: Duration) {
-        self.stalled(reason, time, |stall| &stall.delays);
-    }
-
-    /// A write had to wait until the pressure was gone, or in vain.
-    pub(crate) fn stopped(&self, reason: StallReason, time: Duration) {
-        self.stalled(reason, time, |stall| &stall.stops);
-    }
-
-    fn stalled(&self, reason: StallReason, time: Duration, kind: fn(&StallCounters) -> &AtomicU64) {
-        if let Some(stall) = self.stalls.get(reason as usize) {
-            let nanos = time.as_nanos() as u64;
-            kind(stall).fetch_add(1, Ordering::Relaxed);
-            stall.nanos.fetch_add(nanos, Ordering::Relaxed);
-            stall.longest_nanos.fetch_max(nanos, Ordering::Relaxed);
-        }
-    }
-}
 
 /// One stripe that holds something.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -309,6 +262,22 @@ impl LsmEngine {
         self.shared.life.check_open()?;
         self.shared.engine_stats()
     }
+
+    /// How long operations took since open. Of puts, gets, deletes, batches and queries one in
+    /// [`latency_sampling`](crate::DatabaseConfig::latency_sampling) is timed on each thread, of background work all.
+    /// Copies the histograms, about a megabyte at most.
+    pub fn latencies(&self) -> Latencies {
+        if self.is_forked() {
+            return Latencies::default();
+        }
+        self.shared.observed.latencies().latencies()
+    }
+
+    /// The same by ranges of times, under the names of [`Latencies::all`]: for each of the bounds, which must rise,
+    /// how many took no longer than it and longer than the one before. Bounds are in nanoseconds.
+    pub fn latency_buckets(&self, bounds_nanos: &[u64]) -> [(&'static str, LatencyBuckets); 9] {
+        self.shared.observed.latencies().buckets(bounds_nanos)
+    }
 }
 
 impl Shared {
@@ -320,15 +289,15 @@ impl Shared {
         let stripes: Vec<_> = shared.used_stripes().filter_map(stats_of).collect();
         // What a manifest says of files is not bounded by how large they are: sums of it saturate.
         let sum = |of: fn(&StripeStats) -> u64| stripes.iter().map(of).fold(0, u64::saturating_add);
-        let c = &shared.counters;
+        let c = shared.observed.counters();
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (log, replay) = (shared.wal.writes(), shared.recovery());
         let reads = shared.read_stats();
         let operations = shared.operation_stats(&reads);
         let recovery = shared.recovery_stats();
-        let timed_gets = shared.observed.latencies.summary(Operation::Get);
+        let timed_gets = shared.observed.latencies().summary(Operation::Get);
         Ok(EngineStats {
-            uptime_ms: shared.since(shared.observed.since).as_millis() as u64,
+            uptime_ms: shared.observed.uptime().as_millis() as u64,
             amplification: shared.amplification(&operations, &reads, &recovery),
             operations,
             reads,
@@ -373,7 +342,7 @@ impl Shared {
     }
 
     fn operation_stats(&self, reads: &ReadStats) -> OperationStats {
-        let get = |count| self.observed.ops.get(count);
+        let get = |count| self.observed.ops().get(count);
         OperationStats {
             puts: get(Count::Puts),
             deletes: get(Count::Deletes),
@@ -389,7 +358,7 @@ impl Shared {
     }
 
     fn read_stats(&self) -> ReadStats {
-        let ops = &self.observed.ops;
+        let ops = self.observed.ops();
         let (runs, misses) = ops.by_runs();
         ReadStats {
             memtable: ops.get(Count::FromMemtable),
@@ -402,14 +371,14 @@ impl Shared {
     }
 
     fn recovery_stats(&self) -> RecoveryStats {
-        let observed = &self.observed;
-        let opened = observed.opened.get();
+        let opening = self.observed.opening();
+        let (replayed_records, replayed_bytes) = self.observed.replayed_so_far();
         RecoveryStats {
-            clean: opened.is_some_and(|opened| opened.clean),
-            replayed_records: observed.replayed_records.load(Ordering::Relaxed),
-            replayed_bytes: observed.replayed_bytes.load(Ordering::Relaxed),
-            replay_nanos: self.recovery().time.as_nanos() as u64,
-            open_nanos: opened.map_or(0, |opened| opened.took.as_nanos() as u64),
+            clean: opening.is_some_and(|opening| opening.clean),
+            replayed_records,
+            replayed_bytes,
+            replay_nanos: self.observed.replay().time.as_nanos() as u64,
+            open_nanos: opening.map_or(0, |opening| opening.took.as_nanos() as u64),
         }
     }
 
@@ -421,8 +390,8 @@ impl Shared {
     ) -> Amplification {
         let per = |n: u64, of: u64| (of > 0).then(|| n as f64 / of as f64);
         let written = operations.user_bytes_written + recovery.replayed_bytes;
-        let compacted = self.counters.compaction_bytes_written.load(Ordering::Relaxed);
-        let tables = compacted + self.counters.flush_bytes_written.load(Ordering::Relaxed);
+        let compacted = self.observed.counters().compaction_bytes_written.load(Ordering::Relaxed);
+        let tables = compacted + self.observed.counters().flush_bytes_written.load(Ordering::Relaxed);
         let (mut bytes, mut needed, now) = (0, 0, self.now());
         for stripe in self.used_stripes() {
             let version = Arc::clone(&stripe.version());

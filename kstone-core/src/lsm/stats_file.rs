@@ -5,7 +5,6 @@
 //! closing removes it.
 
 use std::io;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -54,7 +53,9 @@ impl Shared {
     /// Best effort: a failure is an event and nothing else.
     pub(crate) fn write_stats_file(&self) -> Progress {
         if let Err(error) = self.try_write_stats_file() {
-            self.raise(Event::BackgroundError { job: "stats".into(), error: error.to_string() });
+            self.observed
+                .events()
+                .raise(Event::BackgroundError { job: "stats".into(), error: error.to_string() });
         }
         Progress::Done
     }
@@ -67,13 +68,13 @@ impl Shared {
             unix_ms: self.clock.unix_ms(),
             uptime_ms: stats.uptime_ms,
             stats,
-            latencies: self.observed.latencies.latencies(),
+            latencies: self.observed.latencies().latencies(),
         };
         let (path, temporary) = (self.dir.join(paths::STATS), self.dir.join(paths::STATS_TMP));
         let write = || -> io::Result<()> {
             let mut json = serde_json::to_vec_pretty(&snapshot)?;
             json.push(b'\n');
-            self.observed.stats_file.store(true, Ordering::Relaxed);
+            self.observed.note_stats_file();
             write_all_at(&*self.vfs.open(&temporary, OpenMode::Truncate)?, &json, 0)?;
             self.vfs.rename(&temporary, &path)
         };
@@ -82,7 +83,7 @@ impl Shared {
 
     /// At close: what the file says is over. Also what a process that died left behind.
     pub(crate) fn remove_stats_file(&self) {
-        if !self.life.is_read_only() && self.observed.stats_file.load(Ordering::Relaxed) {
+        if !self.life.is_read_only() && self.observed.may_have_stats_file() {
             for name in [paths::STATS, paths::STATS_TMP] {
                 // One that stays behind is overwritten or removed by the next handle.
                 let _ = self.vfs.remove(&self.dir.join(name));

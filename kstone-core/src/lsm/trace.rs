@@ -15,7 +15,8 @@ pub(crate) struct Span(
 mod on {
     use tracing::{Level, debug_span, event, info_span};
 
-    use super::{Event, Span};
+    use crate::lsm::events::Event;
+    use crate::lsm::trace::Span;
 
     pub(crate) fn job(job: &'static str, stripe: Option<usize>) -> Span {
         Span(debug_span!(target: "kstone", "job", job, stripe).entered())
@@ -111,7 +112,8 @@ mod on {
 
 #[cfg(not(feature = "tracing"))]
 mod on {
-    use super::{Event, Span};
+    use crate::lsm::events::Event;
+    use crate::lsm::trace::Span;
 
     pub(crate) fn job(_: &'static str, _: Option<usize>) -> Span {
         Span()

@@ -107,7 +107,7 @@ impl LsmEngine {
         let (shared, _open) = self.writable()?;
         let limits = shared.settings.load();
         let operation = if value.is_some() { Operation::Put } else { Operation::Delete };
-        let running = shared.begin_operation(operation, &limits);
+        let running = shared.observed.begin_operation(operation, &limits);
         let encoded = key.encode(limits.database.max_key_bytes)?;
         PAYLOAD.with(|payload| {
             let payload = &mut *payload.borrow_mut();
@@ -135,7 +135,7 @@ impl LsmEngine {
             return self.write(&WriteBatch { ops: rest.to_vec() }, options);
         }
         let limits = shared.settings.load();
-        let running = shared.begin_operation(Operation::Batch, &limits);
+        let running = shared.observed.begin_operation(Operation::Batch, &limits);
         let mut written = Written::default();
         let mut payload = Vec::new();
         let mut stripes = OpStripes::with_capacity(batch.len());
@@ -197,7 +197,7 @@ impl Shared {
         let behind = self.wal.is_busy().then(|| self.clock.monotonic());
         let appended = self.wal.append(reservation, stripes.len() as u32, payload, register);
         if let Some(since) = behind {
-            self.waited(StallReason::Locks, since);
+            self.observed.waited(StallReason::Locks, since);
         }
         let appended = appended?;
         let last = appended.first_seq + stripes.len() as u64 - 1;
@@ -279,7 +279,7 @@ impl Shared {
         Ok(stripe.try_lock().unwrap_or_else(|| {
             let since = self.clock.monotonic();
             let locked = stripe.lock();
-            self.waited(StallReason::Locks, since);
+            self.observed.waited(StallReason::Locks, since);
             locked
         }))
     }

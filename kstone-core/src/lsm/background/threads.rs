@@ -27,12 +27,12 @@ impl Shared {
         let unwinding = PoisonOnUnwind::new(self.life.health(), "background work");
         let mut queue = self.background.queue.lock();
         while !self.background.stop.load(Ordering::Relaxed) {
-            if self.may_deliver_events() {
+            if self.observed.events().may_deliver() {
                 if !queue.has_timekeeper && !raced(Race::ListenerKeepsTime) {
                     // A listener may take long: another worker keeps the time meanwhile.
                     self.background.wake.notify_one();
                 }
-                MutexGuard::unlocked(&mut queue, || self.deliver_events());
+                MutexGuard::unlocked(&mut queue, || self.observed.events().deliver());
                 continue;
             }
             let due = self.ready(&mut queue);

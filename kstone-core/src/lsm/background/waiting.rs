@@ -51,7 +51,7 @@ impl Shared {
             self.wait_with(queue);
         };
         if let Some(since) = since {
-            self.waited(StallReason::Jobs, since);
+            self.observed.waited(StallReason::Jobs, since);
         }
         claimed
     }

@@ -108,12 +108,12 @@ fn a_flush_goes_on_beside_a_merge_of_its_stripe() {
     for _ in 0..2 {
         assert_eq!(shared.step_job(Slot::Compact(0), &mut merge).unwrap(), Progress::Again);
     }
-    let flushes = shared.counters.flushes.load(Ordering::Relaxed);
+    let flushes = shared.observed.counters().flushes.load(Ordering::Relaxed);
     idle.put(5000..5010);
     shared.seal(shared.stripe(0).unwrap());
     assert!(idle.due().contains(&Slot::Flush(0)));
     idle.run(Slot::Flush(0));
-    assert_eq!(shared.counters.flushes.load(Ordering::Relaxed), flushes + 1);
+    assert_eq!(shared.observed.counters().flushes.load(Ordering::Relaxed), flushes + 1);
     while shared.step_job(Slot::Compact(0), &mut merge).unwrap() == Progress::Again {}
     shared.end(Slot::Compact(0), merge, Ok(()));
     assert_eq!(shared.stripe(0).unwrap().version().runs.len(), 2);

@@ -73,6 +73,7 @@ mod run_writer;
 mod scan;
 mod set_config;
 mod settings;
+mod space;
 mod stall;
 mod state;
 mod stats;

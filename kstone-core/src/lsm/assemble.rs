@@ -14,6 +14,7 @@ use super::observe::Observed;
 use super::options::{EngineOptions, Workers};
 use super::recover::next_generation;
 use super::settings::Settings;
+use super::space::Space;
 use super::state::{FileIds, Shared};
 use crate::clock::Now;
 use crate::config::DatabaseConfig;
@@ -21,10 +22,9 @@ use crate::error::Result;
 use crate::health::Health;
 use crate::latency::Recorder;
 use crate::manifest::{Manifest, ManifestState};
-use crate::quota::Quota;
 use crate::sst::{Table, TableContext};
 use crate::stripe::Stripe;
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32};
 use crate::sync::{ArcSwap, Mutex};
 use crate::types::{FileId, Lsn, SeqNo};
 use crate::version::Run;
@@ -143,8 +143,7 @@ impl Shared {
         };
         let wal = Wal::new(context, wal_start);
         wal.set_limits(start.settings.log_limits());
-        let quota = Quota::new(start.meter);
-        quota.manifest.store(manifest.room(), Ordering::Relaxed);
+        let room = manifest.room();
         let tables = TableContext::new(Arc::clone(&options.vfs), path, &start.settings.database);
         if life.is_read_only() {
             tables.observe();
@@ -152,6 +151,7 @@ impl Shared {
         let state = manifest.state();
         Self {
             life,
+            space: Space::new(start.meter, room),
             stripes: stripes(&tables, state, &start.held, Now::of(&*options.clock)),
             tables,
             dir: path.to_path_buf(),
@@ -165,8 +165,6 @@ impl Shared {
             manifest: Mutex::new(manifest),
             file_ids: start.file_ids,
             commits: super::commit::Commits::default(),
-            memory: AtomicUsize::new(0),
-            sealed_memory: AtomicUsize::new(0),
             newest_generation: AtomicU32::new(0),
             obsolete: Mutex::default(),
             pins: super::pins::Pins::default(),
@@ -174,7 +172,6 @@ impl Shared {
             untidy: AtomicBool::new(false),
             leftovers: Mutex::default(),
             background: Background::default(),
-            quota: Arc::new(quota),
             observed,
             tuner: super::tuning::Tuner::new(options.memory_probe),
         }

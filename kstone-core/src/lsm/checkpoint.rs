@@ -11,7 +11,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::job::{Progress, Slot, run_to_end};
@@ -23,7 +22,6 @@ use crate::planted::{Bug, planted};
 use crate::sst::Table;
 use crate::types::{FileId, Lsn, SeqNo};
 use crate::version::Version;
-use crate::vfs::pages;
 
 #[derive(Debug)]
 pub(crate) enum CheckpointJob {
@@ -200,14 +198,14 @@ impl Shared {
             read |= unused && held;
             let unused = unused && (also_held || !held);
             if unused {
-                remove.push((table.path().to_path_buf(), pages(table.meta().len)));
+                remove.push((table.path().to_path_buf(), table.meta().len));
             }
             !unused
         });
         drop(obsolete);
-        for (path, bytes) in remove {
+        for (path, len) in remove {
             self.remove_file(&path);
-            self.quota.dying.fetch_sub(bytes, Ordering::Relaxed);
+            self.space.removed(len);
         }
         self.remove_once_unread(read && !also_held);
         self.measure_stripes();

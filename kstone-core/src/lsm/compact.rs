@@ -10,8 +10,9 @@ use std::time::Duration;
 use super::job::{Progress, Slot, run_to_end};
 use super::observe::Merged;
 use super::options::Workers;
-use super::quota::{MergeSpace, rewritten};
+use super::quota::rewritten;
 use super::run_writer::{RunFacts, RunWriter, copy};
+use super::space::MergeSpace;
 use super::state::Shared;
 use super::trace;
 use crate::backpressure::StallReason;
@@ -183,8 +184,8 @@ impl Shared {
                 .map_or(0, |used| used.passed_over.load(Ordering::Relaxed)),
         };
         let settings = self.settings.load();
-        let reclaim = self.quota.is_limited() && self.reclaiming();
-        let fewer_files = self.quota.few_inodes.load(Ordering::Relaxed);
+        let reclaim = self.space.is_limited() && self.reclaiming();
+        let fewer_files = self.space.lacks_inodes();
         let choose = |stripe: &StripeSummary<'_>| {
             for (asked, ask_first) in [(reclaim, Ask::Reclaim), (fewer_files, Ask::FewerFiles)] {
                 if ask == Ask::Due
@@ -246,8 +247,7 @@ impl Shared {
             let in_time = self.since(since) <= limit && tries <= MOST_TRIES;
             // On one thread, a full disk stays full: nobody else gives anything back.
             let others = self.workers != Workers::Manual;
-            if in_time && (others || self.quota.is_limited() || self.quota.few_inodes.load(Ordering::Relaxed))
-            {
+            if in_time && (others || self.space.is_limited() || self.space.lacks_inodes()) {
                 let began = self.clock.monotonic();
                 let waited = self.wait_for_reclaim();
                 self.observed.waited(StallReason::Space, began);

@@ -1,7 +1,5 @@
 //! What the database takes on disk and may take, and how it is reported that there is no more.
 
-use std::sync::atomic::Ordering;
-
 use super::LsmEngine;
 use super::events::Event;
 use super::job::Slot;
@@ -9,7 +7,6 @@ use super::observe::{Running, Written};
 use super::state::Shared;
 use crate::error::{Error, Result};
 use crate::quota::{Claim, Exhausted, Inodes};
-use crate::sync::atomic::AtomicBool;
 use crate::types::SeqNo;
 use crate::vfs::Usage;
 
@@ -124,7 +121,7 @@ impl Shared {
             }
             usage
         } else {
-            shared.quota.meter.usage()
+            shared.space.usage()
         };
         let limit = shared.settings.load().database.max_total_disk_bytes;
         let used = usage.total();
@@ -145,13 +142,12 @@ impl Shared {
             free_inodes: free.and_then(|free| free.inodes),
             exhausted: None,
         };
-        let flag = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
         let full = available_for_writes == Some(0)
             || usage.free_bytes.is_some_and(|bytes| bytes < LEAST_BYTES)
             || usage.free_inodes.is_some_and(|inodes| inodes <= Inodes::Put.leave())
-            || flag(&shared.quota.starved)
-            || flag(&shared.quota.few_inodes);
-        let exhausted = if flag(&shared.quota.few_inodes) { Exhausted::Inodes } else { usage.ran_out() };
+            || shared.space.is_starved()
+            || shared.space.lacks_inodes();
+        let exhausted = if shared.space.lacks_inodes() { Exhausted::Inodes } else { usage.ran_out() };
         Ok(DiskUsage { exhausted: full.then_some(exhausted), ..usage })
     }
 

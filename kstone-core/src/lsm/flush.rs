@@ -4,7 +4,6 @@
 //! once and durable only after the next checkpoint; until then the log still holds their records.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::job::{Progress, Slot, run_to_end};
@@ -79,9 +78,7 @@ impl FlushJob {
                 shared.stripe(self.stripe)?.lock().install_flush(&memtable, run);
                 // Rather count twice for a moment than not at all.
                 writing.written.set(0);
-                shared.memory.fetch_sub(memtable.memory(), Ordering::Relaxed);
-                shared.sealed_memory.fetch_sub(memtable.memory(), Ordering::Relaxed);
-                shared.quota.memtables.fetch_sub(1, Ordering::Relaxed);
+                shared.space.flushed(memtable.memory());
                 shared.measure_stripes();
                 shared.observed.flushed(self.stripe, &memtable, bytes, writing.started);
                 shared.retune(self.stripe, &memtable);
@@ -115,7 +112,7 @@ impl FlushJob {
             cursor: memtable.cursor(KeyRange::all(), SeqNo::MAX, Direction::Forward),
             retain: Retain::new(shared.commits.horizon(), reaches_oldest),
             out: RunWriter::new(shared.settings.load_full(), self.stripe, facts, bounds, shared.now()),
-            written: Share::new(&shared.quota, |quota| &quota.flushing, 0),
+            written: shared.space.begin_flush(),
             memtable,
         }));
         Ok(Progress::Again)

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::lifecycle::Lifecycle;
 use super::options::Workers;
 use super::settings::Settings;
+use super::space::Space;
 use super::{background, commit, held, observe, pins, tuning};
 use crate::backpressure::StallReason;
 use crate::clock::{Clock, Now};
@@ -14,10 +15,9 @@ use crate::config::Durability;
 use crate::error::{Error, Result};
 use crate::manifest::{Change, Manifest};
 use crate::planted::{Bug, planted};
-use crate::quota::Quota;
 use crate::sst::{Table, TableContext};
 use crate::stripe::Stripe;
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{ArcSwap, Mutex};
 use crate::types::FileId;
 use crate::vfs::Vfs;
@@ -27,6 +27,7 @@ use crate::wal::Wal;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) life: Lifecycle,
+    pub(crate) space: Space,
     pub(crate) dir: PathBuf,
     pub(crate) vfs: Arc<dyn Vfs>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -42,9 +43,6 @@ pub(crate) struct Shared {
     pub(crate) manifest: Mutex<Manifest>,
     pub(crate) file_ids: FileIds,
     pub(crate) commits: commit::Commits,
-    /// Bytes of all memtables, and of the sealed ones among them.
-    pub(crate) memory: AtomicUsize,
-    pub(crate) sealed_memory: AtomicUsize,
     /// The log segment that the last write went to.
     pub(crate) newest_generation: AtomicU32,
     /// SSTs that no version holds any more, to be unlinked once nobody refers to them.
@@ -58,7 +56,6 @@ pub(crate) struct Shared {
     /// Files that nobody needs and that could not be removed yet.
     pub(crate) leftovers: Mutex<Vec<PathBuf>>,
     pub(crate) background: background::Background,
-    pub(crate) quota: Arc<Quota>,
     pub(crate) observed: observe::Observed,
     pub(crate) tuner: tuning::Tuner,
 }
@@ -158,7 +155,7 @@ impl Shared {
             self.life.health().poison(error);
         }
         self.wal.set_last_edit(result?);
-        self.quota.manifest.store(manifest.room(), Ordering::Relaxed);
+        self.space.manifest_takes(manifest.room());
         self.file_ids.limit.fetch_max(manifest.state().files_below, Ordering::Release);
         Ok(())
     }

@@ -327,7 +327,7 @@ impl Shared {
             stalls: stall_stats(c),
             block_cache: shared.tables.cache_stats(),
             filter: shared.tables.filters.stats(),
-            disk_full_refusals: shared.quota.refusals.load(Ordering::Relaxed),
+            disk_full_refusals: shared.space.refusals(),
             poisoned: shared.life.health().cause().map(str::to_string),
             background_error: shared.background_error(),
             foreign_files: foreign_files(shared)?,

@@ -1,8 +1,6 @@
 //! The `tracing` feature: every event, and a span around each piece of background work and around opening. Without
 //! the feature nothing of it is left. Gets and puts are never traced.
 
-use super::events::Event;
-
 /// Holds a span open while it lives.
 #[must_use]
 pub(crate) struct Span(

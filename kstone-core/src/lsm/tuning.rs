@@ -73,7 +73,7 @@ impl Shared {
             rate,
             share: if measured.roots > 0.0 { rate.sqrt() / measured.roots } else { 0.0 },
             available: measured.available,
-            held: self.memory.load(Ordering::Relaxed) as u64,
+            held: self.space.memory() as u64,
             record_bytes: measured.record_bytes,
             budget: settings.memory_budget as u64,
         };

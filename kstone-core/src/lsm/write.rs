@@ -7,7 +7,6 @@
 //! the memtable, so what a reader can see, a killed process leaves behind.
 
 use std::cell::RefCell;
-use std::sync::atomic::Ordering;
 
 use smallvec::SmallVec;
 
@@ -234,9 +233,9 @@ impl Shared {
             return Err(self.parted("a record in the log has more operations than stripes"));
         }
         if fresh > 0 {
-            self.quota.memtables.fetch_add(fresh, Ordering::Relaxed);
+            self.space.began_memtables(fresh);
         }
-        let memory = self.memory.fetch_add(added, Ordering::Relaxed) + added;
+        let memory = self.space.memory_grew(added);
         drop(space);
         let settings = self.settings.load();
         for (stripe, &id) in locked.iter().zip(&order) {
@@ -296,15 +295,15 @@ impl Shared {
         // A merge that finds no space is nothing to wait for either: what frees some is asked for where space is taken.
         let lacks_space = || {
             runs > compaction.sst_threshold
-                && self.quota.is_limited()
+                && self.space.is_limited()
                 && self.compaction_due(fullest, Ask::Due).is_none()
         };
         let load = Load {
-            memory: self.memory.load(Ordering::Relaxed) as u64,
+            memory: self.space.memory() as u64,
             memory_budget: settings.memory_budget as u64,
             runs: runs as u64,
             // Where merges wait for space, so do writers.
-            run_threshold: (compaction.enabled && !self.quota.is_short() && !lacks_space())
+            run_threshold: (compaction.enabled && !self.space.is_short() && !lacks_space())
                 .then_some(compaction.sst_threshold as u64),
             // What flushes cannot make shorter is nothing to wait for.
             // Where its space ends, writers stop by themselves.
@@ -318,6 +317,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::atomic::Ordering;
 
     use super::*;
     use crate::config::{CompactionConfig, DatabaseConfig};
@@ -470,9 +470,9 @@ mod tests {
         engine.set_compaction_config(CompactionConfig::new().with_sst_threshold(2)).unwrap();
         let shared = &*engine.shared;
         assert!(matches!(shared.pressure(&[0]), Pressure::Stop(crate::backpressure::StallReason::Runs)));
-        shared.quota.merging.fetch_add(32 << 20, Ordering::SeqCst);
+        shared.space.quota().merging.fetch_add(32 << 20, Ordering::SeqCst);
         assert_eq!(shared.pressure(&[0]), Pressure::None);
-        shared.quota.merging.fetch_sub(32 << 20, Ordering::SeqCst);
+        shared.space.quota().merging.fetch_sub(32 << 20, Ordering::SeqCst);
         assert!(matches!(shared.pressure(&[0]), Pressure::Stop(_)), "there is space again");
     }
 }

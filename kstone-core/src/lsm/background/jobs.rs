@@ -10,7 +10,6 @@ use crate::lsm::compact::CompactJob;
 use crate::lsm::flush::FlushJob;
 use crate::lsm::job::{Progress, Slot};
 use crate::lsm::state::Shared;
-use crate::sync::atomic::Ordering;
 
 /// How long a job rests after its first failure.
 pub(super) const RETRY_AFTER: Duration = Duration::from_millis(100);
@@ -105,8 +104,7 @@ impl Shared {
         if !failed && matches!(slot, Slot::Checkpoint | Slot::Compact(_)) {
             self.remove_obsolete();
         }
-        let freed_files =
-            !failed && slot == Slot::Checkpoint && self.quota.few_inodes.load(Ordering::Relaxed);
+        let freed_files = !failed && slot == Slot::Checkpoint && self.space.lacks_inodes();
         if freed_files {
             self.look_at_inodes();
         }
@@ -162,7 +160,7 @@ impl Shared {
             }
             Slot::Checkpoint => {
                 queue.dirty |= failed;
-                if !failed && self.quota.is_limited() {
+                if !failed && self.space.is_limited() {
                     // There may be space now for merges that found none.
                     queue.compact.extend(self.used_stripes().map(|stripe| stripe.id));
                 }

@@ -11,7 +11,6 @@ use crate::config::CompactionConfig;
 use crate::lsm::idle::IdleStripes;
 use crate::lsm::job::Slot;
 use crate::lsm::options::Workers;
-use crate::lsm::quota::FREED_AT_ONCE;
 use crate::lsm::settings::Settings;
 use crate::lsm::state::Shared;
 use crate::stripe::Stripe;
@@ -57,9 +56,9 @@ impl Shared {
             relief_wanted: self.background.relief_wanted.load(Ordering::Relaxed),
             sealed_last: queue.sealed_last,
             dirty: queue.dirty,
-            few_inodes: self.quota.few_inodes.load(Ordering::Relaxed),
-            frees_much: self.quota.dying.load(Ordering::Relaxed) >= FREED_AT_ONCE,
-            limited: self.quota.is_limited(),
+            few_inodes: self.space.lacks_inodes(),
+            frees_much: self.space.checkpoint_frees_much(),
+            limited: self.space.is_limited(),
             running: &queue.running,
             flush: &queue.flush,
             explore: &queue.explore,
@@ -112,7 +111,7 @@ impl Shared {
         left || self.stats_interval(&settings).is_some()
             || settings.compaction.enabled
                 && self.used_stripes().any(|stripe| deletes(stripe) || merges(stripe))
-            || self.quota.is_limited() && self.reclaiming()
+            || self.space.is_limited() && self.reclaiming()
     }
 
     /// How long a worker may sleep before something becomes due by time alone.

@@ -11,7 +11,7 @@ use crate::types::Lsn;
 impl Shared {
     /// A memtable of that stripe was sealed.
     pub(crate) fn sealed(&self, stripe: usize, memory: usize) {
-        self.sealed_memory.fetch_add(memory, Ordering::Relaxed);
+        self.space.sealed(memory);
         self.background.queue_flush(stripe);
     }
 
@@ -43,8 +43,7 @@ impl Shared {
             self.seal(stripe);
         }
         loop {
-            let memory = self.memory.load(Ordering::Relaxed);
-            if memory.saturating_sub(self.sealed_memory.load(Ordering::Relaxed)) <= settings.memory_budget {
+            if self.space.unsealed_memory() <= settings.memory_budget {
                 break;
             }
             let fullest = self.used_stripes().max_by_key(|stripe| stripe.version().active.memory());

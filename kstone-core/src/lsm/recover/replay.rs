@@ -60,8 +60,8 @@ impl Shared {
             if op.kind == EntryKind::Delete {
                 stripe.deleted(|| Since::stamped(u64::from(record.time) * 1000, self.now()));
             }
-            self.quota.memtables.fetch_add(u64::from(inserted.first), Ordering::Relaxed);
-            self.memory.fetch_add(inserted.memory, Ordering::Relaxed);
+            self.space.began_memtables(u64::from(inserted.first));
+            self.space.memory_grew(inserted.memory);
             // With a quota as little as can be is written: each run takes a page at least, and space was set aside for
             // the memtables that there were when the limits may have been others. The next write seals it.
             if settings.database.max_total_disk_bytes.is_none()
@@ -84,7 +84,7 @@ impl Shared {
     /// so all of the log must be in memory.
     fn flush_ahead(&self) -> Result<bool> {
         let budget = self.settings.load().memory_budget;
-        while !self.life.is_read_only() && self.memory.load(Ordering::Relaxed) > budget {
+        while !self.life.is_read_only() && self.space.memory() > budget {
             let fullest = self.used_stripes().max_by_key(|stripe| {
                 stripe.version().memtables().map(|memtable| memtable.memory()).sum::<usize>()
             });

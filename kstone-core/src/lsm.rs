@@ -17,7 +17,7 @@
 //! disk limit counts, the events), nor they under a stripe. No SST, manifest or sync I/O happens under a stripe's
 //! lock. A listener is called with none of them held.
 //!
-//! The scheduler's queue never waits for the log lock, whose holder writes. `retiring` (pins) and `obsolete` are held
+//! The scheduler's queue never waits for the log lock, whose holder writes. `retiring` and `obsolete` (removal) are held
 //! while files are looked for, `retiring` also while they are removed; the queue may be taken under `retiring`, to note
 //! a failure.
 //!
@@ -55,6 +55,7 @@ mod explain;
 mod flush;
 mod held;
 mod idle;
+mod io;
 mod job;
 mod lifecycle;
 mod lock;
@@ -68,6 +69,8 @@ mod read;
 mod read_only;
 mod reading;
 mod recover;
+mod removal;
+mod remove;
 mod replay_rate;
 mod run_writer;
 mod scan;
@@ -126,7 +129,7 @@ pub struct LsmEngine {
 impl LsmEngine {
     /// The database directory.
     pub fn path(&self) -> &Path {
-        &self.shared.dir
+        self.shared.io.dir()
     }
 
     /// Whether this is a process that was forked off the opener of the database: calls fail with
@@ -188,7 +191,7 @@ impl LsmEngine {
 
     /// The file system that the database is on.
     pub(crate) fn vfs(&self) -> &Arc<dyn Vfs> {
-        &self.shared.vfs
+        self.shared.io.vfs()
     }
 
     /// Reads all SSTs whole and checks everything in them: checksums, order, counts, that the index and the filter

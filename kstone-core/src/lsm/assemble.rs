@@ -9,13 +9,15 @@ use super::LsmEngine;
 use super::background::{Background, Pool};
 use super::event_log::EventLog;
 use super::event_queue::Events;
+use super::io::{FileIds, Io};
 use super::lifecycle::{Access, Identity, Lifecycle};
 use super::observe::Observed;
 use super::options::{EngineOptions, Workers};
 use super::recover::next_generation;
+use super::removal::Removal;
 use super::settings::Settings;
 use super::space::Space;
-use super::state::{FileIds, Shared};
+use super::state::Shared;
 use crate::clock::Now;
 use crate::config::DatabaseConfig;
 use crate::error::Result;
@@ -24,7 +26,6 @@ use crate::latency::Recorder;
 use crate::manifest::{Manifest, ManifestState};
 use crate::sst::{Table, TableContext};
 use crate::stripe::Stripe;
-use crate::sync::atomic::{AtomicBool, AtomicU32};
 use crate::sync::{ArcSwap, Mutex};
 use crate::types::{FileId, Lsn, SeqNo};
 use crate::version::Run;
@@ -143,34 +144,23 @@ impl Shared {
         };
         let wal = Wal::new(context, wal_start);
         wal.set_limits(start.settings.log_limits());
-        let room = manifest.room();
         let tables = TableContext::new(Arc::clone(&options.vfs), path, &start.settings.database);
         if life.is_read_only() {
             tables.observe();
         }
-        let state = manifest.state();
         Self {
             life,
-            space: Space::new(start.meter, room),
-            stripes: stripes(&tables, state, &start.held, Now::of(&*options.clock)),
-            tables,
-            dir: path.to_path_buf(),
-            vfs: options.vfs,
+            space: Space::new(start.meter, manifest.room()),
+            stripes: stripes(&tables, manifest.state(), &start.held, Now::of(&*options.clock)),
+            io: Io::new(path.to_path_buf(), options.vfs, wal, manifest, start.file_ids, tables),
             clock: options.clock,
             workers: options.workers,
             durability: options.durability,
             chunk: if options.workers == Workers::Manual { CHUNK_MANUAL } else { CHUNK },
             settings: ArcSwap::from_pointee(start.settings),
-            wal,
-            manifest: Mutex::new(manifest),
-            file_ids: start.file_ids,
             commits: super::commit::Commits::default(),
-            newest_generation: AtomicU32::new(0),
-            obsolete: Mutex::default(),
-            pins: super::pins::Pins::default(),
+            removal: Removal::default(),
             held: super::held::Held::default(),
-            untidy: AtomicBool::new(false),
-            leftovers: Mutex::default(),
             background: Background::default(),
             observed,
             tuner: super::tuning::Tuner::new(options.memory_probe),

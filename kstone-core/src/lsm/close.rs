@@ -3,7 +3,6 @@
 //! After a clean close the next open reads the log to its recorded end and scans for nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::LsmEngine;
 use super::state::Shared;
@@ -81,7 +80,7 @@ impl Shared {
             }
             self.ensure_opened()?;
         }
-        let mut log = self.wal.close()?;
+        let mut log = self.io.wal().close()?;
         if self.replay_nanos() > REPLAY_NANOS {
             for stripe in self.used_stripes() {
                 self.flush_stripe_now(stripe.id)?;
@@ -90,12 +89,12 @@ impl Shared {
         self.checkpoint_now()?;
         self.give_back_unneeded_log(&mut log)?;
         self.remove_all_obsolete();
-        if self.untidy.load(Ordering::Relaxed) || !self.leftovers.lock().is_empty() {
+        if !self.removal.is_tidy() {
             return Ok(()); // files were left that belong to nothing: the next open removes them, as after a crash
         }
         // Removed names must stay removed: a clean open looks for no orphans.
-        self.sync_dir()?;
-        let next_file = self.file_ids.next();
+        self.io.sync_dir(&self.life)?;
+        let next_file = self.io.unused_file_id();
         self.edit_manifest(vec![Change::CleanEnd(CleanEnd {
             end: (log.end > Lsn::ZERO).then_some(log.end),
             next_seq: log.next_seq,
@@ -107,17 +106,14 @@ impl Shared {
     /// When everything has reached SSTs, no segment is left behind: the log ends where its next one will begin.
     fn give_back_unneeded_log(&self, log: &mut LogEnd) -> Result<()> {
         let needed = self.used_stripes().any(|stripe| stripe.version().memtables().any(|m| !m.is_empty()));
-        if needed || self.wal.segment_count() == 0 {
+        if needed || self.io.wal().segment_count() == 0 {
             return Ok(());
         }
         // At the last generation there is, the segment stays.
         let Some(next_generation) = log.next_generation.checked_add(1) else { return Ok(()) };
         let start = Lsn::new(log.next_generation, 0);
-        self.edit_manifest(vec![Change::LogStart { start, durable: self.wal.synced() }])?;
-        for path in self.wal.retire(start.generation()) {
-            self.remove_file(&path);
-        }
-        self.wal.removed();
+        self.edit_manifest(vec![Change::LogStart { start, durable: self.io.wal().synced() }])?;
+        self.retire_log(start.generation());
         log.end = start;
         log.next_generation = next_generation;
         Ok(())
@@ -126,6 +122,6 @@ impl Shared {
     fn replay_nanos(&self) -> u64 {
         let records: u64 =
             self.used_stripes().map(|s| s.version().memtables().map(|m| m.len() as u64).sum::<u64>()).sum();
-        records * NANOS_PER_RECORD + self.wal.live_bytes() / 1024 * NANOS_PER_KIB
+        records * NANOS_PER_RECORD + self.io.wal().live_bytes() / 1024 * NANOS_PER_KIB
     }
 }

@@ -166,7 +166,7 @@ impl Merging {
         };
         shared.observed.compacted(merged, self.started);
         self.inputs.clear(); // so that only `obsolete` and readers hold the SSTs
-        shared.obsolete.lock().extend(gone);
+        shared.removal.add_obsolete(gone);
         Ok(())
     }
 }

@@ -8,11 +8,11 @@ use std::time::Duration;
 use super::LsmEngine;
 use super::assemble::Start;
 use super::claim::{Claim, Found, absolute, claim};
+use super::io::FileIds;
 use super::lifecycle::Access;
 use super::open::{metered, take_stock, validate};
 use super::options::EngineOptions;
 use super::settings::Settings;
-use super::state::FileIds;
 use crate::clock::Clock;
 use crate::config::DatabaseConfig;
 use crate::error::{Error, Result};
@@ -88,7 +88,7 @@ impl LsmEngine {
         let engine = Self::assemble(path, options, manifest, start)?;
         // A handle whose directory is removed while it is open goes on working in its first segment.
         // Should that fail, the database is there all the same: its first write will meet the cause again.
-        drop(engine.shared.wal.try_reserve(0, Floor::NONE));
+        drop(engine.shared.io.wal().try_reserve(0, Floor::NONE));
         engine.shared.observed.opened(true, true, false);
         engine.keep_time();
         Ok(engine)

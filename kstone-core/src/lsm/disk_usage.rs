@@ -116,7 +116,7 @@ impl Shared {
         let shared = self;
         let usage = if shared.life.is_read_only() {
             let mut usage = Usage::default();
-            for entry in shared.vfs.list(&shared.dir).map_err(Error::io("list", &shared.dir))? {
+            for entry in shared.io.vfs().list(shared.io.dir()).map_err(Error::io("list", shared.io.dir()))? {
                 usage.add(&entry.name, entry.len);
             }
             usage

@@ -288,7 +288,7 @@ impl Shared {
             explain.memtables.push(MemtableStep {
                 sealed: n > 0,
                 records: memtable.len(),
-                log: memtable.first_lsn().map(|lsn| name(&paths::log(&self.dir, lsn.generation()))),
+                log: memtable.first_lsn().map(|lsn| name(&paths::log(self.io.dir(), lsn.generation()))),
                 found,
             });
         }

@@ -47,7 +47,7 @@ const RECORD: u64 = 96;
 
 impl Shared {
     fn load(&self) -> Load {
-        self.space.load(&self.settings.load(), || self.wal.live_bytes_lately(), self.stripes.len())
+        self.space.load(&self.settings.load(), || self.io.wal().live_bytes_lately(), self.stripes.len())
     }
 
     pub(super) fn keep(&self, claim: Claim) -> u64 {
@@ -76,7 +76,7 @@ impl Shared {
     pub(crate) fn give_back_log(&self) -> Result<()> {
         let _open = self.life.enter();
         self.life.check_open()?;
-        match self.wal.rotate() {
+        match self.io.wal().rotate() {
             // Deletes rotate it.
             Err(Error::DiskFull) => Ok(()),
             rotated => match rotated.and_then(|_| self.checkpoint_now()) {
@@ -89,7 +89,7 @@ impl Shared {
 
     pub(super) fn free_space(&self) -> Option<FreeSpace> {
         // Where it cannot be told, what needs space finds out.
-        self.vfs.free_space(&self.dir).ok().flatten()
+        self.io.vfs().free_space(self.io.dir()).ok().flatten()
     }
 
     /// How many files whoever makes one must leave free.
@@ -272,7 +272,7 @@ impl Shared {
         if claim == Claim::Put && self.space.is_starved() {
             // Somebody must try whether there is space again.
             let since = self.clock.monotonic();
-            let prepared = self.wal.prepare_segment(Floor::NONE);
+            let prepared = self.io.wal().prepare_segment(Floor::NONE);
             self.observed.waited(StallReason::Segment, since);
             // Whatever the error: there is no space yet, and the write that asked waits or is refused.
             prepared.ok()?;
@@ -322,7 +322,7 @@ impl Shared {
         let floor = Floor { inodes: &inodes, ..Floor::NONE };
         let floor =
             if self.space.is_limited() { Floor { keep: &keep, below: Below::Limit, ..floor } } else { floor };
-        let prepared = self.wal.prepare_segment(floor);
+        let prepared = self.io.wal().prepare_segment(floor);
         if prepared.as_ref().is_err_and(Error::is_out_of_space) {
             self.space.starve();
         }

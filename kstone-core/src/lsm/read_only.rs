@@ -28,10 +28,10 @@ use std::time::Duration;
 
 use super::assemble::Start;
 use super::claim::{absolute, check_present};
+use super::io::FileIds;
 use super::lifecycle::Access;
 use super::open::{check_stripes, settings, validate};
 use super::options::EngineOptions;
-use super::state::FileIds;
 use super::survey::{Survey, check_newest, damaged_files};
 use super::{LsmEngine, trace};
 use crate::clock::Clock;

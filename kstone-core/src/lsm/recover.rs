@@ -19,18 +19,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::assemble::Start;
+use super::io::FileIds;
 use super::lifecycle::Access;
 use super::lock::LockGuard;
 use super::open::{check_stripes, settings, take_stock};
 use super::options::EngineOptions;
-use super::state::{FileIds, Shared};
+use super::state::Shared;
 use super::survey::{GENERATION_GAP, SEQ_GAP, Survey};
 use super::{LsmEngine, trace};
 use crate::error::{Error, Result};
 use crate::manifest::{Change, Manifest, ManifestState};
 use crate::paths::{self, FileName};
 use crate::planted::{Bug, planted};
-use crate::sync::atomic::Ordering;
 use crate::types::{LogCut, SeqNo};
 use crate::vfs::{DirEntry, MeteredVfs};
 use crate::wal::Chain;
@@ -106,7 +106,9 @@ impl LsmEngine {
         };
         let engine = Self::assemble(path, options, manifest, start)?;
         engine.shared.measure_replay(began);
-        engine.shared.untidy.store(!tidy, Ordering::Relaxed);
+        if !tidy {
+            engine.shared.removal.note_untidy();
+        }
         if store_settings {
             match engine.shared.store_settings() {
                 // They hold all the same, and are stored with the next edit.
@@ -128,11 +130,11 @@ impl LsmEngine {
 impl Shared {
     /// Stores the settings in force.
     fn store_settings(&self) -> Result<()> {
-        if self.settings_change(self.manifest.lock().state()).is_none() {
+        if self.settings_change(self.io.manifest().state()).is_none() {
             return Ok(());
         }
         self.ensure_opened()?;
-        let mut manifest = self.manifest.lock();
+        let mut manifest = self.io.manifest();
         match self.settings_change(manifest.state()) {
             Some(change) => self.append_edit(&mut manifest, vec![change]),
             None => Ok(()),

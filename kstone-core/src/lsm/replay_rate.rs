@@ -49,7 +49,7 @@ fn measured(known: Option<u64>, bytes: u64, time: Duration) -> Option<u64> {
 impl Shared {
     /// The log was replayed, having been looked at first at the moment `began`.
     pub(crate) fn measure_replay(&self, began: Duration) {
-        let Replay { bytes, time } = self.observed.replay_ended(self.wal.live_record_bytes(), began);
+        let Replay { bytes, time } = self.observed.replay_ended(self.io.wal().live_record_bytes(), began);
         let settings = self.settings.load();
         let rate = measured(settings.replay_rate, bytes, time);
         if rate != settings.replay_rate {
@@ -68,7 +68,7 @@ impl Shared {
 
     pub(crate) fn recovery(&self) -> Recovery {
         let rate = self.settings.load().replay_rate.unwrap_or(DEFAULT_REPLAY_RATE);
-        let nanos = u128::from(self.wal.live_bytes()) * 1_000_000_000 / u128::from(rate.max(1));
+        let nanos = u128::from(self.io.wal().live_bytes()) * 1_000_000_000 / u128::from(rate.max(1));
         Recovery {
             replayed_bytes: self.observed.replay().bytes,
             rate,

@@ -140,7 +140,7 @@ impl Walk {
 impl Entries {
     /// The directory of the database that it reads.
     pub fn path(&self) -> &Path {
-        &self.pin.shared().dir
+        self.pin.shared().io.dir()
     }
 
     fn count(&mut self) {
@@ -171,7 +171,7 @@ impl Entries {
                 Ok(Some((key, value))) => {
                     let Some(key) = Key::decode(&key) else {
                         let detail = format!("\"{}\" is no key", escape::key(&key));
-                        let error = Error::corrupt(&self.pin.shared().dir, 0, detail);
+                        let error = Error::corrupt(self.pin.shared().io.dir(), 0, detail);
                         return Some(Err(self.fail(error)));
                     };
                     self.uncounted.entries += 1;

@@ -46,7 +46,7 @@ impl LsmEngine {
     fn change_settings(&self, change: impl FnOnce(&mut Settings)) -> Result<()> {
         let (shared, _open) = self.writable()?;
         // Stored and in force in the same order, whoever else sets them.
-        let mut manifest = shared.manifest.lock();
+        let mut manifest = shared.io.manifest();
         let mut settings = Settings::clone(&shared.settings.load());
         change(&mut settings);
         let settings = Settings::new(settings.database, settings.compaction, settings.replay_rate);

@@ -46,7 +46,7 @@ impl Shared {
         if len > max {
             return Err(Error::BatchTooLarge { len, max });
         }
-        match self.wal.reserve_at_once(len)? {
+        match self.io.wal().reserve_at_once(len)? {
             Some(reservation) => Ok(reservation),
             None => self.reserve_slowly(len, floor),
         }
@@ -55,7 +55,7 @@ impl Shared {
     #[cold]
     fn reserve_slowly(&self, len: usize, floor: Floor<'_>) -> Result<Reservation<'_>> {
         let since = self.clock.monotonic();
-        let reserved = self.wal.try_reserve(len, floor);
+        let reserved = self.io.wal().try_reserve(len, floor);
         self.observed.waited(StallReason::Segment, since);
         match reserved? {
             Some(reservation) => Ok(reservation),
@@ -69,7 +69,7 @@ impl Shared {
         loop {
             self.background.log_is_full();
             let waited = self.wait_or_give_up(start, StallReason::Log, &mut asked);
-            let reserved = match self.wal.try_reserve(len, floor) {
+            let reserved = match self.io.wal().try_reserve(len, floor) {
                 Ok(None) if waited.is_ok() => continue,
                 reserved => reserved,
             };

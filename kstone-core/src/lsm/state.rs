@@ -1,91 +1,50 @@
 //! What threads, snapshots and iterators of one open database share.
 
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::background::Background;
+use super::commit::Commits;
+use super::held::Held;
+use super::io::{Io, ManifestGuard};
 use super::lifecycle::Lifecycle;
+use super::observe::Observed;
 use super::options::Workers;
+use super::removal::Removal;
 use super::settings::Settings;
 use super::space::Space;
-use super::{background, commit, held, observe, pins, tuning};
+use super::tuning::Tuner;
 use crate::backpressure::StallReason;
 use crate::clock::{Clock, Now};
 use crate::config::Durability;
 use crate::error::{Error, Result};
-use crate::manifest::{Change, Manifest};
+use crate::manifest::Change;
 use crate::planted::{Bug, planted};
-use crate::sst::{Table, TableContext};
 use crate::stripe::Stripe;
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use crate::sync::{ArcSwap, Mutex};
-use crate::types::FileId;
-use crate::vfs::Vfs;
-use crate::wal::Wal;
+use crate::sync::ArcSwap;
 
 /// Everything that threads, snapshots and iterators of one open database share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) life: Lifecycle,
+    pub(crate) io: Io,
     pub(crate) space: Space,
-    pub(crate) dir: PathBuf,
-    pub(crate) vfs: Arc<dyn Vfs>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) workers: Workers,
-    pub(crate) durability: Durability,
-    /// Entries of a memtable or a merge that one step of a job takes.
-    pub(crate) chunk: usize,
+    pub(crate) removal: Removal,
+    pub(crate) observed: Observed,
     pub(crate) settings: ArcSwap<Settings>,
     /// Made when something first goes into them.
     pub(crate) stripes: Box<[OnceLock<Box<Stripe>>]>,
-    pub(crate) tables: Arc<TableContext>,
-    pub(crate) wal: Wal,
-    pub(crate) manifest: Mutex<Manifest>,
-    pub(crate) file_ids: FileIds,
-    pub(crate) commits: commit::Commits,
-    /// The log segment that the last write went to.
-    pub(crate) newest_generation: AtomicU32,
-    /// SSTs that no version holds any more, to be unlinked once nobody refers to them.
-    pub(crate) obsolete: Mutex<Vec<Arc<Table>>>,
-    /// What backups under way keep from being removed.
-    pub(crate) pins: pins::Pins,
+    pub(crate) commits: Commits,
     /// What readers keep from being removed or merged.
-    pub(crate) held: held::Held,
-    /// A file that belongs to nothing could not be removed.
-    pub(crate) untidy: AtomicBool,
-    /// Files that nobody needs and that could not be removed yet.
-    pub(crate) leftovers: Mutex<Vec<PathBuf>>,
-    pub(crate) background: background::Background,
-    pub(crate) observed: observe::Observed,
-    pub(crate) tuner: tuning::Tuner,
-}
-
-/// The numbers of new SSTs. They are reserved in the manifest ahead of use, so that none is used twice even if a
-/// crash brings a removed file back.
-#[derive(Debug)]
-pub(crate) struct FileIds {
-    next: AtomicU64,
-    /// Reserved up to here, exclusive.
-    limit: AtomicU64,
-}
-
-impl FileIds {
-    pub(super) const BLOCK: u64 = 1024;
-
-    pub(super) fn new(next: FileId, limit: FileId) -> Self {
-        Self { next: AtomicU64::new(next), limit: AtomicU64::new(limit) }
-    }
-
-    /// The number that comes next.
-    pub(crate) fn next(&self) -> FileId {
-        self.next.load(Ordering::Relaxed)
-    }
-
-    /// The change that extends the reservation, once half of it is used.
-    pub(crate) fn top_up(&self) -> Option<Change> {
-        let left = self.limit.load(Ordering::Relaxed).saturating_sub(self.next());
-        (left < Self::BLOCK / 2).then(|| Change::Reserve { files_below: self.next() + Self::BLOCK })
-    }
+    pub(crate) held: Held,
+    pub(crate) background: Background,
+    pub(crate) tuner: Tuner,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) workers: Workers,
+    /// Of writes that ask for none.
+    pub(crate) durability: Durability,
+    /// Entries of a memtable or a merge that one step of a job takes.
+    pub(crate) chunk: usize,
 }
 
 impl Shared {
@@ -120,44 +79,20 @@ impl Shared {
 
     /// Puts settings in force: what reads them at each decision finds them, the rest is notified.
     pub(super) fn apply(&self, settings: Settings) {
-        self.wal.set_limits(settings.log_limits());
-        self.tables.apply(&settings.database);
+        self.io.wal().set_limits(settings.log_limits());
+        self.io.tables().apply(&settings.database);
         self.settings.store(Arc::new(settings));
         self.limit_disk(false);
     }
 
-    /// A number for a new SST.
-    pub(crate) fn next_file_id(&self) -> Result<FileId> {
-        let id = self.file_ids.next.fetch_add(1, Ordering::Relaxed);
-        if id >= self.file_ids.limit.load(Ordering::Acquire) {
-            let mut manifest = self.manifest.lock();
-            if id >= manifest.state().files_below {
-                let reserve = Change::Reserve { files_below: id + FileIds::BLOCK };
-                self.append_edit(&mut manifest, vec![reserve])?;
-            }
-        }
-        Ok(id)
-    }
-
-    /// Appends one durable edit. Out of space is an error that passes, unless a sync met it; any other makes the
-    /// handle read-only, for nobody knows what a failed sync left behind.
+    /// Appends one durable edit: see [`Io::append_edit`].
     pub(crate) fn edit_manifest(&self, changes: Vec<Change>) -> Result<()> {
-        self.append_edit(&mut self.manifest.lock(), changes)
+        self.append_edit(&mut self.io.manifest(), changes)
     }
 
-    pub(super) fn append_edit(&self, manifest: &mut Manifest, changes: Vec<Change>) -> Result<()> {
-        self.life.health().check()?;
-        self.life.check_place(&*self.vfs, &self.dir)?;
-        let result = manifest.append(changes);
-        if manifest.is_broken()
-            && let Err(error) = &result
-        {
-            self.life.health().poison(error);
-        }
-        self.wal.set_last_edit(result?);
-        self.space.manifest_takes(manifest.room());
-        self.file_ids.limit.fetch_max(manifest.state().files_below, Ordering::Release);
-        Ok(())
+    /// The same, where the manifest is held.
+    pub(super) fn append_edit(&self, manifest: &mut ManifestGuard<'_>, changes: Vec<Change>) -> Result<()> {
+        self.io.append_edit(manifest, &self.life, &self.space, changes)
     }
 
     /// Before the first write after a clean open, also of background work: cancels the recorded end, so that a crash from
@@ -168,19 +103,21 @@ impl Shared {
             return Ok(());
         }
         let since = self.clock.monotonic();
-        let mut manifest = self.manifest.lock();
+        let mut manifest = self.io.manifest();
         if self.life.is_opened() {
             self.observed.waited(StallReason::Recovery, since);
         } else {
             let settings = self.settings_change(manifest.state());
             self.life.start_writing(|unfinished| match unfinished {
                 Some(rest) => {
-                    let tidy = rest.finish(&*self.vfs, &self.dir, |mut changes| {
+                    let tidy = rest.finish(&**self.io.vfs(), self.io.dir(), |mut changes| {
                         changes.extend(settings);
                         self.append_edit(&mut manifest, changes)
                     });
                     self.observed.waited(StallReason::Recovery, since);
-                    self.untidy.fetch_or(!tidy?, Ordering::Relaxed);
+                    if !tidy? {
+                        self.removal.note_untidy();
+                    }
                     Ok(())
                 }
                 None if planted(Bug::CleanEndNotCancelled) => Ok(()),
@@ -190,14 +127,5 @@ impl Shared {
             })?;
         }
         Ok(())
-    }
-
-    pub(crate) fn sync_dir(&self) -> Result<()> {
-        let synced = self.vfs.sync_dir(&self.dir).map_err(Error::io("sync", &self.dir));
-        if synced.as_ref().is_err_and(Error::is_unbegun_sync) {
-            synced
-        } else {
-            self.life.poison_on_error(synced)
-        }
     }
 }

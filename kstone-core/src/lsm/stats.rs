@@ -291,7 +291,7 @@ impl Shared {
         let sum = |of: fn(&StripeStats) -> u64| stripes.iter().map(of).fold(0, u64::saturating_add);
         let c = shared.observed.counters();
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let (log, replay) = (shared.wal.writes(), shared.recovery());
+        let (log, replay) = (shared.io.wal().writes(), shared.recovery());
         let reads = shared.read_stats();
         let operations = shared.operation_stats(&reads);
         let recovery = shared.recovery_stats();
@@ -310,9 +310,9 @@ impl Shared {
             format_version: FORMAT_VERSION,
             stripe_count: shared.stripes.len(),
             sst_bytes: sum(|s| s.sst_bytes),
-            log_bytes: shared.wal.live_bytes(),
-            log_segments: shared.wal.segment_count(),
-            manifest_bytes: shared.manifest.lock().len(),
+            log_bytes: shared.io.wal().live_bytes(),
+            log_segments: shared.io.wal().segment_count(),
+            manifest_bytes: shared.io.manifest().file_len(),
             items_estimate: sum(|s| s.entries.saturating_add(s.memtable_records as u64))
                 .saturating_sub(sum(|s| s.tombstones).saturating_mul(2)),
             last_seq: shared.commits.visible(),
@@ -325,8 +325,8 @@ impl Shared {
             compaction_bytes_written: get(&c.compaction_bytes_written),
             checkpoints: get(&c.checkpoints),
             stalls: stall_stats(c),
-            block_cache: shared.tables.cache_stats(),
-            filter: shared.tables.filters.stats(),
+            block_cache: shared.io.tables().cache_stats(),
+            filter: shared.io.tables().filters.stats(),
             disk_full_refusals: shared.space.refusals(),
             poisoned: shared.life.health().cause().map(str::to_string),
             background_error: shared.background_error(),
@@ -406,7 +406,7 @@ impl Shared {
         Amplification {
             write_compaction: per(compacted, written),
             write_tables: per(tables, written),
-            write_total: per(tables + self.wal.writes().bytes, written),
+            write_total: per(tables + self.io.wal().writes().bytes, written),
             read_runs: per(reads.runs_looked_at, reads.gets()),
             read_blocks: per(reads.blocks_read, reads.gets()),
             space: per(bytes, needed),
@@ -452,11 +452,11 @@ fn stall_stats(counters: &Counters) -> Vec<StallStats> {
 }
 
 fn foreign_files(shared: &Shared) -> Result<Vec<String>> {
-    let entries = match shared.vfs.list(&shared.dir) {
+    let entries = match shared.io.vfs().list(shared.io.dir()) {
         Ok(entries) => entries,
         // The directory was removed under us: nothing in it, then.
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(Error::io("list", &shared.dir)(e)),
+        Err(e) => return Err(Error::io("list", shared.io.dir())(e)),
     };
     let names = entries.into_iter().map(|entry| entry.name);
     Ok(names.filter(|name| paths::parse(name) == FileName::Foreign).collect())

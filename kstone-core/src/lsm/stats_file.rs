@@ -47,7 +47,7 @@ impl StatsSnapshot {
 impl Shared {
     /// How often the file is written, if it is.
     pub(crate) fn stats_interval(&self, settings: &Settings) -> Option<Duration> {
-        settings.database.stats_snapshot_interval.filter(|_| !self.vfs.is_volatile())
+        settings.database.stats_snapshot_interval.filter(|_| !self.io.vfs().is_volatile())
     }
 
     /// Best effort: a failure is an event and nothing else.
@@ -70,13 +70,13 @@ impl Shared {
             stats,
             latencies: self.observed.latencies().latencies(),
         };
-        let (path, temporary) = (self.dir.join(paths::STATS), self.dir.join(paths::STATS_TMP));
+        let (path, temporary) = (self.io.dir().join(paths::STATS), self.io.dir().join(paths::STATS_TMP));
         let write = || -> io::Result<()> {
             let mut json = serde_json::to_vec_pretty(&snapshot)?;
             json.push(b'\n');
             self.observed.note_stats_file();
-            write_all_at(&*self.vfs.open(&temporary, OpenMode::Truncate)?, &json, 0)?;
-            self.vfs.rename(&temporary, &path)
+            write_all_at(&*self.io.vfs().open(&temporary, OpenMode::Truncate)?, &json, 0)?;
+            self.io.vfs().rename(&temporary, &path)
         };
         write().map_err(Error::io("write", &path))
     }
@@ -86,7 +86,7 @@ impl Shared {
         if !self.life.is_read_only() && self.observed.may_have_stats_file() {
             for name in [paths::STATS, paths::STATS_TMP] {
                 // One that stays behind is overwritten or removed by the next handle.
-                let _ = self.vfs.remove(&self.dir.join(name));
+                let _ = self.io.vfs().remove(&self.io.dir().join(name));
             }
         }
     }

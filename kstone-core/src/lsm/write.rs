@@ -165,7 +165,7 @@ impl LsmEngine {
             return self.shared.life.check_open(); // nothing was written since a clean close made all of it durable
         }
         let (shared, _open) = self.writable()?;
-        shared.wal.sync()
+        shared.io.wal().sync()
     }
 }
 
@@ -193,8 +193,8 @@ impl Shared {
 
         let register = |last| self.commits.register(last);
         // Behind others, for whose write it waits or which write it.
-        let behind = self.wal.is_busy().then(|| self.clock.monotonic());
-        let appended = self.wal.append(reservation, stripes.len() as u32, payload, register);
+        let behind = self.io.wal().is_busy().then(|| self.clock.monotonic());
+        let appended = self.io.wal().append(reservation, stripes.len() as u32, payload, register);
         if let Some(since) = behind {
             self.observed.waited(StallReason::Locks, since);
         }
@@ -261,7 +261,7 @@ impl Shared {
         self.commits.wait_visible(last, self.life.health())?;
         behind.into_iter().for_each(|stripe| self.explore(stripe));
         if durability == Durability::Sync && !planted(Bug::AckBeforeSync) {
-            self.wal.sync_to(appended.end)?;
+            self.io.wal().sync_to(appended.end)?;
         }
         Ok(last)
     }
@@ -307,7 +307,7 @@ impl Shared {
                 .then_some(compaction.sst_threshold as u64),
             // What flushes cannot make shorter is nothing to wait for.
             // Where its space ends, writers stop by themselves.
-            log: if self.wal.can_retire() { self.wal.used_bytes() } else { 0 },
+            log: if self.io.wal().can_retire() { self.io.wal().used_bytes() } else { 0 },
             log_limit: settings.log.limit,
         };
         load.pressure()
@@ -351,7 +351,7 @@ mod tests {
             let bytes = together * record + record / 2;
             engine.set_config(DatabaseConfig::new().with_write_buffer_size(bytes)).unwrap();
             let before = engine.stats().unwrap();
-            engine.shared.wal.gather(12, put);
+            engine.shared.io.wal().gather(12, put);
             let after = engine.stats().unwrap();
             assert_eq!(after.log_records - before.log_records, 12);
             assert_eq!(after.log_writes - before.log_writes, calls, "calls of {together} records each");

@@ -73,8 +73,8 @@ impl Shared {
             (Job::Compact(job), _) => job.step(self),
             (Job::Checkpoint(job), _) => job.step(self),
             (Job::Once, Slot::Segment) => self.prepare_segment().map(|()| Progress::Done),
-            (Job::Once, Slot::LogSync) => self.wal.sync().map(|()| Progress::Done),
-            (Job::Once, Slot::Watermark) => self.wal.append_watermark().map(|()| Progress::Done),
+            (Job::Once, Slot::LogSync) => self.io.wal().sync().map(|()| Progress::Done),
+            (Job::Once, Slot::Watermark) => self.io.wal().append_watermark().map(|()| Progress::Done),
             (Job::Once, Slot::Stats) => Ok(self.write_stats_file()),
             (Job::Once, Slot::Explore(stripe)) => {
                 self.explore(stripe);

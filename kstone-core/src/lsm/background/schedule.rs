@@ -51,8 +51,8 @@ impl Shared {
             stats_interval: self.stats_interval(&settings),
             last_stats: queue.last_stats,
             removal: queue.removal,
-            wants_segment: self.wal.needs_segment() && self.may_take_segment(),
-            log_half_full: self.wal.live_bytes() > settings.log.limit / 2,
+            wants_segment: self.io.wal().needs_segment() && self.may_take_segment(),
+            log_half_full: self.io.wal().live_bytes() > settings.log.limit / 2,
             relief_wanted: self.background.relief_wanted.load(Ordering::Relaxed),
             sealed_last: queue.sealed_last,
             dirty: queue.dirty,
@@ -146,7 +146,7 @@ impl Shared {
     pub(crate) fn look_at_all_stripes(&self) {
         let mut queue = self.background.queue.lock();
         queue.compact.extend(self.used_stripes().map(|stripe| stripe.id));
-        queue.dirty |= self.wal.can_retire();
+        queue.dirty |= self.io.wal().can_retire();
     }
 }
 
@@ -160,11 +160,11 @@ struct Engine<'a> {
 
 impl Probe for Engine<'_> {
     fn unsynced(&self) -> bool {
-        self.shared.wal.unsynced()
+        self.shared.io.wal().unsynced()
     }
 
     fn wants_watermark(&self) -> bool {
-        self.shared.wal.wants_watermark() && self.shared.may_take_segment()
+        self.shared.io.wal().wants_watermark() && self.shared.may_take_segment()
     }
 
     fn reclaiming(&self) -> bool {

@@ -25,8 +25,7 @@ impl Shared {
 
     /// Wakes the background when a write has crossed a line: the memory budget, or into a new log segment.
     pub(crate) fn request_relief(&self, memory: usize, budget: usize, lsn: Lsn) {
-        let new_segment =
-            self.newest_generation.fetch_max(lsn.generation(), Ordering::Relaxed) < lsn.generation();
+        let new_segment = self.io.reached_segment(lsn.generation());
         if (memory > budget || new_segment) && !self.background.relief_wanted.swap(true, Ordering::AcqRel) {
             // Nobody asks a second time: a worker that has just looked and not yet fallen asleep must hear of it.
             self.background.wake_surely();
@@ -67,18 +66,18 @@ impl Shared {
     /// limit, or when a writer waits, all but the segment that is written to must go, and when only that is left, it
     /// must become another one.
     fn shorten_log(&self, limit: u64, full: bool) {
-        let live = self.wal.live_bytes();
+        let live = self.io.wal().live_bytes();
         if !full && live <= limit / 4 * 3 {
             return;
         }
         let urgent = full || live > limit;
         if urgent {
-            match self.wal.rotate_last() {
+            match self.io.wal().rotate_last() {
                 Ok(_) => {}
                 Err(error) => self.note_background_error(&error),
             }
         }
-        let (oldest, newest) = (self.wal.oldest_generation(), self.wal.tail().generation());
+        let (oldest, newest) = (self.io.wal().oldest_generation(), self.io.wal().tail().generation());
         let half = oldest + newest.saturating_sub(oldest).div_ceil(2);
         let keep_from = if urgent { newest } else { half };
         let mut needed_from = newest;
@@ -91,7 +90,7 @@ impl Shared {
             needed_from = needed.map_or(needed_from, |lsn| needed_from.min(lsn.generation()));
         }
         // Segments may be kept only because what was flushed is not checkpointed.
-        if needed_from > oldest && !self.pins.hold_log() {
+        if needed_from > oldest && !self.removal.pins().hold_log() {
             self.background.queue.lock().dirty = true;
         }
     }

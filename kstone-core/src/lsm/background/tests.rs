@@ -149,7 +149,7 @@ fn a_log_that_is_half_full_does_not_wait_for_the_checkpoint_interval() {
     idle.put(0..1);
     idle.flush();
     assert_eq!(idle.due(), []);
-    while idle.engine.shared.wal.live_bytes() <= 64 << 10 {
+    while idle.engine.shared.io.wal().live_bytes() <= 64 << 10 {
         assert!(!idle.due().contains(&Slot::Checkpoint));
         idle.put(0..1);
     }
@@ -360,10 +360,10 @@ fn a_segment_that_is_due_is_made() {
         if engine.put(&key, &[0; 9_000], WriteOptions::new()).is_err() {
             break;
         }
-        if shared.wal.needs_segment() {
+        if shared.io.wal().needs_segment() {
             let due = shared.may_take_segment();
             shared.prepare_segment().unwrap();
-            assert_eq!(due, !shared.wal.needs_segment(), "put {n}");
+            assert_eq!(due, !shared.io.wal().needs_segment(), "put {n}");
             made += u32::from(due);
             without_space += u32::from(!due);
         }

@@ -132,7 +132,7 @@ impl LsmEngine {
                 Ok(thread) => threads.push(thread),
                 // Fewer do the same work, only later; with none, nothing would ever be flushed.
                 Err(_) if !threads.is_empty() => break,
-                Err(source) => return Err(Error::io("start a thread for", &self.shared.dir)(source)),
+                Err(source) => return Err(Error::io("start a thread for", self.shared.io.dir())(source)),
             }
         }
         Ok(())

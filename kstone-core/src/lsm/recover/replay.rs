@@ -9,7 +9,6 @@ use crate::lsm::state::Shared;
 use crate::paths;
 use crate::planted::{Bug, planted};
 use crate::record::Ops;
-use crate::sync::atomic::Ordering;
 use crate::types::{EntryKind, EntryRef, SeqNo};
 use crate::vfs::Vfs;
 use crate::wal::{self, Chain, RecordRef};
@@ -27,14 +26,14 @@ impl Shared {
             }
             Ok(())
         })?;
-        self.newest_generation.store(chain.end.generation(), Ordering::Relaxed);
+        self.io.reached_segment(chain.end.generation());
         Ok(())
     }
 
     fn replay_record(&self, record: &RecordRef<'_>, flushed: &BTreeMap<usize, SeqNo>) -> Result<()> {
         let damaged = |detail: String| {
             Error::corrupt(
-                &paths::log(&self.dir, record.lsn.generation()),
+                &paths::log(self.io.dir(), record.lsn.generation()),
                 record.lsn.offset().into(),
                 detail,
             )
@@ -43,7 +42,7 @@ impl Shared {
         let (mut ops, mut bytes) = (0, 0);
         for (i, op) in Ops::new(record.payload).enumerate() {
             ops += 1;
-            let file = paths::log(&self.dir, record.lsn.generation());
+            let file = paths::log(self.io.dir(), record.lsn.generation());
             let op = op.map_err(|bad| bad.in_file(&file, record.lsn.offset().into()))?;
             let seq = record.first_seq + i as u64;
             bytes += op.key.len() + op.value.len();

@@ -87,7 +87,7 @@ fn with_batch(payload: &[u8], count: u32, clean: bool) -> MemVfs {
     let vfs = MemVfs::new();
     let engine = LsmEngine::create(dir(), options(&vfs)).unwrap();
     engine.put(&crate::Key::from("k"), b"v", WriteOptions::new()).unwrap();
-    let wal = &engine.shared.wal;
+    let wal = &engine.shared.io.wal();
     let reservation = wal.try_reserve(payload.len(), Floor::NONE).unwrap().unwrap();
     wal.append(reservation, count, payload, |_| ()).unwrap();
     if !clean {

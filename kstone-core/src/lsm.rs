@@ -81,6 +81,7 @@ mod stall;
 mod state;
 mod stats;
 mod stats_file;
+mod stripes;
 pub(crate) mod survey;
 mod trace;
 mod tuning;
@@ -140,7 +141,7 @@ impl LsmEngine {
 
     /// How many stripes the database has.
     pub fn stripe_count(&self) -> usize {
-        self.shared.stripes.len()
+        self.shared.stripes.count()
     }
 
     /// The durability of writes that do not say.
@@ -162,7 +163,7 @@ impl LsmEngine {
     /// Writes all memtables to SSTs and makes those durable. Nobody needs this for safety: the log has everything.
     pub fn flush(&self) -> Result<()> {
         let (shared, _open) = self.writable()?;
-        for stripe in shared.used_stripes() {
+        for stripe in shared.stripes.used() {
             shared.life.check_open()?;
             shared.once_there_is_space(|| shared.flush_stripe_now(stripe.id))?;
         }
@@ -202,7 +203,7 @@ impl LsmEngine {
     pub fn verify(&self) -> Result<usize> {
         self.shared.life.check_open()?;
         let mut verified = 0;
-        for stripe in self.shared.used_stripes() {
+        for stripe in self.shared.stripes.used() {
             let version = Arc::clone(&stripe.version());
             for table in version.tables() {
                 table.verify().map_err(|error| self.shared.life.closed_or(error))?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::LsmEngine;
@@ -13,11 +13,12 @@ use super::io::{FileIds, Io};
 use super::lifecycle::{Access, Identity, Lifecycle};
 use super::observe::Observed;
 use super::options::{EngineOptions, Workers};
-use super::recover::next_generation;
 use super::removal::Removal;
 use super::settings::Settings;
 use super::space::Space;
 use super::state::Shared;
+use super::stripes::Stripes;
+use super::survey::next_generation;
 use crate::clock::Now;
 use crate::config::DatabaseConfig;
 use crate::error::Result;
@@ -174,7 +175,7 @@ fn stripes(
     state: &ManifestState,
     held: &BTreeMap<FileId, Arc<Mapping>>,
     now: Now,
-) -> Box<[OnceLock<Box<Stripe>>]> {
+) -> Stripes {
     let mut runs: BTreeMap<u16, BTreeMap<std::cmp::Reverse<SeqNo>, Vec<Arc<Table>>>> = BTreeMap::new();
     for meta in state.ssts.values() {
         let age = std::cmp::Reverse(meta.run_seq.1);
@@ -189,13 +190,13 @@ fn stripes(
         let flushed_to = state.flushed_to(id as u16, 0);
         let runs = runs.remove(&(id as u16)).unwrap_or_default();
         if flushed_to == 0 && runs.is_empty() {
-            return OnceLock::new();
+            return None;
         }
         let runs = runs.into_values().map(|mut parts| {
             parts.sort_by_key(|table| table.meta().part);
             Arc::new(Run::found(parts, now))
         });
-        OnceLock::from(Box::new(Stripe::new(id, runs.collect(), flushed_to)))
+        Some(Stripe::new(id, runs.collect(), flushed_to))
     };
-    (0..state.facts.stripes()).map(&mut stripe).collect()
+    Stripes::new((0..state.facts.stripes()).map(&mut stripe))
 }

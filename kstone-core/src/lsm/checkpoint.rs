@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::job::{Progress, Slot, run_to_end};
+use super::job::{Job, Progress, Slot, run_to_end};
 use super::state::Shared;
 use super::trace;
 use crate::error::Result;
@@ -46,8 +46,8 @@ pub(crate) struct Batch {
     log_start: Lsn,
 }
 
-impl CheckpointJob {
-    pub(crate) fn step(&mut self, shared: &Shared) -> Result<Progress> {
+impl Job<Shared> for CheckpointJob {
+    fn step(&mut self, shared: &Shared) -> Result<Progress> {
         let _span = trace::job("checkpoint", None);
         shared.life.health().check()?; // a poisoned handle writes nothing any more
         *self = match std::mem::replace(self, Self::Start) {
@@ -66,13 +66,17 @@ impl CheckpointJob {
         Ok(Progress::Again)
     }
 
+    fn abort(self: Box<Self>, _: &Shared) {}
+}
+
+impl CheckpointJob {
     /// What has changed since the last checkpoint; `None` when nothing has.
     fn collect(shared: &Shared) -> Option<Box<Batch>> {
         let started = shared.clock.monotonic();
         let mut log_start = shared.io.wal().tail();
         let mut versions = Vec::new();
         let mut flushed = Vec::new();
-        for stripe in shared.used_stripes() {
+        for stripe in shared.stripes.used() {
             let locked = stripe.lock();
             let version = Arc::clone(&locked.version());
             log_start = version.memtables().filter_map(|m| m.first_lsn()).fold(log_start, Lsn::min);

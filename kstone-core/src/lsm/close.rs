@@ -82,7 +82,7 @@ impl Shared {
         }
         let mut log = self.io.wal().close()?;
         if self.replay_nanos() > REPLAY_NANOS {
-            for stripe in self.used_stripes() {
+            for stripe in self.stripes.used() {
                 self.flush_stripe_now(stripe.id)?;
             }
         }
@@ -105,7 +105,7 @@ impl Shared {
 
     /// When everything has reached SSTs, no segment is left behind: the log ends where its next one will begin.
     fn give_back_unneeded_log(&self, log: &mut LogEnd) -> Result<()> {
-        let needed = self.used_stripes().any(|stripe| stripe.version().memtables().any(|m| !m.is_empty()));
+        let needed = self.stripes.used().any(|stripe| stripe.version().memtables().any(|m| !m.is_empty()));
         if needed || self.io.wal().segment_count() == 0 {
             return Ok(());
         }
@@ -121,7 +121,7 @@ impl Shared {
 
     fn replay_nanos(&self) -> u64 {
         let records: u64 =
-            self.used_stripes().map(|s| s.version().memtables().map(|m| m.len() as u64).sum::<u64>()).sum();
+            self.stripes.used().map(|s| s.version().memtables().map(|m| m.len() as u64).sum::<u64>()).sum();
         records * NANOS_PER_RECORD + self.io.wal().live_bytes() / 1024 * NANOS_PER_KIB
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::job::{Progress, Slot, run_to_end};
+use super::job::{Job, Progress, Slot, run_to_end};
 use super::observe::Merged;
 use super::options::Workers;
 use super::quota::rewritten;
@@ -16,9 +16,8 @@ use super::space::MergeSpace;
 use super::state::Shared;
 use super::trace;
 use crate::backpressure::StallReason;
-use crate::clock::Now;
 use crate::compaction::Retain;
-use crate::compaction::picker::{self, Ask, Choice, Pick, Reason, RunSummary, StripeSummary};
+use crate::compaction::picker::{self, Ask, Choice, Pick, Reason, StripeSummary};
 use crate::error::{Error, Result};
 use crate::merge::MergeCursor;
 use crate::types::RunId;
@@ -60,12 +59,8 @@ impl std::fmt::Debug for Merging {
     }
 }
 
-impl CompactJob {
-    pub(crate) fn new(stripe: usize, ask: Ask) -> Self {
-        Self { stripe, ask, state: State::Start }
-    }
-
-    pub(crate) fn step(&mut self, shared: &Shared) -> Result<Progress> {
+impl Job<Shared> for CompactJob {
+    fn step(&mut self, shared: &Shared) -> Result<Progress> {
         let _span = trace::job("compaction", Some(self.stripe));
         shared.life.health().check()?; // a poisoned handle writes nothing any more
         match &mut self.state {
@@ -83,6 +78,19 @@ impl CompactJob {
                 Ok(Progress::Done)
             }
         }
+    }
+
+    /// Gives up: what was written is removed, the inputs stay.
+    fn abort(self: Box<Self>, shared: &Shared) {
+        if let State::Merging(merging) = self.state {
+            merging.out.abandon(shared);
+        }
+    }
+}
+
+impl CompactJob {
+    pub(crate) fn new(stripe: usize, ask: Ask) -> Self {
+        Self { stripe, ask, state: State::Start }
     }
 
     fn begin(&mut self, shared: &Shared) -> Result<Progress> {
@@ -125,13 +133,6 @@ impl CompactJob {
             inputs,
         }));
         Ok(Progress::Again)
-    }
-
-    /// Gives up: what was written is removed, the inputs stay.
-    pub(crate) fn abort(self, shared: &Shared) {
-        if let State::Merging(merging) = self.state {
-            merging.out.abandon(shared);
-        }
     }
 }
 
@@ -177,10 +178,11 @@ impl Shared {
         let now = self.now();
         let mut summary = StripeSummary {
             stripe,
-            runs: version.runs.iter().map(|run| summary(run, now)).collect(),
+            runs: version.runs.iter().map(|run| run.summary(now)).collect(),
             horizon: self.commits.horizon(),
             passed_over: self
-                .stripe_if_used(stripe)
+                .stripes
+                .if_used(stripe)
                 .map_or(0, |used| used.passed_over.load(Ordering::Relaxed)),
         };
         let settings = self.settings.load();
@@ -215,7 +217,7 @@ impl Shared {
 
     /// Whether there is something to merge in the stripe: the bytes that would be read, for the order of stripes.
     pub(crate) fn compaction_due(&self, stripe: usize, ask: Ask) -> Option<u64> {
-        let version = Arc::clone(&self.stripe_if_used(stripe)?.version());
+        let version = Arc::clone(&self.stripes.if_used(stripe)?.version());
         match self.choose(stripe, &version, ask) {
             Choice::Merge(pick) => {
                 let inputs = || version.runs.iter().take(pick.count);
@@ -268,24 +270,9 @@ impl Shared {
         let mut job = CompactJob::new(stripe, Ask::Full);
         let result = run_to_end(self.life.health(), || job.step(self));
         if result.is_err() {
-            job.abort(self);
+            Box::new(job).abort(self);
         }
         self.release(Slot::Compact(stripe), result.is_err());
         result
-    }
-}
-
-/// What the picker looks at in a run.
-pub(crate) fn summary(run: &Run, now: Now) -> RunSummary<'_> {
-    let metas = || run.parts.iter().map(|table| table.meta());
-    RunSummary {
-        depth: run.depth(),
-        bytes: run.total(|meta| meta.len),
-        entries: run.total(|meta| meta.entries),
-        tombstones: run.total(|meta| meta.tombstones),
-        tombstone_age: run.deleted_since.map(|since| since.age(now)),
-        last_seq: run.seq().1,
-        // Without those of all parts, nothing is known of their keys.
-        details: metas().map(|meta| meta.details.as_deref()).collect::<Option<_>>().unwrap_or_default(),
     }
 }

@@ -258,9 +258,9 @@ impl Shared {
             key: escape::key(key.partition()),
             sort: key.sort().map(escape::key),
             key_bytes: key.len(),
-            stripe: stripe_of(encoded.partition_hash, self.stripes.len()),
+            stripe: stripe_of(encoded.partition_hash, self.stripes.count()),
             partition_hash: encoded.partition_hash,
-            stripe_bits: self.stripes.len().trailing_zeros(),
+            stripe_bits: self.stripes.count().trailing_zeros(),
             seq: if recorder.version.is_some() { recorder.seq } else { at.unwrap_or_default() },
             ..Explain::default()
         };

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::job::{Progress, Slot, run_to_end};
+use super::job::{Job, Progress, Slot, run_to_end};
 use super::run_writer::{RunFacts, RunWriter, copy};
 use super::state::Shared;
 use super::trace;
@@ -44,12 +44,8 @@ struct Writing {
     written: Share,
 }
 
-impl FlushJob {
-    pub(crate) fn new(stripe: usize) -> Self {
-        Self { stripe, state: State::Start }
-    }
-
-    pub(crate) fn step(&mut self, shared: &Shared) -> Result<Progress> {
+impl Job<Shared> for FlushJob {
+    fn step(&mut self, shared: &Shared) -> Result<Progress> {
         let _span = trace::job("flush", Some(self.stripe));
         shared.life.health().check()?; // a poisoned handle writes nothing any more
         match &mut self.state {
@@ -81,10 +77,31 @@ impl FlushJob {
                 shared.space.flushed(memtable.memory());
                 shared.measure_stripes();
                 shared.observed.flushed(self.stripe, &memtable, bytes, writing.started);
-                shared.retune(self.stripe, &memtable);
+                let (settings, memory) = (shared.settings.load(), shared.space.memory());
+                shared.tuner.retune(
+                    &shared.stripes,
+                    &settings,
+                    memory,
+                    &*shared.clock,
+                    self.stripe,
+                    &memtable,
+                );
                 Ok(Progress::Done)
             }
         }
+    }
+
+    /// Gives up: what was written is removed, the memtable stays sealed.
+    fn abort(self: Box<Self>, shared: &Shared) {
+        if let State::Writing(writing) = self.state {
+            writing.out.abandon(shared);
+        }
+    }
+}
+
+impl FlushJob {
+    pub(crate) fn new(stripe: usize) -> Self {
+        Self { stripe, state: State::Start }
     }
 
     fn begin(&mut self, shared: &Shared) -> Result<Progress> {
@@ -117,20 +134,13 @@ impl FlushJob {
         }));
         Ok(Progress::Again)
     }
-
-    /// Gives up: what was written is removed, the memtable stays sealed.
-    pub(crate) fn abort(self, shared: &Shared) {
-        if let State::Writing(writing) = self.state {
-            writing.out.abandon(shared);
-        }
-    }
 }
 
 impl Shared {
     /// Seals the stripe's memtable and flushes all that is sealed, on the caller's thread.
     pub(crate) fn flush_stripe_now(&self, stripe: usize) -> Result<()> {
         // A stripe that was never used has nothing to flush.
-        let Some(used) = self.stripe_if_used(stripe) else { return Ok(()) };
+        let Some(used) = self.stripes.if_used(stripe) else { return Ok(()) };
         self.seal(used);
         // Writers may go on sealing: what they add after this is not waited for.
         let last = used.version().sealed.first().map_or(0, |newest| newest.last_seq());
@@ -139,7 +149,7 @@ impl Shared {
             let mut job = FlushJob::new(stripe);
             let result = run_to_end(self.life.health(), || job.step(self));
             if result.is_err() {
-                job.abort(self);
+                Box::new(job).abort(self);
             }
             // Also after a failure: that its memtable is sealed is still in the queue.
             self.release(Slot::Flush(stripe), false);

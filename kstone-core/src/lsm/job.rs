@@ -12,6 +12,14 @@ pub(crate) enum Progress {
     Done,
 }
 
+/// A piece of background work, in steps, `C` being the engine that it works in.
+pub(crate) trait Job<C>: std::fmt::Debug + Send {
+    fn step(&mut self, engine: &C) -> Result<Progress>;
+
+    /// Gives up: leaves everything as it was.
+    fn abort(self: Box<Self>, engine: &C);
+}
+
 /// What may run only once at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Slot {

@@ -162,7 +162,7 @@ impl Observed {
         self.replayed_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// All of the log was replayed: so many of its bytes since the moment `began`. A handle does it once.
+    /// All of the log, of that many bytes, was replayed since the moment `began`. A handle does it once.
     pub(crate) fn replay_ended(&self, bytes: u64, began: Duration) -> Replay {
         let replay = Replay { bytes, time: self.since(began) };
         // The first one stays.

@@ -4,11 +4,11 @@ use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::LsmEngine;
 use super::claim::{Found, absolute, claim};
 use super::lock::is_locked;
 use super::options::EngineOptions;
-use super::settings::Settings;
-use super::{LsmEngine, replay_rate};
+use super::settings::{Settings, stored_replay_rate};
 use crate::config::{CompactionConfig, DatabaseConfig};
 use crate::error::{Error, Result};
 use crate::manifest::ManifestState;
@@ -87,7 +87,7 @@ pub(super) fn settings(options: &EngineOptions, state: &ManifestState) -> Settin
     let compaction = options.compaction.clone();
     let compaction = compaction.unwrap_or_else(|| CompactionConfig::stored(&state.settings).0);
     let database = DatabaseConfig { stripes: Some(state.facts.stripes()), ..database };
-    Settings::new(database, compaction, replay_rate::stored(&state.settings))
+    Settings::new(database, compaction, stored_replay_rate(&state.settings))
 }
 
 pub(super) fn check_stripes(options: &EngineOptions, state: &ManifestState) -> Result<()> {

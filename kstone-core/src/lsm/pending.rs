@@ -47,7 +47,7 @@ impl LsmEngine {
         self.shared.life.check_open()?;
         self.check_stripe(stripe)?;
         // A stripe that was never used has nothing to gain.
-        let Some(stripe) = self.shared.stripe_if_used(stripe) else { return Ok(false) };
+        let Some(stripe) = self.shared.stripes.if_used(stripe) else { return Ok(false) };
         let version = stripe.version();
         if version.memtables().any(|memtable| !memtable.is_empty()) {
             return Ok(true);
@@ -90,7 +90,7 @@ type Differs = fn(&DatabaseConfig, &SstMeta, bool) -> bool;
 impl Shared {
     fn pending(&self, setting: &'static str, differs: impl Fn(&SstMeta, bool) -> bool) -> PendingRewrite {
         let mut pending = PendingRewrite { setting, ssts: 0, bytes: 0, stripes: Vec::new() };
-        for stripe in self.used_stripes() {
+        for stripe in self.stripes.used() {
             let version = stripe.version();
             let before = pending.ssts;
             for (age, run) in version.runs.iter().rev().enumerate() {

@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::compact::summary;
 use super::space::{Admitted, FREED_AT_ONCE, MergeSpace};
 use super::state::Shared;
 use crate::backpressure::StallReason;
@@ -47,7 +46,7 @@ const RECORD: u64 = 96;
 
 impl Shared {
     fn load(&self) -> Load {
-        self.space.load(&self.settings.load(), || self.io.wal().live_bytes_lately(), self.stripes.len())
+        self.space.load(&self.settings.load(), || self.io.wal().live_bytes_lately(), self.stripes.count())
     }
 
     pub(super) fn keep(&self, claim: Claim) -> u64 {
@@ -98,7 +97,7 @@ impl Shared {
             let version = stripe.version();
             version.runs.is_empty() && version.memtables().any(|memtable| !memtable.is_empty())
         };
-        let promised = if whom == Inodes::Put { self.used_stripes().filter(first_run).count() } else { 0 };
+        let promised = if whom == Inodes::Put { self.stripes.used().filter(first_run).count() } else { 0 };
         whom.leave() + promised as u64
     }
 
@@ -127,7 +126,7 @@ impl Shared {
     /// While there are few inodes: whether a put to these stripes needs none, or there are enough again.
     fn may_begin(&self, stripes: &[u16]) -> bool {
         let has_data = |&id: &u16| {
-            self.stripe_if_used(id.into()).is_some_and(|stripe| {
+            self.stripes.if_used(id.into()).is_some_and(|stripe| {
                 let version = stripe.version();
                 !version.runs.is_empty() || version.memtables().any(|memtable| !memtable.is_empty())
             })
@@ -154,7 +153,7 @@ impl Shared {
         let horizon = self.commits.horizon();
         let passing: u64 = version.memtables().map(|memtable| memtable.passing.load(Ordering::Relaxed)).sum();
         let now = self.now();
-        let runs: Vec<_> = version.runs.iter().map(|run| summary(run, now)).collect();
+        let runs: Vec<_> = version.runs.iter().map(|run| run.summary(now)).collect();
         let summary = StripeSummary { stripe: stripe.id, runs, horizon, passed_over: 0 };
         summary.freed().saturating_add(passing)
     }
@@ -169,8 +168,8 @@ impl Shared {
         if self.settings.load().database.max_total_disk_bytes.is_none() {
             return;
         }
-        let largest = self.used_stripes().map(|stripe| self.full_merge_bytes(stripe)).max().unwrap_or(0);
-        let garbage = self.used_stripes().map(|stripe| self.garbage(stripe)).sum();
+        let largest = self.stripes.used().map(|stripe| self.full_merge_bytes(stripe)).max().unwrap_or(0);
+        let garbage = self.stripes.used().map(|stripe| self.garbage(stripe)).sum();
         self.space.measured(largest, garbage, &|| self.load());
     }
 
@@ -239,7 +238,7 @@ impl Shared {
             let op = op.map_err(|_| self.undecodable())?;
             let partition = encoded_partition_hash(op.key).ok_or_else(|| self.undecodable())?;
             // A stripe without data has nothing that could be replaced.
-            let Some(stripe) = self.stripe_if_used(stripe_of(partition, self.stripes.len())) else {
+            let Some(stripe) = self.stripes.if_used(stripe_of(partition, self.stripes.count())) else {
                 continue;
             };
             let version = stripe.version();
@@ -284,7 +283,7 @@ impl Shared {
         let target = self.settings.load().database.target_sst_size;
         let mut fresh = 0;
         for &id in stripes {
-            match self.stripe_if_used(usize::from(id)) {
+            match self.stripes.if_used(usize::from(id)) {
                 Some(stripe) => {
                     fresh += u64::from(stripe.version().active.is_empty());
                     if self.space.is_limited() {
@@ -357,7 +356,8 @@ impl Shared {
         }
         let now = self.now();
         let mut stripes: Vec<_> = self
-            .used_stripes()
+            .stripes
+            .used()
             .filter_map(|stripe| {
                 let version = stripe.version();
                 let deletes = version.active.deleted_since().map(|since| since.age(now));
@@ -383,7 +383,7 @@ impl Shared {
     }
 
     fn has_unsealed(&self) -> bool {
-        self.used_stripes().any(|stripe| !stripe.version().active.is_empty())
+        self.stripes.used().any(|stripe| !stripe.version().active.is_empty())
     }
 }
 

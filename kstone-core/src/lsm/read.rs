@@ -93,7 +93,7 @@ impl Shared {
         let encoded = key.encode(settings.database.max_key_bytes)?;
         let mut cost = GetCost::default();
         let found = self.look_up(&encoded, at, &mut cost);
-        self.io.tables().filters.add(stripe_of(encoded.partition_hash, self.stripes.len()), &cost.filter);
+        self.io.tables().filters.add(stripe_of(encoded.partition_hash, self.stripes.count()), &cost.filter);
         let value = found?.filter(|found| found.kind == EntryKind::Put).map(|found| found.value);
         running.local.got(&cost, value.as_ref().map(|value| key.len() + value.len()));
         self.observed.end_operation(&running);
@@ -108,7 +108,7 @@ impl Shared {
         trace: &mut impl LookUp,
     ) -> Result<Option<Found>> {
         // A stripe that was never used holds no key.
-        let Some(stripe) = self.stripe_if_used(stripe_of(key.partition_hash, self.stripes.len())) else {
+        let Some(stripe) = self.stripes.if_used(stripe_of(key.partition_hash, self.stripes.count())) else {
             return Ok(None);
         };
         let early = planted(Bug::VisibleBeforeVersion).then(|| later(self.commits.visible()));

@@ -25,7 +25,7 @@ use super::lock::LockGuard;
 use super::open::{check_stripes, settings, take_stock};
 use super::options::EngineOptions;
 use super::state::Shared;
-use super::survey::{GENERATION_GAP, SEQ_GAP, Survey};
+use super::survey::{SEQ_GAP, Survey, next_generation};
 use super::{LsmEngine, trace};
 use crate::error::{Error, Result};
 use crate::manifest::{Change, Manifest, ManifestState};
@@ -140,12 +140,6 @@ impl Shared {
             None => Ok(()),
         }
     }
-}
-
-/// Where the log goes on after an unclean end. A segment that was removed comes back with a power cut if the sync of the
-/// directory had failed, and is then dead as all between the cut and this one: its number must not be used again.
-pub(super) fn next_generation(chain: &Chain) -> u32 {
-    chain.max_generation + GENERATION_GAP
 }
 
 /// The edit of an unclean open: the cut, and fresh reservations.

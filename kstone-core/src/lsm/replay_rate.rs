@@ -12,8 +12,6 @@ use super::state::Shared;
 use crate::config::DEFAULT_REPLAY_RATE;
 use crate::manifest::{Change, ManifestState};
 
-/// Its name among the stored settings: bytes a second.
-const NAME: &str = "replay_rate";
 /// Shorter logs tell more of opening files than of replaying. Below the shortest log that a recovery target leaves,
 /// so that a rate that was measured on a bad day is measured again.
 const MEASURABLE: u64 = 128 << 10;
@@ -24,16 +22,6 @@ pub(crate) struct Recovery {
     pub(crate) replayed_bytes: u64,
     pub(crate) rate: u64,
     pub(crate) estimate: Duration,
-}
-
-/// The rate among stored settings.
-pub(crate) fn stored(settings: &[(String, u64)]) -> Option<u64> {
-    settings.iter().find(|(name, rate)| name == NAME && *rate > 0).map(|(_, rate)| *rate)
-}
-
-/// The rate as it is stored.
-pub(crate) fn to_store(rate: Option<u64>) -> Option<(String, u64)> {
-    rate.map(|rate| (NAME.into(), rate))
 }
 
 /// Half of it is what was known before, so that one slow recovery does not count for all.

@@ -83,7 +83,7 @@ impl Walk {
         range: &KeyRange,
         direction: Direction,
     ) -> Option<(Self, SeqNo)> {
-        let used = shared.stripe_if_used(stripe)?;
+        let used = shared.stripes.if_used(stripe)?;
         if used.gaps.wanted() && !shared.life.is_read_only() {
             return Some(Self::watch(used, range, direction));
         }
@@ -114,7 +114,7 @@ impl Walk {
             return;
         }
         // A stripe that was never used has no gaps to note.
-        let Some(stripe) = shared.stripe_if_used(self.stripe) else { return };
+        let Some(stripe) = shared.stripes.if_used(self.stripe) else { return };
         let Some((watch, open)) = &mut self.learning else { return stripe.gaps.want() };
         let mut gap = open.clone();
         match (self.direction, key) {
@@ -130,7 +130,7 @@ impl Walk {
     /// Items enough were found: what comes is not known to be worth a watch.
     fn end_watch(&mut self, shared: &Shared) {
         if let Some((watch, _)) = self.learning.take()
-            && let Some(stripe) = shared.stripe_if_used(self.stripe)
+            && let Some(stripe) = shared.stripes.if_used(self.stripe)
         {
             stripe.gaps.unwatch(watch);
         }
@@ -295,7 +295,7 @@ impl LsmEngine {
         if partition.is_empty() {
             return Err(Error::InvalidKey { why: "the partition key is empty".into() });
         }
-        let stripe = stripe_of(partition_hash(partition), self.shared.stripes.len());
+        let stripe = stripe_of(partition_hash(partition), self.shared.stripes.count());
         self.entries(Count::Queries, stripe..stripe + 1, range.to_key_range(partition), direction, snapshot)
     }
 
@@ -304,7 +304,7 @@ impl LsmEngine {
     pub fn scan(&self, prefix: &[u8], direction: Direction, snapshot: Option<&Snapshot>) -> Result<Entries> {
         self.entries(
             Count::Scans,
-            0..self.shared.stripes.len(),
+            0..self.shared.stripes.count(),
             partition_prefix_range(prefix),
             direction,
             snapshot,
@@ -355,7 +355,7 @@ impl Entries {
     ) -> Result<()> {
         let shared = self.pin.shared();
         if let Some(walk) = &mut self.walk
-            && let Some(stripe) = shared.stripe_if_used(walk.stripe)
+            && let Some(stripe) = shared.stripes.if_used(walk.stripe)
             && let Some(mut parts) = stripe.gaps.around(&range, self.pin.seq())
         {
             if direction == Direction::Forward {
@@ -390,7 +390,7 @@ impl Shared {
     /// Looks for gaps where keys were deleted, and up to the gaps next to that: so that who deletes much and then reads
     /// does not pay for all of it at once.
     pub(crate) fn explore(&self, stripe: usize) {
-        let Some(used) = self.stripe_if_used(stripe) else { return };
+        let Some(used) = self.stripes.if_used(stripe) else { return };
         let Some(range) = used.gaps.take_deleted() else { return };
         let (from, back) = (Direction::Forward, Direction::Reverse);
         // An error is for those who read there, and leaves only a gap unknown.
@@ -455,7 +455,7 @@ impl Shared {
 
     /// Readers of the stripe have passed over this many entries: asks for a merge when they have paid for one.
     fn passed_over(&self, stripe: usize, entries: u64) {
-        let Some(used) = self.stripe_if_used(stripe) else { return };
+        let Some(used) = self.stripes.if_used(stripe) else { return };
         let before = used.passed_over.fetch_add(entries, Ordering::Relaxed);
         let version = used.version();
         let records = version.runs.iter().map(|run| run.total(|meta| meta.entries));
@@ -473,7 +473,7 @@ impl Shared {
         direction: Direction,
         pin: &Pin,
     ) -> Result<VisibleCursor> {
-        let used = stripes.filter_map(|id| self.stripe_if_used(id));
+        let used = stripes.filter_map(|id| self.stripes.if_used(id));
         // Full loads, not guards: the walk may take long.
         let versions: SmallVec<[_; 1]> = used.map(|stripe| Arc::clone(&stripe.version())).collect();
         let most_ahead = ahead_of_each(versions.iter().map(|version| version.runs.len()).sum());

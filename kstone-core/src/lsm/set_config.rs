@@ -61,7 +61,7 @@ impl LsmEngine {
         if !raced(Race::NewSettingsUnheard) {
             shared.background.want_relief();
         }
-        for stripe in shared.used_stripes() {
+        for stripe in shared.stripes.used() {
             shared.background.queue_compaction(stripe.id);
         }
         Ok(())

@@ -1,9 +1,10 @@
 //! The settings in force, with what follows from them.
 
-use super::replay_rate;
 use crate::config::{CompactionConfig, DEFAULT_REPLAY_RATE, DatabaseConfig, LogBounds};
 use crate::wal::LogLimits;
 
+/// The name of the rate of replay among the stored settings: bytes a second.
+const REPLAY_RATE: &str = "replay_rate";
 /// They change whole: whoever decides by several of them loads them once.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -34,7 +35,7 @@ impl Settings {
     pub(super) fn stored(&self) -> Vec<(String, u64)> {
         let mut stored = self.database.to_settings();
         stored.extend(self.compaction.to_settings());
-        stored.extend(replay_rate::to_store(self.replay_rate));
+        stored.extend(self.replay_rate.map(|rate| (REPLAY_RATE.into(), rate)));
         stored
     }
 
@@ -47,4 +48,9 @@ impl Settings {
             write_buffer: self.database.write_buffer_size as u64,
         }
     }
+}
+
+/// The rate of replay among stored settings.
+pub(crate) fn stored_replay_rate(settings: &[(String, u64)]) -> Option<u64> {
+    settings.iter().find(|(name, rate)| name == REPLAY_RATE && *rate > 0).map(|(_, rate)| *rate)
 }

@@ -21,7 +21,7 @@ impl Shared {
         }
         let start = self.clock.monotonic();
         if let Pressure::Delay(delay, reason) = pressure {
-            self.background.pause(self, delay);
+            self.pause(delay);
             self.observed.delayed(reason, self.since(start));
             return Ok(());
         }

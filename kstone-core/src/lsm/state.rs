@@ -1,6 +1,6 @@
 //! What threads, snapshots and iterators of one open database share.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::background::Background;
@@ -13,6 +13,7 @@ use super::options::Workers;
 use super::removal::Removal;
 use super::settings::Settings;
 use super::space::Space;
+use super::stripes::Stripes;
 use super::tuning::Tuner;
 use crate::backpressure::StallReason;
 use crate::clock::{Clock, Now};
@@ -32,12 +33,11 @@ pub(crate) struct Shared {
     pub(crate) removal: Removal,
     pub(crate) observed: Observed,
     pub(crate) settings: ArcSwap<Settings>,
-    /// Made when something first goes into them.
-    pub(crate) stripes: Box<[OnceLock<Box<Stripe>>]>,
+    pub(crate) stripes: Stripes,
     pub(crate) commits: Commits,
     /// What readers keep from being removed or merged.
     pub(crate) held: Held,
-    pub(crate) background: Background,
+    pub(crate) background: Background<Self>,
     pub(crate) tuner: Tuner,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) workers: Workers,
@@ -50,22 +50,12 @@ pub(crate) struct Shared {
 impl Shared {
     /// The stripe, made if need be. Ids come from `stripe_of` or were checked.
     pub(crate) fn stripe(&self, id: usize) -> Result<&Stripe> {
-        let Some(stripe) = self.stripes.get(id) else { return Err(self.no_stripe(id)) };
-        Ok(stripe.get_or_init(|| Box::new(Stripe::new(id, Vec::new(), 0))))
+        self.stripes.get_or_make(id).ok_or_else(|| self.no_stripe(id))
     }
 
     #[cold]
     fn no_stripe(&self, id: usize) -> Error {
-        self.life.health().internal(format!("there is no stripe {id}, of {}", self.stripes.len()))
-    }
-
-    /// The stripe, if anything was ever put into it.
-    pub(crate) fn stripe_if_used(&self, id: usize) -> Option<&Stripe> {
-        self.stripes.get(id)?.get().map(|stripe| &**stripe)
-    }
-
-    pub(crate) fn used_stripes(&self) -> impl Iterator<Item = &Stripe> {
-        self.stripes.iter().filter_map(|stripe| stripe.get().map(|stripe| &**stripe))
+        self.life.health().internal(format!("there is no stripe {id}, of {}", self.stripes.count()))
     }
 
     pub(crate) fn now(&self) -> Now {

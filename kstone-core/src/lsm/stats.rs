@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use super::LsmEngine;
-use super::compact::summary;
 use super::counts::Counters;
 use super::state::Shared;
 use crate::backpressure::StallReason;
@@ -286,7 +285,7 @@ impl Shared {
         let shared = self;
         let settings = shared.settings.load();
         let stats_of = |stripe| stripe_stats(stripe, &settings.database);
-        let stripes: Vec<_> = shared.used_stripes().filter_map(stats_of).collect();
+        let stripes: Vec<_> = shared.stripes.used().filter_map(stats_of).collect();
         // What a manifest says of files is not bounded by how large they are: sums of it saturate.
         let sum = |of: fn(&StripeStats) -> u64| stripes.iter().map(of).fold(0, u64::saturating_add);
         let c = shared.observed.counters();
@@ -308,7 +307,7 @@ impl Shared {
             compaction_nanos: get(&c.compaction_nanos),
             checkpoint_nanos: get(&c.checkpoint_nanos),
             format_version: FORMAT_VERSION,
-            stripe_count: shared.stripes.len(),
+            stripe_count: shared.stripes.count(),
             sst_bytes: sum(|s| s.sst_bytes),
             log_bytes: shared.io.wal().live_bytes(),
             log_segments: shared.io.wal().segment_count(),
@@ -393,10 +392,10 @@ impl Shared {
         let compacted = self.observed.counters().compaction_bytes_written.load(Ordering::Relaxed);
         let tables = compacted + self.observed.counters().flush_bytes_written.load(Ordering::Relaxed);
         let (mut bytes, mut needed, now) = (0, 0, self.now());
-        for stripe in self.used_stripes() {
+        for stripe in self.stripes.used() {
             let version = Arc::clone(&stripe.version());
             let sum = |of: fn(&SstMeta) -> u64| total(&version, of);
-            let runs: Vec<_> = version.runs.iter().map(|run| summary(run, now)).collect();
+            let runs: Vec<_> = version.runs.iter().map(|run| run.summary(now)).collect();
             // A tombstone has next to no bytes.
             let values = sum(|meta| meta.entries.saturating_sub(meta.tombstones)).max(1);
             bytes += sum(|meta| meta.len);

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 
 use super::EngineStats;
 use super::events::Event;
-use super::job::Progress;
 use super::settings::Settings;
 use super::state::Shared;
 use crate::error::{Error, Result};
@@ -51,13 +50,12 @@ impl Shared {
     }
 
     /// Best effort: a failure is an event and nothing else.
-    pub(crate) fn write_stats_file(&self) -> Progress {
+    pub(crate) fn write_stats_file(&self) {
         if let Err(error) = self.try_write_stats_file() {
             self.observed
                 .events()
                 .raise(Event::BackgroundError { job: "stats".into(), error: error.to_string() });
         }
-        Progress::Done
     }
 
     fn try_write_stats_file(&self) -> Result<()> {

@@ -112,7 +112,7 @@ impl LsmEngine {
             let payload = &mut *payload.borrow_mut();
             payload.clear();
             encode_op(payload, &encoded, value, limits.database.max_item_bytes)?;
-            let stripe = stripe_of(encoded.partition_hash, shared.stripes.len()) as u16;
+            let stripe = stripe_of(encoded.partition_hash, shared.stripes.count()) as u16;
             drop(limits);
             let result = shared.commit(payload, &[stripe], options.durability.unwrap_or(shared.durability));
             payload.shrink_to(KEEP_BUFFER);
@@ -142,7 +142,7 @@ impl LsmEngine {
             let encoded = key.encode(limits.database.max_key_bytes).map_err(|e| batch.at(n, e))?;
             encode_op(&mut payload, &encoded, value.as_deref(), limits.database.max_item_bytes)?;
             written.add(key.len(), value.as_ref().map(Vec::len));
-            stripes.push(stripe_of(encoded.partition_hash, shared.stripes.len()) as u16);
+            stripes.push(stripe_of(encoded.partition_hash, shared.stripes.count()) as u16);
             let max = limits.database.max_batch_bytes.min(limits.log.max_record);
             if payload.len() > max {
                 let all =
@@ -287,7 +287,7 @@ impl Shared {
         let settings = self.settings.load();
         let runs_of = |&id: &u16| {
             let id = usize::from(id);
-            Some((self.stripe_if_used(id)?.version().runs.len(), id))
+            Some((self.stripes.if_used(id)?.version().runs.len(), id))
         };
         // Stripes that were never used have no runs.
         let (runs, fullest) = stripes.iter().filter_map(runs_of).max().unwrap_or_default();

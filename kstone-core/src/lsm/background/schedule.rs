@@ -86,9 +86,9 @@ impl Shared {
             return;
         }
         queue.last_sweep = now;
-        queue.compact.extend(self.used_stripes().map(|stripe| stripe.id));
-        queue.idle.sweep(self.used_stripes().map(|stripe| stripe.id));
-        if self.used_stripes().any(|stripe| self.keeps_old_deletes(settings, stripe)) {
+        queue.compact.extend(self.stripes.used().map(|stripe| stripe.id));
+        queue.idle.sweep(self.stripes.used().map(|stripe| stripe.id));
+        if self.stripes.used().any(|stripe| self.keeps_old_deletes(settings, stripe)) {
             self.background.relief_wanted.store(true, Ordering::Relaxed);
         }
     }
@@ -110,7 +110,7 @@ impl Shared {
         };
         left || self.stats_interval(&settings).is_some()
             || settings.compaction.enabled
-                && self.used_stripes().any(|stripe| deletes(stripe) || merges(stripe))
+                && self.stripes.used().any(|stripe| deletes(stripe) || merges(stripe))
             || self.space.is_limited() && self.reclaiming()
     }
 
@@ -145,7 +145,7 @@ impl Shared {
     /// Looks at every stripe for compaction, and has what was merged or flushed already checkpointed.
     pub(crate) fn look_at_all_stripes(&self) {
         let mut queue = self.background.queue.lock();
-        queue.compact.extend(self.used_stripes().map(|stripe| stripe.id));
+        queue.compact.extend(self.stripes.used().map(|stripe| stripe.id));
         queue.dirty |= self.io.wal().can_retire();
     }
 }
@@ -172,7 +172,7 @@ impl Probe for Engine<'_> {
     }
 
     fn runs(&self, stripe: usize) -> u64 {
-        self.shared.stripe_if_used(stripe).map_or(0, |stripe| stripe.version().runs.len() as u64)
+        self.shared.stripes.if_used(stripe).map_or(0, |stripe| stripe.version().runs.len() as u64)
     }
 
     fn merge(&mut self, stripe: usize) -> Option<u64> {

@@ -38,14 +38,14 @@ impl Shared {
         self.background.relief_wanted.swap(false, Ordering::AcqRel);
         self.seal_for_space();
         let settings = self.settings.load();
-        for stripe in self.used_stripes().filter(|stripe| self.keeps_old_deletes(&settings, stripe)) {
+        for stripe in self.stripes.used().filter(|stripe| self.keeps_old_deletes(&settings, stripe)) {
             self.seal(stripe);
         }
         loop {
             if self.space.unsealed_memory() <= settings.memory_budget {
                 break;
             }
-            let fullest = self.used_stripes().max_by_key(|stripe| stripe.version().active.memory());
+            let fullest = self.stripes.used().max_by_key(|stripe| stripe.version().active.memory());
             match fullest {
                 Some(stripe) if !stripe.version().active.is_empty() => self.seal(stripe),
                 _ => break,
@@ -81,7 +81,7 @@ impl Shared {
         let half = oldest + newest.saturating_sub(oldest).div_ceil(2);
         let keep_from = if urgent { newest } else { half };
         let mut needed_from = newest;
-        for stripe in self.used_stripes() {
+        for stripe in self.stripes.used() {
             let version = Arc::clone(&stripe.version());
             if version.active.first_lsn().is_some_and(|lsn| lsn.generation() < keep_from) {
                 self.seal(stripe);

@@ -67,7 +67,7 @@ impl Idle {
     }
 
     fn flush(&self) {
-        for stripe in self.engine.shared.used_stripes() {
+        for stripe in self.engine.shared.stripes.used() {
             self.engine.shared.flush_stripe_now(stripe.id).unwrap();
         }
         self.engine.shared.background.queue.lock().flush.clear();
@@ -86,7 +86,7 @@ impl Idle {
     fn run(&self, slot: Slot) {
         let shared = &self.engine.shared;
         let mut job = shared.begin(&mut shared.background.queue.lock(), slot);
-        while shared.step_job(slot, &mut job).unwrap() == Progress::Again {}
+        while job.step(shared).unwrap() == Progress::Again {}
         shared.end(slot, job, Ok(()));
     }
 }
@@ -330,7 +330,7 @@ fn sealing_again_and_again_does_not_keep_flushes_waiting() {
     let idle = Idle::new(one(), CompactionConfig::disabled());
     idle.put(0..3);
     let shared = &idle.engine.shared;
-    shared.used_stripes().for_each(|stripe| shared.seal(stripe));
+    shared.stripes.used().for_each(|stripe| shared.seal(stripe));
     let wanted = || shared.background.relief_wanted.store(true, Ordering::Relaxed);
     wanted();
     assert_eq!(idle.due(), [Slot::Relief, Slot::Flush(0)]);

@@ -54,7 +54,7 @@ impl Shared {
             drop(queue);
             let mut result = Ok(Progress::Again);
             while matches!(result, Ok(Progress::Again)) && !self.background.stop.load(Ordering::Relaxed) {
-                result = self.step_job(slot, &mut job);
+                result = job.step(self);
             }
             match result {
                 Ok(Progress::Done) => self.end(slot, job, Ok(())),
@@ -74,7 +74,7 @@ impl LsmEngine {
         let shared = &*self.shared;
         let mut queue = shared.background.queue.lock();
         // On one thread tests say when a step is made, and all that is looked at in intervals is looked at with the first.
-        queue.compact.extend(shared.used_stripes().map(|stripe| stripe.id));
+        queue.compact.extend(shared.stripes.used().map(|stripe| stripe.id));
         if shared.workers == Workers::Manual {
             return;
         }

@@ -19,20 +19,18 @@ use crate::sync::atomic::Ordering;
 /// How often a waiting caller looks again, should a wake-up be missed.
 const RECHECK: Duration = Duration::from_millis(50);
 
-impl Background {
+impl Shared {
     /// Lets a slowed-down writer rest; on one thread, lets the work go on instead.
-    pub(crate) fn pause(&self, shared: &Shared, delay: Duration) {
-        if shared.workers == Workers::Manual {
-            shared.step_in_turn();
+    pub(crate) fn pause(&self, delay: Duration) {
+        if self.workers == Workers::Manual {
+            self.step_in_turn();
             return;
         }
-        self.wake.notify_one();
-        let mut queue = self.queue.lock();
-        self.progress.wait_for(&mut queue, delay);
+        self.background.wake.notify_one();
+        let mut queue = self.background.queue.lock();
+        self.background.progress.wait_for(&mut queue, delay);
     }
-}
 
-impl Shared {
     /// Takes a slot for work on the caller's thread, waiting until it is free.
     pub(crate) fn claim(&self, slot: Slot) -> Result<()> {
         let mut since = None;
@@ -133,7 +131,7 @@ impl Shared {
 /// Stripes whose merges a caller waits for.
 #[must_use]
 pub(crate) struct AwaitedMerges<'a> {
-    background: &'a Background,
+    background: &'a Background<Shared>,
     stripes: SmallVec<[usize; 8]>,
 }
 

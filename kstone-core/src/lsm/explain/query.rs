@@ -140,7 +140,7 @@ impl LsmEngine {
             return Err(Error::InvalidKey { why: "the partition key is empty".into() });
         }
         let pin = Pin::new(&self.shared);
-        let stripe = stripe_of(partition_hash(partition), self.shared.stripes.len());
+        let stripe = stripe_of(partition_hash(partition), self.shared.stripes.count());
         let range = range.to_key_range(partition);
         let mut explain = ExplainQuery {
             partition: escape::key(partition),
@@ -149,7 +149,7 @@ impl LsmEngine {
             seq: pin.seq(),
             ..ExplainQuery::default()
         };
-        if let Some(used) = self.shared.stripe_if_used(stripe) {
+        if let Some(used) = self.shared.stripes.if_used(stripe) {
             let version = Arc::clone(&used.version());
             // What is known to be empty is left out, as by the query itself.
             let parts = used.gaps.around(&range, explain.seq).unwrap_or_else(|| vec![range.clone()]);

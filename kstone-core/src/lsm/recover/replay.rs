@@ -17,7 +17,7 @@ impl Shared {
     /// Records go through the same insert as a put; full memtables are flushed on the way.
     pub(in crate::lsm) fn replay(&self, log: &dyn Vfs, chain: &Chain) -> Result<()> {
         let flushed: BTreeMap<usize, SeqNo> =
-            self.used_stripes().map(|stripe| (stripe.id, stripe.lock().state.flushed_to)).collect();
+            self.stripes.used().map(|stripe| (stripe.id, stripe.lock().state.flushed_to)).collect();
         let mut full = false;
         wal::replay(log, chain, |record| {
             self.replay_record(&record, &flushed)?;
@@ -49,7 +49,7 @@ impl Shared {
             let Some(hash) = encoded_partition_hash(op.key) else {
                 return Err(damaged(format!("\"{}\" is no key", crate::escape::key(op.key))));
             };
-            let id = stripe_of(hash, self.stripes.len());
+            let id = stripe_of(hash, self.stripes.count());
             if flushed.get(&id).is_some_and(|&to| seq <= to) && !planted(Bug::FlushedReplayed) {
                 continue;
             }
@@ -84,7 +84,7 @@ impl Shared {
     fn flush_ahead(&self) -> Result<bool> {
         let budget = self.settings.load().memory_budget;
         while !self.life.is_read_only() && self.space.memory() > budget {
-            let fullest = self.used_stripes().max_by_key(|stripe| {
+            let fullest = self.stripes.used().max_by_key(|stripe| {
                 stripe.version().memtables().map(|memtable| memtable.memory()).sum::<usize>()
             });
             let Some(stripe) = fullest else { break };

@@ -43,3 +43,22 @@ impl Health {
         self.cause.get().map(String::as_str)
     }
 }
+
+/// Poisons the handle when it is dropped by a panic; disarmed otherwise.
+#[must_use]
+pub(crate) struct PoisonOnUnwind<'a> {
+    health: &'a Health,
+    what: &'static str,
+}
+
+impl<'a> PoisonOnUnwind<'a> {
+    pub(crate) fn new(health: &'a Health, what: &'static str) -> Self {
+        Self { health, what }
+    }
+}
+
+impl Drop for PoisonOnUnwind<'_> {
+    fn drop(&mut self) {
+        self.health.poison(&Error::Poisoned { cause: format!("{} panicked", self.what) });
+    }
+}

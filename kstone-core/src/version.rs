@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use crate::clock::{Now, Since};
+use crate::compaction::picker::RunSummary;
 use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::key::KeyRange;
@@ -128,6 +129,21 @@ impl Run {
 
     fn cursor(&self, range: KeyRange, direction: Direction, most_ahead: usize) -> Result<ChainCursor> {
         ChainCursor::new(&self.parts, range, direction, most_ahead)
+    }
+
+    /// What the picker looks at in a run.
+    pub(crate) fn summary(&self, now: Now) -> RunSummary<'_> {
+        let metas = || self.parts.iter().map(|table| table.meta());
+        RunSummary {
+            depth: self.depth(),
+            bytes: self.total(|meta| meta.len),
+            entries: self.total(|meta| meta.entries),
+            tombstones: self.total(|meta| meta.tombstones),
+            tombstone_age: self.deleted_since.map(|since| since.age(now)),
+            last_seq: self.seq().1,
+            // Without those of all parts, nothing is known of their keys.
+            details: metas().map(|meta| meta.details.as_deref()).collect::<Option<_>>().unwrap_or_default(),
+        }
     }
 }
 

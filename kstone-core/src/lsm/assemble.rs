@@ -2,30 +2,35 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::LsmEngine;
 use super::background::{Background, Pool};
 use super::event_log::EventLog;
-use super::events::Events;
+use super::event_queue::Events;
+use super::io::{FileIds, Io};
+use super::lifecycle::{Access, Identity, Lifecycle};
 use super::observe::Observed;
-use super::recover::{Unfinished, next_generation};
-use super::{EngineOptions, FileIds, Identity, LockGuard, LsmEngine, Settings, Shared, Workers};
+use super::options::{EngineOptions, Workers};
+use super::removal::Removal;
+use super::settings::Settings;
+use super::space::Space;
+use super::state::Shared;
+use super::stripes::Stripes;
+use super::survey::next_generation;
 use crate::clock::Now;
 use crate::config::DatabaseConfig;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::health::Health;
 use crate::latency::Recorder;
 use crate::manifest::{Manifest, ManifestState};
-use crate::process::Process;
-use crate::quota::Quota;
 use crate::sst::{Table, TableContext};
 use crate::stripe::Stripe;
-use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use crate::sync::{ArcSwap, Mutex, RwLock};
+use crate::sync::{ArcSwap, Mutex};
 use crate::types::{FileId, Lsn, SeqNo};
 use crate::version::Run;
-use crate::vfs::{Mapping, Meter, Place, Vfs};
+use crate::vfs::{Mapping, Meter, Vfs};
 use crate::wal::{Chain, Wal, WalContext, WalStart};
 
 /// Entries that one step of a job takes: long enough to be cheap, short enough to stop soon.
@@ -41,19 +46,14 @@ pub(super) struct Start {
     pub(super) next_seq: SeqNo,
     pub(super) file_ids: FileIds,
     pub(super) settings: Settings,
-    pub(super) read_only: bool,
-    pub(super) lock: Option<LockGuard>,
+    pub(super) access: Access,
     /// When opening began.
     pub(super) since: Duration,
     pub(super) meter: Arc<Meter>,
-    pub(super) place: Arc<OnceLock<Place>>,
     /// Where the log to replay is read.
     pub(super) log: Arc<dyn Vfs>,
     /// SSTs that are mapped already.
     pub(super) held: BTreeMap<FileId, Arc<Mapping>>,
-    /// SSTs that cannot be read: only a handle that reads opens beside them.
-    pub(super) damage: Vec<Error>,
-    pub(super) unfinished: Option<Unfinished>,
 }
 
 impl Start {
@@ -102,7 +102,7 @@ impl LsmEngine {
             let replayed = engine.shared.replay(&*log, chain);
             if let Err(error) = &replayed {
                 // A clean close of what is in memory by now would give the rest of the log away.
-                engine.shared.health.poison(error);
+                engine.shared.life.health().poison(error);
             }
             replayed?;
         }
@@ -126,7 +126,13 @@ impl Shared {
         let identity = Identity { database_id: ids.database_id, incarnation: ids.incarnation };
         let health = Arc::<Health>::default();
         let latencies = Arc::<Recorder>::default();
-        let log = (!start.read_only && !options.vfs.is_volatile()).then(|| EventLog::new(path.to_path_buf()));
+        let life =
+            Lifecycle::new(identity, Arc::clone(&health), manifest.state().clean_end.is_some(), start.access);
+        let log = (!life.is_read_only() && !options.vfs.is_volatile())
+            .then(|| EventLog::new(Arc::clone(&options.vfs), path.to_path_buf(), Arc::clone(&start.meter)));
+        let clock = || Arc::clone(&options.clock);
+        let events = Events::new(clock(), Arc::clone(&health), options.listener, log);
+        let observed = Observed::new(clock(), options.counters, Arc::clone(&latencies), events, start.since);
         let context = WalContext {
             vfs: Arc::clone(&options.vfs),
             dir: path.to_path_buf(),
@@ -139,53 +145,26 @@ impl Shared {
         };
         let wal = Wal::new(context, wal_start);
         wal.set_limits(start.settings.log_limits());
-        let quota = Quota::new(start.meter);
-        quota.manifest.store(manifest.room(), Ordering::Relaxed);
         let tables = TableContext::new(Arc::clone(&options.vfs), path, &start.settings.database);
-        if start.read_only {
+        if life.is_read_only() {
             tables.observe();
         }
-        let state = manifest.state();
         Self {
-            stripes: stripes(&tables, state, &start.held, Now::of(&*options.clock)),
-            tables,
-            dir: path.to_path_buf(),
-            vfs: options.vfs,
+            life,
+            space: Space::new(start.meter, manifest.room()),
+            stripes: stripes(&tables, manifest.state(), &start.held, Now::of(&*options.clock)),
+            io: Io::new(path.to_path_buf(), options.vfs, wal, manifest, start.file_ids, tables),
             clock: options.clock,
             workers: options.workers,
             durability: options.durability,
-            read_only: start.read_only,
-            damage: start.damage,
-            identity,
             chunk: if options.workers == Workers::Manual { CHUNK_MANUAL } else { CHUNK },
-            health,
             settings: ArcSwap::from_pointee(start.settings),
-            wal,
-            opened: AtomicBool::new(state.clean_end.is_none() && start.unfinished.is_none()),
-            unfinished: Mutex::new(start.unfinished),
-            manifest: Mutex::new(manifest),
-            file_ids: start.file_ids,
             commits: super::commit::Commits::default(),
-            memory: AtomicUsize::new(0),
-            sealed_memory: AtomicUsize::new(0),
-            newest_generation: AtomicU32::new(0),
-            replayed: OnceLock::new(),
-            obsolete: Mutex::default(),
-            pins: super::pins::Pins::default(),
+            removal: Removal::default(),
             held: super::held::Held::default(),
-            untidy: AtomicBool::new(false),
-            leftovers: Mutex::default(),
             background: Background::default(),
-            quota: Arc::new(quota),
-            counters: super::stats::Counters::default(),
-            observed: Observed::new(options.counters, latencies, start.since),
-            events: Events::new(options.listener, log),
+            observed,
             tuner: super::tuning::Tuner::new(options.memory_probe),
-            closed: AtomicBool::new(false),
-            process: Process::current(),
-            gate: RwLock::new(()),
-            lock: Mutex::new(start.lock),
-            place: start.place,
         }
     }
 }
@@ -196,7 +175,7 @@ fn stripes(
     state: &ManifestState,
     held: &BTreeMap<FileId, Arc<Mapping>>,
     now: Now,
-) -> Box<[OnceLock<Box<Stripe>>]> {
+) -> Stripes {
     let mut runs: BTreeMap<u16, BTreeMap<std::cmp::Reverse<SeqNo>, Vec<Arc<Table>>>> = BTreeMap::new();
     for meta in state.ssts.values() {
         let age = std::cmp::Reverse(meta.run_seq.1);
@@ -211,13 +190,13 @@ fn stripes(
         let flushed_to = state.flushed_to(id as u16, 0);
         let runs = runs.remove(&(id as u16)).unwrap_or_default();
         if flushed_to == 0 && runs.is_empty() {
-            return OnceLock::new();
+            return None;
         }
         let runs = runs.into_values().map(|mut parts| {
             parts.sort_by_key(|table| table.meta().part);
             Arc::new(Run::found(parts, now))
         });
-        OnceLock::from(Box::new(Stripe::new(id, runs.collect(), flushed_to)))
+        Some(Stripe::new(id, runs.collect(), flushed_to))
     };
-    (0..state.facts.stripes()).map(&mut stripe).collect()
+    Stripes::new((0..state.facts.stripes()).map(&mut stripe))
 }

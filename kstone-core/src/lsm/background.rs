@@ -41,15 +41,20 @@ mod tests;
 mod threads;
 mod waiting;
 
-use crate::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Duration;
+
+use super::job::{Job, Slot};
+use crate::planted::{Race, raced};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex};
 
 use queue::Queue;
 
 pub(super) use threads::Pool;
 
-#[derive(Debug, Default)]
-pub(crate) struct Background {
+/// What a handle's background is, `C` being the engine that jobs work in.
+#[derive(Debug)]
+pub(crate) struct Background<C> {
     queue: Mutex<Queue>,
     /// Something became due.
     wake: Condvar,
@@ -66,4 +71,72 @@ pub(crate) struct Background {
     stop: AtomicBool,
     /// Counts the steps of calls that wait, with [`Workers::Manual`].
     turn: AtomicU64,
+    /// Jobs that tests have begun and not ended. A leaf, taken under the queue's lock.
+    begun: Mutex<Vec<Begun<C>>>,
+}
+
+type Begun<C> = (Slot, Box<dyn Job<C>>);
+
+impl<C> Default for Background<C> {
+    fn default() -> Self {
+        Self {
+            queue: Mutex::default(),
+            wake: Condvar::default(),
+            progress: Condvar::default(),
+            relief_wanted: AtomicBool::new(false),
+            log_full: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            turn: AtomicU64::new(0),
+            begun: Mutex::default(),
+        }
+    }
+}
+
+impl<C> Background<C> {
+    /// Wakes a worker, also one that is just falling asleep. The caller holds no stripe's lock, nor the queue's.
+    pub(crate) fn wake_surely(&self) {
+        if !raced(Race::WakeWithoutLock) {
+            drop(self.queue.lock());
+        }
+        self.wake.notify_one();
+    }
+
+    /// Has memtables looked at for sealing. The end of that wakes all workers, as that of any job.
+    pub(crate) fn want_relief(&self) {
+        self.relief_wanted.store(true, Ordering::Relaxed);
+        self.wake_surely();
+    }
+
+    /// Has the log made shorter, whatever that takes.
+    pub(crate) fn log_is_full(&self) {
+        self.log_full.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn queue_flush(&self, stripe: usize) {
+        self.queue.lock().flush.push_back(stripe);
+        self.wake.notify_one();
+    }
+
+    /// Looks at the stripe for compaction soon.
+    pub(crate) fn queue_compaction(&self, stripe: usize) {
+        self.queue.lock().compact.insert(stripe);
+        self.wake.notify_one();
+    }
+
+    /// Looks for gaps in the stripe soon. May be called under its lock.
+    pub(crate) fn queue_exploration(&self, stripe: usize) {
+        self.queue.lock().explore.insert(stripe);
+        self.wake.notify_one();
+    }
+
+    /// Has SSTs removed that were read until now.
+    pub(crate) fn remove_soon(&self) {
+        self.queue.lock().removal = Some(Duration::ZERO);
+        self.wake.notify_one();
+    }
+
+    /// What was noted of failures that stopped nothing holds no longer.
+    pub(crate) fn forget_noted_error(&self) {
+        self.queue.lock().error.take_if(|(slot, _)| *slot == Slot::Relief);
+    }
 }

@@ -21,13 +21,14 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::LsmEngine;
+use super::call::Call;
 use super::claim::absolute;
 use super::create::random_id;
-use super::events::Call;
-use super::pins::Pin;
+use super::io::FileIds;
 use super::read_only::{Capture, holds};
+use super::state::Shared;
 use super::survey::Survey;
-use super::{FileIds, LsmEngine, Shared};
 use crate::coding::part;
 use crate::error::{Error, Result};
 use crate::manifest::{Change, CleanEnd, Ids, Manifest, ManifestState};
@@ -37,10 +38,12 @@ use crate::vfs::{Mapping, OpenMode, Vfs, VfsFile, read_full_at, write_all_at};
 use crate::wal::{self, SegmentInfo};
 
 mod destination;
+mod pin;
 
 pub(crate) use destination::{Destination, check_outside};
 
 use destination::failed;
+use pin::Pin;
 
 /// How much is copied between two reports of progress.
 const PIECE: u64 = 1 << 20;
@@ -149,24 +152,24 @@ impl LsmEngine {
     /// reads, when the database changes too often. `Poisoned` when this handle cannot say what is durable.
     pub fn backup_with(&self, destination: &Path, mut options: BackupOptions<'_>) -> Result<BackupReport> {
         let shared = &*self.shared;
-        shared.check_process()?;
+        shared.life.check_process()?;
         let mut call = Call::begin(shared);
-        shared.check_open()?;
+        shared.life.check_open()?;
         let elsewhere = options.to.take();
         let link = !options.copy && elsewhere.is_none();
-        let here = elsewhere.is_none() || !shared.vfs.is_volatile();
-        let to = elsewhere.unwrap_or_else(|| Arc::clone(&shared.vfs));
+        let here = elsewhere.is_none() || !shared.io.vfs().is_volatile();
+        let to = elsewhere.unwrap_or_else(|| Arc::clone(shared.io.vfs()));
         let destination = &absolute(&*to, destination)?;
         if here {
-            check_outside(&*to, &shared.dir, destination)?;
+            check_outside(&*to, shared.io.dir(), destination)?;
         }
-        let (source, pin) = if shared.read_only {
+        let (source, pin) = if shared.life.is_read_only() {
             (Source::captured(shared)?, None)
         } else {
             let (source, pin) = Source::pinned(shared)?;
             (source, Some(pin))
         };
-        let claimed = Destination::claim(to, &shared.dir, destination)?;
+        let claimed = Destination::claim(to, shared.io.dir(), destination)?;
         let copying = Copying {
             shared,
             source: &source,
@@ -186,7 +189,7 @@ impl LsmEngine {
             Err(error) => {
                 claimed.clean_up();
                 // A close takes away files that were still to be copied: that is no damage.
-                Err(shared.check_open().err().unwrap_or(error))
+                Err(shared.life.check_open().err().unwrap_or(error))
             }
         }
     }
@@ -209,16 +212,16 @@ struct Source {
 impl Source {
     /// The newest durable state of a database that is open for writing.
     fn pinned(shared: &Shared) -> Result<(Self, Pin<'_>)> {
-        shared.health.check()?;
-        shared.wal.sync()?;
-        let manifest = shared.manifest.lock();
+        shared.life.health().check()?;
+        shared.io.wal().sync()?;
+        let manifest = shared.io.manifest();
         let (state, ids) = (manifest.state().clone(), manifest.ids());
         let pin = Pin::take(shared, &state);
         drop(manifest);
         // After the state: whatever it says was durable by then.
-        let end = shared.wal.synced();
-        let segments = shared.wal.segments_between(state.log_start.generation(), end);
-        let (next_seq, log) = (shared.wal.next_seq(), Arc::clone(&shared.vfs));
+        let end = shared.io.wal().synced();
+        let segments = shared.io.wal().segments_between(state.log_start.generation(), end);
+        let (next_seq, log) = (shared.io.wal().next_seq(), Arc::clone(shared.io.vfs()));
         Ok((Self { state, ids, end, next_seq, segments, log, held: BTreeMap::new() }, pin))
     }
 
@@ -226,10 +229,10 @@ impl Source {
     fn captured(shared: &Shared) -> Result<Self> {
         let hold = holds(&shared.settings.load().database);
         let Capture { survey: Survey { loaded, chain, .. }, log, held, .. } =
-            Capture::take(&*shared.vfs, &*shared.clock, &shared.dir, true, |_| hold)?;
-        if loaded.ids.incarnation != shared.identity.incarnation {
+            Capture::take(&**shared.io.vfs(), &*shared.clock, shared.io.dir(), true, |_| hold)?;
+        if loaded.ids.incarnation != shared.life.identity().incarnation {
             let replaced = io::Error::other("another database is there since it was opened");
-            return Err(Error::io("back up", &shared.dir)(replaced));
+            return Err(Error::io("back up", shared.io.dir())(replaced));
         }
         let next_seq = 1 + chain.last_seq.max(loaded.state.base_seq());
         let next_seq = loaded.state.clean_end.map_or(next_seq, |clean| clean.next_seq);
@@ -306,7 +309,7 @@ impl Copying<'_, '_, '_> {
         to.sync_names()?;
         let created_ms = self.shared.clock.unix_ms();
         let ids = Ids { database_id: source.ids.database_id, incarnation: self.incarnation, created_ms };
-        let state = source.state_of_copy().map_err(|why| Error::corrupt(&self.shared.dir, 0, why))?;
+        let state = source.state_of_copy().map_err(|why| Error::corrupt(self.shared.io.dir(), 0, why))?;
         // The last thing that may fail: from here on it is a database.
         let created = Manifest::create(Arc::clone(&to.vfs), &to.dir, ids, state.to_changes());
         created.map_err(|e| match e {
@@ -325,7 +328,7 @@ impl Copying<'_, '_, '_> {
         if let Some(progress) = progress {
             self.call.pause(|| goes_on = progress(&done));
         }
-        self.shared.check_open()?;
+        self.shared.life.check_open()?;
         if goes_on.is_break() { Err(Error::Cancelled) } else { Ok(()) }
     }
 
@@ -382,7 +385,7 @@ impl Copying<'_, '_, '_> {
     }
 
     fn take_sst(&mut self, meta: &SstMeta, to: &Destination) -> Result<()> {
-        let from = paths::sst(&self.shared.dir, meta.stripe.into(), meta.id);
+        let from = paths::sst(self.shared.io.dir(), meta.stripe.into(), meta.id);
         let path = paths::sst(&to.dir, meta.stripe.into(), meta.id);
         let linked = self.link && self.link_sst(meta, &from, &path, to)?;
         if linked {
@@ -416,9 +419,9 @@ impl Copying<'_, '_, '_> {
         let held = self.source.held.get(&meta.id).cloned();
         let source: Arc<dyn VfsFile> = match held {
             Some(held) => Arc::new(HeldFile(held)),
-            None => self.shared.vfs.open(from, OpenMode::Read).map_err(|e| match e.kind() {
+            None => self.shared.io.vfs().open(from, OpenMode::Read).map_err(|e| match e.kind() {
                 // What is not held may have been removed by the writer.
-                io::ErrorKind::NotFound if self.shared.read_only => Error::Busy,
+                io::ErrorKind::NotFound if self.shared.life.is_read_only() => Error::Busy,
                 _ => Error::io("open", from)(e),
             })?,
         };

@@ -11,18 +11,17 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::job::{Progress, Slot, run_to_end};
-use super::{Shared, trace};
+use super::job::{Job, Progress, Slot, run_to_end};
+use super::state::Shared;
+use super::trace;
 use crate::error::Result;
 use crate::manifest::Change;
 use crate::planted::{Bug, planted};
 use crate::sst::Table;
 use crate::types::{FileId, Lsn, SeqNo};
 use crate::version::Version;
-use crate::vfs::pages;
 
 #[derive(Debug)]
 pub(crate) enum CheckpointJob {
@@ -47,10 +46,10 @@ pub(crate) struct Batch {
     log_start: Lsn,
 }
 
-impl CheckpointJob {
-    pub(crate) fn step(&mut self, shared: &Shared) -> Result<Progress> {
+impl Job<Shared> for CheckpointJob {
+    fn step(&mut self, shared: &Shared) -> Result<Progress> {
         let _span = trace::job("checkpoint", None);
-        shared.health.check()?; // a poisoned handle writes nothing any more
+        shared.life.health().check()?; // a poisoned handle writes nothing any more
         *self = match std::mem::replace(self, Self::Start) {
             Self::Start => match Self::collect(shared) {
                 Some(batch) => Self::SyncLog(batch),
@@ -67,13 +66,17 @@ impl CheckpointJob {
         Ok(Progress::Again)
     }
 
+    fn abort(self: Box<Self>, _: &Shared) {}
+}
+
+impl CheckpointJob {
     /// What has changed since the last checkpoint; `None` when nothing has.
     fn collect(shared: &Shared) -> Option<Box<Batch>> {
         let started = shared.clock.monotonic();
-        let mut log_start = shared.wal.tail();
+        let mut log_start = shared.io.wal().tail();
         let mut versions = Vec::new();
         let mut flushed = Vec::new();
-        for stripe in shared.used_stripes() {
+        for stripe in shared.stripes.used() {
             let locked = stripe.lock();
             let version = Arc::clone(&locked.version());
             log_start = version.memtables().filter_map(|m| m.first_lsn()).fold(log_start, Lsn::min);
@@ -82,7 +85,7 @@ impl CheckpointJob {
             flushed.push((stripe.id as u16, 0, flushed_to));
             versions.push(version);
         }
-        let manifest = shared.manifest.lock();
+        let manifest = shared.io.manifest();
         let state = manifest.state();
         let current: BTreeSet<FileId> =
             versions.iter().flat_map(|v| v.tables()).map(|table| table.meta().id).collect();
@@ -101,7 +104,7 @@ impl CheckpointJob {
 
     fn sync_log(shared: &Shared, batch: Box<Batch>) -> Result<Self> {
         if !planted(Bug::CheckpointBeforeLogSync) {
-            shared.wal.sync()?;
+            shared.io.wal().sync()?;
         }
         Ok(Self::SyncSsts(batch))
     }
@@ -112,7 +115,7 @@ impl CheckpointJob {
         };
         let file = table.open_to_sync()?;
         if !planted(Bug::SstNotSynced) {
-            shared.poison_on_error(table.sync(&*file))?;
+            shared.life.poison_on_error(table.sync(&*file))?;
         }
         batch.synced += 1;
         Ok(Self::SyncSsts(batch))
@@ -121,14 +124,14 @@ impl CheckpointJob {
     fn sync_names(shared: &Shared, batch: Box<Batch>) -> Result<Self> {
         let merged = batch.added.iter().any(|table| table.meta().depth > 0);
         if !planted(if merged { Bug::MergedNamesNotSynced } else { Bug::FlushedNamesNotSynced }) {
-            shared.sync_dir()?;
+            shared.io.sync_dir(&shared.life)?;
         }
         Ok(Self::Edit(batch))
     }
 
     fn edit(shared: &Shared, mut batch: Batch) -> Result<()> {
         if planted(Bug::LogStartRecomputed) {
-            batch.log_start = shared.wal.tail();
+            batch.log_start = shared.io.wal().tail();
         }
         if planted(Bug::LogDroppedBeforeEdit) {
             Self::give_log_back(shared, &batch);
@@ -139,9 +142,9 @@ impl CheckpointJob {
         if !batch.flushed_to.is_empty() {
             changes.push(Change::FlushedTo(std::mem::take(&mut batch.flushed_to)));
         }
-        changes.push(Change::LogStart { start: batch.log_start, durable: shared.wal.synced() });
-        changes.extend(shared.file_ids.top_up());
-        let mut manifest = shared.manifest.lock();
+        changes.push(Change::LogStart { start: batch.log_start, durable: shared.io.wal().synced() });
+        changes.extend(shared.io.reserve_file_ids());
+        let mut manifest = shared.io.manifest();
         changes.extend(shared.settings_change(manifest.state()));
         shared.append_edit(&mut manifest, changes)?;
         drop(manifest);
@@ -150,13 +153,13 @@ impl CheckpointJob {
     }
 
     fn give_log_back(shared: &Shared, batch: &Batch) {
-        let log_bytes = shared.wal.live_bytes();
+        let log_bytes = shared.io.wal().live_bytes();
         let retired = shared.retire_log(batch.log_start.generation());
-        if retired && shared.wal.live_bytes() > shared.settings.load().log.limit {
+        if retired && shared.io.wal().live_bytes() > shared.settings.load().log.limit {
             shared.background.want_relief(); // the limit was lowered: there is more to give back
         }
-        let freed = log_bytes.saturating_sub(shared.wal.live_bytes());
-        shared.checkpointed(batch.added.len(), freed, batch.started);
+        let freed = log_bytes.saturating_sub(shared.io.wal().live_bytes());
+        shared.observed.checkpointed(batch.added.len(), freed, batch.started);
     }
 }
 
@@ -165,90 +168,10 @@ impl Shared {
     pub(crate) fn checkpoint_now(&self) -> Result<()> {
         self.claim(Slot::Checkpoint)?;
         let mut job = CheckpointJob::Start;
-        let result = run_to_end(self, || job.step(self));
+        let result = run_to_end(self.life.health(), || job.step(self));
         self.release(Slot::Checkpoint, result.is_err());
         result?;
         self.remove_obsolete();
         Ok(())
-    }
-
-    /// Removes SSTs that neither the manifest nor any reader or backup refers to.
-    pub(crate) fn remove_obsolete(&self) {
-        self.remove_obsolete_ssts(false);
-    }
-
-    /// The same at close, when no job runs any more: also what a reader still holds, for its next step says
-    /// `Closed`, and a clean open looks for nothing to remove.
-    pub(crate) fn remove_all_obsolete(&self) {
-        self.remove_obsolete_ssts(true);
-    }
-
-    fn remove_obsolete_ssts(&self, also_held: bool) {
-        if !self.may_remove() {
-            return;
-        }
-        self.remove_leftovers();
-        let mut obsolete = self.obsolete.lock();
-        let (mut remove, mut read) = (Vec::new(), false);
-        obsolete.retain(|table| {
-            // In this order: once nobody else holds it, no checkpoint can be about to list it.
-            let held = Arc::strong_count(table) > 1 && !planted(Bug::CheckpointListsRemoved);
-            let listed = self.may_be_listed(table.meta().id);
-            let pinned = || self.pins.hold(table.meta().id);
-            let unused = (!listed || planted(Bug::ListedSstRemoved)) && (also_held || !pinned());
-            read |= unused && held;
-            let unused = unused && (also_held || !held);
-            if unused {
-                remove.push((table.path().to_path_buf(), pages(table.meta().len)));
-            }
-            !unused
-        });
-        drop(obsolete);
-        for (path, bytes) in remove {
-            self.remove_file(&path);
-            self.quota.dying.fetch_sub(bytes, Ordering::Relaxed);
-        }
-        self.remove_once_unread(read && !also_held);
-        self.measure_stripes();
-    }
-
-    /// Whether the manifest on disk may list that SST. An edit that failed and may be there all the same poisons before
-    /// it lets go of the manifest: who gets it afterwards learns of that here, whenever it looked before.
-    fn may_be_listed(&self, id: FileId) -> bool {
-        let manifest = self.manifest.lock();
-        !self.may_remove() || manifest.state().lists(id)
-    }
-
-    /// Whether this handle may still remove files. After a failure that poisons it may not, by any way: the manifest on
-    /// disk may be the one before the edit that failed or the one after it, and either must find what it lists. What is
-    /// left over is removed by the next open.
-    pub(crate) fn may_remove(&self) -> bool {
-        self.health.check().is_ok() || planted(Bug::FailedEditForgotten)
-    }
-
-    pub(crate) fn remove_file(&self, path: &std::path::Path) {
-        if !self.may_remove() {
-            return;
-        }
-        if let Err(source) = self.vfs.remove(path) {
-            self.leftovers.lock().push(path.to_path_buf());
-            self.note_background_error(&crate::Error::io("remove", path)(source));
-        }
-    }
-
-    /// Files that could not be removed take up space: they are tried again, and the next open does it at the latest.
-    fn remove_leftovers(&self) {
-        let mut left = std::mem::take(&mut *self.leftovers.lock());
-        left.retain(|path| {
-            !self.may_remove()
-                || self.vfs.remove(path).is_err_and(|e| e.kind() != std::io::ErrorKind::NotFound)
-        });
-        let mut leftovers = self.leftovers.lock();
-        leftovers.append(&mut left);
-        let none = leftovers.is_empty();
-        drop(leftovers);
-        if none {
-            self.background.forget_noted_error();
-        }
     }
 }

@@ -12,8 +12,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::open::{lock, lock_error};
-use super::{LockGuard, LsmEngine};
+use super::lock::LockGuard;
+use super::lock::{is_locked, lock, lock_error};
 use crate::error::{Error, Result};
 use crate::paths::{self, FileName};
 use crate::vfs::{PathKind, Vfs};
@@ -62,7 +62,7 @@ pub(super) fn claim(vfs: &dyn Vfs, path: &Path, look: impl Fn() -> Result<Look>)
             Look::Unfit(error) => return Err(error),
             Look::Unsettled(error) if again => return Err(error),
             // Where it cannot be found out, the second look decides.
-            Look::Unsettled(_) if LsmEngine::is_locked(path, vfs).unwrap_or(false) => {
+            Look::Unsettled(_) if is_locked(vfs, path).unwrap_or(false) => {
                 return Err(lock_error(vfs, path, io::ErrorKind::WouldBlock.into()));
             }
             Look::Unsettled(_) => {

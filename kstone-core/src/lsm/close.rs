@@ -3,9 +3,9 @@
 //! After a clean close the next open reads the log to its recorded end and scans for nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use super::{LsmEngine, Shared};
+use super::LsmEngine;
+use super::state::Shared;
 use crate::error::Result;
 use crate::manifest::{Change, CleanEnd};
 use crate::planted::{Race, raced};
@@ -26,29 +26,29 @@ impl LsmEngine {
     /// `Forked`, in any process but the opener's, where nothing is done. Otherwise what stood in the way. All acknowledged writes are then still in the log; only the next open takes longer.
     pub fn close(&self) -> Result<()> {
         let shared = &*self.shared;
-        shared.check_process()?;
+        shared.life.check_process()?;
         let closing = match self.closing.try_lock() {
             Some(closing) => closing,
             // The other one may be waiting for the worker that calls the listener.
-            None if shared.events.telling_here() => return Ok(()),
+            None if shared.observed.events().telling_here() => return Ok(()),
             // A second close at the same time waits for the first.
             None => self.closing.lock(),
         };
-        if shared.closed.swap(true, Ordering::AcqRel) {
+        if !shared.life.close() {
             return Ok(());
         }
         // A write, flush or compaction that is under way ends as any other; the next one sees that the database
         // is closed. Nothing may touch the directory once the lock is given up.
         if !raced(Race::CloseWithoutGate) {
-            drop(shared.gate.write());
+            shared.life.wait_for_calls();
         }
         self.stop_workers();
-        let result = if shared.read_only { Ok(()) } else { shared.end_cleanly() };
-        let last = shared.write_last_events(result.is_ok());
+        let result = if shared.life.is_read_only() { Ok(()) } else { shared.end_cleanly() };
+        let last = shared.observed.write_last_events(result.is_ok());
         shared.remove_stats_file();
-        *shared.lock.lock() = None;
+        shared.life.unlock();
         drop(closing);
-        shared.tell_last_events(last);
+        shared.observed.events().tell_last(last);
         result
     }
 }
@@ -73,28 +73,28 @@ impl Shared {
     }
 
     fn end_cleanly(&self) -> Result<()> {
-        self.health.check()?;
-        if !self.opened.load(Ordering::Acquire) {
-            if self.unfinished.lock().is_none() {
+        self.life.health().check()?;
+        if !self.life.is_opened() {
+            if !self.life.is_unfinished() {
                 return Ok(()); // nothing was written: the manifest still says where the log ends
             }
             self.ensure_opened()?;
         }
-        let mut log = self.wal.close()?;
+        let mut log = self.io.wal().close()?;
         if self.replay_nanos() > REPLAY_NANOS {
-            for stripe in self.used_stripes() {
+            for stripe in self.stripes.used() {
                 self.flush_stripe_now(stripe.id)?;
             }
         }
         self.checkpoint_now()?;
         self.give_back_unneeded_log(&mut log)?;
         self.remove_all_obsolete();
-        if self.untidy.load(Ordering::Relaxed) || !self.leftovers.lock().is_empty() {
+        if !self.removal.is_tidy() {
             return Ok(()); // files were left that belong to nothing: the next open removes them, as after a crash
         }
         // Removed names must stay removed: a clean open looks for no orphans.
-        self.sync_dir()?;
-        let next_file = self.file_ids.next();
+        self.io.sync_dir(&self.life)?;
+        let next_file = self.io.unused_file_id();
         self.edit_manifest(vec![Change::CleanEnd(CleanEnd {
             end: (log.end > Lsn::ZERO).then_some(log.end),
             next_seq: log.next_seq,
@@ -105,18 +105,15 @@ impl Shared {
 
     /// When everything has reached SSTs, no segment is left behind: the log ends where its next one will begin.
     fn give_back_unneeded_log(&self, log: &mut LogEnd) -> Result<()> {
-        let needed = self.used_stripes().any(|stripe| stripe.version().memtables().any(|m| !m.is_empty()));
-        if needed || self.wal.segment_count() == 0 {
+        let needed = self.stripes.used().any(|stripe| stripe.version().memtables().any(|m| !m.is_empty()));
+        if needed || self.io.wal().segment_count() == 0 {
             return Ok(());
         }
         // At the last generation there is, the segment stays.
         let Some(next_generation) = log.next_generation.checked_add(1) else { return Ok(()) };
         let start = Lsn::new(log.next_generation, 0);
-        self.edit_manifest(vec![Change::LogStart { start, durable: self.wal.synced() }])?;
-        for path in self.wal.retire(start.generation()) {
-            self.remove_file(&path);
-        }
-        self.wal.removed();
+        self.edit_manifest(vec![Change::LogStart { start, durable: self.io.wal().synced() }])?;
+        self.retire_log(start.generation());
         log.end = start;
         log.next_generation = next_generation;
         Ok(())
@@ -124,7 +121,7 @@ impl Shared {
 
     fn replay_nanos(&self) -> u64 {
         let records: u64 =
-            self.used_stripes().map(|s| s.version().memtables().map(|m| m.len() as u64).sum::<u64>()).sum();
-        records * NANOS_PER_RECORD + self.wal.live_bytes() / 1024 * NANOS_PER_KIB
+            self.stripes.used().map(|s| s.version().memtables().map(|m| m.len() as u64).sum::<u64>()).sum();
+        records * NANOS_PER_RECORD + self.io.wal().live_bytes() / 1024 * NANOS_PER_KIB
     }
 }

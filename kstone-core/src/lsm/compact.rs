@@ -7,15 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::job::{Progress, Slot, run_to_end};
+use super::job::{Job, Progress, Slot, run_to_end};
 use super::observe::Merged;
-use super::quota::{MergeSpace, rewritten};
+use super::options::Workers;
+use super::quota::rewritten;
 use super::run_writer::{RunFacts, RunWriter, copy};
-use super::{Shared, Workers, trace};
+use super::space::MergeSpace;
+use super::state::Shared;
+use super::trace;
 use crate::backpressure::StallReason;
-use crate::clock::Now;
 use crate::compaction::Retain;
-use crate::compaction::picker::{self, Ask, Choice, Pick, Reason, RunSummary, StripeSummary};
+use crate::compaction::picker::{self, Ask, Choice, Pick, Reason, StripeSummary};
 use crate::error::{Error, Result};
 use crate::merge::MergeCursor;
 use crate::types::RunId;
@@ -57,14 +59,10 @@ impl std::fmt::Debug for Merging {
     }
 }
 
-impl CompactJob {
-    pub(crate) fn new(stripe: usize, ask: Ask) -> Self {
-        Self { stripe, ask, state: State::Start }
-    }
-
-    pub(crate) fn step(&mut self, shared: &Shared) -> Result<Progress> {
+impl Job<Shared> for CompactJob {
+    fn step(&mut self, shared: &Shared) -> Result<Progress> {
         let _span = trace::job("compaction", Some(self.stripe));
-        shared.health.check()?; // a poisoned handle writes nothing any more
+        shared.life.health().check()?; // a poisoned handle writes nothing any more
         match &mut self.state {
             State::Start => self.begin(shared),
             State::Merging(merging) => {
@@ -82,6 +80,19 @@ impl CompactJob {
         }
     }
 
+    /// Gives up: what was written is removed, the inputs stay.
+    fn abort(self: Box<Self>, shared: &Shared) {
+        if let State::Merging(merging) = self.state {
+            merging.out.abandon(shared);
+        }
+    }
+}
+
+impl CompactJob {
+    pub(crate) fn new(stripe: usize, ask: Ask) -> Self {
+        Self { stripe, ask, state: State::Start }
+    }
+
     fn begin(&mut self, shared: &Shared) -> Result<Progress> {
         let started = shared.clock.monotonic();
         let stripe = shared.stripe(self.stripe)?;
@@ -97,7 +108,7 @@ impl CompactJob {
         let first = metas().map(|meta| &meta.keys.0).min();
         let last = metas().map(|meta| &meta.keys.1).max();
         let (Some(seq), Some(first), Some(last)) = (seq, first, last) else {
-            return Err(shared.health.internal("the picker chose no run to merge"));
+            return Err(shared.life.health().internal("the picker chose no run to merge"));
         };
         let bounds = (first.clone(), last.clone());
         let now = shared.now();
@@ -122,13 +133,6 @@ impl CompactJob {
             inputs,
         }));
         Ok(Progress::Again)
-    }
-
-    /// Gives up: what was written is removed, the inputs stay.
-    pub(crate) fn abort(self, shared: &Shared) {
-        if let State::Merging(merging) = self.state {
-            merging.out.abandon(shared);
-        }
     }
 }
 
@@ -161,9 +165,9 @@ impl Merging {
             bytes_out: written,
             tombstones_dropped: self.out.tombstones_dropped,
         };
-        shared.compacted(merged, self.started);
+        shared.observed.compacted(merged, self.started);
         self.inputs.clear(); // so that only `obsolete` and readers hold the SSTs
-        shared.obsolete.lock().extend(gone);
+        shared.removal.add_obsolete(gone);
         Ok(())
     }
 }
@@ -174,15 +178,16 @@ impl Shared {
         let now = self.now();
         let mut summary = StripeSummary {
             stripe,
-            runs: version.runs.iter().map(|run| summary(run, now)).collect(),
+            runs: version.runs.iter().map(|run| run.summary(now)).collect(),
             horizon: self.commits.horizon(),
             passed_over: self
-                .stripe_if_used(stripe)
+                .stripes
+                .if_used(stripe)
                 .map_or(0, |used| used.passed_over.load(Ordering::Relaxed)),
         };
         let settings = self.settings.load();
-        let reclaim = self.quota.is_limited() && self.reclaiming();
-        let fewer_files = self.quota.few_inodes.load(Ordering::Relaxed);
+        let reclaim = self.space.is_limited() && self.reclaiming();
+        let fewer_files = self.space.lacks_inodes();
         let choose = |stripe: &StripeSummary<'_>| {
             for (asked, ask_first) in [(reclaim, Ask::Reclaim), (fewer_files, Ask::FewerFiles)] {
                 if ask == Ask::Due
@@ -212,7 +217,7 @@ impl Shared {
 
     /// Whether there is something to merge in the stripe: the bytes that would be read, for the order of stripes.
     pub(crate) fn compaction_due(&self, stripe: usize, ask: Ask) -> Option<u64> {
-        let version = Arc::clone(&self.stripe_if_used(stripe)?.version());
+        let version = Arc::clone(&self.stripes.if_used(stripe)?.version());
         match self.choose(stripe, &version, ask) {
             Choice::Merge(pick) => {
                 let inputs = || version.runs.iter().take(pick.count);
@@ -244,11 +249,10 @@ impl Shared {
             let in_time = self.since(since) <= limit && tries <= MOST_TRIES;
             // On one thread, a full disk stays full: nobody else gives anything back.
             let others = self.workers != Workers::Manual;
-            if in_time && (others || self.quota.is_limited() || self.quota.few_inodes.load(Ordering::Relaxed))
-            {
+            if in_time && (others || self.space.is_limited() || self.space.lacks_inodes()) {
                 let began = self.clock.monotonic();
                 let waited = self.wait_for_reclaim();
-                self.waited(StallReason::Space, began);
+                self.observed.waited(StallReason::Space, began);
                 if waited {
                     continue;
                 }
@@ -264,26 +268,11 @@ impl Shared {
         self.flush_stripe_now(stripe)?;
         self.claim(Slot::Compact(stripe))?;
         let mut job = CompactJob::new(stripe, Ask::Full);
-        let result = run_to_end(self, || job.step(self));
+        let result = run_to_end(self.life.health(), || job.step(self));
         if result.is_err() {
-            job.abort(self);
+            Box::new(job).abort(self);
         }
         self.release(Slot::Compact(stripe), result.is_err());
         result
-    }
-}
-
-/// What the picker looks at in a run.
-pub(crate) fn summary(run: &Run, now: Now) -> RunSummary<'_> {
-    let metas = || run.parts.iter().map(|table| table.meta());
-    RunSummary {
-        depth: run.depth(),
-        bytes: run.total(|meta| meta.len),
-        entries: run.total(|meta| meta.entries),
-        tombstones: run.total(|meta| meta.tombstones),
-        tombstone_age: run.deleted_since.map(|since| since.age(now)),
-        last_seq: run.seq().1,
-        // Without those of all parts, nothing is known of their keys.
-        details: metas().map(|meta| meta.details.as_deref()).collect::<Option<_>>().unwrap_or_default(),
     }
 }

@@ -38,51 +38,25 @@ pub struct CompactionReasonStats {
     pub bytes_written: u64,
 }
 
-/// Counters by reason.
-#[derive(Debug, Default)]
-pub(crate) struct ByReason([Counts; CompactionReason::ALL.len()]);
-
-#[derive(Debug, Default)]
-struct Counts {
-    count: AtomicU64,
-    bytes_read: AtomicU64,
-    bytes_written: AtomicU64,
-}
-
-impl ByReason {
-    pub(crate) fn add(&self, reason: CompactionReason, read: u64, written: u64) {
-        if let Some(counts) = self.0.get(reason as usize) {
-            counts.count.fetch_add(1, Ordering::Relaxed);
-            counts.bytes_read.fetch_add(read, Ordering::Relaxed);
-            counts.bytes_written.fetch_add(written, Ordering::Relaxed);
-        }
-    }
-
-    fn stats(&self) -> Vec<CompactionReasonStats> {
-        let all = CompactionReason::ALL.into_iter().zip(&self.0);
-        all.map(|(reason, counts)| CompactionReasonStats {
-            reason,
-            count: counts.count.load(Ordering::Relaxed),
-            bytes_read: counts.bytes_read.load(Ordering::Relaxed),
-            bytes_written: counts.bytes_written.load(Ordering::Relaxed),
-        })
-        .filter(|stats| stats.count > 0)
-        .collect()
-    }
-}
-
 impl LsmEngine {
     /// What compactions have done since open. Reads counters only; also of a closed database.
     pub fn compaction_stats(&self) -> CompactionStats {
-        let counters = &self.shared.counters;
+        let counters = &self.shared.observed.counters();
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let by_reason = counters.compactions_by_reason.iter();
+        let by_reason = by_reason.map(|(reason, count, bytes_read, bytes_written)| CompactionReasonStats {
+            reason,
+            count,
+            bytes_read,
+            bytes_written,
+        });
         CompactionStats {
             total_compactions: get(&counters.compactions),
             total_ssts_merged: get(&counters.ssts_merged),
             total_tombstones_removed: get(&counters.tombstones_removed),
             total_bytes_read: get(&counters.compaction_bytes_read),
             total_bytes_written: get(&counters.compaction_bytes_written),
-            by_reason: counters.compactions_by_reason.stats(),
+            by_reason: by_reason.collect(),
         }
     }
 }

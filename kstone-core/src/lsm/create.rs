@@ -5,10 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::LsmEngine;
 use super::assemble::Start;
 use super::claim::{Claim, Found, absolute, claim};
+use super::io::FileIds;
+use super::lifecycle::Access;
 use super::open::{metered, take_stock, validate};
-use super::{EngineOptions, FileIds, LsmEngine, Settings};
+use super::options::EngineOptions;
+use super::settings::Settings;
 use crate::clock::Clock;
 use crate::config::DatabaseConfig;
 use crate::error::{Error, Result};
@@ -75,21 +79,17 @@ impl LsmEngine {
             next_seq: 1,
             file_ids: FileIds::new(1, 1 + FileIds::BLOCK),
             settings: Settings::new(database, compaction, None),
-            read_only: false,
-            lock: Some(lock),
+            access: Access::Write { lock, place: Arc::clone(meter.place()), unfinished: None },
             since,
             meter: Arc::clone(meter.meter()),
-            place: Arc::clone(meter.place()),
             log: Arc::clone(&options.vfs),
             held: BTreeMap::new(),
-            damage: Vec::new(),
-            unfinished: None,
         };
         let engine = Self::assemble(path, options, manifest, start)?;
         // A handle whose directory is removed while it is open goes on working in its first segment.
         // Should that fail, the database is there all the same: its first write will meet the cause again.
-        drop(engine.shared.wal.try_reserve(0, Floor::NONE));
-        engine.shared.opened(true, true);
+        drop(engine.shared.io.wal().try_reserve(0, Floor::NONE));
+        engine.shared.observed.opened(true, true, false);
         engine.keep_time();
         Ok(engine)
     }

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::events::{Event, Stamped};
 use crate::paths;
-use crate::vfs::{OpenMode, PAGE, Vfs, VfsFile, read_full_at, write_all_at};
+use crate::vfs::{Meter, OpenMode, PAGE, Vfs, VfsFile, read_full_at, write_all_at};
 
 /// The length at which a file is set aside.
 pub(crate) const ROTATE_AT: u64 = 1 << 20;
@@ -28,7 +28,9 @@ const TAIL: u64 = 16 << 10;
 
 #[derive(Debug)]
 pub(crate) struct EventLog {
+    vfs: Arc<dyn Vfs>,
     dir: PathBuf,
+    meter: Arc<Meter>,
     next_seq: u64,
     open: Option<Open>,
     rotate_at: u64,
@@ -51,14 +53,14 @@ struct Line<'a> {
 }
 
 impl EventLog {
-    /// Does no I/O.
-    pub(crate) fn new(dir: PathBuf) -> Self {
-        Self { dir, next_seq: 1, open: None, rotate_at: ROTATE_AT, held: Vec::new() }
+    /// Does no I/O. The files take a part of the limit of `meter` at most.
+    pub(crate) fn new(vfs: Arc<dyn Vfs>, dir: PathBuf, meter: Arc<Meter>) -> Self {
+        Self { vfs, dir, meter, next_seq: 1, open: None, rotate_at: ROTATE_AT, held: Vec::new() }
     }
 
-    /// Writes the event down, or keeps it for later if it says too little. The files take a part of `quota` at most.
-    pub(crate) fn append(&mut self, vfs: &dyn Vfs, stamped: &Stamped, quota: u64) {
-        let share = quota / SHARE;
+    /// Writes the event down, or keeps it for later if it says too little.
+    pub(crate) fn append(&mut self, stamped: &Stamped) {
+        let share = self.meter.limit() / SHARE;
         let rotate_at = (share - share % PAGE).clamp(PAGE, ROTATE_AT);
         if rotate_at < self.rotate_at {
             self.open = None; // what is there may be too long by now
@@ -74,22 +76,22 @@ impl EventLog {
         }
         let mut all = std::mem::take(&mut self.held);
         all.push(stamped.clone());
-        if self.write(vfs, &all).is_err() {
+        if self.write(&all).is_err() {
             self.open = None; // the next event tries from the start
         }
     }
 
-    fn write(&mut self, vfs: &dyn Vfs, events: &[Stamped]) -> io::Result<()> {
+    fn write(&mut self, events: &[Stamped]) -> io::Result<()> {
         let mut open = match self.open.take() {
             Some(open) => open,
-            None => self.open(vfs)?,
+            None => self.open()?,
         };
         for Stamped { unix_ms, event } in events {
             let line = Line { seq: self.next_seq, unix_ms: *unix_ms, event };
             let mut line = serde_json::to_vec(&line)?;
             line.push(b'\n');
             if open.len + line.len() as u64 > self.rotate_at && open.len > 0 {
-                open = self.rotate(vfs)?;
+                open = self.rotate()?;
             }
             write_all_at(&*open.file, &line, open.len)?;
             open.len += line.len() as u64;
@@ -101,29 +103,29 @@ impl EventLog {
     }
 
     /// Opens the file, or makes it, and finds the number that comes next.
-    fn open(&mut self, vfs: &dyn Vfs) -> io::Result<Open> {
+    fn open(&mut self) -> io::Result<Open> {
         let path = paths::events(&self.dir, 0);
-        let (file, len) = match vfs.open(&path, OpenMode::Write) {
+        let (file, len) = match self.vfs.open(&path, OpenMode::Write) {
             Ok(file) => {
                 let len = file.len()?;
                 (file, len)
             }
-            Err(e) if e.kind() == io::ErrorKind::NotFound => (vfs.open(&path, OpenMode::Create)?, 0),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => (self.vfs.open(&path, OpenMode::Create)?, 0),
             // A link, a FIFO, or a name of a file elsewhere: the name is set aside, and what it leads to left alone.
-            Err(e) if e.kind() == io::ErrorKind::InvalidInput => return self.rotate(vfs),
+            Err(e) if e.kind() == io::ErrorKind::InvalidInput => return self.rotate(),
             Err(e) => return Err(e),
         };
         let mut tail = tail(&*file, len)?;
         let torn = !tail.is_empty() && !tail.ends_with(b"\n");
         let mut last = last_seq(&tail);
         if last.is_none()
-            && let Ok(older) = vfs.open(&paths::events(&self.dir, 1), OpenMode::Read)
+            && let Ok(older) = self.vfs.open(&paths::events(&self.dir, 1), OpenMode::Read)
         {
             tail = self::tail(&*older, older.len()?)?;
             last = last_seq(&tail);
         }
         self.next_seq = self.next_seq.max(last.map_or(1, |last| last.saturating_add(1)));
-        self.remove_too_long(vfs)?;
+        self.remove_too_long()?;
         let mut open = Open { file, len };
         if torn && len < self.rotate_at {
             write_all_at(&*open.file, b"\n", len)?;
@@ -132,26 +134,26 @@ impl EventLog {
         Ok(open)
     }
 
-    fn rotate(&self, vfs: &dyn Vfs) -> io::Result<Open> {
+    fn rotate(&self) -> io::Result<Open> {
         for n in (0..paths::EVENT_FILES - 1).rev() {
-            match vfs.rename(&paths::events(&self.dir, n), &paths::events(&self.dir, n + 1)) {
+            match self.vfs.rename(&paths::events(&self.dir, n), &paths::events(&self.dir, n + 1)) {
                 Ok(()) => {}
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(e),
             }
         }
-        self.remove_too_long(vfs)?;
-        let file = vfs.open(&paths::events(&self.dir, 0), OpenMode::Create)?;
+        self.remove_too_long()?;
+        let file = self.vfs.open(&paths::events(&self.dir, 0), OpenMode::Create)?;
         Ok(Open { file, len: 0 })
     }
 
     /// Removes older files that are longer than files are now: written under a higher limit on disk space.
-    fn remove_too_long(&self, vfs: &dyn Vfs) -> io::Result<()> {
+    fn remove_too_long(&self) -> io::Result<()> {
         for path in (1..paths::EVENT_FILES).map(|n| paths::events(&self.dir, n)) {
-            if let Ok(file) = vfs.open(&path, OpenMode::Read)
+            if let Ok(file) = self.vfs.open(&path, OpenMode::Read)
                 && file.len()? > self.rotate_at
             {
-                vfs.remove(&path)?;
+                self.vfs.remove(&path)?;
             }
         }
         Ok(())
@@ -207,17 +209,21 @@ mod tests {
         vfs
     }
 
+    fn new_log(vfs: &MemVfs) -> EventLog {
+        EventLog::new(Arc::new(vfs.clone()), dir(), Arc::default())
+    }
+
     #[test]
     fn numbers_go_on_after_a_reopen_and_after_a_torn_line() {
         let vfs = vfs();
-        EventLog::new(dir()).append(&vfs, &event(1), u64::MAX);
-        EventLog::new(dir()).append(&vfs, &event(1), u64::MAX);
+        new_log(&vfs).append(&event(1));
+        new_log(&vfs).append(&event(1));
         assert_eq!(seqs(&vfs, 0), [1, 2]);
         let file = vfs.open(&paths::events(&dir(), 0), OpenMode::Write).unwrap();
         write_all_at(&*file, b"{\"seq\":3,\"uni", file.len().unwrap()).unwrap();
-        let mut log = EventLog::new(dir());
-        log.append(&vfs, &event(1), u64::MAX);
-        log.append(&vfs, &event(1), u64::MAX);
+        let mut log = new_log(&vfs);
+        log.append(&event(1));
+        log.append(&event(1));
         assert_eq!((seqs(&vfs, 0), lines(&vfs, 0).len()), (vec![1, 2, 3, 4], 5));
     }
 
@@ -226,17 +232,18 @@ mod tests {
         let vfs = vfs();
         let file = vfs.open(&paths::events(&dir(), 0), OpenMode::Create).unwrap();
         write_all_at(&*file, format!("{{\"seq\":{}}}\n", u64::MAX).as_bytes(), 0).unwrap();
-        let mut log = EventLog::new(dir());
-        (0..3).for_each(|_| log.append(&vfs, &event(1), u64::MAX));
+        let mut log = new_log(&vfs);
+        (0..3).for_each(|_| log.append(&event(1)));
         assert_eq!(seqs(&vfs, 0), [u64::MAX; 4]);
     }
 
     #[test]
     fn under_a_limit_on_disk_space_the_files_take_a_small_part_of_it() {
         let vfs = vfs();
-        let mut log = EventLog::new(dir());
+        let mut log = new_log(&vfs);
         let mut bytes = |events: usize, quota: u64| {
-            (0..events).for_each(|_| log.append(&vfs, &event(1000), quota));
+            log.meter.set_limit(quota, 0);
+            (0..events).for_each(|_| log.append(&event(1000)));
             vfs.list(&dir()).unwrap().iter().map(|file| file.len).sum::<u64>()
         };
         assert!(bytes(5000, u64::MAX) > 3 << 20);
@@ -249,9 +256,9 @@ mod tests {
     #[test]
     fn four_files_of_one_mebibyte_are_kept() {
         let vfs = vfs();
-        let mut log = EventLog::new(dir());
+        let mut log = new_log(&vfs);
         for _ in 0..600 {
-            log.append(&vfs, &event(10_000), u64::MAX);
+            log.append(&event(10_000));
         }
         let kept: Vec<Vec<u64>> = (0..paths::EVENT_FILES).map(|n| seqs(&vfs, n)).collect();
         assert_eq!(kept[0].last(), Some(&600));
@@ -263,7 +270,7 @@ mod tests {
         // A crash between renaming and making the next file: the number comes from the older one.
         vfs.remove(&paths::events(&dir(), 0)).unwrap();
         let last = *kept[1].last().unwrap();
-        EventLog::new(dir()).append(&vfs, &event(1), u64::MAX);
+        new_log(&vfs).append(&event(1));
         assert_eq!(seqs(&vfs, 0), [last + 1]);
     }
 
@@ -279,14 +286,14 @@ mod tests {
             duration: std::time::Duration::ZERO,
         };
         let at = |event| Stamped { unix_ms: 1, event };
-        let mut log = EventLog::new(dir());
-        log.append(&vfs, &at(opened(true)), u64::MAX);
-        log.append(&vfs, &at(Event::Closed { clean: true }), u64::MAX);
+        let mut log = new_log(&vfs);
+        log.append(&at(opened(true)));
+        log.append(&at(Event::Closed { clean: true }));
         assert!(vfs.list(&dir()).unwrap().is_empty());
-        let mut log = EventLog::new(dir());
-        log.append(&vfs, &at(opened(false)), u64::MAX);
-        log.append(&vfs, &event(1), u64::MAX);
-        log.append(&vfs, &at(Event::Closed { clean: true }), u64::MAX);
+        let mut log = new_log(&vfs);
+        log.append(&at(opened(false)));
+        log.append(&event(1));
+        log.append(&at(Event::Closed { clean: true }));
         let names: Vec<_> = lines(&vfs, 0).into_iter().map(|line| line["event"].clone()).collect();
         assert_eq!(names, ["opened", "background_error", "closed"]);
     }

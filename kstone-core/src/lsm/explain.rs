@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{LsmEngine, Shared, Snapshot};
+use super::state::Shared;
+use super::{LsmEngine, Snapshot};
 use crate::bloom;
 use crate::error::Result;
 use crate::escape;
@@ -248,7 +249,7 @@ impl LsmEngine {
 
 impl Shared {
     fn explain_get(&self, key: &Key<'_>, at: Option<SeqNo>) -> Result<Explain> {
-        self.check_open()?;
+        self.life.check_open()?;
         let encoded = key.encode(self.settings.load().database.max_key_bytes)?;
         let mut recorder = Recorder::default();
         let result = self.look_up(&encoded, at, &mut recorder);
@@ -257,9 +258,9 @@ impl Shared {
             key: escape::key(key.partition()),
             sort: key.sort().map(escape::key),
             key_bytes: key.len(),
-            stripe: stripe_of(encoded.partition_hash, self.stripes.len()),
+            stripe: stripe_of(encoded.partition_hash, self.stripes.count()),
             partition_hash: encoded.partition_hash,
-            stripe_bits: self.stripes.len().trailing_zeros(),
+            stripe_bits: self.stripes.count().trailing_zeros(),
             seq: if recorder.version.is_some() { recorder.seq } else { at.unwrap_or_default() },
             ..Explain::default()
         };
@@ -287,7 +288,7 @@ impl Shared {
             explain.memtables.push(MemtableStep {
                 sealed: n > 0,
                 records: memtable.len(),
-                log: memtable.first_lsn().map(|lsn| name(&paths::log(&self.dir, lsn.generation()))),
+                log: memtable.first_lsn().map(|lsn| name(&paths::log(self.io.dir(), lsn.generation()))),
                 found,
             });
         }

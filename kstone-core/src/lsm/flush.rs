@@ -4,12 +4,12 @@
 //! once and durable only after the next checkpoint; until then the log still holds their records.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::job::{Progress, Slot, run_to_end};
+use super::job::{Job, Progress, Slot, run_to_end};
 use super::run_writer::{RunFacts, RunWriter, copy};
-use super::{Shared, trace};
+use super::state::Shared;
+use super::trace;
 use crate::compaction::Retain;
 use crate::error::Result;
 use crate::key::KeyRange;
@@ -44,14 +44,10 @@ struct Writing {
     written: Share,
 }
 
-impl FlushJob {
-    pub(crate) fn new(stripe: usize) -> Self {
-        Self { stripe, state: State::Start }
-    }
-
-    pub(crate) fn step(&mut self, shared: &Shared) -> Result<Progress> {
+impl Job<Shared> for FlushJob {
+    fn step(&mut self, shared: &Shared) -> Result<Progress> {
         let _span = trace::job("flush", Some(self.stripe));
-        shared.health.check()?; // a poisoned handle writes nothing any more
+        shared.life.health().check()?; // a poisoned handle writes nothing any more
         match &mut self.state {
             State::Start => self.begin(shared),
             State::Writing(writing) => {
@@ -78,15 +74,34 @@ impl FlushJob {
                 shared.stripe(self.stripe)?.lock().install_flush(&memtable, run);
                 // Rather count twice for a moment than not at all.
                 writing.written.set(0);
-                shared.memory.fetch_sub(memtable.memory(), Ordering::Relaxed);
-                shared.sealed_memory.fetch_sub(memtable.memory(), Ordering::Relaxed);
-                shared.quota.memtables.fetch_sub(1, Ordering::Relaxed);
+                shared.space.flushed(memtable.memory());
                 shared.measure_stripes();
-                shared.flushed(self.stripe, &memtable, bytes, writing.started);
-                shared.retune(self.stripe, &memtable);
+                shared.observed.flushed(self.stripe, &memtable, bytes, writing.started);
+                let (settings, memory) = (shared.settings.load(), shared.space.memory());
+                shared.tuner.retune(
+                    &shared.stripes,
+                    &settings,
+                    memory,
+                    &*shared.clock,
+                    self.stripe,
+                    &memtable,
+                );
                 Ok(Progress::Done)
             }
         }
+    }
+
+    /// Gives up: what was written is removed, the memtable stays sealed.
+    fn abort(self: Box<Self>, shared: &Shared) {
+        if let State::Writing(writing) = self.state {
+            writing.out.abandon(shared);
+        }
+    }
+}
+
+impl FlushJob {
+    pub(crate) fn new(stripe: usize) -> Self {
+        Self { stripe, state: State::Start }
     }
 
     fn begin(&mut self, shared: &Shared) -> Result<Progress> {
@@ -101,10 +116,10 @@ impl FlushJob {
         // Else a version could be dropped for one that cannot be seen yet. That a horizon is at most `visible` would be
         // enough by itself, and so would this be; `kstone-shuttle` shows that without both a get finds nothing.
         if !planted(Bug::VersionAboveVisibleDropped) && !raced(Race::FlushOfUnseen) {
-            shared.commits.wait_visible(memtable.last_seq(), &shared.health)?;
+            shared.commits.wait_visible(memtable.last_seq(), shared.life.health())?;
         }
         let Some(bounds) = memtable.key_bounds() else {
-            return Err(shared.health.internal("an empty memtable was sealed"));
+            return Err(shared.life.health().internal("an empty memtable was sealed"));
         };
         let seq = (memtable.first_seq(), memtable.last_seq());
         let deleted_since = memtable.deleted_since();
@@ -114,17 +129,10 @@ impl FlushJob {
             cursor: memtable.cursor(KeyRange::all(), SeqNo::MAX, Direction::Forward),
             retain: Retain::new(shared.commits.horizon(), reaches_oldest),
             out: RunWriter::new(shared.settings.load_full(), self.stripe, facts, bounds, shared.now()),
-            written: Share::new(&shared.quota, |quota| &quota.flushing, 0),
+            written: shared.space.begin_flush(),
             memtable,
         }));
         Ok(Progress::Again)
-    }
-
-    /// Gives up: what was written is removed, the memtable stays sealed.
-    pub(crate) fn abort(self, shared: &Shared) {
-        if let State::Writing(writing) = self.state {
-            writing.out.abandon(shared);
-        }
     }
 }
 
@@ -132,16 +140,16 @@ impl Shared {
     /// Seals the stripe's memtable and flushes all that is sealed, on the caller's thread.
     pub(crate) fn flush_stripe_now(&self, stripe: usize) -> Result<()> {
         // A stripe that was never used has nothing to flush.
-        let Some(used) = self.stripe_if_used(stripe) else { return Ok(()) };
+        let Some(used) = self.stripes.if_used(stripe) else { return Ok(()) };
         self.seal(used);
         // Writers may go on sealing: what they add after this is not waited for.
         let last = used.version().sealed.first().map_or(0, |newest| newest.last_seq());
         while used.lock().oldest_sealed().is_some_and(|oldest| oldest.first_seq() <= last) {
             self.claim(Slot::Flush(stripe))?;
             let mut job = FlushJob::new(stripe);
-            let result = run_to_end(self, || job.step(self));
+            let result = run_to_end(self.life.health(), || job.step(self));
             if result.is_err() {
-                job.abort(self);
+                Box::new(job).abort(self);
             }
             // Also after a failure: that its memtable is sealed is still in the queue.
             self.release(Slot::Flush(stripe), false);

@@ -8,9 +8,7 @@
 //! A reader that holds back nothing finds two flags down, and that is all it does.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
-use super::Shared;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
 
@@ -35,24 +33,22 @@ impl Held {
         self.stripes.lock().insert(stripe);
         self.any.store(true, Ordering::Release);
     }
-}
 
-impl Shared {
-    /// A walk or a snapshot has ended. The caller holds nothing of it any more, and no lock.
-    pub(crate) fn reader_let_go(&self, horizon_rises: bool) {
-        if horizon_rises && self.held.any.load(Ordering::Acquire) {
-            self.held.any.store(false, Ordering::Relaxed);
-            let stripes = std::mem::take(&mut *self.held.stripes.lock());
-            stripes.into_iter().for_each(|stripe| self.background.queue_compaction(stripe));
+    /// Stripes that were held back, once the horizon has risen; empty at the price of a look at a flag for most.
+    pub(super) fn take_stripes(&self) -> BTreeSet<usize> {
+        if !self.any.load(Ordering::Acquire) {
+            return BTreeSet::new();
         }
-        // Walks may be many while one of them lasts long: who lets nothing go wakes nobody.
-        let ends = || {
-            let obsolete = self.obsolete.try_lock();
-            obsolete.is_none_or(|obsolete| obsolete.iter().any(|table| Arc::strong_count(table) == 1))
-        };
-        if self.held.ssts.load(Ordering::Relaxed) && ends() {
-            self.held.ssts.store(false, Ordering::Relaxed);
-            self.background.remove_soon();
+        self.any.store(false, Ordering::Relaxed);
+        std::mem::take(&mut *self.stripes.lock())
+    }
+
+    /// Whether SSTs waited for readers and, as `unread` says, need not any more: true once for each wait, or a little more often.
+    pub(super) fn ends_wait(&self, unread: impl FnOnce() -> bool) -> bool {
+        let ends = self.ssts.load(Ordering::Relaxed) && unread();
+        if ends {
+            self.ssts.store(false, Ordering::Relaxed);
         }
+        ends
     }
 }

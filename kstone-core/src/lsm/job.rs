@@ -2,14 +2,22 @@
 //!
 //! A step of a job on a poisoned handle does nothing but fail: what is on disk stays as it was when that was found.
 
-use super::{PoisonOnUnwind, Shared};
 use crate::error::Result;
+use crate::health::{Health, PoisonOnUnwind};
 
 /// What a step of a job left to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
     Again,
     Done,
+}
+
+/// A piece of background work, in steps, `C` being the engine that it works in.
+pub(crate) trait Job<C>: std::fmt::Debug + Send {
+    fn step(&mut self, engine: &C) -> Result<Progress>;
+
+    /// Gives up: leaves everything as it was.
+    fn abort(self: Box<Self>, engine: &C);
 }
 
 /// What may run only once at a time.
@@ -29,16 +37,39 @@ pub(crate) enum Slot {
     Explore(usize),
     /// Writing the counters to their file.
     Stats,
-    /// What comes before everything else that is written after a clean open: [`Shared::ensure_opened`].
+    /// What comes before everything else that is written after a clean open: the end that the manifest records is cancelled.
     Open,
     /// Removing SSTs that were still read when nobody needed them any more.
     Removal,
 }
 
+impl Slot {
+    /// As events name it.
+    pub(crate) fn name(self) -> String {
+        let name = format!("{self:?}");
+        match self {
+            Self::Compact(_) => "compaction".into(),
+            _ => snake_case(name.split('(').next().unwrap_or_default()),
+        }
+    }
+}
+
+/// `RunCount` as `run_count`.
+fn snake_case(name: &str) -> String {
+    let mut snake = String::with_capacity(name.len() + 2);
+    for c in name.chars() {
+        if c.is_ascii_uppercase() && !snake.is_empty() {
+            snake.push('_');
+        }
+        snake.push(c.to_ascii_lowercase());
+    }
+    snake
+}
+
 /// All steps of a job, on the caller's thread.
-pub(crate) fn run_to_end(shared: &Shared, mut step: impl FnMut() -> Result<Progress>) -> Result<()> {
+pub(crate) fn run_to_end(health: &Health, mut step: impl FnMut() -> Result<Progress>) -> Result<()> {
     // A job that panics would hold its slot for ever: its waiters must hear of that.
-    let unwinding = PoisonOnUnwind { shared, what: "a job" };
+    let unwinding = PoisonOnUnwind::new(health, "a job");
     let mut result = Ok(Progress::Again);
     while matches!(result, Ok(Progress::Again)) {
         result = step();

@@ -1,60 +1,56 @@
 //! What the verbs report of themselves: counters, latencies and events, from one call each.
 
-use std::sync::Arc;
-use std::sync::OnceLock;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use super::events::{Event, SettingChange};
-use super::job::Slot;
-use super::{LsmEngine, Settings, Shared};
+use super::counts::Counters;
+use super::event_queue::Events;
+use super::events::{Event, SettingChange, Stamped};
+use super::settings::Settings;
 use crate::backpressure::StallReason;
+use crate::clock::Clock;
 use crate::compaction::picker::Reason;
 use crate::counters::{Count, Local, OpCounters, Operation};
-use crate::error::{Error, Result};
-use crate::latency::{Latencies, LatencyBuckets, Recorder};
+use crate::latency::Recorder;
 use crate::memtable::Memtable;
-use crate::types::SeqNo;
 
-/// The memory of what was observed, of one handle.
+/// Waiting for a lock, a job or a file is reported from here on: below, every call waits a little.
+const WORTH_TELLING: Duration = Duration::from_millis(1);
+
+/// What was observed since one handle was opened.
 #[derive(Debug)]
 pub(crate) struct Observed {
-    pub(crate) ops: OpCounters,
-    pub(crate) latencies: Arc<Recorder>,
+    clock: Arc<dyn Clock>,
+    ops: OpCounters,
+    counters: Counters,
+    latencies: Arc<Recorder>,
+    events: Events,
     /// When opening began.
-    pub(crate) since: Duration,
+    since: Duration,
     /// What opening found.
-    pub(crate) opened: OnceLock<Opening>,
-    pub(crate) replayed_records: AtomicU64,
-    pub(crate) replayed_bytes: AtomicU64,
+    opening: OnceLock<Opening>,
+    replayed_records: AtomicU64,
+    replayed_bytes: AtomicU64,
+    /// What the replay took.
+    replay: OnceLock<Replay>,
     /// A file with the counters may be in the directory.
-    pub(crate) stats_file: AtomicBool,
+    stats_file: AtomicBool,
 }
 
+/// What opening found.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Opening {
     pub(crate) clean: bool,
     pub(crate) took: Duration,
 }
 
-impl Observed {
-    pub(crate) fn new(counters: bool, latencies: Arc<Recorder>, since: Duration) -> Self {
-        Self {
-            ops: OpCounters::new(counters),
-            latencies,
-            since,
-            opened: OnceLock::new(),
-            replayed_records: AtomicU64::new(0),
-            replayed_bytes: AtomicU64::new(0),
-            stats_file: AtomicBool::new(false),
-        }
-    }
-
-    /// One record of the log was replayed, with this many bytes of keys and values.
-    pub(crate) fn replayed(&self, bytes: usize) {
-        self.replayed_records.fetch_add(1, Ordering::Relaxed);
-        self.replayed_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
+/// What the replay of the log took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Replay {
+    pub(crate) bytes: u64,
+    pub(crate) time: Duration,
 }
 
 /// An operation of the hot path that is under way.
@@ -91,10 +87,49 @@ impl Written {
     }
 }
 
-impl Shared {
+impl Observed {
+    /// `since`: when opening began.
+    pub(crate) fn new(
+        clock: Arc<dyn Clock>,
+        counts: bool,
+        latencies: Arc<Recorder>,
+        events: Events,
+        since: Duration,
+    ) -> Self {
+        Self {
+            clock,
+            ops: OpCounters::new(counts),
+            counters: Counters::default(),
+            latencies,
+            events,
+            since,
+            opening: OnceLock::new(),
+            replayed_records: AtomicU64::new(0),
+            replayed_bytes: AtomicU64::new(0),
+            replay: OnceLock::new(),
+            stats_file: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn events(&self) -> &Events {
+        &self.events
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    pub(crate) fn ops(&self) -> &OpCounters {
+        &self.ops
+    }
+
+    pub(crate) fn latencies(&self) -> &Recorder {
+        &self.latencies
+    }
+
     #[inline]
     pub(crate) fn begin_operation(&self, operation: Operation, settings: &Settings) -> Running<'_> {
-        let local = self.observed.ops.local();
+        let local = self.ops.local();
         let timed = local.is_timed(operation, settings.database.latency_sampling);
         Running { local, operation, since: timed.then(|| self.clock.monotonic()) }
     }
@@ -102,19 +137,13 @@ impl Shared {
     #[inline]
     pub(crate) fn end_operation(&self, running: &Running<'_>) {
         if let Some(since) = running.since {
-            self.observed.latencies.sample(running.operation, self.since(since));
+            self.latencies.sample(running.operation, self.since(since));
         }
     }
 
-    /// A write has ended.
+    /// A write was made.
     #[inline]
-    pub(crate) fn wrote(&self, running: &Running<'_>, written: Written, result: &Result<SeqNo>) {
-        if let Err(error) = result {
-            if error.is_out_of_space() {
-                self.raise_disk_full();
-            }
-            return;
-        }
+    pub(crate) fn wrote(&self, running: &Running<'_>, written: Written) {
         for (count, n) in [(Count::Puts, written.puts), (Count::Deletes, written.deletes)] {
             if n > 0 {
                 running.local.add(count, n);
@@ -127,49 +156,84 @@ impl Shared {
         self.end_operation(running);
     }
 
-    pub(crate) fn since(&self, moment: Duration) -> Duration {
+    /// One record of the log was replayed, with this many bytes of keys and values.
+    pub(crate) fn replayed(&self, bytes: usize) {
+        self.replayed_records.fetch_add(1, Ordering::Relaxed);
+        self.replayed_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// All of the log, of that many bytes, was replayed since the moment `began`. A handle does it once.
+    pub(crate) fn replay_ended(&self, bytes: u64, began: Duration) -> Replay {
+        let replay = Replay { bytes, time: self.since(began) };
+        // The first one stays.
+        let _ = self.replay.set(replay);
+        replay
+    }
+
+    pub(crate) fn replay(&self) -> Replay {
+        self.replay.get().copied().unwrap_or_default()
+    }
+
+    /// Records of the log that were replayed, and the bytes of keys and values in them.
+    pub(crate) fn replayed_so_far(&self) -> (u64, u64) {
+        (self.replayed_records.load(Ordering::Relaxed), self.replayed_bytes.load(Ordering::Relaxed))
+    }
+
+    /// `None` until the database is open, and when that failed.
+    pub(crate) fn opening(&self) -> Option<Opening> {
+        self.opening.get().copied()
+    }
+
+    /// A file with the counters may be in the directory.
+    pub(crate) fn note_stats_file(&self) {
+        self.stats_file.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn may_have_stats_file(&self) -> bool {
+        self.stats_file.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn uptime(&self) -> Duration {
+        self.since(self.since)
+    }
+
+    fn since(&self, moment: Duration) -> Duration {
         self.clock.monotonic().saturating_sub(moment)
     }
 
     /// The database is open.
-    pub(crate) fn opened(&self, created: bool, clean: bool) {
-        let took = self.since(self.observed.since);
+    pub(crate) fn opened(&self, created: bool, clean: bool, read_only: bool) {
+        let took = self.uptime();
         // A handle is opened once.
-        let _ = self.observed.opened.set(Opening { clean, took });
-        self.observed.stats_file.store(!clean, Ordering::Relaxed);
-        self.raise(Event::Opened {
+        let _ = self.opening.set(Opening { clean, took });
+        if !clean {
+            self.note_stats_file();
+        }
+        let (replayed_records, replayed_bytes) = self.replayed_so_far();
+        self.events.raise(Event::Opened {
             created,
             clean,
-            read_only: self.read_only,
-            replayed_records: self.observed.replayed_records.load(Ordering::Relaxed),
-            replayed_bytes: self.observed.replayed_bytes.load(Ordering::Relaxed),
+            read_only,
+            replayed_records,
+            replayed_bytes,
             duration: took,
         });
-        self.deliver_events();
+        self.events.deliver();
     }
 
     pub(crate) fn flushed(&self, stripe: usize, memtable: &Memtable, bytes: u64, started: Duration) {
         let duration = self.since(started);
-        let counters = &self.counters;
-        counters.flushes.fetch_add(1, Ordering::Relaxed);
-        counters.flush_bytes_written.fetch_add(bytes, Ordering::Relaxed);
-        counters.flush_nanos.fetch_add(duration.as_nanos() as u64, Ordering::Relaxed);
-        self.observed.latencies.record(Operation::Flush, duration);
-        self.raise(Event::Flush { stripe, records: memtable.len() as u64, bytes, duration });
+        self.counters.flushed(bytes, duration);
+        self.latencies.record(Operation::Flush, duration);
+        self.events.raise(Event::Flush { stripe, records: memtable.len() as u64, bytes, duration });
     }
 
     pub(crate) fn compacted(&self, merged: Merged, started: Duration) {
         let duration = self.since(started);
         let Merged { stripe, reason, runs, ssts, bytes_in, bytes_out, tombstones_dropped } = merged;
-        let counters = &self.counters;
-        counters.compactions.fetch_add(1, Ordering::Relaxed);
-        counters.ssts_merged.fetch_add(ssts as u64, Ordering::Relaxed);
-        counters.compaction_bytes_read.fetch_add(bytes_in, Ordering::Relaxed);
-        counters.compaction_bytes_written.fetch_add(bytes_out, Ordering::Relaxed);
-        counters.compactions_by_reason.add(reason, bytes_in, bytes_out);
-        counters.compaction_nanos.fetch_add(duration.as_nanos() as u64, Ordering::Relaxed);
-        self.observed.latencies.record(Operation::Compaction, duration);
-        self.raise(Event::Compaction {
+        self.counters.compacted(reason, ssts, bytes_in, bytes_out, duration);
+        self.latencies.record(Operation::Compaction, duration);
+        self.events.raise(Event::Compaction {
             stripe,
             reason,
             runs,
@@ -183,39 +247,32 @@ impl Shared {
 
     pub(crate) fn checkpointed(&self, ssts: usize, log_bytes_freed: u64, started: Duration) {
         let duration = self.since(started);
-        self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
-        self.counters.checkpoint_nanos.fetch_add(duration.as_nanos() as u64, Ordering::Relaxed);
-        self.observed.latencies.record(Operation::Checkpoint, duration);
-        self.raise(Event::Checkpoint { ssts, log_bytes_freed, duration });
+        self.counters.checkpointed(duration);
+        self.latencies.record(Operation::Checkpoint, duration);
+        self.events.raise(Event::Checkpoint { ssts, log_bytes_freed, duration });
+    }
+
+    /// A call has waited since that moment for something that was no backlog.
+    pub(crate) fn waited(&self, reason: StallReason, since: Duration) {
+        let time = self.since(since);
+        if time >= WORTH_TELLING {
+            self.stopped(reason, time);
+        }
     }
 
     /// A write was slowed down.
     pub(crate) fn delayed(&self, reason: StallReason, time: Duration) {
         self.counters.delayed(reason, time);
-        self.raise_stall(reason, time);
+        self.events.raise_stall(reason, time);
     }
 
     /// A write had to wait until the pressure was gone, or in vain.
     pub(crate) fn stopped(&self, reason: StallReason, time: Duration) {
         self.counters.stopped(reason, time);
-        self.raise_stall(reason, time);
+        self.events.raise_stall(reason, time);
     }
 
-    /// A job gave up, to be tried again later. Returns what is to be said of that.
-    pub(crate) fn job_failed(&self, slot: Slot, error: &Error) -> String {
-        let mut text = error.to_string();
-        if error.is_out_of_space() {
-            self.raise_disk_full();
-            text = format!("{text}: {}", self.why_full().1);
-        }
-        // Else it was stopped by a close.
-        if !matches!(error, Error::Closed) {
-            self.raise(Event::BackgroundError { job: job_name(slot), error: text.clone() });
-        }
-        text
-    }
-
-    pub(crate) fn raise_config_changed(&self, old: &Settings, new: &Settings) {
+    pub(crate) fn settings_changed(&self, old: &Settings, new: &Settings) {
         let (old, new) = (old.stored(), new.stored());
         let value = |of: &[(String, u64)], name: &str| of.iter().find(|(n, _)| n == name).map(|&(_, v)| v);
         let mut names: Vec<&String> = old.iter().chain(&new).map(|(name, _)| name).collect();
@@ -227,7 +284,7 @@ impl Shared {
             .filter(|change| change.old != change.new)
             .collect();
         if !changes.is_empty() {
-            self.raise(Event::ConfigChanged { changes });
+            self.events.raise(Event::ConfigChanged { changes });
         }
     }
 }
@@ -244,40 +301,12 @@ pub(crate) struct Merged {
     pub(crate) tombstones_dropped: u64,
 }
 
-fn job_name(slot: Slot) -> String {
-    let name = format!("{slot:?}");
-    match slot {
-        Slot::Compact(_) => "compaction".into(),
-        _ => snake_case(name.split('(').next().unwrap_or_default()),
-    }
-}
-
-/// `RunCount` as `run_count`.
-fn snake_case(name: &str) -> String {
-    let mut snake = String::with_capacity(name.len() + 2);
-    for c in name.chars() {
-        if c.is_ascii_uppercase() && !snake.is_empty() {
-            snake.push('_');
+impl Observed {
+    /// At close, while the directory is still the handle's: see [`Events::write_last`].
+    pub(crate) fn write_last_events(&self, clean: bool) -> VecDeque<Stamped> {
+        match self.opening() {
+            Some(_) => self.events.write_last(clean),
+            None => VecDeque::new(), // opening failed, and said why: the directory stays as it was
         }
-        snake.push(c.to_ascii_lowercase());
-    }
-    snake
-}
-
-impl LsmEngine {
-    /// How long operations took since open. Of puts, gets, deletes, batches and queries one in
-    /// [`latency_sampling`](crate::DatabaseConfig::latency_sampling) is timed on each thread, of background work all.
-    /// Copies the histograms, about a megabyte at most.
-    pub fn latencies(&self) -> Latencies {
-        if self.is_forked() {
-            return Latencies::default();
-        }
-        self.shared.observed.latencies.latencies()
-    }
-
-    /// The same by ranges of times, under the names of [`Latencies::all`]: for each of the bounds, which must rise,
-    /// how many took no longer than it and longer than the one before. Bounds are in nanoseconds.
-    pub fn latency_buckets(&self, bounds_nanos: &[u64]) -> [(&'static str, LatencyBuckets); 9] {
-        self.shared.observed.latencies.buckets(bounds_nanos)
     }
 }

@@ -4,13 +4,14 @@ use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::LsmEngine;
 use super::claim::{Found, absolute, claim};
-use super::{EngineOptions, LockGuard, LsmEngine, Settings, replay_rate};
+use super::lock::is_locked;
+use super::options::EngineOptions;
+use super::settings::{Settings, stored_replay_rate};
 use crate::config::{CompactionConfig, DatabaseConfig};
 use crate::error::{Error, Result};
 use crate::manifest::ManifestState;
-use crate::paths;
-use crate::planted::{Bug, planted};
 use crate::vfs::{MeteredVfs, Vfs};
 
 impl LsmEngine {
@@ -59,12 +60,7 @@ impl LsmEngine {
     /// # Errors
     /// `Io` when the lock cannot be looked at.
     pub fn is_locked(path: &Path, vfs: &dyn Vfs) -> Result<bool> {
-        let file = path.join(paths::LOCK);
-        match vfs.lock_shared(&file) {
-            Ok(_) => Ok(false),
-            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => Ok(true),
-            Err(e) => Err(Error::io("look at the lock", &file)(e)),
-        }
+        is_locked(vfs, path)
     }
 }
 
@@ -91,7 +87,7 @@ pub(super) fn settings(options: &EngineOptions, state: &ManifestState) -> Settin
     let compaction = options.compaction.clone();
     let compaction = compaction.unwrap_or_else(|| CompactionConfig::stored(&state.settings).0);
     let database = DatabaseConfig { stripes: Some(state.facts.stripes()), ..database };
-    Settings::new(database, compaction, replay_rate::stored(&state.settings))
+    Settings::new(database, compaction, stored_replay_rate(&state.settings))
 }
 
 pub(super) fn check_stripes(options: &EngineOptions, state: &ManifestState) -> Result<()> {
@@ -103,25 +99,4 @@ pub(super) fn check_stripes(options: &EngineOptions, state: &ManifestState) -> R
         )),
         _ => Ok(()),
     }
-}
-
-/// Takes the lock of a directory.
-pub(super) fn lock(vfs: &dyn Vfs, path: &Path) -> Result<LockGuard> {
-    let file = path.join(paths::LOCK);
-    let owner = format!("{}\n", std::process::id());
-    if planted(Bug::LockNotHeld) {
-        return Ok(LockGuard(Box::new(())));
-    }
-    vfs.lock(&file, &owner).map(LockGuard).map_err(|e| lock_error(vfs, path, e))
-}
-
-/// Why the lock of a directory could not be taken, and which process has it.
-pub(super) fn lock_error(vfs: &dyn Vfs, path: &Path, error: std::io::Error) -> Error {
-    let file = path.join(paths::LOCK);
-    if error.kind() != std::io::ErrorKind::WouldBlock {
-        return Error::io("lock", &file)(error);
-    }
-    let owner = vfs.open(&file, crate::vfs::OpenMode::Read).and_then(|f| crate::vfs::read_all(&*f, 64)).ok();
-    let pid = owner.and_then(|owner| String::from_utf8(owner).ok()?.trim().parse().ok());
-    Error::Locked { path: path.into(), pid }
 }

@@ -1,6 +1,7 @@
 //! Which settings hold for new SSTs only so far: those that were written otherwise say so themselves.
 
-use super::{LsmEngine, Shared};
+use super::LsmEngine;
+use super::state::Shared;
 use crate::config::{Compression, DatabaseConfig};
 use crate::error::Result;
 use crate::sst_block::{LZ4, NO_CODEC};
@@ -28,7 +29,7 @@ impl LsmEngine {
     /// # Errors
     /// `Closed`.
     pub fn pending_rewrites(&self) -> Result<Vec<PendingRewrite>> {
-        self.shared.check_open()?;
+        self.shared.life.check_open()?;
         let config = self.shared.settings.load();
         let pending = DIFFERENCES.into_iter().map(|(setting, differs)| {
             self.shared.pending(setting, |meta, oldest| differs(&config.database, meta, oldest))
@@ -43,10 +44,10 @@ impl LsmEngine {
     /// # Errors
     /// `Closed`; `InvalidConfig` for a stripe that does not exist.
     pub fn compaction_would_gain(&self, stripe: usize) -> Result<bool> {
-        self.shared.check_open()?;
+        self.shared.life.check_open()?;
         self.check_stripe(stripe)?;
         // A stripe that was never used has nothing to gain.
-        let Some(stripe) = self.shared.stripe_if_used(stripe) else { return Ok(false) };
+        let Some(stripe) = self.shared.stripes.if_used(stripe) else { return Ok(false) };
         let version = stripe.version();
         if version.memtables().any(|memtable| !memtable.is_empty()) {
             return Ok(true);
@@ -89,7 +90,7 @@ type Differs = fn(&DatabaseConfig, &SstMeta, bool) -> bool;
 impl Shared {
     fn pending(&self, setting: &'static str, differs: impl Fn(&SstMeta, bool) -> bool) -> PendingRewrite {
         let mut pending = PendingRewrite { setting, ssts: 0, bytes: 0, stripes: Vec::new() };
-        for stripe in self.used_stripes() {
+        for stripe in self.stripes.used() {
             let version = stripe.version();
             let before = pending.ssts;
             for (age, run) in version.runs.iter().rev().enumerate() {

@@ -8,17 +8,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Shared;
 use crate::manifest::ManifestState;
 use crate::sync::Mutex;
-use crate::sync::atomic::Ordering;
 use crate::types::FileId;
 
 #[derive(Debug, Default)]
 pub(crate) struct Pins {
     held: Mutex<Held>,
-    /// Held while segments are given back, so that two do not mix up what is gone.
-    retiring: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -46,79 +42,31 @@ impl Pins {
     }
 
     /// The oldest generation of the log that a pin needs.
-    fn log_from(&self) -> u32 {
+    pub(crate) fn log_from(&self) -> u32 {
         self.held.lock().pins.values().filter_map(|needs| needs.log_from).min().unwrap_or(u32::MAX)
     }
-}
 
-/// Keeps the files of one state of the manifest where they are, as long as it lives.
-#[derive(Debug)]
-pub(crate) struct Pin<'a> {
-    shared: &'a Shared,
-    number: u64,
-}
-
-impl<'a> Pin<'a> {
-    /// Pins what `state` needs; the caller holds the manifest that it is of.
-    pub(crate) fn take(shared: &'a Shared, state: &ManifestState) -> Self {
+    /// Pins what `state` needs, under a number of its own. The caller holds the manifest that it is of.
+    pub(crate) fn pin(&self, state: &ManifestState) -> u64 {
         let needs = Needs {
             log_from: Some(state.log_start.generation()),
             ssts: state.ssts.keys().copied().collect(),
         };
-        let mut held = shared.pins.held.lock();
+        let mut held = self.held.lock();
         held.last += 1;
         let number = held.last;
         held.pins.insert(number, needs);
-        Self { shared, number }
+        number
     }
 
-    /// The log is needed only from that generation on; `None`: no more.
-    pub(crate) fn needs_log_from(&self, generation: Option<u32>) {
-        if let Some(needs) = self.shared.pins.held.lock().pins.get_mut(&self.number) {
+    /// Of the log, that pin needs only what is from that generation on; `None`: nothing more.
+    pub(crate) fn needs_log_from(&self, number: u64, generation: Option<u32>) {
+        if let Some(needs) = self.held.lock().pins.get_mut(&number) {
             needs.log_from = generation;
         }
-        self.give_back_log();
     }
 
-    fn give_back_log(&self) {
-        if !self.shared.closed.load(Ordering::Acquire) {
-            let start = self.shared.manifest.lock().state().log_start;
-            self.shared.retire_log(start.generation());
-            if !self.shared.pins.hold_log() {
-                // No checkpoint could shorten the log until now.
-                self.shared.background.want_relief();
-            }
-        }
-    }
-}
-
-impl Drop for Pin<'_> {
-    fn drop(&mut self) {
-        if !self.shared.process.is_current() {
-            return;
-        }
-        self.shared.pins.held.lock().pins.remove(&self.number);
-        self.give_back_log();
-        if !self.shared.closed.load(Ordering::Acquire) {
-            self.shared.remove_obsolete();
-        }
-    }
-}
-
-impl Shared {
-    /// Removes the segments below that generation, which the manifest needs no more, as far as nobody has pinned
-    /// them. Whether there were any. A poisoned handle removes nothing.
-    pub(crate) fn retire_log(&self, below: u32) -> bool {
-        let _one = self.pins.retiring.lock();
-        if !self.may_remove() {
-            return false;
-        }
-        let pinned = if self.closed.load(Ordering::Acquire) { u32::MAX } else { self.pins.log_from() };
-        let retired = self.wal.retire(below.min(pinned));
-        for path in &retired {
-            self.remove_file(path);
-        }
-        self.wal.removed();
-        !retired.is_empty()
+    pub(crate) fn unpin(&self, number: u64) {
+        self.held.lock().pins.remove(&number);
     }
 }

@@ -18,22 +18,21 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use super::batch::{BatchRecord, PendingOp};
-use super::compact::summary;
-use super::{LsmEngine, Shared};
+use super::space::{Admitted, FREED_AT_ONCE, MergeSpace};
+use super::state::Shared;
 use crate::backpressure::StallReason;
 use crate::compaction::picker::StripeSummary;
 use crate::config::DatabaseConfig;
 use crate::error::{Error, Result};
 use crate::memtable::Memtable;
 use crate::quota::{
-    Claim, ENTRY_FRAME, Exhausted, FEW_INODES, Inodes, Load, SST_FRAME, Share, flush_bytes, merge_bytes,
-    rewritten_bytes,
+    Claim, ENTRY_FRAME, FEW_INODES, Inodes, Load, SST_FRAME, flush_bytes, merge_bytes, rewritten_bytes,
 };
 use crate::stripe::Stripe;
 use crate::sync::MutexGuard;
-use crate::sync::atomic::{AtomicBool, AtomicU64};
+use crate::sync::atomic::AtomicBool;
 use crate::types::{EntryKind, SeqNo, SstMeta};
-use crate::vfs::{Below, Floor, FreeSpace, Usage, pages};
+use crate::vfs::{Below, Floor, FreeSpace};
 use crate::wal::{Payload, Reservation};
 
 /// Steps that a write does or waits for at most: on one thread time may stand still.
@@ -41,189 +40,16 @@ const MOST_STEPS: u32 = 1_000_000;
 /// How often a write that still finds no space asks for it once more, after the background had found enough.
 const MOST_REQUESTS: u32 = 3;
 
-/// While space is wanted, in bytes: of the stripes whose memtables are sealed together for it, and of merged inputs that a
-/// checkpoint gives back before more is merged. Merging so much takes some ten milliseconds, several times as long as a
-/// checkpoint, and may free what a write needs: its caller waits for no more.
-pub(crate) const FREED_AT_ONCE: u64 = 1 << 20;
-
-/// With less left on the file system, it is full: not even the log can grow.
-const LEAST_BYTES: u64 = 64 << 10;
-
 /// What a record in a memtable counts beyond its key and value.
 const RECORD: u64 = 96;
 
-/// The disk space of a database, in bytes; files count in whole pages of 4 KiB.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-#[non_exhaustive]
-pub struct DiskUsage {
-    /// What all files in the directory take now: `log + ssts + manifest + other`.
-    pub used: u64,
-    /// [`crate::DatabaseConfig::max_total_disk_bytes`].
-    pub limit: Option<u64>,
-    /// What is kept free below the limit: for flushing memtables, for merges under way and the largest one there could
-    /// be, for the manifest, and for deletes. 0 without a limit.
-    pub reserved: u64,
-    /// What puts may still take, in log and SSTs: `limit - used - reserved`. `None` without a limit.
-    pub available_for_writes: Option<u64>,
-    /// The log's segments, space reserved ahead included.
-    pub log: u64,
-    /// SSTs, also those being written, and those merged away that a reader or a manifest still needs.
-    pub ssts: u64,
-    /// The manifest, and the one being written.
-    pub manifest: u64,
-    /// The lock file, and whatever else is there.
-    pub other: u64,
-    /// What the file system has left for this user, in bytes. `None` where it does not say.
-    pub free_bytes: Option<u64>,
-    /// How many files may still be made there; `None` where it does not say, or their number has no limit.
-    pub free_inodes: Option<u64>,
-    /// What keeps puts from being accepted now, if anything: why writes fail with [`Error::DiskFull`].
-    pub exhausted: Option<Exhausted>,
-}
-
-impl std::fmt::Display for DiskUsage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        write!(f, "{:.1} MiB used", mib(self.used))?;
-        if let (Some(limit), Some(available)) = (self.limit, self.available_for_writes) {
-            let (limit, reserved) = (mib(limit), mib(self.reserved));
-            let available = mib(available);
-            write!(f, " of {limit:.1}, {reserved:.1} reserved, {available:.1} available for writes")?;
-        }
-        let [log, ssts, manifest, other] = [self.log, self.ssts, self.manifest, self.other].map(mib);
-        write!(f, " (log {log:.1}, SSTs {ssts:.1}, manifest {manifest:.1}, other {other:.1})")?;
-        if let Some(exhausted) = self.exhausted {
-            write!(f, "; {}", self.figures(exhausted))?;
-        }
-        Ok(())
-    }
-}
-
-impl DiskUsage {
-    /// What has run out, or would next, in words and with its figures: what there is to say about a write that was
-    /// refused with [`Error::DiskFull`].
-    pub fn shortage(&self) -> (Exhausted, String) {
-        let exhausted = self.exhausted.unwrap_or_else(|| self.ran_out());
-        (exhausted, self.figures(exhausted))
-    }
-
-    fn figures(&self, exhausted: Exhausted) -> String {
-        match exhausted {
-            Exhausted::Quota => format!(
-                "the limit of the database is reached: {} bytes used and {} kept for flushes, merges and deletes, of \
-                 {} (max_total_disk_bytes)",
-                self.used,
-                self.reserved,
-                self.limit.unwrap_or_default()
-            ),
-            Exhausted::Bytes => {
-                format!("the file system is full: {} bytes are free", self.free_bytes.unwrap_or_default())
-            }
-            Exhausted::Inodes => format!(
-                "the file system has no inodes left for more files: {} are free, and as many are kept for flushes and \
-                 merges",
-                self.free_inodes.unwrap_or_default()
-            ),
-        }
-    }
-
-    /// What is in the way of a write that was just refused.
-    fn ran_out(&self) -> Exhausted {
-        let (free, left) = (self.free_bytes.unwrap_or(u64::MAX), self.available_for_writes);
-        match (self.free_inodes, left) {
-            (Some(inodes), _) if inodes <= Inodes::Put.leave() => Exhausted::Inodes,
-            (_, Some(left)) if left <= free => Exhausted::Quota,
-            _ => Exhausted::Bytes,
-        }
-    }
-}
-
-impl LsmEngine {
-    /// What the database takes on disk, and what it may take. The directory is not read, except by a handle that
-    /// only reads.
-    ///
-    /// # Errors
-    /// `Closed`; `Io` when the directory of a handle that only reads cannot be listed.
-    pub fn disk_usage(&self) -> Result<DiskUsage> {
-        self.shared.check_open()?;
-        self.shared.disk_usage()
-    }
-}
-
-impl Shared {
-    fn disk_usage(&self) -> Result<DiskUsage> {
-        let shared = self;
-        let usage = if shared.read_only {
-            let mut usage = Usage::default();
-            for entry in shared.vfs.list(&shared.dir).map_err(Error::io("list", &shared.dir))? {
-                usage.add(&entry.name, entry.len);
-            }
-            usage
-        } else {
-            shared.quota.meter.usage()
-        };
-        let limit = shared.settings.load().database.max_total_disk_bytes;
-        let used = usage.total();
-        let reserved = limit.map_or(0, |_| shared.keep(Claim::Put));
-        let Usage { log, ssts, manifest, other } = usage;
-        let available_for_writes = limit.map(|limit| limit.saturating_sub(used).saturating_sub(reserved));
-        let free = shared.free_space();
-        let usage = DiskUsage {
-            used,
-            limit,
-            reserved,
-            available_for_writes,
-            log,
-            ssts,
-            manifest,
-            other,
-            free_bytes: free.map(|free| free.bytes),
-            free_inodes: free.and_then(|free| free.inodes),
-            exhausted: None,
-        };
-        let flag = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
-        let full = available_for_writes == Some(0)
-            || usage.free_bytes.is_some_and(|bytes| bytes < LEAST_BYTES)
-            || usage.free_inodes.is_some_and(|inodes| inodes <= Inodes::Put.leave())
-            || flag(&shared.quota.starved)
-            || flag(&shared.quota.few_inodes);
-        let exhausted = if flag(&shared.quota.few_inodes) { Exhausted::Inodes } else { usage.ran_out() };
-        Ok(DiskUsage { exhausted: full.then_some(exhausted), ..usage })
-    }
-}
-
 impl Shared {
     fn load(&self) -> Load {
-        let (quota, settings) = (&self.quota, self.settings.load());
-        let get = |figure: &AtomicU64| figure.load(Ordering::SeqCst);
-        Load {
-            limit: quota.meter.limit() % u64::MAX,
-            // Before the memtables: what moves from one to the other counts twice rather than not at all.
-            admitted: get(&quota.admitted),
-            memory: self.memory.load(Ordering::Relaxed) as u64,
-            memtables: get(&quota.memtables),
-            flushing: get(&quota.flushing),
-            merging: get(&quota.merging),
-            dying: get(&quota.dying),
-            largest: get(&quota.largest),
-            garbage: get(&quota.garbage),
-            admitted_frames: get(&quota.admitted_frames),
-            log: self.wal.live_bytes_lately(),
-            manifest: get(&quota.manifest),
-            segment: settings.database.wal_segment_bytes(),
-            stripes: self.stripes.len() as u64,
-            target_sst: settings.database.target_sst_size,
-        }
+        self.space.load(&self.settings.load(), || self.io.wal().live_bytes_lately(), self.stripes.count())
     }
 
-    fn keep(&self, claim: Claim) -> u64 {
+    pub(super) fn keep(&self, claim: Claim) -> u64 {
         self.load().keep(claim)
-    }
-
-    fn may_take(&self, bytes: u64, claim: Claim) -> bool {
-        let below = if claim == Claim::Put { Below::Limit } else { Below::Most };
-        let keep = &|| self.keep(claim);
-        !self.quota.is_limited() || self.quota.meter.fits(bytes, Floor { keep, below, ..Floor::NONE })
     }
 
     /// Puts the limit of the settings in force. `kept_so_far`: the database was never over it.
@@ -231,35 +57,24 @@ impl Shared {
         // No limit is the highest.
         let limit = self.settings.load().database.max_total_disk_bytes.unwrap_or(u64::MAX);
         self.measure_stripes();
-        let quota = &self.quota;
-        if limit != quota.meter.limit() {
-            let slack = if kept_so_far { 0 } else { self.keep(Claim::Put) };
-            quota.meter.set_limit(limit, slack);
-        }
-        quota.meter.keep(self.keep(Claim::Put));
+        self.space.set_limit(limit, kept_so_far, &|| self.load());
     }
 
     /// For whoever finds that promises are not kept.
     pub(crate) fn space_report(&self) -> (u64, Load) {
-        (self.quota.meter.used(), self.load())
+        (self.space.used(), self.load())
     }
 
-    /// Whether all that was promised has its space: true at all times, once it was since the database was opened. What
-    /// a crash left in the log may fill other memtables than before, and takes less than is set aside for them.
+    /// See [`Space::keeps_its_promises`](super::space::Space::keeps_its_promises).
     pub(crate) fn keeps_its_promises(&self) -> bool {
-        let (quota, meter) = (&self.quota, &self.quota.meter);
-        if !quota.is_limited() || meter.allows(meter.used().saturating_add(self.load().promised())) {
-            quota.kept.store(true, Ordering::Relaxed);
-            return true;
-        }
-        !quota.kept.load(Ordering::Relaxed)
+        self.space.keeps_its_promises(|| self.load())
     }
 
     /// Gives back a log segment that was made before the limit was as low as it is.
     pub(crate) fn give_back_log(&self) -> Result<()> {
-        let _open = self.gate.read();
-        self.check_open()?;
-        match self.wal.rotate() {
+        let _open = self.life.enter();
+        self.life.check_open()?;
+        match self.io.wal().rotate() {
             // Deletes rotate it.
             Err(Error::DiskFull) => Ok(()),
             rotated => match rotated.and_then(|_| self.checkpoint_now()) {
@@ -270,9 +85,9 @@ impl Shared {
         }
     }
 
-    fn free_space(&self) -> Option<FreeSpace> {
+    pub(super) fn free_space(&self) -> Option<FreeSpace> {
         // Where it cannot be told, what needs space finds out.
-        self.vfs.free_space(&self.dir).ok().flatten()
+        self.io.vfs().free_space(self.io.dir()).ok().flatten()
     }
 
     /// How many files whoever makes one must leave free.
@@ -281,7 +96,7 @@ impl Shared {
             let version = stripe.version();
             version.runs.is_empty() && version.memtables().any(|memtable| !memtable.is_empty())
         };
-        let promised = if whom == Inodes::Put { self.used_stripes().filter(first_run).count() } else { 0 };
+        let promised = if whom == Inodes::Put { self.stripes.used().filter(first_run).count() } else { 0 };
         whom.leave() + promised as u64
     }
 
@@ -292,11 +107,11 @@ impl Shared {
         if free() >= FEW_INODES {
             return Ok(None);
         }
-        let making = self.quota.making.lock();
+        let making = self.space.quota().making.lock();
         if free() > self.inodes_for(whom) {
             return Ok(Some(making));
         }
-        self.quota.few_inodes.store(true, Ordering::Relaxed);
+        self.space.set_lacks_inodes(true);
         Err(Error::DiskFull)
     }
 
@@ -304,13 +119,13 @@ impl Shared {
     pub(crate) fn look_at_inodes(&self) {
         let inodes = self.free_space().and_then(|free| free.inodes);
         let few = inodes.is_some_and(|free| free < FEW_INODES && free <= self.inodes_for(Inodes::Put));
-        self.quota.few_inodes.store(few, Ordering::Relaxed);
+        self.space.set_lacks_inodes(few);
     }
 
     /// While there are few inodes: whether a put to these stripes needs none, or there are enough again.
     fn may_begin(&self, stripes: &[u16]) -> bool {
         let has_data = |&id: &u16| {
-            self.stripe_if_used(id.into()).is_some_and(|stripe| {
+            self.stripes.if_used(id.into()).is_some_and(|stripe| {
                 let version = stripe.version();
                 !version.runs.is_empty() || version.memtables().any(|memtable| !memtable.is_empty())
             })
@@ -319,13 +134,7 @@ impl Shared {
             return true;
         }
         self.look_at_inodes();
-        !self.quota.few_inodes.load(Ordering::Relaxed)
-    }
-
-    /// What has run out, for who was refused: in words, with figures.
-    pub(crate) fn why_full(&self) -> (Exhausted, String) {
-        // Only for a message: without figures it still says that the disk is full.
-        self.disk_usage().unwrap_or_default().shortage()
+        !self.space.lacks_inodes()
     }
 
     /// What merging a stripe whole would write, once what is in memory is flushed.
@@ -343,7 +152,7 @@ impl Shared {
         let horizon = self.commits.horizon();
         let passing: u64 = version.memtables().map(|memtable| memtable.passing.load(Ordering::Relaxed)).sum();
         let now = self.now();
-        let runs: Vec<_> = version.runs.iter().map(|run| summary(run, now)).collect();
+        let runs: Vec<_> = version.runs.iter().map(|run| run.summary(now)).collect();
         let summary = StripeSummary { stripe: stripe.id, runs, horizon, passed_over: 0 };
         summary.freed().saturating_add(passing)
     }
@@ -358,12 +167,9 @@ impl Shared {
         if self.settings.load().database.max_total_disk_bytes.is_none() {
             return;
         }
-        let largest = self.used_stripes().map(|stripe| self.full_merge_bytes(stripe)).max().unwrap_or(0);
-        self.quota.largest.store(largest, Ordering::Relaxed);
-        let garbage = self.used_stripes().map(|stripe| self.garbage(stripe)).sum();
-        self.quota.garbage.store(garbage, Ordering::Relaxed);
-        self.quota.meter.keep(self.keep(Claim::Put));
-        self.quota.meter.settle(&|| self.keep(Claim::Put));
+        let largest = self.stripes.used().map(|stripe| self.full_merge_bytes(stripe)).max().unwrap_or(0);
+        let garbage = self.stripes.used().map(|stripe| self.garbage(stripe)).sum();
+        self.space.measured(largest, garbage, &|| self.load());
     }
 
     /// Space for one write, and room in the log for its record; `DiskFull` when there is none to be had. What the write
@@ -374,12 +180,12 @@ impl Shared {
         stripes: &[u16],
     ) -> Result<(Option<Admitted>, Reservation<'_>)> {
         let len = batch.encoded_len();
-        let quota = &self.quota;
+        let quota = self.space.quota();
         let flag = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
         let inodes = || self.inodes_for(Inodes::Put);
         if !(quota.is_limited() || flag(&quota.starved) || flag(&quota.few_inodes)) {
             match self.reserve(len, Floor { inodes: &inodes, ..Floor::NONE }) {
-                Err(Error::DiskFull) => self.log_found_no_space(),
+                Err(Error::DiskFull) => self.space.log_found_no_space(),
                 done => return done.map(|reservation| (None, reservation)),
             }
         }
@@ -399,7 +205,7 @@ impl Shared {
             let memory = len as u64 + RECORD * batch.ops.len() as u64;
             if let Some(share) = self.admit(memory, stripes, claim, floor) {
                 match self.reserve(len, floor) {
-                    Err(Error::DiskFull) => self.log_found_no_space(),
+                    Err(Error::DiskFull) => self.space.log_found_no_space(),
                     done => return done.map(|reservation| (Some(share), reservation)),
                 }
             }
@@ -415,7 +221,7 @@ impl Shared {
         let load = self.load();
         let keep = &|| load.keep(Claim::Put);
         let floor = Floor { keep, below: Below::Limit, ..Floor::NONE };
-        !self.quota.meter.fits(load.room_for_garbage(), floor)
+        !self.space.quota().meter.fits(load.room_for_garbage(), floor)
     }
 
     /// Looks up what the operations replace, and counts it as well as what they themselves take in memory alone. Only
@@ -426,7 +232,7 @@ impl Shared {
         let held = horizon < self.commits.visible();
         for pending in ops {
             // A stripe without data has nothing that could be replaced.
-            let Some(stripe) = self.stripe_if_used(pending.stripe()) else { continue };
+            let Some(stripe) = self.stripes.if_used(pending.stripe()) else { continue };
             let op = pending.as_ref();
             let version = stripe.version();
             let mut bytes = match op.kind {
@@ -441,82 +247,59 @@ impl Shared {
                 bytes += (op.key.len() + old.value.len()) as u64 + ENTRY_FRAME;
             }
             version.active.passing.fetch_add(bytes, Ordering::Relaxed);
-            self.quota.garbage.fetch_add(bytes, Ordering::Relaxed);
+            self.space.quota().garbage.fetch_add(bytes, Ordering::Relaxed);
             passing.of.push((Arc::clone(&version.active), bytes));
         }
         passing
     }
 
-    /// Without a limit nothing else says that there is not enough yet: reclaiming would end at once, and a write that only
-    /// has to wait for a merge would be refused.
-    fn log_found_no_space(&self) {
-        if !self.quota.is_limited() && !self.quota.few_inodes.load(Ordering::Relaxed) {
-            self.quota.starved.store(true, Ordering::Relaxed);
-        }
-    }
-
     /// Sets aside what the SSTs of a write of so much memory will take. `None` when it does not fit.
     fn admit(&self, memory: u64, stripes: &[u16], claim: Claim, floor: Floor<'_>) -> Option<Admitted> {
-        if claim == Claim::Put && self.quota.starved.load(Ordering::Relaxed) {
+        if claim == Claim::Put && self.space.is_starved() {
             // Somebody must try whether there is space again.
             let since = self.clock.monotonic();
-            let prepared = self.wal.prepare_segment(Floor::NONE);
-            self.waited(StallReason::Segment, since);
+            let prepared = self.io.wal().prepare_segment(Floor::NONE);
+            self.observed.waited(StallReason::Segment, since);
             // Whatever the error: there is no space yet, and the write that asked waits or is refused.
             prepared.ok()?;
-            self.quota.starved.store(false, Ordering::Relaxed);
+            self.space.quota().starved.store(false, Ordering::Relaxed);
         }
-        if claim == Claim::Put && self.quota.few_inodes.load(Ordering::Relaxed) && !self.may_begin(stripes) {
+        if claim == Claim::Put && self.space.lacks_inodes() && !self.may_begin(stripes) {
             return None;
         }
         let target = self.settings.load().database.target_sst_size;
         let mut fresh = 0;
         for &id in stripes {
-            match self.stripe_if_used(usize::from(id)) {
+            match self.stripes.if_used(usize::from(id)) {
                 Some(stripe) => {
                     fresh += u64::from(stripe.version().active.is_empty());
-                    if self.quota.is_limited() {
+                    if self.space.is_limited() {
                         let largest =
                             self.full_merge_bytes(stripe).saturating_add(merge_bytes(memory, target));
-                        self.quota.largest.fetch_max(largest, Ordering::Relaxed);
+                        self.space.quota().largest.fetch_max(largest, Ordering::Relaxed);
                     }
                 }
                 None => fresh += 1,
             }
         }
         let bytes = flush_bytes(memory, fresh, target);
-        // In this order: what is free only later is never more than what is set aside for it.
-        let space = Share::new(&self.quota, |quota| &quota.admitted, bytes);
-        let frames = Share::new(&self.quota, |quota| &quota.admitted_frames, bytes.saturating_sub(memory));
+        let admitted = self.space.admit(bytes, bytes.saturating_sub(memory));
         // Its record too, where the log takes space only when it is written.
-        let fits = !self.quota.is_limited() || self.quota.meter.fits(memory, floor);
-        fits.then_some(Admitted { _space: space, _frames: frames })
+        let fits = !self.space.is_limited() || self.space.quota().meter.fits(memory, floor);
+        fits.then_some(admitted)
     }
 
     /// Space for the output of a merge of SSTs of those lengths that take `rewritten` bytes when they are written
     /// again, and a note of what it will free.
     pub(crate) fn reserve_merge(&self, inputs: &[u64], rewritten: u64) -> Option<MergeSpace> {
-        let target = self.settings.load().database.target_sst_size;
-        let need = merge_bytes(rewritten, target);
-        let output = Share::new(&self.quota, |quota| &quota.merging, need);
-        if !self.may_take(0, Claim::Merge) {
-            return None;
-        }
-        let inputs = inputs.iter().map(|&len| pages(len)).sum();
-        let dying = Share::new(&self.quota, |quota| &quota.dying, 0);
-        Some(MergeSpace { need, inputs, output, dying })
+        let need = merge_bytes(rewritten, self.settings.load().database.target_sst_size);
+        self.space.reserve_merge(inputs, need, &|| self.load())
     }
 
     /// Whether [`Shared::reserve_merge`] of that much would work now.
     pub(crate) fn may_merge(&self, rewritten: u64) -> bool {
-        if !self.quota.is_limited() {
-            return true;
-        }
-        let target = self.settings.load().database.target_sst_size;
-        let mut load = self.load();
-        load.merging += merge_bytes(rewritten, target);
-        let keep = &|| load.keep(Claim::Merge);
-        self.quota.meter.fits(0, Floor { keep, below: Below::Most, ..Floor::NONE })
+        let need = merge_bytes(rewritten, self.settings.load().database.target_sst_size);
+        self.space.may_merge(need, &|| self.load())
     }
 
     /// Prepares the log's next segment, when there is space to spare.
@@ -524,10 +307,10 @@ impl Shared {
         let (keep, inodes) = (|| self.keep(Claim::Put), || self.inodes_for(Inodes::Put));
         let floor = Floor { inodes: &inodes, ..Floor::NONE };
         let floor =
-            if self.quota.is_limited() { Floor { keep: &keep, below: Below::Limit, ..floor } } else { floor };
-        let prepared = self.wal.prepare_segment(floor);
+            if self.space.is_limited() { Floor { keep: &keep, below: Below::Limit, ..floor } } else { floor };
+        let prepared = self.io.wal().prepare_segment(floor);
         if prepared.as_ref().is_err_and(Error::is_out_of_space) {
-            self.quota.starved.store(true, Ordering::Relaxed);
+            self.space.starve();
         }
         prepared
     }
@@ -535,44 +318,33 @@ impl Shared {
     /// Whether the log may take another segment ahead of need: just what [`Shared::prepare_segment`] asks, or a worker
     /// would begin that again and again.
     pub(crate) fn may_take_segment(&self) -> bool {
-        self.may_take(self.settings.load().log.segment, Claim::Put)
+        self.space.may_take(self.settings.load().log.segment, Claim::Put, &|| self.load())
     }
 
     /// Has whatever can be freed freed, in the background.
     fn request_reclaim(&self) {
         self.remove_obsolete(); // and measures the stripes
-        self.quota.reclaim.store(true, Ordering::Relaxed);
+        self.space.quota().reclaim.store(true, Ordering::Relaxed);
         self.look_at_all_stripes();
         self.background.want_relief();
     }
 
     /// Whether space is wanted. Ends by itself once there is a good deal.
     pub(crate) fn reclaiming(&self) -> bool {
-        let quota = &self.quota;
-        if !quota.reclaim.load(Ordering::Relaxed) {
-            return false;
-        }
-        let enough = if quota.is_limited() {
-            self.may_take(quota.meter.limit() / 32, Claim::Put)
-        } else {
-            !quota.starved.load(Ordering::Relaxed) && !quota.few_inodes.load(Ordering::Relaxed)
-        };
-        if enough {
-            quota.reclaim.store(false, Ordering::Relaxed);
-        }
-        !enough
+        self.space.reclaiming(&|| self.load())
     }
 
     /// Seals some of what has to be flushed to free space: for the log's segments, for tombstones that merges should
     /// meet, and because SSTs take less than what is set aside for them. The oldest deletes first, then the oldest puts,
     /// and no more stripes than can be merged in a short time: that may free what a write needs.
     pub(crate) fn seal_for_space(&self) {
-        if !self.quota.seal_some.swap(false, Ordering::Relaxed) {
+        if !self.space.quota().seal_some.swap(false, Ordering::Relaxed) {
             return;
         }
         let now = self.now();
         let mut stripes: Vec<_> = self
-            .used_stripes()
+            .stripes
+            .used()
             .filter_map(|stripe| {
                 let version = stripe.version();
                 let deletes = version.active.deleted_since().map(|since| since.age(now));
@@ -598,7 +370,7 @@ impl Shared {
     }
 
     fn has_unsealed(&self) -> bool {
-        self.used_stripes().any(|stripe| !stripe.version().active.is_empty())
+        self.stripes.used().any(|stripe| !stripe.version().active.is_empty())
     }
 }
 
@@ -641,9 +413,9 @@ impl<'a> SpaceWait<'a> {
 
     fn wait(&mut self, now: Duration, below: &mut Below) -> Result<()> {
         let Self { shared, .. } = *self;
-        let quota = &shared.quota;
-        shared.check_open()?;
-        shared.health.check()?;
+        let quota = shared.space.quota();
+        shared.life.check_open()?;
+        shared.life.health().check()?;
         self.steps += 1;
         if self.since.is_none()
             && self.claim == Claim::Put
@@ -694,16 +466,9 @@ impl<'a> SpaceWait<'a> {
 impl Drop for SpaceWait<'_> {
     fn drop(&mut self) {
         if self.since.is_some() {
-            self.shared.stopped(StallReason::Space, self.time);
+            self.shared.observed.stopped(StallReason::Space, self.time);
         }
     }
-}
-
-/// Space for what a write adds to memtables, until they count it; and how much of it their merging will free.
-#[derive(Debug)]
-pub(crate) struct Admitted {
-    _space: Share,
-    _frames: Share,
 }
 
 /// What will be free after a write, counted as garbage from before it is admitted.
@@ -725,32 +490,4 @@ impl Passing<'_> {
 /// What those SSTs take at most when they are written again with those settings.
 pub(crate) fn rewritten<'a>(to: &DatabaseConfig, metas: impl Iterator<Item = &'a Arc<SstMeta>>) -> u64 {
     metas.map(|meta| rewritten_bytes(meta, to.block_size, to.bloom_bits_per_key)).sum()
-}
-
-/// What a merge may write, and what it will free.
-#[derive(Debug)]
-pub(crate) struct MergeSpace {
-    need: u64,
-    inputs: u64,
-    output: Share,
-    dying: Share,
-}
-
-impl MergeSpace {
-    /// So much was written. It will go again, or as much of the inputs will.
-    pub(crate) fn wrote(&mut self, bytes: u64) {
-        self.output.set(self.need.saturating_sub(bytes));
-        self.dying.set(bytes.min(self.inputs));
-    }
-
-    /// Whether an output of that much was foreseen.
-    pub(crate) fn holds(&self, bytes: u64) -> bool {
-        bytes <= self.need
-    }
-
-    /// The output is in place; the inputs count as dying until they are removed.
-    pub(crate) fn installed(mut self) {
-        self.dying.set(self.inputs);
-        self.dying.leave();
-    }
 }

@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use super::{LsmEngine, Shared};
+use super::LsmEngine;
+use super::state::Shared;
 use crate::counters::Operation;
 use crate::error::Result;
 use crate::key::{EncodedKey, Key, stripe_of};
@@ -30,7 +31,7 @@ pub(crate) struct Pin {
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        if !self.shared.process.is_current() {
+        if self.shared.life.is_forked() {
             return self.shared.leak();
         }
         let horizon_rises = self.shared.commits.unpin(self.seq);
@@ -79,23 +80,23 @@ impl LsmEngine {
 
     /// Pins what can be seen now.
     pub fn snapshot(&self) -> Result<Snapshot> {
-        self.shared.check_open()?;
+        self.shared.life.check_open()?;
         Ok(Snapshot { pin: Pin::new(&self.shared) })
     }
 }
 
 impl Shared {
     fn get(&self, key: &Key<'_>, at: Option<SeqNo>) -> Result<Option<Slice>> {
-        self.check_open()?;
+        self.life.check_open()?;
         let settings = self.settings.load();
-        let running = self.begin_operation(Operation::Get, &settings);
+        let running = self.observed.begin_operation(Operation::Get, &settings);
         let encoded = key.encode(settings.database.max_key_bytes)?;
         let mut cost = GetCost::default();
         let found = self.look_up(&encoded, at, &mut cost);
-        self.tables.filters.add(stripe_of(encoded.partition_hash, self.stripes.len()), &cost.filter);
+        self.io.tables().filters.add(stripe_of(encoded.partition_hash, self.stripes.count()), &cost.filter);
         let value = found?.filter(|found| found.kind == EntryKind::Put).map(|found| found.value);
         running.local.got(&cost, value.as_ref().map(|value| key.len() + value.len()));
-        self.end_operation(&running);
+        self.observed.end_operation(&running);
         Ok(value)
     }
 
@@ -107,7 +108,7 @@ impl Shared {
         trace: &mut impl LookUp,
     ) -> Result<Option<Found>> {
         // A stripe that was never used holds no key.
-        let Some(stripe) = self.stripe_if_used(stripe_of(key.partition_hash, self.stripes.len())) else {
+        let Some(stripe) = self.stripes.if_used(stripe_of(key.partition_hash, self.stripes.count())) else {
             return Ok(None);
         };
         let early = planted(Bug::VisibleBeforeVersion).then(|| later(self.commits.visible()));
@@ -115,6 +116,6 @@ impl Shared {
         let seq = at.or(early).unwrap_or_else(|| self.commits.visible());
         trace.begin(&version, seq);
         let found = version.get(&key.bytes, key.hash, seq, trace);
-        found.map_err(|error| self.closed_or(error))
+        found.map_err(|error| self.life.closed_or(error))
     }
 }

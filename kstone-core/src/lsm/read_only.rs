@@ -28,9 +28,12 @@ use std::time::Duration;
 
 use super::assemble::Start;
 use super::claim::{absolute, check_present};
+use super::io::FileIds;
+use super::lifecycle::Access;
 use super::open::{check_stripes, settings, validate};
+use super::options::EngineOptions;
 use super::survey::{Survey, check_newest, damaged_files};
-use super::{EngineOptions, FileIds, LsmEngine, trace};
+use super::{LsmEngine, trace};
 use crate::clock::Clock;
 use crate::config::{DatabaseConfig, ReadMode};
 use crate::error::{Error, Result};
@@ -270,26 +273,22 @@ impl LsmEngine {
             chain: Some(chain),
             file_ids: FileIds::new(next_file, next_file),
             settings,
-            read_only: true,
-            lock: None,
+            access: Access::Read { damage },
             since,
             meter: Arc::default(),
-            place: Arc::default(),
             log,
             held,
-            damage,
-            unfinished: None,
         };
         let manifest = Manifest::resume(Arc::clone(&options.vfs), path, loaded);
         let engine = Self::assemble(path, options, manifest, start)?;
         engine.shared.measure_replay(began);
-        engine.shared.opened(false, clean);
+        engine.shared.observed.opened(false, clean, true);
         Ok(engine)
     }
 
     /// Of a handle that only reads: SSTs that were found missing, or with another length, when it was opened. It is not
     /// all that may be wrong: no SST is read. Always empty for a handle that writes, which does not open then.
     pub fn damage(&self) -> &[Error] {
-        &self.shared.damage
+        self.shared.life.damage()
     }
 }

@@ -23,9 +23,9 @@ impl LsmEngine {
     }
 
     fn total_lengths(&self, of: fn(SectionLengths) -> u64) -> Result<u64> {
-        self.shared.check_open()?;
+        self.shared.life.check_open()?;
         let mut total = 0;
-        for stripe in self.shared.used_stripes() {
+        for stripe in self.shared.stripes.used() {
             let version = Arc::clone(&stripe.version());
             for table in version.tables() {
                 total += of(table.section_lengths()?);

@@ -2,7 +2,7 @@
 //!
 //! The order after an unclean end is the crash argument; each step is safe to be cut off anywhere and rerun:
 //! 1. lock; 2. read the manifest; 3. validate the log and find where it ends. Nothing is written so far.
-//! 4. [`wal::harden`]: the log's bytes above the last known sync are written again, identically, and synced: pages
+//! 4. [`crate::wal::harden`]: the log's bytes above the last known sync are written again, identically, and synced: pages
 //!    that a failed sync marked clean may be readable and yet not on the disk.
 //! 5. A new manifest records where the log was cut: the single commit point. Bytes past the cut are dead by that
 //!    decree; old segments are neither truncated nor appended to.
@@ -11,7 +11,7 @@
 //!
 //! After a clean end only 1, 2, the check of the recorded end, and 7 remain, and nothing is written.
 //!
-//! On a full medium 4 to 6 are put off ([`Unfinished`]): what is there can be read, and whatever would write first
+//! On a full medium 4 to 6 are put off ([`unfinished::Unfinished`]): what is there can be read, and whatever would write first
 //! tries them again, and is refused with `DiskFull` as long as there is no space.
 
 use std::collections::BTreeMap;
@@ -19,21 +19,28 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::assemble::Start;
+use super::io::FileIds;
+use super::lifecycle::Access;
+use super::lock::LockGuard;
 use super::open::{check_stripes, settings, take_stock};
-use super::survey::{GENERATION_GAP, SEQ_GAP, Survey};
-use super::{EngineOptions, FileIds, LockGuard, LsmEngine, Shared, trace};
+use super::options::EngineOptions;
+use super::state::Shared;
+use super::survey::{SEQ_GAP, Survey, next_generation};
+use super::{LsmEngine, trace};
 use crate::error::{Error, Result};
 use crate::manifest::{Change, Manifest, ManifestState};
 use crate::paths::{self, FileName};
 use crate::planted::{Bug, planted};
-use crate::sync::atomic::Ordering;
-use crate::types::{LogCut, Lsn, SeqNo};
-use crate::vfs::{DirEntry, MeteredVfs, Vfs};
-use crate::wal::{self, Chain};
+use crate::types::{LogCut, SeqNo};
+use crate::vfs::{DirEntry, MeteredVfs};
+use crate::wal::Chain;
 
 mod replay;
 #[cfg(test)]
 mod tests;
+pub(super) mod unfinished;
+
+use unfinished::Unfinished;
 
 impl LsmEngine {
     pub(super) fn recover(
@@ -91,91 +98,48 @@ impl LsmEngine {
             next_seq,
             file_ids,
             settings,
-            read_only: false,
-            lock: Some(lock),
+            access: Access::Write { lock, place: Arc::clone(metered.place()), unfinished },
             since,
             meter: Arc::clone(metered.meter()),
-            place: Arc::clone(metered.place()),
             log: vfs,
             held: BTreeMap::new(),
-            damage: Vec::new(),
-            unfinished,
         };
         let engine = Self::assemble(path, options, manifest, start)?;
         engine.shared.measure_replay(began);
-        engine.shared.untidy.store(!tidy, Ordering::Relaxed);
+        if !tidy {
+            engine.shared.removal.note_untidy();
+        }
         if store_settings {
             match engine.shared.store_settings() {
                 // They hold all the same, and are stored with the next edit.
-                Err(error) if error.is_out_of_space() && engine.shared.health.check().is_ok() => {}
+                Err(error) if error.is_out_of_space() && engine.shared.life.health().check().is_ok() => {}
                 stored => stored?,
             }
         }
-        engine.shared.opened(false, clean_end.is_some());
+        engine.shared.observed.opened(false, clean_end.is_some(), false);
         // A process that only read may have died and left one behind a clean end.
         let stats = |entry: &DirEntry| matches!(paths::parse(&entry.name), FileName::Stats);
-        engine.shared.observed.stats_file.fetch_or(listing.iter().any(stats), Ordering::Relaxed);
+        if listing.iter().any(stats) {
+            engine.shared.observed.note_stats_file();
+        }
         engine.keep_time();
         Ok(engine)
-    }
-}
-
-/// What recovery still has to write: steps 4 to 6. Done over when it fails.
-#[derive(Debug)]
-pub(crate) struct Unfinished {
-    chain: Chain,
-    harden_from: Lsn,
-    changes: Vec<Change>,
-    orphans: Vec<PathBuf>,
-    hardened: bool,
-}
-
-impl Unfinished {
-    /// `commit` appends an edit. Returns whether all orphans were removed: those that cannot be now are harmless, and
-    /// tried again next time.
-    pub(crate) fn finish(
-        &mut self,
-        vfs: &dyn Vfs,
-        dir: &Path,
-        commit: impl FnOnce(Vec<Change>) -> Result<()>,
-    ) -> Result<bool> {
-        if !self.hardened && !planted(Bug::TailNotHardened) {
-            // All bytes are written before they are synced, so it may be tried again also after a failed sync.
-            wal::harden(vfs, dir, &self.chain, self.harden_from)
-                .map_err(|error| if error.is_out_of_space() { Error::DiskFull } else { error })?;
-            self.hardened = true;
-        }
-        // The first edit of a resumed manifest writes a new one: its rename is the commit point.
-        if !planted(Bug::CutNotRecorded) {
-            commit(self.changes.clone())?;
-        }
-        if planted(Bug::OrphansKept) {
-            return Ok(true);
-        }
-        let left = self.orphans.iter().filter(|orphan| vfs.remove(orphan).is_err()).count();
-        Ok(left == 0)
     }
 }
 
 impl Shared {
     /// Stores the settings in force.
     fn store_settings(&self) -> Result<()> {
-        if self.settings_change(self.manifest.lock().state()).is_none() {
+        if self.settings_change(self.io.manifest().state()).is_none() {
             return Ok(());
         }
         self.ensure_opened()?;
-        let mut manifest = self.manifest.lock();
+        let mut manifest = self.io.manifest();
         match self.settings_change(manifest.state()) {
             Some(change) => self.append_edit(&mut manifest, vec![change]),
             None => Ok(()),
         }
     }
-}
-
-/// Where the log goes on after an unclean end. A segment that was removed comes back with a power cut if the sync of the
-/// directory had failed, and is then dead as all between the cut and this one: its number must not be used again.
-pub(super) fn next_generation(chain: &Chain) -> u32 {
-    chain.max_generation + GENERATION_GAP
 }
 
 /// The edit of an unclean open: the cut, and fresh reservations.

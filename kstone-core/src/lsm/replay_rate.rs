@@ -6,40 +6,22 @@
 
 use std::time::Duration;
 
-use super::{Settings, Shared};
+use super::observe::Replay;
+use super::settings::Settings;
+use super::state::Shared;
 use crate::config::DEFAULT_REPLAY_RATE;
 use crate::manifest::{Change, ManifestState};
 
-/// Its name among the stored settings: bytes a second.
-const NAME: &str = "replay_rate";
 /// Shorter logs tell more of opening files than of replaying. Below the shortest log that a recovery target leaves,
 /// so that a rate that was measured on a bad day is measured again.
 const MEASURABLE: u64 = 128 << 10;
-
-/// What a replay took.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Replayed {
-    pub(crate) bytes: u64,
-    time: Duration,
-}
 
 /// For the statistics.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Recovery {
     pub(crate) replayed_bytes: u64,
-    pub(crate) time: Duration,
     pub(crate) rate: u64,
     pub(crate) estimate: Duration,
-}
-
-/// The rate among stored settings.
-pub(crate) fn stored(settings: &[(String, u64)]) -> Option<u64> {
-    settings.iter().find(|(name, rate)| name == NAME && *rate > 0).map(|(_, rate)| *rate)
-}
-
-/// The rate as it is stored.
-pub(crate) fn to_store(settings: &Settings) -> Option<(String, u64)> {
-    settings.replay_rate.map(|rate| (NAME.into(), rate))
 }
 
 /// Half of it is what was known before, so that one slow recovery does not count for all.
@@ -55,10 +37,7 @@ fn measured(known: Option<u64>, bytes: u64, time: Duration) -> Option<u64> {
 impl Shared {
     /// The log was replayed, having been looked at first at the moment `began`.
     pub(crate) fn measure_replay(&self, began: Duration) {
-        let time = self.clock.monotonic().saturating_sub(began);
-        let bytes = self.wal.live_record_bytes();
-        // A handle measures once.
-        let _ = self.replayed.set(Replayed { bytes, time });
+        let Replay { bytes, time } = self.observed.replay_ended(self.io.wal().live_record_bytes(), began);
         let settings = self.settings.load();
         let rate = measured(settings.replay_rate, bytes, time);
         if rate != settings.replay_rate {
@@ -76,12 +55,10 @@ impl Shared {
     }
 
     pub(crate) fn recovery(&self) -> Recovery {
-        let replayed = self.replayed.get().copied().unwrap_or_default();
         let rate = self.settings.load().replay_rate.unwrap_or(DEFAULT_REPLAY_RATE);
-        let nanos = u128::from(self.wal.live_bytes()) * 1_000_000_000 / u128::from(rate.max(1));
+        let nanos = u128::from(self.io.wal().live_bytes()) * 1_000_000_000 / u128::from(rate.max(1));
         Recovery {
-            replayed_bytes: replayed.bytes,
-            time: replayed.time,
+            replayed_bytes: self.observed.replay().bytes,
             rate,
             estimate: Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)),
         }

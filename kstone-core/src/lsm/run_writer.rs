@@ -1,10 +1,10 @@
 //! Writes the output of a flush or a merge: one run, cut into SSTs of the configured size.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::job::Progress;
-use super::{Settings, Shared};
+use super::settings::Settings;
+use super::state::Shared;
 use crate::clock::{Now, Since};
 use crate::compaction::{Retain, Retention};
 use crate::config::Compression;
@@ -95,7 +95,7 @@ impl RunWriter {
                     RunFacts { oldest: true, .. } => Inodes::FirstRun,
                     _ => Inodes::Run,
                 };
-                let id = shared.next_file_id()?;
+                let id = shared.io.next_file_id(&shared.life, &shared.space)?;
                 let _making = shared.take_inode(whom)?;
                 let params = SstParams {
                     id,
@@ -110,13 +110,13 @@ impl RunWriter {
                     bits_per_key: config.bloom_bits_per_key as u32,
                     compress: self.facts.compress(config.compression),
                     write_unit: config.write_buffer_size,
-                    database_id: shared.identity.database_id,
-                    incarnation: shared.identity.incarnation,
+                    database_id: shared.life.identity().database_id,
+                    incarnation: shared.life.identity().incarnation,
                     created_ms: shared.clock.unix_ms(),
                 };
-                let created = SstWriter::create(&shared.vfs, &shared.dir, params);
+                let created = SstWriter::create(shared.io.vfs(), shared.io.dir(), params);
                 // It may be there all the same.
-                none.insert(created.inspect_err(|_| shared.untidy.store(true, Ordering::Relaxed))?)
+                none.insert(created.inspect_err(|_| shared.removal.note_untidy())?)
             }
         };
         sst.add(entry, self.tombstone_ms)?;
@@ -149,7 +149,7 @@ impl RunWriter {
         let tables = std::mem::take(&mut self.done).into_iter().map(|(meta, unsynced)| {
             // How many parts there are is known only now.
             let meta = Arc::new(SstMeta { parts, ..meta });
-            Arc::new(Table::written(&shared.tables, meta, unsynced))
+            Arc::new(Table::written(shared.io.tables(), meta, unsynced))
         });
         let tables: Vec<Arc<Table>> = tables.collect();
         let deletes = tables.iter().any(|table| table.meta().tombstones > 0);
@@ -158,13 +158,15 @@ impl RunWriter {
 
     /// Removes what was written: nobody has seen it. A poisoned handle removes nothing, the next open does.
     pub(crate) fn abandon(mut self, shared: &Shared) {
-        let current = self.current.take().filter(|_| shared.may_remove());
+        let current = self.current.take().filter(|_| shared.life.may_remove());
         let mut untidy = current.is_some_and(|sst| sst.abandon().is_err());
         for (meta, _) in &self.done {
-            let path = paths::sst(&shared.dir, self.stripe, meta.id);
-            untidy |= shared.may_remove() && shared.vfs.remove(&path).is_err();
+            let path = paths::sst(shared.io.dir(), self.stripe, meta.id);
+            untidy |= shared.life.may_remove() && shared.io.vfs().remove(&path).is_err();
         }
-        shared.untidy.fetch_or(untidy, Ordering::Relaxed);
+        if untidy {
+            shared.removal.note_untidy();
+        }
     }
 }
 
@@ -182,7 +184,7 @@ pub(crate) fn copy(
             Retention::Keep => out.add(shared, entry)?,
             Retention::DropTombstone => {
                 out.tombstones_dropped += 1;
-                shared.counters.tombstones_removed.fetch_add(1, Ordering::Relaxed);
+                shared.observed.counters().tombstone_dropped();
             }
             Retention::DropShadowed => {}
         }

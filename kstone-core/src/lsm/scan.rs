@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::LsmEngine;
+use super::options::Workers;
 use super::read::{Pin, Snapshot};
-use super::{LsmEngine, Shared, Workers};
+use super::state::Shared;
 use crate::compaction::picker::PASSED_PER_MERGED;
 use crate::counters::{Count, Operation};
 use crate::cursor::Cursor;
@@ -81,8 +83,8 @@ impl Walk {
         range: &KeyRange,
         direction: Direction,
     ) -> Option<(Self, SeqNo)> {
-        let used = shared.stripe_if_used(stripe)?;
-        if used.gaps.wanted() && !shared.read_only {
+        let used = shared.stripes.if_used(stripe)?;
+        if used.gaps.wanted() && !shared.life.is_read_only() {
             return Some(Self::watch(used, range, direction));
         }
         Some((Self { stripe, direction, parts: Vec::new(), version: None, learning: None }, 0))
@@ -112,7 +114,7 @@ impl Walk {
             return;
         }
         // A stripe that was never used has no gaps to note.
-        let Some(stripe) = shared.stripe_if_used(self.stripe) else { return };
+        let Some(stripe) = shared.stripes.if_used(self.stripe) else { return };
         let Some((watch, open)) = &mut self.learning else { return stripe.gaps.want() };
         let mut gap = open.clone();
         match (self.direction, key) {
@@ -128,7 +130,7 @@ impl Walk {
     /// Items enough were found: what comes is not known to be worth a watch.
     fn end_watch(&mut self, shared: &Shared) {
         if let Some((watch, _)) = self.learning.take()
-            && let Some(stripe) = shared.stripe_if_used(self.stripe)
+            && let Some(stripe) = shared.stripes.if_used(self.stripe)
         {
             stripe.gaps.unwatch(watch);
         }
@@ -138,19 +140,19 @@ impl Walk {
 impl Entries {
     /// The directory of the database that it reads.
     pub fn path(&self) -> &Path {
-        &self.pin.shared().dir
+        self.pin.shared().io.dir()
     }
 
     fn count(&mut self) {
         let Uncounted { entries, bytes, passed } = std::mem::take(&mut self.uncounted);
         let shared = self.pin.shared();
         if entries > 0 {
-            let local = shared.observed.ops.local();
+            let local = shared.observed.ops().local();
             local.add(Count::EntriesRead, entries);
             local.add(Count::BytesRead, bytes);
         }
         if passed > 0 {
-            shared.observed.ops.local().add(Count::EntriesPassed, passed);
+            shared.observed.ops().local().add(Count::EntriesPassed, passed);
             if let Some(walk) = &self.walk {
                 shared.passed_over(walk.stripe, passed);
             }
@@ -161,7 +163,7 @@ impl Entries {
         loop {
             let cursor = self.cursor.as_mut()?;
             let shared = self.pin.shared();
-            let next = shared.check_open().and_then(|()| cursor.next());
+            let next = shared.life.check_open().and_then(|()| cursor.next());
             if cursor.has_passed() || self.walk.as_ref().is_some_and(Walk::is_learning) {
                 self.note_passed(&next);
             }
@@ -169,7 +171,7 @@ impl Entries {
                 Ok(Some((key, value))) => {
                     let Some(key) = Key::decode(&key) else {
                         let detail = format!("\"{}\" is no key", escape::key(&key));
-                        let error = Error::corrupt(&self.pin.shared().dir, 0, detail);
+                        let error = Error::corrupt(self.pin.shared().io.dir(), 0, detail);
                         return Some(Err(self.fail(error)));
                     };
                     self.uncounted.entries += 1;
@@ -231,11 +233,11 @@ impl Entries {
 
     fn fail(&mut self, error: Error) -> Error {
         self.end();
-        self.pin.shared().closed_or(error)
+        self.pin.shared().life.closed_or(error)
     }
 
     fn end(&mut self) {
-        if !self.pin.shared().process.is_current() {
+        if self.pin.shared().life.is_forked() {
             return std::mem::forget((self.cursor.take(), self.walk.take()));
         }
         if self.cursor.take().is_some() {
@@ -251,11 +253,11 @@ impl Entries {
 impl Drop for Entries {
     fn drop(&mut self) {
         self.end();
-        if !self.pin.shared().process.is_current() {
+        if self.pin.shared().life.is_forked() {
             return;
         }
         if let Some(took) = self.took {
-            self.pin.shared().observed.latencies.sample(Operation::Query, took);
+            self.pin.shared().observed.latencies().sample(Operation::Query, took);
         }
     }
 }
@@ -293,7 +295,7 @@ impl LsmEngine {
         if partition.is_empty() {
             return Err(Error::InvalidKey { why: "the partition key is empty".into() });
         }
-        let stripe = stripe_of(partition_hash(partition), self.shared.stripes.len());
+        let stripe = stripe_of(partition_hash(partition), self.shared.stripes.count());
         self.entries(Count::Queries, stripe..stripe + 1, range.to_key_range(partition), direction, snapshot)
     }
 
@@ -302,7 +304,7 @@ impl LsmEngine {
     pub fn scan(&self, prefix: &[u8], direction: Direction, snapshot: Option<&Snapshot>) -> Result<Entries> {
         self.entries(
             Count::Scans,
-            0..self.shared.stripes.len(),
+            0..self.shared.stripes.count(),
             partition_prefix_range(prefix),
             direction,
             snapshot,
@@ -325,8 +327,8 @@ impl LsmEngine {
         snapshot: Option<&Snapshot>,
     ) -> Result<Entries> {
         let shared = &*self.shared;
-        shared.check_open()?;
-        let running = shared.begin_operation(Operation::Query, &shared.settings.load());
+        shared.life.check_open()?;
+        let running = shared.observed.begin_operation(Operation::Query, &shared.settings.load());
         running.local.add(count, 1);
         let single = Some(stripes.start).filter(|_| stripes.len() == 1);
         let early = raced(Race::WatchAfterSequence).then(|| Pin::new(&self.shared));
@@ -338,7 +340,7 @@ impl LsmEngine {
         if written.is_some_and(|written| entries.pin.seq() < written) && !raced(Race::WatchAfterSequence) {
             entries.walk.iter_mut().for_each(|walk| walk.end_watch(shared));
         }
-        entries.begin(stripes, range, direction).map_err(|error| shared.closed_or(error))?;
+        entries.begin(stripes, range, direction).map_err(|error| shared.life.closed_or(error))?;
         entries.took = running.since.map(|since| shared.since(since));
         Ok(entries)
     }
@@ -353,7 +355,7 @@ impl Entries {
     ) -> Result<()> {
         let shared = self.pin.shared();
         if let Some(walk) = &mut self.walk
-            && let Some(stripe) = shared.stripe_if_used(walk.stripe)
+            && let Some(stripe) = shared.stripes.if_used(walk.stripe)
             && let Some(mut parts) = stripe.gaps.around(&range, self.pin.seq())
         {
             if direction == Direction::Forward {
@@ -388,7 +390,7 @@ impl Shared {
     /// Looks for gaps where keys were deleted, and up to the gaps next to that: so that who deletes much and then reads
     /// does not pay for all of it at once.
     pub(crate) fn explore(&self, stripe: usize) {
-        let Some(used) = self.stripe_if_used(stripe) else { return };
+        let Some(used) = self.stripes.if_used(stripe) else { return };
         let Some(range) = used.gaps.take_deleted() else { return };
         let (from, back) = (Direction::Forward, Direction::Reverse);
         // An error is for those who read there, and leaves only a gap unknown.
@@ -453,7 +455,7 @@ impl Shared {
 
     /// Readers of the stripe have passed over this many entries: asks for a merge when they have paid for one.
     fn passed_over(&self, stripe: usize, entries: u64) {
-        let Some(used) = self.stripe_if_used(stripe) else { return };
+        let Some(used) = self.stripes.if_used(stripe) else { return };
         let before = used.passed_over.fetch_add(entries, Ordering::Relaxed);
         let version = used.version();
         let records = version.runs.iter().map(|run| run.total(|meta| meta.entries));
@@ -471,7 +473,7 @@ impl Shared {
         direction: Direction,
         pin: &Pin,
     ) -> Result<VisibleCursor> {
-        let used = stripes.filter_map(|id| self.stripe_if_used(id));
+        let used = stripes.filter_map(|id| self.stripes.if_used(id));
         // Full loads, not guards: the walk may take long.
         let versions: SmallVec<[_; 1]> = used.map(|stripe| Arc::clone(&stripe.version())).collect();
         let most_ahead = ahead_of_each(versions.iter().map(|version| version.runs.len()).sum());

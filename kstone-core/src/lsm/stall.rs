@@ -6,24 +6,13 @@
 
 use std::time::Duration;
 
-use super::Shared;
+use super::state::Shared;
 use crate::backpressure::{Pressure, StallReason};
 use crate::error::{Error, Result};
 use crate::vfs::Floor;
 use crate::wal::Reservation;
 
-/// Waiting for a lock, a job or a file is reported from here on: below, every call waits a little.
-const WORTH_TELLING: Duration = Duration::from_millis(1);
-
 impl Shared {
-    /// A call has waited since that moment for something that was no backlog.
-    pub(crate) fn waited(&self, reason: StallReason, since: Duration) {
-        let time = self.since(since);
-        if time >= WORTH_TELLING {
-            self.stopped(reason, time);
-        }
-    }
-
     /// Slows the writer down as far as background work is behind, or refuses when it stays behind.
     pub(super) fn throttle(&self, stripes: &[u16]) -> Result<()> {
         let mut pressure = self.pressure(stripes);
@@ -32,8 +21,8 @@ impl Shared {
         }
         let start = self.clock.monotonic();
         if let Pressure::Delay(delay, reason) = pressure {
-            self.background.pause(self, delay);
-            self.delayed(reason, self.since(start));
+            self.pause(delay);
+            self.observed.delayed(reason, self.since(start));
             return Ok(());
         }
         let _awaited = self.await_merges(stripes);
@@ -43,7 +32,7 @@ impl Shared {
             pressure = self.pressure(stripes);
             if result.is_err() || pressure != Pressure::Stop(reason) {
                 let now = self.clock.monotonic();
-                self.stopped(reason, now.saturating_sub(since));
+                self.observed.stopped(reason, now.saturating_sub(since));
                 since = now;
             }
         }
@@ -57,7 +46,7 @@ impl Shared {
         if len > max {
             return Err(Error::BatchTooLarge { len, max });
         }
-        match self.wal.reserve_at_once(len)? {
+        match self.io.wal().reserve_at_once(len)? {
             Some(reservation) => Ok(reservation),
             None => self.reserve_slowly(len, floor),
         }
@@ -66,8 +55,8 @@ impl Shared {
     #[cold]
     fn reserve_slowly(&self, len: usize, floor: Floor<'_>) -> Result<Reservation<'_>> {
         let since = self.clock.monotonic();
-        let reserved = self.wal.try_reserve(len, floor);
-        self.waited(StallReason::Segment, since);
+        let reserved = self.io.wal().try_reserve(len, floor);
+        self.observed.waited(StallReason::Segment, since);
         match reserved? {
             Some(reservation) => Ok(reservation),
             None => self.wait_for_log(len, floor),
@@ -80,11 +69,11 @@ impl Shared {
         loop {
             self.background.log_is_full();
             let waited = self.wait_or_give_up(start, StallReason::Log, &mut asked);
-            let reserved = match self.wal.try_reserve(len, floor) {
+            let reserved = match self.io.wal().try_reserve(len, floor) {
                 Ok(None) if waited.is_ok() => continue,
                 reserved => reserved,
             };
-            self.stopped(StallReason::Log, self.since(start));
+            self.observed.stopped(StallReason::Log, self.since(start));
             return match reserved? {
                 Some(reservation) => Ok(reservation),
                 None => Err(waited.err().unwrap_or(Error::Closed)),
@@ -101,7 +90,7 @@ impl Shared {
             let cause = error.map(|e| format!("; the last failure was: {e}")).unwrap_or_default();
             return Err(Error::WriteStalled { why: format!("{}{cause}", reason.describe()) });
         }
-        self.check_open()?;
-        self.health.check()
+        self.life.check_open()?;
+        self.life.health().check()
     }
 }

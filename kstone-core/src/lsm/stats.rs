@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::compact::summary;
-use super::compaction_stats::ByReason;
-use super::{LsmEngine, Shared};
+use super::LsmEngine;
+use super::counts::Counters;
+use super::state::Shared;
 use crate::backpressure::StallReason;
 use crate::compaction::picker::live_keys;
 use crate::config::DatabaseConfig;
 use crate::counters::{Count, Operation, RUN_BUCKETS};
 use crate::error::{Error, Result};
 use crate::file_header::FORMAT_VERSION;
+use crate::latency::{Latencies, LatencyBuckets};
 use crate::paths::{self, FileName};
 use crate::sst::{BlockCacheStats, FilterStats};
 use crate::stripe::Stripe;
@@ -22,53 +22,6 @@ use crate::types::{SeqNo, SstMeta};
 use crate::version::Version;
 
 mod display;
-
-/// Totals since open; each is added to where the thing happens.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) flushes: AtomicU64,
-    pub(crate) flush_bytes_written: AtomicU64,
-    pub(crate) compactions: AtomicU64,
-    pub(crate) ssts_merged: AtomicU64,
-    pub(crate) tombstones_removed: AtomicU64,
-    pub(crate) compaction_bytes_read: AtomicU64,
-    pub(crate) compaction_bytes_written: AtomicU64,
-    pub(crate) compactions_by_reason: ByReason,
-    pub(crate) checkpoints: AtomicU64,
-    pub(crate) flush_nanos: AtomicU64,
-    pub(crate) compaction_nanos: AtomicU64,
-    pub(crate) checkpoint_nanos: AtomicU64,
-    stalls: [StallCounters; StallReason::ALL.len()],
-}
-
-#[derive(Debug, Default)]
-struct StallCounters {
-    delays: AtomicU64,
-    stops: AtomicU64,
-    nanos: AtomicU64,
-    longest_nanos: AtomicU64,
-}
-
-impl Counters {
-    /// A write was slowed down.
-    pub(crate) fn delayed(&self, reason: StallReason, time: Duration) {
-        self.stalled(reason, time, |stall| &stall.delays);
-    }
-
-    /// A write had to wait until the pressure was gone, or in vain.
-    pub(crate) fn stopped(&self, reason: StallReason, time: Duration) {
-        self.stalled(reason, time, |stall| &stall.stops);
-    }
-
-    fn stalled(&self, reason: StallReason, time: Duration, kind: fn(&StallCounters) -> &AtomicU64) {
-        if let Some(stall) = self.stalls.get(reason as usize) {
-            let nanos = time.as_nanos() as u64;
-            kind(stall).fetch_add(1, Ordering::Relaxed);
-            stall.nanos.fetch_add(nanos, Ordering::Relaxed);
-            stall.longest_nanos.fetch_max(nanos, Ordering::Relaxed);
-        }
-    }
-}
 
 /// One stripe that holds something.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -305,8 +258,24 @@ pub struct EngineStats {
 impl LsmEngine {
     /// Sizes now and totals since open. Reads the directory's names; no SST is touched.
     pub fn stats(&self) -> Result<EngineStats> {
-        self.shared.check_open()?;
+        self.shared.life.check_open()?;
         self.shared.engine_stats()
+    }
+
+    /// How long operations took since open. Of puts, gets, deletes, batches and queries one in
+    /// [`latency_sampling`](crate::DatabaseConfig::latency_sampling) is timed on each thread, of background work all.
+    /// Copies the histograms, about a megabyte at most.
+    pub fn latencies(&self) -> Latencies {
+        if self.is_forked() {
+            return Latencies::default();
+        }
+        self.shared.observed.latencies().latencies()
+    }
+
+    /// The same by ranges of times, under the names of [`Latencies::all`]: for each of the bounds, which must rise,
+    /// how many took no longer than it and longer than the one before. Bounds are in nanoseconds.
+    pub fn latency_buckets(&self, bounds_nanos: &[u64]) -> [(&'static str, LatencyBuckets); 9] {
+        self.shared.observed.latencies().buckets(bounds_nanos)
     }
 }
 
@@ -316,18 +285,18 @@ impl Shared {
         let shared = self;
         let settings = shared.settings.load();
         let stats_of = |stripe| stripe_stats(stripe, &settings.database);
-        let stripes: Vec<_> = shared.used_stripes().filter_map(stats_of).collect();
+        let stripes: Vec<_> = shared.stripes.used().filter_map(stats_of).collect();
         // What a manifest says of files is not bounded by how large they are: sums of it saturate.
         let sum = |of: fn(&StripeStats) -> u64| stripes.iter().map(of).fold(0, u64::saturating_add);
-        let c = &shared.counters;
+        let c = shared.observed.counters();
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let (log, replay) = (shared.wal.writes(), shared.recovery());
+        let (log, replay) = (shared.io.wal().writes(), shared.recovery());
         let reads = shared.read_stats();
         let operations = shared.operation_stats(&reads);
         let recovery = shared.recovery_stats();
-        let timed_gets = shared.observed.latencies.summary(Operation::Get);
+        let timed_gets = shared.observed.latencies().summary(Operation::Get);
         Ok(EngineStats {
-            uptime_ms: shared.since(shared.observed.since).as_millis() as u64,
+            uptime_ms: shared.observed.uptime().as_millis() as u64,
             amplification: shared.amplification(&operations, &reads, &recovery),
             operations,
             reads,
@@ -338,11 +307,11 @@ impl Shared {
             compaction_nanos: get(&c.compaction_nanos),
             checkpoint_nanos: get(&c.checkpoint_nanos),
             format_version: FORMAT_VERSION,
-            stripe_count: shared.stripes.len(),
+            stripe_count: shared.stripes.count(),
             sst_bytes: sum(|s| s.sst_bytes),
-            log_bytes: shared.wal.live_bytes(),
-            log_segments: shared.wal.segment_count(),
-            manifest_bytes: shared.manifest.lock().len(),
+            log_bytes: shared.io.wal().live_bytes(),
+            log_segments: shared.io.wal().segment_count(),
+            manifest_bytes: shared.io.manifest().file_len(),
             items_estimate: sum(|s| s.entries.saturating_add(s.memtable_records as u64))
                 .saturating_sub(sum(|s| s.tombstones).saturating_mul(2)),
             last_seq: shared.commits.visible(),
@@ -355,10 +324,10 @@ impl Shared {
             compaction_bytes_written: get(&c.compaction_bytes_written),
             checkpoints: get(&c.checkpoints),
             stalls: stall_stats(c),
-            block_cache: shared.tables.cache_stats(),
-            filter: shared.tables.filters.stats(),
-            disk_full_refusals: shared.quota.refusals.load(Ordering::Relaxed),
-            poisoned: shared.health.cause().map(str::to_string),
+            block_cache: shared.io.tables().cache_stats(),
+            filter: shared.io.tables().filters.stats(),
+            disk_full_refusals: shared.space.refusals(),
+            poisoned: shared.life.health().cause().map(str::to_string),
             background_error: shared.background_error(),
             foreign_files: foreign_files(shared)?,
             log_writes: log.writes,
@@ -372,7 +341,7 @@ impl Shared {
     }
 
     fn operation_stats(&self, reads: &ReadStats) -> OperationStats {
-        let get = |count| self.observed.ops.get(count);
+        let get = |count| self.observed.ops().get(count);
         OperationStats {
             puts: get(Count::Puts),
             deletes: get(Count::Deletes),
@@ -388,7 +357,7 @@ impl Shared {
     }
 
     fn read_stats(&self) -> ReadStats {
-        let ops = &self.observed.ops;
+        let ops = self.observed.ops();
         let (runs, misses) = ops.by_runs();
         ReadStats {
             memtable: ops.get(Count::FromMemtable),
@@ -401,14 +370,14 @@ impl Shared {
     }
 
     fn recovery_stats(&self) -> RecoveryStats {
-        let observed = &self.observed;
-        let opened = observed.opened.get();
+        let opening = self.observed.opening();
+        let (replayed_records, replayed_bytes) = self.observed.replayed_so_far();
         RecoveryStats {
-            clean: opened.is_some_and(|opened| opened.clean),
-            replayed_records: observed.replayed_records.load(Ordering::Relaxed),
-            replayed_bytes: observed.replayed_bytes.load(Ordering::Relaxed),
-            replay_nanos: self.recovery().time.as_nanos() as u64,
-            open_nanos: opened.map_or(0, |opened| opened.took.as_nanos() as u64),
+            clean: opening.is_some_and(|opening| opening.clean),
+            replayed_records,
+            replayed_bytes,
+            replay_nanos: self.observed.replay().time.as_nanos() as u64,
+            open_nanos: opening.map_or(0, |opening| opening.took.as_nanos() as u64),
         }
     }
 
@@ -420,13 +389,13 @@ impl Shared {
     ) -> Amplification {
         let per = |n: u64, of: u64| (of > 0).then(|| n as f64 / of as f64);
         let written = operations.user_bytes_written + recovery.replayed_bytes;
-        let compacted = self.counters.compaction_bytes_written.load(Ordering::Relaxed);
-        let tables = compacted + self.counters.flush_bytes_written.load(Ordering::Relaxed);
+        let compacted = self.observed.counters().compaction_bytes_written.load(Ordering::Relaxed);
+        let tables = compacted + self.observed.counters().flush_bytes_written.load(Ordering::Relaxed);
         let (mut bytes, mut needed, now) = (0, 0, self.now());
-        for stripe in self.used_stripes() {
+        for stripe in self.stripes.used() {
             let version = Arc::clone(&stripe.version());
             let sum = |of: fn(&SstMeta) -> u64| total(&version, of);
-            let runs: Vec<_> = version.runs.iter().map(|run| summary(run, now)).collect();
+            let runs: Vec<_> = version.runs.iter().map(|run| run.summary(now)).collect();
             // A tombstone has next to no bytes.
             let values = sum(|meta| meta.entries.saturating_sub(meta.tombstones)).max(1);
             bytes += sum(|meta| meta.len);
@@ -436,7 +405,7 @@ impl Shared {
         Amplification {
             write_compaction: per(compacted, written),
             write_tables: per(tables, written),
-            write_total: per(tables + self.wal.writes().bytes, written),
+            write_total: per(tables + self.io.wal().writes().bytes, written),
             read_runs: per(reads.runs_looked_at, reads.gets()),
             read_blocks: per(reads.blocks_read, reads.gets()),
             space: per(bytes, needed),
@@ -482,11 +451,11 @@ fn stall_stats(counters: &Counters) -> Vec<StallStats> {
 }
 
 fn foreign_files(shared: &Shared) -> Result<Vec<String>> {
-    let entries = match shared.vfs.list(&shared.dir) {
+    let entries = match shared.io.vfs().list(shared.io.dir()) {
         Ok(entries) => entries,
         // The directory was removed under us: nothing in it, then.
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(Error::io("list", &shared.dir)(e)),
+        Err(e) => return Err(Error::io("list", shared.io.dir())(e)),
     };
     let names = entries.into_iter().map(|entry| entry.name);
     Ok(names.filter(|name| paths::parse(name) == FileName::Foreign).collect())

@@ -5,14 +5,14 @@
 //! closing removes it.
 
 use std::io;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::EngineStats;
 use super::events::Event;
-use super::job::Progress;
-use super::{EngineStats, Settings, Shared};
+use super::settings::Settings;
+use super::state::Shared;
 use crate::error::{Error, Result};
 use crate::latency::Latencies;
 use crate::paths;
@@ -46,15 +46,16 @@ impl StatsSnapshot {
 impl Shared {
     /// How often the file is written, if it is.
     pub(crate) fn stats_interval(&self, settings: &Settings) -> Option<Duration> {
-        settings.database.stats_snapshot_interval.filter(|_| !self.vfs.is_volatile())
+        settings.database.stats_snapshot_interval.filter(|_| !self.io.vfs().is_volatile())
     }
 
     /// Best effort: a failure is an event and nothing else.
-    pub(crate) fn write_stats_file(&self) -> Progress {
+    pub(crate) fn write_stats_file(&self) {
         if let Err(error) = self.try_write_stats_file() {
-            self.raise(Event::BackgroundError { job: "stats".into(), error: error.to_string() });
+            self.observed
+                .events()
+                .raise(Event::BackgroundError { job: "stats".into(), error: error.to_string() });
         }
-        Progress::Done
     }
 
     fn try_write_stats_file(&self) -> Result<()> {
@@ -65,25 +66,25 @@ impl Shared {
             unix_ms: self.clock.unix_ms(),
             uptime_ms: stats.uptime_ms,
             stats,
-            latencies: self.observed.latencies.latencies(),
+            latencies: self.observed.latencies().latencies(),
         };
-        let (path, temporary) = (self.dir.join(paths::STATS), self.dir.join(paths::STATS_TMP));
+        let (path, temporary) = (self.io.dir().join(paths::STATS), self.io.dir().join(paths::STATS_TMP));
         let write = || -> io::Result<()> {
             let mut json = serde_json::to_vec_pretty(&snapshot)?;
             json.push(b'\n');
-            self.observed.stats_file.store(true, Ordering::Relaxed);
-            write_all_at(&*self.vfs.open(&temporary, OpenMode::Truncate)?, &json, 0)?;
-            self.vfs.rename(&temporary, &path)
+            self.observed.note_stats_file();
+            write_all_at(&*self.io.vfs().open(&temporary, OpenMode::Truncate)?, &json, 0)?;
+            self.io.vfs().rename(&temporary, &path)
         };
         write().map_err(Error::io("write", &path))
     }
 
     /// At close: what the file says is over. Also what a process that died left behind.
     pub(crate) fn remove_stats_file(&self) {
-        if !self.read_only && self.observed.stats_file.load(Ordering::Relaxed) {
+        if !self.life.is_read_only() && self.observed.may_have_stats_file() {
             for name in [paths::STATS, paths::STATS_TMP] {
                 // One that stays behind is overwritten or removed by the next handle.
-                let _ = self.vfs.remove(&self.dir.join(name));
+                let _ = self.io.vfs().remove(&self.io.dir().join(name));
             }
         }
     }

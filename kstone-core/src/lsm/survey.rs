@@ -89,6 +89,12 @@ impl Survey {
     }
 }
 
+/// Where the log goes on after an unclean end. A segment that was removed comes back with a power cut if the sync of the
+/// directory had failed, and is then dead as all between the cut and this one: its number must not be used again.
+pub(super) fn next_generation(chain: &Chain) -> u32 {
+    chain.max_generation + GENERATION_GAP
+}
+
 /// Numbers that nobody counts up to are damage, and counting on from them would overflow. Opening, verify and repair all
 /// ask here. The last sequence and the highest generation are those of the log.
 pub(crate) fn check_numbers(

@@ -1,8 +1,6 @@
 //! The `tracing` feature: every event, and a span around each piece of background work and around opening. Without
 //! the feature nothing of it is left. Gets and puts are never traced.
 
-use super::events::Event;
-
 /// Holds a span open while it lives.
 #[must_use]
 pub(crate) struct Span(
@@ -15,7 +13,8 @@ pub(crate) struct Span(
 mod on {
     use tracing::{Level, debug_span, event, info_span};
 
-    use super::{Event, Span};
+    use crate::lsm::events::Event;
+    use crate::lsm::trace::Span;
 
     pub(crate) fn job(job: &'static str, stripe: Option<usize>) -> Span {
         Span(debug_span!(target: "kstone", "job", job, stripe).entered())
@@ -111,7 +110,8 @@ mod on {
 
 #[cfg(not(feature = "tracing"))]
 mod on {
-    use super::{Event, Span};
+    use crate::lsm::events::Event;
+    use crate::lsm::trace::Span;
 
     pub(crate) fn job(_: &'static str, _: Option<usize>) -> Span {
         Span()

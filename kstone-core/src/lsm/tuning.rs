@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::Shared;
+use super::settings::Settings;
+use super::stripes::Stripes;
 use crate::adaptive::{self, Inputs};
+use crate::clock::Clock;
 use crate::config::MemtableMode;
 use crate::memory::MemoryProbe;
 use crate::memtable::Memtable;
@@ -52,28 +54,33 @@ impl Tuner {
     pub(crate) fn new(probe: Arc<dyn MemoryProbe>) -> Self {
         Self { probe, measured: Mutex::default() }
     }
-}
 
-impl Shared {
-    /// After a flush of the stripe: sets its limit anew.
-    pub(crate) fn retune(&self, id: usize, flushed: &Memtable) {
+    /// After a flush of the stripe: sets its limit anew. `memory` is what all memtables take.
+    pub(crate) fn retune(
+        &self,
+        stripes: &Stripes,
+        settings: &Settings,
+        memory: usize,
+        clock: &dyn Clock,
+        id: usize,
+        flushed: &Memtable,
+    ) {
         // A stripe that was flushed is used.
-        let Some(stripe) = self.stripe_if_used(id) else { return };
+        let Some(stripe) = stripes.if_used(id) else { return };
         stripe.flushed_records.fetch_add(flushed.len() as u64, Ordering::Relaxed);
-        let settings = self.settings.load();
         if settings.database.memtable_mode == MemtableMode::Fixed {
             return;
         }
-        let mut measured = self.tuner.measured.lock();
-        self.measure(&mut measured, flushed);
+        let mut measured = self.measured.lock();
+        self.measure(&mut measured, stripes, clock.monotonic(), flushed);
         let rate = measured.stripes.get(id).map_or(0.0, |writes| writes.rate);
         let inputs = Inputs {
             base: settings.database.max_memtable_records,
-            stripes: self.stripes.len(),
+            stripes: stripes.count(),
             rate,
             share: if measured.roots > 0.0 { rate.sqrt() / measured.roots } else { 0.0 },
             available: measured.available,
-            held: self.memory.load(Ordering::Relaxed) as u64,
+            held: memory as u64,
             record_bytes: measured.record_bytes,
             budget: settings.memory_budget as u64,
         };
@@ -81,15 +88,14 @@ impl Shared {
     }
 
     /// Brings the measurements up to date, unless they are young.
-    fn measure(&self, measured: &mut Measured, flushed: &Memtable) {
-        let now = self.clock.monotonic();
+    fn measure(&self, measured: &mut Measured, stripes: &Stripes, now: Duration, flushed: &Memtable) {
         let since = measured.at.map(|at| now.saturating_sub(at));
         if since.is_some_and(|since| since < SAMPLE) {
             return;
         }
         measured.at = Some(now);
-        measured.available = self.tuner.probe.available();
-        measured.stripes.resize(self.stripes.len(), Writes::default());
+        measured.available = self.probe.available();
+        measured.stripes.resize(stripes.count(), Writes::default());
         // What was measured counts exponentially less with time, however irregular the measurements are.
         let weight = match (since, measured.rated) {
             (Some(since), true) => 1.0 - (-since.as_secs_f64() / MEMORY.as_secs_f64()).exp(),
@@ -97,7 +103,7 @@ impl Shared {
         };
         measured.rated = since.is_some();
         let (mut records, mut bytes) = (flushed.len() as u64, flushed.memory() as u64);
-        for stripe in self.used_stripes() {
+        for stripe in stripes.used() {
             let version = stripe.version();
             let held: u64 = version.memtables().map(|memtable| memtable.len() as u64).sum();
             bytes += version.memtables().map(|memtable| memtable.memory() as u64).sum::<u64>();

@@ -6,19 +6,20 @@
 //! All waiting for space happens before the stripe locks. After the append nothing may fail. The log comes before
 //! the memtable, so what a reader can see, a killed process leaves behind.
 
-use std::sync::atomic::Ordering;
-
 use smallvec::SmallVec;
 
+use super::LsmEngine;
 use super::batch::{BatchRecord, PendingOp, WriteBatch};
 use super::observe::Written;
-use super::{LsmEngine, PoisonOnUnwind, Shared, WriteOptions};
+use super::options::WriteOptions;
+use super::state::Shared;
 use crate::backpressure::{Load, Pressure, StallReason};
 use crate::clock::Since;
 use crate::compaction::picker::Ask;
 use crate::config::Durability;
 use crate::counters::Operation;
 use crate::error::{Error, Result};
+use crate::health::PoisonOnUnwind;
 use crate::key::Key;
 use crate::planted::{Bug, Race, later, planted, raced};
 use crate::record::ITEMS;
@@ -45,8 +46,8 @@ impl LsmEngine {
         let (shared, _open) = self.writable()?;
         let limits = shared.settings.load();
         let operation = if value.is_some() { Operation::Put } else { Operation::Delete };
-        let running = shared.begin_operation(operation, &limits);
-        let op = PendingOp::new(key, value, &limits.database, shared.stripes.len())?;
+        let running = shared.observed.begin_operation(operation, &limits);
+        let op = PendingOp::new(key, value, &limits.database, shared.stripes.count())?;
         drop(limits);
         let result = shared.commit(&[op], options.durability.unwrap_or(shared.durability));
         shared.wrote(&running, Written::one(key.len(), value.map(<[u8]>::len)), &result);
@@ -66,13 +67,13 @@ impl LsmEngine {
             return self.write(&WriteBatch { ops: rest.to_vec() }, options);
         }
         let limits = shared.settings.load();
-        let running = shared.begin_operation(Operation::Batch, &limits);
+        let running = shared.observed.begin_operation(Operation::Batch, &limits);
         let mut written = Written::default();
         let mut ops = Vec::with_capacity(batch.len());
         let max = limits.database.max_batch_bytes.min(limits.log.max_record);
         let mut encoded_len = 0;
         for (n, (key, value)) in batch.ops.iter().enumerate() {
-            let op = PendingOp::new(key, value.as_deref(), &limits.database, shared.stripes.len())
+            let op = PendingOp::new(key, value.as_deref(), &limits.database, shared.stripes.count())
                 .map_err(|error| batch.at(n, error))?;
             written.add(key.len(), value.as_ref().map(Vec::len));
             encoded_len += op.as_ref().encoded_len(ITEMS);
@@ -91,14 +92,14 @@ impl LsmEngine {
 
     /// Makes everything written before this call durable.
     pub fn sync(&self) -> Result<()> {
-        self.shared.check_process()?;
-        let opened = self.shared.opened.load(Ordering::Acquire);
-        if !opened && !self.shared.read_only && self.shared.unfinished.lock().is_none() {
-            self.shared.health.check()?;
-            return self.shared.check_open(); // nothing was written since a clean close made all of it durable
+        self.shared.life.check_process()?;
+        let opened = self.shared.life.is_opened();
+        if !opened && !self.shared.life.is_read_only() && !self.shared.life.is_unfinished() {
+            self.shared.life.health().check()?;
+            return self.shared.life.check_open(); // nothing was written since a clean close made all of it durable
         }
         let (shared, _open) = self.writable()?;
-        shared.wal.sync()
+        shared.io.wal().sync()
     }
 }
 
@@ -119,16 +120,16 @@ impl Shared {
 
         let register = |last| self.commits.register(last);
         // Behind others, for whose write it waits or which write it.
-        let behind = self.wal.is_busy().then(|| self.clock.monotonic());
-        let appended = self.wal.append(reservation, ops.len() as u32, &batch, register);
+        let behind = self.io.wal().is_busy().then(|| self.clock.monotonic());
+        let appended = self.io.wal().append(reservation, ops.len() as u32, &batch, register);
         if let Some(since) = behind {
-            self.waited(StallReason::Locks, since);
+            self.observed.waited(StallReason::Locks, since);
         }
         let appended = appended?;
         let last = appended.first_seq + ops.len() as u64 - 1;
 
         // From here on log and memtables must not part.
-        let unwinding = PoisonOnUnwind { shared: self, what: "a write" };
+        let unwinding = PoisonOnUnwind::new(self.life.health(), "a write");
         if raced(Race::PublishedBeforeInserted) {
             let _ = self.commits.publish(last); // it is in flight
         }
@@ -153,9 +154,9 @@ impl Shared {
             fresh += u64::from(inserted.first);
         }
         if fresh > 0 {
-            self.quota.memtables.fetch_add(fresh, Ordering::Relaxed);
+            self.space.began_memtables(fresh);
         }
-        let memory = self.memory.fetch_add(added, Ordering::Relaxed) + added;
+        let memory = self.space.memory_grew(added);
         drop(space);
         let settings = self.settings.load();
         for (stripe, &id) in locked.iter().zip(&stripes) {
@@ -178,10 +179,10 @@ impl Shared {
             self.look_at_inodes();
         }
         self.request_relief(memory, settings.memory_budget, appended.lsn);
-        self.commits.wait_visible(last, &self.health)?;
+        self.commits.wait_visible(last, self.life.health())?;
         behind.into_iter().for_each(|stripe| self.explore(stripe));
         if durability == Durability::Sync && !planted(Bug::AckBeforeSync) {
-            self.wal.sync_to(appended.end)?;
+            self.io.wal().sync_to(appended.end)?;
         }
         Ok(last)
     }
@@ -190,7 +191,7 @@ impl Shared {
     /// when the database is opened again.
     #[cold]
     fn parted(&self, what: &'static str) -> Error {
-        self.health.internal(what)
+        self.life.health().internal(what)
     }
 
     fn lock_stripe(&self, id: usize) -> Result<Locked<'_>> {
@@ -198,7 +199,7 @@ impl Shared {
         Ok(stripe.try_lock().unwrap_or_else(|| {
             let since = self.clock.monotonic();
             let locked = stripe.lock();
-            self.waited(StallReason::Locks, since);
+            self.observed.waited(StallReason::Locks, since);
             locked
         }))
     }
@@ -207,7 +208,7 @@ impl Shared {
         let settings = self.settings.load();
         let runs_of = |&id: &u16| {
             let id = usize::from(id);
-            Some((self.stripe_if_used(id)?.version().runs.len(), id))
+            Some((self.stripes.if_used(id)?.version().runs.len(), id))
         };
         // Stripes that were never used have no runs.
         let (runs, fullest) = stripes.iter().filter_map(runs_of).max().unwrap_or_default();
@@ -215,19 +216,19 @@ impl Shared {
         // A merge that finds no space is nothing to wait for either: what frees some is asked for where space is taken.
         let lacks_space = || {
             runs > compaction.sst_threshold
-                && self.quota.is_limited()
+                && self.space.is_limited()
                 && self.compaction_due(fullest, Ask::Due).is_none()
         };
         let load = Load {
-            memory: self.memory.load(Ordering::Relaxed) as u64,
+            memory: self.space.memory() as u64,
             memory_budget: settings.memory_budget as u64,
             runs: runs as u64,
             // Where merges wait for space, so do writers.
-            run_threshold: (compaction.enabled && !self.quota.is_short() && !lacks_space())
+            run_threshold: (compaction.enabled && !self.space.is_short() && !lacks_space())
                 .then_some(compaction.sst_threshold as u64),
             // What flushes cannot make shorter is nothing to wait for.
             // Where its space ends, writers stop by themselves.
-            log: if self.wal.can_retire() { self.wal.used_bytes() } else { 0 },
+            log: if self.io.wal().can_retire() { self.io.wal().used_bytes() } else { 0 },
             log_limit: settings.log.limit,
         };
         load.pressure()
@@ -237,6 +238,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::atomic::Ordering;
 
     use super::*;
     use crate::config::{CompactionConfig, DatabaseConfig};
@@ -271,7 +273,7 @@ mod tests {
             let bytes = together * record + record / 2;
             engine.set_config(DatabaseConfig::new().with_write_buffer_size(bytes)).unwrap();
             let before = engine.stats().unwrap();
-            engine.shared.wal.gather(12, put);
+            engine.shared.io.wal().gather(12, put);
             let after = engine.stats().unwrap();
             assert_eq!(after.log_records - before.log_records, 12);
             assert_eq!(after.log_writes - before.log_writes, calls, "calls of {together} records each");
@@ -348,9 +350,9 @@ mod tests {
         engine.set_compaction_config(CompactionConfig::new().with_sst_threshold(2)).unwrap();
         let shared = &*engine.shared;
         assert!(matches!(shared.pressure(&[0]), Pressure::Stop(crate::backpressure::StallReason::Runs)));
-        shared.quota.merging.fetch_add(32 << 20, Ordering::SeqCst);
+        shared.space.quota().merging.fetch_add(32 << 20, Ordering::SeqCst);
         assert_eq!(shared.pressure(&[0]), Pressure::None);
-        shared.quota.merging.fetch_sub(32 << 20, Ordering::SeqCst);
+        shared.space.quota().merging.fetch_sub(32 << 20, Ordering::SeqCst);
         assert!(matches!(shared.pressure(&[0]), Pressure::Stop(_)), "there is space again");
     }
 }

@@ -12,35 +12,6 @@ use syn::visit::{self, Visit};
 /// Files that import each other, and why they may. A circle within one of these is found as such: where it was cut, its
 /// line has to go.
 const CIRCLES: &[(&[&str], &str)] = &[
-    (
-        &[
-            "lsm",
-            "lsm::assemble",
-            "lsm::background",
-            "lsm::background::jobs",
-            "lsm::background::queue",
-            "lsm::checkpoint",
-            "lsm::claim",
-            "lsm::compact",
-            "lsm::compaction_stats",
-            "lsm::event_log",
-            "lsm::events",
-            "lsm::flush",
-            "lsm::held",
-            "lsm::job",
-            "lsm::observe",
-            "lsm::open",
-            "lsm::pins",
-            "lsm::quota",
-            "lsm::recover",
-            "lsm::replay_rate",
-            "lsm::run_writer",
-            "lsm::stats",
-            "lsm::trace",
-            "lsm::tuning",
-        ],
-        "verbs are methods of `Shared`, which owns what they share; to be cut by giving it parts of its own",
-    ),
     (&["manifest", "manifest::load"], "the facade offers loading, which makes the state it declares"),
     (
         &[

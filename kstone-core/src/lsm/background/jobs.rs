@@ -5,30 +5,43 @@ use std::time::Duration;
 use super::queue::Queue;
 use crate::compaction::picker::Ask;
 use crate::error::{Error, Result};
-use crate::lsm::Shared;
 use crate::lsm::checkpoint::CheckpointJob;
 use crate::lsm::compact::CompactJob;
 use crate::lsm::flush::FlushJob;
-use crate::lsm::job::{Progress, Slot};
-use crate::sync::atomic::Ordering;
+use crate::lsm::job::{Job, Progress, Slot};
+use crate::lsm::state::Shared;
 
 /// How long a job rests after its first failure.
 pub(super) const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// How long it rests at most.
 const RETRY_AT_LEAST: Duration = Duration::from_secs(30);
 
+/// A job of one step.
 #[derive(Debug)]
-pub(super) enum Job {
-    Flush(FlushJob),
-    Compact(CompactJob),
-    Checkpoint(CheckpointJob),
-    /// Done in one step.
-    Once,
+struct Once(Slot);
+
+impl Job<Shared> for Once {
+    fn step(&mut self, engine: &Shared) -> Result<Progress> {
+        match self.0 {
+            Slot::Segment => engine.prepare_segment()?,
+            Slot::LogSync => engine.io.wal().sync()?,
+            Slot::Watermark => engine.io.wal().append_watermark()?,
+            Slot::Stats => engine.write_stats_file(),
+            Slot::Explore(stripe) => engine.explore(stripe),
+            Slot::Open => engine.ensure_opened()?,
+            Slot::Removal => engine.remove_obsolete(),
+            Slot::Relief => engine.relieve(),
+            Slot::Flush(_) | Slot::Compact(_) | Slot::Checkpoint => {}
+        }
+        Ok(Progress::Done)
+    }
+
+    fn abort(self: Box<Self>, _: &Shared) {}
 }
 
 impl Shared {
     /// Marks the slot taken and makes its job.
-    pub(super) fn begin(&self, queue: &mut Queue, slot: Slot) -> Job {
+    pub(super) fn begin(&self, queue: &mut Queue, slot: Slot) -> Box<dyn Job<Self>> {
         queue.running.insert(slot);
         queue.sealed_last = slot == Slot::Relief;
         match slot {
@@ -36,77 +49,46 @@ impl Shared {
                 if let Some(at) = queue.flush.iter().position(|&queued| queued == stripe) {
                     queue.flush.remove(at);
                 }
-                Job::Flush(FlushJob::new(stripe))
+                return Box::new(FlushJob::new(stripe));
             }
             Slot::Compact(stripe) => {
                 let ask = if queue.compact.remove(&stripe) { Ask::Due } else { Ask::Idle };
-                Job::Compact(CompactJob::new(stripe, ask))
+                return Box::new(CompactJob::new(stripe, ask));
             }
             Slot::Checkpoint => {
                 queue.dirty = false;
                 queue.last_checkpoint = self.clock.monotonic();
-                Job::Checkpoint(CheckpointJob::Start)
+                return Box::new(CheckpointJob::Start);
             }
             Slot::LogSync | Slot::Watermark => {
                 queue.last_sync = self.clock.monotonic();
-                Job::Once
             }
             Slot::Stats => {
                 queue.last_stats = self.clock.monotonic();
-                Job::Once
             }
             Slot::Explore(stripe) => {
                 queue.explore.remove(&stripe);
-                Job::Once
             }
             Slot::Removal => {
                 queue.removal = None;
                 queue.removal_tries += 1;
-                Job::Once
             }
-            Slot::Segment | Slot::Relief | Slot::Open => Job::Once,
+            Slot::Segment | Slot::Relief | Slot::Open => {}
         }
-    }
-
-    pub(super) fn step_job(&self, slot: Slot, job: &mut Job) -> Result<Progress> {
-        match (job, slot) {
-            (Job::Flush(job), _) => job.step(self),
-            (Job::Compact(job), _) => job.step(self),
-            (Job::Checkpoint(job), _) => job.step(self),
-            (Job::Once, Slot::Segment) => self.prepare_segment().map(|()| Progress::Done),
-            (Job::Once, Slot::LogSync) => self.wal.sync().map(|()| Progress::Done),
-            (Job::Once, Slot::Watermark) => self.wal.append_watermark().map(|()| Progress::Done),
-            (Job::Once, Slot::Stats) => Ok(self.write_stats_file()),
-            (Job::Once, Slot::Explore(stripe)) => {
-                self.explore(stripe);
-                Ok(Progress::Done)
-            }
-            (Job::Once, Slot::Open) => self.ensure_opened().map(|()| Progress::Done),
-            (Job::Once, Slot::Removal) => {
-                self.remove_obsolete();
-                Ok(Progress::Done)
-            }
-            (Job::Once, _) => {
-                self.relieve();
-                Ok(Progress::Done)
-            }
-        }
+        Box::new(Once(slot))
     }
 
     /// Ends a job: frees its slot, queues what follows from it.
-    pub(super) fn end(&self, slot: Slot, job: Job, result: Result<()>) {
+    pub(super) fn end(&self, slot: Slot, job: Box<dyn Job<Self>>, result: Result<()>) {
         let failed = result.is_err();
-        match (&result, job) {
-            (Err(_), Job::Flush(job)) => job.abort(self),
-            (Err(_), Job::Compact(job)) => job.abort(self),
-            _ => {}
+        if failed {
+            job.abort(self);
         }
         // Before it counts as done: callers that wait for space must find what it has freed.
         if !failed && matches!(slot, Slot::Checkpoint | Slot::Compact(_)) {
             self.remove_obsolete();
         }
-        let freed_files =
-            !failed && slot == Slot::Checkpoint && self.quota.few_inodes.load(Ordering::Relaxed);
+        let freed_files = !failed && slot == Slot::Checkpoint && self.space.lacks_inodes();
         if freed_files {
             self.look_at_inodes();
         }
@@ -162,9 +144,9 @@ impl Shared {
             }
             Slot::Checkpoint => {
                 queue.dirty |= failed;
-                if !failed && self.quota.is_limited() {
+                if !failed && self.space.is_limited() {
                     // There may be space now for merges that found none.
-                    queue.compact.extend(self.used_stripes().map(|stripe| stripe.id));
+                    queue.compact.extend(self.stripes.used().map(|stripe| stripe.id));
                 }
             }
             Slot::Segment | Slot::Relief | Slot::LogSync | Slot::Watermark => {}

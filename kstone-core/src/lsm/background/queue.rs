@@ -3,12 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use super::Background;
-use super::jobs::Job;
 use crate::lsm::idle::IdleStripes;
 use crate::lsm::job::Slot;
-use crate::planted::{Race, raced};
-use crate::sync::atomic::Ordering;
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
@@ -45,61 +41,10 @@ pub(super) struct Queue {
     pub(super) has_timekeeper: bool,
     /// The last failure, until something of its kind succeeds.
     pub(super) error: Option<(Slot, String)>,
-    /// Jobs that tests have begun and not ended.
-    pub(super) begun: Vec<(Slot, Job)>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Rest {
     pub(super) failures: u32,
     pub(super) until: Duration,
-}
-
-impl Background {
-    /// Wakes a worker, also one that is just falling asleep. The caller holds no stripe's lock, nor the queue's.
-    pub(crate) fn wake_surely(&self) {
-        if !raced(Race::WakeWithoutLock) {
-            drop(self.queue.lock());
-        }
-        self.wake.notify_one();
-    }
-
-    /// Has memtables looked at for sealing. The end of that wakes all workers, as that of any job.
-    pub(crate) fn want_relief(&self) {
-        self.relief_wanted.store(true, Ordering::Relaxed);
-        self.wake_surely();
-    }
-
-    /// Has the log made shorter, whatever that takes.
-    pub(crate) fn log_is_full(&self) {
-        self.log_full.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn queue_flush(&self, stripe: usize) {
-        self.queue.lock().flush.push_back(stripe);
-        self.wake.notify_one();
-    }
-
-    /// Looks at the stripe for compaction soon.
-    pub(crate) fn queue_compaction(&self, stripe: usize) {
-        self.queue.lock().compact.insert(stripe);
-        self.wake.notify_one();
-    }
-
-    /// Looks for gaps in the stripe soon. May be called under its lock.
-    pub(crate) fn queue_exploration(&self, stripe: usize) {
-        self.queue.lock().explore.insert(stripe);
-        self.wake.notify_one();
-    }
-
-    /// Has SSTs removed that were read until now.
-    pub(crate) fn remove_soon(&self) {
-        self.queue.lock().removal = Some(Duration::ZERO);
-        self.wake.notify_one();
-    }
-
-    /// What was noted of failures that stopped nothing holds no longer.
-    pub(crate) fn forget_noted_error(&self) {
-        self.queue.lock().error.take_if(|(slot, _)| *slot == Slot::Relief);
-    }
 }

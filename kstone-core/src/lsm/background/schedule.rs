@@ -10,8 +10,9 @@ use crate::compaction::picker::Ask;
 use crate::config::CompactionConfig;
 use crate::lsm::idle::IdleStripes;
 use crate::lsm::job::Slot;
-use crate::lsm::quota::FREED_AT_ONCE;
-use crate::lsm::{Settings, Shared, Workers};
+use crate::lsm::options::Workers;
+use crate::lsm::settings::Settings;
+use crate::lsm::state::Shared;
 use crate::stripe::Stripe;
 use crate::sync::atomic::Ordering;
 use crate::sync::thread;
@@ -31,8 +32,8 @@ impl Shared {
     /// The slots that could be taken now, the most urgent first. Stripes that have nothing to merge are not looked at
     /// again before they are queued again.
     pub(super) fn due(&self, queue: &mut Queue) -> Vec<Slot> {
-        let may_write = !self.read_only && self.health.check().is_ok();
-        let opened = self.opened.load(Ordering::Acquire);
+        let may_write = !self.life.is_read_only() && self.life.health().check().is_ok();
+        let opened = self.life.is_opened();
         let settings = self.settings.load();
         let now = self.clock.monotonic();
         if may_write {
@@ -50,14 +51,14 @@ impl Shared {
             stats_interval: self.stats_interval(&settings),
             last_stats: queue.last_stats,
             removal: queue.removal,
-            wants_segment: self.wal.needs_segment() && self.may_take_segment(),
-            log_half_full: self.wal.live_bytes() > settings.log.limit / 2,
+            wants_segment: self.io.wal().needs_segment() && self.may_take_segment(),
+            log_half_full: self.io.wal().live_bytes() > settings.log.limit / 2,
             relief_wanted: self.background.relief_wanted.load(Ordering::Relaxed),
             sealed_last: queue.sealed_last,
             dirty: queue.dirty,
-            few_inodes: self.quota.few_inodes.load(Ordering::Relaxed),
-            frees_much: self.quota.dying.load(Ordering::Relaxed) >= FREED_AT_ONCE,
-            limited: self.quota.is_limited(),
+            few_inodes: self.space.lacks_inodes(),
+            frees_much: self.space.checkpoint_frees_much(),
+            limited: self.space.is_limited(),
             running: &queue.running,
             flush: &queue.flush,
             explore: &queue.explore,
@@ -85,9 +86,9 @@ impl Shared {
             return;
         }
         queue.last_sweep = now;
-        queue.compact.extend(self.used_stripes().map(|stripe| stripe.id));
-        queue.idle.sweep(self.used_stripes().map(|stripe| stripe.id));
-        if self.used_stripes().any(|stripe| self.keeps_old_deletes(settings, stripe)) {
+        queue.compact.extend(self.stripes.used().map(|stripe| stripe.id));
+        queue.idle.sweep(self.stripes.used().map(|stripe| stripe.id));
+        if self.stripes.used().any(|stripe| self.keeps_old_deletes(settings, stripe)) {
             self.background.relief_wanted.store(true, Ordering::Relaxed);
         }
     }
@@ -109,13 +110,13 @@ impl Shared {
         };
         left || self.stats_interval(&settings).is_some()
             || settings.compaction.enabled
-                && self.used_stripes().any(|stripe| deletes(stripe) || merges(stripe))
-            || self.quota.is_limited() && self.reclaiming()
+                && self.stripes.used().any(|stripe| deletes(stripe) || merges(stripe))
+            || self.space.is_limited() && self.reclaiming()
     }
 
     /// How long a worker may sleep before something becomes due by time alone.
     pub(super) fn nap(&self, queue: &Queue) -> Duration {
-        if self.health.check().is_err() {
+        if self.life.health().check().is_err() {
             return NOTHING_TO_DO;
         }
         let settings = self.settings.load();
@@ -123,7 +124,7 @@ impl Shared {
         let until = |moment: Duration, interval: Duration| (moment + interval).saturating_sub(now);
         let mut nap = until(queue.last_sweep, Duration::from_secs(settings.compaction.check_interval_secs));
         let interval = settings.database.sync_interval;
-        let opened = self.opened.load(Ordering::Acquire);
+        let opened = self.life.is_opened();
         if opened && !interval.is_zero() && !queue.running.contains(&Slot::LogSync) {
             // Also while nothing is unsynced: a write does not wake anybody for its sync.
             nap = nap.min(until(queue.last_sync, interval).max(interval / 2));
@@ -144,8 +145,8 @@ impl Shared {
     /// Looks at every stripe for compaction, and has what was merged or flushed already checkpointed.
     pub(crate) fn look_at_all_stripes(&self) {
         let mut queue = self.background.queue.lock();
-        queue.compact.extend(self.used_stripes().map(|stripe| stripe.id));
-        queue.dirty |= self.wal.can_retire();
+        queue.compact.extend(self.stripes.used().map(|stripe| stripe.id));
+        queue.dirty |= self.io.wal().can_retire();
     }
 }
 
@@ -159,11 +160,11 @@ struct Engine<'a> {
 
 impl Probe for Engine<'_> {
     fn unsynced(&self) -> bool {
-        self.shared.wal.unsynced()
+        self.shared.io.wal().unsynced()
     }
 
     fn wants_watermark(&self) -> bool {
-        self.shared.wal.wants_watermark() && self.shared.may_take_segment()
+        self.shared.io.wal().wants_watermark() && self.shared.may_take_segment()
     }
 
     fn reclaiming(&self) -> bool {
@@ -171,7 +172,7 @@ impl Probe for Engine<'_> {
     }
 
     fn runs(&self, stripe: usize) -> u64 {
-        self.shared.stripe_if_used(stripe).map_or(0, |stripe| stripe.version().runs.len() as u64)
+        self.shared.stripes.if_used(stripe).map_or(0, |stripe| stripe.version().runs.len() as u64)
     }
 
     fn merge(&mut self, stripe: usize) -> Option<u64> {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::lsm::{Settings, Shared};
+use crate::lsm::settings::Settings;
+use crate::lsm::state::Shared;
 use crate::stripe::Stripe;
 use crate::sync::atomic::Ordering;
 use crate::types::Lsn;
@@ -10,7 +11,7 @@ use crate::types::Lsn;
 impl Shared {
     /// A memtable of that stripe was sealed.
     pub(crate) fn sealed(&self, stripe: usize, memory: usize) {
-        self.sealed_memory.fetch_add(memory, Ordering::Relaxed);
+        self.space.sealed(memory);
         self.background.queue_flush(stripe);
     }
 
@@ -24,8 +25,7 @@ impl Shared {
 
     /// Wakes the background when a write has crossed a line: the memory budget, or into a new log segment.
     pub(crate) fn request_relief(&self, memory: usize, budget: usize, lsn: Lsn) {
-        let new_segment =
-            self.newest_generation.fetch_max(lsn.generation(), Ordering::Relaxed) < lsn.generation();
+        let new_segment = self.io.reached_segment(lsn.generation());
         if (memory > budget || new_segment) && !self.background.relief_wanted.swap(true, Ordering::AcqRel) {
             // Nobody asks a second time: a worker that has just looked and not yet fallen asleep must hear of it.
             self.background.wake_surely();
@@ -38,15 +38,14 @@ impl Shared {
         self.background.relief_wanted.swap(false, Ordering::AcqRel);
         self.seal_for_space();
         let settings = self.settings.load();
-        for stripe in self.used_stripes().filter(|stripe| self.keeps_old_deletes(&settings, stripe)) {
+        for stripe in self.stripes.used().filter(|stripe| self.keeps_old_deletes(&settings, stripe)) {
             self.seal(stripe);
         }
         loop {
-            let memory = self.memory.load(Ordering::Relaxed);
-            if memory.saturating_sub(self.sealed_memory.load(Ordering::Relaxed)) <= settings.memory_budget {
+            if self.space.unsealed_memory() <= settings.memory_budget {
                 break;
             }
-            let fullest = self.used_stripes().max_by_key(|stripe| stripe.version().active.memory());
+            let fullest = self.stripes.used().max_by_key(|stripe| stripe.version().active.memory());
             match fullest {
                 Some(stripe) if !stripe.version().active.is_empty() => self.seal(stripe),
                 _ => break,
@@ -67,22 +66,22 @@ impl Shared {
     /// limit, or when a writer waits, all but the segment that is written to must go, and when only that is left, it
     /// must become another one.
     fn shorten_log(&self, limit: u64, full: bool) {
-        let live = self.wal.live_bytes();
+        let live = self.io.wal().live_bytes();
         if !full && live <= limit / 4 * 3 {
             return;
         }
         let urgent = full || live > limit;
         if urgent {
-            match self.wal.rotate_last() {
+            match self.io.wal().rotate_last() {
                 Ok(_) => {}
                 Err(error) => self.note_background_error(&error),
             }
         }
-        let (oldest, newest) = (self.wal.oldest_generation(), self.wal.tail().generation());
+        let (oldest, newest) = (self.io.wal().oldest_generation(), self.io.wal().tail().generation());
         let half = oldest + newest.saturating_sub(oldest).div_ceil(2);
         let keep_from = if urgent { newest } else { half };
         let mut needed_from = newest;
-        for stripe in self.used_stripes() {
+        for stripe in self.stripes.used() {
             let version = Arc::clone(&stripe.version());
             if version.active.first_lsn().is_some_and(|lsn| lsn.generation() < keep_from) {
                 self.seal(stripe);
@@ -91,7 +90,7 @@ impl Shared {
             needed_from = needed.map_or(needed_from, |lsn| needed_from.min(lsn.generation()));
         }
         // Segments may be kept only because what was flushed is not checkpointed.
-        if needed_from > oldest && !self.pins.hold_log() {
+        if needed_from > oldest && !self.removal.pins().hold_log() {
             self.background.queue.lock().dirty = true;
         }
     }

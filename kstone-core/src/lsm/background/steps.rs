@@ -2,8 +2,9 @@
 
 use super::queue::Queue;
 use crate::error::Error;
+use crate::health::PoisonOnUnwind;
 use crate::lsm::job::{Progress, Slot};
-use crate::lsm::{PoisonOnUnwind, Shared};
+use crate::lsm::state::Shared;
 use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
 
@@ -24,23 +25,23 @@ impl Shared {
     }
 
     fn step_one(&self, mut queue: MutexGuard<'_, Queue>, due: &[Slot], choice: u64) -> bool {
-        let begun = queue.begun.len();
-        let options = begun + due.len();
+        let mut begun = self.background.begun.lock();
+        let options = begun.len() + due.len();
         if options == 0 {
             return false;
         }
         let at = (choice % options as u64) as usize;
-        let (slot, mut job) = match due.get(at.wrapping_sub(begun)) {
+        let (slot, mut job) = match due.get(at.wrapping_sub(begun.len())) {
             Some(&slot) => (slot, self.begin(&mut queue, slot)),
-            None => queue.begun.swap_remove(at),
+            None => begun.swap_remove(at),
         };
-        drop(queue);
-        let unwinding = PoisonOnUnwind { shared: self, what: "background work" };
-        let stepped = self.step_job(slot, &mut job);
+        drop((begun, queue));
+        let unwinding = PoisonOnUnwind::new(self.life.health(), "background work");
+        let stepped = job.step(self);
         std::mem::forget(unwinding);
         debug_assert!(self.keeps_its_promises(), "after a step of {slot:?}: {:?}", self.space_report());
         match stepped {
-            Ok(Progress::Again) => self.background.queue.lock().begun.push((slot, job)),
+            Ok(Progress::Again) => self.background.begun.lock().push((slot, job)),
             Ok(Progress::Done) => self.end(slot, job, Ok(())),
             Err(error) => self.end(slot, job, Err(error)),
         }
@@ -49,7 +50,7 @@ impl Shared {
 
     /// Gives up what tests have begun: the engine closes.
     pub(crate) fn abandon_begun(&self) {
-        let begun = std::mem::take(&mut self.background.queue.lock().begun);
+        let begun = std::mem::take(&mut *self.background.begun.lock());
         for (slot, job) in begun {
             self.end(slot, job, Err(Error::Closed));
         }

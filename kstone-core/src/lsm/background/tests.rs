@@ -9,8 +9,9 @@ use crate::clock::{Clock, ManualClock};
 use crate::config::{CompactionConfig, DatabaseConfig};
 use crate::error::Error;
 use crate::key::Key;
+use crate::lsm::LsmEngine;
 use crate::lsm::job::{Progress, Slot};
-use crate::lsm::{EngineOptions, LsmEngine, Workers, WriteOptions};
+use crate::lsm::options::{EngineOptions, Workers, WriteOptions};
 use crate::sync::atomic::Ordering;
 
 mod merges;
@@ -66,7 +67,7 @@ impl Idle {
     }
 
     fn flush(&self) {
-        for stripe in self.engine.shared.used_stripes() {
+        for stripe in self.engine.shared.stripes.used() {
             self.engine.shared.flush_stripe_now(stripe.id).unwrap();
         }
         self.engine.shared.background.queue.lock().flush.clear();
@@ -85,7 +86,7 @@ impl Idle {
     fn run(&self, slot: Slot) {
         let shared = &self.engine.shared;
         let mut job = shared.begin(&mut shared.background.queue.lock(), slot);
-        while shared.step_job(slot, &mut job).unwrap() == Progress::Again {}
+        while job.step(shared).unwrap() == Progress::Again {}
         shared.end(slot, job, Ok(()));
     }
 }
@@ -148,7 +149,7 @@ fn a_log_that_is_half_full_does_not_wait_for_the_checkpoint_interval() {
     idle.put(0..1);
     idle.flush();
     assert_eq!(idle.due(), []);
-    while idle.engine.shared.wal.live_bytes() <= 64 << 10 {
+    while idle.engine.shared.io.wal().live_bytes() <= 64 << 10 {
         assert!(!idle.due().contains(&Slot::Checkpoint));
         idle.put(0..1);
     }
@@ -301,9 +302,9 @@ fn before_the_first_write_only_sweeps_and_counters_wake_a_thread() {
     let shared = &idle.engine.shared;
     let nap = || shared.nap(&shared.background.queue.lock());
     assert_eq!(nap(), Duration::from_secs(1));
-    shared.opened.store(false, Ordering::Release);
+    shared.life.set_opened(false);
     assert_eq!(nap(), Duration::from_secs(30));
-    shared.opened.store(true, Ordering::Release);
+    shared.life.set_opened(true);
 }
 
 /// Whatever is left to do, a poisoned handle cannot do it: its threads must not look for it again and again.
@@ -315,7 +316,7 @@ fn the_threads_of_a_poisoned_handle_sleep() {
     idle.clock.advance(Duration::from_secs(3600));
     let shared = &idle.engine.shared;
     assert_eq!(shared.nap(&shared.background.queue.lock()), Duration::from_millis(1));
-    shared.health.poison(&Error::DiskFull);
+    shared.life.health().poison(&Error::DiskFull);
     assert_eq!(idle.due(), []);
     assert_eq!(shared.nap(&shared.background.queue.lock()), NOTHING_TO_DO);
 }
@@ -329,7 +330,7 @@ fn sealing_again_and_again_does_not_keep_flushes_waiting() {
     let idle = Idle::new(one(), CompactionConfig::disabled());
     idle.put(0..3);
     let shared = &idle.engine.shared;
-    shared.used_stripes().for_each(|stripe| shared.seal(stripe));
+    shared.stripes.used().for_each(|stripe| shared.seal(stripe));
     let wanted = || shared.background.relief_wanted.store(true, Ordering::Relaxed);
     wanted();
     assert_eq!(idle.due(), [Slot::Relief, Slot::Flush(0)]);
@@ -359,10 +360,10 @@ fn a_segment_that_is_due_is_made() {
         if engine.put(&key, &[0; 9_000], WriteOptions::new()).is_err() {
             break;
         }
-        if shared.wal.needs_segment() {
+        if shared.io.wal().needs_segment() {
             let due = shared.may_take_segment();
             shared.prepare_segment().unwrap();
-            assert_eq!(due, !shared.wal.needs_segment(), "put {n}");
+            assert_eq!(due, !shared.io.wal().needs_segment(), "put {n}");
             made += u32::from(due);
             without_space += u32::from(!due);
         }

@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use super::schedule::{calm_compactions, concurrent_compactions, cores};
 use crate::error::{Error, Result};
+use crate::health::PoisonOnUnwind;
+use crate::lsm::LsmEngine;
 use crate::lsm::job::Progress;
-use crate::lsm::{LsmEngine, PoisonOnUnwind, Shared, Workers};
+use crate::lsm::options::Workers;
+use crate::lsm::state::Shared;
 use crate::planted::{Race, raced};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::{self, JoinHandle};
@@ -21,15 +24,15 @@ pub(crate) struct Pool {
 impl Shared {
     fn work(&self) {
         // A job that panics would hold its slot for ever: its waiters must hear of that.
-        let unwinding = PoisonOnUnwind { shared: self, what: "background work" };
+        let unwinding = PoisonOnUnwind::new(self.life.health(), "background work");
         let mut queue = self.background.queue.lock();
         while !self.background.stop.load(Ordering::Relaxed) {
-            if self.may_deliver_events() {
+            if self.observed.events().may_deliver() {
                 if !queue.has_timekeeper && !raced(Race::ListenerKeepsTime) {
                     // A listener may take long: another worker keeps the time meanwhile.
                     self.background.wake.notify_one();
                 }
-                MutexGuard::unlocked(&mut queue, || self.deliver_events());
+                MutexGuard::unlocked(&mut queue, || self.observed.events().deliver());
                 continue;
             }
             let due = self.ready(&mut queue);
@@ -51,7 +54,7 @@ impl Shared {
             drop(queue);
             let mut result = Ok(Progress::Again);
             while matches!(result, Ok(Progress::Again)) && !self.background.stop.load(Ordering::Relaxed) {
-                result = self.step_job(slot, &mut job);
+                result = job.step(self);
             }
             match result {
                 Ok(Progress::Done) => self.end(slot, job, Ok(())),
@@ -71,7 +74,7 @@ impl LsmEngine {
         let shared = &*self.shared;
         let mut queue = shared.background.queue.lock();
         // On one thread tests say when a step is made, and all that is looked at in intervals is looked at with the first.
-        queue.compact.extend(shared.used_stripes().map(|stripe| stripe.id));
+        queue.compact.extend(shared.stripes.used().map(|stripe| stripe.id));
         if shared.workers == Workers::Manual {
             return;
         }
@@ -81,7 +84,7 @@ impl LsmEngine {
         queue.calm = Some(calm_compactions(cores()));
         drop(queue);
         // Opening is worth more than what can wait for the first write, which starts the others.
-        if !shared.read_only
+        if !shared.life.is_read_only()
             && shared.will_be_due()
             && let Err(error) = self.start_threads(1)
         {
@@ -129,7 +132,7 @@ impl LsmEngine {
                 Ok(thread) => threads.push(thread),
                 // Fewer do the same work, only later; with none, nothing would ever be flushed.
                 Err(_) if !threads.is_empty() => break,
-                Err(source) => return Err(Error::io("start a thread for", &self.shared.dir)(source)),
+                Err(source) => return Err(Error::io("start a thread for", self.shared.io.dir())(source)),
             }
         }
         Ok(())

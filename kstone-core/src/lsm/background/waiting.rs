@@ -10,7 +10,8 @@ use super::queue::Queue;
 use crate::backpressure::StallReason;
 use crate::error::Result;
 use crate::lsm::job::Slot;
-use crate::lsm::{Shared, Workers};
+use crate::lsm::options::Workers;
+use crate::lsm::state::Shared;
 use crate::planted::{Race, raced};
 use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
@@ -18,25 +19,23 @@ use crate::sync::atomic::Ordering;
 /// How often a waiting caller looks again, should a wake-up be missed.
 const RECHECK: Duration = Duration::from_millis(50);
 
-impl Background {
+impl Shared {
     /// Lets a slowed-down writer rest; on one thread, lets the work go on instead.
-    pub(crate) fn pause(&self, shared: &Shared, delay: Duration) {
-        if shared.workers == Workers::Manual {
-            shared.step_in_turn();
+    pub(crate) fn pause(&self, delay: Duration) {
+        if self.workers == Workers::Manual {
+            self.step_in_turn();
             return;
         }
-        self.wake.notify_one();
-        let mut queue = self.queue.lock();
-        self.progress.wait_for(&mut queue, delay);
+        self.background.wake.notify_one();
+        let mut queue = self.background.queue.lock();
+        self.background.progress.wait_for(&mut queue, delay);
     }
-}
 
-impl Shared {
     /// Takes a slot for work on the caller's thread, waiting until it is free.
     pub(crate) fn claim(&self, slot: Slot) -> Result<()> {
         let mut since = None;
         let claimed = loop {
-            if let Err(error) = self.health.check() {
+            if let Err(error) = self.life.health().check() {
                 break Err(error);
             }
             let mut queue = self.background.queue.lock();
@@ -50,7 +49,7 @@ impl Shared {
             self.wait_with(queue);
         };
         if let Some(since) = since {
-            self.waited(StallReason::Jobs, since);
+            self.observed.waited(StallReason::Jobs, since);
         }
         claimed
     }
@@ -132,7 +131,7 @@ impl Shared {
 /// Stripes whose merges a caller waits for.
 #[must_use]
 pub(crate) struct AwaitedMerges<'a> {
-    background: &'a Background,
+    background: &'a Background<Shared>,
     stripes: SmallVec<[usize; 8]>,
 }
 

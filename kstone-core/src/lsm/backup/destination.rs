@@ -4,8 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::super::LockGuard;
 use super::super::claim::{Claim, Look, claim};
+use super::super::lock::LockGuard;
 use crate::error::{Error, Result};
 use crate::paths::{self, FileName};
 use crate::vfs::{OpenMode, PathKind, Vfs, VfsFile, write_all_at};

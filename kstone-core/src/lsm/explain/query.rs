@@ -10,8 +10,9 @@ use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::escape;
 use crate::key::{KeyRange, SortRange, partition_hash, stripe_of};
+use crate::lsm::LsmEngine;
 use crate::lsm::read::Pin;
-use crate::lsm::{LsmEngine, Shared};
+use crate::lsm::state::Shared;
 use crate::merge::{MergeCursor, VisibleCursor};
 use crate::slice::Slice;
 use crate::sst::{Table, ahead_of_each};
@@ -134,12 +135,12 @@ impl LsmEngine {
     /// `InvalidKey` for an empty partition key, `Closed`. What the query itself fails with is in
     /// [`ExplainQuery::error`].
     pub fn explain_query(&self, partition: &[u8], range: &SortRange) -> Result<ExplainQuery> {
-        self.shared.check_open()?;
+        self.shared.life.check_open()?;
         if partition.is_empty() {
             return Err(Error::InvalidKey { why: "the partition key is empty".into() });
         }
         let pin = Pin::new(&self.shared);
-        let stripe = stripe_of(partition_hash(partition), self.shared.stripes.len());
+        let stripe = stripe_of(partition_hash(partition), self.shared.stripes.count());
         let range = range.to_key_range(partition);
         let mut explain = ExplainQuery {
             partition: escape::key(partition),
@@ -148,7 +149,7 @@ impl LsmEngine {
             seq: pin.seq(),
             ..ExplainQuery::default()
         };
-        if let Some(used) = self.shared.stripe_if_used(stripe) {
+        if let Some(used) = self.shared.stripes.if_used(stripe) {
             let version = Arc::clone(&used.version());
             // What is known to be empty is left out, as by the query itself.
             let parts = used.gaps.around(&range, explain.seq).unwrap_or_else(|| vec![range.clone()]);
@@ -206,10 +207,10 @@ impl Shared {
             let merge = MergeCursor::new(counted.collect(), Direction::Forward);
             let mut rows = VisibleCursor::new(merge, explain.seq);
             result = loop {
-                match self.check_open().and_then(|()| rows.next()) {
+                match self.life.check_open().and_then(|()| rows.next()) {
                     Ok(Some(_)) => explain.rows += 1,
                     Ok(None) => break Ok(()),
-                    Err(error) => break Err(self.closed_or(error)),
+                    Err(error) => break Err(self.life.closed_or(error)),
                 }
             };
             if result.is_err() {

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use crate::clock::Since;
 use crate::error::{Error, Result};
 use crate::key::{encoded_partition_hash, stripe_of};
-use crate::lsm::Shared;
+use crate::lsm::state::Shared;
 use crate::paths;
 use crate::planted::{Bug, planted};
 use crate::record::Ops;
-use crate::sync::atomic::Ordering;
 use crate::types::{EntryKind, EntryRef, SeqNo};
 use crate::vfs::Vfs;
 use crate::wal::{self, Chain, RecordRef};
@@ -18,7 +17,7 @@ impl Shared {
     /// Records go through the same insert as a put; full memtables are flushed on the way.
     pub(in crate::lsm) fn replay(&self, log: &dyn Vfs, chain: &Chain) -> Result<()> {
         let flushed: BTreeMap<usize, SeqNo> =
-            self.used_stripes().map(|stripe| (stripe.id, stripe.lock().state.flushed_to)).collect();
+            self.stripes.used().map(|stripe| (stripe.id, stripe.lock().state.flushed_to)).collect();
         let mut full = false;
         wal::replay(log, chain, |record| {
             self.replay_record(&record, &flushed)?;
@@ -27,14 +26,14 @@ impl Shared {
             }
             Ok(())
         })?;
-        self.newest_generation.store(chain.end.generation(), Ordering::Relaxed);
+        self.io.reached_segment(chain.end.generation());
         Ok(())
     }
 
     fn replay_record(&self, record: &RecordRef<'_>, flushed: &BTreeMap<usize, SeqNo>) -> Result<()> {
         let damaged = |detail: String| {
             Error::corrupt(
-                &paths::log(&self.dir, record.lsn.generation()),
+                &paths::log(self.io.dir(), record.lsn.generation()),
                 record.lsn.offset().into(),
                 detail,
             )
@@ -43,14 +42,14 @@ impl Shared {
         let (mut ops, mut bytes) = (0, 0);
         for (i, op) in Ops::new(record.payload).enumerate() {
             ops += 1;
-            let file = paths::log(&self.dir, record.lsn.generation());
+            let file = paths::log(self.io.dir(), record.lsn.generation());
             let op = op.map_err(|bad| bad.in_file(&file, record.lsn.offset().into()))?;
             let seq = record.first_seq + i as u64;
             bytes += op.key.len() + op.value.len();
             let Some(hash) = encoded_partition_hash(op.key) else {
                 return Err(damaged(format!("\"{}\" is no key", crate::escape::key(op.key))));
             };
-            let id = stripe_of(hash, self.stripes.len());
+            let id = stripe_of(hash, self.stripes.count());
             if flushed.get(&id).is_some_and(|&to| seq <= to) && !planted(Bug::FlushedReplayed) {
                 continue;
             }
@@ -60,13 +59,13 @@ impl Shared {
             if op.kind == EntryKind::Delete {
                 stripe.deleted(|| Since::stamped(u64::from(record.time) * 1000, self.now()));
             }
-            self.quota.memtables.fetch_add(u64::from(inserted.first), Ordering::Relaxed);
-            self.memory.fetch_add(inserted.memory, Ordering::Relaxed);
+            self.space.began_memtables(u64::from(inserted.first));
+            self.space.memory_grew(inserted.memory);
             // With a quota as little as can be is written: each run takes a page at least, and space was set aside for
             // the memtables that there were when the limits may have been others. The next write seals it.
             if settings.database.max_total_disk_bytes.is_none()
                 && stripe.is_full(&settings.database)
-                && !self.read_only
+                && !self.life.is_read_only()
                 && let Some(memory) = stripe.seal()
             {
                 self.sealed(id, memory);
@@ -84,14 +83,16 @@ impl Shared {
     /// so all of the log must be in memory.
     fn flush_ahead(&self) -> Result<bool> {
         let budget = self.settings.load().memory_budget;
-        while !self.read_only && self.memory.load(Ordering::Relaxed) > budget {
-            let fullest = self.used_stripes().max_by_key(|stripe| {
+        while !self.life.is_read_only() && self.space.memory() > budget {
+            let fullest = self.stripes.used().max_by_key(|stripe| {
                 stripe.version().memtables().map(|memtable| memtable.memory()).sum::<usize>()
             });
             let Some(stripe) = fullest else { break };
             match self.ensure_opened().and_then(|()| self.flush_stripe_now(stripe.id)) {
                 // Not from a sync, after which nothing may be written any more.
-                Err(error) if error.is_out_of_space() && self.health.check().is_ok() => return Ok(false),
+                Err(error) if error.is_out_of_space() && self.life.health().check().is_ok() => {
+                    return Ok(false);
+                }
                 flushed => flushed?,
             }
         }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::clock::ManualClock;
 use crate::error::Error;
-use crate::lsm::{EngineOptions, LsmEngine, Workers, WriteOptions};
+use crate::lsm::LsmEngine;
+use crate::lsm::options::{EngineOptions, Workers, WriteOptions};
 use crate::manifest::{Change, Manifest};
 use crate::paths;
 use crate::record::{OpRef, encode};
@@ -87,11 +88,11 @@ fn with_batch(payload: &[u8], count: u32, clean: bool) -> MemVfs {
     let vfs = MemVfs::new();
     let engine = LsmEngine::create(dir(), options(&vfs)).unwrap();
     engine.put(&crate::Key::from("k"), b"v", WriteOptions::new()).unwrap();
-    let wal = &engine.shared.wal;
+    let wal = &engine.shared.io.wal();
     let reservation = wal.try_reserve(payload.len(), Floor::NONE).unwrap().unwrap();
     wal.append(reservation, count, payload, |_| ()).unwrap();
     if !clean {
-        engine.shared.health.poison(&Error::Closed); // closing changes nothing then
+        engine.shared.life.health().poison(&Error::Closed); // closing changes nothing then
     }
     let _ = engine.close();
     vfs

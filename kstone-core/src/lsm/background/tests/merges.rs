@@ -7,9 +7,10 @@ use super::{Idle, one};
 use crate::compaction::picker::Ask;
 use crate::config::CompactionConfig;
 use crate::key::Key;
+use crate::lsm::LsmEngine;
 use crate::lsm::background::schedule::{calm_compactions, concurrent_compactions, cores};
 use crate::lsm::job::{Progress, Slot};
-use crate::lsm::{EngineOptions, LsmEngine, WriteOptions};
+use crate::lsm::options::{EngineOptions, WriteOptions};
 use crate::sync::atomic::Ordering;
 
 #[test]
@@ -105,15 +106,15 @@ fn a_flush_goes_on_beside_a_merge_of_its_stripe() {
     let mut merge = shared.begin(&mut shared.background.queue.lock(), Slot::Compact(0));
     // It takes several steps, and stands between two of them.
     for _ in 0..2 {
-        assert_eq!(shared.step_job(Slot::Compact(0), &mut merge).unwrap(), Progress::Again);
+        assert_eq!(merge.step(shared).unwrap(), Progress::Again);
     }
-    let flushes = shared.counters.flushes.load(Ordering::Relaxed);
+    let flushes = shared.observed.counters().flushes.load(Ordering::Relaxed);
     idle.put(5000..5010);
     shared.seal(shared.stripe(0).unwrap());
     assert!(idle.due().contains(&Slot::Flush(0)));
     idle.run(Slot::Flush(0));
-    assert_eq!(shared.counters.flushes.load(Ordering::Relaxed), flushes + 1);
-    while shared.step_job(Slot::Compact(0), &mut merge).unwrap() == Progress::Again {}
+    assert_eq!(shared.observed.counters().flushes.load(Ordering::Relaxed), flushes + 1);
+    while merge.step(shared).unwrap() == Progress::Again {}
     shared.end(Slot::Compact(0), merge, Ok(()));
     assert_eq!(shared.stripe(0).unwrap().version().runs.len(), 2);
 }

@@ -1,0 +1,208 @@
+//! The queue of what has happened, and the one place that hands it on: to the listener, to the file `EVENTS.jsonl` and
+//! to `tracing`.
+//!
+//! 1. [`Events::raise`] takes one leaf lock and does no I/O: it may be called anywhere.
+//! 2. [`Events::deliver`] calls the listener: only where no lock is held and no slot taken, so that a listener may call
+//!    the engine. That is a worker between two jobs; without workers, the end of the call that caused them.
+//! 3. One thread delivers at a time, in the order of the events.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::event_log::EventLog;
+use super::events::{Event, EventListener, Stamped};
+use super::trace;
+use crate::backpressure::StallReason;
+use crate::clock::Clock;
+use crate::health::Health;
+use crate::quota::Exhausted;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::thread::{self, ThreadId};
+
+/// Stalls of one reason within this time are one event: under load every write may be held up a little.
+const STALLS_TOGETHER: Duration = Duration::from_secs(1);
+/// The queue's length at which events are dropped: nobody takes them, or they are made faster than they are written.
+const MOST_PENDING: usize = 1024;
+
+/// The queue of one handle.
+#[derive(Debug)]
+pub(crate) struct Events {
+    clock: Arc<dyn Clock>,
+    health: Arc<Health>,
+    listener: Option<Arc<dyn EventListener>>,
+    pending: Mutex<VecDeque<Stamped>>,
+    /// Whether `pending` holds something. Who raises sets this and then looks at `delivering`; who delivers clears that
+    /// and then looks at this: with less than `SeqCst` both could miss the other, and nobody would deliver.
+    any: AtomicBool,
+    /// As above.
+    delivering: AtomicBool,
+    /// The thread that the listener is called on.
+    teller: Mutex<Option<ThreadId>>,
+    poisoned_told: AtomicBool,
+    /// `None`: not kept for this handle.
+    log: Option<Mutex<EventLog>>,
+    /// What was last told, and what has come together since.
+    stalls: Mutex<[Gathered; StallReason::ALL.len()]>,
+    disk_full: Mutex<Option<Duration>>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Gathered {
+    told: Option<Duration>,
+    writes: u64,
+    time: Duration,
+}
+
+impl Events {
+    pub(crate) fn new(
+        clock: Arc<dyn Clock>,
+        health: Arc<Health>,
+        listener: Option<Arc<dyn EventListener>>,
+        log: Option<EventLog>,
+    ) -> Self {
+        Self {
+            clock,
+            health,
+            listener,
+            pending: Mutex::default(),
+            any: AtomicBool::new(false),
+            delivering: AtomicBool::new(false),
+            teller: Mutex::default(),
+            poisoned_told: AtomicBool::new(false),
+            log: log.map(Mutex::new),
+            stalls: Mutex::default(),
+            disk_full: Mutex::default(),
+        }
+    }
+
+    /// Something happened. Takes a leaf lock only.
+    pub(crate) fn raise(&self, event: Event) {
+        let unix_ms = self.clock.unix_ms();
+        let mut pending = self.pending.lock();
+        if pending.len() < MOST_PENDING {
+            pending.push_back(Stamped { unix_ms, event });
+            self.any.store(true, Ordering::SeqCst);
+        }
+    }
+
+    fn next(&self) -> Option<Stamped> {
+        let mut pending = self.pending.lock();
+        let next = pending.pop_front();
+        self.any.store(!pending.is_empty(), Ordering::SeqCst);
+        next
+    }
+
+    fn take(&self) -> VecDeque<Stamped> {
+        let mut pending = self.pending.lock();
+        self.any.store(false, Ordering::SeqCst);
+        std::mem::take(&mut *pending)
+    }
+
+    fn tell(&self, event: &Event) {
+        if let Some(listener) = &self.listener {
+            *self.teller.lock() = Some(thread::current().id());
+            // A listener's state is its own affair: it sees no reference to ours.
+            let _ = catch_unwind(AssertUnwindSafe(|| listener.on_event(event)));
+            *self.teller.lock() = None;
+        }
+    }
+
+    /// Whether the listener is what calls.
+    pub(crate) fn telling_here(&self) -> bool {
+        *self.teller.lock() == Some(thread::current().id())
+    }
+
+    /// A write was held up.
+    pub(crate) fn raise_stall(&self, reason: StallReason, time: Duration) {
+        let now = self.clock.monotonic();
+        let mut stalls = self.stalls.lock();
+        // There is one for each reason, and it only counts.
+        let Some(gathered) = stalls.get_mut(reason as usize) else { return };
+        gathered.writes += 1;
+        gathered.time += time;
+        if gathered.told.is_none_or(|told| now.saturating_sub(told) >= STALLS_TOGETHER) {
+            let Gathered { writes, time, .. } =
+                std::mem::replace(gathered, Gathered { told: Some(now), ..Gathered::default() });
+            drop(stalls);
+            self.raise(Event::Stall { reason, writes, duration: time });
+        }
+    }
+
+    /// What has come together of stalls since they were last told.
+    fn raise_rest_of_stalls(&self) {
+        let rest = std::mem::take(&mut *self.stalls.lock());
+        for (&reason, gathered) in StallReason::ALL.iter().zip(rest).filter(|(_, g)| g.writes > 0) {
+            self.raise(Event::Stall { reason, writes: gathered.writes, duration: gathered.time });
+        }
+    }
+
+    /// Something failed for want of space; `why` says what has run out, and is not asked each time.
+    pub(crate) fn raise_disk_full(&self, why: impl FnOnce() -> (Exhausted, String)) {
+        let now = self.clock.monotonic();
+        let mut last = self.disk_full.lock();
+        if last.is_none_or(|last| now.saturating_sub(last) >= STALLS_TOGETHER) {
+            *last = Some(now);
+            drop(last);
+            let (exhausted, detail) = why();
+            self.raise(Event::DiskFull { exhausted: Some(exhausted), detail });
+        }
+    }
+
+    fn raise_poisoned(&self) {
+        if let Some(cause) = self.health.cause()
+            && !self.poisoned_told.swap(true, Ordering::Relaxed)
+        {
+            self.raise(Event::Poisoned { cause: cause.to_string() });
+        }
+    }
+
+    /// Whether [`Events::deliver`] has something to do.
+    pub(crate) fn has_any(&self) -> bool {
+        self.any.load(Ordering::SeqCst)
+            || (self.health.cause().is_some() && !self.poisoned_told.load(Ordering::Relaxed))
+    }
+
+    /// The same, and nobody else is at it.
+    pub(crate) fn may_deliver(&self) -> bool {
+        self.has_any() && !self.delivering.load(Ordering::SeqCst)
+    }
+
+    /// Hands on what has happened. Call it with no lock and no slot held.
+    pub(crate) fn deliver(&self) {
+        // Whoever finds somebody delivering may leave: that one looks again after it has stopped.
+        while self.has_any() && !self.delivering.swap(true, Ordering::SeqCst) {
+            self.raise_poisoned();
+            // One by one: when the listener closes the engine, close takes care of the rest.
+            while let Some(stamped) = self.next() {
+                self.write_event(&stamped);
+                self.tell(&stamped.event);
+            }
+            self.delivering.store(false, Ordering::SeqCst);
+        }
+    }
+
+    fn write_event(&self, stamped: &Stamped) {
+        trace::event(&stamped.event);
+        if let Some(log) = &self.log {
+            log.lock().append(stamped);
+        }
+    }
+
+    /// At close, while the directory is still ours: writes down what is left, and that this was the end. Returns what
+    /// the listener is still to be told.
+    pub(crate) fn write_last(&self, clean: bool) -> VecDeque<Stamped> {
+        self.raise_rest_of_stalls();
+        self.raise_poisoned();
+        self.raise(Event::Closed { clean });
+        let last = self.take();
+        last.iter().for_each(|stamped| self.write_event(stamped));
+        last
+    }
+
+    pub(crate) fn tell_last(&self, last: VecDeque<Stamped>) {
+        last.iter().for_each(|stamped| self.tell(&stamped.event));
+    }
+}

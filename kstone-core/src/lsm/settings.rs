@@ -1,0 +1,56 @@
+//! The settings in force, with what follows from them.
+
+use crate::config::{CompactionConfig, DEFAULT_REPLAY_RATE, DatabaseConfig, LogBounds};
+use crate::wal::LogLimits;
+
+/// The name of the rate of replay among the stored settings: bytes a second.
+const REPLAY_RATE: &str = "replay_rate";
+/// They change whole: whoever decides by several of them loads them once.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) database: DatabaseConfig,
+    pub(crate) compaction: CompactionConfig,
+    pub(crate) memory_budget: usize,
+    pub(crate) log: LogBounds,
+    /// Bytes of log that this machine replays in a second, once that was measured.
+    pub(crate) replay_rate: Option<u64>,
+}
+
+impl Settings {
+    pub(super) fn new(
+        database: DatabaseConfig,
+        compaction: CompactionConfig,
+        replay_rate: Option<u64>,
+    ) -> Self {
+        Self {
+            memory_budget: database.memory_budget_bytes(),
+            log: database.log_bounds(replay_rate.unwrap_or(DEFAULT_REPLAY_RATE)),
+            database,
+            compaction,
+            replay_rate,
+        }
+    }
+
+    /// All of them as the manifest stores them: named numbers.
+    pub(super) fn stored(&self) -> Vec<(String, u64)> {
+        let mut stored = self.database.to_settings();
+        stored.extend(self.compaction.to_settings());
+        stored.extend(self.replay_rate.map(|rate| (REPLAY_RATE.into(), rate)));
+        stored
+    }
+
+    /// What the log needs to know of them.
+    pub(super) fn log_limits(&self) -> LogLimits {
+        LogLimits {
+            segment_size: self.log.segment,
+            limit: self.log.limit,
+            oversized: self.log.oversized,
+            write_buffer: self.database.write_buffer_size as u64,
+        }
+    }
+}
+
+/// The rate of replay among stored settings.
+pub(crate) fn stored_replay_rate(settings: &[(String, u64)]) -> Option<u64> {
+    settings.iter().find(|(name, rate)| name == REPLAY_RATE && *rate > 0).map(|(_, rate)| *rate)
+}

@@ -222,7 +222,7 @@ pub fn write_all_at(file: &dyn VfsFile, mut buf: &[u8], mut offset: u64) -> io::
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(n) => {
                 let rest = buf.get(n..);
-                buf = rest.ok_or_else(|| io::Error::other("more was written than was given"))?;
+                buf = rest.ok_or_else(|| io::Error::other("more bytes were written than given"))?;
                 offset += n as u64;
                 if !buf.is_empty() && planted(Bug::ShortWriteIgnored) {
                     return Ok(());

@@ -116,7 +116,7 @@ where
     I: std::slice::SliceIndex<[u8], Output = [u8]>,
 {
     let part = bytes.get(range);
-    debug_assert!(part.is_some(), "bytes that must be there are not, of {}", bytes.len());
+    debug_assert!(part.is_some(), "a range that must be in bounds is not, of {} bytes", bytes.len());
     part.unwrap_or_default()
 }
 

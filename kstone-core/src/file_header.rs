@@ -76,7 +76,7 @@ impl FileHeader {
     pub(crate) fn decode(bytes: &[u8], kind: FileKind, file: &Path, offset: u64) -> Result<Self> {
         let bad = |detail: String| Error::corrupt(file, offset, detail);
         let Some(covered) = bytes.get(..CRC_OFFSET) else {
-            return Err(bad(format!("the header is cut short at {} of {HEADER_LEN} bytes", bytes.len())));
+            return Err(bad(format!("the header is truncated at {} of {HEADER_LEN} bytes", bytes.len())));
         };
         let mut reader = Reader::new(bytes);
         let mut field = || -> Option<_> {
@@ -115,7 +115,7 @@ impl FileHeader {
             crc,
         )) = field()
         else {
-            return Err(bad(format!("the header is cut short at {} of {HEADER_LEN} bytes", bytes.len())));
+            return Err(bad(format!("the header is truncated at {} of {HEADER_LEN} bytes", bytes.len())));
         };
         if magic != MAGIC {
             return Err(bad("the header does not start with KSTONEDB".into()));

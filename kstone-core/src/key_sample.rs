@@ -63,7 +63,8 @@ pub(crate) fn repeated_keys<'a>(runs: &[impl AsRef<[&'a SstDetails]>]) -> u64 {
     // Without a run there is nothing to count.
     let Some(reach) = parts().map(|part| reach(part)).min() else { return 0 };
     let mut sampled: Vec<u32> = Vec::new();
-    // Each key outside the largest run repeats among the other runs only, so only those runs contribute to the error.
+    // Each repetition can be attributed to a run other than the largest, so only the other runs contribute to the
+    // error.
     let (mut all, mut largest) = (0u64, (0u64, 0usize));
     for run in runs {
         let (keys, before) = (keys(run.as_ref()), sampled.len());

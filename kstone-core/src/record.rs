@@ -73,13 +73,13 @@ pub(crate) fn check_batch(payload: &[u8], count: u32, file: &Path, offset: u64) 
     for op in Ops::new(payload) {
         let op = op.map_err(|bad| bad.in_file(file, offset))?;
         if encoded_partition_hash(op.key).is_none() {
-            let detail = format!("\"{}\" is no key", op.key.escape_ascii());
+            let detail = format!("\"{}\" is not a valid key", op.key.escape_ascii());
             return Err(Error::corrupt(file, offset, detail));
         }
         found = found.saturating_add(1);
     }
     if found != count {
-        let detail = format!("the record says {count} operations and holds {found}");
+        let detail = format!("the record says {count} operations but holds {found}");
         return Err(Error::corrupt(file, offset, detail));
     }
     Ok(())

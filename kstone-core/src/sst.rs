@@ -659,7 +659,7 @@ mod tests {
             let values = count * 150;
             let each = (meta.len - values) as f64 / count as f64;
             println!(
-                "{count} entries of 24 + 150 bytes: {} bytes, {each:.2} an entry besides the value",
+                "{count} entries of 24 + 150 bytes: {} bytes, {each:.2} per entry besides the value",
                 meta.len
             );
             assert!(each < most, "{each}");

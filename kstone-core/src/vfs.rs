@@ -38,8 +38,8 @@ pub enum OpenMode {
     Write,
     /// Creates a file for reading and writing. `AlreadyExists` if the name is taken.
     Create,
-    /// Creates a file for reading and writing, or empties an existing one; for temporary files. A symbolic link,
-    /// another non-regular file or a file with a second name is not opened: its name is given to a new file.
+    /// Creates a file for reading and writing, or empties an existing one; for temporary files. A link, a special file
+    /// or a file with a second name is not opened: a new file takes its name.
     Truncate,
 }
 
@@ -153,7 +153,7 @@ pub enum PathKind {
 }
 
 /// An open file.
-#[expect(clippy::len_without_is_empty, reason = "nobody asks whether a file is empty")]
+#[expect(clippy::len_without_is_empty, reason = "no caller needs to know whether a file is empty")]
 pub trait VfsFile: Debug + Send + Sync {
     /// Reads at an offset. Reads fewer bytes than requested, possibly none, at the end of the file.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;

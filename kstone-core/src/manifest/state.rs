@@ -312,10 +312,10 @@ impl ManifestState {
             return Err("the log ends before its start, or before what was durable".into());
         }
         if end.next_seq <= self.max_flushed_to() {
-            return Err(format!("sequence {} comes next but was flushed", end.next_seq));
+            return Err(format!("the next sequence, {}, was flushed already", end.next_seq));
         }
         if self.ssts.last_key_value().is_some_and(|(&id, _)| end.next_file <= id) {
-            return Err(format!("file {} comes next but is listed", end.next_file));
+            return Err(format!("the next file, {}, is listed already", end.next_file));
         }
         self.clean_end = Some(end);
         Ok(())
@@ -355,7 +355,7 @@ fn check_run(parts: &[&SstMeta]) -> Result<(), String> {
         if meta.part != place || meta.parts as usize != parts.len() {
             let (id, run, part) = (meta.id, meta.run, meta.part);
             return Err(format!(
-                "file {id} is part {part} of {} of run {run}, which has part {place} next and {} in all",
+                "file {id} is part {part} of {} of run {run}, whose next part is {place}, of {} in all",
                 meta.parts,
                 parts.len()
             ));

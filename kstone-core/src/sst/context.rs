@@ -67,7 +67,7 @@ impl TableContext {
     }
 }
 
-/// Sections in memory, counted in [`TableContext::section_bytes`] while they exist.
+/// Sections in memory, counted in `TableContext::section_bytes` while they exist.
 #[derive(Debug)]
 pub(super) struct Counted {
     bytes: Box<[u8]>,

@@ -308,7 +308,7 @@ impl Cursor for TableCursor {
     fn value(&self) -> Slice {
         let Some(row) = self.row() else { return Slice::default() };
         let value = self.payload.slice(row.value.0, row.value.1);
-        debug_assert!(value.is_some(), "a value reaches past its block");
+        debug_assert!(value.is_some(), "a value is out of its block");
         value.unwrap_or_default()
     }
 

@@ -203,7 +203,7 @@ mod tests {
         assert_eq!((read(1) == bytes, read(2), read(3)), (true, bytes[..5].to_vec(), vec![]));
         assert_eq!(copy.list(dir).unwrap().len(), 3);
         let held = copy.files.values().map(|file| file.pieces.len()).sum::<usize>();
-        assert_eq!(held, 4, "pieces of zeros are not held");
+        assert_eq!(held, 4, "pieces that are all zero are not kept");
         let file = copy.open(&paths::log(dir, 1), OpenMode::Read).unwrap();
         let mut buf = [1; 10];
         assert_eq!(file.read_at(&mut buf, 1 << 40).unwrap(), 0);

@@ -394,7 +394,7 @@ impl Preparer {
         let generation = self.next_generation;
         let path = paths::log(&context.dir, generation);
         let exhausted =
-            || Error::io("create", &path)(io::Error::other("the log has used up its generations"));
+            || Error::io("create", &path)(io::Error::other("the log has exhausted its generations"));
         self.next_generation = generation.checked_add(1).ok_or_else(exhausted)?;
         let file = context.vfs.open(&path, OpenMode::Create).map_err(|e| write_error("create", &path, e))?;
         let salt = context.clock.random();

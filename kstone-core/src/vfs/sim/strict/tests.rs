@@ -123,7 +123,7 @@ fn names_survive_from_the_sync_of_their_directory_on() {
     assert_eq!((content(&image, "old"), content(&image, "target")), (None, Some(b"1".into())));
 
     vfs.remove(&path("target")).unwrap();
-    assert_eq!(content(&vfs.crash(CrashMode::Strict), "target").unwrap(), b"1", "it comes back");
+    assert_eq!(content(&vfs.crash(CrashMode::Strict), "target").unwrap(), b"1", "it reappears");
     assert_eq!(content(&vfs.crash(CrashMode::All), "target"), None);
     vfs.sync_dir(Path::new("/")).unwrap();
     assert_eq!(content(&vfs.crash(CrashMode::Strict), "target"), None);

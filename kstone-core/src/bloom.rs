@@ -1,4 +1,4 @@
-//! Key filters: a Bloom filter over the distinct keys of one file, from each key's one 64-bit hash.
+//! Key filters: a Bloom filter over the distinct keys of one file, built from a single 64-bit hash per key.
 //!
 //! ```text
 //!  0  1  algorithm: 1 cache-line blocked, 2 standard Bloom
@@ -7,48 +7,49 @@
 //!  3  1  zero
 //!  4  4  bits per key, in 1/256
 //!  8  8  keys
-//! 16 48  zero: the bits start on a cache line when the section does
+//! 16 48  zero; the bits start on a cache line if the section does
 //! 64     bits: whole lines of 64 bytes (1), or whole words of 8 bytes (2)
 //! ```
 //!
-//! Two 64-bit numbers are mixed from the hash, `a` and `b`. Standard: probe i is `a` scaled to the number of
-//! bits, and `a += b`, `b += STEP` after each probe. Blocked: `a` scaled to the number of lines chooses the
-//! line, the top 9 bits of `b` the bit in it, and `b += rotated a`, `rotated a += STEP` after each. The mixing
-//! multiplies spread all of the hash over their top bits, which makes them independent of the plain top and
-//! bottom bits that the hash index uses.
+//! The hash is mixed into two 64-bit numbers, `a` and `b`. Standard: probe i is `a` scaled to the number of bits; after
+//! each probe, `a += b` and `b += STEP`. Blocked: `a` scaled to the number of lines selects the line, the top 9 bits of
+//! `b` the bit in it; after each probe, `b += rotated a` and `rotated a += STEP`. The mixing multiplications spread the
+//! whole hash over their top bits, which makes those independent of the hash's own top and bottom bits, which the hash
+//! index uses.
 
 use crate::coding::{Reader, part};
 
-/// The number of `key::key_hash` in files.
+/// Number of `key::key_hash` in files.
 pub(crate) const KEY_HASH_ID: u8 = 1;
 
 const BLOCKED: u8 = 1;
 const STANDARD: u8 = 2;
-/// Up to here one cache line a lookup costs little accuracy; from 11 bits on, the difference counts.
+/// Up to this many bits per key, confining a lookup to one cache line costs little accuracy; from 11 bits on, the loss
+/// matters.
 const MAX_BLOCKED_BITS: u32 = 10;
 const HEADER_LEN: usize = 64;
 const LINE_BYTES: usize = 64;
 const MAX_PROBES: u32 = 30;
-/// A line has far fewer keys than this, unless its filter was forged.
+/// A line has far fewer keys than this, except in a forged filter.
 const MAX_LINE_KEYS: f64 = 4_096.0;
 
 const MIX_A: u64 = 0x9e37_79b9_7f4a_7c15;
 const MIX_B: u64 = 0xbf58_476d_1ce4_e5b9;
 const STEP: u64 = 0x94d0_49bb_1331_11eb;
 
-/// The parameters of a filter; its bits stay in the section.
+/// The parameters of a filter; its bits remain in the section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Filter {
     blocked: bool,
     probes: u8,
     keys: u64,
-    /// Lines when blocked, else bits.
+    /// Number of lines if blocked, else of bits.
     units: u64,
-    /// The rate of false positives to be expected, in billionths.
+    /// Expected false positive rate, in billionths.
     expected: u32,
 }
 
-/// The filter section for the keys with these hashes.
+/// Builds the filter section for the keys with these hashes.
 pub(crate) fn build(hashes: &[u64], bits_per_key: u32) -> Vec<u8> {
     let blocked = bits_per_key <= MAX_BLOCKED_BITS;
     let bits = (hashes.len() as u64).saturating_mul(u64::from(bits_per_key)).max(1);
@@ -75,7 +76,7 @@ pub(crate) fn build(hashes: &[u64], bits_per_key: u32) -> Vec<u8> {
     section
 }
 
-/// The best number of probes in a line of 512 bits: fewer than the standard filter's, because lines fill unevenly.
+/// The best number of probes in a line of 512 bits: fewer than for the standard filter, because lines fill unevenly.
 fn blocked_probes(bits_per_key: u32) -> u8 {
     match bits_per_key {
         0..=2 => 1,
@@ -92,9 +93,9 @@ fn standard_probes(bits_per_key: u32) -> u8 {
     ((bits_per_key * 693 + 500) / 1000).clamp(1, MAX_PROBES) as u8
 }
 
-/// The false positives to expect of a filter of that many bits per key, as a share of the keys that are not in it.
+/// The expected false positive rate of a filter with this many bits per key, as a fraction of lookups for absent keys.
 pub(crate) fn expected_false_positives(bits_per_key: u32) -> f64 {
-    /// So many keys that rounding to whole lines does not matter.
+    /// Enough keys that rounding to whole lines does not matter.
     const KEYS: u64 = 1 << 20;
     let bits = KEYS * u64::from(bits_per_key.max(1));
     if bits_per_key > MAX_BLOCKED_BITS {
@@ -103,22 +104,24 @@ pub(crate) fn expected_false_positives(bits_per_key: u32) -> f64 {
     expected_rate(true, blocked_probes(bits_per_key), KEYS, bits / (8 * LINE_BYTES as u64))
 }
 
-/// `value` of 2^64 as a share of `of`: what a modulo would do, without a division.
+/// Scales `value` from the range 0..2^64 to 0..`of`. Serves as a modulo without a division.
 fn scale(value: u64, of: u64) -> u64 {
     ((u128::from(value) * u128::from(of)) >> 64) as u64
 }
 
-/// The probability that a key which is not in the filter passes it.
+/// The probability that an absent key passes the filter.
 ///
-/// Standard (Bloom 1970): (1 - e^(-k/b))^k for b bits a key and k probes. Blocked (Putze, Sanders, Singler, "Cache-,
-/// Hash- and Space-Efficient Bloom Filters", 2007): the mean of that over lines, whose numbers of keys differ.
+/// Standard (Bloom 1970): (1 - e^(-k/b))^k for b bits per key and k probes. Blocked (Putze, Sanders, Singler, "Cache-,
+/// Hash- and Space-Efficient Bloom Filters", 2007): the mean of that over all lines, which have different numbers of
+/// keys.
 fn expected_rate(blocked: bool, probes: u8, keys: u64, units: u64) -> f64 {
     let (probes, keys) = (i32::from(probes), keys as f64);
     let passes = |set: f64| (1.0 - set).powi(probes);
     if !blocked {
         return passes((-f64::from(probes) * keys / units as f64).exp());
     }
-    // A line's keys are a sample of all: what passes, by how likely a line has 0, 1, 2, ... of them.
+    // The number of keys in a line is binomially distributed: sum the pass rates for 0, 1, 2, ... keys, weighted by the
+    // probability of each number.
     let lines = units as f64;
     let bits = (8 * LINE_BYTES) as f64;
     let spared = (1.0 - 1.0 / bits).powi(probes);
@@ -140,8 +143,8 @@ fn expected_rate(blocked: bool, probes: u8, keys: u64, units: u64) -> f64 {
 }
 
 impl Filter {
-    /// The parameters of a section whose checksum holds; `None` when this version does not know them or the
-    /// section is not as long as they say.
+    /// Parses the header of a section whose checksum was verified. `None` if this version does not support the
+    /// parameters, or if the section's length does not match them.
     pub(crate) fn parse(section: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(section);
         let (algorithm, hash_id, probes) = (reader.u8()?, reader.u8()?, reader.u8()?);
@@ -163,42 +166,42 @@ impl Filter {
         Some(Self { blocked, probes, keys, units, expected: (rate * 1e9) as u32 })
     }
 
-    /// The rate of false positives to be expected of it, in billionths.
+    /// Returns the expected false positive rate, in billionths.
     pub(crate) fn expected(&self) -> u32 {
         self.expected
     }
 
-    /// How many distinct keys it was built from.
+    /// Returns the number of distinct keys that the filter was built from.
     pub(crate) fn keys(&self) -> u64 {
         self.keys
     }
 
-    /// A byte of the line that [`Filter::may_contain`] will look at first.
+    /// Returns a byte of the line that [`Filter::may_contain`] reads first.
     #[inline]
     pub(crate) fn first_byte(&self, section: &[u8], hash: u64) -> u8 {
         let mut byte = 0;
         self.probe(hash, |bit| {
-            // Only read so that it is in the cache.
+            // The read only brings the line into the cache.
             byte = section.get(HEADER_LEN + (bit >> 3) as usize).copied().unwrap_or_default();
             false
         });
         byte
     }
 
-    /// The bits it has for each key, rounding up to whole lines included.
+    /// Returns the bits per key, including the rounding up to whole lines.
     pub(crate) fn bits_per_key(&self) -> f64 {
         let unit = if self.blocked { 8 * LINE_BYTES as u64 } else { 1 };
         self.units as f64 * unit as f64 / self.keys.max(1) as f64
     }
 
-    /// Whether the key with this hash may be in the file; never false for one that is.
+    /// Returns whether the key with this hash may be in the file; never false for a key that is.
     pub(crate) fn may_contain(&self, section: &[u8], hash: u64) -> bool {
         let bits = part(section, HEADER_LEN..);
-        // A bit that is not there denies nothing: that costs a read, where a no would lose a key.
+        // A bit beyond the section counts as set: that costs a read, whereas a negative result would lose a key.
         self.probe(hash, |bit| bits.get((bit >> 3) as usize).is_none_or(|byte| byte >> (bit & 7) & 1 == 1))
     }
 
-    /// Calls `visit` with the number of each bit of this hash, until it says false; whether it never did.
+    /// Calls `visit` with each bit position of this hash until it returns false. Returns whether it never did.
     #[inline]
     fn probe(&self, hash: u64, mut visit: impl FnMut(u64) -> bool) -> bool {
         let mut a = hash.wrapping_mul(MIX_A);
@@ -233,7 +236,7 @@ mod tests {
         (from..from + count).map(|n| key_hash(format!("user#{n:012}\0\0").as_bytes())).collect()
     }
 
-    /// False positives in per cent among `probes` keys that are not in the filter, and as the filter predicts them.
+    /// Measured and predicted false positives, in per cent, of `probes` absent keys.
     fn false_positives(bits_per_key: u32, keys: u64, probes: u64) -> (f64, f64) {
         let section = build(&hashes(0, keys), bits_per_key);
         let filter = Filter::parse(&section).unwrap();
@@ -242,7 +245,7 @@ mod tests {
         (100.0 * hits as f64 / probes as f64, f64::from(filter.expected()) / 1e7)
     }
 
-    /// Bits per key and the false positives, in per cent, that the documentation of the setting promises.
+    /// Bits per key, and the false positive rate in per cent that the documentation of the setting promises.
     const PROMISED: [(u32, f64); 6] = [(6, 6.0), (8, 2.0), (10, 1.0), (12, 0.4), (16, 0.05), (20, 0.008)];
 
     fn check_promises(promised: &[(u32, f64)], probes: u64) {
@@ -253,8 +256,8 @@ mod tests {
                     "{bits} bits, {keys} keys: {got:.4} %, predicted {predicted:.4}, promised {percent}"
                 );
                 assert!(got <= percent * 1.2, "{bits} bits, {keys} keys: {got} %");
-                // Within a tenth of the prediction, and three standard errors of the measurement. One filter of few
-                // bits is a sample, too: its own rate is another tenth off.
+                // Within a tenth of the prediction plus three standard errors of the measurement. A single small filter
+                // is itself a sample: its own rate deviates by another tenth.
                 let error = 3.0 * (predicted / 100.0 / probes as f64).sqrt() * 100.0;
                 let tolerance = predicted * if keys == 1_000 { 0.2 } else { 0.1 } + error;
                 assert!(

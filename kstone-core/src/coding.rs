@@ -1,4 +1,4 @@
-//! Little-endian integers and varints, read with bounds checks: decoders never index, never panic.
+//! Little-endian integers and varints, read with bounds checks: decoders never index and never panic.
 
 /// Appends an unsigned LEB128 varint (1 to 10 bytes).
 pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
@@ -9,12 +9,12 @@ pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// How many bytes [`put_varint`] appends.
+/// The number of bytes that [`put_varint`] appends.
 pub(crate) fn varint_len(value: u64) -> usize {
     (u64::BITS - (value | 1).leading_zeros()).div_ceil(7) as usize
 }
 
-/// Reads bytes from the front; every read is `None` past the end.
+/// Reads bytes from the front. A read past the end returns `None`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
@@ -65,7 +65,7 @@ impl<'a> Reader<'a> {
         self.array()
     }
 
-    /// An unsigned LEB128 varint; `None` when it is cut short or does not fit 64 bits.
+    /// Reads an unsigned LEB128 varint; `None` if it is truncated or exceeds 64 bits.
     #[inline]
     pub(crate) fn varint(&mut self) -> Option<u64> {
         match *self.rest {
@@ -73,7 +73,7 @@ impl<'a> Reader<'a> {
                 self.rest = rest;
                 Some(u64::from(byte))
             }
-            // Lengths of ordinary values.
+            // Two bytes: typical value lengths.
             [low, high, ref rest @ ..] if high < 0x80 => {
                 self.rest = rest;
                 Some(u64::from(low & 0x7f) | u64::from(high) << 7)
@@ -99,16 +99,16 @@ impl<'a> Reader<'a> {
         None
     }
 
-    /// A varint length followed by that many bytes.
+    /// Reads a varint length and that many bytes.
     pub(crate) fn prefixed(&mut self) -> Option<&'a [u8]> {
         let len = usize::try_from(self.varint()?).ok()?;
         self.bytes(len)
     }
 }
 
-/// A part of `bytes` that must be there: its bounds were checked earlier, or follow from how the bytes were made. A mistake
-/// panics with debug assertions. Without them the part is empty, for where there is nobody to return an error to; bytes
-/// that are about to be written have one.
+/// A part of `bytes` that must be within bounds: they were checked earlier, or follow from how the bytes were made.
+/// With debug assertions an error in this panics. Without them the result is empty, which suits callers that cannot
+/// return an error; code whose bytes are about to be written must return one instead.
 #[inline]
 #[track_caller]
 pub(crate) fn part<I>(bytes: &[u8], range: I) -> &[u8]
@@ -116,17 +116,17 @@ where
     I: std::slice::SliceIndex<[u8], Output = [u8]>,
 {
     let part = bytes.get(range);
-    debug_assert!(part.is_some(), "bytes that must be there are not, of {}", bytes.len());
+    debug_assert!(part.is_some(), "a range that must be in bounds is not, of {} bytes", bytes.len());
     part.unwrap_or_default()
 }
 
-/// How many leading bytes two strings share.
+/// The number of leading bytes that two strings share.
 pub(crate) fn shared_prefix(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(x, y)| x == y).count()
 }
 
-/// The first 8 bytes, zero-padded, as a number that compares like them. Where two differ they order their
-/// strings; where they are equal, nothing is known.
+/// The first 8 bytes, zero-padded, as a number that compares as they do. If two fences differ, they order their
+/// strings; if they are equal, the strings must be compared.
 pub(crate) fn fence(bytes: &[u8]) -> u64 {
     if let Some(first) = bytes.first_chunk() {
         return u64::from_be_bytes(*first);

@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 
 pub(crate) const HEADER_LEN: usize = 128;
 const MAGIC: &[u8; 8] = b"KSTONEDB";
-/// The version of all file formats.
+/// The version shared by all file formats.
 pub(crate) const FORMAT_VERSION: u16 = 1;
 const EXTRA_LEN: usize = 56;
 const CRC_OFFSET: usize = 124;
@@ -43,12 +43,12 @@ pub(crate) enum FileKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FileHeader {
     pub(crate) kind: FileKind,
-    /// Made at creation; the same in every file of a database, and in its copies.
+    /// Generated when the database is created; the same in all of its files and in all of its copies.
     pub(crate) database_id: Id,
-    /// Made anew for a copy, to distinguish files of a database from those of its copy.
+    /// Regenerated for each copy, to tell files of a database from those of its copies.
     pub(crate) incarnation: Id,
     pub(crate) created_ms: u64,
-    /// What the kind keeps here, little-endian, zero-filled.
+    /// Fields specific to the kind, little-endian, zero-filled.
     pub(crate) extra: [u8; EXTRA_LEN],
 }
 
@@ -71,12 +71,12 @@ impl FileHeader {
         header
     }
 
-    /// Decodes the header found at `offset` of `file`, which should be of that kind. Bad magic or checksum is
-    /// `Corruption`; a version or feature this one lacks is `UnsupportedFormat`.
+    /// Decodes the header at `offset` of `file`, which should be of this kind. A bad magic or checksum is `Corruption`;
+    /// a version or feature that this version does not support is `UnsupportedFormat`.
     pub(crate) fn decode(bytes: &[u8], kind: FileKind, file: &Path, offset: u64) -> Result<Self> {
         let bad = |detail: String| Error::corrupt(file, offset, detail);
         let Some(covered) = bytes.get(..CRC_OFFSET) else {
-            return Err(bad(format!("the header is cut short at {} of {HEADER_LEN} bytes", bytes.len())));
+            return Err(bad(format!("the header is truncated at {} of {HEADER_LEN} bytes", bytes.len())));
         };
         let mut reader = Reader::new(bytes);
         let mut field = || -> Option<_> {
@@ -115,16 +115,16 @@ impl FileHeader {
             crc,
         )) = field()
         else {
-            return Err(bad(format!("the header is cut short at {} of {HEADER_LEN} bytes", bytes.len())));
+            return Err(bad(format!("the header is truncated at {} of {HEADER_LEN} bytes", bytes.len())));
         };
         if magic != MAGIC {
             return Err(bad("the header does not start with KSTONEDB".into()));
         }
         let computed = crc32c_seeded(0, &[covered]);
         if crc != computed {
-            return Err(bad(format!("the header's checksum is {computed:08x}, stored is {crc:08x}")));
+            return Err(bad(format!("header checksum mismatch: computed {computed:08x}, stored {crc:08x}")));
         }
-        // Only believed now that the checksum holds.
+        // These fields can be trusted now that the checksum matches.
         if version != FORMAT_VERSION || checksum != CRC32C || ro_compat != 0 || incompat != 0 {
             return Err(Error::UnsupportedFormat {
                 file: file.to_path_buf(),

@@ -1,8 +1,8 @@
 //! Keys: a partition key with an optional sort key, their order, their encoding and their hashes.
 //!
-//! Encoded keys compare bytewise as keys do: by partition, then no sort key before any sort key, then by
-//! sort key. In the encoding a 0x00 of the partition becomes 00 FF; 00 00 ends a key without sort key;
-//! 00 01 is followed by the raw sort key. All of it is a format fact ([`KEY_ENCODING`]).
+//! Encoded keys compare bytewise in key order: by partition key, then the key without a sort key before those with one,
+//! then by sort key. The encoding replaces each 0x00 byte of the partition key with 00 FF; 00 00 ends a key without a
+//! sort key; 00 01 precedes the raw sort key. The encoding is part of the file format ([`KEY_ENCODING`]).
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 use crate::config::MAX_KEY_BYTES;
 use crate::error::{Error, Result};
 
-/// The number of this encoding in the manifest.
+/// Number of this encoding in the manifest.
 pub const KEY_ENCODING: u32 = 1;
 
-/// Seed of the hash that filters and hash indexes use. It must be independent of the stripe hash: with both
-/// from the same bits, all keys of a stripe share them and a filter lets nearly everything through.
+/// Seed of the hash used by filters and hash indexes. That hash must be independent of the stripe hash: if both came
+/// from the same bits, all keys of a stripe would share those bits and its filters would pass nearly every key.
 pub(crate) const KEY_HASH_SEED: u64 = 0x4b53_544f_4e45_4b48;
 
 const ESCAPE: u8 = 0x00;
@@ -25,11 +25,11 @@ const ESCAPED_ZERO: u8 = 0xff;
 const END_WITHOUT_SORT: u8 = 0x00;
 const END_BEFORE_SORT: u8 = 0x01;
 
-/// The key of an item: a partition key, and optionally a sort key that orders the items of one partition. Both are bytes,
-/// compared bytewise; together they are at most 64 KiB long, or `max_key_bytes` if that is lower.
+/// The key of an item: a partition key and an optional sort key, which orders the items of a partition. Both are bytes
+/// and compare bytewise; together they are at most 64 KiB long, or `max_key_bytes` if that is lower.
 ///
-/// Anything byte-like ([`KeyPart`]) converts into a key without a sort key, and a pair into a key with one. A missing sort
-/// key and an empty one make different keys. Calls refuse a key whose partition key is empty.
+/// Any string or byte type ([`KeyPart`]) converts into a key without a sort key, and a pair into a key with one. A
+/// missing sort key and an empty one make different keys. Calls reject a key with an empty partition key.
 ///
 /// ```
 /// # use kstone_core::Key;
@@ -45,7 +45,7 @@ pub struct Key<'a> {
 }
 
 impl<'a> Key<'a> {
-    /// A key without a sort key.
+    /// Makes a key without a sort key.
     ///
     /// ```
     /// # use kstone_core::Key;
@@ -55,7 +55,7 @@ impl<'a> Key<'a> {
         Self { partition: partition.into_bytes(), sort: None }
     }
 
-    /// A key with a sort key, which may be empty.
+    /// Makes a key with a sort key, which may be empty.
     ///
     /// ```
     /// # use kstone_core::Key;
@@ -66,7 +66,7 @@ impl<'a> Key<'a> {
         Self { partition: partition.into_bytes(), sort: Some(sort.into_bytes()) }
     }
 
-    /// The partition key.
+    /// Returns the partition key.
     ///
     /// ```
     /// # use kstone_core::Key;
@@ -76,7 +76,7 @@ impl<'a> Key<'a> {
         &self.partition
     }
 
-    /// The sort key, if the key has one.
+    /// Returns the sort key, if the key has one.
     ///
     /// ```
     /// # use kstone_core::Key;
@@ -87,7 +87,7 @@ impl<'a> Key<'a> {
         self.sort.as_deref()
     }
 
-    /// The same key, owning its bytes.
+    /// Returns the same key with its bytes owned, copying any that were borrowed.
     ///
     /// ```
     /// # use kstone_core::Key;
@@ -103,7 +103,7 @@ impl<'a> Key<'a> {
         }
     }
 
-    /// Length in bytes as limits count it: partition and sort key together.
+    /// Returns the length in bytes that limits apply to: partition key plus sort key.
     ///
     /// ```
     /// # use kstone_core::Key;
@@ -114,8 +114,8 @@ impl<'a> Key<'a> {
         self.partition.len() + self.sort.as_ref().map_or(0, |s| s.len())
     }
 
-    /// Refuses keys that no database stores: with an empty partition key, or longer than 64 KiB. A database may have a lower
-    /// limit.
+    /// Returns an error for a key that no database can store: one with an empty partition key, or longer than 64 KiB. A
+    /// database may have a lower limit.
     ///
     /// ```
     /// # use kstone_core::Key;
@@ -139,7 +139,7 @@ impl<'a> Key<'a> {
         Ok(())
     }
 
-    /// Checks the key against the limit and encodes it.
+    /// Checks the key against `max_len` and encodes it.
     pub(crate) fn encode(&self, max_len: usize) -> Result<EncodedKey> {
         self.check_within(max_len)?;
         let mut bytes = encode_partition(&self.partition);
@@ -154,7 +154,7 @@ impl<'a> Key<'a> {
         Ok(EncodedKey { bytes, hash, partition_hash: partition_hash(&self.partition) })
     }
 
-    /// The key with this stored form, or `None` if the bytes are not the stored form of a key.
+    /// Decodes the stored form of a key, or returns `None` if the bytes are not a valid encoding.
     ///
     /// ```
     /// # use kstone_core::Key;
@@ -188,20 +188,20 @@ impl<'a> Key<'a> {
 
 type KeyBytes = SmallVec<[u8; 64]>;
 
-/// A key in the form that is stored, with its two hashes.
+/// A key in its stored form, with its two hashes.
 #[derive(Clone, Debug)]
 pub(crate) struct EncodedKey {
     pub(crate) bytes: KeyBytes,
-    /// Chooses the filter bits and the slot of the hash index.
+    /// Selects the filter bits and the slot in the hash index.
     pub(crate) hash: u64,
-    /// Chooses the stripe.
+    /// Selects the stripe.
     pub(crate) partition_hash: u64,
 }
 
 fn encode_partition(partition: &[u8]) -> KeyBytes {
     let mut bytes = KeyBytes::with_capacity(partition.len() + 2);
     let mut rest = partition;
-    // Most partitions hold no zero byte: this loop then runs once and copies once.
+    // Most partition keys have no zero byte; for these, the loop is skipped and the key is copied in one step.
     while let Some(zero) = rest.iter().position(|&b| b == ESCAPE) {
         let (plain, tail) = rest.split_at(zero);
         bytes.extend_from_slice(plain);
@@ -212,7 +212,7 @@ fn encode_partition(partition: &[u8]) -> KeyBytes {
     bytes
 }
 
-/// The hash that filters and hash indexes use, of an encoded key.
+/// Hashes an encoded key for filters and hash indexes.
 pub(crate) fn key_hash(encoded: &[u8]) -> u64 {
     xxh3_64_with_seed(encoded, KEY_HASH_SEED)
 }
@@ -221,11 +221,11 @@ pub(crate) fn partition_hash(partition: &[u8]) -> u64 {
     xxh3_64(partition)
 }
 
-/// The partition hash of an encoded key, as a replay finds it; `None` when the bytes encode no key.
+/// The partition hash computed from an encoded key, as replay needs it; `None` if the bytes are not a valid encoding.
 pub(crate) fn encoded_partition_hash(encoded: &[u8]) -> Option<u64> {
     let zero = encoded.iter().position(|&b| b == ESCAPE)?;
     match *encoded.get(zero + 1)? {
-        // Most partitions hold no zero byte: what stands before the first one is the partition.
+        // Most partition keys have no zero byte, so the bytes before the first zero are the partition key.
         END_BEFORE_SORT if zero > 0 => Some(partition_hash(encoded.get(..zero)?)),
         END_WITHOUT_SORT if zero > 0 && encoded.len() == zero + 2 => {
             Some(partition_hash(encoded.get(..zero)?))
@@ -234,14 +234,14 @@ pub(crate) fn encoded_partition_hash(encoded: &[u8]) -> Option<u64> {
     }
 }
 
-/// The stripe of a partition: the top bits of its hash, so that all its items live in one stripe.
+/// The stripe of a partition, from the top bits of its hash; all items of a partition are in one stripe.
 pub(crate) fn stripe_of(partition_hash: u64, stripes: usize) -> usize {
     let bits = stripes.trailing_zeros();
     // `stripes` is a power of two from 1 to 256; shifting by 64 (one stripe) would overflow.
     partition_hash.checked_shr(64 - bits).unwrap_or(0) as usize
 }
 
-/// A range of encoded keys: from `start`, inclusive, up to `end`, exclusive; no `end` means to the last key.
+/// A range of encoded keys, from `start` (inclusive) to `end` (exclusive). Without an `end` it extends to the last key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeyRange {
     pub(crate) start: Vec<u8>,
@@ -258,15 +258,15 @@ impl KeyRange {
     }
 }
 
-/// Which items of one partition a query reads, by sort key.
+/// Which items of a partition a query reads, by sort key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum SortRange {
-    /// Every item of the partition, the one without sort key included.
+    /// All items of the partition, including the one without a sort key.
     #[default]
     All,
-    /// Sort keys that start with these bytes.
+    /// Items whose sort key starts with these bytes.
     Prefix(Vec<u8>),
-    /// Sort keys between two bounds.
+    /// Items whose sort key lies between two bounds.
     Between(std::ops::Bound<Vec<u8>>, std::ops::Bound<Vec<u8>>),
 }
 
@@ -306,14 +306,14 @@ impl SortRange {
     }
 }
 
-/// All keys whose partition key starts with these bytes. An empty prefix means all keys.
+/// All keys whose partition key starts with these bytes. An empty prefix matches all keys.
 pub(crate) fn partition_prefix_range(prefix: &[u8]) -> KeyRange {
     let start = encode_partition(prefix).to_vec();
     let end = successor_of_prefix(&start);
     KeyRange { start, end }
 }
 
-/// The least byte string above everything that starts with `prefix`; `None` when there is none.
+/// The lowest byte string above every string that starts with `prefix`; `None` if there is none.
 fn successor_of_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|&b| b != 0xff)?;
     let mut next = prefix.get(..=last)?.to_vec();
@@ -329,8 +329,8 @@ mod sealed {
 
 /// A partition key or a sort key: a string or bytes, owned or borrowed.
 ///
-/// A key has one partition key and at most one sort key, so neither a [`Key`] nor a pair is a part of a key, and a key of
-/// more than two parts does not compile:
+/// A key has one partition key and at most one sort key. A [`Key`] or a pair therefore cannot be a part of another key,
+/// and a key of more than two parts does not compile:
 ///
 /// ```compile_fail,E0277
 /// use kstone_core::Key;
@@ -360,7 +360,8 @@ mod sealed {
 /// use kstone_core::Key;
 /// let key = Key::from(("chat", None::<&str>));
 /// ```
-/// Join further components into one of the two, in an order that sorts as you read:
+/// Join further components into one of the two parts, most significant first, so that they sort in the order they are
+/// read:
 ///
 /// ```
 /// use kstone_core::Key;
@@ -375,12 +376,13 @@ mod sealed {
     note = "numbers have no order as text: write them with leading zeros, or as `number.to_be_bytes()`"
 )]
 pub trait KeyPart<'a>: sealed::Sealed {
-    /// Its bytes.
+    /// Returns the bytes.
     #[doc(hidden)]
     fn into_bytes(self) -> Cow<'a, [u8]>;
 }
 
-// Not one implementation for all parts: with these, what the compiler says of a wrong one is the note above.
+// Separate implementations instead of a blanket one, so that for an unsupported type the compiler prints the note
+// above.
 macro_rules! key_parts {
     ($(<$($generics:ident : $bound:ty)?> $source:ty => $bytes:expr),* $(,)?) => {$(
         impl<'a, $(const $generics: $bound)?> sealed::Sealed for $source {}
@@ -418,7 +420,7 @@ key_parts! {
     <> &'a Arc<str> => |s| Cow::Borrowed(s.as_bytes()),
     <> &'a Cow<'_, [u8]> => |b| Cow::Borrowed(b),
     <> &'a Cow<'_, str> => |s| Cow::Borrowed(s.as_bytes()),
-    // As from an iterator over borrowed ones.
+    // Double references, as iterators over borrowed strings and bytes yield them.
     <> &&'a [u8] => |b| Cow::Borrowed(b),
     <> &&'a str => |s| Cow::Borrowed(s.as_bytes()),
     <N: usize> &'a [u8; N] => |b| Cow::Borrowed(b),
@@ -452,7 +454,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn bytes() -> impl Strategy<Value = Vec<u8>> {
-        // Few distinct bytes, zero and 0xff among them, so that escapes and prefixes meet often.
+        // Few distinct byte values, including 0x00 and 0xff, so that escapes and shared prefixes are frequent.
         proptest::collection::vec(prop_oneof![Just(0u8), Just(1), Just(0xff), Just(b'a')], 0..6)
     }
 
@@ -511,9 +513,9 @@ mod tests {
         }
     }
 
-    /// A log record whose key had bytes behind the end of a key without sort key was replayed, and made every scan fail
-    /// later, with an error that named no file: the shortcut to the partition's hash did not look behind the end. It
-    /// now asks for as much as decoding does.
+    /// Symptom: replay accepted a log record whose key had bytes after the end of a key without a sort key, and every
+    /// later scan failed with an error that named no file. Cause: the fast path to the partition hash did not check
+    /// what follows the end. Fix: it accepts only what decoding accepts.
     #[test]
     fn a_hash_is_only_of_what_decodes() {
         for bytes in

@@ -1,27 +1,29 @@
-//! Samples of the keys of SSTs, from which the number of keys that several SSTs have in common is estimated.
+//! Samples of the keys of SSTs, from which the number of keys that several SSTs share is estimated.
 //!
-//! A sample is the lowest [`SMALL`] or [`LARGE`] hashes among a file's keys (bottom-k, or KMV: Bar-Yossef et al., 2002; Cohen and
-//! Kaplan, 2007). Below the lowest of the files' highest sampled hashes each sample holds *all* hashes of its file, so
-//! there the files are compared exactly, and what is found there is true of the whole but for chance. The number of
-//! keys of each file is known and not estimated, only the share of them that other files have as well: files without
-//! common keys come out as such exactly, and so do files that lie entirely in a larger one.
+//! A sample is the lowest [`SMALL`] or [`LARGE`] hashes among a file's keys (bottom-k, or KMV: Bar-Yossef et al., 2002;
+//! Cohen and Kaplan, 2007). Take the highest hash of each sample: up to the lowest of these, each sample has *all*
+//! hashes of its file, so the files are compared exactly there, and the result extends to the whole, apart from
+//! sampling error. The number of keys of each file is known exactly; only the share of them that other files also have
+//! is estimated. Files without common keys therefore come out as disjoint, and a file wholly contained in a larger one
+//! as contained, without error.
 //!
-//! The alternative, counting what merges drop, costs nothing but knows only the past of the files, not what the newest
-//! ones have to do with the oldest, which is most of what there is to know.
+//! The alternative, counting the versions that merges drop, costs nothing but only reflects the past of the files. It
+//! does not tell how the newest files overlap with the oldest, which matters most.
 
 use std::collections::BTreeSet;
 
 use crate::types::SstDetails;
 
-/// Hashes in the sample of a file of few keys.
+/// Size of the sample for a file with few keys.
 const SMALL: usize = 64;
-/// The same for one of many: its reach limits the others', so that twice as many are worth most there. The standard
-/// error is about 1 in 2 * sqrt(128) of the smaller files' keys at most, and the memory 512 bytes a file.
+/// Size of the sample for a file with many keys. Its range limits that of the other samples, so doubling the size pays
+/// off most here. The standard error is at most about 1 in 2 * sqrt(128) of the smaller files' keys, and the memory 512
+/// bytes per file.
 const LARGE: usize = 128;
-/// A file with at least this many keys has many.
+/// The least number of keys that counts as many.
 const MANY_KEYS: u64 = 4096;
 
-/// Takes the sample while a file is written or read.
+/// Collects the sample while a file is written or read.
 #[derive(Debug, Default)]
 pub(crate) struct Sampler {
     keys: u64,
@@ -29,7 +31,8 @@ pub(crate) struct Sampler {
 }
 
 impl Sampler {
-    /// The next key's hash. Its upper half is enough: among the lowest of a file two are hardly ever the same.
+    /// Adds the hash of the next key. The upper half suffices: two of the lowest hashes of a file are hardly ever
+    /// equal.
     pub(crate) fn add(&mut self, hash: u64) {
         let hash = (hash >> 32) as u32;
         self.keys += 1;
@@ -40,7 +43,7 @@ impl Sampler {
         }
     }
 
-    /// The sample, ascending.
+    /// Returns the sample, ascending.
     pub(crate) fn finish(self) -> Vec<u32> {
         let size = if self.keys < MANY_KEYS { SMALL } else { LARGE };
         self.lowest.into_iter().take(size).collect()
@@ -52,15 +55,16 @@ fn reach(file: &SstDetails) -> u32 {
     if file.sample.len() as u64 >= file.keys { u32::MAX } else { file.sample.last().copied().unwrap_or(0) }
 }
 
-/// About how many keys would disappear if these runs became one: keys counted once for each run that has them, less
-/// distinct keys. The parts of one run have no key in common.
+/// Estimates how many keys would disappear if these runs became one: the sum of the runs' key counts, less the number
+/// of distinct keys. The parts of a run have no key in common.
 pub(crate) fn repeated_keys<'a>(runs: &[impl AsRef<[&'a SstDetails]>]) -> u64 {
     let parts = || runs.iter().flat_map(AsRef::as_ref);
     let keys = |run: &[&SstDetails]| run.iter().map(|part| part.keys).fold(0, u64::saturating_add);
-    // No run has no key twice.
+    // Without a run there is nothing to count.
     let Some(reach) = parts().map(|part| reach(part)).min() else { return 0 };
     let mut sampled: Vec<u32> = Vec::new();
-    // What is not in the largest run can be in no more runs than are left: only those add to the error.
+    // Each repetition can be attributed to a run other than the largest, so only the other runs contribute to the
+    // error.
     let (mut all, mut largest) = (0u64, (0u64, 0usize));
     for run in runs {
         let (keys, before) = (keys(run.as_ref()), sampled.len());
@@ -78,7 +82,8 @@ pub(crate) fn repeated_keys<'a>(runs: &[impl AsRef<[&'a SstDetails]>]) -> u64 {
     if rest_samples == 0 {
         return 0;
     }
-    // Neither product nor quotient is beyond 64 bits: there are few samples, and fewer repeated than all.
+    // Neither the product nor the quotient overflows: there are few samples, and no more repeated ones than
+    // `rest_samples`.
     (u128::from(rest) * u128::from(repeated.min(rest_samples)) / u128::from(rest_samples)) as u64
 }
 
@@ -105,7 +110,7 @@ mod tests {
         repeated_keys(&runs)
     }
 
-    /// The mean square error over seeds, as a share of `scale`.
+    /// The root mean square error over seeds, as a fraction of `scale`.
     fn error(ranges: &[Range<u64>], truth: u64, scale: u64) -> f64 {
         let seeds = 40;
         let square = |seed| {
@@ -127,7 +132,7 @@ mod tests {
         assert_eq!(sampler.finish(), (0..128).collect::<Vec<u32>>());
     }
 
-    /// What the trigger goes by: superseded versions as a share of the keys that remain.
+    /// The figure that the trigger uses: superseded versions as a share of the keys that remain.
     #[test]
     fn two_runs_of_any_overlap_are_estimated_well() {
         for keys in [1000, 10_000, 100_000] {
@@ -136,7 +141,7 @@ mod tests {
                 let error = error(&[0..keys, keys - shared..2 * keys - shared], shared, keys);
                 println!("two runs of {keys} keys, {percent} % in common: error {:.1} %", error * 100.0);
                 assert!(error < 0.085, "{keys} {percent}: {error}");
-                // Known without error at both ends.
+                // Exact at both ends.
                 assert!(!(percent == 0 || percent == 100) || error < 0.004, "{keys} {percent}: {error}");
             }
         }
@@ -144,7 +149,7 @@ mod tests {
 
     #[test]
     fn small_runs_over_a_large_one_are_estimated_well() {
-        // Nine runs over a base: all updates; all inserts; every other one.
+        // Nine runs over a base: only updates; only inserts; half of each.
         for (base, small) in [(1000u64, 100u64), (10_000, 1000), (100_000, 10_000), (100_000, 1000)] {
             let total = 9 * small;
             for (what, step) in [("updates", 0u64), ("inserts", small), ("half", small / 2)] {

@@ -1,25 +1,25 @@
-//! The manifest: the one file that says which files make up the database. It owns `MANIFEST` and
-//! `MANIFEST.tmp`; what the edits mean is in `state`, their bytes are in `edit`.
+//! The manifest: the file that lists the files of the database. This module owns `MANIFEST` and `MANIFEST.tmp`; `state`
+//! has the meaning of the edits, `edit` their encoding.
 //!
 //! ```text
-//!   0 128  file header (kind 1); in the bytes of the kind: the number of the first edit (8), zeros
+//!   0 128  file header (kind 1); its fields: the number of the first edit (8), zeros
 //! 128   -  edits, one frame each, numbered without gaps
 //! ```
 //!
-//! The first frame is a snapshot: it holds the whole state as changes. What follows are edits since. Once
-//! these are longer than the snapshot and 64 KiB, the next edit rewrites the manifest instead.
+//! The first frame is a snapshot: it holds the whole state as changes. The other frames are the edits since. Once these
+//! are longer than both the snapshot and 64 KiB, the next edit rewrites the manifest instead.
 //!
 //! Invariants:
-//! 1. A manifest appears under its name only when it is durable (written aside, synced, renamed, directory
-//!    synced), so its first frame is never torn. Only the last frame can be: each one is synced before the
-//!    next is written, and a file with a frame that failed to be written is never appended to again.
+//! 1. A manifest appears under its name only when it is durable (written to a temporary file, synced, renamed,
+//!    directory synced), so its first frame is never torn. Only the last frame can be: each frame is synced before the
+//!    next is written, and a file in which a frame failed to be written is never appended to again.
 //! 2. The state in memory changes only once the edit is durable.
-//! 3. A handle rewrites the manifest before it first appends. Bytes inherited from an earlier process may be
-//!    readable and yet not on disk, if its last sync failed: an edit appended behind them could outlive them.
-//! 4. An edit that failed may be on disk all the same: after a failed sync, a failed rename that may have been made, a
-//!    failed write that left all of it behind. Whoever opens the database next finds the state with it, or the one
-//!    without, and both must have their files: nothing is written any more ([`Manifest::is_broken`]), and whoever owns
-//!    the manifest removes nothing either.
+//! 3. A handle rewrites the manifest before its first append. Bytes inherited from an earlier process may be readable
+//!    but not on disk, if its last sync failed, and an edit appended after them could outlive them.
+//! 4. A failed edit may be on disk nevertheless: after a failed sync, a failed rename that took effect, or a failed
+//!    write that left all of its bytes. The next process to open the database may find the state with or without the
+//!    edit, and both need their files. So nothing more is written ([`Manifest::is_broken`]), and the owner of the
+//!    manifest must not remove anything either.
 //! 5. Loading never writes.
 
 use std::path::{Path, PathBuf};
@@ -41,10 +41,10 @@ pub(crate) use state::ManifestState;
 
 use edit::encode_frame;
 
-/// Edits may take this much before the manifest is rewritten, however short the snapshot.
+/// Length that the edits may reach before the manifest is rewritten, however short the snapshot.
 const LEAST_REWRITE_LEN: u64 = 64 << 10;
 
-/// What the file header says of the database.
+/// The identity of the database in the file header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ids {
     pub(crate) database_id: Id,
@@ -52,14 +52,14 @@ pub(crate) struct Ids {
     pub(crate) created_ms: u64,
 }
 
-/// What was read from a directory.
+/// The result of loading a manifest.
 #[derive(Clone, Debug)]
 pub(crate) struct Loaded {
     pub(crate) ids: Ids,
     pub(crate) state: ManifestState,
-    /// Bytes of the file up to the end of its last valid edit.
+    /// Length of the file up to the end of its last valid edit.
     pub(crate) len: u64,
-    /// Bytes of an edit that was cut short follow: its writer died, and nobody was told that it was made.
+    /// A truncated edit follows: its writer died before the edit was reported as made.
     pub(crate) torn: bool,
 }
 
@@ -75,23 +75,23 @@ pub(crate) struct Manifest {
     tail: Tail,
 }
 
-/// What the next edit finds.
+/// Where the next edit is written.
 #[derive(Debug)]
 enum Tail {
     /// A file that ends with a durable edit of this handle. -> `Rewrite` in `append_frame`, `Broken` in `break_off`
     Open(Arc<dyn VfsFile>),
     /// A file that must not be appended to. -> `Open` in `replace`
     Rewrite,
-    /// An edit failed that may be there all the same: what is on disk is not known.
+    /// An edit failed but may have been written: the contents of the disk are unknown.
     Broken(String),
 }
 
 impl Manifest {
-    /// Makes the manifest of a new database, durably. The first change is the facts.
+    /// Creates the manifest of a new database, durably. The first change is the facts.
     pub(crate) fn create(vfs: Arc<dyn Vfs>, dir: &Path, ids: Ids, changes: Vec<Change>) -> Result<Self> {
         let path = dir.join(MANIFEST);
-        if vfs.kind(&path).map_err(Error::io("look for", &path))?.is_some() {
-            let detail = format!("it holds a {MANIFEST}");
+        if vfs.kind(&path).map_err(Error::io("stat", &path))?.is_some() {
+            let detail = format!("it has a {MANIFEST}");
             return Err(Error::AlreadyExists { path: dir.to_path_buf(), detail });
         }
         let state = ManifestState::first(1, changes).and_then(|state| state.check().map(|()| state));
@@ -102,8 +102,8 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Goes on where [`Manifest::load`] found the manifest. Writes nothing; the first edit rewrites the file,
-    /// torn or not, and its rename is the single commit point of a recovery.
+    /// Continues from the manifest that [`Manifest::load`] returned. Writes nothing; the first edit rewrites the file,
+    /// torn or not, and the rename is the single commit point of a recovery.
     pub(crate) fn resume(vfs: Arc<dyn Vfs>, dir: &Path, loaded: Loaded) -> Self {
         Self::new(vfs, dir, loaded.ids, loaded.state, loaded.len)
     }
@@ -120,27 +120,27 @@ impl Manifest {
         &self.state
     }
 
-    /// Length of the file in bytes. A rewrite takes about that much beside it for a moment.
+    /// Length of the file in bytes. A rewrite temporarily takes about as much again.
     pub(crate) fn len(&self) -> u64 {
         self.len
     }
 
-    /// What it takes beyond its length until it has grown and been rewritten: the edits until then, and the new file
-    /// beside the old one. What is listed meanwhile comes on top.
+    /// Additional space that the manifest takes until it has grown and been rewritten: the edits until then, and the
+    /// new file beside the old one. SSTs added meanwhile come on top.
     pub(crate) fn room(&self) -> u64 {
         let snapshot = if self.snapshot_len == 0 { self.len } else { self.snapshot_len };
         let peak = snapshot.saturating_add(snapshot.max(LEAST_REWRITE_LEN));
         peak.saturating_sub(self.len).saturating_add(snapshot)
     }
 
-    /// An edit failed that may be on disk all the same: the handle that owns this manifest must be poisoned, whatever
+    /// Whether an edit failed but may be on disk. If so, the handle that owns this manifest must be poisoned, whatever
     /// the error was.
     pub(crate) fn is_broken(&self) -> bool {
         matches!(self.tail, Tail::Broken(_))
     }
 
-    /// Makes an edit durable and returns its number. After an error the state is as before; so is the disk, and the edit
-    /// may be tried again, unless that is not known ([`Manifest::is_broken`]).
+    /// Makes an edit durable and returns its number. After an error the state is unchanged. The disk is unchanged as
+    /// well, and the edit may be retried, unless the contents of the disk are unknown ([`Manifest::is_broken`]).
     pub(crate) fn append(&mut self, changes: Vec<Change>) -> Result<u64> {
         if let Tail::Broken(cause) = &self.tail {
             return Err(Error::Poisoned { cause: cause.clone() });
@@ -164,7 +164,7 @@ impl Manifest {
             return self.append_frame(&*file, frame);
         }
         let replaced = self.replace(next);
-        // Without room for a second manifest the edit may still fit into this one.
+        // If there is no space for a second manifest, the edit may still fit into this one.
         if replaced.is_err() && matches!(self.tail, Tail::Open(_)) {
             return self.append_frame(&*file, frame);
         }
@@ -179,11 +179,12 @@ impl Manifest {
     fn append_frame(&mut self, file: &dyn VfsFile, frame: &[u8]) -> Result<()> {
         if let Err(e) = write_all_at(file, frame, self.len) {
             let error = Error::io("write", &self.path())(e);
-            // What cannot be read back whole is not on disk whole, for what is written there is what can be read.
+            // If the frame cannot be read back completely, it is not on disk completely: the disk has nothing that
+            // reads do not see.
             if !planted(Bug::FailedEditForgotten) && may_hold(file, frame, self.len) {
                 return Err(self.break_off(error));
             }
-            // A part of the frame may be there: the next edit must not follow it.
+            // A part of the frame may have been written: the next edit must not follow it.
             match planted(Bug::EditAfterPartialEdit) {
                 true => self.len = self.len.saturating_add(frame.len() as u64),
                 false => self.tail = Tail::Rewrite,
@@ -199,7 +200,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// Writes `state` into a new file, which takes the place of the old one.
+    /// Writes `state` to a new file and renames it over the old one.
     fn replace(&mut self, state: &ManifestState) -> Result<()> {
         let (path, tmp) = (self.path(), self.dir.join(MANIFEST_TMP));
         let frame = encode_frame(&self.ids.database_id, state.edit, &state.to_changes());
@@ -219,8 +220,8 @@ impl Manifest {
         }
         if let Err(e) = self.vfs.rename(&tmp, &path) {
             let error = Error::io("rename", &tmp)(e);
-            // With its own name it has not taken the other's. Else the edit may be there, or come to be there, while its
-            // caller learns that it is not.
+            // If the file still has its temporary name, the rename did not happen. Otherwise it may have taken effect,
+            // now or later, although the caller is told that it failed.
             if !matches!(self.vfs.kind(&tmp), Ok(Some(_))) {
                 return Err(self.break_off(error));
             }
@@ -239,7 +240,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// Puts a manifest with that state in the place of what is there, durably: the one step of a repair that counts.
+    /// Replaces the manifest, if any, by one with this state, durably: the commit point of a repair.
     pub(crate) fn install(vfs: Arc<dyn Vfs>, dir: &Path, ids: Ids, state: ManifestState) -> Result<()> {
         let path = dir.join(MANIFEST);
         state.check().map_err(|why| invalid(&path, why))?;
@@ -254,8 +255,8 @@ impl Manifest {
         Ok(file)
     }
 
-    /// Removes what could not be finished: it would only take up space that is short. Failing is harmless,
-    /// the next rewrite starts with an empty file anyway.
+    /// Removes an unfinished file, because space may be short. A failure is harmless: the next rewrite truncates the
+    /// file.
     fn give_back(&self, tmp: &Path) {
         let _ = self.vfs.remove(tmp);
     }
@@ -269,25 +270,25 @@ impl Manifest {
         self.dir.join(MANIFEST)
     }
 
-    /// Reads the manifest of a directory. A last edit that was cut short is left out ([`Loaded::torn`]);
-    /// any other damage is `Corruption`.
+    /// Loads the manifest of a directory. A truncated last edit is left out ([`Loaded::torn`]); any other damage is
+    /// `Corruption`.
     pub(crate) fn load(vfs: &dyn Vfs, dir: &Path) -> Result<Loaded> {
         load::load(vfs, &dir.join(MANIFEST))
     }
 
-    /// The same, and what tells the file that was read from any other.
+    /// The same, with the fingerprint of the file that was read.
     pub(crate) fn load_marked(vfs: &dyn Vfs, dir: &Path) -> Result<(Fingerprint, Result<Loaded>)> {
         load::load_marked(vfs, &dir.join(MANIFEST))
     }
 
-    /// What tells a directory's manifest as it is now from what it was before.
+    /// The fingerprint of a directory's manifest as it is now.
     pub(crate) fn fingerprint(vfs: &dyn Vfs, dir: &Path) -> Result<Fingerprint> {
         load::fingerprint(vfs, &dir.join(MANIFEST))
     }
 }
 
-/// The last state that a damaged manifest still tells, which may be old; `None` when it tells none. `Err` is an error of
-/// reading, or a newer format.
+/// Recovers the last state that can be read from a damaged manifest, which may be old; `None` if there is none. Fails
+/// only on a read error or a newer format.
 pub(crate) fn load_what_passes(vfs: &dyn Vfs, dir: &Path) -> Result<(Option<Ids>, Option<ManifestState>)> {
     load::load_what_passes(vfs, &dir.join(MANIFEST))
 }
@@ -301,13 +302,13 @@ fn header(ids: Ids, first_edit: u64) -> [u8; HEADER_LEN] {
     FileHeader { kind: FileKind::Manifest, database_id, incarnation, created_ms, extra }.encode()
 }
 
-/// Whether all of these bytes are in the file there, as far as is known.
+/// Whether the file may hold all of these bytes at `offset`; true if reading fails.
 fn may_hold(file: &dyn VfsFile, bytes: &[u8], offset: u64) -> bool {
     let mut found = vec![0; bytes.len()];
     read_full_at(file, &mut found, offset).map_or(true, |read| found.get(..read) == Some(bytes))
 }
 
-/// An edit of ours that contradicts the state: the manifest is not touched.
+/// The error for an edit that contradicts the state. The manifest was not changed.
 fn invalid(path: &Path, why: String) -> Error {
     Error::io("edit", path)(std::io::Error::new(std::io::ErrorKind::InvalidInput, why))
 }

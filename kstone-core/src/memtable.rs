@@ -1,10 +1,10 @@
 //! A stripe's newest records, in memory.
 //!
-//! Owns: versions of keys in order, and the figures that sealing, flushing and the log need. Does not own: when
-//! to seal (stripe), what is visible (the reader brings a sequence).
-//! 1. A version is never replaced in place: readers at an older sequence still find theirs.
-//! 2. Inserting a (key, sequence) that is there already changes nothing, so replay may repeat.
-//! 3. Records arrive under the stripe's lock; readers need no lock of the stripe.
+//! Owns the versions of keys in order, and the figures that sealing, flushing and the log need. It does not decide when
+//! to seal (the stripe does) or what is visible (the reader passes a sequence).
+//! 1. A version is never replaced in place, so readers at an older sequence still find theirs.
+//! 2. Inserting a (key, sequence) that is already present is a no-op, so replay may repeat records.
+//! 3. Records are inserted under the stripe's lock; readers do not need that lock.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering as Order;
@@ -22,8 +22,8 @@ use crate::sync::RwLock;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::types::{Direction, EntryKind, EntryRef, Lsn, SeqNo};
 
-/// What a record takes beyond its key and value: its place in the tree, which is two thirds full on average,
-/// and the allocation's own words. Measured with 200-byte items.
+/// Memory per record beyond key and value: its slot in the tree, whose nodes are two thirds full on average, and the
+/// allocation's header. Measured with 200-byte items.
 const RECORD_OVERHEAD: usize = 96;
 
 #[derive(Debug)]
@@ -32,23 +32,23 @@ pub(crate) struct Memtable {
     count: AtomicUsize,
     /// Bytes of keys and values.
     data_bytes: AtomicUsize,
-    /// The position in the log that a replay of this memtable must start from; 0 while empty.
+    /// The LSN from which a replay of this memtable must start; 0 while empty.
     first_lsn: AtomicU64,
-    /// The lowest sequence; 0 while empty. Sequences of a stripe rise, so it is the first one inserted.
+    /// The lowest sequence; 0 while empty. Sequences in a stripe rise, so the first insert sets it.
     first_seq: AtomicU64,
     last_seq: AtomicU64,
-    /// When its first tombstone was written.
+    /// When the first tombstone was written.
     deleted_since: OnceLock<Since>,
-    /// Bytes that will be free once it is flushed and merged, of its own and of what its records replace; as far as that
-    /// was looked up.
+    /// Bytes that flushing and merging this memtable will free: garbage of its own and versions that its records
+    /// replace, as far as those were looked up.
     pub(crate) passing: AtomicU64,
 }
 
-/// One version: key and value in a single allocation, so that an insert allocates once.
+/// One version. Key and value share one allocation, so that an insert allocates once.
 #[derive(Clone, Debug)]
 struct Record {
-    /// The key's first bytes, kept in the tree itself: most comparisons then touch no other memory, which made
-    /// an insert into a cold memtable twice as fast.
+    /// The first bytes of the key, stored in the tree itself, so that most comparisons touch no other memory. This made
+    /// inserts into a cold memtable twice as fast.
     head: KeyHead,
     bytes: Arc<[u8]>,
     key_len: u32,
@@ -56,8 +56,8 @@ struct Record {
     seq: SeqNo,
 }
 
-/// The first 16 bytes of a key, zero-padded. Where two differ they order their keys; where they are equal, nothing
-/// is known.
+/// The first 16 bytes of a key, zero-padded. If two heads differ, they order their keys; if they are equal, the keys
+/// must be compared.
 type KeyHead = (u64, u64);
 
 fn head(key: &[u8]) -> KeyHead {
@@ -77,7 +77,7 @@ impl Record {
     }
 }
 
-/// Both in one allocation, each copied once.
+/// Joins key and value in one allocation, copying each once.
 fn joined(key: &[u8], value: &[u8]) -> Arc<[u8]> {
     let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, key.len() + value.len()).collect();
     if let Some((for_key, for_value)) =
@@ -89,7 +89,7 @@ fn joined(key: &[u8], value: &[u8]) -> Arc<[u8]> {
     bytes
 }
 
-/// The order of versions, for records and for look-ups that have only borrowed bytes.
+/// The order of versions, shared by records and by lookups that only borrow their bytes.
 trait Versioned {
     fn head(&self) -> KeyHead;
     fn key(&self) -> &[u8];
@@ -110,7 +110,7 @@ impl Versioned for Record {
     }
 }
 
-/// Just before the versions of a key at or below a sequence.
+/// The position just before all versions of a key at or below a sequence.
 struct At<'a> {
     head: KeyHead,
     key: &'a [u8],
@@ -199,14 +199,14 @@ impl Memtable {
         }
     }
 
-    /// Adds a version whose log record is at `lsn`, and returns what that adds to [`Memtable::memory`]: nothing
-    /// when it is there already. The caller holds the stripe's lock.
+    /// Adds a version whose log record is at `lsn`. Returns the increase of [`Memtable::memory`], which is 0 if the
+    /// version was already present. The caller holds the stripe's lock.
     pub(crate) fn insert(&self, lsn: Lsn, entry: EntryRef<'_>) -> usize {
         let len = entry.key.len() + entry.value.len();
         let record = Record {
             head: head(entry.key),
             bytes: joined(entry.key, entry.value),
-            // Keys are at most 64 KiB, twice that when every byte is escaped.
+            // Keys are at most 64 KiB long, twice that if every byte is escaped.
             key_len: entry.key.len() as u32,
             kind: entry.kind,
             seq: entry.seq,
@@ -224,18 +224,18 @@ impl Memtable {
         len + RECORD_OVERHEAD
     }
 
-    /// A tombstone was inserted.
+    /// Records that a tombstone was inserted.
     pub(crate) fn deleted(&self, since: Since) {
-        // The first one stays: it is the oldest.
+        // Later calls change nothing: the first tombstone is the oldest.
         let _ = self.deleted_since.set(since);
     }
 
-    /// When its oldest tombstone was written, if it holds any.
+    /// Returns when the oldest tombstone was written, if there is any.
     pub(crate) fn deleted_since(&self) -> Option<Since> {
         self.deleted_since.get().copied()
     }
 
-    /// The newest version of a key at or below `max_seq`.
+    /// Returns the newest version of a key at or below `max_seq`.
     pub(crate) fn get(&self, key: &[u8], max_seq: SeqNo) -> Option<Found> {
         let records = self.records.read();
         let from = At::new(key, max_seq);
@@ -244,7 +244,7 @@ impl Memtable {
         (record.key() == key).then(|| Found { seq: record.seq, kind: record.kind, value: record.value() })
     }
 
-    /// Versions within the range and at or below `max_seq`, in order.
+    /// Returns a cursor over the versions within the range and at or below `max_seq`, in order.
     pub(crate) fn cursor(
         self: &Arc<Self>,
         range: KeyRange,
@@ -267,7 +267,7 @@ impl Memtable {
         self.len() == 0
     }
 
-    /// Records, tombstones included.
+    /// The number of records, including tombstones.
     pub(crate) fn len(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
@@ -277,12 +277,12 @@ impl Memtable {
         self.data_bytes.load(Ordering::Relaxed)
     }
 
-    /// Bytes it takes in memory, about, as the memory budget counts them.
+    /// Approximate size in memory, as the memory budget counts it.
     pub(crate) fn memory(&self) -> usize {
         self.data_bytes() + self.len() * RECORD_OVERHEAD
     }
 
-    /// The oldest position in the log that it needs; `None` while it is empty.
+    /// The oldest LSN that this memtable pins; `None` while it is empty.
     pub(crate) fn first_lsn(&self) -> Option<Lsn> {
         match self.first_lsn.load(Ordering::Relaxed) {
             0 => None,
@@ -290,34 +290,34 @@ impl Memtable {
         }
     }
 
-    /// The lowest sequence in it; 0 while it is empty.
+    /// The lowest sequence; 0 while empty.
     pub(crate) fn first_seq(&self) -> SeqNo {
         self.first_seq.load(Ordering::Relaxed)
     }
 
-    /// The highest sequence in it; 0 while it is empty.
+    /// The highest sequence; 0 while empty.
     pub(crate) fn last_seq(&self) -> SeqNo {
         self.last_seq.load(Ordering::Relaxed)
     }
 
-    /// The first and the last key; `None` while it is empty.
+    /// The first and the last key; `None` while empty.
     pub(crate) fn key_bounds(&self) -> Option<(Vec<u8>, Vec<u8>)> {
         let records = self.records.read();
         Some((records.first()?.key().to_vec(), records.last()?.key().to_vec()))
     }
 }
 
-/// Walks a memtable that may grow meanwhile: takes a few records at a time under the read lock and looks up
-/// its place again for the next few.
+/// Iterates over a memtable that may grow in the meantime: copies a few records at a time under the read lock, then
+/// seeks past the last of them for the next few.
 #[derive(Debug)]
 pub(crate) struct MemCursor {
     memtable: Arc<Memtable>,
     range: KeyRange,
     max_seq: SeqNo,
     direction: Direction,
-    /// The records ahead, the next one LAST.
+    /// The upcoming records, in reverse: the next one is LAST.
     batch: Vec<Record>,
-    /// Where the batch ended; `None` before the first.
+    /// The last record of the batch; `None` before the first batch.
     last: Option<Record>,
 }
 
@@ -342,7 +342,7 @@ impl MemCursor {
             (low, high)
             && low >= high
         {
-            return; // an empty range, which `range` below would take for a mistake
+            return; // an empty range, on which `range` below would panic
         }
         let ahead = records.range::<dyn Versioned, _>((low, high));
         let seen = |r: &&Record| r.seq <= self.max_seq;

@@ -1,8 +1,8 @@
-//! What a batch record of the log holds: its operations, one after the other.
+//! The payload of a batch record in the log: its operations, one after another.
 //!
 //! ```text
 //! operation   1      kind: 1 put, 2 delete; others reserved
-//!             varint keyspace; 0 is the items, the only one that this version has
+//!             varint keyspace; 0 is the items, the only one in this version
 //!             varint length of the options, in bytes
 //!             ..     options, each: varint tag, varint length, value
 //!             varint length of the key
@@ -11,8 +11,8 @@
 //!             ..     value                  }
 //! ```
 //!
-//! Operation i of a batch has the batch's first sequence plus i. An option with an odd tag is critical: who
-//! does not know it must not read on. One with an even tag may be skipped.
+//! Operation i of a batch has the batch's first sequence plus i. An option with an odd tag is critical: a reader that
+//! does not know it must stop. An option with an even tag may be skipped.
 
 use std::path::Path;
 
@@ -21,10 +21,10 @@ use crate::error::{Error, Result};
 use crate::key::encoded_partition_hash;
 use crate::types::EntryKind;
 
-/// The keyspace of the items.
+/// The keyspace of items.
 pub(crate) const ITEMS: u32 = 0;
 
-/// One operation of a batch, borrowed from its payload.
+/// An operation of a batch, borrowed from its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OpRef<'a> {
     pub(crate) kind: EntryKind,
@@ -34,16 +34,16 @@ pub(crate) struct OpRef<'a> {
     pub(crate) value: &'a [u8],
 }
 
-/// Why an operation could not be read.
+/// Why an operation could not be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BadOp {
-    /// Cut short, or a number out of range.
+    /// Truncated, or a number out of range.
     Damaged,
-    /// A kind of operation that this version lacks.
+    /// An operation kind that this version does not support.
     UnknownKind(u8),
-    /// A keyspace that this version lacks: its keys are none of the items.
+    /// A keyspace that this version does not support; its keys are not keys of items.
     UnknownKeyspace(u32),
-    /// A critical option that this version lacks.
+    /// A critical option that this version does not support.
     UnknownOption(u64),
 }
 
@@ -66,20 +66,20 @@ impl BadOp {
     }
 }
 
-/// Checks that all operations of a batch, whose record is at `offset` of the log segment `file`, can be replayed, and are
-/// as many as the record says.
+/// Checks that every operation of a batch, whose record is at `offset` of the log segment `file`, can be replayed, and
+/// that their number matches the record.
 pub(crate) fn check_batch(payload: &[u8], count: u32, file: &Path, offset: u64) -> Result<()> {
     let mut found = 0u32;
     for op in Ops::new(payload) {
         let op = op.map_err(|bad| bad.in_file(file, offset))?;
         if encoded_partition_hash(op.key).is_none() {
-            let detail = format!("\"{}\" is no key", op.key.escape_ascii());
+            let detail = format!("\"{}\" is not a valid key", op.key.escape_ascii());
             return Err(Error::corrupt(file, offset, detail));
         }
         found = found.saturating_add(1);
     }
     if found != count {
-        let detail = format!("the record says {count} operations and holds {found}");
+        let detail = format!("the record says {count} operations but holds {found}");
         return Err(Error::corrupt(file, offset, detail));
     }
     Ok(())
@@ -94,7 +94,7 @@ impl<'a> OpRef<'a> {
         Self { kind: EntryKind::Delete, key, value: &[] }
     }
 
-    /// How many bytes [`encode`] appends.
+    /// The number of bytes that [`encode`] appends.
     pub(crate) fn encoded_len(&self, keyspace: u32) -> usize {
         let prefixed = |bytes: &[u8]| varint_len(bytes.len() as u64) + bytes.len();
         let value = if self.kind == EntryKind::Put { prefixed(self.value) } else { 0 };
@@ -115,7 +115,7 @@ pub(crate) fn encode(out: &mut Vec<u8>, keyspace: u32, op: OpRef<'_>) {
     }
 }
 
-/// The operations of a batch's payload, in order. Ends after the first that cannot be read.
+/// The operations of a batch's payload, in order. Ends after the first that cannot be decoded.
 #[derive(Clone, Debug)]
 pub(crate) struct Ops<'a> {
     rest: Reader<'a>,
@@ -144,7 +144,7 @@ impl<'a> Iterator for Ops<'a> {
 
 fn decode<'a>(reader: &mut Reader<'a>) -> Result<OpRef<'a>, BadOp> {
     let kind = reader.u8().ok_or(BadOp::Damaged)?;
-    // What follows the kind is only known for the kinds that are.
+    // The layout after the kind is only known for known kinds.
     let kind = EntryKind::from_u8(kind).ok_or(BadOp::UnknownKind(kind))?;
     let keyspace = reader.varint().and_then(|v| u32::try_from(v).ok()).ok_or(BadOp::Damaged)?;
     if keyspace != ITEMS {
@@ -159,7 +159,7 @@ fn decode<'a>(reader: &mut Reader<'a>) -> Result<OpRef<'a>, BadOp> {
     Ok(OpRef { kind, key, value })
 }
 
-/// Skips options; this version knows none.
+/// Skips options. This version knows none, so a critical one is an error.
 fn check_options(options: &[u8]) -> Result<(), BadOp> {
     let mut reader = Reader::new(options);
     while !reader.is_empty() {

@@ -1,4 +1,4 @@
-//! Immutable, reference-counted bytes; a slice keeps alive the mapping, block or value that it points into.
+//! Immutable, reference-counted bytes; a slice keeps the mapping, block or value that it points into alive.
 
 use std::fmt;
 use std::ops::Deref;
@@ -8,19 +8,19 @@ use crate::coding::part;
 use crate::types::{EntryKind, SeqNo};
 use crate::vfs::Mapping;
 
-/// The newest version of a key that a reader may see.
+/// The newest version of a key that is visible to a reader.
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// The sequence of the write.
+    /// Sequence number of the write.
     pub seq: SeqNo,
-    /// Put or tombstone.
+    /// Whether this is a put or a tombstone.
     pub kind: EntryKind,
     /// The value; empty for a tombstone.
     pub value: Slice,
 }
 
-/// Immutable bytes that keep their owner alive: a view, without copying, into a mapped file, a block in memory or a value
-/// of a memtable. Clones share the owner.
+/// Immutable bytes that keep their owner alive: a view, without a copy, into a mapped file, a block in memory or a
+/// value in a memtable. Clones share the owner.
 #[derive(Clone)]
 pub struct Slice {
     owner: Owner,
@@ -35,13 +35,13 @@ enum Owner {
 }
 
 impl Slice {
-    /// Bytes of a mapped file; `None` if the range is not within it.
+    /// Returns `len` bytes of a mapped file from offset `start`; `None` if the file is shorter.
     pub fn mapped(map: &Arc<Mapping>, start: usize, len: usize) -> Option<Self> {
         map.get(start..start.checked_add(len)?)?;
         Some(Self { owner: Owner::Mapped(Arc::clone(map)), start, len })
     }
 
-    /// A part of these bytes, with the same owner; `None` if the range is not within them.
+    /// Returns `len` of these bytes from offset `start`, with the same owner; `None` if the range is out of bounds.
     pub fn slice(&self, start: usize, len: usize) -> Option<Self> {
         (start.checked_add(len)? <= self.len).then(|| Self {
             owner: self.owner.clone(),
@@ -52,7 +52,7 @@ impl Slice {
 }
 
 impl Default for Slice {
-    /// No bytes.
+    /// An empty slice.
     fn default() -> Self {
         Self::from(Arc::<[u8]>::default())
     }
@@ -66,7 +66,7 @@ impl Deref for Slice {
             Owner::Shared(bytes) => bytes,
             Owner::Mapped(map) => map,
         };
-        // The constructors checked the range, and owners never change.
+        // The constructors checked the range, and an owner never changes.
         part(all, self.start..self.start + self.len)
     }
 }

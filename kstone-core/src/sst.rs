@@ -1,11 +1,11 @@
-//! SSTs: immutable files of entries in order, `NNN-<id>.sst`, each a part of one run of its stripe.
+//! SSTs: immutable files of entries in order, `NNN-<id>.sst`. Each is a part of a run of its stripe.
 //!
-//! An SST is written once, front to back ([`SstWriter`]), and then only read ([`Table`]), through a mapping or with
-//! `pread`; decoded blocks are cached where they are not read in place ([`TableContext`] has the cache). It becomes
-//! durable with [`Table::sync`] and a manifest that lists it, in that order; until then the log holds its data.
+//! An SST is written once, front to back ([`SstWriter`]), and from then on only read ([`Table`]), through a mapping or
+//! with `pread`. Decoded blocks that cannot be read in place are cached ([`TableContext`] has the cache). An SST
+//! becomes durable with [`Table::sync`] and a manifest that lists it, in that order; until then the log holds its data.
 //!
 //! ```text
-//! file header           128 bytes, see file_header.rs; the fields of the kind in sst/format.rs
+//! file header           128 bytes, see file_header.rs; its fields in sst/format.rs
 //! data blocks           sst_block.rs
 //! key-hash index        sst/index.rs
 //! fences                sst/fences.rs
@@ -15,10 +15,10 @@
 //! footer                64 bytes, sst/format.rs
 //! ```
 //!
-//! Sections start at multiples of 64 bytes, so that the filter's lines are cache lines. Every section has a
-//! checksum in the directory, and the directory one in the footer; blocks have their own.
+//! Sections start at multiples of 64 bytes, so that the filter's lines are cache lines. The directory has a checksum
+//! for every section, and the footer one for the directory; blocks have their own.
 //!
-//! A get goes filter -> index -> group of 8 entries -> value; a scan goes fences -> group and on from there.
+//! A get goes filter -> index -> group of 8 entries -> value; a scan goes fences -> group and continues from there.
 
 mod block_cache;
 mod blocks;
@@ -70,7 +70,7 @@ mod tests {
     use crate::types::{Direction, EntryKind, EntryRef, GetCost, SeqNo, SstDetails, SstMeta};
     use crate::vfs::{MemVfs, OpenMode, Vfs, read_all, write_all_at};
 
-    /// Key, sequence, kind, value; in the order of files.
+    /// Key, sequence, kind, value; in file order.
     type Row = (Vec<u8>, SeqNo, EntryKind, Vec<u8>);
 
     const MAX_SEQ: SeqNo = 40;
@@ -121,7 +121,7 @@ mod tests {
         assert_eq!(writer.entries(), rows.len() as u64);
         let estimate = writer.estimated_len();
         let meta = writer.finish().unwrap().0;
-        // What the last block will shrink by is not known before it ends.
+        // How much the last block shrinks is unknown until it is finished.
         let close = meta.len <= estimate + 1_500 && (compress || estimate <= meta.len + 1_500);
         assert!(close, "{estimate} for {}", meta.len);
         meta
@@ -143,7 +143,7 @@ mod tests {
 
     fn key() -> impl Strategy<Value = Vec<u8>> {
         let bytes = prop_oneof![Just(0u8), Just(b'a'), Just(b'b'), Just(0xff)];
-        // Mostly with a long start in common, so that prefixes are stripped; some without.
+        // Mostly with a long common start, so that prefixes are stripped; some without.
         (
             prop_oneof![4 => Just("user#0000"), 1 => Just("use"), 1 => Just("v")],
             proptest::collection::vec(bytes, 0..5),
@@ -178,7 +178,7 @@ mod tests {
             .prop_map(|(start, end)| KeyRange { start, end })
     }
 
-    /// Block size, filter bits and compression of what is written, and how it is read.
+    /// Block size, filter bits and compression for writing, and the read mode.
     fn settings() -> impl Strategy<Value = (usize, u32, bool, ReadMode)> {
         (
             prop_oneof![Just(64usize), Just(200), Just(4_096)],
@@ -188,11 +188,11 @@ mod tests {
         )
     }
 
-    /// All ways to write blocks and to read them.
+    /// All combinations of compression and read mode.
     const WAYS: [(bool, ReadMode); 4] =
         [(false, ReadMode::Mmap), (true, ReadMode::Mmap), (false, ReadMode::Pread), (true, ReadMode::Pread)];
 
-    /// All entries of a cursor; an error ends it.
+    /// All entries of a cursor, and the error that ended it, if any.
     fn drain(cursor: &mut dyn Cursor) -> (Vec<Row>, Option<Error>) {
         let mut rows = Vec::new();
         while let Some(entry) = cursor.entry() {
@@ -327,7 +327,7 @@ mod tests {
             let meta = write(&vfs, SstParams { compress, ..params(7, &rows) }, &rows);
             let path = paths::sst(dir(), 3, 7);
             let mut bytes = read_all(&*vfs.open(&path, OpenMode::Read).unwrap(), 1 << 30).unwrap();
-            // A block whose content is nonsense while its checksum holds.
+            // A block with a matching checksum and nonsensical content.
             let places = block_places(&vfs, &meta);
             let (start, end) = places[at.index(places.len())];
             let target = start + at.index(end - start - 4);
@@ -378,7 +378,7 @@ mod tests {
         rows
     }
 
-    /// Every question to the file is answered rightly or with an error; returns how many with an error.
+    /// Checks that every read returns either the right answer or an error. Returns the number of errors.
     fn errors(table: &Arc<Table>, rows: &[Row]) -> usize {
         let mut errors = 0;
         for row in rows {
@@ -492,14 +492,14 @@ mod tests {
         replace(&vfs, &paths::sst(dir(), 3, 9), &good);
         replace(&vfs, &paths::sst(dir(), 4, 7), &good);
         let metas = [
-            SstMeta { id: 9, ..meta.clone() },             // another file under its name
+            SstMeta { id: 9, ..meta.clone() },             // another file under this name
             SstMeta { stripe: 4, ..meta.clone() },         // of another stripe
             SstMeta { keyspace: 1, ..meta.clone() },       // of another keyspace
             SstMeta { origin: [1; 16], ..other },          // of another database
             SstMeta { id: 77, ..meta.clone() },            // missing
             SstMeta { len: meta.len + 1, ..meta.clone() }, // of another length
-            SstMeta { directory: (128, 28), ..meta.clone() }, // of another shape
-            SstMeta { entries: meta.entries + 1, ..meta.clone() }, // of other content
+            SstMeta { directory: (128, 28), ..meta.clone() }, // of another layout
+            SstMeta { entries: meta.entries + 1, ..meta.clone() }, // with other contents
         ];
         for meta in metas {
             let table = table(&vfs, meta.clone());
@@ -511,7 +511,7 @@ mod tests {
         }
         let missing = table(&vfs, SstMeta { id: 77, ..meta.clone() });
         assert!(matches!(missing.open_to_sync(), Err(Error::Corruption { .. })));
-        // What failed may be there later: a failed open is not remembered.
+        // A failed open is not remembered: the file may be there later.
         assert!(missing.verify().is_err());
         let later = write(&vfs, params(77, &rows), &rows);
         assert_eq!(missing.meta().len, later.len);
@@ -535,8 +535,8 @@ mod tests {
         table(&vfs, meta).verify().unwrap();
     }
 
-    /// Verifying passed a file whose fences had other numbers than the starts of their separators, so that searches
-    /// missed rows: it looked at the separators only. It now compares the two.
+    /// Symptom: verify passed a file whose fences differed from the starts of their separators, so that searches missed
+    /// rows. Cause: it only checked the separators. Fix: it compares the two.
     #[test]
     fn verify_finds_fences_that_mislead_a_search() {
         let (vfs, rows) = (memory(), small());
@@ -547,7 +547,7 @@ mod tests {
         let fences = (0..4).map(|n| directory + 28 * n).find(|&entry| bytes[entry] == 2).unwrap();
         let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
         let (start, len) = (number(fences + 4), number(fences + 12));
-        // The second fence; then all checksums above it.
+        // Change the second fence, then recompute every checksum that covers it.
         bytes[start + 8 + 8] ^= 1;
         let crc = checksum_at(7, start as u64, &bytes[start..start + len]);
         bytes[fences + 20..fences + 24].copy_from_slice(&crc.to_le_bytes());
@@ -575,7 +575,7 @@ mod tests {
         assert!(matches!(error, Some(Error::Corruption { .. })));
         assert!(merge.advance().is_err());
         assert!(ChainCursor::new(&run, KeyRange::all(), Direction::Reverse, ahead_of_each(1)).is_err());
-        // What is not asked for is not opened.
+        // Parts outside the range are not opened.
         let range = KeyRange { start: Vec::new(), end: Some(b"user#5".to_vec()) };
         let mut chain = ChainCursor::new(&run, range, Direction::Reverse, ahead_of_each(1)).unwrap();
         assert!(drain(&mut chain).1.is_none());
@@ -588,7 +588,7 @@ mod tests {
         let bounds =
             [(b"key-b".to_vec(), 1, EntryKind::Put, vec![]), (b"key-d".to_vec(), 1, EntryKind::Put, vec![])];
         for bad in [
-            put(b"key-c", 5),           // the same again
+            put(b"key-c", 5),           // the same entry again
             put(b"key-c", 6),           // a newer version after an older one
             put(b"key-b", 1),           // a lower key
             put(b"key-e", 1),           // past the bounds
@@ -659,7 +659,7 @@ mod tests {
             let values = count * 150;
             let each = (meta.len - values) as f64 / count as f64;
             println!(
-                "{count} entries of 24 + 150 bytes: {} bytes, {each:.2} an entry besides the value",
+                "{count} entries of 24 + 150 bytes: {} bytes, {each:.2} per entry besides the value",
                 meta.len
             );
             assert!(each < most, "{each}");

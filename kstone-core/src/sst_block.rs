@@ -1,30 +1,31 @@
-//! Data blocks of an SST: entries in order, in groups of 8 that are searched from their first entry on.
+//! Data blocks of an SST: entries in order, in groups of 8, each of which is searched from its first entry on.
 //!
 //! ```text
 //! payload, before it is encoded
 //!   values          of all entries, in order
-//!   groups          the heads of up to 8 entries each, up to 8 groups
-//!   group table     a group: u32 where its heads start, u32 where its values start (in the payload)
+//!   groups          up to 8 groups, each with the heads of up to 8 entries
+//!   group table     per group: u32 start of its heads, u32 start of its values (in the payload)
 //!   u8              number of groups
 //! trailer
-//!   u8              codec of the payload: 0 none, 1 LZ4 (one block of its block format)
-//!   u32             length of the payload before that; at most 32 MiB, and 255 times what it was encoded to, with 1
-//!   u32             checksum of the block before it, see `checksum_at`
+//!   u8              codec of the payload: 0 none, 1 LZ4 (a single block of the LZ4 block format)
+//!   u32             length of the payload before encoding; at most 32 MiB, and with codec 1 at most 255 times the
+//!                   encoded length
+//!   u32             checksum of the preceding bytes of the block, see `checksum_at`
 //!
 //! head of an entry
-//!   u8              kind in the low half (1 put, 2 tombstone), flags in the high one; no flag is known yet
+//!   u8              kind in the low half (1 put, 2 tombstone), flags in the high half; no flags are known yet
 //!                   (0x10 is reserved for "has an expiry", 0x20 for "the value is a reference")
-//!   varint          bytes shared with the first key of the group; 0 in its first entry
-//!   varint          bytes of key that follow
+//!   varint          length shared with the first key of the group; 0 in the group's first entry
+//!   varint          length of the rest of the key
 //!   varint          length of the value
-//!   varint          sequence less the file's base sequence
-//!   bytes           the rest of the key, without the file's common prefix
+//!   varint          sequence minus the file's base sequence
+//!   bytes           the rest of the key; keys omit the file's common prefix
 //! ```
 //!
-//! Heads lie apart from values so that a search reads two or three neighbouring cache lines instead of one or
-//! more for each entry, and so that a scan over large values touches only those that are asked for. Keys are
-//! truncated against the group's first key and not against the previous one: every key of a group can then be
-//! compared and rebuilt on its own, in both directions.
+//! Heads are stored apart from values so that a search reads two or three adjacent cache lines instead of at least one
+//! per entry, and a scan over large values only touches those that are requested. Keys are truncated against the
+//! group's first key rather than the previous one, so that every key of a group can be compared and rebuilt
+//! independently, in both directions.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -38,34 +39,34 @@ use crate::coding::{Reader, part, put_varint, shared_prefix};
 use crate::planted::{Bug, planted};
 use crate::types::{EntryKind, FileId, SeqNo};
 
-/// Bits per key of the filters of new SSTs, unless [`crate::DatabaseConfig::bloom_bits_per_key`] says otherwise.
+/// Default bits per key for the filters of new SSTs; see [`crate::DatabaseConfig::bloom_bits_per_key`].
 pub const BITS_PER_KEY: usize = crate::config::DEFAULT_BITS_PER_KEY;
 
-/// Entries in a group, at most.
+/// Maximum number of entries in a group.
 pub(crate) const GROUP_LEN: usize = 8;
-/// Groups in a block, at most: the hash index has three bits for their number.
+/// Maximum number of groups in a block: the hash index has three bits for a group's number.
 pub(crate) const MAX_GROUPS: usize = 8;
-/// Key and value of one entry together must stay below this, so that offsets in a block fit 32 bits.
+/// Key and value of an entry must together be shorter than this, so that offsets in a block fit into 32 bits.
 pub(crate) const MAX_ENTRY_BYTES: usize = 1 << 31;
 
 const TABLE_ENTRY_LEN: usize = 8;
 const TRAILER_LEN: usize = 9;
 pub(crate) const NO_CODEC: u8 = 0;
 pub(crate) const LZ4: u8 = 1;
-/// A longer payload is stored as it is, so that no trailer can ask a reader for more memory than this.
+/// A longer payload is stored uncompressed, so that no trailer can make a reader allocate more than this.
 const MAX_ENCODED_PAYLOAD: usize = 32 << 20;
-/// What a byte of LZ4 can stand for, at most.
+/// The maximum number of bytes that one byte of LZ4 can represent.
 pub(crate) const LZ4_MAX_RATIO: usize = 255;
 const KIND_MASK: u8 = 0x0f;
 
 /// Why a block cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BadBlock {
-    /// The bytes are not what was written.
+    /// The bytes differ from those written.
     Checksum { stored: u32, computed: u32 },
-    /// The checksum holds, if there is one, and yet the bytes make no sense.
+    /// The checksum matches, if there is one, but the contents are invalid.
     Malformed(&'static str),
-    /// A newer version compressed it.
+    /// A newer version compressed the block.
     UnknownCodec(u8),
     /// A newer version wrote this kind of entry.
     UnknownEntry(u8),
@@ -75,7 +76,7 @@ impl fmt::Display for BadBlock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Checksum { stored, computed } => {
-                write!(f, "the block's checksum is {computed:08x}, stored is {stored:08x}")
+                write!(f, "block checksum mismatch: computed {computed:08x}, stored {stored:08x}")
             }
             Self::Malformed(what) => write!(f, "the block is malformed: {what}"),
             Self::UnknownCodec(codec) => write!(f, "block codec {codec}"),
@@ -84,30 +85,31 @@ impl fmt::Display for BadBlock {
     }
 }
 
-/// The checksum of bytes at an offset of a file: CRC-32C over file id, offset (u64 each) and bytes, rotated
-/// right by 15 bits plus 0xa282ead8.
+/// The checksum of bytes at an offset of a file: CRC-32C over file id, offset (u64 each) and bytes, rotated right by 15
+/// bits, plus 0xa282ead8.
 ///
-/// Without that last step a CRC cancels the bytes before it out of any CRC that goes on over both: the whole
-/// file's checksum would not depend on what is in the blocks.
+/// Without the last step, any CRC that continues over both some bytes and their CRC would be independent of those
+/// bytes: the checksum of the whole file would not depend on the contents of its blocks.
 pub(crate) fn checksum_at(file_id: FileId, offset: u64, bytes: &[u8]) -> u32 {
     crc32c_seeded(file_id, &[&offset.to_le_bytes(), bytes]).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
-/// Builds one block after the other at the end of an output buffer. Values go there at once, heads at the end.
+/// Builds blocks in succession at the end of an output buffer. Values are appended immediately, heads when a block is
+/// finished.
 #[derive(Debug, Default)]
 pub(crate) struct BlockBuilder {
-    /// Where the block starts in the output.
+    /// Start of the block in the output.
     start: usize,
     heads: Vec<u8>,
     /// The first key of the last group.
     first: Vec<u8>,
-    /// Where each group's heads start in `heads`, and its values in the payload.
+    /// Per group, the start of its heads in `heads` and of its values in the payload.
     groups: SmallVec<[(u32, u32); MAX_GROUPS]>,
     entries: usize,
     compressor: Option<Compressor>,
 }
 
-/// Reused from block to block.
+/// Compression state, reused from block to block.
 struct Compressor {
     table: CompressTable,
     out: Vec<u8>,
@@ -120,7 +122,7 @@ impl fmt::Debug for Compressor {
 }
 
 impl Compressor {
-    /// The payload compressed, if that saves a third of it.
+    /// Returns the compressed payload if compression saves a third.
     fn compress(&mut self, payload: &[u8]) -> Option<&[u8]> {
         if payload.len() > MAX_ENCODED_PAYLOAD {
             return None;
@@ -132,7 +134,7 @@ impl Compressor {
 }
 
 impl BlockBuilder {
-    /// Builds blocks that are compressed where that is worth it, or none that are.
+    /// `compress` enables compression of the blocks for which it pays off.
     pub(crate) fn new(compress: bool) -> Self {
         let compressor = compress.then(|| Compressor { table: CompressTable::small(), out: Vec::new() });
         Self { compressor, ..Self::default() }
@@ -146,7 +148,7 @@ impl BlockBuilder {
         self.entries == GROUP_LEN * MAX_GROUPS
     }
 
-    /// About how many bytes are in the block that is being built, whose values end at the end of `out`.
+    /// Approximate length of the block being built, whose values end at the end of `out`.
     pub(crate) fn len(&self, out: &[u8]) -> usize {
         if self.is_empty() {
             return 0;
@@ -154,13 +156,13 @@ impl BlockBuilder {
         out.len().saturating_sub(self.start) + self.pending_len()
     }
 
-    /// About how many bytes [`BlockBuilder::finish`] will append.
+    /// Approximate number of bytes that [`BlockBuilder::finish`] will append.
     pub(crate) fn pending_len(&self) -> usize {
         self.heads.len() + self.groups.len() * TABLE_ENTRY_LEN + TRAILER_LEN
     }
 
-    /// Adds an entry: `key` without the common prefix, `seq` as distance from the base. The block must not be
-    /// full, and nobody else may append to `out` before [`BlockBuilder::finish`]. Returns its group.
+    /// Adds an entry: `key` without the common prefix, `seq` as distance from the base. The block must not be full, and
+    /// nothing else may be appended to `out` before [`BlockBuilder::finish`]. Returns the entry's group.
     pub(crate) fn add(
         &mut self,
         out: &mut Vec<u8>,
@@ -191,7 +193,7 @@ impl BlockBuilder {
         self.groups.len() - 1
     }
 
-    /// Ends the block and is ready for the next. The output starts `out_at` bytes into the file.
+    /// Finishes the block, so that the next one can start. The output starts at offset `out_at` of the file.
     pub(crate) fn finish(&mut self, out: &mut Vec<u8>, file_id: FileId, out_at: u64) {
         let offset = out_at + self.start as u64;
         let heads_at = (out.len() - self.start) as u32;
@@ -218,7 +220,7 @@ impl BlockBuilder {
     }
 }
 
-/// A block as it is in the file: its payload, still encoded, and what its trailer says of that.
+/// A block as stored in the file: the payload, still encoded, and the contents of the trailer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stored<'a> {
     pub(crate) payload: &'a [u8],
@@ -226,7 +228,7 @@ pub(crate) struct Stored<'a> {
     raw_len: usize,
 }
 
-/// Checks a block against its checksum and takes it apart.
+/// Verifies a block's checksum and splits the block.
 pub(crate) fn check(block: &[u8], file_id: FileId, offset: u64) -> Result<Stored<'_>, BadBlock> {
     let Some((covered, stored)) = block.split_last_chunk() else {
         return Err(BadBlock::Malformed("it is shorter than its checksum"));
@@ -240,13 +242,13 @@ pub(crate) fn check(block: &[u8], file_id: FileId, offset: u64) -> Result<Stored
 }
 
 impl<'a> Stored<'a> {
-    /// Takes a block apart whose checksum was checked before.
+    /// Splits a block whose checksum was verified before.
     #[inline]
     pub(crate) fn parse(block: &'a [u8]) -> Result<Self, BadBlock> {
         let (payload, trailer) = split(block)?;
         let mut reader = Reader::new(trailer);
         let (Some(codec), Some(raw_len)) = (reader.u8(), reader.u32()) else {
-            return Err(BadBlock::Malformed("its trailer is cut short"));
+            return Err(BadBlock::Malformed("its trailer is truncated"));
         };
         let raw_len = raw_len as usize;
         let possible = match codec {
@@ -255,7 +257,7 @@ impl<'a> Stored<'a> {
             _ => return Err(BadBlock::UnknownCodec(codec)),
         };
         if !possible {
-            return Err(BadBlock::Malformed("its length is not the one in its trailer"));
+            return Err(BadBlock::Malformed("its length does not match its trailer"));
         }
         Ok(Self { payload, compressed: codec == LZ4, raw_len })
     }
@@ -264,9 +266,9 @@ impl<'a> Stored<'a> {
         self.compressed
     }
 
-    /// The payload of a compressed block as it was before.
+    /// Decompresses the payload.
     pub(crate) fn decompress(&self) -> Result<Arc<[u8]>, BadBlock> {
-        // One allocation of the right length, which `parse` has found possible; nobody else has it yet.
+        // A single allocation of the length that `parse` found possible; it is not shared yet.
         let mut raw: Arc<[u8]> = std::iter::repeat_n(0, self.raw_len).collect();
         let done = Arc::get_mut(&mut raw).and_then(|raw| decompress_into(self.payload, raw).ok());
         if done != Some(self.raw_len) {
@@ -281,12 +283,12 @@ fn split(block: &[u8]) -> Result<(&[u8], &[u8]), BadBlock> {
     at.and_then(|at| block.split_at_checked(at)).ok_or(BadBlock::Malformed("it is shorter than its trailer"))
 }
 
-/// The payload of a block that was checked, as it was before it was encoded.
+/// The decoded payload of a verified block.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Block<'a> {
     payload: &'a [u8],
     table: &'a [u8],
-    /// Where the group table starts, which is where the last group ends.
+    /// Start of the group table, which is the end of the last group.
     table_at: usize,
 }
 
@@ -306,13 +308,13 @@ impl<'a> Block<'a> {
         self.table.len() / TABLE_ENTRY_LEN
     }
 
-    /// Where the heads and the values of a group start; past the last group, the heads' end.
+    /// The start of a group's heads and of its values; `None` past the last group.
     fn table_entry(&self, group: usize) -> Option<(usize, usize)> {
         let mut reader = Reader::new(self.table.get(group.checked_mul(TABLE_ENTRY_LEN)?..)?);
         Some((reader.u32()? as usize, reader.u32()? as usize))
     }
 
-    /// The entries of a group. `base_seq` is the file's.
+    /// Returns the entries of a group. `base_seq` is the file's.
     pub(crate) fn group(&self, group: usize, base_seq: SeqNo) -> Result<Group<'a>, BadBlock> {
         let parse = || {
             let (start, value_at) = self.table_entry(group)?;
@@ -328,52 +330,52 @@ impl<'a> Block<'a> {
                 left: GROUP_LEN,
             })
         };
-        parse().ok_or(BadBlock::Malformed("a group lies outside of it"))
+        parse().ok_or(BadBlock::Malformed("a group is out of bounds"))
     }
 }
 
-/// The entries of a group that are still to come.
+/// The remaining entries of a group.
 #[derive(Clone, Debug)]
 pub(crate) struct Group<'a> {
     payload: &'a [u8],
     heads: Reader<'a>,
-    /// Where the heads end in the payload.
+    /// End of the heads in the payload.
     end: usize,
     value_at: usize,
     first: Option<&'a [u8]>,
     base_seq: SeqNo,
-    /// Entries that there may still be: a look-up reads a whole group, and must not take long.
+    /// Maximum number of remaining entries: a lookup reads a whole group, and must not take long.
     left: usize,
 }
 
-/// An entry in its block. Its key is the file's common prefix, then `head`, then `tail`.
+/// An entry in its block. Its key consists of the file's common prefix, `head` and `tail`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BlockEntry<'a> {
     pub(crate) kind: EntryKind,
     pub(crate) seq: SeqNo,
-    /// What the key shares with the first of its group: the start of that one's tail.
+    /// The part of the key shared with the first key of the group: the start of that key's tail.
     pub(crate) head: &'a [u8],
     pub(crate) tail: &'a [u8],
-    /// Where the tail starts in the block.
+    /// Start of the tail in the block.
     pub(crate) tail_at: usize,
     pub(crate) value_len: usize,
-    /// Where the value starts in the block.
+    /// Start of the value in the block.
     pub(crate) value_at: usize,
 }
 
 impl<'a> Group<'a> {
-    /// The next entry, if there is one.
+    /// Returns the next entry, if there is one.
     #[inline]
     pub(crate) fn next_entry(&mut self) -> Result<Option<BlockEntry<'a>>, BadBlock> {
         if self.heads.is_empty() {
             return Ok(None);
         }
         self.left = self.left.checked_sub(1).ok_or(BadBlock::Malformed("a group has too many entries"))?;
-        let tag = self.heads.u8().ok_or(BadBlock::Malformed("an entry reaches past its place"))?;
-        // Flags share the byte: one that is set makes the whole an unknown kind.
+        let tag = self.heads.u8().ok_or(BadBlock::Malformed("an entry is out of bounds"))?;
+        // Flags share the byte: any that is set makes the kind unknown.
         let kind = EntryKind::from_u8(tag & KIND_MASK).filter(|_| tag & !KIND_MASK == 0);
         let kind = kind.ok_or(BadBlock::UnknownEntry(tag))?;
-        self.fields(kind).map(Some).ok_or(BadBlock::Malformed("an entry reaches past its place"))
+        self.fields(kind).map(Some).ok_or(BadBlock::Malformed("an entry is out of bounds"))
     }
 
     #[inline]
@@ -384,7 +386,7 @@ impl<'a> Group<'a> {
         let seq = self.base_seq.checked_add(self.heads.varint()?)?;
         let tail_at = self.end.checked_sub(self.heads.remaining())?;
         let tail = self.heads.bytes(tail_len)?;
-        // The first entry shares nothing: there is nothing yet to share with.
+        // The first entry shares nothing, because there is no earlier key.
         let head = self.first.unwrap_or_default().get(..shared)?;
         self.first.get_or_insert(tail);
         let value_at = self.value_at;
@@ -394,18 +396,19 @@ impl<'a> Group<'a> {
 }
 
 impl BlockEntry<'_> {
-    /// Whether its key is `key`, both without the common prefix.
+    /// Whether the entry's key equals `key`. Both omit the common prefix.
     #[inline]
     pub(crate) fn is(&self, key: &[u8]) -> bool {
         let Some((head, tail)) = key.split_at_checked(self.head.len()) else { return false };
-        // Lengths and the byte after the head, where keys of a group differ, spare most comparisons of strings.
+        // Comparing lengths and the byte after the head, where the keys of a group differ, avoids most string
+        // comparisons.
         tail.len() == self.tail.len()
             && tail.first() == self.tail.first()
             && tail == self.tail
             && head == self.head
     }
 
-    /// The order of its key and `key`, both without the common prefix.
+    /// Compares the entry's key with `key`. Both omit the common prefix.
     pub(crate) fn cmp_key(&self, key: &[u8]) -> Ordering {
         match key.split_at_checked(self.head.len()) {
             Some((head, tail)) => self.head.cmp(head).then_with(|| self.tail.cmp(tail)),
@@ -451,7 +454,7 @@ mod tests {
         out.split_off(lead)
     }
 
-    /// Without looking at the checksum.
+    /// Decodes without verifying the checksum.
     fn decode(block: &[u8]) -> Result<Vec<Row>, BadBlock> {
         let stored = Stored::parse(block)?;
         if stored.is_compressed() {
@@ -487,7 +490,7 @@ mod tests {
         #[test]
         fn blocks_that_shrink_by_a_third_are_compressed(mut rows in rows(), byte: Option<u8>) {
             for row in &mut rows {
-                // Values of one byte repeated, or as random as before.
+                // Values that repeat a single byte, or remain random.
                 row.3 = byte.map_or_else(|| row.3.clone(), |byte| vec![byte; 200]);
             }
             let (plain, block) = (encode(&rows, 0), encode_as(&rows, 0, true));
@@ -509,7 +512,7 @@ mod tests {
             block.extend_from_slice(&raw_len.to_le_bytes());
             let crc = checksum_at(7, 11, &block);
             block.extend_from_slice(&crc.to_le_bytes());
-            // Either way nothing is allocated that the payload could not fill.
+            // In either case, nothing larger is allocated than the payload could fill.
             if let Ok(stored) = check(&block, 7, 11) {
                 prop_assert!(stored.raw_len <= payload * LZ4_MAX_RATIO);
                 let _ = stored.decompress().map(|raw| decode_payload(&raw));
@@ -552,8 +555,9 @@ mod tests {
         }
     }
 
-    /// A forged group may hold as many entries as fit into its block; verifying looks each of them up, and so took
-    /// quadratic time. Groups now end with an error after the most that the format allows.
+    /// Symptom: verifying a forged SST took quadratic time. Cause: a forged group could have as many entries as fit
+    /// into its block, and each was looked up by reading its group. Fix: a group with more entries than the format
+    /// allows is an error.
     #[test]
     fn groups_of_more_entries_than_the_format_allows_are_refused() {
         let heads = [1u8, 0, 1, 0, 0, b'k'].repeat(GROUP_LEN + 1);

@@ -1,5 +1,6 @@
-//! The file system as the engine uses it, and nothing more. Everything else in the crate does its I/O
-//! through these two traits; `disk` is the real thing, `mem` the in-memory mode, `sim` what tests put in their place.
+//! The file system interface, limited to what the engine uses. The rest of the crate does all of its I/O through these
+//! two traits. `disk` implements them on the real file system and `mem` in memory; `sim` has the implementations for
+//! tests.
 
 use std::fmt::Debug;
 use std::io;
@@ -28,62 +29,62 @@ pub use sim::{
 };
 pub(crate) use window::{WINDOW, Window};
 
-/// How a file is opened.
+/// How to open a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
-    /// It must exist; only reads.
+    /// Opens an existing file for reading.
     Read,
-    /// It must exist, and have no other name; reads and writes.
+    /// Opens an existing file for reading and writing. The file must have no other name.
     Write,
-    /// It must not exist (`AlreadyExists` otherwise); reads and writes.
+    /// Creates a file for reading and writing. `AlreadyExists` if the name is taken.
     Create,
-    /// It is created, or emptied if it exists; a link or the like, or a file with another name too,
-    /// loses its name to a new one: for temporary files. Reads and writes.
+    /// Creates a file for reading and writing, or empties an existing one; for temporary files. A link, a special file
+    /// or a file with a second name is not opened: a new file takes its name.
     Truncate,
 }
 
-/// One name in a directory.
+/// An entry of a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirEntry {
-    /// The name, without its directory. Names that are not UTF-8 come lossily converted: none of ours is.
+    /// The name, without its directory. A name that is not UTF-8 is converted lossily; no file of a database has one.
     pub name: String,
-    /// Length in bytes; 0 for what is not a regular file.
+    /// Length in bytes; 0 unless it is a regular file.
     pub len: u64,
-    /// A regular file, not a directory, link, FIFO or device.
+    /// Whether it is a regular file, not a directory, link, FIFO or device.
     pub is_file: bool,
-    /// A directory itself, not a link to one.
+    /// Whether it is a directory itself, not a link to one.
     pub is_dir: bool,
 }
 
-/// Directories and names.
+/// Directories and their entries.
 ///
-/// No call but [`VfsFile::read_at`] and [`VfsFile::write_at`] is cut short by a signal (`Interrupted`): it is tried again
-/// where that happens.
+/// Only [`VfsFile::read_at`] and [`VfsFile::write_at`] may fail with `Interrupted`; all other calls are retried
+/// internally when a signal interrupts them.
 ///
-/// What survives a power cut: bytes of a file after [`VfsFile::sync`]; names, renames and removals after
-/// [`Vfs::sync_dir`] of their directory. Nothing else is promised.
+/// What survives a power failure: the bytes of a file after [`VfsFile::sync`]; creations, renames and removals of names
+/// after [`Vfs::sync_dir`] of their directory. Nothing else is guaranteed.
 pub trait Vfs: Debug + Send + Sync {
-    /// Opens a regular file. Links are not followed, and what is no regular file is refused.
+    /// Opens a regular file. Links are not followed, and anything but a regular file is refused.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>>;
-    /// The names in a directory, in no particular order.
+    /// Lists the entries of a directory, in no particular order.
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
-    /// The path from the root, links in it kept: it leads to the same place also when the process changes its current
-    /// directory. The path as it is, which is the default, where nothing changes what paths mean.
+    /// Returns the absolute form of a path, with links unresolved, which stays valid when the process changes its
+    /// current directory. The default, for file systems without a current directory, returns the path unchanged.
     fn absolute(&self, path: &Path) -> io::Result<PathBuf> {
         Ok(path.to_path_buf())
     }
-    /// Whether there is anything at that path, and whether that is a directory.
+    /// Returns what is at the path, or `None` if nothing is. Links are followed to directories only.
     fn kind(&self, path: &Path) -> io::Result<Option<PathKind>>;
-    /// Creates one directory; its parent must exist.
+    /// Creates a directory. Its parent must exist.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Renames a file, replacing what is there.
+    /// Renames a file, replacing an existing one of the new name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Makes the names of a directory durable.
+    /// Makes the entries of a directory durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Gives a regular file a second name. Both are the same file from then on; neither is a copy. `AlreadyExists`
-    /// when that name is taken. `Unsupported`, which is the default, where there are no such names.
+    /// Gives a regular file a second name. Both names refer to the same file; nothing is copied. `AlreadyExists` if the
+    /// name is taken. `Unsupported`, the default, if the file system has no hard links.
     fn hard_link(&self, _from: &Path, _to: &Path) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
@@ -91,89 +92,91 @@ pub trait Vfs: Debug + Send + Sync {
     fn remove_dir(&self, _dir: &Path) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
-    /// Who is at a path, links followed: the same by whatever path it is reached, and nobody else's as long as it
-    /// exists. `None` when there is nothing, or, which is the default, when it cannot be told.
+    /// Returns the identity of the file or directory at a path, following links: the same for every path that leads to
+    /// it, and unique while it exists. `None` if there is nothing at the path, or, as by default, if the identity is
+    /// unknown.
     fn identity(&self, _path: &Path) -> io::Result<Option<FileIdentity>> {
         Ok(None)
     }
-    /// Takes the exclusive lock on the file at `path`, creating it if need be and writing `owner` into it, and on the
-    /// directory it is in, where directories can be locked: so that nobody gets in who removes the file.
-    /// `WouldBlock` when somebody, also in this process, holds either. Dropping the guard, or the death of the
-    /// process, releases it. The file stays.
+    /// Takes the exclusive lock on the file at `path`, creating the file if necessary and writing `owner` into it. Also
+    /// locks its directory, where directories can be locked, so that removing the file does not let another process in.
+    /// `WouldBlock` if either is locked already, by this process or another. Dropping the guard, or the end of the
+    /// process, releases the lock. The file remains.
     fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>>;
-    /// Takes a shared lock on the file at `path`, and on its directory, changing nothing: any number may hold it, but
-    /// not together with [`Vfs::lock`] (`WouldBlock`). `None` when there is no such file. For who wants to know whether
-    /// somebody has the lock: to be given back at once.
+    /// Takes a shared lock on the file at `path` and on its directory, and changes nothing. Any number of shared locks
+    /// may be held, but not together with [`Vfs::lock`] (`WouldBlock`). `None` if there is no file. It serves to find
+    /// out whether the lock is held; callers must release it at once.
     fn lock_shared(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>>;
-    /// What the file system of that directory has left for us. `None`, which is the default, where that is not known.
+    /// Returns the free space of the directory's file system. `None`, the default, if it is unknown.
     fn free_space(&self, _dir: &Path) -> io::Result<Option<FreeSpace>> {
         Ok(None)
     }
-    /// Whether the files are gone with the process, so that nothing is written for others to read. Default: no.
+    /// Whether files disappear with the process, which makes files that only other processes would read pointless.
+    /// Default: no.
     fn is_volatile(&self) -> bool {
         false
     }
-    /// Of a simulated file system: what has happened to names in a directory since its last sync stays to be seen, but
-    /// no later sync makes it durable. Default: nothing.
+    /// In a simulated file system, changes to the names in a directory since its last sync remain visible, but no later
+    /// sync makes them durable. Default: no-op.
     fn lose_unsynced_names(&self, _dir: &Path) {}
 }
 
-/// What a file system has left.
+/// Free space of a file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FreeSpace {
-    /// Bytes that may still be written.
+    /// Bytes that can still be written.
     pub bytes: u64,
-    /// Of how many.
+    /// Total size of the file system in bytes.
     pub of_bytes: u64,
-    /// Files that may still be made; `None` where their number has no limit.
+    /// Number of files that can still be created; `None` if it is unlimited.
     pub inodes: Option<u64>,
 }
 
-/// Tells files and directories apart, whatever their names.
+/// Identifies a file or directory independently of its names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FileIdentity {
-    /// The file system it is in.
+    /// Number of the file system.
     pub device: u64,
-    /// Its number there.
+    /// Number of the file in that file system.
     pub inode: u64,
 }
 
-/// What is at a path.
+/// What a path refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathKind {
     /// A regular file.
     File,
     /// A directory, or a link to one.
     Dir,
-    /// Anything else: another link, a FIFO, a device.
+    /// Anything else: a link to something else, a FIFO, a device.
     Other,
 }
 
-/// One open file.
-#[expect(clippy::len_without_is_empty, reason = "nobody asks whether a file is empty")]
+/// An open file.
+#[expect(clippy::len_without_is_empty, reason = "no caller needs to know whether a file is empty")]
 pub trait VfsFile: Debug + Send + Sync {
-    /// Reads at an offset; fewer bytes than asked for, or none, at the end of the file.
+    /// Reads at an offset. Reads fewer bytes than requested, possibly none, at the end of the file.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// Writes at an offset, growing the file; may write fewer bytes than given. See [`write_all_at`].
+    /// Writes at an offset, extending the file. May write fewer bytes than given; see [`write_all_at`].
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize>;
-    /// Makes the bytes and the length durable (fdatasync).
+    /// Makes the contents and the length durable (fdatasync).
     fn sync(&self) -> io::Result<()>;
-    /// Cuts or grows (with zeros) the file.
+    /// Truncates the file, or extends it with zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// Reserves space up to `len` bytes, growing the file with zeros. `Unsupported` where the file system
-    /// cannot; `StorageFull` when there is no room.
+    /// Reserves space up to `len` bytes, extending the file with zeros. `Unsupported` if the file system cannot reserve
+    /// space; `StorageFull` if there is not enough.
     fn allocate(&self, len: u64) -> io::Result<()>;
-    /// Its length in bytes.
+    /// Returns the length in bytes.
     fn len(&self) -> io::Result<u64>;
-    /// Maps the first `len` bytes for reading, of which only what is touched is loaded. They must not change any more
-    /// while the mapping lives, which holds for SSTs. `UnexpectedEof` when the file is shorter.
+    /// Maps the first `len` bytes for reading; pages are loaded on access. The bytes must not change while the mapping
+    /// exists, which is true of SSTs. `UnexpectedEof` if the file is shorter.
     fn map(&self, len: u64) -> io::Result<Mapping>;
-    /// Of a simulated file system: what was written since the last sync stays readable, but no later sync makes it
-    /// durable. Default: nothing.
+    /// In a simulated file system, data written since the last sync remains readable, but no later sync makes it
+    /// durable. Default: no-op.
     fn lose_unsynced(&self) {}
 }
 
-/// Bytes of a file, readable in place.
+/// Bytes of a file that are read in place.
 #[derive(Debug)]
 pub enum Mapping {
     /// Mapped from a file.
@@ -183,9 +186,9 @@ pub enum Mapping {
 }
 
 impl Mapping {
-    /// Loads the pages of these bytes, so that touching them next cannot end the process: where the file has become
-    /// shorter or its medium cannot be read, a touch would raise `SIGBUS`, and this is an error. Pages that are evicted
-    /// later and cannot be read again are outside of it. Where the system has no such call this does nothing.
+    /// Loads the pages of these bytes, so that the next access cannot kill the process: if the file was truncated or
+    /// its medium cannot be read, an access would raise `SIGBUS`, where this returns an error. It does not protect
+    /// against pages that are evicted later and then cannot be read back. A no-op on systems that lack such a call.
     pub(crate) fn load(&self, range: Range<usize>) -> io::Result<()> {
         match self {
             Self::File(map) => disk::populate(map, range),
@@ -193,7 +196,7 @@ impl Mapping {
         }
     }
 
-    /// Has the system begin to load these bytes, and does not wait for it. Failures come when they are touched.
+    /// Starts loading these bytes and does not wait. Errors surface on access.
     pub(crate) fn load_soon(&self, range: Range<usize>) {
         if let Self::File(map) = self {
             disk::will_need(map, range);
@@ -212,14 +215,14 @@ impl Deref for Mapping {
     }
 }
 
-/// Writes all of `buf`, however often the file takes only a part of it.
+/// Writes all of `buf`, in as many calls as the file needs.
 pub fn write_all_at(file: &dyn VfsFile, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
     while !buf.is_empty() {
         match file.write_at(buf, offset) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(n) => {
                 let rest = buf.get(n..);
-                buf = rest.ok_or_else(|| io::Error::other("more was written than was given"))?;
+                buf = rest.ok_or_else(|| io::Error::other("more bytes were written than given"))?;
                 offset += n as u64;
                 if !buf.is_empty() && planted(Bug::ShortWriteIgnored) {
                     return Ok(());
@@ -232,7 +235,7 @@ pub fn write_all_at(file: &dyn VfsFile, mut buf: &[u8], mut offset: u64) -> io::
     Ok(())
 }
 
-/// Reads until `buf` is full or the file ends; returns the bytes read.
+/// Reads until `buf` is full or the file ends. Returns the number of bytes read.
 pub fn read_full_at(file: &dyn VfsFile, buf: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut done = 0;
     while let Some(rest) = buf.get_mut(done..).filter(|rest| !rest.is_empty()) {
@@ -246,7 +249,7 @@ pub fn read_full_at(file: &dyn VfsFile, buf: &mut [u8], offset: u64) -> io::Resu
     Ok(done)
 }
 
-/// The whole file, refusing one longer than `max` bytes before anything is allocated.
+/// Reads the whole file. A file longer than `max` bytes is refused before any memory is allocated.
 pub fn read_all(file: &dyn VfsFile, max: u64) -> io::Result<Vec<u8>> {
     let len = file.len()?;
     if len > max {

@@ -1,31 +1,32 @@
 //! The log: one for all stripes, in segments `wal-NNNNNN.log`.
 //!
-//! It owns those files from creation to retirement, the sequence numbers, and the watermark: the position up
-//! to which the log is durable. A record's position (LSN) is its segment's generation and its offset there.
-//! Generations only grow and may skip; order comes from the headers and the links of the first records,
-//! never from names.
+//! Owns these files from creation to retirement, the sequence numbers, and the watermark: the position up to which the
+//! log is durable. A record's position (LSN) is the generation of its segment and its offset there. Generations only
+//! rise and may skip; order comes from the headers and from the links in the first records, never from file names.
 //!
-//! Writing: [`Wal::try_reserve`] makes room before any lock is taken, so that appending, under the log lock, is
-//! one write into space that is already there. Writes are shared: what waits for the log lock is written by
-//! the first that gets it, in one call up to the write buffer's size. So are syncs: the first that waits syncs
-//! to the tail for all. Reading: [`discover`], [`validate`] (finds where the log ends, and tells a torn tail from damage),
-//! [`harden`], [`replay`].
+//! Writing: [`Wal::try_reserve`] reserves space before any lock is taken, so that appending, under the log lock, is one
+//! write into space already allocated. Writers share writes: the first writer to get the log lock writes the records of
+//! all that wait for it, in one call up to the size of the write buffer. They also share syncs: the first to wait syncs
+//! up to the tail on behalf of all. Reading: [`discover`], [`validate`] (finds the end of the log, and tells a torn
+//! tail from damage), [`harden`], [`replay`].
 //!
 //! Invariants:
-//! * A record reaches the operating system before its append returns; no buffer outlives the call. Records
-//!   that wait for the log lock are owned by writers that wait with them.
-//! * Sequences are given out, records registered with the caller, and positions taken in the same order, all
-//!   under the log lock.
+//! * A record reaches the operating system before its append returns; no buffer outlives the call. Records that wait
+//!   for the log lock belong to writers that are waiting with them.
+//! * Sequences are assigned, records registered with the caller, and positions taken in the same order, all under the
+//!   log lock.
 //! * A segment's header and name are durable before its first record is written.
-//! * The watermark moves only after every segment below it was synced, oldest first. A sync that fails
-//!   poisons the handle; no sync is ever tried again on it.
-//! * What was refused is not replayed: a failed write is undone by zeroing every header it wrote, durably, before
-//!   all its records are refused, and their sequences are not used again. If that fails too, the handle is poisoned.
-//! * The files never take more than the limit, those being removed included: what would cross it is not
-//!   granted. Only what frees space ([`Wal::rotate`]), and a record larger than a limit that nobody set, may.
-//! * Outstanding reservations always fit into the current segment, or all of them into the prepared one, so
-//!   they fit in whatever order they are used.
-//! * No sync happens under the log lock, except to undo a failed write. Locks are taken in the order: preparing, log, then room or queue; the
+//! * The watermark advances only after every segment below it was synced, oldest first. A failed sync poisons the
+//!   handle; no sync is retried on it.
+//! * A refused write is not replayed: a failed write is undone by zeroing every header it wrote, durably, before any of
+//!   its records is refused, and its sequences are not reused. If that fails too, the handle is poisoned.
+//! * The files, including those being removed, never exceed the limit: a reservation that would exceed it is not
+//!   granted. Only [`Wal::rotate`], which frees space, may exceed it, as may a record larger than a limit that was not
+//!   set explicitly.
+//! * Outstanding reservations always fit into the current segment, or all of them into the prepared one, so they fit in
+//!   whatever order they are used.
+//! * No sync happens under the log lock, except to undo a failed write. Locks are taken in this order: preparing, log,
+//!   then space or queue. The group commit lock is taken alone.
 //!   group commit's is taken alone.
 
 mod append;
@@ -57,7 +58,7 @@ pub(crate) use reader::{
 pub(crate) use segments::Reservation;
 pub(crate) use writer::Wal;
 
-/// What the log needs from its surroundings.
+/// The environment of the log.
 #[derive(Clone, Debug)]
 pub(crate) struct WalContext {
     pub(crate) vfs: Arc<dyn Vfs>,
@@ -70,28 +71,28 @@ pub(crate) struct WalContext {
     pub(crate) meter: Arc<Meter>,
 }
 
-/// What the segments may take.
+/// Limits on the size of segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LogLimits {
     /// Bytes of a segment, unless a record needs more.
     pub(crate) segment_size: u64,
     /// Bytes of all segments.
     pub(crate) limit: u64,
-    /// The same for a record that does not fit into the limit beside two segments.
+    /// Limit in bytes for a record that does not fit into `limit` beside two segments.
     pub(crate) oversized: u64,
-    /// Bytes of records that one write call gathers.
+    /// Bytes of records that one write call gathers at most.
     pub(crate) write_buffer: u64,
 }
 
-/// Where writing goes on.
+/// The state in which writing continues.
 #[derive(Clone, Debug)]
 pub(crate) struct WalStart {
-    /// The smallest generation a new segment may take.
+    /// The lowest generation that a new segment may take.
     pub(crate) next_generation: u32,
     pub(crate) next_seq: SeqNo,
-    /// Where the log ends now: durable, and what the next segment links to.
+    /// The end of the log: durable, and the target of the next segment's link.
     pub(crate) end: Lsn,
-    /// Continue the last of `segments` at `end`. Only after a clean close; see [`Chain::resumable`].
+    /// Whether to continue the last of `segments` at `end`. Only after a clean close; see [`Chain::resumable`].
     pub(crate) resume: bool,
     /// The live segments, oldest first.
     pub(crate) segments: Vec<SegmentInfo>,
@@ -99,20 +100,20 @@ pub(crate) struct WalStart {
     pub(crate) last_edit: u64,
 }
 
-/// A segment that holds live records.
+/// A segment with live records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentInfo {
     pub(crate) generation: u32,
     pub(crate) path: PathBuf,
     pub(crate) salt: u64,
-    /// Length of the file, preallocated space included.
+    /// Length of the file, including preallocated space.
     pub(crate) len: u64,
-    /// Where its live records begin, and end.
+    /// Where its live records start and end.
     pub(crate) start: u32,
     pub(crate) end: u32,
 }
 
-/// Where a closed log ends.
+/// The end of a closed log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LogEnd {
     pub(crate) end: Lsn,
@@ -187,7 +188,7 @@ mod tests {
                 last_edit: 0,
             };
         }
-        // Something was appended after the close that the manifest tells of, or is missing.
+        // A record was appended after the close that the manifest records, or one is missing.
         let last = start.end;
         for clean_end in [Lsn(last.0 - 152), Lsn(last.0 + 8), Lsn::new(2, 1024)] {
             let rules = LogRules { clean_end: Some(clean_end), ..LogRules::default() };
@@ -244,7 +245,7 @@ mod tests {
                     }
                 }
                 kept += acked.len();
-                // Old segments are never written to, and recovery changes nothing in them.
+                // Old segments are never written to, and recovery leaves them unchanged.
                 for (path, bytes) in before {
                     assert_eq!(vfs.read(&path), bytes, "seed {seed}: {}", path.display());
                 }
@@ -255,7 +256,7 @@ mod tests {
                     manifest.rules.log_start = wal.tail();
                     manifest.rules.durable = wal.synced();
                     let retired = wal.retire(manifest.rules.log_start.generation());
-                    // One of them comes back.
+                    // One retired segment is not removed, as after a crash, and reappears in the next session.
                     retired.iter().skip(1).for_each(|path| vfs.remove(path).unwrap());
                     manifest
                         .rules

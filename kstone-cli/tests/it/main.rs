@@ -667,7 +667,7 @@ fn verify_is_honest_and_its_exit_status_says_it() {
     db.run(&["verify", "my.db"])
         .assert()
         .code(3)
-        .stdout(contains("CORRUPT").and(contains("checksum is")).and(contains("1 bad block")))
+        .stdout(contains("CORRUPT").and(contains("checksum mismatch")).and(contains("1 bad block")))
         .stderr(contains("hint: kstone repair my.db --dry-run"));
     let out = db.run(&["verify", "my.db", "--format", "json"]).assert().code(3).get_output().stdout.clone();
     let json: Json = serde_json::from_slice(&out).unwrap();

@@ -1,16 +1,16 @@
-//! Edits of the manifest and their bytes. The only module that uses bincode.
+//! Edits of the manifest and their encoding. The only module that uses bincode.
 //!
-//! An edit is one frame, applied whole or not at all. Integers are little-endian.
+//! An edit is one frame, applied completely or not at all. Integers are little-endian.
 //!
 //! ```text
 //! frame   0  4  CRC-32C of the rest of the frame, seeded with the edit number and the database id
 //!         4  4  length of the body
 //!         8  8  edit number
-//!        16  -  body: items, one after the other
+//!        16  -  body: items, one after another
 //!
 //! item    0  2  type
-//!         2  2  flags: bit 0 critical; the others are zero and ignored
-//!         4  4  length of what follows, at most 8 MiB; of settings, at most 64 KiB
+//!         2  2  flags: bit 0 critical; the others are written as zero and ignored
+//!         4  4  length of the body, at most 8 MiB; for settings, at most 64 KiB
 //!         8  -  bincode of the type's fields (little-endian, variable-length integers)
 //! ```
 //!
@@ -29,13 +29,13 @@
 //! | 11 | settings | no | list of (name, number) |
 //! | 12 | SST details | no | file id, [`SstDetails`]; after the item that adds the SST |
 //!
-//! An unknown critical item makes the file `UnsupportedFormat`. An unknown optional item is skipped, and is
-//! gone once this version rewrites the manifest: what must survive older versions has to be critical. The
-//! fields of a type never change; a new meaning gets a new type.
+//! An unknown critical item makes the file `UnsupportedFormat`. An unknown optional item is skipped, and lost when this
+//! version rewrites the manifest, so anything that must survive older versions has to be critical. The fields of a type
+//! never change; a new meaning gets a new type.
 //!
 //! Invariants:
-//! 1. Nothing of a body is decoded before the frame's checksum has passed.
-//! 2. Decoding an item takes memory of at most 32 times its length.
+//! 1. Nothing in a body is decoded before the frame's checksum matches.
+//! 2. Decoding an item takes at most 32 times its length in memory.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -57,11 +57,11 @@ pub(super) const CRC_LEN: usize = 4;
 /// Bytes of an item before its body.
 pub(super) const ITEM_HEAD_LEN: usize = 8;
 const CRITICAL: u16 = 1;
-/// The longest body of an item. The longest ones, SSTs with two keys of 128 KiB, stay far below it.
+/// Maximum length of an item's body. The longest items, SSTs with two keys of 128 KiB, are far shorter.
 const MAX_ITEM_LEN: usize = 8 << 20;
-/// The same for settings, of which each edit takes a copy in memory: many times what there are.
+/// Maximum length of the settings, of which each edit makes a copy in memory. Many times the actual length.
 const MAX_SETTINGS_LEN: usize = 64 << 10;
-/// bincode counts eight bytes for an integer that took one, so its limit is that much higher than ours.
+/// bincode counts eight bytes for an integer that takes one, so its limit has to be eight times ours.
 const DECODE_LIMIT: usize = 8 * MAX_ITEM_LEN;
 const CONFIG: Configuration<LittleEndian, Varint, Limit<DECODE_LIMIT>> = standard().with_limit();
 
@@ -78,47 +78,47 @@ const RESERVE: u16 = 10;
 const SETTINGS: u16 = 11;
 const SST_DETAILS: u16 = 12;
 
-/// One change of an edit.
+/// A change within an edit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// What never changes. Once, as the first change of the first edit.
+    /// The facts that never change. Occurs once, as the first change of the first edit.
     Facts(Facts),
     Keyspace {
         id: u32,
         name: String,
     },
     AddSst(Arc<SstMeta>),
-    /// Of a listed SST. Optional: a version that loses it only knows less when it decides about compactions.
+    /// Details of a listed SST. Optional: a version that drops them only has less to base its compactions on.
     SstDetails(FileId, Arc<SstDetails>),
     RemoveSst(FileId),
-    /// Per stripe and keyspace: every write up to this sequence is in a listed SST, or needed no more.
+    /// Per stripe and keyspace: every write up to this sequence is in a listed SST, or no longer needed.
     FlushedTo(Vec<(u16, u32, SeqNo)>),
-    /// Records below `start` are needed no more; the log is durable up to `durable`.
+    /// Records below `start` are no longer needed; the log is durable up to `durable`.
     LogStart {
         start: Lsn,
         durable: Lsn,
     },
     Cut(LogCut),
     CleanEnd(CleanEnd),
-    /// The database was opened for writing: cancels the clean end.
+    /// The database was opened for writing, which cancels the clean end.
     Opened,
-    /// File ids below this may be in use, also by files that no edit lists.
+    /// File ids below this may be in use, including by files that no edit lists.
     Reserve {
         files_below: FileId,
     },
-    /// The settings last used; replaces those before.
+    /// The settings last used; replaces the previous ones.
     Settings(Vec<(String, u64)>),
 }
 
-/// What is decided when a database is created.
+/// Facts fixed when a database is created.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Facts {
     /// The database has two to the power of this many stripes.
     pub(crate) stripe_bits: u8,
     pub(crate) key_encoding: u32,
-    /// Of partition keys: chooses the stripe.
+    /// Hash of partition keys; selects the stripe.
     pub(crate) stripe_hash: HashFn,
-    /// Of encoded keys: chooses filter bits and slots of hash indexes.
+    /// Hash of encoded keys; selects filter bits and slots of hash indexes.
     pub(crate) key_hash: HashFn,
     pub(crate) created_ms: u64,
 }
@@ -134,7 +134,7 @@ pub(crate) struct HashFn {
 const XXH3_64: u32 = 1;
 
 impl Facts {
-    /// The facts of a database that this version creates. `stripes` is a power of two.
+    /// The facts for a database that this version creates. `stripes` is a power of two.
     pub(crate) fn new(stripes: usize, created_ms: u64) -> Self {
         Self {
             stripe_bits: stripes.trailing_zeros() as u8,
@@ -146,11 +146,11 @@ impl Facts {
     }
 
     pub(crate) fn stripes(&self) -> usize {
-        // More stripes than any database has, which `check_supported` refuses.
+        // An out-of-range shift yields more stripes than a database can have, which `check_supported` refuses.
         1usize.checked_shl(u32::from(self.stripe_bits)).unwrap_or(usize::MAX)
     }
 
-    /// Refuses facts that this version could only misread.
+    /// Returns an error for facts that this version would misread.
     pub(crate) fn check_supported(&self, file: &Path) -> Result<()> {
         let ours = Self { stripe_bits: self.stripe_bits, ..Self::new(MAX_STRIPES, self.created_ms) };
         if *self == ours && self.stripes() <= MAX_STRIPES {
@@ -164,10 +164,10 @@ impl Facts {
     }
 }
 
-/// How a cleanly closed database ends, so that opening it needs no scan.
+/// The state in which a database was cleanly closed, so that opening it needs no scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CleanEnd {
-    /// Where the log ends; `None` when there is no log.
+    /// The end of the log; `None` if there is no log.
     pub(crate) end: Option<Lsn>,
     pub(crate) next_seq: SeqNo,
     pub(crate) next_generation: u32,
@@ -175,14 +175,14 @@ pub(crate) struct CleanEnd {
 }
 
 impl Change {
-    /// Lists an SST, with its details if there are any.
+    /// The changes that list an SST, with its details if it has any.
     pub(crate) fn adding(meta: &Arc<SstMeta>) -> impl Iterator<Item = Self> {
         let details = meta.details.as_ref().map(|details| Self::SstDetails(meta.id, Arc::clone(details)));
         std::iter::once(Self::AddSst(Arc::clone(meta))).chain(details)
     }
 }
 
-/// The bytes of an edit. Fails only on an item beyond the length limit, naming it.
+/// Encodes an edit. Fails only on an item beyond the length limit, which the error names.
 pub(crate) fn encode_frame(database_id: &Id, number: u64, changes: &[Change]) -> Result<Vec<u8>, String> {
     let mut body = Vec::new();
     for change in changes {
@@ -231,18 +231,18 @@ fn to_bytes<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, String> {
     bincode::serde::encode_to_vec(value, CONFIG).map_err(|e| e.to_string())
 }
 
-/// Type, flags and length of an item.
+/// Decodes type, flags and length of an item.
 pub(super) fn item_head(bytes: &[u8]) -> Option<(u16, u16, usize)> {
     let mut reader = Reader::new(bytes);
     Some((reader.u16()?, reader.u16()?, usize::try_from(reader.u32()?).ok()?))
 }
 
-/// Whether this version knows items of that type.
+/// Whether this version knows items of this type.
 pub(super) fn is_known(kind: u16) -> bool {
     (FACTS..=SST_DETAILS).contains(&kind)
 }
 
-/// Refuses an item of an unknown type, unless it may be skipped.
+/// Returns an error for an item of an unknown type, unless it may be skipped.
 pub(super) fn check_optional(kind: u16, flags: u16, file: &Path) -> Result<()> {
     if flags & CRITICAL == 0 {
         return Ok(());
@@ -254,7 +254,7 @@ pub(super) fn check_optional(kind: u16, flags: u16, file: &Path) -> Result<()> {
     })
 }
 
-/// Refuses an item that is longer than any of its type, before it is read.
+/// Checks an item against the maximum length of its type, before it is read.
 pub(super) fn check_len(kind: u16, len: usize) -> Result<(), String> {
     let most = if kind == SETTINGS { MAX_SETTINGS_LEN } else { MAX_ITEM_LEN };
     if len > most {
@@ -263,7 +263,7 @@ pub(super) fn check_len(kind: u16, len: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// `None` for a type that this version does not know.
+/// Decodes an item; `None` for a type that this version does not know.
 pub(super) fn decode_item(kind: u16, body: &[u8]) -> Result<Option<Change>, String> {
     Ok(Some(match kind {
         FACTS => Change::Facts(from_bytes(body)?),
@@ -294,12 +294,12 @@ pub(super) fn decode_item(kind: u16, body: &[u8]) -> Result<Option<Change>, Stri
 fn from_bytes<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     let (value, used) = bincode::serde::decode_from_slice(body, CONFIG).map_err(|e| e.to_string())?;
     if used != body.len() {
-        return Err(format!("{} of {} bytes are left over", body.len() - used, body.len()));
+        return Err(format!("{} of {} bytes remain after decoding", body.len() - used, body.len()));
     }
     Ok(value)
 }
 
-/// An item of any type and flags, for tests of what other versions may have written.
+/// An item of any type and flags, for tests of files that other versions may have written.
 #[cfg(test)]
 pub(crate) fn raw_frame(database_id: &Id, number: u64, kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
     let mut items = Vec::new();
@@ -379,7 +379,7 @@ mod tests {
         read_of(ID, bytes)
     }
 
-    /// The changes of a frame of the database with that id.
+    /// The changes of a frame in the database with this id.
     fn read_of(database_id: Id, bytes: &[u8]) -> Result<Vec<Change>> {
         let (vfs, path) = (MemVfs::new(), Path::new("M"));
         let (incarnation, extra) = (Id::default(), [0; 56]);
@@ -405,7 +405,7 @@ mod tests {
         assert!(read(&encode_frame(&ID, 12, &[]).unwrap()).unwrap().is_empty());
     }
 
-    /// Files of this format exist: these bytes may not change without a new item type.
+    /// Files of this format exist: these bytes must not change without a new item type.
     #[test]
     fn the_bytes_are_those_of_the_format() {
         let durable = Lsn::new(1, 1024);
@@ -420,8 +420,8 @@ mod tests {
             }),
         ];
         let body: &[u8] = &[
-            2, 0, 1, 0, 6, 0, 0, 0, 251, 44, 1, 2, b'b', b'y', // 300 takes 251 and two bytes
-            6, 0, 1, 0, 18, 0, 0, 0, // LSNs above 2^32: 253 and eight
+            2, 0, 1, 0, 6, 0, 0, 0, 251, 44, 1, 2, b'b', b'y', // 300 is encoded as 251 and two bytes
+            6, 0, 1, 0, 18, 0, 0, 0, // LSNs above 2^32: 253 and eight bytes
             253, 0, 0, 0, 0, 1, 0, 0, 0, 253, 0, 4, 0, 0, 1, 0, 0, 0, 8, 0, 1, 0, 13, 0, 0, 0, 1, 253, 0, 4,
             0, 0, 1, 0, 0, 0, 7, 2, 250,
         ];
@@ -475,7 +475,8 @@ mod tests {
     fn oversized_items_are_refused_when_written() {
         let long = Change::Keyspace { id: 1, name: "x".repeat(MAX_ITEM_LEN) };
         assert!(encode_frame(&ID, 1, &[long]).is_err());
-        // One byte for each number, eight in bincode's count: the limit must not refuse what was written.
+        // bincode counts eight bytes for each number, which takes one: its limit must not refuse an edit that was
+        // written.
         let most = Change::FlushedTo(vec![(0, 0, 1); MAX_ITEM_LEN / 3 - 2]);
         let bytes = encode_frame(&ID, 1, std::slice::from_ref(&most)).unwrap();
         assert_eq!(read(&bytes).unwrap(), [most]);

@@ -1,5 +1,5 @@
-//! Reads a manifest, one item at a time through a window: what is in memory beside the state is the longest item, not
-//! the file. Nothing is believed of a frame before its checksum has passed. Writes nothing.
+//! Reads a manifest one item at a time, through a window: apart from the state, memory is bounded by the longest item,
+//! not by the file. Nothing in a frame is trusted before its checksum matches. Writes nothing.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::error::{Error, Result};
 use crate::file_header::{FileHeader, FileKind, HEADER_LEN, Id};
 use crate::vfs::{OpenMode, Vfs, VfsFile, Window};
 
-/// A longer file is not read: it would hold some 5 million SSTs.
+/// A longer file is refused: it would hold some 5 million SSTs.
 pub(super) const MAX_LEN: u64 = 1 << 30;
 
-/// A frame whose checksum has passed.
+/// A frame whose checksum matches.
 #[derive(Clone, Debug)]
 pub(super) struct Frame {
     pub(super) number: u64,
@@ -33,16 +33,16 @@ pub(super) struct Frames<'a> {
     pub(super) database_id: Id,
 }
 
-/// What tells the content of a file from any other.
+/// Identifies the contents of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fingerprint(u64, u128);
 
-/// Of the whole file as it is now.
+/// Computes the fingerprint of the whole file as it is now.
 pub(super) fn fingerprint(vfs: &dyn Vfs, path: &Path) -> Result<Fingerprint> {
     fingerprint_of(&mut open(vfs, path)?.1, path)
 }
 
-/// The state and the fingerprint of one and the same file.
+/// Loads the state and the fingerprint from the same open file.
 pub(super) fn load_marked(vfs: &dyn Vfs, path: &Path) -> Result<(Fingerprint, Result<Loaded>)> {
     let (file, mut window) = open(vfs, path)?;
     let found = fingerprint_of(&mut window, path)?;
@@ -65,14 +65,14 @@ fn open(vfs: &dyn Vfs, path: &Path) -> Result<(Arc<dyn VfsFile>, Window)> {
     let file = vfs.open(path, OpenMode::Read).map_err(Error::io("open", path))?;
     let len = file.len().map_err(Error::io("read", path))?;
     if len > MAX_LEN {
-        let detail = format!("{len} bytes, a manifest has at most {MAX_LEN}");
+        let detail = format!("{len} bytes, but a manifest has at most {MAX_LEN}");
         return Err(Error::corrupt(path, MAX_LEN, detail));
     }
     Ok((Arc::clone(&file), Window::new(file, len)))
 }
 
 impl<'a> Frames<'a> {
-    /// Those of the file at `path`, and its header.
+    /// Opens the file at `path`. Returns its frames and its header.
     pub(super) fn open(vfs: &dyn Vfs, path: &'a Path) -> Result<(Self, FileHeader)> {
         let (file, window) = open(vfs, path)?;
         Self::over(file, window, path)
@@ -80,7 +80,7 @@ impl<'a> Frames<'a> {
 
     fn over(file: Arc<dyn VfsFile>, mut window: Window, path: &'a Path) -> Result<(Self, FileHeader)> {
         let head = window.from(0, HEADER_LEN as u64).map_err(Error::io("read", path))?;
-        // A shorter file has no whole header, which decoding reports.
+        // A shorter file has no complete header, which decoding reports.
         let header = FileHeader::decode(head.get(..HEADER_LEN).unwrap_or(head), FileKind::Manifest, path, 0)?;
         Ok((Self { file, window, path, database_id: header.database_id }, header))
     }
@@ -89,7 +89,7 @@ impl<'a> Frames<'a> {
         self.window.get(at, len as u64).map_err(Error::io("read", self.path))
     }
 
-    /// The frame at `at`; `None` unless a whole one with the right checksum is there.
+    /// Returns the frame at `at`; `None` unless it is complete and its checksum matches.
     pub(super) fn frame(&mut self, at: u64) -> Result<Option<Frame>> {
         let id = self.database_id;
         let Some((head, stored)) =
@@ -104,7 +104,7 @@ impl<'a> Frames<'a> {
         Ok(holds.then_some(Frame { number: head.number, at, end }))
     }
 
-    /// Hands out the changes of a frame, in order; an error of `take` is damage of the frame.
+    /// Passes the changes of a frame to `take`, in order. An error from `take` counts as damage to the frame.
     pub(super) fn changes(
         &mut self,
         frame: &Frame,
@@ -115,7 +115,8 @@ impl<'a> Frames<'a> {
             Ok(None) => edit::check_optional(kind, flags, path),
             Err(why) => Err(Error::corrupt(path, at, format!("item of type {kind}: {why}"))),
         });
-        // What looks wrong may be right with an item that this version does not know.
+        // The frame may only look wrong for lack of an item that this version does not know; that is the error to
+        // report then.
         if matches!(taken, Err(Error::Corruption { .. })) {
             self.items(frame, |path, kind, flags, _, _| match edit::is_known(kind) {
                 true => Ok(()),
@@ -125,7 +126,7 @@ impl<'a> Frames<'a> {
         taken
     }
 
-    /// `each` gets path, type, flags, place and body.
+    /// Calls `each` with path, type, flags, offset and body of each item.
     fn items(
         &mut self,
         frame: &Frame,
@@ -149,7 +150,8 @@ impl<'a> Frames<'a> {
         Ok(())
     }
 
-    /// Applies a frame to a state; to none, the first frame. After an error the state is half changed.
+    /// Applies a frame to a state; without a state, it must be the first frame. After an error the state may be partly
+    /// changed.
     pub(super) fn apply(&mut self, frame: &Frame, state: &mut Option<ManifestState>) -> Result<()> {
         let path = self.path;
         let bad = |why: String| Error::corrupt(path, frame.at, why);
@@ -167,12 +169,12 @@ impl<'a> Frames<'a> {
         Ok(())
     }
 
-    /// Whether what follows `at`, which does not start with edit `number`, holds neither it nor a later one.
+    /// Whether the bytes from `at`, which do not start with edit `number`, contain neither that edit nor a later one.
     fn is_torn_tail(&mut self, at: u64, number: u64) -> Result<bool> {
         let len = self.window.len();
         let rest = len.saturating_sub(at);
-        // A tear leaves next to nothing that passes for the head of a later edit. Bytes made to look like many
-        // of them would take quadratic time to check; they are no tear either.
+        // A torn write leaves hardly any bytes that pass for the head of a later edit. Bytes forged to look like many
+        // of them would take quadratic time to check, and are not a torn write either.
         let mut budget = rest.saturating_mul(2).saturating_add(1 << 20);
         let last = number.saturating_add(rest / FRAME_HEAD_LEN as u64);
         let mut scan = Window::new(Arc::clone(&self.file), len);
@@ -203,7 +205,7 @@ impl<'a> Frames<'a> {
 
 const NO_FACTS: &str = "the first edit does not start with the database's facts";
 
-/// What a frame's head claims, nothing verified.
+/// A frame's head, unverified.
 struct FrameHead {
     crc: u32,
     body_len: u32,
@@ -217,7 +219,7 @@ impl FrameHead {
         Some(Self { crc: reader.u32()?, body_len: reader.u32()?, number: reader.u64()? })
     }
 
-    /// Where a frame at `at` ends, if that is within `len`.
+    /// The end of a frame at `at`, if it is within `len`.
     fn end(&self, at: u64, len: u64) -> Option<u64> {
         at.checked_add(FRAME_HEAD_LEN as u64 + u64::from(self.body_len)).filter(|&end| end <= len)
     }
@@ -228,7 +230,7 @@ fn ids(header: &FileHeader) -> Ids {
     Ids { database_id, incarnation, created_ms }
 }
 
-/// What the file says. A last edit that was cut short is left out; any other damage is `Corruption`.
+/// Loads a manifest. A truncated last edit is left out; any other damage is `Corruption`.
 pub(super) fn load(vfs: &dyn Vfs, path: &Path) -> Result<Loaded> {
     let (frames, header) = Frames::open(vfs, path)?;
     state_of(frames, &header)
@@ -241,36 +243,36 @@ fn state_of(mut frames: Frames<'_>, header: &FileHeader) -> Result<Loaded> {
     while let Some(frame) = frames.frame(at)? {
         let bad = |why: String| Error::corrupt(path, at, why);
         if frame.number != number {
-            return Err(bad(format!("edit {} where {number} should be", frame.number)));
+            return Err(bad(format!("edit {} in the place of edit {number}", frame.number)));
         }
         frames.apply(&frame, &mut state)?;
-        number = number.checked_add(1).ok_or_else(|| bad("the last edit number there is".into()))?;
+        number = number.checked_add(1).ok_or_else(|| bad("edit numbers are exhausted".into()))?;
         at = frame.end;
     }
     let bad = |why: String| Error::corrupt(path, at, why);
     let state = state.ok_or_else(|| bad("the first edit is damaged".into()))?;
     if !frames.is_torn_tail(at, number)? {
-        return Err(bad(format!("edit {number} is damaged, and it is not the last one")));
+        return Err(bad(format!("edit {number} is damaged, but it is not the last one")));
     }
     state.check_supported(path)?;
     state.check().map_err(bad)?;
     Ok(Loaded { ids: ids(header), state, len: at, torn: at < frames.window.len() })
 }
 
-/// The last state that a damaged manifest still tells, which may be old; `None` when it tells none. `Err` is an error of
-/// reading, or a newer format.
+/// Recovers the last state that can be read from a damaged manifest, which may be old; `None` if there is none. Fails
+/// only on a read error or a newer format.
 pub(super) fn load_what_passes(vfs: &dyn Vfs, path: &Path) -> Result<(Option<Ids>, Option<ManifestState>)> {
     let (mut frames, header) = match Frames::open(vfs, path) {
         Ok(opened) => opened,
         Err(error @ Error::UnsupportedFormat { .. }) => return Err(error),
-        // Missing, no file at all, or damaged.
+        // Missing, not a regular file, or damaged.
         Err(Error::Corruption { .. } | Error::Io { op: "open", .. }) => return Ok((None, None)),
         Err(error) => return Err(error),
     };
     let mut most = frames.fold(u64::MAX)?.0;
     loop {
         let state = frames.fold(most)?.1;
-        // Each edit was checked when it was made, so it is the first try that holds, or the file is a forgery.
+        // Each edit was checked before it was written, so the first attempt passes unless the file is forged.
         if most == 0 || state.as_ref().is_some_and(|state| state.check().is_ok()) {
             state.iter().try_for_each(|state| state.check_supported(path))?;
             return Ok((Some(ids(&header)), state));
@@ -280,7 +282,8 @@ pub(super) fn load_what_passes(vfs: &dyn Vfs, path: &Path) -> Result<(Option<Ids
 }
 
 impl Frames<'_> {
-    /// The state after at most that many frames; how many could be applied, and `None` when the next one could not.
+    /// Returns the number of frames applied, at most `most`, and the state after them; no state if a frame could not be
+    /// applied.
     fn fold(&mut self, most: u64) -> Result<(u64, Option<ManifestState>)> {
         let (mut state, mut at, mut applied) = (None, HEADER_LEN as u64, 0);
         while applied < most

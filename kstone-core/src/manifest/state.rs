@@ -1,12 +1,12 @@
-//! What a manifest says: the fold of its edits. Pure.
+//! The state that a manifest's edits add up to. Pure.
 //!
 //! Invariants, checked by [`ManifestState::apply`] and [`ManifestState::check`]:
-//! 1. flushed_to, log_start, the durable LSN and the file reservation never go back.
-//! 2. Every listed SST lies in a stripe and a keyspace that exist, has an id below the reservation, and holds
-//!    no sequence above its stripe's flushed_to.
-//! 3. A run is listed whole; its parts are in key order and do not overlap.
-//! 4. Runs of a stripe (and keyspace) do not overlap in sequence: the order by it is the order by age.
-//! 5. While there is a clean end, nothing but the settings changes before [`Change::Opened`].
+//! 1. flushed_to, log_start, the durable LSN and the file reservation never decrease.
+//! 2. Every listed SST belongs to an existing stripe and keyspace, has an id below the reservation, and has no sequence
+//!    above its stripe's flushed_to.
+//! 3. A run is listed completely; its parts are in key order and do not overlap.
+//! 4. Runs of a stripe (and keyspace) do not overlap in sequence, so ordering them by sequence orders them by age.
+//! 5. While there is a clean end, only the settings may change before [`Change::Opened`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
@@ -17,28 +17,28 @@ use crate::error::Error;
 use crate::record::ITEMS;
 use crate::types::{FileId, LogCut, Lsn, SeqNo, SstDetails, SstMeta};
 
-/// No SST is larger: sums over all that a manifest lists stay far from the end of 64 bits.
+/// No SST is larger than this, so sums over all listed SSTs cannot overflow 64 bits.
 const MAX_BYTES: u64 = 1 << 40;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ManifestState {
-    /// The number of the last edit.
+    /// Number of the last edit.
     pub(crate) edit: u64,
     pub(crate) facts: Facts,
     pub(crate) keyspaces: BTreeMap<u32, Arc<str>>,
-    /// Those of the keyspaces.
+    /// The names of the keyspaces.
     names: BTreeSet<Arc<str>>,
-    // Shared, because every edit is tried on a copy of the state first.
+    // Shared, because every edit is first applied to a copy of the state.
     pub(crate) ssts: BTreeMap<FileId, Arc<SstMeta>>,
     flushed_to: BTreeMap<(u32, u16), SeqNo>,
-    /// The highest of them.
+    /// The highest value in `flushed_to`.
     most_flushed: SeqNo,
-    /// The generation of the first log segment that is still needed.
+    /// The start of the part of the log that is still needed.
     pub(crate) log_start: Lsn,
-    /// The log was durable up to here when the last edit that moved it was written.
+    /// The log was durable up to here when the last edit that changed this value was written.
     pub(crate) durable: Lsn,
-    /// The cuts whose next generation is above `log_start`, and the newest whatever its generation, for its sequence;
-    /// oldest first, one per generation.
+    /// The cuts whose next generation is above `log_start`, and always the newest cut, for its sequence. Oldest first,
+    /// one per generation.
     pub(crate) cuts: VecDeque<LogCut>,
     pub(crate) clean_end: Option<CleanEnd>,
     pub(crate) files_below: FileId,
@@ -57,7 +57,7 @@ impl ManifestState {
         Ok(state)
     }
 
-    /// With nothing but the facts.
+    /// A state with nothing but the facts.
     pub(super) fn of(facts: Facts) -> Self {
         Self {
             edit: 0,
@@ -76,7 +76,7 @@ impl ManifestState {
         }
     }
 
-    /// Refuses what this version could only misread.
+    /// Returns an error for contents that this version would misread.
     pub(crate) fn check_supported(&self, file: &Path) -> Result<(), Error> {
         self.facts.check_supported(file)?;
         if self.keyspaces.keys().eq([&ITEMS]) {
@@ -95,28 +95,28 @@ impl ManifestState {
         })
     }
 
-    /// Whether that SST is part of the database.
+    /// Whether this SST is part of the database.
     pub(crate) fn lists(&self, id: FileId) -> bool {
         self.ssts.contains_key(&id)
     }
 
-    /// Every write of the stripe and keyspace up to this sequence is in a listed SST, or needed no more.
+    /// Every write of the stripe and keyspace up to the returned sequence is in a listed SST, or no longer needed.
     pub(crate) fn flushed_to(&self, stripe: u16, keyspace: u32) -> SeqNo {
-        // Nothing was flushed of a stripe that is not listed.
+        // A stripe without an entry was never flushed.
         self.flushed_to.get(&(keyspace, stripe)).copied().unwrap_or(0)
     }
 
-    /// The highest sequence that is known without the log: of what was flushed, and of what was cut off.
+    /// The highest sequence known without the log: flushed, or removed by a cut.
     pub(crate) fn base_seq(&self) -> SeqNo {
         self.cuts.iter().map(|cut| cut.seq).fold(self.max_flushed_to(), SeqNo::max)
     }
 
-    /// The highest flushed_to of all.
+    /// The highest flushed_to of all stripes.
     pub(crate) fn max_flushed_to(&self) -> SeqNo {
         self.most_flushed
     }
 
-    /// Changes that make this state out of nothing: [`Self::first`] of them is this state again.
+    /// The changes that recreate this state: passing them to [`Self::first`] yields the same state.
     pub(crate) fn to_changes(&self) -> Vec<Change> {
         let mut changes = vec![Change::Facts(self.facts.clone())];
         let mut add = |change| changes.push(change);
@@ -142,7 +142,7 @@ impl ManifestState {
         changes
     }
 
-    /// Applies an edit. After an error the state is half changed: throw it away.
+    /// Applies an edit. After an error the state may be partly changed and must be discarded.
     pub(crate) fn apply(
         &mut self,
         number: u64,
@@ -158,7 +158,7 @@ impl ManifestState {
     pub(super) fn apply_one(&mut self, change: Change) -> Result<(), String> {
         let harmless = matches!(change, Change::Opened | Change::Settings(_));
         if self.clean_end.is_some() && !harmless {
-            return Err("a closed database is changed before it is marked as opened".into());
+            return Err("a cleanly closed database is changed before it is marked as opened".into());
         }
         match change {
             Change::Facts(_) => return Err("the database's facts are set twice".into()),
@@ -177,7 +177,8 @@ impl ManifestState {
             Change::Cut(cut) => self.add_cut(cut)?,
             Change::CleanEnd(end) => self.set_clean_end(end)?,
             Change::Opened => {
-                // That the log was durable to its end outlives the end itself: damage below it is no torn tail.
+                // The fact that the log was durable up to its end outlives the clean end: damage below it is not a torn
+                // tail.
                 let end = self.clean_end.take().and_then(|clean| clean.end);
                 self.durable = end.map_or(self.durable, |end| end.max(self.durable));
             }
@@ -242,9 +243,9 @@ impl ManifestState {
             return Err(format!("file {id}: it has more keys than entries"));
         }
         if !details.sample.is_sorted_by(|a, b| a < b) || details.sample.len() as u64 > details.keys {
-            return Err(format!("file {id}: its sample of keys makes no sense"));
+            return Err(format!("file {id}: its sample of keys is invalid"));
         }
-        // What the caller adds has them already, and stays shared with it.
+        // Details that the caller added with the SST are already there and remain shared with it.
         if meta.details.as_ref() != Some(&details) {
             Arc::make_mut(meta).details = Some(details);
         }
@@ -257,7 +258,7 @@ impl ManifestState {
         if seq < before {
             return Err(went_back(&format!("flushed_to of stripe {stripe}"), before, seq));
         }
-        // 0 is the same as none: only one of the two may be stored, or equal states would differ.
+        // 0 means never flushed, like a missing entry. It is not stored, so that equal states compare equal.
         if seq > 0 {
             self.flushed_to.insert((keyspace, stripe), seq);
             self.most_flushed = self.most_flushed.max(seq);
@@ -273,7 +274,7 @@ impl ManifestState {
             return Err(went_back("the durable LSN", self.durable, durable));
         }
         (self.log_start, self.durable) = (start, durable);
-        // Sequences that were given out after the newest cut and lost may have left no other trace.
+        // Sequences assigned after the newest cut and then lost may have left no other trace.
         self.drop_cuts(1);
         Ok(())
     }
@@ -287,8 +288,8 @@ impl ManifestState {
         {
             return Err(went_back("the log's cut", last.generation, cut.generation));
         }
-        // A second cut of the same segment, by a recovery that ran again, takes the place of the first: the
-        // generation that the first one named was never used.
+        // A second cut of the same segment, by a recovery that ran again, replaces the first: the next generation that
+        // the first one named was never used.
         if self.cuts.back().is_some_and(|last| last.generation == cut.generation) {
             self.cuts.pop_back();
         }
@@ -297,8 +298,8 @@ impl ManifestState {
         Ok(())
     }
 
-    /// Drops the cuts that the log does not reach back to, but keeps this many of the newest. Their next generations rise
-    /// as they follow one another, so they are the first ones: no edit looks at those that stay.
+    /// Drops the cuts that the log no longer extends back to, except the newest `keep`. Next generations rise from cut
+    /// to cut, so the dropped ones come first, and an edit does not have to check the others.
     fn drop_cuts(&mut self, keep: usize) {
         let start = self.log_start.generation();
         while self.cuts.len() > keep && self.cuts.front().is_some_and(|cut| cut.next_generation <= start) {
@@ -311,16 +312,16 @@ impl ManifestState {
             return Err("the log ends before its start, or before what was durable".into());
         }
         if end.next_seq <= self.max_flushed_to() {
-            return Err(format!("sequence {} comes next but was flushed", end.next_seq));
+            return Err(format!("the next sequence, {}, was flushed already", end.next_seq));
         }
         if self.ssts.last_key_value().is_some_and(|(&id, _)| end.next_file <= id) {
-            return Err(format!("file {} comes next but is listed", end.next_file));
+            return Err(format!("the next file, {}, is listed already", end.next_file));
         }
         self.clean_end = Some(end);
         Ok(())
     }
 
-    /// Checks what holds between edits only: the runs, and that they were flushed.
+    /// Checks the conditions that need to hold only between edits: the runs are complete, and flushed.
     pub(crate) fn check(&self) -> Result<(), String> {
         let mut parts: Vec<&SstMeta> = self.ssts.values().map(Arc::as_ref).collect();
         parts.sort_by_key(|m| (m.stripe, m.keyspace, m.run_seq, m.run, m.part));
@@ -328,7 +329,7 @@ impl ManifestState {
         let mut before: Option<&SstMeta> = None;
         for run in parts.chunk_by(|a, b| run_of(a) == run_of(b)) {
             check_run(run)?;
-            let Some(&first) = run.first() else { continue }; // a chunk has one
+            let Some(&first) = run.first() else { continue }; // a chunk is never empty
             let flushed_to = self.flushed_to(first.stripe, first.keyspace);
             if first.run_seq.1 > flushed_to {
                 let (run, seq, stripe) = (first.run, first.run_seq.1, first.stripe);
@@ -348,13 +349,13 @@ impl ManifestState {
     }
 }
 
-/// `parts` have the same run and are ordered by part.
+/// Checks the parts of one run, which are ordered by part.
 fn check_run(parts: &[&SstMeta]) -> Result<(), String> {
     for (place, meta) in (0u32..).zip(parts) {
         if meta.part != place || meta.parts as usize != parts.len() {
             let (id, run, part) = (meta.id, meta.run, meta.part);
             return Err(format!(
-                "file {id} is part {part} of {} of run {run}, which has part {place} next and {} in all",
+                "file {id} is part {part} of {} of run {run}, whose next part is {place}, of {} in all",
                 meta.parts,
                 parts.len()
             ));
@@ -522,7 +523,7 @@ pub(crate) mod tests {
         };
         let (first, second) = (part(8, 0, "a", "m"), part(7, 1, "n", "z"));
         check(vec![add(second.clone()), add(first.clone())]).unwrap();
-        // The same sequences in another stripe are no overlap.
+        // The same sequences in another stripe do not overlap.
         check(vec![add(sst(9, 2, (30, 40))), Change::FlushedTo(vec![(2, 0, 40)])]).unwrap();
         let refused: Vec<(&str, Vec<Change>)> = vec![
             ("part", vec![add(first.clone())]),
@@ -552,7 +553,7 @@ pub(crate) mod tests {
         assert_eq!(state.cuts, [again, later]);
         state.apply(5, [Change::LogStart { start: Lsn::new(6, 0), durable: Lsn::new(6, 9) }]).unwrap();
         assert_eq!(state.cuts, [later]);
-        // The newest one stays, for its sequence, until there is a newer one.
+        // The newest cut is kept for its sequence, until there is a newer one.
         state.apply(6, [Change::LogStart { start: Lsn::new(8, 0), durable: Lsn::new(8, 0) }]).unwrap();
         assert_eq!(state.cuts, [later]);
         assert_eq!(ManifestState::first(6, state.to_changes()).unwrap(), state);
@@ -569,7 +570,7 @@ pub(crate) mod tests {
         assert_eq!(state.clean_end, Some(end));
         state.apply(4, [Change::Opened, Change::RemoveSst(2)]).unwrap();
         assert_eq!((state.clean_end, state.durable), (None, Lsn::new(3, 100)));
-        // What is known of the log's end stays known.
+        // The log remains known to be durable up to its former end.
         let end = CleanEnd { end: Some(Lsn::new(3, 160)), next_seq: 51, next_generation: 6, next_file: 3 };
         state.apply(5, [Change::CleanEnd(end), Change::Opened]).unwrap();
         assert_eq!((state.clean_end, state.durable), (None, Lsn::new(3, 160)));

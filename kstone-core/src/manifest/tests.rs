@@ -35,7 +35,7 @@ fn decoded(bytes: &[u8]) -> Result<Loaded> {
     Manifest::load(&vfs, dir())
 }
 
-/// Makes valid edits of a database of four stripes, and keeps what they amount to in its own way.
+/// Makes valid edits of a database of four stripes, and models their result independently.
 struct Writer {
     random: ManualClock,
     live: BTreeMap<FileId, SstMeta>,
@@ -62,7 +62,7 @@ impl Writer {
     }
 
     fn edit(&mut self) -> Vec<Change> {
-        // Cancels a clean end, if there is one; a reservation far ahead of what is used.
+        // Cancels a clean end, if there is one; the reservation is far ahead of the ids in use.
         let mut changes = vec![Change::Opened, Change::Reserve { files_below: 100 + self.next_file }];
         for _ in 0..self.below(4) {
             match self.below(6) {
@@ -212,7 +212,7 @@ fn the_manifest_is_rewritten_when_edits_outgrow_the_snapshot() {
     assert_eq!((loaded.state.edit, &loaded.state), (3001, manifest.state()));
 }
 
-/// The bytes of a manifest of `edits` edits after its snapshot, and the state after each with where it ends.
+/// The bytes of a manifest with `edits` edits after its snapshot, and for each edit its end and the state after it.
 fn sample(edits: usize) -> (Vec<u8>, Vec<(usize, ManifestState)>) {
     let (vfs, mut writer) = (mem(), Writer::new(5));
     let mut manifest = create(&vfs);
@@ -271,14 +271,14 @@ fn an_edit_that_is_skipped_or_repeated_is_corruption() {
     for bad in [
         [&bytes[..a], &bytes[b..]].concat(),
         [&bytes[..b], &bytes[a..]].concat(),
-        // An edit that lost its start, or has garbage before it.
+        // An edit that lost its first bytes, or is preceded by garbage.
         [&bytes[..a], &bytes[a + 20..]].concat(),
         [&bytes[..a], b"garbage", &bytes[a..]].concat(),
     ] {
         let got = decoded(&bad);
         assert!(matches!(got, Err(Error::Corruption { .. })), "{got:?}");
     }
-    // Zeros at the end are a file that grew before its data came.
+    // Trailing zeros are a file that grew before its data was written.
     let grown = decoded(&[&bytes[..], &[0; 5000]].concat()).unwrap();
     assert_eq!((&grown.state, grown.torn), (&states[8].1, true));
 }
@@ -296,10 +296,11 @@ fn bytes_that_look_like_many_edits_are_checked_in_bounded_time() {
     assert!(matches!(got, Err(Error::Corruption { offset, .. }) if offset == start as u64), "{got:?}");
 }
 
-/// Symptom: a manifest of 400,000 cuts took 17 s to open, one of twice as many four times that; keyspaces alike.
-/// Cause: each cut was looked for among all before it, each keyspace's name among all names, each clean end's sequence
-/// among all that was flushed; and what was left of a damaged manifest copied the state with each edit.
-/// Fix: they are looked up by bound and set. Quadratic, each of these takes minutes, and the test run is stopped.
+/// Symptom: a manifest of 400,000 cuts took 17 s to open, and one of twice as many four times as long; the same went
+/// for keyspaces. Cause: each cut was searched for among all earlier ones, each keyspace's name among all names, and
+/// each clean end's sequence among all flushed ones; and salvaging a damaged manifest copied the state for each edit.
+/// Fix: bounds and sets replace the searches. In quadratic time each case would take minutes, and the test run would be
+/// stopped.
 #[test]
 fn loading_takes_time_in_proportion_to_the_file() {
     const N: u32 = 1_000_000;
@@ -327,7 +328,7 @@ fn loading_takes_time_in_proportion_to_the_file() {
         let (mut bytes, states) = sample(0);
         bytes.extend(super::edit::encode_frame(&IDS.database_id, 2, &changes).unwrap());
         let loaded = match decoded(&bytes) {
-            // This version has one keyspace: the others are refused once all is read.
+            // This version has one keyspace: the others are refused once everything is read.
             Err(error @ Error::UnsupportedFormat { .. }) if ["keyspaces", "clean ends"].contains(&what) => {
                 assert!(error.to_string().len() < 500, "{what}: {error}");
                 continue;
@@ -342,7 +343,7 @@ fn loading_takes_time_in_proportion_to_the_file() {
         }
         drop(states);
     }
-    // Of a damaged one, with an edit for each.
+    // A damaged manifest, with an edit for each cut.
     let (mut bytes, _) = sample(0);
     for n in 2..60_000 {
         let changes: Vec<_> = (0..9).map(|i| Change::Cut(cut(n * 9 + i))).collect();
@@ -397,14 +398,14 @@ fn a_torn_manifest_is_rewritten_by_the_first_edit() {
     assert_eq!(loaded.state.edit, states[2].1.edit + 1);
 }
 
-/// Fails the n-th operation that can leave something behind; writes that fail leave half of their bytes.
+/// Fails the n-th operation that can leave something behind; failed writes leave half of their bytes.
 fn failing(errno: Errno, n: u64) -> Rule {
     let ops =
         [Op::OpenRead, Op::Create, Op::Truncate, Op::Write, Op::Sync, Op::Rename, Op::Remove, Op::SyncDir];
     Rule::new(Effect::Torn(errno)).on(&ops).nth(n)
 }
 
-/// Fails operation `n` of a run with rewrites; returns whether the run was that long.
+/// Fails operation `n` of a run with rewrites. Returns whether the run got that far.
 fn run_with_failure(n: u64, errno: Errno) -> bool {
     let inner = mem();
     drop(create(&inner));
@@ -414,7 +415,7 @@ fn run_with_failure(n: u64, errno: Errno) -> bool {
     let rule = vfs.add(failing(errno, n));
     let mut failures = 0;
     for round in 0..8u64 {
-        // Long enough that every other edit makes the rewrite due.
+        // Long enough to make every other edit due for a rewrite.
         let settings = |round| vec![Change::Settings(vec![("x".repeat(50_000), round)])];
         let before = manifest.state().clone();
         let result = manifest.append(settings(round));
@@ -426,7 +427,7 @@ fn run_with_failure(n: u64, errno: Errno) -> bool {
                 assert!(matches!(e, Error::Io { .. } | Error::DiskFull), "{e:?}");
                 assert_eq!(manifest.state(), &before);
                 if manifest.is_broken() {
-                    // The edit may be there or not, but nothing else, and nothing more is written.
+                    // The edit may have been written or not, but nothing else, and nothing more is written.
                     let retry = manifest.append(settings(round));
                     assert!(matches!(retry, Err(Error::Poisoned { .. })), "{retry:?}");
                     assert!(loaded.state == before || loaded.state.edit == before.edit + 1);
@@ -452,9 +453,9 @@ fn a_failed_operation_heals_or_breaks_and_never_gives_a_wrong_state() {
     }
 }
 
-/// Symptom: a checkpoint failed with its rename and went on as if nothing had been written, though the new manifest was
-/// there: files that it lists and the old one does not would have been removed. Cause: a rename that failed was taken for
-/// one that was not made. Fix: unless the new file still has its own name, nothing is written any more.
+/// Symptom: after a failed rename, a checkpoint carried on as if nothing had been written although the new manifest was
+/// in place, and would have removed files that only the new one lists. Cause: a failed rename was assumed not to have
+/// taken effect. Fix: unless the new file still has its temporary name, nothing is written any more.
 #[test]
 fn a_rename_that_fails_and_is_made_all_the_same_ends_writing() {
     let inner = mem();
@@ -484,7 +485,7 @@ fn creation_that_fails_leaves_no_manifest() {
         let vfs = FaultVfs::new(Arc::new(mem()));
         vfs.add(failing(Errno::NoSpace, n));
         assert!(Manifest::create(Arc::new(vfs.clone()), dir(), IDS, creation()).is_err(), "{n}");
-        // Only the last one, the sync of the directory, comes after the rename.
+        // Only the last operation, the sync of the directory, comes after the rename.
         assert_eq!(vfs.inner().kind(&dir().join(MANIFEST)).unwrap().is_some(), n == 5, "{n}");
     }
 }

@@ -1,7 +1,7 @@
-//! Blocks in memory: those read with `pread`, and those that were decompressed from a mapping.
+//! Blocks in memory: those read with `pread`, and those decompressed from a mapping.
 //!
-//! The capacity bounds what the cache itself keeps alive. A block that a value or a cursor still points into lives on
-//! beside it until that is dropped.
+//! The capacity bounds the memory that the cache itself keeps alive. A block that a value or cursor still points into
+//! outlives its eviction until the last of these is dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,36 +13,36 @@ use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 use crate::slice::Slice;
 use crate::types::FileId;
 
-/// What an entry takes besides its block's bytes: its slots in the cache's tables, the counts of the `Arc`.
+/// Memory per entry besides the block's bytes: slots in the cache's tables, the counts of the `Arc`.
 const ENTRY_OVERHEAD: usize = 128;
-/// A shard holds at least this much, where the capacity allows more than one: so that large blocks fit.
+/// Minimum size of a shard, if the capacity allows more than one: large blocks must fit.
 const SHARD_BYTES: usize = 512 << 10;
 const MAX_SHARDS: usize = 16;
-/// For sizing tables: they grow when blocks are smaller.
+/// For sizing tables, which grow if blocks are smaller.
 const USUAL_BLOCK: usize = 4 << 10;
 
-/// The cache of blocks.
+/// State of the block cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct BlockCacheStats {
-    /// Bytes that it holds now; never more than `capacity`.
+    /// Bytes held now; never more than `capacity`.
     pub bytes: u64,
-    /// Bytes that it may hold: [`crate::DatabaseConfig::block_cache_bytes`].
+    /// Maximum bytes held: [`crate::DatabaseConfig::block_cache_bytes`].
     pub capacity: u64,
-    /// Blocks found in it, since open. Blocks that are read in place, in a mapping, are not looked for.
+    /// Lookups since open that found their block. Blocks that are read in place, in a mapping, are not looked up.
     pub hits: u64,
-    /// Blocks that had to be read or decompressed, since open.
+    /// Lookups since open whose block had to be read or decompressed.
     pub misses: u64,
-    /// Blocks that made way for others, also for themselves read again by somebody else at the same time, or were too
-    /// large to be kept, since open. What goes when the capacity changes, all of it, is not counted.
+    /// Blocks evicted since open. Includes blocks replaced by a concurrent read of the same block, and blocks too large
+    /// to be kept. Blocks dropped by a change of the capacity, which empties the cache, are not counted.
     pub evictions: u64,
-    /// Bytes of indexes, fences and filters of SSTs opened with [`crate::ReadMode::Pread`]: held beside the cache, about
-    /// 7 for each record.
+    /// Bytes of indexes, fences and filters of SSTs opened with [`crate::ReadMode::Pread`], about 7 for each record.
+    /// They are held outside the cache.
     pub section_bytes: u64,
 }
 
-/// Which block: file and number. File ids are never reused, so what a removed file left just grows cold.
+/// File and block number. File ids are never reused, so blocks of a removed file just become cold.
 type BlockKey = (FileId, u32);
 
 #[derive(Clone, Copy)]
@@ -58,7 +58,7 @@ impl Weighter<BlockKey, Slice> for ByLength {
     }
 }
 
-/// Counts what is evicted, and drops it as the cache does by itself: when its locks are released.
+/// Counts evictions, and otherwise drops blocks as the cache does by default: after releasing its locks.
 #[derive(Clone, Default)]
 struct Counting {
     evictions: Arc<AtomicU64>,
@@ -100,7 +100,7 @@ impl Store {
         let shards = (capacity / SHARD_BYTES).clamp(1, MAX_SHARDS);
         let shards = if shards.is_power_of_two() { shards } else { shards.next_power_of_two() / 2 };
         let items = (capacity / USUAL_BLOCK).clamp(32 * shards, 1 << 16);
-        // Shards share the capacity evenly and round up, which must not add to it.
+        // Shards share the capacity evenly and round up, which must not exceed the capacity.
         let options = OptionsBuilder::new()
             .shards(shards)
             .estimated_items_capacity(items)
@@ -110,7 +110,7 @@ impl Store {
             .build();
         let blocks = match options {
             Ok(options) => Blocks::with_options(options, ByLength, Default::default(), lifecycle),
-            // Both values are given, so this is never met; a cache of the same size without them is as good.
+            // Both required values are set, so this cannot happen; if it did, a cache with default options would do.
             Err(_) => Blocks::with(items, capacity as u64, ByLength, Default::default(), lifecycle),
         };
         Self { capacity, blocks }
@@ -128,14 +128,14 @@ impl BlockCache {
         }
     }
 
-    /// Starts anew, empty, if that is another capacity.
+    /// Replaces the cache by an empty one, if the capacity changed.
     pub(super) fn set_capacity(&self, capacity: usize) {
         if self.blocks.load().capacity != capacity {
             self.blocks.store(Arc::new(Store::new(capacity, self.lifecycle.clone())));
         }
     }
 
-    /// The block, and whether using it should keep it from eviction.
+    /// Looks up a block. `touch` makes the lookup count towards keeping the block in the cache.
     pub(super) fn get(&self, file: FileId, block: usize, touch: bool) -> Option<Slice> {
         let blocks = &self.blocks.load().blocks;
         let key = (file, block as u32);
@@ -185,7 +185,7 @@ mod tests {
                 most = most.max(bytes);
             }
             assert!(most > capacity as u64 * 7 / 10, "{most} of {capacity}");
-            assert!(cache.get(1, 0, true).is_some(), "a block that is used all the time was evicted");
+            assert!(cache.get(1, 0, true).is_some(), "a block in constant use was evicted");
         }
     }
 
@@ -194,11 +194,11 @@ mod tests {
         let cache = BlockCache::new(1 << 20);
         for n in 0..10 {
             cache.insert(1, n, &block(100));
-            cache.insert(1, n, &block(100)); // the same again
+            cache.insert(1, n, &block(100)); // the same block again
         }
         assert_eq!(cache.stats(0).bytes, 10 * (100 + ENTRY_OVERHEAD as u64));
         assert_eq!(cache.stats(0).evictions, 10);
-        cache.insert(1, 99, &block(2 << 20)); // larger than all of it
+        cache.insert(1, 99, &block(2 << 20)); // larger than the whole cache
         assert_eq!(cache.stats(0).evictions, 11);
         assert_eq!(cache.stats(5).bytes, 10 * (100 + ENTRY_OVERHEAD as u64));
         assert!(cache.get(1, 99, true).is_none() && cache.get(1, 3, false).is_some());

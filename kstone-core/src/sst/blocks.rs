@@ -1,6 +1,6 @@
-//! Reads the blocks of an SST: in the mapping, from the cache or from the file, each checked before it is used.
+//! Reads the blocks of an SST: from the mapping, the cache or the file. Each block is verified before it is used.
 //!
-//! In a mapping a block's checksum is checked when it is first touched; with `pread`, at each read.
+//! In a mapping, a block's checksum is verified on first access; with `pread`, on every read.
 
 use std::io;
 use std::ops::Range;
@@ -16,28 +16,28 @@ use crate::slice::Slice;
 use crate::sst_block::{self, Block, Stored};
 use crate::vfs::{Mapping, VfsFile, read_full_at};
 
-/// Blocks that are loaded together, a part of 64, and how many bytes at most.
+/// Number of blocks that are loaded together, a divisor of 64, and the maximum number of their bytes.
 const AROUND: usize = 8;
 const MOST_AROUND: usize = 64 << 10;
 
-/// What a block that is not in the cache does there.
+/// What to do with a block that is not in the cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CacheFill {
-    /// It goes in.
+    /// Insert it.
     Cache,
-    /// Nothing: a walk that reads everything once must not drive out what is read often.
+    /// Leave the cache unchanged: a scan that reads everything once must not evict blocks that are read often.
     Bypass,
 }
 
-/// The payload of a block, wherever it is.
+/// The payload of a block, wherever it is stored.
 pub(super) struct BlockData<'a> {
     bytes: Payload<'a>,
-    /// Where the block starts in the file.
+    /// Offset of the block in the file.
     pub(super) at: usize,
 }
 
 enum Payload<'a> {
-    /// In the mapping, at this place.
+    /// In the mapping, at this offset.
     Mapped(&'a Arc<Mapping>, usize, &'a [u8]),
     Owned(Slice),
 }
@@ -51,7 +51,7 @@ impl BlockData<'_> {
         }
     }
 
-    /// A part of the payload that keeps alive what it lies in.
+    /// A part of the payload that keeps the underlying memory alive.
     #[inline]
     pub(super) fn slice(&self, start: usize, len: usize) -> Option<Slice> {
         match &self.bytes {
@@ -60,20 +60,20 @@ impl BlockData<'_> {
         }
     }
 
-    /// All of the payload, the same way.
+    /// The whole payload, likewise.
     pub(super) fn to_slice(&self) -> Option<Slice> {
         self.slice(0, self.payload().len())
     }
 }
 
 impl Table {
-    /// The groups of a block.
+    /// Parses the groups of a block.
     #[inline]
     pub(super) fn parse<'a>(&self, data: &'a BlockData<'_>) -> Result<Block<'a>> {
         Block::parse(data.payload()).map_err(|why| self.bad_block(data.at, why))
     }
 
-    /// A block, decoded. All reads of blocks come through here.
+    /// Returns a decoded block. All reads of blocks come through here.
     #[inline]
     pub(super) fn block<'a>(&self, open: &'a OpenTable, n: usize, fill: CacheFill) -> Result<BlockData<'a>> {
         let range = self.block_range(open, n)?;
@@ -85,7 +85,7 @@ impl Table {
         Ok(BlockData { bytes: Payload::Mapped(map, at, stored.payload), at })
     }
 
-    /// A block in the mapping; the first touch of each checks it.
+    /// Returns a block in the mapping, verifying it on first access.
     #[inline]
     fn mapped_block<'a>(
         &self,
@@ -105,7 +105,7 @@ impl Table {
             }
             self.load(map, range)?;
             let stored = self.check_block(bytes, range.start)?;
-            // Relaxed will do: the bytes never change, so the bit says nothing of any other memory.
+            // Relaxed suffices: the bytes never change, so the bit orders no other memory.
             if let Some(word) = word {
                 word.fetch_or(bit, Ordering::Relaxed);
             }
@@ -114,7 +114,7 @@ impl Table {
         Stored::parse(bytes).map_err(|why| self.bad_block(range.start, why))
     }
 
-    /// Looks in the cache first: decompressing costs more than that.
+    /// Decompresses a block unless the cache has it: looking there costs less.
     fn decompressed_block(
         &self,
         stored: &Stored<'_>,
@@ -127,7 +127,7 @@ impl Table {
         })
     }
 
-    /// From the cache, else from the file.
+    /// Returns a block from the cache, or reads it from the file.
     fn cached_block(&self, range: Range<usize>, n: usize, fill: CacheFill) -> Result<BlockData<'static>> {
         self.through_cache(range.start, n, fill, || self.read_block(range))
     }
@@ -150,7 +150,7 @@ impl Table {
         Ok(BlockData { bytes: Payload::Owned(payload), at })
     }
 
-    /// Reads a block from the file, checks and decodes it.
+    /// Reads a block from the file, verifies and decodes it.
     fn read_block(&self, range: Range<usize>) -> Result<Slice> {
         let at = range.start;
         let bytes = self.read(&*self.open_file()?, range)?;
@@ -163,10 +163,10 @@ impl Table {
         slice.slice(0, len).ok_or_else(|| self.corrupt(at, "the block is shorter than its payload"))
     }
 
-    /// Bytes of the file, whose length was checked when it was opened.
+    /// Reads bytes of the file, whose length was checked when it was opened.
     pub(super) fn read(&self, file: &dyn VfsFile, range: Range<usize>) -> Result<Arc<[u8]>> {
         let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, range.len()).collect();
-        let buffer = Arc::get_mut(&mut bytes).unwrap_or_default(); // nobody else has it yet
+        let buffer = Arc::get_mut(&mut bytes).unwrap_or_default(); // not shared yet
         let read = read_full_at(file, buffer, range.start as u64).map_err(Error::io("read", &self.path))?;
         if read < range.len() {
             return Err(self.corrupt(range.start + read, "the file became shorter"));
@@ -181,11 +181,11 @@ impl Table {
             .filter(|range| {
                 range.start >= HEADER_LEN && range.start <= range.end && range.end <= open.blocks_end
             })
-            .ok_or_else(|| self.corrupt(open.blocks_end, format!("no place for block {n}")))
+            .ok_or_else(|| self.corrupt(open.blocks_end, format!("the position of block {n} is invalid")))
     }
 
-    /// A walk comes to block `n`: has what is in front of it loaded. Files that are read need nothing: the system sees
-    /// that they are read in order.
+    /// Called when a scan reaches block `n`: has the blocks ahead loaded. Files read with `pread` need no help: the
+    /// system detects the sequential reads.
     #[inline]
     pub(super) fn load_ahead(&self, open: &OpenTable, n: usize, ahead: &mut ReadAhead) -> Result<()> {
         let TableBytes::Mapped(map) = &open.source else { return Ok(()) };
@@ -196,8 +196,9 @@ impl Table {
         Ok(())
     }
 
-    /// A get's first touch among [`AROUND`] blocks loads all of them: a database that was just opened comes into memory
-    /// with fewer reads. Only the first: in a database larger than memory, a later get reads what it needs and no more.
+    /// The range to load when a get is the first to access any of [`AROUND`] blocks: all of them, which brings a newly
+    /// opened database into memory with fewer reads. Later gets load only what they need, which suits a database larger
+    /// than memory.
     #[cold]
     fn around(&self, open: &OpenTable, n: usize, block: &Range<usize>) -> Range<usize> {
         let first = n / AROUND * AROUND;
@@ -210,13 +211,13 @@ impl Table {
         }
     }
 
-    /// The same as [`Table::load`] for what is longer than a block: read at once, not page by page.
+    /// As [`Table::load`], for ranges longer than a block: requested as a whole, not page by page.
     pub(super) fn load_whole(&self, map: &Mapping, range: &Range<usize>) -> Result<()> {
         map.load_soon(range.clone());
         self.load(map, range)
     }
 
-    /// Before the first touch of bytes of a mapping: see [`Mapping::load`].
+    /// Must be called before the first access to bytes of a mapping: see [`Mapping::load`].
     #[cold]
     pub(super) fn load(&self, map: &Mapping, range: &Range<usize>) -> Result<()> {
         map.load(range.clone()).map_err(|e| {
@@ -230,7 +231,7 @@ impl Table {
         sst_block::check(bytes, self.meta.id, at as u64).map_err(|why| self.bad_block(at, why))
     }
 
-    /// Reads a block of the file itself and checks it, whether or not that was done before.
+    /// Reads a block from the file itself and verifies it, even if that was done before.
     pub(super) fn recheck_block(&self, open: &OpenTable, n: usize) -> Result<()> {
         let range = self.block_range(open, n)?;
         let at = range.start;

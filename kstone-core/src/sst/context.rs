@@ -1,4 +1,4 @@
-//! What all tables of an engine share.
+//! State shared by all tables of an engine.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use crate::manifest::Manifest;
 use crate::types::FileId;
 use crate::vfs::Vfs;
 
-/// Where the files are, how they are read, and what of them is in memory.
+/// The location of the files, how to read them, and the caches.
 #[derive(Debug)]
 pub(crate) struct TableContext {
     pub(super) vfs: Arc<dyn Vfs>,
     pub(super) dir: PathBuf,
     pread: AtomicBool,
-    /// Somebody else may write to the database, and remove files that are read here.
+    /// Another process may write to the database, and remove files that this handle reads.
     observing: AtomicBool,
     pub(super) cache: BlockCache,
     pub(super) files: OpenFiles,
@@ -41,18 +41,18 @@ impl TableContext {
         })
     }
 
-    /// Puts settings in force: the size of the cache at once, the way of reading for files opened from now on.
+    /// Applies settings: the cache size immediately, the read mode to files opened from now on.
     pub(crate) fn apply(&self, config: &DatabaseConfig) {
         self.pread.store(config.read_mode == ReadMode::Pread, Ordering::Relaxed);
         self.cache.set_capacity(config.block_cache_bytes);
     }
 
-    /// This handle only reads: the files that it needs may be removed by another one.
+    /// Marks this handle as read-only: another process may remove files that it needs.
     pub(crate) fn observe(&self) {
         self.observing.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a file is missing because somebody else has removed it, as he may.
+    /// Whether a file is missing because another process has legitimately removed it.
     pub(super) fn was_removed(&self, id: FileId) -> bool {
         self.observing.load(Ordering::Relaxed)
             && Manifest::load(&*self.vfs, &self.dir).is_ok_and(|loaded| !loaded.state.lists(id))
@@ -67,7 +67,7 @@ impl TableContext {
     }
 }
 
-/// Sections in memory, counted for as long as it lives.
+/// Sections in memory, counted in `TableContext::section_bytes` while they exist.
 #[derive(Debug)]
 pub(super) struct Counted {
     bytes: Box<[u8]>,

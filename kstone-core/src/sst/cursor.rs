@@ -1,7 +1,7 @@
 //! Cursors over an SST and over the parts of a run, within a range of keys, in either direction.
 //!
-//! A cursor keeps the block it is in alive. Walks over everything, merges among them, put nothing into the cache of
-//! blocks, and queries only their first blocks: else a single walk would drive out what gets need.
+//! A cursor pins its current block. Full scans, including merges, add nothing to the block cache, and queries add only
+//! their first blocks: otherwise a single scan could evict the blocks that gets need.
 
 use std::sync::Arc;
 use std::vec;
@@ -20,52 +20,52 @@ use crate::slice::Slice;
 use crate::sst_block::{BadBlock, Block, GROUP_LEN};
 use crate::types::{Direction, EntryKind, EntryRef, FileId, SeqNo};
 
-/// What a query may put into the cache, in blocks of one file.
+/// Number of blocks of one file that a query may add to the cache.
 const CACHED_BLOCKS: usize = 8;
 
-/// The entries of one SST in a range. It decodes one group at a time, and values only when asked for.
+/// The entries of an SST in a range. Decodes one group at a time, and values only on request.
 #[derive(Debug)]
 pub(crate) struct TableCursor {
     table: Arc<Table>,
     /// The payload of the current block.
     payload: Slice,
-    /// Blocks that may still go into the cache.
+    /// Number of blocks that may still be added to the cache.
     cacheable: usize,
     ahead: ReadAhead,
     direction: Direction,
     range: KeyRange,
-    /// The current group, its place and the number of groups in its block.
+    /// The current group, its number, and the number of groups in its block.
     rows: Rows,
     block: usize,
-    /// Where that starts in the file.
+    /// Offset of the current block in the file.
     block_at: usize,
     group: usize,
     groups: usize,
-    /// The current entry in the group, and its whole key.
+    /// The index of the current entry in the group, and its full key.
     at: usize,
     key: Vec<u8>,
     prefix_len: usize,
-    /// The end of the range was reached.
+    /// Whether the end of the range was reached.
     done: bool,
 }
 
-/// No block is loaded yet.
+/// Value of `block` before the first block is loaded.
 const NONE: usize = usize::MAX;
 
 type Rows = SmallVec<[Row; GROUP_LEN]>;
 
-/// A decoded entry. Offsets are into the payload of its block.
+/// A decoded entry. Offsets are relative to the payload of its block.
 #[derive(Clone, Copy, Debug)]
 struct Row {
     kind: EntryKind,
     seq: SeqNo,
-    /// Bytes of its key that are the start of the first row's tail.
+    /// Length of the part of its key that is shared with the first row's tail.
     shared: usize,
     tail: (usize, usize),
     value: (usize, usize),
 }
 
-/// Which group of a block.
+/// Selects a group of a block.
 #[derive(Clone, Copy)]
 enum Which {
     Nth(usize),
@@ -73,12 +73,12 @@ enum Which {
 }
 
 impl Table {
-    /// The entries whose keys are in `range`.
+    /// Returns a cursor over the entries whose keys are in `range`.
     pub(crate) fn iter(self: &Arc<Self>, range: KeyRange, direction: Direction) -> Result<TableCursor> {
         self.iter_within(range, direction, MOST_AHEAD)
     }
 
-    /// The same with at most this many bytes loaded in front of the cursor.
+    /// The same, with at most `most_ahead` bytes loaded ahead of the cursor.
     fn iter_within(
         self: &Arc<Self>,
         range: KeyRange,
@@ -110,7 +110,7 @@ impl Table {
         Ok(cursor)
     }
 
-    /// The same range, with bounds that cut nothing off left out: they need no comparing then.
+    /// Returns the same range without bounds that exclude nothing in this file, so that they need not be compared.
     fn clip(&self, mut range: KeyRange) -> KeyRange {
         let (first, last) = &self.meta().keys;
         if range.start <= *first {
@@ -121,7 +121,7 @@ impl Table {
     }
 }
 
-/// Where a key is, seen from keys that all start with the same bytes.
+/// The position of a key relative to the keys with a given prefix.
 enum Relative<'a> {
     Below,
     Among(&'a [u8]),
@@ -137,7 +137,7 @@ fn relative<'a>(key: &'a [u8], prefix: &[u8]) -> Relative<'a> {
 }
 
 impl TableCursor {
-    /// Goes to the first entry, in its direction, that is not before the range; it may be past it.
+    /// Moves to the first entry, in the cursor's direction, that is not before the range. It may be past the range.
     fn seek(&mut self, open: &OpenTable, range: &KeyRange) -> Result<()> {
         match self.direction {
             Direction::Forward => match relative(&range.start, &open.prefix) {
@@ -165,12 +165,12 @@ impl TableCursor {
         Ok(())
     }
 
-    /// Loads the group where `key` (without the prefix) is or would be, and returns how many of its entries
-    /// are below: all if the key is at the start of the next group, none if it is at the very first.
+    /// Loads the group that has `key` (without the prefix) or would have it, and returns the number of its entries
+    /// below the key: all if the key is at the start of the next group, none if it is at the very start.
     fn seek_group(&mut self, open: &OpenTable, key: &[u8]) -> Result<usize> {
         let table = Arc::clone(&self.table);
         let located = open.fences.locate(open.fence_section(), key);
-        let number = located.ok_or_else(|| table.corrupt(0, "the fences make no sense"))?;
+        let number = located.ok_or_else(|| table.corrupt(0, "the fences are inconsistent"))?;
         let data = self.read(open, number)?;
         let block = table.parse(&data)?;
         let bad = |why| table.bad_block(data.at, why);
@@ -192,7 +192,7 @@ impl TableCursor {
         Ok(below)
     }
 
-    /// Reads a block that the cursor is not in.
+    /// Reads a block other than the current one.
     fn read<'a>(&mut self, open: &'a OpenTable, number: usize) -> Result<BlockData<'a>> {
         let fill = if self.cacheable > 0 { CacheFill::Cache } else { CacheFill::Bypass };
         self.cacheable = self.cacheable.saturating_sub(1);
@@ -200,7 +200,7 @@ impl TableCursor {
         self.table.block(open, number, fill)
     }
 
-    /// Makes a group the current one, at its first entry; on an error nothing has changed.
+    /// Makes a group current, at its first entry. On error nothing changes.
     fn load(&mut self, open: &OpenTable, number: usize, which: Which) -> Result<()> {
         if number != self.block {
             let data = self.read(open, number)?;
@@ -211,17 +211,17 @@ impl TableCursor {
         Ok(())
     }
 
-    /// The same for a group of a block that was read.
+    /// The same for a group of a block that was read already.
     fn enter(&mut self, open: &OpenTable, number: usize, data: &BlockData<'_>, which: Which) -> Result<()> {
         let (rows, n, groups) = self.rows_of(open, data.payload(), data.at, which)?;
         let payload = data.to_slice();
-        self.payload = payload.ok_or_else(|| self.table.corrupt(data.at, "the block is not in its file"))?;
+        self.payload = payload.ok_or_else(|| self.table.corrupt(data.at, "the block is out of bounds"))?;
         (self.block, self.block_at) = (number, data.at);
         (self.rows, self.group, self.groups, self.at) = (rows, n, groups, 0);
         Ok(())
     }
 
-    /// Decodes a group: its entries, its number, and the number of groups in the block that starts at `at`.
+    /// Decodes a group. Returns its entries, its number, and the number of groups in the block, which starts at `at`.
     fn rows_of(
         &self,
         open: &OpenTable,
@@ -252,7 +252,7 @@ impl TableCursor {
         Ok((rows, n, block.groups()))
     }
 
-    /// Goes to the group after this one, in its direction, or ends; on an error nothing has changed.
+    /// Moves to the next group in the cursor's direction, or ends the cursor. On error nothing changes.
     fn next_group(&mut self, open: &OpenTable) -> Result<()> {
         match self.direction {
             Direction::Forward if self.group + 1 < self.groups => {
@@ -276,7 +276,7 @@ impl TableCursor {
         }
     }
 
-    /// Builds the current entry's key and ends if that is out of range.
+    /// Builds the current entry's key, and ends the cursor if the key is out of range.
     fn settle(&mut self) {
         let Some(row) = self.rows.get(self.at).filter(|_| !self.done) else { return };
         let (first, _) = self.rows.first().map_or((0, 0), |first| first.tail);
@@ -308,7 +308,7 @@ impl Cursor for TableCursor {
     fn value(&self) -> Slice {
         let Some(row) = self.row() else { return Slice::default() };
         let value = self.payload.slice(row.value.0, row.value.1);
-        debug_assert!(value.is_some(), "a value reaches past its block");
+        debug_assert!(value.is_some(), "a value is out of its block");
         value.unwrap_or_default()
     }
 
@@ -336,11 +336,11 @@ impl Cursor for TableCursor {
     }
 }
 
-/// The entries of a run in a range: its parts one after the other, each opened when it is reached.
+/// The entries of a run in a range: its parts in succession, each opened when it is reached.
 #[derive(Debug)]
 pub(crate) struct ChainCursor {
     current: Option<TableCursor>,
-    /// The parts still to come, in the cursor's order.
+    /// The remaining parts, in the cursor's order.
     parts: vec::IntoIter<Arc<Table>>,
     range: KeyRange,
     direction: Direction,
@@ -348,7 +348,7 @@ pub(crate) struct ChainCursor {
 }
 
 impl ChainCursor {
-    /// `parts` are in key order, whatever the direction; at most this many bytes are loaded in front of the cursor.
+    /// `parts` are in key order, whatever the direction. At most `most_ahead` bytes are loaded ahead of the cursor.
     pub(crate) fn new(
         parts: &[Arc<Table>],
         range: KeyRange,
@@ -368,7 +368,7 @@ impl ChainCursor {
         Ok(cursor)
     }
 
-    /// Opens the next parts until one has an entry. When that fails, the next call tries it again.
+    /// Opens the next parts until one has an entry. On error, the next call retries.
     fn skip_finished(&mut self) -> Result<()> {
         while self.entry().is_none()
             && let Some(part) = self.parts.as_slice().first()

@@ -1,19 +1,19 @@
-//! Fences: for each block where it starts and a key that separates it from the block before. Scans search
-//! them; gets only look up offsets.
+//! Fences: for each block, its offset and a key that separates it from the previous block. Scans search them; gets only
+//! read the offsets.
 //!
 //! ```text
-//! u32               blocks n
+//! u32               number of blocks n
 //! u32               length of the common prefix
-//! n x 8 bytes       fences: the first 8 bytes of each separator, zero-padded, comparing as big-endian numbers
-//! (n + 1) x u64     where each block starts in the file; where the last one ends
-//! (n + 1) x u32     where each separator starts in the separators; where the last one ends
+//! n x 8 bytes       fences: the first 8 bytes of each separator, zero-padded, compared as big-endian numbers
+//! (n + 1) x u64     offset of each block in the file; end of the last one
+//! (n + 1) x u32     offset of each separator among the separators; end of the last one
 //! bytes             common prefix of all keys in the file
 //! bytes             separators
 //! ```
 //!
-//! A separator is without the common prefix. It is above the last key of the block before and at most the
-//! first key of its block, and the shortest such start of that key; where a key's versions go on from one
-//! block into the next, it is that key. The first block's is empty.
+//! Separators omit the common prefix. A separator is above the last key of the previous block and at most the first key
+//! of its own block, and is the shortest prefix of that key with this property. If a key's versions continue from one
+//! block into the next, the separator is that key. The first block's separator is empty.
 
 use std::ops::Range;
 
@@ -24,7 +24,7 @@ const HEADER_LEN: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct FencesBuilder {
     offsets: Vec<u64>,
-    /// Where each separator starts.
+    /// Start of each separator.
     starts: Vec<u32>,
     separators: Vec<u8>,
 }
@@ -34,8 +34,8 @@ impl FencesBuilder {
         self.offsets.len()
     }
 
-    /// A block starts at `offset` with the key `first`; the key before is `last`. Both are without the prefix.
-    /// `None` when the separators outgrow their offsets.
+    /// Adds a block that starts at `offset` with the key `first`, after the key `last`. Both omit the prefix. `None` if
+    /// the separators become too long for their offsets.
     pub(super) fn push(&mut self, last: Option<&[u8]>, first: &[u8], offset: u64) -> Option<()> {
         self.starts.push(u32::try_from(self.separators.len()).ok()?);
         self.offsets.push(offset);
@@ -44,12 +44,12 @@ impl FencesBuilder {
         u32::try_from(self.separators.len()).ok().map(drop)
     }
 
-    /// About the length of the section.
+    /// Approximate length of the section.
     pub(super) fn len(&self) -> usize {
         self.offsets.len() * 20 + self.separators.len() + HEADER_LEN + 12
     }
 
-    /// The section; the last block ends at `end`.
+    /// Encodes the section; the last block ends at `end`.
     pub(super) fn finish(&self, prefix: &[u8], end: u64) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.len() + prefix.len());
         out.extend_from_slice(&(self.offsets.len() as u32).to_le_bytes());
@@ -72,8 +72,7 @@ impl FencesBuilder {
     }
 }
 
-/// Where the parts of a fences section lie. Its methods take that section, and give `None` when what it says
-/// makes no sense.
+/// The layout of a fences section. Its methods take that section, and return `None` if it is inconsistent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fences {
     blocks: usize,
@@ -101,7 +100,7 @@ impl Fences {
         self.blocks
     }
 
-    /// What all keys of the file start with.
+    /// The common prefix of all keys in the file.
     pub(super) fn prefix<'a>(&self, section: &'a [u8]) -> Option<&'a [u8]> {
         section.get(self.prefix_at..self.separators_at)
     }
@@ -115,7 +114,7 @@ impl Fences {
         Reader::new(section.get(at..)?).u32().map(|start| start as usize)
     }
 
-    /// Where a block lies in the file.
+    /// The range of a block in the file.
     pub(super) fn block(&self, section: &[u8], n: usize) -> Option<Range<usize>> {
         if n >= self.blocks {
             return None;
@@ -130,7 +129,7 @@ impl Fences {
         section.get(at..)?.first_chunk().copied().map(u64::from_be_bytes)
     }
 
-    /// Whether a block's fence is the start of its separator, as a search takes for granted.
+    /// Whether a block's fence is the start of its separator, as searches assume.
     pub(super) fn agrees(&self, section: &[u8], n: usize) -> bool {
         self.separator(section, n).is_some_and(|separator| self.fence(section, n) == Some(fence(separator)))
     }
@@ -140,8 +139,8 @@ impl Fences {
         separators.get(self.start(section, n)?..self.start(section, n.checked_add(1)?)?)
     }
 
-    /// The last block whose separator is below `key` (without the prefix), else the first: no entry before it
-    /// has that key or a higher one, and the first entry of the next has.
+    /// The last block whose separator is below `key` (without the prefix), or else the first. Entries with that key or
+    /// a higher one start in the returned block or at the start of the next, never before.
     pub(super) fn locate(&self, section: &[u8], key: &[u8]) -> Option<usize> {
         let wanted = fence(key);
         let (mut low, mut high) = (0, self.blocks);
@@ -169,7 +168,7 @@ mod tests {
         fn locates_as_a_linear_search_would(mut keys in proptest::collection::vec(key(), 2..40), wanted in key()) {
             keys.sort();
             let mut builder = FencesBuilder::default();
-            // Each block holds two keys; a key may fill several.
+            // Each block has two keys; a key may fill several blocks.
             let blocks: Vec<_> = keys.chunks(2).collect();
             let mut last = None;
             for (n, block) in blocks.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What filters are worth: how often they were asked, said no, and were wrong.
+//! Effectiveness of filters: how often they were tested, returned negative, and were wrong.
 
 use std::array;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,24 +8,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::FilterTally;
 
-/// What filters said, since open. A test is one filter asked for one key.
+/// Results of filter tests since open. A test checks one filter for one key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct FilterStats {
-    /// Filters asked.
+    /// Number of tests.
     pub tests: u64,
-    /// Tests that found the key to be absent, without a look at the index or a block.
+    /// Negative results: the key is absent, and neither the index nor a block had to be read.
     pub negatives: u64,
-    /// Tests that let a key pass which was not in the file.
+    /// Tests that passed a key that was not in the file.
     pub false_positives: u64,
-    /// False positives among tests of absent keys, 0 to 1; 0 before the first.
+    /// False positives as a share of the tests of absent keys, 0 to 1; 0 before the first such test.
     pub measured_rate: f64,
-    /// What that should be by the sizes and shapes of the filters asked.
+    /// The expected share, from the sizes and kinds of the filters tested.
     pub predicted_rate: f64,
 }
 
-/// Totals, in shards by stripe: keys spread evenly over those, so that threads seldom meet on a line of memory.
+/// Totals, sharded by stripe: keys spread evenly over stripes, so threads seldom contend for a cache line.
 #[derive(Debug)]
 pub(crate) struct FilterCounters {
     shards: [CachePadded<FilterShard>; SHARDS],
@@ -47,12 +47,12 @@ impl FilterCounters {
         Self { shards: array::from_fn(|_| CachePadded::default()) }
     }
 
-    /// Adds what one look-up in a stripe came to.
+    /// Adds the tally of one lookup in a stripe.
     #[inline]
     pub(crate) fn add(&self, stripe: usize, tally: &FilterTally) {
-        // The remainder is always within; it only counts.
+        // The remainder is always in range; if it were not, only statistics would suffer.
         let Some(shard) = self.shards.get(stripe % SHARDS) else { return };
-        // Most look-ups have only one of these.
+        // Most lookups have only one of these.
         if tally.negatives > 0 {
             shard.negatives.fetch_add(tally.negatives, Ordering::Relaxed);
         }

@@ -1,23 +1,23 @@
-//! The frame of an SST: the header's fields, the properties, the section directory and the footer.
+//! The frame of an SST: its header fields, properties, section directory and footer.
 //!
 //! ```text
-//! fields of the kind in the file header
+//! fields of this file kind in the file header
 //!   0  8  file id
-//!   8  8  base sequence: entries hold their distance from it
+//!   8  8  base sequence: entries store their distance from it
 //!  16  4  keyspace
 //!  20  2  stripe
 //!  22  1  key encoding
 //!  23  1  key hash
 //!  24 32  zero
 //!
-//! property, one after the other
+//! properties, one after another
 //!   u16  tag    u16  flags, bit 0: critical    u32  length    bytes
 //!   1 entries u64                  5 first key            9 run u64, part u32, depth u32,
 //!   2 tombstones u64               6 last key               lowest and highest sequence of the run's inputs
 //!   3 bytes of keys and values u64 7 oldest tombstone, ms u64 (0: none)
 //!   4 lowest, highest sequence     8 version of the writer, text
-//!  10 written with: bits per key u32, block size u32, codec u8
-//!  11 keys: how many u64, the lowest of their hashes' upper halves u32 each, ascending
+//!   10 written with: bits per key u32, block size u32, codec u8
+//!   11 keys: their number u64, then the lowest of the upper halves of their hashes, u32 each, ascending
 //!
 //! section directory, 28 bytes an entry
 //!   u16  kind   u16  flags, bit 0: critical    u64  offset   u64  length   u32  checksum   u32  zero
@@ -34,8 +34,8 @@
 //!  60  4  checksum of the footer's bytes 0 to 60
 //! ```
 //!
-//! Checksums are those of `sst_block::checksum_at`. An unknown section or property is skipped, or refused when
-//! it is critical.
+//! Checksums are computed by `sst_block::checksum_at`. An unknown section or property is skipped, or refused if it is
+//! critical.
 
 use std::ops::Range;
 use std::path::Path;
@@ -49,7 +49,7 @@ use crate::sst_block::checksum_at;
 use crate::types::{FileId, SeqNo, SstDetails, SstMeta};
 
 pub(super) const FOOTER_LEN: usize = 64;
-/// Sections start at multiples of this.
+/// Alignment of sections.
 pub(super) const SECTION_ALIGN: usize = 64;
 
 const MAGIC: &[u8; 8] = b"KSTONSST";
@@ -57,7 +57,7 @@ const FOOTER_CRC_AT: usize = 60;
 const DIRECTORY_ENTRY_LEN: usize = 28;
 const CRITICAL: u16 = 1;
 
-/// The header's fields.
+/// Header fields of an SST.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SstHeader {
     pub(super) id: FileId,
@@ -86,7 +86,7 @@ impl SstHeader {
             Some((Self { id, base_seq, keyspace, stripe }, reader.u8()?, reader.u8()?))
         };
         let (header, encoding, hash) =
-            fields().ok_or_else(|| Error::corrupt(file, 0, "the header's fields are cut short"))?;
+            fields().ok_or_else(|| Error::corrupt(file, 0, "the header's fields are truncated"))?;
         if u32::from(encoding) != KEY_ENCODING || hash != KEY_HASH_ID {
             let found = format!("key encoding {encoding}, key hash {hash}");
             return Err(unsupported(
@@ -112,7 +112,7 @@ pub(super) enum SectionKind {
     Properties = 4,
 }
 
-/// One line of the section directory.
+/// An entry of the section directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Section {
     pub(super) kind: SectionKind,
@@ -134,11 +134,11 @@ pub(super) fn encode_directory(sections: &[Section]) -> Vec<u8> {
     out
 }
 
-/// The directory of every file of this version: four sections.
+/// The length of the directory in every file of this version: four sections.
 pub(super) const DIRECTORY_LEN: u64 = 4 * DIRECTORY_ENTRY_LEN as u64;
 
-/// The known sections that a directory at `at` names and that can be, each to be checked against its own checksum: the
-/// directory's was not looked at.
+/// The known sections in a directory at `at` whose position is possible. Each must be verified against its own
+/// checksum, because the directory's checksum was not.
 pub(super) fn sections_in(directory: &[u8], at: usize) -> Vec<Section> {
     let mut sections = Vec::new();
     for entry in directory.chunks_exact(DIRECTORY_ENTRY_LEN) {
@@ -160,7 +160,8 @@ pub(super) fn sections_in(directory: &[u8], at: usize) -> Vec<Section> {
     sections
 }
 
-/// Where the footer at the end of a file says that the directory is; `None` when its checksum does not hold.
+/// The position of the directory according to the footer at the end of a file; `None` if the footer's checksum does not
+/// match.
 pub(super) fn footer_place(bytes: &[u8], id: FileId) -> Option<(u64, u32)> {
     let at = bytes.len().checked_sub(FOOTER_LEN)?;
     let footer = bytes.get(at..)?;
@@ -173,7 +174,7 @@ pub(super) fn footer_place(bytes: &[u8], id: FileId) -> Option<(u64, u32)> {
     (directory.checked_add(u64::from(len))? == at as u64).then_some((directory, len))
 }
 
-/// A file of which nothing more is known.
+/// The description of a file about which nothing else is known.
 pub(super) fn blank_meta(id: FileId, stripe: u16, len: u64, directory: (u64, u32)) -> SstMeta {
     SstMeta {
         id,
@@ -199,7 +200,7 @@ pub(super) fn blank_meta(id: FileId, stripe: u16, len: u64, directory: (u64, u32
     }
 }
 
-/// Takes over what the properties say; false when they lack what every file has.
+/// Copies the properties into `meta`; false if a required one is missing.
 pub(super) fn decode_properties(section: &[u8], meta: &mut SstMeta) -> bool {
     let mut reader = Reader::new(section);
     let (mut found, mut details) = (0u32, SstDetails::default());
@@ -212,7 +213,7 @@ pub(super) fn decode_properties(section: &[u8], meta: &mut SstMeta) -> bool {
         if take_property(tag, bytes, meta, &mut details).is_none() {
             return false;
         }
-        // A tag that no bit stands for is none of those that are needed.
+        // A tag without a bit is not a required one.
         found |= 1u32.checked_shl(u32::from(tag)).unwrap_or(0);
     }
     let both = 1 << WRITTEN_WITH | 1 << KEYS;
@@ -251,7 +252,7 @@ fn take_property(tag: u16, bytes: &[u8], meta: &mut SstMeta, details: &mut SstDe
     Some(())
 }
 
-/// Where a section lies, and the checksum that its bytes should have.
+/// The position of a section, and the expected checksum of its bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Placed {
     pub(super) at: Range<usize>,
@@ -259,7 +260,7 @@ pub(super) struct Placed {
 }
 
 impl Placed {
-    /// Its bytes, checked, in `bytes` that start at `base` of the file.
+    /// Returns the section's bytes after verifying them. `bytes` start at file offset `base`.
     pub(super) fn checked<'a>(
         &self,
         bytes: &'a [u8],
@@ -271,28 +272,29 @@ impl Placed {
         let range = self.at.start.checked_sub(base).zip(self.at.end.checked_sub(base));
         let section = range
             .and_then(|(start, end)| bytes.get(start..end))
-            .ok_or_else(|| Error::corrupt(file, offset, "a section lies outside of its place"))?;
+            .ok_or_else(|| Error::corrupt(file, offset, "a section is out of bounds"))?;
         let computed = checksum_at(meta.id, offset, section);
         if computed != self.crc {
-            let detail = format!("the section has checksum {computed:08x}, stored is {:08x}", self.crc);
+            let detail =
+                format!("section checksum mismatch: computed {computed:08x}, stored {:08x}", self.crc);
             return Err(Error::corrupt(file, offset, detail));
         }
         Ok(section)
     }
 }
 
-/// Where the sections lie; their bytes are not checked yet.
+/// The positions of the sections, whose bytes are not verified yet.
 #[derive(Clone, Debug)]
 pub(super) struct Sections {
     pub(super) index: Placed,
     pub(super) fences: Placed,
     pub(super) filter: Placed,
     pub(super) properties: Placed,
-    /// Blocks end here at the latest.
+    /// All blocks end at or before this offset.
     pub(super) first: usize,
 }
 
-/// Reads the section directory from the end of the file: `tail` is what starts with the directory.
+/// Decodes the section directory at the end of a file. `tail` starts with the directory.
 pub(super) fn decode_sections(tail: &[u8], meta: &SstMeta, file: &Path) -> Result<Sections> {
     let (at, directory) = decode_footer(tail, meta, file)?;
     let bad = |detail: String| Error::corrupt(file, at as u64, detail);
@@ -308,9 +310,7 @@ pub(super) fn decode_sections(tail: &[u8], meta: &SstMeta, file: &Path) -> Resul
         let range = usize::try_from(offset).ok().zip(usize::try_from(offset.saturating_add(len)).ok());
         let range = range.map(|(start, end)| start..end).filter(|r| r.start >= HEADER_LEN && r.end <= at);
         let Some(range) = range else {
-            return Err(bad(format!(
-                "section {kind} lies outside of its place, at {offset} for {len} bytes"
-            )));
+            return Err(bad(format!("section {kind} is out of bounds, at {offset} for {len} bytes")));
         };
         first = first.min(range.start);
         let Some(slot) = usize::from(kind).checked_sub(1).and_then(|n| found.get_mut(n)) else {
@@ -329,7 +329,7 @@ pub(super) fn decode_sections(tail: &[u8], meta: &SstMeta, file: &Path) -> Resul
     Ok(Sections { index, fences, filter, properties, first })
 }
 
-/// Where the directory and the footer must lie by what the manifest says, in a file of that length.
+/// The range of directory and footer according to the manifest, if it is possible in a file of the listed length.
 pub(super) fn tail_at(meta: &SstMeta, file: &Path) -> Result<Range<usize>> {
     let (at, len) = (usize::try_from(meta.directory.0).ok(), usize::try_from(meta.len).ok());
     let range = at.zip(len).filter(|&(at, len)| {
@@ -343,12 +343,12 @@ pub(super) fn tail_at(meta: &SstMeta, file: &Path) -> Result<Range<usize>> {
     })
 }
 
-/// Where the directory starts, and its bytes.
+/// Returns the start of the directory, and its bytes.
 fn decode_footer<'a>(tail: &'a [u8], meta: &SstMeta, file: &Path) -> Result<(usize, &'a [u8])> {
     let at = tail_at(meta, file)?.start;
     let split = tail.len().checked_sub(FOOTER_LEN).and_then(|len| tail.split_at_checked(len));
     let (directory, footer) =
-        split.ok_or_else(|| Error::corrupt(file, at as u64, "the footer is cut short"))?;
+        split.ok_or_else(|| Error::corrupt(file, at as u64, "the footer is truncated"))?;
     let footer_at = at + directory.len();
     let bad = |detail: String| Error::corrupt(file, footer_at as u64, detail);
     let mut reader = Reader::new(footer);
@@ -359,12 +359,12 @@ fn decode_footer<'a>(tail: &'a [u8], meta: &SstMeta, file: &Path) -> Result<(usi
         Some((directory, directory_crc, id, len, reader.bytes(8)?, reader.u32()?))
     };
     let Some((place, directory_crc, id, len, magic, crc)) = fields() else {
-        return Err(bad("the footer is cut short".into()));
+        return Err(bad("the footer is truncated".into()));
     };
     let covered = part(footer, ..FOOTER_CRC_AT);
     let computed = checksum_at(meta.id, footer_at as u64, covered);
     if magic != MAGIC || computed != crc {
-        return Err(bad(format!("the footer's checksum is {computed:08x}, stored is {crc:08x}")));
+        return Err(bad(format!("footer checksum mismatch: computed {computed:08x}, stored {crc:08x}")));
     }
     if id != meta.id || len != meta.len || place != meta.directory || directory.len() != place.1 as usize {
         let found = format!("file {id}, {len} bytes, directory at {} for {}", place.0, place.1);
@@ -376,7 +376,8 @@ fn decode_footer<'a>(tail: &'a [u8], meta: &SstMeta, file: &Path) -> Result<(usi
     }
     let computed = checksum_at(id, at as u64, directory);
     if computed != directory_crc {
-        let detail = format!("the directory's checksum is {computed:08x}, stored is {directory_crc:08x}");
+        let detail =
+            format!("directory checksum mismatch: computed {computed:08x}, stored {directory_crc:08x}");
         return Err(Error::corrupt(file, at as u64, detail));
     }
     Ok((at, directory))
@@ -419,7 +420,7 @@ fn keys(details: &SstDetails) -> Vec<u8> {
     details.keys.to_le_bytes().into_iter().chain(sample).collect()
 }
 
-/// The properties section: what the manifest says of the file, for when there is no manifest.
+/// Encodes the properties section: the manifest's description of the file, for use when the manifest is lost.
 pub(super) fn encode_properties(meta: &SstMeta) -> Vec<u8> {
     let mut out = Vec::new();
     let mut put = |tag: u16, parts: &[&[u8]]| {
@@ -448,7 +449,7 @@ pub(super) fn encode_properties(meta: &SstMeta) -> Vec<u8> {
     out
 }
 
-/// Checks that the properties, at `offset`, are those of the file that the manifest describes.
+/// Checks that the properties, at `offset`, match the file's description in the manifest.
 pub(super) fn check_properties(section: &[u8], meta: &SstMeta, file: &Path, offset: u64) -> Result<()> {
     let bad = |detail: String| Error::corrupt(file, offset, detail);
     let mut reader = Reader::new(section);
@@ -458,7 +459,7 @@ pub(super) fn check_properties(section: &[u8], meta: &SstMeta, file: &Path, offs
             let (tag, flags, len) = (reader.u16()?, reader.u16()?, reader.u32()?);
             Some((tag, flags, reader.bytes(len as usize)?))
         };
-        let (tag, flags, bytes) = next().ok_or_else(|| bad("the properties are cut short".into()))?;
+        let (tag, flags, bytes) = next().ok_or_else(|| bad("the properties are truncated".into()))?;
         let mut value = Reader::new(bytes);
         let mut number = || value.u64();
         let same = match tag {
@@ -468,11 +469,12 @@ pub(super) fn check_properties(section: &[u8], meta: &SstMeta, file: &Path, offs
             SEQ => number() == Some(meta.seq.0) && number() == Some(meta.seq.1),
             FIRST_KEY => bytes == meta.keys.0,
             LAST_KEY => bytes == meta.keys.1,
-            // Where it came from, which the manifest knows better: it goes on when files are moved.
+            // Origin of the file: not compared, because it changes when files are moved, and the manifest is
+            // authoritative.
             OLDEST_TOMBSTONE | WRITER | RUN => continue,
             WRITTEN_WITH | KEYS => {
                 let of = if tag == KEYS { keys } else { written_with };
-                // Not in every manifest.
+                // Not every manifest has these.
                 if meta.details.as_ref().is_none_or(|details| bytes == of(details)) {
                     continue;
                 }
@@ -484,12 +486,12 @@ pub(super) fn check_properties(section: &[u8], meta: &SstMeta, file: &Path, offs
             _ => continue,
         };
         if !same {
-            return Err(bad(format!("property {tag} is not what the manifest says of the file")));
+            return Err(bad(format!("property {tag} does not match the manifest")));
         }
         known += 1;
     }
     if known != 6 {
-        return Err(bad(format!("{known} of 6 properties are there")));
+        return Err(bad(format!("only {known} of 6 properties are present")));
     }
     Ok(())
 }
@@ -577,7 +579,7 @@ mod tests {
         let section = encode_properties(&good);
         check_properties(&section, &good, file, 0).unwrap();
         for cut in 0..section.len() {
-            // Cut after the sixth, all that is compared is still there.
+            // A cut after the sixth property leaves everything that is compared.
             if let Err(error) = check_properties(&section[..cut], &good, file, 0) {
                 assert!(matches!(error, Error::Corruption { .. }), "{error}");
             } else {

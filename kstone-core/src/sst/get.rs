@@ -1,4 +1,4 @@
-//! Finds a key in an SST: filter, index, group, value.
+//! Looks up a key in an SST: filter, index, group, value.
 
 use super::blocks::{BlockData, CacheFill};
 use super::index::{self, GroupAddress};
@@ -10,26 +10,26 @@ use crate::slice::Found;
 use crate::sst_block::BadBlock;
 use crate::types::SeqNo;
 
-/// What a group says of a key at a sequence.
+/// The result of searching a group for a key at a sequence.
 enum Lookup {
-    /// Nothing.
+    /// The key is not in the group.
     Absent,
     Found(Found),
-    /// All versions that there are in the file are newer.
+    /// All versions in the file are newer.
     Newer,
-    /// All versions so far are newer, and the next group may have more.
+    /// All versions so far are newer, but the next group may have more.
     Unfinished,
 }
 
 impl Table {
-    /// Has the processor begin to load what [`Table::get`] looks at first, if the file is open.
+    /// Prefetches the memory that [`Table::get`] reads first into the processor's cache, if the file is open.
     #[inline]
     pub(crate) fn prefetch(&self, hash: u64) -> u8 {
         self.open.get().map_or(0, |open| open.filter.first_byte(open.bytes(&open.filter_at), hash))
     }
 
-    /// The newest version of a key with `seq <= max_seq`. `hash` is the key's `key_hash`. Tells
-    /// `trace` the steps to it.
+    /// Returns the newest version of a key with `seq <= max_seq`. `hash` is the key's `key_hash`. Reports each step to
+    /// `trace`.
     #[inline]
     pub(crate) fn get(
         &self,
@@ -71,7 +71,7 @@ impl Table {
         Ok(Lookup::Absent)
     }
 
-    /// Goes on with the groups after `place` while they start with the key.
+    /// Continues with the groups after `place` while they start with the key.
     #[cold]
     fn find_older(
         &self,
@@ -128,7 +128,7 @@ impl Table {
             if entry.seq <= max_seq {
                 let value = data
                     .slice(entry.value_at, entry.value_len)
-                    .ok_or_else(|| bad(BadBlock::Malformed("a value lies outside of it")))?;
+                    .ok_or_else(|| bad(BadBlock::Malformed("a value is out of bounds")))?;
                 return Ok(Lookup::Found(Found { seq: entry.seq, kind: entry.kind, value }));
             }
             seen = true;
@@ -136,7 +136,7 @@ impl Table {
         Ok(if seen { Lookup::Unfinished } else { Lookup::Absent })
     }
 
-    /// Whether the index leads to this version of a key (without the prefix), which is in block `n`, whose bytes are
+    /// Whether the index leads to this version of a key (without the prefix), which is in block `n` with contents
     /// `data`.
     pub(super) fn leads_to(
         &self,

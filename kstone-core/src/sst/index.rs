@@ -1,7 +1,7 @@
-//! The key-hash index: from a key's hash to the block and group that hold the key's newest version.
+//! The key-hash index: maps a key's hash to the block and group with the key's newest version.
 //!
 //! ```text
-//! u32 slots, at most 4 in 5 of them used; linear probing from the slot that the hash's top bits choose
+//! u32 slots, at most 4 in 5 of them used; linear probing from the slot selected by the hash's top bits
 //!   bits 24 to 32  fingerprint: the hash's lowest 8 bits
 //!   bits  3 to 24  block
 //!   bits  0 to  3  group in the block
@@ -10,7 +10,7 @@
 
 use crate::sst_block::MAX_GROUPS;
 
-/// Blocks in a file, at most; the last of the 21 bits' numbers would make an empty slot.
+/// Maximum number of blocks in a file. The highest 21-bit number is excluded because it could produce an empty slot.
 pub(super) const MAX_BLOCKS: usize = (1 << 21) - 1;
 
 const EMPTY: u32 = u32::MAX;
@@ -18,7 +18,7 @@ const SLOT_LEN: usize = 4;
 const PLACE_BITS: u32 = 24;
 const GROUP_BITS: u32 = MAX_GROUPS.trailing_zeros();
 
-/// A group of entries: the number of its block and its own within that.
+/// The address of a group of entries: its block and its number within the block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct GroupAddress {
     pub(super) block: usize,
@@ -26,7 +26,7 @@ pub(super) struct GroupAddress {
 }
 
 impl GroupAddress {
-    /// As in a slot; the block must be below [`MAX_BLOCKS`].
+    /// The form stored in a slot; the block must be below [`MAX_BLOCKS`].
     pub(super) fn pack(self) -> u32 {
         (self.block as u32) << GROUP_BITS | self.group as u32
     }
@@ -50,13 +50,13 @@ fn slot(section: &[u8], n: usize) -> Option<u32> {
     bytes.first_chunk().copied().map(u32::from_le_bytes)
 }
 
-/// The section's length for that many keys.
+/// The length of the section for this many keys.
 pub(super) fn section_len(keys: usize) -> usize {
-    // One slot more than the load asks for: a search ends at an empty one.
+    // One slot more than the load factor requires: a search ends at an empty slot.
     (keys + keys / 4 + 1) * SLOT_LEN
 }
 
-/// The section for distinct keys, each with its hash and packed place.
+/// Builds the section for distinct keys, given the hash and packed address of each.
 pub(super) fn build(hashes: &[u64], places: &[u32]) -> Vec<u8> {
     let mut section = vec![0xff; section_len(hashes.len())];
     let slots = section.len() / SLOT_LEN;
@@ -72,7 +72,7 @@ pub(super) fn build(hashes: &[u64], places: &[u32]) -> Vec<u8> {
     section
 }
 
-/// Where the key with this hash may be, best guess first: few, mostly one.
+/// The groups that may have the key with this hash, best guess first. There are few, usually one.
 pub(super) fn probe(section: &[u8], hash: u64) -> impl Iterator<Item = GroupAddress> + '_ {
     let slots = section.len() / SLOT_LEN;
     let first = first_slot(hash, slots);
@@ -83,13 +83,13 @@ pub(super) fn probe(section: &[u8], hash: u64) -> impl Iterator<Item = GroupAddr
         .map(GroupAddress::unpack)
 }
 
-/// The places of all keys, in no particular order.
+/// The addresses of all keys, in no particular order.
 pub(super) fn places(section: &[u8]) -> impl Iterator<Item = GroupAddress> + '_ {
     let (slots, _) = section.as_chunks::<SLOT_LEN>();
     slots.iter().map(|slot| u32::from_le_bytes(*slot)).filter(|&slot| slot != EMPTY).map(GroupAddress::unpack)
 }
 
-/// How many keys the section holds.
+/// The number of keys in the section.
 pub(super) fn count(section: &[u8]) -> u64 {
     section.chunks_exact(SLOT_LEN).filter(|slot| *slot != EMPTY.to_le_bytes()).count() as u64
 }

@@ -1,7 +1,7 @@
-//! Opens an SST: its frame is checked before anything in it is believed.
+//! Opens an SST: its frame is checked before anything in it is trusted.
 //!
-//! Mapped, the file is closed again and the mapping stays; with `pread`, the sections are kept in memory. What fails is
-//! tried again at the next touch, so that an error is reported every time and never taken for absence.
+//! With mapping, the file is closed again and the mapping remains; with `pread`, the sections are kept in memory. A
+//! failed open is retried on the next access, so that the error is reported every time and never taken for absence.
 
 use std::io;
 use std::ops::Range;
@@ -22,7 +22,7 @@ use crate::paths;
 use crate::types::{SeqNo, SstMeta};
 use crate::vfs::{Mapping, OpenMode, Vfs, VfsFile, read_full_at};
 
-/// A longer section directory is not looked at when a database is opened.
+/// A section directory longer than this is not read when a database is opened.
 const MOST_TAIL: usize = 64 << 10;
 
 /// A file whose frame was checked.
@@ -33,26 +33,26 @@ pub(super) struct OpenTable {
     pub(super) prefix: Box<[u8]>,
     pub(super) fences: Fences,
     pub(super) filter: Filter,
-    /// Where the sections lie in the source's bytes.
+    /// The sections' ranges in the bytes of the source.
     fences_at: Range<usize>,
     pub(super) filter_at: Range<usize>,
     index_at: Range<usize>,
-    /// Blocks lie below this.
+    /// All blocks end at or before this offset.
     pub(super) blocks_end: usize,
-    /// One bit a block of a mapping: its checksum was found right.
+    /// One bit per block of a mapping: its checksum was verified.
     pub(super) checked: Box<[AtomicU64]>,
 }
 
-/// What a table reads from.
+/// The source that a table reads from.
 #[derive(Debug)]
 pub(super) enum TableBytes {
     /// The whole file.
     Mapped(Arc<Mapping>),
-    /// The file's sections; blocks are read when they are needed.
+    /// The file's sections; blocks are read when needed.
     Pread(Counted),
 }
 
-/// The bytes of a table's sections.
+/// Lengths of a table's sections in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SectionLengths {
     pub(crate) filter: u64,
@@ -102,7 +102,7 @@ impl OpenTable {
 }
 
 impl Table {
-    /// How long the sections are that a get needs. Of a file that is not open yet, the section directory is read.
+    /// Returns the lengths of the sections that a get needs. If the file is not open yet, reads its section directory.
     pub(crate) fn section_lengths(&self) -> Result<SectionLengths> {
         if let Some(known) = self.open.get().map(OpenTable::lengths).or_else(|| self.lengths.get().copied()) {
             return Ok(known);
@@ -118,7 +118,7 @@ impl Table {
         Ok(*self.lengths.get_or_init(|| lengths))
     }
 
-    /// Opens the file, which checks its header, its footer and all its sections, but no block.
+    /// Opens the file, which checks its header, its footer and all its sections, but no blocks.
     pub(crate) fn check_frame(&self) -> Result<()> {
         self.opened().map(drop)
     }
@@ -137,11 +137,11 @@ impl Table {
             ReadMode::Mmap => self.map_and_check()?,
             ReadMode::Pread => self.read_and_check()?,
         };
-        // When two threads come here at once, both have checked the same bytes: one of the two stays.
+        // If two threads get here at the same time, both have checked the same bytes, and one result is kept.
         Ok(self.open.get_or_init(|| open))
     }
 
-    /// Maps the file, which is closed again at the end.
+    /// Maps the file and closes it.
     fn map_and_check(&self) -> Result<OpenTable> {
         let map = match &self.held {
             Some(held) => Arc::clone(held),
@@ -161,13 +161,13 @@ impl Table {
         let file = self.open_unread()?;
         let expected = self.meta.len;
         let map = file.map(expected).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => Error::corrupt(&self.path, expected, "it became shorter"),
+            io::ErrorKind::UnexpectedEof => Error::corrupt(&self.path, expected, "the file became shorter"),
             _ => Error::io("map", &self.path)(error),
         })?;
         Ok(Arc::new(map))
     }
 
-    /// Reads the header and all sections into memory: as much as a part of the file whose length was checked.
+    /// Reads the header and all sections into memory. The file's length was checked, which bounds their size.
     fn read_and_check(&self) -> Result<OpenTable> {
         let file = self.open_file()?;
         let header = self.header(&self.read(&*file, 0..HEADER_LEN)?)?;
@@ -182,13 +182,13 @@ impl Table {
         self.frame(TableBytes::Pread(Counted::new(bytes, &self.context)), base, &header, &sections)
     }
 
-    /// Reads the section directory alone.
+    /// Reads the section directory only.
     fn sections(&self, file: &dyn VfsFile) -> Result<Sections> {
         let tail = self.read(file, format::tail_at(&self.meta, &self.path)?)?;
         format::decode_sections(&tail, &self.meta, &self.path)
     }
 
-    /// Checks the sections, which `source` holds from `base` of the file on.
+    /// Checks the sections, which `source` has from file offset `base` on.
     fn frame(
         &self,
         source: TableBytes,
@@ -212,7 +212,7 @@ impl Table {
         let fence_bytes = section(&sections.fences)?;
         let (fences, prefix) = Fences::parse(fence_bytes)
             .and_then(|fences| Some((fences, fences.prefix(fence_bytes)?)))
-            .ok_or_else(|| self.corrupt(sections.fences.at.start, "the fences make no sense"))?;
+            .ok_or_else(|| self.corrupt(sections.fences.at.start, "the fences are inconsistent"))?;
         let words = match &source {
             TableBytes::Mapped(_) => fences.blocks().div_ceil(64),
             TableBytes::Pread(_) => 0,
@@ -231,7 +231,8 @@ impl Table {
         })
     }
 
-    /// The file, open for reading. Mapped tables need it only to be opened, so they do not keep it.
+    /// Opens the file for reading, or returns it if it is open. Mapped tables need it only for opening and do not keep
+    /// it.
     pub(super) fn open_file(&self) -> Result<Arc<dyn VfsFile>> {
         match self.context.read_mode() {
             ReadMode::Mmap if self.open.get().is_none_or(|open| open.mapped().is_some()) => {
@@ -250,7 +251,7 @@ impl Table {
             return Err(Error::corrupt(&self.path, found.min(expected), detail));
         }
         if expected < (HEADER_LEN + FOOTER_LEN) as u64 {
-            return Err(self.corrupt(0, format!("{expected} bytes are too few")));
+            return Err(self.corrupt(0, format!("{expected} bytes are too few for an SST")));
         }
         Ok(file)
     }
@@ -260,12 +261,12 @@ impl Table {
             if self.context.was_removed(self.meta.id) {
                 return Error::Busy;
             }
-            return self.corrupt(0, "listed in the manifest, missing");
+            return self.corrupt(0, "the file is listed in the manifest, but missing");
         }
         Error::io("open", &self.path)(error)
     }
 
-    /// Checks that the header is the file's that the manifest lists; returns its fields.
+    /// Checks that the header belongs to the file that the manifest lists. Returns its fields.
     fn header(&self, header: &[u8]) -> Result<SstHeader> {
         let header = FileHeader::decode(header, FileKind::Sst, &self.path, 0)?;
         let fields = SstHeader::decode(&header.extra, &self.path)?;
@@ -278,14 +279,14 @@ impl Table {
             return Err(self.corrupt(0, detail));
         }
         if header.database_id != meta.origin {
-            return Err(self.corrupt(0, "it is of another database"));
+            return Err(self.corrupt(0, "the file belongs to another database"));
         }
         Ok(fields)
     }
 }
 
-/// Refuses a file whose header, directory or footer is of a newer format. Anything else that is wrong with it is reported
-/// by the reads that find it.
+/// Fails if the file's header, directory or footer has a newer format. Any other fault is left to the reads that find
+/// it.
 pub(crate) fn refuse_newer(vfs: &dyn Vfs, dir: &Path, meta: &SstMeta) -> Result<()> {
     let path = paths::sst(dir, meta.stripe.into(), meta.id);
     let Ok(file) = vfs.open(&path, OpenMode::Read) else { return Ok(()) };

@@ -1,7 +1,7 @@
-//! The SSTs that are open for `pread`: a few, however many there are.
+//! The SSTs held open for `pread`: a bounded number, however many SSTs there are.
 //!
-//! A file has one slot, chosen by its number, and drives out whoever is in it. When two files that are read all the
-//! time share a slot, each read opens one again, which costs a few microseconds next to a read from disk.
+//! Each file has one slot, selected by its number, and evicts the file in it. If two files in constant use share a
+//! slot, each read reopens one of them, which costs a few microseconds, little compared with a read from disk.
 
 use std::array;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::sync::Mutex;
 use crate::types::FileId;
 use crate::vfs::VfsFile;
 
-/// Files kept open, at most; each thread that reads may have one more for as long as the read takes.
+/// Maximum number of files kept open; each reading thread may have another one open for the duration of a read.
 const SLOTS: usize = 32;
 
 type Slot = Mutex<Option<(FileId, Arc<dyn VfsFile>)>>;
@@ -30,7 +30,7 @@ impl OpenFiles {
         self.slots.get((id % SLOTS as u64) as usize)
     }
 
-    /// The file, opened if it is not.
+    /// Returns the file, opening it if necessary.
     pub(super) fn get(
         &self,
         id: FileId,
@@ -45,11 +45,11 @@ impl OpenFiles {
         }
         let file = open()?;
         let before = self.slot(id).and_then(|slot| slot.lock().replace((id, Arc::clone(&file))));
-        drop(before); // closed outside of the lock
+        drop(before); // closed outside the lock
         Ok(file)
     }
 
-    /// Closes the file: a removed one takes up space for as long as it is open.
+    /// Closes the file: a removed file occupies disk space for as long as it is open.
     pub(super) fn close(&self, id: FileId) {
         let closed = self.slot(id).and_then(|slot| {
             let mut slot = slot.lock();

@@ -1,49 +1,49 @@
-//! When a walk over a mapped SST has the next of its bytes loaded.
+//! Decides when a scan over a mapped SST has bytes ahead of it loaded.
 //!
-//! Mappings are read as if at random ([`crate::vfs::VfsFile::map`]), so the system loads nothing but what is touched:
-//! what lies in front of a walk has to be asked for. A walk over everything asks from its first block on, any other
-//! once it has come to its third in a row, for twice as much each time: short queries read nothing in vain.
+//! Mappings are advised for random access ([`crate::vfs::VfsFile::map`]), so the system loads only pages that are
+//! accessed, and read-ahead has to be requested. A full scan requests it from its first block on; any other scan once
+//! it reaches its third consecutive block, for twice as much each time, so that short queries read nothing in vain.
 
 use std::ops::Range;
 
 use crate::types::Direction;
 
-/// The blocks in a row that a walk reads before more than these are loaded.
+/// Consecutive blocks that a scan reads before it starts to read ahead.
 const BLOCKS_BEFORE: u32 = 2;
 const LEAST_AHEAD: usize = 16 << 10;
-/// Bytes that one walk over an SST has loaded in front of it.
+/// Maximum bytes that one scan over an SST has loaded ahead of it.
 pub(crate) const MOST_AHEAD: usize = 256 << 10;
-/// Bytes that all walks have which are merged into one.
+/// Maximum bytes for all scans that are merged into one.
 const MOST_TOGETHER: usize = 32 << 20;
 
-/// What each of this many walks may have loaded that are merged into one: a walk over the whole database has several for
-/// each stripe, and what was loaded for one of them must not drive out what was for others.
+/// The maximum for each of `walks` scans that are merged into one. A scan of the whole database has several per stripe,
+/// and what was loaded for one of them must not evict what was loaded for the others.
 pub(crate) fn ahead_of_each(walks: usize) -> usize {
     (MOST_TOGETHER / walks.max(1)).clamp(LEAST_AHEAD, MOST_AHEAD)
 }
 
-/// How far one walk has come.
+/// The read-ahead state of one scan.
 #[derive(Debug)]
 pub(super) struct ReadAhead {
     direction: Direction,
-    /// Blocks still to come before the first bytes are asked for.
+    /// Blocks to go before the first read-ahead.
     wait: u32,
-    /// Bytes to ask for next.
+    /// Bytes of the next read-ahead.
     window: usize,
-    /// And at most.
+    /// Maximum value of `window`.
     most: usize,
-    /// What was asked for, up to here or down to here.
+    /// The end of the bytes requested so far; in reverse, their start.
     edge: Option<usize>,
 }
 
 impl ReadAhead {
-    /// For a walk over everything, or a part, that may have so much loaded in front of it.
+    /// For a scan over everything or over a part, which may have `most` bytes loaded ahead of it.
     pub(super) fn new(direction: Direction, everything: bool, most: usize) -> Self {
         let (wait, window) = if everything { (0, most) } else { (BLOCKS_BEFORE, LEAST_AHEAD.min(most)) };
         Self { direction, wait, window, most, edge: None }
     }
 
-    /// The walk comes to the block at `block`; there are blocks in `blocks`. Returns the bytes to load.
+    /// Called when the scan reaches the block at `block`; all blocks lie within `blocks`. Returns the bytes to load.
     pub(super) fn arrive(&mut self, block: &Range<usize>, blocks: &Range<usize>) -> Option<Range<usize>> {
         if self.wait > 0 {
             self.wait -= 1;

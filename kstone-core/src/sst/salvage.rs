@@ -1,8 +1,8 @@
-//! What is left of an SST: looks at every part of a file on its own and goes on after damage.
+//! Reads what is left of an SST: checks every part of the file separately and continues after damage.
 //!
-//! Owns the bytes of one file, in memory: what cannot be read counts as zeros, and as damage. Entries come only out of
-//! blocks whose checksum holds. Where the fences are damaged, blocks are found by their checksums: these name the file
-//! and the place, so nothing else passes for one.
+//! Owns the bytes of one file, in memory. Unreadable bytes count as zeros and as damage. Entries are only taken from
+//! blocks whose checksums match. If the fences are damaged, blocks are found by their checksums: these cover the file's
+//! id and the offset, so nothing else passes for a block.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -19,19 +19,19 @@ use crate::sst_block::{self, BadBlock, Block, BlockEntry, Stored, checksum_at};
 use crate::types::{EntryKind, SeqNo, SstMeta};
 use crate::vfs::{OpenMode, Vfs, VfsFile, read_full_at};
 
-/// What is read at a time, and what is tried when that fails: a sector of a bad disk must not take the rest with it.
+/// Bytes read at a time, and the unit of retries when that fails: a bad sector must not take the rest with it.
 const READ_UNIT: usize = 256 << 10;
 const SECTOR: usize = 4096;
-/// A block's trailer.
+/// Length of a block's trailer.
 const TRAILER_LEN: usize = 9;
-/// Bytes that a search for blocks without fences may hash, for each byte of the file.
+/// Bytes that a search for blocks without fences may hash, per byte of the file.
 const SEARCH: usize = 64;
 
-/// Which part of a file is damaged.
+/// The damaged part of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     Header,
-    /// The place in [`SalvagedTable::blocks`].
+    /// The index in [`SalvagedTable::blocks`].
     Block(usize),
     Section(&'static str),
     Frame,
@@ -39,7 +39,7 @@ pub(crate) enum Part {
     Whole,
 }
 
-/// One thing that is wrong.
+/// A single fault.
 #[derive(Clone, Debug)]
 pub(crate) struct Fault {
     pub(crate) part: Part,
@@ -48,11 +48,11 @@ pub(crate) struct Fault {
     pub(crate) detail: String,
 }
 
-/// A stretch of the file that holds a block, or did.
+/// A range of the file that holds or held a block.
 #[derive(Clone, Debug)]
 pub(crate) struct BlockPlace {
     pub(crate) at: Range<usize>,
-    /// Its number in the file; not known behind damage when the fences are damaged as well.
+    /// The block's number in the file; unknown after damage if the fences are damaged as well.
     pub(crate) number: Option<usize>,
     pub(crate) good: bool,
 }
@@ -66,14 +66,14 @@ pub(crate) struct SalvagedEntry {
     pub(crate) value: Vec<u8>,
 }
 
-/// A file as it was found.
+/// The state of a file as found.
 #[derive(Debug)]
 pub(crate) struct SalvagedTable {
     pub(crate) path: PathBuf,
     pub(crate) meta: SstMeta,
     pub(crate) faults: Vec<Fault>,
     pub(crate) blocks: Vec<BlockPlace>,
-    /// As the header says, if that can be read.
+    /// Database id and incarnation from the header, if it can be read.
     pub(crate) identity: Option<(Id, Id)>,
     bytes: Vec<u8>,
     base_seq: SeqNo,
@@ -82,7 +82,7 @@ pub(crate) struct SalvagedTable {
     index: Option<Range<usize>>,
 }
 
-/// Reads a file as far as it can be read; what cannot is zeros, and named.
+/// Reads as much of a file as possible. Unreadable ranges are zeroed and returned, with the reasons.
 fn read_what_there_is(file: &dyn VfsFile, len: usize) -> (Vec<u8>, Vec<(Range<usize>, String)>) {
     let (mut bytes, mut unread) = (vec![0; len], Vec::<(Range<usize>, String)>::new());
     let mut at = 0;
@@ -105,13 +105,13 @@ fn read_what_there_is(file: &dyn VfsFile, len: usize) -> (Vec<u8>, Vec<(Range<us
 }
 
 impl SalvagedTable {
-    /// Looks at the file at `path`, which `meta` should describe. An error only where there is
-    /// nothing to look at: no file, or none that can be opened.
+    /// Examines the file at `path`, which `meta` should describe. Fails only if there is no file, or it cannot be
+    /// opened.
     pub(crate) fn read(vfs: &dyn Vfs, path: &Path, meta: &SstMeta) -> Result<Self> {
         let file = vfs.open(path, OpenMode::Read).map_err(Error::io("open", path))?;
         let found = file.len().map_err(Error::io("read the length of", path))?;
-        // A file that has grown is looked at as far as it should reach.
-        // A file that does not fit in memory is looked at as an empty one: all of it is damaged.
+        // Of a file that has grown, only the recorded length is examined. A file that does not fit into memory is
+        // treated as empty: all of it is damaged.
         let len = usize::try_from(found.min(meta.len)).unwrap_or(0);
         let (bytes, unread) = read_what_there_is(&*file, len);
         let mut table = Self {
@@ -127,7 +127,7 @@ impl SalvagedTable {
             index: None,
         };
         if found != meta.len {
-            let detail = format!("it has {found} bytes, {} are recorded", meta.len);
+            let detail = format!("it has {found} bytes, but {} are recorded", meta.len);
             table.fault(Part::Length, found.min(meta.len), found.abs_diff(meta.len), detail);
         }
         for (at, why) in unread {
@@ -141,7 +141,8 @@ impl SalvagedTable {
             let computed = crc32c::crc32c(&table.bytes);
             if computed != meta.checksum && table.faults.is_empty() {
                 let stored = meta.checksum;
-                let detail = format!("the file's checksum is {computed:08x}, recorded is {stored:08x}");
+                let detail =
+                    format!("file checksum mismatch: computed {computed:08x}, recorded {stored:08x}");
                 table.fault(Part::Whole, 0, meta.len, detail);
             }
         }
@@ -171,10 +172,10 @@ impl SalvagedTable {
         self.identity = Some((header.database_id, header.incarnation));
         let meta = &self.meta;
         let wrong = if header.database_id != meta.origin {
-            Some("it is of another database".to_owned())
+            Some("the file belongs to another database".to_owned())
         } else if (fields.id, fields.stripe, fields.keyspace) != (meta.id, meta.stripe, meta.keyspace) {
             Some(format!(
-                "it is file {} of stripe {}, not file {} of stripe {}",
+                "the header is of file {} in stripe {}, not file {} in stripe {}",
                 fields.id, fields.stripe, meta.id, meta.stripe
             ))
         } else {
@@ -186,7 +187,7 @@ impl SalvagedTable {
         }
     }
 
-    /// Returns where blocks end at the latest.
+    /// Returns the offset at or before which all blocks end.
     fn read_sections(&mut self) -> usize {
         let tail = format::tail_at(&self.meta, &self.path).and_then(|at| {
             format::decode_sections(self.bytes.get(at).unwrap_or_default(), &self.meta, &self.path)
@@ -195,7 +196,7 @@ impl SalvagedTable {
             let len = u64::from(self.meta.directory.1) + FOOTER_LEN as u64;
             self.fault_from(Part::Frame, len, &error);
         }
-        // Each section has a checksum of its own: what the directory says of it is tried even if that is damaged.
+        // Each section has its own checksum: the directory's entries are tried even if the directory is damaged.
         let directory_at = usize::try_from(self.meta.directory.0).unwrap_or(usize::MAX);
         let directory = directory_at.checked_add(self.meta.directory.1 as usize).map(|end| directory_at..end);
         let mut first = directory_at.min(self.bytes.len());
@@ -214,7 +215,7 @@ impl SalvagedTable {
                     Part::Section(name),
                     directory_at as u64,
                     0,
-                    format!("the {name} is not to be found"),
+                    format!("the {name} cannot be found"),
                 );
                 continue;
             };
@@ -236,18 +237,18 @@ impl SalvagedTable {
         first
     }
 
-    /// What is wrong with a section, if anything is.
+    /// The fault of a section, if it has one.
     fn check_section(&self, kind: SectionKind, stored: u32, at: &Range<usize>) -> Option<String> {
         let section = self.bytes.get(at.clone()).unwrap_or_default();
         let computed = checksum_at(self.meta.id, at.start as u64, section);
         if computed != stored || section.len() != at.len() {
-            return Some(format!("the section has checksum {computed:08x}, stored is {stored:08x}"));
+            return Some(format!("section checksum mismatch: computed {computed:08x}, stored {stored:08x}"));
         }
         match kind {
             SectionKind::Fences if Fences::parse(section).is_none() => {
-                Some("the fences make no sense".into())
+                Some("the fences are inconsistent".into())
             }
-            SectionKind::Filter if Filter::parse(section).is_none() => Some("the filter is not known".into()),
+            SectionKind::Filter if Filter::parse(section).is_none() => Some("the filter is unknown".into()),
             SectionKind::Properties => {
                 let checked = format::check_properties(section, &self.meta, &self.path, at.start as u64);
                 checked.err().map(|e| match e {
@@ -262,7 +263,7 @@ impl SalvagedTable {
     fn read_blocks(&mut self, end: usize) {
         let fenced = self.fenced_blocks(end);
         if fenced.is_none() && self.fences.take().is_some() {
-            self.fault(Part::Section("fences"), 0, 0, "the fences say of blocks what cannot be");
+            self.fault(Part::Section("fences"), 0, 0, "the fences contain impossible block positions");
         }
         self.blocks = fenced.unwrap_or_else(|| self.search_blocks(end));
         for n in 0..self.blocks.len() {
@@ -283,7 +284,7 @@ impl SalvagedTable {
         }
     }
 
-    /// Where blocks are by the fences, if these can be.
+    /// The positions of blocks according to the fences; `None` if these are impossible.
     fn fenced_blocks(&self, end: usize) -> Option<Vec<BlockPlace>> {
         let (fences, at) = self.fences.as_ref()?;
         let section = self.bytes.get(at.clone())?;
@@ -300,7 +301,7 @@ impl SalvagedTable {
         Some(places)
     }
 
-    /// Finds blocks by their checksums, from the start on; what lies between them is damaged.
+    /// Finds blocks by their checksums, from the start on. The bytes between blocks are damaged.
     fn search_blocks(&self, end: usize) -> Vec<BlockPlace> {
         let mut places = Vec::new();
         let mut budget = self.bytes.len().saturating_mul(SEARCH);
@@ -314,13 +315,13 @@ impl SalvagedTable {
             places.push(BlockPlace { at, number: chained, good: true });
             chained = chained.map(|n| n + 1);
         }
-        // A file that was cut, be it right behind a block, has lost what stood before its sections.
+        // A truncated file, even if cut right after a block, has lost the bytes before its sections.
         let reached = usize::try_from(self.meta.directory.0).unwrap_or(usize::MAX);
         if end == self.bytes.len() && end < reached {
             places.push(BlockPlace { at: next..reached, number: None, good: false });
             return places;
         }
-        // Padding before the sections is shorter than any block, and zero.
+        // Padding before the sections is zero, and shorter than any block.
         let rest = self.bytes.get(next..end).unwrap_or_default();
         if rest.len() >= format::SECTION_ALIGN || rest.iter().any(|&b| b != 0) {
             places.push(BlockPlace { at: next..end, number: None, good: false });
@@ -328,7 +329,7 @@ impl SalvagedTable {
         places
     }
 
-    /// The first block that lies in `range`.
+    /// The first block within `range`.
     fn next_block(&self, range: Range<usize>, budget: &mut usize) -> Option<Range<usize>> {
         let mut is_block = |at: Range<usize>| {
             *budget = budget.checked_sub(at.len())?;
@@ -342,7 +343,7 @@ impl SalvagedTable {
             let (codec, raw_len) = (reader.u8()?, reader.u32()? as usize);
             let stored = end - TRAILER_LEN - range.start;
             match codec {
-                // The length in the trailer says where it starts.
+                // The length in the trailer gives the block's start.
                 sst_block::NO_CODEC if (1..=stored).contains(&raw_len) => {
                     if let Some(found) = is_block(end - TRAILER_LEN - raw_len..end) {
                         return Some(found);
@@ -352,7 +353,7 @@ impl SalvagedTable {
                     if let Some(found) = is_block(range.start..end) {
                         return Some(found);
                     }
-                    // Behind damage it may start anywhere; only a few ends are tried that thoroughly.
+                    // After damage a block may start anywhere. Only a few ends are tried that thoroughly.
                     misses += 1;
                     let starts = range.start + 1..end - TRAILER_LEN;
                     if misses <= 4
@@ -367,7 +368,7 @@ impl SalvagedTable {
         None
     }
 
-    /// What all keys start with: the fences say it, else the first or the last key does.
+    /// Finds the common prefix of all keys: from the fences, or else from the first or the last key.
     fn find_prefix(&mut self) {
         let fenced = self.fences.as_ref().and_then(|(fences, at)| fences.prefix(self.bytes.get(at.clone())?));
         if let Some(prefix) = fenced {
@@ -392,12 +393,12 @@ impl SalvagedTable {
                 Part::Section("fences"),
                 0,
                 0,
-                "what all keys start with is lost, and so are the keys",
+                "the common prefix of the keys is lost, and with it all keys",
             );
         }
     }
 
-    /// The payload of a block whose checksum holds, parsed to its end.
+    /// Parses the payload of a block with a matching checksum to its end.
     fn read_block(&self, stored: &Stored<'_>) -> Result<(), BadBlock> {
         let raw;
         let payload = if stored.is_compressed() {
@@ -414,10 +415,10 @@ impl SalvagedTable {
         Ok(())
     }
 
-    /// Entries of a good block, with their values.
+    /// Calls `f` with each entry of a good block, and its value.
     fn each(&self, place: &BlockPlace, f: impl FnMut(&BlockEntry<'_>, &[u8])) {
         let read = self.each_of(part(&self.bytes, place.at.clone()), f);
-        // What makes a block good is that it was read to its end before.
+        // A block is only marked good after it was read to its end.
         debug_assert!(read.is_ok(), "a good block of {} cannot be read: {read:?}", self.path.display());
     }
 
@@ -440,22 +441,22 @@ impl SalvagedTable {
         Ok(())
     }
 
-    /// Nothing is wrong with any part of it. What the parts say of each other was not looked at.
+    /// Whether no part has a fault. The parts were not checked against each other.
     pub(crate) fn is_clean(&self) -> bool {
         self.faults.is_empty()
     }
 
-    /// The bytes that were read.
+    /// The number of bytes read.
     pub(crate) fn len(&self) -> u64 {
         self.bytes.len() as u64
     }
 
-    /// Whether entries of it can be told at all.
+    /// Whether any entries can be recovered.
     pub(crate) fn has_entries(&self) -> bool {
         self.prefix.is_some() && self.blocks.iter().any(|place| place.good)
     }
 
-    /// Whether it can be told which keys its blocks held, also where all of these are damaged.
+    /// Whether the key ranges of its blocks can be determined, even if all blocks are damaged.
     pub(crate) fn has_places(&self) -> bool {
         self.prefix.is_some() && !self.blocks.is_empty()
     }
@@ -473,8 +474,8 @@ impl SalvagedTable {
         entries
     }
 
-    /// Keys that are between: above the first, or equal to it, and at most the second; `None` where nothing bounds
-    /// them. What a damaged block held is between these.
+    /// Bounds on the keys that a block held, even if it is damaged: they are at or above the first bound, and at or
+    /// below the second. `None` if there is no bound.
     pub(crate) fn bounds(&self, n: usize) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
         let number = self.blocks.get(n).and_then(|place| place.number);
         let fence = |n: usize| {
@@ -497,14 +498,14 @@ impl SalvagedTable {
         (below.or_else(before).or_else(|| known(first)), above.or_else(after).or_else(|| known(last)))
     }
 
-    /// How many keys the index says to have their newest version in a block; `None` if it cannot be asked.
+    /// The number of keys whose newest version is in this block according to the index; `None` if that is unknown.
     pub(crate) fn keys_in(&self, n: usize) -> Option<u64> {
         let number = self.blocks.get(n)?.number?;
         let index = self.bytes.get(self.index.clone()?)?;
         Some(index::places(index).filter(|place| place.block == number).count() as u64)
     }
 
-    /// Whether the index leads to a block for this key.
+    /// Whether the index leads to this block for this key.
     pub(crate) fn leads_to(&self, n: usize, key: &[u8]) -> bool {
         self.group_of(n, key).is_some()
     }
@@ -515,7 +516,7 @@ impl SalvagedTable {
         index::probe(index, key_hash(key)).find(|place| place.block == number)
     }
 
-    /// Keys in a damaged block that the index confirms: bytes that hash to a slot which leads to their very group.
+    /// Keys in a damaged block that the index confirms: their hashes lead to the very group in which they were found.
     pub(crate) fn names_in(&self, n: usize) -> Vec<Vec<u8>> {
         let mut names = Vec::new();
         let (Some(place), Some(prefix)) = (self.blocks.get(n), &self.prefix) else { return names };
@@ -523,7 +524,7 @@ impl SalvagedTable {
         let Some(payload) = block.len().checked_sub(TRAILER_LEN).and_then(|len| block.get(..len)) else {
             return names;
         };
-        // The block is damaged: names are what can still be made of it.
+        // The block is damaged: take the keys that can still be parsed.
         let Ok(parsed) = Block::parse(payload) else { return names };
         for g in 0..parsed.groups() {
             let Ok(mut group) = parsed.group(g, self.base_seq) else { continue };
@@ -540,8 +541,8 @@ impl SalvagedTable {
     }
 }
 
-/// Describes a file without a manifest, by what it says of itself. `None` when it says too little: its header and its
-/// properties are both damaged, or it is no SST.
+/// Describes a file without a manifest, from its own contents. `None` if they are insufficient: header and properties
+/// are both damaged, or it is not an SST.
 pub(crate) fn describe(vfs: &dyn Vfs, path: &Path, stripe: u16, id: u64) -> Result<Option<SstMeta>> {
     let file = vfs.open(path, OpenMode::Read).map_err(Error::io("open", path))?;
     let len = file.len().map_err(Error::io("read the length of", path))?;
@@ -549,7 +550,7 @@ pub(crate) fn describe(vfs: &dyn Vfs, path: &Path, stripe: u16, id: u64) -> Resu
     let header = FileHeader::decode(&bytes, FileKind::Sst, path, 0);
     let fields = header.as_ref().ok().and_then(|header| format::SstHeader::decode(&header.extra, path).ok());
     let (id, stripe) = fields.as_ref().map_or((id, stripe), |fields| (fields.id, fields.stripe));
-    // Four sections are listed in every file; the footer says where.
+    // Every file lists four sections. The footer gives the position of the directory.
     let footer = format::footer_place(&bytes, id);
     let guess = len
         .checked_sub(FOOTER_LEN as u64 + format::DIRECTORY_LEN)
@@ -573,7 +574,8 @@ pub(crate) fn describe(vfs: &dyn Vfs, path: &Path, stripe: u16, id: u64) -> Resu
         return Ok(Some(meta));
     }
     let Some(fields) = fields else { return Ok(None) };
-    // Only the entries can tell. The first key is what the first block starts with, after a prefix that the fences say.
+    // The rest must come from the entries. The first key is the first entry's of the first block, after the prefix in
+    // the fences.
     meta.run_seq = (fields.base_seq, fields.base_seq);
     let table = SalvagedTable::read(vfs, path, &meta)?;
     for n in 0..table.blocks.len() {

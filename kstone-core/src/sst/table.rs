@@ -1,7 +1,7 @@
-//! An SST: its identity, and what it is read with.
+//! An SST: its identity, and the state for reading it.
 //!
-//! A [`Table`] costs nothing until it is read. Its first touch opens the file and checks its frame and the checksums of
-//! all sections but the blocks.
+//! A [`Table`] costs nothing until it is read. The first access opens the file and verifies its frame and the checksums
+//! of all sections except the blocks.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -17,23 +17,23 @@ use crate::sync::Mutex;
 use crate::types::SstMeta;
 use crate::vfs::Mapping;
 
-/// An SST that a manifest lists, or will.
+/// An SST that is listed in a manifest, or about to be.
 #[derive(Debug)]
 pub(crate) struct Table {
     pub(super) context: Arc<TableContext>,
     pub(super) path: PathBuf,
     pub(super) meta: Arc<SstMeta>,
     pub(super) open: OnceLock<OpenTable>,
-    /// Its bytes, whatever becomes of its name.
+    /// The file's contents, available even after its name is gone.
     pub(super) held: Option<Arc<Mapping>>,
-    /// Known from the section directory as long as it is not open.
+    /// The section lengths from the directory, used while the file is not open.
     pub(super) lengths: OnceLock<SectionLengths>,
-    /// Of a new file, until it is synced.
+    /// Set for a new file until it is synced.
     pub(super) unsynced: Mutex<Option<Unsynced>>,
 }
 
 impl Table {
-    /// The SST that `meta` describes. Nothing is read yet.
+    /// The SST that `meta` describes. Reads nothing yet.
     pub(crate) fn new(context: &Arc<TableContext>, meta: Arc<SstMeta>) -> Self {
         let path = paths::sst(&context.dir, usize::from(meta.stripe), meta.id);
         let context = Arc::clone(context);
@@ -48,14 +48,14 @@ impl Table {
         }
     }
 
-    /// The same, mapped already. With `ReadMode::Pread` it is read from its file all the same.
+    /// The same with the file already mapped. With `ReadMode::Pread` it is still read from the file.
     pub(crate) fn holding(context: &Arc<TableContext>, meta: Arc<SstMeta>, held: Arc<Mapping>) -> Self {
         let mut table = Self::new(context, meta);
         table.held = Some(held);
         table
     }
 
-    /// The SST that `meta` describes, just written.
+    /// The SST that `meta` describes, newly written.
     pub(crate) fn written(context: &Arc<TableContext>, meta: Arc<SstMeta>, unsynced: Unsynced) -> Self {
         let table = Self::new(context, meta);
         *table.unsynced.lock() = Some(unsynced);
@@ -87,7 +87,7 @@ impl Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        // Its file may be removed, and takes up space for as long as it is open.
+        // The file may be removed, and occupies disk space for as long as it is open.
         self.context.files.close(self.meta.id);
     }
 }

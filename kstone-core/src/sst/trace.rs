@@ -1,31 +1,31 @@
-//! What a look-up in an SST does, for whoever wants to know. A get counts, explaining writes everything
-//! down, and `()` records nothing.
+//! Observes the steps of a lookup in an SST. A get counts them, explaining records all of them, and `()` records
+//! nothing.
 
 use super::table::Table;
 use crate::bloom::Filter;
 use crate::error::Result;
 use crate::types::GetCost;
 
-/// What a filter said of a key, and whether that was right.
+/// The result of testing a filter, and whether it was right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FilterAnswer {
     No,
     Yes,
-    /// It let a key pass that is not in the file.
+    /// The filter passed a key that is not in the file.
     FalseYes,
 }
 
-/// Is told each step while it is done, so that an account of a look-up cannot be another one than the look-up.
+/// Receives each step as it happens, so that an account of a lookup cannot differ from the lookup.
 pub(crate) trait Trace {
-    /// The filter was asked; whether it let the key pass.
+    /// The filter was tested; `passed` is the result.
     #[inline]
     fn filter(&mut self, _passed: bool) {}
 
-    /// The index named this group of this block, and it was read.
+    /// The index pointed to this group of this block, and the group was read.
     #[inline]
     fn group(&mut self, _block: usize, _group: usize) {}
 
-    /// How the filter's answer turned out.
+    /// Whether the filter's result turned out to be right.
     #[inline]
     fn answered(&mut self, _answer: FilterAnswer, _filter: &Filter) {}
 }
@@ -53,12 +53,12 @@ impl Trace for GetCost {
 }
 
 impl Table {
-    /// The bits that its filter has for each key.
+    /// Returns the bits per key of the filter.
     pub(crate) fn filter_bits_per_key(&self) -> Result<f64> {
         Ok(self.opened()?.filter.bits_per_key())
     }
 
-    /// Where block `n` lies in the file, and its length; `None` when there is none.
+    /// Returns the offset of block `n` in the file, and its length; `None` if there is no such block.
     pub(crate) fn block_extent(&self, n: usize) -> Result<Option<(u64, u64)>> {
         let open = self.opened()?;
         let range = open.fences.block(open.fence_section(), n);

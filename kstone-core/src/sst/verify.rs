@@ -1,4 +1,4 @@
-//! Reads all of an SST and checks everything that is said of it.
+//! Reads a whole SST and checks it for consistency, with itself and with the manifest.
 
 use super::blocks::{BlockData, CacheFill};
 use super::index;
@@ -12,10 +12,10 @@ use crate::key_sample::Sampler;
 use crate::types::{Direction, EntryKind, SeqNo};
 use crate::vfs::read_full_at;
 
-/// A file is read in pieces of this many bytes for its checksum.
+/// The unit in which a file is read to compute its checksum.
 const READ_UNIT: usize = 256 << 10;
 
-/// What was seen so far.
+/// The running totals.
 #[derive(Default)]
 struct Seen {
     /// The last key, without the common prefix, and its last sequence.
@@ -27,22 +27,22 @@ struct Seen {
     raw_bytes: u64,
     seqs: Option<(SeqNo, SeqNo)>,
     sampler: Sampler,
-    /// How many the database has, if the keys are to be those of the file's own.
+    /// Number of stripes of the database, if keys are to be checked for belonging to the file's stripe.
     stripes: Option<usize>,
 }
 
 impl Table {
-    /// Checks every block's checksum whether or not it was checked before, the order and the counts of the
-    /// entries, their ranges, that filter, index and fences lead to every key, and the whole file's checksum.
+    /// Verifies every block's checksum, even if it was verified before; the order and the counts of the entries, and
+    /// their ranges; that filter, index and fences lead to every key; and the whole file's checksum.
     pub(crate) fn verify(&self) -> Result<()> {
         self.verify_in(None)
     }
 
-    /// The same, and that all keys belong to the file's stripe, in a database of that many.
+    /// The same, and that all keys belong to the file's stripe in a database of `stripes` stripes.
     pub(crate) fn verify_in(&self, stripes: Option<usize>) -> Result<()> {
         let open = self.opened()?;
         if let Some(map) = open.mapped() {
-            // The sections again: they may have been evicted since they were checked.
+            // Load the sections again: their pages may have been evicted since they were checked.
             self.load_whole(map, &(open.blocks_end..map.len()))?;
         }
         let mut seen = Seen { stripes, ..Seen::default() };
@@ -55,8 +55,10 @@ impl Table {
         self.verify_totals(open, seen)?;
         let (computed, stored) = (self.file_checksum(open)?, self.meta().checksum);
         if computed != stored {
-            return Err(self
-                .corrupt(0, format!("the file's checksum is {computed:08x}, the manifest's {stored:08x}")));
+            return Err(self.corrupt(
+                0,
+                format!("file checksum mismatch: computed {computed:08x}, in the manifest {stored:08x}"),
+            ));
         }
         Ok(())
     }
@@ -101,10 +103,11 @@ impl Table {
                 key.extend_from_slice(entry.head);
                 key.extend_from_slice(entry.tail);
                 if g == 0 && entries == 0 {
-                    // Equal to the key before only where that one's versions go on here.
+                    // The separator may equal the last key of the previous block only if that key's versions continue
+                    // in this block.
                     let parts = |last| separator > last || (separator == last && key == last);
                     if separator > key.as_slice() || !before.as_deref().is_none_or(parts) {
-                        return Err(self.corrupt(at, "the block's separator does not fit its first key"));
+                        return Err(self.corrupt(at, "the block's separator does not match its first key"));
                     }
                 }
                 self.verify_entry(open, (n, &data), &key, entry.seq, seen)?;
@@ -132,7 +135,7 @@ impl Table {
         let last = seen.key.as_deref();
         let is_new = last != Some(key);
         if last.is_some_and(|last| last > key || (last == key && seen.seq <= seq)) {
-            return Err(self.corrupt(at, "an entry is not above the one before"));
+            return Err(self.corrupt(at, "an entry is not above the previous one"));
         }
         seen.seq = seq;
         let (low, high) = seen.seqs.unwrap_or((seq, seq));
@@ -145,7 +148,7 @@ impl Table {
         let hash = key_hash(&whole);
         seen.sampler.add(hash);
         if !open.may_contain(hash) {
-            return Err(self.corrupt(at, "the filter denies a key"));
+            return Err(self.corrupt(at, "the filter rejects a key in the file"));
         }
         if !self.leads_to(open, (key, hash, seq), n, data)? {
             return Err(self.corrupt(at, "the index does not lead to a key's newest version"));
@@ -153,12 +156,12 @@ impl Table {
         if let Some(stripes) = seen.stripes {
             let stripe = encoded_partition_hash(&whole).map(|hash| stripe_of(hash, stripes));
             if stripe != Some(self.meta().stripe.into()) {
-                return Err(self.corrupt(at, "a key belongs to another stripe, or is none"));
+                return Err(self.corrupt(at, "a key belongs to another stripe, or is invalid"));
             }
         }
         let (first, last) = &self.meta().keys;
         if whole < *first || whole > *last || (seen.keys == 1 && whole != *first) {
-            return Err(self.corrupt(at, "a key is outside of the manifest's range"));
+            return Err(self.corrupt(at, "a key is outside the range in the manifest"));
         }
         seen.key = Some(key.to_vec());
         Ok(())
@@ -181,7 +184,7 @@ impl Table {
             ("the sample of keys", sampled),
         ];
         match checks.iter().find(|(_, right)| !right) {
-            Some((what, _)) => Err(self.corrupt(0, format!("{what}: not what its entries come to"))),
+            Some((what, _)) => Err(self.corrupt(0, format!("{what}: does not match the contents"))),
             None => Ok(()),
         }
     }

@@ -1,4 +1,4 @@
-//! Writes an SST front to back, from entries in order. Nothing here is synced: see [`super::Table::sync`].
+//! Writes an SST front to back, from entries in order. Nothing is synced here; see [`super::Table::sync`].
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,10 +22,10 @@ use crate::sst_block::{BlockBuilder, LZ4, MAX_ENTRY_BYTES, NO_CODEC, checksum_at
 use crate::types::{EntryKind, EntryRef, FileId, RunId, SeqNo, SstDetails, SstMeta};
 use crate::vfs::{Mapping, OpenMode, Vfs, VfsFile, write_all_at};
 
-/// The file is written in units of at least this many bytes: in small ones it costs twice as much.
+/// Minimum size of a write: smaller ones cost twice as much.
 const WRITE_UNIT: usize = 256 << 10;
 
-/// What is known of an SST before its first entry.
+/// The properties of an SST that are known before its first entry.
 #[derive(Clone, Debug)]
 pub(crate) struct SstParams {
     pub(crate) id: FileId,
@@ -34,34 +34,35 @@ pub(crate) struct SstParams {
     pub(crate) run: RunId,
     pub(crate) part: u32,
     pub(crate) depth: u32,
-    /// See [`SstMeta::run_seq`]. No entry lies outside of it.
+    /// See [`SstMeta::run_seq`]. No entry lies outside this range.
     pub(crate) run_seq: (SeqNo, SeqNo),
-    /// No key is outside of these; what they share is stored once.
+    /// No key lies outside this range; the common prefix of the bounds is stored once.
     pub(crate) key_bounds: (Vec<u8>, Vec<u8>),
     pub(crate) block_size: usize,
     pub(crate) bits_per_key: u32,
-    /// Blocks are compressed where that saves a third.
+    /// Whether to compress blocks where that saves a third.
     pub(crate) compress: bool,
-    /// Bytes that one write call takes at least, but never less than 256 KiB.
+    /// Minimum bytes per write call; raised to 256 KiB if lower.
     pub(crate) write_unit: usize,
     pub(crate) database_id: Id,
     pub(crate) incarnation: Id,
     pub(crate) created_ms: u64,
 }
 
-/// Keeps the system from forgetting a file that is not synced yet, and with it that some of its bytes could not be
-/// written: the sync, through another descriptor, would not be told. A mapping does that without holding a descriptor.
+/// Keeps the system from evicting the inode of a file that is not synced yet. With the inode would go the record of a
+/// failed writeback, which the sync, through another descriptor, would then not report. A mapping pins the inode
+/// without holding a descriptor.
 #[derive(Debug)]
-pub(crate) struct Unsynced(#[expect(dead_code, reason = "to have it is its use")] Option<Mapping>);
+pub(crate) struct Unsynced(#[expect(dead_code, reason = "held, never read")] Option<Mapping>);
 
 impl Unsynced {
     fn new(file: &dyn VfsFile, len: u64) -> Self {
-        // Without memory for it the sync still reports the error, unless memory was so short that the file was forgotten.
+        // If there is no memory for the mapping, the sync still reports the error unless the inode was evicted, too.
         Self(file.map(len).ok())
     }
 }
 
-/// An SST being written. On any error it must be abandoned.
+/// An SST being written. After any error it must be abandoned.
 #[derive(Debug)]
 pub(crate) struct SstWriter {
     vfs: Arc<dyn Vfs>,
@@ -69,19 +70,19 @@ pub(crate) struct SstWriter {
     path: PathBuf,
     params: SstParams,
     prefix_len: usize,
-    /// Bytes not yet written, and how many came before.
+    /// Bytes not written yet, and the number of bytes before them.
     out: Vec<u8>,
     written: u64,
-    /// CRC-32C of what was written.
+    /// CRC-32C of the bytes written.
     checksum: u32,
     block: BlockBuilder,
     fences: FencesBuilder,
-    /// Hash and packed place of each distinct key.
+    /// Hash and packed address of each distinct key.
     hashes: Vec<u64>,
     places: Vec<u32>,
     last_key: Vec<u8>,
     last_seq: SeqNo,
-    /// What `finish` returns, as far as it is known.
+    /// The result of `finish`, as far as it is known.
     meta: SstMeta,
 }
 
@@ -91,7 +92,7 @@ impl SstWriter {
         Self::create_at(vfs, paths::sst(dir, usize::from(params.stripe), params.id), params)
     }
 
-    /// The same under another name, which is to be changed before anybody looks for the file.
+    /// The same under another name, which is to be renamed before anything looks for the file.
     pub(crate) fn create_at(vfs: &Arc<dyn Vfs>, path: PathBuf, params: SstParams) -> Result<Self> {
         let file = vfs.open(&path, OpenMode::Create).map_err(Error::io("create", &path))?;
         let header = SstHeader {
@@ -126,8 +127,8 @@ impl SstWriter {
         })
     }
 
-    /// Adds the next entry: a higher key than the last one, or an older version of it. `tombstone_ms` is when
-    /// a tombstone was written, where that is known; else the file's creation stands for it.
+    /// Adds the next entry: a higher key than the last one, or an older version of it. `tombstone_ms` is when a
+    /// tombstone was written, if known; otherwise the file's creation time is used.
     pub(crate) fn add(&mut self, entry: EntryRef<'_>, tombstone_ms: Option<u64>) -> Result<()> {
         self.check(&entry)?;
         let key = self.without_prefix(entry.key)?;
@@ -140,12 +141,12 @@ impl SstWriter {
         let is_first = self.meta.entries == 0;
         if self.block.is_empty() {
             if self.fences.blocks() >= MAX_BLOCKS {
-                return Err(self.refuse("the file has as many blocks as it can"));
+                return Err(self.refuse("the file has reached the maximum number of blocks"));
             }
             let last = if is_first { None } else { Some(self.without_prefix(&self.last_key)?) };
             let offset = self.written + self.out.len() as u64;
             if self.fences.push(last, key, offset).is_none() {
-                return Err(self.refuse("the file has more separators than it can"));
+                return Err(self.refuse("the file's separators exceed their maximum length"));
             }
         }
         let seq = entry.seq - self.params.run_seq.0;
@@ -179,7 +180,7 @@ impl SstWriter {
         }
     }
 
-    /// Refuses what would make a file that cannot be read back.
+    /// Rejects entries that would produce an unreadable file.
     fn check(&self, entry: &EntryRef<'_>) -> Result<()> {
         let (low, high) = &self.params.key_bounds;
         let (low_seq, high_seq) = self.params.run_seq;
@@ -187,13 +188,13 @@ impl SstWriter {
             || (entry.key == self.last_key && entry.seq < self.last_seq)
             || self.meta.entries == 0;
         if !ascends {
-            return Err(self.refuse("it is not above the entry before"));
+            return Err(self.refuse("it is not above the previous entry"));
         }
         if entry.key < low.as_slice() || entry.key > high.as_slice() {
-            return Err(self.refuse("its key is outside of the bounds given at the start"));
+            return Err(self.refuse("its key is outside the file's key bounds"));
         }
         if entry.seq < low_seq || entry.seq > high_seq {
-            return Err(self.refuse("its sequence is outside of the run's"));
+            return Err(self.refuse("its sequence is outside the run's range"));
         }
         if entry.key.len().saturating_add(entry.value.len()) >= MAX_ENTRY_BYTES {
             return Err(self.refuse("it is too long"));
@@ -214,18 +215,18 @@ impl SstWriter {
         Error::io("add an entry to", &self.path)(io::Error::new(io::ErrorKind::InvalidInput, why))
     }
 
-    /// How many entries were added.
+    /// The number of entries added.
     #[cfg(test)]
     pub(crate) fn entries(&self) -> u64 {
         self.meta.entries
     }
 
-    /// Bytes in the file so far.
+    /// Bytes written to the file so far.
     pub(crate) fn written(&self) -> u64 {
         self.written
     }
 
-    /// About how long the file would be if it were finished now.
+    /// Approximate length of the file if it were finished now.
     pub(crate) fn estimated_len(&self) -> u64 {
         let blocks = self.out.len() + self.block.pending_len();
         let filter = self.hashes.len().saturating_mul(self.params.bits_per_key as usize) / 8;
@@ -234,8 +235,8 @@ impl SstWriter {
             + (blocks + index::section_len(self.hashes.len()) + self.fences.len() + filter + frame) as u64
     }
 
-    /// Whether a new part should begin before the next new key: the file is `target` bytes long, or has half
-    /// of the blocks that it can have (the other half is for further versions of its last key).
+    /// Whether to start a new part before the next new key: the file has reached `target` bytes, or half of the maximum
+    /// number of blocks (the other half is for further versions of its last key).
     pub(crate) fn is_full(&self, target: u64) -> bool {
         self.fences.blocks() >= MAX_BLOCKS / 2 || self.estimated_len() >= target
     }
@@ -253,8 +254,8 @@ impl SstWriter {
         Ok(())
     }
 
-    /// Writes the rest and describes the file, which is not synced yet. `parts` is right if this is the run's
-    /// last part; else the caller sets it when the run ends.
+    /// Writes the rest and returns the file's description. The file is not synced yet. `parts` is right if this is the
+    /// run's last part; otherwise the caller sets it when the run ends.
     pub(crate) fn finish(&mut self) -> Result<(SstMeta, Unsynced)> {
         self.finish_file()?;
         Ok((self.meta.clone(), Unsynced::new(&*self.file, self.written)))
@@ -262,7 +263,7 @@ impl SstWriter {
 
     fn finish_file(&mut self) -> Result<()> {
         if self.block.is_empty() {
-            return Err(self.refuse("it has none, and a file without entries is not allowed"));
+            return Err(self.refuse("a file without entries is not allowed"));
         }
         self.finish_block()?;
         let blocks_end = self.written + self.out.len() as u64;
@@ -302,7 +303,7 @@ impl SstWriter {
         }
     }
 
-    /// Appends a section at the next aligned offset, and returns that.
+    /// Appends a section at the next aligned offset, which is returned.
     fn append_aligned(&mut self, body: &[u8]) -> u64 {
         let end = self.written + self.out.len() as u64;
         let offset = end.next_multiple_of(SECTION_ALIGN as u64);
@@ -311,7 +312,7 @@ impl SstWriter {
         offset
     }
 
-    /// Removes the file. If that fails it is left behind as an orphan, which recovery removes.
+    /// Removes the file. If that fails, it is left as an orphan, which recovery removes.
     pub(crate) fn abandon(self) -> std::io::Result<()> {
         drop(self.file);
         self.vfs.remove(&self.path)

@@ -1,12 +1,13 @@
 //! The real file system.
 //!
-//! Owns every call that touches a file, and the unsafe line that maps them. What is opened, and how, is in `open`. New
-//! directories are their owner's alone (0700, less what the umask takes away).
+//! Owns every call that touches a file, and the unsafe line that maps files. How files are opened is in `open`. New
+//! directories are accessible to their owner only (0700, minus the umask).
 //!
-//! A signal whose handler does not ask for calls to be restarted may cut any call short (`EINTR`). Each call is made
-//! within [`again`], but for reads and writes, whose callers go on where they were, and for the close of a file, which
-//! is done whatever it answers. Also a sync may be made again after that: what was not written yet is still dirty, and
-//! a write error is reported by the next sync if not by this one; only an *error* must not be tried again.
+//! A signal whose handler does not request restarting can interrupt any call (`EINTR`). Every call is therefore made
+//! within [`again`], except for reads and writes, whose callers continue where they were, and the close of a file,
+//! which takes effect whatever it returns. An interrupted sync may be retried, too: data not written yet is still
+//! dirty, and a write error that this sync does not report is reported by the next. Only a sync that returned an
+//! *error* must not be retried.
 
 #![expect(clippy::disallowed_methods, reason = "this is where the engine touches files")]
 
@@ -27,7 +28,7 @@ mod open;
 
 pub use open::read_regular;
 
-/// How often a lock file may be replaced under us, or its lock be held, before we give up.
+/// How many times a lock file may be replaced under us, or its lock be held, before we give up.
 const LOCK_ATTEMPTS: usize = 8;
 
 /// Files on disk.
@@ -41,7 +42,7 @@ impl DiskVfs {
     }
 }
 
-/// Makes a call again as long as a signal cuts it short.
+/// Repeats a call for as long as signals interrupt it.
 fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
@@ -51,27 +52,27 @@ fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-/// The directory as the system wants it named: the parent of a bare file name is here.
+/// The directory in the form that the system expects: the parent of a bare file name is the current directory.
 fn directory(path: &Path) -> &Path {
     if path.as_os_str().is_empty() { Path::new(".") } else { path }
 }
 
-/// Opens a directory. One of a database may be reached through a link, so that one is followed here.
+/// Opens a directory. A database directory may be reached through a link, so links are followed here.
 fn open_directory(dir: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags((OFlags::DIRECTORY | OFlags::NONBLOCK).bits().cast_signed());
     again(|| options.open(directory(dir)))
 }
 
-/// Whether the error says that there is nothing at the path.
+/// Whether the error means that there is nothing at the path.
 fn is_missing(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// What the file system of that path has left, for whoever is not its administrator.
+/// Returns the free space of the file system of a path, as available to unprivileged users.
 ///
 /// # Errors
-/// As the system refuses it.
+/// Any error of the system call.
 pub fn free_space(path: &Path) -> io::Result<FreeSpace> {
     let found = again(|| Ok(rustix::fs::statvfs(directory(path))?))?;
     Ok(FreeSpace {
@@ -81,12 +82,12 @@ pub fn free_space(path: &Path) -> io::Result<FreeSpace> {
     })
 }
 
-/// The names in a directory; the call that is made again.
+/// Lists a directory once, without retrying.
 fn list(dir: &Path) -> io::Result<Vec<DirEntry>> {
     let mut entries = Vec::new();
     for entry in again(|| std::fs::read_dir(directory(dir)))? {
         let entry = entry?;
-        // Of the name itself, not of what it may link to.
+        // Of the entry itself, not of the target of a link.
         let found = match again(|| entry.metadata()) {
             Ok(found) => found,
             // Removed since the directory was read.
@@ -107,7 +108,7 @@ impl Vfs for DiskVfs {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
-        // From its beginning: how far an interrupted reading has come is not known.
+        // Retry from the start: how far an interrupted listing got is unknown.
         again(|| list(dir))
     }
 
@@ -124,7 +125,7 @@ impl Vfs for DiskVfs {
         match again(|| directory(path).symlink_metadata()) {
             Ok(found) if found.is_file() => Ok(Some(PathKind::File)),
             Ok(found) if found.is_dir() => Ok(Some(PathKind::Dir)),
-            // A database directory may be reached through a link; no file may.
+            // A database directory may be reached through a link; a file may not.
             Ok(found) if found.is_symlink() => match again(|| directory(path).metadata()) {
                 Ok(linked) if linked.is_dir() => Ok(Some(PathKind::Dir)),
                 _ => Ok(Some(PathKind::Other)),
@@ -175,8 +176,8 @@ impl Vfs for DiskVfs {
     fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
         let locks = lock_both(path)?;
         match again(|| locks.file.set_len(0)).and_then(|()| locks.file.write_all_at(owner.as_bytes(), 0)) {
-            // The text is a courtesy to whoever finds the lock taken; a full disk must not keep a database
-            // from being opened, least of all by someone who wants to delete from it.
+            // The text only informs others who find the lock taken. A full disk must not prevent a database from being
+            // opened, least of all by a user who wants to delete from it.
             Err(e) if !matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
                 Err(e)
             }
@@ -197,11 +198,11 @@ impl Vfs for DiskVfs {
     }
 }
 
-/// A lock file and its directory, locked.
+/// A lock file and its directory, both locked.
 struct Locks {
     file: File,
     dir: Option<File>,
-    /// The process that took them. One that it forked has them open as well, and must not give them back.
+    /// The process that took the locks. A child that it forked has the files open as well, and must not release them.
     owner: Process,
 }
 
@@ -216,17 +217,17 @@ impl Drop for Locks {
         if !self.owner.is_current() {
             return;
         }
-        // Closing them is not enough: a process that is just being started has them open as well, until it runs its
-        // program.
+        // Closing the files is not enough: a process being started has them open, too, until it executes its program.
         for file in [Some(&self.file), self.dir.as_ref()].into_iter().flatten() {
-            // Closing the file, which follows, gives it back as well unless a process is just being started.
+            // If unlocking fails, closing the file, which follows, releases the lock as well, unless a process is being
+            // started.
             let _ = again(|| file.unlock());
         }
     }
 }
 
-/// Locks a file, made if need be, and its directory: that first, so that who finds it taken leaves the file, and what it
-/// says, as they are. A directory that was removed meanwhile, and made again, is another one.
+/// Locks a file, created if necessary, and its directory. The directory is first, so that a caller that finds it locked
+/// leaves the file and its text unchanged. Retries if the directory was removed and recreated meanwhile.
 fn lock_both(path: &Path) -> io::Result<Locks> {
     let parent = path.parent().unwrap_or(path);
     for _ in 0..LOCK_ATTEMPTS {
@@ -247,19 +248,19 @@ fn same(a: &Metadata, b: &Metadata) -> bool {
     (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
-/// Locks a directory, by whatever path it was reached. A file in it can be removed and made again; the directory
-/// cannot, as long as there is anything in it. `None` where the file system has no locks on directories.
+/// Locks a directory, by whatever path it was reached. A file in it can be removed and recreated; the directory cannot,
+/// for as long as it is not empty. `None` if the file system does not support locks on directories.
 fn lock_directory(dir: &Path, take: impl Fn(&File) -> Result<(), TryLockError>) -> io::Result<Option<File>> {
     let file = open_directory(dir)?;
     match patiently(|| take(&file)) {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-        // Network file systems want a file that is open for writing. The lock on the file there is must do.
+        // Network file systems require a file that is open for writing. The lock on the file has to suffice there.
         Err(TryLockError::Error(_)) => Ok(None),
     }
 }
 
-/// Tries a few times, without waiting: somebody may hold the lock just to learn whether it is free.
+/// Tries a few times without waiting: another process may hold the lock only to find out whether it is free.
 fn patiently(take: impl Fn() -> Result<(), TryLockError>) -> Result<(), TryLockError> {
     for _ in 1..LOCK_ATTEMPTS {
         match uninterrupted(&take) {
@@ -270,7 +271,7 @@ fn patiently(take: impl Fn() -> Result<(), TryLockError>) -> Result<(), TryLockE
     uninterrupted(&take)
 }
 
-/// [`again`] for what has errors of its own.
+/// [`again`] for calls with their own error type.
 fn uninterrupted(take: impl Fn() -> Result<(), TryLockError>) -> Result<(), TryLockError> {
     again(|| match take() {
         Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Interrupted => Err(e),
@@ -279,8 +280,8 @@ fn uninterrupted(take: impl Fn() -> Result<(), TryLockError>) -> Result<(), TryL
     .map_err(TryLockError::Error)?
 }
 
-/// Opens and locks the file of this name. A lock on a file that has lost its name meanwhile would keep
-/// nobody out, so the name is looked at again once the lock is held. Closing the file releases it.
+/// Opens and locks the file of this name. A lock on a file that has lost its name meanwhile would exclude no one, so
+/// the name is checked again once the lock is held. Closing the file releases the lock.
 fn lock_named(
     path: &Path,
     open: impl Fn(&Path) -> io::Result<(File, Metadata)>,
@@ -320,8 +321,8 @@ impl VfsFile for DiskFile {
         again(|| self.file.set_len(len))
     }
 
-    /// A refusal may leave the file longer than it was: what was reserved is not given back here, because
-    /// somebody may be appending meanwhile.
+    /// A failure may leave the file longer than it was: the space reserved is not released here, because a writer may
+    /// be appending at the same time.
     fn allocate(&self, len: u64) -> io::Result<()> {
         let now = self.len()?;
         if len <= now {
@@ -329,7 +330,7 @@ impl VfsFile for DiskFile {
         }
         again(|| reserve(&self.file, now, len - now)).map_err(|e| {
             match e.raw_os_error().map(Errno::from_raw_os_error) {
-                // How file systems say that they do not do this, INVAL among them on ZFS.
+                // The errors by which file systems report that they do not support this; ZFS returns INVAL.
                 Some(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => io::ErrorKind::Unsupported.into(),
                 _ => e,
             }
@@ -352,30 +353,31 @@ impl VfsFile for DiskFile {
             return Ok(Mapping::Memory(Arc::default()));
         }
         let len = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        // SAFETY: nobody changes these bytes while they are mapped. The engine maps only files that it has
-        // finished writing and never writes or cuts again (removing the name leaves the bytes in place),
-        // and the lock on the database directory keeps other writers out. Someone who edits the files
-        // behind the engine's back is outside of what any mapping can be safe against.
+        // SAFETY: these bytes do not change while they are mapped. The engine maps only files that it has finished
+        // writing and never writes or truncates again (removing the name leaves the bytes in place), and the lock on
+        // the database directory keeps other writers out. No mapping can be safe against someone who edits the files
+        // behind the engine's back.
         let map = again(|| unsafe { memmap2::MmapOptions::new().len(len).map(&self.file) })?;
-        // Else each fault of a get would load what lies around it, 128 KiB and on some systems megabytes, and drive out
-        // what other gets need. Walks say what they need ([`Mapping::load_soon`]). A refusal only costs time.
+        // Otherwise each page fault of a get would load its surroundings, 128 KiB and on some systems megabytes, and
+        // evict pages that other gets need. Scans request what they need ([`Mapping::load_soon`]). If this is refused,
+        // only time is lost.
         let _ = again(|| map.advise(memmap2::Advice::Random));
         Ok(Mapping::File(map))
     }
 }
 
-/// See [`Mapping::load_soon`]. In pieces: of longer ones some systems load only the start.
+/// See [`Mapping::load_soon`]. Split into pieces, because some systems load only the start of longer ranges.
 pub(super) fn will_need(map: &memmap2::Mmap, range: Range<usize>) {
     const PIECE: usize = 128 << 10;
     let end = range.end.min(map.len());
     for at in (range.start..end).step_by(PIECE) {
-        // Advice may be refused: then the bytes are loaded when they are touched.
+        // Advice may be refused; the bytes are then loaded on access.
         let _ = again(|| map.advise_range(memmap2::Advice::WillNeed, at, PIECE.min(end - at)));
     }
 }
 
-/// See [`Mapping::load`]. `EFAULT` is what the system answers where a touch would raise `SIGBUS`; refusals because it
-/// lacks the call, or memory for page tables, say nothing of the file.
+/// See [`Mapping::load`]. The system returns `EFAULT` where an access would raise `SIGBUS`. Failures because the system
+/// lacks the call, or has no memory for page tables, say nothing about the file.
 #[cfg(target_os = "linux")]
 pub(super) fn populate(map: &memmap2::Mmap, range: Range<usize>) -> io::Result<()> {
     let end = range.end.min(map.len());
@@ -386,7 +388,7 @@ pub(super) fn populate(map: &memmap2::Mmap, range: Range<usize>) -> io::Result<(
         match error.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::AGAIN) => {}
             Some(Errno::FAULT | Errno::HWPOISON | Errno::IO) => {
-                let why = "the file has become shorter, or its medium cannot be read";
+                let why = "the file became shorter, or its medium cannot be read";
                 return Err(io::Error::other(why));
             }
             _ => return Ok(()),
@@ -394,19 +396,19 @@ pub(super) fn populate(map: &memmap2::Mmap, range: Range<usize>) -> io::Result<(
     }
 }
 
-/// There is no such call.
+/// No-op: these systems lack such a call.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn populate(_map: &memmap2::Mmap, _range: Range<usize>) -> io::Result<()> {
     Ok(())
 }
 
-/// Reserves space, growing the file with zeros.
+/// Reserves space, extending the file with zeros.
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 fn reserve(file: &File, offset: u64, len: u64) -> io::Result<()> {
     Ok(rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), offset, len)?)
 }
 
-/// Where there is no call that does this, files grow by being appended to.
+/// On systems without such a call, files grow as they are appended to.
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 fn reserve(_file: &File, _offset: u64, _len: u64) -> io::Result<()> {
     Err(Errno::NOSYS.into())
@@ -430,16 +432,16 @@ mod tests {
         conformance::check(&DiskVfs::new(), dir().path());
     }
 
-    /// Symptom: a hard link named `LOCK`, `EVENTS.jsonl` or `MANIFEST.tmp` was written through to the file elsewhere that
-    /// it is a name of. A link or a FIFO named `MANIFEST.tmp` kept the database from being opened.
-    /// Cause: a regular file was taken for one's own, however many names it had; a temporary file was opened where
-    /// there was something of its name.
-    /// Fix: what is written in place has one name; a temporary file is created in the place of what has its name.
+    /// Symptom: a hard link named `LOCK`, `EVENTS.jsonl` or `MANIFEST.tmp` was written through to the other file that
+    /// it names. A link or FIFO named `MANIFEST.tmp` kept the database from being opened. Cause: a regular file was
+    /// assumed to be the database's own, however many names it had; a temporary file was opened in place if its name
+    /// existed. Fix: a file that is written in place must have a single name; a temporary file replaces whatever has
+    /// its name.
     #[test]
     fn only_regular_files_are_opened() {
         let (vfs, dir) = (DiskVfs::new(), dir());
         let target = dir.path().join("target");
-        // By the command: the call is not there on every system.
+        // By the command, because not every system has the call.
         let made = std::process::Command::new("mkfifo").arg(dir.path().join("fifo")).status().unwrap();
         assert!(made.success());
         let _listener = UnixListener::bind(dir.path().join("socket")).unwrap();
@@ -530,7 +532,7 @@ mod tests {
         let (vfs, dir) = (DiskVfs::new(), dir());
         let path = dir.path().join("LOCK");
         let take_after = |meanwhile: fn(&Path)| {
-            // What somebody else does between our open and our lock, once.
+            // The action of another process between our open and our lock, once.
             let meanwhile = Cell::new(Some(meanwhile));
             lock_named(&path, open::open_lock, |file| {
                 if let Some(act) = meanwhile.take() {
@@ -553,10 +555,9 @@ mod tests {
         drop(file);
     }
 
-    /// Symptom: opening a database that was just closed failed with `Locked` by one's own process, when another thread
-    /// was starting a program at that moment.
-    /// Cause: the lock was given back by closing its file, which the process being started still had open.
-    /// Fix: it is given back before it is closed.
+    /// Symptom: opening a database that was just closed failed with `Locked` by the same process, if another thread was
+    /// starting a program at that moment. Cause: the lock was released by closing its file, which the process being
+    /// started still had open. Fix: the lock is released before the file is closed.
     #[test]
     fn a_lock_is_given_back_although_a_process_being_started_has_its_files() {
         let (vfs, dir) = (DiskVfs::new(), dir());
@@ -564,7 +565,7 @@ mod tests {
         let file = lock_named(&path, open::open_lock, File::try_lock);
         let file = file.unwrap();
         let directory = lock_directory(dir.path(), File::try_lock).unwrap().unwrap();
-        // What the system does for a new process.
+        // As the system does for a new process.
         let inherited = (file.try_clone().unwrap(), directory.try_clone().unwrap());
         let locks = Locks::new(file, Some(directory));
         assert_eq!(vfs.lock(&path, "me").err().unwrap().kind(), io::ErrorKind::WouldBlock);
@@ -573,8 +574,8 @@ mod tests {
         drop(inherited);
     }
 
-    /// A process that was forked and starts no program shares the locks of its parent: it does not
-    /// give them back, and keeps them when the other one has died.
+    /// A forked process that executes no program shares its parent's locks: it does not release them, and keeps them
+    /// after the parent's death.
     #[test]
     fn a_forked_process_shares_the_lock_and_does_not_give_it_back() {
         let (vfs, dir) = (DiskVfs::new(), dir());
@@ -596,15 +597,15 @@ mod tests {
         };
         let (forked, survivor) = (of(Process::other()), of(Process::other()));
         drop(forked);
-        refused("a forked process that ends takes the lock from the one it came from");
-        // The death of a process closes its files, no more.
+        refused("a forked process that ends releases its parent's lock");
+        // The death of a process closes its files and does nothing else.
         drop((file, directory));
         refused("a forked process lives on");
         drop(survivor);
         drop(vfs.lock(&path, "me").unwrap());
     }
 
-    /// Whether a page is in the page cache; `None` where that cannot be asked.
+    /// Whether a page is in the page cache; `None` if the system cannot tell.
     #[cfg(target_os = "linux")]
     fn is_cached(file: &File, at: u64) -> Option<bool> {
         use rustix::io::ReadWriteFlags;
@@ -628,11 +629,9 @@ mod tests {
         for advice in [rustix::fs::Advice::Random, rustix::fs::Advice::DontNeed] {
             rustix::fs::fadvise(&file, 0, None, advice).unwrap();
         }
-        // Asking has a page loaded: each is asked for once.
+        // The check itself has a page loaded, so each page is checked only once.
         if is_cached(&file, 0) != Some(false) {
-            println!(
-                "skipped: this file system does not let go of what it holds in memory, or does not tell"
-            );
+            println!("skipped: this file system does not evict its cached pages, or does not report them");
             return;
         }
         let map = vfs.open(&path, OpenMode::Read).unwrap().map(LEN as u64).unwrap();
@@ -663,8 +662,8 @@ mod tests {
         other().try_lock().unwrap();
     }
 
-    /// Symptom: a signal that came while a directory was listed or a lock taken failed the call with "Interrupted system
-    /// call". Cause: only reads and writes were made again. Fix: every other call is, in one place.
+    /// Symptom: a signal during the listing of a directory or the taking of a lock failed the call with "Interrupted
+    /// system call". Cause: only reads and writes were retried. Fix: every other call is retried, in one place.
     #[test]
     fn a_call_that_a_signal_cuts_short_is_made_again() {
         let interrupted = || io::Error::from(Errno::INTR);
@@ -687,7 +686,7 @@ mod tests {
         assert_eq!(left.get(), 0);
     }
 
-    /// No call of this file goes past that place; reads and writes do.
+    /// All calls in this file go through `again`, except reads and writes.
     #[test]
     fn no_call_can_be_cut_short() {
         const CALLS: [&str; 17] = [
@@ -709,7 +708,7 @@ mod tests {
             "read_dir(",
             ".try_lock",
         ];
-        // Questions to what a call has answered, and calls of functions of this file that make it again.
+        // Methods on results of calls, and functions of this file that retry by themselves.
         const NONE: [&str; 4] = ["found.is_", "linked.is_", "fallocate", "use std::fs::"];
         let source = include_str!("disk.rs");
         let (code, _) = source.split_once("#[cfg(test)]").unwrap();

@@ -1,4 +1,4 @@
-//! A file system in memory: the in-memory mode, and the ground of the tests.
+//! A file system in memory: for the in-memory mode, and as a base for tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,13 +9,13 @@ use std::sync::Arc;
 use super::{DirEntry, FreeSpace, Mapping, OpenMode, PathKind, Vfs, VfsFile};
 use crate::sync::{Mutex, RwLock};
 
-/// Files in memory. Clones share them. Directories exist once created; the root always does.
+/// Files in memory. Clones share them. Directories must be created, except for the root, which always exists.
 #[derive(Clone, Default)]
 pub struct MemVfs {
     state: Arc<Mutex<State>>,
 }
 
-// Not its contents: whoever prints settings wants no database with them.
+// Without the contents: printing settings should not print a whole database.
 impl fmt::Debug for MemVfs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemVfs").finish_non_exhaustive()
@@ -26,15 +26,15 @@ impl fmt::Debug for MemVfs {
 struct State {
     files: BTreeMap<PathBuf, Arc<MemFile>>,
     dirs: BTreeSet<PathBuf>,
-    /// Files and directories that there may be.
+    /// Maximum number of files and directories.
     inodes: Option<u64>,
-    /// Holders of each lock: -1 for an exclusive one, else how many share it.
+    /// Holders of each lock: -1 for an exclusive one, otherwise the number of shared ones.
     locked: BTreeMap<PathBuf, i32>,
 }
 
 #[derive(Default)]
 struct MemFile {
-    // Behind an Arc so that a mapping shares the bytes; a write after that copies them first.
+    // Behind an Arc so that a mapping shares the bytes; a later write copies them first.
     bytes: RwLock<Arc<Vec<u8>>>,
 }
 
@@ -50,18 +50,18 @@ impl fmt::Debug for Handle {
 }
 
 impl MemVfs {
-    /// An empty file system.
+    /// Creates an empty file system.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// From now on there may be this many files and directories: making more fails as on a file system without inodes.
+    /// Sets the maximum number of files and directories. Creating more fails as on a file system without free inodes.
     pub fn limit_inodes(&self, limit: Option<u64>) {
         self.state.lock().inodes = limit;
     }
 }
 
-/// How many inodes are left.
+/// The number of free inodes.
 fn free_inodes(state: &State) -> u64 {
     let limit = state.inodes.unwrap_or(u64::MAX);
     limit.saturating_sub((state.files.len() + state.dirs.len()) as u64)
@@ -256,7 +256,7 @@ impl Handle {
     }
 }
 
-/// Cuts or grows; an error, not the end of the process, when there is no memory for it.
+/// Truncates or extends. Insufficient memory is an error and does not abort the process.
 fn resize(bytes: &mut Vec<u8>, len: u64) -> io::Result<()> {
     let len = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
     bytes.try_reserve(len.saturating_sub(bytes.len()))?;
@@ -309,7 +309,7 @@ impl VfsFile for Handle {
 
     fn map(&self, len: u64) -> io::Result<Mapping> {
         let bytes = self.file.bytes.read();
-        // A whole file, which is the usual case, is shared; a part of one is copied.
+        // A mapping of the whole file, the usual case, shares its bytes; a part is copied.
         Ok(Mapping::Memory(match bytes.get(..len.min(usize::MAX as u64) as usize) {
             None => return Err(io::ErrorKind::UnexpectedEof.into()),
             Some(part) if part.len() == bytes.len() => Arc::clone(&bytes),
@@ -341,13 +341,13 @@ mod tests {
     }
 }
 
-/// What every file system here must do alike, so that what holds in tests holds on disk.
+/// Behaviour that all file systems here must have in common, so that test results apply to the disk.
 #[cfg(test)]
 pub(super) mod conformance {
     use super::*;
     use crate::vfs::{read_all, write_all_at};
 
-    /// Runs all checks in directories made below `root`.
+    /// Runs all checks in directories created below `root`.
     pub(crate) fn check(vfs: &dyn Vfs, root: &Path) {
         let dir = |name: &str| {
             let dir = root.join(name);
@@ -426,7 +426,7 @@ pub(super) mod conformance {
         assert_eq!(file.read_at(&mut buf, 0).unwrap(), 0);
         assert_eq!(file.write_at(b"", 100).unwrap(), 0);
         assert_eq!(file.len().unwrap(), 0);
-        // Across a page and past a hole.
+        // Across a page boundary and past a hole.
         write_all_at(&*file, b"abcdef", 4093).unwrap();
         assert_eq!(file.len().unwrap(), 4099);
         assert_eq!(file.read_at(&mut buf, 4091).unwrap(), 8);
@@ -448,14 +448,14 @@ pub(super) mod conformance {
         file.set_len(6000).unwrap();
         let mut expected = vec![0; 6000];
         expected[..3].fill(1);
-        assert_eq!(content(vfs, &path), expected, "what was cut off does not come back");
+        assert_eq!(content(vfs, &path), expected, "truncated bytes do not reappear");
         assert!(file.set_len(u64::MAX).is_err());
         match file.allocate(9000) {
             Ok(()) => expected.resize(9000, 0),
             Err(e) => assert_eq!(e.kind(), io::ErrorKind::Unsupported),
         }
         file.allocate(10).unwrap();
-        assert_eq!(content(vfs, &path), expected, "reserving never cuts");
+        assert_eq!(content(vfs, &path), expected, "reserving never truncates");
     }
 
     fn mapping(vfs: &dyn Vfs, dir: &Path) {
@@ -507,7 +507,7 @@ pub(super) mod conformance {
     fn links(vfs: &dyn Vfs, dir: &Path) {
         let (a, b, none) = (dir.join("a"), dir.join("b"), dir.join("none"));
         assert_eq!(kind(vfs.hard_link(&none, &b)), Some(io::ErrorKind::NotFound));
-        // Only a file that is open already is written to when it has two names.
+        // Only a file that was already open may be written to while it has two names.
         let open = vfs.open(&a, OpenMode::Create).unwrap();
         open.write_at(b"first", 0).unwrap();
         vfs.hard_link(&a, &b).unwrap();
@@ -524,13 +524,13 @@ pub(super) mod conformance {
         let path = dir.join("LOCK");
         let busy = Some(io::ErrorKind::WouldBlock);
         assert!(vfs.lock_shared(&path).unwrap().is_none());
-        assert_eq!(vfs.kind(&path).unwrap(), None, "looking creates nothing");
+        assert_eq!(vfs.kind(&path).unwrap(), None, "checking creates nothing");
         assert_eq!(kind(vfs.lock(&dir.join("none/LOCK"), "")), Some(io::ErrorKind::NotFound));
 
         let exclusive = vfs.lock(&path, "a longer owner").unwrap();
         assert_eq!(kind(vfs.lock(&path, "other")), busy);
         assert_eq!(kind(vfs.lock_shared(&path)), busy);
-        assert_eq!(content(vfs, &path), b"a longer owner", "a loser leaves the text alone");
+        assert_eq!(content(vfs, &path), b"a longer owner", "a failed attempt leaves the text unchanged");
         drop(exclusive);
         assert_eq!(vfs.kind(&path).unwrap(), Some(PathKind::File));
 

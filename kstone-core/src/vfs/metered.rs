@@ -1,8 +1,8 @@
-//! A file system that knows how many bytes a directory takes, and lets no file of it grow beyond a ceiling.
+//! A file system that tracks how many bytes a directory takes, and lets none of its files grow beyond a ceiling.
 //!
-//! Every file counts with its length in whole pages of 4 KiB, however it came to grow. Bytes are counted before the
-//! file grows and given back after it has shrunk, so at each moment the count is at least what a listing finds.
-//! Files opened for reading, and other directories, pass through untouched.
+//! Every file counts with its length rounded up to whole pages of 4 KiB, whatever made it grow. Bytes are counted
+//! before the file grows and released after it has shrunk, so at any moment the count is at least what a listing would
+//! show. Files opened for reading, and other directories, are passed through.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,31 +15,31 @@ use crate::planted::{Bug, planted};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// What the length of a file is rounded up to.
+/// File lengths are rounded up to a multiple of this.
 pub(crate) const PAGE: u64 = 4096;
 
-/// Whole pages.
+/// Rounds a length up to whole pages.
 pub(crate) fn pages(len: u64) -> u64 {
-    // Too long for a file, and over every limit.
+    // On overflow: too long for a file, and above every limit.
     len.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX)
 }
 
-/// The bytes that one directory takes, and may take.
+/// The bytes that a directory takes, and may take.
 #[derive(Debug)]
 pub(crate) struct Meter {
     used: AtomicU64,
-    /// `u64::MAX`: none.
+    /// `u64::MAX` for no limit.
     limit: AtomicU64,
-    /// Granted and not yet taken: [`Meter::promise`].
+    /// Bytes promised but not taken yet: [`Meter::promise`].
     pending: AtomicU64,
-    /// No file grows beyond this: the limit, or more if the directory did not fit below it when it was set, until it
-    /// does.
+    /// No file grows beyond this total: the limit, or more if the directory did not fit below the limit when that was
+    /// set, until it does.
     most: AtomicU64,
-    /// The same, but it comes down with what is used.
+    /// The same, but lowered as usage falls.
     ceiling: AtomicU64,
-    /// How far above what is used the ceiling may be while that is over the limit.
+    /// How far the ceiling may be above the usage while the ceiling exceeds the limit.
     slack: AtomicU64,
-    /// Files that the database could do without leave this free below the limit.
+    /// Files that the database does not require leave this much free below the limit.
     kept: AtomicU64,
     files: Mutex<BTreeMap<PathBuf, Arc<Metered>>>,
 }
@@ -59,33 +59,34 @@ impl Default for Meter {
     }
 }
 
-/// What must stay free.
+/// The amount that must remain free.
 #[derive(Clone, Copy)]
 pub(crate) struct Floor<'a> {
-    /// This many bytes, at the moment of asking: who asks has made known before what he wants.
+    /// Bytes, evaluated when a request is checked, after the request itself was registered.
     pub(crate) keep: &'a dyn Fn() -> u64,
-    /// This many files that may still be made; asked for only where a file is made.
+    /// Number of files that can still be created; evaluated only when creating a file.
     pub(crate) inodes: &'a dyn Fn() -> u64,
     pub(crate) below: Below,
 }
 
 impl Floor<'_> {
-    /// Nothing.
+    /// Nothing has to remain free.
     pub(crate) const NONE: Self = Self { keep: &|| 0, inodes: &|| 0, below: Below::Most };
 }
 
-/// What is not exceeded. All the same, unless the directory was too large for the limit when that was set.
+/// The bound that must not be exceeded. All are equal, unless the directory was too large for the limit when that was
+/// set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Below {
     /// The limit.
     Limit,
-    /// The ceiling, which comes down with what is used.
+    /// The ceiling, which falls with usage.
     Ceiling,
-    /// What no file grows beyond.
+    /// The total beyond which no file grows.
     Most,
 }
 
-/// Space granted for a file that is about to grow; given back when dropped.
+/// Space promised to a file that is about to grow; released on drop.
 #[derive(Debug)]
 pub(crate) struct Promise<'a> {
     meter: &'a Meter,
@@ -98,13 +99,13 @@ impl Drop for Promise<'_> {
     }
 }
 
-/// What one file takes.
+/// The bytes of one file.
 #[derive(Debug, Default)]
 struct Metered {
     bytes: AtomicU64,
-    /// Its name is gone, or another's: it does not count any more.
+    /// The file's name was removed or given to another file, so it no longer counts.
     gone: AtomicBool,
-    /// The database can do without it.
+    /// The database does not require this file.
     optional: bool,
 }
 
@@ -134,18 +135,18 @@ impl Usage {
 }
 
 impl Meter {
-    /// Bytes taken now.
+    /// Bytes in use.
     pub(crate) fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// The limit, `u64::MAX` for none.
+    /// The limit; `u64::MAX` for none.
     pub(crate) fn limit(&self) -> u64 {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// Sets the limit. `slack` is what must stay free: while that is less than what the limit leaves, files may grow
-    /// by as much beyond what is used now, and the ceiling comes down with what is used.
+    /// Sets the limit. `slack` is the space that must remain free. If the limit leaves less than that, files may grow
+    /// by `slack` beyond the present usage, and the ceiling falls with usage.
     pub(crate) fn set_limit(&self, limit: u64, slack: u64) {
         let ceiling = self.used().saturating_add(slack).max(limit);
         self.slack.store(slack, Ordering::Relaxed);
@@ -154,7 +155,7 @@ impl Meter {
         self.most.store(ceiling, Ordering::Relaxed);
     }
 
-    /// Puts the limit in force for everybody once so much free space fits below it.
+    /// Enforces the limit on all files once usage and the free space to be kept fit below it.
     pub(crate) fn settle(&self, keep: &dyn Fn() -> u64) {
         let (most, limit) = (self.most.load(Ordering::Relaxed), self.limit());
         let fits = || self.fits(0, Floor { keep, below: Below::Limit, ..Floor::NONE });
@@ -165,11 +166,11 @@ impl Meter {
         if fits() {
             self.ceiling.store(limit, Ordering::Relaxed);
         } else {
-            self.most.store(most, Ordering::SeqCst); // somebody was promised more meanwhile
+            self.most.store(most, Ordering::SeqCst); // more was promised meanwhile
         }
     }
 
-    /// Has files that the database can do without leave so much free.
+    /// Sets how much files that the database does not require must leave free.
     pub(crate) fn keep(&self, bytes: u64) {
         self.kept.store(bytes, Ordering::Relaxed);
     }
@@ -193,15 +194,15 @@ impl Meter {
                 <= below
     }
 
-    /// The same, and nobody else gets them; `None` when they do not fit. To be held until the file has grown.
+    /// The same, but reserves the bytes; `None` if they do not fit. The promise must be held until the file has grown.
     pub(crate) fn promise(&self, len: u64, floor: Floor<'_>) -> Option<Promise<'_>> {
-        // First, so that of two at the same time at least one sees the other.
+        // Registered first, so that of two concurrent requests at least one sees the other.
         self.pending.fetch_add(len, Ordering::SeqCst);
         let promise = Promise { meter: self, bytes: len };
         self.fits(0, floor).then_some(promise)
     }
 
-    /// Whether so much may be used at most.
+    /// Whether a total of `bytes` may be used.
     pub(crate) fn allows(&self, bytes: u64) -> bool {
         bytes <= self.most.load(Ordering::Relaxed)
     }
@@ -216,13 +217,13 @@ impl Meter {
         usage
     }
 
-    /// Lets a file take `to` bytes, or refuses.
+    /// Lets a file take `to` bytes, or fails.
     fn grow(&self, file: &Metered, to: u64) -> io::Result<()> {
         let to = pages(to);
         if file.bytes.load(Ordering::Relaxed) >= to {
             return Ok(());
         }
-        // Two that grow the same file do so one after the other, as do a growth and a removal.
+        // Serializes concurrent growth of the same file, and growth with removal.
         let _files = self.files.lock();
         let now = file.bytes.load(Ordering::Relaxed);
         let Some(more) = to.checked_sub(now).filter(|_| !file.gone.load(Ordering::Relaxed)) else {
@@ -238,7 +239,7 @@ impl Meter {
         Ok(())
     }
 
-    /// A file has become that long.
+    /// Records that a file was shortened to `len`.
     fn shrunk(&self, file: &Metered, len: u64) {
         let _files = self.files.lock();
         let less = file.bytes.load(Ordering::Relaxed).saturating_sub(pages(len));
@@ -248,7 +249,7 @@ impl Meter {
         }
     }
 
-    /// The caller holds the lock on the files.
+    /// Releases bytes. The caller holds the lock on `files`.
     fn give_back(&self, bytes: u64) {
         let used = self.used().saturating_sub(bytes);
         self.used.store(used, Ordering::Relaxed);
@@ -297,13 +298,13 @@ impl Meter {
     }
 }
 
-/// Counts what happens in one directory of another file system.
+/// Counts the bytes in one directory of another file system.
 #[derive(Clone, Debug)]
 pub(crate) struct MeteredVfs {
     inner: Arc<dyn Vfs>,
     dir: PathBuf,
     meter: Arc<Meter>,
-    /// Where the lock is, once it was taken.
+    /// The place of the lock, once it was taken.
     place: Arc<OnceLock<Place>>,
 }
 
@@ -316,12 +317,12 @@ impl MeteredVfs {
         &self.meter
     }
 
-    /// Where the lock was taken; empty before, and where that cannot be told.
+    /// The place where the lock was taken; empty before that, and if the file system cannot identify files.
     pub(crate) fn place(&self) -> &Arc<OnceLock<Place>> {
         &self.place
     }
 
-    /// Before anything is changed by its path: refuses when that leads into another directory by now.
+    /// Must precede any change made by path: fails if the path now leads into another directory.
     fn check_place(&self, path: &Path) -> io::Result<()> {
         match self.place.get() {
             Some(place) if self.counts(path) => place.check_directory(&*self.inner),
@@ -329,7 +330,7 @@ impl MeteredVfs {
         }
     }
 
-    /// Counts what is there already. To be called once, when nobody else writes.
+    /// Counts the existing files. To be called once, while nothing else writes.
     pub(crate) fn take_stock(&self) -> io::Result<()> {
         for entry in self.inner.list(&self.dir)? {
             self.meter.register(&self.dir.join(&entry.name), entry.len);
@@ -444,7 +445,7 @@ struct MeteredFile {
 }
 
 impl MeteredFile {
-    /// Grows to `to` bytes by `with`; what that did not take is given back.
+    /// Grows to `to` bytes by calling `with`; bytes that were not taken after all are released.
     fn grow<T>(&self, to: u64, with: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         self.meter.grow(&self.file, to)?;
         let result = with();
@@ -545,7 +546,7 @@ mod tests {
         file.allocate(8192).unwrap();
         meter.set_limit(u64::MAX, 0);
         file.allocate(40_960).unwrap();
-        // Over the limit already: as far as is needed to come down, and once it is down never up again.
+        // Already over the limit: files may grow as far as needed to shrink, but once usage is down, never up again.
         meter.set_limit(16_384, 8192);
         let floor = |below| Floor { below, ..Floor::NONE };
         assert!(full(file.allocate(49_153)));
@@ -562,7 +563,7 @@ mod tests {
         meter.settle(&|| 8192);
         assert!(full(file.allocate(16_385)));
         file.allocate(16_384).unwrap();
-        // What the database can do without leaves free what is kept.
+        // Files that the database does not require leave free what is to be kept.
         file.set_len(0).unwrap();
         meter.keep(8192);
         let other = vfs.open(Path::new("/notes"), OpenMode::Create).unwrap();

@@ -1,5 +1,6 @@
-//! File systems for tests: `strict` loses at a simulated crash whatever was not synced, `fault` fails on request, and
-//! records (`trace`) what was done. With the feature `testing`; no program that embeds the database has them.
+//! File systems for tests: `strict` loses everything unsynced at a simulated crash; `fault` fails on request and
+//! records (`trace`) the operations. They require the feature `testing`: no program that embeds the database contains
+//! them.
 
 mod fault;
 mod strict;

@@ -1,4 +1,4 @@
-//! Reading a file through a window of fixed size, so that what a file claims of its lengths takes no memory.
+//! Reads a file through a window of fixed size, so that lengths claimed in the file cannot make it allocate memory.
 
 use std::io;
 use std::ops::Range;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::{VfsFile, read_full_at};
 
-/// How much is read at a time.
+/// Bytes read at a time.
 pub(crate) const WINDOW: u64 = 256 << 10;
 
-/// A file, of which [`WINDOW`] bytes are in memory, or the longest piece that was asked for whole.
+/// A file of which [`WINDOW`] bytes are in memory, or the longest range that was requested as a whole.
 #[derive(Debug)]
 pub(crate) struct Window {
     file: Arc<dyn VfsFile>,
@@ -19,7 +19,7 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// The first `len` bytes of a file: it has as many.
+    /// A window over the first `len` bytes of a file, which must be at least that long.
     pub(crate) fn new(file: Arc<dyn VfsFile>, len: u64) -> Self {
         Self { file, len, bytes: Vec::new(), at: 0 }
     }
@@ -28,13 +28,13 @@ impl Window {
         self.len
     }
 
-    /// Bytes of memory that it holds.
+    /// The memory that it uses, in bytes.
     #[cfg(test)]
     pub(crate) fn held(&self) -> usize {
         self.bytes.capacity()
     }
 
-    /// `len` bytes at `offset`, all of them in memory; `None` when the file does not have them.
+    /// Returns `len` bytes at `offset`, all in memory; `None` if they extend past the end.
     pub(crate) fn get(&mut self, offset: u64, len: u64) -> io::Result<Option<&[u8]>> {
         let Some(end) = offset.checked_add(len).filter(|end| *end <= self.len) else { return Ok(None) };
         if offset < self.at || end > self.at + self.bytes.len() as u64 {
@@ -44,7 +44,7 @@ impl Window {
         Ok(from.and_then(|from| self.bytes.get(from..)?.get(..usize::try_from(len).ok()?)))
     }
 
-    /// What there is from `offset` on, as far as it is at hand: at least `least` bytes, fewer only where the file ends.
+    /// Returns the bytes in memory from `offset` on: at least `least`, or fewer at the end of the file.
     pub(crate) fn from(&mut self, offset: u64, least: u64) -> io::Result<&[u8]> {
         let least = least.min(self.len.saturating_sub(offset));
         if least == 0 {
@@ -57,7 +57,7 @@ impl Window {
         Ok(usize::try_from(offset - self.at).ok().and_then(|from| self.bytes.get(from..)).unwrap_or_default())
     }
 
-    /// Goes on with a CRC-32C over a part of the file; `None` when the file does not have it.
+    /// Continues a CRC-32C over a range of the file; `None` if the range extends past the end.
     pub(crate) fn crc(&mut self, crc: u32, range: Range<u64>) -> io::Result<Option<u32>> {
         if range.end > self.len {
             return Ok(None);
@@ -65,7 +65,7 @@ impl Window {
         let (mut crc, mut at) = (crc, range.start);
         while at < range.end {
             let bytes = self.from(at, 1)?;
-            // All of them, where the range ends behind them.
+            // All of them, if the range extends past them.
             let bytes = bytes.get(..(range.end - at).min(bytes.len() as u64) as usize).unwrap_or(bytes);
             if bytes.is_empty() {
                 return Ok(None);
@@ -89,7 +89,7 @@ impl Window {
                 Ok(())
             }
             Err(error) => {
-                self.bytes.clear(); // what was read of it is not what was there before
+                self.bytes.clear(); // partly overwritten
                 Err(error)
             }
         }

@@ -1,9 +1,9 @@
-//! Appending: the records that wait for the log lock together go out in one write call.
+//! Appending: records that wait for the log lock at the same time are written in one call.
 //!
-//! A writer that finds the log free writes its record by itself. One that does not puts it into the queue, and then
-//! waits for the log lock; the first to get it takes the whole queue and writes it in order, as many records a call
-//! as the write buffer and the segment take. The others find their results when they get the lock in their turn.
-//! A writer holds its stripes' locks meanwhile, so a queue never has two records of one stripe.
+//! A writer that finds the log lock free writes its own record only. Otherwise it adds the record to the queue and
+//! waits for the lock. The first writer to get it takes the whole queue and writes it in order, with as many records
+//! per call as the write buffer and the segment allow. The others find their results when they get the lock in turn. A
+//! writer holds the locks of its stripes meanwhile, so a queue never has two records of one stripe.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,22 +20,22 @@ use super::format::{BATCH, LINK, LINK_LEN, RECORD_HEADER, RecordHeader, WATERMAR
 use super::segments::{RecordPlace, Reservation, SegmentFile, write_error};
 use super::writer::Wal;
 
-/// Buffers are kept for the next records up to this size.
+/// Buffers up to this size are kept for the next records.
 const KEPT_BUFFER: usize = 1 << 20;
 
-/// What the log lock guards.
+/// State guarded by the log lock.
 #[derive(Debug)]
 pub(super) struct Log {
     pub(super) current: Option<Arc<SegmentFile>>,
-    /// Segments before the current one with bytes that no sync has covered, oldest first.
+    /// Segments before the current one with unsynced bytes, oldest first.
     pub(super) unsynced: Vec<Arc<SegmentFile>>,
     pub(super) tail: Lsn,
     pub(super) next_seq: SeqNo,
-    /// Whether there is nothing since the last watermark record, or since this handle began.
+    /// Whether nothing was appended since the last watermark record, or since the log was opened.
     pub(super) at_watermark: bool,
-    /// Empty between calls: the memory for the next one.
+    /// Empty between calls; kept to reuse its memory.
     frames: Frames,
-    /// What became of records that another writer wrote, until theirs fetches it.
+    /// Results of records that another writer wrote, until their own writers collect them.
     done: Vec<(u64, Result<Appended>)>,
 }
 
@@ -53,21 +53,22 @@ impl Log {
     }
 }
 
-/// Where a record went.
+/// The position of an appended record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Appended {
     pub(crate) lsn: Lsn,
-    /// Where it ends: what to sync to.
+    /// The end of the record: the position to sync to.
     pub(crate) end: Lsn,
     pub(crate) first_seq: SeqNo,
 }
 
-/// What was appended in one write call. Nearly always one record: room for more costs every write its copying.
+/// The records of one write call. Nearly always a single one: a larger inline capacity would cost every write its
+/// copying.
 type AppendedGroup = SmallVec<[Appended; 1]>;
 
-/// What a record of the log holds. It is encoded once, where the write call takes it from.
+/// The payload of a log record. It is encoded only once, directly into the buffer of the write call.
 pub(crate) trait Payload {
-    /// How many bytes [`Payload::encode`] appends.
+    /// The number of bytes that [`Payload::encode`] appends.
     fn encoded_len(&self) -> usize;
     fn encode(&self, out: &mut Vec<u8>);
 }
@@ -82,7 +83,7 @@ impl<T: AsRef<[u8]> + ?Sized> Payload for T {
     }
 }
 
-/// A record before it has a place.
+/// A record that has no position yet.
 #[derive(Debug)]
 struct PendingRecord {
     ticket: u64,
@@ -90,7 +91,7 @@ struct PendingRecord {
     time: u32,
     count: u32,
     payload_len: usize,
-    /// Where it begins among the bytes of its [`Frames`].
+    /// Its start within the bytes of its [`Frames`].
     at: usize,
 }
 
@@ -100,8 +101,9 @@ impl PendingRecord {
     }
 }
 
-/// Records in order, as they are written but for their headers, which are filled in once they have a place. In front of
-/// each are at least [`LINK_LEN`] bytes that may be overwritten when it comes first in a write call: its link.
+/// Records in order, complete except for their headers, which are filled in when their positions are known. Each is
+/// preceded by at least [`LINK_LEN`] bytes, which its segment's link may overwrite if the record comes first in a write
+/// call.
 #[derive(Debug, Default)]
 struct Frames {
     records: Vec<PendingRecord>,
@@ -109,7 +111,7 @@ struct Frames {
 }
 
 impl Frames {
-    /// Adds a record. `None`, and nothing was added, if its payload is not as long as it said.
+    /// Adds a record. `None`, with nothing added, if the payload's actual length differs from its stated length.
     fn push(
         &mut self,
         ticket: u64,
@@ -143,12 +145,12 @@ impl Frames {
     }
 }
 
-/// One write call: what of the frames it takes, and where to.
+/// One write call: the range of the frames it writes, and the destination.
 #[derive(Debug)]
 struct Call {
-    /// Where in the segment.
+    /// Offset in the segment.
     offset: u64,
-    /// The segment has its link already: if not, this call begins with it.
+    /// Whether the segment already has its link; otherwise this call starts with it.
     linked: bool,
     from: usize,
     to: usize,
@@ -160,7 +162,7 @@ impl Call {
         Self { offset, linked, from, to: from }
     }
 
-    /// How long it is with that record.
+    /// The length of the call if it includes this record.
     fn len_with(&self, record: &PendingRecord) -> u64 {
         (record.at - self.from) as u64 + record.len()
     }
@@ -192,20 +194,20 @@ impl Gathered {
     }
 }
 
-/// What was written to the log since open.
+/// Totals of log writes since open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LogWrites {
     /// Write calls for records.
     pub(crate) writes: u64,
     pub(crate) records: u64,
-    /// Bytes of records, links between segments included.
+    /// Bytes of records, including the links between segments.
     pub(crate) bytes: u64,
 }
 
 impl Wal {
-    /// Appends a batch of `count` operations. When it fails, nothing was written, but the sequences are gone.
-    /// `appended` is called with the last sequence while the log is locked, in order of sequences; perhaps on
-    /// another writer's thread and by that one's closure, so all must do the same.
+    /// Appends a batch of `count` operations. If this fails, nothing was written, but the sequences are used up.
+    /// `appended` is called with the last sequence while the log is locked, in order of sequences. It may run on
+    /// another writer's thread, and that writer's closure may be called instead, so all closures must do the same.
     pub(crate) fn append(
         &self,
         mut reservation: Reservation<'_>,
@@ -271,7 +273,7 @@ impl Wal {
         self.write_queue(&mut log, ticket, appended)
     }
 
-    /// Writes all that is queued; returns what became of the record with that ticket.
+    /// Writes all queued records. Returns the result of the record with this ticket.
     fn write_queue(&self, log: &mut Log, ticket: u64, appended: impl Fn(SeqNo)) -> Result<Appended> {
         let mut frames = std::mem::take(&mut log.frames);
         {
@@ -302,26 +304,27 @@ impl Wal {
         frames.clear();
         log.frames = frames;
         own.unwrap_or_else(|| {
-            // The writer that took the record did not return: it may be in the log, and its own writer was not told.
+            // The writer that took the record did not return: the record may be in the log without its own writer
+            // knowing.
             let lost = Error::io("write", &self.context.dir)(std::io::Error::other("a write did not return"));
             self.context.health.poison(&lost);
             Err(lost)
         })
     }
 
-    /// Nothing of that record is in the log.
+    /// Reports that a payload had the wrong length. Nothing of the record is in the log.
     #[cold]
     fn wrong_length(&self) -> Error {
-        self.context.health.internal("a record for the log is not as long as its payload was said to be")
+        self.context.health.internal("the payload of a log record does not have its stated length")
     }
 
-    /// A record was written, and nothing says where.
+    /// Reports that a record was written but its position is unknown.
     #[cold]
     fn no_place(&self) -> Error {
-        self.context.health.internal("a record in the log has no place there")
+        self.context.health.internal("a log record was written at an unknown position")
     }
 
-    /// A record that says how far the log is durable, and nothing else.
+    /// Writes a watermark record: it only states how far the log is durable.
     pub(super) fn write_watermark(
         &self,
         log: &mut Log,
@@ -331,7 +334,7 @@ impl Wal {
     }
 
     /// Writes the records of `frames` from number `first` on, as many in one call as fit into the write buffer and the
-    /// segment. Returns how many it has dealt with, which is the same for all of them.
+    /// segment. Returns the number of records handled, and their common result.
     fn write_some(
         &self,
         log: &mut Log,
@@ -360,7 +363,7 @@ impl Wal {
                 space.place(record.reserved, record.len())
             };
             let Some(RecordPlace { offset, linked, rotated_to }) = place else {
-                let why = "the log has no room for a granted write".into();
+                let why = "the log has no space for a write with a reservation".into();
                 return (1, Err(Error::WriteStalled { why }));
             };
             if let Some(segment) = rotated_to
@@ -375,7 +378,7 @@ impl Wal {
             let call = call.get_or_insert_with(|| Call::new(record, offset, linked));
             match self.seal(log, kind, record, call, bytes) {
                 Some(appended) => group.push(appended),
-                None => return (1, Err(Error::Closed)), // only a closed log has no segment for a place
+                None => return (1, Err(Error::Closed)), // only a closed log has no segment
             }
         }
         let Some(call) = call else { return (records.len(), Ok(group)) };
@@ -383,10 +386,10 @@ impl Wal {
         (group.len(), written.map(|()| group))
     }
 
-    /// Puts the link that a segment begins with, at `offset` there, in front of its first record. What stands there among
-    /// the frames was written before, or is there for this.
+    /// Places the link that starts a segment, at `offset` there, directly before the segment's first record. The bytes
+    /// it overwrites in the frames belong to records already written, or are reserved for this.
     fn link(&self, log: &Log, first: &PendingRecord, offset: u64, bytes: &mut [u8]) {
-        let Some(segment) = &log.current else { return }; // the log is closed, and refuses the record itself
+        let Some(segment) = &log.current else { return }; // the log is closed; `seal` refuses the record
         let at = Lsn::new(segment.generation, offset as u32);
         let header = RecordHeader::new(LINK, at, log.next_seq, self.synced(), 0, first.time);
         let mut link = Vec::with_capacity(LINK_LEN as usize);
@@ -396,7 +399,7 @@ impl Wal {
         }
     }
 
-    /// Gives a record its sequences and its place, and fills in its header. `None` when there is no segment.
+    /// Assigns the record its sequences and position, and fills in its header. `None` if there is no segment.
     fn seal(
         &self,
         log: &mut Log,
@@ -427,7 +430,7 @@ impl Wal {
             write_all_at(&*segment.file, bytes, call.offset)
         };
         if let Err(error) = written {
-            // Behind the last header there is nothing that could be taken for a record.
+            // Nothing after the last header could be taken for a record.
             let last = group.last().map_or(call.offset, |last| u64::from(last.lsn.offset()));
             let headers = if group.len() > 1 { last - call.offset } else { 0 } as usize + RECORD_HEADER;
             let error = self.undo(segment, call.offset, headers, error);
@@ -445,11 +448,11 @@ impl Wal {
         Ok(())
     }
 
-    /// After a failed write at `offset`: zeroes the bytes in which headers were, so that what was refused is not
-    /// replayed. Zeroes in the system's memory alone would not be enough: what they replace may be on the disk already,
-    /// and come back after a power cut. Returns the error for the callers.
+    /// After a failed write at `offset`, durably zeroes the bytes that held headers, so that the refused records are
+    /// not replayed. Zeros in the page cache alone would not suffice: the headers may already be on disk and reappear
+    /// after a power failure. Returns the error for the callers.
     fn undo(&self, segment: &SegmentFile, offset: u64, headers: usize, cause: std::io::Error) -> Error {
-        // Not past the end of the file: that would take new space, and nothing was written there.
+        // Not past the end of the file: nothing was written there, and zeros would take new space.
         let undone = segment.file.len().and_then(|len| {
             let written = len.saturating_sub(offset).min(headers as u64) as usize;
             let written = if planted(Bug::RefusedWriteKept) { 0 } else { written };
@@ -459,7 +462,7 @@ impl Wal {
         match undone {
             Ok(()) => write_error("write", &segment.path, cause),
             Err(_) => {
-                // Not `DiskFull`, which heals.
+                // Not `DiskFull`, which is recoverable.
                 let error = Error::Io { op: "write", path: segment.path.clone(), source: cause };
                 self.context.health.poison(&error);
                 error
@@ -467,7 +470,7 @@ impl Wal {
         }
     }
 
-    /// Totals of what was appended since open.
+    /// Returns totals of the records appended since open.
     pub(crate) fn writes(&self) -> LogWrites {
         let get = |total: &AtomicU64| total.load(Ordering::Relaxed);
         let Gathered { writes, records, bytes } = &self.gathered;
@@ -494,7 +497,7 @@ mod tests {
         write_together_after(wal, threads, len, || {})
     }
 
-    /// That many threads write one record each, of the same length, all while the log is locked; it is unlocked after
+    /// Lets `threads` threads write one record of `len` bytes each while the log is locked, and unlocks it after
     /// `ready`.
     fn write_together_after(
         wal: &Wal,
@@ -522,7 +525,7 @@ mod tests {
             drop(held);
             writers.into_iter().map(|writer| writer.join().unwrap()).collect::<Vec<_>>()
         });
-        // In the order of the queue, which is that of the sequences.
+        // In queue order, which is sequence order.
         let last = |appended: &Appended| appended.first_seq + 1;
         assert_eq!(*seen.lock(), results.iter().flatten().map(last).collect::<Vec<_>>());
         results
@@ -536,7 +539,7 @@ mod tests {
 
     #[test]
     fn what_waits_together_is_written_in_as_few_calls_as_the_buffer_allows() {
-        // A record of 100 bytes takes 152 in the log, and the first one 56 more for its link.
+        // A record of 100 bytes takes 152 in the log; the first one takes 56 more for its link.
         for (write_buffer, calls) in
             [(1 << 20, 1), (8 * 152 + 56, 1), (8 * 152, 2), (400, 4), (152, 8), (64, 8)]
         {
@@ -544,7 +547,7 @@ mod tests {
             let wal = limited(&vfs, 1 << 20, write_buffer);
             drop(reserve(&wal, 8 * 200).unwrap());
             let writes = vfs.plan.lock().writes;
-            // Longer than the buffer, they wait for the lock one by one.
+            // Records longer than the buffer wait for the lock one at a time.
             let alone = write_buffer < 152;
             let results = match alone {
                 true => (0..8u8).map(|n| append(&wal, &[n; 100])).collect(),
@@ -574,7 +577,7 @@ mod tests {
         }
     }
 
-    /// A payload that is longer than it says.
+    /// A payload that is longer than it states.
     struct Longer;
 
     impl Payload for Longer {
@@ -631,19 +634,19 @@ mod tests {
             assert_eq!((wal.writes().records, wal.unsynced()), (1, true));
             let mut expected = vec![(1, vec![7; 100])];
             assert_eq!(recover(&vfs, &LogRules::default()).unwrap().1, expected, "{taken}");
-            // Records of the same length end where refused ones began.
+            // Records of the same length end where refused ones started.
             for n in 0..10u8 {
                 let appended = append(&wal, &[n; 100]).unwrap();
-                assert_eq!(appended.first_seq, 18 + u64::from(n), "burnt sequences are given out again");
+                assert_eq!(appended.first_seq, 18 + u64::from(n), "a used-up sequence was assigned again");
                 expected.push((appended.first_seq, vec![n; 100]));
                 assert_eq!(recover(&vfs, &LogRules::default()).unwrap().1, expected, "{taken}");
             }
         }
     }
 
-    /// Symptom: a write that was refused for want of space was there after a power cut. Cause: the zeroes over its
-    /// records lay in the system's memory until the next sync, while the records, which the failed call had written
-    /// whole, might be on the disk. Fix: the undo is synced before any error is returned.
+    /// Symptom: a write refused for lack of space was there again after a power failure. Cause: the zeros over its
+    /// records stayed in the page cache until the next sync, while the records, which the failed call had written
+    /// completely, could already be on disk. Fix: the undo is synced before any error is returned.
     #[test]
     fn what_was_refused_does_not_come_back_with_a_power_cut() {
         let mut whole = 0;
@@ -654,7 +657,7 @@ mod tests {
             wal.set_limits(LogLimits { write_buffer: 1 << 20, ..limits(1 << 20) });
             append(&wal, &[7; 100]).unwrap();
             wal.sync().unwrap();
-            // The first few records get there whole, then there is no space.
+            // The first few records are written completely, then the disk is full.
             let taken = 60 + (seed as usize * 37) % 500;
             vfs.add(Rule::new(Effect::Short(taken)).on(&[Op::Write]).nth(1));
             vfs.add(Rule::fail(Errno::NoSpace).on(&[Op::Write]).nth(2));

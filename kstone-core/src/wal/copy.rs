@@ -1,8 +1,8 @@
-//! The log as it was at one moment, in memory: for who reads a database that somebody else may be writing to.
+//! An in-memory snapshot of the log, for reading a database that another process may be writing to.
 //!
-//! Everything is read from its end to its beginning, the newest segment first. Records are written in order, so what
-//! is found at one place was written after all that is still to be read: a copy ends somewhere, but has no holes,
-//! except within one piece that was read while it was written.
+//! Everything is read backwards: the newest segment first, each from its end to its start. Records are written in
+//! order, so whatever is found was written after everything that is still to be read. The copy therefore ends somewhere
+//! but has no holes, except within a piece that was being written while it was read.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,19 +16,19 @@ use crate::vfs::{DirEntry, Mapping, OpenMode, PathKind, Vfs, VfsFile, read_full_
 use super::format::MAX_SEGMENT;
 use super::reader::refuse_claims;
 
-/// How much is read at a time.
+/// Bytes read at a time.
 const PIECE: u64 = 64 << 10;
-/// A segment longer than any that is not configured to be is copied only after a look at what its headers claim: a file
-/// that is all hole is as long as it likes.
+/// A segment longer than any default size is copied only after its headers were checked for impossible claims: a sparse
+/// file can have any length.
 const LONG: u64 = 64 << 20;
 
-/// Copies of a directory's segments, under their paths. Nothing in it can be changed.
+/// Copies of a directory's segments, under their original paths. Read-only.
 #[derive(Debug, Default)]
 pub(crate) struct LogCopy {
     files: BTreeMap<PathBuf, Arc<CopiedFile>>,
 }
 
-/// The pieces of a file that are not all zeros: reserved space takes no memory.
+/// The pieces of a file that are not all zeros, so that reserved space takes no memory.
 #[derive(Debug)]
 struct CopiedFile {
     len: u64,
@@ -36,7 +36,7 @@ struct CopiedFile {
 }
 
 impl LogCopy {
-    /// Copies all segments there are.
+    /// Copies all segments in the directory.
     pub(crate) fn of(vfs: &dyn Vfs, dir: &Path) -> Result<Self> {
         let mut found: Vec<(u32, PathBuf)> = Vec::new();
         for entry in vfs.list(dir).map_err(Error::io("list", dir))? {
@@ -49,7 +49,7 @@ impl LogCopy {
             }
         }
         found.sort();
-        // All are opened before the first is read, which takes longer: an open file can be read also when it is removed.
+        // Open all before reading the first: reading takes longer, and an open file remains readable after its removal.
         let open = |(_, path): (u32, PathBuf)| {
             let file = vfs.open(&path, OpenMode::Read).map_err(Error::io("open", &path))?;
             Ok((path, file))
@@ -63,7 +63,7 @@ impl LogCopy {
         Ok(Self { files })
     }
 
-    /// Whether the segment that is named after that generation is in it.
+    /// Whether the copy has the segment named after this generation.
     pub(crate) fn has(&self, generation: u32) -> bool {
         let name = paths::log(Path::new(""), generation);
         self.files.keys().any(|path| path.file_name() == Some(name.as_os_str()))
@@ -77,7 +77,7 @@ impl CopiedFile {
         for piece in (0..len.div_ceil(PIECE)).rev() {
             let at = piece * PIECE;
             let mut bytes = vec![0; (len - at).min(PIECE) as usize];
-            // What a file has lost meanwhile reads as zeros.
+            // If the file was truncated meanwhile, the rest reads as zeros.
             read_full_at(file, &mut bytes, at).map_err(Error::io("read", path))?;
             if bytes.iter().any(|&byte| byte != 0) {
                 pieces.insert(piece, bytes.into_boxed_slice());
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!((read(1) == bytes, read(2), read(3)), (true, bytes[..5].to_vec(), vec![]));
         assert_eq!(copy.list(dir).unwrap().len(), 3);
         let held = copy.files.values().map(|file| file.pieces.len()).sum::<usize>();
-        assert_eq!(held, 4, "pieces of zeros are not held");
+        assert_eq!(held, 4, "pieces that are all zero are not kept");
         let file = copy.open(&paths::log(dir, 1), OpenMode::Read).unwrap();
         let mut buf = [1; 10];
         assert_eq!(file.read_at(&mut buf, 1 << 40).unwrap(), 0);

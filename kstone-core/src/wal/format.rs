@@ -1,29 +1,29 @@
-//! The bytes of a log segment.
+//! The format of a log segment.
 //!
 //! ```text
-//! segment     0  128  file header (kind 2), whose own fields are: 4 generation, 8 salt, 8 number of the last
-//!                     manifest edit that was durable when the segment was made
+//! segment     0  128  file header (kind 2), with the fields: 4 generation, 8 salt, 8 number of the last manifest edit
+//!                     that was durable when the segment was created
 //!           512  128  the same header again, in a sector of its own
 //!          1024       records, each at a multiple of 8; the first one is a link
 //!
 //! record      0    4  CRC-32C of bytes 4 to 48, seeded with the salt
-//!             4    4  CRC-32C of the payload and its padding, seeded with salt XOR position
-//!             8    4  length of the payload, at most 1 GiB
+//! record      0    4  CRC-32C of bytes 4 to 48, seeded with the salt
+//!             4    4  CRC-32C of payload and padding, seeded with salt XOR position
 //!            12    1  type: 1 batch, 2 watermark, 3 carry (reserved), 4 pad, 5 link
 //!            13    1  flags, none known
 //!            14    2  zero
 //!            16    8  its own position (LSN)
-//!            24    8  sequence of the first operation; the next one to be given when there is none
-//!            32    8  watermark: the log up to this LSN was durable before this record was written
-//!            40    4  number of operations
+//!            16    8  the record's own position (LSN)
+//!            24    8  sequence of the first operation; without operations, the next sequence to be assigned
+//!            32    8  watermark: the log was durable up to this LSN before this record was written
 //!            44    4  commit time, seconds since the Unix epoch
 //!            48       payload, then zeros up to a multiple of 8
 //!
-//! link payload     4  generation of the segment before, 4 offset of its end; zeros for the very first
+//! link payload     4  generation of the previous segment, 4 offset of its end; zeros for the very first
 //! ```
 //!
-//! The position in the header and the salt in the checksums make stale bytes, and bytes of another place or
-//! segment, invalid. A pad is skipped. An unknown type or flag under a valid checksum is a newer format.
+//! The position in the header and the salt in the checksums invalidate stale bytes and bytes from another position or
+//! segment. Pads are skipped. An unknown type or flag under a valid checksum means a newer format.
 
 use std::path::Path;
 
@@ -35,16 +35,16 @@ use crate::file_header::{FileHeader, FileKind, HEADER_LEN, Id};
 use crate::planted::{Bug, planted};
 use crate::types::{Lsn, SeqNo};
 
-/// Where the records of a segment start.
+/// Offset of the first record in a segment.
 pub(crate) const RECORDS_START: u32 = 1024;
 const SECOND_COPY: usize = 512;
 pub(crate) const RECORD_HEADER: usize = 48;
-/// Where in a record its own position is.
+/// Offset of a record's own position in the record.
 pub(crate) const LSN_FIELD: u32 = 16;
 pub(crate) const ALIGN: u32 = 8;
-/// The length of a link record.
+/// Length of a link record.
 pub(crate) const LINK_LEN: u64 = RECORD_HEADER as u64 + 8;
-/// The most bytes in a segment: offsets are 32 bits.
+/// Maximum size of a segment: offsets have 32 bits.
 pub(crate) const MAX_SEGMENT: u64 = (u32::MAX - u32::MAX % ALIGN) as u64;
 
 pub(crate) const BATCH: u8 = 1;
@@ -52,7 +52,7 @@ pub(crate) const WATERMARK: u8 = 2;
 pub(crate) const PAD: u8 = 4;
 pub(crate) const LINK: u8 = 5;
 
-/// A segment's header.
+/// The header of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
     pub(crate) database_id: Id,
@@ -64,7 +64,7 @@ pub(crate) struct SegmentHeader {
 }
 
 impl SegmentHeader {
-    /// Both copies and what lies between them: all bytes before the records.
+    /// Encodes all bytes before the records: both copies of the header and the bytes between them.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut fields = Vec::with_capacity(56);
         fields.extend_from_slice(&self.generation.to_le_bytes());
@@ -90,8 +90,8 @@ impl SegmentHeader {
         out
     }
 
-    /// Decodes the first bytes of a segment; either copy will do, `None` when neither does. A newer format is
-    /// an error whichever copy says so.
+    /// Decodes the first bytes of a segment. One intact copy suffices; `None` if both are damaged. A newer format in
+    /// either copy is an error.
     pub(crate) fn decode(bytes: &[u8], file: &Path) -> Result<Option<Self>> {
         for offset in [0, SECOND_COPY] {
             let copy = bytes.get(offset..).unwrap_or_default();
@@ -105,7 +105,7 @@ impl SegmentHeader {
         Ok(None)
     }
 
-    /// Of a copy of the segment in another incarnation of the database.
+    /// The header for a copy of the segment in another incarnation of the database.
     fn copied(self, incarnation: Id, created_ms: u64, last_edit: u64) -> Self {
         Self { incarnation, created_ms, last_edit, ..self }
     }
@@ -123,8 +123,8 @@ impl SegmentHeader {
     }
 }
 
-/// All bytes before the records of a copy of a segment: what `bytes` are to the segment itself. Generation and salt
-/// stay, so that the records are valid there.
+/// All bytes before the records for a copy of a segment, made from the `bytes` there in the original. Generation and
+/// salt are kept, so that the records are valid in the copy.
 pub(crate) fn copied_header(
     bytes: &[u8],
     file: &Path,
@@ -137,7 +137,7 @@ pub(crate) fn copied_header(
     Ok(header.copied(incarnation, created_ms, last_edit).encode())
 }
 
-/// A record's header, less what only checks it.
+/// A record's header, without the fields that only verify it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RecordHeader {
     pub(crate) kind: u8,
@@ -151,7 +151,7 @@ pub(crate) struct RecordHeader {
     payload_crc: u32,
 }
 
-/// The bytes that a record with a payload of that length takes in the log.
+/// The length in the log of a record with a payload of `payload_len` bytes.
 pub(crate) fn record_len(payload_len: usize) -> u64 {
     (payload_len as u64).saturating_add(RECORD_HEADER as u64).next_multiple_of(u64::from(ALIGN))
 }
@@ -161,7 +161,7 @@ impl RecordHeader {
         Self { kind, flags: 0, lsn, first_seq, watermark, count, time, payload_len: 0, payload_crc: 0 }
     }
 
-    /// Appends the record to `out`. The caller has checked that the payload's length fits 32 bits.
+    /// Appends the record to `out`. The caller has checked that the payload's length fits into 32 bits.
     pub(crate) fn encode(&self, out: &mut Vec<u8>, salt: u64, payload: &[u8]) {
         let start = out.len();
         out.resize(start + RECORD_HEADER, 0);
@@ -196,7 +196,7 @@ impl RecordHeader {
         }
     }
 
-    /// The header at position `at`; `None` when these bytes are none, or not from there.
+    /// Decodes the header at position `at`; `None` if the bytes are not a header, or not one for this position.
     pub(crate) fn decode(bytes: &[u8], salt: u64, at: Lsn) -> Option<Self> {
         let bytes = bytes.get(..RECORD_HEADER)?;
         let mut reader = Reader::new(bytes);
@@ -216,34 +216,35 @@ impl RecordHeader {
         record_len(self.payload_len as usize)
     }
 
-    /// Whether no record was ever written with a payload that long.
+    /// Whether the payload is longer than any that is ever written.
     pub(crate) fn is_too_long(&self) -> bool {
         u64::from(self.payload_len) > MAX_BATCH_BYTES
     }
 
-    /// The payload in the bytes of the whole record; `None` when it is not what was written.
+    /// Returns the payload, given the bytes of the whole record; `None` if its checksum does not match.
     pub(crate) fn payload<'a>(&self, salt: u64, record: &'a [u8]) -> Option<&'a [u8]> {
         let padded = record.get(RECORD_HEADER..)?;
         let holds = self.is_payload(crc32c::crc32c_append(self.payload_seed(salt), padded));
         self.unchecked_payload(record).filter(|_| holds)
     }
 
-    /// The same where its checksum was looked at before.
+    /// The same without verifying the checksum, for callers that have done so.
     pub(crate) fn unchecked_payload<'a>(&self, record: &'a [u8]) -> Option<&'a [u8]> {
         record.get(RECORD_HEADER..)?.get(..self.payload_len as usize)
     }
 
-    /// What the checksum of the payload goes on from.
+    /// The initial value of the payload's checksum.
     pub(crate) fn payload_seed(&self, salt: u64) -> u32 {
         crc32c_seeded(salt ^ self.lsn.0, &[])
     }
 
-    /// Whether a payload with that checksum is what was written.
+    /// Whether `crc` matches the checksum stored for the payload.
     pub(crate) fn is_payload(&self, crc: u32) -> bool {
         crc == self.payload_crc || planted(Bug::TornRecordBelieved)
     }
 
-    /// Refuses what this version does not know. To be asked only once both checksums hold.
+    /// Returns an error for a type or flags that this version does not support. Valid only after both checksums
+    /// matched.
     pub(crate) fn check_known(&self, file: &Path) -> Result<()> {
         if matches!(self.kind, BATCH | WATERMARK | PAD | LINK) && self.flags == 0 {
             return Ok(());
@@ -261,9 +262,9 @@ impl RecordHeader {
     }
 }
 
-/// The payload of a link to the segment that ends at `previous`.
+/// Encodes the payload of a link to the segment that ends at `previous`.
 pub(crate) fn encode_link(previous: Lsn) -> [u8; 8] {
-    // Generation first, as the table says: the other way round than the number.
+    // Generation first, as in the table above; the bytes of the LSN itself are the other way round.
     let mut out = [0; 8];
     let fields = previous.generation().to_le_bytes().into_iter().chain(previous.offset().to_le_bytes());
     for (to, from) in out.iter_mut().zip(fields) {

@@ -1,13 +1,12 @@
-//! Reading the log: what segments there are, where the log ends, and what it says.
+//! Reading the log: finding its segments and its end, and replaying its records.
 //!
-//! Unsynced pages reach the disk in any order, so after a power cut a hole followed by valid records is a
-//! torn tail when it lies past the last sync, and damage when it lies before. [`validate`] walks to the first
-//! bad record and then looks at every later header that is still valid: a watermark beyond the bad record
-//! proves that it had been synced. Headers vouch for their watermark even when their payload is torn.
+//! Unsynced pages reach the disk in any order. After a power failure, a hole followed by valid records is therefore a
+//! torn tail if it lies past the last sync, and damage if it lies before. [`validate`] walks to the first bad record
+//! and then checks every later header that is still valid: a watermark beyond the bad record proves that the record had
+//! been synced. A header vouches for its watermark even if its payload is torn.
 //!
-//! Nothing is written here except by [`harden`]. A read error is an error, never the end of the log. Payloads are
-//! checked through a window: memory is bounded by that, or by the largest record whose checksums hold and whose payload
-//! somebody wants.
+//! Only [`harden`] writes anything. A read error is an error, never the end of the log. Payloads are verified through a
+//! window: memory is bounded by its size, or by the largest record with matching checksums whose payload is needed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -28,15 +27,15 @@ use super::format::{
     SegmentHeader, decode_link, record_len,
 };
 
-/// A file of the log as it was found.
+/// A log file as found in the directory.
 #[derive(Clone, Debug)]
 pub(crate) struct Segment {
     pub(crate) path: PathBuf,
-    /// The number in its name, which says little.
+    /// The number in its name, which need not be its generation.
     named: u32,
-    /// `None` when both copies are zero or damaged.
+    /// `None` if both copies are zero or damaged.
     header: Option<SegmentHeader>,
-    /// The end of the segment before, as the first record says; `None` when that is not valid.
+    /// The end of the previous segment according to the first record; `None` if that record is not valid.
     link: Option<Lsn>,
 }
 
@@ -46,25 +45,25 @@ impl Segment {
     }
 }
 
-/// What the manifest knows of the log.
+/// The manifest's knowledge of the log.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LogRules {
-    /// Records below it are retired.
+    /// Records before this position are retired.
     pub(crate) log_start: Lsn,
-    /// In order, of their generations and of their next ones.
+    /// Ascending, both by generation and by next generation.
     pub(crate) cuts: Vec<LogCut>,
     /// The log was durable up to here.
     pub(crate) durable: Lsn,
     /// The log was closed here, and nothing was written since.
     pub(crate) clean_end: Option<Lsn>,
-    /// The manifest's newest edit.
+    /// Number of the manifest's newest edit.
     pub(crate) last_edit: u64,
 }
 
 impl LogRules {
-    /// Whether records in that generation are retired, or dead by decree of a recovery.
+    /// Whether records of this generation are retired, or declared dead by a recovery.
     fn is_dead(&self, generation: u32) -> bool {
-        // Next generations rise as generations do: of the cuts before it, the last one reaches furthest.
+        // Next generations rise with generations, so of the cuts before this generation, the last one reaches furthest.
         let before = self.cuts.partition_point(|cut| cut.generation < generation);
         let cut = before.checked_sub(1).and_then(|last| self.cuts.get(last));
         generation < self.log_start.generation() || cut.is_some_and(|cut| generation < cut.next_generation)
@@ -79,37 +78,37 @@ impl LogRules {
 /// The valid part of the log.
 #[derive(Clone, Debug)]
 pub(crate) struct Chain {
-    /// The segments with live records, oldest first.
+    /// Segments with live records, oldest first.
     pub(crate) segments: Vec<SegmentInfo>,
-    /// Where the log ends.
+    /// The end of the log.
     pub(crate) end: Lsn,
-    /// The last sequence in it; 0 when there is none.
+    /// The last sequence in the log; 0 if it is empty.
     pub(crate) last_seq: SeqNo,
     /// The highest watermark in any valid header.
     pub(crate) watermark: Lsn,
-    /// The highest generation known to be taken, also by what is dead. After a clean close the manifest's
-    /// next generation may be higher still.
+    /// The highest generation known to be taken, including by dead segments. After a clean close, the manifest's next
+    /// generation may be higher still.
     pub(crate) max_generation: u32,
-    /// Files that hold nothing live.
+    /// Files without live records.
     pub(crate) dead: Vec<PathBuf>,
-    /// Whether the last segment may be appended to at `end`: only after a clean close, and never at a cut,
-    /// because what follows a cut in its segment is dead.
+    /// Whether the last segment may be appended to at `end`: only after a clean close, and never at a cut, because
+    /// everything after a cut in its segment is dead.
     pub(crate) resumable: bool,
 }
 
-/// A batch of the log.
+/// A batch from the log.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RecordRef<'a> {
     pub(crate) lsn: Lsn,
     pub(crate) first_seq: SeqNo,
     pub(crate) count: u32,
-    /// For [`crate::record::Ops`].
+    /// The operations, for [`crate::record::Ops`].
     pub(crate) payload: &'a [u8],
     /// Commit time, seconds since the Unix epoch.
     pub(crate) time: u32,
 }
 
-/// A database and the copy of it that a log is of.
+/// The database, and the copy of it, that a log belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LogOwner {
     pub(crate) database_id: Id,
@@ -117,8 +116,8 @@ pub(crate) struct LogOwner {
 }
 
 impl LogOwner {
-    /// Why a segment with that header is not of this log. SSTs may be of the database that this one is a copy of; its
-    /// log never is.
+    /// Why a segment with this header is not part of this log; `None` if it is. SSTs may come from the database that
+    /// this one was copied from, but log segments never do.
     fn disowns(&self, header: &SegmentHeader) -> Option<&'static str> {
         if header.database_id != self.database_id {
             return Some("the segment belongs to another database");
@@ -128,7 +127,7 @@ impl LogOwner {
     }
 }
 
-/// All segments in a directory, in order of their generations.
+/// Finds all segments in a directory. Returns them in order of their generations.
 pub(crate) fn discover(vfs: &dyn Vfs, dir: &Path, owner: LogOwner) -> Result<Vec<Segment>> {
     let mut segments = Vec::new();
     for entry in vfs.list(dir).map_err(Error::io("list", dir))? {
@@ -151,9 +150,10 @@ pub(crate) fn discover(vfs: &dyn Vfs, dir: &Path, owner: LogOwner) -> Result<Vec
     Ok(segments)
 }
 
-/// A segment is named after its generation. One that is not, while the one of that name is there, has the bytes of that
-/// one: a copy under another name, or a segment in the making whose blocks hold what was in them before. Its own header
-/// was never durable, so nothing was ever acknowledged in it.
+/// A segment is named after its generation. If a segment's name and generation differ, and another segment has the name
+/// of that generation, its bytes are the other's: either it is a copy under another name, or it was still being created
+/// and its blocks hold their previous contents. Its own header was never durable, so nothing in it was ever
+/// acknowledged.
 fn drop_stale_headers(segments: &mut [Segment]) {
     let true_to_name = |segment: &&Segment| segment.header.is_some() && segment.generation() == segment.named;
     let rightly_named: BTreeSet<u32> =
@@ -166,7 +166,7 @@ fn drop_stale_headers(segments: &mut [Segment]) {
     }
 }
 
-/// What the first bytes of a segment say of it.
+/// Reads and decodes the first bytes of a segment.
 fn read_head(vfs: &dyn Vfs, path: PathBuf, named: u32) -> Result<Segment> {
     let file = vfs.open(&path, OpenMode::Read).map_err(Error::io("open", &path))?;
     let mut head = vec![0; RECORDS_START as usize + LINK_LEN as usize];
@@ -177,7 +177,7 @@ fn read_head(vfs: &dyn Vfs, path: PathBuf, named: u32) -> Result<Segment> {
     Ok(Segment { path, named, header, link })
 }
 
-/// The link in the first bytes of a segment.
+/// Decodes the link in the first bytes of a segment.
 fn first_link(head: &[u8], segment: &SegmentHeader) -> Option<Lsn> {
     let bytes = head.get(RECORDS_START as usize..)?;
     let header = RecordHeader::decode(bytes, segment.salt, Lsn::new(segment.generation, RECORDS_START))?;
@@ -185,8 +185,9 @@ fn first_link(head: &[u8], segment: &SegmentHeader) -> Option<Lsn> {
     decode_link(header.payload(segment.salt, bytes)?)
 }
 
-/// Whether a segment holds anything like a record, damaged or not: without a manifest, one that does is no leftover of a
-/// creation. `named` is the number in its name, for when it does not say its generation.
+/// Whether a segment holds anything that resembles a record, damaged or not. Without a manifest, a segment that does is
+/// not the remains of a creation. `named` is the number in its name, for a segment whose header does not give its
+/// generation.
 pub(crate) fn has_records(vfs: &dyn Vfs, path: &Path, named: u32) -> Result<bool> {
     let file = vfs.open(path, OpenMode::Read).map_err(Error::io("open", path))?;
     let mut head = vec![0; RECORDS_START as usize];
@@ -204,11 +205,11 @@ struct SegmentReader<'a> {
     salt: u64,
 }
 
-/// A record whose checksums hold.
+/// A record with matching checksums.
 struct CheckedRecord<'a> {
     header: RecordHeader,
     payload: &'a [u8],
-    /// Where it ends.
+    /// The end of the record.
     end: u32,
 }
 
@@ -230,8 +231,8 @@ impl<'a> SegmentReader<'a> {
         Ok(bytes.and_then(|bytes| RecordHeader::decode(bytes, self.salt, at)))
     }
 
-    /// The header of the record at `offset`, and where the record ends; `None` when what is there is none. A record of
-    /// a newer format is an error. Takes no more memory than a window, whatever the header says.
+    /// Returns the header of the record at `offset`, and the end of the record; `None` if there is no valid record. A
+    /// record of a newer format is an error. Takes no more memory than a window, whatever length the header claims.
     fn check(&mut self, offset: u32) -> Result<Option<(RecordHeader, u32)>> {
         let Some(mut header) = self.header(offset)? else { return Ok(None) };
         let (start, len) = (u64::from(offset), header.record_len());
@@ -250,7 +251,7 @@ impl<'a> SegmentReader<'a> {
         Ok(Some((header, end)))
     }
 
-    /// The record at `offset`, as [`Self::check`] finds it, with its payload in memory.
+    /// Returns the record at `offset`, as [`Self::check`] does, with its payload in memory.
     fn record(&mut self, offset: u32) -> Result<Option<CheckedRecord<'_>>> {
         let Some((header, end)) = self.check(offset)? else { return Ok(None) };
         let record = self.window.get(offset.into(), header.record_len());
@@ -259,28 +260,28 @@ impl<'a> SegmentReader<'a> {
             Some(payload) => payload,
             None if header.kind == PAD => &[],
             None => {
-                return Err(Error::corrupt(self.path, offset.into(), "the record was whole a moment ago"));
+                return Err(Error::corrupt(self.path, offset.into(), "the record changed while it was read"));
             }
         };
         Ok(Some(CheckedRecord { header, payload, end }))
     }
 
-    /// Refuses a valid header that claims more than any record was ever written with, and a file that has as much: no
-    /// write that was cut off looks like that.
+    /// Fails on a valid header that claims more than the maximum length of a record, if the file is long enough to hold
+    /// that much: an interrupted write cannot look like this.
     fn refuse_claim(&mut self, offset: u32) -> Result<()> {
         let Some(header) = self.header(offset)?.filter(RecordHeader::is_too_long) else { return Ok(()) };
         if u64::from(offset) + header.record_len() > self.len() {
             return Ok(());
         }
         let detail = format!(
-            "a record claims {} bytes, no record has more than {}",
+            "a record claims {} bytes, but no record has more than {}",
             header.record_len(),
             record_len(MAX_BATCH_BYTES as usize)
         );
         Err(self.corrupt(offset, detail))
     }
 
-    /// The next aligned place from `from` on whose bytes name that place where a record would name it.
+    /// The first aligned offset from `from` on whose bytes, in the position field of a record header, name that offset.
     fn next_candidate(&mut self, from: u32) -> Result<Option<u32>> {
         let mut offset = u64::from(from);
         while offset + RECORD_HEADER as u64 <= self.len() {
@@ -318,14 +319,14 @@ impl<'a> SegmentReader<'a> {
     }
 }
 
-/// Refuses a segment in which a header claims what none can, by a walk over headers alone.
+/// Fails on a segment in which a header claims an impossible length. Walks over headers only.
 pub(super) fn refuse_claims(vfs: &dyn Vfs, path: &Path, named: u32) -> Result<()> {
     let Some(header) = read_head(vfs, path.to_path_buf(), named)?.header else { return Ok(()) };
     let mut reader = SegmentReader::open(vfs, path, header.generation, header.salt)?;
     let mut offset = RECORDS_START;
     while let Some(header) = reader.header(offset)? {
         reader.refuse_claim(offset)?;
-        // Beyond what a segment can hold there is no record.
+        // There is no record beyond the maximum size of a segment.
         let Ok(next) = u32::try_from(u64::from(offset) + header.record_len()) else { break };
         offset = next;
     }
@@ -346,26 +347,26 @@ impl Live<'_> {
     }
 }
 
-/// What a walk along the chain has seen.
+/// The state of a walk along the chain.
 struct ChainWalk<'a> {
     vfs: &'a dyn Vfs,
     rules: &'a LogRules,
     /// In order of their generations.
     live: Vec<Live<'a>>,
-    /// Which of them say that they follow on what ends there.
+    /// The links of these segments: the position that a segment continues, and its generation.
     links: BTreeSet<(Lsn, u32)>,
-    /// Where a segment ends, as the first that follows on it says.
+    /// The end of a segment by generation, according to the first segment that continues it.
     linked: BTreeMap<u32, u32>,
     segments: Vec<SegmentInfo>,
     last_seq: SeqNo,
     watermark: Lsn,
 }
 
-/// Finds where the log ends, without writing anything.
+/// Finds the end of the log, without writing anything.
 ///
-/// Refuses what proves damage rather than a torn tail: a first bad record below a watermark, below the
-/// manifest's durable position, or below a cut; a log that does not end where it was closed; a manifest older
-/// than a segment says it was.
+/// Fails on evidence of damage, as opposed to a torn tail: a first bad record below a watermark, below the manifest's
+/// durable position or below a cut; a log that does not end where it was closed; a manifest older than a segment says
+/// that it was.
 pub(crate) fn validate(vfs: &dyn Vfs, dir: &Path, segments: &[Segment], rules: &LogRules) -> Result<Chain> {
     let newest =
         segments.iter().filter_map(|s| Some((s.header.as_ref()?.last_edit, s))).max_by_key(|(e, _)| *e);
@@ -373,7 +374,7 @@ pub(crate) fn validate(vfs: &dyn Vfs, dir: &Path, segments: &[Segment], rules: &
         newest.filter(|(edit, _)| *edit > rules.last_edit && !planted(Bug::RolledBackManifestBelieved))
     {
         let detail = format!(
-            "it ends at edit {}, but edit {edit} was durable when {} was made",
+            "the manifest ends at edit {}, but edit {edit} was durable when {} was created",
             rules.last_edit,
             segment.path.display()
         );
@@ -413,7 +414,7 @@ pub(crate) fn validate(vfs: &dyn Vfs, dir: &Path, segments: &[Segment], rules: &
     })
 }
 
-/// Files may be gone whose generations were used: what the manifest says of the log counts as well.
+/// Files whose generations were used may be gone, so the positions in the manifest count as well.
 fn max_generation(segments: &[Segment], rules: &LogRules) -> u32 {
     let found = segments.iter().map(|segment| segment.generation().max(segment.named));
     let skipped = rules.cuts.iter().map(|cut| cut.next_generation.saturating_sub(1));
@@ -431,18 +432,18 @@ impl<'a> ChainWalk<'a> {
         Self { vfs, rules, live, links, linked, segments: Vec::new(), last_seq: 0, watermark: Lsn::ZERO }
     }
 
-    /// The place in `live` of a generation.
+    /// The index of a generation in `live`.
     fn find(&self, generation: u32) -> Option<usize> {
         self.live.binary_search_by_key(&generation, |live| live.generation).ok()
     }
 
-    /// Follows records and links from the log's start to the first place where neither is.
+    /// Follows records and links from the start of the log to the first position that has neither.
     fn find_end(&mut self) -> Result<Lsn> {
         let mut generation = self.rules.log_start.generation();
         loop {
             let offset = match self.find(generation) {
                 Some(i) => self.walk_segment(i)?,
-                None => 0, // the log before its first segment was made, or a missing one
+                None => 0, // no segment was created yet, or it is missing
             };
             let at = Lsn::new(generation, offset);
             let later = (Bound::Excluded((at, generation)), Bound::Included((at, u32::MAX)));
@@ -453,16 +454,17 @@ impl<'a> ChainWalk<'a> {
         }
     }
 
-    /// Walks to the end of a segment, or to its first bad record; returns the offset.
+    /// Walks to the end of a segment, or to its first bad record. Returns that offset.
     fn walk_segment(&mut self, index: usize) -> Result<u32> {
-        let live = self.live.get(index).ok_or_else(|| Error::internal("a segment that was found is gone"))?;
-        // A cut and the link of the next segment both say with authority where this one ends.
+        let live = self.live.get(index).ok_or_else(|| Error::internal("a segment of the log is missing"))?;
+        // A cut and the next segment's link are both authoritative about the end of this segment.
         let linked = || self.linked.get(&live.generation).copied();
         let stop = self.rules.cut_in(live.generation).or_else(linked).unwrap_or(u32::MAX);
         let mut reader = live.open(self.vfs)?;
         let log_start = self.rules.log_start;
         let mut offset = RECORDS_START;
-        // What is retired need not be read; in a file that does not reach that far it is, to find out why.
+        // Retired records need not be read, unless the file ends before the log's start: then they are read to find out
+        // why.
         if live.generation == log_start.generation() && u64::from(log_start.offset()) <= reader.len() {
             offset = offset.max(log_start.offset());
         }
@@ -481,8 +483,8 @@ impl<'a> ChainWalk<'a> {
                     let detail = format!("{} operations from sequence {} on", header.count, header.first_seq);
                     return Err(reader.corrupt(offset, detail));
                 };
-                // Sequences rise. What does not go on with them is none of this chain: bytes that were undone, and came
-                // back. The log ends here; below a watermark that is damage, as any other end would be.
+                // Sequences rise. A record that does not continue them is not part of this chain: an undone write that
+                // reappeared. The log ends here. Below a watermark this counts as damage, as any other end would.
                 if header.first_seq <= self.last_seq {
                     break;
                 }
@@ -502,14 +504,14 @@ impl<'a> ChainWalk<'a> {
         Ok(offset)
     }
 
-    /// Whether what follows the end is a torn tail; an error when the end had been synced past.
+    /// Checks that the bytes after the end are a torn tail; an error if they had been synced.
     fn judge_the_rest(&mut self, dir: &Path, end: Lsn) -> Result<()> {
         let mut unlinked = None;
         for live in self.live.iter().filter(|live| live.generation >= end.generation()) {
             let mut from = RECORDS_START;
             if live.generation == end.generation() {
                 if self.rules.cut_in(live.generation) == Some(end.offset()) {
-                    continue; // dead by decree
+                    continue; // declared dead
                 }
                 from = end.offset();
             }
@@ -521,7 +523,7 @@ impl<'a> ChainWalk<'a> {
         }
         if end < self.watermark && !planted(Bug::DamageTakenForTail) {
             let detail = format!("there is no valid record, but the log was synced up to {}", self.watermark);
-            // The log may end well and the next segment begin badly: then that is the place to name.
+            // If the log ends properly and the next segment has a bad start, the error names that start.
             return Err(self.corrupt_at(dir, unlinked.unwrap_or(end), detail));
         }
         if end < self.rules.durable && !planted(Bug::DurableEndIgnored) {
@@ -544,8 +546,8 @@ impl<'a> ChainWalk<'a> {
     }
 }
 
-/// A segment without a header is one that was being made, unless a record was ever written to it: the header
-/// is durable before that, so then it is damaged, and the watermarks behind it cannot be read.
+/// Checks segments without a valid header. Such a segment was still being created, unless a record was ever written to
+/// it: the header is durable before that, so in that case it is damaged, and the watermarks after it cannot be read.
 fn check_headerless(vfs: &dyn Vfs, segments: &[Segment], rules: &LogRules) -> Result<()> {
     for segment in segments.iter().filter(|s| s.header.is_none() && !rules.is_dead(s.named)) {
         let mut reader = SegmentReader::open(vfs, &segment.path, segment.named, 0)?;
@@ -556,8 +558,8 @@ fn check_headerless(vfs: &dyn Vfs, segments: &[Segment], rules: &LogRules) -> Re
     Ok(())
 }
 
-/// Makes the chain durable from `from`, above which it may only look so: pages that a failed sync left in the
-/// cache are readable but not on disk. Rewrites the same bytes, so a crash here does no harm.
+/// Makes the chain durable from `from` on. Above that position it may only appear to be: pages that a failed sync left
+/// in the page cache can be read but are not on disk. Rewrites the same bytes, so a crash in between is harmless.
 pub(crate) fn harden(vfs: &dyn Vfs, dir: &Path, chain: &Chain, from: Lsn) -> Result<()> {
     let mut touched = false;
     for info in chain.segments.iter().filter(|info| Lsn::new(info.generation, info.end) > from) {
@@ -583,7 +585,7 @@ pub(crate) fn harden(vfs: &dyn Vfs, dir: &Path, chain: &Chain, from: Lsn) -> Res
     Ok(())
 }
 
-/// Hands out the batches of a validated chain, in order, checking them again.
+/// Passes the batches of a validated chain to `apply`, in order, verifying them again.
 pub(crate) fn replay(
     vfs: &dyn Vfs,
     chain: &Chain,
@@ -598,7 +600,7 @@ pub(crate) fn replay(
         let mut offset = info.start;
         while offset < info.end {
             let Some(CheckedRecord { header, payload, end }) = reader.record(offset)? else {
-                return Err(reader.corrupt(offset, "the record was valid a moment ago"));
+                return Err(reader.corrupt(offset, "the record changed since it was validated"));
             };
             if header.kind == BATCH {
                 let RecordHeader { lsn, first_seq, count, time, .. } = header;

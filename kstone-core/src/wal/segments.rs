@@ -1,8 +1,8 @@
-//! The segments that are written to, and the accounting of their space.
+//! The segments being written to, and the accounting of their space.
 //!
-//! A record goes into the current segment if it fits there, else into the prepared one, which then becomes
-//! current. Reservations are granted when all that are outstanding fit into what is left of the current
-//! segment, or all of them into the prepared one: either way any order of use works out.
+//! A record goes into the current segment if it fits there; otherwise into the prepared one, which then becomes
+//! current. A reservation is granted if all outstanding ones fit into the rest of the current segment, or all of them
+//! into the prepared one; either way they fit in any order of use.
 
 use std::io;
 use std::path::PathBuf;
@@ -19,12 +19,12 @@ use super::format::{LINK_LEN, MAX_SEGMENT, RECORDS_START, SegmentHeader, record_
 use super::writer::Wal;
 use super::{LogLimits, SegmentInfo, WalContext};
 
-/// A new segment's first preallocation; doubled whenever it is used up.
+/// The first preallocation of a new segment; doubled each time it is used up.
 const FIRST_ALLOCATION: u64 = 64 << 10;
-/// Of a file system that cannot allocate: every write allocates for itself.
+/// On a file system that cannot preallocate: every write allocates its own space.
 const UNLIMITED: u64 = u64::MAX;
 const DEFAULT_SEGMENT_SIZE: u64 = 16 << 20;
-/// Allocations that are cut short are cut to a multiple of this, and a segment that is this short or shorter is not
+/// An allocation limited by free space is rounded down to a multiple of this, and a segment no longer than this is not
 /// worth abandoning early.
 const PAGE: u64 = 4096;
 
@@ -41,18 +41,18 @@ pub(super) struct SegmentFile {
 #[derive(Clone, Debug)]
 pub(super) struct SegmentSpace {
     pub(super) segment: Arc<SegmentFile>,
-    /// Where the next record goes.
+    /// Offset of the next record.
     pub(super) used: u64,
-    /// Records end here at the latest.
+    /// The limit for the ends of records.
     capacity: u64,
-    /// The file system has promised space up to here.
+    /// The file system has reserved space up to here.
     allocated: u64,
-    /// Whether the first record, the link, is there.
+    /// Whether the link, the segment's first record, is written.
     pub(super) linked: bool,
 }
 
 impl SegmentSpace {
-    /// Where the record after the link goes, or the next one.
+    /// Offset of the next record other than the link.
     fn start(&self) -> u64 {
         if self.linked { self.used } else { self.used + LINK_LEN }
     }
@@ -65,12 +65,13 @@ impl SegmentSpace {
         if self.allocated == UNLIMITED { self.used } else { self.allocated }
     }
 
-    /// The segment once its file was cut where its records end.
+    /// The segment's description after its file was truncated to the end of its records.
     pub(super) fn closed(&self) -> SegmentInfo {
         SegmentInfo { len: self.used, ..self.info() }
     }
 
-    /// Whether it reaches to `needed` without any allocation. What grows with every write never does.
+    /// Whether the file extends to `needed` without another allocation; never the case for a file that grows with every
+    /// write.
     fn has(&self, needed: u64) -> bool {
         self.allocated != UNLIMITED && needed <= self.allocated
     }
@@ -87,52 +88,52 @@ impl SegmentSpace {
     }
 }
 
-/// All segments, and what is reserved in them.
+/// All segments, and the reservations in them.
 #[derive(Debug)]
 pub(super) struct Space {
     /// Bytes of all outstanding reservations.
     reserved: u64,
     pub(super) current: Option<SegmentSpace>,
     pub(super) next: Option<SegmentSpace>,
-    /// The segment of an earlier handle that becomes current at the first reservation.
+    /// The segment from an earlier open that becomes current at the first reservation.
     pub(super) resume: Option<SegmentInfo>,
-    /// Live segments that are full, or from earlier handles.
+    /// Live segments that are full or from earlier opens.
     pub(super) older: Vec<SegmentInfo>,
-    /// Bytes of segments that are needed no more, until their files are gone.
+    /// Bytes of segments no longer needed whose files still exist.
     retired: u64,
     pub(super) limits: LogLimits,
 }
 
-/// What a reservation needs before it can be granted.
+/// What has to happen before a reservation can be granted.
 pub(super) enum Grant {
     Granted,
-    /// Open the segment to resume.
+    /// Open the segment to be resumed.
     Resume(SegmentInfo),
-    /// Allocate more of this file: `needed` bytes in all, `to` if there is space.
+    /// Extend the allocation of this file: to `needed` bytes at least, to `to` if there is space.
     Extend {
         segment: Arc<SegmentFile>,
         allocated: u64,
         needed: u64,
         to: u64,
     },
-    /// Prepare a segment of that capacity, allocated in the same way.
+    /// Prepare a segment of this capacity, with its allocation chosen likewise.
     Prepare {
         capacity: u64,
         needed: u64,
         to: u64,
     },
-    /// It would take the log over its limit.
+    /// The reservation would take the log over its limit.
     Full,
-    /// More than any segment holds is reserved at the same time.
+    /// More is reserved at the same time than any segment can hold.
     TooMuch,
 }
 
-/// Where a record goes.
+/// The position assigned to a record.
 pub(super) struct RecordPlace {
     pub(super) offset: u64,
-    /// Whether the segment's link is there; else it must be written in front of the record.
+    /// Whether the segment's link is written; otherwise it must be written in front of this record.
     pub(super) linked: bool,
-    /// Set when another segment became current for this record.
+    /// Set if another segment became current for this record.
     pub(super) rotated_to: Option<Arc<SegmentFile>>,
 }
 
@@ -173,7 +174,7 @@ impl Space {
         self.grant_next(want, self.limit_for(len))
     }
 
-    /// As [`Self::grant`], but in the prepared segment, which takes all reservations.
+    /// As [`Self::grant`], but from the prepared segment, which then covers all reservations.
     fn grant_next(&mut self, want: u64, limit: u64) -> Grant {
         let Some(next) = &self.next else {
             let needed = (u64::from(RECORDS_START) + LINK_LEN).saturating_add(want);
@@ -200,19 +201,19 @@ impl Space {
             }
         }
         if let Some(next) = &mut self.next {
-            // A record longer than a segment, or more reservations at a time than one holds, make it longer.
+            // A record longer than a segment, or more reservations at a time than it holds, enlarges the segment.
             next.capacity = next.capacity.max(needed);
         }
         if let Some(current) = &mut self.current {
-            // Older reservations may still be used here, but not beyond what is allocated for them.
+            // Older reservations may still be used here, but only in space that is already allocated.
             current.capacity = current.capacity.min(current.allocated);
         }
         self.reserved = want;
         Grant::Granted
     }
 
-    /// Space for `len` bytes in the prepared segment, and none any more in the current one. Takes no more space than
-    /// needed, but does not mind the limit: this is how the log becomes shorter.
+    /// Reserves `len` bytes in the prepared segment, and closes the current one to further records. Takes no more space
+    /// than needed, but ignores the limit: this is how the log shrinks.
     fn grant_rotation(&mut self, len: u64) -> Grant {
         if let Some(info) = &self.resume {
             return Grant::Resume(info.clone());
@@ -235,11 +236,11 @@ impl Space {
         grant
     }
 
-    /// What is to be done for `room` to reach to `needed`, which is more than it has.
+    /// How to extend `room` to `needed`, which is beyond what it has.
     fn grow(&self, room: &SegmentSpace, needed: u64, limit: u64) -> Grant {
         let free = limit.saturating_sub(self.live_bytes());
         if room.allocated == UNLIMITED {
-            // It grows with every write: what is reserved counts as written.
+            // The file grows with every write: reservations count as written.
             return if needed - room.used <= free { Grant::Granted } else { Grant::Full };
         }
         if needed - room.allocated > free {
@@ -249,7 +250,7 @@ impl Space {
         extend(room, needed, cut(to, needed, room.allocated + free))
     }
 
-    /// The limit that holds for a record: one that is too large for the log's beside two segments has its own.
+    /// The limit for a record of this length: one too large for the log's limit beside two segments has its own.
     fn limit_for(&self, len: u64) -> u64 {
         let LogLimits { segment_size, limit, oversized, .. } = self.limits;
         let segments = segment_size.saturating_mul(2);
@@ -260,7 +261,7 @@ impl Space {
         self.reserved = self.reserved.saturating_sub(len);
     }
 
-    /// Turns a reservation into a place for a record. `None` would mean that it was never granted.
+    /// Turns a reservation into the position of a record. `None` would mean that it was never granted.
     pub(super) fn place(&mut self, reserved: u64, len: u64) -> Option<RecordPlace> {
         self.release(reserved);
         let mut rotated_to = None;
@@ -278,12 +279,12 @@ impl Space {
         Some(place)
     }
 
-    /// Whether a record of that length goes into another segment than the last one.
+    /// Whether a record of this length would go into another segment than the last record.
     pub(super) fn rotates_for(&self, len: u64) -> bool {
         self.current.as_ref().is_none_or(|current| current.free() < len)
     }
 
-    /// Takes back what [`Space::place`] did to the current segment since the record at `offset`.
+    /// Undoes what [`Space::place`] did to the current segment from the record at `offset` on.
     pub(super) fn unplace(&mut self, offset: u64, linked: bool) {
         if let Some(current) = &mut self.current {
             current.used = offset;
@@ -306,12 +307,12 @@ impl Space {
     fn wants_next(&self) -> bool {
         self.next.is_none()
             && self.current.as_ref().is_some_and(|room| room.free() < room.capacity / 2)
-            // Else a writer makes one of what is left, or waits for the log to become shorter.
+            // Otherwise a writer creates a segment from the space left, or waits for the log to shrink.
             && self.live_bytes().saturating_add(self.limits.segment_size) <= self.limits.limit
     }
 
-    /// Whether something is about to be given back, or could be by flushes and a checkpoint, when the log ends in
-    /// segment `tail`, or once it ends where a record was placed that is still to be written.
+    /// Whether a segment is about to be removed, or could be after flushes and a checkpoint: with the log ending in
+    /// segment `tail`, or in the current one if a record was placed there that is still to be written.
     fn gives_back(&self, tail: u32) -> bool {
         let placed = self.current.as_ref().filter(|current| current.linked);
         let last = placed.map_or(tail, |current| current.segment.generation);
@@ -334,23 +335,23 @@ fn extend(room: &SegmentSpace, needed: u64, to: u64) -> Grant {
     Grant::Extend { segment: Arc::clone(&room.segment), allocated: room.allocated, needed, to }
 }
 
-/// An allocation, cut to what is free above what is needed.
+/// Limits an allocation to the free space, but not below what is needed.
 fn cut(to: u64, needed: u64, free: u64) -> u64 {
     if to <= free { to } else { (free - free % PAGE).max(needed) }
 }
 
-/// How much to allocate when `needed` bytes are more than there is.
+/// The size to allocate when `needed` bytes exceed the present allocation.
 fn allocation(allocated: u64, needed: u64, capacity: u64) -> u64 {
     allocated.saturating_mul(2).max(FIRST_ALLOCATION).min(capacity).max(needed)
 }
 
-/// Space in the log for one record. Given back when it is dropped unused.
+/// Space in the log for one record. Released if it is dropped unused.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Reservation<'a> {
     wal: &'a Wal,
     pub(super) len: u64,
-    /// When it was made, in seconds since the Unix epoch: read here rather than under the log lock.
+    /// Creation time in seconds since the Unix epoch, read here so that the clock is not read under the log lock.
     pub(super) time: u32,
 }
 
@@ -360,7 +361,7 @@ impl<'a> Reservation<'a> {
         Self { wal, len, time: u32::try_from(seconds).unwrap_or(u32::MAX) }
     }
 
-    /// Its bytes, which are no longer given back on drop.
+    /// Takes the reserved bytes out: dropping no longer releases them.
     pub(super) fn take(&mut self) -> u64 {
         std::mem::take(&mut self.len)
     }
@@ -374,15 +375,15 @@ impl Drop for Reservation<'_> {
     }
 }
 
-/// What preparing segments needs to know, under a lock of its own because it does I/O.
+/// The state for preparing segments. It has a lock of its own because preparing does I/O.
 #[derive(Debug)]
 pub(super) struct Preparer {
-    /// Burnt even by an attempt that fails: a file that was removed can come back after a power cut.
+    /// Used up even by a failed attempt: a removed file can reappear after a power failure.
     pub(super) next_generation: u32,
 }
 
 impl Preparer {
-    /// Creates the next segment: allocated, headed, durable, and with it its name.
+    /// Creates the next segment and makes its allocation, header and name durable.
     fn prepare(
         &mut self,
         context: &WalContext,
@@ -393,7 +394,7 @@ impl Preparer {
         let generation = self.next_generation;
         let path = paths::log(&context.dir, generation);
         let exhausted =
-            || Error::io("create", &path)(io::Error::other("the log has used up its generations"));
+            || Error::io("create", &path)(io::Error::other("the log has exhausted its generations"));
         self.next_generation = generation.checked_add(1).ok_or_else(exhausted)?;
         let file = context.vfs.open(&path, OpenMode::Create).map_err(|e| write_error("create", &path, e))?;
         let salt = context.clock.random();
@@ -412,7 +413,8 @@ impl Preparer {
         let allocated = match written {
             Ok(allocated) => allocated,
             Err(error) => {
-                // Nothing refers to it. If it stays, it is a segment without records, which opening removes.
+                // Nothing refers to the file. If it remains, it is a segment without records, which the next open
+                // removes.
                 let _ = context.vfs.remove(&path);
                 return Err(write_error("write", &path, error));
             }
@@ -435,7 +437,7 @@ impl Preparer {
     }
 }
 
-/// Reserves space; returns how far it reaches.
+/// Reserves space. Returns the offset up to which it is reserved.
 fn allocate(file: &dyn VfsFile, len: u64) -> io::Result<u64> {
     match file.allocate(len) {
         Ok(()) => Ok(len),
@@ -444,22 +446,22 @@ fn allocate(file: &dyn VfsFile, len: u64) -> io::Result<u64> {
     }
 }
 
-/// The error of an operation that needed space.
+/// Converts the error of an operation that needed space.
 pub(super) fn write_error(op: &'static str, path: &std::path::Path, error: io::Error) -> Error {
     let error = Error::io(op, path)(error);
     if error.is_out_of_space() { Error::DiskFull } else { error }
 }
 
 impl Wal {
-    /// Does the I/O that a grant takes; what it allocates leaves that much free in the directory. False when that would
-    /// take the log over its limit.
+    /// Does the I/O that a grant requires. Allocations leave the floor of free space in the directory. Returns false if
+    /// the grant would take the log over its limit.
     pub(super) fn make_room(&self, floor: Floor<'_>, grant: impl Fn(&mut Space) -> Grant) -> Result<bool> {
         if let Grant::Granted = grant(&mut self.space.lock()) {
             return Ok(true);
         }
         let mut preparer = self.preparer.lock();
         loop {
-            // Again each time: others use up room, and give it back, meanwhile.
+            // Ask again each time: other writers take and release space meanwhile.
             let granted = grant(&mut self.space.lock());
             match granted {
                 Grant::Granted => return Ok(true),
@@ -477,25 +479,25 @@ impl Wal {
                     self.prepare(&mut preparer, capacity, to)?;
                 }
                 Grant::TooMuch => {
-                    let why = "writes at the same time are larger together than a log segment can be";
+                    let why = "concurrent writes are together larger than a log segment can be";
                     return Err(Error::WriteStalled { why: why.into() });
                 }
             }
         }
     }
 
-    /// Refuses to make a file that would leave fewer.
+    /// Fails if creating a file would leave fewer than `keep` inodes.
     fn leave_inodes(&self, keep: u64) -> Result<()> {
         if keep == 0 {
             return Ok(());
         }
-        // Where the file system does not say, making the file finds out.
+        // If the file system does not report inodes, creating the file will tell.
         let free = self.context.vfs.free_space(&self.context.dir).ok().flatten();
         let enough = free.and_then(|free| free.inodes).is_none_or(|free| free > keep);
         if enough { Ok(()) } else { Err(Error::DiskFull) }
     }
 
-    /// How far a file may be allocated: `to`, or just what is needed, leaving that much free.
+    /// How far a file may be allocated while leaving the floor of free space: up to `to`, or only up to `needed`.
     fn affordable(
         &self,
         allocated: u64,
@@ -515,13 +517,13 @@ impl Wal {
         Ok(())
     }
 
-    /// Opens the segment that an earlier handle closed cleanly.
+    /// Opens the segment that the previous open closed cleanly.
     fn resume(&self, info: &SegmentInfo) -> Result<()> {
         let file =
             self.context.vfs.open(&info.path, OpenMode::Write).map_err(Error::io("open", &info.path))?;
         let len = file.len().map_err(Error::io("open", &info.path))?;
         if len < u64::from(info.end) {
-            return Err(Error::corrupt(&info.path, len, format!("the file should reach {}", info.end)));
+            return Err(Error::corrupt(&info.path, len, format!("its records should end at {}", info.end)));
         }
         let (generation, salt, path) = (info.generation, info.salt, info.path.clone());
         let segment = Arc::new(SegmentFile { generation, salt, path, file });
@@ -540,28 +542,28 @@ impl Wal {
         self.space.lock().wants_next()
     }
 
-    /// Prepares the next segment ahead of need, so that no writer has to. Does nothing when it is there.
-    /// Nor when what it takes does not leave that much free.
+    /// Prepares the next segment ahead of need, so that no writer has to. A no-op if there is one already, or if its
+    /// space would not leave the floor of free space.
     pub(crate) fn prepare_segment(&self, floor: Floor<'_>) -> Result<()> {
         let mut preparer = self.preparer.lock();
         if !self.needs_segment() {
             return Ok(());
         }
-        // A log that fills segments has no need to stay tiny. Allocating all of it here keeps that off the writers,
-        // who would wait behind whatever the file system's journal is busy with.
+        // A log that fills segments need not stay small. Allocating the whole segment here keeps the work off the
+        // writers, which could have to wait for the file system's journal.
         let size = self.space.lock().limits.segment_size;
         let Some(_promise) = self.context.meter.promise(size, floor) else { return Ok(()) };
         self.prepare(&mut preparer, size, size)
     }
 
-    /// Makes the log go on in another segment, so that the current one can be given back. False when that would make it
-    /// no shorter.
+    /// Continues the log in another segment, so that the current one can be retired. Returns false if that would not
+    /// shrink the log.
     pub(crate) fn rotate(&self) -> Result<bool> {
         self.rotate_if(|_| true)
     }
 
-    /// The same, only when there is nothing else to give back, nor on its way. That is looked at where the segment is
-    /// granted: writers fill the log meanwhile, and a full log has no room for a segment more.
+    /// As [`Wal::rotate`], but only if no other segment can be retired or is being removed. This is checked where the
+    /// segment is granted: writers fill the log meanwhile, and a full log has no space for another segment.
     pub(crate) fn rotate_last(&self) -> Result<bool> {
         if raced(Race::RotatedBlindly) {
             return if self.can_retire() { Ok(false) } else { self.rotate() };
@@ -587,13 +589,13 @@ impl Wal {
         let reservation = Reservation::granted(self, len);
         let mut log = self.log.lock();
         self.write_watermark(&mut log, reservation)?;
-        // It says how far the log was durable when it was written, not that there is nothing after that.
+        // The record says how far the log was durable when it was written, not that nothing follows.
         log.at_watermark = false;
         Ok(true)
     }
 
-    /// Forgets the segments below a generation, but never the current one, and returns their files for the
-    /// caller to remove. They count until [`Wal::removed`].
+    /// Drops the segments below a generation, but never the current one, and returns their files for the caller to
+    /// remove. They count as space in use until [`Wal::removed`].
     pub(crate) fn retire(&self, log_start: u32) -> Vec<PathBuf> {
         let mut space = self.space.lock();
         let (dead, live): (Vec<SegmentInfo>, _) =
@@ -603,12 +605,12 @@ impl Wal {
         dead.into_iter().map(|info| info.path).collect()
     }
 
-    /// The files of all retired segments are gone.
+    /// Reports that the files of all retired segments are gone.
     pub(crate) fn removed(&self) {
         self.space.lock().retired = 0;
     }
 
-    /// The segments from a generation on, oldest first, up to where the log ended at some time.
+    /// The segments from a generation on, oldest first, as they were when the log ended at `end`.
     pub(crate) fn segments_between(&self, from: u32, end: Lsn) -> Vec<SegmentInfo> {
         let space = self.space.lock();
         let open = [&space.current, &space.next].into_iter().flatten().map(SegmentSpace::info);
@@ -622,37 +624,37 @@ impl Wal {
         between
     }
 
-    /// The oldest segment that is kept; 0 when there is none.
+    /// The generation of the oldest segment; 0 if there is none.
     pub(crate) fn oldest_generation(&self) -> u32 {
         let space = self.space.lock();
         let open = space.current.iter().map(|room| room.segment.generation);
         space.older.iter().map(|info| info.generation).chain(open).min().unwrap_or(0)
     }
 
-    /// Whether there is a segment that flushes and a checkpoint could give back: one before the log's tail.
+    /// Whether flushes and a checkpoint could retire a segment, that is, whether there is one before the log's tail.
     pub(crate) fn can_retire(&self) -> bool {
         let tail = self.tail().generation();
         self.space.lock().older.iter().any(|info| info.generation < tail)
     }
 
-    /// How many segments there are, a prepared one included.
+    /// The number of segments, including a prepared one.
     pub(crate) fn segment_count(&self) -> usize {
         self.space.lock().segment_count()
     }
 
-    /// The bytes of records in the segments of earlier handles, which is what opening replays.
+    /// Bytes of records in the segments of earlier opens; open replays these.
     pub(crate) fn live_record_bytes(&self) -> u64 {
         let space = self.space.lock();
         let earlier = space.older.iter().chain(&space.resume);
         earlier.map(|info| u64::from(info.end.saturating_sub(info.start))).sum()
     }
 
-    /// The bytes that the segments take on disk, preallocated space included.
+    /// Bytes that the segments occupy on disk, including preallocated space.
     pub(crate) fn live_bytes(&self) -> u64 {
         self.space.lock().live_bytes()
     }
 
-    /// The same, without waiting for whoever changes it, which may be the caller: then it is that of the last call.
+    /// The same without blocking: if the lock is taken, possibly by the caller, returns the value of the last call.
     pub(crate) fn live_bytes_lately(&self) -> u64 {
         if let Some(space) = self.space.try_lock() {
             self.live_lately.store(space.live_bytes(), Ordering::Relaxed);
@@ -660,7 +662,7 @@ impl Wal {
         self.live_lately.load(Ordering::Relaxed)
     }
 
-    /// The same without the space that is still to be written to.
+    /// Bytes that the segments occupy on disk, without preallocated space that is still unused.
     pub(crate) fn used_bytes(&self) -> u64 {
         let space = self.space.lock();
         let ahead =

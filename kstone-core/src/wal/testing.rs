@@ -1,4 +1,4 @@
-//! A file system whose operations fail as told, and shorthands for writing and reading logs.
+//! A file system with injected failures, and helpers that write and read logs.
 
 use std::io;
 use std::path::Path;
@@ -17,17 +17,17 @@ pub(crate) fn dir() -> &'static Path {
     Path::new("/")
 }
 
-/// What fails next, and what happened.
+/// The next failures, and counts of what happened.
 #[derive(Debug, Default)]
 pub(crate) struct Injections {
     pub(crate) writes: u64,
     pub(crate) syncs: u64,
     pub(crate) dir_syncs: u64,
-    /// Bytes that were given to writes.
+    /// Bytes passed to writes.
     pub(crate) written: u64,
-    /// The write that many writes from now takes only part of its bytes, and fails.
+    /// The write with this number, counted from now, takes only this many of its bytes and then fails.
     pub(crate) fail_write: Option<(u32, usize, io::ErrorKind)>,
-    /// So do all the writes after it.
+    /// All writes after it fail, too.
     pub(crate) keep_failing: bool,
     pub(crate) fail_sync: Option<io::ErrorKind>,
     pub(crate) fail_allocate: Option<io::ErrorKind>,
@@ -105,7 +105,7 @@ impl VfsFile for TestFile {
             return Err(kind.into());
         }
         drop(plan);
-        // Long enough for others to come and wait.
+        // Long enough for other threads to start waiting.
         (0..20).for_each(|_| std::thread::yield_now());
         self.file.sync()
     }
@@ -176,7 +176,7 @@ pub(crate) fn open_on(vfs: Arc<dyn Vfs>, start: WalStart, segment_size: u64) -> 
     wal
 }
 
-/// No limit but that of segments.
+/// No limits except the segment size.
 pub(crate) fn limits(segment_size: u64) -> LogLimits {
     LogLimits { segment_size, limit: u64::MAX, oversized: u64::MAX, write_buffer: 1024 }
 }
@@ -191,7 +191,7 @@ pub(crate) fn append(wal: &Wal, payload: &[u8]) -> Result<crate::wal::append::Ap
 
 pub(crate) type Batches = Vec<(SeqNo, Vec<u8>)>;
 
-/// What opening finds.
+/// Recovers the log as opening a database does.
 pub(crate) fn recover(vfs: &dyn Vfs, rules: &LogRules) -> Result<(Chain, Batches)> {
     let segments = discover(vfs, dir(), OWNER)?;
     let chain = validate(vfs, dir(), &segments, rules)?;
@@ -205,14 +205,14 @@ pub(crate) fn recover(vfs: &dyn Vfs, rules: &LogRules) -> Result<(Chain, Batches
     Ok((chain, batches))
 }
 
-/// Sequential recoveries: the state that the manifest would keep.
+/// The state that the manifest would keep across several recoveries.
 #[derive(Debug, Default)]
 pub(crate) struct Manifest {
     pub(crate) rules: LogRules,
 }
 
 impl Manifest {
-    /// Recovers as the engine does after an unclean end, and gives the log to go on with.
+    /// Recovers as the engine does after an unclean end. Returns the log to continue with, and the batches found.
     pub(crate) fn recover(&mut self, vfs: &TestVfs, segment_size: u64) -> (Wal, Batches) {
         let (chain, batches) = recover(vfs, &self.rules).unwrap();
         harden(vfs, dir(), &chain, chain.watermark).unwrap();
@@ -228,7 +228,7 @@ impl Manifest {
     }
 }
 
-/// Loses random pieces of what was not synced.
+/// Loses random pieces of unsynced data.
 pub(crate) fn power_cut(vfs: &TestVfs, synced: Lsn, random: &ManualClock) {
     for (path, mut bytes) in vfs.files() {
         let Some(header) = crate::wal::format::SegmentHeader::decode(&bytes, &path).unwrap() else {
@@ -257,7 +257,7 @@ pub(crate) fn power_cut(vfs: &TestVfs, synced: Lsn, random: &ManualClock) {
 }
 
 impl Wal {
-    /// Locks the log until this many threads wait for it, each with a record that fits into the write buffer.
+    /// Holds the log lock until this many threads wait for it, each with a record that fits into the write buffer.
     pub(crate) fn gather(&self, threads: usize, write: impl Fn(usize) + Sync) {
         let held = self.log.lock();
         std::thread::scope(|scope| {

@@ -20,11 +20,11 @@ pub(crate) struct Wal {
     /// Held while segments are created and allocated.
     pub(super) preparer: Mutex<Preparer>,
     pub(super) log: Mutex<Log>,
-    /// Records that wait for the log lock, and how many those are.
+    /// Records that wait for the log lock, and their number.
     pub(super) queue: Mutex<Queue>,
     pub(super) waiting: AtomicUsize,
     pub(super) space: Mutex<Space>,
-    /// Of [`Wal::live_bytes_lately`].
+    /// The value of [`Wal::live_bytes_lately`].
     pub(super) live_lately: AtomicU64,
     commit: Mutex<GroupCommit>,
     turn: Condvar,
@@ -32,7 +32,7 @@ pub(crate) struct Wal {
     pub(super) tail: AtomicU64,
     /// The watermark.
     synced: AtomicU64,
-    /// The most bytes of records that one write call gathers.
+    /// Maximum bytes of records per write call.
     pub(super) write_buffer: AtomicU64,
     pub(super) gathered: Gathered,
     last_edit: AtomicU64,
@@ -40,12 +40,12 @@ pub(crate) struct Wal {
 
 #[derive(Debug, Default)]
 struct GroupCommit {
-    /// Somebody is syncing for all.
+    /// Whether a thread is syncing on behalf of all.
     leading: bool,
 }
 
 impl Wal {
-    /// Does no I/O: the first segment is opened or created by the first reservation.
+    /// Does no I/O: the first reservation opens or creates the first segment.
     pub(crate) fn new(context: WalContext, start: WalStart) -> Self {
         let mut older = start.segments;
         // Only a segment that ends where the log does can be continued.
@@ -69,13 +69,13 @@ impl Wal {
         }
     }
 
-    /// What segments may take from now on. Those that are there stay as they are.
+    /// Sets the limits for segments created from now on. Existing segments keep their size.
     pub(crate) fn set_limits(&self, limits: LogLimits) {
         self.write_buffer.store(limits.write_buffer, Ordering::Relaxed);
         self.space.lock().limits = LogLimits { segment_size: limits.segment_size.min(MAX_SEGMENT), ..limits };
     }
 
-    /// The newest durable manifest edit, for the headers of segments made from now on.
+    /// Sets the number of the newest durable manifest edit, which the headers of new segments record.
     pub(crate) fn set_last_edit(&self, edit: u64) {
         self.last_edit.store(edit, Ordering::Release);
     }
@@ -84,8 +84,9 @@ impl Wal {
         self.last_edit.load(Ordering::Acquire)
     }
 
-    /// Space for one record; `None` while that would take the log over its limit. May do I/O; to be called before
-    /// any lock is taken. It takes no new space, and fails with `DiskFull`, unless so much stays free in the directory.
+    /// Reserves space for one record. `None` if that would take the log over its limit. May do I/O, so it must be
+    /// called before any lock is taken. Fails with `DiskFull` rather than take new space beyond the floor of free space
+    /// in the directory.
     pub(crate) fn try_reserve(
         &self,
         payload_len: usize,
@@ -100,7 +101,7 @@ impl Wal {
         Ok(self.make_room(floor, |space| space.grant(len))?.then(|| Reservation::granted(self, len)))
     }
 
-    /// The same where there is room already, without I/O; `None` otherwise.
+    /// Reserves space that is already allocated, without I/O; `None` if there is not enough.
     pub(crate) fn reserve_at_once(&self, payload_len: usize) -> Result<Option<Reservation<'_>>> {
         self.context.health.check()?;
         let len = record_len(payload_len);
@@ -108,44 +109,44 @@ impl Wal {
         Ok(granted.then(|| Reservation::granted(self, len)))
     }
 
-    /// Whether somebody appends: the next one waits for that.
+    /// Whether a writer is appending, so that the next one would have to wait.
     pub(crate) fn is_busy(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0 || self.log.is_locked()
     }
 
-    /// The end of the last record.
+    /// Returns the end of the last record.
     pub(crate) fn tail(&self) -> Lsn {
         Lsn(self.tail.load(Ordering::Acquire))
     }
 
-    /// The sequence that comes next.
+    /// Returns the next sequence to be assigned.
     pub(crate) fn next_seq(&self) -> SeqNo {
         self.log.lock().next_seq
     }
 
-    /// The watermark: everything before it is durable.
+    /// Returns the watermark: everything before it is durable.
     pub(crate) fn synced(&self) -> Lsn {
         Lsn(self.synced.load(Ordering::Acquire))
     }
 
-    /// Whether there is something to sync.
+    /// Whether anything awaits a sync.
     pub(crate) fn unsynced(&self) -> bool {
         self.synced() < self.tail()
     }
 
-    /// Makes everything that was appended before this call durable.
+    /// Makes all records appended before this call durable.
     pub(crate) fn sync(&self) -> Result<()> {
         self.context.health.check()?;
         self.sync_to(self.tail())
     }
 
-    /// Makes the log durable up to `end`, the end of a record that was appended.
+    /// Makes the log durable up to `end`, the end of an appended record.
     pub(crate) fn sync_to(&self, end: Lsn) -> Result<()> {
         self.sync_until(|| self.synced() >= end)
     }
 
-    /// Group commit: the first to come syncs up to the tail, the others wait for it. Who came too late for
-    /// that sync is in the next one.
+    /// Group commit: the first waiter syncs up to the tail, and the others wait for it. Writers that miss this sync
+    /// join the next one.
     fn sync_until(&self, done: impl Fn() -> bool) -> Result<()> {
         let mut commit = self.commit.lock();
         loop {
@@ -166,7 +167,8 @@ impl Wal {
         result
     }
 
-    /// Syncs every segment with unsynced bytes, oldest first. Segment names are durable since creation.
+    /// Syncs every segment with unsynced bytes, oldest first. The names of segments have been durable since their
+    /// creation.
     fn sync_all(&self) -> Result<()> {
         let started = self.context.clock.monotonic();
         let (segments, tail) = {
@@ -197,14 +199,14 @@ impl Wal {
         Ok(())
     }
 
-    /// Whether an idle database should call [`Wal::append_watermark`]. Does not wait for a write: a log that is being
-    /// written to is not idle, and the caller has locks that writers wait for.
+    /// Whether an idle database should call [`Wal::append_watermark`]. Does not wait for a write in progress: a log
+    /// that is being written to is not idle, and the caller holds locks that writers wait for.
     pub(crate) fn wants_watermark(&self) -> bool {
         self.log.try_lock().is_some_and(|log| !log.at_watermark)
     }
 
-    /// To be called when the database is idle: after the last batch is synced, appends and syncs a record
-    /// that says so, once. Damage to that batch is then told from a torn tail.
+    /// Marks an idle log, once: syncs it, then appends and syncs a watermark record. Damage to the last batch can then
+    /// be told from a torn tail.
     pub(crate) fn append_watermark(&self) -> Result<()> {
         self.sync()?;
         if self.log.lock().at_watermark {
@@ -219,7 +221,7 @@ impl Wal {
             match reservation {
                 Some(reservation) => self.write_watermark(&mut log, reservation)?.end,
                 None => {
-                    // Not worth waiting for space: the next record that finds some says as much.
+                    // Not worth waiting for space: the next record that finds some carries the same watermark.
                     log.at_watermark = true;
                     return Ok(());
                 }
@@ -228,7 +230,7 @@ impl Wal {
         self.sync_to(end)
     }
 
-    /// Syncs, and gives unused space back. Nothing may be appended at the same time or afterwards.
+    /// Syncs, and releases unused space. No append may be in progress or follow.
     pub(crate) fn close(&self) -> Result<LogEnd> {
         self.sync()?;
         let preparer = self.preparer.lock();
@@ -236,7 +238,7 @@ impl Wal {
             let mut log = self.log.lock();
             let mut space = self.space.lock();
             log.current = None;
-            // What nobody wrote to any more is as any other.
+            // A segment to be resumed that was never written to counts as an ordinary older one.
             let resume = space.resume.take();
             space.older.extend(resume);
             (space.current.take(), space.next.take())
@@ -262,7 +264,7 @@ impl Wal {
     }
 }
 
-/// Held by who syncs for all. Lets the others go on, whatever becomes of the sync.
+/// Held by the thread that syncs on behalf of all. Wakes the others, whatever the result of the sync.
 struct Leading<'a> {
     wal: &'a Wal,
     finished: bool,
@@ -293,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_failed_write_is_undone_its_sequences_burnt_and_later_appends_work() {
-        // Appends rotate, so that also links fail.
+        // Appends rotate, so that links fail, too.
         for fail_at in 0..60 {
             for (taken, kind) in [
                 (0, ErrorKind::StorageFull),
@@ -316,7 +318,7 @@ mod tests {
                         Err(error) => {
                             failures += 1;
                             assert_eq!(matches!(error, Error::DiskFull), kind == ErrorKind::StorageFull);
-                            assert_eq!(all(&vfs), expected, "what was refused is there");
+                            assert_eq!(all(&vfs), expected, "a refused write is in the log");
                         }
                     }
                 }
@@ -445,7 +447,7 @@ mod tests {
         assert_eq!(wal.tail(), end);
         assert_eq!(append(&wal, b"b").unwrap().first_seq, 2);
         assert_eq!(all(&vfs).len(), 2);
-        // The last batch before the watermark cannot be taken for a torn tail now.
+        // The last batch before the watermark can no longer be taken for a torn tail.
         let (path, mut bytes) = vfs.files().pop().unwrap();
         bytes[batch.lsn.offset() as usize] ^= 1;
         vfs.overwrite(&path, &bytes);

@@ -1,16 +1,15 @@
-//! How files are opened: the one place for the whole product.
+//! Opening files: the only place in the product that does.
 //!
-//! A database's directory may come from somebody else, and any name in it may be anything. So what is opened is a
-//! regular file, named directly:
+//! A database directory may come from an untrusted source, and any name in it may be anything. Therefore only regular
+//! files are opened, by their own name:
 //! 1. The last component of a path is never followed if it is a link.
-//! 2. A FIFO cannot make an open wait, and whatever turns out to be no regular file is refused before a byte of it is
-//!    read or written.
-//! 3. What is written in place has no second name: else a file elsewhere would change with it. Reading does not ask:
-//!    SSTs of a backup are shared on purpose, and never written.
-//! 4. What is new is created, and never found: who is in the way of it is an error, or for a temporary file is removed,
-//!    which touches the name and not what it leads to.
-//! 5. What is read whole has a limit ([`read_regular`]).
-//! 6. New files are their owner's alone (0600, less what the umask takes away).
+//! 2. A FIFO cannot block an open, and anything but a regular file is refused before a byte of it is read or written.
+//! 3. A file that is written in place has no second name: otherwise a file elsewhere would change as well. Reads do not
+//!    check this: SSTs of a backup are shared intentionally, and never written.
+//! 4. A new file is created, never found. If its name is taken, that is an error; for a temporary file, the name is
+//!    removed instead, which does not affect what it leads to.
+//! 5. A file that is read as a whole has a size limit ([`read_regular`]).
+//! 6. New files are accessible to their owner only (0600, minus the umask).
 
 #![expect(clippy::disallowed_methods, reason = "this is where the engine opens files")]
 
@@ -25,7 +24,7 @@ use rustix::io::Errno;
 use super::{DiskFile, again};
 use crate::vfs::{OpenMode, read_all};
 
-/// How often a temporary file's name may be taken again by somebody else while it is being created.
+/// How many times others may retake a temporary file's name while it is being created.
 const REPLACE_ATTEMPTS: usize = 8;
 
 /// Opens a file.
@@ -42,26 +41,26 @@ pub(super) fn open(path: &Path, mode: OpenMode) -> io::Result<File> {
     }
 }
 
-/// The file named `LOCK`: it is created if need be, and the owner's number is written into it.
+/// Opens the file named `LOCK`, creating it if necessary, so that the owner's process id can be written to it.
 pub(super) fn open_lock(path: &Path) -> io::Result<(File, Metadata)> {
     let (file, found) = open_regular(path, read_only().write(true).create(true).truncate(false))?;
     check_single(path, &found)?;
     Ok((file, found))
 }
 
-/// A whole regular file of at most `max` bytes, by the rules by which the engine opens files: for tools that look at
-/// what lies in a database's directory.
+/// Reads a whole regular file of at most `max` bytes, opened by the same rules as the engine's files. For tools that
+/// inspect a database directory.
 ///
 /// # Errors
-/// `InvalidInput` for what is no regular file, `InvalidData` for what is longer.
+/// `InvalidInput` for anything but a regular file, `InvalidData` for a longer one.
 pub fn read_regular(path: &Path, max: u64) -> io::Result<Vec<u8>> {
     read_all(&DiskFile { file: open(path, OpenMode::Read)? }, max)
 }
 
-/// Reads only; the other rights are added by the caller.
+/// Options for reading; callers add other rights.
 pub(super) fn read_only() -> OpenOptions {
     let mut options = OpenOptions::new();
-    // Without NONBLOCK, opening a FIFO waits for its other end. On regular files it changes nothing.
+    // Without NONBLOCK, opening a FIFO waits for its other end. The flag has no effect on regular files.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     options.read(true).mode(0o600).custom_flags(flags.bits().cast_signed());
     options
@@ -71,7 +70,7 @@ pub(super) fn read_only() -> OpenOptions {
 pub(super) fn open_regular(path: &Path, options: &OpenOptions) -> io::Result<(File, Metadata)> {
     let file =
         again(|| options.open(path)).map_err(|e| match e.raw_os_error().map(Errno::from_raw_os_error) {
-            // What a link, a directory opened for writing, and a socket or FIFO without a peer answer.
+            // The errors for a link, a directory opened for writing, and a socket or FIFO without a peer.
             Some(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => irregular(path),
             _ => e,
         })?;
@@ -79,7 +78,7 @@ pub(super) fn open_regular(path: &Path, options: &OpenOptions) -> io::Result<(Fi
     if found.is_file() { Ok((file, found)) } else { Err(irregular(path)) }
 }
 
-/// Empties a file that has no other name, or creates one in the place of what is there.
+/// Empties a file without another name, or replaces whatever is there by a new file.
 fn replace(path: &Path) -> io::Result<File> {
     for _ in 0..REPLACE_ATTEMPTS {
         match again(|| path.symlink_metadata()) {
@@ -101,16 +100,16 @@ fn replace(path: &Path) -> io::Result<File> {
             Err(e) => return Err(e),
         }
     }
-    Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} keeps being made anew", path.display())))
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{} keeps being recreated", path.display())))
 }
 
 fn check_single(path: &Path, found: &Metadata) -> io::Result<()> {
     match found.nlink() {
-        // None: it was removed meanwhile, which whoever opened it finds out by itself.
+        // 0: removed meanwhile, which the caller detects for itself.
         0 | 1 => Ok(()),
         names => {
             let detail = format!(
-                "{} has {names} names (hard links), and to write to it would change the others too: put a copy in its place",
+                "{} has {names} names (hard links), and writing to it would change them all: replace it by a copy",
                 path.display()
             );
             Err(io::Error::new(io::ErrorKind::InvalidInput, detail))

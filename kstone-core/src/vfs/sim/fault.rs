@@ -1,9 +1,7 @@
-//! A file system whose operations fail as told, around any other: for tests of the engine, and of programs that use
-//! it.
+//! A file system with injected faults, wrapped around any other, for tests of the engine and of programs that use it.
 //!
-//! A [`Rule`] says which operations it is about (their kind, the name of the file, from which to which occurrence)
-//! and what happens to them ([`Effect`]). Without rules everything is passed on. All operations are counted by kind,
-//! and recorded on request.
+//! A [`Rule`] selects operations (by kind, by file name, by occurrence) and determines what happens to them
+//! ([`Effect`]). Without rules, everything is passed on. All operations are counted by kind, and recorded on request.
 //!
 //! ```
 //! use std::path::Path;
@@ -18,7 +16,7 @@
 //! let engine = LsmEngine::create(Path::new("db"), EngineOptions::on(Arc::new(vfs.clone())))?;
 //! engine.put(&Key::from("before"), b"1", WriteOptions::new())?;
 //!
-//! // The next write to the log finds no space; the one after it does.
+//! The next write to the log finds no space; the one after it does.
 //! let rule = vfs.add(Rule::fail(Errno::NoSpace).on(&[Op::Write]).files("wal-*").nth(1));
 //! assert_eq!(engine.put(&Key::from("refused"), b"2", WriteOptions::new()).unwrap_err().code(), "disk_full");
 //! assert_eq!(rule.hits(), 1);
@@ -27,9 +25,9 @@
 //! # }
 //! ```
 //!
-//! Invariants: of the rules that strike, all hooks are called, and of the others the first that was added decides; each
-//! rule counts every operation that it is about, also when another strikes; hooks are called with no lock held, so they
-//! may use the file system.
+//! Invariants: of the rules that match an operation, all hooks are called, and the first of the other rules, in the
+//! order in which they were added, decides. Each rule counts every operation that it selects, even if another rule
+//! decides. Hooks are called with no lock held, so they may use the file system.
 
 use std::fmt;
 use std::io;
@@ -56,26 +54,26 @@ pub enum Errno {
     NoSpace,
     /// EDQUOT: the user's quota is used up.
     Quota,
-    /// EINTR: a signal came first; to be tried again.
+    /// EINTR: a signal interrupted the call; it should be retried.
     Interrupted,
-    /// EMFILE: the process has as many files open as it may.
+    /// EMFILE: the process has reached its limit of open files.
     TooManyFiles,
-    /// ENOMEM: no memory, or no room in the address space.
+    /// ENOMEM: no memory, or no address space.
     NoMemory,
-    /// EROFS: mounted for reading only.
+    /// EROFS: mounted read-only.
     ReadOnly,
-    /// EACCES: not allowed by the permissions.
+    /// EACCES: denied by the permissions.
     Access,
-    /// EPERM: not allowed, as for a file that was made immutable.
+    /// EPERM: not permitted, as for an immutable file.
     NotPermitted,
-    /// ENOENT: there is nothing of that name.
+    /// ENOENT: nothing has this name.
     NotFound,
-    /// EOPNOTSUPP: this file system cannot do that.
+    /// EOPNOTSUPP: not supported by this file system.
     Unsupported,
 }
 
 impl Errno {
-    /// The error as the operating system gives it.
+    /// Returns the error as the operating system would.
     pub fn error(self) -> io::Error {
         use rustix::io::Errno as System;
         io::Error::from(match self {
@@ -94,30 +92,33 @@ impl Errno {
     }
 }
 
-/// Called with an operation that is about to be done; an error fails it.
+/// Called with an operation that is about to be executed. If it returns an error, the operation fails with that.
 pub type Hook = dyn Fn(&Call<'_>) -> io::Result<()> + Send + Sync;
 
-/// What happens to an operation that meets a rule.
+/// What happens to an operation that a rule selects.
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum Effect {
-    /// It is not done.
+    /// It is not executed and fails.
     Fail(Errno),
-    /// A write is done with half of its bytes, and fails all the same. Other operations are not done.
+    /// A write is executed with half of its bytes, but fails. Other operations fail without being executed.
     Torn(Errno),
-    /// It is done whole, and fails all the same: who hears of the error cannot know what there is now.
+    /// It is executed completely, but fails, so that the caller cannot know the resulting state.
     Done(Errno),
-    /// A read or write takes at most this many bytes, and at least one, and says so. Other operations are done.
+    /// A read or write handles at most this many bytes, but at least one, and returns their number. Other operations
+    /// are executed.
     Short(usize),
-    /// A sync fails and loses what it was to make durable, as on Linux: what was written since the last sync stays
-    /// readable, also when the file is opened again, and the next sync succeeds; but a power cut takes it. The file
-    /// system below must be able to do that, as [`super::StrictVfs`] is. Other operations fail.
+    /// A sync fails and loses what it should have made durable, as on Linux: data written since the last sync remains
+    /// readable, even after reopening the file, and the next sync succeeds, but a power failure loses the data.
+    /// Requires an underlying file system that supports this, such as [`super::StrictVfs`]. Other operations fail.
     LoseUnsynced(Errno),
-    /// A sync, of a file or a directory, is not done and said to be done: a disk that lies. Other operations are done.
+    /// A sync of a file or directory is not executed, but succeeds, like a disk that lies. Other operations are
+    /// executed.
     Pretend,
-    /// It is not done, nor any later one that would change something, until [`FaultVfs::revive`].
+    /// It fails, and so do all later operations that would change anything, until [`FaultVfs::revive`]. None is
+    /// executed.
     Crash,
-    /// The hook is called first. For delays, and for watching.
+    /// The hook is called first. For delays, and for observation.
     Call(Arc<Hook>),
 }
 
@@ -136,85 +137,85 @@ impl fmt::Debug for Effect {
     }
 }
 
-/// Which operations something happens to, and what. As made, it is about every operation on every file.
+/// Selects operations, and what happens to them. A new rule selects every operation on every file.
 #[derive(Clone, Debug)]
 pub struct Rule {
     effect: Effect,
     ops: u32,
     files: String,
     growing: bool,
-    /// Not before this operation of the file system.
+    /// The first operation of the file system that is selected, by number.
     after: u64,
-    /// Of the occurrences, counted from 1.
+    /// The range of occurrences, counted from 1.
     from: u64,
     to: u64,
 }
 
 impl Rule {
-    /// That effect on everything.
+    /// Applies an effect to all operations.
     pub fn new(effect: Effect) -> Self {
         Self { effect, ops: u32::MAX, files: "*".into(), growing: false, after: 0, from: 1, to: u64::MAX }
     }
 
-    /// Everything fails so.
+    /// Makes all operations fail.
     pub fn fail(errno: Errno) -> Self {
         Self::new(Effect::Fail(errno))
     }
 
-    /// Calls `hook` before everything; an error that it returns fails the operation.
+    /// Calls `hook` before every operation. If it returns an error, the operation fails.
     pub fn hook(hook: impl Fn(&Call<'_>) -> io::Result<()> + Send + Sync + 'static) -> Self {
         Self::new(Effect::Call(Arc::new(hook)))
     }
 
-    /// What takes space fails, as on a full file system: making files, and making them longer.
+    /// Makes operations that take space fail, as on a full file system: creating files and extending them.
     pub fn full() -> Self {
         Self::fail(Errno::NoSpace).growing()
     }
 
-    /// Only operations of these kinds.
+    /// Selects only operations of these kinds.
     #[must_use]
     pub fn on(self, ops: &[Op]) -> Self {
         Self { ops: ops.iter().fold(0, |set, &op| set | bit(op)), ..self }
     }
 
-    /// Only operations that change something.
+    /// Selects only operations that change something.
     #[must_use]
     pub fn on_changes(self) -> Self {
         Self { ops: Op::ALL.into_iter().filter(|op| op.changes()).fold(0, |set, op| set | bit(op)), ..self }
     }
 
-    /// Only files and directories of such a name, without what leads to them. `*` stands for any characters. Of a
-    /// rename and a link either name counts.
+    /// Selects only files and directories whose name, without directories, matches the pattern. `*` matches any
+    /// characters. For a rename or link, either name may match.
     #[must_use]
     pub fn files(self, pattern: impl Into<String>) -> Self {
         Self { files: pattern.into(), ..self }
     }
 
-    /// Only operations that make a file or directory, or a file longer.
+    /// Selects only operations that create a file or directory, or extend a file.
     #[must_use]
     pub fn growing(self) -> Self {
         Self { growing: true, ..self }
     }
 
-    /// Only operations from the `n`-th of all on that the file system was asked for ([`FaultVfs::total`]).
+    /// Selects only operations from the file system's `n`-th operation on ([`FaultVfs::total`]).
     #[must_use]
     pub fn after(self, n: u64) -> Self {
         Self { after: n, ..self }
     }
 
-    /// Only the `n`-th occurrence, counted from 1 from when the rule is added.
+    /// Selects only the `n`-th occurrence, counted from 1 since the rule was added.
     #[must_use]
     pub fn nth(self, n: u64) -> Self {
         Self { from: n, to: n, ..self }
     }
 
-    /// Only the `n`-th occurrence and all after it.
+    /// Selects only occurrences from the `n`-th on.
     #[must_use]
     pub fn from(self, n: u64) -> Self {
         Self { from: n, to: u64::MAX, ..self }
     }
 
-    /// Only these occurrences.
+    /// Selects only these occurrences.
     #[must_use]
     pub fn range(self, occurrences: std::ops::RangeInclusive<u64>) -> Self {
         Self { from: *occurrences.start(), to: *occurrences.end(), ..self }
@@ -234,7 +235,7 @@ fn bit(op: Op) -> u32 {
     1 << op as u32
 }
 
-/// Whether a name fits a pattern, in which `*` stands for any characters.
+/// Whether a name matches a pattern, in which `*` matches any characters.
 fn matches(pattern: &str, name: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else { return pattern == name };
     let Some(name) = name.strip_prefix(start) else { return false };
@@ -251,28 +252,28 @@ struct Active {
     hits: AtomicU64,
 }
 
-/// A rule of a [`FaultVfs`]; it stays in force when this is dropped.
+/// Refers to a rule of a [`FaultVfs`]. Dropping it does not remove the rule.
 #[derive(Clone, Debug)]
 pub struct RuleHandle(Arc<Active>);
 
 impl RuleHandle {
-    /// How often it struck.
+    /// Returns how many operations the rule was applied to.
     pub fn hits(&self) -> u64 {
         self.0.hits.load(Ordering::SeqCst)
     }
 
-    /// How many operations there were that it is about.
+    /// Returns how many operations matched the rule, whatever their occurrence.
     pub fn seen(&self) -> u64 {
         self.0.seen.load(Ordering::SeqCst)
     }
 
-    /// Lets it rest, or puts it in force again. It counts nothing meanwhile.
+    /// Enables or disables the rule. While disabled, it counts nothing.
     pub fn set(&self, on: bool) {
         self.0.on.store(on, Ordering::SeqCst);
     }
 }
 
-/// A file system that fails as told. Clones share their rules and counts. See the module's head for an example.
+/// A file system with injected faults. Clones share rules and counts. See the module documentation for an example.
 #[derive(Clone, Debug)]
 pub struct FaultVfs {
     inner: Arc<dyn Vfs>,
@@ -287,11 +288,11 @@ struct FaultPlan {
     crashed: AtomicBool,
     recording: AtomicBool,
     records: Mutex<Vec<Record>>,
-    /// The files that are open.
+    /// The open files.
     open: Mutex<Vec<Arc<OpenFile>>>,
 }
 
-/// A file that is open, and what it is called: by its latest name, if it was renamed meanwhile.
+/// The path of an open file; the new one after a rename.
 type OpenFile = ArcSwap<PathBuf>;
 
 impl fmt::Debug for FaultPlan {
@@ -301,17 +302,17 @@ impl fmt::Debug for FaultPlan {
 }
 
 impl FaultVfs {
-    /// Passes everything on to `inner`, until rules are added.
+    /// Wraps `inner`. Everything is passed on until rules are added.
     pub fn new(inner: Arc<dyn Vfs>) -> Self {
         Self { inner, plan: Arc::default() }
     }
 
-    /// The file system below.
+    /// Returns the underlying file system.
     pub fn inner(&self) -> &Arc<dyn Vfs> {
         &self.inner
     }
 
-    /// Puts a rule in force, after those that are.
+    /// Adds a rule after the existing ones.
     pub fn add(&self, rule: Rule) -> RuleHandle {
         let active = Arc::new(Active {
             rule,
@@ -328,32 +329,32 @@ impl FaultVfs {
         self.plan.rules.write().clear();
     }
 
-    /// Ends what [`Effect::Crash`] began.
+    /// Ends the state caused by [`Effect::Crash`].
     pub fn revive(&self) {
         self.plan.crashed.store(false, Ordering::SeqCst);
     }
 
-    /// How many operations of that kind were tried.
+    /// Returns how many operations of this kind were attempted.
     pub fn count(&self, op: Op) -> u64 {
         self.plan.counts.get(op as usize).map_or(0, |count| count.load(Ordering::SeqCst))
     }
 
-    /// How many operations were tried.
+    /// Returns how many operations were attempted.
     pub fn total(&self) -> u64 {
         self.plan.total.load(Ordering::SeqCst)
     }
 
-    /// Begins to record operations, or stops it. What is recorded stays until it is taken.
+    /// Starts or stops recording operations. Records are kept until they are taken.
     pub fn record(&self, on: bool) {
         self.plan.recording.store(on, Ordering::SeqCst);
     }
 
-    /// Takes what was recorded, in the order in which the operations ended.
+    /// Takes the records, in the order in which the operations ended.
     pub fn take_records(&self) -> Vec<Record> {
         std::mem::take(&mut *self.plan.records.lock())
     }
 
-    /// The files that are open whose names fit the pattern ([`Rule::files`]), each as often as it is open.
+    /// Returns the open files whose names match the pattern ([`Rule::files`]), once for each time they are open.
     pub fn open_now(&self, pattern: &str) -> Vec<PathBuf> {
         let open = self.plan.open.lock();
         let paths = open.iter().map(|file| PathBuf::clone(&file.load()));
@@ -374,8 +375,8 @@ impl FaultVfs {
 }
 
 impl FaultPlan {
-    /// Does an operation, or what the first rule that strikes makes of it. `go` gets the number of bytes it may take, a sync 0 when it may do nothing;
-    /// `lose` loses what is not synced.
+    /// Executes an operation as modified by the first matching rule. `go` receives the number of bytes that it may
+    /// handle; for a sync, 0 means not to sync. `lose` loses what is not synced.
     fn run<T>(
         &self,
         call: &Call<'_>,
@@ -560,7 +561,7 @@ impl Drop for FaultFile {
 }
 
 impl FaultFile {
-    /// Whether reaching to `end` makes the file longer.
+    /// Whether writing up to `end` extends the file.
     fn grows(&self, end: u64) -> bool {
         self.inner.len().is_ok_and(|len| end > len)
     }

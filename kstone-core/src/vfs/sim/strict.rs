@@ -1,15 +1,15 @@
-//! A file system in memory that loses at a power cut whatever was not synced.
+//! A file system in memory that loses at a power failure everything that was not synced.
 //!
-//! Every file keeps its durable bytes (those of its last [`VfsFile::sync`]), its current ones, and between
-//! the two the writes and length changes still pending, in order. Every directory does the same with its
-//! names and [`Vfs::sync_dir`]. A crash makes a new file system out of the durable state and as much of
-//! what is pending as the [`CrashMode`] says. It is stricter than any one real file system: syncing a file
-//! says nothing about its name, nor the other way round, and nothing orders one file's bytes against another's.
+//! Every file has its durable bytes (as of its last [`VfsFile::sync`]), its current ones, and the pending writes and
+//! length changes that lead from the former to the latter, in order. Every directory has the same for its names, with
+//! [`Vfs::sync_dir`]. A crash makes a new file system from the durable state and those pending operations that the
+//! [`CrashMode`] keeps. It is stricter than any single real file system: syncing a file does not sync its name, nor the
+//! reverse, and nothing orders the bytes of one file against those of another.
 //!
-//! Invariants: durable state + pending operations in order = current state, except for what a failed sync has lost
-//! ([`VfsFile::lose_unsynced`]), which is in the current state only; a lock belongs to a file, not to
-//! a name, so a crash image has none; the state's lock is taken before a file's, and held by all that
-//! changes anything, so that a crash sees one moment.
+//! Invariants: durable state + pending operations in order = current state, except for data lost by a failed sync
+//! ([`VfsFile::lose_unsynced`]), which is in the current state only; a lock belongs to a file and not to a name, so a
+//! crash image has none; the lock on the state is taken before a file's, and held by every change, so that a crash sees
+//! a consistent moment.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -29,26 +29,26 @@ mod tests;
 use content::{Content, FileOp};
 pub use crash::{CrashMode, Tear};
 
-/// The longest file, as on disk.
+/// Maximum length of a file, as on disk.
 const MAX_LEN: u64 = i64::MAX as u64;
 
-/// What a crash at some moment would have left.
+/// The image that a crash at a certain moment would have left.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Image {
-    /// How many changing operations there had been.
+    /// Number of changing operations before that moment.
     pub point: u64,
-    /// What was kept of what was pending.
+    /// Which pending operations were kept.
     pub mode: CrashMode,
-    /// What is left.
+    /// The remaining file system.
     pub vfs: StrictVfs,
 }
 
-/// Which images to make at a moment: told the operations so far, and how many of them were syncs.
+/// Selects the images to make at a moment, given the number of operations so far, and the number of syncs among them.
 pub type Choose = Box<dyn FnMut(u64, u64) -> Vec<CrashMode> + Send>;
 
-/// Files in memory that survive a simulated power cut only as far as they were synced. Clones share them.
-/// The root always exists and is durable.
+/// Files in memory that survive a simulated power failure only as far as they were synced. Clones share them. The root
+/// always exists and is durable.
 #[derive(Clone, Default)]
 pub struct StrictVfs {
     state: Arc<Mutex<State>>,
@@ -57,23 +57,23 @@ pub struct StrictVfs {
 struct State {
     /// Directories are never removed or renamed, so their paths identify them.
     dirs: BTreeMap<PathBuf, Dir>,
-    /// Changing operations so far, and how many there may be.
+    /// Number of changing operations so far, and its limit.
     ops: u64,
     limit: Option<u64>,
-    /// Syncs among them.
+    /// Number of syncs among them.
     syncs: u64,
     choose: Option<Choose>,
     images: Vec<Image>,
 }
 
-/// What of a file would survive a power cut for sure.
+/// What is certain to survive a power failure of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Durability {
-    /// Its name.
+    /// Whether its name is durable.
     pub(crate) named: bool,
-    /// All that is in it now.
+    /// Whether all of its present contents are durable.
     pub(crate) whole: bool,
-    /// What it would hold.
+    /// The durable contents.
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -92,10 +92,10 @@ struct Dir {
     pending: Vec<NameOp>,
 }
 
-/// One atomic change of names: a name goes, or one comes, or (a rename) both.
+/// An atomic change of names: one is removed, one is added, or (for a rename) both.
 #[derive(Clone)]
 struct NameOp {
-    /// When it was made.
+    /// The number of the operation that made it.
     at: u64,
     unset: Option<OsString>,
     set: Option<(OsString, Node)>,
@@ -104,40 +104,40 @@ struct NameOp {
 #[derive(Default)]
 struct Inode {
     content: Mutex<Content>,
-    /// Who holds the lock: -1 for an exclusive one, else how many share it.
+    /// Holders of the lock: -1 for an exclusive one, otherwise the number of shared ones.
     holders: Mutex<i32>,
 }
 
 impl StrictVfs {
-    /// An empty file system.
+    /// Creates an empty file system.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How many changing operations there have been: creating or emptying a file, write, set_len,
-    /// allocate, sync, rename, remove, create_dir, sync_dir, and what taking a lock does to its file.
+    /// Returns the number of changing operations so far: creating or emptying a file, write, set_len, allocate, sync,
+    /// rename, remove, create_dir, sync_dir, and the changes that taking a lock makes to its file.
     pub fn ops(&self) -> u64 {
         self.state.lock().ops
     }
 
-    /// Once [`StrictVfs::ops`] has reached this number, every further changing operation fails and changes
-    /// nothing. `None` lifts the limit.
+    /// Once [`StrictVfs::ops`] has reached this number, every further changing operation fails and changes nothing.
+    /// `None` lifts the limit.
     pub fn stop_after(&self, ops: Option<u64>) {
         self.state.lock().limit = ops;
     }
 
-    /// Right before every changing operation from now on, makes images of what a crash at that moment would leave, of
-    /// the modes that are chosen for it. [`StrictVfs::take_images`] returns them. `None` ends it.
+    /// From now on, makes images of what a crash would leave right before every changing operation, in the modes that
+    /// `choose` returns. [`StrictVfs::take_images`] returns the images. `None` stops this.
     pub fn record(&self, choose: Option<Choose>) {
         self.state.lock().choose = choose;
     }
 
-    /// The images made since the last call.
+    /// Takes the images made since the last call.
     pub fn take_images(&self) -> Vec<Image> {
         std::mem::take(&mut self.state.lock().images)
     }
 
-    /// What of a file is durable; `None` when there is none of that name.
+    /// Returns what of a file is durable; `None` if no file has this name.
     pub(crate) fn durability(&self, path: &Path) -> Option<Durability> {
         let mut state = self.state.lock();
         let (name, inode) = state.find_file(path).ok()?;
@@ -147,8 +147,9 @@ impl StrictVfs {
         Some(Durability { named, whole: content.is_durable(), bytes: content.durable_bytes() })
     }
 
-    /// The file system as found after a power cut at this moment: independent of this one, with no lock
-    /// held, nothing pending, and no operations counted. After [`CrashMode::Process`] what was pending still is.
+    /// Returns the file system as found after a power failure at this moment. It is independent of this one, with no
+    /// locks held, no pending operations, and no operations counted. After [`CrashMode::Process`], pending operations
+    /// remain pending.
     pub fn crash(&self, mode: CrashMode) -> Self {
         self.state.lock().image(mode)
     }
@@ -158,7 +159,7 @@ impl StrictVfs {
     }
 }
 
-// Not their contents: images are many and large.
+// Without the contents: images are many and large.
 impl fmt::Debug for StrictVfs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StrictVfs").field("ops", &self.ops()).finish_non_exhaustive()
@@ -177,7 +178,7 @@ impl Default for State {
 }
 
 impl State {
-    /// Counts an operation that is about to change something; an error once the power is cut.
+    /// Counts an operation that is about to change something; an error once the power has failed.
     fn spend(&mut self) -> io::Result<()> {
         if self.limit.is_some_and(|limit| self.ops >= limit) {
             return Err(io::Error::other("simulated power cut"));
@@ -197,7 +198,7 @@ impl State {
         self.dirs.get_mut(path).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// One change of the names of a directory, as the operation that was counted last.
+    /// Changes the names of a directory, as part of the operation counted last.
     fn change_names(
         &mut self,
         dir: &Path,
@@ -209,7 +210,7 @@ impl State {
         Ok(())
     }
 
-    /// What is at a path that has a name, and that name; the directory must exist.
+    /// Returns the name of a path, and what has that name. The directory must exist.
     fn find(&mut self, path: &Path) -> io::Result<(OsString, Option<Node>)> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let node = self.dir(parent(path))?.current.get(name).cloned();
@@ -324,7 +325,7 @@ impl Vfs for StrictVfs {
         if parent(from) == parent(to) {
             state.change_names(parent(to), Some(old), set)?;
         } else {
-            // One operation a directory: a crash may keep either alone.
+            // One operation per directory: a crash may keep either one alone.
             state.change_names(parent(from), Some(old), None)?;
             state.change_names(parent(to), None, set)?;
         }
@@ -429,7 +430,7 @@ impl StrictVfs {
 }
 
 impl Handle {
-    /// Makes the operation that `op` says for the file's length, `end` being how far it may reach.
+    /// Applies the operation that `op` returns for the file's length. `end` is how far the operation may reach.
     fn change(&self, end: Option<u64>, op: impl FnOnce(u64) -> Option<FileOp>) -> io::Result<()> {
         if !self.writable {
             return Err(io::ErrorKind::PermissionDenied.into());

@@ -1,13 +1,13 @@
-//! How an operation on a file system is described, and a record of all of them.
+//! Descriptions of file system operations, and a record of them.
 //!
-//! [`super::FaultVfs`] describes each operation as a [`Call`] before it is done, to the rules that may let it fail and
-//! to whoever watches, and keeps a [`Record`] of it afterwards when asked to.
+//! [`super::FaultVfs`] describes each operation as a [`Call`] before executing it, for the rules that may make it fail
+//! and for hooks, and on request keeps a [`Record`] of it afterwards.
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A kind of operation on a file system.
+/// A kind of file system operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Op {
@@ -58,7 +58,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// All of them, in the order of their discriminants.
+    /// All kinds, in the order of their discriminants.
     pub const ALL: [Self; 22] = [
         Self::OpenRead,
         Self::OpenWrite,
@@ -84,7 +84,7 @@ impl Op {
         Self::LockShared,
     ];
 
-    /// Whether it may change what is in files, how long they are, which names there are, or what of that is durable.
+    /// Whether the operation may change contents or lengths of files, names, or what of these is durable.
     pub const fn changes(self) -> bool {
         !matches!(
             self,
@@ -100,28 +100,27 @@ impl Op {
         )
     }
 
-    /// Whether a full file system may refuse it even though no file grows: it makes a name, or waits for bytes to
-    /// reach the disk.
+    /// Whether a full file system may refuse the operation although no file grows, because it creates a name.
     pub(super) const fn takes_space(self) -> bool {
         matches!(self, Self::Create | Self::Truncate | Self::CreateDir | Self::HardLink)
     }
 }
 
-/// An operation that is about to be done.
+/// An operation that is about to be executed.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Call<'a> {
-    /// What it is.
+    /// The kind of operation.
     pub op: Op,
-    /// The file or directory. Of a rename and a link the old name.
+    /// The file or directory; for a rename or link, the old name.
     pub path: &'a Path,
-    /// The new name, of a rename and a link.
+    /// The new name, for a rename or link.
     pub to: Option<&'a Path>,
-    /// Where it begins, of a read or write; the length asked for, of `set_len`, `allocate` and `map`.
+    /// The start of a read or write; the requested length for `set_len`, `allocate` and `map`.
     pub offset: u64,
-    /// How many bytes are read or written.
+    /// The number of bytes to read or write.
     pub len: u64,
-    /// The bytes, of a write.
+    /// The bytes of a write.
     pub bytes: &'a [u8],
 }
 
@@ -130,7 +129,7 @@ impl<'a> Call<'a> {
         Self { op, path, to: None, offset: 0, len: 0, bytes: &[] }
     }
 
-    /// The last part of the path.
+    /// Returns the last component of the path.
     pub fn name(&self) -> std::borrow::Cow<'a, str> {
         name(self.path)
     }
@@ -140,23 +139,23 @@ pub(super) fn name(path: &Path) -> std::borrow::Cow<'_, str> {
     path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default()
 }
 
-/// An operation that was tried.
+/// An operation that was attempted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Record {
     /// Its number among all operations of the file system, from 1.
     pub number: u64,
-    /// What it was.
+    /// The kind of operation.
     pub op: Op,
-    /// The file or directory. Of a rename and a link the old name.
+    /// The file or directory; for a rename or link, the old name.
     pub path: PathBuf,
-    /// The new name, of a rename and a link.
+    /// The new name, for a rename or link.
     pub to: Option<PathBuf>,
     /// See [`Call::offset`].
     pub offset: u64,
     /// See [`Call::len`].
     pub len: u64,
-    /// Why it failed, if it did.
+    /// The error, if it failed.
     pub error: Option<String>,
 }
 

@@ -1,6 +1,7 @@
-//! Reads a damaged log: every record that still passes, in order, whole.
+//! Reads a damaged log: every record whose checksums match, in order, complete.
 //!
-//! Where `validate` refuses, this goes on behind the damage, and says what it had to leave out. Nothing is written.
+//! Where `validate` fails, salvaging continues after the damage and reports what it had to leave out. Nothing is
+//! written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,58 +13,58 @@ use crate::types::{Lsn, MAX_NUMBER, SeqNo};
 use crate::vfs::Vfs;
 use crate::wal::format::{ALIGN, BATCH, RECORDS_START, RecordHeader};
 
-/// A stretch of the log that cannot be read, and what must have been there.
+/// A part of the log that cannot be read, and the range of sequences it must have held.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LogGap {
     pub(crate) file: PathBuf,
     pub(crate) offset: u64,
     pub(crate) len: u64,
-    /// The last sequence before it that was read; 0 when there is none.
+    /// The last sequence that was read before it; 0 if there is none.
     pub(crate) after: SeqNo,
-    /// The sequence that came next; `None` when that is not known.
+    /// The next sequence after it; `None` if unknown.
     pub(crate) before: Option<SeqNo>,
     pub(crate) why: String,
 }
 
 impl LogGap {
-    /// Operations that were in it, at most, where that is known.
+    /// The maximum number of operations it held, if known.
     pub(crate) fn operations(&self) -> Option<u64> {
         Some(self.before?.saturating_sub(self.after).saturating_sub(1))
     }
 }
 
-/// What there was.
+/// The result of a salvage.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LogSalvage {
     /// Segments of this copy of the database, whether or not anything in them is needed.
     pub(crate) files: Vec<PathBuf>,
-    /// Files with the name of a segment that are not part of this log.
+    /// Files named like a segment that are not part of this log.
     pub(crate) foreign: Vec<PathBuf>,
-    /// The numbers that these have as their names.
+    /// The foreign files again, with the numbers in their names.
     displaced: Vec<(u32, PathBuf)>,
     pub(crate) gaps: Vec<LogGap>,
     pub(crate) records: u64,
-    /// The first sequence that was read; 0 when there is none.
+    /// The first sequence that was read; 0 if there is none.
     pub(crate) first_seq: SeqNo,
     pub(crate) last_seq: SeqNo,
-    /// Of all of these, by their headers and their names.
+    /// The generations of all segments, from their headers and from their names.
     pub(crate) generations: Vec<u32>,
-    /// The highest number of a manifest's edit that a header names.
+    /// The highest manifest edit number in any header.
     pub(crate) last_edit: u64,
 }
 
-/// Damage that is not judged yet: whether anything was there shows behind it.
+/// Damage not yet judged: only what follows shows whether anything was lost.
 struct UnjudgedDamage {
     file: PathBuf,
     at: Lsn,
     len: u64,
     why: &'static str,
-    /// Something was there, whatever follows.
+    /// Whether something was lost for certain, whatever follows.
     certain: bool,
 }
 
-/// Hands out all batches that can be read of the live log; of everything in the directory, when `rules` says nothing.
-/// An error is one of reading, or a newer format.
+/// Passes all readable batches of the live log to `apply`, or those of the whole directory if `rules` is the default.
+/// Only a read error or a newer format is an error.
 pub(crate) fn salvage(
     vfs: &dyn Vfs,
     dir: &Path,
@@ -87,20 +88,21 @@ pub(crate) fn salvage(
         walk.segment(vfs, segment, linked, &mut apply)?;
     }
     let mut found = walk.finish(dir);
-    // Where something else has the name of a segment, one of ours may have been, and only a clean end says what it held.
+    // A foreign file may have taken the name of one of our segments. Only a clean end rules out that the segment held
+    // records.
     let displaced = std::mem::take(&mut found.displaced);
     let next = segments.last().map_or(1, |last| last.generation().saturating_add(1));
     let own = |named| named > next || generations.contains(&named);
     for (_, file) in displaced.into_iter().filter(|(named, _)| !own(*named) && !rules.is_dead(*named)) {
         if rules.clean_end.is_none() && found.gaps.iter().all(|gap| gap.file != file) {
-            let why = "a file that is not of this log is in the place of the segment".to_owned();
+            let why = "a foreign file has the name of the segment".to_owned();
             found.gaps.push(LogGap { file, offset: 0, len: 0, after: found.last_seq, before: None, why });
         }
     }
     Ok(found)
 }
 
-/// For each segment, where it ends as those behind it say.
+/// For each segment, its end according to the links of later segments.
 fn linked(segments: &[Segment]) -> Vec<Option<u32>> {
     let mut said = BTreeMap::<u32, u32>::new();
     let mut ends: Vec<_> = (segments.iter().rev())
@@ -117,7 +119,7 @@ fn linked(segments: &[Segment]) -> Vec<Option<u32>> {
     ends
 }
 
-/// Segments in order of their generations, one of each.
+/// Finds the segments, in order of their generations, one for each.
 fn segments(vfs: &dyn Vfs, dir: &Path, owner: LogOwner, found: &mut LogSalvage) -> Result<Vec<Segment>> {
     let mut segments = Vec::<Segment>::new();
     for entry in vfs.list(dir).map_err(Error::io("list", dir))? {
@@ -139,7 +141,7 @@ fn segments(vfs: &dyn Vfs, dir: &Path, owner: LogOwner, found: &mut LogSalvage) 
         found.last_edit = found.last_edit.max(if edit > MAX_NUMBER { 0 } else { edit });
         segments.push(segment);
     }
-    // Of two files of one generation the one with the right name is first.
+    // Of two files with the same generation, the one with the matching name comes first.
     segments.sort_by_key(|s| (s.generation(), s.generation() != s.named));
     segments.dedup_by(|later, first| {
         let same = later.header.is_some() && later.generation() == first.generation();
@@ -153,7 +155,7 @@ fn segments(vfs: &dyn Vfs, dir: &Path, owner: LogOwner, found: &mut LogSalvage) 
     Ok(segments)
 }
 
-/// Whether a batch's operations have sequences, and such as a database reaches.
+/// Whether a batch has operations, and sequences in the range that a database can reach.
 fn has_numbers(header: &RecordHeader) -> bool {
     let last = header.count.checked_sub(1).and_then(|more| header.first_seq.checked_add(more.into()));
     header.first_seq > 0 && last.is_some_and(|last| last <= MAX_NUMBER)
@@ -170,7 +172,7 @@ struct Salvager<'a> {
 }
 
 impl Salvager<'_> {
-    /// Whether the segment that this one says to follow is there.
+    /// Notes damage if the segment that this one continues is missing.
     fn missing_before(&mut self, dir: &Path, segment: &Segment, all: &BTreeSet<u32>) {
         let Some(before) = segment.link.filter(|link| link.generation() >= self.rules.log_start.generation())
         else {
@@ -203,10 +205,11 @@ impl Salvager<'_> {
         let generation = segment.generation();
         let Some(header) = &segment.header else {
             let mut reader = SegmentReader::open(vfs, &segment.path, segment.named, 0)?;
-            // A later segment that follows it says that it held records, also where nothing is left of it.
+            // The link of a later segment proves that this one held records, even if none is left.
             let needed = linked.is_some_and(|end| Lsn::new(generation, end) > self.rules.log_start);
             if needed || reader.next_candidate(RECORDS_START)?.is_some() {
-                let why = "both copies of the segment's header are damaged, and nothing can be read without";
+                let why =
+                    "both copies of the segment's header are damaged, so none of its records can be read";
                 let at = Lsn::new(generation, RECORDS_START);
                 self.known = self.known.max(Lsn::new(generation, RECORDS_START + 1));
                 let len = reader.len().saturating_sub(RECORDS_START.into());
@@ -228,17 +231,17 @@ impl Salvager<'_> {
                 let (header, end) = (record.header, record.end);
                 self.known = self.known.max(header.watermark);
                 if header.kind == BATCH && !has_numbers(&header) {
-                    let why = "the record's checksum is right, and its sequences make no sense";
+                    let why = "the record's checksum matches, but its sequences are invalid";
                     self.note_bad(&segment.path, at, u64::from(end - offset), why, true);
                     (self.reached, offset) = (Lsn::new(generation, end), end);
                     continue;
                 }
-                // A lower one says nothing of what was before it.
+                // A lower sequence says nothing about what came before it.
                 if header.first_seq > self.found.last_seq {
                     self.judge(Some(header.first_seq));
                 }
                 let last = header.first_seq.saturating_add(header.count.into()).saturating_sub(1);
-                // A lower one is of a write that was refused and undone.
+                // A lower sequence belongs to a write that was refused and undone.
                 if header.kind == BATCH && header.first_seq > self.found.last_seq {
                     let (lsn, first_seq, count) = (header.lsn, header.first_seq, header.count);
                     apply(RecordRef { lsn, first_seq, count, payload: record.payload, time: header.time })?;
@@ -282,15 +285,14 @@ impl Salvager<'_> {
         self.pending = Some(UnjudgedDamage { file: file.to_path_buf(), at, len, why, certain });
     }
 
-    /// The last sequence that cannot have been in that place: one that was read before it, or that a cut before it left
-    /// out.
+    /// The last sequence that cannot have been at `at`: one read before it, or one that a cut before it left out.
     fn sequence_before(&self, at: Lsn) -> SeqNo {
         let cuts = self.rules.cuts.iter().filter(|cut| cut.next_generation <= at.generation());
         cuts.map(|cut| cut.seq).fold(self.found.last_seq, SeqNo::max)
     }
 
-    /// What comes next says whether something was where nothing could be read: `next` is its sequence. Without it, the
-    /// place alone is judged.
+    /// Decides whether the pending damage lost anything, given `next`, the sequence that follows it. If that is
+    /// unknown, the position alone decides.
     fn judge(&mut self, next: Option<SeqNo>) {
         let Some(UnjudgedDamage { file, at, len, why, certain }) = self.pending.take() else { return };
         let after = self.sequence_before(at);

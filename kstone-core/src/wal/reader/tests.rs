@@ -1,4 +1,4 @@
-//! What damage does, and what it does not.
+//! Damage that recovery must detect, and damage that it must tolerate.
 
 use std::io;
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use crate::vfs::{Mapping, VfsFile};
 use crate::wal::format::{PAD, WATERMARK};
 use crate::wal::testing::*;
 
-/// A log of several segments: batches of which some were synced, some not.
+/// A log of several segments, whose batches are partly synced.
 struct Sample {
     vfs: TestVfs,
     batches: Batches,
-    /// Where each batch ends.
+    /// The ends of the batches.
     ends: Vec<Lsn>,
     synced: Lsn,
 }
@@ -31,7 +31,7 @@ fn sample(segment_size: u64, synced: usize, unsynced: usize) -> Sample {
         }
     }
     let synced = wal.synced();
-    // What the log takes, without the space allocated ahead.
+    // The log without preallocated space.
     for (path, bytes) in vfs.files() {
         let header = SegmentHeader::decode(&bytes, &path).unwrap().unwrap();
         if header.generation == wal.tail().generation() {
@@ -42,7 +42,7 @@ fn sample(segment_size: u64, synced: usize, unsynced: usize) -> Sample {
 }
 
 impl Sample {
-    /// Reads a damaged copy; checks that what comes back is a prefix, and returns how long it is.
+    /// Reads a damaged copy. Checks that the result is a prefix of the batches, and returns its length.
     fn damaged(&self, rules: &LogRules, damage: impl FnOnce(&TestVfs)) -> Result<usize> {
         let copy = TestVfs::default();
         for (path, bytes) in self.vfs.files() {
@@ -52,7 +52,7 @@ impl Sample {
         damage(&copy);
         let before = copy.files();
         let result = recover(&copy, rules);
-        assert_eq!(copy.files(), before, "reading changed something");
+        assert_eq!(copy.files(), before, "reading changed a file");
         let (_, batches) = result?;
         assert_eq!(batches, self.batches[..batches.len()]);
         Ok(batches.len())
@@ -62,7 +62,7 @@ impl Sample {
         self.vfs.files().pop().unwrap()
     }
 
-    /// How many batches end at or before a position.
+    /// The number of batches that end at or before a position.
     fn ending_by(&self, at: Lsn) -> usize {
         self.ends.iter().filter(|end| **end <= at).count()
     }
@@ -218,16 +218,17 @@ fn segments_of_another_database_twice_the_same_or_newer_than_the_manifest_are_re
         vfs.mem.open(&other, OpenMode::Create).unwrap();
         vfs.overwrite(&other, &header.encode());
     });
-    assert!(is_corrupt(&twice), "twice, and neither has the right name");
+    assert!(is_corrupt(&twice), "the same generation twice, and neither name matches");
     assert!(is_corrupt(&add(SegmentHeader { generation: 3, database_id: [1; 16], ..header.clone() })));
     assert_eq!(add(SegmentHeader { generation: 3, last_edit: 4, ..header.clone() }).unwrap(), 2);
     let got = add(SegmentHeader { generation: 3, last_edit: 5, ..header });
     assert!(matches!(&got, Err(Error::Corruption { file, .. }) if file.ends_with("MANIFEST")), "{got:?}");
 }
 
-/// Symptom: after a power cut the database was refused, because a segment that was being made had the generation of
-/// another. Cause: where data is not journalled, blocks just given to a file hold what was in them before, here a copy of
-/// that other segment. Fix: of two segments of one generation the one of that name counts; the other was never durable.
+/// Symptom: after a power failure the database could not be opened, because a segment still being created had the
+/// generation of another. Cause: without data journalling, blocks newly allocated to a file keep their previous
+/// contents, here a copy of that other segment. Fix: of two segments with the same generation, the one of that name
+/// counts; the other was never durable.
 #[test]
 fn a_segment_in_the_making_may_hold_the_bytes_of_another() {
     let sample = sample(1400, 12, 6);
@@ -264,9 +265,9 @@ fn pads_are_skipped_and_unknown_records_unsupported() {
     }
 }
 
-/// Symptom: a file of 1 KiB made 4 GiB long with holes, in which a valid header claims them, took 4 GiB of memory.
-/// Cause: the whole record was read before its checksum was looked at, whatever its length.
-/// Fix: payloads are checked through a window, and a claim beyond what any record has is damage.
+/// Symptom: a file of 1 KiB, extended to 4 GiB by a hole, with a valid header that claims all of it, took 4 GiB of
+/// memory. Cause: the whole record was read, whatever its length, before its checksum was verified. Fix: payloads are
+/// verified through a window, and a claim beyond the maximum length of a record is damage.
 #[test]
 fn what_a_header_claims_takes_no_memory() {
     let sample = sample(1 << 20, 0, 3);
@@ -289,7 +290,7 @@ fn what_a_header_claims_takes_no_memory() {
         (most, u64::from(most) + (1 << 20), false),
         (most + 1, u64::from(most) + (1 << 20), true),
         (u32::MAX - (1 << 13), MAX_SEGMENT, true),
-        // Cut off: there never was as much.
+        // Truncated: the file never held that much.
         (u32::MAX, 1 << 20, false),
     ] {
         let vfs = TestVfs::default();
@@ -356,15 +357,15 @@ fn sequences_that_go_back_are_corruption() {
     let (path, bytes) = sample.last();
     let salt = SegmentHeader::decode(&bytes, &path).unwrap().unwrap().salt;
     let end = *sample.ends.last().unwrap();
-    // (0, 0): a forged batch of no operations from sequence 0 overflowed where its last sequence was computed, which
-    // is a panic with overflow checks; the sum is now checked from both sides.
+    // Symptom: a forged batch of no operations from sequence 0 panicked in builds with overflow checks. Cause:
+    // computing its last sequence overflowed. Fix: both steps of the sum are checked. This is case (0, 0).
     for (first_seq, count) in [(0, 1), (4, 0), (u64::MAX, 2), (0, 0)] {
         let mut more = bytes.clone();
         RecordHeader::new(BATCH, end, first_seq, Lsn::ZERO, count, 0).encode(&mut more, salt, b"payload");
         let got = sample.damaged(&LogRules::default(), |vfs| vfs.overwrite(&path, &more));
         assert!(is_corrupt(&got), "{first_seq}, {count}: {got:?}");
     }
-    // One that was given out is a refused write that came back, unless it had been synced.
+    // A sequence that was assigned before belongs to a refused write that reappeared, unless it had been synced.
     let mut more = bytes;
     RecordHeader::new(BATCH, end, 3, Lsn::ZERO, 1, 0).encode(&mut more, salt, b"payload");
     let back = Lsn::new(end.generation(), more.len() as u32);

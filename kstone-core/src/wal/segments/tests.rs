@@ -13,7 +13,7 @@ use crate::wal::testing::*;
 #[derive(Clone, Debug)]
 enum Step {
     Reserve(usize),
-    /// Use the outstanding reservation with that number, fully or in part.
+    /// Use the outstanding reservation of this number, completely or in part.
     Append(usize, bool),
     Drop(usize),
     Prepare,
@@ -44,7 +44,7 @@ proptest! {
                     let payload = vec![i as u8; if whole { len } else { len / 2 }];
                     let files = vfs.files().len();
                     let appended = wal.append(reservation, 1, &payload, |_| ()).unwrap();
-                    prop_assert_eq!(vfs.files().len(), files, "appending made a file");
+                    prop_assert_eq!(vfs.files().len(), files, "appending created a file");
                     expected.push((appended.first_seq, payload));
                 }
                 Step::Drop(i) if !outstanding.is_empty() => {
@@ -144,7 +144,7 @@ fn the_files_never_take_more_than_the_limit() {
                     }
                     None => {
                         refused += 1;
-                        // Everything is flushed and checkpointed; files count until they are gone.
+                        // Everything is flushed and checkpointed; files count until they are removed.
                         if !wal.can_retire() {
                             assert!(wal.rotate().unwrap());
                         }
@@ -160,7 +160,7 @@ fn the_files_never_take_more_than_the_limit() {
                 assert_eq!(wal.live_bytes(), files);
                 assert!(files <= limit, "{files} of {limit} after {written} records of {len}");
             }
-            // No limit is met before it is there: a record, and a segment that was not begun, may be missing.
+            // The limit is not hit early: only one record and an unused segment may be missing.
             assert!(written as u64 * (len as u64 + 48) > limit.saturating_sub(len as u64 + (17 << 10)));
         }
     }
@@ -183,9 +183,9 @@ fn a_record_that_nobody_limits_goes_over_and_the_log_gets_shorter_again() {
     append(&wal, &[0; 100]).unwrap();
 }
 
-/// Symptom: the files of a full log took a page more than its limit. Cause: a log that has nothing to give back goes on
-/// in another segment, whatever the limit; that there was nothing was looked at before writers filled further segments,
-/// and did not count those that are being removed. Fix: it is looked at where the segment is granted, and counts them.
+/// Symptom: the files of a full log took one page more than its limit. Cause: a log with nothing to retire continues in
+/// another segment whatever the limit; the check that there was nothing ran before writers filled further segments, and
+/// did not count segments being removed. Fix: the check runs where the segment is granted, and counts them.
 #[test]
 fn a_log_goes_on_in_another_segment_only_when_nothing_else_can_be_given_back() {
     let vfs = TestVfs::default();
@@ -196,14 +196,14 @@ fn a_log_goes_on_in_another_segment_only_when_nothing_else_can_be_given_back() {
         append(&wal, &[0; 4_000]).unwrap();
     }
     assert!(wal.live_bytes() > limit - 4096 && wal.can_retire());
-    assert!(!wal.rotate_last().unwrap(), "there are earlier ones");
+    assert!(!wal.rotate_last().unwrap(), "there are older segments");
     let generation = wal.tail().generation();
     assert!(!wal.retire(generation).is_empty() && !wal.can_retire());
-    assert!(!wal.rotate_last().unwrap(), "their files are still there");
+    assert!(!wal.rotate_last().unwrap(), "their files still exist");
     assert!(wal.live_bytes() <= limit);
     wal.removed();
     assert!(wal.rotate_last().unwrap() && wal.tail().generation() > generation);
-    assert!(!wal.rotate_last().unwrap(), "the segment before can be given back now");
+    assert!(!wal.rotate_last().unwrap(), "the previous segment can be retired now");
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn what_a_file_system_may_lack_is_passed_on_counted_and_failed() {
     assert!(vfs.identity(&at("a")).is_err());
     let counts = [Op::HardLink, Op::RemoveDir, Op::Identity].map(|op| vfs.count(op));
     assert_eq!(counts, [2, 2, 4]);
-    // A link makes a name, which a full file system has no room for, and changes something, unlike a look.
+    // A link creates a name, for which a full file system has no space. It changes something, unlike a mere check.
     vfs.clear();
     vfs.add(Rule::full());
     assert_eq!(vfs.hard_link(&at("a"), &at("c")).unwrap_err().kind(), io::ErrorKind::StorageFull);
@@ -145,7 +145,7 @@ fn short_and_torn_operations_do_a_part() {
     assert!(file.sync().is_err());
     vfs.clear();
     assert_eq!(bytes(&vfs, "a").unwrap(), b"01abc56789");
-    // An interrupted operation is tried again.
+    // An interrupted operation is retried.
     let rule = vfs.add(Rule::fail(Errno::Interrupted).on(&[Op::Read, Op::Write]).range(1..=3));
     write_all_at(&*file, b"x", 0).unwrap();
     assert_eq!((bytes(&vfs, "a").unwrap()[0], rule.hits()), (b'x', 3));
@@ -170,7 +170,8 @@ fn a_full_file_system_refuses_what_takes_space() {
     vfs.remove(&path("b")).unwrap();
 }
 
-/// As Linux: the first sync fails, the lost bytes can be read, the second sync succeeds, and the power cut tells.
+/// As on Linux: the first sync fails, the lost bytes remain readable, the second sync succeeds, and a power failure
+/// reveals the loss.
 #[test]
 fn what_a_failed_sync_loses_is_readable_until_the_power_cut() {
     let (strict, vfs) = strict();
@@ -191,7 +192,7 @@ fn what_a_failed_sync_loses_is_readable_until_the_power_cut() {
         assert_eq!(bytes(&image, "a").unwrap(), b"kept\0\0\0\0later", "{mode:?}");
         assert_eq!(bytes(&image, "lost"), None, "{mode:?}");
     }
-    // Written again it is as any other.
+    // Once written again, the bytes are like any others.
     file.write_at(b"lost", 4).unwrap();
     file.sync().unwrap();
     assert_eq!(bytes(&strict.crash(CrashMode::Strict), "a").unwrap(), b"keptlostlater");
@@ -219,7 +220,7 @@ fn operations_are_counted_recorded_and_told_to_hooks() {
     let heard = Arc::new(Mutex::new(Vec::new()));
     let (ear, inside) = (Arc::clone(&heard), vfs.clone());
     vfs.add(Rule::hook(move |call| {
-        // It may use the file system.
+        // The hook may use the file system.
         inside.inner().kind(call.path)?;
         ear.lock().push((call.op, call.name().into_owned(), call.bytes.to_vec()));
         if call.op == Op::Remove { Err(Errno::NotPermitted.error()) } else { Ok(()) }

@@ -1,4 +1,4 @@
-//! The bytes of one file: durable, current, and what lies between.
+//! The bytes of a file: durable, current, and the pending operations between them.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use crate::clock::{Clock, ManualClock};
 
-/// Bytes are held in pages, so that reserved space and holes cost nothing and images share what is equal.
+/// Bytes are held in pages, so that reserved space and holes cost nothing and images share equal pages.
 const PAGE: u64 = 4096;
-/// What a disk writes whole or not at all.
+/// The unit that a disk writes atomically.
 pub(super) const SECTOR: u64 = 512;
 
-/// Invariant: `durable` and `pending` in order give `current`, unless some were lost.
+/// Invariant: applying `pending` in order to `durable` gives `current`, unless some operations were lost.
 #[derive(Clone, Default)]
 pub(super) struct Content {
     current: Bytes,
@@ -21,45 +21,45 @@ pub(super) struct Content {
     lost: bool,
 }
 
-/// A change to a file. Its end, at most [`super::MAX_LEN`], was checked.
+/// A change to a file. Its end is known to be at most [`super::MAX_LEN`].
 #[derive(Clone)]
 pub(super) enum FileOp {
     Write { offset: u64, bytes: Arc<[u8]> },
     SetLen(u64),
 }
 
-/// One that is not durable, and when it was made.
+/// A change that is not durable, and the number of the operation that made it.
 #[derive(Clone)]
 struct PendingOp {
     at: u64,
     op: FileOp,
 }
 
-/// What a crash leaves of the changes that are pending.
+/// Which pending changes a crash leaves.
 pub(super) enum Left<'a> {
     Durable,
     All,
-    /// Any subset, and of writes any sectors; with something stale, that in holes at the end.
+    /// Any subset, and of lost writes any sectors. With `stale`, holes at the end may have stale bytes.
     Some {
         stale: Option<&'a [Bytes]>,
     },
-    /// Those before that moment, and a part of a write at it, in units of this many bytes.
+    /// Those before `moment`, and a part of a write at that moment, in units of `unit` bytes.
     Until {
         moment: u64,
         unit: u64,
     },
-    /// The lengths that they made.
+    /// Only the lengths that result from them.
     Lengths,
 }
 
-/// Sparse bytes; pages that are missing read as zeros. Beyond `len` all bytes are zero.
+/// Sparse bytes; missing pages read as zeros. All bytes at `len` and beyond are zero.
 #[derive(Clone, Default)]
 pub(super) struct Bytes {
     len: u64,
     pages: BTreeMap<u64, Arc<[u8; PAGE as usize]>>,
 }
 
-/// A number below `n`, which is at least 1.
+/// A random number below `n`, which is at least 1.
 pub(super) fn below(rng: &ManualClock, n: u64) -> u64 {
     rng.random() % n.max(1)
 }
@@ -69,7 +69,7 @@ impl Content {
         self.current.len
     }
 
-    /// Returns the bytes read: fewer than asked for at the end.
+    /// Returns the number of bytes read: fewer than requested at the end.
     pub(super) fn read(&self, buf: &mut [u8], offset: u64) -> usize {
         self.current.read(buf, offset)
     }
@@ -78,7 +78,7 @@ impl Content {
         self.current.clone()
     }
 
-    /// When the changes that are pending were made.
+    /// The operation numbers of the pending changes.
     pub(super) fn moments(&self) -> impl Iterator<Item = u64> {
         self.pending.iter().map(|pending| pending.at)
     }
@@ -99,7 +99,7 @@ impl Content {
         self.synced = true;
     }
 
-    /// What is pending will never be durable.
+    /// Makes sure that the pending changes never become durable.
     pub(super) fn lose_pending(&mut self) {
         self.lost |= !self.pending.is_empty();
         self.pending.clear();
@@ -113,7 +113,7 @@ impl Content {
         self.durable.to_vec()
     }
 
-    /// What a crash leaves, all of it durable.
+    /// The contents after a crash, all durable.
     pub(super) fn survivor(&self, left: &Left<'_>, rng: &ManualClock) -> Self {
         let left = match *left {
             Left::Durable => self.durable.clone(),
@@ -140,7 +140,7 @@ impl Content {
 
     fn some_pending(&self, stale: Option<&[Bytes]>, rng: &ManualClock) -> Bytes {
         let mut bytes = self.durable.clone();
-        // Some files get all of their operations, some none, the others each with this chance.
+        // Some files keep all of their operations, some none, and the others each operation with this probability.
         let eighths = below(rng, 9);
         for PendingOp { op, .. } in &self.pending {
             if below(rng, 8) < eighths {
@@ -188,8 +188,8 @@ impl FileOp {
         }
     }
 
-    /// What may be left of an operation that did not reach the disk whole: of a write the sectors before
-    /// a cut, those after it, any, or none, and perhaps the length; of a new length nothing.
+    /// Applies a part of an operation that did not reach the disk completely: of a write, the sectors before a cut,
+    /// those after it, any, or none, and perhaps its length; of a new length, nothing.
     fn tear(&self, to: &mut Bytes, rng: &ManualClock) {
         let Self::Write { offset, bytes } = self else { return };
         let end = offset + bytes.len() as u64;
@@ -215,7 +215,7 @@ impl FileOp {
     }
 }
 
-/// Cuts `len` bytes at `offset` at page bounds: the page, the range in it, and the range in the bytes.
+/// Splits `len` bytes at `offset` at page boundaries: the page, the range in it, and the range in the bytes.
 fn pieces(offset: u64, len: usize) -> impl Iterator<Item = (u64, Range<usize>, Range<usize>)> {
     let mut done = 0;
     std::iter::from_fn(move || {
@@ -257,7 +257,7 @@ impl Bytes {
         self.len = self.len.max(offset + bytes.len() as u64);
     }
 
-    /// The space of a lost write beyond the end, with what old blocks held.
+    /// Extends the file by the space of a lost write beyond its end, filled as by the previous contents of the blocks.
     fn grow_over(&mut self, stale: &[Self], offset: u64, len: usize, rng: &ManualClock) {
         let from = offset.max(self.len);
         let Some(beyond) = (offset + len as u64).checked_sub(from).filter(|&beyond| beyond > 0) else {

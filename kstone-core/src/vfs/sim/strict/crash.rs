@@ -1,17 +1,17 @@
-//! What a power cut leaves: the modes, and what each does to names and bytes.
+//! What a power failure leaves: the modes, and their effect on names and bytes.
 //!
-//! | mode | names not synced | bytes not synced | as seen on |
+//! | mode | unsynced names | unsynced bytes | as seen on |
 //! |---|---|---|---|
-//! | `Strict` | none | none | any, when nothing happened to be written back |
-//! | `All` | all | all | any, when all was written back in time |
-//! | `Process` | all, still not durable | all, still not durable | the death of the process alone |
+//! | `Strict` | none | none | any, if nothing happened to be written back |
+//! | `All` | all | all | any, if everything was written back in time |
+//! | `Process` | all, still not durable | all, still not durable | the death of the process only |
 //! | `Random` | the first few | any subset, in sectors | ext4, xfs, btrfs: names are journalled in order, bytes are not |
-//! | `Torn` | all before the cut | all before the cut; the write at it in part | a disk with a queue in order; a write torn at a byte by memory-like devices, at 512 by disks, at 4096 by the page cache |
-//! | `Garbage` | the first few | holes in space grown hold what lay on the disk before | ext4 `data=writeback`, file systems without journalled data |
+//! | `Torn` | all before the cut | all before the cut; the write at the cut in part | a disk with an ordered queue; writes are torn at a byte by memory-like devices, at 512 by disks, at 4096 by the page cache |
+//! | `Garbage` | the first few | holes in newly allocated space have the disk's previous contents | ext4 `data=writeback`, file systems without journalled data |
 //! | `Grown` | all | only the lengths | xfs, ext4 with delayed allocation: the length is journalled, the bytes are not |
 //! | `Undone` | the first few, not all | all | a journal that was not committed: an unlinked file is back, a rename is lost |
 //! | `Emptied` | all | files never synced are empty, or zeros | ext4 with `noauto_da_alloc`, xfs: written, renamed, never synced |
-//! | `Jumbled` | any subset | any subset, in sectors | no journal: ext2, FAT; names kept beyond an earlier one that was lost |
+//! | `Jumbled` | any subset | any subset, in sectors | no journal: ext2, FAT; names kept although an earlier one was lost |
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -43,67 +43,69 @@ impl Tear {
     }
 }
 
-/// What a power cut leaves of the operations that were pending. The same seed and history give the same image. What
-/// of real file systems each stands for is in the table at the head of `vfs/sim/strict/crash.rs`.
+/// Which pending operations a power failure leaves. The same seed and history give the same image. A table at the head
+/// of `vfs/sim/strict/crash.rs` names the real file systems that each mode represents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CrashMode {
-    /// Nothing: only synced bytes and synced names.
+    /// Keeps nothing: only synced bytes and synced names remain.
     Strict,
-    /// Everything but what a failed sync has lost.
+    /// Keeps everything except data lost by a failed sync.
     All,
-    /// The death of the process alone: everything is readable, and what was pending still is, so that a power cut
-    /// may take it yet.
+    /// The death of the process only: everything is readable, and pending operations remain pending, so that a power
+    /// failure may still lose them.
     Process,
-    /// Some, chosen by the seed. Of each directory's name operations the first few. Of each file's
-    /// operations any subset, so a later write may survive an earlier one; a write may also survive in part,
-    /// in any of its 512-byte sectors, and the file may have grown to hold it and read zeros there.
+    /// Keeps some operations, chosen by the seed. Of each directory's name operations, the first few. Of each file's
+    /// operations, any subset, so a later write may survive without an earlier one. A write may also survive in part,
+    /// in any of its 512-byte sectors, or only its length may, so that the file reads zeros there.
     Random {
-        /// Of the choice.
+        /// Seed of the choice.
         seed: u64,
     },
-    /// Everything up to some operation, in the order of time over all files; that one, if it is a write, in part.
+    /// Keeps everything up to some operation, in chronological order over all files; that operation, if it is a write,
+    /// in part.
     Torn {
-        /// Of the operation and the place.
+        /// Seed of the choice of operation and position.
         seed: u64,
-        /// Where it may be torn.
+        /// Where the write may be torn.
         at: Tear,
     },
-    /// As `Random`, but space that a lost write would have grown the file by holds bytes that nobody wrote there: any
-    /// ones, or those of another file, as old blocks do.
+    /// As `Random`, but the space by which a lost write would have extended the file has bytes that were never written
+    /// there: random ones, or those of another file, as old blocks do.
     Garbage {
-        /// Of the choice.
+        /// Seed of the choice.
         seed: u64,
     },
-    /// All names; of the bytes only the lengths of the files, which read zeros where they grew. Some files chosen by
-    /// the seed have their bytes all the same.
+    /// Keeps all names, but of the bytes only the lengths of the files, which read zeros where they grew. Some files,
+    /// chosen by the seed, keep their bytes as well.
     Grown {
-        /// Of the choice.
+        /// Seed of the choice.
         seed: u64,
     },
-    /// All bytes, but of each directory's name operations only the first few, and never all: files created are
-    /// missing, renames are lost, and files removed are back, with all of their bytes.
+    /// Keeps all bytes, but of each directory's name operations only the first few, and never all: created files are
+    /// missing, renames are lost, and removed files are back, with all of their bytes.
     Undone {
-        /// Of the choice.
+        /// Seed of the choice.
         seed: u64,
     },
-    /// All names. Files that were never synced are empty, or as long as they were and zeros; the others have all bytes.
+    /// Keeps all names. Files that were never synced are empty, or have their length but read zeros; others keep all
+    /// bytes.
     Emptied {
-        /// Of the choice.
+        /// Seed of the choice.
         seed: u64,
     },
-    /// Any subset of the name operations, also later ones without earlier ones; bytes as with `Random`.
+    /// Keeps any subset of the name operations, including later ones without earlier ones; bytes as with `Random`.
     Jumbled {
-        /// Of the choice.
+        /// Seed of the choice.
         seed: u64,
     },
 }
 
 impl CrashMode {
-    /// How many kinds there are, the three tears counted apart.
+    /// The number of kinds, with the three tears counted separately.
     pub const KINDS: u64 = 12;
 
-    /// One word for it, without its seed.
+    /// Returns a one-word name of the mode, without its seed.
     pub fn kind(self) -> &'static str {
         match self {
             Self::Strict => "strict",
@@ -121,7 +123,7 @@ impl CrashMode {
         }
     }
 
-    /// One of them with that seed, by a number taken modulo [`CrashMode::KINDS`].
+    /// Returns a mode with this seed; `n` is taken modulo [`CrashMode::KINDS`].
     pub fn nth(n: u64, seed: u64) -> Self {
         match n % Self::KINDS {
             0 => Self::Random { seed },
@@ -153,16 +155,16 @@ impl CrashMode {
     }
 }
 
-/// What a crash has left of each file, by the file that it was.
+/// What a crash left of each file, by the original file.
 type Survivors = BTreeMap<*const Inode, Arc<Inode>>;
 
-/// What one crash does.
+/// A crash in progress.
 struct Crash {
     mode: CrashMode,
     rng: ManualClock,
     /// For `Torn`: the operation at which time ends.
     cut: u64,
-    /// For `Garbage`: what old blocks may hold.
+    /// For `Garbage`: possible contents of old blocks.
     stale: Vec<Bytes>,
 }
 
@@ -177,7 +179,7 @@ impl State {
         let crash = Crash { mode, rng, cut, stale };
         let mut survivors = Survivors::new();
         let mut dirs = BTreeMap::<PathBuf, Dir>::new();
-        // A directory comes after its parent in this order, and is lost when its name there is.
+        // Directories come after their parents in this order, and are lost if their name in the parent is.
         for (path, dir) in &self.dirs {
             let lost = path.file_name().is_some_and(|name| {
                 let names = dirs.get(parent(path)).map(|dir| &dir.durable);
@@ -193,7 +195,7 @@ impl State {
         StrictVfs::of(State { dirs, ..State::default() })
     }
 
-    /// The moment at which time ends, by one of the operations pending: in half of the cases the last one.
+    /// The moment at which time ends, that of a pending operation: in half of the cases the last one.
     fn cut(&self, rng: &ManualClock) -> u64 {
         let mut moments = Vec::new();
         for dir in self.dirs.values() {
@@ -212,7 +214,7 @@ impl State {
         self.dirs.values().flat_map(Dir::files).map(|inode| inode.content.lock().current()).collect()
     }
 
-    /// The same again, independent, unlocked, with the same pending.
+    /// An independent copy with the same pending operations and without locks.
     fn fork(&self) -> StrictVfs {
         let mut copies = Survivors::new();
         let mut copy = |node: &Node| match node {
@@ -245,7 +247,7 @@ impl State {
 }
 
 impl Dir {
-    /// All files that have, had or may have a name in it.
+    /// All files that have, had or may get a name in this directory.
     fn files(&self) -> impl Iterator<Item = &Arc<Inode>> {
         let set = self.pending.iter().filter_map(|op| op.set.as_ref().map(|(_, node)| node));
         let nodes = self.current.values().chain(self.durable.values()).chain(set);
@@ -276,7 +278,7 @@ impl Crash {
         names
     }
 
-    /// What is left of it; the same file by whatever name it is reached.
+    /// What is left of a node. A file with several names remains a single file.
     fn node(&self, node: &Node, survivors: &mut Survivors) -> Node {
         let Node::File(inode) = node else { return Node::Dir };
         let survivor = survivors.entry(Arc::as_ptr(inode)).or_insert_with(|| Arc::new(self.survivor(inode)));
@@ -285,8 +287,8 @@ impl Crash {
 
     fn survivor(&self, inode: &Inode) -> Inode {
         let content = inode.content.lock();
-        // Of its own for each file: how much of it is used depends on the length of the file, and in some that differs
-        // from run to run (process ids, counters of the thread).
+        // A generator for each file: how many numbers a file draws depends on its length, which for some files differs
+        // from run to run (process ids, per-thread counters).
         let rng = &ManualClock::new(self.rng.random());
         let left = match self.mode {
             CrashMode::Strict => Left::Durable,

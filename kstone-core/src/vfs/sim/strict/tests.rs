@@ -20,7 +20,7 @@ fn create(vfs: &StrictVfs, name: &str, bytes: &[u8]) -> Arc<dyn VfsFile> {
     file
 }
 
-/// A file whose bytes and name are durable.
+/// Creates a file whose bytes and name are durable.
 fn create_durable(vfs: &StrictVfs, name: &str, bytes: &[u8]) -> Arc<dyn VfsFile> {
     let file = create(vfs, name, bytes);
     file.sync().unwrap();
@@ -28,7 +28,7 @@ fn create_durable(vfs: &StrictVfs, name: &str, bytes: &[u8]) -> Arc<dyn VfsFile>
     file
 }
 
-/// The bytes of a file; `None` when there is none of that name.
+/// The bytes of a file; `None` if no file has this name.
 fn content(vfs: &StrictVfs, name: &str) -> Option<Vec<u8>> {
     let file = vfs.open(&path(name), OpenMode::Read).ok()?;
     Some(read_all(&*file, 1 << 24).unwrap())
@@ -46,7 +46,7 @@ fn conforms() {
     conformance::check(&vfs.crash(CrashMode::Strict), Path::new("/"));
 }
 
-/// Two names of one file stay that through a power cut, whatever it takes of the file.
+/// Two names of one file still refer to the same file after a power failure, however much of its contents is lost.
 #[test]
 fn two_names_of_one_file_are_one_file_after_a_crash() {
     let mut partly = 0;
@@ -69,7 +69,7 @@ fn two_names_of_one_file_are_one_file_after_a_crash() {
         other.write_at(b"!", 0).unwrap();
         assert_eq!(content(&image, "a").unwrap()[0], b'!', "two files, {mode:?}");
     }
-    assert!(partly > 100, "{partly} images in which a part of the bytes was left");
+    assert!(partly > 100, "{partly} images that kept a part of the bytes");
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn names_survive_from_the_sync_of_their_directory_on() {
     assert_eq!((content(&image, "old"), content(&image, "target")), (None, Some(b"1".into())));
 
     vfs.remove(&path("target")).unwrap();
-    assert_eq!(content(&vfs.crash(CrashMode::Strict), "target").unwrap(), b"1", "it comes back");
+    assert_eq!(content(&vfs.crash(CrashMode::Strict), "target").unwrap(), b"1", "it reappears");
     assert_eq!(content(&vfs.crash(CrashMode::All), "target"), None);
     vfs.sync_dir(Path::new("/")).unwrap();
     assert_eq!(content(&vfs.crash(CrashMode::Strict), "target"), None);
@@ -190,7 +190,7 @@ fn random_crashes_reorder_tear_and_grow() {
     let mut seen = BTreeMap::<&str, u32>::new();
     for image in random_images(&vfs) {
         let bytes = content(&image, "f").unwrap();
-        assert_eq!(bytes[..100], [9; 100], "synced bytes stay");
+        assert_eq!(bytes[..100], [9; 100], "synced bytes survive");
         let part = |from: usize, value: u8| {
             let part: Vec<u8> = (from..from + LEN).map(|at| bytes.get(at).copied().unwrap_or(0)).collect();
             assert!(part.iter().all(|byte| *byte == value || *byte == 0));

@@ -1,4 +1,4 @@
-//! What each mode of crash keeps.
+//! Tests of what each crash mode keeps.
 
 use super::*;
 
@@ -6,7 +6,7 @@ fn images(vfs: &StrictVfs, mode: impl Fn(u64) -> CrashMode) -> Vec<StrictVfs> {
     (0..SEEDS).map(|seed| vfs.crash(mode(seed))).collect()
 }
 
-/// How many of the images have it so.
+/// The number of images that satisfy `so`.
 fn count(images: &[StrictVfs], so: impl Fn(&StrictVfs) -> bool) -> usize {
     images.iter().filter(|image| so(image)).count()
 }
@@ -60,7 +60,7 @@ fn garbage_lies_only_where_lost_writes_would_have_grown_the_file() {
     assert!(count(&images, foreign) > 30, "{}", count(&images, foreign));
     assert!(count(&images, |image| tail(image, 8) > 1000) > 5, "old blocks of another file");
     assert!(count(&images, |image| tail(image, 0xff) > 1000) > 5, "erased blocks");
-    assert!(count(&images, |image| bytes(image).len() == 1000) > 10, "some grow not at all");
+    assert!(count(&images, |image| bytes(image).len() == 1000) > 10, "some do not grow at all");
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn undone_brings_removed_files_back_and_loses_new_names() {
     let renamed = count(&images, |image| content(image, "newer").is_some());
     let created = count(&images, |image| content(image, "new").as_deref() == Some(b"1"));
     assert!(back > 50 && created > 50 && renamed == 0, "{back} {created} {renamed}");
-    // With nothing pending nothing is undone.
+    // If nothing is pending, nothing is undone.
     vfs.sync_dir(Path::new("/")).unwrap();
     let image = vfs.crash(CrashMode::Undone { seed: 1 });
     assert!(content(&image, "gone").is_none() && content(&image, "newer").is_some());
@@ -142,7 +142,7 @@ fn after_the_death_of_a_process_a_power_cut_takes_what_it_would_have() {
     assert_eq!(content(&dead, "f").unwrap(), b"LATER!");
     let cut = dead.crash(CrashMode::Strict);
     assert_eq!((content(&cut, "f").unwrap(), content(&cut, "new")), (b"synced".into(), None));
-    // It is independent, and a file that is synced there is the one that a name is made durable for.
+    // The image is independent, and syncing the file there affects the same file whose name is then made durable.
     let again = dead.open(&path("f"), OpenMode::Write).unwrap();
     again.write_at(b"again", 0).unwrap();
     again.sync().unwrap();
@@ -160,7 +160,7 @@ fn images_are_made_right_before_each_change() {
     })));
     create_durable(&vfs, "f", b"1").write_at(b"2", 0).unwrap();
     let images = vfs.take_images();
-    // Created, written and synced with two each, then the directory's sync and a write with one each.
+    // Creation, write and sync with two images each, then the directory's sync and a write with one each.
     assert_eq!(images.iter().map(|image| image.point).collect::<Vec<_>>(), [0, 0, 1, 1, 2, 2, 3, 4]);
     let last = images.last().unwrap();
     assert_eq!((last.mode, content(&last.vfs, "f").unwrap()), (CrashMode::All, b"1".into()));

@@ -170,7 +170,7 @@ impl Entries {
             match next {
                 Ok(Some((key, value))) => {
                     let Some(key) = Key::decode(&key) else {
-                        let detail = format!("\"{}\" is no key", escape::key(&key));
+                        let detail = format!("\"{}\" is not a valid key", escape::key(&key));
                         let error = Error::corrupt(self.pin.shared().io.dir(), 0, detail);
                         return Some(Err(self.fail(error)));
                     };

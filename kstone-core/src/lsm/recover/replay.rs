@@ -47,7 +47,7 @@ impl Shared {
             let seq = record.first_seq + i as u64;
             bytes += op.key.len() + op.value.len();
             let Some(hash) = encoded_partition_hash(op.key) else {
-                return Err(damaged(format!("\"{}\" is no key", crate::escape::key(op.key))));
+                return Err(damaged(format!("\"{}\" is not a valid key", crate::escape::key(op.key))));
             };
             let id = stripe_of(hash, self.stripes.count());
             if flushed.get(&id).is_some_and(|&to| seq <= to) && !planted(Bug::FlushedReplayed) {
@@ -72,7 +72,7 @@ impl Shared {
             }
         }
         if ops != record.count {
-            return Err(damaged(format!("the record says {} operations and holds {ops}", record.count)));
+            return Err(damaged(format!("the record says {} operations but holds {ops}", record.count)));
         }
         self.observed.replayed(bytes);
         self.commits.replayed(record.first_seq + u64::from(record.count.saturating_sub(1)));

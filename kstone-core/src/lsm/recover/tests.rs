@@ -116,8 +116,8 @@ fn operations_that_cannot_be_replayed_are_refused_and_nothing_is_changed() {
         (&other_keyspace, 2, "unsupported_format", "keyspace 7"),
         (&deleted, 1, "unsupported_format", "keyspace 1"),
         (&vec![9, 0, 0], 1, "unsupported_format", "kind 9"),
-        (&no_key, 1, "corruption", "no key"),
-        (&whole, 2, "corruption", "2 operations and holds 1"),
+        (&no_key, 1, "corruption", "not a valid key"),
+        (&whole, 2, "corruption", "2 operations but holds 1"),
     ] {
         for clean in [true, false] {
             let vfs = with_batch(payload, count, clean);

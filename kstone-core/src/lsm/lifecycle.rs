@@ -46,7 +46,7 @@ pub(crate) enum Access {
 #[derive(Debug)]
 pub(crate) struct Lifecycle {
     identity: Identity,
-    /// The one that has opened it.
+    /// The process that has opened it.
     process: Process,
     read_only: bool,
     damage: Vec<Error>,

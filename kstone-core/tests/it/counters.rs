@@ -98,7 +98,7 @@ const STRUCTS: &[(&str, &[&str])] = &[
     ("kstone-core/src/sst/block_cache.rs", &["BlockCacheStats"]),
     ("kstone-core/src/sst/filter_stats.rs", &["FilterStats"]),
     ("kstone-core/src/lsm/compaction_stats.rs", &["CompactionStats", "CompactionReasonStats"]),
-    ("kstone-core/src/lsm/quota.rs", &["DiskUsage"]),
+    ("kstone-core/src/lsm/disk_usage.rs", &["DiskUsage"]),
     ("kstone-core/src/latency.rs", &["LatencySummary", "Latencies"]),
     ("kstone-core/src/lsm/pending.rs", &["PendingRewrite"]),
 ];

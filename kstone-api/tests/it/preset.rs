@@ -70,7 +70,7 @@ fn names_find_presets_and_an_unknown_one_lists_them() {
     }
     let error = Preset::by_name("write_heavy").unwrap_err();
     let Error::InvalidConfig { field: "preset", why } = &error else { panic!("{error}") };
-    assert!(why.starts_with("there is none named \"write_heavy\"; there are balanced, "), "{why}");
+    assert!(why.starts_with("there is no preset \"write_heavy\"; presets are balanced, "), "{why}");
     for (name, ..) in SPECIFICATION {
         assert!(why.contains(name), "{why}");
     }

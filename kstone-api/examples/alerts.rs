@@ -1,4 +1,4 @@
-//! Figures out of bounds: a database is neglected until it complains, and then put right.
+//! Alerts: a database is neglected until metrics exceed their thresholds, and is then put right.
 //!
 //! `cargo run -p kstone-api --example alerts`
 
@@ -7,7 +7,7 @@ use kstone_api::{AlertThresholds, CompactionConfig, Database, ItemBuilder, Resul
 fn main() -> Result<()> {
     let db = Database::temporary()?;
 
-    // Nothing is merged, so each flush adds a run to look into; and there is little space.
+    // Nothing is merged, so each flush adds a run for reads to search; and disk space is short.
     db.set_compaction_config(CompactionConfig::disabled())?;
     for n in 0..20 {
         for m in 0..100 {
@@ -20,14 +20,14 @@ fn main() -> Result<()> {
     db.set_config(db.config().with_wal_segment_size(64 << 10).with_max_total_disk_bytes(used * 21 / 20))?;
     show("neglected", &db, &AlertThresholds::default());
 
-    // One stripe has all the runs. It is merged, and there is space again.
+    // One stripe has all the runs. Merging it, and a higher limit, clear the alerts.
     db.set_config(db.config().with_max_total_disk_bytes(used * 20))?;
     for stripe in 0..db.engine().stripe_count() {
         db.trigger_compaction(stripe)?;
     }
     show("after a compaction and with a larger quota", &db, &AlertThresholds::default());
 
-    // Thresholds of one's own.
+    // Custom thresholds.
     let mut strict = AlertThresholds::default();
     strict.write_amplification = 1.0;
     strict.disk_percent = f64::INFINITY;

@@ -1,4 +1,4 @@
-//! A database that is backed up while a thread writes to it; then it is lost, and its backup takes its place.
+//! Backs up a database while a thread writes to it; then the database is lost and replaced by its backup.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -44,7 +44,7 @@ fn main() -> kstone_api::Result<()> {
     })?;
     drop(db);
 
-    // The database is lost. Its backup is a database: opening it, or a copy of it, is all there is to restoring it.
+    // The database is lost. The backup is a database: to restore it, open it or a copy of it.
     let _ = std::fs::remove_dir_all(&path);
     let db = Database::open(&backup)?;
     println!("verified {} SSTs", db.engine().verify()?);

@@ -1,4 +1,4 @@
-//! A database that may take 16 MiB: filled until it is full, half emptied, and filled again.
+//! A database limited to 16 MiB: filled until it is full, half emptied, and filled again.
 
 use kstone_api::{Database, DatabaseConfig, Error, ItemBuilder};
 

@@ -1,4 +1,4 @@
-//! Log ingestion: 100,000 writes a second, mostly inserts, hardly a read, with the preset made for it.
+//! Log ingestion: 100,000 writes per second, mostly inserts and hardly any reads, with the preset for this workload.
 //!
 //! `cargo run --release -p kstone-api --example log_ingestion [DIRECTORY] [--quick]`; a minute, and some 600 MB of
 //! disk while it runs. Durability is the default, `Buffered`.
@@ -15,7 +15,7 @@ fn main() -> Result<()> {
     println!("{preset}");
     let db = Database::builder(&path).preset(preset).create()?;
 
-    // Lines of 1000 hosts, each in the order of time: a host is a partition, its lines are read as one range.
+    // Log lines of 1000 hosts in time order: each host is a partition, and its lines are read as one range.
     let writes = load::offer(100_000, length, |i| {
         let host = format!("host-{:04}", load::scatter(i) % 1000);
         db.put((host, format!("{i:012}")), load::item(i, 80))
@@ -24,7 +24,7 @@ fn main() -> Result<()> {
     println!("aim           100,000/s offered, 120,000/s possible, ~600 MB of memory");
     load::report(&db)?;
 
-    // The rare read.
+    // One of the rare reads.
     let lines = db.query("host-0001").run()?.try_fold(0, |lines, entry| entry.map(|_| lines + 1))?;
     println!("host-0001     {lines} lines");
     if quick {

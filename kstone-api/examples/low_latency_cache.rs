@@ -1,4 +1,4 @@
-//! A cache: 50,000 reads and 5,000 writes a second, and no read beyond a millisecond but one in a hundred.
+//! A cache: 50,000 reads and 5,000 writes per second, with 99 % of reads below a millisecond.
 //!
 //! `cargo run --release -p kstone-api --example low_latency_cache [DIRECTORY] [--quick]`; about a minute. It takes two
 //! cores: reads and writes come from a thread each. Durability is the default, `Buffered`.

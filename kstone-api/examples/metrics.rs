@@ -1,4 +1,4 @@
-//! What can be counted: the program's own calls, the engine's statistics, and the text for Prometheus.
+//! Metrics: the program's own operations, the engine's statistics, and the text for Prometheus.
 //!
 //! `cargo run -p kstone-api --example metrics [--features prometheus]`
 #![expect(clippy::disallowed_methods, reason = "an example that measures reads the clock")]
@@ -9,10 +9,10 @@ use kstone_api::{Database, DatabaseMetrics, ItemBuilder, LatencyTracker, Result}
 
 fn main() -> Result<()> {
     let db = Database::temporary()?;
-    // One operation in 64 is timed unless asked otherwise.
+    // By default, one operation in 64 is timed.
     db.set_config(db.config().with_latency_sampling(8))?;
 
-    // The program's own: counts and averages for any number of threads, percentiles for each of them.
+    // The program's own metrics: counts and averages shared by all threads, percentiles per thread.
     let metrics = DatabaseMetrics::new();
     let mut reads = LatencyTracker::new();
     for n in 0..10_000 {
@@ -31,11 +31,11 @@ fn main() -> Result<()> {
     metrics.report();
     println!("{reads}");
 
-    // The engine's.
+    // The engine's metrics.
     println!("\n{}", db.stats()?);
     println!("{}", db.latencies());
 
-    // The same for a monitoring system: serve this text at /metrics.
+    // The same metrics for a monitoring system: serve this text at /metrics.
     #[cfg(feature = "prometheus")]
     print!("{}", db.openmetrics());
     #[cfg(not(feature = "prometheus"))]

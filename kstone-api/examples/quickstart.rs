@@ -1,4 +1,4 @@
-//! The two-minute picture: `cargo run --example quickstart [DIRECTORY]`.
+//! A two-minute tour: `cargo run --example quickstart [DIRECTORY]`.
 
 use kstone_api::{Database, ItemBuilder, Result, Value, ValueView, WriteBatch, WriteOptions};
 
@@ -32,13 +32,13 @@ fn main() -> Result<()> {
         println!("KLAX lies in {:?}", view.get("city")?.and_then(ValueView::as_str));
     }
 
-    // Writes that belong together, on disk before the call returns.
+    // Writes applied together, and on disk before the call returns.
     let mut batch = WriteBatch::new();
     batch.put("user#43", ItemBuilder::new().string("name", "Bo"))?;
     batch.delete("user#42");
     db.write_with(batch, WriteOptions::sync())?;
 
-    // All users, in the order of keys.
+    // All users, in key order.
     for entry in db.prefix("user#")? {
         let (key, item) = entry?;
         println!("{} {item}", key.partition().escape_ascii());

@@ -1,4 +1,4 @@
-//! All presets on the same work, each on a fresh database; then one database whose settings change while it runs.
+//! Runs all presets on the same work, each on a fresh database; then changes the settings of a database while it runs.
 //!
 //! `cargo run --release -p kstone-api --example tuning [--quick]`. The rates only show directions: everything fits in
 //! memory, and the machine is whatever this runs on. Durability is the default, `Buffered`.
@@ -31,14 +31,14 @@ fn main() -> Result<()> {
     live()
 }
 
-/// Operations a second of a loop on one thread.
+/// Runs a loop on one thread; returns operations per second.
 fn rate(operations: u64, mut operation: impl FnMut(u64) -> Result<()>) -> Result<f64> {
     let start = Instant::now();
     (0..operations).try_for_each(&mut operation)?;
     Ok(operations as f64 / start.elapsed().as_secs_f64())
 }
 
-/// Settings hold from the next decision on, and are stored.
+/// New settings apply from the next decision on, and are stored.
 fn live() -> Result<()> {
     let (path, _temporary) = load::directory()?;
     let preset = Preset::batch();
@@ -52,7 +52,7 @@ fn live() -> Result<()> {
     };
     println!("loaded with compaction off: {} runs", runs(&db)?);
 
-    // From here on for readers: the stripe is over the new threshold, and merged in the background at once.
+    // From here on tuned for reads: the stripe is over the new threshold, so it is merged in the background at once.
     db.set_compaction_config(Preset::read_heavy().compaction)?;
     let start = Instant::now();
     while runs(&db)? >= 5 && start.elapsed() < Duration::from_secs(10) {
@@ -60,12 +60,12 @@ fn live() -> Result<()> {
     }
     println!("threshold 5 set while it runs: {} runs", runs(&db)?);
 
-    // Filters of SSTs written from now on; a compaction brings the older ones along.
+    // Applies to filters of new SSTs; a compaction rewrites the older ones.
     db.set_config(db.config().with_bloom_bits_per_key(16).with_sync_interval(Duration::from_millis(200)))?;
     db.compact_all()?;
     println!("filters of {} bits per key after a compaction", db.config().bloom_bits_per_key);
 
-    // What cannot be is refused, by name, and changes nothing.
+    // Invalid settings are refused by name, and change nothing.
     match db.set_compaction_config(CompactionConfig::new().with_sst_threshold(1)) {
         Err(Error::InvalidConfig { field, why }) => println!("refused: {field}: {why}"),
         other => other?,
@@ -75,7 +75,7 @@ fn live() -> Result<()> {
         other => other?,
     }
 
-    // Stored in the database: opened without any, it has the same settings.
+    // The settings are stored in the database: opened without any, it still has them.
     db.close()?;
     let db = Database::open(&path)?;
     println!("opened again: threshold {}", db.compaction_config().sst_threshold);

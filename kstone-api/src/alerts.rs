@@ -1,4 +1,4 @@
-//! Alerts: figures of a database beyond their thresholds.
+//! Alerts: metrics of a database that exceed their thresholds.
 
 use std::fmt;
 
@@ -6,12 +6,12 @@ use kstone_core::lsm::{DiskUsage, EngineStats};
 
 use crate::database::Database;
 
-/// A figure above its threshold.
+/// A metric above its threshold.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PerformanceAlert {
     /// The name of the alert; names are stable, programs may compare them.
     pub name: &'static str,
-    /// The threshold: a value above it is an alert, a value equal to it is none.
+    /// The threshold: a value above it is an alert, a value equal to it is not.
     pub threshold: f64,
     /// The current value, in the unit of the threshold.
     pub current: f64,
@@ -30,8 +30,8 @@ impl fmt::Display for PerformanceAlert {
     }
 }
 
-/// Thresholds of alerts. A value above its threshold is an alert, a value equal to it is none;
-/// [`f64::INFINITY`] turns an alert off.
+/// Thresholds of alerts. A value above its threshold is an alert, a value equal to it is not; [`f64::INFINITY`] turns
+/// an alert off.
 ///
 /// Three alerts have no threshold: failing background work ([`EngineStats::background_error`] has the reason), a database
 /// that accepts no more writes ([`EngineStats::poisoned`]), and a closed database, which has no figures.
@@ -45,7 +45,7 @@ pub struct AlertThresholds {
     pub write_amplification: f64,
     /// The 99th percentile of sampled gets, in microseconds, since open. Default 5000.
     pub read_p99_us: f64,
-    /// Writes that were slowed down or stopped, in percent of all writes since open. Default 1.
+    /// Writes that were delayed or stopped, in percent of all writes since open. Default 1.
     pub held_up_percent: f64,
     /// Used and reserved space, in percent of
     /// [`max_total_disk_bytes`](kstone_core::DatabaseConfig::max_total_disk_bytes): at 100 puts fail. Default 90.
@@ -72,7 +72,7 @@ impl Default for AlertThresholds {
     }
 }
 
-/// What the thresholds are compared with.
+/// The values to compare with the thresholds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Vitals {
     average_ssts: f64,
@@ -91,9 +91,9 @@ impl Vitals {
     fn of(stats: &EngineStats, disk: &DiskUsage, log_limit: u64) -> Self {
         let percent = |part: u64, of: u64| if of == 0 { 0.0 } else { part as f64 * 100.0 / of as f64 };
         let operations = &stats.operations;
-        // A batch is held up as one.
+        // A batch is delayed as one write.
         let writes = operations.puts.saturating_add(operations.deletes).max(1);
-        // Faster background work helps against these.
+        // Only stalls that faster background work would prevent.
         let backlogs = stats.stalls.iter().filter(|stall| stall.reason.is_backlog());
         let held_up = backlogs.map(|stall| stall.count).fold(0, u64::saturating_add);
         Self {
@@ -113,14 +113,14 @@ impl Vitals {
     }
 }
 
-/// Runs a stripe, over the stripes that have any.
+/// Runs per stripe, averaged over the stripes that have any.
 fn average_runs(stats: &EngineStats) -> f64 {
     let runs = || stats.stripes.iter().map(|stripe| stripe.runs).filter(|&runs| runs > 0);
     runs().fold(0, usize::saturating_add) as f64 / runs().count().max(1) as f64
 }
 
 impl Database {
-    /// Measured figures that are beyond their thresholds now. Reads counters, as [`Database::stats`] does.
+    /// Returns an alert for each metric that exceeds its threshold now. Reads counters, like [`Database::stats`].
     ///
     /// ```
     /// # let db = kstone_api::Database::in_memory()?;
@@ -138,39 +138,40 @@ impl Database {
     }
 }
 
-/// [`Database::check_alerts`] with the default thresholds.
+/// Calls [`Database::check_alerts`] with the default thresholds.
 pub fn check_alerts(db: &Database) -> Vec<PerformanceAlert> {
     db.check_alerts(&AlertThresholds::default())
 }
 
 /// Runs per stripe, averaged over the stripes that have any; 0 if none has, and for a closed database. It counts runs,
-/// not files: a large run has several files, and a read looks into one of them.
+/// not files: a large run has several files, and a read checks one of them.
 pub fn measure_average_sst_count(db: &Database) -> f64 {
     db.stats().map_or(0.0, |stats| average_runs(&stats))
 }
 
 /// The 99th percentile of the timed gets since open, in microseconds; 0 if none was timed.
 pub fn measure_p99_read_latency(db: &Database) -> f64 {
-    // As documented: no figures are 0, also those of a closed database.
+    // As documented, 0 stands for no value, also for a closed database.
     db.stats().ok().and_then(|stats| stats.p99_read_nanos).unwrap_or(0) as f64 / 1e3
 }
 
 impl AlertThresholds {
-    /// The alerts for figures of a database that is not open here, for instance those of a
+    /// Returns the alerts for metrics of a database that is not open here, for instance those of a
     /// [`StatsSnapshot`](kstone_core::lsm::StatsSnapshot). `log_limit` is
-    /// [`wal_limit_bytes`](kstone_core::DatabaseConfig::wal_limit_bytes); 0 if unknown, which turns the log's alert off.
+    /// [`wal_limit_bytes`](kstone_core::DatabaseConfig::wal_limit_bytes); 0 if unknown, which turns the log's alert
+    /// off.
     pub fn check(&self, stats: &EngineStats, disk: &DiskUsage, log_limit: u64) -> Vec<PerformanceAlert> {
         self.alerts(&Vitals::of(stats, disk, log_limit))
     }
 
     fn alerts(&self, vitals: &Vitals) -> Vec<PerformanceAlert> {
         let all = [
-            ("High SST count", self.average_ssts, vitals.average_ssts, "runs a stripe"),
+            ("High SST count", self.average_ssts, vitals.average_ssts, "runs per stripe"),
             (
                 "High write amplification",
                 self.write_amplification,
                 vitals.write_amplification,
-                "bytes written a byte put",
+                "bytes written per byte put",
             ),
             ("High read latency", self.read_p99_us, vitals.read_p99_us, "us at the 99th percentile"),
             ("Writes held up", self.held_up_percent, vitals.held_up_percent, "% of writes"),
@@ -193,7 +194,7 @@ mod tests {
 
     use super::*;
 
-    /// A way to set one value, and the alert that it is about.
+    /// The name of an alert, its threshold, and how to set its value.
     type Case = (&'static str, fn(&AlertThresholds) -> f64, fn(&mut Vitals, f64));
 
     const CASES: [Case; 7] = [
@@ -251,7 +252,7 @@ mod tests {
         let mut stats = EngineStats::default();
         let mut disk = DiskUsage::default();
         assert_eq!(Vitals::of(&stats, &disk, 0), Vitals::default());
-        // One of the stripes is still in memory only.
+        // One of the stripes has data in memory only.
         stats.stripes = vec![stripe(4), stripe(0), stripe(7)];
         stats.amplification.write_tables = Some(2.5);
         stats.amplification.write_total = Some(99.0);
@@ -275,7 +276,7 @@ mod tests {
             closed: false,
         };
         assert_eq!(Vitals::of(&stats, &disk, 40), expected);
-        // Without a quota no space is short.
+        // Without a quota, disk space is never short.
         disk.limit = None;
         assert_eq!(Vitals::of(&stats, &disk, 40), Vitals { disk_percent: 0.0, ..expected });
     }

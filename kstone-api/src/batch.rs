@@ -1,13 +1,13 @@
-//! [`WriteBatch`]: writes that happen together.
+//! [`WriteBatch`]: writes applied together.
 
 use kstone_core::{Key, Result, lsm};
 
 use crate::codec::EncodedItem;
 use crate::item::Item;
 
-/// Puts and deletes that [`Database::write`](crate::Database::write) makes all together or not at all, whichever
-/// partitions they touch. Of several writes to one key the last counts. A batch is at most `max_batch_bytes` long, 64 MiB
-/// by default.
+/// Puts and deletes that [`Database::write`](crate::Database::write) applies atomically, whichever partitions they
+/// touch. If several writes of a batch have the same key, the last one wins. A batch is at most `max_batch_bytes` long,
+/// 64 MiB by default.
 ///
 /// ```
 /// use kstone_api::{Database, ItemBuilder, WriteBatch};
@@ -48,8 +48,9 @@ impl WriteBatch {
     /// ```
     ///
     /// # Errors
-    /// `InvalidKey` or `KeyTooLarge` if no database stores such a key ([`Key::check`]), `InvalidNumber` or `InvalidItem` if the
-    /// item cannot be stored; nothing is added then. Lower limits of a particular database are checked by the write.
+    /// `InvalidKey` or `KeyTooLarge` if no database accepts the key ([`Key::check`]), `InvalidNumber` or `InvalidItem`
+    /// if the item cannot be stored; nothing is added then. Lower limits of a particular database are checked by the
+    /// write.
     pub fn put<'k>(&mut self, key: impl Into<Key<'k>>, item: impl Into<Item>) -> Result<&mut Self> {
         let key = key.into();
         key.check()?;
@@ -58,7 +59,7 @@ impl WriteBatch {
         Ok(self)
     }
 
-    /// Adds a put of an item that is in its stored form already. Errors are those of [`put`](Self::put).
+    /// Adds a put of an item that is already in its stored form. Errors are those of [`put`](Self::put).
     ///
     /// ```
     /// # use kstone_api::{EncodedItem, WriteBatch};
@@ -73,8 +74,8 @@ impl WriteBatch {
         Ok(self)
     }
 
-    /// Adds a delete. A key that cannot be stored is refused by the write, with
-    /// [`Error::InvalidKey`](crate::Error::InvalidKey) that names the operation; nothing of the batch is made then.
+    /// Adds a delete. An invalid key makes the write fail with [`Error::InvalidKey`](crate::Error::InvalidKey), which
+    /// names the operation; nothing of the batch is written then.
     ///
     /// ```
     /// # use kstone_api::WriteBatch;
@@ -87,7 +88,7 @@ impl WriteBatch {
         self
     }
 
-    /// How many writes it holds.
+    /// The number of writes.
     ///
     /// ```
     /// # use kstone_api::WriteBatch;
@@ -97,7 +98,7 @@ impl WriteBatch {
         self.batch.len()
     }
 
-    /// Whether it holds no writes.
+    /// Whether the batch has no writes.
     ///
     /// ```
     /// # use kstone_api::WriteBatch;
@@ -112,7 +113,7 @@ impl WriteBatch {
     }
 }
 
-/// Takes the writes out, for batches that are built and written in one expression; the original is empty afterwards.
+/// Moves the writes out, for batches that are built and written in one expression; the original is empty afterwards.
 impl From<&mut WriteBatch> for WriteBatch {
     fn from(batch: &mut WriteBatch) -> Self {
         std::mem::take(batch)

@@ -3,9 +3,9 @@
 //! ```text
 //! item     version 1 (u8), table of attributes
 //! table    header (varint: count << 2 | width code), ends, entries
-//!          width code 0, 1, 2: each end takes 1, 2 or 4 bytes, the least that holds the length of all entries
-//!          ends: for each entry where it ends, counted from the start of the first entry, little-endian
-//!          The table fills the bytes it is in: the last end is their end.
+//!          width code 0, 1, 2: each end takes 1, 2 or 4 bytes, the fewest that hold the length of all entries
+//!          ends: the end of each entry, relative to the start of the first entry, little-endian
+//!          A table spans all of its bytes: its last end is their end.
 //! attribute  name length (varint), name (UTF-8), value; sorted by name, each name once
 //! value    tag (u8), payload up to the end of the entry
 //!   1 S    UTF-8                           6 NULL   empty
@@ -14,10 +14,9 @@
 //!   4, 5   false, true: empty              9 SS, 10 NS, 11 BS   table of members, in order, at least one
 //! ```
 //!
-//! Varints are LEB128 of at most 32 bits, in as few bytes as they take. Lists, maps and sets nest at most [`MAX_DEPTH`] deep in an
-//! item: everything that writes or reads one calls [`check_nesting`].
-//! No input is trusted: every length is checked before it is used, and bytes that do not decode are [`Damage`], never a
-//! panic.
+//! Varints are LEB128 of at most 32 bits, in their shortest form. Lists, maps and sets nest at most [`MAX_DEPTH`] deep
+//! in an item: all code that writes or reads one calls [`check_nesting`].
+//! No input is trusted: every length is checked before use, and bytes that do not decode are [`Damage`], never a panic.
 
 use std::collections::BTreeSet;
 
@@ -34,10 +33,10 @@ pub use from_json::{EncodedItem, JsonLines};
 
 /// The first byte of an item in this encoding.
 pub(crate) const VERSION: u8 = 1;
-/// How deep lists, maps and sets may nest within an item. Sets count, because as plain JSON they are lists.
+/// How deep lists, maps and sets may nest within an item. Sets count because they become lists in plain JSON.
 const MAX_DEPTH: usize = 32;
 
-/// Refuses a list, map or set that lies within `depth` others.
+/// Refuses a list, map or set nested within `depth` others.
 pub(crate) fn check_nesting(depth: usize) -> Result<(), ItemError> {
     if depth < MAX_DEPTH {
         return Ok(());
@@ -57,10 +56,10 @@ const SS: u8 = 9;
 const NS: u8 = 10;
 const BS: u8 = 11;
 
-// Encoding: one pass that checks the item and measures its tables, one that writes into a buffer of just the
+// Encoding takes two passes: one checks the item and measures its tables, the other writes into a buffer of exactly the
 // right size.
 
-/// The item's bytes. Fails, naming the attribute, when it holds something that cannot be stored.
+/// Encodes an item. Fails, naming the attribute, if the item contains something that cannot be stored.
 pub(crate) fn encode(item: &Item) -> Result<Vec<u8>> {
     let mut measured = Lens::default();
     let body = measure_map(item, 0, &mut measured).map_err(ItemError::into_error)?;
@@ -75,7 +74,7 @@ pub(crate) fn encode(item: &Item) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// The lengths of the entries of every table within the item, in the order in which they are written.
+/// The length of all entries of each table within the item, in the order in which the tables are written.
 #[derive(Default)]
 struct Lens(Vec<usize>);
 
@@ -116,7 +115,7 @@ fn measure_map(map: &Item, depth: usize, lens: &mut Lens) -> Result<usize, ItemE
     Ok(body)
 }
 
-/// The length of a value with its tag.
+/// The length of a value, including its tag.
 fn measure_value(value: &Value, depth: usize, lens: &mut Lens) -> Result<usize, ItemError> {
     if value.is_nest() {
         check_nesting(depth)?;
@@ -145,7 +144,7 @@ fn table_len(count: usize, body: usize) -> usize {
     varint_len(count << 2) + count * width_of(body).1 + body
 }
 
-/// The width code and the bytes of an end, for entries of that length together.
+/// The width code and the size of an end, for a table whose entries take `body` bytes.
 fn width_of(body: usize) -> (usize, usize) {
     match body {
         0..=0xff => (0, 1),
@@ -245,7 +244,7 @@ fn write_value(value: &Value, lens: &mut Measured, out: &mut Vec<u8>) {
 
 // Decoding.
 
-/// Why bytes are not an item.
+/// The reason why bytes are not an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Damage(pub(crate) &'static str);
 
@@ -255,7 +254,7 @@ impl From<Damage> for Error {
     }
 }
 
-/// Bytes that are not an item. The caller knows their file: [`crate::damage`].
+/// The error for bytes that are not an item. The caller replaces the file by the real one: see [`crate::damage`].
 fn damaged(why: impl Into<String>) -> Error {
     Error::Corruption { file: "a stored item".into(), offset: 0, detail: why.into() }
 }
@@ -265,7 +264,7 @@ const BAD_ENDS: Damage = Damage("the ends of a table do not fit its entries");
 const NOT_UTF8: Damage = Damage("text is not UTF-8");
 const BAD_NUMBER: Damage = Damage("a number is not decimal text");
 
-/// The attributes of these bytes.
+/// Parses the header of an item's attribute table.
 #[inline]
 pub(crate) fn open(item: &[u8]) -> Result<Table<'_>> {
     match item.split_first() {
@@ -273,15 +272,15 @@ pub(crate) fn open(item: &[u8]) -> Result<Table<'_>> {
         Some((version, _)) => {
             Err(damaged(format!("it has encoding {version}, this version reads {VERSION}")))
         }
-        None => Err(Damage("there are none").into()),
+        None => Err(Damage("there are no bytes").into()),
     }
 }
 
-/// A table whose header was checked. Its entries are checked one by one, as they are read.
+/// A table whose header was checked. Its entries are checked individually as they are read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Table<'a> {
     count: usize,
-    /// Bytes of an end.
+    /// Bytes per end.
     width: usize,
     ends: &'a [u8],
     body: &'a [u8],
@@ -307,7 +306,7 @@ fn take_long_varint(first: u8, mut rest: &[u8]) -> Option<(usize, &[u8])> {
         value |= part << shift;
         shift += 7;
     }
-    // A number has one encoding, the shortest, so that an item has one.
+    // Only the shortest encoding of a number is valid, so that an item has a single encoding.
     (byte != 0).then_some((value as usize, rest))
 }
 
@@ -346,7 +345,7 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// The bytes of an entry; `i` is below the count.
+    /// The bytes of entry `i`, which must be below the count.
     #[inline(always)]
     pub(crate) fn entry(&self, i: usize) -> Result<&'a [u8], Damage> {
         let start = if i == 0 { Some(0) } else { self.end(i - 1) };
@@ -357,7 +356,7 @@ impl<'a> Table<'a> {
         (0..self.count).map(move |i| self.entry(i))
     }
 
-    /// The bytes of an attribute's name and of its value.
+    /// The bytes of an attribute's name and value.
     #[inline(always)]
     pub(crate) fn attribute(&self, i: usize) -> Result<(&'a [u8], &'a [u8]), Damage> {
         take_varint(self.entry(i)?)
@@ -365,14 +364,14 @@ impl<'a> Table<'a> {
             .ok_or(Damage("an attribute's name is cut short"))
     }
 
-    /// The bytes of the value of the attribute of that name.
+    /// The bytes of the value of the attribute with this name.
     #[inline]
     pub(crate) fn find(&self, name: &[u8]) -> Result<Option<&'a [u8]>, Damage> {
         let (mut from, mut to) = (0, self.count);
         while from < to {
             let middle = from + (to - from) / 2;
             let (here, value) = self.attribute(middle)?;
-            // Names mostly differ in their first byte, and comparing that needs no call.
+            // Names usually differ in their first byte, and comparing that takes no call.
             match here.first().cmp(&name.first()).then_with(|| here.cmp(name)) {
                 std::cmp::Ordering::Less => from = middle + 1,
                 std::cmp::Ordering::Greater => to = middle,
@@ -383,7 +382,7 @@ impl<'a> Table<'a> {
     }
 }
 
-/// A value whose own bytes were checked; what a list, map or set holds was not yet.
+/// A value whose own bytes were checked, but not yet the contents of a list, map or set.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Raw<'a> {
     S(&'a str),
@@ -444,7 +443,7 @@ impl<'a> Raw<'a> {
         })
     }
 
-    /// Checks the value and everything in it.
+    /// Checks the value and its contents.
     fn validate(self, depth: usize) -> Result<(), Damage> {
         check_depth(&self, depth)?;
         match self {
@@ -484,7 +483,7 @@ fn set<T: Ord>(table: Table<'_>, member: impl Fn(&[u8]) -> Result<T, Damage>) ->
     Ok(BTreeSet::from_iter(members))
 }
 
-/// Everything in a map, copied.
+/// Copies a map and its contents.
 pub(crate) fn decode_map(table: Table<'_>, depth: usize) -> Result<Item, Damage> {
     let mut attributes: Vec<(String, Value)> = Vec::with_capacity(table.len());
     for i in 0..table.len() {
@@ -498,7 +497,7 @@ pub(crate) fn decode_map(table: Table<'_>, depth: usize) -> Result<Item, Damage>
     Ok(Item::from_unsorted(attributes))
 }
 
-/// Checks a map and everything in it.
+/// Checks a map and its contents.
 pub(crate) fn validate_map(table: Table<'_>, depth: usize) -> Result<(), Damage> {
     let mut last: Option<&[u8]> = None;
     for i in 0..table.len() {

@@ -1,5 +1,5 @@
-//! Stored bytes that are not an item: their file and key. `verify` and `repair` of the engine, for which a value is any
-//! bytes, extended by a check of items.
+//! Stored bytes that are not an item: errors that name their file and key. The engine's `verify` and `repair`, which
+//! accept any bytes as a value, are extended by a check that values are items.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,15 +32,15 @@ pub fn verify(path: &Path, options: &VerifyOptions) -> Result<VerifyReport> {
     verify::verify(path, &of_items(options))
 }
 
-/// Restores a damaged database to one that opens, with everything that can be read. `on_loss` is called for each loss as
-/// it is found; an item that cannot be decoded is lost. See [`kstone_core::repair::repair`] for memory and errors.
+/// Restores a damaged database to one that opens, with everything that can be read. Calls `on_loss` for each loss as it
+/// is found; an item that cannot be decoded is lost. See [`kstone_core::repair::repair`] for memory and errors.
 pub fn repair(path: &Path, options: &RepairOptions, on_loss: &mut dyn FnMut(&Loss)) -> Result<RepairReport> {
     let mut options = options.clone();
     options.values.get_or_insert_with(is_item);
     repair::repair(path, &options, on_loss)
 }
 
-/// The same options, with the check of items.
+/// The same options, with the check that values are items.
 pub(crate) fn of_items(options: &VerifyOptions) -> VerifyOptions {
     let mut options = options.clone();
     options.values.get_or_insert_with(is_item);
@@ -55,10 +55,10 @@ fn is_item() -> ValueCheck {
     })
 }
 
-/// The error of an item of that database that cannot be decoded, with its key, and its file if it is still the newest
-/// version.
+/// The error for an item of this database that cannot be decoded. It names the key, and the file if that version is
+/// still the newest.
 pub(crate) fn under(database: &Database, key: &Key<'_>, error: Error) -> Error {
-    // The error at hand matters more than one on the way to its file.
+    // An error while looking for the file must not replace the original error.
     let explained = database.engine().explain_get(key).ok();
     let found = explained.as_ref().and_then(|steps| {
         let run = steps.runs.iter().find(|run| matches!(run.verdict, Verdict::Found { .. }));
@@ -72,7 +72,7 @@ pub(crate) fn under(database: &Database, key: &Key<'_>, error: Error) -> Error {
     with_key(database.path().join(file), at, key, error)
 }
 
-/// The error of an item that cannot be decoded, with its key.
+/// The error for an item that cannot be decoded, with its key.
 pub(crate) fn with_key(file: PathBuf, offset: u64, key: &Key<'_>, error: Error) -> Error {
     match error {
         Error::Corruption { detail, .. } => {

@@ -24,8 +24,8 @@ use crate::view::ItemView;
 
 /// An open database. Clones share one handle, which any number of threads may use at once. All calls block.
 ///
-/// Dropping the last clone writes out what is in memory and stops background work, ignoring errors;
-/// [`Database::close`] does the same and returns them. Neither is needed for safety: acknowledged writes are in the log.
+/// Dropping the last clone flushes what is in memory and stops background work, ignoring errors; [`Database::close`]
+/// does the same and returns them. Neither is needed for safety: acknowledged writes are in the log.
 ///
 /// ```
 /// use kstone_api::{Database, ItemBuilder};
@@ -57,16 +57,16 @@ use crate::view::ItemView;
 /// | [`Poisoned`](Error::Poisoned) | an earlier failure, a failed sync for instance, made writes unsafe: close and reopen the database |
 /// | [`Internal`](Error::Internal) | a bug in the engine; the handle is poisoned from then on |
 ///
-/// With [`Durability::Sync`], an error of the sync itself leaves open whether the write is found after a reopen.
+/// With [`Durability::Sync`], if the sync itself fails, the write may or may not be there after a reopen.
 #[derive(Clone)]
 pub struct Database {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    // Dropped first: the engine still writes when it goes.
+    // Dropped first: the engine still writes while being dropped.
     engine: LsmEngine,
-    /// It is that of [`Database::in_memory`].
+    /// Whether this is a database of [`Database::in_memory`].
     in_memory: bool,
     /// The directory of [`Database::temporary`], removed when this is dropped.
     temporary: Option<TempDir>,
@@ -75,7 +75,7 @@ struct Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         if self.engine.is_forked() {
-            // The directory is of the process that opened it.
+            // The directory belongs to the process that opened it.
             std::mem::forget(self.temporary.take());
         }
     }
@@ -106,8 +106,8 @@ impl Database {
         Self::builder(path).create()
     }
 
-    /// Opens an existing database for reading and writing, with the settings stored in it. After a crash this replays the
-    /// log. The database is locked until it is closed or the process ends.
+    /// Opens an existing database for reading and writing, with the settings stored in it. After a crash this replays
+    /// the log. The database stays locked until it is closed or the process ends.
     ///
     /// ```
     /// # use kstone_api::Database;
@@ -121,7 +121,8 @@ impl Database {
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::NotADatabase`], [`Error::Corruption`], [`Error::UnsupportedFormat`];
-    /// [`Error::Locked`] while another handle, of this process or another, has it open for writing. Nothing is changed then.
+    /// [`Error::Locked`] while another handle, of this process or another, has it open for writing. A failed open
+    /// changes nothing.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::builder(path).open()
     }
@@ -180,7 +181,8 @@ impl Database {
         LsmEngine::is_locked(path.as_ref(), &DiskVfs::new())
     }
 
-    /// Creates a database in memory: the same engine, without files. It is gone with the last handle.
+    /// Creates a database in memory: the same engine, without files. Its contents are lost when the last handle is
+    /// dropped.
     ///
     /// ```
     /// # use kstone_api::{Database, Item};
@@ -193,8 +195,8 @@ impl Database {
         Ok(Self { inner: Arc::new(Inner { engine, in_memory: true, temporary: None }) })
     }
 
-    /// Creates a database in a new directory among the system's temporary files, removed with the last handle: for tests
-    /// that need the real file system.
+    /// Creates a database in a new directory among the system's temporary files, which is removed with the last handle:
+    /// for tests that need the real file system.
     ///
     /// ```
     /// # use kstone_api::Database;
@@ -225,8 +227,8 @@ impl Database {
         DatabaseBuilder { path: path.as_ref().to_path_buf(), options: EngineOptions::disk() }
     }
 
-    /// Stores an item under a key, replacing any item that is there. The write is atomic, and as durable as the handle's
-    /// [`Durability`] says. Errors are [those of every write](Database#errors-of-every-write).
+    /// Stores an item under a key, replacing any existing item. The write is atomic, and as durable as the handle's
+    /// [`Durability`] requires. Errors are [those of every write](Database#errors-of-every-write).
     ///
     /// ```
     /// # use kstone_api::{Database, Item, ItemBuilder};
@@ -239,7 +241,7 @@ impl Database {
         self.put_with(key, item, WriteOptions::default())
     }
 
-    /// [`Database::put`] with a durability for this write alone.
+    /// Like [`Database::put`], with a durability for this write only.
     ///
     /// ```
     /// # use kstone_api::{Database, ItemBuilder, WriteOptions};
@@ -258,7 +260,7 @@ impl Database {
         Ok(())
     }
 
-    /// [`Database::put`] of an item that is in its stored form already, for instance one read from JSON text.
+    /// Like [`Database::put`], for an item that is already in its stored form, for instance one read from JSON text.
     ///
     /// ```
     /// # use kstone_api::{Database, EncodedItem};
@@ -272,7 +274,7 @@ impl Database {
         Ok(())
     }
 
-    /// The item under a key, decoded; `None` if there is none.
+    /// Gets the item under a key, decoded; `None` if there is none.
     ///
     /// ```
     /// # use kstone_api::{Database, ItemBuilder, Value};
@@ -285,16 +287,16 @@ impl Database {
     /// ```
     ///
     /// # Errors
-    /// [`Error::InvalidKey`] and [`Error::KeyTooLarge`]: no item can be under such a key. [`Error::Corruption`]: the block
-    /// that may hold it is damaged.
+    /// [`Error::InvalidKey`] and [`Error::KeyTooLarge`]: there can be no item under this key. [`Error::Corruption`]:
+    /// the block that may hold it is damaged.
     pub fn get<'k>(&self, key: impl Into<Key<'k>>) -> Result<Option<Item>> {
         let key = key.into();
         let Some(view) = self.view_of(&key)? else { return Ok(None) };
         view.to_item().map(Some).map_err(|error| damage::under(self, &key, error))
     }
 
-    /// The item under a key, not decoded: attributes are read in place. The view keeps alive the memory it points into.
-    /// Errors are those of [`Database::get`].
+    /// Gets the item under a key without decoding it: attributes are read in place. The view keeps the memory that it
+    /// refers to alive. Errors are those of [`Database::get`].
     ///
     /// ```
     /// # use kstone_api::{Database, ItemBuilder, ValueView};
@@ -313,7 +315,7 @@ impl Database {
         ItemView::new(value).map(Some).map_err(|error| damage::under(self, key, error))
     }
 
-    /// Bytes the database takes on disk, how many of them are reserved for background work, and how many more puts may take
+    /// Bytes that the database takes on disk, bytes reserved for background work, and bytes that further puts may take
     /// below [`max_total_disk_bytes`](crate::DatabaseConfig::max_total_disk_bytes).
     ///
     /// ```
@@ -340,8 +342,8 @@ impl Database {
         Ok(self.engine().get(&key.into())?.is_some())
     }
 
-    /// Removes the item under a key; it is no error if there is none. Atomic and durable as [`Database::put`], with the same
-    /// errors. At a limit on disk space deletes still work.
+    /// Deletes the item under a key; it is not an error if there is none. As atomic and durable as [`Database::put`],
+    /// with the same errors. Deletes still work when a limit on disk space is reached.
     ///
     /// ```
     /// # use kstone_api::{Database, Item, ItemBuilder};
@@ -356,7 +358,7 @@ impl Database {
         self.delete_with(key, WriteOptions::default())
     }
 
-    /// [`Database::delete`] with a durability for this write alone.
+    /// Like [`Database::delete`], with a durability for this write only.
     ///
     /// ```
     /// # use kstone_api::{Database, WriteOptions};
@@ -369,8 +371,8 @@ impl Database {
         Ok(())
     }
 
-    /// Makes all writes of a batch, or none: no reader and no crash sees part of it, whichever partitions it touches. An
-    /// empty batch does nothing. Errors are [those of every write](Database#errors-of-every-write).
+    /// Applies a batch atomically: no reader sees a part of it, and a crash keeps all or nothing, whichever partitions
+    /// it touches. An empty batch is a no-op. Errors are [those of every write](Database#errors-of-every-write).
     ///
     /// ```
     /// # use kstone_api::{Database, ItemBuilder, WriteBatch};
@@ -385,7 +387,7 @@ impl Database {
         self.write_with(batch, WriteOptions::default())
     }
 
-    /// [`Database::write`] with a durability for this batch alone.
+    /// Like [`Database::write`], with a durability for this batch only.
     ///
     /// ```
     /// # use kstone_api::{Database, WriteBatch, WriteOptions};
@@ -401,7 +403,7 @@ impl Database {
         Ok(())
     }
 
-    /// The database as it is at this moment: later writes do not appear in it.
+    /// Takes a snapshot of the database as it is now: later writes do not appear in it.
     ///
     /// ```
     /// # use kstone_api::{Database, Item, ItemBuilder};
@@ -415,8 +417,8 @@ impl Database {
         Ok(Snapshot::new(self.clone(), self.engine().snapshot()?))
     }
 
-    /// Reads the items of one partition, in the byte order of their sort keys. It touches one stripe, and sees the database
-    /// as it is when [`Query::run`] is called.
+    /// Reads the items of one partition, in the byte order of their sort keys. A query touches one stripe, and sees the
+    /// database as of the call of [`Query::run`].
     ///
     /// ```
     /// # use kstone_api::{Database, Item, ItemBuilder};
@@ -432,7 +434,8 @@ impl Database {
         Query::new(self, None, partition.as_ref())
     }
 
-    /// All items whose partition key starts with these bytes, in key order: a [`Database::scan`], with its cost.
+    /// Reads all items whose partition key starts with these bytes, in key order. It costs the same as a
+    /// [`Database::scan`].
     ///
     /// ```
     /// # use kstone_api::{Database, Item, ItemBuilder};
@@ -466,10 +469,10 @@ impl Database {
         Scan::new(self, None)
     }
 
-    /// The share `index` (from 0) of `count` shares of the database, for reading all of it on several threads. Each item is
-    /// in exactly one share. A share is in no particular order, except that the items of a partition come together and in
-    /// order. Shares are made of whole stripes: with more shares than stripes, 256 by default, some are empty. Take the
-    /// shares of one [`Snapshot`] if they must show the same moment.
+    /// Reads share `index` (from 0) of `count` shares of the database, for reading all of it on several threads. Each
+    /// item is in exactly one share. A share is in no particular order, except that the items of a partition come
+    /// together and in order. Shares consist of whole stripes: with more shares than stripes, 256 by default, some are
+    /// empty. Take the shares of one [`Snapshot`] if they must be consistent with each other.
     ///
     /// ```
     /// # use kstone_api::{Database, Item, ItemBuilder};
@@ -487,8 +490,8 @@ impl Database {
         self.snapshot()?.segment(index, count)
     }
 
-    /// Makes every write that has returned durable: a power cut loses none of them. One sync of the disk, whatever the number
-    /// of writes. [`Error::Poisoned`] if it fails: the handle then accepts no more writes.
+    /// Makes every write that has returned durable: a power cut loses none of them. It takes one sync of the disk,
+    /// whatever the number of writes. If it fails with [`Error::Poisoned`], the handle accepts no more writes.
     ///
     /// ```
     /// # use kstone_api::{Database, Item, ItemBuilder};
@@ -501,8 +504,8 @@ impl Database {
         self.engine().sync()
     }
 
-    /// Writes all memtables to SSTs and makes those durable. Never needed for safety, since the log holds every write; it
-    /// shortens the next recovery.
+    /// Flushes all memtables to SSTs and makes those durable. Never needed for safety, since the log holds every write;
+    /// it shortens the next recovery.
     ///
     /// ```
     /// # use kstone_api::{Database, Item, ItemBuilder};
@@ -516,8 +519,8 @@ impl Database {
         self.engine().flush()
     }
 
-    /// Merges the SSTs of each stripe into one run, and returns when that is durable: drops deleted and overwritten data, and
-    /// applies settings that hold for new SSTs only. It rewrites the whole database.
+    /// Merges the SSTs of each stripe into one run, and returns when that is durable. This drops deleted and
+    /// overwritten data, and applies settings that only affect new SSTs. It rewrites the whole database.
     ///
     /// ```
     /// # use kstone_api::{Database, Item, ItemBuilder};
@@ -532,7 +535,7 @@ impl Database {
         (0..self.engine().stripe_count()).try_for_each(|stripe| self.trigger_compaction(stripe))
     }
 
-    /// Whether the rules of [`CompactionConfig`] ask for a compaction of the stripe now; see
+    /// Whether the stripe is due for compaction under the rules of [`CompactionConfig`]; see
     /// [`LsmEngine::needs_compaction`].
     ///
     /// ```
@@ -548,8 +551,8 @@ impl Database {
         self.engine().needs_compaction(stripe)
     }
 
-    /// Merges the SSTs of one stripe into one run, and returns when that is durable. Works with automatic compaction off too;
-    /// see [`LsmEngine::trigger_compaction`].
+    /// Merges the SSTs of one stripe into one run, and returns when that is durable. Works even if automatic compaction
+    /// is off; see [`LsmEngine::trigger_compaction`].
     ///
     /// ```
     /// # use kstone_api::{Database, Item, ItemBuilder};
@@ -566,9 +569,9 @@ impl Database {
         self.engine().trigger_compaction(stripe)
     }
 
-    /// Copies the database, as it is now, into a new directory while writes go on. The copy is a database like any other: to
-    /// restore it, open it, or a copy of it. On the same file system SSTs are hard-linked, which takes neither time nor
-    /// space; a database in memory is written to disk.
+    /// Copies the database, as it is now, into a new directory while writes continue. The copy is a database like any
+    /// other: to restore it, open it, or a copy of it. On the same file system SSTs are hard-linked, which takes
+    /// neither time nor space; a database in memory is written to disk.
     ///
     /// ```
     /// # use kstone_api::{Database, Item, ItemBuilder};
@@ -588,7 +591,7 @@ impl Database {
         self.backup_with(destination, BackupOptions::new())
     }
 
-    /// [`Database::backup`] with options: progress, cancelling, and real copies instead of hard links.
+    /// Like [`Database::backup`], with options: progress, cancellation, and real copies instead of hard links.
     ///
     /// ```
     /// # use kstone_api::{BackupOptions, Database};
@@ -607,7 +610,7 @@ impl Database {
         self.engine().backup_with(destination.as_ref(), options)
     }
 
-    /// Reads the database's files and reports everything wrong with them, while reads and writes go on. What is wrong is a
+    /// Reads the database's files and reports everything wrong with them, while reads and writes continue. Damage is a
     /// finding in the report, not an error. [`verify`](crate::verify) does the same for a directory without opening it.
     ///
     /// ```
@@ -621,8 +624,8 @@ impl Database {
         self.engine().verify_files(&damage::of_items(options))
     }
 
-    /// Makes everything durable, ends background work and closes the files; the next open need not recover. Other clones,
-    /// snapshots and iterators fail with [`Error::Closed`] from then on.
+    /// Makes everything durable, stops background work and closes the files; the next open needs no recovery. Other
+    /// clones, snapshots and iterators fail with [`Error::Closed`] from then on.
     ///
     /// ```
     /// # use kstone_api::{Database, Item, ItemBuilder};
@@ -634,12 +637,13 @@ impl Database {
     /// ```
     ///
     /// # Errors
-    /// Whatever kept it from ending cleanly. All acknowledged writes are in the log even then; the next open replays it.
+    /// Any error that prevented a clean close. All acknowledged writes are in the log even then; the next open replays
+    /// it.
     pub fn close(self) -> Result<()> {
         self.engine().close()
     }
 
-    /// The engine below, for what this type does not wrap.
+    /// The underlying engine, for calls that this type does not wrap.
     ///
     /// ```
     /// # use kstone_api::{Database, Item, ItemBuilder};
@@ -651,7 +655,7 @@ impl Database {
         &self.inner.engine
     }
 
-    /// The settings in force. Start from these to change one.
+    /// The current settings. To change one, start from these.
     ///
     /// ```
     /// # use kstone_api::{Database, Item, ItemBuilder};
@@ -663,8 +667,8 @@ impl Database {
         self.engine().config()
     }
 
-    /// Settings that existing SSTs were not written with, and how many SSTs those are; see [`LsmEngine::pending_rewrites`].
-    /// Compaction rewrites them in time, [`Database::compact_all`] at once.
+    /// Settings that existing SSTs were not written with, and how many SSTs those are; see
+    /// [`LsmEngine::pending_rewrites`]. Compaction rewrites them over time, [`Database::compact_all`] at once.
     ///
     /// ```
     /// # use kstone_api::{Database, Item, ItemBuilder};
@@ -679,7 +683,7 @@ impl Database {
         self.engine().pending_rewrites()
     }
 
-    /// The compaction settings in force.
+    /// The current compaction settings.
     ///
     /// ```
     /// # use kstone_api::{Database, Item, ItemBuilder};
@@ -691,8 +695,8 @@ impl Database {
         self.engine().compaction_config()
     }
 
-    /// Changes the settings of the open database, and stores them. They hold from the next decision on; those of SSTs for
-    /// files written from now on.
+    /// Changes the settings of the open database, and stores them. They apply from the next decision on; settings of
+    /// SSTs apply to files written from now on.
     ///
     /// ```
     /// # use kstone_api::{Database, Item, ItemBuilder};
@@ -719,8 +723,8 @@ impl Database {
         self.engine().set_compaction_config(config)
     }
 
-    /// Sizes now, and totals since the database was opened. It reads counters and the names in the directory, no SST: cheap
-    /// enough for once a second.
+    /// Current sizes, and totals since the database was opened. Reads counters and lists the directory, but reads no
+    /// SST: cheap enough to call once per second.
     ///
     /// ```
     /// # use kstone_api::{Database, Item, ItemBuilder};
@@ -733,7 +737,7 @@ impl Database {
         self.engine().stats()
     }
 
-    /// Bytes of the filters of all SSTs; see [`LsmEngine::estimate_bloom_memory`].
+    /// Bytes of the Bloom filters of all SSTs; see [`LsmEngine::estimate_bloom_memory`].
     ///
     /// ```
     /// # use kstone_api::{Database, Item, ItemBuilder};
@@ -757,7 +761,7 @@ impl Database {
         self.engine().estimate_index_memory()
     }
 
-    /// Percentiles of the time that operations took since the database was opened, in nanoseconds. One operation in
+    /// Percentiles of the durations of operations since the database was opened, in nanoseconds. One operation in
     /// [`latency_sampling`](crate::DatabaseConfig::latency_sampling) (64) is timed.
     ///
     /// ```
@@ -770,7 +774,7 @@ impl Database {
         self.engine().latencies()
     }
 
-    /// What compactions have done since the database was opened, and why they ran.
+    /// Totals of compactions since the database was opened, and why they ran.
     ///
     /// ```
     /// # use kstone_api::{Database, Item, ItemBuilder};
@@ -795,7 +799,7 @@ impl Database {
     }
 }
 
-/// A database on an engine that was opened with options of its own.
+/// Wraps an engine that was opened with its own options.
 impl From<LsmEngine> for Database {
     fn from(engine: LsmEngine) -> Self {
         Self { inner: Arc::new(Inner { engine, in_memory: false, temporary: None }) }
@@ -892,8 +896,9 @@ impl DatabaseBuilder {
         self
     }
 
-    /// Creates the database; see [`Database::create`]. Settings out of range are refused with
-    /// [`Error::InvalidConfig`](crate::Error::InvalidConfig), which names them; this holds for the other calls too.
+    /// Creates the database; see [`Database::create`]. Fails with
+    /// [`Error::InvalidConfig`](crate::Error::InvalidConfig), naming the setting, if one is out of range; so do the
+    /// other calls.
     pub fn create(self) -> Result<Database> {
         LsmEngine::create(&self.path, self.options).map(Database::from)
     }
@@ -908,7 +913,8 @@ impl DatabaseBuilder {
         LsmEngine::open_or_create(&self.path, self.options).map(Database::from)
     }
 
-    /// Opens the database for reading; see [`Database::open_read_only`]. The settings apply to this handle and are not stored.
+    /// Opens the database for reading; see [`Database::open_read_only`]. The settings apply to this handle only and are
+    /// not stored.
     pub fn open_read_only(self) -> Result<Database> {
         LsmEngine::open_read_only(&self.path, self.options).map(Database::from)
     }

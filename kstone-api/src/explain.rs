@@ -1,4 +1,4 @@
-//! What a read does and costs.
+//! Explains what a read does and what it costs.
 
 use kstone_core::lsm::{Explain, ExplainQuery};
 use kstone_core::{Key, Result, SortRange};
@@ -6,8 +6,8 @@ use kstone_core::{Key, Result, SortRange};
 use crate::database::Database;
 
 impl Database {
-    /// What [`Database::get`] of the key does now, step by step: memtables, runs, filters, blocks, and what each costs.
-    /// Its `Display` is for people, its serde form for programs.
+    /// Reports what a [`Database::get`] of the key does now, step by step: memtables, runs, filters, blocks, and the
+    /// cost of each. Its `Display` is for people, its serde form for programs.
     ///
     /// ```
     /// # use kstone_api::{Database, Item, ItemBuilder};
@@ -25,7 +25,7 @@ impl Database {
         self.engine().explain_get(&key.into())
     }
 
-    /// What a query of that part of a partition does now. It runs the query, to its end.
+    /// Reports what a query of this part of a partition does now. It runs the query to its end.
     ///
     /// ```
     /// # use kstone_api::{Database, Item, SortRange};

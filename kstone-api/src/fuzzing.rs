@@ -1,5 +1,5 @@
-//! Entry points for fuzzers: functions that take any bytes and panic when a promise is broken. Not part of the
-//! library: behind the feature `fuzzing`, which only `kstone-core/fuzz` and the tests that replay its corpus switch on.
+//! Entry points for fuzzers: functions that accept any bytes and panic if a promise is broken. Not part of the library:
+//! behind the feature `fuzzing`, which only `kstone-core/fuzz` and the tests that replay its corpus enable.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -9,7 +9,8 @@ use serde_json::Value as Json;
 
 use crate::{EncodedItem, Item, ItemBuilder, ItemView, MapView, Number, Value, ValueView};
 
-/// The stored form of items. An even first byte: the rest is one. An odd one: the rest says what to store.
+/// The stored form of items. If the first byte is even, the rest is a stored form; if it is odd, the rest describes an
+/// item to store.
 pub fn item(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     if input.byte().is_multiple_of(2) {
@@ -20,12 +21,12 @@ pub fn item(bytes: &[u8]) {
         assert_eq!(Item::decode(&bytes).expect("what was encoded"), item);
         stored(&bytes);
     } else {
-        // Only what cannot be stored is refused; a copy without it can.
+        // An item is only refused if it contains something that cannot be stored.
         assert!(is_invalid(&Value::M(item), 0));
     }
 }
 
-/// Bytes that may be a stored item: an item has one stored form, and a view tells of it what the item does.
+/// Bytes that may be a stored item: an item has a single stored form, and a view shows the same as the item.
 fn stored(bytes: &[u8]) {
     let decoded = Item::decode(bytes);
     let view = match ItemView::new(bytes) {
@@ -36,7 +37,7 @@ fn stored(bytes: &[u8]) {
     drop(format!("{view:?}"));
     let seen = view.as_map().map(|map| look_at(map, 0));
     let Ok(item) = decoded else {
-        // Looking finds no more than decoding does.
+        // Reading a view finds no more than decoding does.
         let _ = ["", "a", "name"].map(|name| view.get(name).is_ok());
         return;
     };
@@ -54,7 +55,7 @@ fn stored(bytes: &[u8]) {
     dynamodb(&item);
 }
 
-/// Walks through everything, whether or not it is valid; returns how many attributes could be read.
+/// Reads all attributes, whether or not they are valid; returns how many could be read.
 fn look_at(map: MapView<'_>, depth: usize) -> usize {
     let mut read = 0;
     for attribute in map.iter().take(100) {
@@ -87,11 +88,11 @@ fn look_at_value(value: ValueView<'_>, depth: usize) {
     }
 }
 
-/// Text as the command line reads it: an item in plain or in DynamoDB JSON, or a number.
+/// Text as the command line reads it: an item in plain or DynamoDB JSON, or a number.
 pub fn json(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let parsed = serde_json::from_str::<Json>(&text);
-    // Read as it comes, it is the same; but for a byte order mark, which only that leaves out.
+    // Reading as a stream gives the same, except that only the stream skips a byte order mark.
     if !text.starts_with('\u{feff}') {
         let whole = Item::from_json_str(&text).and_then(|item| item.encode()).ok();
         let read = EncodedItem::read_json(&mut text.as_bytes(), usize::MAX).expect("bytes in memory").ok();
@@ -100,7 +101,7 @@ pub fn json(bytes: &[u8]) {
     if let Ok(item) = Item::from_json_str(&text) {
         let printed = item.to_string();
         assert_eq!(Item::from_json_str(&printed).expect("an item prints as JSON"), item);
-        // A number that is too long for a float may keep its text, and then only that is read.
+        // A number too long for a float may keep its text, and then only the text form parses.
         if let Ok(other) =
             parsed.as_ref().map_err(|_| ()).and_then(|json| Item::from_json(json).map_err(|_| ()))
         {
@@ -134,14 +135,14 @@ pub fn json(bytes: &[u8]) {
     }
 }
 
-/// DynamoDB JSON loses nothing.
+/// DynamoDB JSON is lossless.
 fn dynamodb(item: &Item) {
     let text = serde_json::to_string(item).expect("an item is JSON");
     assert_eq!(serde_json::from_str::<Item>(&text).expect("what was printed"), *item);
     assert_eq!(Item::from_dynamodb_json(&item.to_dynamodb_json()).expect("what was printed"), *item);
 }
 
-/// What was read can be stored, unless it has an empty set or nests too deep.
+/// A parsed item can be stored, unless it has an empty set or is nested too deep.
 fn storable(item: &Item) {
     match item.encode() {
         Ok(bytes) => assert_eq!(Item::decode(&bytes).expect("what was encoded"), *item),
@@ -167,12 +168,12 @@ fn hash(number: &Number) -> u64 {
     hasher.finish()
 }
 
-/// Whether two values are the same, numbers as far as floats tell them apart, nearly.
+/// Whether two values are equal, comparing numbers as floats, approximately.
 fn alike(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::N(a), Value::N(b)) => {
             let floats = f64::try_from(a).ok().zip(f64::try_from(b).ok());
-            // serde_json reads floats to within their last bit only.
+            // serde_json parses floats only to within their last bit.
             floats.is_some_and(|(a, b)| a == b || (a - b).abs() <= 1e-15 * a.abs())
         }
         (Value::L(a), Value::L(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| alike(a, b)),
@@ -183,7 +184,7 @@ fn alike(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Whether there is a reason not to store it.
+/// Whether there is a reason to refuse to store the value.
 fn is_invalid(value: &Value, depth: usize) -> bool {
     match value {
         Value::N(number) => !number.is_valid(),
@@ -230,7 +231,7 @@ fn value(input: &mut Input<'_>, depth: usize) -> Value {
         8 => Value::Ss((0..count).map(|_| text(input)).collect()),
         9 => Value::Ns((0..count).map(|_| number(input)).collect::<BTreeSet<_>>()),
         10 => Value::Bs((0..count).map(|_| text(input).into_bytes()).collect()),
-        // A tower of lists.
+        // Nested lists.
         11 => {
             let height = usize::from(input.byte() % 36);
             (0..height).fold(Value::Null, |inner, _| Value::L(vec![inner]))
@@ -266,7 +267,7 @@ fn samples() -> Vec<Item> {
     ]
 }
 
-/// Inputs for [`item`] to begin with.
+/// Seed inputs for [`item`].
 pub fn item_seeds() -> Vec<Vec<u8>> {
     let stored =
         samples().into_iter().flat_map(|item| item.encode()).map(|bytes| [&[0][..], &bytes].concat());
@@ -275,7 +276,7 @@ pub fn item_seeds() -> Vec<Vec<u8>> {
     stored.chain(built).collect()
 }
 
-/// Inputs for [`json`] to begin with.
+/// Seed inputs for [`json`].
 pub fn json_seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     for item in samples() {

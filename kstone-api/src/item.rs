@@ -1,7 +1,6 @@
 //! [`Item`]: attribute names and their values.
 //!
-//! Invariant: the attributes are sorted by name and no name occurs twice, which is also their order in the
-//! encoding.
+//! Invariant: attributes are sorted by name and names are unique, which is also the order of the encoding.
 
 use std::fmt;
 
@@ -12,8 +11,8 @@ use crate::item_builder::ItemBuilder;
 use crate::item_error::ItemError;
 use crate::value::Value;
 
-/// What is stored under a key: attributes, ordered by name. An item may hold any number of attributes, nested up to 32
-/// levels deep, as long as its stored form is at most `max_item_bytes` (16 MiB by default).
+/// A set of attributes, ordered by name: the unit that is stored under a key. An item may have any number of
+/// attributes, nested up to 32 levels deep, as long as its stored form is at most `max_item_bytes` (16 MiB by default).
 ///
 /// ```
 /// use kstone_api::{Item, ItemBuilder, Value};
@@ -29,7 +28,7 @@ pub struct Item {
 }
 
 impl Item {
-    /// An item without attributes, as good as any other.
+    /// An item without attributes, which can be stored like any other.
     ///
     /// ```
     /// assert!(kstone_api::Item::new().is_empty());
@@ -48,18 +47,18 @@ impl Item {
         ItemBuilder::new()
     }
 
-    /// The attributes, in any order; of those with the same name the last stays.
+    /// Builds an item from attributes in any order; of attributes with the same name, the last one wins.
     pub(crate) fn from_unsorted(mut attributes: Vec<(String, Value)>) -> Self {
         if !attributes.is_sorted_by(|(a, _), (b, _)| a < b) {
             attributes.reverse();
             attributes.sort_by(|(a, _), (b, _)| a.cmp(b));
-            // The sort is stable, so the first of equals is now the last that came.
+            // The sort is stable, so the first of equal names is the last one given.
             attributes.dedup_by(|(a, _), (b, _)| a == b);
         }
         Self { attributes }
     }
 
-    /// The same, refusing two of the same name: what is read must not be dropped.
+    /// The same, but refuses duplicate names: nothing that was read may be dropped.
     pub(crate) fn from_distinct(attributes: Vec<(String, Value)>) -> Result<Self, ItemError> {
         let mut names: Vec<&str> = attributes.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
@@ -86,7 +85,7 @@ impl Item {
         self.attributes.get(self.find(name).ok()?).map(|(_, value)| value)
     }
 
-    /// The value of an attribute, to change it in place.
+    /// A mutable reference to the value of an attribute.
     ///
     /// ```
     /// # use kstone_api::{Item, Value};
@@ -101,7 +100,7 @@ impl Item {
         self.attributes.get_mut(at).map(|(_, value)| value)
     }
 
-    /// Whether the item has an attribute of that name.
+    /// Whether the item has an attribute with this name.
     ///
     /// ```
     /// let item = kstone_api::Item::builder().null("deleted_at").build();
@@ -111,7 +110,7 @@ impl Item {
         self.find(name).is_ok()
     }
 
-    /// Sets an attribute, and returns the value it had before.
+    /// Sets an attribute, and returns its previous value.
     ///
     /// ```
     /// # use kstone_api::{Item, Value};
@@ -142,7 +141,7 @@ impl Item {
         self.find(name).ok().map(|at| self.attributes.remove(at).1)
     }
 
-    /// The number of attributes; those within maps are not counted.
+    /// The number of attributes, not counting those within maps.
     ///
     /// ```
     /// assert_eq!(kstone_api::Item::builder().number("x", 1).number("y", 2).build().len(), 2);
@@ -214,7 +213,7 @@ impl IntoIterator for Item {
     }
 }
 
-/// Of attributes of the same name the last one stays.
+/// Of attributes with the same name, the last one wins.
 impl<N: Into<String>, V: Into<Value>> FromIterator<(N, V)> for Item {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(attributes: I) -> Self {
         Self::from_unsorted(attributes.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
@@ -233,7 +232,7 @@ impl From<ItemBuilder> for Item {
     }
 }
 
-/// As compact JSON, in the friendly form of [`Item::to_json`]; numbers are written with their exact text.
+/// As compact JSON, in the plain form of [`Item::to_json`]; numbers are written with their exact text.
 impl fmt::Display for Item {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         crate::json::write_item(self, f)

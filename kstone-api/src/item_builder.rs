@@ -1,4 +1,4 @@
-//! [`ItemBuilder`]: an item, attribute by attribute.
+//! [`ItemBuilder`]: builds an item, attribute by attribute.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use crate::item::Item;
 use crate::number::Number;
 use crate::value::Value;
 
-/// Builds an [`Item`]. An attribute replaces an earlier one of the same name.
+/// Builds an [`Item`]. An attribute replaces an earlier one with the same name.
 ///
 /// ```
 /// use kstone_api::{ItemBuilder, Value};
@@ -54,7 +54,7 @@ impl ItemBuilder {
         self.value(name, value)
     }
 
-    /// Adds an attribute without a value.
+    /// Adds an attribute that is null.
     pub fn null(self, name: impl Into<String>) -> Self {
         self.value(name, Value::Null)
     }
@@ -83,7 +83,8 @@ impl ItemBuilder {
         self.value(name, Value::Ss(members.into_iter().map(Into::into).collect()))
     }
 
-    /// Adds a set of numbers; of equal ones, such as `1` and `1.0`, the first stays. An empty set cannot be stored.
+    /// Adds a set of numbers; of equal numbers, such as `1` and `1.0`, the first is kept. An empty set cannot be
+    /// stored.
     pub fn number_set<V: Into<Number>>(
         self,
         name: impl Into<String>,

@@ -1,4 +1,4 @@
-//! Why something cannot become an item or be stored as one, gathered with the path of names to it.
+//! The reason why something cannot become an item or be stored as one, with the path of names that leads to it.
 
 use kstone_core::Error;
 
@@ -16,7 +16,7 @@ impl ItemError {
         Self { path: String::new(), why: why.into(), is_number: false }
     }
 
-    /// Says in what it is: the name of an attribute or the place in a list.
+    /// Prepends the attribute or list index that contains the fault.
     pub(crate) fn within(mut self, name: &str) -> Self {
         let dot = if self.path.is_empty() { "" } else { "." };
         self.path = format!("{name}{dot}{}", self.path);

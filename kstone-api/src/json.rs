@@ -1,19 +1,19 @@
 //! Items as JSON, in two forms.
 //!
-//! *Plain* is what people write: `{"name":"Ann","age":42}`. Strings, numbers, booleans, null, lists and maps
-//! keep their type. The rest is lossy: sets become arrays, and come back as lists; binary becomes base64
-//! text, and comes back as a string.
+//! *Plain* JSON is what people write: `{"name":"Ann","age":42}`. Strings, numbers, booleans, null, lists and maps keep
+//! their type. The rest is lossy: sets become arrays, and are read back as lists; binary becomes base64 text, and is
+//! read back as a string.
 //!
-//! *DynamoDB JSON* names every type, `{"name":{"S":"Ann"},"age":{"N":"42"}}`, and loses nothing. It is also
-//! what an [`Item`] is through serde, so `serde_json::from_str::<Item>(text)` reads it.
+//! *DynamoDB JSON* names every type, `{"name":{"S":"Ann"},"age":{"N":"42"}}`, and is lossless. It is also the serde
+//! form of an [`Item`], so `serde_json::from_str::<Item>(text)` reads it.
 //!
-//! Numbers: [`Item::from_json_str`] and an item's `Display` keep the text of a number exactly, all 38
-//! digits. A `serde_json::Value` holds integers of 64 bits and floats: [`Item::to_json`] gives the nearest,
-//! which prints as the same text when that is the shortest for its float, as `38.704022` is.
+//! Numbers: [`Item::from_json_str`] and an item's `Display` keep the exact text of a number, all 38 digits. A
+//! `serde_json::Value` holds 64-bit integers and floats: [`Item::to_json`] gives the nearest, which prints as the same
+//! text if that is the shortest for its float, such as `38.704022`.
 //!
-//! Reading drops nothing: a repeated attribute name, a repeated member of a set, an unknown type, or a number of more than
-//! 38 digits is refused, naming the attribute. A `serde_json::Value` was read by serde_json, which keeps the last of two
-//! equal names, and no number beyond the range of floats.
+//! Reading never drops data silently: a repeated attribute name, a repeated member of a set, an unknown type, or a
+//! number of more than 38 digits is refused, naming the attribute. This does not hold for a `serde_json::Value`, as
+//! serde_json itself keeps the last of two equal names, and no number beyond the range of floats.
 
 use std::fmt;
 
@@ -30,8 +30,7 @@ use crate::number::Number;
 use crate::value::{Value, to_base64};
 
 impl Item {
-    /// An item from plain JSON, which must be an object. See [`Item::from_json_str`] for numbers of more
-    /// than 17 digits.
+    /// Converts plain JSON, which must be an object. For numbers of more than 17 digits, use [`Item::from_json_str`].
     ///
     /// ```
     /// use kstone_api::Item;
@@ -44,7 +43,7 @@ impl Item {
         from_object(object(json)?, 0).map_err(ItemError::into_error)
     }
 
-    /// An item from the text of plain JSON; every number keeps its text.
+    /// Parses the text of plain JSON; every number keeps its text.
     ///
     /// ```
     /// use kstone_api::Item;
@@ -57,8 +56,8 @@ impl Item {
         from_raw_object(text, 0).map_err(ItemError::into_error)
     }
 
-    /// The item as plain JSON. Sets, binary and long numbers are converted as [`json`](crate::json) describes; a number that
-    /// cannot be stored becomes null.
+    /// Converts the item to plain JSON. Sets, binary and long numbers are converted as described in
+    /// [`json`](crate::json); a number that cannot be stored becomes null.
     ///
     /// ```
     /// let item = kstone_api::Item::builder().string("name", "Ann").build();
@@ -68,7 +67,7 @@ impl Item {
         Json::Object(self.iter().map(|(name, value)| (name.to_owned(), to_json(value))).collect())
     }
 
-    /// An item from DynamoDB JSON: an object of names to typed values.
+    /// Converts DynamoDB JSON: an object of names and typed values.
     ///
     /// ```
     /// use kstone_api::Item;
@@ -86,14 +85,14 @@ impl Item {
         attributes.collect()
     }
 
-    /// The item as DynamoDB JSON, which names every type and loses nothing.
+    /// Converts the item to DynamoDB JSON, which names every type and is lossless.
     ///
     /// ```
     /// let item = kstone_api::Item::builder().number("age", 42).build();
     /// assert_eq!(item.to_dynamodb_json(), serde_json::json!({"age": {"N": "42"}}));
     /// ```
     pub fn to_dynamodb_json(&self) -> Json {
-        // Cannot fail: names are strings, and no float is in it.
+        // Cannot fail: names are strings, and there are no floats.
         serde_json::to_value(self).unwrap_or_default()
     }
 }
@@ -130,8 +129,8 @@ fn from_json(json: &Json, depth: usize) -> Result<Value, ItemError> {
     })
 }
 
-/// An object whose values are still text: the only way to see the text of a number without
-/// `arbitrary_precision`, which would change serde_json for the whole program.
+/// An object whose values are still text: the only way to see the text of a number without `arbitrary_precision`, which
+/// would change serde_json for the whole program.
 struct RawObject<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for RawObject<'a> {
@@ -172,7 +171,7 @@ fn from_raw_object(text: &str, depth: usize) -> Result<Item, ItemError> {
 }
 
 fn from_raw(raw: &RawValue, depth: usize) -> Result<Value, ItemError> {
-    // Its syntax was checked, so the first byte tells the type.
+    // The syntax was checked, so the first byte determines the type.
     let text = raw.get();
     Ok(match text.as_bytes().first() {
         Some(b'"') => Value::S(parse(text)?),
@@ -241,7 +240,7 @@ fn write_array<T>(
     f.write_str("]")
 }
 
-/// Plain JSON text.
+/// Writes an item as plain JSON text.
 pub(crate) fn write_item(item: &Item, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     f.write_str("{")?;
     for (i, (name, value)) in item.iter().enumerate() {

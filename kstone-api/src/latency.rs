@@ -57,7 +57,7 @@ impl LatencyTracker {
         self.histogram.max()
     }
 
-    /// Adds the samples of another tracker. A tracker per thread, added up at the end, needs no lock.
+    /// Adds the samples of another tracker. With one tracker per thread, merged at the end, no lock is needed.
     pub fn add(&mut self, other: &Self) {
         // Cannot fail: both have the same bounds.
         self.histogram.add(&other.histogram).unwrap_or_default();

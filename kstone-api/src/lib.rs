@@ -26,36 +26,36 @@
 //!
 //! | group | types |
 //! |---|---|
-//! | **Database** | [`Database`] opens, reads and writes. [`DatabaseBuilder`]: with settings. [`WriteBatch`]: several writes as one. [`WriteOptions`], [`Durability`]: what a write survives. [`Snapshot`]: the database at one moment |
+//! | **Database** | [`Database`] opens, reads and writes. [`DatabaseBuilder`]: with settings. [`WriteBatch`]: several writes, atomically. [`WriteOptions`], [`Durability`]: what a write survives. [`Snapshot`]: the database at one moment |
 //! | **Items** | [`Item`], [`ItemBuilder`], [`Value`], [`Number`]. Read in place: [`ItemView`], [`ValueView`], [`ListView`], [`MapView`], [`SetView`], [`Slice`]. As JSON: [`json`], [`JsonLines`], [`EncodedItem`] |
 //! | **Keys** | [`Key`], [`KeyPart`]; numbers in keys: [`number_key`], [`number_from_key`] |
-//! | **Queries** | [`Query`] reads a partition, [`Scan`] everything. They give [`Items`], or [`Views`], or [`Keys`]. [`SortRange`] |
-//! | **Settings** | [`DatabaseConfig`], [`CompactionConfig`], [`Preset`]; [`MemtableMode`], [`Compression`], [`ReadMode`]. [`PendingRewrite`]: what existing files were not written with. [`model`]: what settings would cost |
-//! | **Monitoring** | [`EngineStats`] ([`OperationStats`], [`ReadStats`], [`StripeStats`], [`StallStats`], [`StallReason`], [`FilterStats`], [`BlockCacheStats`], [`Amplification`], [`RecoveryStats`], [`CompactionStats`], [`CompactionReasonStats`], [`CompactionReason`]), [`Latencies`] ([`LatencySummary`], [`LatencyBuckets`]), [`StatsSnapshot`]. [`DiskUsage`], [`Exhausted`]. [`EventListener`], [`Event`], [`SettingChange`]. [`AlertThresholds`], [`PerformanceAlert`], [`check_alerts`], [`measure_average_sst_count`], [`measure_p99_read_latency`]. [`Explain`], [`ExplainQuery`]: what a read costs. Of your own calls: [`LatencyTracker`], [`DatabaseMetrics`] |
+//! | **Queries** | [`Query`] reads a partition, [`Scan`] everything. They return [`Items`], [`Views`] or [`Keys`]. [`SortRange`] |
+//! | **Settings** | [`DatabaseConfig`], [`CompactionConfig`], [`Preset`]; [`MemtableMode`], [`Compression`], [`ReadMode`]. [`PendingRewrite`]: settings that existing files were not written with. [`model`]: the estimated cost of settings |
+//! | **Monitoring** | [`EngineStats`] ([`OperationStats`], [`ReadStats`], [`StripeStats`], [`StallStats`], [`StallReason`], [`FilterStats`], [`BlockCacheStats`], [`Amplification`], [`RecoveryStats`], [`CompactionStats`], [`CompactionReasonStats`], [`CompactionReason`]), [`Latencies`] ([`LatencySummary`], [`LatencyBuckets`]), [`StatsSnapshot`]. [`DiskUsage`], [`Exhausted`]. [`EventListener`], [`Event`], [`SettingChange`]. [`AlertThresholds`], [`PerformanceAlert`], [`check_alerts`], [`measure_average_sst_count`], [`measure_p99_read_latency`]. [`Explain`], [`ExplainQuery`]: what a read costs. For your own calls: [`LatencyTracker`], [`DatabaseMetrics`] |
 //! | **Maintenance** | Backups: [`BackupOptions`], [`BackupReport`], [`BackupProgress`]. [`verify`]: [`VerifyOptions`], [`VerifyMode`], [`VerifyReport`], [`Finding`], [`FindingKind`], [`Severity`], [`Affected`], [`LogReport`], [`Progress`], [`ProgressFn`], [`ValueCheck`]. [`repair`]: [`RepairOptions`], [`RepairReport`], [`Loss`], [`Action`], [`Now`]. [`free_space`], [`FreeSpace`] |
-//! | **Errors** | [`Error`], [`Result`], [`NumberError`]. [`escape`]: for showing keys and texts of others |
-//! | **The engine below** | [`LsmEngine`], [`EngineOptions`] |
+//! | **Errors** | [`Error`], [`Result`], [`NumberError`]. [`escape`]: displaying untrusted keys and text |
+//! | **The engine** | [`LsmEngine`], [`EngineOptions`] |
 //!
-//! The repository's `docs/modeling.md` shows how to lay out keys and items, `docs/tuning.md` every setting, and
-//! `docs/durability.md` what is promised after a crash.
+//! The repository's `docs/modeling.md` shows how to lay out keys and items, `docs/tuning.md` describes every setting,
+//! and `docs/durability.md` what is guaranteed after a crash.
 //!
 //! # Durability
 //!
-//! By default a write is *buffered*: it has reached the operating system when the call returns, so the death of the
+//! By default a write is *buffered*: it has reached the operating system when the call returns, so a crash of the
 //! process loses nothing, while a power cut may lose the newest writes, those of about the last second.
 //! [`Durability::Sync`], for the database or for a single write ([`WriteOptions::sync`]), makes a write survive a power
 //! cut too, and [`Database::sync`] does so for everything written before it.
 //!
 //! # Threads
 //!
-//! All calls block. A [`Database`] is a handle to clone and share between threads; in an asynchronous program call it
-//! where blocking is allowed. One handle at a time, with its clones, may write to a database; any number may open it
-//! read-only beside it, in other processes too.
+//! All calls block. A [`Database`] is a handle to clone and share between threads; in an asynchronous program, call it
+//! where blocking is allowed. One handle at a time, with its clones, may write to a database; meanwhile any number may
+//! open it read-only, in other processes too.
 //!
 //! # Features
 //!
-//! `prometheus`: `Database::openmetrics`, the counters as text for Prometheus. `tracing`: spans and events of background
-//! work for the `tracing` crate. Neither is on by default.
+//! `prometheus`: `Database::openmetrics`, the counters as text for Prometheus. `tracing`: spans and events of
+//! background work for the `tracing` crate. Both are off by default.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice))]
@@ -67,7 +67,7 @@ mod damage;
 mod database;
 mod explain;
 mod item_error;
-// For fuzzers and the tests that replay their corpus; no part of the library.
+// For fuzzers and the tests that replay their corpus; not part of the library.
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 #[expect(clippy::expect_used, reason = "a broken promise must stop the fuzzer")]

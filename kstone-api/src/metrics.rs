@@ -1,12 +1,12 @@
-//! [`DatabaseMetrics`]: counts and average latencies of a program's own calls.
+//! [`DatabaseMetrics`]: counts and average latencies of a program's own operations.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts a program's reads and writes and adds up their latencies, as the program measures them.
+/// Counts a program's reads and writes and sums their latencies, as measured by the program.
 ///
-/// Threads share it by reference. The engine has counters of its own, see [`Database::stats`](crate::Database::stats);
-/// this is for a program's measurements: an operation that consists of several calls, or one part of its work.
+/// Threads share it by reference. The engine has its own counters, see [`Database::stats`](crate::Database::stats);
+/// this is for a program's measurements: an operation that consists of several calls, or one part of the workload.
 ///
 /// ```
 /// let metrics = kstone_api::DatabaseMetrics::new();
@@ -23,50 +23,50 @@ pub struct DatabaseMetrics {
 }
 
 impl DatabaseMetrics {
-    /// All counts zero.
+    /// Metrics with all counts zero.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Counts one write of this many microseconds.
+    /// Counts one write that took this many microseconds.
     pub fn record_write(&self, latency_us: u64) {
         self.write_count.fetch_add(1, Ordering::Relaxed);
         self.write_latency_sum.fetch_add(latency_us, Ordering::Relaxed);
     }
 
-    /// Counts one read of this many microseconds.
+    /// Counts one read that took this many microseconds.
     pub fn record_read(&self, latency_us: u64) {
         self.read_count.fetch_add(1, Ordering::Relaxed);
         self.read_latency_sum.fetch_add(latency_us, Ordering::Relaxed);
     }
 
-    /// Number of writes.
+    /// The number of writes.
     pub fn writes(&self) -> u64 {
         self.write_count.load(Ordering::Relaxed)
     }
 
-    /// Number of reads.
+    /// The number of reads.
     pub fn reads(&self) -> u64 {
         self.read_count.load(Ordering::Relaxed)
     }
 
-    /// Mean latency of a write in whole microseconds; `None` without writes.
+    /// The mean latency of a write in whole microseconds; `None` without writes.
     pub fn average_write_us(&self) -> Option<u64> {
         self.write_latency_sum.load(Ordering::Relaxed).checked_div(self.writes())
     }
 
-    /// Mean latency of a read in whole microseconds; `None` without reads.
+    /// The mean latency of a read in whole microseconds; `None` without reads.
     pub fn average_read_us(&self) -> Option<u64> {
         self.read_latency_sum.load(Ordering::Relaxed).checked_div(self.reads())
     }
 
-    /// Prints the figures to standard output; [`to_string`](ToString::to_string) returns the same text.
+    /// Prints the metrics to standard output; [`to_string`](ToString::to_string) returns the same text.
     pub fn report(&self) {
         print!("{self}");
     }
 }
 
-/// A line for writes and one for reads, each with a line feed; no line for a count of zero.
+/// One line for writes and one for reads, each ending with a line feed; no line if the count is zero.
 impl fmt::Display for DatabaseMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(average) = self.average_write_us() {

@@ -1,7 +1,7 @@
 //! [`Number`]: a decimal that keeps its text.
 //!
 //! Invariant: the text of a valid number has the shape of a JSON number, so it can be printed into JSON unchanged.
-//! Values are compared through [`Decimal`], which walks the digits in place.
+//! Values are compared through [`Decimal`], which reads the digits in place.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -11,21 +11,21 @@ use std::str::FromStr;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The most significant digits a number has.
+/// The maximum number of significant digits.
 const MAX_DIGITS: usize = 38;
-/// The exponents of the first significant digit: 1E-130 to 9.99...E+125.
+/// The range of exponents of the first significant digit: 1E-130 to 9.99...E+125.
 const MAGNITUDES: std::ops::RangeInclusive<i32> = -130..=125;
-/// No number in range needs more text than this, apart from superfluous zeros.
+/// No number in range needs more text than this, except for superfluous zeros.
 const MAX_TEXT: usize = 400;
 
-/// A decimal number of up to 38 significant digits, from 1E-130 to 9.99E+125 (and its negatives, and 0): the
-/// numbers of DynamoDB. It keeps the text it was made from, so nothing is ever rounded.
+/// A decimal number of up to 38 significant digits, from 1E-130 to 9.99E+125 (and its negatives, and 0): the numbers of
+/// DynamoDB. It keeps the text it was parsed from, so nothing is ever rounded.
 ///
 /// Numbers compare by value, as in DynamoDB: `1`, `1.0` and `1e0` are equal, and are one member of a number set;
 /// [`Number::as_str`] distinguishes them.
 ///
-/// Every integer and float converts into a `Number`. A float out of range (NaN, an infinity, 1e300) converts too, and is
-/// refused with [`Error::InvalidNumber`](crate::Error::InvalidNumber) when an item that contains it is written.
+/// Every integer and float converts into a `Number`. A float out of range (NaN, an infinity, 1e300) converts too, but
+/// writing an item that contains it fails with [`Error::InvalidNumber`](crate::Error::InvalidNumber).
 ///
 /// ```
 /// use kstone_api::Number;
@@ -46,7 +46,7 @@ enum Repr {
     Invalid(String),
 }
 
-/// Why something is not a [`Number`], or a [`Number`] does not fit an integer type.
+/// The reason why text is not a [`Number`], or why a [`Number`] does not fit an integer type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NumberError {
     why: &'static str,
@@ -65,7 +65,7 @@ const fn err<T>(why: &'static str) -> Result<T, NumberError> {
 }
 
 impl Number {
-    /// The text it was parsed from, or the shortest text that gives the integer or float back.
+    /// The text it was parsed from, or the shortest text that converts back to the integer or float.
     pub fn as_str(&self) -> &str {
         match &self.0 {
             Repr::Valid(text) | Repr::Invalid(text) => text,
@@ -77,7 +77,7 @@ impl Number {
         matches!(self.0, Repr::Valid(_))
     }
 
-    /// The text, or why it cannot be stored.
+    /// The text, or the reason why the number cannot be stored.
     pub(crate) fn check(&self) -> Result<&str, NumberError> {
         match &self.0 {
             Repr::Valid(text) => Ok(text),
@@ -89,13 +89,14 @@ impl Number {
         }
     }
 
-    /// A number from text written by this module.
+    /// Parses text written by this module.
     pub(crate) fn from_stored(text: &str) -> Result<Self, NumberError> {
         check_stored(text)?;
         Ok(Self(Repr::Valid(text.to_owned())))
     }
 
-    /// Whether it is below zero, the exponent of the first significant digit, and those digits; none for zero.
+    /// Returns whether the number is negative, the exponent of its first significant digit, and its significant digits;
+    /// none for zero.
     pub(crate) fn significant(&self) -> Result<(bool, i32, impl Iterator<Item = u8> + '_), NumberError> {
         let decimal = Decimal::scan(self.check()?)?;
         let (digits, magnitude) = decimal.significant();
@@ -110,17 +111,17 @@ impl Number {
     }
 }
 
-/// Whether this text is a valid number, in the shape in which numbers are stored.
+/// Checks that text is a valid number in its stored form.
 pub(crate) fn check_stored(text: &str) -> Result<(), NumberError> {
     let decimal = Decimal::scan(text)?;
     decimal.check_range()?;
-    if decimal.json_shape { Ok(()) } else { err("it is not in the shape in which numbers are kept") }
+    if decimal.json_shape { Ok(()) } else { err("it is not in the form in which numbers are stored") }
 }
 
 impl FromStr for Number {
     type Err = NumberError;
 
-    /// Reads decimal text such as `42`, `-0.50`, `6.02e23`. The text is kept, except where JSON does not allow it: a
+    /// Parses decimal text such as `42`, `-0.50`, `6.02e23`. The text is kept, except where JSON does not allow it: a
     /// leading `+` and leading zeros are dropped, `.5` and `5.` gain a zero.
     fn from_str(text: &str) -> Result<Self, NumberError> {
         let decimal = Decimal::scan(text)?;
@@ -145,9 +146,9 @@ impl FromStr for Number {
 struct Decimal<'a> {
     negative: bool,
     int: &'a str,
-    /// After the point; `None` without a point.
+    /// The digits after the point; `None` without a point.
     frac: Option<&'a str>,
-    /// From the `e` on.
+    /// The rest of the text, from the `e` on.
     exponent_text: &'a str,
     exponent: i32,
     json_shape: bool,
@@ -192,8 +193,8 @@ impl<'a> Decimal<'a> {
         Ok(Self { negative: sign == "-", int, frac, exponent_text, exponent, json_shape })
     }
 
-    /// The digits from the first to the last significant one, and the exponent of the first: 0.0120 is 12
-    /// with exponent -2. Zero has no digits.
+    /// The digits from the first to the last significant one, and the exponent of the first: 0.0120 has digits 12 and
+    /// exponent -2. Zero has no digits.
     fn significant(&self) -> (impl Iterator<Item = u8> + Clone + use<'a>, i32) {
         let (int, frac) = (self.int.as_bytes(), self.frac.unwrap_or_default().as_bytes());
         let is_digit = |&b: &u8| b != b'0';
@@ -212,7 +213,7 @@ impl<'a> Decimal<'a> {
     }
 
     fn check_range(&self) -> Result<(), NumberError> {
-        // Almost every number: few digits, no exponent.
+        // The fast path for almost all numbers: few digits, no exponent.
         if self.exponent_text.is_empty() && self.int.len() + self.frac.map_or(0, str::len) <= MAX_DIGITS {
             return Ok(());
         }
@@ -280,7 +281,7 @@ impl PartialOrd for Number {
     }
 }
 
-/// By value; numbers that cannot be stored come last, by text.
+/// By value; numbers that cannot be stored sort last, by text.
 impl Ord for Number {
     fn cmp(&self, other: &Self) -> Ordering {
         match (self.decimal(), other.decimal()) {
@@ -294,7 +295,7 @@ impl Ord for Number {
 
 impl Hash for Number {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        // Not a number: such values are equal where their texts are.
+        // Numbers that cannot be stored are equal if their texts are.
         let Some(decimal) = self.decimal() else { return self.as_str().hash(state) };
         let (digits, magnitude) = decimal.significant();
         if !decimal.is_zero() {
@@ -332,7 +333,7 @@ macro_rules! from_float {
     ($($float:ty)*) => {$(
         impl From<$float> for Number {
             fn from(value: $float) -> Self {
-                // Display writes out every zero of a large or small float.
+                // Display would write out every zero of a large or small float.
                 let plain = value == 0.0 || (1e-7..1e21).contains(&value.abs());
                 let text = if plain || !value.is_finite() { value.to_string() } else { format!("{value:e}") };
                 Self(if check_stored(&text).is_ok() { Repr::Valid(text) } else { Repr::Invalid(text) })
@@ -348,7 +349,7 @@ macro_rules! try_to_int {
         impl TryFrom<&Number> for $int {
             type Error = NumberError;
 
-            /// The integer that the number is, however it is written; `1.5` and `1e30` are none.
+            /// Converts a number that is an integer, however it is written; fails for `1.5` and `1e30`.
             fn try_from(number: &Number) -> Result<Self, NumberError> {
                 let text = number.check()?;
                 match text.parse() {
@@ -376,7 +377,7 @@ try_to_int!(i64 u64);
 impl TryFrom<&Number> for f64 {
     type Error = NumberError;
 
-    /// The nearest float.
+    /// Returns the nearest float.
     fn try_from(number: &Number) -> Result<Self, NumberError> {
         number.check()?.parse().or(err("it is not decimal text"))
     }

@@ -1,4 +1,4 @@
-//! Numbers as keys: bytes that sort as the numbers do.
+//! Numbers as keys: bytes that sort in the order of the numbers.
 //!
 //! ```text
 //! zero      80
@@ -6,11 +6,11 @@
 //! negative  7F, the complements of the same bytes after the first, FF
 //! ```
 //!
-//! The magnitude is the exponent of the first significant digit, -130 to 125, so it fills one byte. The pairs are the
-//! significant digits, two by two from the first, the last one padded with a 0: 42 is `81 83 2B`. Nothing else is
-//! written, so equal numbers have the same bytes, however they are written. Between numbers of one sign and magnitude
-//! the first digits that differ decide; where there are none, the longer is the larger, as bytes compare. The
-//! complements turn that around, and the FF at the end is above each of theirs.
+//! The magnitude is the exponent of the first significant digit, -130 to 125, so it fits one byte. The pairs are the
+//! significant digits, two at a time from the first, the last one padded with a 0: 42 is `81 83 2B`. Nothing else is
+//! written, so equal numbers have the same bytes, whatever their text. Between numbers of the same sign and magnitude,
+//! the first differing digits decide; if one is a prefix of the other, the longer is the larger, as with bytes. For
+//! negative numbers the complements reverse this order, and the final FF is above each of their bytes.
 
 use crate::number::{Number, NumberError};
 
@@ -19,11 +19,11 @@ const ZERO: u8 = 0x80;
 const POSITIVE: u8 = 0x81;
 const END_OF_NEGATIVE: u8 = 0xff;
 const LEAST_MAGNITUDE: i32 = -130;
-/// Up to this many digits are written without an exponent.
+/// Numbers of up to this many digits are written without an exponent.
 const PLAIN: i32 = 20;
 
-/// A number as a key, or as the last part of one: 1 to 22 bytes that sort as the numbers do. `1`, `1.0` and `1e0` give
-/// the same bytes. Fails for a number that cannot be stored.
+/// Encodes a number as a key, or as the last part of one: 1 to 22 bytes that sort in the order of the numbers. `1`,
+/// `1.0` and `1e0` give the same bytes. Fails for a number that cannot be stored.
 ///
 /// ```
 /// use kstone_api::{Database, ItemBuilder, Number, number_from_key, number_key};
@@ -45,7 +45,7 @@ pub fn number_key(number: &Number) -> Result<Vec<u8>, NumberError> {
     let Some(mut first) = digits.next() else { return Ok(vec![ZERO]) };
     let mut key = vec![POSITIVE, (magnitude - LEAST_MAGNITUDE) as u8];
     loop {
-        // An odd number of digits ends with a zero.
+        // An odd number of digits is padded with a zero.
         key.push(first * 10 + digits.next().unwrap_or(0) + 1);
         match digits.next() {
             Some(digit) => first = digit,
@@ -62,7 +62,7 @@ pub fn number_key(number: &Number) -> Result<Vec<u8>, NumberError> {
     Ok(key)
 }
 
-/// The number that [`number_key`] encodes as these bytes, in its shortest text; `None` if the bytes are not from
+/// Decodes the bytes of [`number_key`] to the number in its shortest text; `None` if the bytes are not from
 /// [`number_key`].
 pub fn number_from_key(key: &[u8]) -> Option<Number> {
     let (&sign, rest) = key.split_first()?;
@@ -84,11 +84,11 @@ pub fn number_from_key(key: &[u8]) -> Option<Number> {
     }
     let digits = digits.trim_end_matches('0');
     let number: Number = written(negative, digits, magnitude).parse().ok()?;
-    // Refuses bytes that are not the only encoding of their number.
+    // Refuses bytes that are not the canonical encoding of their number.
     (number_key(&number).ok()? == key).then_some(number)
 }
 
-/// As plain decimal text where that is short.
+/// As plain decimal text if that is short.
 fn written(negative: bool, digits: &str, magnitude: i32) -> String {
     let sign = if negative { "-" } else { "" };
     let count = digits.len() as i32;

@@ -1,4 +1,4 @@
-//! The figures of a database as text for Prometheus, in the OpenMetrics format, computed from the engine's counters on
+//! The metrics of a database as text for Prometheus, in the OpenMetrics format, computed from the engine's counters on
 //! each call. Nothing is counted twice, and no registry outlives the call.
 
 use std::fmt;
@@ -13,20 +13,19 @@ use prometheus_client::registry::Registry;
 
 use crate::database::Database;
 
-/// Upper ends of the buckets of latencies in microseconds: 1, 2 and 5 of each power of ten, to ten seconds.
+/// Upper bounds of the latency buckets in microseconds: 1, 2 and 5 of each power of ten, up to ten seconds.
 const BOUNDS_US: [u64; 22] = [
     1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000,
     500_000, 1_000_000, 2_000_000, 5_000_000, 10_000_000,
 ];
 
 impl Database {
-    /// The figures of [`Database::stats`] in the text format of OpenMetrics, which Prometheus reads: names begin with
-    /// `keystonedb_`. Serve it with the content type
-    /// `application/openmetrics-text; version=1.0.0; charset=utf-8`.
+    /// Returns the metrics of [`Database::stats`] in the OpenMetrics text format, which Prometheus reads: names start
+    /// with `keystonedb_`. Serve it with the content type `application/openmetrics-text; version=1.0.0; charset=utf-8`.
     ///
     /// Counters start at zero with each open. Latencies are histograms of the timed operations, one in
     /// [`latency_sampling`](crate::DatabaseConfig::latency_sampling); `keystonedb_writes_total` and similar counters
-    /// count all operations. A closed database gives `keystonedb_up 0` alone.
+    /// count all operations. A closed database returns only `keystonedb_up 0`.
     ///
     /// ```
     /// let db = kstone_api::Database::in_memory()?;
@@ -50,7 +49,7 @@ struct Scrape(Database);
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Out { encoder };
-        // A closed database has no other figures.
+        // A closed database has no other metrics.
         let (Ok(stats), Ok(disk)) = (self.0.stats(), self.0.disk_usage()) else {
             return out.gauge("up", "Whether the database is open", 0u64);
         };
@@ -66,8 +65,8 @@ impl Collector for Scrape {
 
 fn operations(out: &mut Out<'_>, stats: &EngineStats) -> fmt::Result {
     let ops = &stats.operations;
-    out.counter("writes", "Puts and deletes, in batches too", ops.puts + ops.deletes)?;
-    out.counter("deletes", "Deletes, in batches too", ops.deletes)?;
+    out.counter("writes", "Puts and deletes, including those in batches", ops.puts + ops.deletes)?;
+    out.counter("deletes", "Deletes, including those in batches", ops.deletes)?;
     out.counter("batches", "Batches", ops.batches)?;
     out.counter("reads", "Gets", ops.gets)?;
     out.counter("queries", "Queries of one partition", ops.queries)?;
@@ -75,12 +74,12 @@ fn operations(out: &mut Out<'_>, stats: &EngineStats) -> fmt::Result {
     out.counter("items_scanned", "Items that queries and scans returned", ops.entries_read)?;
     out.counter(
         "entries_passed",
-        "Entries that queries and scans looked at and did not return",
+        "Entries that queries and scans read but did not return",
         ops.entries_passed,
     )?;
     out.counter("user_bytes_written", "Bytes of keys and items written", ops.user_bytes_written)?;
     out.counter("user_bytes_read", "Bytes of keys and items read", ops.user_bytes_read)?;
-    out.counter("disk_full_refusals", "Writes refused because there was no space", stats.disk_full_refusals)
+    out.counter("disk_full_refusals", "Writes refused for lack of space", stats.disk_full_refusals)
 }
 
 fn background(out: &mut Out<'_>, stats: &EngineStats, compactions: &crate::CompactionStats) -> fmt::Result {
@@ -114,12 +113,12 @@ fn background(out: &mut Out<'_>, stats: &EngineStats, compactions: &crate::Compa
     let stalls = &stats.stalls;
     out.counters(
         "stalls",
-        "Writes that were held up",
+        "Writes that were delayed",
         "reason",
         stalls.iter().map(|of| (word(&of.reason), of.count)),
     )?;
     let seconds = stalls.iter().map(|of| (word(&of.reason), of.nanos as f64 / 1e9));
-    out.counters("stall_seconds", "Time for which writes were held up", "reason", seconds)
+    out.counters("stall_seconds", "Time that writes were delayed", "reason", seconds)
 }
 
 fn reading(out: &mut Out<'_>, stats: &EngineStats) -> fmt::Result {
@@ -132,38 +131,38 @@ fn reading(out: &mut Out<'_>, stats: &EngineStats) -> fmt::Result {
     ];
     out.counters(
         "reads_by_source",
-        "Gets, by where they ended",
+        "Gets, by where the search ended",
         "source",
         sources.map(|(source, gets)| (source.to_string(), gets)).into_iter(),
     )?;
-    out.counter("runs_read", "Runs that gets looked at", reads.runs_looked_at)?;
-    out.counter("blocks_read", "Blocks of SSTs that gets looked at", reads.blocks_read)?;
-    out.counter("filter_tests", "Filters asked", stats.filter.tests)?;
-    out.counter("filter_negatives", "Filters that said no", stats.filter.negatives)?;
-    out.counter("filter_false_positives", "Filters that were wrong", stats.filter.false_positives)?;
+    out.counter("runs_read", "Runs that gets searched", reads.runs_looked_at)?;
+    out.counter("blocks_read", "Blocks of SSTs that gets read", reads.blocks_read)?;
+    out.counter("filter_tests", "Filter tests", stats.filter.tests)?;
+    out.counter("filter_negatives", "Negative results of filters", stats.filter.negatives)?;
+    out.counter("filter_false_positives", "False positives of filters", stats.filter.false_positives)?;
     out.counter("block_cache_hits", "Blocks found in the cache", stats.block_cache.hits)?;
     out.counter("block_cache_misses", "Blocks read or decompressed", stats.block_cache.misses)?;
-    out.counter("block_cache_evictions", "Blocks that made way for others", stats.block_cache.evictions)?;
+    out.counter("block_cache_evictions", "Blocks evicted", stats.block_cache.evictions)?;
     out.gauge("block_cache_bytes", "Bytes in the block cache", stats.block_cache.bytes)?;
-    out.gauge("block_cache_capacity_bytes", "Bytes it may hold", stats.block_cache.capacity)
+    out.gauge("block_cache_capacity_bytes", "Bytes that the block cache may hold", stats.block_cache.capacity)
 }
 
 fn sizes(out: &mut Out<'_>, stats: &EngineStats, disk: &DiskUsage, db: &Database) -> fmt::Result {
     let sum = |of: fn(&crate::StripeStats) -> usize| {
         stats.stripes.iter().map(|stripe| of(stripe) as u64).sum::<u64>()
     };
-    out.gauge("items_estimate", "Items, about; older versions count too", stats.items_estimate)?;
+    out.gauge("items_estimate", "Estimated items, including older versions", stats.items_estimate)?;
     out.gauge("ssts", "SSTs", sum(|stripe| stripe.ssts))?;
-    out.gauge("runs", "Runs of all stripes", sum(|stripe| stripe.runs))?;
+    out.gauge("runs", "Runs in all stripes", sum(|stripe| stripe.runs))?;
     let worst = stats.stripes.iter().map(|stripe| stripe.runs as u64).max().unwrap_or(0);
-    out.gauge("runs_worst", "Runs of the stripe that has most", worst)?;
+    out.gauge("runs_worst", "Runs in the stripe with the most", worst)?;
     out.gauge("memtable_records", "Records in memtables", sum(|stripe| stripe.memtable_records))?;
     out.gauge("memtable_bytes", "Memory of memtables", sum(|stripe| stripe.memtable_bytes))?;
     let budget = db.config().memory_budget_bytes() as u64;
-    out.gauge("memtable_budget_bytes", "Memory that memtables may take", budget)?;
+    out.gauge("memtable_budget_bytes", "Limit on the memory of memtables", budget)?;
     out.gauge("sst_bytes", "Bytes of SSTs", stats.sst_bytes)?;
     out.gauge("log_bytes", "Bytes of the log", stats.log_bytes)?;
-    out.gauge("log_limit_bytes", "Bytes that the log may take", db.config().wal_limit_bytes())?;
+    out.gauge("log_limit_bytes", "Limit on the bytes of the log", db.config().wal_limit_bytes())?;
     out.gauge("log_segments", "Files of the log", stats.log_segments as u64)?;
     out.gauge("manifest_bytes", "Bytes of the manifest", stats.manifest_bytes)?;
     out.gauge("disk_used_bytes", "Bytes of all files", disk.used)?;
@@ -183,17 +182,21 @@ fn health(out: &mut Out<'_>, stats: &EngineStats) -> fmt::Result {
         ("ssts", amplification.write_tables),
         ("all", amplification.write_total),
     ]);
-    out.gauges("write_amplification", "Bytes written for each byte that was put", "by", written)?;
+    out.gauges("write_amplification", "Bytes written per byte put", "by", written)?;
     let read = known([("runs", amplification.read_runs), ("blocks", amplification.read_blocks), ("", None)]);
-    out.gauges("read_amplification", "Runs and blocks that a get looks at", "in", read)?;
+    out.gauges("read_amplification", "Runs and blocks read per get", "in", read)?;
     if let Some(space) = amplification.space {
-        out.gauge("space_amplification", "Bytes of SSTs for each byte that is needed", space)?;
+        out.gauge("space_amplification", "Bytes of SSTs per byte of live data", space)?;
     }
     let recovery = stats.estimated_recovery_nanos as f64 / 1e9;
-    out.gauge("recovery_estimate_seconds", "How long opening would take after a crash now", recovery)?;
+    out.gauge("recovery_estimate_seconds", "Estimated time to open after a crash now", recovery)?;
     let failing = u64::from(stats.background_error.is_some());
-    out.gauge("background_failing", "Whether the last background work failed", failing)?;
-    out.gauge("poisoned", "Whether writing has stopped", u64::from(stats.poisoned.is_some()))
+    out.gauge("background_failing", "Whether background work is failing", failing)?;
+    out.gauge(
+        "poisoned",
+        "Whether the database refuses writes after a failure",
+        u64::from(stats.poisoned.is_some()),
+    )
 }
 
 fn latencies(out: &mut Out<'_>, db: &Database) -> fmt::Result {
@@ -203,7 +206,7 @@ fn latencies(out: &mut Out<'_>, db: &Database) -> fmt::Result {
         ("write_latency_microseconds", "put", "Latency of puts that were timed"),
         ("read_latency_microseconds", "get", "Latency of gets that were timed"),
         ("delete_latency_microseconds", "delete", "Latency of deletes that were timed"),
-        ("query_latency_microseconds", "query", "Time that queries and scans spent in the engine"),
+        ("query_latency_microseconds", "query", "Time spent by queries and scans in the engine"),
         ("batch_latency_microseconds", "batch", "Latency of batches that were timed"),
         ("flush_duration_microseconds", "flush", "Duration of flushes"),
         ("compaction_duration_microseconds", "compaction", "Duration of compactions"),
@@ -217,13 +220,13 @@ fn latencies(out: &mut Out<'_>, db: &Database) -> fmt::Result {
     Ok(())
 }
 
-/// A reason as its serialised name, `run_count`.
+/// The serialised name of a reason, such as `run_count`.
 fn word(reason: &impl serde::Serialize) -> String {
     // Cannot fail: reasons are plain enums.
     serde_json::to_value(reason).ok().and_then(|value| value.as_str().map(str::to_string)).unwrap_or_default()
 }
 
-/// Where metrics go, one call each.
+/// Writes metrics, one call each.
 struct Out<'a> {
     encoder: DescriptorEncoder<'a>,
 }

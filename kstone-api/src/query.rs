@@ -1,4 +1,4 @@
-//! Reading many items: what is asked for ([`Query`], [`Scan`]) and what comes back ([`Items`]).
+//! Reads of many items: requests ([`Query`], [`Scan`]) and results ([`Items`]).
 
 use std::fmt;
 use std::iter::FusedIterator;
@@ -16,7 +16,7 @@ use crate::view::ItemView;
 
 /// A read of one partition, in the order of sort keys; see [`Database::query`]. It touches one stripe.
 ///
-/// The bounds narrow one another, so `sort_prefix` goes together with `sort_after` to read page by page.
+/// Bounds intersect, so `sort_prefix` can be combined with `sort_after` to read page by page.
 ///
 /// ```
 /// # fn main() -> kstone_api::Result<()> {
@@ -91,7 +91,7 @@ impl<'a> Query<'a> {
         self
     }
 
-    /// Only sort keys after this one: to go on where the page before ended.
+    /// Only sort keys after this one: to continue after the previous page.
     ///
     /// ```
     /// # let db = kstone_api::Database::in_memory()?;
@@ -130,7 +130,7 @@ impl<'a> Query<'a> {
         self
     }
 
-    /// Only sort keys from one to another, both included, as DynamoDB's `BETWEEN`.
+    /// Only sort keys between these two, both included, like DynamoDB's `BETWEEN`.
     ///
     /// ```
     /// # let db = kstone_api::Database::in_memory()?;
@@ -142,7 +142,7 @@ impl<'a> Query<'a> {
         self.sort_from(from).sort_to(to)
     }
 
-    /// From the last sort key to the first: the newest first, where sort keys are times.
+    /// In descending order of sort keys: newest first, if sort keys are times.
     ///
     /// ```
     /// # let db = kstone_api::Database::in_memory()?;
@@ -169,7 +169,7 @@ impl<'a> Query<'a> {
         self
     }
 
-    /// Starts reading. The items are those of this moment; writes made while reading do not appear.
+    /// Starts reading. The items are those of this moment; later writes do not appear.
     ///
     /// ```
     /// # let db = kstone_api::Database::in_memory()?;
@@ -182,7 +182,7 @@ impl<'a> Query<'a> {
     /// ```
     ///
     /// # Errors
-    /// `InvalidKey` for an empty partition key. The iterator yields `Corruption` and `Io` where it meets them, and ends.
+    /// `InvalidKey` for an empty partition key. The iterator ends after yielding an error, `Corruption` or `Io`.
     pub fn run(self) -> Result<Items> {
         let range = sort_range(self.prefix, self.from, self.to);
         let engine = self.database.engine();
@@ -191,7 +191,7 @@ impl<'a> Query<'a> {
     }
 }
 
-/// Where all three bounds meet. An item without sort key is in it only when there is no bound at all.
+/// The intersection of all three bounds. An item without a sort key is in it only if there are no bounds at all.
 fn sort_range(prefix: Option<Vec<u8>>, from: Bound<Vec<u8>>, to: Bound<Vec<u8>>) -> SortRange {
     let (from, to) = match (prefix, from, to) {
         (None, Unbounded, Unbounded) => return SortRange::All,
@@ -202,7 +202,7 @@ fn sort_range(prefix: Option<Vec<u8>>, from: Bound<Vec<u8>>, to: Bound<Vec<u8>>)
             (higher(from, Included(prefix)), lower(to, end))
         }
     };
-    // Bounds that cross hold nothing; say so in a way that is an ordinary range.
+    // Bounds that cross contain nothing; normalise them to an ordinary empty range.
     if let (Included(a) | Excluded(a), Included(b) | Excluded(b)) = (&from, &to)
         && a > b
     {
@@ -233,7 +233,7 @@ fn lower(a: Bound<Vec<u8>>, b: Bound<Vec<u8>>) -> Bound<Vec<u8>> {
     }
 }
 
-/// The least bytes above all that start with `prefix`.
+/// The smallest byte string above all those that start with `prefix`.
 fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|&byte| byte != 0xff)?;
     let (&byte, head) = prefix.get(..=last)?.split_last()?;
@@ -269,7 +269,7 @@ impl<'a> Scan<'a> {
         self
     }
 
-    /// From the last key to the first.
+    /// In descending order of keys.
     ///
     /// ```
     /// # let db = kstone_api::Database::in_memory()?;
@@ -296,7 +296,7 @@ impl<'a> Scan<'a> {
         self
     }
 
-    /// Starts reading. The items are those of this moment; writes made while reading do not appear.
+    /// Starts reading. The items are those of this moment; later writes do not appear.
     ///
     /// ```
     /// # let db = kstone_api::Database::in_memory()?;
@@ -313,15 +313,15 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// An iterator over keys and items, as they were when reading started; later writes do not appear. After an error it
-/// ends.
+/// An iterator over keys and items, as they were when reading started; later writes do not appear. It ends after an
+/// error.
 ///
-/// [`Items::views`] reads the items in place, and [`Items::keys`] does not look at them at all.
+/// [`Items::views`] reads items in place, and [`Items::keys`] skips them.
 pub struct Items {
     entries: Raw,
 }
 
-/// What all three iterators draw from: keys and encoded items, up to a limit or an error.
+/// The source of all three iterators: keys and encoded items, up to a limit or an error.
 struct Raw {
     current: Option<Entries>,
     /// Stripes to read after the current one.
@@ -345,7 +345,7 @@ impl Items {
         Self { entries: Raw { current: None, stripes, left: usize::MAX } }
     }
 
-    /// The same entries, with items that are read in place instead of decoded.
+    /// The same entries, with items read in place instead of decoded.
     ///
     /// ```
     /// # use kstone_api::{Database, ItemBuilder, ValueView};
@@ -361,7 +361,7 @@ impl Items {
         Views { entries: self.entries }
     }
 
-    /// Only the keys; the items are not looked at.
+    /// Only the keys; items are not read.
     ///
     /// ```
     /// # let db = kstone_api::Database::in_memory()?;
@@ -390,13 +390,13 @@ impl Iterator for Raw {
 }
 
 impl Raw {
-    /// What was read under a key; an item that cannot be decoded ends the reading.
+    /// Pairs a key with its item; an item that cannot be decoded ends the iteration.
     fn with_key<T>(&mut self, key: Key<'static>, item: Result<T>) -> Result<(Key<'static>, T)> {
         match item {
             Ok(item) => Ok((key, item)),
             Err(error) => {
                 self.left = 0;
-                // A query that has read an item has a current partition; without one the error names no directory.
+                // A query that has read an item has a current partition; otherwise the error names no directory.
                 let directory = self.current.as_ref().map(|entries| entries.path().to_path_buf());
                 Err(damage::with_key(directory.unwrap_or_default(), 0, &key, error))
             }
@@ -431,7 +431,7 @@ impl Iterator for Items {
 
 impl FusedIterator for Items {}
 
-/// Keys and items that are read in place; see [`Items::views`].
+/// An iterator over keys and items read in place; see [`Items::views`].
 pub struct Views {
     entries: Raw,
 }
@@ -446,7 +446,7 @@ impl Iterator for Views {
 
 impl FusedIterator for Views {}
 
-/// Keys alone; see [`Items::keys`].
+/// An iterator over keys only; see [`Items::keys`].
 pub struct Keys {
     entries: Raw,
 }

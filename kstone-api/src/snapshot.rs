@@ -1,4 +1,4 @@
-//! [`Snapshot`]: the database as it was.
+//! [`Snapshot`]: the database at one moment.
 
 use kstone_core::{Error, Key, Result, lsm};
 
@@ -8,8 +8,8 @@ use crate::item::Item;
 use crate::query::{Items, Query, Scan};
 use crate::view::ItemView;
 
-/// The database as it was at one moment, between two writes. Cheap to take and to clone. While a snapshot lives, the
-/// versions that it can see stay on disk, so drop it when it is no longer needed.
+/// The database at one moment, between two writes. Cheap to take and to clone. While a snapshot lives, the versions
+/// that it can see stay on disk, so drop it when it is no longer needed.
 ///
 /// ```
 /// # use kstone_api::{Database, Item};
@@ -33,7 +33,7 @@ impl Snapshot {
         Self { database, snapshot }
     }
 
-    /// The item that was under a key, decoded.
+    /// Gets the item under a key, decoded.
     ///
     /// ```
     /// # use kstone_api::{Database, ItemBuilder, Value};
@@ -51,7 +51,7 @@ impl Snapshot {
         view.to_item().map(Some).map_err(|error| damage::under(&self.database, &key, error))
     }
 
-    /// The item that was under a key, to be read in place.
+    /// Gets the item under a key, to be read in place.
     ///
     /// ```
     /// # use kstone_api::{Database, ItemBuilder, ValueView};
@@ -70,7 +70,7 @@ impl Snapshot {
         ItemView::new(value).map(Some).map_err(|error| damage::under(&self.database, key, error))
     }
 
-    /// Whether there was an item under a key.
+    /// Whether there is an item under a key.
     ///
     /// ```
     /// # use kstone_api::{Database, Item};
@@ -99,7 +99,7 @@ impl Snapshot {
         Query::new(&self.database, Some(&self.snapshot), partition.as_ref())
     }
 
-    /// All items whose partition key starts with these bytes, in key order; see [`Database::prefix`].
+    /// Reads all items whose partition key starts with these bytes, in key order; see [`Database::prefix`].
     ///
     /// ```
     /// # use kstone_api::{Database, Item};
@@ -127,7 +127,7 @@ impl Snapshot {
         Scan::new(&self.database, Some(&self.snapshot))
     }
 
-    /// The share `index` of `count` shares of the items; see [`Database::segment`].
+    /// Reads share `index` of `count` shares of the items; see [`Database::segment`].
     ///
     /// ```
     /// # use kstone_api::{Database, Item};
@@ -148,12 +148,12 @@ impl Snapshot {
             return Err(Error::InvalidConfig { field: "segment", why });
         }
         let stripes = self.database.engine().stripe_count();
-        // In u128, because both may be anything.
+        // In u128, as both may be any number.
         let bound = |i: usize| (i as u128 * stripes as u128 / count as u128) as usize;
         Ok(Items::of_stripes(self.database.clone(), self.snapshot.clone(), bound(index)..bound(index + 1)))
     }
 
-    /// The items of one stripe, in key order. `InvalidConfig` for a stripe that does not exist.
+    /// Reads the items of one stripe, in key order. `InvalidConfig` for a stripe that does not exist.
     ///
     /// ```
     /// # use kstone_api::{Database, Item};

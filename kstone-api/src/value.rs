@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::item::Item;
 use crate::number::Number;
 
-/// The value of an attribute. The types, and their names, are those of DynamoDB.
+/// The value of an attribute. The types and their names are those of DynamoDB.
 ///
 /// Strings, integers, floats, booleans, byte vectors, lists, sets and items convert into values with `into`. Through serde
 /// a value has the form of DynamoDB JSON, `{"S":"Ann"}`; binary is base64 text in human-readable formats and bytes in
@@ -33,15 +33,15 @@ pub enum Value {
     B(Vec<u8>),
     /// True or false.
     Bool(bool),
-    /// An attribute that is there and has no value.
+    /// An attribute that exists but has no value.
     Null,
     /// A list of values of any types.
     L(Vec<Value>),
     /// A map of names to values of any types.
     M(Item),
-    /// A set of strings. Sets with no members cannot be stored.
+    /// A set of strings. Empty sets cannot be stored.
     Ss(BTreeSet<String>),
-    /// A set of numbers; equal numbers are one member, however they are written.
+    /// A set of numbers; equal numbers are one member, whatever their text.
     Ns(BTreeSet<Number>),
     /// A set of binaries.
     Bs(BTreeSet<Vec<u8>>),
@@ -130,7 +130,7 @@ impl Value {
         if let Self::L(list) = self { Some(list) } else { None }
     }
 
-    /// Whether it holds other values: a list, map or set.
+    /// Whether the value contains other values: a list, map or set.
     pub(crate) fn is_nest(&self) -> bool {
         matches!(self, Self::L(_) | Self::M(_) | Self::Ss(_) | Self::Ns(_) | Self::Bs(_))
     }
@@ -191,12 +191,12 @@ impl fmt::Display for Value {
     }
 }
 
-/// Binary as text, where text is wanted.
+/// Binary as text.
 pub(crate) fn to_base64(bytes: &[u8]) -> String {
     BASE64.encode(bytes)
 }
 
-/// Binary in serde: base64 text in formats for people, else bytes.
+/// Binary in serde: base64 text in human-readable formats, otherwise bytes.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Bytes<T>(T);
 
@@ -294,9 +294,9 @@ impl<'de> Deserialize<'de> for Value {
     }
 }
 
-/// The members as a set; as in DynamoDB, one that is named twice is refused.
+/// The members as a set; as in DynamoDB, duplicates are refused.
 fn distinct<T: Ord>(members: Vec<T>) -> Result<BTreeSet<T>, &'static str> {
     let count = members.len();
     let set = BTreeSet::from_iter(members);
-    if set.len() == count { Ok(set) } else { Err("a set names a member twice") }
+    if set.len() == count { Ok(set) } else { Err("a set has a duplicate member") }
 }

@@ -12,8 +12,8 @@ use crate::value::Value;
 
 /// A stored item, not decoded. Reading an attribute takes a binary search and copies nothing.
 ///
-/// The bytes belong to the database ([`Slice`], kept alive by the view), or are any other bytes. They are checked as they
-/// are read; [`ItemView::validate`] checks all of them at once.
+/// The bytes belong to the database ([`Slice`], kept alive by the view), or are any other bytes. They are checked as
+/// they are read; [`ItemView::validate`] checks all of them at once.
 ///
 /// ```
 /// # fn main() -> kstone_api::Result<()> {
@@ -93,7 +93,7 @@ impl Item {
         codec::encode(self)
     }
 
-    /// The item whose stored form these bytes are. `InvalidItem` if they are none.
+    /// Decodes an item from its stored form. `InvalidItem` if the bytes are not one.
     ///
     /// ```
     /// assert_eq!(kstone_api::Item::decode(b"nonsense").unwrap_err().code(), "invalid_item");
@@ -107,7 +107,7 @@ impl Item {
     }
 }
 
-/// A value, not decoded.
+/// A value that is not decoded.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum ValueView<'a> {
@@ -119,7 +119,7 @@ pub enum ValueView<'a> {
     B(&'a [u8]),
     /// True or false.
     Bool(bool),
-    /// An attribute that is there and has no value.
+    /// An attribute that exists but has no value.
     Null,
     /// A list.
     L(ListView<'a>),
@@ -175,11 +175,11 @@ impl<'a> ValueView<'a> {
     /// The number as an integer; `None` for other types, fractions, and integers that do not fit.
     pub fn as_i64(self) -> Option<i64> {
         let Self::N(text) = self else { return None };
-        // Most integers are written as such; 1.0 and 1e3 are integers too.
+        // Most integers are written as digits; 1.0 and 1e3 are integers too.
         text.parse().ok().or_else(|| i64::try_from(Number::from_stored(text).ok()?).ok())
     }
 
-    /// The float nearest to the number, if this is one.
+    /// The float nearest to the number, if this is a number.
     pub fn as_f64(self) -> Option<f64> {
         if let Self::N(text) = self { text.parse().ok() } else { None }
     }
@@ -189,13 +189,13 @@ impl<'a> ValueView<'a> {
         if let Self::B(bytes) = self { Some(bytes) } else { None }
     }
 
-    /// True or false, if this is either.
+    /// The boolean, if this is one.
     pub fn as_bool(self) -> Option<bool> {
         if let Self::Bool(value) = self { Some(value) } else { None }
     }
 }
 
-/// A map, not decoded.
+/// A map that is not decoded.
 #[derive(Clone, Copy, Debug)]
 pub struct MapView<'a> {
     table: Table<'a>,
@@ -216,7 +216,7 @@ impl<'a> MapView<'a> {
         self.table.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no attributes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -231,14 +231,14 @@ impl<'a> MapView<'a> {
     }
 }
 
-/// A list, not decoded.
+/// A list that is not decoded.
 #[derive(Clone, Copy, Debug)]
 pub struct ListView<'a> {
     table: Table<'a>,
 }
 
 impl<'a> ListView<'a> {
-    /// The value at an index, from 0.
+    /// The value at an index, starting at 0.
     pub fn get(&self, i: usize) -> Result<Option<ValueView<'a>>> {
         if i >= self.len() {
             return Ok(None);
@@ -251,7 +251,7 @@ impl<'a> ListView<'a> {
         self.table.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -262,7 +262,7 @@ impl<'a> ListView<'a> {
     }
 }
 
-/// A set, not decoded.
+/// A set that is not decoded.
 #[derive(Clone, Copy, Debug)]
 pub struct SetView<'a> {
     table: Table<'a>,
@@ -274,12 +274,12 @@ impl<'a> SetView<'a> {
         self.table.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no members.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The bytes of the members, in order: text of strings and numbers, or binary.
+    /// The bytes of the members, in order: the text of strings and numbers, or binary.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Result<&'a [u8]>> + use<'a> {
         self.table.entries().map(|member| Ok(member?))
     }

@@ -1,6 +1,7 @@
-//! What decoding hostile bytes takes: a stated multiple of their length, whatever lengths, counts and depths they claim.
+//! Memory for decoding hostile bytes: a stated multiple of their length, whatever lengths, counts and depths they
+//! claim.
 //!
-//! A binary of its own, for it counts what the process allocates.
+//! A separate binary, as it counts the allocations of the whole process.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 #![expect(unsafe_code, reason = "an allocator that counts")]
 
@@ -20,12 +21,12 @@ struct Counting;
 static NOW: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: everything is passed on to the system's allocator as it came.
+// SAFETY: all calls are passed on unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let now = NOW.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
         PEAK.fetch_max(now, Ordering::Relaxed);
-        // SAFETY: the caller's promises are those that the system's allocator asks for.
+        // SAFETY: the caller upholds the requirements of the system's allocator.
         unsafe { System.alloc(layout) }
     }
 
@@ -39,10 +40,10 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What every call may take, however short its input: caches, buffers of a fixed size, an engine.
+/// Allowed for every call, however short its input: caches, buffers of a fixed size, an engine.
 const FIXED: usize = 3 << 20;
 
-/// Runs it, and fails when it took more than `times` the bytes of its input beyond [`FIXED`].
+/// Runs `f`, and fails if it allocates more than [`FIXED`] plus `times` the length of its input.
 fn within<T>(what: &str, input: usize, times: usize, f: impl FnOnce() -> T) -> T {
     let before = NOW.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
@@ -78,7 +79,7 @@ fn on(vfs: &Arc<dyn Vfs>) -> EngineOptions {
     EngineOptions::on(Arc::clone(vfs))
 }
 
-/// Opens, verifies and repairs; what comes of it does not matter. Whether a deep look finds nothing wrong.
+/// Opens, verifies and repairs, ignoring the results. Returns whether a deep verify finds nothing wrong.
 fn everything(what: &str, vfs: &Arc<dyn Vfs>, input: usize, times: usize) -> bool {
     let path = Path::new(DB);
     within(&format!("{what}, open"), input, times, || {
@@ -95,7 +96,7 @@ fn everything(what: &str, vfs: &Arc<dyn Vfs>, input: usize, times: usize) -> boo
     clean
 }
 
-/// The manifest of a new database up to its first edit, its id, and the number of that.
+/// The manifest file of a new database, and the database's id.
 fn manifest(vfs: &dyn Vfs) -> (Vec<u8>, [u8; 16]) {
     let bytes = get(vfs, "MANIFEST");
     let id = bytes[24..40].try_into().unwrap();
@@ -134,7 +135,7 @@ fn manifests() {
         let vfs = Arc::clone(&options.vfs);
         LsmEngine::create(Path::new(DB), options).unwrap().close().unwrap();
         let (bytes, id) = manifest(&*vfs);
-        // Behind the edits that are there; and in the place of the first.
+        // After the existing edits, and instead of the first.
         for (place, forged) in [
             ("behind", [bytes.clone(), (1..9).flat_map(|n| frame(&id, n, &body)).collect()].concat()),
             ("first", [bytes[..128].to_vec(), frame(&id, 1, &body)].concat()),
@@ -157,7 +158,7 @@ fn logs() {
     let log = get(&*vfs, &name);
     drop(engine);
     let (generation, salt) = (&log[64..68], u64::from_le_bytes(log[68..76].try_into().unwrap()));
-    // The first record's operation.
+    // The operation of the first record.
     let own_len = u32::from_le_bytes(log[1088..1092].try_into().unwrap()) as usize;
     let own = &log[1080 + 48..][..own_len];
     let lsn = u64::from(u32::from_le_bytes(generation.try_into().unwrap())) << 32 | 1080;
@@ -166,7 +167,7 @@ fn logs() {
         ("a count of 2^32", 8, u32::MAX, vec![0; 8]),
         ("a key of 2^60", 16, 1, [&[1, 0, 0][..], &[0x80; 8], &[0x10], &[0; 4]].concat()),
         ("a million operations", 4_000_000, 1_000_000, [2, 0, 0, 0].repeat(1_000_000)),
-        ("one operation too few", own.len() as u32, 2, own.to_vec()),
+        ("one operation missing", own.len() as u32, 2, own.to_vec()),
         ("what was written", own.len() as u32, 1, own.to_vec()),
     ] {
         let padded = payload.len().next_multiple_of(8);
@@ -184,7 +185,7 @@ fn logs() {
         let forged = [&log[..1080], &record].concat();
         let vfs = directory(&[("MANIFEST", &manifest), (&name, &forged)]);
         let clean = everything(&format!("log, {what}"), &vfs, forged.len(), 64);
-        // A record that is cut off is none, and its end is the log's; what passes its checksum must make sense.
+        // A truncated record is ignored, and ends the log; a record that passes its checksum must be valid.
         assert_eq!(clean, matches!(what, "a payload of 2^32" | "what was written"), "{what}");
     }
 }
@@ -209,21 +210,21 @@ fn ssts() {
         vfs.list(Path::new(DB)).unwrap().into_iter().find(|entry| entry.name.ends_with(".sst")).unwrap().name;
     let sst = get(&*vfs, &name);
     let id = u64::from_le_bytes(sst[64..72].try_into().unwrap());
-    // The first block ends where its checksum holds.
+    // The first block ends where its checksum matches.
     let end = (140..sst.len())
         .find(|&end| placed(id, 128, &sst[128..end - 4]).to_le_bytes() == sst[end - 4..end])
         .unwrap();
     for (what, raw_len) in [
         ("a block of 4 GiB", u32::MAX),
         ("a block of 32 MiB", 32 << 20),
-        ("a block as long as can be", 255 * (end as u32 - 137)),
+        ("a block of maximum length", 255 * (end as u32 - 137)),
     ] {
         let mut forged = sst.clone();
         forged[end - 8..end - 4].copy_from_slice(&raw_len.to_le_bytes());
         let crc = placed(id, 128, &forged[128..end - 4]);
         forged[end - 4..end].copy_from_slice(&crc.to_le_bytes());
         set(&*vfs, &name, &forged);
-        // LZ4 stands for 255 times its length at most.
+        // LZ4 expands by a factor of at most 255.
         everything(&format!("SST, {what}"), &vfs, forged.len(), 300);
     }
     let cut = |at: usize| [&sst[..at], &vec![0xff; sst.len() - at]].concat();
@@ -258,8 +259,8 @@ fn items() {
     }
 }
 
-/// Files that are long and have little in them, as a sparse file or an archive of a few hundred bytes makes them: what
-/// they claim takes no memory, and no more time than reading them.
+/// Long files with little in them, such as a sparse file or an archive of a few hundred bytes may contain: the lengths
+/// that they claim take no memory, and no more time than reading them.
 fn holes() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
@@ -285,8 +286,9 @@ fn holes() {
         head.extend_from_slice(&[0; 4]);
         [&good.0[..], &seeded(salt, &[&head]).to_le_bytes(), &head].concat()
     };
-    // Symptom: a log of 1 KiB, grown to 4 GiB by a hole that a header claims, took 4 GiB and the process. Cause: a record
-    // was read whole before its checksum. Fix: it is checked through a window.
+    // Symptom: a log of 1 KiB, extended to 4 GiB by a hole that a header claims, took 4 GiB and killed the process.
+    // Cause: a record was read as a whole before its checksum was verified. Fix: the checksum is verified through a
+    // window.
     for (payload, len, corrupt) in
         [(0xffff_dfff_u32, 4_294_967_288, true), (200 << 20, 256 << 20, false), (1 << 20, 256 << 20, false)]
     {
@@ -316,15 +318,15 @@ fn holes() {
             }
         }
     }
-    // Symptom: a manifest with a hole of 900 MB behind its last edit was read whole, three times by a reader. Cause and
-    // fix: as above.
+    // Symptom: a manifest with a hole of 900 MB after its last edit was read as a whole, three times by a reader. Cause
+    // and fix: as above.
     write(&log, &good.0, good.0.len() as u64);
     write(&manifest, &good.1, 900_000_000);
     within("a manifest with a hole, open to read", 0, 0, || {
         LsmEngine::open_read_only(&path, EngineOptions::disk()).unwrap();
     });
     within("a manifest with a hole, verify", 0, 0, || verify(&path, &VerifyOptions::deep()).unwrap());
-    // The frame that follows claims it all.
+    // The next frame claims the whole rest of the file.
     let mut claims = good.1.clone();
     claims.extend_from_slice(&[1; 4]);
     claims.extend_from_slice(&800_000_000u32.to_le_bytes());
@@ -335,7 +337,7 @@ fn holes() {
     });
 }
 
-/// Manifests of a size: what is held in memory is their state, and that is about as long.
+/// Large manifests: memory holds their state, which is about as long.
 fn large_manifests() {
     let options = EngineOptions::memory();
     let vfs = Arc::clone(&options.vfs);
@@ -354,13 +356,13 @@ fn large_manifests() {
         ("keyspaces", 8, (1..200_000).flat_map(keyspace).collect()),
         ("reservations", 0, item(10, &[253, 0, 0, 0, 0, 0, 0, 0, 1]).repeat(200_000)),
         ("opens", 0, item(9, &[]).repeat(500_000)),
-        ("unknown items of some length", 0, item(900, &[1; 1000]).repeat(10_000)),
+        ("long unknown items", 0, item(900, &[1; 1000]).repeat(10_000)),
     ] {
         let edits = [frame(&id, last + 1, &item(9, &[])), frame(&id, last + 2, &items)].concat();
         let forged = [&bytes[..], &edits].concat();
         set(&*vfs, "MANIFEST", &forged);
         within(&format!("a manifest of {what}"), forged.len(), times, || {
-            // Of cuts the log has nothing, and of keyspaces there is one.
+            // The log does not have these cuts, and there is only one keyspace.
             let refused = LsmEngine::open_read_only(Path::new(DB), on(&vfs)).err().map(|e| e.to_string());
             let why = match what {
                 "cuts" => Some("recovered"),
@@ -386,7 +388,7 @@ fn texts() {
     }
 }
 
-/// One test: allocations are counted for the whole process.
+/// A single test, as allocations are counted for the whole process.
 #[test]
 fn hostile_bytes_take_a_stated_multiple_of_their_length() {
     manifests();

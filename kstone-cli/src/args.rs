@@ -11,24 +11,24 @@ use crate::key_types::KeyTypes;
 const EXIT_STATUS: &str = "\
 Exit status:
   0  done                                4  missing, permission, I/O, disk full
-  1  a clear no: no such key, an alert    5  in use by another process
-  2  usage                               6  finished, but data is lost or lines were rejected
+  1  no such key, or an alert             5  in use by another process
+  2  usage                               6  finished, but data was lost or lines were rejected
   3  corruption found                    130  interrupted
 
 Keys are printed and read with one escaping: printable text as it is,
 \\xNN for any other byte, \\\\ for a backslash.";
 
-/// Looks into a KeystoneDB directory, and changes it.
+/// Inspect and change a KeystoneDB directory.
 #[derive(Debug, Parser)]
 #[command(name = "kstone", version, after_help = EXIT_STATUS, max_term_width = 110)]
 pub(crate) struct Cli {
-    /// When to use colour; NO_COLOR is respected.
+    /// When to use colour; respects NO_COLOR.
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
     pub(crate) color: Color,
-    /// How to print results: for people, as one JSON document, or as one JSON value a line.
+    /// Output format: a table for people, one JSON document, or one JSON value per line.
     #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,
-    /// Tell the causes of an error too.
+    /// Print the causes of an error too.
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
     #[command(subcommand)]
@@ -51,47 +51,47 @@ pub(crate) enum Format {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// One screen: what is it, how big, is it healthy? `kstone DB` alone does this too.
+    /// Show what the database is, how big and how healthy, on one screen. `kstone DB` is short for this.
     Info(Database),
     /// Create a database.
     Create(Database),
     /// Print the item under a key.
     Get(KeyArgs),
-    /// Store an item under a key, replacing the one that is there.
+    /// Store an item under a key, replacing any existing item.
     Put(PutArgs),
-    /// Remove the item under a key.
+    /// Delete the item under a key.
     Delete(KeyArgs),
-    /// Print the items of one partition, in the order of sort keys. A table shortens long ones, as in scan.
+    /// Print the items of one partition, ordered by sort key. A table shortens long ones, as in scan.
     Query(QueryArgs),
-    /// Print all items, in the order of keys. A table shortens long ones: --format jsonl prints them whole.
+    /// Print all items, ordered by key. A table shortens long ones: --format jsonl prints them whole.
     Scan(ScanArgs),
-    /// Count the items, by reading every key.
+    /// Count the items by reading every key.
     Count(Database),
-    /// Tell what a read does, every step and its cost.
+    /// Show every step of a read, and its cost.
     #[command(subcommand)]
     Explain(ExplainCommand),
-    /// Sizes of files, and the counters of the program that has the database open.
+    /// Show file sizes, and the counters of the program that has the database open.
     Stats(Database),
-    /// What happened: flushes, compactions, stalls, errors, in order of time.
+    /// List past events, oldest first: flushes, compactions, stalls, errors.
     Events(EventsArgs),
-    /// Figures that are out of bounds; exit status 1 when there is one.
+    /// List metrics that exceed their thresholds; exit status 1 if there are any.
     Alerts(Database),
-    /// Settings for kinds of work: all of them in a line each, or one as Rust code.
+    /// List the presets for common workloads, one per line, or print one as Rust code.
     Presets(PresetsArgs),
     /// Store items from JSON Lines, plain or gzipped.
     Import(ImportArgs),
-    /// Merge the files of stripes, so that each has one run; stripes that would be the same after it are left out.
+    /// Merge the SSTs of each stripe into one run; skips stripes that would not change.
     Compact(CompactArgs),
-    /// Make a copy as of now, also while a program writes to the database; to restore it, open it.
+    /// Make a copy as of now, even while a program writes to the database; the copy opens as a database.
     Backup(BackupArgs),
-    /// Read the files and tell everything that is wrong with them; exit status 3 when data is damaged.
+    /// Read all files and report everything that is wrong with them; exit status 3 if data is damaged.
     Verify(VerifyArgs),
-    /// Save what can be saved of a damaged database, and tell what is lost; exit status 6 when something is.
+    /// Salvage a damaged database, and report what is lost; exit status 6 if anything is.
     Repair(RepairArgs),
 }
 
 impl Command {
-    /// The database that it is about.
+    /// The database that the command is about, if any.
     pub(crate) fn database(&self) -> Option<&Path> {
         let db = match self {
             Self::Info(db) | Self::Create(db) | Self::Count(db) | Self::Stats(db) | Self::Alerts(db) => db,
@@ -111,7 +111,7 @@ impl Command {
         Some(&db.path)
     }
 
-    /// Whether it changes the database.
+    /// Whether the command changes the database.
     pub(crate) fn writes(&self) -> bool {
         match self {
             Self::Create(_) | Self::Put(_) | Self::Delete(_) | Self::Import(_) | Self::Compact(_) => true,
@@ -167,7 +167,7 @@ pub(crate) struct QueryArgs {
     /// Only this sort key and those before it.
     #[arg(long, value_name = "B")]
     pub(crate) sort_to: Option<Escaped>,
-    /// From the last sort key to the first.
+    /// In descending order of sort keys.
     #[arg(long)]
     pub(crate) reverse: bool,
     /// At most this many items.
@@ -187,7 +187,7 @@ pub(crate) struct ScanArgs {
     /// At most this many items.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
-    /// Print no items, only their keys.
+    /// Print keys only, without their items.
     #[arg(long)]
     pub(crate) keys_only: bool,
     /// Only this stripe.
@@ -201,24 +201,24 @@ pub(crate) struct ScanArgs {
 pub(crate) struct ImportArgs {
     #[command(flatten)]
     pub(crate) db: Database,
-    /// One JSON object a line, plain or gzipped; `-` is stdin.
+    /// One JSON object per line, plain or gzipped; `-` is stdin.
     #[arg(default_value = "-")]
     pub(crate) file: PathBuf,
-    /// The attribute, a string or a number, that is the partition key. It stays in the item.
+    /// The attribute, a string or a number, to use as the partition key. It stays in the item.
     #[arg(long, value_name = "A")]
     pub(crate) key_attr: String,
-    /// The attribute that is the sort key.
+    /// The attribute to use as the sort key.
     #[arg(long, value_name = "B")]
     pub(crate) sort_attr: Option<String>,
     #[command(flatten)]
     pub(crate) types: KeyTypes,
-    /// Create the database if there is none.
+    /// Create the database if it does not exist.
     #[arg(long)]
     pub(crate) create: bool,
-    /// What to do at a line that is no item with such a key: stop there, or leave it out.
+    /// What to do with a line that is not an item with such a key: stop there, or skip it.
     #[arg(long, value_enum, default_value_t = OnError::Fail)]
     pub(crate) on_error: OnError,
-    /// Leave out the lines before this one, which an import that ended early has told.
+    /// Skip the lines before this one, as printed by an import that ended early.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) from_line: u64,
 }
@@ -231,9 +231,9 @@ pub(crate) enum OnError {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ExplainCommand {
-    /// The read of one item.
+    /// Explain the read of one item.
     Get(KeyArgs),
-    /// The read of the items of one partition.
+    /// Explain the read of one partition's items.
     Query(ExplainQueryArgs),
 }
 
@@ -254,7 +254,7 @@ pub(crate) struct ExplainQueryArgs {
 pub(crate) struct EventsArgs {
     #[command(flatten)]
     pub(crate) db: Database,
-    /// Only events of this kind, or of these: `flush,stall`.
+    /// Only events of these kinds, such as `flush,stall`.
     #[arg(long, value_name = "K", value_delimiter = ',')]
     pub(crate) kind: Vec<String>,
     /// At most this many, the newest.
@@ -264,7 +264,7 @@ pub(crate) struct EventsArgs {
 
 #[derive(Args, Debug)]
 pub(crate) struct PresetsArgs {
-    /// Only this one, as Rust code.
+    /// Print only this preset, as Rust code.
     pub(crate) name: Option<String>,
 }
 
@@ -281,10 +281,10 @@ pub(crate) struct CompactArgs {
 pub(crate) struct BackupArgs {
     #[command(flatten)]
     pub(crate) db: Database,
-    /// The directory to make: it must not exist, be empty, or hold an unfinished backup.
+    /// The directory to create: it must not exist, be empty, or hold an unfinished backup.
     #[arg(value_name = "DEST")]
     pub(crate) destination: PathBuf,
-    /// Copy every file, and check it on the way, instead of giving SSTs a second name where that is possible.
+    /// Copy and check every file, instead of hard-linking SSTs where possible.
     #[arg(long)]
     pub(crate) copy: bool,
 }
@@ -293,10 +293,10 @@ pub(crate) struct BackupArgs {
 pub(crate) struct VerifyArgs {
     #[command(flatten)]
     pub(crate) db: Database,
-    /// Only metadata: the manifest, lengths, headers and sections, and the log.
+    /// Check metadata only: the manifest, the log, and the lengths, headers and sections of SSTs.
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Every block and entry too (the default).
+    /// Check every block and entry too (the default).
     #[arg(long, conflicts_with = "quick")]
     pub(crate) deep: bool,
 }
@@ -305,22 +305,22 @@ pub(crate) struct VerifyArgs {
 pub(crate) struct RepairArgs {
     #[command(flatten)]
     pub(crate) db: Database,
-    /// Change nothing, and tell what would be done and lost.
+    /// Change nothing; report what a repair would do and lose.
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Build a repaired copy in this new directory, and leave the original as it is.
+    /// Build a repaired copy in this new directory, and leave the original unchanged.
     #[arg(long, value_name = "NEWDIR")]
     pub(crate) into: Option<PathBuf>,
-    /// Write every loss to this new file, one JSON object a line; not in the database.
+    /// Write every loss to this new file outside the database, one JSON object per line.
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
-    /// Do not ask.
+    /// Do not ask for confirmation.
     #[arg(long)]
     pub(crate) yes: bool,
 }
 
-/// `kstone DB` becomes `kstone info DB`, where DB is there or looks like a path; any other word stays, so
-/// that a mistyped command is answered with the likely one.
+/// Turns `kstone DB` into `kstone info DB` if DB exists or looks like a path. Any other word stays, so that clap can
+/// suggest the likely command for a mistyped one.
 pub(crate) fn with_default_command(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut args: Vec<OsString> = args.collect();
     let first = args.iter().skip(1).position(|arg| !arg.to_string_lossy().starts_with('-'));

@@ -1,4 +1,4 @@
-//! One file a command.
+//! One file per command.
 
 mod alerts;
 mod backup;
@@ -54,12 +54,12 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
     }
 }
 
-/// Opens for reading, beside whoever has it open, and changes nothing.
+/// Opens read-only: other processes may have the database open, and nothing changes.
 fn open_to_read(db: &args::Database) -> Result<Database> {
     Ok(Database::open_read_only(&db.path)?)
 }
 
-/// For what looks at files without opening the database: fails as opening would where there is none.
+/// Checks that there is a database, for commands that read its files without opening it. Fails like opening does.
 fn expect_database(db: &args::Database) -> Result<()> {
     if db.path.join("MANIFEST").symlink_metadata().is_ok() {
         return Ok(());
@@ -67,15 +67,15 @@ fn expect_database(db: &args::Database) -> Result<()> {
     open_to_read(db).map(drop)
 }
 
-/// A file of the directory that cannot be read, beside which the rest is shown.
+/// A file of the directory that cannot be read; the rest is still shown.
 fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     let (what, path) = (error.to_string(), path.display().to_string());
-    // What is no regular file, or has a second name, says so with its path.
+    // The error for a file that is not regular, or has a second name, already contains its path.
     let message = if what.contains(&path) { what } else { format!("cannot read {path}: {what}") };
     Failure { exit: exit::ENVIRONMENT, code: "unreadable", message, hint: None }
 }
 
-/// SSTs that were found missing or damaged when the database was opened.
+/// SSTs found missing or damaged when the database was opened.
 fn damage(db: &Database) -> Vec<Failure> {
     let failure = |error: &Error| Failure {
         exit: exit::CORRUPTION,
@@ -105,7 +105,7 @@ fn key_text(key: &Key<'_>) -> String {
     }
 }
 
-/// Prints items, or only their keys, without decoding them then.
+/// Prints items, or only their keys, in which case items are not decoded.
 fn print_items(
     items: Items,
     limit: Option<usize>,
@@ -144,17 +144,17 @@ fn print_each(
     Ok(())
 }
 
-/// A stored item that does not decode: the data is at fault, not what was asked for.
+/// A stored item that does not decode: the data is at fault, not the request.
 fn damaged(key: &Key<'_>, error: &Error) -> Failure {
     Failure {
         exit: exit::CORRUPTION,
         code: "corruption",
         message: format!("the item under {}: {error}", key_text(key)),
-        hint: Some("it was written by something else than KeystoneDB, or by a newer version".into()),
+        hint: Some("it was written by something other than KeystoneDB, or by a newer version".into()),
     }
 }
 
-/// What is stored under a key.
+/// Gets the item under a key, or fails if there is none.
 fn stored(db: &Database, key: &Key<'_>) -> Result<Item> {
     match db.get(key) {
         Ok(Some(item)) => Ok(item),

@@ -1,8 +1,8 @@
-//! Keys as they are typed: the inverse of [`kstone_api::escape::key`], so that what is printed can be pasted back.
+//! Parses keys as they are typed: the inverse of [`kstone_api::escape::key`], so that printed keys can be pasted back.
 
 use std::str::FromStr;
 
-/// Bytes that were given as escaped text.
+/// Bytes given as escaped text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Escaped(pub(crate) Vec<u8>);
 
@@ -38,7 +38,7 @@ impl FromStr for Escaped {
 }
 
 fn hex_byte(hex: &str) -> Option<u8> {
-    // from_str_radix would take a sign.
+    // from_str_radix would accept a sign.
     hex.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u8::from_str_radix(hex, 16).ok())?
 }
 
@@ -70,7 +70,7 @@ mod tests {
         }
     }
 
-    /// What the fuzz target does beside encoding keys, for its corpus.
+    /// Applies the part of the fuzz target that is not about encoding keys to its corpus.
     #[test]
     #[expect(clippy::disallowed_methods, reason = "the corpus is no database")]
     fn keys_of_the_fuzz_corpus_can_be_pasted_back() {

@@ -1,4 +1,4 @@
-//! What went wrong: one `error:` line, at most one `hint:` line, and the exit status.
+//! How failures are reported: one `error:` line, at most one `hint:` line, and the exit status.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,9 +11,9 @@ use kstone_api::{Database, Error as DbError, Exhausted, escape};
 use crate::args::{Cli, Command, Format};
 use crate::output::tell;
 
-/// The exit statuses; 0 is success, and 2 is also clap's.
+/// Exit statuses; 0 is success, and clap also uses 2.
 pub(crate) mod exit {
-    /// A clear "no": there is no such key, or an alert.
+    /// A negative answer: no such key, or an alert.
     pub(crate) const NO: u8 = 1;
     pub(crate) const USAGE: u8 = 2;
     pub(crate) const CORRUPTION: u8 = 3;
@@ -22,15 +22,15 @@ pub(crate) mod exit {
     pub(crate) const LOCKED: u8 = 5;
     /// Data is lost, or lines were rejected.
     pub(crate) const REJECTED: u8 = 6;
-    /// As the shell tells of SIGINT.
+    /// As shells report SIGINT.
     pub(crate) const INTERRUPTED: u8 = 130;
 }
 
-/// A failure that is not one of the database's.
+/// A failure that is not an error of the database.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) exit: u8,
-    /// A stable word for programs.
+    /// A stable identifier for programs.
     pub(crate) code: &'static str,
     pub(crate) message: String,
     pub(crate) hint: Option<String>,
@@ -49,7 +49,7 @@ impl Failure {
         Self { exit: exit::USAGE, code: "usage", message: message.into(), hint: None }
     }
 
-    /// An error that does not end the command.
+    /// Converts an error that does not end the command.
     pub(crate) fn of(error: &Error, database: &Path) -> Self {
         let known = error.chain().find_map(|cause| cause.downcast_ref::<DbError>());
         let hint = matches!(known, Some(DbError::Corruption { .. })).then(|| damage_hint(Some(database)));
@@ -61,9 +61,9 @@ impl Failure {
         }
     }
 
-    /// What went wrong beside what could be shown: the worst of it decides the exit status.
+    /// Combines failures that occurred beside what could be shown: the worst one decides the exit status.
     pub(crate) fn all(mut failures: Vec<Self>) -> anyhow::Result<()> {
-        // Corruption before the environment before all else.
+        // Corruption first, then the environment, then everything else.
         failures.sort_by_key(|failure| match failure.exit {
             exit::CORRUPTION => 0,
             exit::ENVIRONMENT => 1,
@@ -86,10 +86,10 @@ impl Failure {
     }
 }
 
-/// Prints the error and gives the exit status.
+/// Prints the error and returns the exit status.
 pub(crate) fn report(error: &Error, cli: &Cli) -> ExitCode {
     if is_closed_pipe(error) {
-        // The reader has seen enough, as `head` does.
+        // The reader has seen enough, as with `head`.
         return ExitCode::SUCCESS;
     }
     let (exit, code, mut hint) = classify(error, &cli.command);
@@ -120,30 +120,30 @@ pub(crate) fn report(error: &Error, cli: &Cli) -> ExitCode {
     ExitCode::from(exit)
 }
 
-/// What has run out for a database, in words, and what to do about that.
+/// Which resource of a database is exhausted, with its figures, and what to do about it.
 fn shortage(path: &Path) -> Option<(String, &'static str)> {
     let usage = Database::open_read_only(path).and_then(|db| db.disk_usage()).ok()?;
     let (exhausted, figures) = usage.shortage();
     let what_now = match exhausted {
         Exhausted::Quota => {
-            "delete items, or raise max_total_disk_bytes where the database is opened; nothing that was acknowledged is \
+            "delete items, or raise max_total_disk_bytes where the database is opened; acknowledged writes are not \
              lost"
         }
         Exhausted::Inodes => {
-            "remove files from the file system, or delete items and run kstone compact; nothing that was acknowledged is \
+            "remove files from the file system, or delete items and run kstone compact; acknowledged writes are not \
              lost"
         }
-        _ => "make room on the file system; nothing that was acknowledged is lost",
+        _ => "free space on the file system; acknowledged writes are not lost",
     };
     Some((figures, what_now))
 }
 
-/// The directory that paths are shown relative to; at the root that would say nothing.
+/// The directory that paths are shown relative to; `None` at the root, where nothing would be gained.
 fn current_dir() -> Option<PathBuf> {
     std::env::current_dir().ok().filter(|dir| dir.parent().is_some())
 }
 
-/// Paths below the current directory as they are typed there.
+/// Shortens paths below the current directory as a user there would type them.
 pub(crate) fn from_here(text: String) -> String {
     match current_dir() {
         Some(dir) => text.replace(&format!("{}/", dir.display()), ""),
@@ -151,7 +151,7 @@ pub(crate) fn from_here(text: String) -> String {
     }
 }
 
-/// What happened, and what the system says to it.
+/// The error, followed by the system's reason.
 fn message(error: &Error) -> String {
     let mut message = from_here(error.to_string());
     let causes = error.chain().skip(1).filter(|cause| cause.is::<io::Error>()).map(ToString::to_string);
@@ -195,16 +195,16 @@ fn exit_of(error: &DbError) -> u8 {
     }
 }
 
-/// What to do on the command line; the library's own hints speak of its calls.
+/// What to do on the command line; the library's own hints name its calls.
 fn hint_for(error: &DbError, command: &Command) -> Option<String> {
     Some(match error {
-        DbError::NotFound { path } => format!("kstone create {} makes a new one", typed(path)),
+        DbError::NotFound { path } => format!("kstone create {} creates one", typed(path)),
         DbError::AlreadyExists { .. } => "choose a path that does not exist, or an empty directory".into(),
         DbError::NotADatabase { .. } => "check the path; nothing in it was changed".into(),
         DbError::Locked { .. } => {
-            "end the program that has it open, then try again; commands that only read work beside it".into()
+            "end the program that has it open, then try again; read-only commands work meanwhile".into()
         }
-        DbError::DiskFull => "make room on the disk; nothing that was acknowledged is lost".into(),
+        DbError::DiskFull => "free space on the disk; acknowledged writes are not lost".into(),
         DbError::Corruption { .. } => damage_hint(command.database()),
         DbError::UnsupportedFormat { .. } => {
             "use the kstone of the version that wrote it, or a newer one; nothing was changed".into()
@@ -214,13 +214,13 @@ fn hint_for(error: &DbError, command: &Command) -> Option<String> {
         DbError::ItemTooLarge { .. } => "split the item".into(),
         DbError::BatchTooLarge { .. } => "split the batch; nothing of it was written".into(),
         DbError::InvalidNumber { .. } => "numbers are finite decimals of up to 38 significant digits".into(),
-        DbError::WriteStalled { .. } => "try again later; the write was not made".into(),
-        DbError::Busy => "try again: another program was changing it".into(),
+        DbError::WriteStalled { .. } => "try again later; nothing was written".into(),
+        DbError::Busy => "try again: another program was changing the database".into(),
         DbError::Poisoned { .. } => {
-            "look at the cause, then try again; what was acknowledged as durable is safe".into()
+            "fix the cause, then try again; writes acknowledged as durable are safe".into()
         }
         DbError::Internal { .. } => {
-            "this is a bug, please report it; kstone verify tells whether the database is damaged".into()
+            "this is a bug, please report it; kstone verify checks the database for damage".into()
         }
         DbError::Io { source, .. } => return io_hint(error, source, command.writes()),
         _ => return None,
@@ -230,14 +230,14 @@ fn hint_for(error: &DbError, command: &Command) -> Option<String> {
 fn io_hint(error: &DbError, source: &io::Error, writes: bool) -> Option<String> {
     Some(match (source.kind(), writes) {
         (io::ErrorKind::ReadOnlyFilesystem, true) => {
-            "the file system is mounted for reading only, where commands that only read work".into()
+            "the file system is mounted read-only; read-only commands work".into()
         }
         (io::ErrorKind::ReadOnlyFilesystem, false) => return None,
         (io::ErrorKind::PermissionDenied, true) => {
-            "check the owner and the permissions; commands that only read need no more than to read".into()
+            "check the owner and the permissions; read-only commands need only read access".into()
         }
         (io::ErrorKind::PermissionDenied, false) => "check the owner and the permissions".into(),
-        // Too many open files.
+        // Such as too many open files.
         _ => return error.hint().map(str::to_owned),
     })
 }
@@ -246,11 +246,11 @@ fn io_hint(error: &DbError, source: &io::Error, writes: bool) -> Option<String> 
 pub(crate) fn damage_hint(database: Option<&Path>) -> String {
     let db = database.map_or_else(|| "DB".into(), typed);
     format!(
-        "kstone verify {db} tells all that is damaged, kstone repair {db} --dry-run what can be saved; nothing was changed"
+        "kstone verify {db} lists all damage, kstone repair {db} --dry-run what can be saved; nothing was changed"
     )
 }
 
-/// A path as it is typed in a shell.
+/// A path as it would be typed in a shell.
 fn typed(path: &Path) -> String {
     let here = current_dir();
     let from_here = here.as_deref().and_then(|dir| path.strip_prefix(dir).ok());
@@ -300,25 +300,25 @@ mod tests {
         ]
     }
 
-    /// Symptom: a damaged file was answered with a hint that names no command; a permission error in a command that only
-    /// reads spoke of `open_read_only`, a call of the library.
+    /// Symptom: the hint for a damaged file named no command, and a permission error in a read-only command mentioned
+    /// `open_read_only`, a call of the library.
     /// Cause: hints of the library were passed on.
-    /// Fix: the command line has its own, which know whether the command writes.
+    /// Fix: the command line has its own hints, which depend on whether the command writes.
     #[test]
     fn hints_are_for_people_at_a_command_line() {
-        const DAMAGE: &str = "kstone verify my.db tells all that is damaged, kstone repair my.db --dry-run what can be \
+        const DAMAGE: &str = "kstone verify my.db lists all damage, kstone repair my.db --dry-run what can be \
                               saved; nothing was changed";
-        // Of a command that reads, and of one that writes; `=`: the same.
+        // Hints for a command that reads, and for one that writes; `=`: the same.
         let expected: &[(&str, &str, &str)] = &[
-            ("not_found", "kstone create my.db makes a new one", "="),
+            ("not_found", "kstone create my.db creates one", "="),
             ("already_exists", "choose a path that does not exist, or an empty directory", "="),
             ("not_a_database", "check the path; nothing in it was changed", "="),
             (
                 "locked",
-                "end the program that has it open, then try again; commands that only read work beside it",
+                "end the program that has it open, then try again; read-only commands work meanwhile",
                 "=",
             ),
-            ("disk_full", "make room on the disk; nothing that was acknowledged is lost", "="),
+            ("disk_full", "free space on the disk; acknowledged writes are not lost", "="),
             ("corruption", DAMAGE, "="),
             (
                 "unsupported_format",
@@ -332,22 +332,22 @@ mod tests {
             ("invalid_number", "numbers are finite decimals of up to 38 significant digits", "="),
             ("invalid_item", "", "="),
             ("invalid_config", "", "="),
-            ("write_stalled", "try again later; the write was not made", "="),
-            ("busy", "try again: another program was changing it", "="),
+            ("write_stalled", "try again later; nothing was written", "="),
+            ("busy", "try again: another program was changing the database", "="),
             ("cancelled", "", "="),
             ("read_only", "", "="),
             ("closed", "", "="),
-            ("poisoned", "look at the cause, then try again; what was acknowledged as durable is safe", "="),
+            ("poisoned", "fix the cause, then try again; writes acknowledged as durable are safe", "="),
             (
                 "internal",
-                "this is a bug, please report it; kstone verify tells whether the database is damaged",
+                "this is a bug, please report it; kstone verify checks the database for damage",
                 "=",
             ),
-            ("io", "", "the file system is mounted for reading only, where commands that only read work"),
+            ("io", "", "the file system is mounted read-only; read-only commands work"),
             (
                 "io",
                 "check the owner and the permissions",
-                "check the owner and the permissions; commands that only read need no more than to read",
+                "check the owner and the permissions; read-only commands need only read access",
             ),
             ("io", "", "="),
             ("io", "close other files, or raise the limit on open files (ulimit -n)", "="),

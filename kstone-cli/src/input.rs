@@ -1,4 +1,4 @@
-//! What is read in: a file or stdin, gunzipped if need be.
+//! Input: a file or stdin, gunzipped if necessary.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal as _, Read};
@@ -13,10 +13,10 @@ use crate::interrupt::Interrupt;
 
 const BUFFER: usize = 256 << 10;
 const GZIP: [u8; 2] = [0x1f, 0x8b];
-/// Bytes at the start that tell what it is.
+/// Bytes at the start that identify the format.
 const START: u64 = 6;
 
-/// Other things than lines of UTF-8, by how they start, and what makes lines of them.
+/// Formats that are not lines of UTF-8, by their first bytes, and the tools that convert them.
 const OTHERS: [(&[u8], &str, &str); 8] = [
     (b"\xff\xfe", "is UTF-16", "iconv -f UTF-16 -t UTF-8"),
     (b"\xfe\xff", "is UTF-16", "iconv -f UTF-16 -t UTF-8"),
@@ -28,12 +28,12 @@ const OTHERS: [(&[u8], &str, &str); 8] = [
     (b"PK\x03\x04", "is a ZIP archive", "unzip -p"),
 ];
 
-/// A file, or stdin for `-`, and a bar that follows it. A signal ends the wait for it.
+/// Opens a file, or stdin for `-`, with a progress bar. A signal interrupts a blocked read.
 #[expect(clippy::disallowed_methods, reason = "the user's own file, which is no part of a database")]
 pub(crate) fn open(path: &Path, interrupt: &Interrupt) -> Result<(Box<dyn BufRead>, ProgressBar)> {
     let failed = || format!("cannot read {}", path.display());
     let file = if path == Path::new("-") {
-        // Not its buffer: what is in there nobody waits for.
+        // Not `Stdin` itself: poll(2) cannot see data that is already in its buffer.
         File::from(io::stdin().as_fd().try_clone_to_owned().with_context(failed)?)
     } else {
         File::open(path).with_context(failed)?
@@ -50,25 +50,22 @@ pub(crate) fn open(path: &Path, interrupt: &Interrupt) -> Result<(Box<dyn BufRea
         (start, Box::new(raw))
     };
     if let Some((_, what, tool)) = OTHERS.iter().find(|(bytes, ..)| start.starts_with(bytes)) {
-        bail!(
-            "cannot read {}: it {what}, not JSON Lines in UTF-8; `{tool}` makes that of it",
-            path.display()
-        );
+        bail!("cannot read {}: it {what}, not JSON Lines in UTF-8; convert it with `{tool}`", path.display());
     }
     Ok((input, bar))
 }
 
 type Started<R> = BufReader<io::Chain<io::Cursor<Vec<u8>>, R>>;
 
-/// Looks at the first bytes, which stay. Not by `fill_buf`: a pipe may give a single byte at first.
+/// Peeks at the first bytes. Not with `fill_buf`: a pipe may return a single byte at first.
 fn start_of<R: Read>(mut input: R) -> io::Result<(Vec<u8>, Started<R>)> {
     let mut start = Vec::new();
     input.by_ref().take(START).read_to_end(&mut start)?;
     Ok((start.clone(), BufReader::with_capacity(BUFFER, io::Cursor::new(start).chain(input))))
 }
 
-/// What gzip(1) calls a file: members one after the other, with zeros behind them as padding. Whatever else follows is
-/// an error, for it may be a member whose beginning is damaged.
+/// Reads what gzip(1) accepts: members in sequence, with zeros after them as padding. Anything else after a member is
+/// an error, as it may be a member whose header is damaged.
 struct Gunzip<R> {
     member: Option<GzDecoder<R>>,
 }
@@ -93,7 +90,7 @@ impl<R: BufRead> Read for Gunzip<R> {
                         self.member = rest.take().map(GzDecoder::new);
                     }
                     Some(_) => {
-                        let why = "what follows the compressed data is neither padding nor gzip";
+                        let why = "the data after the compressed data is neither padding nor gzip";
                         return Err(io::Error::new(io::ErrorKind::InvalidData, why));
                     }
                     None if bytes.is_empty() => rest = None,

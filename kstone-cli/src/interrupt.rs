@@ -1,6 +1,6 @@
-//! Ctrl-C and SIGTERM, for commands that have something to end properly. The first one is noticed where the command
-//! looks, also while it waits for input; a second one ends the process at once, which a database survives as it
-//! survives any crash. Commands that only read are ended by the signal itself.
+//! Ctrl-C and SIGTERM, for commands that must end cleanly. The command polls for the first signal, also while it waits
+//! for input; a second one ends the process at once, which a database survives like any crash. Read-only commands do
+//! not use this: the signal itself ends them.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -19,17 +19,17 @@ use crate::failure::{Failure, exit};
 #[derive(Clone)]
 pub(crate) struct Interrupt {
     seen: Arc<AtomicBool>,
-    /// Has something to read once a signal has come.
+    /// Becomes readable once a signal has arrived.
     woken: Arc<UnixStream>,
 }
 
 impl Interrupt {
-    /// From here on signals are noticed instead of ending the process.
+    /// From now on, signals are recorded instead of ending the process.
     pub(crate) fn watch() -> Result<Self> {
         let seen = Arc::new(AtomicBool::new(false));
         let (woken, wake) = UnixStream::pair().context("cannot watch for signals")?;
         for signal in [SIGINT, SIGTERM] {
-            // In this order: it is the second signal that finds the flag set.
+            // In this order: the first signal sets the flag, and the second finds it set.
             flag::register_conditional_shutdown(signal, exit::INTERRUPTED.into(), Arc::clone(&seen))
                 .and_then(|_| flag::register(signal, Arc::clone(&seen)))
                 .and_then(|_| pipe::register(signal, wake.try_clone()?))
@@ -42,12 +42,12 @@ impl Interrupt {
         self.seen.load(Ordering::SeqCst)
     }
 
-    /// For callbacks that say how far something is.
+    /// For progress callbacks.
     pub(crate) fn flow(&self) -> ControlFlow<()> {
         if self.is_seen() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    /// Reads the file until a signal comes, and fails then.
+    /// Reads the file until a signal arrives, then fails.
     pub(crate) fn reader(&self, file: File) -> impl Read + use<> {
         Watched { file, interrupt: self.clone() }
     }
@@ -78,7 +78,7 @@ impl Read for Watched {
     }
 }
 
-/// What a command that was interrupted ends with; `what` tells what it left behind.
+/// The failure of an interrupted command; `what` describes the state that it left behind.
 pub(crate) fn interrupted(what: &str, hint: Option<String>) -> Failure {
     Failure { exit: exit::INTERRUPTED, code: "interrupted", message: format!("interrupted: {what}"), hint }
 }

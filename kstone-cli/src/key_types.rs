@@ -1,4 +1,4 @@
-//! What keys are: text and bytes as they are, or numbers, stored so that they sort as numbers.
+//! Types of keys: text and bytes, stored as they are, or numbers, stored so that they sort numerically.
 
 use clap::{Args, ValueEnum};
 use kstone_api::{Key, Number, Value, ValueView, number_from_key, number_key};
@@ -6,13 +6,13 @@ use serde_json::json;
 
 use crate::failure::Failure;
 
-/// The type of a part of a key; the names are those of DynamoDB.
+/// The type of one part of a key; the names are those of DynamoDB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "verbatim")]
 pub(crate) enum KeyType {
-    /// Text; a number by the text it has
+    /// Text; numbers are stored as their text
     S,
-    /// A number, stored so that numbers sort by what they say
+    /// Number, stored so that keys sort numerically
     N,
     /// Bytes; base64 in an attribute
     B,
@@ -20,17 +20,16 @@ pub(crate) enum KeyType {
 
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct KeyTypes {
-    /// The type of the partition key: S text, N a number, stored so that it sorts as one, B bytes (base64 where it is
-    /// an attribute).
+    /// Type of the partition key: S text, N a number that sorts numerically, B bytes (base64 if it is an attribute).
     #[arg(long, value_enum, value_name = "S|N|B", hide_possible_values = true, ignore_case = true)]
     pub(crate) key_type: Option<KeyType>,
-    /// The type of the sort key, likewise.
+    /// Type of the sort key, likewise.
     #[arg(long, value_enum, value_name = "S|N|B", hide_possible_values = true, ignore_case = true)]
     pub(crate) sort_type: Option<KeyType>,
 }
 
 impl KeyTypes {
-    /// The key that is stored for one that was typed.
+    /// Converts a key from its typed form to its stored form.
     pub(crate) fn stored(self, key: &Key<'_>) -> Result<Key<'static>, Failure> {
         let partition = stored(self.key_type, key.partition())?;
         Ok(match key.sort() {
@@ -39,7 +38,7 @@ impl KeyTypes {
         })
     }
 
-    /// The key as it is typed, for one that is stored.
+    /// Converts a key from its stored form to its typed form.
     pub(crate) fn typed(self, key: Key<'_>) -> Key<'_> {
         if self.key_type != Some(KeyType::N) && self.sort_type != Some(KeyType::N) {
             return key;
@@ -52,27 +51,27 @@ impl KeyTypes {
     }
 }
 
-/// The bytes that are stored for a part of a key that was typed.
+/// Converts one part of a key from its typed form to the bytes that are stored.
 pub(crate) fn stored(kind: Option<KeyType>, part: &[u8]) -> Result<Vec<u8>, Failure> {
     if kind != Some(KeyType::N) {
         return Ok(part.to_vec());
     }
     let text = String::from_utf8_lossy(part);
-    number(&text).map_err(|why| Failure::usage(format!("{text:?} as a number: {why}")))
+    number(&text).map_err(|why| Failure::usage(format!("{text:?} is not a number key: {why}")))
 }
 
-/// Numbers do not sort by what their text begins with.
+/// Refuses a prefix of a number: numbers do not sort by the start of their text.
 pub(crate) fn no_prefix(kind: Option<KeyType>) -> Result<(), Failure> {
     if kind != Some(KeyType::N) {
         return Ok(());
     }
-    let mut failure = Failure::usage("numbers have no prefix");
-    failure.hint = Some("take those from one to another: --sort-from A --sort-to B".into());
+    let mut failure = Failure::usage("a number has no prefix");
+    failure.hint = Some("give a range instead: --sort-from A --sort-to B".into());
     Err(failure)
 }
 
 fn typed(kind: Option<KeyType>, part: &[u8]) -> Vec<u8> {
-    // What is no number was stored in another way, and is shown as it is.
+    // A part that is not a stored number was stored with another type, and is shown as it is.
     let number = number_from_key(part).filter(|_| kind == Some(KeyType::N));
     number.map_or_else(|| part.to_vec(), |number| number.to_string().into_bytes())
 }
@@ -82,7 +81,8 @@ fn number(text: &str) -> Result<Vec<u8>, String> {
     number_key(&number).map_err(|e| e.to_string())
 }
 
-/// The part of a key that an attribute is, and whether it is a number by its text, which nobody asked for.
+/// Converts an attribute to a part of a key. Also returns whether it is a number stored as text without having been
+/// requested.
 pub(crate) fn of_attribute(
     kind: Option<KeyType>,
     name: &str,
@@ -99,7 +99,7 @@ pub(crate) fn of_attribute(
                 _ => Err(format!("attribute {name:?} is not base64")),
             }
         }
-        (Some(KeyType::B), Some(_)) => Err(format!("attribute {name:?} is not base64, in a string")),
+        (Some(KeyType::B), Some(_)) => Err(format!("attribute {name:?} is not a base64 string")),
         (_, Some(_)) => Err(format!("attribute {name:?} is neither a string nor a number")),
         (_, None) => Err(format!("there is no attribute {name:?}")),
     }

@@ -1,6 +1,6 @@
-//! `kstone`: a KeystoneDB directory from the command line.
+//! `kstone`: the command line of KeystoneDB.
 //!
-//! Data goes to stdout, everything else to stderr; the exit status says what happened (see `failure`).
+//! Data goes to stdout, everything else to stderr; the exit status reports the outcome (see `failure`).
 
 #![forbid(unsafe_code)]
 
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Help, the version, or what cannot be understood. That quotes arguments, which may hold anything.
+/// Prints help, the version, or a usage error. A usage error quotes arguments, which may contain anything.
 fn usage(mut error: clap::Error) -> ExitCode {
     let quoted: Vec<_> = error.context().map(|(kind, value)| (kind, value.clone())).collect();
     for (kind, value) in quoted {
@@ -56,10 +56,10 @@ fn usage(mut error: clap::Error) -> ExitCode {
         };
         error.insert(kind, value);
     }
-    // Nothing can be done about a closed stderr.
+    // An error is ignored: stderr is closed.
     let _ = error.print();
     if error.kind() == ErrorKind::InvalidUtf8 {
-        output::tell("hint: keys of any bytes are given as text: \\xNN stands for a byte");
+        output::tell("hint: write keys that are not UTF-8 as text: \\xNN stands for a byte");
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(failure::exit::USAGE))
 }

@@ -13,20 +13,20 @@ use serde_json::value::RawValue;
 use crate::args::Format;
 use crate::failure::is_closed_pipe;
 
-/// Rows of a table that are laid out together: a long scan is printed as it is read, in tables of this size.
+/// Rows per page of a table: a long scan is printed while it is read, one page at a time.
 const PAGE: usize = 1000;
 
-/// A table's rows are laid out when their text is this long together.
+/// A page also ends when the text of its rows reaches this length.
 const PAGE_BYTES: usize = 256 << 10;
-/// An item's text is cut there in a table.
+/// Longest text of an item in a table; the rest is cut off.
 const CELL_BYTES: usize = 1024;
 
-/// Where results go. Whatever a caller forgot, nothing that acts on a terminal gets through: see
-/// [`escape::is_shown`]. In JSON such characters are in strings only, where `\u` stands for them.
+/// Where results go. Even if a caller forgets to escape, no character that acts on a terminal gets through: see
+/// [`escape::is_shown`]. In JSON, such characters occur only in strings, where they become `\u` escapes.
 pub(crate) struct Stdout {
     out: BufWriter<StdoutLock<'static>>,
     json: bool,
-    /// The beginning of a character whose rest is still to come.
+    /// The start of a character whose remaining bytes have not been written yet.
     begun: Vec<u8>,
 }
 
@@ -46,7 +46,7 @@ impl Stdout {
         Ok(())
     }
 
-    /// Bytes that are no text.
+    /// Bytes that are not UTF-8.
     fn write_others(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         let mut hex = String::new();
         escape::push_hex(bytes, &mut hex);
@@ -88,13 +88,13 @@ impl Write for Stdout {
     }
 }
 
-/// A line for people, beside the results. Where stderr takes nothing there is nobody to tell.
+/// Prints a line for people to stderr. Errors are ignored: if stderr is unwritable, there is nowhere to report that.
 pub(crate) fn tell(line: impl std::fmt::Display) {
     let _ = writeln!(anstream::stderr(), "{line}");
 }
 
-/// One result: a line for people, or a JSON document that names its schema. Where nobody reads it, that is no failure:
-/// the caller may still have one to tell.
+/// Prints one result: a line for people, or a JSON document that names its schema. A closed pipe is not a failure here:
+/// the caller may still have one to report.
 pub(crate) fn print_result(format: Format, text: &str, json: impl Serialize) -> Result<()> {
     write_result(format, text, json).or_else(|e| if is_closed_pipe(&e) { Ok(()) } else { Err(e) })
 }
@@ -104,7 +104,7 @@ fn write_result(format: Format, text: &str, json: impl Serialize) -> Result<()> 
     match format {
         Format::Table => writeln!(out, "{text}")?,
         Format::Json | Format::Jsonl => {
-            // In one piece: the writer looks at pieces.
+            // In one write: the writer escapes each write on its own.
             let json = serde_json::to_vec(&json).map_err(std::io::Error::from)?;
             out.write_all(&json)?;
             writeln!(out)?;
@@ -113,7 +113,7 @@ fn write_result(format: Format, text: &str, json: impl Serialize) -> Result<()> 
     Ok(out.flush()?)
 }
 
-/// A key, and the item under it if that is wanted.
+/// A key, with its item if requested.
 #[derive(Serialize)]
 struct Entry {
     key: String,
@@ -123,12 +123,12 @@ struct Entry {
     item: Option<Box<RawValue>>,
 }
 
-/// Prints keys and items one after the other, holding no more than a page of them.
+/// Prints keys and items one at a time, buffering at most one page.
 pub(crate) struct EntryWriter {
     out: Stdout,
     format: Format,
     rows: Vec<[String; 3]>,
-    /// Of their text.
+    /// Length of the text in `rows`.
     bytes: usize,
     pages: usize,
     any: bool,
@@ -143,7 +143,7 @@ impl EntryWriter {
         Ok(Self { out, format, rows: Vec::new(), bytes: 0, pages: 0, any: false })
     }
 
-    /// An item comes with the bytes that it takes in the database.
+    /// The item is given with its stored size in bytes.
     pub(crate) fn write(&mut self, key: &Key<'_>, item: Option<(&Item, usize)>) -> Result<()> {
         if self.format == Format::Table {
             let item = item.map(|(item, stored)| cell(item, stored)).unwrap_or_default();
@@ -195,7 +195,8 @@ impl EntryWriter {
         Ok(write_table(&table, &mut self.out)?)
     }
 
-    /// Prints what is held, without the end that would make it look whole. The caller has an error to tell already.
+    /// Prints the buffered rows, without the ending that would make the output look complete. The caller already has an
+    /// error to report.
     pub(crate) fn break_off(mut self) {
         if !self.rows.is_empty() {
             let _ = self.write_page();
@@ -213,7 +214,7 @@ impl EntryWriter {
     }
 }
 
-/// An item in a table: its JSON, or the beginning of that and how long it is all together.
+/// An item in a table: its JSON, or the beginning of it and the item's size.
 fn cell(item: &Item, stored: usize) -> String {
     use std::fmt::Write as _;
     let mut text = Beginning(String::new());
@@ -222,7 +223,7 @@ fn cell(item: &Item, stored: usize) -> String {
     if whole { shown.into_owned() } else { format!("{shown}… ({} in all)", size(stored as u64)) }
 }
 
-/// Takes what fits into a cell, and fails then.
+/// Accepts what fits into a cell, then fails.
 struct Beginning(String);
 
 impl std::fmt::Write for Beginning {
@@ -238,18 +239,18 @@ impl std::fmt::Write for Beginning {
     }
 }
 
-/// A sort key as it is typed: `""` is the empty one, and nothing is none.
+/// A sort key as it is typed: `""` for an empty one, nothing for none.
 pub(crate) fn sort_text(key: &Key<'_>) -> String {
     match key.sort() {
         None => String::new(),
         Some(b"") => "\"\"".into(),
-        // Else it would look like the empty one.
+        // Otherwise it would look like the empty one.
         Some(b"\"\"") => "\\x22\\x22".into(),
         Some(sort) => escape::key(sort),
     }
 }
 
-/// Prints rows under headings: columns as wide as they need to be, the last one as it comes.
+/// Prints rows under headings. Columns are as wide as their widest cell; the last one is not padded.
 pub(crate) fn print_table<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> Result<()> {
     let widths: [usize; N] = std::array::from_fn(|column| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
@@ -263,7 +264,7 @@ pub(crate) fn print_table<const N: usize>(headings: [&str; N], rows: &[[String; 
     Ok(out.flush()?)
 }
 
-/// Prints values as one JSON document, under a name beside its schema, or as a line each. Not for tables.
+/// Prints values as one JSON document, under `name` beside its schema, or one per line. Not for tables.
 pub(crate) fn print_list<T: Serialize>(format: Format, schema: &str, name: &str, values: &[T]) -> Result<()> {
     let mut out = stdout(format);
     if format == Format::Json {
@@ -278,7 +279,7 @@ pub(crate) fn print_list<T: Serialize>(format: Format, schema: &str, name: &str,
     Ok(out.flush()?)
 }
 
-/// A table without lines: columns, two spaces apart.
+/// A table without borders, with columns two spaces apart.
 fn plain_table() -> Table {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
@@ -315,12 +316,12 @@ pub(crate) fn size(bytes: u64) -> String {
     ByteSize::b(bytes).display().iec().to_string()
 }
 
-/// `2.1 ms`: a time in nanoseconds.
+/// `2.1 ms`: a duration in nanoseconds.
 pub(crate) fn time(nanos: u64) -> String {
     format!("{:.1?}", std::time::Duration::from_nanos(nanos))
 }
 
-/// `4 s`, `2 h 11 m`: how long something has been, to its largest units.
+/// `4 s`, `2 h 11 m`: a duration in its two largest units.
 pub(crate) fn span(ms: u64) -> String {
     match ms / 1000 {
         s @ 0..60 => format!("{s} s"),
@@ -330,10 +331,10 @@ pub(crate) fn span(ms: u64) -> String {
     }
 }
 
-/// `2026-11-22T07:51:16.042Z`: a moment given in milliseconds since the Unix epoch.
+/// `2026-11-22T07:51:16.042Z`: a time in milliseconds since the Unix epoch.
 pub(crate) fn utc(unix_ms: u64) -> String {
     let (days, ms) = (unix_ms / 86_400_000, unix_ms % 86_400_000);
-    // Years begin in March here, so that the day that comes and goes is their last; 400 of them are an era.
+    // Years start in March here, so that a leap day is the last day of its year; 400 years are an era.
     let shifted = days + 719_468;
     let (era, day) = (shifted / 146_097, shifted % 146_097);
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;

@@ -1,22 +1,22 @@
-//! What the examples with a load share: operations offered at a fixed rate, whatever the database makes of it, and
-//! the figures of the process.
+//! Shared by the examples that generate load: operations issued at a fixed rate, however fast the database is, and the
+//! process's memory.
 //!
-//! The load is an *open loop*: operation `i` is due at `i / rate`, and its latency counts from that moment. When the
-//! database falls behind, the wait of those that queue up is seen; a loop that starts the next operation when the
-//! last one is done would leave out just the slow moments.
+//! The load is an *open loop*: operation `i` is due at `i / rate`, and its latency counts from then. If the database
+//! falls behind, the latencies include the time that operations spend queued; a loop that starts the next operation
+//! when the previous one has finished would leave out exactly the slow moments.
 #![allow(dead_code, reason = "each example uses a part of it")]
 
 use std::time::{Duration, Instant};
 
 use kstone_api::{Database, Item, ItemBuilder, LatencyTracker, Result};
 
-/// How long the load is offered, and whether that is only to see that the example works.
+/// The duration of the load, and whether this is only a quick check that the example works.
 pub(crate) fn length() -> (Duration, bool) {
     let quick = std::env::args().any(|arg| arg == "--quick");
     (if quick { Duration::from_secs(1) } else { Duration::from_secs(60) }, quick)
 }
 
-/// The directory given as the first argument, which must not exist yet; without one a temporary one.
+/// The directory given as the first argument, which must not exist yet; by default a temporary one.
 pub(crate) fn directory() -> Result<(std::path::PathBuf, Option<tempfile::TempDir>)> {
     if let Some(path) = std::env::args().skip(1).find(|arg| !arg.starts_with("--")) {
         return Ok((path.into(), None));
@@ -27,7 +27,7 @@ pub(crate) fn directory() -> Result<(std::path::PathBuf, Option<tempfile::TempDi
     Ok((dir.path().join("example.keystone"), Some(dir)))
 }
 
-/// What became of a load.
+/// The result of a load.
 pub(crate) struct Outcome {
     pub(crate) offered: u64,
     pub(crate) done: u64,
@@ -57,7 +57,7 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-/// Offers `rate` operations a second. Returns when all are done, later than `length` if the database is slower.
+/// Issues `rate` operations per second. Returns when all are done, later than `length` if the database is slower.
 pub(crate) fn offer(
     rate: u64,
     length: Duration,
@@ -75,7 +75,7 @@ pub(crate) fn offer(
     Ok(Outcome { offered: rate, done: operations, took: start.elapsed().max(length), latencies })
 }
 
-/// Sleeping ends late by the system's timer slack, so the last bit is spent awake.
+/// A sleep ends late by the system's timer slack, so the last part is spent spinning.
 fn wait_until(due: Instant) {
     const SLACK: Duration = Duration::from_micros(150);
     loop {
@@ -97,7 +97,7 @@ pub(crate) fn item(n: u64, bytes: usize) -> Item {
     ItemBuilder::new().number("n", n).string("data", format!("{:0fill$}", scatter(n))).into()
 }
 
-/// Spreads consecutive numbers over all 64 bits, always in the same way.
+/// Scatters consecutive numbers over all 64 bits, deterministically.
 pub(crate) fn scatter(n: u64) -> u64 {
     let mut x = n.wrapping_add(0x9E37_79B9_7F4A_7C15);
     x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -105,8 +105,8 @@ pub(crate) fn scatter(n: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// Bytes of memory of this process: all that is resident, and the part that is no file's (mapped SSTs are files).
-/// `None` where there is no `/proc`.
+/// The process's memory in bytes: all resident memory, and the part not backed by files (mapped SSTs are). `None`
+/// without `/proc`.
 pub(crate) fn memory() -> Option<(u64, u64)> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let field = |name: &str| {
@@ -116,7 +116,7 @@ pub(crate) fn memory() -> Option<(u64, u64)> {
     Some((field("VmRSS:")?, field("RssAnon:")?))
 }
 
-/// Prints memory, disk, and what the engine did.
+/// Prints memory, disk space, and the engine's statistics.
 pub(crate) fn report(db: &Database) -> Result<()> {
     const MB: f64 = 1e6;
     match memory() {

@@ -1,12 +1,12 @@
-//! JSON text to the stored form, as it is read: neither the text nor an [`Item`](crate::Item) of it is ever in memory.
-//! What is held is the stored form itself, once more while attributes are sorted, and four bytes for each entry.
+//! Converts JSON text to the stored form as it is read: neither the text nor an [`Item`](crate::Item) is ever in memory
+//! as a whole. Memory holds the stored form, a second copy of it while attributes are sorted, and four bytes per entry.
 //!
-//! The entries of a table are written one after the other, with a note of where each starts; when the table ends, its
-//! header and ends are put before them. The limit holds while text is read, so a line that cannot become an item, be
-//! it without end, is given up as soon as its stored form would pass the limit.
+//! The entries of a table are written in sequence, and the start of each is recorded; at the end of the table, its
+//! header and ends are inserted before them. The limit is enforced while text is read, so a line that cannot become an
+//! item, even an endless one, is abandoned as soon as its stored form would exceed the limit.
 //!
-//! Numbers are the reason for a reader of its own: they are stored with the text they have, and serde_json shows it
-//! only of values that are in memory whole.
+//! Numbers are the reason for a parser of our own: they are stored with their exact text, which serde_json exposes only
+//! for values that are in memory as a whole.
 
 use std::io::{self, BufRead};
 
@@ -19,13 +19,13 @@ use crate::item_error::ItemError;
 use crate::number::check_stored;
 use crate::view::ItemView;
 
-/// Longer text is no number.
+/// Longer text cannot be a number.
 const MAX_NUMBER: usize = 400;
-/// What an error shows of a name.
+/// Names are cut off at this length in errors.
 const NAME_SHOWN: usize = 64;
 const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
 
-/// An item in its stored form, made from JSON text without an [`Item`](crate::Item) in between.
+/// An item in its stored form, built from JSON text without an intermediate [`Item`](crate::Item).
 ///
 /// ```
 /// use kstone_api::EncodedItem;
@@ -41,7 +41,7 @@ pub struct EncodedItem {
 
 impl EncodedItem {
     /// Reads one JSON object, which must be the whole input. The inner error is about the text, as from
-    /// [`Item::from_json_str`](crate::Item::from_json_str); `ItemTooLarge` as soon as the item would exceed
+    /// [`Item::from_json_str`](crate::Item::from_json_str); it is `ItemTooLarge` as soon as the item would exceed
     /// `max_item_bytes`, with the length counted so far.
     pub fn read_json(input: &mut impl BufRead, max_item_bytes: usize) -> io::Result<Result<Self>> {
         let mut parser = Parser::new(input, false, max_item_bytes);
@@ -52,7 +52,7 @@ impl EncodedItem {
         }
     }
 
-    /// A view of the item, to read attributes in place.
+    /// A view of the item, for reading attributes in place.
     pub fn view(&self) -> Result<ItemView<&[u8]>> {
         ItemView::new(self.bytes.as_slice())
     }
@@ -86,24 +86,24 @@ pub struct JsonLines<R> {
     input: R,
     max: usize,
     line: u64,
-    /// What was read last is not at the end of its line.
+    /// The last read stopped before the end of its line.
     within: bool,
-    /// Met behind an item that was whole.
+    /// An error that occurred after a complete item.
     failed: Option<io::Error>,
 }
 
 impl<R: BufRead> JsonLines<R> {
-    /// Reads from this input; the stored form of an item may have at most `max_item_bytes`.
+    /// Reads from this input; the stored form of an item may take at most `max_item_bytes`.
     pub fn new(input: R, max_item_bytes: usize) -> Self {
         Self { input, max: max_item_bytes, line: 0, within: false, failed: None }
     }
 
-    /// The number of the last line, read or refused; the first is 1.
+    /// The number of the last line that was read, valid or not; the first is 1.
     pub fn line(&self) -> u64 {
         self.line
     }
 
-    /// Skips this many lines, or all if there are fewer.
+    /// Skips this many lines, or all remaining lines if there are fewer.
     pub fn skip_lines(&mut self, count: u64) -> io::Result<()> {
         for _ in 0..count {
             self.line += 1;
@@ -113,9 +113,9 @@ impl<R: BufRead> JsonLines<R> {
         Ok(())
     }
 
-    /// The item of the next line that is not blank; `None` at the end. The inner error is about the line, as from
+    /// Reads the item of the next non-blank line; `None` at the end. The inner error is about the line, as from
     /// [`EncodedItem::read_json`]; the next call continues after it. If reading fails after a complete line, that line
-    /// counts, and the next call fails. A byte order mark at the start of a line is ignored.
+    /// is returned, and the next call fails. A byte order mark at the start of a line is ignored.
     pub fn next_item(&mut self) -> io::Result<Option<Result<EncodedItem>>> {
         if let Some(failed) = self.failed.take() {
             self.line += 1;
@@ -161,7 +161,7 @@ impl<R: BufRead> JsonLines<R> {
     }
 }
 
-/// Why an item ended before its end.
+/// The reason why parsing an item stopped early.
 enum Stop {
     Io(io::Error),
     ItemError(ItemError),
@@ -195,7 +195,7 @@ fn invalid<T>(why: impl Into<String>) -> Result<T, Stop> {
     Err(Stop::ItemError(ItemError::new(why)))
 }
 
-/// The table that is being written: where its entries begin, in the bytes and among the notes.
+/// The table being written: where its entries start in `out` and in `starts`.
 #[derive(Clone, Copy)]
 struct Frame {
     body: usize,
@@ -204,28 +204,28 @@ struct Frame {
 
 struct Parser<'r, R> {
     input: &'r mut R,
-    /// A line feed is the end.
+    /// Whether a line feed ends the text.
     line: bool,
-    /// Bytes that were read.
+    /// Bytes read so far.
     at: u64,
     out: Vec<u8>,
-    /// Where entries start in `out`, of all open tables.
+    /// Where entries start in `out`, for all open tables.
     starts: Vec<u32>,
     frame: Frame,
     max: usize,
-    /// The item has ended.
+    /// The item is complete.
     whole: bool,
 }
 
 impl<'r, R: BufRead> Parser<'r, R> {
     fn new(input: &'r mut R, line: bool, max: usize) -> Self {
-        // What the notes and the header of a table can count.
+        // The largest length that `starts` and the header of a table can represent.
         let max = max.min(1 << 29);
         let frame = Frame { body: 1, first: 0 };
         Self { input, line, at: 0, out: Vec::new(), starts: Vec::new(), frame, max, whole: false }
     }
 
-    /// The next byte, which stays.
+    /// The next byte, without consuming it.
     fn byte(&mut self) -> io::Result<Option<u8>> {
         loop {
             match self.input.fill_buf() {
@@ -235,7 +235,7 @@ impl<'r, R: BufRead> Parser<'r, R> {
         }
     }
 
-    /// The next byte of the text; `None` at its end.
+    /// The next byte of the text, without consuming it; `None` at its end.
     fn peek(&mut self) -> io::Result<Option<u8>> {
         Ok(self.byte()?.filter(|&byte| byte != b'\n' || !self.line))
     }
@@ -261,7 +261,7 @@ impl<'r, R: BufRead> Parser<'r, R> {
     }
 
     fn skip_mark(&mut self) -> io::Result<()> {
-        // Its first byte starts no JSON: what does not follow is found to be missing soon enough.
+        // The first byte of the mark cannot start JSON, so an incomplete mark is reported as an error later.
         for byte in BYTE_ORDER_MARK {
             if self.peek()? != Some(byte) {
                 break;
@@ -272,7 +272,7 @@ impl<'r, R: BufRead> Parser<'r, R> {
     }
 
     fn unexpected<T>(&mut self, expected: &str) -> Result<T, Stop> {
-        let end = if self.peek()?.is_none() { ", where the text ends" } else { "" };
+        let end = if self.peek()?.is_none() { ", at the end of the text" } else { "" };
         invalid(format!("not a JSON object: {expected} is missing at byte {}{end}", self.at + 1))
     }
 
@@ -289,12 +289,12 @@ impl<'r, R: BufRead> Parser<'r, R> {
         match self.peek()? {
             None => Ok(()),
             Some(_) => {
-                invalid(format!("not a JSON object: there is more after its end, at byte {}", self.at + 1))
+                invalid(format!("not a JSON object: there is text after its end, at byte {}", self.at + 1))
             }
         }
     }
 
-    /// Checks what is there against the limit: the bytes, and the ends, in the least bytes that they can take.
+    /// Checks the length so far against the limit: the bytes, and the ends at their smallest possible width.
     fn check(&self) -> Result<(), Stop> {
         let (_, width) = width_of(self.out.len() - self.frame.body);
         let ends = self.frame.first + (self.starts.len() - self.frame.first) * width;
@@ -315,14 +315,14 @@ impl<'r, R: BufRead> Parser<'r, R> {
         self.out.push(VERSION);
         self.space()?;
         if self.peek()? != Some(b'{') {
-            return invalid("not a JSON object: an item is one");
+            return invalid("not a JSON object, as an item must be");
         }
         self.object(0)?;
         self.whole = true;
         Ok(())
     }
 
-    /// Reads what `entry` reads, divided by commas, up to `close`, as the entries of a table.
+    /// Reads a table: entries read by `entry`, separated by commas, up to `close`.
     fn table(
         &mut self,
         close: u8,
@@ -419,7 +419,7 @@ impl<'r, R: BufRead> Parser<'r, R> {
     fn word(&mut self, word: &str, tag: u8) -> Result<(), Stop> {
         for byte in word.bytes() {
             if self.peek()? != Some(byte) {
-                return self.unexpected(&format!("what makes it {word:?}"));
+                return self.unexpected(&format!("the rest of {word:?}"));
             }
             self.bump();
         }
@@ -435,7 +435,7 @@ impl<'r, R: BufRead> Parser<'r, R> {
             self.bump();
             self.out.push(byte);
         }
-        // All of it is ASCII.
+        // All of the text is ASCII.
         let text = std::str::from_utf8(self.out.get(from..).unwrap_or_default()).unwrap_or_default();
         check_stored(text).map_err(|e| Stop::ItemError(e.into()))
     }
@@ -491,7 +491,7 @@ impl<'r, R: BufRead> Parser<'r, R> {
             Some(b'r') => '\r',
             Some(b't') => '\t',
             Some(b'u') => self.escaped_char()?,
-            _ => return self.unexpected("what a backslash can stand before"),
+            _ => return self.unexpected("a valid character after a backslash"),
         };
         self.out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
         self.check()
@@ -530,22 +530,22 @@ impl<'r, R: BufRead> Parser<'r, R> {
         Ok(code)
     }
 
-    /// Of the innermost table: the bytes of an entry.
+    /// The bytes of an entry of the innermost table.
     fn entry(&self, i: u32) -> &[u8] {
         let at = self.frame.first + i as usize;
         let start = self.starts.get(at);
-        debug_assert!(start.is_some(), "callers count the entries that there are");
+        debug_assert!(start.is_some(), "callers stay below the number of entries");
         let Some(&start) = start else { return &[] };
         let end = self.starts.get(at + 1).map_or(self.out.len(), |&end| end as usize);
         self.out.get(start as usize..end).unwrap_or_default()
     }
 
-    /// Of the innermost table: the name that an entry starts with.
+    /// The name that an entry of the innermost table starts with.
     fn name(&self, i: u32) -> &[u8] {
         take_varint(self.entry(i)).and_then(|(len, rest)| rest.get(..len)).unwrap_or_default()
     }
 
-    /// Sorts the attributes of the innermost table by name, and refuses two of the same name.
+    /// Sorts the attributes of the innermost table by name, and refuses duplicate names.
     fn sort(&mut self) -> Result<(), Stop> {
         let count = (self.starts.len() - self.frame.first) as u32;
         if (1..count).all(|i| self.name(i - 1) < self.name(i)) {
@@ -574,7 +574,7 @@ impl<'r, R: BufRead> Parser<'r, R> {
         Ok(())
     }
 
-    /// Puts the header and the ends of the innermost table before its entries.
+    /// Inserts the header and the ends of the innermost table before its entries.
     fn close(&mut self) -> Result<(), Stop> {
         let Frame { body: from, first } = self.frame;
         let (len, count) = (self.out.len() - from, self.starts.len() - first);
@@ -592,7 +592,7 @@ impl<'r, R: BufRead> Parser<'r, R> {
         };
         write(from, &header);
         let mut slot = from + header.len();
-        // An empty table has no further starts.
+        // An empty table has no more starts.
         let starts = self.starts.get(first + 1..).unwrap_or_default();
         let ends = starts.iter().map(|&start| start as usize - from).chain((count > 0).then_some(len));
         for end in ends {

@@ -1,4 +1,4 @@
-//! The stored form: round trips, reads in place, and bytes that are no item.
+//! The stored form: round trips, reads in place, and bytes that are not an item.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ fn sample() -> Item {
         .build()
 }
 
-/// Reads everything that can be read. Whatever the bytes are, it must come back.
+/// Reads everything that can be read. Whatever the bytes are, this must terminate without a panic.
 fn read_all(bytes: &[u8]) -> Result<Item, Error> {
     let decoded = Item::decode(bytes);
     let view = ItemView::new(bytes);
@@ -74,7 +74,7 @@ fn one_attribute_is_read_in_place() {
 
 #[test]
 fn the_format_is_what_it_was() {
-    // Written once, readable for ever: changing these bytes needs a new version number.
+    // Written once, readable for ever: changing these bytes requires a new version number.
     let item = ItemBuilder::new().string("name", "Ann").number("age", 42).list("l", [true]).build();
     let bytes = b"\x01\x0c\x07\x0d\x16\x03age\x0242\x01l\x07\x04\x01\x05\x04name\x01Ann";
     assert_eq!(item.encode().unwrap().escape_ascii().to_string(), bytes.escape_ascii().to_string());
@@ -132,14 +132,14 @@ fn bit_flips_give_an_item_or_an_error() {
         let mut flipped = bytes.clone();
         flipped[i / 8] ^= 1 << (i % 8);
         if let Ok(item) = read_all(&flipped) {
-            // It is a real item, and is encoded as what was read.
+            // If the bytes are a valid item, it is encoded as the same bytes.
             assert_eq!(item.encode().unwrap(), flipped);
         }
     }
 }
 
-/// A number could be stored in more bytes than it takes, so that an item had many stored forms: decoding accepted
-/// them all. It now accepts the shortest alone, which is what was always written.
+/// Symptom: an item had many stored forms. Cause: decoding accepted lengths and counts encoded in more bytes than
+/// necessary. Fix: it accepts only the shortest encoding, the only one ever written.
 #[test]
 fn an_item_has_one_stored_form() {
     assert!(read_all(&[1, 0]).is_ok());
@@ -150,7 +150,7 @@ fn an_item_has_one_stored_form() {
 
 #[test]
 fn depth_in_stored_bytes_is_bounded() {
-    // A list in a list in a list: 3 bytes a level, built from the inside.
+    // Lists nested in lists: 3 bytes per level, built from the inside.
     let mut value = vec![6u8];
     for _ in 0..20_000 {
         let width: (u8, &[u8]) = match value.len() {
@@ -192,7 +192,7 @@ fn tables_out_of_order_are_refused() {
         b"\x01\x04\x03\x01a\x04\x04",                     // an end before the end of the bytes
         b"\x01\x04\x08\x01a\x09\x08\x01\x02ba",           // a set b, a
         b"\x01\x04\x04\x01a\x09\x00",                     // a set with no members
-        b"\x01\x04\x05\x01a\x0201",                       // a number that is not in shape
+        b"\x01\x04\x05\x01a\x0201",                       // a number that is not in canonical form
         b"\x01\x04\x04\x01a\x01\xff",                     // a string that is not UTF-8
         b"\x01\x04\x04\x01a\x04\x00",                     // a boolean with more bytes
     ] {
@@ -206,7 +206,7 @@ proptest! {
         let bytes = item.encode().unwrap();
         let decoded = read_all(&bytes).unwrap();
         prop_assert_eq!(&decoded, &item);
-        // Numbers are equal when they say the same; their text must be the same too.
+        // Numbers are equal if their values are; their text must be the same too.
         prop_assert_eq!(decoded.to_string(), item.to_string());
         prop_assert_eq!(decoded.encode().unwrap(), bytes);
     }

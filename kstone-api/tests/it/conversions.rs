@@ -1,4 +1,4 @@
-//! What converts into something that is stored keeps all of it, or is refused, or is documented to merge.
+//! Conversions to something that is stored lose nothing, are refused, or are documented to merge.
 #![allow(
     clippy::needless_borrows_for_generic_args,
     clippy::redundant_closure,
@@ -13,9 +13,9 @@ use kstone_api::{Database, Error, Item, ItemBuilder, Key, KeyPart, Number, Value
 use serde_json::json;
 
 /// Symptom: `("chat", ("room1", "m1"))` was stored under `("chat", "room1")`.
-/// Cause: a pair took whatever converts into a key as a component, and of that the partition key alone.
-/// Fix: components are of a trait that neither keys nor pairs have; that they do not compile, the documentation of
-/// `KeyPart` shows.
+/// Cause: a pair accepted anything that converts into a key as a component, and used only its partition key.
+/// Fix: components implement a trait that keys and pairs do not; the documentation of `KeyPart` shows that these do not
+/// compile.
 #[test]
 fn every_component_of_a_key_is_kept() {
     fn pair<'a>(partition: impl KeyPart<'a>, sort: impl KeyPart<'a>) -> (Vec<u8>, Vec<u8>) {
@@ -65,9 +65,9 @@ fn every_component_of_a_key_is_kept() {
     assert_eq!(Key::from(&key), key);
 }
 
-/// Symptom: a batch took `put("")` and its write failed, saying nothing of which put that was.
-/// Cause: keys were looked at by the write alone.
-/// Fix: `put` refuses what no database stores; what only the write can tell names the operation.
+/// Symptom: a batch accepted `put("")`, and its write failed without saying which put it was.
+/// Cause: keys were checked only by the write.
+/// Fix: `put` refuses keys that no database accepts; errors that only the write can detect name the operation.
 #[test]
 fn a_batch_refuses_a_bad_key_when_it_gets_it_or_says_which_it_was() {
     let db = Database::in_memory().unwrap();
@@ -87,9 +87,9 @@ fn a_batch_refuses_a_bad_key_when_it_gets_it_or_says_which_it_was() {
     let refused = db.write(batch).unwrap_err();
     let why = "operation 3 of 3, a delete: the partition key is empty";
     assert!(matches!(&refused, Error::InvalidKey { why: found } if found == why), "{refused}");
-    assert!(db.contains("a").unwrap(), "nothing of it was made");
+    assert!(db.contains("a").unwrap(), "nothing of it was written");
 
-    // All others that get a key say so themselves.
+    // All other calls that take a key report it themselves.
     for refused in [
         db.put("", item()).err(),
         db.get("").err(),
@@ -118,9 +118,9 @@ fn a_batch_is_made_and_written_in_one_expression() {
     assert!(batch.is_empty());
 }
 
-/// Symptom: of two attributes of the same name in JSON the first was dropped, and an import said nothing.
-/// Cause: what is read was collected into an item as what is built is.
-/// Fix: text that names an attribute twice is refused, naming it, at every depth and in both forms.
+/// Symptom: of two JSON attributes with the same name the first was dropped, and an import did not mention it.
+/// Cause: parsed attributes were collected into an item in the same way as built ones.
+/// Fix: text with a duplicate name is refused, naming it, at every depth and in both forms.
 #[test]
 fn json_that_names_an_attribute_twice_is_refused() {
     for text in [
@@ -210,14 +210,14 @@ fn sets_and_builders_merge_as_they_say() {
     assert_eq!(text(ItemBuilder::new().string_set("s", ["b", "a", "b"])), r#"{"s":["a","b"]}"#);
     let binaries = ItemBuilder::new().binary_set("s", [vec![0], vec![0]]).build();
     assert!(matches!(binaries.get("s"), Some(Value::Bs(set)) if set.len() == 1));
-    // The last of a name counts, where items are built.
+    // Where items are built, the last of equal names wins.
     assert_eq!(text(ItemBuilder::new().number("a", 1).string("b", "").number("a", 2)), r#"{"a":2,"b":""}"#);
     assert_eq!(Item::from_iter([("a", 1), ("a", 2)]).to_string(), r#"{"a":2}"#);
 }
 
-/// Symptom: a set within 32 lists was stored and printed, and could not be imported again.
-/// Cause: sets did not count where items are written, and are lists where plain JSON is read.
-/// Fix: one limit, asked in one place, for lists, maps and sets.
+/// Symptom: a set within 32 lists was stored and printed, but could not be imported again.
+/// Cause: sets did not count towards the depth when items were written, but are lists when plain JSON is read.
+/// Fix: one limit, checked in one place, for lists, maps and sets.
 #[test]
 fn what_nests_as_deep_as_can_be_is_stored_printed_and_read_again() {
     let sets = [
@@ -256,7 +256,7 @@ fn what_nests_as_deep_as_can_be_is_stored_printed_and_read_again() {
     }
 }
 
-/// Symptom: a second bound of a query took the place of the first, though bounds narrow one another.
+/// Symptom: a second bound of a query replaced the first, although bounds are documented to intersect.
 #[test]
 fn bounds_of_a_query_narrow_one_another() {
     let db = Database::in_memory().unwrap();

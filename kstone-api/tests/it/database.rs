@@ -1,4 +1,4 @@
-//! The database as its users see it.
+//! The database as users see it.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,7 @@ fn put_get_delete() {
     db.delete("a").unwrap();
     db.delete("never").unwrap();
     assert!(!db.contains("a").unwrap() && db.contains(("a", "sort")).unwrap());
-    // The view keeps what it points into.
+    // The view keeps alive the memory that it refers to.
     assert_eq!(view.get("n").unwrap().and_then(ValueView::as_i64), Some(2));
 }
 
@@ -208,7 +208,7 @@ fn drop_does_not_panic_in_a_deleted_directory() {
     let db = Database::create(dir.path()).unwrap();
     drop(dir);
     for i in 0..100 {
-        // Whether it can is another matter.
+        // The put may fail, but must not panic.
         let _ = db.put(format!("k{i}"), numbered(i));
     }
     drop(db);
@@ -256,6 +256,6 @@ fn a_backup_of_any_database_opens_as_one() {
     assert!(!reader.contains("c").unwrap());
     drop(on_disk);
     assert!(!Database::is_locked(&path).unwrap());
-    // It copies what is there, not what it sees.
+    // A backup by a reader copies the current database, not the reader's snapshot.
     assert!(Database::open(dir.path().join("of a reader")).unwrap().contains("c").unwrap());
 }

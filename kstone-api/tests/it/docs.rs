@@ -1,4 +1,4 @@
-//! `docs/tuning.md` against the code.
+//! Checks `docs/tuning.md` against the code.
 
 use kstone_api::{Database, ItemBuilder, Preset};
 use serde_json::Value;
@@ -19,7 +19,7 @@ fn every_preset_is_in_the_page_on_tuning() {
         let row = TUNING.lines().find(|line| line.starts_with(&format!("| `{}` |", preset.name)));
         let row = row.unwrap_or_else(|| panic!("docs/tuning.md has no row for {}", preset.name));
         let settings = row.split('|').nth(2).unwrap();
-        // The numbers of the code, with the comma that the page has in thousands.
+        // The numbers in the code, with commas in thousands as on the page.
         let code = preset.rust_code();
         for number in code.split(['(', ')']).filter(|part| part.parse::<u64>().is_ok()) {
             let number = if number == "10000" { "10,000" } else { number };
@@ -28,7 +28,7 @@ fn every_preset_is_in_the_page_on_tuning() {
     }
 }
 
-/// The last column of the tables of settings names fields of the statistics; they must exist.
+/// The last column of the tables of settings names fields of the statistics, which must exist.
 #[test]
 fn every_counter_of_the_page_on_tuning_is_a_field_of_the_statistics() {
     let db = Database::in_memory().unwrap();

@@ -1,9 +1,9 @@
-//! The examples, each run for a second.
+//! Runs each example for a second.
 
 use std::path::PathBuf;
 use std::process::Command;
 
-/// What it prints; `None`, said on stderr, when the example was not built: `cargo test --test it` builds none.
+/// The output of an example; `None`, with a note on stderr, if it was not built: `cargo test --test it` builds none.
 fn run(name: &str) -> Option<String> {
     // target/debug/deps/it-... -> target/debug/examples/NAME
     let test = std::env::current_exe().unwrap();

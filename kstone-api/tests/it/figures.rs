@@ -1,4 +1,4 @@
-//! What a database tells of itself, when all of it is other than nothing.
+//! The statistics of a database in which none of them is zero.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use kstone_core::clock::Clock;
 use kstone_core::lsm::Workers;
 use kstone_core::vfs::StrictVfs;
 
-/// A clock that moves a millisecond whenever it is looked at.
+/// A clock that advances by a millisecond with each reading.
 #[derive(Debug, Default)]
 struct Ticking(AtomicU64);
 
@@ -28,7 +28,7 @@ impl Clock for Ticking {
     }
 }
 
-/// A kilobyte that no codec shortens.
+/// A kilobyte of incompressible data.
 fn noise(n: u64) -> ItemBuilder {
     let mut state = n;
     let mut next = || {
@@ -38,7 +38,7 @@ fn noise(n: u64) -> ItemBuilder {
     ItemBuilder::new().binary("data", (0..1000).map(|_| next()).collect::<Vec<_>>())
 }
 
-/// A database on one thread in which everything has happened, and what it lies on.
+/// A single-threaded database in which everything has happened, and its file system.
 pub(crate) fn eventful() -> (Database, StrictVfs) {
     let vfs = StrictVfs::new();
     let mut options = EngineOptions::on(Arc::new(vfs.clone()));
@@ -54,7 +54,7 @@ pub(crate) fn eventful() -> (Database, StrictVfs) {
         .with_wal_segment_size(64 << 10);
     (options.config, options.compaction) = (Some(config.clone()), Some(CompactionConfig::disabled()));
     let db = Database::from(LsmEngine::create("figures".as_ref(), options).unwrap());
-    // More at once than memtables may take: the next write has to wait.
+    // More at once than memtables may hold: the next write has to wait.
     let mut batch = WriteBatch::new();
     for n in 0..400 {
         batch.put(format!("key{n}"), noise(n)).unwrap();
@@ -72,7 +72,7 @@ pub(crate) fn eventful() -> (Database, StrictVfs) {
     db.put("next", noise(1)).unwrap();
     assert_eq!(db.query("next").run().unwrap().count(), 1);
     assert_eq!(db.scan().run().unwrap().count(), 381);
-    // A sealed memtable, and one that is written to.
+    // A sealed memtable, and an active one.
     for n in 0..51 {
         db.put(format!("new{n}"), noise(n)).unwrap();
     }
@@ -90,11 +90,11 @@ pub(crate) fn eventful() -> (Database, StrictVfs) {
     (db, vfs)
 }
 
-/// Fails everything from now on, until background work and a sync have noticed.
+/// Makes all I/O fail from now on, until background work and a sync have noticed.
 pub(crate) fn fail(db: &Database, vfs: &StrictVfs) {
     vfs.stop_after(Some(0));
     let failing = || db.stats().unwrap().background_error.is_some();
-    assert!((0..1000).any(|n| db.engine().step(n) && failing()), "nothing was there to be done");
+    assert!((0..1000).any(|n| db.engine().step(n) && failing()), "there was nothing to do");
     assert!(db.engine().sync().is_err() && db.stats().unwrap().poisoned.is_some());
 }
 
@@ -115,7 +115,7 @@ fn compactions_are_told_by_the_database_as_by_its_engine() {
     let stats = db.compaction_stats();
     let [of] = stats.by_reason[..] else { panic!("{stats:?}") };
     assert_eq!((stats.total_compactions, of.count, of.reason), (2, 2, CompactionReason::Requested));
-    // Three runs of the one key, and one of the other.
+    // Three runs of one key, and one run of the other.
     assert_eq!((stats.total_ssts_merged, stats.total_tombstones_removed), (4, 1));
     assert!(stats.total_bytes_read > before && stats.total_bytes_read == of.bytes_read, "{stats:?}");
     assert_eq!(stats.total_bytes_written, db.stats().unwrap().sst_bytes);

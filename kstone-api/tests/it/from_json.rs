@@ -1,4 +1,4 @@
-//! JSON text that becomes an item's stored form as it is read, and numbers as keys.
+//! JSON text converted to an item's stored form as it is read, and numbers as keys.
 
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -9,21 +9,21 @@ use crate::{item, nested};
 
 const MAX: usize = 4 << 20;
 
-/// Read in pieces of that length.
+/// Reads the text in pieces of this length.
 fn read(text: &[u8], piece: usize, max: usize) -> kstone_api::Result<EncodedItem> {
     EncodedItem::read_json(&mut BufReader::with_capacity(piece, text), max).unwrap()
 }
 
-/// What both ways make of a text, which must be the same.
+/// Checks that both ways to read a text give the same result.
 fn agree(text: &str) -> bool {
-    // A byte order mark is left out.
+    // A byte order mark is skipped.
     let bare = text.strip_prefix('\u{feff}').unwrap_or(text);
     let whole = Item::from_json_str(bare).and_then(|item| item.encode()).ok();
     for piece in [1, 3, 4096] {
         let read = read(text.as_bytes(), piece, MAX).ok();
         assert_eq!(read.as_ref().map(EncodedItem::as_bytes), whole.as_deref(), "{text}");
     }
-    // As a line, where that can be.
+    // Also as a line, if the text can be one.
     if !text.contains('\n') && !bare.trim_matches([' ', '\t', '\r']).is_empty() {
         let mut lines = JsonLines::new(text.as_bytes(), MAX);
         let line = lines.next_item().unwrap().unwrap().ok();
@@ -116,12 +116,12 @@ fn errors_name_the_attribute() {
     assert!(matches!(number, Err(Error::InvalidNumber { attribute, .. }) if attribute == "a.b.1"));
     let deep = read(format!("{{\"a\":{}", "[".repeat(40)).as_bytes(), 64, MAX).unwrap_err().to_string();
     assert!(deep.contains("attribute \"a.0.0") && deep.contains("deeper than 32"), "{deep}");
-    // However long it is.
+    // Errors are short however long the name is.
     let long = format!("{{\"{}\":x}}", "n".repeat(100_000));
     assert!(read(long.as_bytes(), 64, MAX).unwrap_err().to_string().len() < 300);
 }
 
-/// To the byte: what fits is read, and a byte less is too little.
+/// Exact to the byte: an item at the limit is read, and a limit one byte lower refuses it.
 #[test]
 fn the_limit_is_that_of_the_stored_form() {
     for text in [
@@ -140,7 +140,7 @@ fn the_limit_is_that_of_the_stored_form() {
     }
 }
 
-/// Gives text without end, and counts it.
+/// Returns endless text, and counts its bytes.
 struct Endless(&'static [u8], usize);
 
 impl Read for Endless {
@@ -153,7 +153,7 @@ impl Read for Endless {
     }
 }
 
-/// No more is read than could be stored, in whatever way it goes on.
+/// No more is read than could be stored, however the text continues.
 #[test]
 fn text_without_end_is_given_up() {
     for (start, more) in [
@@ -202,7 +202,7 @@ fn lines_are_numbered_whatever_is_in_them() {
     }
 }
 
-/// Fails behind its text.
+/// Fails after its text.
 struct Failing<'a>(&'a [u8]);
 
 impl Read for Failing<'_> {
@@ -214,7 +214,7 @@ impl Read for Failing<'_> {
     }
 }
 
-/// A line that is whole counts, also without its end; one that is cut does not.
+/// A complete line counts even without its line feed; a truncated one does not.
 #[test]
 fn what_was_read_before_a_failure_counts() {
     for (text, whole, failed_at) in [

@@ -1,4 +1,4 @@
-//! JSON, plain and DynamoDB's.
+//! JSON, plain and DynamoDB.
 
 use kstone_api::{Error, Item, ItemBuilder, Number, Value};
 use proptest::prelude::*;
@@ -23,7 +23,7 @@ fn plain_json_is_what_people_write() {
 fn text_keeps_numbers_exactly() {
     let text = r#"{"a":1.10,"b":12345678901234567890123456789012345678,"c":[1e5,-0.0],"d":{"e":1E-7}}"#;
     assert_eq!(Item::from_json_str(text).unwrap().to_string(), text);
-    // In a serde_json::Value they are the nearest.
+    // A serde_json::Value has the nearest float.
     assert_eq!(Item::from_json_str(text).unwrap().to_json().get("b"), Some(&json!(1.2345678901234568e37)));
 }
 

@@ -1,4 +1,4 @@
-//! The tests of the crate: one binary.
+//! The crate's tests, in one binary.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod chapter_23;
@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 use kstone_api::{Item, Number, Value};
 use proptest::prelude::*;
 
-/// Any number that can be stored, in all the ways to write one.
+/// Any number that can be stored, in all notations.
 fn number() -> impl Strategy<Value = Number> {
     prop_oneof![
         any::<i64>().prop_map(Number::from),
@@ -32,7 +32,7 @@ fn number() -> impl Strategy<Value = Number> {
     ]
 }
 
-/// Any value that can be stored, not very deep.
+/// Any value that can be stored, of small depth.
 fn value() -> impl Strategy<Value = Value> {
     let bytes = || proptest::collection::vec(any::<u8>(), 0..40);
     let leaf = prop_oneof![
@@ -57,13 +57,13 @@ fn item() -> impl Strategy<Value = Item> {
     proptest::collection::vec((".{0,12}", value()), 0..12).prop_map(Item::from_iter)
 }
 
-/// Lists in a list, this many in all.
+/// Nested lists, this many in total.
 fn nested(depth: usize) -> Item {
     let value = (0..depth).fold(Value::Null, |inner, _| Value::L(vec![inner]));
     Item::from_iter([("a", value)])
 }
 
-/// The names of all builder methods of the two structs of settings, read from their source.
+/// The names of all builder methods of the two settings structs, read from their source.
 fn builders() -> Vec<String> {
     let sources = [
         include_str!("../../../kstone-core/src/config.rs"),

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use kstone_api::{Database, DatabaseConfig, EngineOptions, ItemBuilder, LsmEngine, StallReason, WriteBatch};
 use kstone_core::lsm::Workers;
 
-/// A database that has done a little of everything, and is at rest.
+/// A database that has done a little of everything, and is idle.
 fn used() -> Database {
-    // Nothing happens in the background between reading the text and the statistics.
+    // No background work between reading the text and the statistics.
     let mut options = EngineOptions::memory();
     options.workers = Workers::Manual;
     let config = DatabaseConfig::new().with_latency_sampling(1).with_max_total_disk_bytes(256 << 20);
@@ -33,7 +33,7 @@ fn used() -> Database {
     db
 }
 
-/// Samples by name with labels, checked line by line against the format.
+/// Parses samples by name and labels, checking each line against the format.
 fn parse(text: &str) -> BTreeMap<String, f64> {
     let body = text.strip_suffix("# EOF\n").unwrap_or_else(|| panic!("no # EOF at the end of {text}"));
     let is_name = |name: &str| {
@@ -162,7 +162,7 @@ fn every_line_is_valid_and_the_values_are_those_of_the_statistics() {
     ] {
         assert_eq!(samples.get(&format!("keystonedb_{name}")).copied(), value, "{name}");
     }
-    // Histograms count up.
+    // Histogram buckets are cumulative.
     let bucket = |le: &str| samples[&format!("keystonedb_read_latency_microseconds_bucket{{le=\"{le}\"}}")];
     assert!(bucket("1.0") <= bucket("10.0") && bucket("10.0") <= bucket("10000000.0"));
     assert_eq!(bucket("+Inf"), 100.0);
@@ -176,7 +176,7 @@ fn a_closed_database_says_that_it_is_down() {
     assert_eq!(parse(&other.openmetrics()), BTreeMap::from([("keystonedb_up".to_string(), 0.0)]));
 }
 
-/// Whatever is exported can be other than zero, and is then what the statistics say.
+/// Every exported metric can be non-zero, and then equals the statistics.
 #[test]
 fn no_metric_is_always_zero() {
     let (db, vfs) = crate::figures::eventful();

@@ -1,4 +1,4 @@
-//! Presets: their numbers against the specification, their names, the code they print.
+//! Presets: their numbers against the specification, their names, and the code that they print.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use kstone_api::{
     CompactionConfig, Compression, Database, DatabaseConfig, Error, MemtableMode, Preset, ReadMode,
 };
 
-/// What the specification gives, section and numbers: records, bits per key; whether compaction is on, threshold,
-/// interval in seconds, compactions at the same time. `None`: not mentioned there, hence the default.
+/// The specification's values: section, records, bits per key; whether compaction is enabled, threshold, interval in
+/// seconds, concurrent compactions. `None`: not mentioned there, hence the default.
 type Row = (
     &'static str,
     &'static str,
@@ -45,7 +45,7 @@ fn every_preset_has_the_numbers_of_the_specification() {
     for (preset, row) in Preset::all().into_iter().zip(SPECIFICATION) {
         let (name, section, records, bits, enabled, threshold, interval, concurrent) = row;
         assert_eq!(preset.name, name);
-        // The specification's defaults, in numbers, so that a default that moves is noticed here.
+        // The specification's defaults, as numbers, so that a changed default fails here.
         let mut database = DatabaseConfig::default();
         database.max_memtable_records = records.unwrap_or(1000);
         database.bloom_bits_per_key = bits.unwrap_or(10);
@@ -70,7 +70,7 @@ fn names_find_presets_and_an_unknown_one_lists_them() {
     }
     let error = Preset::by_name("write_heavy").unwrap_err();
     let Error::InvalidConfig { field: "preset", why } = &error else { panic!("{error}") };
-    assert!(why.starts_with("there is none named \"write_heavy\"; there are balanced, "), "{why}");
+    assert!(why.starts_with("there is no preset \"write_heavy\"; presets are balanced, "), "{why}");
     for (name, ..) in SPECIFICATION {
         assert!(why.contains(name), "{why}");
     }
@@ -109,7 +109,7 @@ fn the_code_has_the_settings_that_are_not_the_default() {
     );
 }
 
-/// Also those that no preset sets: the struct is the user's to change.
+/// Includes settings that no preset changes: users can modify the struct.
 #[test]
 fn the_code_knows_every_setting() {
     let mut preset = Preset::balanced();

@@ -21,8 +21,8 @@ pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
             of_files(&db, runtime.as_ref())?
         }
         (Err(e), Some(runtime)) => {
-            // The settings, and with them the limits of space and log, are in files that change all the time, or are
-            // damaged.
+            // The manifest holds the settings, and with them the limits of disk space and log. It changes all the time,
+            // or is damaged.
             if !matches!(e.downcast_ref(), Some(Error::Busy)) {
                 troubles.push(Failure::of(&e, &args.path));
             }
@@ -32,7 +32,7 @@ pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
     };
     let mut text: String = alerts.iter().map(|alert| format!("{alert}\n")).collect();
     if alerts.is_empty() {
-        text = "no alert\n".into();
+        text = "no alerts\n".into();
     }
     for trouble in &troubles {
         text += &format!("not read: {}\n", escape::text(&trouble.message));
@@ -58,14 +58,14 @@ pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
     Failure::all(troubles)
 }
 
-/// What the files say, and the counters that a process has left in them.
+/// Checks the state in the files, combined with the counters that a process left there.
 fn of_files(db: &Database, runtime: Option<&Runtime>) -> Result<Vec<PerformanceAlert>> {
     let now = db.stats()?;
     let stats = match runtime {
         None => now,
         Some(runtime) => {
             let mut stats: EngineStats = runtime.snapshot.stats.clone();
-            // What the files tell is of now.
+            // The files describe the present, the counters the past.
             stats.stripes = now.stripes;
             stats.log_bytes = now.log_bytes;
             stats.estimated_recovery_nanos = now.estimated_recovery_nanos;

@@ -20,7 +20,7 @@ struct Backup {
 
 pub(crate) fn run(args: &BackupArgs, format: Format) -> Result<()> {
     let interrupt = Interrupt::watch()?;
-    // Takes no lock: a program may go on writing.
+    // Takes no lock: a program may keep writing.
     let db = open_to_read(&args.db)?;
     // Draws nothing unless stderr is a terminal.
     let bar = ProgressBar::new(0);
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &BackupArgs, format: Format) -> Result<()> {
     bar.finish_and_clear();
     let report = match report {
         Err(Error::Cancelled) => {
-            return Err(interrupted("what there was of the copy is removed", None).into());
+            return Err(interrupted("the partial copy was removed", None).into());
         }
         done => done?,
     };

@@ -49,7 +49,7 @@ pub(crate) fn run(args: &CompactArgs, format: Format) -> Result<()> {
         before.stripe_count,
         match skipped {
             0 => String::new(),
-            n => format!(", {n} had nothing to gain"),
+            n => format!(", {n} already compact"),
         },
         grouped(ssts),
         grouped(left),
@@ -65,7 +65,7 @@ pub(crate) fn run(args: &CompactArgs, format: Format) -> Result<()> {
         "sst_bytes_before": before.sst_bytes,
         "sst_bytes_after": after.sst_bytes,
     });
-    // Also when it did not come to its end.
+    // Also when not all stripes were compacted.
     print_result(format, &text, json)?;
     if let Some(failed) = failed {
         return Err(failed.into());
@@ -74,7 +74,7 @@ pub(crate) fn run(args: &CompactArgs, format: Format) -> Result<()> {
     if done + skipped == stripes.len() {
         return Ok(());
     }
-    Err(interrupted("the other stripes are as they were", None).into())
+    Err(interrupted("the other stripes are unchanged", None).into())
 }
 
 fn ssts(stats: &EngineStats) -> u64 {

@@ -9,7 +9,7 @@ use crate::output::print_result;
 
 pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
     let db = open_to_read(args)?;
-    // In no order: stripe after stripe, without merging them. What cannot be read is no item.
+    // In no order: stripe by stripe, without merging them. Items that cannot be decoded are errors, not counted.
     let mut items = 0u64;
     for entry in db.segment(0, 1)?.views() {
         let (key, view) = entry?;

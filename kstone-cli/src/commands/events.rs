@@ -1,6 +1,6 @@
-//! `kstone events`: what `EVENTS.jsonl` and its older files say.
+//! `kstone events`: prints `EVENTS.jsonl` and its rotated files.
 //!
-//! The database is not opened: it may be in use, or too damaged for that.
+//! The database is not opened: it may be in use, or too damaged to open.
 
 use std::io;
 use std::path::Path;
@@ -14,11 +14,11 @@ use crate::commands::{expect_database, unreadable};
 use crate::failure::Failure;
 use crate::output::{print_list, print_table, size, time, utc};
 
-/// The files, oldest first.
+/// Event logs, oldest first.
 const FILES: [&str; 4] = ["EVENTS.jsonl.3", "EVENTS.jsonl.2", "EVENTS.jsonl.1", "EVENTS.jsonl"];
-/// More than a file grows to.
+/// Larger than a file grows.
 const MAX_BYTES: u64 = 2 << 20;
-/// The fields that every event has.
+/// Fields common to all events.
 const COMMON: [&str; 3] = ["seq", "unix_ms", "event"];
 
 type Event = Map<String, Value>;
@@ -32,7 +32,7 @@ pub(crate) fn run(args: &EventsArgs, format: Format) -> Result<()> {
             Err(trouble) => troubles.push(trouble),
         }
     }
-    // A file may be renamed while they are read, and be seen twice then.
+    // A file that is renamed during this loop may be read twice.
     events.sort_by_key(seq);
     events.dedup_by_key(|event| seq(event));
     check_kinds(&args.kind, &events)?;
@@ -53,21 +53,21 @@ pub(crate) fn run(args: &EventsArgs, format: Format) -> Result<()> {
     Failure::all(troubles)
 }
 
-/// A kind that there is none of is a mistake, unless a newer version wrote such events.
+/// Refuses unknown kinds of event, except those that a newer version wrote.
 fn check_kinds(kinds: &[String], events: &[Event]) -> Result<()> {
     let known =
         |kind: &str| Known::KINDS.contains(&kind) || events.iter().any(|event| text(event, "event") == kind);
     match kinds.iter().find(|kind| !known(kind)) {
         None => Ok(()),
         Some(kind) => {
-            let mut failure = Failure::usage(format!("there is no kind of event {kind:?}"));
-            failure.hint = Some(format!("the kinds are {}", Known::KINDS.join(", ")));
+            let mut failure = Failure::usage(format!("there is no event kind {kind:?}"));
+            failure.hint = Some(format!("event kinds are {}", Known::KINDS.join(", ")));
             Err(failure.into())
         }
     }
 }
 
-/// The events of one file, if it is there. A line that a crash cut off is none.
+/// Reads the events of one file, if it exists. Skips a line that a crash cut off.
 fn read(path: &Path) -> Result<Vec<Event>, Failure> {
     match read_regular(path, MAX_BYTES) {
         Ok(bytes) => {
@@ -91,7 +91,7 @@ fn text<'a>(event: &'a Event, field: &str) -> &'a str {
     event.get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The fields of its kind, `stripe 3, bytes 79.3 KiB`.
+/// The fields specific to its kind: `stripe 3, bytes 79.3 KiB`.
 fn details(event: &Event) -> String {
     let fields = event.iter().filter(|(name, _)| !COMMON.contains(&name.as_str()));
     let shown = fields.filter_map(|(name, value)| {

@@ -9,7 +9,7 @@ use crate::commands::{key, open_to_read};
 use crate::key_types::{no_prefix, stored};
 use crate::output::print_result;
 
-/// The account, and which one it is.
+/// The account of a read, with its schema.
 #[derive(Serialize)]
 struct Account<'a, T> {
     schema: &'static str,
@@ -29,7 +29,7 @@ pub(crate) fn run(command: &ExplainCommand, format: Format) -> Result<()> {
                 Account { schema: "kstone.explain_get/1", account: &account },
             )?;
             if account.error.is_some() {
-                // The exit status of the get: it meets the same.
+                // Takes the exit status from the get itself, which meets the same error.
                 db.engine().get(&key)?;
             }
         }

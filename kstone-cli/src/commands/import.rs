@@ -1,6 +1,6 @@
-//! `kstone import`: JSON Lines into a database.
+//! `kstone import`: stores JSON Lines in a database.
 //!
-//! However it ends, what was read before is stored and counted, and the line to go on from is printed.
+//! However it ends, items read before that are stored and counted, and the line to continue from is printed.
 
 use std::collections::HashSet;
 use std::io::{self, BufRead};
@@ -17,11 +17,11 @@ use crate::interrupt::{Interrupt, interrupted};
 use crate::key_types::of_attribute;
 use crate::output::{counted, grouped, print_result, tell};
 
-/// Items of one batch: enough that its cost does not count.
+/// Items per batch: enough to amortise its overhead.
 const BATCH_ITEMS: usize = 500;
-/// The bytes of one batch, unless the database allows fewer. A longer item is one of its own.
+/// Bytes per batch, unless the database allows fewer. A larger item gets a batch of its own.
 const BATCH_BYTES: usize = 4 << 20;
-/// What an operation takes in the log beside its key and its item, at most.
+/// Upper bound on the overhead of an operation in the log, beyond its key and item.
 const OPERATION: usize = 32;
 /// Rejected lines that are reported one by one.
 const MAX_TOLD: u64 = 20;
@@ -30,7 +30,7 @@ const MAX_REASON: usize = 300;
 
 pub(crate) fn run(args: &ImportArgs, format: Format) -> Result<()> {
     let interrupt = Interrupt::watch()?;
-    // Before the database: a misspelt file must not leave an empty one behind.
+    // Before the database is opened: a misspelt file name must not leave an empty database behind.
     let (input, bar) = match input::open(&args.file, &interrupt) {
         Err(_) if interrupt.is_seen() => return Err(interrupted("nothing was read", None).into()),
         opened => opened?,
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &ImportArgs, format: Format) -> Result<()> {
     let read =
         lines.skip_lines(args.from_line.saturating_sub(1)).map_err(|e| Stopped::Input(lines.line(), e));
     let stopped = read.and_then(|()| import.read(&mut lines)).err();
-    // Those lines come before the one that it stopped at.
+    // The pending lines precede the line that reading stopped at.
     let stopped = import.write().err().or(stopped);
     bar.finish_and_clear();
     let Import { db, done, .. } = import;
@@ -83,7 +83,7 @@ fn report(args: &ImportArgs, format: Format, done: &Counts, next_line: Option<u6
         let option = if args.types.key_type.is_none() { "--key-type" } else { "--sort-type" };
         warn(&format!(
             "{} had a number as a key, stored as text: 10 sorts before 2, 1 and 1.0 are two keys, and 1 and \"1\" \
-             are one; {option} N makes them sort as numbers, {option} S says that text is meant",
+             are one; {option} N makes them sort as numbers, {option} S keeps them as text without this warning",
             counted(done.numbers, "item"),
         ));
     }
@@ -101,14 +101,14 @@ fn report(args: &ImportArgs, format: Format, done: &Counts, next_line: Option<u6
 #[derive(Default)]
 struct Counts {
     imported: u64,
-    /// Of those imported: under a key that had an item, of this import or of before.
+    /// Of those imported: items whose key already had an item, from this import or from before.
     replaced: u64,
     rejected: u64,
-    /// Of those imported: with a number by its text in the key.
+    /// Of those imported: items with a number stored as text in their key.
     numbers: u64,
 }
 
-/// Why it did not read to the end, and the first line that is not stored.
+/// Why the import stopped early, and the first line that is not stored.
 enum Stopped {
     BadLine(u64, String),
     Input(u64, io::Error),
@@ -127,13 +127,13 @@ impl Stopped {
 
     fn into_error(self, args: &ImportArgs, interrupt: &Interrupt) -> anyhow::Error {
         let line = self.line();
-        let go_on = format!("the lines before it are imported; --from-line {line} goes on there");
+        let go_on = format!("the lines before it are imported; --from-line {line} continues there");
         match self {
             Self::BadLine(_, why) => Failure {
                 exit: exit::REJECTED,
                 code: "rejected",
                 message: format!("line {line}: {why}"),
-                hint: Some("the lines before it are imported; --on-error skip leaves such lines out".into()),
+                hint: Some("the lines before it are imported; --on-error skip skips bad lines".into()),
             }
             .into(),
             Self::Interrupted(_) => interrupted(&format!("at line {line}"), Some(go_on)).into(),
@@ -147,7 +147,7 @@ impl Stopped {
                 hint: Some(go_on),
             }
             .into(),
-            // With the exit status and the hint of the database's error.
+            // Keeps the exit status and the hint of the database's error.
             Self::Database(_, e) => {
                 let message = format!("line {line}: {e}; {go_on}");
                 anyhow::Error::from(e).context(message)
@@ -156,7 +156,7 @@ impl Stopped {
     }
 }
 
-/// An item that is to be written.
+/// An item waiting to be written.
 struct Pending {
     line: u64,
     key: Key<'static>,
@@ -174,13 +174,13 @@ struct Import<'a> {
     max_batch: usize,
     pending: Vec<Pending>,
     pending_bytes: usize,
-    /// Of what is pending.
+    /// Keys of the pending items.
     keys: HashSet<Key<'static>>,
     done: Counts,
 }
 
 impl Import<'_> {
-    /// Reads to the end, or to what stops it.
+    /// Reads to the end, or until something stops it.
     fn read(&mut self, lines: &mut JsonLines<Box<dyn BufRead>>) -> Result<(), Stopped> {
         loop {
             if self.interrupt.is_seen() {
@@ -198,7 +198,7 @@ impl Import<'_> {
         }
     }
 
-    /// The item of a line with its key, or why it cannot be stored.
+    /// Returns the item of a line with its key, or the reason why it cannot be stored.
     fn take(&self, line: u64, item: EncodedItem) -> Result<Pending, String> {
         let view = item.view().map_err(|e| e.to_string())?;
         let part = |kind, name: &String| {
@@ -224,7 +224,7 @@ impl Import<'_> {
     }
 
     fn add(&mut self, mut pending: Pending) -> Result<(), Stopped> {
-        // A zero byte of a key takes two.
+        // A zero byte of a key is encoded as two bytes.
         let bytes = pending.item.as_bytes().len() + 2 * pending.key.len() + OPERATION;
         if self.pending.len() >= BATCH_ITEMS || self.pending_bytes + bytes > self.max_batch {
             self.write()?;
@@ -245,7 +245,7 @@ impl Import<'_> {
         stored
     }
 
-    /// In one batch, or in ever smaller ones where that is what the database has room for.
+    /// Writes one batch, or ever smaller ones if the database has no space for more.
     fn store(&mut self, pending: &[Pending]) -> Result<(), Stopped> {
         let written = match pending {
             [] => return Ok(()),
@@ -290,13 +290,13 @@ impl Import<'_> {
         if self.done.rejected <= MAX_TOLD {
             self.bar.suspend(|| warn(&format!("line {line}: {why}")));
         } else if self.done.rejected == MAX_TOLD + 1 {
-            self.bar.suspend(|| warn("more lines are rejected, only counted from here on"));
+            self.bar.suspend(|| warn("more lines are rejected; from here on they are only counted"));
         }
         Ok(())
     }
 }
 
-/// Whether it is the item that cannot be stored, now or ever.
+/// Whether the error is about the item itself, so that retrying would not help.
 fn is_refusal(error: &Error) -> bool {
     matches!(
         error,
@@ -307,11 +307,11 @@ fn is_refusal(error: &Error) -> bool {
     )
 }
 
-/// Why an item cannot be stored.
+/// The reason why an item cannot be stored.
 pub(super) fn refusal(error: &Error) -> String {
     match error {
-        // It is not read any further than that.
-        Error::ItemTooLarge { max, .. } => format!("the item takes more than {max} bytes, the limit"),
+        // The actual length is unknown: reading stopped at the limit.
+        Error::ItemTooLarge { max, .. } => format!("the item is longer than the limit of {max} bytes"),
         other => other.to_string(),
     }
 }
@@ -323,7 +323,7 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// In one line, on stderr; nothing can be done about a stderr that takes nothing.
+/// Prints a warning in one line on stderr.
 fn warn(text: &str) {
     tell(format_args!("warning: {}", escape::text(text)));
 }

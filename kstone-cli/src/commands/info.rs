@@ -1,4 +1,4 @@
-//! `kstone info`: one screen, from the manifest, the log and the directory.
+//! `kstone info`: an overview on one screen, from the manifest, the log and the directory.
 
 use std::fmt::Write as _;
 
@@ -36,7 +36,7 @@ pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
         disk: &disk,
         sst_threshold: db.compaction_config().sst_threshold,
         log_limit: db.config().wal_limit_bytes(),
-        // A database in a directory that cannot be asked has been read all the same.
+        // If the file system cannot be queried, the rest is shown all the same.
         free: free_space(&args.path).ok(),
     };
     let warnings = vitals.warnings();
@@ -103,12 +103,12 @@ fn screen(
     writeln!(text, "  durability   {}", durability(&db.config()))?;
     for PendingRewrite { setting, ssts, bytes, .. } in pending {
         let files = counted(*ssts, "SST");
-        writeln!(text, "  not yet so   {setting}: {files}, {}, until they are merged", size(*bytes))?;
+        writeln!(text, "  pending      {setting}: {files}, {}, until they are merged", size(*bytes))?;
     }
     Ok(text)
 }
 
-/// What writes survive when they do not ask for more.
+/// What writes survive by default.
 fn durability(config: &kstone_api::DatabaseConfig) -> String {
     match config.sync_interval {
         interval if interval.is_zero() => "buffered, never synced in the background".into(),
@@ -119,7 +119,7 @@ fn durability(config: &kstone_api::DatabaseConfig) -> String {
 fn ssts_line(stats: &EngineStats, compaction: &CompactionConfig) -> String {
     let all: usize = stats.stripes.iter().map(|stripe| stripe.ssts).sum();
     let mut runs: Vec<usize> = stats.stripes.iter().map(|stripe| stripe.runs).collect();
-    // Stripes that hold nothing are not listed.
+    // Empty stripes are not listed.
     runs.resize(stats.stripe_count.max(runs.len()), 0);
     runs.sort_unstable();
     let median = runs.get(runs.len() / 2).copied().unwrap_or_default();
@@ -136,7 +136,7 @@ fn ssts_line(stats: &EngineStats, compaction: &CompactionConfig) -> String {
     )
 }
 
-/// What the rules of health look at.
+/// The inputs of the health rules.
 struct Vitals<'a> {
     stats: &'a EngineStats,
     disk: &'a DiskUsage,
@@ -145,19 +145,19 @@ struct Vitals<'a> {
     free: Option<FreeSpace>,
 }
 
-/// Fewer entries say nothing about how they are spread, or how many of them are tombstones.
+/// Fewer entries than this are too few to judge hot stripes or the share of tombstones.
 const FEW_ENTRIES: u64 = 1000;
-/// Free space of a file system below which there is a warning.
+/// A file system with less free space than this may cause a warning.
 const LITTLE_SPACE: u64 = 256 << 20;
 
-/// Rounded down, so that 100 % is all of it.
+/// Rounded down, so that 100 % means all of it.
 fn percent(part: u64, of: u64) -> u64 {
     let percent = u128::from(part) * 100 / u128::from(of.max(1));
     u64::try_from(percent).unwrap_or(u64::MAX)
 }
 
 impl Vitals<'_> {
-    /// One line for each rule that is broken, with its figure.
+    /// One line for each violated rule, with its figure.
     fn warnings(&self) -> Vec<String> {
         let Self { stats, .. } = self;
         let rules = [self.runs(), self.tombstones(), self.hot_stripe(), self.quota(), self.log()];
@@ -168,7 +168,7 @@ impl Vitals<'_> {
         if let Some(cause) = &stats.poisoned {
             warnings.push(format!("writes stopped: {cause}"));
         }
-        // A repair keeps its originals there.
+        // A repair keeps the original files there.
         let foreign: Vec<_> = stats.foreign_files.iter().filter(|name| *name != "quarantine").collect();
         if !foreign.is_empty() {
             let count = counted(foreign.len() as u64, "foreign file");
@@ -192,7 +192,7 @@ impl Vitals<'_> {
         })
     }
 
-    /// Entries of all SSTs, and of one stripe with its memtables.
+    /// Counts the entries of all SSTs; unlike `hot_stripe`, without memtables.
     fn tombstones(&self) -> Option<String> {
         let sum =
             |of: fn(&StripeStats) -> u64| self.stats.stripes.iter().map(of).fold(0, u64::saturating_add);
@@ -208,7 +208,7 @@ impl Vitals<'_> {
         let all = self.stats.stripes.iter().map(entries).fold(0, u64::saturating_add);
         let hottest = self.stats.stripes.iter().max_by_key(|stripe| entries(stripe))?;
         let share = percent(entries(hottest), all);
-        // With few stripes a quarter is what each should have.
+        // With few stripes, a quarter is the fair share of each.
         let even = percent(1, self.stats.stripe_count as u64);
         (all >= FEW_ENTRIES && share >= 25 && share >= 4 * even)
             .then(|| format!("stripe {:03} is hot: {share} % of the entries are in it", hottest.stripe))
@@ -221,7 +221,7 @@ impl Vitals<'_> {
         let (used, reserved) = (size(self.disk.used), size(self.disk.reserved));
         (share >= 90).then(|| {
             format!(
-                "the quota is {word}: {used} used and {reserved} kept free are {share} % of {}",
+                "the quota is {word}: {used} used and {reserved} reserved are {share} % of {}",
                 size(limit)
             )
         })
@@ -236,7 +236,7 @@ impl Vitals<'_> {
     fn free_space(&self) -> Option<String> {
         let FreeSpace { bytes, of_bytes, inodes } = self.free?;
         if inodes == Some(0) {
-            return Some("the file system has no room for another file".into());
+            return Some("the file system has no inodes left".into());
         }
         let share = percent(bytes, of_bytes);
         let short = bytes == 0 || bytes < LITTLE_SPACE && share < 5;
@@ -248,9 +248,9 @@ impl Vitals<'_> {
 mod tests {
     use super::*;
 
-    /// Symptom: `info` said "health good" with the quota reached, 98 % tombstones, one hot stripe or a full disk.
-    /// Cause: it looked at the number of runs and at foreign files alone.
-    /// Fix: a rule for each, which tells its figure.
+    /// Symptom: `info` printed "health good" with the quota reached, 98 % tombstones, one hot stripe or a full disk.
+    /// Cause: it only checked the number of runs and foreign files.
+    /// Fix: a rule for each, which prints its figure.
     #[test]
     fn each_rule_of_health_fires_with_its_figure() {
         let stripe = |stripe, runs, entries, tombstones| {
@@ -289,7 +289,7 @@ mod tests {
         check(&stats, &none, None, &[]);
         stats.foreign_files.push("notes.txt".into());
         check(&stats, &none, None, &["1 foreign file: notes.txt"]);
-        // Figures of damaged files add up to anything.
+        // The figures of damaged files may add up to anything.
         let mut stats = calm();
         stats
             .stripes
@@ -303,14 +303,14 @@ mod tests {
             &calm(),
             &disk,
             None,
-            &["the quota is nearly reached: 60.0 KiB used and 35.0 KiB kept free are 95 % of 100.0 KiB"],
+            &["the quota is nearly reached: 60.0 KiB used and 35.0 KiB reserved are 95 % of 100.0 KiB"],
         );
         disk.used = 65 << 10;
         check(
             &calm(),
             &disk,
             None,
-            &["the quota is reached: 65.0 KiB used and 35.0 KiB kept free are 100 % of 100.0 KiB"],
+            &["the quota is reached: 65.0 KiB used and 35.0 KiB reserved are 100 % of 100.0 KiB"],
         );
     }
 
@@ -325,7 +325,7 @@ mod tests {
         };
         assert_eq!(told(10 << 30, 100 << 30, None), [""; 0]);
         assert_eq!(told(100 << 20, 200 << 20, Some(7)), [""; 0]);
-        assert_eq!(told(10 << 30, 100 << 30, Some(0)), ["the file system has no room for another file"]);
+        assert_eq!(told(10 << 30, 100 << 30, Some(0)), ["the file system has no inodes left"]);
         assert_eq!(
             told(1 << 20, 100 << 20, None),
             ["the file system is nearly full: 1.0 MiB free, 1 % of it"]

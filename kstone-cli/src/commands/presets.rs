@@ -32,5 +32,5 @@ pub(crate) fn run(args: &PresetsArgs, format: Format) -> Result<()> {
         return print_list(format, "kstone.presets/1", "presets", &all);
     }
     let rows: Vec<_> = all.iter().map(|preset| [preset.name, preset.trade_off].map(str::to_owned)).collect();
-    print_table(["PRESET", "WHAT IT IS FOR, AND WHAT IT COSTS"], &rows)
+    print_table(["PRESET", "PURPOSE AND COST"], &rows)
 }

@@ -21,7 +21,7 @@ pub(crate) fn run(args: &PutArgs) -> Result<()> {
     let partition = unescape(partition)?;
     let sort = sort.map(unescape).transpose()?;
     let key = args.types.stored(&key(&partition, sort.as_ref()))?;
-    // First, for its limit on an item: no more is read than that.
+    // Opened first, for its item size limit: no more than that is read from stdin.
     let db = open_to_write(&args.db)?;
     let max = db.config().max_item_bytes;
     let item = if item == "-" {

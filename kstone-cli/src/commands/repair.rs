@@ -17,7 +17,7 @@ use crate::failure::{Failure, exit};
 use crate::interrupt::{Interrupt, interrupted};
 use crate::output::{counted, grouped, print_result};
 
-/// Losses that a table shows; all of them go to `--report`.
+/// Losses that a table shows; `--report` lists all of them.
 const SHOWN: usize = 20;
 
 pub(crate) fn run(args: &RepairArgs, format: Format) -> Result<()> {
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &RepairArgs, format: Format) -> Result<()> {
         losses.withdraw(args);
     }
     let report = match report {
-        // While it looks: what it has begun to change it finishes.
+        // During the examination only: a repair that has started to change files finishes.
         Err(e) if interrupt.is_seen() && is_called_off(&e) => {
             return Err(interrupted("nothing was repaired", None).into());
         }
@@ -60,7 +60,7 @@ pub(crate) fn run(args: &RepairArgs, format: Format) -> Result<()> {
         (false, _) => "repaired, but data is lost",
     };
     let hint = (args.report.is_none() && losses.count > losses.shown.len())
-        .then(|| "--report FILE lists all of it".to_owned());
+        .then(|| "--report FILE lists all losses".to_owned());
     Err(Failure { exit: exit::REJECTED, code: "data_lost", message: message.into(), hint }.into())
 }
 
@@ -71,18 +71,18 @@ fn is_called_off(error: &Error) -> bool {
     }
 }
 
-/// In place, it asks: on a terminal, or by being told beforehand.
+/// Asks for confirmation of a repair in place, unless `--yes` gave it beforehand.
 fn confirm(args: &RepairArgs) -> Result<()> {
     if args.yes || args.dry_run || args.into.is_some() {
         return Ok(());
     }
     if !io::stdin().is_terminal() {
         let mut refusal =
-            Failure::usage("repair changes the database: say --yes, or look first with --dry-run");
+            Failure::usage("repair changes the database: pass --yes, or check first with --dry-run");
         refusal.hint = Some("--into NEWDIR builds a repaired copy and leaves the original as it is".into());
         return Err(refusal.into());
     }
-    // Who cannot be asked does not say yes.
+    // If the question cannot be printed, the answer is not yes.
     let path = escape::path(&args.db.path);
     write!(anstream::stderr(), "Repair {path} in place? Originals are kept in quarantine/. [y/N] ")?;
     let mut answer = String::new();
@@ -94,7 +94,7 @@ fn confirm(args: &RepairArgs) -> Result<()> {
         .into())
 }
 
-/// Writes losses down as they come; holds only as many as are shown.
+/// Writes losses to the report as they arrive; holds only those that are shown.
 struct Losses {
     report: Option<BufWriter<File>>,
     failed: Option<io::Error>,
@@ -124,11 +124,11 @@ impl Losses {
         }
     }
 
-    /// There is nothing to report, and the name is free again.
+    /// Removes the report if nothing was written to it, so that its name is free again.
     #[expect(clippy::disallowed_methods, reason = "the user's file, not one of a database")]
     fn withdraw(&mut self, args: &RepairArgs) {
         if let (Some(_), Some(path), 0) = (self.report.take(), &args.report, self.count) {
-            // It is empty: to leave it does no harm.
+            // Best effort: an empty file does no harm.
             let _ = std::fs::remove_file(path);
         }
     }
@@ -142,21 +142,21 @@ impl Losses {
     }
 }
 
-/// What is written beside a database is not written into it. The outer error is the system's: where it would be cannot be
-/// looked at.
+/// Refuses an output path inside the database. The outer error is the system's: the parent directory cannot be
+/// resolved.
 fn refuse_within(what: &str, path: &Path, database: &Path) -> io::Result<Result<(), Failure>> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let parent = parent.canonicalize()?;
-    // A database that is not there has nothing in it.
+    // A database that does not exist contains nothing.
     if !database.canonicalize().is_ok_and(|database| parent.starts_with(database)) {
         return Ok(Ok(()));
     }
-    let mut failure = Failure::usage(format!("{what} {} would be in the database", path.display()));
-    failure.hint = Some("choose a path outside of it".into());
+    let mut failure = Failure::usage(format!("{what} {} would be inside the database", path.display()));
+    failure.hint = Some("choose a path outside it".into());
     Ok(Err(failure))
 }
 
-/// Makes the file for losses: a new one, which is its owner's alone as the keys in it are, and not in a database.
+/// Creates the report: a new file outside the database, readable only by its owner, as it contains keys.
 #[expect(clippy::disallowed_methods, reason = "the user's file, not one of a database")]
 fn create_report(path: &Path, args: &RepairArgs) -> Result<File> {
     let refused = || format!("cannot write {}", path.display());
@@ -166,7 +166,7 @@ fn create_report(path: &Path, args: &RepairArgs) -> Result<File> {
     }
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     if file.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::AlreadyExists) {
-        let hint = Some("choose a new name: a report replaces no file".into());
+        let hint = Some("choose a new name: a report never replaces a file".into());
         let message = format!("the report {} exists already", path.display());
         return Err(Failure { exit: exit::ENVIRONMENT, code: "already_exists", message, hint }.into());
     }
@@ -186,7 +186,7 @@ fn loss_text(loss: &Loss) -> String {
         Loss::Range { affected, tombstones: 0, .. } => range_text(affected),
         Loss::Range { affected, tombstones, .. } => {
             let deletes = counted(*tombstones, "delete");
-            format!("{}; {deletes} among them: items may have come back", range_text(affected))
+            format!("{}; {deletes} among them: deleted items may have come back", range_text(affected))
         }
         Loss::Log { file, offset, after, before, operations } => {
             let next = before.map_or_else(String::new, |seq| format!(" and before {seq}"));
@@ -198,7 +198,7 @@ fn loss_text(loss: &Loss) -> String {
             let name = escape::text(&name);
             format!("{name} at {offset:#x}: {most} of unknown keys may be lost, after sequence {after}{next}")
         }
-        _ => "something else".into(),
+        _ => "a loss of an unknown kind".into(),
     }
 }
 
@@ -240,7 +240,7 @@ fn text(args: &RepairArgs, report: &RepairReport, losses: &Losses) -> Result<Str
         )?;
     }
     if report.from_log > 0 {
-        writeln!(text, "       {} out of the log", counted(report.from_log, "operation"))?;
+        writeln!(text, "       {} recovered from the log", counted(report.from_log, "operation"))?;
     }
     for line in &losses.lines {
         writeln!(text, "lost   {line}")?;
@@ -256,20 +256,20 @@ fn text(args: &RepairArgs, report: &RepairReport, losses: &Losses) -> Result<Str
     Ok(text)
 }
 
-/// What is lost, in one line: only what there is, so that no zero stands beside what is not known.
+/// Summarises the losses in one line, leaving out zeros so that none stands beside an unknown.
 fn sum(report: &RepairReport) -> String {
     let mut parts = Vec::new();
     if report.lost > 0 {
         parts.push(format!("{} lost", counted(report.lost, "key")));
     }
     if report.fell_back > 0 {
-        parts.push(format!("{} back to an older version", counted(report.fell_back, "key")));
+        parts.push(format!("{} fell back to an older version", counted(report.fell_back, "key")));
     }
     if report.unnamed > 0 {
-        parts.push(format!("up to {} of keys that are not known", counted(report.unnamed, "lost version")));
+        parts.push(format!("up to {} of unknown keys", counted(report.unnamed, "lost version")));
     }
     if report.tombstones > 0 {
-        parts.push(format!("up to {} among all lost", counted(report.tombstones, "delete")));
+        parts.push(format!("up to {} among the losses", counted(report.tombstones, "delete")));
     }
     if report.log_gaps > 0 {
         let most = match report.log_operations {
@@ -285,14 +285,14 @@ fn sum(report: &RepairReport) -> String {
     }
 }
 
-/// What was done with the files.
+/// What happened to the files.
 fn outcome(args: &RepairArgs, report: &RepairReport, found: bool) -> String {
     match (&args.into, &report.quarantine) {
         (Some(into), _) if !args.dry_run => format!("the repaired copy is {}", escape::path(into)),
         (None, Some(quarantine)) if !report.unchanged => {
             format!("originals are in {}", escape::path(quarantine))
         }
-        (None, None) if !report.unchanged => "an earlier repair was ended; nothing was replaced".into(),
+        (None, None) if !report.unchanged => "an earlier repair was completed; nothing was replaced".into(),
         _ if !found => "nothing is wrong, nothing was changed".into(),
         _ => "nothing was changed; run without --dry-run to do it, or --into NEWDIR to build a copy".into(),
     }

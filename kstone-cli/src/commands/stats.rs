@@ -1,4 +1,4 @@
-//! `kstone stats`: what the files take, and the counters that a running program leaves in `STATS.json`.
+//! `kstone stats`: file sizes, and the counters that a running program writes to `STATS.json`.
 
 use std::fmt::Write as _;
 use std::io;
@@ -14,7 +14,7 @@ use crate::commands::{expect_database, unreadable};
 use crate::failure::{Failure, exit};
 use crate::output::{counted, print_result, size, span};
 
-/// More than it takes with all stripes in use.
+/// More than the file takes with all stripes in use.
 const MAX_BYTES: u64 = 4 << 20;
 
 #[derive(Serialize)]
@@ -25,12 +25,12 @@ struct Report {
     runtime: Option<Runtime>,
 }
 
-/// What the names and lengths of the files tell, whoever has the database open.
+/// Figures from the names and lengths of the files, independent of the process that has the database open.
 #[derive(Default, Serialize)]
 pub(crate) struct Files {
     ssts: u64,
     sst_bytes: u64,
-    /// Stripes that have an SST.
+    /// Stripes with at least one SST.
     stripes: u64,
     log_segments: u64,
     log_bytes: u64,
@@ -38,12 +38,12 @@ pub(crate) struct Files {
     other_bytes: u64,
 }
 
-/// The counters of the process that wrote them, and how old they are.
+/// The counters of the process that wrote them, and their age.
 #[derive(Serialize)]
 pub(crate) struct Runtime {
-    /// `None`: their stamp is in the future, so that one of the clocks was set.
+    /// `None`: their timestamp is in the future, so a clock was set.
     age_ms: Option<u64>,
-    /// Whether the database is open now; otherwise that process died.
+    /// Whether the database is open now; otherwise that process has died.
     running: bool,
     pub(crate) snapshot: StatsSnapshot,
 }
@@ -60,7 +60,7 @@ pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
     Failure::all(trouble)
 }
 
-/// What was read, and what is wrong with it.
+/// Splits the result of [`Runtime::read`] into the counters and the failure, if any.
 pub(crate) fn told(runtime: Result<Option<Runtime>, Failure>) -> (Option<Runtime>, Vec<Failure>) {
     match runtime {
         Ok(runtime) => (runtime, Vec::new()),
@@ -107,7 +107,7 @@ impl Files {
         let mut stripes = std::collections::BTreeSet::new();
         for entry in std::fs::read_dir(dir).with_context(failed)? {
             let entry = entry.with_context(failed)?;
-            // It may be gone already.
+            // The file may have been removed meanwhile.
             let Ok(len) = entry.metadata().map(|metadata| metadata.len()) else { continue };
             let name = entry.file_name();
             let name = name.to_string_lossy();
@@ -136,7 +136,7 @@ impl Files {
 }
 
 impl Runtime {
-    /// `None`: nothing writes them.
+    /// Returns `None` if no process writes them.
     pub(crate) fn read(args: &args::Database) -> Result<Option<Self>, Failure> {
         let path = args.path.join(StatsSnapshot::FILE);
         let bytes = match read_regular(&path, MAX_BYTES) {
@@ -149,16 +149,17 @@ impl Runtime {
         let snapshot = snapshot.ok_or_else(|| Failure {
             exit: exit::ENVIRONMENT,
             code: "unknown_stats",
-            message: format!("{} is not what this version writes", path.display()),
+            message: format!("{} is not in the format of this version", path.display()),
             hint: Some(
-                "use the kstone of the version that has the database open; the program writes it anew".into(),
+                "use the kstone of the version that has the database open; that program rewrites the file"
+                    .into(),
             ),
         })?;
         let age_ms = unix_ms().checked_sub(snapshot.unix_ms);
         Ok(Some(Self { age_ms, running: is_open(args), snapshot }))
     }
 
-    /// How far the counters can be trusted.
+    /// Describes how far the counters can be trusted.
     pub(crate) fn line(runtime: &Result<Option<Self>, Failure>) -> String {
         let Self { age_ms, running, snapshot } = match runtime {
             Ok(Some(runtime)) => runtime,
@@ -166,14 +167,14 @@ impl Runtime {
             Err(failure) => return format!("runtime counters: unknown, {}", escape::text(&failure.message)),
         };
         let age = age_ms.map_or_else(
-            || "of unknown age, as their time is still to come and a clock was set".into(),
+            || "of unknown age, as their timestamp is in the future".into(),
             |age| format!("{} old", span(age)),
         );
         let (pid, up) = (snapshot.pid, span(snapshot.uptime_ms));
         match running {
             true => format!("runtime counters: {age} (pid {pid}), up {up}"),
             false => {
-                format!("runtime counters: {age}, of a process that is gone (pid {pid}), up {up} then")
+                format!("runtime counters: {age}, of a process that has ended (pid {pid}), up {up} then")
             }
         }
     }
@@ -184,10 +185,7 @@ fn is_open(args: &args::Database) -> bool {
     Database::is_locked(&args.path).unwrap_or(false)
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "how old a file is for those who read it; nothing depends on it"
-)]
+#[expect(clippy::disallowed_methods, reason = "the age of a file, for display only")]
 fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
 }
@@ -196,7 +194,7 @@ fn unix_ms() -> u64 {
 mod tests {
     use super::*;
 
-    /// A clock that was set back made figures of any age "0 s old".
+    /// With a clock that was set back, figures of any age were shown as "0 s old".
     #[test]
     fn the_age_of_figures_from_the_future_is_unknown() {
         let snapshot = serde_json::json!({"schema": StatsSnapshot::SCHEMA, "pid": 7, "unix_ms": u64::MAX,
@@ -207,7 +205,7 @@ mod tests {
         assert_eq!(line(Some(5_000)), "runtime counters: 5 s old (pid 7), up 1 m 1 s");
         assert_eq!(
             line(None),
-            "runtime counters: of unknown age, as their time is still to come and a clock was set (pid 7), up 1 m 1 s"
+            "runtime counters: of unknown age, as their timestamp is in the future (pid 7), up 1 m 1 s"
         );
     }
 }

@@ -16,9 +16,9 @@ use crate::failure::{Failure, exit};
 use crate::interrupt::{Interrupt, interrupted};
 use crate::output::{counted, grouped, print_result, size};
 
-/// Keys that a line of a table names.
+/// Keys named per finding in a table.
 const NAMED: usize = 5;
-/// Files left over by a crash that a table lists; more are one line.
+/// Files left over by a crash that a table lists one by one; more are summed up in one line.
 const LISTED_ORPHANS: usize = 3;
 
 pub(crate) fn run(args: &VerifyArgs, format: Format) -> Result<()> {
@@ -30,7 +30,7 @@ pub(crate) fn run(args: &VerifyArgs, format: Format) -> Result<()> {
     let report = report?;
     print_result(format, text(&report)?.trim_end(), json(&report))?;
     if interrupt.is_seen() && !report.complete {
-        return Err(interrupted("what comes after was not looked at", None).into());
+        return Err(interrupted("the remaining files were not checked", None).into());
     }
     if report.is_clean() {
         return Ok(());
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &VerifyArgs, format: Format) -> Result<()> {
     .into())
 }
 
-/// A bar on stderr, of bytes; nothing is drawn unless that is a terminal. Calls it off once a signal comes.
+/// A progress bar in bytes; draws nothing unless stderr is a terminal. Cancels the operation once a signal arrives.
 pub(super) fn progress(interrupt: &Interrupt) -> (ProgressBar, ProgressFn) {
     let bar = ProgressBar::new(0);
     if let Ok(style) = ProgressStyle::with_template("{wide_bar} {percent} %  {bytes} of {total_bytes}  {eta}")
@@ -88,7 +88,7 @@ fn text(report: &VerifyReport) -> Result<String> {
         let files = counted(orphans.len() as u64, "file");
         writeln!(
             text,
-            "WARN     {files} that nothing lists, {}   orphan   left over by a crash; opening to write removes them",
+            "WARN     {files} not in the manifest, {}   orphan   left over by a crash; opening to write removes them",
             size(bytes)
         )?;
     }
@@ -114,7 +114,7 @@ fn text(report: &VerifyReport) -> Result<String> {
     Ok(text)
 }
 
-/// As many as there are SSTs, in all.
+/// One verdict for each SST; they add up to the number of SSTs.
 fn verdicts(report: &VerifyReport) -> String {
     let mut text = format!("{} good, {} bad", grouped(report.good as u64), grouped(report.bad as u64));
     if report.bad_blocks > 0 {
@@ -122,7 +122,7 @@ fn verdicts(report: &VerifyReport) -> String {
     }
     text += &format!(", {} missing", grouped(report.missing as u64));
     if report.replaced > 0 {
-        text += &format!(", {} merged into others meanwhile", grouped(report.replaced as u64));
+        text += &format!(", {} merged away meanwhile", grouped(report.replaced as u64));
     }
     if report.unread > 0 {
         text += &format!(", {} not read", grouped(report.unread as u64));
@@ -158,7 +158,7 @@ fn write_finding(text: &mut String, finding: &Finding) -> Result<()> {
             let more = if affected.named.len() > NAMED { " ..." } else { "" };
             writeln!(
                 text,
-                "         among them {}{more}; {} of {} have another version elsewhere",
+                "         among them {}{more}; {} of {} have another version",
                 named.join(" "),
                 affected.elsewhere,
                 counted(names, "known key"),

@@ -1,4 +1,4 @@
-//! Commands that look at a database in which something is broken: what can be shown is shown, and what is broken said.
+//! Commands on a database that is partly damaged: they show what they can, and report what is damaged.
 
 use predicates::prelude::*;
 use predicates::str::{contains, is_empty, starts_with};
@@ -6,9 +6,9 @@ use serde_json::{Value as Json, json};
 
 use crate::{Fixture, flushed, ssts};
 
-/// Symptom: one SST that is missing, or cut short, made `info`, `alerts` and `get` of unrelated keys fail.
-/// Cause: the database was not opened beside it, not even to be read.
-/// Fix: reads that need the file fail; all else is shown, with the damage named, and exit status 3.
+/// Symptom: one missing or truncated SST made `info`, `alerts` and `get` of unrelated keys fail.
+/// Cause: a damaged SST prevented the database from being opened, even for reading.
+/// Fix: only reads that need the file fail; everything else is shown, with the damage named, and exit status 3.
 #[test]
 fn one_damaged_sst_leaves_the_rest_to_be_seen() {
     for missing in [true, false] {
@@ -19,7 +19,7 @@ fn one_damaged_sst_leaves_the_rest_to_be_seen() {
             true => std::fs::remove_file(&sst).unwrap(),
             false => std::fs::OpenOptions::new().write(true).open(&sst).unwrap().set_len(100).unwrap(),
         }
-        let hint = "hint: kstone verify my.db tells all that is damaged, kstone repair my.db --dry-run what can be \
+        let hint = "hint: kstone verify my.db lists all damage, kstone repair my.db --dry-run what can be \
                     saved; nothing was changed\n";
         let told = || contains("error: my.db/").and(contains(name)).and(contains(hint));
         let info = db.run(&["info", "my.db"]).assert().code(3).stderr(told());
@@ -35,7 +35,7 @@ fn one_damaged_sst_leaves_the_rest_to_be_seen() {
             .assert()
             .code(3)
             .stderr(told())
-            .stdout(starts_with("no alert\nnot read: my.db/").and(contains("runtime counters: none")));
+            .stdout(starts_with("no alerts\nnot read: my.db/").and(contains("runtime counters: none")));
         assert!(db.stdout(&["stats", "my.db"]).contains("files        SSTs "));
         // One of the two partitions is in that file, the other is not.
         let codes: Vec<_> = [("US", "KJFK"), ("NL", "EHAM")]
@@ -53,16 +53,16 @@ fn one_damaged_sst_leaves_the_rest_to_be_seen() {
     }
 }
 
-/// Symptom: a broken `STATS.json` made `stats` and `alerts` fail whole.
-/// Cause: it was read first, and an error ended the command.
-/// Fix: the rest is shown, and what is broken said.
+/// Symptom: a damaged `STATS.json` made `stats` and `alerts` fail completely.
+/// Cause: the file was read first, and an error ended the command.
+/// Fix: the rest is shown, and the damage reported.
 #[test]
 fn a_broken_file_of_counters_leaves_the_rest_to_be_seen() {
     let db = flushed();
     let long = vec![b' '; 5 << 20];
     for (bytes, why) in [
-        (&b"{\"schema\":\"kstone.stats/9\"}"[..], "my.db/STATS.json is not what this version writes"),
-        (b"nonsense", "my.db/STATS.json is not what this version writes"),
+        (&b"{\"schema\":\"kstone.stats/9\"}"[..], "my.db/STATS.json is not in the format of this version"),
+        (b"nonsense", "my.db/STATS.json is not in the format of this version"),
         (&long, "cannot read my.db/STATS.json: 5242880 bytes, more than 4194304"),
     ] {
         db.file("my.db/STATS.json", bytes);
@@ -77,13 +77,13 @@ fn a_broken_file_of_counters_leaves_the_rest_to_be_seen() {
         db.run(&["alerts", "my.db"])
             .assert()
             .code(4)
-            .stdout(starts_with("no alert\nnot read: ").and(contains(why)))
+            .stdout(starts_with("no alerts\nnot read: ").and(contains(why)))
             .stderr(contains(&error));
         let output = db.run(&["stats", "my.db", "--format", "json"]).assert().code(4).get_output().clone();
         let json: Json = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!((&json["files"]["ssts"], &json["runtime"]), (&json!(2), &Json::Null));
     }
-    // An alert is told beside what is broken.
+    // An alert is printed next to the error.
     let open = kstone_api::Database::builder(db.dir.path().join("my.db"))
         .compaction(kstone_api::CompactionConfig::disabled())
         .open()
@@ -93,7 +93,7 @@ fn a_broken_file_of_counters_leaves_the_rest_to_be_seen() {
         open.flush().unwrap();
     }
     open.close().unwrap();
-    db.file("my.db/STATS.json", &long); // the close removed what was there
+    db.file("my.db/STATS.json", &long); // the close removed the earlier file
     db.run(&["alerts", "my.db"])
         .assert()
         .code(4)
@@ -101,7 +101,7 @@ fn a_broken_file_of_counters_leaves_the_rest_to_be_seen() {
         .stderr(contains("cannot read my.db/STATS.json: ").and(contains("; 1 alert\n")));
 }
 
-/// Symptom: `info` told of "1 foreign file" without its name, and of a repair's own `quarantine` as one.
+/// Symptom: `info` reported "1 foreign file" without its name, and counted a repair's own `quarantine` as one.
 #[test]
 fn foreign_files_are_named_and_the_quarantine_is_none() {
     let db = flushed();
@@ -113,7 +113,7 @@ fn foreign_files_are_named_and_the_quarantine_is_none() {
     assert_eq!(db.json(&["info", "my.db"])["warnings"], json!(["1 foreign file: notes.txt"]));
 }
 
-/// Symptom: `info` said "health good" with the quota reached, nearly all entries tombstones, and one hot stripe.
+/// Symptom: `info` printed "health good" with the quota reached, nearly all entries tombstones, and one hot stripe.
 #[test]
 fn health_follows_from_rules_with_figures() {
     let db = Fixture::created();
@@ -149,7 +149,7 @@ fn health_follows_from_rules_with_figures() {
     );
 }
 
-/// Symptom: `cannot read FILE` did not say why, unless `-v` was given.
+/// Symptom: `cannot read FILE` gave no reason, except with `-v`.
 #[test]
 fn what_the_system_says_is_told_without_asking() {
     let db = Fixture::created();

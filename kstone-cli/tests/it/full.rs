@@ -1,6 +1,6 @@
-//! Symptom: `error: the disk, or the limit set for this database, is full`, and the hint `make room on the disk`, which
-//! was wrong for a limit and for inodes. Cause: the error says no more, and nobody asked the database. Fix: a command that
-//! fails so asks what has run out, and tells its figures and what to do about that.
+//! Symptom: `error: the disk, or the limit set for this database, is full`, with the hint `make room on the disk`,
+//! which was wrong for a limit and for inodes. Cause: the error carries no details, and nothing queried the database.
+//! Fix: a command that fails with it queries which resource is exhausted, and prints its figures and a hint to match.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! A directory from somebody else: every name in it is every kind of thing, for every command.
+//! A directory from an untrusted source: every name in it, as every kind of file, for every command.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::symlink;
@@ -12,18 +12,18 @@ use predicates::str::contains;
 
 use crate::{Fixture, flushed};
 
-/// No command of these takes a tenth of a second; one that waits for the other end of a FIFO waits for ever.
+/// Each of these commands takes less than 0.1 s, but one that opens a FIFO without a peer blocks for ever.
 const WATCHDOG: Duration = Duration::from_secs(60);
-/// What a command may take, in KiB of address space: far below what a link to an endless file gives.
+/// Limit on a command's address space, in KiB: far below what reading an endless file would take.
 const MEMORY: &str = "1500000";
-const SECRET: &str = "a secret of somebody else";
+const SECRET: &str = "a secret of another user";
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
-    /// A link to a file elsewhere: to what had the name, if anything had, so that following it would work.
+    /// A link to a file elsewhere: to a copy of the original, if there was one, so that following the link would work.
     Link,
     HardLink,
-    /// A link to where nothing is: following it creates something.
+    /// A link to a path that does not exist: following it creates a file.
     Dangling,
     Endless,
     LinkedDir,
@@ -43,7 +43,7 @@ const KINDS: [Kind; 8] = [
     Kind::Socket,
 ];
 
-/// A name in the database, and where it is when the database is made.
+/// All names in a database directory, those that exist and those that KeystoneDB may create.
 fn names(db: &Path) -> Vec<String> {
     let mut found: Vec<String> =
         db.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -71,7 +71,7 @@ fn names(db: &Path) -> Vec<String> {
     names
 }
 
-/// A database, `outside` beside it, and in it a thing of that kind under that name.
+/// A database, a directory `outside` next to it, and a file of the given kind under the given name.
 struct Case {
     db: Fixture,
     outside: PathBuf,
@@ -118,7 +118,8 @@ impl Case {
         Self { db, outside, what: format!("{name} as {kind:?}"), name: name.into(), kind, _socket: socket }
     }
 
-    /// Runs a command: it ends, names the file if it fails, and touches and prints nothing from outside.
+    /// Runs a command and checks that it ends, names the file if it fails, and neither touches nor prints anything
+    /// outside.
     fn run(&self, args: &[&str]) {
         let before = contents(&self.outside);
         let mut command = Command::new("sh");
@@ -129,23 +130,24 @@ impl Case {
         let (out, err) =
             (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
         let what = format!("{}: kstone {}\n{out}{err}", self.what, args.join(" "));
-        // None: it was killed, by the watchdog or for want of memory.
+        // `None`: the process was killed, by the watchdog or for lack of memory.
         let code = output.status.code().expect(&what);
         assert!((0..=6).contains(&code), "{code}: {what}");
         if code > 1 {
             assert!(err.starts_with("error: ") || err.starts_with("{\"error\":"), "{what}");
             let told = out.contains(&self.name) || err.contains(&self.name);
-            // A database whose MANIFEST or log is elsewhere has lost it; one that is there is not created.
-            assert!(told || code == 6 || args[0] == "create", "the file is not named: {what}");
+            // If MANIFEST or the log is a link, its contents are lost; `create` fails because the directory is a
+            // database.
+            assert!(told || code == 6 || args[0] == "create", "the error does not name the file: {what}");
         }
-        // A second name of a file is as good as the first for whoever reads.
+        // Reading through a second hard link is harmless.
         let printed = out.contains(SECRET) || err.contains(SECRET);
         assert!(!printed || matches!(self.kind, Kind::HardLink), "{what}");
         assert_eq!(contents(&self.outside), before, "{what}");
     }
 }
 
-/// All files under a directory, and where links lead.
+/// All files under a directory, and the targets of links.
 fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in dir.read_dir().unwrap() {
@@ -162,7 +164,7 @@ fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// With SSTs, a log and events.
+/// A database with SSTs, a log and events.
 fn template() -> Fixture {
     let db = flushed();
     db.run(&["put", "my.db", "US", "in the log", "{}"]).assert().success();
@@ -189,8 +191,8 @@ fn for_each_case(check: impl Fn(&dyn Fn() -> Case) + Sync) {
 }
 
 /// Symptom: a FIFO named `EVENTS.jsonl` or `STATS.json` made `events`, `stats` and `alerts` hang for ever; a link to an
-/// endless file filled memory, one to a file of somebody else printed it.
-/// Cause: these commands opened files by other ways than the engine.
+/// endless file filled memory, and a link to another user's file printed it.
+/// Cause: these commands did not open files the way the engine does.
 /// Fix: one way to open the files of a database, for the whole product.
 #[test]
 fn whatever_a_name_is_commands_that_look_end_and_touch_nothing_outside() {
@@ -219,9 +221,9 @@ fn whatever_a_name_is_commands_that_look_end_and_touch_nothing_outside() {
     });
 }
 
-/// Symptom: a `quarantine` that is a link made `repair` move files outside of the directory; a hard link named `LOCK`,
+/// Symptom: with a `quarantine` that is a link, `repair` moved files out of the directory; a hard link named `LOCK`,
 /// `EVENTS.jsonl` or `MANIFEST.tmp` was written through.
-/// Cause and fix: as above; what is written in place has no other name, what is new is created exclusively.
+/// Cause and fix: as above; files written in place must have a single name, and new ones are created exclusively.
 #[test]
 fn whatever_a_name_is_commands_that_write_end_and_touch_nothing_outside() {
     for_each_case(|case| {
@@ -237,16 +239,16 @@ fn whatever_a_name_is_commands_that_write_end_and_touch_nothing_outside() {
             let case = case();
             case.run(write);
             case.run(&["count", "my.db"]);
-            // Once more, on what the first left.
+            // Once more, on the state that the first run left.
             case.run(write);
         }
     });
 }
 
-/// Symptom: `repair --report FILE` overwrote what was there and followed links; with `--report DB/MANIFEST` it destroyed
-/// the manifest.
-/// Cause: the file was created or emptied, wherever it was.
-/// Fix: it is created exclusively, and not in the database.
+/// Symptom: `repair --report FILE` overwrote existing files and followed links; `--report DB/MANIFEST` destroyed the
+/// manifest.
+/// Cause: the file was created or truncated, wherever it was.
+/// Fix: it is created exclusively, and never in the database.
 #[test]
 fn a_report_replaces_no_file_and_is_not_in_the_database() {
     let db = flushed();
@@ -264,11 +266,11 @@ fn a_report_replaces_no_file_and_is_not_in_the_database() {
         (
             "my.db/MANIFEST",
             2,
-            "error: the report my.db/MANIFEST would be in the database\nhint: choose a path",
+            "error: the report my.db/MANIFEST would be inside the database\nhint: choose a path",
         ),
-        ("my.db/lost.jsonl", 2, "would be in the database"),
-        ("my.db/../my.db/quarantine/lost.jsonl", 2, "would be in the database"),
-        ("linked.db/lost.jsonl", 2, "would be in the database"),
+        ("my.db/lost.jsonl", 2, "would be inside the database"),
+        ("my.db/../my.db/quarantine/lost.jsonl", 2, "would be inside the database"),
+        ("linked.db/lost.jsonl", 2, "would be inside the database"),
         ("my.db", 4, "exists already"),
         ("none/lost.jsonl", 4, "error: cannot write none/lost.jsonl: No such file"),
     ] {
@@ -277,19 +279,19 @@ fn a_report_replaces_no_file_and_is_not_in_the_database() {
     }
     for into in ["my.db/copy", "linked.db/copy", "my.db/quarantine/copy"] {
         let refused = db.run(&["repair", "my.db", "--into", into]).assert().code(2);
-        refused.stdout("").stderr(contains(format!("error: the copy {into} would be in the database\n")));
+        refused.stdout("").stderr(contains(format!("error: the copy {into} would be inside the database\n")));
         assert_eq!(contents(db.dir.path()), before, "{into}");
     }
-    // Through a link to the database, too.
+    // Also through a link to the database.
     db.run(&["repair", "linked.db", "--dry-run", "--report", "my.db/lost.jsonl"]).assert().code(2);
-    // A repair that did not take place leaves no name taken.
+    // A repair that did not start leaves no report behind.
     db.run(&["repair", "none.db", "--yes", "--report", "lost.jsonl"]).assert().code(4);
     assert!(!db.dir.path().join("lost.jsonl").exists());
     repair("lost.jsonl").success();
     assert!(db.dir.path().join("lost.jsonl").exists());
 }
 
-/// What the user names is his own: links and FIFOs are as good as files.
+/// Paths that the user names may be anything: links and FIFOs are as good as files.
 #[test]
 fn the_users_own_paths_may_be_links_and_fifos() {
     let db = flushed();
@@ -310,7 +312,7 @@ fn the_users_own_paths_may_be_links_and_fifos() {
     assert_eq!(db.stdout(&["count", "my.db"]), "6\n");
 }
 
-/// SSTs are shared by a backup, and only read.
+/// A backup shares SSTs with the original, and SSTs are only read.
 #[test]
 fn a_backup_that_shares_its_files_can_be_used_as_any_database() {
     let db = flushed();

@@ -1,4 +1,4 @@
-//! Everything that is read in, and how it ends: `import` and `put -`, and the ends of other commands that take long.
+//! All input, and how reading it ends: `import` and `put -`, and how other long-running commands end.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -22,7 +22,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     gzip.finish().unwrap()
 }
 
-/// Lines with keys from a number on.
+/// `count` lines whose keys are numbered from `from`.
 fn lines(from: usize, count: usize, bytes: usize) -> String {
     (from..from + count)
         .map(|n| format!("{{\"k\":\"k{n:06}\",\"text\":\"{}\"}}\n", "x".repeat(bytes)))
@@ -30,7 +30,7 @@ fn lines(from: usize, count: usize, bytes: usize) -> String {
 }
 
 impl Fixture {
-    /// With an empty database of these settings.
+    /// With an empty database of this configuration.
     fn configured(config: DatabaseConfig) -> Self {
         let fixture = Self::new();
         Database::builder(fixture.dir.path().join("my.db")).config(config).create().unwrap().close().unwrap();
@@ -57,15 +57,15 @@ impl Fixture {
     }
 }
 
-/// Symptom: with `max_batch_bytes` of 64 KiB nothing of 8,000 airports was stored, `--on-error skip` or not.
-/// Cause: the size of a batch was a constant. Fix: it follows the limit, and a batch that is refused is halved.
+/// Symptom: with `max_batch_bytes` of 64 KiB, none of 8,000 airports were stored, with or without `--on-error skip`.
+/// Cause: the batch size was a constant. Fix: it follows the limit, and a rejected batch is split in half.
 #[test]
 fn batches_follow_the_limits_of_the_database() {
     let small = || DatabaseConfig::new().with_stripes(2).with_max_item_bytes(2000).with_max_key_bytes(64);
     for (config, what) in [
         (small().with_max_batch_bytes(2000), "max_batch_bytes"),
         (small().with_max_batch_bytes(64 << 10), "max_batch_bytes"),
-        // A batch of this size does not fit into the log, whose limit is another.
+        // A batch of this size does not fit into the log, which has a limit of its own.
         (small().with_wal_segment_size(64 << 10).with_max_wal_size_bytes(140 << 10), "max_wal_size_bytes"),
         (small().with_wal_segment_size(64 << 10).with_max_total_disk_bytes(8 << 20), "max_total_disk_bytes"),
     ] {
@@ -81,13 +81,13 @@ fn batches_follow_the_limits_of_the_database() {
     }
 }
 
-/// An item that can never be stored is one bad line, wherever it stands, and the largest that can be is none.
+/// An item that can never be stored is one bad line wherever it is in the input; the largest valid item is accepted.
 #[test]
 fn an_item_past_a_limit_is_one_bad_line() {
     let config =
         DatabaseConfig::new().with_max_item_bytes(1000).with_max_batch_bytes(1000).with_max_key_bytes(20);
     let db = Fixture::configured(config);
-    // The largest: with a header, names and so on.
+    // The size of the largest item, including its header and names.
     let item = |text: usize| format!("{{\"k\":\"largest\",\"t\":\"{}\"}}", "x".repeat(text));
     let most = (900..1000)
         .rev()
@@ -105,16 +105,20 @@ fn an_item_past_a_limit_is_one_bad_line() {
         .assert()
         .code(6)
         .stdout("imported 3 items, rejected 13 lines\n")
-        .stderr(contains("warning: line 3: the item takes more than 1000 bytes, the limit"))
+        .stderr(contains("warning: line 3: the item is longer than the limit of 1000 bytes"))
         .stderr(contains("warning: line 4: its key is 21 bytes, the limit is 20"))
-        .stderr(contains("warning: line 5: the item takes more than 1000 bytes"))
-        .stderr(contains("warning: line 15: the item takes more"));
-    db.import(&[]).write_stdin(text).assert().code(6).stderr(starts_with("error: line 3: the item takes"));
+        .stderr(contains("warning: line 5: the item is longer than the limit"))
+        .stderr(contains("warning: line 15: the item is longer"));
+    db.import(&[])
+        .write_stdin(text)
+        .assert()
+        .code(6)
+        .stderr(starts_with("error: line 3: the item is longer"));
     db.run(&["put", "my.db", "k", "-"])
         .write_stdin(item(5000))
         .assert()
         .code(2)
-        .stderr("error: the item takes more than 1000 bytes, the limit\nhint: split the item\n");
+        .stderr("error: the item is longer than the limit of 1000 bytes\nhint: split the item\n");
     db.run(&["put", "my.db", "k", &item(5000), "--format", "json"])
         .assert()
         .code(2)
@@ -122,8 +126,8 @@ fn an_item_past_a_limit_is_one_bad_line() {
     db.run(&["put", "my.db", "k", "-"]).write_stdin(item(most.unwrap())).assert().success();
 }
 
-/// Symptom: a full disk, or a quota, ended an import with nothing but the error.
-/// Cause: only a bad line ended in a result. Fix: every end does, with the line to go on from.
+/// Symptom: a full disk or a reached quota ended an import with nothing but the error.
+/// Cause: only a bad line led to a result. Fix: every ending does, with the line to continue from.
 #[test]
 fn a_full_disk_tells_what_is_stored_and_where_to_go_on() {
     let config = || {
@@ -145,7 +149,7 @@ fn a_full_disk_tells_what_is_stored_and_where_to_go_on() {
     let message = error["error"]["message"].as_str().unwrap();
     assert!(message.contains(&format!("--from-line {next}")), "{message}");
     db.run(&["verify", "my.db"]).assert().success();
-    // With room it goes on there.
+    // With enough space, the import continues from there.
     let open = Database::builder(db.dir.path().join("my.db"))
         .config(config().with_max_total_disk_bytes(256 << 20))
         .open()
@@ -161,9 +165,9 @@ fn a_full_disk_tells_what_is_stored_and_where_to_go_on() {
     assert_eq!(db.count(), 8_000);
 }
 
-/// Symptom: an input that fails while it is read, or whose compression is damaged, ended without a result; of the last
-/// batch nothing was stored.
-/// Cause: the error left by the shortest way. Fix: what came before it is stored, counted and told, whatever the end.
+/// Symptom: an input that failed while being read, or whose compressed data was damaged, ended without a result;
+/// nothing of the last batch was stored.
+/// Cause: the error returned early. Fix: items before the error are stored, counted and reported, whatever the error.
 #[test]
 fn what_came_before_a_damaged_input_is_stored() {
     let text = lines(0, 1200, 30);
@@ -172,7 +176,7 @@ fn what_came_before_a_damaged_input_is_stored() {
         let db = Fixture::created();
         db.file(name, bytes);
         let output = db.import(&[name, "--format", "json"]).assert().failure().get_output().clone();
-        // What is damaged may become lines that are none before it is found to be damaged.
+        // Damaged data may decompress to invalid lines before the damage is detected.
         assert!(output.status.code() == Some(4) || reason.is_empty(), "{name}: {output:?}");
         let result: Json = serde_json::from_slice(&output.stdout).unwrap();
         let imported = result["imported"].as_u64().unwrap();
@@ -188,7 +192,7 @@ fn what_came_before_a_damaged_input_is_stored() {
         );
     };
     ends("cut.gz", &whole[..whole.len() * 3 / 4], "the compressed data is cut short", 500);
-    // The last bytes are its checksum and length.
+    // The last bytes are the checksum and the length.
     ends("no-trailer.gz", &whole[..whole.len() - 8], "cut short", 1200);
     let mut bytes = whole.clone();
     bytes[whole.len() - 8] ^= 1;
@@ -202,7 +206,7 @@ fn what_came_before_a_damaged_input_is_stored() {
     ends("half-header.gz", &[whole.as_slice(), &[0x1f]].concat(), "cut short", 1200);
 }
 
-/// As gzip(1) reads them: members one after the other, and zeros behind them.
+/// As gzip(1) reads them: members in sequence, with zeros after them.
 #[test]
 fn gzip_members_and_padding_are_read() {
     let (first, second) = (gzip(lines(0, 700, 3).as_bytes()), gzip(lines(700, 300, 3).as_bytes()));
@@ -217,13 +221,13 @@ fn gzip_members_and_padding_are_read() {
         db.file(&file, &parts.into_iter().flatten().copied().collect::<Vec<_>>());
         db.import(&[&file]).assert().success().stdout("imported 1,000 items\n").stderr(is_empty());
     }
-    // A line that goes on in the next member.
+    // A line that continues in the next member.
     let db = Fixture::created();
     let halves = [gzip(b"{\"k\":"), gzip(b"\"a\"}\n"), gzip(b""), gzip(b"{\"k\":\"b\"}")].concat();
     db.import(&[]).write_stdin(halves).assert().success().stdout("imported 2 items\n");
 }
 
-/// A terminal whose other side is gone answers reads with EIO, behind what was written.
+/// A terminal whose other side is closed fails reads with EIO, after the data written before.
 #[test]
 fn what_came_before_a_read_error_is_stored() {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -234,7 +238,7 @@ fn what_came_before_a_read_error_is_stored() {
     unlockpt(&ours).unwrap();
     let name = ptsname(&ours, Vec::new()).unwrap();
     let mut theirs = File::options().write(true).open(name.to_str().unwrap()).unwrap();
-    // Less than a terminal holds.
+    // Less than a terminal buffers.
     theirs.write_all((lines(0, 20, 3) + "{\"k\":\"cut").as_bytes()).unwrap();
     drop(theirs);
     let output = db.spawn(&["import", "my.db", "--key-attr", "k"], ours).wait_with_output().unwrap();
@@ -246,11 +250,11 @@ fn what_came_before_a_read_error_is_stored() {
     );
     assert!(stderr.contains("\nhint: ") && stderr.contains("--from-line 21"), "{stderr}");
     assert_eq!(db.count(), 20);
-    // One that cannot be read at all.
+    // An input that cannot be read at all.
     db.run(&["import", "my.db", ".", "--key-attr", "k"]).assert().code(4).stderr(contains("cannot read ."));
 }
 
-/// Waits until the process has taken all of the pipe, and waits for more.
+/// Waits until the process has drained the pipe and waits for more.
 fn wait_until_it_waits(child: &Child, pipe: &impl std::os::fd::AsFd) {
     loop {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
@@ -263,7 +267,7 @@ fn wait_until_it_waits(child: &Child, pipe: &impl std::os::fd::AsFd) {
     }
 }
 
-/// Whether it has a handler for SIGINT.
+/// Whether the process has a handler for SIGINT.
 fn catches_signals(child: &Child) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:\t"));
@@ -274,8 +278,8 @@ fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).unwrap();
 }
 
-/// Symptom: Ctrl-C killed an import, which told nothing, lost the items of the last batch, and left a database to
-/// recover. Cause: nothing looked for signals. Fix: the command does, also while it waits for input.
+/// Symptom: Ctrl-C killed an import, which printed nothing, lost the items of the last batch, and left a database that
+/// needed recovery. Cause: nothing handled signals. Fix: the command does, also while it waits for input.
 #[test]
 fn an_interrupted_import_closes_and_tells() {
     for which in [Signal::INT, Signal::TERM] {
@@ -283,7 +287,7 @@ fn an_interrupted_import_closes_and_tells() {
         let (read, write) = std::io::pipe().unwrap();
         let (read, mut write) = (OwnedFd::from(read), File::from(OwnedFd::from(write)));
         let child = db.spawn(&["import", "my.db", "--key-attr", "k"], read);
-        // 700: more than a batch.
+        // 700 lines: more than a batch.
         write.write_all((lines(0, 700, 3) + "{\"k\":\"c").as_bytes()).unwrap();
         wait_until_it_waits(&child, &write);
         signal(&child, which);
@@ -293,15 +297,15 @@ fn an_interrupted_import_closes_and_tells() {
         assert_eq!(String::from_utf8_lossy(&output.stdout), "imported 700 items\n");
         assert_eq!(
             stderr,
-            "error: interrupted: at line 701\nhint: the lines before it are imported; --from-line 701 goes on there\n"
+            "error: interrupted: at line 701\nhint: the lines before it are imported; --from-line 701 continues there\n"
         );
-        // Closed: nothing is left to recover.
+        // Cleanly closed: there is nothing to recover.
         let open = Database::open(db.dir.path().join("my.db")).unwrap();
         assert!(open.stats().unwrap().recovery.clean);
         open.close().unwrap();
         assert_eq!(db.count(), 700);
     }
-    // Before anything came, and before there is a database.
+    // Before any input, and before there is a database.
     let db = Fixture::new();
     let (read, write) = std::io::pipe().unwrap();
     let child = db.spawn(&["import", "my.db", "--key-attr", "k", "--create"], OwnedFd::from(read));
@@ -312,7 +316,7 @@ fn an_interrupted_import_closes_and_tells() {
     assert!(!db.dir.path().join("my.db").exists());
 }
 
-/// The second signal does not wait for anybody, here for whoever opens the other end of a pipe.
+/// The second signal ends the process even while it is blocked, here in opening a FIFO without a writer.
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let db = Fixture::created();
@@ -321,7 +325,7 @@ fn a_second_signal_ends_it_at_once() {
     while !catches_signals(&child) {
         std::thread::yield_now();
     }
-    // The first may come at any moment before it waits, and is taken note of then.
+    // The first signal may arrive at any time before the process blocks; the handler records it.
     signal(&child, Signal::INT);
     let ended = loop {
         signal(&child, Signal::TERM);
@@ -334,7 +338,7 @@ fn a_second_signal_ends_it_at_once() {
     assert_eq!(db.count(), 0);
 }
 
-/// Each is interrupted as soon as it can notice. It has ended before now and then; then it has done all of it.
+/// Each command is interrupted as early as it can notice. Sometimes it has already ended; then it must be complete.
 #[test]
 fn other_commands_that_are_interrupted_leave_nothing_half_made() {
     let compaction = CompactionConfig::disabled();
@@ -367,7 +371,7 @@ fn other_commands_that_are_interrupted_leave_nothing_half_made() {
             while !catches_signals(&child) {
                 std::thread::yield_now();
             }
-            // Some way into it, from try to try farther.
+            // A little later in the run with each try.
             for _ in 0..tries * 20 {
                 std::thread::yield_now();
             }
@@ -398,8 +402,8 @@ fn other_commands_that_are_interrupted_leave_nothing_half_made() {
     clean("my.db", &db);
 }
 
-/// Symptom: the first item of a file with a byte order mark was a bad line. Cause: the mark was taken for JSON. Fix: it
-/// is left out, where files were put together too; UTF-16, which other marks tell of, is named.
+/// Symptom: the first item of a file with a byte order mark was a bad line. Cause: the mark was parsed as JSON. Fix: it
+/// is skipped, also in the middle of concatenated files; UTF-16, which has other marks, is reported as such.
 #[test]
 fn a_byte_order_mark_loses_nothing() {
     let text = "\u{feff}{\"k\":\"a\"}\r\n{\"k\":\"b\"}\r\n\u{feff}{\"k\":\"c\"}\n\u{feff}\n";
@@ -418,16 +422,16 @@ fn a_byte_order_mark_loses_nothing() {
     for (big, mark) in [(false, "\u{feff}"), (true, "\u{feff}"), (false, ""), (true, "")] {
         for bytes in [utf16(big, mark), gzip(&utf16(big, mark))] {
             db.import(&["--on-error", "skip"]).write_stdin(bytes).assert().code(4).stderr(starts_with(
-                "error: cannot read -: it is UTF-16, not JSON Lines in UTF-8; `iconv -f UTF-16",
+                "error: cannot read -: it is UTF-16, not JSON Lines in UTF-8; convert it with `iconv -f UTF-16",
             ));
         }
     }
     db.import(&[]).write_stdin(&b"\x28\xb5\x2f\xfd    "[..]).assert().code(4).stderr(contains("`zstd -dc`"));
 }
 
-/// Symptom: of 1, 1.0, "1", 10 and 2 as keys, 10 came before 2, 1.0 was another key than 1 and "1" replaced 1, and
-/// nothing was said. Cause: a number is a key by its text. Fix: that is told, and so is every item replaced; with
-/// `--key-type N` and `--sort-type N` numbers are keys as numbers.
+/// Symptom: with 1, 1.0, "1", 10 and 2 as keys, 10 sorted before 2, 1.0 and 1 were different keys, "1" replaced 1, and
+/// there was no warning. Cause: a number becomes a key as its text. Fix: a warning says so, and replaced items are
+/// counted; with `--key-type N` and `--sort-type N`, keys sort as numbers.
 #[test]
 fn numbers_are_keys_as_numbers_where_that_is_asked_for() {
     let text =
@@ -443,7 +447,7 @@ fn numbers_are_keys_as_numbers_where_that_is_asked_for() {
                 .and(contains("--key-type N")),
         )
         .stderr(predicate::function(|stderr: &str| stderr.lines().count() == 1));
-    // In one batch and over several, and what was there before.
+    // Replaced within one batch, across batches, and from before the import.
     db.import(&["--key-type", "S"])
         .write_stdin(text)
         .assert()
@@ -468,7 +472,10 @@ fn numbers_are_keys_as_numbers_where_that_is_asked_for() {
     assert_eq!(db.stdout(&["get", "my.db", "1.00", "--key-type", "N"]), "{\"k\":1e0}\n");
     assert!(db.stdout(&["get", "my.db", "--key-type=N", "--", "-35e-1"]).contains("-3.5"));
     assert_eq!(db.json(&["get", "my.db", "20e-1", "--key-type", "N"])["key"], "20e-1");
-    db.run(&["get", "my.db", "x", "--key-type", "N"]).assert().code(2).stderr(contains("\"x\" as a number"));
+    db.run(&["get", "my.db", "x", "--key-type", "N"])
+        .assert()
+        .code(2)
+        .stderr(contains("\"x\" is not a number key"));
     db.run(&["scan", "my.db", "--prefix", "1", "--key-type", "N"]).assert().code(2);
     assert!(db.stdout(&["explain", "get", "my.db", "2", "--key-type", "N"]).contains("FOUND"));
 
@@ -502,7 +509,7 @@ fn numbers_are_keys_as_numbers_where_that_is_asked_for() {
     assert_eq!(db.stdout(&["get", "my.db", "\\x00\\xff", "--key-type", "B"]), "{\"k\":\"AP8=\"}\n");
 }
 
-/// Items that replace others count, whether those are of another batch or of before.
+/// Items that replace others are counted, whether those are from the same batch, another batch or before the import.
 #[test]
 fn replaced_items_are_counted() {
     let db = Fixture::created();
@@ -517,9 +524,9 @@ fn replaced_items_are_counted() {
     assert_eq!(db.count(), 1200);
 }
 
-/// Runs it, and gives the most memory that it had at once, in KiB.
+/// Runs the command, and returns its output and its peak memory in KiB.
 fn peak(command: &mut Process, fixture: &Fixture) -> (std::process::Output, u64) {
-    // The shell reports it of its children: GNU time, where there is one, would be another thing to install.
+    // Polled from /proc, as GNU time would be another dependency.
     let mut child = command.current_dir(fixture.dir.path()).spawn().unwrap();
     let status = format!("/proc/{}/status", child.id());
     let mut peak = 0;
@@ -533,15 +540,16 @@ fn peak(command: &mut Process, fixture: &Fixture) -> (std::process::Output, u64)
     (child.wait_with_output().unwrap(), peak)
 }
 
-/// Symptom: a gzip of 510 KB made `import` take 10.6 GB, one of 122 KB 2.0 GB; the rest of a line that was cut at 512
-/// MiB was a line of its own. Cause: a line, then its JSON, then the item were in memory, the JSON at many times its
-/// length. Fix: a line becomes the stored form of its item as it is read, and is given up when that passes the limit.
+/// Symptom: a gzip file of 510 KB made `import` take 10.6 GB, one of 122 KB 2.0 GB; the rest of a line that was cut at
+/// 512 MiB was read as a line of its own. Cause: memory held a line, then its JSON, then the item, and the JSON takes
+/// many times its length. Fix: a line is converted to the stored form of its item as it is read, and abandoned once
+/// that exceeds the limit.
 #[test]
 fn memory_is_bounded_whatever_the_input() {
     const MIB: usize = 1 << 20;
-    // Far past the limit on an item of 16 MiB, also where six bytes of text are one of an item.
+    // Far beyond the limit on an item of 16 MiB, even where six bytes of text become one byte of the item.
     const TEXT: usize = 110;
-    // What hostile text repeats, and how it starts.
+    // Name, start, and the hostile text to repeat.
     let shapes: [(&str, &str, &str); 12] = [
         ("zeros", "", "\0"),
         ("blanks", "", " "),
@@ -587,7 +595,7 @@ fn memory_is_bounded_whatever_the_input() {
         assert!(stderr.len() < 1000, "{name}: {stderr}");
         worst = worst.max(kib);
         if name != "blanks" {
-            // And as an item to put.
+            // The same input as an item for `put`.
             let mut command = Process::new("sh");
             command.arg("-c").arg("zcat hostile.gz | tail -n +2 | exec \"$0\" put my.db p -");
             command.arg(assert_cmd::cargo::cargo_bin("kstone")).stderr(Stdio::piped());
@@ -599,7 +607,7 @@ fn memory_is_bounded_whatever_the_input() {
     assert!(worst > 0 && worst < (64 + 16) * 1024, "{worst} KiB");
 }
 
-/// What still fits is stored; it is held in its stored form only.
+/// The largest item that fits is stored; memory holds only its stored form.
 #[test]
 fn an_item_of_many_nodes_takes_no_more_than_its_stored_form() {
     let db = Fixture::created();
@@ -613,7 +621,7 @@ fn an_item_of_many_nodes_takes_no_more_than_its_stored_form() {
     assert!(kib > 0 && kib < 100 * 1024, "{kib} KiB");
 }
 
-/// Under a limit on address space: with /dev/zero for a line, and as many of its bytes as anybody waits for.
+/// Under a limit on address space, with a line that never ends: plain, gzipped, and as valid JSON so far.
 #[test]
 fn an_endless_line_is_given_up_at_once() {
     let db = Fixture::created();
@@ -631,8 +639,8 @@ fn an_endless_line_is_given_up_at_once() {
     }
 }
 
-/// Symptom: `verify | head`, where `head` had gone, ended with 0 whatever was found. Cause: a closed pipe was success.
-/// Fix: the exit status is that of what was done, where a result is all that is printed.
+/// Symptom: `verify | head`, with `head` gone, exited with 0 whatever was found. Cause: a closed pipe counted as
+/// success. Fix: for commands that print only a result, the exit status is that of the operation.
 #[test]
 fn a_closed_pipe_hides_no_failure() {
     let db = Fixture::created();
@@ -651,7 +659,7 @@ fn a_closed_pipe_hides_no_failure() {
     assert_eq!(db.count(), 1);
 }
 
-/// Where results cannot be written, no command says that it has succeeded.
+/// No command reports success if its results cannot be written.
 #[test]
 fn a_full_output_is_an_error() {
     let db = Fixture::airports();
@@ -691,7 +699,7 @@ fn a_full_output_is_an_error() {
     }
 }
 
-/// A scan that meets damage has printed what it read before.
+/// A scan that meets damage has printed the items before it.
 #[test]
 fn what_was_read_before_damage_is_printed() {
     let db = Fixture::created();

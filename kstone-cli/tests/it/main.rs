@@ -1,10 +1,10 @@
-//! The binary, run as its users run it.
+//! Runs the binary as its users do.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
     clippy::expect_used,
     clippy::disallowed_methods,
-    reason = "tests, which look at files from outside"
+    reason = "tests, which inspect files from outside"
 )]
 
 mod broken;
@@ -43,14 +43,14 @@ impl Fixture {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
-    /// With a database in it.
+    /// With an empty database.
     fn created() -> Self {
         let fixture = Self::new();
         fixture.run(&["create", "my.db"]).assert().success();
         fixture
     }
 
-    /// With the airports in it.
+    /// With the airports imported.
     fn airports() -> Self {
         let fixture = Self::new();
         fixture.file("a.jsonl", AIRPORTS.as_bytes());
@@ -162,7 +162,7 @@ fn the_environment_is_4() {
     db.run(&["info", "none.db"])
         .assert()
         .code(4)
-        .stderr("error: none.db does not exist\nhint: kstone create none.db makes a new one\n");
+        .stderr("error: none.db does not exist\nhint: kstone create none.db creates one\n");
     db.run(&["create", "my.db"]).assert().code(4).stderr(starts_with("error: my.db already exists"));
     db.run(&["import", "new.db", "none.jsonl", "--key-attr", "k", "--create"])
         .assert()
@@ -182,25 +182,25 @@ fn locked_is_5() {
         .assert()
         .code(5)
         .stderr(contains("\"code\":\"locked\""));
-    // In place or not: a repair needs the database to stand still. A look does not.
+    // In place or not, a repair requires that nothing writes to the database. A verify does not.
     for how in [&["--yes"][..], &["--dry-run"], &["--into", "new.db"]] {
         let repair = [&["repair", "my.db"], how].concat();
         db.run(&repair).assert().code(5).stdout(is_empty()).stderr(starts_with("error: my.db is in use"));
     }
     assert!(!db.dir.path().join("new.db").exists() && !db.dir.path().join("my.db/quarantine").exists());
     assert!(db.stdout(&["verify", "my.db"]).contains("in use by another process"));
-    // Reading goes on beside it.
+    // Reading works meanwhile.
     assert_eq!(db.stdout(&["count", "my.db"]), "0\n");
     drop(open);
     db.run(&["put", "my.db", "k", "{}"]).assert().success();
 }
 
-/// This process writes without a pause, while the command, another process, makes one backup after the other.
+/// This process writes without a pause while the command, another process, makes one backup after another.
 #[test]
 fn backups_of_a_database_that_another_process_writes_to_are_whole() {
     let db = Fixture::created();
     let open = kstone_api::Database::open(db.dir.path().join("my.db")).unwrap();
-    // It rests only while the copies are looked at.
+    // The writer pauses only while the copies are checked.
     let (written, stop, rest) = (AtomicU64::new(0), AtomicBool::new(false), AtomicBool::new(false));
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -238,7 +238,7 @@ fn backups_of_a_database_that_another_process_writes_to_are_whole() {
             ssts += report["ssts"].as_u64().unwrap();
             let count: u64 = db.stdout(&["count", &copy]).trim().parse().unwrap();
             assert!((before..=after + 1).contains(&count), "{count}, between {before} and {after}");
-            // One moment: none of the numbers below is missing.
+            // A consistent snapshot: none of the lower numbers is missing.
             db.run(&["get", &copy, &format!("n-{}", count - 1)]).assert().success();
             db.run(&["verify", &copy]).assert().success();
             db.run(&["put", &copy, "k", "{}"]).assert().success();
@@ -302,7 +302,7 @@ fn import_reads_plain_and_gzipped_lines() {
         );
         assert_eq!(db.json(&["count", name]), json!({"schema": "kstone.count/1", "items": 3}));
     }
-    // Numbers are keys by their text; a second import replaces.
+    // Numbers become keys as their text; a second import replaces items.
     db.run(&["import", "gz.db", "a.jsonl.gz", "--key-attr", "elevation"]).assert().success();
     assert!(db.stdout(&["get", "gz.db", "--", "-11"]).contains("Amsterdam"));
 }
@@ -328,7 +328,7 @@ fn import_rejects_bad_lines() {
         .code(6)
         .stdout("imported 1 item, 1 replaced\n")
         .stderr(starts_with("error: line 2: ").and(contains("hint: ")));
-    // Not gzip after all, and a cut one.
+    // Invalid gzip data, and a truncated file.
     db.file("cut.gz", &[0x1f, 0x8b, 8, 0]);
     db.run(&["import", "my.db", "cut.gz", "--key-attr", "k"]).assert().code(4).stderr(starts_with("error: "));
 }
@@ -357,18 +357,15 @@ fn large_imports_take_many_batches() {
     assert!((1..200).contains(&by_stripe), "{by_stripe}");
     assert!(db.stdout(&["compact", "my.db"]).contains("stripes compacted"));
     assert_eq!(db.stdout(&["count", "my.db"]), "3000\n");
-    // Once more there is nothing to gain, and nothing is written.
+    // A second run would gain nothing, and writes nothing.
     let before = ssts(&db);
     let again = db.stdout(&["compact", "my.db"]);
-    assert!(
-        again.starts_with("0 of 256 stripes compacted, 256 had nothing to gain   256 → 256 SSTs"),
-        "{again}"
-    );
+    assert!(again.starts_with("0 of 256 stripes compacted, 256 already compact   256 → 256 SSTs"), "{again}");
     assert_eq!(ssts(&db), before);
     let json = db.json(&["compact", "my.db", "--stripe", "7"]);
     assert_eq!((&json["stripes"], &json["skipped"]), (&json!(0), &json!(1)));
     db.run(&["compact", "my.db", "--stripe", "256"]).assert().code(2);
-    // A delete leaves a tombstone: that stripe has something to gain.
+    // A delete leaves a tombstone, which a compaction of that stripe removes.
     db.run(&["delete", "my.db", "7"]).assert().success();
     assert_eq!(db.json(&["compact", "my.db"])["stripes"], 1);
 }
@@ -505,13 +502,13 @@ fn info_tells_of_the_quota_and_of_settings_that_old_files_lack() {
     open.close().unwrap();
     let info = db.stdout(&["info", "my.db"]);
     assert!(info.contains(" of 64.0 MiB limit "), "{info}");
-    assert!(info.contains("not yet so   bloom_bits_per_key: 2 SSTs, "), "{info}");
+    assert!(info.contains("pending      bloom_bits_per_key: 2 SSTs, "), "{info}");
     let json = db.json(&["info", "my.db"]);
     assert_eq!(json["disk"]["limit"], 64 << 20);
     let pending = &json["pending_rewrites"][0];
     assert_eq!((&pending["setting"], &pending["ssts"]), (&json!("bloom_bits_per_key"), &json!(2)));
     db.run(&["compact", "my.db"]).assert().success();
-    assert!(!db.stdout(&["info", "my.db"]).contains("not yet so"));
+    assert!(!db.stdout(&["info", "my.db"]).contains("pending"));
 }
 
 #[test]
@@ -525,7 +522,7 @@ fn events_are_read_from_files_oldest_first() {
         events.iter().map(|event| event["event"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     assert!(kinds(&[]).contains(&"flush".into()), "{:?}", kinds(&[]));
-    // An older file, a line that was cut off, and a kind that this version does not know.
+    // A rotated file, a truncated line, and a kind that this version does not know.
     let path = |name: &str| format!("my.db/{name}");
     db.file(
         &path("EVENTS.jsonl.1"),
@@ -547,19 +544,19 @@ fn events_are_read_from_files_oldest_first() {
          2023-11-14T22:13:21.000Z  flush   took 2.1ms, stripe 3\n"
     );
     assert_eq!(db.stdout(&["events", "my.db", "--format", "jsonl"]).lines().count(), 3);
-    // Also while it is in use.
+    // Also while the database is in use.
     let _open = kstone_api::Database::open(db.dir.path().join("my.db")).unwrap();
     assert_eq!(db.stdout(&["events", "my.db"]), table);
-    // Also one that only a newer version knows.
+    // A kind that only a newer version knows can be selected too.
     assert_eq!(kinds(&["--kind", "melted"]), ["melted"]);
     assert_eq!(db.stdout(&["events", "my.db", "--kind", "poisoned"]), "");
     db.run(&["events", "my.db", "--kind", "flush,nonsense"]).assert().code(2).stdout(is_empty()).stderr(
-        contains("no kind of event \"nonsense\"").and(contains("hint: the kinds are opened, flush, ")),
+        contains("no event kind \"nonsense\"").and(contains("hint: event kinds are opened, flush, ")),
     );
     db.run(&["events", "none.db"]).assert().code(4);
 }
 
-/// `STATS.json` with these figures, of a time long ago.
+/// `STATS.json` with these figures and an old timestamp.
 fn snapshot(stats: Json) -> Vec<u8> {
     json!({"schema": "kstone.stats/1", "pid": 4711, "unix_ms": 1, "uptime_ms": 7_860_000, "stats": stats,
            "latencies": {"get": {"count": 5, "p99_nanos": 900}}})
@@ -591,7 +588,7 @@ fn stats_are_those_of_files_and_of_the_running_program() {
     drop(open);
 
     db.file("my.db/STATS.json", &snapshot(json!({})));
-    assert!(db.stdout(&["stats", "my.db"]).contains("of a process that is gone (pid 4711)"));
+    assert!(db.stdout(&["stats", "my.db"]).contains("of a process that has ended (pid 4711)"));
     db.file("my.db/STATS.json", b"{\"schema\":\"kstone.stats/9\"}");
     db.run(&["stats", "my.db"]).assert().code(4).stderr(contains("STATS.json").and(contains("hint: ")));
     db.run(&["stats", "none.db"]).assert().code(4);
@@ -601,10 +598,10 @@ fn stats_are_those_of_files_and_of_the_running_program() {
 fn an_alert_is_1() {
     let db = Fixture::created();
     let calm = db.stdout(&["alerts", "my.db"]);
-    assert_eq!(calm, "no alert\nruntime counters: none (enable with_stats_snapshot_interval)\n");
+    assert_eq!(calm, "no alerts\nruntime counters: none (enable with_stats_snapshot_interval)\n");
     assert_eq!(db.json(&["alerts", "my.db"])["alerts"], json!([]));
 
-    // Of the files: more runs than there should be.
+    // An alert from the files: too many runs.
     let path = db.dir.path().join("my.db");
     let item = || kstone_api::ItemBuilder::new().number("n", 1);
     let compaction = kstone_api::CompactionConfig::disabled();
@@ -617,10 +614,10 @@ fn an_alert_is_1() {
     db.run(&["alerts", "my.db"])
         .assert()
         .code(1)
-        .stdout(starts_with("High SST count: 16.0 runs a stripe (threshold 15.0)\nruntime counters: none"))
+        .stdout(starts_with("High SST count: 16.0 runs per stripe (threshold 15.0)\nruntime counters: none"))
         .stderr("error: 1 alert\n");
 
-    // Of the counters, while the program runs.
+    // Alerts from the counters, while the program runs.
     let open = kstone_api::Database::open(&path).unwrap();
     open.put("k", item()).unwrap();
     db.run(&["alerts", "my.db"]).assert().code(1).stdout(starts_with("High SST count: 16.0"));
@@ -631,7 +628,7 @@ fn an_alert_is_1() {
     assert_eq!(names, ["High SST count", "High read latency", "Writing has stopped"]);
 }
 
-/// The SSTs of a database, by name.
+/// The paths of a database's SSTs.
 fn ssts(db: &Fixture) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(db.dir.path().join("my.db")).unwrap();
     let paths = entries.map(|entry| entry.unwrap().path());
@@ -640,7 +637,7 @@ fn ssts(db: &Fixture) -> Vec<PathBuf> {
     ssts
 }
 
-/// With items in SSTs, in some stripes.
+/// With items in SSTs of some stripes.
 fn flushed() -> Fixture {
     let db = Fixture::airports();
     db.run(&["compact", "my.db"]).assert().success();
@@ -706,7 +703,7 @@ fn repair_asks_plans_and_tells_what_is_lost() {
     let left: usize = db.stdout(&["count", "my.db"]).trim().parse().unwrap();
     assert_eq!(left + lines.len(), 3);
     assert_eq!(db.stdout(&["count", "new.db"]).trim(), left.to_string());
-    // What is printed is the key, and is gone.
+    // The printed key can be typed back, and its item is gone.
     let key = lines[0]["key"].as_str().unwrap();
     let words: Vec<&str> = key.split(' ').collect();
     db.run(&[&["get", "my.db"], words.as_slice()].concat()).assert().code(1);
@@ -714,7 +711,7 @@ fn repair_asks_plans_and_tells_what_is_lost() {
     db.run(&["repair", "none.db", "--yes"]).assert().code(4);
 }
 
-/// What a table has no room for is in the report.
+/// Losses that a table leaves out are in the report.
 #[test]
 fn repair_reports_every_loss() {
     let db = Fixture::created();

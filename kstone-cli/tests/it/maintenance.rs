@@ -1,4 +1,4 @@
-//! `verify` and `repair` as people read them: what is said of files is what is so, and the numbers add up.
+//! `verify` and `repair` as people read them: statements about files are true, and the numbers add up.
 
 use std::path::Path;
 
@@ -18,9 +18,9 @@ fn printed(output: &[u8]) -> Json {
     serde_json::from_slice(output).unwrap()
 }
 
-/// Symptom: `repair --yes` after a lost log said `nothing is wrong, nothing was changed` and exit 6; the manifest was changed
-/// and the item gone. Cause: the text went by files that something is done with, and the missing one is none. Fix: it goes by
-/// what was changed, which is told file by file.
+/// Symptom: `repair --yes` after a lost log printed `nothing is wrong, nothing was changed` and exited with 6, although
+/// it changed the manifest and the item was lost. Cause: the text depended on the files acted on, and a missing file is
+/// not one. Fix: it depends on the changes, which are listed file by file.
 #[test]
 fn a_lost_log_is_told_in_every_form() {
     let db = Fixture::created();
@@ -63,9 +63,9 @@ fn a_lost_log_is_told_in_every_form() {
     assert_eq!(db.stdout(&["count", "my.db"]), "0\n");
 }
 
-/// Symptom: `scan` and `query` ended with exit 2 at an item that cannot be decoded, `get` with 3, and `verify`, `count` and
-/// `repair` found nothing. Cause: the error was one of input, and only the engine's bytes were looked at. Fix: it is
-/// damage wherever it is met, and `verify` and `repair` read items.
+/// Symptom: at an item that cannot be decoded, `scan` and `query` exited with 2 and `get` with 3, while `verify`,
+/// `count` and `repair` found nothing. Cause: it was reported as an input error, and only the engine's bytes were
+/// checked. Fix: it is damage wherever it is met, and `verify` and `repair` decode items.
 #[test]
 fn an_item_that_cannot_be_decoded_is_damage_to_all() {
     for flush in [true, false] {
@@ -97,7 +97,7 @@ fn an_item_that_cannot_be_decoded_is_damage_to_all() {
     }
 }
 
-/// Symptom: after a kill `verify` printed a line for each of 220 files that nothing lists. Cause: each is a finding. Fix: a
+/// Symptom: after a kill, `verify` printed a line for each of 220 orphaned files. Cause: each is a finding. Fix: a
 /// table sums them up; JSON lists them.
 #[test]
 fn what_a_crash_left_over_is_one_line() {
@@ -108,13 +108,14 @@ fn what_a_crash_left_over_is_one_line() {
     }
     let text = db.stdout(&["verify", "my.db"]);
     assert_eq!(text.lines().filter(|line| line.starts_with("WARN")).count(), 1, "{text}");
-    assert!(text.contains("220 files that nothing lists, "), "{text}");
+    assert!(text.contains("220 files not in the manifest, "), "{text}");
     let json = db.json(&["verify", "my.db"]);
     assert_eq!(json["findings"].as_array().unwrap().len(), 220);
     assert_eq!(json["clean"], json!(true));
 }
 
-/// Symptom: the directory that a repair makes was a foreign file for ever. Cause: its name was not among ours. Fix: it is.
+/// Symptom: the directory that a repair creates was reported as a foreign file for ever. Cause: its name was not among
+/// the known names. Fix: it is.
 #[test]
 fn the_quarantine_is_ours() {
     let db = flushed();
@@ -136,8 +137,8 @@ fn the_quarantine_is_ours() {
     db.run(&["create", "my.db"]).assert().failure().stdout(is_empty());
 }
 
-/// Symptom: `979 SSTs`, then `795 good, 0 bad, 0 missing` of a database that a program wrote to. Cause: those that were
-/// merged away meanwhile counted nowhere. Fix: they do, and those that took their place are looked at.
+/// Symptom: `979 SSTs`, then `795 good, 0 bad, 0 missing` for a database that a program was writing to. Cause: SSTs
+/// merged away meanwhile were not counted. Fix: they are, and the SSTs that replaced them are checked.
 #[test]
 fn the_sums_of_a_verify_add_up_while_it_is_written_to() {
     let db = Fixture::created();

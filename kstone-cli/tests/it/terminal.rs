@@ -1,4 +1,4 @@
-//! What reaches a terminal: nothing that acts on it, and no line that passes for one of ours, wherever it comes from.
+//! Whatever the source, no output acts on the terminal, and no line can be mistaken for one of ours.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -9,11 +9,11 @@ use serde_json::{Value as Json, json};
 
 use crate::{Fixture, ssts};
 
-/// Begins a line that the output must not have.
+/// Starts a line that must not occur in the output.
 const FORGED: &str = "FORGED";
 
-/// Every character that must not reach a terminal: C0, DEL, C1, marks and overrides of direction, separators of lines,
-/// the byte order mark, and what nobody sees.
+/// Every character that must not reach a terminal: C0, DEL, C1, bidirectional marks and overrides, line separators, the
+/// byte order mark, and invisible characters.
 fn harmful() -> String {
     let ranges = [1..=0x1f, 0x7f..=0x9f, 0x200e..=0x200f, 0x2028..=0x202e, 0x2066..=0x2069];
     let others = [0x61c, 0xfeff, 0xad, 0x200b, 0x2060, 0xe0041];
@@ -22,7 +22,7 @@ fn harmful() -> String {
     format!("\u{1b}]0;title\u{7}\u{1b}[31m\u{9b}31m\n{FORGED}\r{all}")
 }
 
-/// A database whose path, keys, items, events, statistics and neighbours are all of that.
+/// A database whose path, keys, items, events, statistics and neighbouring files all contain these characters.
 struct Hostile {
     fixture: Fixture,
     db: PathBuf,
@@ -55,7 +55,7 @@ impl Hostile {
         let evil = harmful();
         let event = json!({"seq": 1, "unix_ms": 1, "event": evil, "stripe": evil, evil.clone(): evil,
                            "changes": [{"name": evil, "old": evil}], "nested": {evil.clone(): evil}});
-        // Once as JSON writes it, and once with all that JSON takes as it is.
+        // Once escaped by JSON, and once with every character that JSON allows unescaped.
         let raw = evil.replace(|c: char| u32::from(c) < 0x20, "");
         let event =
             format!("{event}\n{{\"seq\":2,\"event\":\"{raw}\",\"{raw}\":\"{raw}\"}}\nnonsense {evil}\n");
@@ -74,7 +74,7 @@ impl Hostile {
         self
     }
 
-    /// Runs it in each format; returns what is printed as `jsonl`.
+    /// Runs a command in each format; returns the output of `jsonl`.
     fn run(&self, args: &[&OsStr]) -> String {
         let mut last = String::new();
         for format in ["table", "json", "jsonl"] {
@@ -100,11 +100,11 @@ impl Hostile {
     }
 }
 
-/// Symptom: an escape sequence in the kind of an event reached the terminal raw; C1, DEL and characters that change the
-/// direction of text did so from names and values of attributes, and from details.
-/// Cause: each column was escaped by itself, or not at all.
-/// Fix: one notion of what is shown, in one function for text and one for JSON; and what goes to stdout goes through it
-/// once more, whoever printed it.
+/// Symptom: an escape sequence in the kind of an event reached the terminal raw; so did C1, DEL and characters that
+/// change the direction of text in names and values of attributes and in details.
+/// Cause: each column was escaped separately, or not at all.
+/// Fix: one definition of printable characters, with one function for text and one for JSON; and everything written to
+/// stdout passes through it once more, whoever printed it.
 #[test]
 fn nothing_that_acts_on_a_terminal_gets_there() {
     let hostile = Hostile::new().with_texts();
@@ -113,7 +113,7 @@ fn nothing_that_acts_on_a_terminal_gets_there() {
     let sort = escape::key(format!("\0{evil}").as_bytes());
     let (key, sort, arg) = (OsStr::new(&key), OsStr::new(&sort), OsStr::new);
 
-    // Of files.
+    // From files.
     for command in ["info", "stats", "events", "alerts", "scan", "count", "verify"] {
         hostile.run(&[arg(command), db]);
     }
@@ -139,7 +139,7 @@ fn nothing_that_acts_on_a_terminal_gets_there() {
         hostile.run(args);
     }
 
-    // Of arguments, understood or not.
+    // From arguments, valid or not.
     let no_text = OsStr::from_bytes(b"\xff\x9b31m\x1b[31m");
     for args in [
         &[evil_arg][..],
@@ -202,7 +202,7 @@ fn nothing_that_acts_on_a_terminal_comes_out_of_a_damaged_database() {
     }
 }
 
-/// Arguments that are no text are answered with how to give such keys.
+/// Arguments that are not UTF-8 are answered with a hint how to write such keys.
 #[test]
 fn keys_that_are_no_text_are_told_how_to_be_given() {
     let db = Fixture::created();
@@ -214,7 +214,7 @@ fn keys_that_are_no_text_are_told_how_to_be_given() {
 }
 
 /// Symptom: the item under the empty sort key looked like the one without a sort key.
-/// Cause: nothing was printed for either. Fix: the empty one is `""`.
+/// Cause: nothing was printed for either. Fix: an empty sort key is printed as `""`.
 #[test]
 fn the_empty_sort_key_is_not_none() {
     let db = Fixture::created();
@@ -228,9 +228,9 @@ fn the_empty_sort_key_is_not_none() {
     assert_eq!(ssts(&db).len(), 0);
 }
 
-/// Symptom: a table of 40 items of 31 MB took 1.3 GB, one item of 8 MiB 1.8 s instead of 0.1 s.
-/// Cause: 1,000 rows were kept however long they are, and each was laid out whole, character by character.
-/// Fix: rows are laid out when their text is long enough, and long items are cut, with their size told.
+/// Symptom: a table of 40 items of 31 MB took 1.3 GB, and one item of 8 MiB took 1.8 s instead of 0.1 s.
+/// Cause: 1,000 rows were buffered whatever their length, and each was laid out in full, character by character.
+/// Fix: a page also ends when its text reaches a limit, and long items are cut off, with their size.
 #[test]
 fn long_items_are_shortened_in_a_table_and_whole_in_json() {
     let db = Fixture::created();
@@ -242,7 +242,7 @@ fn long_items_are_shortened_in_a_table_and_whole_in_json() {
     open.put("short", ItemBuilder::new().string("a", "b")).unwrap();
     open.close().unwrap();
     let limited = |args: &[&str]| {
-        // Without room for all of it.
+        // Without enough memory for all of it.
         let mut command = assert_cmd::Command::new("sh");
         command.current_dir(db.dir.path()).args(["-c", "ulimit -v 350000; exec \"$0\" \"$@\""]);
         command.arg(assert_cmd::cargo::cargo_bin("kstone")).args(args);

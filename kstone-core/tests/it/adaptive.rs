@@ -1,5 +1,5 @@
-//! Memtables that follow the write rate and the memory that is left: on one thread, with a clock and a machine that
-//! the test makes up.
+//! Memtables that adapt to the write rate and the available memory: single-threaded, with a simulated clock and
+//! machine.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::model::manual;
 const MB: u64 = 1_000_000;
 const UNKNOWN: u64 = u64::MAX;
 
-/// A machine with this many bytes left, that counts how often it is asked.
+/// A machine with this much available memory in bytes, which counts how often it is queried.
 #[derive(Debug)]
 struct Machine {
     available: AtomicU64,
@@ -54,7 +54,7 @@ fn bench(config: DatabaseConfig, available: u64) -> Bench {
 }
 
 impl Bench {
-    /// Writes for that many seconds at that many records a second, of 20 bytes, and does what is due on the way.
+    /// Writes records of 20 bytes for this many seconds at this rate, and does background work as it becomes due.
     fn write(&mut self, partition: &str, per_second: u64, seconds: u64) {
         for _ in 0..seconds * 20 {
             for _ in 0..per_second / 20 {
@@ -78,7 +78,7 @@ impl Bench {
         self.engine.stats().unwrap().stripes.iter().map(|stripe| stripe.memtable_limit).collect()
     }
 
-    /// A flush after a quiet time of this many seconds.
+    /// The memtable limit after a quiet period of this many seconds and a flush.
     fn flush_after(&mut self, seconds: u64) -> usize {
         self.clock.advance(Duration::from_secs(seconds));
         self.write("p", 20, 1);
@@ -92,7 +92,7 @@ fn the_limit_follows_the_write_rate_and_falls_back() {
     let mut bench = bench(adaptive(), 8000 * MB);
     bench.write("p", 20_000, 3);
     assert_eq!(bench.limits(), [10_000]);
-    // And is what memtables are sealed at.
+    // Memtables are sealed at this limit.
     bench.engine.flush().unwrap();
     let before = bench.drain().flushes;
     bench.write("p", 20_000, 2);
@@ -100,7 +100,7 @@ fn the_limit_follows_the_write_rate_and_falls_back() {
     assert_eq!((stats.flushes - before, stats.stripes[0].memtable_records), (4, 0), "10,000 records each");
     let quiet = bench.flush_after(60);
     assert!((1000..2000).contains(&quiet), "quiet again, within the hysteresis: {quiet}");
-    // 2,500 a second ask for 5,000 records, and within twice of that nothing moves.
+    // A rate of 2,500 per second calls for 5,000 records; within a factor of two, the limit does not move.
     bench.write("p", 2500, 60);
     let limit = bench.limits()[0];
     assert!((2500..10_000).contains(&limit), "{limit}");
@@ -186,7 +186,7 @@ fn the_stripes_that_are_written_most_have_the_largest_memtables() {
         stats.stripes.iter().map(|stripe| (stripe.entries, stripe.memtable_limit)).collect();
     limits.sort_unstable();
     let [(_, idle), (_, busy)] = limits[..] else { panic!("both in one stripe: {limits:?}") };
-    // 4,000 a second in one of four stripes are as 16,000 in all, 200 as 800, which asks for 2,828.
+    // In one of four stripes, 4,000 per second count as 16,000 in total, and 200 as 800, which calls for 2,828.
     assert_eq!(busy, 10_000);
     assert!((1500..4000).contains(&idle), "{idle}");
 }

@@ -1,12 +1,12 @@
-//! What opening, verify and repair say of a directory is the same; see `kstone_core::fuzzing::Agreed`.
+//! Opening, verify and repair agree about a directory; see `kstone_core::fuzzing::Agreed`.
 
 use kstone_core::fuzzing::{Agreed, forged};
 use kstone_core::torture::Watchdog;
 
-/// Symptom: `verify` and `repair` found nothing wrong with databases that do not open, or that cannot be read: a key that
-/// is none in a record of the log, numbers at the end of their range, entries of other stripes, a setting out of range; and
-/// repair panicked where overflow is checked. Cause: each of the three had checks of its own. Fix: they share them, and
-/// the numbers of damaged files are counted on from only as far as a database reaches.
+/// Symptom: `verify` and `repair` found nothing wrong with databases that do not open, or cannot be read: an invalid
+/// key in a log record, numbers at the end of their range, entries of other stripes, a setting out of range; and repair
+/// panicked if overflow checks were on. Cause: each of the three had its own checks. Fix: they share them, and numbers
+/// from damaged files are only continued within the range that a database can reach.
 #[test]
 fn forged_databases_are_judged_alike_by_all() {
     let _watchdog = Watchdog::start("agreement::forged_databases_are_judged_alike_by_all");

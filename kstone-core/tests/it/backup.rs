@@ -1,6 +1,6 @@
-//! Backups: a copy is one moment, not older than the call, whatever goes on meanwhile; one that is cut off is none; and
-//! the database that was copied does not feel any of it.
-#![allow(clippy::disallowed_methods, reason = "tests, which look at files from outside")]
+//! Backups: a copy is consistent and no older than the call, whatever happens meanwhile; an interrupted one is not a
+//! database; and the source is not affected.
+#![allow(clippy::disallowed_methods, reason = "tests, which inspect files from outside")]
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -31,7 +31,7 @@ fn names(vfs: &dyn Vfs, path: &str) -> Vec<String> {
     names
 }
 
-/// The files of the database, each in whole pages.
+/// The size of the database's files, each rounded up to whole pages.
 fn listed(vfs: &dyn Vfs) -> u64 {
     vfs.list(Path::new(DB)).unwrap().iter().map(|entry| entry.len.next_multiple_of(4096)).sum()
 }
@@ -48,12 +48,12 @@ fn files_of(vfs: &dyn Vfs, dir: &Path) -> Arc<dyn Vfs> {
     Arc::new(image)
 }
 
-/// SSTs and log segments, by name.
+/// The names of SSTs and log segments.
 fn data(vfs: &dyn Vfs, path: &str) -> BTreeSet<String> {
     names(vfs, path).into_iter().filter(|name| name.ends_with(".sst") || name.ends_with(".log")).collect()
 }
 
-/// Everything that a test wants of a copy: it is a state since commit `least`, opens clean, and is whole.
+/// Checks a copy: it is a state since commit `least`, opens cleanly, and is complete.
 fn check_copy(vfs: &Arc<dyn Vfs>, path: &str, writer: &Writer, least: usize, context: &str) {
     let before = data(&**vfs, path);
     let reader = LsmEngine::open_read_only(Path::new(path), manual(Arc::clone(vfs), 5)).unwrap();
@@ -67,7 +67,7 @@ fn check_copy(vfs: &Arc<dyn Vfs>, path: &str, writer: &Writer, least: usize, con
     assert!(!names(&**vfs, path).iter().any(|name| name.starts_with("BACKUP") || name.ends_with(".tmp")));
 }
 
-/// A backup, and what the writer does each time that it reports.
+/// Makes a backup, during which `act` runs at each progress report.
 fn backup_beside(
     writer: &mut Writer,
     copy: bool,
@@ -100,7 +100,7 @@ fn a_copy_is_one_moment_whatever_goes_on_while_it_is_made() {
             assert_eq!(report.linked, if copy { 0 } else { report.ssts }, "{context}");
             linked += report.linked;
             check_copy(&vfs, COPY, &writer, least, &context);
-            // Nothing is kept any longer than the backup took.
+            // Nothing is kept longer than the backup takes.
             for _ in 0..2 {
                 let stats = writer.engine.stats().unwrap();
                 let ssts: usize = stats.stripes.iter().map(|stripe| stripe.ssts).sum();
@@ -114,7 +114,7 @@ fn a_copy_is_one_moment_whatever_goes_on_while_it_is_made() {
     assert!(copies == 16 && linked > 50, "{copies} copies, {linked} linked");
 }
 
-/// Backups of databases in every state that they can be in.
+/// Databases in every possible state can be backed up.
 #[test]
 fn new_reopened_closed_recovered_and_copied_databases_can_be_backed_up() {
     let vfs: Arc<dyn Vfs> = Arc::new(MemVfs::new());
@@ -154,7 +154,7 @@ fn new_reopened_closed_recovered_and_copied_databases_can_be_backed_up() {
     let engine = open(&vfs, DB, 2);
     let path = back_up(&engine, "reopened, not written to");
     put(&engine, 30);
-    back_up(&engine, "a segment that goes on");
+    back_up(&engine, "a segment that is continued");
     engine.flush().unwrap();
     engine.close().unwrap();
     drop(engine);
@@ -164,7 +164,7 @@ fn new_reopened_closed_recovered_and_copied_databases_can_be_backed_up() {
     let reader = LsmEngine::open_read_only(Path::new(DB), manual(Arc::clone(&vfs), 2)).unwrap();
     back_up(&reader, "read only");
     drop(reader);
-    // The copies of copies, each written to and lost without a close: cuts on cuts.
+    // Copies of copies, each written to and lost without a close: nested cuts of the log.
     let mut path = path;
     for round in 0..6 {
         let copy = open(&vfs, &path, 10 + round);
@@ -174,7 +174,7 @@ fn new_reopened_closed_recovered_and_copied_databases_can_be_backed_up() {
         path = back_up(&copy, "a copy that was written to");
         assert_eq!(contents(&copy, None).len(), before.len() + 2 * round as usize);
         if round % 2 == 0 {
-            // Not closed: its log goes on behind the copied one.
+            // Not closed: its log continues after the copied one.
             let (before, own) = (contents(&copy, None), copy.path().to_path_buf());
             std::mem::forget(copy);
             let image = files_of(&*vfs, &own);
@@ -183,7 +183,7 @@ fn new_reopened_closed_recovered_and_copied_databases_can_be_backed_up() {
             assert_eq!(contents(&recovered, None), before, "a copy that was lost without a close, {round}");
             let reader = LsmEngine::open_read_only(&own, manual(Arc::clone(&vfs), 2)).unwrap();
             assert_eq!(contents(&reader, None), before, "{round}");
-            back_up(&reader, "read only, a copy that was lost without a close");
+            back_up(&reader, "a copy that was lost without a close, opened read-only");
         }
     }
 }
@@ -194,7 +194,7 @@ fn a_copy_and_its_source_are_independent() {
     let mut writer = Writer::new(&vfs, 3);
     let mut source_before = contents(&writer.engine, None);
     writer.engine.backup(Path::new(COPY)).unwrap();
-    // A file number means one file, in the two of them together.
+    // A file number identifies a single file in both databases together.
     let (mut of_source, mut of_copy) = (data(&*vfs, DB), BTreeSet::new());
     let shared = data(&*vfs, COPY);
     let copy = open(&vfs, COPY, 2);
@@ -229,7 +229,8 @@ fn a_copy_and_its_source_are_independent() {
     source.verify().unwrap();
 }
 
-/// The power goes at each operation of a backup: there is a whole copy or none, and the source is as after any other.
+/// With a power cut at each operation of a backup, there is a whole copy or none, and the source is as after any other
+/// power cut.
 #[test]
 fn a_power_cut_at_any_operation_leaves_a_whole_copy_or_none() {
     let (mut states, mut whole) = (0, 0);
@@ -251,7 +252,7 @@ fn a_power_cut_at_any_operation_leaves_a_whole_copy_or_none() {
         let mut rng = Rng(1);
         for point in 0..=total {
             let (strict, writer, least, made, _) = run(Some(point));
-            // The last two take the mark away, which means nothing by then.
+            // The last two operations remove the mark, which no longer means anything.
             assert_eq!(made, point + 2 >= total, "operation {point} of {total}, copy {copy}");
             for mode in [
                 CrashMode::Strict,
@@ -273,7 +274,7 @@ fn a_power_cut_at_any_operation_leaves_a_whole_copy_or_none() {
                     Err(error) => {
                         assert!(!made, "{error}, {context}");
                         assert!(matches!(error.code(), "not_found" | "not_a_database"), "{error}, {context}");
-                        // What is left can be backed up over.
+                        // A new backup can replace the remains.
                         source.backup(Path::new(COPY)).unwrap_or_else(|e| panic!("{e}, {context}"));
                         check_copy_of(&image, &writer, least, &context);
                     }
@@ -310,7 +311,7 @@ fn a_destination_that_fails_is_named_and_cleaned_up_and_the_source_goes_on() {
                 break;
             }
             if made.is_ok() {
-                // The mark of an unfinished backup means nothing beside a manifest.
+                // Next to a manifest, the mark of an unfinished backup means nothing.
                 let taken_away = target.count(Op::Remove);
                 assert_eq!(taken_away, 1, "it succeeded in spite of {errno:?} at {n}");
                 continue;
@@ -357,7 +358,7 @@ fn a_backup_can_be_called_off_at_any_time() {
 
 #[test]
 fn closing_the_database_ends_its_backup() {
-    // Also when all that is still to be copied stays where it is.
+    // Also if nothing that remains to be copied changes.
     for busy in [true, false] {
         let vfs: Arc<dyn Vfs> = Arc::new(MemVfs::new());
         let mut writer = Writer::new(&vfs, 5);
@@ -368,7 +369,7 @@ fn closing_the_database_ends_its_backup() {
                 1..5 if busy => writer.turn_over(),
                 1..5 => {}
                 5 => writer.engine.close().unwrap(),
-                _ => panic!("it goes on"),
+                _ => panic!("it continues"),
             }
         });
         assert!(matches!(made, Err(Error::Closed)), "{made:?}");
@@ -378,7 +379,7 @@ fn closing_the_database_ends_its_backup() {
         check(&engine, &writer, writer.commits(), "reopened");
         let stats = engine.stats().unwrap();
         let ssts: usize = stats.stripes.iter().map(|stripe| stripe.ssts).sum();
-        assert_eq!(before.len(), ssts + stats.log_segments, "what was pinned is left over: {before:?}");
+        assert_eq!(before.len(), ssts + stats.log_segments, "pinned files are left over: {before:?}");
     }
 }
 
@@ -417,7 +418,7 @@ fn destinations_that_hold_something_or_lie_in_the_database_are_refused() {
     LsmEngine::open(&at("empty"), EngineOptions::disk()).unwrap().verify().unwrap();
 }
 
-/// While a backup is made nobody else makes one there; and what one has left says what it is.
+/// While a backup is being made, its destination is reserved; the remains of one are recognisable.
 #[test]
 fn a_destination_is_claimed_and_a_rest_says_what_it_is() {
     let vfs: Arc<dyn Vfs> = Arc::new(MemVfs::new());
@@ -437,7 +438,7 @@ fn a_destination_is_claimed_and_a_rest_says_what_it_is() {
     assert!(seen > 5, "{seen}");
 }
 
-/// Files that a backup keeps count against the limit as long as they are there, and no longer.
+/// Files that a backup pins count towards the limit as long as they exist, and no longer.
 #[test]
 fn a_backup_does_not_break_the_limit_on_disk_space() {
     let limit = 1 << 20;
@@ -455,7 +456,7 @@ fn a_backup_does_not_break_the_limit_on_disk_space() {
                 match writer.engine.put(&key, &[n; 4000], WriteOptions::new()) {
                     Ok(_) => {}
                     Err(Error::DiskFull) => refused += 1,
-                    // The backup has the oldest segment, and on one thread it waits for this put.
+                    // The backup pins the oldest segment, and on a single thread it waits for this put.
                     Err(Error::WriteStalled { .. }) => refused += 1,
                     Err(error) => panic!("{error}"),
                 }
@@ -463,7 +464,7 @@ fn a_backup_does_not_break_the_limit_on_disk_space() {
                 most = most.max(listed(&*probe));
                 assert!(listed(&*probe) <= limit);
                 let used = writer.engine.disk_usage().unwrap().used;
-                assert_eq!(used, listed(&*probe), "what is kept counts");
+                assert_eq!(used, listed(&*probe), "pinned files count");
             }
         })
         .unwrap();
@@ -474,7 +475,7 @@ fn a_backup_does_not_break_the_limit_on_disk_space() {
     }
 }
 
-/// The writer, whom a handle that only reads cannot keep from anything, takes away all SSTs once the backup has begun.
+/// The writer, which a read-only handle cannot hold back, removes all SSTs after the backup has started.
 #[test]
 fn a_backup_by_a_reader_has_what_it_holds_and_is_told_what_it_does_not() {
     for mode in [ReadMode::Mmap, ReadMode::Pread] {
@@ -505,7 +506,7 @@ fn a_backup_by_a_reader_has_what_it_holds_and_is_told_what_it_does_not() {
     }
 }
 
-/// A reader's path leads to another database by now, be it a copy of the same.
+/// The reader's path now leads to another database, even if that is a copy of the same.
 #[test]
 fn a_reader_does_not_back_up_another_database_than_it_has_open() {
     let dir = tempfile::tempdir().unwrap();
@@ -542,7 +543,7 @@ fn a_database_in_memory_can_be_backed_up_to_disk() {
     check(&copy, &writer, writer.commits(), "on disk");
 }
 
-/// A damaged SST is found by who copies it, and by verifying a copy that shares it.
+/// A damaged SST is detected when it is copied, or when a copy that shares it is verified.
 #[test]
 fn damage_is_not_copied_in_silence() {
     let vfs: Arc<dyn Vfs> = Arc::new(MemVfs::new());
@@ -555,7 +556,7 @@ fn damage_is_not_copied_in_silence() {
     assert!(matches!(&made, Err(Error::Corruption { file, .. }) if *file == path), "{made:?}");
     writer.engine.backup(Path::new(COPY)).unwrap();
     assert!(matches!(open(&vfs, COPY, 2).verify(), Err(Error::Corruption { .. })));
-    // What is missing of it is seen without reading it.
+    // A truncated file is noticed without reading it.
     let len = file.len().unwrap();
     file.set_len(len - 1).unwrap();
     for copy in [false, true] {
@@ -592,7 +593,8 @@ fn write_numbers(engine: &LsmEngine, acknowledged: &AtomicU64, stop: &AtomicBool
     }
 }
 
-/// What a copy holds: for some n, that at least `least`, the newest of the first n numbers under each key.
+/// The contents of a copy must be the newest of the first n numbers under each key, for some n of at least `least`;
+/// returns n.
 pub(crate) fn newest(engine: &LsmEngine, least: u64, context: &str) -> u64 {
     let number = |name: String| {
         let value = engine.get(&Key::from(&name)).unwrap_or_else(|e| panic!("{e}, {context}"));
@@ -610,7 +612,7 @@ pub(crate) fn newest(engine: &LsmEngine, least: u64, context: &str) -> u64 {
     n
 }
 
-/// Under real threads, on the real file system: backups, by the writer's handle and by one that only reads.
+/// With real threads, on the real file system: backups by the writer's handle and by a read-only one.
 #[test]
 fn backups_under_load_on_disk() {
     let dir = tempfile::tempdir().unwrap();
@@ -669,8 +671,8 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// What `cp -r` makes of a database that is written to is no backup. It must be a clear error or all data as of some
-/// moment, however it is opened, and never less.
+/// The result of `cp -r` on a database that is being written to is not a backup. It must lead to a clear error or to
+/// all data as of some moment, however it is opened, and never to less.
 #[test]
 fn copies_made_with_cp_of_a_live_database_are_whole_or_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -687,7 +689,7 @@ fn copies_made_with_cp_of_a_live_database_are_whole_or_refused() {
             }
             let copy: PathBuf = dir.path().join("copy");
             let least = acknowledged.load(Ordering::Acquire);
-            // It says so when files go while it copies: that is what a copy of a live database is like.
+            // cp reports files that vanish while it copies, as happens with a live database.
             let _ = Command::new("cp")
                 .arg("-r")
                 .arg(&path)
@@ -703,7 +705,7 @@ fn copies_made_with_cp_of_a_live_database_are_whole_or_refused() {
                 };
                 let lost = opened.as_ref().is_ok_and(|engine| !engine.damage().is_empty());
                 let outcome = match opened {
-                    Ok(_) if lost => "told as damaged".into(),
+                    Ok(_) if lost => "reported as damaged".into(),
                     Ok(engine) => {
                         newest(&engine, least, &context);
                         engine.verify().unwrap_or_else(|e| panic!("{e}, {context}"));

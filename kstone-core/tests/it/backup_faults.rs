@@ -1,6 +1,6 @@
-//! Every I/O operation of a backup and of an opening that only reads fails, once or from then on: that is a clear error
-//! or makes no difference; the database that was copied or read is unharmed; and where the backup was to come, there
-//! is nothing, nothing that is taken for a database, or all of it.
+//! Every I/O operation of a backup and of a read-only open fails, once or permanently: the result is a clear error, or
+//! the same as without. The source is unharmed; and at the destination of the backup, there is nothing, nothing that is
+//! taken for a database, or a complete copy.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,13 +17,13 @@ const DB: &str = "db";
 const COPY: &str = "copy";
 const ERRNOS: [Errno; 4] = [Errno::Io, Errno::NoSpace, Errno::TooManyFiles, Errno::NoMemory];
 
-/// The operations of an opening that look whether there is a database.
+/// The operations of an open that check whether there is a database.
 const LOOKS: u64 = 2;
 
-/// What the runs came to, by the code of the error; `whole` for those that succeeded all the same.
+/// The number of runs by error code; `whole` counts those that succeeded anyway.
 type Outcomes = BTreeMap<&'static str, u32>;
 
-/// A database, and the file system with the faults that it is on.
+/// A database, and the fault-injecting file system that it is on.
 struct Source {
     faults: FaultVfs,
     vfs: Arc<dyn Vfs>,
@@ -44,8 +44,8 @@ impl Source {
         LsmEngine::open_read_only(Path::new(DB), options)
     }
 
-    /// That everything is there, nothing is kept that nobody needs, and it goes on. A new one where it can only be
-    /// opened again.
+    /// Checks that everything is there, nothing is pinned needlessly, and the database keeps working. Reopens it if the
+    /// handle is poisoned.
     fn unharmed(mut self, context: &str) -> Self {
         let commits = self.writer.commits();
         check(&self.writer.engine, &self.writer, commits, context);
@@ -69,14 +69,14 @@ impl Source {
     }
 }
 
-/// Takes the place of an engine that is to be dropped.
+/// A placeholder for an engine that is being dropped.
 fn other() -> LsmEngine {
     LsmEngine::create(Path::new(DB), manual(Arc::new(MemVfs::new()), 1)).unwrap()
 }
 
 fn clear(error: &Error, context: &str) -> &'static str {
     let code = error.code();
-    // Not damage, nor a database that is not there: what failed was looking.
+    // Neither damage nor a missing database is reported: only the check failed.
     assert!(matches!(code, "io" | "disk_full" | "poisoned"), "{error}, {context}");
     if let Error::Io { path, source, .. } = error {
         assert!(!path.as_os_str().is_empty(), "{error}, {context}");
@@ -85,7 +85,7 @@ fn clear(error: &Error, context: &str) -> &'static str {
     code
 }
 
-/// What was made, if it is a database, is whole.
+/// Whether there is a database at the destination; if so, checks that it is complete.
 fn whole(source: &Source, context: &str) -> bool {
     let copy: EngineOptions = manual(Arc::clone(&source.vfs), 6);
     match LsmEngine::open(Path::new(COPY), copy) {
@@ -106,7 +106,7 @@ fn remove_copy(vfs: &dyn Vfs) {
     let _ = vfs.remove_dir(Path::new(COPY));
 }
 
-/// Fails operation after operation of a backup; returns how many runs that took.
+/// Fails one operation of a backup after another; returns the number of runs.
 fn fail_each(errno: Errno, lasting: bool, copy: bool, reader: bool, outcomes: &mut Outcomes) -> u64 {
     let mut source = Source::new();
     for n in 1.. {
@@ -133,7 +133,7 @@ fn fail_each(errno: Errno, lasting: bool, copy: bool, reader: bool, outcomes: &m
                 let left = inner.kind(Path::new(COPY)).unwrap();
                 assert!(lasting || left.is_none(), "{left:?} is left behind after {error}, {context}");
                 if !whole(&source, &context) {
-                    // A rest can be backed up over, unless this handle may not go on.
+                    // A new backup can replace the remains, unless this handle is poisoned.
                     match source.writer.engine.backup(Path::new(COPY)) {
                         Err(Error::Poisoned { .. }) => {}
                         made => {
@@ -179,7 +179,7 @@ fn every_operation_of_an_open_that_only_reads_fails() {
             for n in 1.. {
                 let context = format!("{errno:?} at {n}, lasting {lasting}, {mode:?}");
                 if errno == Errno::Interrupted && lasting {
-                    break; // It would be tried again for ever.
+                    break; // This would be retried for ever.
                 }
                 let rule = Rule::fail(errno);
                 let rule = source.faults.add(if lasting { rule.from(n) } else { rule.nth(n) });
@@ -194,7 +194,7 @@ fn every_operation_of_an_open_that_only_reads_fails() {
                         *outcomes.entry("whole").or_default() += u32::from(hits > 0);
                     }
                     Err(error) => {
-                        // Once it has found a manifest it reads again what could not be read.
+                        // Once a manifest is found, failed reads are retried.
                         assert!(lasting || n <= LOOKS, "{error}, {context}");
                         *outcomes.entry(clear(&error, &context)).or_default() += 1;
                     }
@@ -211,7 +211,7 @@ fn every_operation_of_an_open_that_only_reads_fails() {
     source.unharmed("at the end");
 }
 
-/// A handle that cannot say any more what is durable copies nothing; who opens the database again can.
+/// A handle that no longer knows what is durable makes no backup; a reopened database can.
 #[test]
 fn a_poisoned_handle_makes_no_backup() {
     let source = Source::new();

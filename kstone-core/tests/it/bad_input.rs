@@ -1,4 +1,4 @@
-//! Bad input of every kind gives a typed error that says what and where, and loses nothing.
+//! Bad input of every kind returns a typed error that says what is wrong and where, and loses nothing.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ fn small() -> DatabaseConfig {
     DatabaseConfig::new().with_stripes(2).with_max_memtable_records(10)
 }
 
-/// A database with SSTs, cleanly closed, with something left in its log.
+/// A database with SSTs, cleanly closed, with records left in its log.
 fn database() -> Arc<dyn Vfs> {
     let vfs: Arc<dyn Vfs> = Arc::new(MemVfs::new());
     let mut options = manual(Arc::clone(&vfs), 1);
@@ -34,7 +34,7 @@ fn open(vfs: &Arc<dyn Vfs>) -> Result<LsmEngine, Error> {
     LsmEngine::open(Path::new(DB), manual(Arc::clone(vfs), 2))
 }
 
-/// All files with their bytes.
+/// All files and their bytes.
 fn files(vfs: &dyn Vfs) -> Vec<(PathBuf, Vec<u8>)> {
     let mut files: Vec<_> = vfs
         .list(Path::new(DB))
@@ -79,7 +79,7 @@ fn keys_values_and_batches_over_their_limits_are_refused() {
     let mut mixed = WriteBatch::new();
     mixed.put("good", *b"value").put("", *b"value");
     assert!(engine.write(&mixed, WriteOptions::new()).is_err());
-    assert!(engine.get(&Key::from("good")).unwrap().is_none(), "half a refused batch was written");
+    assert!(engine.get(&Key::from("good")).unwrap().is_none(), "a part of a refused batch was written");
     put(Key::from(&long[1..]), 1000).unwrap();
     assert_eq!(engine.get(&Key::from(&long[1..])).unwrap().unwrap().len(), 1000);
     assert!(matches!(engine.trigger_compaction(2), Err(Error::InvalidConfig { field: "stripe", .. })));
@@ -103,7 +103,7 @@ fn what_is_no_database_is_left_alone() {
     assert!(matches!(LsmEngine::create(Path::new("file"), options()), Err(Error::AlreadyExists { .. })));
 }
 
-/// A directory that may not be read: the name of the file and of the operation, and the system's reason.
+/// For an unreadable directory, the error has the path, the operation, and the system's reason.
 #[cfg(unix)]
 #[test]
 fn an_unreadable_directory_is_named() {
@@ -148,7 +148,7 @@ fn a_second_opener_is_told_at_once() {
 #[test]
 fn reading_only_changes_nothing() {
     let vfs = database();
-    // Also after an unclean end: the log is replayed in memory.
+    // Also after an unclean shutdown: the log is replayed in memory.
     let engine = open(&vfs).unwrap();
     engine.put(&Key::from("unclean"), b"value", WriteOptions::new()).unwrap();
     std::mem::forget(engine);
@@ -214,9 +214,9 @@ fn a_newer_format_is_refused_and_nothing_changes() {
     assert_eq!(files(&*vfs), before);
 }
 
-/// Symptom: a database whose SSTs are of a newer format opened, and its reads failed one by one.
-/// Cause: an SST is opened when it is first touched.
-/// Fix: the newest ones, which are those that a newer version has written, are asked for their format by every open.
+/// Symptom: a database whose SSTs have a newer format opened, and then its reads failed one by one.
+/// Cause: an SST is opened at its first read.
+/// Fix: every open checks the format of the newest SSTs, which are those that a newer version would have written.
 #[test]
 fn ssts_of_a_newer_format_are_refused_when_the_database_is_opened() {
     let vfs = database();
@@ -233,14 +233,14 @@ fn ssts_of_a_newer_format_are_refused_when_the_database_is_opened() {
         assert!(matches!(&opened, Err(Error::UnsupportedFormat { file, .. }) if *file == path), "{opened:?}");
     }
     assert_eq!(files(&*vfs), before);
-    // What is damaged is no newer format, and the rest of the database opens.
+    // Damage is not mistaken for a newer format, and the rest of the database opens.
     newer[124] ^= 1;
     set(&*vfs, &path, &newer);
     open(&vfs).unwrap();
     set(&*vfs, &path, &good);
 }
 
-/// Every byte of every file, damaged one at a time: an error that names a file, or all items intact.
+/// Every byte of every file, damaged one at a time: either an error that names a file, or all items intact.
 #[test]
 fn damage_is_found_or_harmless() {
     let vfs = database();
@@ -259,7 +259,7 @@ fn damage_is_found_or_harmless() {
             let copy: Arc<dyn Vfs> = Arc::new(copy);
             let context = format!("byte {at} of {}", path.display());
             match read_everything(&copy) {
-                // No part of the database: whatever it says, nothing depends on it.
+                // Not part of the database: nothing depends on its contents.
                 result if path.ends_with("EVENTS.jsonl") => result.unwrap(),
                 Ok(()) => harmless += 1,
                 Err(Error::Corruption { .. } | Error::UnsupportedFormat { .. }) => found += 1,
@@ -268,11 +268,11 @@ fn damage_is_found_or_harmless() {
         }
     }
     println!("damage: {found} found, {harmless} harmless");
-    // Harmless are the second header copies, padding, retired log records, and what no reader looks at.
+    // Harmless are the second copies of headers, padding, retired log records, and bytes that no reader uses.
     assert!(found > 4 * harmless && found > 500, "{found} found, {harmless} harmless");
 }
 
-/// An error, or exactly what was written.
+/// Returns an error, or checks that all items are as written.
 fn read_everything(vfs: &Arc<dyn Vfs>) -> Result<(), Error> {
     let engine = open(vfs)?;
     for i in 0..100 {

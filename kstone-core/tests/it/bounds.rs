@@ -1,7 +1,7 @@
-//! What a handle takes of the process, on the real disk: open files, mappings and threads, and that all of it is given
-//! back; and that no call and no drop waits for ever or panics, whatever became of the directory.
+//! Resources of the process that a handle uses, on the real disk: open files, mappings and threads, all of which are
+//! released; and that no call and no drop blocks for ever or panics, whatever happens to the directory.
 
-#![expect(clippy::disallowed_methods, reason = "looks at what the system has, beside the engine")]
+#![expect(clippy::disallowed_methods, reason = "inspects the system from outside the engine")]
 
 use std::path::Path;
 use std::process::Command;
@@ -18,7 +18,7 @@ const STRIPES: usize = 256;
 const ROUNDS: usize = 10;
 const READERS: usize = 8;
 
-/// What the process has of a directory: open files, mappings; and threads in all.
+/// Resources that the process holds for a directory: open files and mappings; and its total number of threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Held {
     files: usize,
@@ -55,7 +55,7 @@ fn options(mode: ReadMode) -> EngineOptions {
     options
 }
 
-/// In a process of its own, so that nobody else's threads and files count.
+/// In a separate process, so that threads and files of other tests do not count.
 #[test]
 #[ignore = "started by the test below"]
 fn child() {
@@ -78,7 +78,7 @@ fn child() {
         let engine = LsmEngine::open(dir, options(mode)).unwrap();
         let ssts: usize = engine.stats().unwrap().stripes.iter().map(|stripe| stripe.ssts).sum();
         assert!(ssts >= STRIPES * ROUNDS, "{ssts} SSTs");
-        // A write, so that the threads are there as well.
+        // A write, so that the threads are running as well.
         engine.put(&key(0), b"9 0", WriteOptions::new()).unwrap();
         let most = AtomicUsize::new(0);
         let sample = || most.fetch_max(open_files(dir), Ordering::Relaxed);
@@ -87,7 +87,7 @@ fn child() {
                 let (engine, sample) = (&engine, &sample);
                 scope.spawn(move || {
                     for n in 0..keys {
-                        // Each in an order of its own.
+                        // Each reader in a different order.
                         let n = (n * (2 * reader + 1) + reader * 97) % keys;
                         let value = engine.get(&key(n)).unwrap().unwrap();
                         assert_eq!(value.as_ref(), format!("9 {n}").as_bytes());
@@ -136,7 +136,7 @@ fn few_files_are_open_with_thousands_of_ssts_and_everything_is_given_back() {
     assert_eq!(text.matches("after the close").count(), 2, "{text}");
 }
 
-/// Nobody may be kept waiting, and nothing may panic: not the calls, not the threads, not the drop.
+/// Nothing may block for ever, and nothing may panic: not the calls, not the threads, not the drop.
 #[test]
 fn a_directory_that_is_removed_under_a_live_handle_ends_in_errors_and_a_drop() {
     let _watchdog =
@@ -160,13 +160,13 @@ fn a_directory_that_is_removed_under_a_live_handle_ends_in_errors_and_a_drop() {
             (0..500).filter(|&n| engine.put(&key(n), &[7; 100], WriteOptions::new()).is_ok()).count();
         assert_eq!(acknowledged, 500);
         engine.sync().unwrap();
-        // The engine's threads may make a file behind the one that removes them all.
+        // The engine's threads may create a file while `remove_dir_all` is running.
         while let Err(e) = std::fs::remove_dir_all(&dir) {
             assert_eq!(e.kind(), std::io::ErrorKind::DirectoryNotEmpty, "{e}");
         }
-        // From some write on all are refused; what can still be read is right.
+        // From some write on, all writes are refused; reads that still work return the right values.
         let refused = (500..20_000).find_map(|n| engine.put(&key(n), &[7; 100], WriteOptions::sync()).err());
-        let refused = refused.expect("writes into a directory that is gone were accepted without end");
+        let refused = refused.expect("writes to a removed directory were accepted without end");
         assert!(matches!(refused.code(), "io" | "poisoned" | "write_stalled" | "corruption"), "{refused}");
         for n in 0..500 {
             if let Ok(value) = engine.get(&key(n)) {

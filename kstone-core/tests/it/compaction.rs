@@ -1,4 +1,4 @@
-//! When stripes are compacted, and what it costs: counted from the lengths of the files that were written.
+//! When stripes are compacted, and at what cost: measured by the lengths of the files written.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::model::{Rng, manual};
 const DB: &str = "db";
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// An engine of one thread, its files and its clock.
+/// A single-threaded engine, its files and its clock.
 struct Fixture {
     vfs: Arc<MemVfs>,
     clock: Arc<ManualClock>,
@@ -26,7 +26,7 @@ impl Fixture {
     fn with_stripes(stripes: usize, compaction: CompactionConfig) -> Self {
         let (vfs, clock) = (Arc::new(MemVfs::new()), Arc::new(ManualClock::new(1)));
         let mut options = Self::options(&vfs, &clock);
-        // Uncompressed, so that bytes tell of records.
+        // Uncompressed, so that bytes measure records.
         let config = DatabaseConfig::new().with_stripes(stripes).with_max_memtable_records(1 << 20);
         options.config = Some(config.with_compression(Compression::Never));
         options.compaction = Some(compaction);
@@ -46,7 +46,7 @@ impl Fixture {
         options
     }
 
-    /// Closes, and opens again with other compaction settings, if any are given.
+    /// Closes the database and reopens it, with other compaction settings if given.
     fn reopen(self, compaction: Option<CompactionConfig>) -> Self {
         self.engine.close().unwrap();
         let mut options = Self::options(&self.vfs, &self.clock);
@@ -67,7 +67,7 @@ impl Fixture {
         }
     }
 
-    /// Flushes what was put, then does all that is due.
+    /// Flushes, then does all background work that is due.
     fn flush(&self) -> CompactionStats {
         self.engine.flush().unwrap();
         self.drain()
@@ -82,7 +82,7 @@ impl Fixture {
         let mut steps = 0;
         while self.engine.step(0) {
             steps += 1;
-            assert!(steps < 1_000_000, "the work has no end");
+            assert!(steps < 1_000_000, "background work never ends");
         }
         self.engine.compaction_stats()
     }
@@ -105,7 +105,7 @@ fn key(n: u64) -> Key<'static> {
     Key::new(format!("key{n:09}").into_bytes())
 }
 
-/// Only the run count counts.
+/// Only the number of runs triggers a compaction.
 fn plain(threshold: usize) -> CompactionConfig {
     CompactionConfig::new()
         .with_sst_threshold(threshold)
@@ -126,7 +126,7 @@ fn inserts_are_rewritten_as_rarely_as_the_policy_promises() {
         let config = CompactionConfig::new().with_sst_threshold(threshold).with_idle_compaction(false);
         let fixture = Fixture::new(config.with_tombstone_age(Duration::MAX));
         for flush in 0..100u64 {
-            // In no order, so that runs overlap in keys, but each key once.
+            // In random order, so that the key ranges of runs overlap, but each key once.
             let keys = (flush * 200..(flush + 1) * 200).map(|n| n.wrapping_mul(7919) % 20_011);
             fixture.put_and_flush(keys);
             assert!(fixture.runs() < threshold);
@@ -141,8 +141,8 @@ fn inserts_are_rewritten_as_rarely_as_the_policy_promises() {
     }
 }
 
-/// Overwrites random keys; returns bytes that compactions wrote per byte flushed, and the most space that SSTs took
-/// per live byte, before the compactions that a flush makes due and after them.
+/// Overwrites random keys; returns the bytes written by compactions per byte flushed, and the maximum space of SSTs per
+/// live byte, before and after the compactions that a flush makes due.
 fn uniform_updates(keys: u64, flushes: usize, records: usize) -> (f64, f64, f64) {
     let config = CompactionConfig::new().with_idle_compaction(false).with_tombstone_age(Duration::MAX);
     let fixture = Fixture::new(config);
@@ -203,7 +203,7 @@ fn garbage_percent_says_when_superseded_versions_are_dropped() {
     }
 }
 
-/// The samples of keys are in the manifest; nobody has to read SSTs to know what they have in common.
+/// The samples of keys are in the manifest; SSTs need not be read to know how many keys they share.
 #[test]
 fn what_runs_have_in_common_is_known_after_opening() {
     let fixture = Fixture::new(plain(100));
@@ -232,18 +232,21 @@ fn a_snapshot_causes_no_merge_twice() {
         fixture.wait(HOUR);
     }
     let stats = fixture.drain();
-    assert_eq!(stats.total_compactions, 0, "none could have dropped anything: {stats:?}");
-    // Asked for it is done, and drops nothing; nor is it done again on its own.
+    assert_eq!(stats.total_compactions, 0, "no compaction could have dropped anything: {stats:?}");
+    // If requested, it is done, and drops nothing; nor is it done again automatically.
     fixture.engine.trigger_compaction(0).unwrap();
     let stats = fixture.wait(HOUR);
     assert_eq!(reasons(&stats), [(CompactionReason::Requested, 1)]);
     assert!(!fixture.engine.needs_compaction(0).unwrap());
-    // A younger snapshot takes its place: still most of it is held back.
+    // A younger snapshot takes its place: most of the garbage is still pinned.
     let younger = fixture.engine.snapshot().unwrap();
     fixture.put_and_flush(0..1);
     drop(snapshot);
     let stats = fixture.wait(HOUR);
-    assert_eq!(stats.total_compactions, 2, "what the older one needed is dropped, once: {stats:?}");
+    assert_eq!(
+        stats.total_compactions, 2,
+        "the versions pinned by the older snapshot are dropped, once: {stats:?}"
+    );
     assert_eq!(fixture.wait(HOUR).total_compactions, 2);
     drop(younger);
     let stats = fixture.wait(HOUR);
@@ -257,7 +260,7 @@ fn tombstone_percent_says_when_tombstones_are_dropped() {
         let fixture = Fixture::new(plain(100).with_tombstone_percent(percent));
         fixture.put_and_flush(0..1000);
         fixture.delete(10_000..10_000 + deleted - 1);
-        // Nothing is left out of the flush: the stripe has older runs.
+        // The flush drops no tombstones: the stripe has older runs.
         assert_eq!(fixture.flush().total_compactions, 0, "{percent}");
         fixture.delete([20_000, 20_001]);
         let stats = fixture.flush();
@@ -275,11 +278,11 @@ fn tombstone_age_says_when_what_was_deleted_is_gone_from_the_disk() {
     fixture.delete([7]);
     assert_eq!(fixture.flush().total_compactions, 0);
     assert_eq!(fixture.wait(12 * HOUR).total_compactions, 0);
-    // A merge that leaves the oldest run alone keeps the tombstone, and its age.
+    // A merge that does not include the oldest run keeps the tombstone, and its age.
     fixture.delete([8]);
     assert_eq!(fixture.flush().total_compactions, 0);
     assert_eq!(fixture.wait(12 * HOUR).total_compactions, 0);
-    // Held back by a reader: later.
+    // Pinned by a reader: it happens later.
     let snapshot = fixture.engine.snapshot().unwrap();
     fixture.put([2000]);
     fixture.flush();
@@ -346,7 +349,7 @@ fn idle_compaction_waits_until_there_is_nothing_else_to_do() {
     (0..6).for_each(|flush| put(0, flush));
     fixture.drain();
     fixture.wait(Duration::from_secs(60));
-    // The other stripe has something due by the time that this one is found to be idle.
+    // By the time that this stripe is found to be idle, the other has work due.
     put(1, 0);
     fixture.clock.advance(Duration::from_secs(60));
     fixture.engine.set_compaction_config(fixture.engine.compaction_config()).unwrap();
@@ -356,7 +359,7 @@ fn idle_compaction_waits_until_there_is_nothing_else_to_do() {
     assert_eq!(stripes.iter().map(|stripe| stripe.runs).collect::<Vec<_>>(), [1, 1]);
 }
 
-/// The first of two stripes takes the partition keys whose hash begins with a zero bit.
+/// The first of two stripes holds the partition keys whose hash starts with a zero bit.
 fn fixture_stripe(key: &Key<'_>) -> usize {
     (xxhash_rust::xxh3::xxh3_64(key.partition()) >> 63) as usize
 }
@@ -382,7 +385,7 @@ fn dephasing_lowers_the_thresholds_of_some_stripes() {
 #[test]
 fn a_lowered_threshold_merges_until_it_is_met() {
     let shape = |fixture: &Fixture| {
-        // Depths 2, 1, 0: one merge by the depth rule does not do.
+        // Depths 2, 1, 0: a single merge under the depth rule is not enough.
         for flush in 0..40 {
             fixture.put_and_flush(flush * 10..flush * 10 + 10);
         }

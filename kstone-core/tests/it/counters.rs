@@ -1,5 +1,5 @@
 //! `docs/counters.md` has a row for every counter, event, alert and metric, and the test that each row names exists.
-//! The tests beside it tell, of what the other files only bound, the exact figures.
+//! The tests in this file check exact values that other files only bound.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -25,7 +25,7 @@ fn read(file: &str) -> String {
     std::fs::read_to_string(root.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"))
 }
 
-/// What follows `start` in a source file, up to the first brace in that column.
+/// The text from `start` in a source file up to `end`.
 fn item(file: &str, start: &str, end: &str) -> String {
     let source = read(file);
     let from = source.find(start).unwrap_or_else(|| panic!("{file}: no {start}"));
@@ -48,7 +48,7 @@ fn events() -> Vec<String> {
     variants.map(|line| format!("Event::{}", line.trim_end_matches([' ', '{', ',']))).collect()
 }
 
-/// The first string of each line that has one of the prefixes.
+/// The first string on each line that has one of the prefixes.
 fn strings(body: &str, prefixes: &[&str]) -> Vec<String> {
     let of = |line: &str| {
         let rest = prefixes.iter().find_map(|prefix| line.trim().strip_prefix(prefix))?;
@@ -58,7 +58,7 @@ fn strings(body: &str, prefixes: &[&str]) -> Vec<String> {
 }
 
 fn alerts() -> Vec<String> {
-    // One tuple a line, however it is laid out.
+    // One tuple per line, however it is formatted.
     let all = item("kstone-api/src/alerts.rs", "let all = [", "];");
     let words: Vec<&str> = all.split_whitespace().collect();
     strings(&words.join(" ").replace("( \"", "(\"").replace("(\"", "\n(\""), &["(\""])
@@ -66,7 +66,7 @@ fn alerts() -> Vec<String> {
 
 fn metrics() -> Vec<String> {
     let source = read("kstone-api/src/openmetrics.rs");
-    // One call each, on one line or with its arguments below.
+    // One call per line, even if its arguments are on the following lines.
     let source = source.replace("(\n", "(").replace("(        ", "(");
     let mut names = Vec::new();
     for kind in ["counter", "gauge", "counters", "gauges"] {
@@ -81,7 +81,7 @@ fn metrics() -> Vec<String> {
     names.into_iter().collect::<BTreeSet<_>>().into_iter().map(|name| format!("keystonedb_{name}")).collect()
 }
 
-/// Where counters are declared.
+/// The files and structs that declare counters.
 const STRUCTS: &[(&str, &[&str])] = &[
     (
         "kstone-core/src/lsm/stats.rs",
@@ -122,7 +122,7 @@ fn every_counter_has_a_row_and_each_row_a_test() {
             let test = read(file)
                 .find(&format!("#[test]\nfn {function}()"))
                 .or_else(|| read(file).find(&format!("#[test]\n    fn {function}()")));
-            assert!(test.is_some(), "{place} is no test that runs: {row}");
+            assert!(test.is_some(), "{place} is not a test that runs: {row}");
             tests.insert(place);
         }
     }
@@ -134,12 +134,12 @@ fn every_counter_has_a_row_and_each_row_a_test() {
     let missing: Vec<_> = expected.iter().filter(|name| !named.contains(*name)).collect();
     assert!(missing.is_empty(), "no row for {missing:#?}");
     let unknown: Vec<_> = named.iter().filter(|name| !expected.contains(name)).collect();
-    assert!(unknown.is_empty(), "rows for what does not exist: {unknown:?}");
+    assert!(unknown.is_empty(), "rows for names that do not exist: {unknown:?}");
     assert!(expected.len() > 200 && events().len() == 10 && alerts().len() == 10, "{expected:?}");
     println!("{} counters, {} tests", expected.len(), tests.len());
 }
 
-/// One stripe, merged and flushed on request only.
+/// One stripe, merged and flushed only on request.
 fn one() -> DatabaseConfig {
     DatabaseConfig::new().with_stripes(1)
 }
@@ -155,7 +155,7 @@ fn engine(config: DatabaseConfig) -> LsmEngine {
     engine_on(Arc::new(MemVfs::new()), Arc::new(ManualClock::new(1)), config)
 }
 
-/// Six bytes, eight encoded.
+/// A key of six bytes, eight when encoded.
 fn key(n: usize) -> Key<'static> {
     Key::new(format!("k{n:05}").into_bytes())
 }
@@ -174,7 +174,7 @@ fn batch(keys: std::ops::Range<usize>, len: usize) -> WriteBatch {
     batch
 }
 
-/// A clock that moves with each look at it, by as much as it is told.
+/// A clock that advances by a settable step with each reading.
 #[derive(Debug)]
 struct Stepping {
     now: AtomicU64,
@@ -200,7 +200,7 @@ impl Clock for Stepping {
     }
 }
 
-/// A file system that takes its time, on the clock of the test: a millisecond a read, 3 a write, 20 a sync.
+/// A slow file system on a simulated clock: a read takes 1 ms, a write 3 ms, a sync 20 ms.
 #[derive(Clone, Debug)]
 struct Slow {
     vfs: FaultVfs,
@@ -215,7 +215,7 @@ impl Slow {
         for (op, ms) in [(Op::Read, 1), (Op::Write, 3), (Op::Sync, 20)] {
             let (clock, took) = (Arc::clone(&clock), Arc::clone(&took));
             let hook = move |call: &Call<'_>| {
-                // Who writes down what happens is not part of it.
+                // Writing the event log does not count.
                 if !call.name().starts_with("EVENTS") {
                     clock.advance(Duration::from_millis(ms));
                     took.lock().unwrap().push((call.name().into_owned(), ms));
@@ -227,7 +227,7 @@ impl Slow {
         Self { vfs, clock, took }
     }
 
-    /// Nanoseconds that went into files of that ending since the last call, and into all.
+    /// Nanoseconds spent since the last call on files with this ending, and on all files.
     fn took(&self, ending: &str) -> (u64, u64) {
         let took = std::mem::take(&mut *self.took.lock().unwrap());
         let sum = |ending: &str| {
@@ -237,7 +237,7 @@ impl Slow {
     }
 }
 
-/// Keeps what it is told.
+/// Records the events that it receives.
 #[derive(Debug, Default)]
 struct Ear(Mutex<Vec<Event>>);
 
@@ -294,9 +294,9 @@ fn latencies_are_told_to_the_nanosecond() {
         engine_on(Arc::new(MemVfs::new()), Arc::<Stepping>::clone(&clock), one().with_latency_sampling(1));
     assert_eq!(engine.stats().unwrap().p99_read_nanos, None);
     put(&engine, 0..1, 10);
-    // The first delete of a memtable looks at the clock for its age, too.
+    // The first delete of a memtable also reads the clock, for its age.
     engine.delete(&key(9), WriteOptions::new()).unwrap();
-    // One look at the clock before, one after: each get takes one step.
+    // The clock is read once before and once after: each get takes one step.
     for nanos in 1..=1000 {
         clock.step.store(nanos, Ordering::Relaxed);
         engine.get(&key(0)).unwrap();
@@ -306,7 +306,7 @@ fn latencies_are_told_to_the_nanosecond() {
     assert_eq!((get.count, get.min_nanos, get.max_nanos, get.mean_nanos), (1000, 1, 1000, 500));
     assert_eq!((get.p50_nanos, get.p90_nanos, get.p99_nanos, get.p999_nanos), (500, 900, 990, 999));
     assert_eq!(engine.stats().unwrap().p99_read_nanos, Some(990));
-    // The others: as many of each, and each took some steps.
+    // The other operations: the same number of each, and each took some steps.
     clock.step.store(100, Ordering::Relaxed);
     for n in 0..3 {
         put(&engine, n..n + 1, 10);
@@ -315,7 +315,7 @@ fn latencies_are_told_to_the_nanosecond() {
         engine.query(b"k00000", &SortRange::All, Direction::Forward, None).unwrap().for_each(drop);
     }
     let all = engine.latencies();
-    // A put and a delete are made once more, for the gets and the age. An iterator looks at the clock around each call.
+    // There is one more put and delete, for the gets and the age. An iterator reads the clock around each call.
     for (latency, count, nanos) in
         [(all.put, 4, 100), (all.delete, 4, 100), (all.batch, 3, 100), (all.query, 3, 300)]
     {
@@ -332,7 +332,7 @@ fn an_open_takes_the_time_of_its_reads_and_tells_that_of_the_replay() {
     let mut options = manual(Arc::new(slow.vfs.clone()), 1);
     options.clock = Arc::<ManualClock>::clone(&slow.clock);
     let engine = LsmEngine::open(Path::new(DB), options).unwrap();
-    // The replay begins when the log's one segment is found, by a look at its head.
+    // The replay starts after the log's only segment is found, which reads its header.
     let took = std::mem::take(&mut *slow.took.lock().unwrap());
     let first = took.iter().position(|(name, _)| name.ends_with(".log")).unwrap();
     let sum = |took: &[(String, u64)]| took.iter().map(|(_, ms)| ms * 1_000_000).sum::<u64>();
@@ -350,7 +350,7 @@ fn a_stripe_is_described() {
     let config = one().with_stripes(4).with_max_memtable_records(50).with_target_sst_size(8 << 10);
     let engine = engine(config);
     assert_eq!(engine.stats().unwrap().stripes, []);
-    // All in one stripe.
+    // All keys are in one stripe.
     let key = |n: usize| Key::with_sort(b"p".to_vec(), format!("{n:04}").into_bytes());
     let put = |keys: std::ops::Range<usize>| {
         keys.for_each(|n| assert!(engine.put(&key(n), &[7; 500], WriteOptions::new()).is_ok()));
@@ -367,10 +367,10 @@ fn a_stripe_is_described() {
     let [stripe] = &stats.stripes[..] else { panic!("{stats:?}") };
     let used = (0..4).find(|&n| engine.scan_stripe(n, None).unwrap().count() > 0);
     assert_eq!((Some(stripe.stripe), stats.stripe_count, stats.format_version), (used, 4, 1));
-    // The first flush of a stripe drops tombstones, and what they hide.
+    // The first flush of a stripe drops tombstones, and the versions that they shadow.
     assert_eq!((stripe.runs, stripe.entries, stripe.tombstones), (1, 35, 0));
     assert!((2..=5).contains(&stripe.ssts), "{stripe:?}");
-    // Key and value, and 96 bytes a record for the tree.
+    // Key and value, and 96 bytes per record for the tree.
     assert_eq!((stripe.memtable_records, stripe.memtable_limit), (57, 50));
     let record = stripe.memtable_bytes / 57;
     assert!((96 + 500 + 5..96 + 500 + 30).contains(&record) && stripe.memtable_bytes % 57 == 0, "{stripe:?}");
@@ -380,7 +380,7 @@ fn a_stripe_is_described() {
     let stripe = &stats.stripes[0];
     assert_eq!((stripe.runs, stripe.entries, stripe.tombstones), (3, 35 + 50 + 7, 5));
     assert_eq!((stripe.memtable_records, stripe.memtable_bytes), (0, 0));
-    // 87 values, and what heads, index and filter add.
+    // 87 values, plus headers, index and filter.
     assert!((87 * 500..87 * 700).contains(&stripe.sst_bytes), "{stripe:?}");
     assert_eq!((stats.sst_bytes, stats.ssts_per_stripe), (stripe.sst_bytes, stripe.ssts as f64));
 }
@@ -439,7 +439,7 @@ fn what_a_limit_leaves_for_writes_is_told_and_refusals_are_counted() {
         usage
     };
     let first = usage();
-    // Room for deletes at least: more than two segments, and a thirty-second of the limit.
+    // At least the space reserved for deletes: more than two segments, and a thirty-second of the limit.
     assert!(first.reserved > (128 << 10) + LIMIT / 32 && first.reserved < LIMIT / 2, "{first}");
     let mut rng = Rng(3);
     let mut noise = || (0..125).flat_map(|_| rng.next().to_le_bytes()).collect::<Vec<_>>();
@@ -483,7 +483,7 @@ fn a_delay_and_a_stop_are_told_apart() {
 
 #[test]
 fn stalls_last_as_long_as_the_events_say() {
-    // A second with each look: no two stalls are told together.
+    // The clock advances by a second with each reading, so no two stalls are reported together.
     let ear = Arc::new(Ear::default());
     let mut options = manual(Arc::new(MemVfs::new()), 1);
     options.clock = Stepping::new(1_000_000_000);
@@ -562,12 +562,12 @@ fn write_amplification_counts_every_byte() {
     let (merged, flushed) = (stats.compaction_bytes_written, stats.flush_bytes_written);
     assert_eq!((a.write_compaction, a.write_tables), (per(merged), per(merged + flushed)));
     assert_eq!(a.write_total, per(merged + flushed + stats.log_bytes_written));
-    // A record: its head, and keys and values in multiples of 8.
+    // A record: its header, and keys and values rounded up to multiples of 8.
     assert!((106 * 100..180 * 100).contains(&stats.log_bytes_written), "{}", stats.log_bytes_written);
     assert_eq!((stats.log_records, stats.log_writes), (100, 100));
 }
 
-/// Overwrites at random: the estimate against what a full merge then shows.
+/// Random overwrites: compares the estimate with the result of a full merge.
 #[test]
 fn space_amplification_knows_superseded_versions() {
     for (keys, runs, stripes) in [(1_000, 6, 1), (5_000, 8, 1), (4_000, 5, 16)] {
@@ -584,10 +584,10 @@ fn space_amplification_knows_superseded_versions() {
                 engine.flush().unwrap();
             }
             let stats = engine.stats().unwrap();
-            // Encoded, a key has eight bytes.
+            // An encoded key has eight bytes.
             let truth = stats.sst_bytes as f64 / (live.len() * 58) as f64;
             let told = stats.amplification.space.unwrap();
-            println!("{keys} keys, {runs} runs, {stripes} stripes: {told:.2}, in truth {truth:.2}");
+            println!("{keys} keys, {runs} runs, {stripes} stripes: {told:.2}, in fact {truth:.2}");
             assert!(truth > 1.8 && (told / truth - 1.0).abs() < 0.15, "{told} for {truth}");
             (0..stripes).for_each(|stripe| engine.trigger_compaction(stripe).unwrap());
             let stats = engine.stats().unwrap();

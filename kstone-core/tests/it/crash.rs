@@ -1,9 +1,10 @@
-//! Power cuts: a workload is cut off at a changing I/O operation, what survived is opened, compared with the
-//! model, written to, and opened again. The strict file system keeps only what was synced; others keep more. A process
-//! that dies leaves everything readable but no more durable than it was: that is opened and cut off once more, too.
+//! Power cuts: a workload is cut off at a varying I/O operation; the surviving files are opened, compared with the
+//! model, written to, and opened again. The strict file system keeps only synced data; other modes keep more. If only
+//! the process dies, everything remains readable but is no more durable than before: this state is opened and cut off
+//! once more, too.
 //!
-//! What must hold: everything durable is there; what is there is a prefix of the commits; a commit is there whole
-//! or not at all. `KSTONE_SEED=n` runs one workload alone.
+//! Invariants: everything durable is there; the contents are a prefix of the commits; a commit is there as a whole or
+//! not at all. `KSTONE_SEED=n` runs only one workload.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,20 +18,20 @@ use kstone_core::{CompactionConfig, DatabaseConfig, Error, Key};
 
 use crate::model::*;
 
-/// Commits in the order they were tried, and how far they are known to be safe.
+/// Commits in the order in which they were attempted, and how many are known to be safe.
 #[derive(Default)]
 struct History {
     changes: Vec<Change>,
-    /// How many of them were acknowledged. Only the one after these can have been applied unacknowledged.
+    /// How many of them were acknowledged. Only the next one may have been applied without being acknowledged.
     acknowledged: usize,
     /// How many are durable.
     durable: usize,
 }
 
-/// Workloads in continuous integration; `KSTONE_SEED=n` runs one alone.
+/// Workloads in continuous integration; `KSTONE_SEED=n` runs only one.
 const WORKLOADS: u64 = 200;
 const OPS: u64 = 45;
-/// Workloads that once failed.
+/// Seeds of workloads that once failed.
 const REGRESSIONS: [u64; 0] = [];
 
 #[test]
@@ -62,14 +63,14 @@ fn every_crash_leaves_a_prefix_with_all_that_was_durable() {
     }
 }
 
-/// The end of the process: the engine changes nothing any more, and its lock is free.
+/// The process dies: the engine changes nothing any more, and its lock is released.
 fn die(vfs: &StrictVfs, engine: LsmEngine) {
     vfs.stop_after(Some(0));
     drop(engine);
 }
 
-/// Everything that must happen in a certain order, with nothing left to chance: a log of several segments, flushes
-/// in several stripes, checkpoints, a compaction, a clean close, and a reopen. Every write is durable when it returns.
+/// A deterministic script of everything that must happen in a certain order: a log of several segments, flushes in
+/// several stripes, checkpoints, a compaction, a clean close, and a reopen. Every write is durable when it returns.
 fn run_script(vfs: &StrictVfs, history: &mut History) {
     let mut options = manual(Arc::new(vfs.clone()), 1);
     let config = DatabaseConfig::new().with_stripes(2).with_max_memtable_records(1000);
@@ -107,7 +108,7 @@ fn run_script(vfs: &StrictVfs, history: &mut History) {
     die(vfs, engine);
 }
 
-/// Every single operation of that script as the last one.
+/// Each operation of the script in turn is the last one.
 #[test]
 fn every_operation_of_a_checkpoint_a_compaction_and_a_close_can_be_the_last() {
     let all = StrictVfs::new();
@@ -156,11 +157,11 @@ fn numbers_of_lost_files_are_not_used_again() {
         die(&vfs, engine);
         vfs = vfs.crash(CrashMode::All);
         engine = LsmEngine::open(Path::new("db"), manual(Arc::new(vfs.clone()), 2)).unwrap();
-        assert!(sst_numbers(&vfs).is_empty(), "what no checkpoint listed is removed");
+        assert!(sst_numbers(&vfs).is_empty(), "SSTs not listed by a checkpoint are removed");
     }
 }
 
-/// A sequence that a write was given is never given to another, also when the first was lost, twice in a row.
+/// The sequence number of a write is never reused, even if the write was lost, twice in a row.
 #[test]
 fn sequences_of_lost_writes_are_not_used_again() {
     let mut vfs = StrictVfs::new();
@@ -179,7 +180,7 @@ fn sequences_of_lost_writes_are_not_used_again() {
     }
 }
 
-/// A record behind the place where the log was cut stays dead, also when a record of the same length comes to lie
+/// A record after the point where the log was cut stays dead, even if a record of the same length is later written
 /// right before it, after any number of closes and opens.
 #[test]
 fn what_was_cut_off_stays_dead() {
@@ -216,7 +217,7 @@ fn what_was_cut_off_stays_dead() {
     }
 }
 
-/// Opens what survived and compares it with every prefix that is allowed; returns the engine and its state.
+/// Opens the surviving files and compares them with every allowed prefix; returns the engine and its state.
 fn open(image: &StrictVfs, history: &History, mode: CrashMode, context: &str) -> Option<(LsmEngine, State)> {
     let engine = match LsmEngine::open(Path::new("db"), manual(Arc::new(image.clone()), 7)) {
         Ok(engine) => engine,
@@ -241,7 +242,7 @@ fn open(image: &StrictVfs, history: &History, mode: CrashMode, context: &str) ->
     }
     let Some(state) = matching else {
         panic!(
-            "{} items are no prefix of {} commits with at least {least}, {context}",
+            "{} items are not a prefix of {} commits with at least {least}, {context}",
             found.len(),
             history.changes.len()
         );
@@ -249,11 +250,11 @@ fn open(image: &StrictVfs, history: &History, mode: CrashMode, context: &str) ->
     check_all(&engine, &state, None, context);
     engine.verify().unwrap_or_else(|e| panic!("{e}, {context}"));
     let listed: usize = engine.stats().unwrap().stripes.iter().map(|stripe| stripe.ssts).sum();
-    assert_eq!(sst_numbers(image).len(), listed, "SSTs are left over, or gone, {context}");
+    assert_eq!(sst_numbers(image).len(), listed, "SSTs are left over or missing, {context}");
     Some((engine, state))
 }
 
-/// Crashes recovery itself at some of its operations; what is left must open like the image.
+/// Crashes recovery itself at some of its operations; the remains must open to the same state as the image.
 fn cut_recovery(image: &StrictVfs, history: &History, mode: CrashMode, rng: &mut Rng, context: &str) -> u64 {
     let again = image.crash(CrashMode::All);
     let before = again.ops();
@@ -318,12 +319,12 @@ fn a_failure_is_found_again_by_what_it_says() {
             failure.replay.ends_with(&format!("{seed}:{}:{}", failure.operation, mode.kind())),
             "{context}"
         );
-        // The same again, whole and alone.
+        // The same failure again, in a full run and on its own.
         assert_eq!(explorer(seed).run().unwrap_err(), failure);
         let mut alone = explorer(seed);
         (alone.only_operation, alone.only_kind) = (Some(failure.operation), Some(mode.kind().to_owned()));
         assert_eq!(alone.run().unwrap_err(), failure);
-        // Elsewhere there is nothing.
+        // At other operations there is no failure.
         alone.only_operation = Some(10_000);
         alone.run().unwrap();
     }

@@ -1,10 +1,12 @@
-//! Damaged directories: every byte of every file flipped, every length cut, files swapped, missing, doubled, replaced.
+//! Damaged directories: every byte of every file flipped, every length truncated, files swapped, missing, duplicated,
+//! replaced.
 //!
-//! A damaged database may refuse to open or to read, or be right; it is never wrong. What a reader stumbles over, a deep
-//! `verify` finds, and a handle that only reads gets the same and changes nothing. After a `repair` it is clean, and each key that is not what it was is told of.
+//! A damaged database may refuse to open or to read, or return correct data; it never returns wrong data. A deep
+//! `verify` finds whatever a read fails on, and a read-only handle gets the same results and changes nothing. After a
+//! `repair` the database is clean, and each key whose value changed is reported.
 //!
-//! `KSTONE_SEED=n` chooses other bits; `KSTONE_EVERY=n` takes one state in n, and
-//! `KSTONE_ONLY=text` those whose description holds the text, all of them verified and repaired: a failure prints its own.
+//! `KSTONE_SEED=n` chooses other bits; `KSTONE_EVERY=n` takes one state in n, and `KSTONE_ONLY=text` takes those whose
+//! description contains the text, all of them verified and repaired: a failure prints its own description.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,9 +26,9 @@ use crate::model::{Entry, Rng, State, manual};
 use crate::reported_losses::in_every_form;
 
 const DB: &str = "db";
-/// States that a full run has at least.
+/// The minimum number of states in a full run.
 const LEAST_STATES: u64 = 300_000;
-/// One state in this many is verified, read without being changed, and repaired.
+/// One state in this many is also verified, opened read-only, repaired, and repaired in every form.
 const VERIFIED: u64 = 4;
 const READ_ONLY: u64 = 8;
 const REPAIRED: u64 = 64;
@@ -34,24 +36,24 @@ const FORMS: u64 = 256;
 
 pub(crate) type Files = BTreeMap<String, Arc<Vec<u8>>>;
 
-/// A database at rest, and what is in it.
+/// A database at rest, and its contents.
 pub(crate) struct Fixture {
     pub(crate) name: &'static str,
     pub(crate) files: Files,
-    /// The same files at an earlier moment.
+    /// The same files at an earlier time.
     pub(crate) older: Files,
-    /// What may be read after damage to the log: all of it, or one of the states since the last sync.
+    /// The states that may be read after damage to the log: the last one, or any since the last sync.
     pub(crate) allowed: Vec<State>,
-    /// What may be read when the end of the log is gone, of a database that nobody closed: that looks like a log that was
-    /// never written. All states since the last checkpoint.
+    /// The states that may be read if the end of the log of an unclean database is missing, which looks like a log that
+    /// was never written: all since the last checkpoint.
     torn: Vec<State>,
-    /// Every value that a key ever had.
+    /// Every value that a key has had.
     pub(crate) ever: BTreeMap<Key<'static>, BTreeSet<Vec<u8>>>,
 }
 
 impl Fixture {
-    /// The states that may be read after that damage. Only where a file of the log has lost bytes at its end, or all of
-    /// them, may the end of the log be gone: a flipped bit, a file too many or too long are no reason to lose anything.
+    /// The states that may be read after this damage. The end of the log may be lost only if a log file is truncated or
+    /// missing: a flipped bit, an extra file or extra length is no reason to lose anything.
     pub(crate) fn allowed(&self, what: &str) -> &[State] {
         if ends_a_log(what) { &self.torn } else { &self.allowed }
     }
@@ -61,7 +63,7 @@ impl Fixture {
     }
 }
 
-/// Whether that damage may look like a log that ends earlier.
+/// Whether this damage may look like a log that ends earlier.
 fn ends_a_log(what: &str) -> bool {
     let log = what.starts_with("wal-") || what.contains(" and wal-");
     log && ![" longer by ", " also as ", " added"].iter().any(|harmless| what.contains(harmless))
@@ -107,7 +109,7 @@ impl Writer {
             self.state.remove(&key);
             return;
         }
-        // Long enough to be worth compressing, and never the same twice.
+        // Long enough to be compressed, and always unique.
         let value = format!("{:016x}", rng.next()).repeat(1 + rng.below(4) as usize).into_bytes();
         self.engine.put(&key, &value, WriteOptions::new()).unwrap();
         self.ever.entry(key.clone()).or_default().insert(value.clone());
@@ -115,8 +117,8 @@ impl Writer {
     }
 }
 
-/// Runs of several ages, merges among them, deletes, and a log. `clean`: closed at the end; else as a process leaves it
-/// that dies some writes after a sync.
+/// Creates runs of several ages, merges among them, deletes, and a log. `clean`: closed at the end; otherwise as left
+/// by a process that dies some writes after a sync.
 pub(crate) fn fixture(name: &'static str, seed: u64, compression: Compression, clean: bool) -> Fixture {
     let vfs = StrictVfs::new();
     let mut rng = Rng(seed);
@@ -183,22 +185,22 @@ fn count(of: &AtomicU64) {
     of.fetch_add(1, Ordering::Relaxed);
 }
 
-/// What reading a damaged database gave.
+/// The result of reading a damaged database.
 #[derive(Debug)]
 enum Outcome {
     Right,
     /// It did not open.
     Refused(Error),
     /// This many keys could not be read.
-    Unread(usize, #[expect(dead_code, reason = "printed when it is wrong")] Error),
+    Unread(usize, #[expect(dead_code, reason = "printed on failure")] Error),
 }
 
-/// Reads everything, every way; panics at anything that is wrong.
+/// Reads everything in every way; panics if anything is wrong.
 fn read_everything(vfs: &Arc<dyn Vfs>, fixture: &Fixture, context: &str) -> Outcome {
     read_all_of(LsmEngine::open(Path::new(DB), manual(Arc::clone(vfs), 7)), fixture, context)
 }
 
-/// The same for a handle that changes nothing: not one byte, whatever it finds.
+/// The same with a read-only handle, which must not change a single byte, whatever it finds.
 fn read_only(files: &Files, fixture: &Fixture, context: &str) -> Outcome {
     let vfs = mount(files);
     let opened = LsmEngine::open_read_only(Path::new(DB), manual(Arc::clone(&vfs), 7));
@@ -234,9 +236,9 @@ fn read_all_of(opened: Result<LsmEngine, Error>, fixture: &Fixture, context: &st
     }
     let of = |state: &State| state.iter().map(|(k, v)| (k.clone(), v.clone())).collect::<Vec<_>>();
     let state = if failed.is_none() {
-        // Complete: one of the states that may be.
+        // The scan succeeded: its result must be one of the allowed states.
         let state = allowed.iter().find(|state| of(state) == scanned);
-        state.unwrap_or_else(|| panic!("silent: a scan gives what never was, {context}"))
+        state.unwrap_or_else(|| panic!("silent: a scan returns a state that never existed, {context}"))
     } else {
         fixture.last()
     };
@@ -280,7 +282,7 @@ pub(crate) fn options(vfs: &Arc<dyn Vfs>) -> RepairOptions {
     RepairOptions::new().on(Arc::clone(vfs)).clock(Arc::new(ManualClock::new(11)))
 }
 
-/// Repairs; checks that the result is clean, takes writes, and that every key that changed was told of.
+/// Repairs, then checks that the result is clean and writable, and that every changed key was reported.
 pub(crate) fn check_repair(vfs: &Arc<dyn Vfs>, fixture: &Fixture, context: &str) -> Option<RepairReport> {
     let mut planned = Vec::new();
     let before = files_of(&**vfs);
@@ -290,13 +292,13 @@ pub(crate) fn check_repair(vfs: &Arc<dyn Vfs>, fixture: &Fixture, context: &str)
     let report = match repair(Path::new(DB), &options(vfs), &mut |loss| losses.push(loss.clone())) {
         Ok(report) => report,
         Err(Error::UnsupportedFormat { .. } | Error::NotADatabase { .. }) => return None,
-        Err(error @ Error::Corruption { .. }) => panic!("nothing was made of it: {error}, {context}"),
+        Err(error @ Error::Corruption { .. }) => panic!("repair failed: {error}, {context}"),
         Err(error) => panic!("{error:?}, {context}"),
     };
     let plan = plan.unwrap_or_else(|e| panic!("the dry run failed, {e}, {context}"));
     assert_eq!(plan.actions, report.actions, "{context}");
     let told: Vec<String> = losses.iter().map(|loss| format!("{loss:?}")).collect();
-    assert_eq!(planned, told, "the dry run promised something else, {context}");
+    assert_eq!(planned, told, "the dry run reported something else, {context}");
     check_repaired(vfs, fixture, &losses, context);
     Some(report)
 }
@@ -310,7 +312,8 @@ pub(crate) fn check_repaired(vfs: &Arc<dyn Vfs>, fixture: &Fixture, losses: &[Lo
     let found: State = scan.map(|entry| entry.map(|(k, v)| (k, v.to_vec())).unwrap()).collect();
     let allowed = fixture.allowed(context);
     let is_prefix = allowed.contains(&found);
-    // Two files are damaged at once: the end of a log is gone, and what is told of is missing from that.
+    // Two files are damaged at once: the end of the log is missing, so the reported losses are relative to an earlier
+    // state.
     let two = context.contains(" swapped") && ends_a_log(context);
     for key in fixture.ever.keys() {
         let (was, is) = (fixture.last().get(key), found.get(key));
@@ -324,11 +327,11 @@ pub(crate) fn check_repaired(vfs: &Arc<dyn Vfs>, fixture: &Fixture, losses: &[Lo
                 || is_prefix
                 || two && allowed.iter().any(|state| state.get(key) == is)
                 || losses.iter().any(|loss| tells_of(loss, key)),
-            "{key:?} was {was:?} and is {is:?}, and nobody was told, {context}: {losses:?}"
+            "{key:?} was {was:?} and is {is:?}, unreported, {context}: {losses:?}"
         );
     }
     assert!(found.keys().all(|key| fixture.ever.contains_key(key)), "{context}");
-    // It takes writes, and what is written stays.
+    // The repaired database is writable, and keeps what is written.
     let mut expected = found;
     let mut keys = fixture.ever.keys();
     let (written, deleted) = (keys.next().unwrap(), keys.next().unwrap());
@@ -343,7 +346,7 @@ pub(crate) fn check_repaired(vfs: &Arc<dyn Vfs>, fixture: &Fixture, losses: &[Lo
     let engine = LsmEngine::open(Path::new(DB), manual(Arc::clone(vfs), 9)).unwrap();
     let left = engine.scan(b"", Direction::Forward, None).unwrap();
     let left: State = left.map(|entry| entry.map(|(k, v)| (k, v.to_vec())).unwrap()).collect();
-    assert!(left == expected, "what is written to a repaired database does not stay, {context}");
+    assert!(left == expected, "writes to a repaired database are lost, {context}");
 }
 
 pub(crate) fn tells_of(loss: &Loss, key: &Key<'static>) -> bool {
@@ -353,16 +356,16 @@ pub(crate) fn tells_of(loss: &Loss, key: &Key<'static>) -> bool {
             affected.from.as_ref().is_none_or(|from| from <= key)
                 && affected.to.as_ref().is_none_or(|to| key <= to)
         }
-        // Which keys these were of nobody knows.
+        // The keys of these operations are unknown.
         Loss::Log { .. } => true,
         _ => false,
     }
 }
 
-/// One damaged state: tries everything.
+/// Runs all checks on one damaged state.
 fn check(fixture: &Fixture, files: &Files, tally: &Tally, context: &str) {
     let n = tally.states.fetch_add(1, Ordering::Relaxed);
-    // The numbers of states that are looked at more closely must not keep step with anything.
+    // The choice of states to check more closely must not correlate with their order.
     let all = std::env::var_os("KSTONE_ONLY").is_some();
     let pick = |every: u64| all || Rng(n).below(every) == 0;
     let report = pick(VERIFIED).then(|| {
@@ -386,7 +389,7 @@ fn check(fixture: &Fixture, files: &Files, tally: &Tally, context: &str) {
         count(&tally.read_only);
         let other = read_only(files, fixture, &format!("{context}, read-only"));
         let same = std::mem::discriminant(&other) == std::mem::discriminant(&outcome);
-        // A handle that only reads opens beside an SST that keeps one that writes from opening.
+        // A read-only handle opens even if a damaged SST prevents opening for writing.
         let beside = matches!(
             (&outcome, &other),
             (Outcome::Refused(Error::Corruption { file, .. }), Outcome::Unread(..))
@@ -405,9 +408,7 @@ fn check(fixture: &Fixture, files: &Files, tally: &Tally, context: &str) {
         && report.findings.iter().all(|f| f.severity < Severity::Damage || f.kind == FindingKind::Block);
     if only_blocks {
         let most = report.findings.iter().filter_map(|f| f.affected.as_ref()).map(|a| a.entries).sum::<u64>();
-        let Outcome::Unread(unread, _) = outcome else {
-            panic!("a bad block keeps it from opening, {context}")
-        };
+        let Outcome::Unread(unread, _) = outcome else { panic!("a bad block prevents opening, {context}") };
         assert!(
             unread as u64 <= most,
             "{unread} keys cannot be read for a block of {most} entries, {context}"
@@ -421,10 +422,10 @@ fn with(files: &Files, name: &str, bytes: Vec<u8>) -> Files {
     files
 }
 
-/// Calls with each damaged state of a file.
+/// Calls `f` with each damaged state of a file.
 fn flips_and_cuts(fixture: &Fixture, name: &str, rng: &mut Rng, mut f: impl FnMut(Files, String)) {
     let bytes = &fixture.files[name];
-    // What was reserved ahead and never written is as good as one of its bytes.
+    // Preallocated space that was never written is as good as one of its bytes.
     let used = bytes.iter().rposition(|&b| b != 0).map_or(0, |last| last + 1);
     let places = (0..bytes.len()).filter(|at| *at < used || at % 64 == 0);
     for at in places {
@@ -442,7 +443,7 @@ fn flips_and_cuts(fixture: &Fixture, name: &str, rng: &mut Rng, mut f: impl FnMu
     f(with(&fixture.files, name, zeros), format!("{name} all zeros"));
 }
 
-/// Calls with directories in which whole files are wrong.
+/// Calls `f` with directories in which whole files are wrong.
 fn misplaced(fixture: &Fixture, others: &[&Fixture], mut f: impl FnMut(Files, String)) {
     let names: Vec<&String> = fixture.files.keys().collect();
     let class = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();

@@ -1,4 +1,4 @@
-//! What time makes due is done whether anybody writes or not, and whatever the wall clock shows.
+//! Work that becomes due with time is done whether or not there are writes, and whatever the wall clock shows.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ fn key(n: usize) -> Key<'static> {
     Key::from(&format!("key{n:04}")).into_owned()
 }
 
-/// A database on a disk that stays while handles and clocks come and go.
+/// A database on a disk that persists while handles and clocks are replaced.
 struct Bench {
     disk: StrictVfs,
     clock: Arc<ManualClock>,
@@ -51,7 +51,7 @@ impl Bench {
         LsmEngine::open(db(), self.options()).unwrap()
     }
 
-    /// Every file with what is in it.
+    /// Every file with its contents.
     fn files(&self) -> Vec<(String, Vec<u8>)> {
         let mut files: Vec<_> = self.disk.list(db()).unwrap().into_iter().map(|entry| entry.name).collect();
         files.sort();
@@ -70,7 +70,7 @@ impl Bench {
     }
 }
 
-/// All that is due, in an order that differs from step to step.
+/// Does all work that is due, in varying order.
 fn settle(engine: &LsmEngine) {
     for n in 0..100_000 {
         if !engine.step(n) {
@@ -109,7 +109,7 @@ fn one() -> DatabaseConfig {
     DatabaseConfig::new().with_stripes(1)
 }
 
-/// Nothing but what the test is about.
+/// Settings under which only the work under test becomes due.
 fn calm() -> CompactionConfig {
     CompactionConfig::new()
         .with_tombstone_age(Duration::MAX)
@@ -119,14 +119,14 @@ fn calm() -> CompactionConfig {
         .with_idle_compaction(false)
 }
 
-/// A kind of work that time or changed settings make due.
+/// A kind of work that becomes due with time or by changed settings.
 struct Kind {
     name: &'static str,
     before: (DatabaseConfig, CompactionConfig),
     fill: fn(&LsmEngine),
-    /// Given with the open, if they are others.
+    /// The settings passed to the second open, if different.
     after: Option<(DatabaseConfig, CompactionConfig)>,
-    /// Not before this long after the open, to the second.
+    /// Due exactly this many seconds after the open, not earlier.
     after_secs: u64,
     done: fn(&LsmEngine, &Bench) -> bool,
 }
@@ -173,7 +173,7 @@ fn kinds() -> Vec<Kind> {
             done: |engine, _| tombstones(engine) == 0 && entries(engine) == 90,
         },
         Kind {
-            name: "an age that was set lower",
+            name: "a lowered age limit",
             before: (one(), calm()),
             fill: flushed_deletes,
             after: Some((one(), aged())),
@@ -213,7 +213,7 @@ fn kinds() -> Vec<Kind> {
             done: |engine, _| runs(engine) < 3,
         },
         Kind {
-            name: "garbage that nobody had merged yet",
+            name: "garbage that was not merged yet",
             before: (one(), calm().with_garbage_percent(50)),
             fill: garbage,
             after: None,
@@ -236,7 +236,7 @@ fn kinds() -> Vec<Kind> {
                 one(),
                 calm().with_sst_threshold(8).with_idle_compaction(true).with_check_interval(500),
             )),
-            after_secs: 0, // on one thread the first look is at once
+            after_secs: 0, // on a single thread, the first check is immediate
             done: |engine, _| runs(engine) == 1,
         },
         Kind {
@@ -250,9 +250,10 @@ fn kinds() -> Vec<Kind> {
     ]
 }
 
-/// Symptom: a database that was closed, opened and then only read kept its tombstones for ever, and did nothing else
-/// that was due; one put of any key woke it. Cause: background work began with the first write, for until then the
-/// manifest says that the database ended cleanly. Fix: what is due by time first cancels that end, as a write does.
+/// Symptom: a database that was closed, opened and then only read kept its tombstones for ever, and did no other work
+/// that was due; one put of any key woke it. Cause: background work started with the first write, as until then the
+/// manifest says that the database was closed cleanly. Fix: work that is due with time first cancels the clean end, as
+/// a write does.
 #[test]
 fn what_is_due_by_time_is_done_though_nobody_writes() {
     for kind in kinds() {
@@ -280,19 +281,19 @@ fn what_is_due_by_time_is_done_though_nobody_writes() {
         assert!((kind.done)(&engine, &bench), "{}: {:?}", kind.name, engine.stats().unwrap().stripes);
         assert_eq!(engine.stats().unwrap().background_error, None, "{}", kind.name);
         engine.verify().unwrap();
-        // The process dies: what was written since a clean end is recovered as after any crash.
+        // The process dies: changes since the clean end are recovered as after any crash.
         bench.disk.stop_after(Some(0));
         drop(engine);
         bench.disk.stop_after(None);
         let engine = bench.open();
         settle(&engine);
-        assert!((kind.done)(&engine, &bench), "{} is undone by a crash", kind.name);
+        assert!((kind.done)(&engine, &bench), "{} was undone by a crash", kind.name);
         engine.close().unwrap();
-        assert!(!bench.has("STATS.json"), "{}: what it says is over", kind.name);
+        assert!(!bench.has("STATS.json"), "{}: it is obsolete", kind.name);
     }
 }
 
-/// A process that only read may die with its counters in the directory; the end before it was clean all the same.
+/// A process that only read may die and leave its counters in the directory; the clean end before it remains valid.
 #[test]
 fn counters_that_a_reader_left_go_with_the_next_close() {
     let bench = Bench::new();
@@ -309,7 +310,7 @@ fn counters_that_a_reader_left_go_with_the_next_close() {
     assert!(!bench.has("STATS.json"));
 }
 
-/// While nothing is due nothing is written, however long the database is read.
+/// While no work is due, nothing is written, however long the database is read.
 #[test]
 fn nothing_is_written_while_nothing_is_due() {
     let bench = Bench::new();
@@ -329,7 +330,7 @@ fn nothing_is_written_while_nothing_is_due() {
         engine.close().unwrap();
         assert!(bench.files() == before);
     }
-    // Tombstones in memory are old after seven days.
+    // Tombstones in memory expire after seven days.
     let engine = bench.open();
     bench.clock.advance(24 * HOUR);
     settle(&engine);
@@ -337,7 +338,7 @@ fn nothing_is_written_while_nothing_is_due() {
     assert!(bench.files() != before);
 }
 
-/// A merge that is due and finds no space is tried again, and the reads go on.
+/// A merge that is due but finds no space is retried, and reads continue.
 #[test]
 fn what_cannot_be_written_is_tried_again() {
     let bench = Bench::new();
@@ -391,7 +392,7 @@ fn a_thread_does_what_is_due_though_nobody_writes() {
     options.listener = Some(Arc::new(Tell(std::sync::Mutex::new(tell))));
     let engine = LsmEngine::open(db(), options).unwrap();
     loop {
-        // So long only when it fails.
+        // It only takes this long if the test fails.
         let event = told.recv_timeout(Duration::from_secs(120)).unwrap();
         if let Event::Compaction { tombstones_dropped, .. } = event {
             break assert_eq!(tombstones_dropped, 10);
@@ -403,22 +404,22 @@ fn a_thread_does_what_is_due_though_nobody_writes() {
     assert!(matches!(engine.get(&key(3)), Err(Error::Closed)));
 }
 
-/// How the handles come and go while a delete ages.
+/// The lives of handles while a delete ages.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Life {
-    /// One handle sees everything.
+    /// A single handle is open all the time.
     One,
-    /// The clock is set while nobody has the database open.
+    /// The clock is set while no handle is open.
     SetBetween,
-    /// Opened and closed more often than the limit is long.
+    /// Opened and closed at intervals shorter than the age limit.
     OpenedOften,
-    /// The same, and each time it dies instead of being closed.
+    /// The same, but dying each time instead of being closed.
     DiesOften,
 }
 
-/// Symptom: what was deleted while the clock was ten years ahead stayed on the disk for ten years. Cause: a stamp in the
-/// future has no age. Fix: a handle that saw the delete counts by the clock that never goes back; for one that did not,
-/// such a stamp is older than any limit.
+/// Symptom: items deleted while the clock was ten years ahead stayed on disk for ten years. Cause: a timestamp in the
+/// future has no age. Fix: a handle that made the delete uses the monotonic clock; to any other handle, a timestamp in
+/// the future is older than any limit.
 #[test]
 fn deletes_leave_the_disk_in_time_whatever_the_clock_shows() {
     let hours = [
@@ -495,7 +496,7 @@ fn deletes_leave_the_disk_in_time_whatever_the_clock_shows() {
                 bench.clock.advance(HOUR);
                 settle(&engine);
                 if life == Life::One {
-                    assert!(bench.files().len() == quiet.len(), "{what}: it goes on merging");
+                    assert!(bench.files().len() == quiet.len(), "{what}: it continues to merge");
                 }
                 cases += 1;
             }
@@ -505,7 +506,8 @@ fn deletes_leave_the_disk_in_time_whatever_the_clock_shows() {
     assert_eq!(cases, 4 * 2 * 144);
 }
 
-/// A clock that jumps takes nothing from a reader: what a snapshot sees is held back by its sequence, not by time.
+/// A clock that jumps takes nothing from a reader: the versions that a snapshot sees are pinned by sequence number, not
+/// by time.
 #[test]
 fn a_clock_that_jumps_takes_nothing_from_a_snapshot() {
     let bench = Bench::new();

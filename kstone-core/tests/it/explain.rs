@@ -1,4 +1,4 @@
-//! An account of a read is of that read: over random states, with filters that often err, with damage.
+//! The account of a read matches the read: in random states, with filters that often err, and with damage.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ fn put(engine: &LsmEngine, keys: std::ops::Range<usize>) {
     }
 }
 
-/// What holds of every account of a get.
+/// Invariants of every account of a get.
 fn check(engine: &LsmEngine, key: &Key<'_>, snapshot: Option<&Snapshot>) -> Explain {
     let explain = match snapshot {
         Some(snapshot) => engine.explain_get_at(key, snapshot).unwrap(),
@@ -39,7 +39,7 @@ fn check(engine: &LsmEngine, key: &Key<'_>, snapshot: Option<&Snapshot>) -> Expl
     };
     assert_eq!(explain.value_bytes, got.map(|value| value.len()), "{explain}");
     assert_eq!(explain.error, None);
-    // Nothing is asked behind the one that knew, and nothing before it knew.
+    // The search stops at the memtable or run that has the key, and everything before it was searched without success.
     let in_memtable = explain.memtables.iter().position(|memtable| memtable.found);
     assert!(in_memtable.is_none_or(|at| at + 1 == explain.memtables.len()), "{explain}");
     let found = explain.runs.iter().position(|run| matches!(run.verdict, Verdict::Found { .. }));
@@ -114,7 +114,7 @@ fn every_step_of_a_get_is_shown_with_its_cost() {
         clock.advance(Duration::from_secs(100));
     }
     let text = |key: &str| check(&engine, &Key::from(key), None).to_string();
-    // The oldest run has it, two newer ones do not.
+    // The oldest run has the key, two newer ones do not.
     let old = check(&engine, &Key::from("k00050"), None);
     let verdicts: Vec<_> = old.runs.iter().map(|run| run.verdict.clone()).collect();
     assert_eq!(verdicts, [Verdict::FilterNo, Verdict::FilterNo, Verdict::Found { seq: 51 }]);
@@ -122,7 +122,7 @@ fn every_step_of_a_get_is_shown_with_its_cost() {
     assert!(!old.runs[0].in_range && old.runs[2].in_range && old.runs[2].age_ms == 300_000);
     let block = old.runs[2].blocks[0];
     assert!(block.offset >= 128 && old.block_bytes == block.bytes && block.bytes > 500, "{block:?}");
-    // Two runs have this one: the older is not asked.
+    // Two runs have this key: the older is not opened.
     let both = check(&engine, &Key::from("k00100"), None);
     assert_eq!(both.runs[2].verdict, Verdict::NotOpened);
     assert_eq!((both.older_versions.len(), both.older_versions[0].seq), (1, 101));
@@ -158,7 +158,7 @@ fn every_step_of_a_get_is_shown_with_its_cost() {
 #[test]
 fn poor_filters_err_as_often_as_they_are_expected_to() {
     let engine = engine(DatabaseConfig::new().with_bloom_bits_per_key(1).with_max_memtable_records(100_000));
-    // All runs over the same range of keys: what a file's keys start with tells nothing then.
+    // All runs cover the same range of keys, so that key ranges exclude nothing.
     for run in 0..4 {
         (0..1000).for_each(|n| put(&engine, 4 * n + run..4 * n + run + 1));
         engine.flush().unwrap();
@@ -189,7 +189,7 @@ fn damage_is_a_step() {
     engine.close().unwrap();
     let name =
         vfs.list(Path::new("db")).unwrap().into_iter().find(|entry| entry.name.ends_with(".sst")).unwrap();
-    // A byte of the first block, behind the file's header.
+    // A byte of the first block, after the file's header.
     let file = vfs.open(&Path::new("db").join(&name.name), OpenMode::Write).unwrap();
     file.write_at(&[0xaa; 8], 140).unwrap();
 
@@ -204,7 +204,7 @@ fn damage_is_a_step() {
     assert!(explain.to_string().contains("FAILED"), "{explain}");
     let query = engine.explain_query(b"k00005", &SortRange::All).unwrap();
     assert!(query.error.is_some() && query.to_string().contains("FAILED"), "{query}");
-    // What lies in memory is found all the same.
+    // Items in memory are still found.
     assert_eq!(check(&engine, &Key::from("k00105"), None).value_bytes, Some(5));
 }
 

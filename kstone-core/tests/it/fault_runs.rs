@@ -1,6 +1,6 @@
-//! The n-th I/O operation fails, for every n of many workloads and in each way it can: see
-//! `kstone_core::torture::FaultRuns`. `KSTONE_SEED=n` runs one workload alone, with `KSTONE_FAULT=EIO:17:once` one run
-//! of it.
+//! The n-th I/O operation fails, for every n of many workloads and in every possible way: see
+//! `kstone_core::torture::FaultRuns`. `KSTONE_SEED=n` runs only one workload, and with `KSTONE_FAULT=EIO:17:once` only
+//! one run of it.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,5 +1,5 @@
-//! One failing operation at the worst moment, and settings at their edges: nothing is lost, nobody waits for ever,
-//! nothing spins.
+//! Single operations that fail at the worst moment, and settings at their limits: nothing is lost, nothing blocks for
+//! ever, nothing spins.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ fn files(vfs: &dyn Vfs, suffix: &str) -> Vec<String> {
     names
 }
 
-/// Only a part of the log is in memory when it fails: the close that follows must not take that for all.
+/// Replay fails when only a part of the log is in memory: the following close must not mistake this for the whole log.
 #[test]
 fn a_replay_that_fails_leaves_the_log_as_it_was() {
     let strict = StrictVfs::new();
@@ -67,7 +67,7 @@ fn a_replay_that_fails_leaves_the_log_as_it_was() {
     }
 }
 
-/// The second sync of a file would succeed though its pages are gone, whatever the first one's error was.
+/// A second sync of the file would succeed although its pages are lost, whatever the error of the first one.
 #[test]
 fn a_failed_sync_of_an_sst_poisons_also_when_the_disk_is_full() {
     let vfs = faulty();
@@ -82,7 +82,7 @@ fn a_failed_sync_of_an_sst_poisons_also_when_the_disk_is_full() {
     assert_eq!(rule.hits(), 1);
 }
 
-/// The log cannot shrink below the segment that is written to: that alone must stop nobody.
+/// The log cannot shrink below its active segment: this alone must not block writers.
 #[test]
 fn a_log_limit_that_one_segment_exceeds_stops_no_writer_for_good() {
     for config in [
@@ -110,7 +110,7 @@ fn a_log_limit_that_one_segment_exceeds_stops_no_writer_for_good() {
     }
 }
 
-/// A clean open looks for nothing to remove, so a close must leave nothing behind.
+/// A clean open does not look for files to remove, so a close must leave none behind.
 #[test]
 fn a_close_beside_a_living_iterator_leaves_no_file_behind() {
     let vfs = faulty();
@@ -127,9 +127,9 @@ fn a_close_beside_a_living_iterator_leaves_no_file_behind() {
     assert_eq!(files(&**vfs.inner(), ".sst").len(), 1, "{:?}", files(&**vfs.inner(), ".sst"));
 }
 
-/// Symptom: a database that was opened, compacted and closed kept a segment of the log that it no longer listed, for
-/// good. Cause: only segments that were written to or older ones were given back, not the one that could have been
-/// written on.
+/// Symptom: a database that was opened, compacted and closed kept a log segment that it no longer listed, for ever.
+/// Cause: only segments that had been written to, and older ones, were released, not the segment reserved for further
+/// writes.
 #[test]
 fn a_log_that_was_not_written_on_is_given_back_at_close() {
     let vfs = faulty();
@@ -145,8 +145,8 @@ fn a_log_that_was_not_written_on_is_given_back_at_close() {
     assert_eq!(engine.get(&key(1)).unwrap().as_deref(), Some(&b"value"[..]));
 }
 
-/// Until a clean open is followed by a write, the manifest says how the database ends. Nothing else may be written before
-/// that is cancelled, by background work as little as by a caller: where the edit fails, nothing is.
+/// Until the first write after a clean open, the manifest records a clean end. Nothing else may be written before this
+/// is cancelled, neither by background work nor by a caller: if the edit fails, nothing is written.
 #[test]
 fn background_work_cancels_a_clean_end_before_it_writes() {
     let vfs = faulty();
@@ -182,7 +182,7 @@ fn background_work_cancels_a_clean_end_before_it_writes() {
     assert_eq!(engine.stats().unwrap().background_error, None);
 }
 
-/// What a creation that was cut off left of the log is in nobody's way.
+/// The log that an interrupted creation left behind does not prevent another creation.
 #[test]
 fn a_leftover_segment_without_records_does_not_stand_in_the_way_of_creation() {
     let strict = StrictVfs::new();
@@ -201,7 +201,7 @@ fn a_leftover_segment_without_records_does_not_stand_in_the_way_of_creation() {
     assert!(engine.get(&key(1)).unwrap().is_some());
 }
 
-/// A database that was not closed, in a file system without room: `count` keys in SSTs and as many in the log.
+/// An unclean database on a full file system: `count` keys in SSTs and as many in the log.
 fn unclean(count: u64, config: &DatabaseConfig) -> StrictVfs {
     let strict = StrictVfs::new();
     let vfs = FaultVfs::new(Arc::new(strict.clone()));
@@ -224,9 +224,8 @@ fn check_keys(engine: &LsmEngine, count: u64) {
     assert_eq!(contents(engine, None).len() as u64, count);
 }
 
-/// Symptom: a database that was not closed could not be opened on a full file system, not even to read it. Cause:
-/// recovery has to write a manifest, and its error was that of the open. Fix: what recovery has to write waits until
-/// there is space.
+/// Symptom: an unclean database could not be opened on a full file system, not even for reading. Cause: recovery has to
+/// write a manifest, and its error became that of the open. Fix: writes by recovery are deferred until there is space.
 #[test]
 fn an_unclean_database_on_a_full_file_system_is_read_and_goes_on_once_there_is_space() {
     let small = DatabaseConfig::new().with_stripes(4).with_memory_budget(2000);
@@ -249,7 +248,7 @@ fn an_unclean_database_on_a_full_file_system_is_read_and_goes_on_once_there_is_s
         let databases =
             |entry: &&kstone_core::vfs::DirEntry| !entry.name.contains('E') || entry.name == "MANIFEST";
         assert!(before.iter().filter(databases).eq(after.iter().filter(databases)), "{before:?} {after:?}");
-        // It can be closed, which says why nothing is finished, and opened again.
+        // It can be closed, with an error that explains why recovery is unfinished, and opened again.
         assert_eq!(engine.close().unwrap_err().code(), "disk_full");
         drop(engine);
         let engine = LsmEngine::open(db(), options(&vfs, config.clone().with_block_size(777))).unwrap();
@@ -268,7 +267,7 @@ fn an_unclean_database_on_a_full_file_system_is_read_and_goes_on_once_there_is_s
     }
 }
 
-/// The same after a clean end: the first write finds no space, and later ones do.
+/// The same after a clean end: the first write finds no space, later ones do.
 #[test]
 fn a_closed_database_on_a_full_file_system_is_read_and_goes_on_once_there_is_space() {
     let vfs = faulty();
@@ -291,7 +290,7 @@ fn a_closed_database_on_a_full_file_system_is_read_and_goes_on_once_there_is_spa
     assert_eq!(engine.config().block_size, 777);
 }
 
-/// Where nothing can be written, the error says what can be done, and reading only works.
+/// If nothing can be written, the error says what to do, and read-only access works.
 #[test]
 fn a_file_system_mounted_for_reading_only_is_told_and_can_be_read() {
     for errno in [Errno::ReadOnly, Errno::Access] {
@@ -308,7 +307,7 @@ fn a_file_system_mounted_for_reading_only_is_told_and_can_be_read() {
             check_keys(&engine, 40);
             engine.close().unwrap();
         }
-        // With a lock that could be taken, as in a directory that may not be written to.
+        // The lock can be taken here, as in a directory without write permission.
         vfs.clear();
         vfs.add(Rule::fail(errno).on(&[Op::Create, Op::Truncate, Op::Rename, Op::Remove]));
         let error = LsmEngine::open(db(), options(&vfs, config.clone())).unwrap_err();
@@ -318,8 +317,8 @@ fn a_file_system_mounted_for_reading_only_is_told_and_can_be_read() {
     }
 }
 
-/// Symptom: a process with too many open files lost its database for writing, for good. Cause: an SST or directory that
-/// could not be opened to be synced was taken for a failed sync. Fix: only a sync that began poisons.
+/// Symptom: with too many open files, a process permanently lost write access to its database. Cause: failing to open
+/// an SST or directory for a sync was treated as a failed sync. Fix: only a sync that was started poisons the handle.
 #[test]
 fn too_many_open_files_are_no_failed_sync() {
     for (op, files) in [(Op::OpenRead, "*.sst"), (Op::SyncDir, "db")] {
@@ -331,7 +330,7 @@ fn too_many_open_files_are_no_failed_sync() {
         let error = engine.flush().unwrap_err();
         assert!(error.hint().unwrap().contains("ulimit"), "{error}");
         if op == Op::SyncDir {
-            // A new segment needs it, too.
+            // Creating a new segment needs it too.
             let refused = (0..).find_map(|n| engine.put(&key(n), &[0; 900], WriteOptions::new()).err());
             assert_eq!(refused.unwrap().code(), "io");
         }
@@ -345,8 +344,8 @@ fn too_many_open_files_are_no_failed_sync() {
     }
 }
 
-/// Symptom: after a creation whose sync of the parent directory failed, a second one succeeded, and a power cut took
-/// the whole database. Cause: the parent was synced only by whoever made the directory.
+/// Symptom: a creation failed to sync the parent directory, a second one succeeded, and then a power cut lost the whole
+/// database. Cause: only the call that created the directory synced its parent.
 #[test]
 fn creation_makes_the_name_of_an_existing_directory_durable() {
     let strict = StrictVfs::new();

@@ -1,10 +1,10 @@
-//! A process that forks with a database open.
+//! A process that forks while a database is open.
 //!
 //! Symptom: a forked child that returned from `main` panicked when it dropped the handle, and could have unlocked,
-//! written and removed what the parent works with. Cause: a handle did not know whose it is. Fix: in another process
-//! than the opener's calls fail with `Forked`, before they take a lock, and drop does nothing.
+//! written and removed files in use by the parent. Cause: a handle did not know which process it belongs to. Fix: in
+//! any other process, calls fail with `Forked` before they take a lock, and drop does nothing.
 #![cfg(target_os = "linux")]
-#![allow(clippy::disallowed_methods, reason = "tests, which look at files from outside")]
+#![allow(clippy::disallowed_methods, reason = "tests, which inspect files from outside")]
 #![allow(unsafe_code, reason = "there is no safe way to fork")]
 
 use std::path::Path;
@@ -23,18 +23,18 @@ unsafe extern "C" {
     fn _exit(status: i32) -> !;
 }
 
-/// Runs it in a forked child: what the child's exit status is.
+/// Runs a function in a forked child, and returns its exit status.
 fn in_child(run: impl FnOnce() -> i32) -> i32 {
-    // SAFETY: the child runs `run` and ends without returning.
+    // SAFETY: the child runs `run` and exits without returning.
     match unsafe { fork() } {
         0 => {
             let status = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or(100);
-            // SAFETY: it does not return, and nothing of this process is to be tidied up.
+            // SAFETY: it does not return, and no state of this process needs cleaning up.
             unsafe { _exit(status) }
         }
         pid => {
             let mut status = 0;
-            // SAFETY: `status` is a place for a number.
+            // SAFETY: `status` is a valid pointer to an integer.
             assert_eq!(unsafe { waitpid(pid, &raw mut status, 0) }, pid);
             assert_eq!(status & 0x7f, 0, "the child died of signal {}", status & 0x7f);
             status >> 8
@@ -52,7 +52,7 @@ fn put(engine: &LsmEngine, n: u64) -> Result<u64, Error> {
     engine.put(&Key::from(&format!("key{n}")), &[7; 100], WriteOptions::new())
 }
 
-/// What each call says.
+/// The result of each call.
 fn calls(engine: &LsmEngine, path: &Path) -> Vec<Option<Error>> {
     let key = Key::from("key1");
     let mut batch = WriteBatch::new();
@@ -80,7 +80,7 @@ fn calls(engine: &LsmEngine, path: &Path) -> Vec<Option<Error>> {
     ]
 }
 
-/// In a process of its own, which forks while threads of the engine work.
+/// In a separate process, which forks while threads of the engine are working.
 #[test]
 #[ignore = "started by the test below"]
 fn parent() {
@@ -110,12 +110,12 @@ fn parent() {
             {
                 return 50;
             }
-            // The parent has it open: this is another handle, of this process.
+            // The parent has it open: for this process, that is another handle.
             if !matches!(LsmEngine::open(path, options()), Err(Error::Locked { .. })) {
                 return 51;
             }
-            // One that this process opens is its own. Without threads: what the parent's threads held when they were
-            // not copied, in the libraries too, stays locked.
+            // A handle that the child opens is its own. It has no threads: locks that the parent's threads held at the
+            // fork, also within libraries, stay locked.
             let mut alone = options();
             alone.workers = Workers::Manual;
             let other = LsmEngine::create(&path.with_extension("child"), alone).unwrap();
@@ -131,11 +131,11 @@ fn parent() {
         });
         assert_eq!(status, 0);
         let locked = LsmEngine::open(path, options());
-        assert!(matches!(locked, Err(Error::Locked { .. })), "the child has given the lock back: {locked:?}");
+        assert!(matches!(locked, Err(Error::Locked { .. })), "the child has released the lock: {locked:?}");
         drop((snapshot, walk));
     }
     let engine = engine.unwrap();
-    // No child has removed a file: all that is listed is there.
+    // The children have removed no files: every listed file exists.
     engine.verify().unwrap();
     engine.close().unwrap();
     drop(engine);

@@ -1,11 +1,11 @@
-//! The fuzz targets without a fuzzer: every input of the corpus and of the seeds, and seeded mutations of them. See
-//! kstone-core/fuzz/README.md.
+//! Runs the fuzz targets without a fuzzer: on every input of the corpus and of the seeds, and on seeded mutations of
+//! them. See kstone-core/fuzz/README.md.
 
 use std::path::{Path, PathBuf};
 
 use kstone_core::fuzzing;
 
-/// Runs a target. The mutations are as many as take up to 20 seconds.
+/// Runs a target. The number of mutations is chosen to take up to 20 seconds.
 #[expect(clippy::disallowed_methods, reason = "the corpus is no database")]
 fn replay(name: &str, seeds: Vec<Vec<u8>>, least: usize, mutations: usize, target: fn(&[u8])) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);

@@ -1,6 +1,6 @@
-//! Names in a database's directory that are anything but files of its own, for a program that has it open: it goes on or
-//! says which file is in the way, and nothing outside of the directory is changed.
-#![allow(clippy::disallowed_methods, reason = "links and the like are put in the way from outside")]
+//! Names in an open database's directory that are not files of ours: the program continues or reports which file is in
+//! the way, and nothing outside the directory changes.
+#![allow(clippy::disallowed_methods, reason = "links and other files are put in the way from outside")]
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -67,7 +67,7 @@ fn use_it(db: &Path, fresh: bool) -> Result<()> {
     engine.close()
 }
 
-/// Symptom: hard links were written through; a link or FIFO named `MANIFEST.tmp` kept the database from being opened.
+/// Symptom: hard links were written through; a link or FIFO named `MANIFEST.tmp` prevented opening the database.
 /// Cause and fix: see `vfs/disk/open.rs`.
 #[test]
 fn whatever_a_name_is_a_program_goes_on_or_names_it() {

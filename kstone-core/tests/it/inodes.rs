@@ -1,8 +1,8 @@
-//! Symptom: on a file system with 50 inodes, thousands of deletes were accepted, and puts and compactions answered
-//! `DiskFull` for as long as the handle was open; nothing said that it was inodes. Cause: files were made until none was
-//! left, also for the one that a merge needs before it can give two back; and only bytes were kept free for what makes
-//! room. Fix: inodes are shared out as bytes are. Puts leave enough for what is in memory and for merging it, and what
-//! has run out is told.
+//! Symptom: on a file system with 50 inodes, thousands of deletes were accepted, and puts and compactions failed with
+//! `DiskFull` for as long as the handle was open; no error mentioned inodes. Cause: files were created until no inode
+//! was left, not even for the output of a merge that would have released two; and only bytes were reserved for work
+//! that frees space. Fix: inodes are budgeted like bytes. Puts leave enough to flush and merge the data in memory, and
+//! the error reports which resource is exhausted.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ fn fill(engine: &LsmEngine, next: &mut u64, rng: &mut Rng) {
         if rng.below(3) == 0 {
             engine.step(rng.next());
         }
-        assert!(*next < first + 100_000, "it is never full");
+        assert!(*next < first + 100_000, "the disk never fills up");
     }
 }
 
@@ -80,7 +80,7 @@ fn heals(inodes: u64, config: DatabaseConfig, threads: bool, seed: u64) -> u64 {
         assert_eq!(usage.exhausted, Some(Exhausted::Inodes), "{context}: {usage}");
         assert!(usage.free_inodes.is_some() && usage.to_string().contains("inodes"), "{usage}");
         check(&engine, gone..next, |_| true);
-        // All of them, or nearly.
+        // All keys, or nearly all.
         let left = if round % 2 == 0 { 0 } else { 3 };
         while gone < next - left {
             let deleted = engine.delete(&key(gone), WriteOptions::new());
@@ -88,7 +88,7 @@ fn heals(inodes: u64, config: DatabaseConfig, threads: bool, seed: u64) -> u64 {
             gone += 1;
         }
         if round == 1 {
-            // Puts heal by themselves, and so does what is asked for.
+            // Puts recover without intervention, and so do requested compactions.
             for stripe in 0..engine.stripe_count() {
                 let compacted = engine.trigger_compaction(stripe);
                 compacted.unwrap_or_else(|error| {
@@ -136,7 +136,7 @@ fn without_inodes_on_threads() {
     }
 }
 
-/// Few stripes need few files, however much they hold: nobody is refused for want of inodes that are not needed.
+/// Few stripes need few files, however much data they hold: no call is refused for lack of inodes that are not needed.
 #[test]
 fn merges_keep_the_files_of_few_stripes_few() {
     let vfs = MemVfs::new();
@@ -160,7 +160,7 @@ fn merges_keep_the_files_of_few_stripes_few() {
     engine.close().unwrap();
 }
 
-/// Inodes that others take are missing until they give them back, and no longer.
+/// Inodes taken by other programs are missing until they are released, and no longer.
 #[test]
 fn inodes_that_come_back_are_used_at_once() {
     let vfs = MemVfs::new();

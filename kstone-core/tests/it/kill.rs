@@ -1,5 +1,5 @@
-//! kill -9 of a real process in the middle of a flush-heavy load on a real file system, again and again on the
-//! same database. Nothing acknowledged may be lost, at either durability, and it always opens.
+//! kill -9 of a real process during a flush-heavy load on a real file system, repeatedly on the same database. No
+//! acknowledged write may be lost, at either durability, and the database always opens.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -13,7 +13,7 @@ use kstone_core::{CompactionConfig, DatabaseConfig, Durability, Key};
 
 use crate::model::Rng;
 
-/// Unless `KSTONE_ROUNDS` says otherwise.
+/// Default number of rounds; `KSTONE_ROUNDS` overrides it.
 const ROUNDS: u64 = 100;
 const KEYS: u64 = 400;
 const CHILD: &str = "KSTONE_KILL_CHILD";
@@ -39,7 +39,7 @@ fn key(n: u64) -> Key<'static> {
     Key::with_sort(format!("p{}", n % 7).into_bytes(), format!("{n:04}").into_bytes())
 }
 
-/// A second key written with each first one, in another partition: a batch is there whole or not at all.
+/// A second key written with each key, in another partition: a batch is applied as a whole or not at all.
 fn twin(n: u64) -> Key<'static> {
     Key::new(format!("twin{n}").into_bytes())
 }
@@ -48,7 +48,7 @@ fn number(value: Option<impl AsRef<[u8]>>) -> u64 {
     value.map_or(0, |value| u64::from_le_bytes(value.as_ref()[..8].try_into().unwrap()))
 }
 
-/// The process that is killed: writes rising numbers, and says each one after it was acknowledged.
+/// The process to be killed: writes increasing numbers, and prints each one once it is acknowledged.
 #[test]
 #[ignore = "started by the test below"]
 fn child() {
@@ -101,7 +101,7 @@ fn nothing_acknowledged_is_lost() {
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        // What it acknowledged before it died and nobody has read yet counts as well.
+        // Acknowledgements printed before it died but not yet read count as well.
         for line in lines.map_while(Result::ok).filter(|line| line.contains("ack ")) {
             if let Ok(n) = line.rsplit(' ').next().unwrap().parse() {
                 last = n;
@@ -125,7 +125,7 @@ fn nothing_acknowledged_is_lost() {
         if rng.below(2) == 0 {
             engine.close().unwrap();
         }
-        // Odd starts write with `Sync`, even ones `Buffered`.
+        // Odd starts write with `Sync`, even ones with `Buffered`.
         next = newest + 1;
         next += (next + round) % 2;
     }

@@ -1,5 +1,5 @@
-//! Every setting does what it says, and every counter counts what happened: on one thread, on a clock that the test
-//! moves. A setting that nobody reads fails here. When intervals are due is tested where that is decided.
+//! Every setting has its effect, and every counter counts what happened: single-threaded, on a simulated clock. A
+//! setting that is never used fails here. When interval-based work is due is tested next to the code that decides it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::model::manual;
 
 const DB: &str = "db";
 
-/// One stripe, so that every number can be told.
+/// One stripe, so that all numbers are exact.
 fn one() -> DatabaseConfig {
     DatabaseConfig::new().with_stripes(1)
 }
@@ -30,7 +30,7 @@ fn engine(config: DatabaseConfig, compaction: CompactionConfig) -> LsmEngine {
     LsmEngine::create(Path::new(DB), options(config, compaction)).unwrap()
 }
 
-/// An engine that compacts only when it is asked to.
+/// An engine that compacts only on request.
 fn plain(config: DatabaseConfig) -> LsmEngine {
     engine(config, CompactionConfig::disabled())
 }
@@ -56,7 +56,7 @@ fn drain(engine: &LsmEngine) -> EngineStats {
     let mut steps = 0;
     while engine.step(0) {
         steps += 1;
-        assert!(steps < 100_000, "the work has no end");
+        assert!(steps < 100_000, "background work never ends");
     }
     engine.stats().unwrap()
 }
@@ -138,7 +138,7 @@ fn wal_segment_size_cuts_the_log() {
     assert_eq!(segments(1 << 20), 1);
 }
 
-/// The bytes of one flushed SST of 1000 keys.
+/// The size of one flushed SST of 1000 keys.
 fn flushed_bytes(config: DatabaseConfig) -> u64 {
     let engine = plain(config.with_max_memtable_records(1000));
     put(&engine, 0..1000, 20);
@@ -151,7 +151,7 @@ fn flushed_bytes(config: DatabaseConfig) -> u64 {
 fn bloom_bits_per_key_sizes_filters() {
     let bytes = [5, 10, 20, 40].map(|bits| flushed_bytes(one().with_bloom_bits_per_key(bits)));
     for (pair, bits) in bytes.windows(2).zip([5, 10, 20]) {
-        // That many more bits for each of 1000 keys, but for rounding to whole lines.
+        // This many more bits for each of 1000 keys, up to rounding to whole cache lines.
         let (more, expected) = (pair[1] - pair[0], 1000 * bits / 8);
         assert!(more.abs_diff(expected) <= 128, "{more} bytes more, expected {expected}");
     }
@@ -160,7 +160,7 @@ fn bloom_bits_per_key_sizes_filters() {
 #[test]
 fn block_size_cuts_blocks() {
     let bytes = [64, 512, 4096].map(|size| flushed_bytes(one().with_block_size(size)));
-    // What every block adds counts twenty times as much in blocks of two items as in large ones.
+    // The overhead per block counts twenty times as much in blocks of two items as in large ones.
     assert!(bytes[0] > bytes[1] + 2000 && bytes[1] > bytes[2] + 200, "{bytes:?}");
 }
 
@@ -215,7 +215,7 @@ fn sync_interval_zero_never_syncs() {
     assert!(!survives(Duration::ZERO));
 }
 
-/// A clock that moves a millisecond whenever it is looked at.
+/// A clock that advances by a millisecond with each reading.
 #[derive(Debug, Default)]
 struct Ticking(AtomicU64);
 
@@ -250,7 +250,11 @@ fn write_stall_limit_bounds_the_wait() {
         assert_eq!(stalls(&stats, StallReason::Memtables), 1);
         assert!(stats.stalls[0].nanos > 1_000_000 && stats.stalls[0].nanos < 60_000_000_000, "{stats:?}");
         let got = engine.get(&key(0)).unwrap().unwrap();
-        assert_eq!(&got[..] == b"next", result.is_ok(), "a refused write was made, or the other way round");
+        assert_eq!(
+            &got[..] == b"next",
+            result.is_ok(),
+            "a refused write was applied, or an accepted one was not"
+        );
         result
     };
     stalled(Duration::from_secs(3600)).unwrap();
@@ -272,7 +276,7 @@ fn stripes_are_as_many_as_asked_for() {
     assert_eq!(plain(DatabaseConfig::new()).stripe_count(), 256);
 }
 
-/// A stripe after this many flushes of one key each, all work done.
+/// The statistics after this many flushes of one key each, with all work done.
 fn after_flushes(flushes: usize, compaction: CompactionConfig) -> EngineStats {
     let engine = engine(one().with_max_memtable_records(1), compaction);
     for n in 0..flushes {
@@ -326,7 +330,7 @@ fn check_interval_sweeps_for_what_no_flush_noticed() {
     delete(&engine, 0..1);
     engine.flush().unwrap();
     let stats = drain(&engine);
-    assert_eq!((stats.compactions, stats.stripes[0].tombstones), (0, 1), "it is not old yet");
+    assert_eq!((stats.compactions, stats.stripes[0].tombstones), (0, 1), "the tombstone is not old yet");
     clock.advance(Duration::from_millis(29_999));
     assert_eq!(drain(&engine).compactions, 0);
     clock.advance(Duration::from_millis(1));
@@ -350,7 +354,7 @@ fn counters_count_what_happened() {
     assert_eq!((second.flush_bytes_written, second.tombstones_removed), (second.sst_bytes, 0));
     assert_eq!((second.stripes[0].entries, second.stripes[0].tombstones), (16, 4));
     engine.flush().unwrap();
-    assert_eq!(engine.stats().unwrap(), second, "nothing was there to be flushed");
+    assert_eq!(engine.stats().unwrap(), second, "there was nothing to flush");
     engine.trigger_compaction(0).unwrap();
     let third = engine.stats().unwrap();
     assert_eq!((third.flushes, third.checkpoints, third.compactions), (2, 3, 1));

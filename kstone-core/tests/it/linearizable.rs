@@ -1,8 +1,8 @@
-//! What real threads see, checked after the fact: single keys against a register that each operation changes or reads
-//! at one moment between its call and its return, snapshots and batches against the order of the commits.
+//! Histories of real threads, checked afterwards: single keys against a register that each operation reads or changes
+//! at one moment between its call and its return, snapshots and batches against the order of commits.
 //!
-//! Moments are numbers from one counter, taken before each call and after its return: no clock, so that an operation
-//! that is said to end before another begins has done so for every thread.
+//! Times are numbers from one counter, taken before each call and after its return. It is not a clock, so that if an
+//! operation is recorded to end before another starts, this holds for every thread.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -24,21 +24,21 @@ const ROUNDS: u64 = 4;
 const WRITES: u64 = 2_000;
 const READS: u64 = 5_000;
 
-/// When something was called and when it returned.
+/// The times at which an operation was called and returned.
 #[derive(Clone, Copy, Debug)]
 struct Span {
     start: u64,
     end: u64,
 }
 
-/// An operation on a register. Every write has a value of its own.
+/// An operation on a register. Every write has a unique value.
 #[derive(Clone, Copy, Debug)]
 enum Op {
     Write(u64),
     Read(u64),
 }
 
-/// A commit of one or more keys; `None` deletes.
+/// A commit of one or more keys; `None` is a delete.
 #[derive(Clone, Debug)]
 struct Commit {
     span: Span,
@@ -46,7 +46,7 @@ struct Commit {
     changes: Vec<(u64, Option<u64>)>,
 }
 
-/// What a snapshot showed of all keys.
+/// The values of all keys in a snapshot.
 #[derive(Clone, Debug)]
 struct Seen {
     span: Span,
@@ -54,7 +54,7 @@ struct Seen {
     values: BTreeMap<u64, u64>,
 }
 
-/// What one thread did, or all of them.
+/// The operations of one thread, or of all.
 #[derive(Debug, Default)]
 struct History {
     ops: Vec<(u64, Span, Op)>,
@@ -70,10 +70,10 @@ impl History {
     }
 }
 
-/// Whether the operations on one register, which held `first`, can be put into one order that agrees with their times
-/// (Gibbons and Korach, "Testing Shared Memories", 1997). The operations with a value are its cluster. All of a cluster
-/// come before all of another, so: where a cluster's first end is before its last start, the register held its value in
-/// between. Two such intervals must not overlap, and no other cluster may lie within one.
+/// Checks whether the operations on one register, which held `first`, can be ordered consistently with their times
+/// (Gibbons and Korach, "Testing Shared Memories", 1997). The operations with the same value form its cluster. Clusters
+/// do not interleave, so if the first end in a cluster is before its last start, the register held its value in
+/// between. Two of these intervals must not overlap, and no other cluster may lie within one.
 fn check_register(first: u64, ops: &[(Span, Op)]) -> Result<(), String> {
     struct Cluster {
         value: u64,
@@ -100,7 +100,7 @@ fn check_register(first: u64, ops: &[(Span, Op)]) -> Result<(), String> {
             return Err(format!("{} was never written", cluster.value));
         };
         if cluster.first_end < written.start {
-            return Err(format!("{} was read before it was written", cluster.value));
+            return Err(format!("{} was read before it had been written", cluster.value));
         }
         let zone = if cluster.first_end < cluster.last_start { &mut held } else { &mut others };
         zone.push(cluster);
@@ -122,7 +122,8 @@ fn check_register(first: u64, ops: &[(Span, Op)]) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether commits were numbered as they happened, and snapshots show exactly the commits up to theirs.
+/// Checks that commits were numbered in the order in which they happened, and that a snapshot shows exactly the commits
+/// up to its own number.
 fn check_snapshots(history: &History) -> Result<(), String> {
     let mut commits: Vec<&Commit> = history.commits.iter().collect();
     in_order("a commit", commits.iter().map(|commit| (commit.span, commit.seq)), true)?;
@@ -131,7 +132,7 @@ fn check_snapshots(history: &History) -> Result<(), String> {
     let mut seen: Vec<&Seen> = history.seen.iter().collect();
     seen.sort_by_key(|seen| seen.seq);
     let (mut state, mut applied) = (BTreeMap::new(), 0);
-    // The last return of a commit that is in, and the first call of one that is not, from each place on.
+    // For each prefix of the commits: the latest call of a commit in it, and the earliest return of one after it.
     let mut latest_start = vec![0; commits.len() + 1];
     let mut earliest_end = vec![u64::MAX; commits.len() + 1];
     for (at, commit) in commits.iter().enumerate() {
@@ -154,7 +155,7 @@ fn check_snapshots(history: &History) -> Result<(), String> {
             return Err(format!("the snapshot at {} shows {:?} instead of {state:?}", seen.seq, seen.values));
         }
         if latest_start[applied] > seen.span.end {
-            return Err(format!("the snapshot at {} shows a commit that had not begun", seen.seq));
+            return Err(format!("the snapshot at {} shows a commit that had not started", seen.seq));
         }
         if earliest_end[applied] < seen.span.start {
             return Err(format!("the snapshot at {} lacks a commit that had returned", seen.seq));
@@ -163,7 +164,7 @@ fn check_snapshots(history: &History) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether what ended before something else began has the lower number, or, unless they must differ, the same.
+/// Checks that operations which ended before another started have a lower number, or, unless `differ`, the same.
 fn in_order(what: &str, all: impl Iterator<Item = (Span, u64)>, differ: bool) -> Result<(), String> {
     let mut events: Vec<(u64, bool, u64)> =
         all.flat_map(|(span, seq)| [(span.start, false, seq), (span.end, true, seq)]).collect();
@@ -173,7 +174,7 @@ fn in_order(what: &str, all: impl Iterator<Item = (Span, u64)>, differ: bool) ->
         if ended {
             highest = highest.max(seq);
         } else if seq < highest || (differ && seq == highest) {
-            return Err(format!("{what} at {seq} began after one at {highest} had returned"));
+            return Err(format!("{what} at {seq} started after one at {highest} had returned"));
         }
     }
     Ok(())
@@ -203,7 +204,7 @@ impl Run<'_> {
         let key = self.below(KEYS);
         let mut changes = vec![(key, Some(value))];
         match self.below(4) {
-            // The others of the keys come by twos, and by twos they go.
+            // The two additional keys are always written and deleted together.
             0 => changes = vec![(KEYS, Some(value)), (KEYS + 1, Some(value))],
             1 if n.is_multiple_of(8) => changes = vec![(KEYS, None), (KEYS + 1, None)],
             _ => {}
@@ -317,8 +318,8 @@ fn round(engine: &LsmEngine, moments: &AtomicU64, values: &AtomicU64, round: u64
     })
 }
 
-/// Writers and readers on few keys, with flushes, merges and changing settings under them, over several handles: some
-/// closed, some left as a killed process leaves them.
+/// Writers and readers on few keys, with concurrent flushes, merges and changes of settings, over several handles: some
+/// closed, some abandoned as by a killed process.
 #[test]
 fn what_threads_see_can_be_put_into_one_order() {
     let _watchdog = Watchdog::start("linearizable::what_threads_see_can_be_put_into_one_order");
@@ -369,7 +370,7 @@ fn what_threads_see_can_be_put_into_one_order() {
 fn the_checks_find_what_cannot_be_put_into_one_order() {
     let at = |start, end, op| (Span { start, end }, op);
     let bad: [&[(Span, Op)]; 5] = [
-        // A stale read; one that goes back; a value from nowhere; a value before its write; a write that got lost.
+        // A stale read; a read that goes back in time; a value from nowhere; a value before its write; a lost write.
         &[at(1, 2, Op::Write(7)), at(3, 4, Op::Read(0))],
         &[at(1, 9, Op::Write(7)), at(2, 3, Op::Read(7)), at(4, 5, Op::Read(0))],
         &[at(1, 2, Op::Read(7))],
@@ -393,10 +394,10 @@ fn the_checks_find_what_cannot_be_put_into_one_order() {
     let with = |seen| History { commits: commits.clone(), seen, ops: Vec::new() };
     check_snapshots(&with(vec![seen(3, 5, 2, &[(0, 5), (1, 6)]), seen(7, 8, 3, &[(1, 6)])])).unwrap();
     for bad in [
-        vec![seen(4, 5, 2, &[(1, 6)])],         // shows only a part
-        vec![seen(7, 8, 2, &[(0, 5), (1, 6)])], // lacks what had returned
-        vec![seen(1, 2, 2, &[(0, 5), (1, 6)])], // shows what had not begun
-        vec![seen(3, 4, 2, &[(0, 5), (1, 6)]), seen(5, 6, 1, &[(0, 5)])], // goes back
+        vec![seen(4, 5, 2, &[(1, 6)])],         // shows only a part of a commit
+        vec![seen(7, 8, 2, &[(0, 5), (1, 6)])], // lacks a commit that had returned
+        vec![seen(1, 2, 2, &[(0, 5), (1, 6)])], // shows a commit that had not started
+        vec![seen(3, 4, 2, &[(0, 5), (1, 6)]), seen(5, 6, 1, &[(0, 5)])], // goes back in time
     ] {
         check_snapshots(&with(bad)).unwrap_err();
     }

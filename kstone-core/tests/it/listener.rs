@@ -1,4 +1,4 @@
-//! Listeners that close the engine at bad moments.
+//! Listeners that close the engine at inconvenient moments.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ fn key() -> Key<'static> {
     Key::new(b"key".to_vec())
 }
 
-/// At a flush: says so, waits until somebody else has begun to close the engine if that is wanted, and closes it too.
+/// On a flush: reports it, waits, if `wait`, until another thread has started to close the engine, and closes it too.
 #[derive(Debug)]
 struct Closer {
     engine: OnceLock<Weak<LsmEngine>>,
@@ -59,7 +59,7 @@ fn create(vfs: Arc<dyn Vfs>, closer: &Arc<Closer>, workers: Workers) -> Arc<LsmE
     engine
 }
 
-/// The one who closes waits for the worker that calls the listener: that must not wait for the one who closes.
+/// The closing thread waits for the worker that calls the listener: this worker must not wait for the closing thread.
 #[test]
 fn a_close_within_a_listener_does_not_wait_for_the_one_that_waits_for_it() {
     let _watchdog =
@@ -70,13 +70,13 @@ fn a_close_within_a_listener_does_not_wait_for_the_one_that_waits_for_it() {
     engine.flush().unwrap();
     at_flush.recv_timeout(Duration::from_secs(60)).unwrap();
     let (closed, receive) = mpsc::channel();
-    // Not in a scope: that would wait for the thread that may hang.
+    // Not in a scope, which would wait for the thread that may hang.
     let closing = std::thread::Builder::new().spawn(move || closed.send(engine.close().is_ok()));
     drop(closing.unwrap());
     assert_eq!(receive.recv_timeout(Duration::from_secs(60)), Ok(true));
 }
 
-/// What happened before a close is told before it, and nothing is written once the directory is given up.
+/// Events before a close are reported before it, and nothing is written after the directory is released.
 #[test]
 fn what_a_listener_that_closes_has_not_heard_yet_comes_before_the_end() {
     let _watchdog =

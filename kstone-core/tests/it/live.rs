@@ -1,5 +1,5 @@
-//! Settings take effect without a reopen, what is given at open replaces what is stored, and each write is as durable
-//! as it or its handle asks. Each setting that may change while the database is open has a line in a table here: the
+//! Settings take effect without a reopen, settings given at open replace the stored ones, and each write is as durable
+//! as it or its handle requests. Each setting that may change while the database is open has a row in a table here: its
 //! effect with one value, and then, on the same engine, with another.
 
 use std::cell::Cell;
@@ -23,7 +23,7 @@ use crate::model::manual;
 const DB: &str = "db";
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Moves when it is told to, and by this many milliseconds with each look at it.
+/// A clock that advances on request, and by this many milliseconds with each reading.
 #[derive(Debug)]
 struct Watch {
     inner: ManualClock,
@@ -108,7 +108,7 @@ impl Bed {
         let mut steps = 0;
         while self.engine.step(0) {
             steps += 1;
-            assert!(steps < 100_000, "the work has no end");
+            assert!(steps < 100_000, "background work never ends");
         }
         self.engine.stats().unwrap()
     }
@@ -123,14 +123,14 @@ impl Bed {
         self.drain().compactions
     }
 
-    /// All in one run each, nothing in memory.
+    /// Merges everything into one run per stripe, leaving nothing in memory.
     fn tidy(&self) -> EngineStats {
         self.flush();
         (0..self.engine.stripe_count()).for_each(|stripe| self.engine.trigger_compaction(stripe).unwrap());
         self.drain()
     }
 
-    /// How many puts make a memtable full.
+    /// The number of puts that fill a memtable.
     fn puts_to_a_flush(&self, len: usize) -> u64 {
         let before = self.flush().flushes;
         (1..1000)
@@ -141,7 +141,7 @@ impl Bed {
             .unwrap_or(1000)
     }
 
-    /// The most bytes of log while this many records are written.
+    /// The maximum size of the log while this many records are written.
     fn longest_log(&self, puts: usize) -> u64 {
         self.flush();
         let bytes = (0..puts).map(|_| {
@@ -151,7 +151,7 @@ impl Bed {
         bytes.max().unwrap_or(0)
     }
 
-    /// The bytes of SSTs that this many records of text become.
+    /// The size of the SSTs that this many records of text are flushed to.
     fn flushed(&self, puts: usize) -> u64 {
         let before = self.flush().sst_bytes;
         for _ in 0..puts {
@@ -165,14 +165,14 @@ impl Bed {
         self.engine.stats().unwrap().stripes.iter().map(|stripe| stripe.ssts as u64).sum()
     }
 
-    /// How many compactions so much work makes due.
+    /// The number of compactions that the work makes due.
     fn compactions(&self, work: impl FnOnce(&Self)) -> u64 {
         let before = self.drain().compactions;
         work(self);
         self.drain().compactions - before
     }
 
-    /// How many flushes of this many records it takes until one is compacted.
+    /// The number of flushes of this many records before one causes a compaction.
     fn flushes_to_a_compaction(&self, records: usize) -> u64 {
         self.puts(records, 10);
         let before = self.tidy().compactions;
@@ -187,7 +187,8 @@ impl Bed {
 
 type Set = fn(&mut DatabaseConfig, &mut CompactionConfig);
 
-/// A setting with its value before and after, its effect as a number, and what must hold for the two numbers.
+/// A setting with its values before and after, its effect as a number, and the relation that the two numbers must
+/// satisfy.
 struct Case {
     setting: &'static str,
     before: Set,
@@ -196,7 +197,7 @@ struct Case {
     holds: fn(u64, u64) -> bool,
 }
 
-/// One stripe; nothing but the setting under test makes anybody flush or compact.
+/// One stripe; only the setting under test causes flushes or compactions.
 fn quiet() -> (DatabaseConfig, CompactionConfig) {
     let database = DatabaseConfig::new()
         .with_stripes(1)
@@ -261,7 +262,7 @@ const CASES: &[Case] = &[
         setting: "recovery_target",
         before: |d, _| d.recovery_target = Some(Duration::from_millis(10)),
         after: |d, _| d.recovery_target = Some(Duration::from_millis(20)),
-        // 100 MB a second, until it is measured.
+        // The rate is 100 MB per second until it is measured.
         effect: |bed| bed.longest_log(4000),
         holds: |a, b| (500_000..=1_000_000).contains(&a) && (1_100_000..=2_000_000).contains(&b),
     },
@@ -606,11 +607,12 @@ fn settings_given_at_open_replace_the_stored_ones_whole_and_none_means_stored() 
         let (flushes, compactions) = work(&engine);
         assert!(
             flushes == 3 && compactions >= 2,
-            "the stored ones are not in force: {flushes} {compactions}"
+            "the stored settings are not in force: {flushes} {compactions}"
         );
         engine.close().unwrap();
     }
-    // One of the two: the other stays. What is not named in the one is the default, not what was stored.
+    // Only one of the two is given: the other is kept. Fields that the given one does not set are defaults, not the
+    // stored values.
     let second = DatabaseConfig::new().with_max_memtable_records(30);
     let engine = open(&vfs, Some(second.clone()), None);
     assert_eq!(engine.config(), second.clone().with_stripes(1));
@@ -622,7 +624,7 @@ fn settings_given_at_open_replace_the_stored_ones_whole_and_none_means_stored() 
     assert_eq!((engine.config(), engine.compaction_config()), (second.clone().with_stripes(1), off.clone()));
     assert_eq!(work(&engine), (1, 0));
     engine.close().unwrap();
-    // That was stored, although nobody set it with `set_config`.
+    // The settings were stored without a call of `set_config`.
     let engine = open(&vfs, None, None);
     assert_eq!((engine.config(), engine.compaction_config()), (second.with_stripes(1), off));
     assert_eq!(work(&engine), (1, 0));
@@ -657,7 +659,7 @@ fn a_write_is_as_durable_as_it_asks_or_else_as_its_handle() {
     }
 }
 
-/// Why the limits of memtables need not hold one largest item.
+/// The reason why limits of memtables may be smaller than the largest item.
 #[test]
 fn an_item_larger_than_its_memtable_is_taken_and_flushed_at_once() {
     for set in [|d| d.max_memtable_size_bytes = Some(1), |d| d.memory_budget = Some(1)]
@@ -700,7 +702,7 @@ fn a_quota_below_what_is_used_is_accepted_reported_and_enforced() {
     enforced(&engine);
 }
 
-/// As the setting promises; at length in `quota.rs`.
+/// As documented for the setting; in detail in `quota.rs`.
 #[test]
 fn a_quota_below_what_is_used_takes_deletes() {
     let engine = create(Arc::new(MemVfs::new()), Some(quiet().0), None);

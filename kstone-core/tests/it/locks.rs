@@ -1,5 +1,5 @@
-//! One writer at a time, on the real file system, whatever becomes of the lock file and by whatever path he comes.
-#![allow(clippy::disallowed_methods, reason = "tests, which look at files from outside")]
+//! One writer at a time, on the real file system, whatever happens to the lock file and whichever path is used.
+#![allow(clippy::disallowed_methods, reason = "tests, which inspect files from outside")]
 
 use std::io::{BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ fn locked(path: &Path) -> Option<u32> {
     }
 }
 
-/// A database in a directory of its own, open for writing.
+/// A database in its own directory, open for writing.
 fn database() -> (tempfile::TempDir, PathBuf, LsmEngine) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("my.keystone");
@@ -68,7 +68,7 @@ fn a_removed_lock_file_lets_nobody_in_and_stops_the_writer() {
         if replaced {
             std::fs::write(path.join("LOCK"), "1\n").unwrap();
         }
-        // The directory itself is locked. Who holds it stood in the file that is gone.
+        // The directory itself is locked. Its owner's process id was in the removed file.
         assert_eq!(locked(&path), replaced.then_some(1));
         put(&engine, "second").unwrap();
         let Err(Error::Io { path: named, source, .. }) = engine.flush() else { panic!("flushed") };
@@ -76,11 +76,11 @@ fn a_removed_lock_file_lets_nobody_in_and_stops_the_writer() {
         assert!(source.to_string().contains("the lock file was removed or replaced"), "{source}");
         let Err(Error::Poisoned { cause }) = put(&engine, "third") else { panic!("written") };
         assert!(cause.contains("lock file"), "{cause}");
-        assert!(has(&engine, "second"), "reads go on");
+        assert!(has(&engine, "second"), "reads continue");
         assert_eq!(locked(&path), replaced.then_some(1));
         let _ = engine.close();
         let engine = LsmEngine::open(&path, options()).unwrap();
-        assert!(has(&engine, "first") && has(&engine, "second"), "what was acknowledged is there");
+        assert!(has(&engine, "first") && has(&engine, "second"), "acknowledged writes are there");
         put(&engine, "third").unwrap();
         engine.flush().unwrap();
     }
@@ -93,7 +93,7 @@ fn files(path: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     files.into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
 }
 
-/// The paths of a writer whose directory was moved lead into another database, which must not feel it.
+/// The directory of a writer was moved, and its path now leads to another database, which must not be affected.
 #[test]
 fn another_database_in_the_place_of_a_moved_one_is_left_alone() {
     let (dir, path, engine) = database();
@@ -111,7 +111,7 @@ fn another_database_in_the_place_of_a_moved_one_is_left_alone() {
     );
     let _ = engine.close();
     assert_eq!(files(&path), before);
-    // Its own handle was moved as well, and says so.
+    // The second writer's directory was moved as well, and it reports this.
     assert!(second.flush().is_err());
     drop(second);
     let engine = LsmEngine::open(&dir.path().join("moved"), options()).unwrap();
@@ -128,13 +128,13 @@ fn readers_and_the_writer_do_not_keep_each_other_out() {
     engine.close().unwrap();
     let engine = LsmEngine::open(&path, options()).unwrap();
     let second = LsmEngine::open_read_only(&path, EngineOptions::disk()).unwrap();
-    assert!(has(&second, "second") && !has(&reader, "second"), "a reader sees the moment of its opening");
+    assert!(has(&second, "second") && !has(&reader, "second"), "a reader sees the state as of its open");
     put(&engine, "third").unwrap();
     engine.flush().unwrap();
     assert!(has(&reader, "first") && !has(&reader, "third"));
 }
 
-/// Opens the database, says so, and waits: to be killed, or for the end of its input.
+/// Opens the database, reports it, and waits to be killed, or for the end of its input.
 #[test]
 #[ignore = "started by the tests below"]
 fn child() {
@@ -170,7 +170,7 @@ fn another_process_is_named_and_a_dead_one_keeps_nobody_out() {
     let reader = LsmEngine::open_read_only(&path, EngineOptions::disk()).unwrap();
     assert!(has(&reader, "first") && has(&reader, "of the child"));
     std::fs::remove_file(path.join("LOCK")).unwrap();
-    assert_eq!(locked(&path), None, "nobody gets in who removes the lock file");
+    assert_eq!(locked(&path), None, "removing the lock file does not unlock the database");
     child.kill().unwrap();
     child.wait().unwrap();
     let engine = LsmEngine::open(&path, options()).unwrap();
@@ -178,7 +178,7 @@ fn another_process_is_named_and_a_dead_one_keeps_nobody_out() {
     assert_eq!(locked(&path), Some(std::process::id()));
 }
 
-/// A process that was started while the database was open does not keep it locked after it was closed.
+/// A process started while the database was open does not keep it locked after the close.
 #[test]
 fn a_program_started_meanwhile_does_not_inherit_the_lock() {
     let _watchdog = Watchdog::start("locks::a_program_started_meanwhile_does_not_inherit_the_lock");
@@ -194,7 +194,7 @@ fn mount(args: &[&str]) -> bool {
     Command::new("mount").args(args).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
-/// Unmounts when dropped.
+/// Unmounts on drop.
 struct Mounted(PathBuf);
 
 impl Drop for Mounted {
@@ -220,7 +220,7 @@ fn a_bind_mount_is_the_same_directory() {
     LsmEngine::open(&bound, options()).unwrap().close().unwrap();
 }
 
-/// Nothing can be made in the directory, a lock file neither: reading works, writing says why it does not.
+/// Nothing can be created in the directory, not even a lock file: reading works, and writing reports the reason.
 #[test]
 fn a_read_only_mount_can_be_read() {
     let (dir, path, engine) = database();
@@ -249,12 +249,12 @@ fn a_read_only_mount_can_be_read() {
         assert_eq!(reader.verify().unwrap(), 1);
         reader.close().unwrap();
     }
-    // The handle that was never closed still has the directory locked, by its other path.
+    // The unclosed handle still holds the lock on the directory, by its other path.
     let opened = LsmEngine::open(&bound, options());
     assert!(matches!(opened, Err(Error::Locked { .. })), "{opened:?}");
 }
 
-/// The same with rights only; the superuser has them all the same, and then it is the read-only mount that counts.
+/// The same with permissions only; the superuser can write regardless, which leaves the read-only mount as the test.
 #[test]
 fn a_directory_without_the_right_to_write_can_be_read() {
     use std::os::unix::fs::PermissionsExt;

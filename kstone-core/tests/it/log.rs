@@ -1,5 +1,5 @@
-//! The log: its limit, its write calls, how long its recovery takes, and the writers that wait for it. On one thread
-//! and a clock that the test moves, but for the two tests that need the disk and threads.
+//! The log: its limit, its write calls, how long its recovery takes, and the writers that wait for it. Single-threaded
+//! and with a simulated clock, except for the two tests that need the disk and threads.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::model::{Rng, manual};
 const DB: &str = "db";
 const KIB: u64 = 1 << 10;
 
-/// Stripes and records of such sizes that only the log makes anybody flush.
+/// Stripes and records whose sizes make only the log cause flushes.
 fn log_only(stripes: usize, limit: u64) -> DatabaseConfig {
     DatabaseConfig::new()
         .with_stripes(stripes)
@@ -54,7 +54,7 @@ fn stall(stats: &EngineStats, reason: StallReason) -> Option<StallStats> {
     stats.stalls.iter().find(|stall| stall.reason == reason).copied()
 }
 
-/// What the log's files take: as the engine counts it, and as the directory lists it.
+/// The size of the log's files: as counted by the engine, and as listed by the directory.
 fn log_bytes(engine: &LsmEngine, vfs: &dyn Vfs, dir: &Path) -> (u64, u64) {
     let entries = vfs.list(dir).unwrap().into_iter().filter(|entry| entry.name.ends_with(".log"));
     (engine.stats().unwrap().log_bytes, entries.map(|entry| entry.len).sum())
@@ -71,7 +71,7 @@ fn the_log_is_within_its_limit_after_every_operation_and_every_step() {
         }
         let vfs = Arc::new(StrictVfs::new());
         let engine = create(vfs.clone(), config);
-        // Whatever happened before, this stripe needs the log's beginning.
+        // Whatever happened before, this stripe pins the start of the log.
         put(&engine, u64::MAX, 10).unwrap();
         let (mut most, mut steps) = (0, 0);
         let mut check = |context: &str| {
@@ -107,7 +107,7 @@ fn an_idle_stripe_does_not_pin_the_log() {
     let engine = create(vfs.clone(), log_only(16, limit).with_max_memtable_records(20));
     let idle = Key::from("idle");
     engine.put(&idle, b"once", WriteOptions::new()).unwrap();
-    // All others go to one other partition, and so to one other stripe.
+    // All other items are in one other partition, and thus in one other stripe.
     for n in 0..5000u64 {
         let busy = Key::with_sort(b"busy".to_vec(), n.to_be_bytes().to_vec());
         engine.put(&busy, &[1; 500], WriteOptions::new()).unwrap();
@@ -137,7 +137,7 @@ fn batches_that_the_log_cannot_hold_are_refused_and_all_others_written() {
     let refused = batch(40);
     assert!(matches!(refused, Err(Error::BatchTooLarge { max: m, .. }) if m == max), "{refused:?}");
     assert_eq!(engine.stats().unwrap().log_records, before.log_records);
-    // The largest, one after the other, each in a segment of its own, and small ones between.
+    // The largest batches in sequence, each in its own segment, with small ones between them.
     for n in 0..10 {
         batch(22).unwrap();
         put(&engine, n, 10).unwrap();
@@ -153,19 +153,19 @@ fn a_lower_limit_is_reached_without_a_write() {
     let engine = create(vfs.clone(), config(32 << 20));
     for n in 0..8000 {
         put(&engine, n, 1000).unwrap();
-        // The background prepares segments ahead.
+        // Background work prepares segments in advance.
         engine.step(0);
     }
     let before = engine.stats().unwrap();
     assert!(before.log_bytes > 8 << 20, "{before:?}");
-    // So that nothing but the change itself can ask for it.
+    // So that only the change of the limit can cause more work.
     while engine.step(0) {}
     for limit in [2 << 20, 300 * KIB] {
         engine.set_config(config(limit)).unwrap();
         let mut steps = 0;
         while engine.step(0) {
             steps += 1;
-            assert!(steps < 50_000, "the work has no end");
+            assert!(steps < 50_000, "background work never ends");
         }
         let (counted, listed) = log_bytes(&engine, &*vfs, Path::new(DB));
         assert!(counted == listed && counted <= limit, "{counted} of {limit} after {steps} steps");
@@ -208,7 +208,7 @@ fn a_log_that_cannot_shrink_stops_writers_with_an_error_and_then_goes_on() {
     (0..1000).for_each(|n| assert!(engine.get(&key(n)).unwrap().is_some(), "key {n}"));
 }
 
-/// A clock that moves a millisecond whenever it is looked at.
+/// A clock that advances by a millisecond with each reading.
 #[derive(Debug, Default)]
 struct Ticking(AtomicU64);
 
@@ -224,7 +224,7 @@ impl Clock for Ticking {
     }
 }
 
-/// Each reason delays in proportion first and stops then, and says so.
+/// Each reason first delays in proportion, then stops writes, and is counted.
 #[test]
 fn every_reason_delays_and_stops_and_is_counted_and_timed() {
     let run = |config: DatabaseConfig, compaction, flush_each: bool, len: usize| {
@@ -250,10 +250,10 @@ fn every_reason_delays_and_stops_and_is_counted_and_timed() {
         let stalled = stall(&stats, reason).unwrap_or_else(|| panic!("{reason:?} never stalled: {stats:?}"));
         assert!(stalled.delays > 0, "{stalled:?}");
         assert_eq!(stalled.count, stalled.delays + stalled.stops);
-        // The clock moves a millisecond or more in each, and less than a minute.
+        // The clock advances by at least a millisecond in each stall, and by less than a minute.
         assert!(stalled.nanos >= stalled.count * 1_000_000, "{stalled:?}");
         assert!((1_000_000..60_000_000_000).contains(&stalled.longest_nanos), "{stalled:?}");
-        // Waits that each look at this clock makes are told as well, but no other backlog.
+        // Each clock reading also causes short waits, which are counted, but there must be no other backlog.
         let backlogs = stats.stalls.iter().filter(|stall| stall.reason.is_backlog()).count();
         assert!(stalled.longest_nanos <= stalled.nanos && backlogs == 1, "{stats:?}");
     }
@@ -275,7 +275,8 @@ fn one_writer_makes_one_write_call_a_record() {
     }
 }
 
-/// SSTs are written in units of the write buffer, but not in small ones; also when that changes while it is open.
+/// SSTs are written in units of the write buffer, with a minimum size, also after it is changed while the database is
+/// open.
 #[test]
 fn write_buffer_size_is_the_unit_of_sst_writes_from_256_kib_on() {
     let vfs = FaultVfs::new(Arc::new(MemVfs::new()));
@@ -297,7 +298,7 @@ fn write_buffer_size_is_the_unit_of_sst_writes_from_256_kib_on() {
     assert!((14..=17).contains(&least) && (4..=5).contains(&large), "{least}, {large}");
 }
 
-/// A file system in which the clock moves with every read of the log.
+/// A file system on which the clock advances with every read of the log.
 fn slow_log(vfs: Arc<dyn Vfs>, clock: &Arc<ManualClock>, per_read: Duration) -> FaultVfs {
     let (vfs, moved) = (FaultVfs::new(vfs), Arc::clone(clock));
     let hook = Rule::hook(move |_| {
@@ -308,7 +309,7 @@ fn slow_log(vfs: Arc<dyn Vfs>, clock: &Arc<ManualClock>, per_read: Duration) -> 
     vfs
 }
 
-/// Replays a log of this many records of 1000 bytes, with a clock that moves with every read of the log.
+/// Replays a log of this many records of 1000 bytes, while the clock advances with every read of the log.
 fn recovered(vfs: &StrictVfs, config: Option<DatabaseConfig>, per_read: Duration) -> LsmEngine {
     let clock = Arc::new(ManualClock::new(5));
     let slow = slow_log(Arc::new(vfs.crash(CrashMode::All)), &clock, per_read);
@@ -385,7 +386,7 @@ fn the_recovery_target_bounds_the_log_by_the_rate() {
         }
         most
     };
-    // Until it is measured, the rate is 100 MB a second.
+    // The rate is 100 MB per second until it is measured.
     let (bytes, estimate) = most(Some(20));
     assert!(bytes <= 2_000_000 && bytes > 1_000_000 && estimate <= 20_000_000, "{bytes}, {estimate}");
     // No log is shorter than eight small segments.
@@ -431,7 +432,7 @@ fn segments_are_as_long_as_set_while_it_is_open() {
     };
     assert!(segments(500) <= 1);
     engine.set_config(config(16 * KIB)).unwrap();
-    // What is there goes on to its end, then 15 records fill a segment.
+    // The current segment is filled first; then each segment holds 15 records.
     assert!((60..=80).contains(&segments(1500)), "{:?}", engine.stats().unwrap());
 }
 
@@ -459,7 +460,7 @@ fn the_stall_limit_in_force_is_that_of_the_last_set_config() {
     put(&engine, 1, 10).unwrap();
 }
 
-/// Waits until it is so; only a failure takes long.
+/// Waits until the condition holds; takes long only if the test fails.
 fn until(mut is_so: impl FnMut() -> bool, what: &str) {
     let clock = SystemClock::new();
     while !is_so() {
@@ -468,7 +469,7 @@ fn until(mut is_so: impl FnMut() -> bool, what: &str) {
     }
 }
 
-/// The worker that keeps the time sleeps for a day, and must hear of the shorter interval.
+/// The timekeeping worker is asleep for a day, and must notice the shorter interval.
 #[test]
 fn shorter_intervals_wake_the_timekeeper() {
     let day = Duration::from_secs(86_400);
@@ -488,7 +489,7 @@ fn shorter_intervals_wake_the_timekeeper() {
     assert!(!survives());
     engine.set_config(config(Duration::from_millis(1), day)).unwrap();
     until(survives, "the log is synced");
-    // A flush, and then nothing else to do until tomorrow.
+    // A flush, and then nothing to do until tomorrow.
     puts(&engine, 5, 10);
     until(|| engine.stats().unwrap().flushes > 0, "the memtable is flushed");
     assert_eq!(engine.stats().unwrap().checkpoints, 0);
@@ -496,16 +497,17 @@ fn shorter_intervals_wake_the_timekeeper() {
     until(|| engine.stats().unwrap().checkpoints > 0, "a checkpoint is made");
 }
 
-/// What segments take together at some moment, at least. One listing is not of one moment: it may have a segment that is
-/// gone before the next one is created, and that one too. What two listings have was all there between them.
+/// A lower bound on the size of all segments at some moment. A single listing is not atomic: it may have both a segment
+/// that was removed and one that was created after this removal. Segments in both of two listings all existed between
+/// them.
 fn listed_at_one_time(vfs: &dyn Vfs, dir: &Path) -> u64 {
     let [first, second] = [(); 2].map(|()| vfs.list(dir).unwrap());
     let stayed = |name: &str| name.ends_with(".log") && second.iter().any(|entry| entry.name == name);
     first.iter().filter(|entry| stayed(&entry.name)).map(|entry| entry.len).sum()
 }
 
-/// Random puts of several threads on the disk, and one more that looks at the log all the time. Returns the most that
-/// it saw, counted and listed.
+/// Random puts by several threads on disk, and a thread that polls the log all the time. Returns the maximum that it
+/// observed, as counted and as listed.
 fn run_on_disk(
     limit: u64,
     item: usize,

@@ -1,4 +1,4 @@
-//! The engine as its users see it, against a model, through crashes, and under kill -9.
+//! The engine as users see it: against a model, through crashes, and under kill -9.
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod adaptive;

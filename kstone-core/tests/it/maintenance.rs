@@ -1,4 +1,4 @@
-//! Repairs that are cut off, directories with things in them that are no files, and a file that shrinks under a mapping.
+//! Interrupted repairs, directories with entries that are not files, and a file that shrinks while it is mapped.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::model::{Rng, manual};
 
 const DB: &str = "db";
 
-/// The files, all of them durable. `mended`: the database was repaired before, and its quarantine is there.
+/// The files, all of them durable. `mended`: the database was repaired before, and its quarantine exists.
 fn durable(files: &Files, mended: bool) -> StrictVfs {
     let vfs = StrictVfs::new();
     vfs.create_dir(Path::new(DB)).unwrap();
@@ -33,7 +33,7 @@ fn durable(files: &Files, mended: bool) -> StrictVfs {
     vfs
 }
 
-/// Every file is as it was, or its bytes are in the quarantine.
+/// Checks that every file is unchanged, or that its bytes are in the quarantine.
 fn check_originals(vfs: &dyn Vfs, files: &Files, context: &str) {
     let here = files_of(vfs);
     let quarantine = format!("{DB}/quarantine");
@@ -50,7 +50,7 @@ fn check_originals(vfs: &dyn Vfs, files: &Files, context: &str) {
 
 fn damaged(fixture: &Fixture) -> Vec<(&'static str, Files)> {
     let name_of = |part: &str| fixture.files.keys().find(|name| name.contains(part)).unwrap().clone();
-    // The first log segment may hold nothing any more that is needed.
+    // The first log segment may no longer contain anything that is needed.
     let log = fixture.files.keys().rfind(|name| name.contains(".log")).unwrap().clone();
     let sst = name_of(".sst");
     let flipped = |files: &Files, name: &str, at: usize| {
@@ -78,7 +78,7 @@ fn damaged(fixture: &Fixture) -> Vec<(&'static str, Files)> {
     ]
 }
 
-/// What a power cut leaves of a repair, wherever it comes: the next one ends it, with the same result.
+/// After a power cut at any point of a repair, another repair completes it with the same result.
 #[test]
 fn a_repair_can_be_cut_off_anywhere_and_run_again() {
     let mut rng = Rng(5);
@@ -122,7 +122,7 @@ fn a_repair_can_be_cut_off_anywhere_and_run_again() {
     assert!(states > 400, "{states}");
 }
 
-/// Originals are kept, also those of a second repair.
+/// Original files are kept, also those of a second repair.
 #[test]
 fn quarantine_keeps_every_original() {
     let fixture = fixture("closed", 2, Compression::Never, true);
@@ -137,7 +137,7 @@ fn quarantine_keeps_every_original() {
     };
     assert_eq!(kept(&vfs, &format!("{sst}.bad")), **files[sst]);
     assert_eq!(kept(&vfs, "MANIFEST.bad"), **files["MANIFEST"]);
-    // The same name damaged a second time.
+    // The same file is damaged a second time.
     let again = files_of(&*vfs);
     let manifest = vfs.open(&Path::new(DB).join("MANIFEST"), OpenMode::Write).unwrap();
     write_all_at(&*manifest, b"XX", 20).unwrap();
@@ -146,7 +146,7 @@ fn quarantine_keeps_every_original() {
     assert_eq!(kept(&vfs, "MANIFEST.bad.1")[22..], again["MANIFEST"][22..]);
 }
 
-/// A repaired copy leaves the original as it is.
+/// A repair into a copy leaves the original unchanged.
 #[test]
 fn a_repair_into_another_directory_changes_nothing_here() {
     let fixture = fixture("died", 4, Compression::Never, false);
@@ -171,7 +171,7 @@ fn a_repair_into_another_directory_changes_nothing_here() {
     }
 }
 
-/// An old manifest in the place of the newest is refused, and a repair makes it anew from the files.
+/// An old manifest in place of the newest is refused, and a repair rebuilds the manifest from the files.
 #[test]
 fn a_manifest_of_before_is_refused() {
     let vfs: Arc<dyn Vfs> = Arc::new(MemVfs::new());
@@ -183,7 +183,7 @@ fn a_manifest_of_before_is_refused() {
     let before = files_of(&*vfs)["MANIFEST"].clone();
     put(&engine, "second");
     engine.flush().unwrap();
-    // Everything is in SSTs now, and the log that the old manifest speaks of is gone.
+    // Everything is in SSTs now, and the log that the old manifest refers to is gone.
     engine.close().unwrap();
     drop(engine);
     let file = vfs.open(&Path::new(DB).join("MANIFEST"), OpenMode::Truncate).unwrap();
@@ -200,7 +200,7 @@ fn a_manifest_of_before_is_refused() {
     }
 }
 
-/// A look at a database that is written to meanwhile takes no lock, and finds nothing wrong.
+/// Verifying a database that is open for writing takes no lock, and finds nothing wrong.
 #[test]
 fn an_open_database_can_be_looked_at() {
     let fixture = fixture("closed", 2, Compression::Never, true);
@@ -212,7 +212,7 @@ fn an_open_database_can_be_looked_at() {
     assert!(report.log.records > 0 && report.bytes > 0);
     let refused = repair(Path::new(DB), &options(&vfs), &mut |_| {});
     assert!(matches!(refused, Err(Error::Locked { .. })), "{refused:?}");
-    // Broken off: what was not looked at is not called good.
+    // Cancelled: files that were not checked are not reported as good.
     let stop = Arc::new(|_: &kstone_core::verify::Progress<'_>| std::ops::ControlFlow::Break(()));
     let report = engine.verify_files(&VerifyOptions::deep().progress(stop)).unwrap();
     assert!(!report.complete && !report.skipped.is_empty() && report.good == 0);
@@ -227,7 +227,8 @@ fn on_disk(dir: &Path, files: &Files) -> PathBuf {
     db
 }
 
-/// Directories, links and FIFOs where files should be: an error at once, never a wait, and nothing outside is touched.
+/// Directories, links and FIFOs in place of files cause an immediate error, never a wait, and nothing outside is
+/// touched.
 #[test]
 fn what_is_no_file_is_refused_named_and_set_aside() {
     let fixture = fixture("died", 4, Compression::Never, false);
@@ -248,7 +249,7 @@ fn what_is_no_file_is_refused_named_and_set_aside() {
             }
             let context = format!("{name} is a {kind}");
             assert!(LsmEngine::open(&db, EngineOptions::disk()).is_err(), "{context}");
-            // Who only reads takes no lock, and needs none.
+            // Opening read-only takes no lock, so it does not need the lock file.
             let read = LsmEngine::open_read_only(&db, EngineOptions::disk());
             let is_sst = name.ends_with(".sst");
             assert_eq!(read.is_ok(), name == "LOCK" || is_sst, "{context}");
@@ -285,7 +286,7 @@ fn what_is_no_file_is_refused_named_and_set_aside() {
     assert_eq!(tried, 12);
 }
 
-/// Cuts each SST right after it is mapped, as somebody might behind the engine's back, or as a bad sector looks.
+/// Truncates each SST right after it is mapped, as another program might, or as a bad sector appears.
 #[derive(Debug)]
 struct Cutting {
     inner: Arc<dyn Vfs>,
@@ -309,8 +310,9 @@ fn shrinking_child() {
     println!("an error: {error}");
 }
 
-/// Symptom: a process that reads a mapped SST which somebody has cut, or whose sectors have gone bad, dies of SIGBUS.
-/// Cause: the first touch of a page that is not there. Fix: its pages are loaded before, by a call that fails instead.
+/// Symptom: a process that reads a mapped SST which was truncated, or whose sectors have gone bad, dies of SIGBUS.
+/// Cause: the first access to a page that does not exist. Fix: pages are loaded beforehand, by a call that returns an
+/// error.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_file_that_shrinks_under_its_mapping_is_an_error() {
@@ -360,7 +362,7 @@ impl kstone_core::vfs::VfsFile for CuttingFile {
     }
     fn map(&self, len: u64) -> io::Result<kstone_core::vfs::Mapping> {
         let map = self.inner.map(len)?;
-        // One page is left, so that the header can be read and the rest cannot.
+        // One page remains, so that the header can be read but the rest cannot.
         DiskVfs::new().open(&self.path, OpenMode::Write)?.set_len(4096)?;
         Ok(map)
     }

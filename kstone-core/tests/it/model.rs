@@ -1,4 +1,4 @@
-//! What the tests share: the seeded generator and the model of `kstone_core::torture`, options without threads.
+//! Shared by the tests: the seeded generator and the model of `kstone_core::torture`, and options without threads.
 
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ pub(crate) fn apply(state: &mut State, change: &Change) {
     }
 }
 
-/// The seed that the environment asks for alone.
+/// The seed to run exclusively, if the environment requests one.
 pub(crate) fn only_seed() -> Option<u64> {
     let seed = std::env::var("KSTONE_SEED").ok()?;
     Some(seed.parse().unwrap_or_else(|_| panic!("KSTONE_SEED={seed} is not a number")))
 }
 
-/// Everything on one thread, time standing still.
+/// Options for a single thread, with time standing still.
 pub(crate) fn manual(vfs: Arc<dyn Vfs>, seed: u64) -> EngineOptions {
     let mut options = EngineOptions::on(vfs);
     options.clock = Arc::new(ManualClock::new(seed));
@@ -32,7 +32,7 @@ pub(crate) fn manual(vfs: Arc<dyn Vfs>, seed: u64) -> EngineOptions {
     options
 }
 
-/// All items, by an ordered scan.
+/// All items, from an ordered scan.
 pub(crate) fn contents(engine: &LsmEngine, snapshot: Option<&Snapshot>) -> Vec<Entry> {
     let scan = engine.scan(b"", Direction::Forward, snapshot).unwrap();
     scan.map(|entry| entry.map(|(key, value)| (key, value.to_vec())).unwrap()).collect()

@@ -1,7 +1,7 @@
-//! What an operator would try, with the means of the system: a file system without room, files that may not be
-//! changed. Where the system does not let the tests do that they say so, and check nothing.
+//! What an operator would try, with the tools of the system: a file system without space, files that may not be
+//! changed. If the system does not permit a test, it says so and checks nothing.
 
-#![expect(clippy::disallowed_methods, reason = "looks at what the system has, beside the engine")]
+#![expect(clippy::disallowed_methods, reason = "inspects the system from outside the engine")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -15,7 +15,7 @@ fn run(program: &str, arguments: &[&str]) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
-/// A file system in memory, of that size; unmounted when it is dropped.
+/// An in-memory file system of the given size; unmounted on drop.
 struct Mounted(tempfile::TempDir);
 
 impl Mounted {
@@ -33,7 +33,7 @@ impl Drop for Mounted {
     }
 }
 
-/// A file or directory that may not be changed, until this is dropped.
+/// A file or directory that is immutable until this is dropped.
 struct Immutable(PathBuf);
 
 impl Immutable {
@@ -63,7 +63,7 @@ fn check(engine: &LsmEngine, keys: impl IntoIterator<Item = u64>) {
     }
 }
 
-/// Puts until there is no room; returns the first key that was refused.
+/// Puts until the disk is full; returns the first key that was refused.
 fn fill(engine: &LsmEngine, from: u64) -> u64 {
     for n in from..from + 100_000 {
         match engine.put(&key(n), &value(n), WriteOptions::new()) {
@@ -72,7 +72,7 @@ fn fill(engine: &LsmEngine, from: u64) -> u64 {
             Err(error) => panic!("put {n}: {error}"),
         }
     }
-    panic!("it is never full");
+    panic!("the disk never fills up");
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn a_file_system_of_20_mb_filled_to_the_brim_and_emptied_again() {
     let _watchdog = Watchdog::start("operator::a_file_system_of_20_mb_filled_to_the_brim_and_emptied_again");
     for quota in [Some(18 << 20), None] {
         let Some(mounted) = Mounted::new("20m") else {
-            println!("operator: skipped, no file system can be mounted here (that takes root)");
+            println!("operator: skipped, no file system can be mounted here (root is required)");
             return;
         };
         let dir = mounted.0.path().join("full.keystone");
@@ -106,7 +106,7 @@ fn a_file_system_of_20_mb_filled_to_the_brim_and_emptied_again() {
             assert!(next - start > 1000, "{} keys fit, round {round}, quota {quota:?}", next - start);
             check(&engine, start..next);
             if round == 1 {
-                // Full, it is closed or dies, and is opened again.
+                // While full, the database is closed or dies, and is reopened.
                 drop(engine);
                 engine = LsmEngine::open(&dir, options.clone()).unwrap();
                 check(&engine, start..next);
@@ -120,7 +120,8 @@ fn a_file_system_of_20_mb_filled_to_the_brim_and_emptied_again() {
             if quota.is_some() {
                 assert_eq!(refused, 0, "deletes are refused, round {round}");
             }
-            // Without a limit that keeps room for them, deletes and flushes may be refused, too: until somebody makes room.
+            // Without a limit that reserves space for them, deletes and flushes may be refused too, until space is
+            // freed.
             if quota.is_none() {
                 std::fs::remove_file(&ballast).unwrap();
                 for n in start..next {
@@ -138,7 +139,7 @@ fn a_file_system_of_20_mb_filled_to_the_brim_and_emptied_again() {
     }
 }
 
-/// The files of a database whose names end so, or the directory itself.
+/// The file of a database whose name ends with `suffix`, or the directory itself.
 fn find(dir: &Path, suffix: &str) -> PathBuf {
     if suffix.is_empty() {
         return dir.to_path_buf();
@@ -176,7 +177,7 @@ fn a_file_that_may_not_be_changed_ends_in_a_clear_error_and_nothing_is_lost() {
             };
             let Some(immutable) = Immutable::new(&find(&dir, suffix)) else {
                 println!(
-                    "operator: skipped, chattr +i does not work here (that takes root, and a file system with it)"
+                    "operator: skipped, chattr +i does not work here (root and a file system that supports it are required)"
                 );
                 return;
             };

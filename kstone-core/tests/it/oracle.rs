@@ -1,5 +1,5 @@
-//! Random operations, every answer compared with a model. The seed of a failure is in its message; `KSTONE_SEED=n` runs
-//! that one alone.
+//! Random operations, with every result compared to a model. A failure's message has its seed; `KSTONE_SEED=n` runs
+//! only that one.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use kstone_core::{CompactionConfig, Compression, DatabaseConfig, MemtableMode, R
 
 use crate::model::only_seed;
 
-/// Workloads of random settings, and how long they are.
+/// The number of workloads with random settings, and their length.
 const ROUNDS: u64 = 330;
 const OPS: u64 = 2_100;
-/// Workloads on each of the option sets.
+/// The number of workloads on each of the option sets, and their length.
 const SHARED: u64 = 8;
 const SHARED_OPS: u64 = 5_000;
 
@@ -38,9 +38,9 @@ fn random_operations_agree_with_a_model() {
     }
 }
 
-/// Symptom: a full database that was opened after a crash, with smaller memtables than before, answered `WriteStalled`.
-/// Cause: the replay cut what was in memory into many small memtables, and their runs took more pages than were set
-/// aside. Fix: with a quota the replay seals nothing.
+/// Symptom: a full database that was opened after a crash, with smaller memtables than before, failed with
+/// `WriteStalled`. Cause: the replay split the data in memory into many small memtables, whose runs took more pages
+/// than were reserved. Fix: with a quota, the replay seals no memtables.
 #[test]
 fn a_full_database_is_opened_with_smaller_memtables() {
     let oracle = Oracle { seed: 400_995, operations: 3_000, settings: SettingsOf::Random };
@@ -49,7 +49,7 @@ fn a_full_database_is_opened_with_smaller_memtables() {
 
 type Options = (DatabaseConfig, CompactionConfig);
 
-/// Settings that must make no difference to any answer.
+/// Settings that must not affect any result.
 fn option_sets() -> Vec<Options> {
     let (tiny, compaction) = tiny_settings(&mut Rng(1));
     let tiny = || tiny.clone().with_stripes(4).with_max_memtable_records(8);

@@ -1,11 +1,11 @@
-//! Readers beside a writer that is another process, on the real file system: opened while it writes, and after it was
-//! killed.
+//! Readers of a database that another process writes to, on the real file system: opened while it writes, and after it
+//! was killed.
 //!
-//! Buffered data has reached the operating system when its write is acknowledged. So a reader must see all that was
-//! acknowledged before its opening began, also when the writer is killed meanwhile; no batch in part; and nothing that
-//! came after a write which it does not see. The writer tells what was acknowledged through a file, which says so at
-//! the moment it is true, unlike a pipe.
-#![allow(clippy::disallowed_methods, reason = "tests, which look at files from outside")]
+//! Buffered data has reached the operating system when its write is acknowledged. So a reader must see everything
+//! acknowledged before its open started, even if the writer is killed meanwhile; no partial batch; and nothing newer
+//! than a write that it does not see. The writer publishes what is acknowledged through a file, which is up to date at
+//! once, unlike a pipe.
+#![allow(clippy::disallowed_methods, reason = "tests, which inspect files from outside")]
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -21,7 +21,7 @@ use kstone_core::{CompactionConfig, DatabaseConfig, Error, Key, ReadMode};
 use crate::backup::{KEYS, newest};
 
 const CHILD: &str = "KSTONE_BESIDE_CHILD";
-/// Each ends with a kill.
+/// Each round ends with a kill.
 const ROUNDS: u64 = 8;
 const OPENS: u64 = 30;
 
@@ -40,7 +40,7 @@ fn reading(mode: ReadMode) -> EngineOptions {
     options
 }
 
-/// The process that writes: rising numbers, each under two keys in one batch, from where the database is.
+/// The writing process: increasing numbers, each under two keys in one batch, continuing from the database's newest.
 #[test]
 #[ignore = "started by the test below"]
 fn child() {
@@ -62,7 +62,7 @@ fn acknowledged_in(path: &Path) -> PathBuf {
     path.with_extension("acknowledged")
 }
 
-/// The writer as its observer sees it.
+/// The writer as seen by its observer.
 struct Observed {
     dir: tempfile::TempDir,
     path: PathBuf,
@@ -95,7 +95,7 @@ impl Observed {
         u64::from_le_bytes(bytes)
     }
 
-    /// Until it has written so much more.
+    /// Waits until it has written this much more.
     fn let_write(&mut self, more: u64) {
         let until = self.acknowledged() + more;
         while self.acknowledged() < until {
@@ -119,14 +119,15 @@ impl Observed {
         names.filter(|name| name.ends_with(".sst")).collect()
     }
 
-    /// Opens it, and compares what is there with what was acknowledged before and after. `None` when it is busy.
+    /// Opens the database, and compares its contents with the writes acknowledged before and after. `None` if it is
+    /// busy.
     fn open(&self, mode: ReadMode, context: &str) -> Option<(LsmEngine, u64)> {
         let least = self.acknowledged();
         let reader = match LsmEngine::open_read_only(&self.path, reading(mode)) {
             Err(Error::Busy) => return None,
             opened => opened.unwrap_or_else(|e| panic!("{e}, {context}")),
         };
-        // It is there in the log before it is acknowledged, one number at a time.
+        // A number is in the log before it is acknowledged, one at a time.
         let most = self.acknowledged() + 1;
         let found = match number(&reader, least, context) {
             Err(Error::Busy) if mode == ReadMode::Pread => return None,
@@ -146,9 +147,9 @@ impl Drop for Observed {
     }
 }
 
-/// [`newest`], unless an SST that is not held has gone.
+/// Like [`newest`], but fails if an SST that the handle does not hold open has been removed.
 fn number(reader: &LsmEngine, least: u64, context: &str) -> Result<u64, Error> {
-    // What is in no memory of this handle is read here first, so that it is this call that fails.
+    // Reads everything that this handle has not yet read, so that it is this call that fails.
     for key in 0..KEYS {
         reader.get(&Key::from(&format!("key{key}")))?;
         reader.get(&Key::from(&format!("twin{key}")))?;
@@ -169,14 +170,14 @@ struct Seen {
     written: u64,
 }
 
-/// A backup by the handle of a reader, and what is in it, opened in every way.
+/// Makes a backup with a reader's handle, and checks its contents, opened in every way.
 fn back_up(writer: &Observed, reader: &LsmEngine, copy: bool, seen: &mut Seen, context: &str) {
     let to = writer.dir.path().join("copy");
     let least = writer.acknowledged();
     match reader.backup_with(&to, BackupOptions::new().copy(copy)) {
         Err(Error::Busy) => {
             seen.backups_busy += 1;
-            assert!(!to.exists(), "a backup that did not come about is left, {context}");
+            assert!(!to.exists(), "a failed backup is left behind, {context}");
             return;
         }
         made => _ = made.unwrap_or_else(|e| panic!("{e}, {context}")),
@@ -193,7 +194,7 @@ fn back_up(writer: &Observed, reader: &LsmEngine, copy: bool, seen: &mut Seen, c
     seen.backups += 1;
 }
 
-/// That a handle still reads the moment of its opening, long after.
+/// Checks that a handle still reads the state as of its open, long after.
 fn read_again(reader: &LsmEngine, mode: ReadMode, found: u64, seen: &mut Seen, context: &str) {
     match number(reader, found, context) {
         Err(Error::Busy) if mode == ReadMode::Pread => seen.rereads_busy += 1,
@@ -235,7 +236,7 @@ fn round(writer: &mut Observed, round: u64, seen: &mut Seen) {
     seen.opens += opens;
 }
 
-/// Kills the writer, opens while it dies, and once it is dead.
+/// Kills the writer, and opens the database while it dies and once it is dead.
 fn kill(writer: &mut Observed, round: u64, seen: &mut Seen) {
     writer.let_write(30);
     writer.kill();
@@ -246,7 +247,7 @@ fn kill(writer: &mut Observed, round: u64, seen: &mut Seen) {
     for mode in [ReadMode::Mmap, ReadMode::Pread] {
         let context = format!("round {round}, dead, {mode:?}");
         let Some((reader, found)) = writer.open(mode, &context) else {
-            panic!("nobody writes, and it is busy, {context}")
+            panic!("it is busy although nothing writes, {context}")
         };
         back_up(writer, &reader, round.is_multiple_of(2), seen, &context);
         assert!(dying.as_ref().is_none_or(|(_, before)| *before <= found), "{context}");
@@ -275,5 +276,5 @@ fn readers_beside_another_process_that_writes_and_is_killed() {
     println!("readers beside a process that writes: {seen:?}");
     assert!(seen.opens >= ROUNDS * (OPENS + 2) && seen.kills == ROUNDS, "{seen:?}");
     assert!(seen.backups >= ROUNDS * OPENS / 8 && seen.rereads >= ROUNDS * 2, "{seen:?}");
-    assert!(seen.ssts_gone > 100, "the writer took away too little: {seen:?}");
+    assert!(seen.ssts_gone > 100, "the writer removed too little: {seen:?}");
 }

@@ -1,9 +1,9 @@
-//! The test of the tests: each bug of `kstone_core::planted` must make a suite fail, and without one the same rounds of the
-//! same suites find nothing.
+//! Tests the tests: each bug of `kstone_core::planted` must make a suite fail, and without a bug, the same rounds of
+//! the same suites must find nothing.
 //!
-//! A suite here is a sequence of rounds, each with a seed; a round says what it found. For each bug the suites take turns,
-//! the likeliest first, until one finds it. The table that is printed says which that was, and after how many states:
-//! crash images, runs with a fault, operations of the oracle, damaged files.
+//! A suite here is a sequence of rounds, each with a seed; a round returns what it found. For each bug the suites take
+//! turns, the likeliest first, until one finds it. The printed table shows which suite that was, and after how many
+//! states: crash images, runs with a fault, operations of the oracle, damaged files.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +17,7 @@ mod damage;
 mod failures;
 mod races;
 
-/// What a round looked at, or what it found.
+/// The number of states that a round checked, or the fault that it found.
 type Found = Result<u64, String>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,7 +42,7 @@ enum Suite {
 }
 
 impl Suite {
-    /// The cheapest first.
+    /// Ordered by cost, the cheapest first.
     const ALL: [Self; 17] = [
         Self::Opening,
         Self::SyncedSegments,
@@ -63,7 +63,7 @@ impl Suite {
         Self::FaultRuns,
     ];
 
-    /// How many rounds there are.
+    /// The number of rounds.
     fn rounds(self) -> u64 {
         match self {
             Self::CrashExplorer => 12,
@@ -106,7 +106,7 @@ impl Suite {
         }
     }
 
-    /// A panic is a finding, too.
+    /// Runs a round; a panic counts as a finding.
     fn guarded(self, round: u64) -> Found {
         catch_unwind(AssertUnwindSafe(|| self.round(round))).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -114,7 +114,7 @@ impl Suite {
         })
     }
 
-    /// The suite that is asked first for a bug.
+    /// The suite to try first for a bug.
     fn likeliest(bug: Bug) -> Self {
         match bug {
             Bug::CreationNotSynced | Bug::LockNotHeld => Self::Opening,
@@ -159,7 +159,7 @@ struct Caught {
     how: String,
 }
 
-/// Runs suites with the bug planted until one finds something.
+/// Runs suites with the bug planted until one finds it.
 fn hunt(bug: Bug) -> Result<Caught, String> {
     let planted = plant(bug);
     let first = Suite::likeliest(bug);
@@ -169,15 +169,15 @@ fn hunt(bug: Bug) -> Result<Caught, String> {
         for round in 0..suite.rounds() {
             match suite.guarded(round) {
                 Ok(looked_at) => states += looked_at,
-                Err(_) if planted.hits() == 0 => return Err("a suite failed that never met it".into()),
+                Err(_) if planted.hits() == 0 => return Err("a suite failed without reaching the bug".into()),
                 Err(how) => return Ok(Caught { suite, round, states, how }),
             }
         }
     }
-    Err(format!("nothing found it in {states} states; it was met {} times", planted.hits()))
+    Err(format!("not found in {states} states; reached {} times", planted.hits()))
 }
 
-/// All of `work`, on two threads; results in order.
+/// Runs all of `work` on two threads; returns the results in order.
 fn on_two_threads<T: Sync, R: Send>(work: &[T], run: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let (next, done) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
     let worker = || {
@@ -220,14 +220,14 @@ fn every_planted_bug_is_found_and_nothing_without_one() {
         .iter()
         .zip(clean)
         .map(|(round, found)| {
-            found.unwrap_or_else(|how| panic!("{round:?} finds something without a bug: {how}"))
+            found.unwrap_or_else(|how| panic!("{round:?} reports a fault without a bug: {how}"))
         })
         .sum();
     println!("{} rounds of the same suites, {states} states, find nothing without one", rounds.len());
     assert!(only.is_some() || (bugs.len() >= 45 && states > 5_000), "{} bugs, {states} states", bugs.len());
 }
 
-/// Only tests of the engine ask for the feature, and only builds with debug assertions have anything of it.
+/// Only the engine's tests enable the feature, and only builds with debug assertions contain any of it.
 #[test]
 fn no_build_for_use_has_planted_bugs() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -241,11 +241,11 @@ fn no_build_for_use_has_planted_bugs() {
     let (before, developing) = core.split_once("\n[dev-dependencies]\n").unwrap();
     assert!(developing.contains("\"planted-bugs\""));
     assert!(before.contains("\nplanted-bugs = [\"testing\"]\n") && !before.contains("\ndefault ="));
-    // Nor are the suites that find them in a program that embeds the database.
+    // Nor are the suites that find the bugs part of a program that embeds the database.
     for member in ["kstone-api/Cargo.toml", "kstone-cli/Cargo.toml"] {
         let text = read(member);
         let built_with = text.split("\n[dev-dependencies]\n").next().unwrap();
-        assert!(!built_with.contains("\"testing\""), "{member} is built with what is for tests");
+        assert!(!built_with.contains("\"testing\""), "{member} is built with test-only code");
     }
     let switches = read("kstone-core/src/planted.rs");
     let (on, off) = (

@@ -1,5 +1,5 @@
-//! An edit of the manifest that failed may be on disk all the same. Whoever opens the database next finds the state with
-//! it, or the one without: each must find its files, and with them all that was acknowledged.
+//! An edit of the manifest that failed may be on disk all the same. The next open finds the state either with or
+//! without it: in both cases the files must be there, and with them everything acknowledged.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -25,7 +25,7 @@ fn copy() -> &'static Path {
 
 fn names(vfs: &dyn Vfs) -> BTreeSet<String> {
     let all = vfs.list(db()).unwrap().into_iter().map(|entry| entry.name);
-    // Never part of the database: what has not got its name yet, and what is for people and tools.
+    // Temporary files, and files for people and tools, are not part of the database.
     all.filter(|name| name.ends_with(".sst") || name.ends_with(".log") || name == "MANIFEST").collect()
 }
 
@@ -34,20 +34,20 @@ const FAILURES: [(&str, Effect, Op, &str); 8] = [
     ("the sync fails, the bytes are in the cache", Effect::Fail(Errno::Io), Op::Sync, "MANIFEST"),
     ("the sync fails, the bytes are on disk", Effect::Done(Errno::Io), Op::Sync, "MANIFEST"),
     ("the sync fails, the bytes are lost", Effect::LoseUnsynced(Errno::Io), Op::Sync, "MANIFEST"),
-    ("the write fails and is made", Effect::Done(Errno::Io), Op::Write, "MANIFEST"),
-    ("the write fails in the middle", Effect::Torn(Errno::NoSpace), Op::Write, "MANIFEST"),
-    ("the rename fails and is made", Effect::Done(Errno::Io), Op::Rename, "MANIFEST*"),
+    ("the write fails but is done", Effect::Done(Errno::Io), Op::Write, "MANIFEST"),
+    ("the write fails half-way", Effect::Torn(Errno::NoSpace), Op::Write, "MANIFEST"),
+    ("the rename fails but is done", Effect::Done(Errno::Io), Op::Rename, "MANIFEST*"),
     ("the name is not synced", Effect::Fail(Errno::Io), Op::SyncDir, "db"),
-    ("the name is synced, and that fails", Effect::Done(Errno::Io), Op::SyncDir, "db"),
+    ("the name is synced, but an error is returned", Effect::Done(Errno::Io), Op::SyncDir, "db"),
 ];
 
-/// A small database, written to while jobs run beside each other, until operation `n` of the kind fails.
+/// A small database, written to while jobs run concurrently, until operation `n` of the kind fails.
 struct Database {
     strict: StrictVfs,
     vfs: FaultVfs,
     engine: Arc<LsmEngine>,
     rng: Rng,
-    /// The files at the moment of the failure.
+    /// The files at the time of the failure.
     then: Arc<Mutex<BTreeSet<String>>>,
     beside: Arc<AtomicBool>,
 }
@@ -63,7 +63,7 @@ impl Database {
         let beside = Arc::new(AtomicBool::new(true));
         let database =
             Self { strict, vfs, engine, rng: Rng(seed), then: Arc::default(), beside: Arc::clone(&beside) };
-        // While a job is in the middle of writing an SST, with no lock held, others make steps: as on other threads.
+        // While a job is writing an SST without holding locks, other jobs make steps, as on other threads.
         let (engine, rng) = (Arc::downgrade(&database.engine), Mutex::new(Rng(!seed)));
         let step = move || {
             let Some(engine) = Weak::upgrade(&engine) else { return };
@@ -99,7 +99,7 @@ impl Database {
         self.vfs.add(Rule::new(effect).on(&[op]).files(files).nth(n));
     }
 
-    /// Writes until a call fails; the keys that were acknowledged.
+    /// Writes until a call fails; returns the acknowledged keys.
     fn write(&mut self) -> Vec<String> {
         let mut written = Vec::new();
         for n in 0..80 {
@@ -119,7 +119,7 @@ impl Database {
         self.engine.stats().unwrap().poisoned.is_some()
     }
 
-    /// All that this handle can still do.
+    /// Does everything that this handle can still do.
     fn end(&mut self) {
         while self.engine.step(self.rng.next()) {}
         self.beside.store(false, Ordering::Relaxed);
@@ -128,7 +128,7 @@ impl Database {
         }
     }
 
-    /// Whether what there is after the death of the process, and after a power cut, opens and has all that was written.
+    /// Checks that the remains after the death of the process, and after a power cut, open and have everything written.
     fn opens(&self, written: &[String]) -> Result<u64, String> {
         let cuts = [CrashMode::Process, CrashMode::All, CrashMode::Strict];
         let random = (0..4).flat_map(|seed| [CrashMode::Random { seed }, CrashMode::Jumbled { seed }]);
@@ -150,18 +150,18 @@ impl Database {
     }
 }
 
-/// Symptom: after the manifest could not be synced, a database did not open any more: `the manifest lists it, but it is
-/// missing` (18 of 60 databases on disk, with an error injected into the sync). Cause: a merge that was under way ended,
-/// and what it had replaced was removed when the manifest in memory did not list it, though the edit that failed did, and
-/// was on disk. Fix: an edit that failed and may be there poisons before anybody else gets the manifest, and a poisoned
-/// handle removes nothing; a write of an edit that failed and left all of it behind poisons, too.
+/// Symptom: after a failed sync of the manifest, a database no longer opened: `the manifest lists it, but it is
+/// missing` (18 of 60 databases on disk, with an error injected into the sync). Cause: a merge in progress ended, and
+/// its inputs were removed because the manifest in memory did not list them, although the failed edit, which was on
+/// disk, did. Fix: a failed edit that may be on disk poisons the handle before any other thread gets the manifest, and
+/// a poisoned handle removes nothing. A write that fails but leaves the whole edit behind poisons too.
 #[test]
 fn an_edit_that_failed_finds_its_files_whether_it_is_on_disk_or_not() {
     let (mut poisoned, mut opened, mut broken) = (0, 0, Vec::new());
     for (what, effect, op, files) in FAILURES {
         for seed in 0..60 {
             let mut database = Database::new(seed);
-            // Creation takes one of each kind, and the first edit a rewritten manifest.
+            // Creation performs one operation of each kind, and the first edit rewrites the manifest.
             database.fail(1 + seed % 20, effect.clone(), op, files);
             let written = database.write();
             if !database.is_poisoned() {
@@ -183,7 +183,7 @@ fn an_edit_that_failed_finds_its_files_whether_it_is_on_disk_or_not() {
     assert!(poisoned > 200, "only {poisoned} poisoned");
 }
 
-/// Symptom and fix as above; here what is held back by a backup is removed when that ends, after an edit has failed.
+/// Symptom and fix as above; here, files pinned by a backup are removed when it ends, after an edit has failed.
 #[test]
 fn a_backup_that_ends_after_an_edit_failed_removes_nothing() {
     let mut poisoned = 0;
@@ -200,7 +200,7 @@ fn a_backup_that_ends_after_an_edit_failed_removes_nothing() {
             drop(engine.trigger_compaction(0));
             ControlFlow::Continue(())
         };
-        // It copies the state before, or says that it cannot.
+        // It copies the state before the edit, or reports that it cannot.
         drop(database.engine.backup_with(copy(), BackupOptions::new().progress(&mut progress)));
         if !database.is_poisoned() {
             continue;
@@ -215,9 +215,9 @@ fn a_backup_that_ends_after_an_edit_failed_removes_nothing() {
     assert!(poisoned > 10, "only {poisoned} poisoned");
 }
 
-/// Symptom: a backup that failed when its manifest was there, but the manifest's name perhaps not on disk, was removed
-/// file by file, and a power cut could leave the manifest and take the files. Cause: the manifest's removal was not
-/// synced before theirs. Fix: it is, and should that fail, the files stay.
+/// Symptom: a backup that failed when its manifest existed, but whose name might not be on disk, was removed file by
+/// file, and a power cut could leave the manifest without the files. Cause: the removal of the manifest was not synced
+/// before that of the files. Fix: it is, and if that fails, the files stay.
 #[test]
 fn what_is_left_of_a_backup_that_failed_is_no_database_or_a_whole_one() {
     let (mut failed, mut whole) = (0, 0);
@@ -256,9 +256,9 @@ fn what_is_left_of_a_backup_that_failed_is_no_database_or_a_whole_one() {
     assert!(failed > 100 && whole > 100, "{failed} failed, {whole} whole");
 }
 
-/// Symptom: what a repair had written, cut off after its manifest was there and before its files had their names, was
-/// removed by the next repair when that could not read the manifest. Cause: an error of reading it was taken for a manifest
-/// that lists nothing. Fix: nothing is removed then.
+/// Symptom: files of a repair that was interrupted after its manifest existed, but before the files had their final
+/// names, were removed by the next repair if that could not read the manifest. Cause: an error when reading the
+/// manifest was treated as a manifest that lists nothing. Fix: nothing is removed then.
 #[test]
 fn files_of_a_repair_that_was_cut_off_stay_when_the_manifest_cannot_be_read() {
     let fixture = fixture("closed", 2, Compression::Never, true);

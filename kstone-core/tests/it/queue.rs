@@ -1,5 +1,5 @@
-//! What reads pay for what was deleted: bounded, in entries looked at, whatever the machine. Settings are the defaults, on
-//! the engine's own threads: flushes and merges may come whenever they come.
+//! The cost of deleted items for reads: bounded, in entries read, independent of the machine. Default settings and the
+//! engine's own threads: flushes and merges may happen at any time.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use kstone_core::{DatabaseConfig, Key, SortRange};
 
 use crate::model::manual;
 
-/// Entries of keys that are gone after which a reader has the next one know; each key that is gone has a tombstone, and
-/// what that hides.
+/// The number of entries of deleted keys after which a reader records a gap for later readers: each deleted key has a
+/// tombstone, and the version that it shadows.
 const MOST: u64 = 2 * 64 + 8;
 
 fn db() -> LsmEngine {
@@ -34,7 +34,7 @@ fn query(engine: &LsmEngine, partition: &str, direction: Direction) -> Entries {
     engine.query(partition.as_bytes(), &SortRange::All, direction, None).unwrap()
 }
 
-/// The first item in that direction, and how many entries were passed over.
+/// The first item in this direction, and the number of entries passed over.
 fn first(engine: &LsmEngine, partition: &str, direction: Direction) -> (Option<u64>, u64) {
     let before = engine.stats().unwrap().operations.entries_passed;
     let found = query(engine, partition, direction).next().transpose().unwrap();
@@ -42,15 +42,15 @@ fn first(engine: &LsmEngine, partition: &str, direction: Direction) -> (Option<u
     (found.map(|(key, _)| u64::from_be_bytes(key.sort().unwrap().try_into().unwrap())), passed)
 }
 
-/// Symptom: taking the first item of a queue took milliseconds now and then. Cause: the query walked over the tombstones
-/// of all that had been taken before, and what they hide, until a merge happened to drop them. Fix: readers tell the next
-/// ones where nothing is left.
+/// Symptom: taking the first item of a queue sometimes took milliseconds. Cause: the query walked over the tombstones
+/// of all items taken before, and the versions that they shadow, until a merge happened to drop them. Fix: readers
+/// record gaps in which nothing is left.
 #[test]
 fn taking_the_first_of_a_queue_costs_the_same_however_much_was_taken() {
     for direction in [Direction::Forward, Direction::Reverse] {
         let engine = db();
         let (live, pops) = (500, 6_000);
-        // From the middle, so that a queue can grow both ways.
+        // From the middle of the range, so that a queue can grow in both directions.
         let place = |n: u64| if direction == Direction::Forward { n } else { 1_000_000 - n };
         let (mut most, mut all) = (0, 0);
         for n in 0..live + pops {
@@ -69,7 +69,7 @@ fn taking_the_first_of_a_queue_costs_the_same_however_much_was_taken() {
     }
 }
 
-/// The newest is taken first, and others come in its place: each put is in what was known to be empty.
+/// The newest item is taken first, and others take its place: each put is within a known gap.
 #[test]
 fn a_stack_finds_what_was_put_where_nothing_was() {
     let engine = db();
@@ -87,14 +87,15 @@ fn a_stack_finds_what_was_put_where_nothing_was() {
             top -= 1;
         }
     }
-    // On average: of a key that comes and goes there are many versions until they are flushed.
+    // On average: a key that is put and deleted repeatedly has many versions until they are flushed.
     println!("{} entries on average", all / reads);
     assert!(all / reads <= MOST);
     assert_eq!(query(&engine, "stack", Direction::Forward).count() as u64, top);
 }
 
-/// Symptom: the first read after half of a partition was deleted walked over all of it. Cause: as above, and nobody had
-/// read there yet. Fix: the background looks where many keys were deleted, and so does who deletes faster than that.
+/// Symptom: the first read after half of a partition was deleted walked over all of it. Cause: as above, and there had
+/// been no read yet. Fix: background work looks for gaps where many keys were deleted, and so does a writer that
+/// deletes faster than that.
 #[test]
 fn the_first_item_behind_a_deleted_half_is_found_at_once() {
     for (order, what) in [(0, "ascending"), (1, "descending"), (2, "from both ends"), (3, "in batches")] {
@@ -122,12 +123,13 @@ fn the_first_item_behind_a_deleted_half_is_found_at_once() {
         let (found, passed) = first(&engine, "p", Direction::Forward);
         println!("{what}: {passed} entries");
         assert_eq!(found, Some(items / 2), "{what}");
-        // All that may be deleted before the caller looks, with what it hides, and what the background is still at.
+        // The entries that may be deleted before the writer looks for gaps, with the versions that they shadow, plus
+        // those that background work is still processing.
         assert!(passed <= 2 * (128 + 256) + MOST, "{what}: {passed}");
     }
 }
 
-/// A walk that goes over several gaps finds all that is between them, in both directions and at each moment.
+/// A walk over several gaps finds everything between them, in both directions and at each moment.
 #[test]
 fn walks_over_gaps_find_what_is_between_them() {
     let engine = db();
@@ -147,11 +149,11 @@ fn walks_over_gaps_find_what_is_between_them() {
         assert_eq!(numbers(query(&engine, "p", Direction::Forward)), expected, "{round}");
         assert_eq!(numbers(query(&engine, "p", Direction::Reverse)), reversed, "{round}");
         let old = engine.query(b"p", &SortRange::All, Direction::Forward, Some(&before)).unwrap();
-        assert_eq!(numbers(old).len(), 3_000, "{round}: what the snapshot sees");
+        assert_eq!(numbers(old).len(), 3_000, "{round}: contents of the snapshot");
         let explained = engine.explain_query(b"p", &SortRange::All).unwrap();
         assert_eq!(explained.rows, expected.len() as u64, "{round}");
     }
-    // One comes back in the middle of each gap.
+    // An item reappears in the middle of each gap.
     for n in (0..3_000).filter(|n| n % 500 == 150) {
         put(&engine, "p", n);
     }
@@ -161,8 +163,8 @@ fn walks_over_gaps_find_what_is_between_them() {
     assert_eq!(numbers(query(&engine, "p", Direction::Forward)), expected);
 }
 
-/// Readers that pass over so much that a merge would have been cheaper have the stripe merged, also below the share of
-/// tombstones at which it is merged otherwise.
+/// If readers pass over so much that a merge would have been cheaper, the stripe is merged, even below the usual share
+/// of tombstones.
 #[test]
 fn a_stripe_whose_readers_pay_is_merged() {
     let mut options = manual(Arc::new(StrictVfs::new()), 1);
@@ -172,7 +174,7 @@ fn a_stripe_whose_readers_pay_is_merged() {
         put(&engine, "p", n);
     }
     engine.flush().unwrap();
-    // Every twentieth: no gap is worth knowing.
+    // Every twentieth item: no gap is worth recording.
     (0..2_000).filter(|n| n % 20 == 0).for_each(|n| delete(&engine, "p", n));
     engine.flush().unwrap();
     while engine.step(0) {}
@@ -183,7 +185,7 @@ fn a_stripe_whose_readers_pay_is_merged() {
         assert_eq!(query(&engine, "p", Direction::Forward).count(), 1_900);
         while engine.step(0) {}
         walks += 1;
-        assert!(walks <= 100, "it is never merged");
+        assert!(walks <= 100, "the stripe is never merged");
     }
     println!("merged after {walks} walks");
     let entries = 2_100 * 8;

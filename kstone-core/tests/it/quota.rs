@@ -1,5 +1,5 @@
-//! The limit on disk space: never exceeded, not even for the moment of a merge; deletes always go through; puts work
-//! again by themselves once there is space. The deterministic tests list the directory after every operation on it.
+//! The limit on disk space: never exceeded, not even during a merge; deletes always succeed; puts work again without
+//! intervention once there is space. The deterministic tests list the directory after every operation on it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ const DB: &str = "db";
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
-/// The bytes a listing finds, each file in whole pages.
+/// The bytes that a listing shows, each file rounded up to whole pages.
 fn listed(vfs: &dyn Vfs, dir: &Path) -> u64 {
     let entries = vfs.list(dir).unwrap_or_default();
     entries.iter().map(|entry| entry.len.next_multiple_of(4096)).sum()
@@ -63,12 +63,12 @@ impl Sampling {
     }
 }
 
-/// Where the keys go.
+/// How keys are distributed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Shape {
-    /// A partition each.
+    /// A partition per key.
     Spread,
-    /// All in one partition, and so in one stripe.
+    /// All in one partition, and thus in one stripe.
     Hot,
 }
 
@@ -106,7 +106,7 @@ fn open(vfs: &Sampling) -> LsmEngine {
 
 /// Puts from `next` on until the database is full; returns the first key that was refused.
 fn fill(engine: &LsmEngine, shape: Shape, next: u64, len: usize, rng: &mut Rng) -> u64 {
-    // More than any limit here holds.
+    // More than fits into any limit used here.
     for n in next..next + 100_000 {
         match engine.put(&shape.key(n), &value(n, len), WriteOptions::new()) {
             Ok(_) => {}
@@ -133,7 +133,7 @@ fn check(
     }
 }
 
-/// Fills, reads, deletes every other key, and again, keeping watch.
+/// Fills, reads, deletes every other key, and repeats, while watching the limit.
 fn rounds(shape: Shape, quota: u64, stripes: usize, len: usize, tune: fn(DatabaseConfig) -> DatabaseConfig) {
     let vfs = Sampling::new();
     let engine = create(&vfs, tune(config(quota, stripes)));
@@ -148,10 +148,10 @@ fn rounds(shape: Shape, quota: u64, stripes: usize, len: usize, tune: fn(Databas
         println!("{shape:?} {stripes} stripes, round {round}: {live} live, {share} % of {quota}; {usage}");
         let context = format!("{shape:?}, {stripes} stripes, round {round}, {usage}");
         assert_eq!(usage.used, listed(&vfs.inner, Path::new(DB)), "{context}");
-        // Within what the manifest's lines for new SSTs take, and its own room for them.
+        // Up to the manifest's edits for new SSTs, and its own reserve for them.
         let sum = usage.used + usage.reserved;
         assert!(sum <= quota + quota / 32, "{sum} of {quota}, {context}");
-        // Of what was deleted, tombstones included, next to nothing is left.
+        // Next to nothing is left of deleted items, including their tombstones.
         assert!(
             next - start > 20 && next - start >= deleted * 4 / 5,
             "{} after {deleted} deletes, {context}",
@@ -223,7 +223,7 @@ fn a_full_database_opens_after_a_clean_and_an_unclean_end() {
             if clean {
                 engine.close().unwrap();
             } else {
-                // As a process that is killed: its lock goes, nothing else happens.
+                // Like a process that is killed: its lock is released, and nothing else happens.
                 let image = copy(&vfs);
                 drop(engine);
                 vfs.seen.highest.store(0, Ordering::Relaxed);
@@ -283,11 +283,11 @@ fn the_limit_changes_while_the_database_is_open() {
     vfs.highest();
     let next = fill(&engine, Shape::Spread, 5000, len, &mut rng);
     assert!(vfs.highest() <= 4 * MIB && next > 6000, "{next}");
-    // Up: goes on at once.
+    // Raised: continues at once.
     set(6 * MIB);
     let more = fill(&engine, Shape::Spread, next, len, &mut rng);
     assert!(vfs.highest() <= 6 * MIB && more > next + 3000, "{more}");
-    // Down, below what is used: no put, but deletes, until it is below.
+    // Lowered below the used space: puts are refused, but deletes are not, until usage is below it.
     set(3 * MIB);
     let usage = engine.disk_usage().unwrap();
     assert!(usage.used > 3 * MIB && usage.available_for_writes == Some(0), "{usage}");
@@ -303,7 +303,7 @@ fn the_limit_changes_while_the_database_is_open() {
     fill(&engine, Shape::Spread, more, len, &mut rng);
     assert!(vfs.highest() <= 3 * MIB);
     check(&engine, Shape::Spread, 0..more, len, |n| n >= more * 3 / 4);
-    // Off: no limit any more.
+    // Removed: there is no limit.
     engine.set_config(DatabaseConfig::new().with_stripes(16)).unwrap();
     assert_eq!(engine.disk_usage().unwrap().available_for_writes, None);
     for n in 0..10_000 {
@@ -340,14 +340,14 @@ fn refused_writes_are_counted_and_merges_free_space_also_when_compaction_is_off(
     let mut options = options(&vfs, config(2 * MIB, 4));
     options.compaction = Some(CompactionConfig::disabled());
     let engine = LsmEngine::create(Path::new(DB), options).unwrap();
-    // The same keys over and over: all but the newest versions are garbage, and nobody is ever refused.
+    // The same keys over and over: all but the newest versions are garbage, and no put is ever refused.
     for n in 0..20_000 {
         engine.put(&Shape::Spread.key(n % 1000), &value(n, 300), WriteOptions::new()).unwrap();
     }
     let stats = engine.stats().unwrap();
     assert!(stats.disk_full_refusals == 0 && stats.compactions > 0, "{stats:?}");
     fill(&engine, Shape::Spread, 1000, 300, &mut Rng(9));
-    // All or nothing, and what shrinks goes through.
+    // All or nothing; a batch that shrinks the database succeeds.
     let mut batch = WriteBatch::new();
     for n in 50_000..50_100 {
         batch.put(Shape::Spread.key(n), value(n, 300));
@@ -383,7 +383,7 @@ fn deletes_go_on_when_the_disk_itself_is_full() {
     });
     let refused = refused.unwrap();
     assert!(matches!(put(refused), Err(Error::DiskFull)));
-    // What is left of the segment is for them.
+    // The rest of the segment is reserved for deletes.
     for n in 0..100 {
         engine.delete(&Shape::Spread.key(n), WriteOptions::new()).unwrap();
     }
@@ -393,8 +393,8 @@ fn deletes_go_on_when_the_disk_itself_is_full() {
     engine.close().unwrap();
 }
 
-/// Symptom: asked for, a compaction of a full database answered `DiskFull` again and again. Cause: what the background
-/// had merged just before takes its space until a checkpoint, and nobody made one. Fix: who waits for the compaction does.
+/// Symptom: in a full database, a requested compaction failed with `DiskFull` again and again. Cause: files merged away
+/// just before take space until a checkpoint, and nothing caused one. Fix: a call that waits for a compaction makes it.
 #[test]
 fn a_compaction_that_is_asked_for_has_its_space_also_when_merged_files_wait() {
     let mut waited = 0;
@@ -403,7 +403,7 @@ fn a_compaction_that_is_asked_for_has_its_space_also_when_merged_files_wait() {
         let engine = create(&vfs, config(MIB + 64 * KIB * seed, 4).with_max_memtable_records(50));
         let next = fill(&engine, Shape::Spread, 0, 300, &mut rng);
         for round in 0..20 {
-            // Merges end, and no time passes: no checkpoint is due.
+            // Merges end, but no time passes, so no checkpoint is due.
             let before = engine.stats().unwrap().compactions;
             for n in (round..next).step_by(20) {
                 engine.delete(&Shape::Spread.key(n), WriteOptions::new()).unwrap();
@@ -493,9 +493,9 @@ fn what_a_snapshot_sees_takes_space_until_it_is_dropped() {
     assert!(vfs.highest() <= 4 * MIB);
 }
 
-/// Symptom: in a full database, the put that followed a few deletes waited 0.1 to 0.3 s, for all of it to be flushed and
-/// merged, and so did nearly each one after that. Cause: only what was merged away and unlinked counted as free. Fix: what
-/// flushes and merges will free counts as free at once, up to a sixteenth of the limit.
+/// Symptom: in a full database, the put after a few deletes waited 0.1 to 0.3 s, until everything was flushed and
+/// merged, and so did nearly every put after that. Cause: only space of files merged away and unlinked counted as free.
+/// Fix: space that flushes and merges will free counts as free at once, up to a sixteenth of the limit.
 #[test]
 fn a_full_database_takes_what_was_deleted_without_a_merge() {
     for (shape, len) in [(Shape::Spread, 300), (Shape::Hot, 300), (Shape::Spread, 2_000)] {
@@ -513,21 +513,21 @@ fn a_full_database_takes_what_was_deleted_without_a_merge() {
             let after = engine.stats().unwrap();
             merged_for += u64::from(after.compactions > before.compactions);
             assert!(vfs.highest() <= 8 * MIB, "round {round}");
-            // As threads would do, which nobody waits for.
+            // As threads would do without being waited for.
             while engine.step(round) {}
         }
         let share = (next - full) * 100 / oldest;
         println!(
             "{shape:?}, {len} bytes: {share} % of the deleted were put, merges were waited for in {merged_for} of 100"
         );
-        assert!(share >= 80, "{share} % of what was deleted was free, {}", engine.disk_usage().unwrap());
+        assert!(share >= 80, "{share} % of the deleted space was free, {}", engine.disk_usage().unwrap());
         assert!(merged_for <= 10, "{merged_for} of 100 rounds waited for a merge");
         check(&engine, shape, 0..next, len, |n| n >= oldest);
         engine.close().unwrap();
     }
 }
 
-/// [`fill`] without steps of the background but those that a put waits for.
+/// Like [`fill`], but background work makes only the steps that a put waits for.
 fn fill_at_once(engine: &LsmEngine, shape: Shape, next: u64, len: usize) -> u64 {
     for n in next..next + 100_000 {
         match engine.put(&shape.key(n), &value(n, len), WriteOptions::new()) {
@@ -539,7 +539,7 @@ fn fill_at_once(engine: &LsmEngine, shape: Shape, next: u64, len: usize) -> u64 
     panic!("the limit is never reached")
 }
 
-/// What is replaced by a put is free as well, without end: a full database whose items change is no fuller for it.
+/// Versions replaced by puts count as free as well, indefinitely: updates do not make a full database any fuller.
 #[test]
 fn a_full_database_takes_updates_for_ever() {
     let vfs = Sampling::new();
@@ -559,8 +559,8 @@ fn a_full_database_takes_updates_for_ever() {
     assert!(vfs.highest() <= 8 * MIB);
 }
 
-/// Deletes of nothing free nothing, and a snapshot keeps what is deleted under it: a put may be let in for neither, time
-/// and again, and the limit holds.
+/// Deletes of nothing free nothing, and a snapshot pins what is deleted under it: a put may be accepted on account of
+/// either, repeatedly, but the limit holds.
 #[test]
 fn what_seems_free_and_is_not_lets_the_limit_hold() {
     for held in [false, true] {
@@ -587,7 +587,7 @@ fn what_seems_free_and_is_not_lets_the_limit_hold() {
     }
 }
 
-/// Ends a thread also when an assertion fails.
+/// Ends a thread even if an assertion fails.
 struct SetOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for SetOnDrop<'_> {
@@ -596,7 +596,7 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
-/// Lists the directory of a real database while threads of the engine write to it.
+/// Lists the directory of a real database while the engine's threads write to it.
 fn real(shape: Shape, quota: u64, stripes: usize) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
@@ -672,10 +672,10 @@ fn on_disk_with_threads() {
     real(Shape::Hot, 4 * MIB, 256);
 }
 
-/// Symptom: a merge wrote more than the space set aside for it, so that a limit which had room for all that was promised
-/// had none for it. Cause: what a merge writes was reckoned from the length of its inputs, also when those were
-/// compressed, or had larger blocks or smaller filters, and the output was not to be. Fix: reckon such inputs by their
-/// entries, and write all parts of a run with the settings that it was reckoned with.
+/// Symptom: a merge wrote more than the space reserved for it, so that a limit with enough space for all reservations
+/// had too little for this merge. Cause: the output of a merge was estimated from the length of its inputs, even if
+/// those were compressed, or had larger blocks or smaller filters than the output would have. Fix: such inputs are
+/// estimated by their entries, and all files of a run are written with the settings that were used for the estimate.
 #[test]
 fn a_merge_has_space_for_what_other_settings_make_of_its_inputs() {
     let base = || {
@@ -700,16 +700,16 @@ fn a_merge_has_space_for_what_other_settings_make_of_its_inputs() {
             engine.flush().unwrap();
         }
         engine.set_config(after).unwrap();
-        // The engine itself asserts that the output takes no more than was set aside for it.
+        // The engine itself asserts that the output takes no more than the reserved space.
         engine.trigger_compaction(0).unwrap();
         let usage = engine.disk_usage().unwrap();
         assert!(usage.ssts > 16_000 * 40, "{usage}");
     }
 }
 
-/// Symptom: a limit of 1 MiB was accepted, and reached after 313 items of a few bytes. Cause: each of 256 stripes has 8 KiB
-/// set aside for its first SST, twice the limit together. Fix: a database that is created with a small limit has fewer
-/// stripes.
+/// Symptom: a limit of 1 MiB was accepted, and reached after 313 items of a few bytes. Cause: each of 256 stripes
+/// reserves 8 KiB for its first SST, twice the limit in total. Fix: a database that is created with a small limit has
+/// fewer stripes.
 #[test]
 fn a_small_limit_holds_small_items() {
     for (quota, stripes, least) in [(512 * KIB, 1, 10), (MIB, 2, 20), (4 * MIB, 8, 22), (8 * MIB, 16, 22)] {
@@ -727,7 +727,7 @@ fn a_small_limit_holds_small_items() {
         assert!(share >= least, "{share} % of {quota}: {}", engine.disk_usage().unwrap());
         assert!(vfs.highest() <= quota);
     }
-    // What is told is done.
+    // An explicit number of stripes is respected.
     let vfs = Sampling::new();
     assert_eq!(create(&vfs, config(MIB, 256)).stripe_count(), 256);
 }

@@ -1,5 +1,5 @@
-//! Handles that only read, beside one that writes: whatever the writer does between any two of the reader's I/O
-//! operations, the reader sees one moment that is not older than his opening, or is told that the database is busy.
+//! Read-only handles next to a writing one: whatever the writer does between any two I/O operations of the reader, the
+//! reader sees one consistent state, no older than its open, or fails because the database is busy.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,12 +19,12 @@ const DB: &str = "db";
 
 type Between = Box<dyn FnMut(u64) + Send>;
 
-/// Calls somebody between the operations of who uses it.
+/// Runs a callback between the operations of its user.
 #[derive(Clone)]
 struct Interleaved {
     inner: Arc<dyn Vfs>,
     operations: Arc<AtomicU64>,
-    /// How often the manifest was opened: twice each time that the database is read.
+    /// How often the manifest was opened: twice for each reading of the database.
     manifests: Arc<AtomicU64>,
     between: Arc<std::sync::Mutex<Between>>,
 }
@@ -123,11 +123,11 @@ impl VfsFile for File {
     }
 }
 
-/// A writer and all that he has written.
+/// A writer and everything that it has written.
 pub(crate) struct Writer {
     pub(crate) engine: Arc<LsmEngine>,
     rng: Rng,
-    /// What there was after each commit, the empty database first.
+    /// The contents after each commit, starting with the empty database.
     pub(crate) states: Vec<Vec<Entry>>,
     state: State,
 }
@@ -149,7 +149,7 @@ impl Writer {
         writer
     }
 
-    /// Batches across stripes.
+    /// Writes batches across stripes.
     pub(crate) fn write(&mut self, count: usize) {
         for _ in 0..count {
             let ops = 1 + self.rng.below(5);
@@ -160,7 +160,7 @@ impl Writer {
         }
     }
 
-    /// All that takes files away: a flush, compactions, checkpoints.
+    /// Everything that removes files: a flush, compactions, checkpoints.
     pub(crate) fn turn_over(&mut self) {
         self.write(2);
         self.engine.flush().unwrap();
@@ -175,8 +175,8 @@ impl Writer {
     }
 }
 
-/// The writer, and a reader that opens while he does `act` before the operations of the reader that `when` says. What
-/// the reader came to, the commits made before it, and the operations that it took.
+/// Opens a reader while the writer does `act` before the reader's operations selected by `when`. Returns the result of
+/// the open, the writer, the number of commits before it, and the number of operations that it took.
 fn race(
     seed: u64,
     mode: ReadMode,
@@ -191,7 +191,7 @@ fn race(
     let time = Arc::clone(&clock);
     let interleaved = Interleaved::new(&vfs, move |n| {
         time.advance(Duration::from_millis(5));
-        // Not when it is the test that holds the writer.
+        // Not while the test itself holds the writer.
         if when(n)
             && let Ok(mut writer) = other.try_lock()
         {
@@ -206,11 +206,11 @@ fn race(
     (opened, writer, before, count)
 }
 
-/// That the reader sees a state of the writer's that is not older than `least` commits.
+/// Checks that the reader sees a state of the writer at or after commit `least`.
 pub(crate) fn check(reader: &LsmEngine, writer: &Writer, least: usize, context: &str) {
     let found = contents(reader, None);
     let at = writer.states.iter().skip(least).position(|state| *state == found);
-    assert!(at.is_some(), "{} items are no state since commit {least}, {context}", found.len());
+    assert!(at.is_some(), "{} items are not a state since commit {least}, {context}", found.len());
     reader.verify().unwrap_or_else(|e| panic!("{e}, {context}"));
 }
 
@@ -227,14 +227,14 @@ fn whatever_happens_between_two_operations_of_an_open_the_reader_sees_one_moment
             let reader = opened.unwrap_or_else(|e| panic!("{e}, {context}"));
             let mut writer = writer.lock().unwrap();
             if mode == ReadMode::Pread && n + 2 >= total {
-                // The manifest that is read again was opened already, so that the files may be gone by the end.
+                // The manifest was already opened for its second reading, so files may be gone by the end.
                 continue;
             }
-            // Whatever the mode: all files were there when the opening ended, and no writer came since.
+            // In either mode: all files existed when the open ended, and the writer has done nothing since.
             check(&reader, &writer, before, &context);
             let seen = contents(&reader, None);
             if mode == ReadMode::Mmap {
-                // Also when all that it reads from has lost its names.
+                // Also after all files that it reads have been unlinked.
                 writer.turn_over();
                 writer.turn_over();
                 assert_eq!(contents(&reader, None), seen, "{context}");
@@ -253,16 +253,18 @@ fn a_reader_that_is_never_left_alone_is_told_that_the_database_is_busy() {
     assert!(matches!(opened, Err(Error::Busy)), "{opened:?}");
 }
 
-/// Symptom: `get` and `info` beside a writer that compacts ended with `another handle changed the database while this one
-/// read it`. Cause: every edit of the manifest made all that was read worthless, sixteen times in a row. Fix: what was read
-/// is believed when none of it was missing; what is held needs not be looked for again; and it is tried again for a time.
+/// Symptom: `get` and `info` next to a writer that compacts failed with `another handle changed the database while this
+/// one read it`. Cause: every edit of the manifest invalidated everything read so far, sixteen times in a row. Fix: a
+/// reading is accepted if no file was missing; files that are held open are not looked up again; and the open is
+/// retried for some time.
 #[test]
 fn a_writer_that_makes_edits_all_the_time_keeps_no_reader_from_opening() {
     let mut opens = 0;
     for seed in 0..4 {
         let (opened, .., total) = race(seed, ReadMode::Mmap, |_| false, |_| {});
         opened.unwrap();
-        // Several in each reading: with fewer operations between them all SSTs are others by the next one.
+        // Several edits during each reading: with fewer operations between them, all SSTs would be replaced by the next
+        // one.
         for every in total / 4..total {
             for offset in [0, every / 2] {
                 let when = move |n: u64| n % every == offset;
@@ -277,7 +279,7 @@ fn a_writer_that_makes_edits_all_the_time_keeps_no_reader_from_opening() {
     assert!(opens > 100, "{opens}");
 }
 
-/// A flush or a compaction, with the checkpoint that takes files away.
+/// A flush or a compaction, with the checkpoint that removes files.
 fn one_edit(writer: &mut Writer) {
     writer.write(1);
     match writer.commits() % 3 {
@@ -300,8 +302,8 @@ fn writes_alone_keep_no_reader_from_opening() {
     }
 }
 
-/// Between any two operations the log grows by records that span pieces and segments, each of them synced, so that a
-/// hole before one would be taken for damage.
+/// Between any two operations the log grows by records that span reads and segments, each of them synced, so that a
+/// hole before one would be treated as damage.
 fn grow_while_read(segment: u64, puts: usize, mode: ReadMode) {
     let vfs: Arc<dyn Vfs> = Arc::new(MemVfs::new());
     let mut options = manual(Arc::clone(&vfs), 1);
@@ -324,14 +326,14 @@ fn grow_while_read(segment: u64, puts: usize, mode: ReadMode) {
     let opened = LsmEngine::open_read_only(Path::new(DB), options);
     let reader = opened.unwrap_or_else(|e| panic!("{e}, {context}"));
     let found = contents(&reader, None).len();
-    assert!(found >= 20, "{found} of what was there before, {context}");
+    assert!(found >= 20, "{found} of the items written before, {context}");
     for n in 0..found {
         assert!(reader.get(&name(n)).unwrap().is_some(), "a hole at {n} of {found}, {context}");
     }
     let written = written.load(Ordering::Relaxed);
     assert!(written > 20 + 10 * puts, "{written} written meanwhile, {context}");
     let read = interleaved.manifests.load(Ordering::Relaxed);
-    assert_eq!(read, 2, "a hole was found, and it was read again, {context}");
+    assert_eq!(read, 2, "a hole was found, and the log was read again, {context}");
 }
 
 #[test]
@@ -344,14 +346,14 @@ fn a_log_that_grows_meanwhile_is_read_without_holes() {
     }
 }
 
-/// What a reader finds wrong may be a write under way: it is damage only when it is there a second time.
+/// An error that a reader finds may be a write in progress: it is damage only if it is there a second time.
 #[test]
 fn what_was_read_in_the_middle_of_a_write_is_read_again() {
     let vfs: Arc<dyn Vfs> = Arc::new(MemVfs::new());
     let mut writer = Writer::new(&vfs, 3);
     let (log, bytes) =
         files(&*vfs).into_iter().find(|(path, _)| path.extension().is_some_and(|e| e == "log")).unwrap();
-    // In a record that is to come, of which a later one says that it was synced.
+    // In a future record, which a later record proves to be synced.
     let at = bytes.iter().rposition(|&byte| byte != 0).unwrap() as u64 + 40;
     writer.write(4);
     writer.engine.sync().unwrap();
@@ -365,7 +367,7 @@ fn what_was_read_in_the_middle_of_a_write_is_read_again() {
     let open = |vfs: Arc<dyn Vfs>| LsmEngine::open_read_only(Path::new(DB), manual(vfs, 1));
     flip(&*vfs);
     let opened = open(Arc::clone(&vfs)).err();
-    assert!(matches!(opened, Some(Error::Corruption { .. })), "a flip that does nothing: {opened:?}");
+    assert!(matches!(opened, Some(Error::Corruption { .. })), "a flip without effect: {opened:?}");
     flip(&*vfs);
     let still = Interleaved::new(&vfs, |_| {});
     open(Arc::new(still.clone())).unwrap();
@@ -385,7 +387,7 @@ fn what_was_read_in_the_middle_of_a_write_is_read_again() {
         }
         restarts += u64::from(interleaved.count() > total + 1);
     }
-    assert!(restarts > 0, "none of {total} operations read what was changed");
+    assert!(restarts > 0, "none of {total} operations read the changed bytes");
 }
 
 #[test]
@@ -404,7 +406,7 @@ fn a_reader_that_holds_no_files_is_told_when_one_is_gone() {
     writer.turn_over();
 }
 
-/// The database as files, to be changed behind the engine's back.
+/// The database's files, for changing them behind the engine's back.
 fn files(vfs: &dyn Vfs) -> Vec<(PathBuf, Vec<u8>)> {
     let names = vfs.list(Path::new(DB)).unwrap().into_iter().map(|entry| Path::new(DB).join(entry.name));
     names
@@ -424,7 +426,7 @@ fn image(files: &[(PathBuf, Vec<u8>)]) -> Arc<dyn Vfs> {
     Arc::new(vfs)
 }
 
-/// Damage that stays is reported, not taken for a busy writer.
+/// Persistent damage is reported, and not mistaken for a busy writer.
 #[test]
 fn damage_is_reported_after_a_second_look() {
     let vfs: Arc<dyn Vfs> = Arc::new(MemVfs::new());
@@ -450,7 +452,7 @@ fn damage_is_reported_after_a_second_look() {
             assert!(matches!(opened, Err(Error::Corruption { .. })), "{what}");
             continue;
         }
-        // An SST: what needs it fails.
+        // A damaged SST: reads that need it fail.
         let engine = opened.unwrap();
         assert!(
             matches!(engine.damage(), [Error::Corruption { file, .. }] if *file == whole[sst].0),
@@ -463,10 +465,10 @@ fn damage_is_reported_after_a_second_look() {
     }
 }
 
-/// Symptom: one SST that is missing or cut short kept a database from being read at all: `info`, `alerts` and a `get` of
-/// any key failed.
-/// Cause: a handle that only reads refused to open beside it, as one that writes must.
-/// Fix: it opens, tells of the damage, and fails the reads that need the file.
+/// Symptom: one missing or truncated SST made the whole database unreadable: `info`, `alerts` and a `get` of any key
+/// failed.
+/// Cause: a read-only handle refused to open with it, as a writing one must.
+/// Fix: it opens, reports the damage, and fails the reads that need the file.
 #[test]
 fn one_damaged_sst_fails_the_reads_that_need_it_and_no_others() {
     for read_mode in [ReadMode::Mmap, ReadMode::Pread] {
@@ -507,7 +509,7 @@ fn one_damaged_sst_fails_the_reads_that_need_it_and_no_others() {
     }
 }
 
-/// A segment of the database that this one is a copy of, or of a copy of it, is not this one's.
+/// A segment of the database that this one was copied from, or of another copy, is refused.
 #[test]
 fn a_segment_of_another_copy_is_refused() {
     let vfs: Arc<dyn Vfs> = Arc::new(MemVfs::new());

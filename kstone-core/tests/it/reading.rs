@@ -1,5 +1,5 @@
-//! How SSTs are written and read: compression, the read mode, the cache of blocks, filters and what they cost. Reads,
-//! mappings and open files are counted below the engine.
+//! How SSTs are written and read: compression, the read mode, the block cache, filters and their costs. Reads, mappings
+//! and open files are counted below the engine.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::model::manual;
 
 const DB: &str = "db";
 
-/// Counts what happens to SSTs.
+/// Counts the operations on SSTs.
 #[derive(Clone, Debug)]
 struct CountingVfs {
     vfs: FaultVfs,
@@ -44,7 +44,8 @@ impl CountingVfs {
         self.reads.seen()
     }
 
-    /// To read: who writes a file keeps it in the system's mind by a mapping that nobody reads from.
+    /// Mappings for reading. The writer of a file also maps it, to keep it in the page cache, but never reads from that
+    /// mapping.
     fn maps(&self) -> u64 {
         self.maps.seen() - self.created.seen()
     }
@@ -69,14 +70,14 @@ fn key(n: usize) -> Key<'static> {
     Key::new(format!("k{n:06}").into_bytes())
 }
 
-/// Text that compresses to a fraction.
+/// Text that compresses well.
 fn text(n: usize) -> Vec<u8> {
     format!("{{\"number\": {n}, \"status\": \"delivered\", \"country\": \"Switzerland\"}} ")
         .repeat(4)
         .into_bytes()
 }
 
-/// Bytes that do not compress.
+/// Incompressible bytes.
 fn noise(n: usize) -> Vec<u8> {
     let mut rng = crate::model::Rng(n as u64);
     (0..30).flat_map(|_| rng.next().to_le_bytes()).collect()
@@ -102,7 +103,7 @@ fn stats(engine: &LsmEngine) -> EngineStats {
     stats
 }
 
-/// The bytes of SSTs after a flush, and after a full merge of it.
+/// The size of SSTs after a flush, and after a full merge.
 fn flushed_and_merged(compression: Compression, value: fn(usize) -> Vec<u8>) -> (u64, u64) {
     let engine = engine(&CountingVfs::default(), config().with_compression(compression));
     fill(&engine, 0..500, value);
@@ -125,7 +126,7 @@ fn compression_says_which_blocks_shrink() {
     assert!(older.1 < plain.1 / 3, "{older:?}, plain {plain:?}");
     let always = flushed_and_merged(Compression::Always, text);
     assert_eq!(always, (older.1, older.1));
-    // What does not shrink stays as it is.
+    // Values that do not shrink are stored uncompressed.
     let noise = [Compression::Never, Compression::Always].map(|mode| flushed_and_merged(mode, noise));
     assert_eq!(noise[0], noise[1]);
 }
@@ -182,7 +183,7 @@ fn read_mode_maps_or_reads() {
             ReadMode::Mmap => assert_eq!((maps, reads, cache.section_bytes), (1, 0, 0)),
             _ => assert!(maps == 0 && reads > 10 && cache.section_bytes > 2_500, "{reads}, {cache:?}"),
         }
-        // A mapping that need not be decoded is read in place.
+        // Uncompressed blocks in a mapping are read in place.
         let in_place = (compression, mode) == (Compression::Never, ReadMode::Mmap);
         assert_eq!((cache.bytes == 0, cache.hits == 0, cache.misses == 0), (in_place, in_place, in_place));
     }
@@ -199,7 +200,7 @@ fn read_mode_changes_live_for_files_opened_from_then_on() {
     fill(&engine, 500..1_000, noise);
     check(&engine, 0..1_000, noise);
     assert_eq!(vfs.maps(), 1);
-    // The merged file is another one, and what the old ones held is given back.
+    // The merged file is a new one, and the cached blocks of the old ones are released.
     engine.trigger_compaction(0).unwrap();
     check(&engine, 0..1_000, noise);
     assert_eq!((vfs.maps(), stats(&engine).block_cache.section_bytes), (2, 0));
@@ -218,25 +219,25 @@ fn block_cache_bytes_bounds_the_cache_and_saves_reads() {
             let value = engine.get(&key(at)).unwrap().unwrap();
             assert_eq!(*value, *noise(at));
             if n % 50 == 0 {
-                held.push((at, value)); // stays whatever happens to its block
+                held.push((at, value)); // remains valid whatever happens to its block
                 stats(&engine);
             }
         }
         assert!(held.iter().all(|(at, value)| **value == *noise(*at)));
         let cache = stats(&engine).block_cache;
-        // A get looks at one block, and where the index leads to another key first, at two.
+        // A get reads one block, or two if the index leads to another key first.
         assert!(cache.capacity == bytes as u64 && (6_000..6_100).contains(&(cache.hits + cache.misses)));
         assert!(cache.bytes > bytes.min(480_000) as u64 / 2, "{cache:?}");
-        // What was read and is not there any more was evicted.
+        // Blocks that were read but are no longer cached were evicted.
         let there = cache.misses - cache.evictions;
         assert!((cache.bytes / 4500..=cache.bytes / 2000).contains(&there), "{cache:?}");
-        // One pread for each block that was not there, and a few to open the file.
+        // One pread for each uncached block, and a few to open the file.
         assert!((cache.misses..cache.misses + 5).contains(&vfs.reads()));
         vfs.reads()
     };
     let reads = [64 << 10, 256 << 10, 1 << 20].map(reads_with);
     assert!(reads[0] > reads[1] * 3 / 2 && reads[1] > reads[2] * 3, "{reads:?}");
-    assert!(reads[2] < 200, "all blocks fit, and yet there were {} reads", reads[2]);
+    assert!(reads[2] < 200, "all blocks fit, but there were {} reads", reads[2]);
 }
 
 #[test]
@@ -267,14 +268,14 @@ fn scans_and_merges_leave_the_cache_to_gets() {
     let scanned = stats(&engine).block_cache;
     assert_eq!(scanned.bytes, before.bytes);
     hot();
-    assert_eq!(stats(&engine).block_cache.misses, scanned.misses, "what gets use was driven out");
-    // A query may keep what it reads: it will be asked again.
+    assert_eq!(stats(&engine).block_cache.misses, scanned.misses, "blocks used by gets were evicted");
+    // A query may cache what it reads, as it is likely to be repeated.
     let query =
         || engine.query(b"k001500", &kstone_core::SortRange::All, Direction::Forward, None).unwrap().count();
     assert_eq!(query(), 1);
     let reads = vfs.reads();
     assert_eq!((query(), vfs.reads()), (1, reads));
-    // A scan reads a block once.
+    // A scan reads each block once.
     assert_eq!(engine.scan(b"", Direction::Forward, None).unwrap().count(), 2_000);
     assert!(vfs.reads() - reads < 2_000 / 8, "{} reads", vfs.reads() - reads);
 }
@@ -291,7 +292,7 @@ fn few_files_are_open_however_many_there_are() {
     assert_eq!(engine.scan(b"", Direction::Forward, None).unwrap().count(), 6_000);
     let most = vfs.most_open.load(Ordering::Relaxed);
     assert!((20..=40).contains(&most), "{most} were open at once");
-    // A removed file that is open still takes up space.
+    // A removed file that is still open takes space.
     engine.trigger_compaction(0).unwrap();
     let listing = vfs.vfs.list(Path::new(DB)).unwrap();
     let paths: Vec<_> = listing.into_iter().map(|entry| Path::new(DB).join(entry.name)).collect();
@@ -328,7 +329,7 @@ fn damage_in_compressed_blocks_is_found_each_time() {
             vfs.vfs.list(Path::new(DB)).unwrap().into_iter().find(|e| e.name.ends_with(".sst")).unwrap().name;
         let path = Path::new(DB).join(&name);
         let file = vfs.vfs.inner().open(&path, OpenMode::Write).unwrap();
-        // Past the header: in the first block.
+        // After the header, in the first block.
         let mut byte = [0];
         file.read_at(&mut byte, 300).unwrap();
         file.write_at(&[byte[0] ^ 4], 300).unwrap();
@@ -358,7 +359,7 @@ fn filters_are_counted_and_as_wrong_as_predicted() {
         fill(&engine, run * 2_000..(run + 1) * 2_000, noise);
     }
     assert_eq!(stats(&engine).filter, Default::default());
-    // Of the newest run: one test each.
+    // In the newest run: one test each.
     check(&engine, 4_000..6_000, noise);
     let filter = stats(&engine).filter;
     assert_eq!((filter.tests, filter.negatives, filter.false_positives), (2_000, 0, 0));
@@ -374,7 +375,7 @@ fn filters_are_counted_and_as_wrong_as_predicted() {
     println!("6 bits: measured {:.4}, predicted {:.4}", filter.measured_rate, filter.predicted_rate);
     assert!((0.045..0.07).contains(&filter.measured_rate), "{filter:?}");
     assert!((filter.measured_rate / filter.predicted_rate - 1.0).abs() < 0.1, "{filter:?}");
-    // Verifying and scanning ask no filter.
+    // Verifying and scanning use no filters.
     engine.verify().unwrap();
     engine.scan(b"", Direction::Forward, None).unwrap().count();
     assert_eq!(stats(&engine).filter, filter);
@@ -393,7 +394,7 @@ fn memory_of_filters_and_indexes_is_known_without_opening_ssts() {
         fill(&engine, 0..KEYS, noise);
         let estimates = || (engine.estimate_bloom_memory().unwrap(), engine.estimate_index_memory().unwrap());
         let (filter, index) = estimates();
-        // 2 MB for a million keys at 16 bits; 4 bytes a slot at a load of 0.8.
+        // 2 MB for a million keys at 16 bits; 4 bytes per slot at a load of 0.8.
         let expected = KEYS as u64 * 2;
         assert!(filter.abs_diff(expected) < expected / 10, "{filter} bytes of filters");
         assert!((KEYS as u64 * 5..KEYS as u64 * 8).contains(&index), "{index} bytes of indexes");
@@ -409,9 +410,9 @@ fn memory_of_filters_and_indexes_is_known_without_opening_ssts() {
     }
 }
 
-/// Symptom: a get that a close overtook said that an SST is listed and missing. Cause: a close removes what was merged
-/// away, also when a reader still holds it, and the get had not opened it yet. Fix: an error that is met after a close is
-/// `Closed`, as iterators have it.
+/// Symptom: a get during a close reported that an SST is listed but missing. Cause: a close removes files that were
+/// merged away, even if a reader still pins them, and the get had not opened the file yet. Fix: an error that occurs
+/// after a close is reported as `Closed`, as iterators do.
 #[test]
 fn a_read_that_a_close_overtakes_says_so() {
     type Read = fn(&LsmEngine) -> Option<Error>;

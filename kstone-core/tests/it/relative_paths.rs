@@ -1,8 +1,9 @@
-//! Databases reached by relative paths, in a process that changes its current directory.
+//! Databases with relative paths, in a process that changes its current directory.
 //!
-//! Symptom: after `chdir` a flush failed with "the directory was moved, removed or replaced", puts went on until the log
-//! was full, and closing failed. Cause: the path was kept as it was given. Fix: it is made absolute when a call begins.
-#![allow(clippy::disallowed_methods, reason = "tests, which look at files from outside")]
+//! Symptom: after `chdir`, a flush failed with "the directory was moved, removed or replaced", puts continued until the
+//! log was full, and closing failed. Cause: the path was kept as given. Fix: it is made absolute at the start of a
+//! call.
+#![allow(clippy::disallowed_methods, reason = "tests, which inspect files from outside")]
 
 use std::path::Path;
 use std::process::Command;
@@ -23,7 +24,7 @@ fn has(engine: &LsmEngine, key: &str) -> bool {
     engine.get(&Key::from(key)).unwrap().is_some()
 }
 
-/// In a process of its own: the current directory is that of all its threads.
+/// In a separate process, as all threads share the current directory.
 #[test]
 #[ignore = "started by the test below"]
 fn child() {
@@ -42,7 +43,7 @@ fn child() {
         engine.flush().unwrap();
         put(&engine, "b");
         engine.trigger_compaction(0).unwrap();
-        // The destination is that of the moment when the call began.
+        // The destination is relative to the current directory at the start of the call.
         let copy = format!("copy{n}");
         let mut leave = |_: &_| {
             go("here");
@@ -63,7 +64,7 @@ fn child() {
         engine.flush().unwrap();
         engine.close().unwrap();
     }
-    // Repair and verify, which go elsewhere while they are under way.
+    // Repair and verify, with the current directory changed while they run.
     go("there");
     let engine = LsmEngine::open(Path::new("copy0"), EngineOptions::disk()).unwrap();
     put(&engine, "d");
@@ -82,7 +83,7 @@ fn child() {
     go("there");
     let report = verify(Path::new("repaired"), &VerifyOptions::deep().progress(leave(root.into()))).unwrap();
     assert!(report.is_clean(), "{report:?}");
-    // The current directory is gone: what is open stays so, and what is relative cannot be found.
+    // The current directory is removed: open databases keep working, and relative paths cannot be resolved.
     go("here");
     let engine = LsmEngine::open(Path::new("db"), EngineOptions::disk()).unwrap();
     go("gone");

@@ -1,9 +1,10 @@
-//! What readers hold back is due as soon as the last of them lets go, without a step of the clock; and the space leaves
-//! the directory.
+//! Work blocked by readers becomes due as soon as the last of them releases its pins, without any time passing; and the
+//! files leave the directory.
 //!
-//! Symptom: 144 MB that a snapshot or an iterator had held stayed for up to a check interval, a minute, after it was gone.
-//! Cause: its end told nobody; stripes were looked at again with the next sweep, and files with the next checkpoint or
-//! merge. Fix: whatever a reader was in the way of is noted, and looked at when one lets go that was the last.
+//! Symptom: 144 MB pinned by a snapshot or an iterator stayed for up to a check interval, a minute, after it was
+//! dropped. Cause: dropping it triggered nothing; stripes were checked again at the next sweep, and files at the next
+//! checkpoint or merge. Fix: whatever a reader blocked is recorded, and checked when the last reader that blocks it is
+//! dropped.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -46,7 +47,7 @@ impl Database {
         Self { vfs, clock, engine }
     }
 
-    /// Writes every key, in a run of its own.
+    /// Writes every key, as a new run.
     fn write(&self, byte: u8) {
         for n in 0..KEYS {
             self.engine.put(&key(n), &[byte; 1000], WriteOptions::new()).unwrap();
@@ -65,7 +66,7 @@ impl Database {
         (0..2).for_each(|stripe| self.engine.trigger_compaction(stripe).unwrap());
     }
 
-    /// Does all that is due now, time standing still; how many steps that takes.
+    /// Does all work that is due now, without time passing; returns the number of steps.
     fn drain(&self) -> u64 {
         (0..).find(|_| !self.engine.step(0)).unwrap()
     }
@@ -79,7 +80,7 @@ impl Database {
         self.ssts().values().sum()
     }
 
-    /// Files that no reader and no checkpoint has any use for.
+    /// The number of files that neither readers nor checkpoints need.
     fn superfluous(&self) -> usize {
         let listed: usize = self.engine.stats().unwrap().stripes.iter().map(|stripe| stripe.ssts).sum();
         self.ssts().len() - listed
@@ -110,7 +111,7 @@ fn versions_that_a_snapshot_held_are_merged_away_when_it_ends() {
         let copy = first.clone();
         drop(first);
         drop(second);
-        assert_eq!(database.drain(), 0, "it lives on in a clone");
+        assert_eq!(database.drain(), 0, "a clone still exists");
         database.check(0, Some(&copy));
         drop(copy);
         database.drain();
@@ -134,14 +135,14 @@ fn tombstones_and_what_they_hide_go_when_the_oldest_snapshot_ends() {
     database.drain();
     database.check(0, Some(&oldest));
     let before = database.bytes();
-    // The newer one alone is in the way of nothing that the older one is not.
+    // The newer snapshot blocks nothing that the older one does not block too.
     drop(newer);
     assert_eq!(database.drain(), 0);
     assert_eq!(database.bytes(), before);
     drop(oldest);
     database.drain();
     assert_eq!(database.ssts(), BTreeMap::new(), "everything was deleted");
-    // Nothing is left to be looked at.
+    // Nothing is left to check.
     drop(database.engine.snapshot().unwrap());
     assert_eq!(database.drain(), 0);
 }
@@ -161,16 +162,16 @@ fn files_that_an_iterator_reads_go_when_it_ends_or_is_dropped() {
         database.drain();
         let held = database.superfluous();
         assert!(held > 0);
-        // Walks of what there is now, while another goes on, wake nobody.
+        // Scans of the current state during another scan trigger nothing.
         database.check(1, None);
         assert_eq!(database.drain(), 0);
         drop(other);
         database.drain();
-        assert_eq!(database.superfluous(), held, "the other one reads them still");
+        assert_eq!(database.superfluous(), held, "the other one still reads them");
         if ends {
             assert_eq!(walk.by_ref().count() as u64, KEYS - 1);
             database.drain();
-            assert_eq!(database.superfluous(), 0, "it has ended, though it lives");
+            assert_eq!(database.superfluous(), 0, "it has ended, though not been dropped");
         } else {
             drop(walk);
             database.drain();
@@ -179,7 +180,7 @@ fn files_that_an_iterator_reads_go_when_it_ends_or_is_dropped() {
     }
 }
 
-/// A get tells nobody when it ends: what it was in the way of is tried again after a moment.
+/// A get triggers nothing when it ends: work that it blocked is retried after a moment.
 #[test]
 fn files_that_a_get_reads_go_a_moment_later() {
     let database = Database::new(DatabaseConfig::new().with_read_mode(ReadMode::Pread));
@@ -187,7 +188,7 @@ fn files_that_a_get_reads_go_a_moment_later() {
     database.drain();
     let during: Arc<Mutex<Option<Weak<LsmEngine>>>> = Arc::default();
     let taken = Arc::clone(&during);
-    // All of it happens while the get reads a block.
+    // All of this happens while the get reads a block.
     let hook = Rule::hook(move |_| {
         let engine = taken.lock().unwrap().take().and_then(|engine| engine.upgrade());
         if let Some(engine) = engine {

@@ -1,5 +1,5 @@
-//! What a look tells and a repair keeps, beyond that nothing is silent: the least that may be lost, the numbers and settings that
-//! must go on, copies of one database that are mixed up, disks that do not read.
+//! Results of verify and repair beyond reporting every loss: minimal losses, numbers and settings that must continue,
+//! copies of one database that are mixed up, unreadable disks.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -70,7 +70,7 @@ fn has(report: &VerifyReport, severity: Severity, kind: FindingKind, file: &str)
     report.findings.iter().any(|f| f.severity == severity && f.kind == kind && f.file.ends_with(file))
 }
 
-/// What is merely in the wrong place is put right, and nothing is lost.
+/// Misplaced data is put in its place, and nothing is lost.
 #[test]
 fn what_is_all_there_is_all_kept() {
     let fixture = closed();
@@ -97,7 +97,7 @@ fn what_is_all_there_is_all_kept() {
     }
 }
 
-/// A damaged block takes its own entries with it and no others, and keys that can be named are named.
+/// A damaged block loses its own entries and no others, and keys are named where possible.
 #[test]
 fn a_block_loses_its_own_entries() {
     let fixture = closed();
@@ -125,19 +125,19 @@ fn a_block_loses_its_own_entries() {
                 others += u64::from(
                     affected.named.contains(key) && !matches!(now, kstone_core::repair::Now::Absent),
                 );
-                // The index tells: all keys whose bytes are intact.
+                // From the index: all keys whose bytes are intact.
                 named += 1;
             }
         }
         assert_eq!((report.lost, report.fell_back), (lost, fell_back), "{name}");
-        // The index tells of a key that is known from elsewhere whether the block had its newest version.
+        // For a key known from elsewhere, the index tells whether the block had its newest version.
         let engine = open(&vfs, 5);
         for key in fixture.ever.keys() {
             let (read, was) = (engine.get(key).unwrap().map(|v| v.to_vec()), fixture.last().get(key));
             let named = losses.iter().any(|loss| matches!(loss, Loss::Key { key: lost, .. } if lost == key));
             assert!(read.is_none() || read.as_ref() == was || named, "{key:?} fell back, {name}: {losses:?}");
         }
-        // An older version can only be in another SST: what the log has is newer.
+        // An older version can only be in another SST: versions in the log are newer.
         assert!(affected.elsewhere >= others, "{name}: {} of {others} seen", affected.elsewhere);
         seen += affected.elsewhere;
     }
@@ -145,8 +145,8 @@ fn a_block_loses_its_own_entries() {
     assert!(named > 10, "{named}");
 }
 
-/// A run that was merged away and came back, without the one that deleted some of it: what the merge dropped stays
-/// dropped, also where no manifest says which of them counts.
+/// A run that was merged away reappears, but not the one with deletes for some of its items: items dropped by the merge
+/// stay dropped, even if no manifest says which run counts.
 #[test]
 fn deleted_items_do_not_come_back_out_of_files_that_were_merged_away() {
     let vfs: Arc<dyn Vfs> = Arc::new(MemVfs::new());
@@ -179,7 +179,7 @@ fn deleted_items_do_not_come_back_out_of_files_that_were_merged_away() {
     }
 }
 
-/// After a repair the database is one like any other: settings, numbers, a reader beside it, a backup.
+/// After a repair the database is like any other: settings, numbers, a concurrent reader, a backup.
 #[test]
 fn a_repaired_database_goes_on_like_any_other() {
     let fixture = closed();
@@ -206,7 +206,7 @@ fn a_repaired_database_goes_on_like_any_other() {
         engine.flush().unwrap();
         let made = ssts(&files_of(&*vfs)).into_iter().filter(|name| !files.contains_key(name));
         let lowest = made.map(|name| number(&name)).min().unwrap();
-        assert!(lowest >= least, "{what}: {lowest} was given out before");
+        assert!(lowest >= least, "{what}: {lowest} was used before");
         for stripe in 0..2 {
             engine.trigger_compaction(stripe).unwrap();
             while engine.step(0) {}
@@ -223,7 +223,7 @@ fn a_repaired_database_goes_on_like_any_other() {
     }
 }
 
-/// A quick look finds what metadata show, and says what it did not read.
+/// A quick verify finds errors in metadata, and reports what it did not read.
 #[test]
 fn a_quick_look_is_honest() {
     let fixture = closed();
@@ -243,7 +243,7 @@ fn a_quick_look_is_honest() {
     }
 }
 
-/// A damaged log is walked on behind the damage, and what is missing is told by its place and its sequences.
+/// Verify continues after damage in the log, and reports what is missing by position and sequence numbers.
 #[test]
 fn a_look_goes_on_behind_damage_in_the_log() {
     let fixture = fixture("died", 4, Compression::Never, false);
@@ -263,7 +263,7 @@ fn a_look_goes_on_behind_damage_in_the_log() {
     assert!(matches!(&losses[..], [Loss::Log { offset: 1080, before: Some(_), .. }]), "{losses:?}");
 }
 
-/// Where the records of a segment begin.
+/// The offsets of the records in a segment.
 fn records(log: &[u8]) -> Vec<usize> {
     let mut places = Vec::new();
     let mut at = 1080;
@@ -275,8 +275,8 @@ fn records(log: &[u8]) -> Vec<usize> {
     places
 }
 
-/// A hole in the tail that was never synced ends the log: what lies behind it was never promised, and would be a state
-/// that never was. A repaired copy has what opening has.
+/// A hole in the unsynced tail ends the log: records after it were never guaranteed, and with them the state would be
+/// one that never existed. A repaired copy has the same contents as an open.
 #[test]
 fn a_repaired_copy_ends_where_the_log_ends() {
     let fixture = fixture("died", 4, Compression::Never, false);
@@ -296,7 +296,7 @@ fn a_repaired_copy_ends_where_the_log_ends() {
     assert!(contents(&copy, None) == opened && losses == 0, "{losses}");
 }
 
-/// What is counted only is damage all the same; what is too many is told of.
+/// Findings that are only counted are damage all the same, and extra files are reported.
 #[test]
 fn a_report_holds_what_was_found() {
     let fixture = closed();
@@ -320,7 +320,7 @@ fn a_report_holds_what_was_found() {
     assert!(has(&report, Severity::Warning, FindingKind::Stranger, "001-888889.sst"), "{report:?}");
 }
 
-/// Damage in a database that is open is found as in one that is not.
+/// Damage in an open database is found as in a closed one.
 #[test]
 fn damage_in_an_open_database_is_told() {
     let fixture = closed();
@@ -340,7 +340,7 @@ fn damage_in_an_open_database_is_told() {
     assert!(has(&report, Severity::Damage, FindingKind::Missing, &name) && report.live, "{report:?}");
 }
 
-/// A repair that is broken off has changed nothing, and one into another directory leaves the rests of an earlier one.
+/// A cancelled repair has changed nothing, and a repair into another directory leaves the remains of an earlier one.
 #[test]
 fn a_repair_that_changes_nothing_here_changes_nothing() {
     let fixture = closed();
@@ -356,12 +356,12 @@ fn a_repair_that_changes_nothing_here_changes_nothing() {
     let vfs = mount(&rests);
     repair(Path::new(DB), &options(&vfs).into_dir("copy"), &mut |_| {}).unwrap();
     repair(Path::new(DB), &options(&vfs).dry_run(), &mut |_| {}).unwrap();
-    assert!(files_of(&*vfs) == rests, "a repair elsewhere tidied up here");
+    assert!(files_of(&*vfs) == rests, "a repair into another directory cleaned up here");
     mend(&vfs);
     assert!(!files_of(&*vfs).contains_key("000-888888.sst.repair"));
 }
 
-/// A bad sector is damage of what lies in it, and of nothing else; the rest of the file is saved and kept.
+/// A bad sector damages only its contents; the rest of the file is salvaged and kept.
 #[test]
 fn a_sector_that_cannot_be_read_loses_what_is_in_it() {
     let vfs: Arc<dyn Vfs> = Arc::new(MemVfs::new());
@@ -402,7 +402,7 @@ fn a_sector_that_cannot_be_read_loses_what_is_in_it() {
     let left = contents(&open(&disk, 2), None);
     assert_eq!(left.len() as u64, 400 - lost);
     assert!(left.iter().all(|(key, value)| written[key] == *value));
-    // What can be read of the original is kept, at its place.
+    // The readable part of the original is kept, at its offset.
     let kept = &files_in(&*disk, "db/quarantine")[&format!("{name}.bad")];
     let original = &files[&name];
     assert_eq!(kept.len(), original.len());
@@ -411,7 +411,7 @@ fn a_sector_that_cannot_be_read_loses_what_is_in_it() {
     assert_eq!(kept[bad.end as usize..], original[bad.end as usize..]);
 }
 
-/// A database that was backed up and went on, as its process left it, and the backup.
+/// A database that was written to after a backup, as its process left it when it died, and the backup.
 fn two_copies(flush: bool) -> (Files, Files, State) {
     let vfs: Arc<dyn Vfs> = Arc::new(MemVfs::new());
     let mut first = manual(Arc::clone(&vfs), 1);
@@ -438,9 +438,9 @@ fn two_copies(flush: bool) -> (Files, Files, State) {
     (files, copy, state)
 }
 
-/// Symptom: `verify` and `repair` found nothing wrong with a database that does not open, because a segment of its log
-/// was of a backup of it. Cause: they compared the database's id and not the incarnation's. Fix: who finds the segments
-/// asks for both, and all ask there.
+/// Symptom: `verify` and `repair` found nothing wrong with a database that does not open because a segment of its log
+/// belongs to a backup of it. Cause: they compared the database's id but not the incarnation's. Fix: both are compared
+/// where segments are looked up, and all callers use that code.
 #[test]
 fn copies_of_one_database_are_not_mixed() {
     let log_of = |files: &Files| files.keys().rfind(|name| name.ends_with(".log")).unwrap().clone();
@@ -452,7 +452,7 @@ fn copies_of_one_database_are_not_mixed() {
             mixed.insert(name.to_owned(), Arc::clone(&copy[from]));
             mixed
         };
-        // What must be left of it: all, or what was flushed, with the rest told of.
+        // What must remain: everything, or the flushed items, with the rest reported.
         for (what, mixed, whole) in [
             ("a segment replaced", put(&log, &theirs), false),
             ("a segment added", put("wal-000777.log", &theirs), true),
@@ -482,11 +482,11 @@ fn copies_of_one_database_are_not_mixed() {
             assert!(left.len() >= if whole { state.len() } else { flushed }, "{}, {context}", left.len());
             engine.backup(Path::new("another")).unwrap();
             engine.close().unwrap();
-            // Shared SSTs are of the copy that wrote them, and right in both.
+            // Shared SSTs belong to the copy that wrote them, and are valid in both.
             let copy = verify(Path::new("another"), &VerifyOptions::deep().on(Arc::clone(&vfs))).unwrap();
             assert!(copy.is_clean(), "{:?}, {context}", copy.findings);
         }
-        // The backup's SSTs carry the source's incarnation.
+        // The backup's SSTs have the source's incarnation.
         let vfs = mount(&copy);
         assert!(look(&vfs, VerifyOptions::deep()).is_clean());
         assert!(mend(&vfs).0.unchanged);
@@ -497,7 +497,7 @@ fn copies_of_one_database_are_not_mixed() {
     }
 }
 
-/// Nothing is moved or locked in a directory that is no database, or is in use.
+/// Nothing is moved or locked in a directory that is not a database, or is in use.
 #[test]
 fn what_is_not_ours_is_left_alone() {
     let vfs: Arc<dyn Vfs> = Arc::new(MemVfs::new());

@@ -1,5 +1,5 @@
-//! Every loss that a repair causes is told, in every form of it: planned, in place, planned and made elsewhere. Each kind of
-//! damage to each kind of file, against what a comparison of all items before and after finds.
+//! Every loss caused by a repair is reported, in every form of it: planned or in place, and planned or made elsewhere.
+//! Tests each kind of damage to each kind of file, and compares the report with the items before and after.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -18,7 +18,7 @@ use crate::model::{contents, manual};
 const DB: &str = "db";
 const COPY: &str = "copy";
 
-/// What one form of a repair told.
+/// The report of one form of a repair.
 struct Told {
     report: RepairReport,
     losses: Vec<Loss>,
@@ -30,7 +30,7 @@ fn mend(options: RepairOptions) -> Result<Told, Error> {
     Ok(Told { report, losses })
 }
 
-/// All that is counted.
+/// All counters.
 fn numbers(report: &RepairReport) -> [u64; 8] {
     let RepairReport { saved, had, lost, fell_back, unnamed, tombstones, log_gaps, log_operations, .. } =
         report;
@@ -42,7 +42,7 @@ fn without_lock(mut files: Files) -> Files {
     files
 }
 
-/// Everything that is under a directory.
+/// All files under a directory.
 fn everything(vfs: &dyn Vfs, dir: &str) -> BTreeMap<String, Files> {
     let mut all = BTreeMap::new();
     for dir in [dir.to_owned(), format!("{dir}/quarantine")] {
@@ -54,7 +54,7 @@ fn everything(vfs: &dyn Vfs, dir: &str) -> BTreeMap<String, Files> {
     all
 }
 
-/// What was told against what is left; `was`: all that had been acknowledged.
+/// Compares the reported losses with the remaining items; `was`: all items acknowledged.
 fn compare(was: &State, is: &State, told: &Told) -> Result<(), String> {
     let losses = &told.losses;
     let keys: BTreeSet<_> = was.keys().chain(is.keys()).collect();
@@ -67,10 +67,10 @@ fn compare(was: &State, is: &State, told: &Told) -> Result<(), String> {
         Loss::Log { operations, .. } => Some(*operations),
         _ => None,
     });
-    // Where it is not said how many, all may be.
+    // If the number of lost operations is unknown, it may be all of them.
     let most: Option<u64> = of_log.sum();
     if most.is_some_and(|most| untold.len() as u64 > most) {
-        return Err(format!("{untold:?} changed, and that was not told"));
+        return Err(format!("{untold:?} changed without being reported"));
     }
     for loss in losses {
         let Loss::Key { key, now, .. } = loss else { continue };
@@ -84,7 +84,7 @@ fn compare(was: &State, is: &State, told: &Told) -> Result<(), String> {
     Ok(())
 }
 
-/// No number tells of more, or of less, than the others.
+/// The counters are consistent with each other and with the losses.
 fn check_sums(Told { report, losses }: &Told, context: &str) {
     let gone = report.had.checked_sub(report.saved).unwrap_or_else(|| panic!("{report:?}, {context}"));
     assert!(report.unnamed <= gone, "{report:?}, {context}");
@@ -100,14 +100,14 @@ fn check_sums(Told { report, losses }: &Told, context: &str) {
     assert!(report.lost_data() != losses.is_empty(), "{report:?}, {context}");
 }
 
-/// Two files are wrong at once, one of them the manifest.
+/// Whether two files are wrong at once, one of them the manifest.
 fn two(context: &str) -> bool {
     ["and the manifest missing", "and no manifest", "MANIFEST is ", " swapped", "MANIFEST replaced by "]
         .iter()
         .any(|what| context.contains(what))
 }
 
-/// Repairs in every form; `None` where all of them refuse.
+/// Repairs in every form; `None` if all of them refuse.
 pub(crate) fn in_every_form(files: &Files, allowed: &[State], context: &str) -> Option<RepairReport> {
     let fresh = || mount(files);
     let (dry, here, elsewhere, dry_elsewhere) = (fresh(), fresh(), fresh(), fresh());
@@ -129,7 +129,7 @@ pub(crate) fn in_every_form(files: &Files, allowed: &[State], context: &str) -> 
         return None;
     }
     let Ok([plan, done, plan_elsewhere, copied]) = <[Told; 4]>::try_from(told) else {
-        panic!("not every form refuses, {context}");
+        panic!("some forms refuse, but not all, {context}");
     };
     let before = everything(&*fresh(), DB);
     for (vfs, form, dir) in
@@ -154,9 +154,9 @@ pub(crate) fn in_every_form(files: &Files, allowed: &[State], context: &str) -> 
             .unwrap_or_else(|error| panic!("{error}, {context}"));
         let is: State = contents(&engine, None).into_iter().collect();
         check_sums(form, context);
-        // A log that was not synced may end earlier: any of the states that it may end with will do.
+        // An unsynced log may end earlier: any of the states that it may end with is acceptable.
         let compared: Vec<_> = allowed.iter().rev().map(|was| compare(was, &is, form)).collect();
-        // What is missing together with the only file that lists it leaves no trace, and the report says so.
+        // A file that is missing together with the only file that lists it leaves no trace, and the report says so.
         let untraceable = form.report.manifest_rebuilt && two(context);
         let right = untraceable || compared.iter().any(Result::is_ok);
         assert!(right, "{:?}, {:?}, {context}", compared.first(), form.losses);
@@ -164,7 +164,7 @@ pub(crate) fn in_every_form(files: &Files, allowed: &[State], context: &str) -> 
     Some(done.report)
 }
 
-/// Damage of every kind to a database, by name.
+/// Every kind of damage to a database, with its description.
 fn damages(fixture: &Fixture) -> Vec<(String, Files)> {
     let mut all: Vec<(String, Files)> = Vec::new();
     let files = &fixture.files;
@@ -188,7 +188,7 @@ fn damages(fixture: &Fixture) -> Vec<(String, Files)> {
             });
         }
         add(format!("{name} zeroed"), &|files| Arc::make_mut(files.get_mut(name).unwrap()).fill(0));
-        // Header, records or blocks, sections, and footer: everywhere.
+        // Everywhere: header, records or blocks, sections, and footer.
         for at in (0..len).step_by((len / 90).max(1)) {
             add(format!("{name} flipped at {at}"), &|files| flip(files, name, at));
         }
@@ -222,10 +222,10 @@ fn damages(fixture: &Fixture) -> Vec<(String, Files)> {
     all
 }
 
-/// Symptom: a repair in place after a lost log said `nothing is wrong, nothing was changed`, changed the manifest, and the
-/// newest version of a key was gone; it counted 0 keys lost beside 12,579 lost versions. Cause: what was said came from what
-/// was done to files that are there, and the numbers from different places. Fix: one report says it in every form, and
-/// whether anything was changed is known from the change.
+/// Symptom: a repair in place after a lost log printed `nothing is wrong, nothing was changed`, although it changed the
+/// manifest and the newest version of a key was lost; it reported 0 keys lost next to 12,579 lost versions. Cause: the
+/// text was based on the actions on existing files, and the numbers came from different places. Fix: all forms use a
+/// single report, and whether anything changed is recorded by the change itself.
 #[test]
 fn all_forms_of_a_repair_tell_all_that_is_lost() {
     let _watchdog = Watchdog::start("reported_losses::all_forms_of_a_repair_tell_all_that_is_lost");
@@ -249,7 +249,7 @@ fn all_forms_of_a_repair_tell_all_that_is_lost() {
     assert!(states > 2000 && lossy > 500 && refused < 20, "{states} {lossy} {refused}");
 }
 
-/// The case that was reported: two puts of a key, and the only file of the log removed.
+/// The case as reported: two puts of a key, then the only log file is removed.
 #[test]
 fn a_lost_log_is_told_with_what_was_in_it() {
     let _watchdog = Watchdog::start("reported_losses::a_lost_log_is_told_with_what_was_in_it");
@@ -268,19 +268,20 @@ fn a_lost_log_is_told_with_what_was_in_it() {
         let was: State = [(Key::from("a").into_owned(), b"again".to_vec())].into();
         let report = in_every_form(&files, &[was], "no log").unwrap();
         assert!(!report.unchanged && report.lost_data() && report.log_gaps == 1, "{report:?}");
-        // A clean end says how many there were.
+        // A clean end records how many operations there were.
         assert_eq!(report.log_operations, if close { 2 } else { 0 }, "{report:?}");
         let vfs = mount(&files);
         let mut losses = Vec::new();
         repair(Path::new(DB), &options(&vfs), &mut |loss| losses.push(loss.clone())).unwrap();
         let before = close.then_some(3);
         assert!(matches!(&losses[..], [Loss::Log { after: 0, before: b, .. }] if *b == before), "{losses:?}");
-        let again = repair(Path::new(DB), &options(&vfs), &mut |_| panic!("it was told already")).unwrap();
+        let again =
+            repair(Path::new(DB), &options(&vfs), &mut |_| panic!("the loss was reported already")).unwrap();
         assert!(again.unchanged && again.actions.is_empty(), "{again:?}");
     }
 }
 
-/// A repair that only ends an earlier one says what it did.
+/// A repair that only completes an earlier one reports what it did.
 #[test]
 fn what_an_earlier_repair_left_is_told() {
     let _watchdog = Watchdog::start("reported_losses::what_an_earlier_repair_left_is_told");

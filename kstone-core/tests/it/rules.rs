@@ -1,5 +1,5 @@
-//! Rules that protect what is on disk and that no random workload is sure to meet: regressions of what reading the code
-//! against them found.
+//! Rules that protect data on disk and that random workloads may not exercise: regression tests for faults found by
+//! reviewing the code against them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,7 +38,7 @@ fn put(engine: &LsmEngine, key: &str, options: WriteOptions) -> u64 {
 fn files(vfs: &StrictVfs) -> Vec<(PathBuf, Vec<u8>)> {
     let paths = vfs.list(db()).unwrap().into_iter().map(|entry| db().join(entry.name));
     let read = |path: &Path| read_all(&*vfs.open(path, OpenMode::Read).unwrap(), 1 << 30).unwrap();
-    // Not those that are for people and tools.
+    // Not the files for people and tools.
     let part = |path: &PathBuf| !path.ends_with("EVENTS.jsonl") && !path.ends_with("LOCK");
     paths.filter(part).map(|path| (path.clone(), read(&path))).collect()
 }
@@ -47,9 +47,10 @@ fn overwrite(vfs: &StrictVfs, path: &Path, at: usize, bytes: &[u8]) {
     write_all_at(&*vfs.open(path, OpenMode::Write).unwrap(), bytes, at as u64).unwrap();
 }
 
-/// Symptom: a write got the sequence of one that a power cut had taken, when between the two the database had been
-/// recovered, closed and opened again. Cause: the numbers that a recovery skips were known from its cut of the log, which
-/// went with the log, and from the clean end, which goes with the first write. Fix: the newest cut stays.
+/// Symptom: a write got the sequence number of one that a power cut had lost, if the database had been recovered,
+/// closed and reopened in between. Cause: the numbers that recovery skips were recorded only in its cut of the log,
+/// which was dropped with the log, and in the clean end, which is cancelled by the first write. Fix: the newest cut is
+/// kept.
 #[test]
 fn sequences_are_not_used_again_after_a_recovery_and_a_clean_close() {
     for flushed in [false, true] {
@@ -74,9 +75,9 @@ fn sequences_are_not_used_again_after_a_recovery_and_a_clean_close() {
     }
 }
 
-/// Symptom: damage to records that a close had made durable was taken for a torn tail, and they were lost without a word.
-/// Cause: that the log was durable up to its clean end was forgotten with that end, at the first write after it. Fix: the
-/// edit that cancels the end keeps what it says of the log.
+/// Symptom: damage to records that a close had made durable was treated as a torn tail, and they were lost silently.
+/// Cause: the fact that the log was durable up to its clean end was forgotten when the first write cancelled that end.
+/// Fix: the edit that cancels the end keeps this fact.
 #[test]
 fn damage_below_a_clean_end_that_was_cancelled_is_corruption() {
     let vfs = StrictVfs::new();
@@ -97,8 +98,9 @@ fn damage_below_a_clean_end_that_was_cancelled_is_corruption() {
     assert!(matches!(&opened, Err(Error::Corruption { file, .. }) if *file == log), "{opened:?}");
 }
 
-/// Symptom: a database that had lost its manifest and had one bad byte in its log could be created over, and its records
-/// were removed. Cause: only a valid first record counted as one. Fix: whatever names its own place does.
+/// Symptom: if a database had lost its manifest and had one bad byte in its log, creating another one over it
+/// succeeded, and its records were removed. Cause: only a valid first record counted as a record. Fix: any record
+/// header that names its own position counts.
 #[test]
 fn a_damaged_log_without_a_manifest_is_not_created_over() {
     let vfs = StrictVfs::new();
@@ -122,8 +124,8 @@ fn a_damaged_log_without_a_manifest_is_not_created_over() {
     }
 }
 
-/// Symptom: jobs that were under way when a sync failed went on writing files, and edits of the manifest. Cause: only new
-/// jobs were kept from starting. Fix: each step looks first.
+/// Symptom: jobs that were running when a sync failed continued to write files and edits of the manifest. Cause: only
+/// new jobs were prevented from starting. Fix: each step checks first.
 #[test]
 fn nothing_is_written_once_the_handle_is_poisoned() {
     let mut under_way = 0;
@@ -147,5 +149,5 @@ fn nothing_is_written_once_the_handle_is_poisoned() {
         die(&vfs, engine);
         assert_eq!(contents(&open(&vfs), None).len(), 12);
     }
-    assert!(under_way > 20, "{under_way} runs were in the middle of work");
+    assert!(under_way > 20, "{under_way} runs had a job in progress");
 }

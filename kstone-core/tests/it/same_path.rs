@@ -1,12 +1,12 @@
-//! Several that create, open, back up into and repair into one path at the same time: each ends in success, `Locked`,
-//! or something that is true when it is said; nobody harms what another one makes.
+//! Several actors that create, open, back up into and repair into one path concurrently: each ends with success,
+//! `Locked`, or a statement that is true when it is made, and none harms what another one creates.
 //!
-//! Symptom: of threads or processes that called `open_or_create` at the same moment some got "already exists", or
-//! `EEXIST` from the directory; `repair --into` took away from another one the names of its files; a directory was
-//! removed in which somebody had begun. Cause: what was found without the lock was believed when it had changed, and
-//! clean-up did not ask whose directory it was. Fix: what refuses a call is looked for again, after the lock was found
-//! free; only what is seen under the lock decides who creates.
-#![allow(clippy::disallowed_methods, reason = "tests, which start threads and look at files from outside")]
+//! Symptom: of threads or processes that called `open_or_create` at the same moment, some failed with "already exists",
+//! or with `EEXIST` from the directory; `repair --into` removed the names of another repair's files; a directory was
+//! removed in which another actor had started. Cause: observations made without the lock were trusted after they had
+//! changed, and clean-up did not check whose directory it was. Fix: before a call is refused, the reason is checked
+//! again after the lock was found free; only observations under the lock decide who creates.
+#![allow(clippy::disallowed_methods, reason = "tests, which start threads and inspect files from outside")]
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ use crate::model::{Rng, manual};
 
 const CHILD: &str = "KSTONE_TOGETHER_CHILD";
 
-/// What somebody does with the path.
+/// What an actor does with the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doing {
     Create,
@@ -42,13 +42,13 @@ use Doing::{BackupInto, Create, Open, OpenOrCreate, OpenReadOnly, RepairInto};
 const ALL: [Doing; 6] = [Create, Open, OpenOrCreate, OpenReadOnly, BackupInto, RepairInto];
 
 impl Doing {
-    /// Whether it makes a database where there is none.
+    /// Whether it creates a database if there is none.
     fn makes(self) -> bool {
         matches!(self, Create | OpenOrCreate | BackupInto | RepairInto)
     }
 }
 
-/// What is at the path before.
+/// What is at the path beforehand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Before {
     Nothing,
@@ -56,7 +56,7 @@ enum Before {
     Database,
 }
 
-/// Where it happens: the path, and databases to copy.
+/// The path, and databases to copy from.
 #[derive(Clone, Debug)]
 struct Ground {
     path: PathBuf,
@@ -75,7 +75,7 @@ impl Ground {
             put(&engine, "in the log").unwrap();
             engine.close().unwrap();
         }
-        // Its last SST is listed and missing.
+        // The first SST of the damaged database loses its last byte.
         let listing = vfs.list(&ground.damaged).unwrap();
         let sst = listing.iter().find(|entry| entry.name.ends_with(".sst")).unwrap();
         let bytes = kstone_core::vfs::read_all(
@@ -88,7 +88,7 @@ impl Ground {
         ground
     }
 
-    /// Puts what is to be there at a path of its own.
+    /// Prepares a separate path with what is to be there beforehand.
     fn at(&self, vfs: &Arc<dyn Vfs>, name: &str, before: Before) -> Self {
         let path = self.path.with_file_name(name);
         match before {
@@ -118,13 +118,13 @@ fn has(engine: &LsmEngine, key: &str) -> bool {
     engine.get(&Key::from(key)).unwrap().is_some()
 }
 
-/// What somebody came to.
+/// The result of an actor.
 struct Came {
     doing: Doing,
     result: Result<Option<LsmEngine>, Error>,
 }
 
-/// Does it, under a name, which is also the key that it writes.
+/// Performs the action; writes a key with the actor's name.
 fn go(doing: Doing, name: &str, ground: &Ground, vfs: &Arc<dyn Vfs>, keep_open: bool) -> Came {
     let opened = |engine: LsmEngine| {
         put(&engine, name)?;
@@ -151,7 +151,7 @@ fn go(doing: Doing, name: &str, ground: &Ground, vfs: &Arc<dyn Vfs>, keep_open: 
     Came { doing, result }
 }
 
-/// Whether what was said is true now.
+/// Whether the result is a true statement now.
 fn is_true(came: &Came, ground: &Ground, vfs: &Arc<dyn Vfs>) -> bool {
     let there = vfs.kind(&ground.path).unwrap().is_some();
     let database = there && vfs.kind(&ground.path.join("MANIFEST")).unwrap().is_some();
@@ -166,13 +166,13 @@ fn is_true(came: &Came, ground: &Ground, vfs: &Arc<dyn Vfs>) -> bool {
     }
 }
 
-/// Signs of life of somebody.
+/// Messages from an actor.
 enum Sign {
     Parked,
     Came(Came, bool),
 }
 
-/// Somebody who may stop before one of his operations.
+/// An actor that may pause before one of its operations.
 struct Actor {
     signs: Receiver<Sign>,
     go_on: Sender<()>,
@@ -181,7 +181,7 @@ struct Actor {
 }
 
 impl Actor {
-    /// Starts, and returns when he has stopped before operation `stop`, or is at his end.
+    /// Starts an actor; returns when it has paused before operation `stop`, or has finished.
     fn start(
         doing: Doing,
         name: &'static str,
@@ -215,7 +215,7 @@ impl Actor {
 
     fn watch(&mut self) {
         if let Sign::Came(came, is_true) = self.signs.recv().unwrap() {
-            self.stops.set(false); // what he has open is closed by others
+            self.stops.set(false); // its open handle is closed by others
             self.came = Some((came, is_true));
         }
     }
@@ -236,8 +236,8 @@ struct Seen {
     refused: u64,
 }
 
-/// One goes as far as his operation `first`, then the other as far as `second`, then the one to his end, then the
-/// other. False when the first one has fewer operations.
+/// The first actor runs up to its operation `first`, then the other one up to `second`, then the first to its end, then
+/// the other. Returns false if the first has fewer operations.
 fn run(
     (a, b): (Doing, Doing),
     (first, second): (u64, u64),
@@ -276,7 +276,7 @@ fn run(
             Err(_) => seen.refused += 1,
         }
     }
-    assert!(made || !(a.makes() || b.makes()), "each kept the other from it, {}", context());
+    assert!(made || !(a.makes() || b.makes()), "each prevented the other, {}", context());
     if made {
         let engine = LsmEngine::open(&ground.path, options(&below));
         let engine = engine.unwrap_or_else(|e| panic!("{e} at the end, {}", context()));
@@ -295,12 +295,12 @@ fn run(
 
 const BEFORE: [Before; 3] = [Before::Nothing, Before::EmptyDirectory, Before::Database];
 
-/// All pairs, the one stopped before each of his operations while the other does all of his; on request the other is
-/// stopped as well, somewhere.
+/// All pairs: the first actor pauses before each of its operations in turn, while the other runs to its end; if
+/// `both_stop`, the other also pauses, somewhere.
 fn all_pairs(vfs: Arc<dyn Vfs>, root: &Path, both_stop: bool) -> Seen {
     let on_disk = root.is_absolute();
     let vfs = FaultVfs::new(vfs);
-    vfs.add(Rule::new(Effect::Pretend).on(&[Op::Sync, Op::SyncDir])); // what a power cut leaves is not the question
+    vfs.add(Rule::new(Effect::Pretend).on(&[Op::Sync, Op::SyncDir])); // power cuts are not tested here
     let ground = Ground::new(&(Arc::new(vfs.clone()) as Arc<dyn Vfs>), root);
     let (mut seen, mut rng) = (Seen::default(), Rng(7));
     for (a, b) in ALL.into_iter().flat_map(|a| ALL.map(|b| (a, b))) {
@@ -317,7 +317,7 @@ fn all_pairs(vfs: Arc<dyn Vfs>, root: &Path, both_stop: bool) -> Seen {
             }
         }
     }
-    println!("operations on one path, one stopped before each of his: {seen:?}");
+    println!("operations on one path, one paused before each of its own: {seen:?}");
     assert!(seen.runs > 1_500 && seen.locked > 100 && seen.refused > 100, "{seen:?}");
     seen
 }
@@ -345,7 +345,7 @@ fn disk() -> Arc<dyn Vfs> {
     Arc::new(DiskVfs::new())
 }
 
-/// Does something with the path, again while it is locked: who tries often enough gets his turn.
+/// Performs the action, retrying while the path is locked: an actor that retries often enough gets its turn.
 fn insist(doing: Doing, name: &str, ground: &Ground) -> Came {
     for _ in 0..60_000 {
         let came = go(doing, name, ground, &disk(), false);
@@ -354,10 +354,10 @@ fn insist(doing: Doing, name: &str, ground: &Ground) -> Came {
         }
         thread::sleep(Duration::from_millis(1));
     }
-    panic!("{doing:?} was locked out each time");
+    panic!("{doing:?} found it locked each time");
 }
 
-/// What those who ran beside others may have been told: by the time it is looked at, more may have happened.
+/// Checks the results of actors that ran concurrently: the state may have changed since.
 fn check_told(came: &Came, what: &str) {
     let fits = match (&came.result, came.doing) {
         (Ok(_), _) => true,
@@ -406,7 +406,7 @@ fn threads_on_one_path() {
     assert!(made >= ROUNDS * 3, "{made}");
 }
 
-/// A process that does the same as others beside it on one path after the other.
+/// A process that runs concurrently with others doing the same, on one path after another.
 #[test]
 #[ignore = "started by the test below"]
 fn child() {
@@ -444,7 +444,7 @@ fn processes_on_one_path() {
             .unwrap()
     };
     let mut children: Vec<_> = (0..PROCESSES).map(start).collect();
-    // One that fails keeps the others waiting.
+    // A child that fails would leave the others waiting.
     while children.iter_mut().any(|child| child.try_wait().unwrap().is_none()) {
         let failed =
             children.iter_mut().any(|child| child.try_wait().unwrap().is_some_and(|end| !end.success()));

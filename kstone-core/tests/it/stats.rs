@@ -1,5 +1,5 @@
-//! Every counter, latency and event: on one thread, on a clock that the test moves or that moves with each look at
-//! it. A counter that nobody counts fails here.
+//! Every counter, latency and event: single-threaded, on a simulated clock, or one that advances with each reading. A
+//! counter that is never incremented fails here.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,7 @@ use crate::model::manual;
 
 const DB: &str = "db";
 
-/// One stripe, so that every number can be told.
+/// One stripe, so that all numbers are exact.
 fn one() -> DatabaseConfig {
     DatabaseConfig::new().with_stripes(1)
 }
@@ -37,7 +37,7 @@ fn engine(config: DatabaseConfig) -> LsmEngine {
     LsmEngine::create(Path::new(DB), options(config)).unwrap()
 }
 
-/// Six bytes.
+/// A key of six bytes.
 fn key(n: usize) -> Key<'static> {
     Key::new(format!("k{n:05}").into_bytes())
 }
@@ -52,12 +52,12 @@ fn drain(engine: &LsmEngine) -> EngineStats {
     let mut steps = 0;
     while engine.step(0) {
         steps += 1;
-        assert!(steps < 100_000, "the work has no end");
+        assert!(steps < 100_000, "background work never ends");
     }
     engine.stats().unwrap()
 }
 
-/// A clock that moves by a microsecond with each look at it.
+/// A clock that advances by a microsecond with each reading.
 #[derive(Debug)]
 struct TickingClock {
     inner: ManualClock,
@@ -82,7 +82,7 @@ impl Clock for TickingClock {
     }
 }
 
-/// Keeps what it is told.
+/// Records the events that it receives.
 #[derive(Debug, Default)]
 struct Ear(Mutex<Vec<Event>>);
 
@@ -123,7 +123,7 @@ fn writes_are_counted_with_their_bytes() {
 fn gets_are_counted_where_they_end() {
     let engine = engine(one().with_max_memtable_records(10));
     let get = |n: usize| engine.get(&key(n)).unwrap().map(|value| value.len());
-    assert_eq!(get(0), None); // not even a stripe
+    assert_eq!(get(0), None); // there is no stripe yet
     put(&engine, 0..10, 100);
     drain(&engine);
     put(&engine, 10..20, 100);
@@ -137,10 +137,10 @@ fn gets_are_counted_where_they_end() {
     let reads = stats.reads;
     assert_eq!((reads.memtable, reads.sealed), (1, 2));
     assert_eq!(reads.runs[..3], [0, 3, 1]);
-    // Not even a stripe, a tombstone in the memtable, and nowhere.
+    // No stripe yet, a tombstone in the memtable, and a key that is nowhere.
     assert_eq!(reads.misses[..3], [2, 0, 1]);
     assert_eq!((reads.runs_looked_at, reads.gets(), reads.hits()), (3 + 2 + 2, 10, 7));
-    // Each block of a hit, and of the runs passed by only where a filter errs.
+    // One block per hit, and blocks of the runs passed only if a filter errs.
     assert!((4..=6).contains(&reads.blocks_read), "{reads:?}");
     assert_eq!((stats.operations.gets, stats.operations.user_bytes_read), (10, 7 * 106));
     assert_eq!(stats.amplification.read_runs, Some(0.7));
@@ -170,7 +170,7 @@ fn queries_and_scans_count_what_they_return() {
     }
     let mut query = engine.query(b"p", &SortRange::All, Direction::Forward, None).unwrap();
     assert_eq!(query.by_ref().take(300).count(), 300);
-    assert_eq!(engine.stats().unwrap().operations.entries_read, 256); // while it is under way
+    assert_eq!(engine.stats().unwrap().operations.entries_read, 256); // while the iteration is in progress
     drop(query);
     assert_eq!(engine.scan(b"", Direction::Reverse, None).unwrap().count(), 600);
     (0..2).for_each(|stripe| drop(engine.scan_stripe(stripe, None).unwrap()));
@@ -188,7 +188,7 @@ fn what_walks_pass_over_is_counted() {
     engine.delete(&key(7), WriteOptions::new()).unwrap();
     for (round, direction) in [(1, Direction::Forward), (2, Direction::Reverse)] {
         assert_eq!(engine.query(b"p", &SortRange::All, direction, None).unwrap().count(), 9);
-        // Five older versions, a tombstone and what it hides.
+        // Five older versions, a tombstone and the version that it shadows.
         assert_eq!(engine.stats().unwrap().operations.entries_passed, 7 * round);
     }
 }
@@ -232,9 +232,9 @@ fn amplification_follows_from_the_bytes() {
     assert_eq!(a.write_compaction, Some(merged / (2.0 * written)));
     assert_eq!(a.write_tables, Some((flushed + merged) / (2.0 * written)));
     assert!(a.write_total.unwrap() > a.write_tables.unwrap() + 1.1, "{a:?}");
-    // Encoded, a key takes two bytes more.
+    // An encoded key takes two more bytes.
     assert_eq!(a.space, Some(stats.sst_bytes as f64 / (50.0 * 108.0)));
-    // Tombstones, and what they hide, are not needed.
+    // Tombstones, and the versions that they shadow, are not live data.
     for n in 0..25 {
         engine.delete(&key(n), WriteOptions::new()).unwrap();
     }
@@ -337,10 +337,10 @@ fn recovery_is_told_from_a_clean_open() {
     let stats = engine.stats().unwrap();
     let recovery = stats.recovery;
     assert_eq!((recovery.clean, recovery.replayed_records), (false, 2));
-    // Keys as they are encoded: with two bytes for their end.
+    // Keys in their encoded form, with two bytes for their end.
     assert_eq!(recovery.replayed_bytes, 3 * (6 + 2 + 10));
     assert!(recovery.replay_nanos >= 1000 && recovery.open_nanos > recovery.replay_nanos, "{recovery:?}");
-    // What was replayed counts as written, or its flush would look like pure waste.
+    // Replayed records count as written, or their flush would look like pure overhead.
     assert_eq!(stats.amplification.write_total, Some(0.0));
     let heard = ear.heard();
     assert!(
@@ -354,7 +354,7 @@ fn recovery_is_told_from_a_clean_open() {
     assert!(matches!(ear.heard()[..], [Event::Opened { clean: true, .. }]));
 }
 
-/// Every kind of event of ordinary life, in order.
+/// Every kind of event in normal operation, in order.
 #[test]
 fn a_listener_hears_of_everything() {
     let ear = Arc::new(Ear::default());
@@ -456,7 +456,7 @@ fn stalls_know_the_longest() {
     );
 }
 
-/// Fails writes and syncs of files with that ending, while it is told to: what the tests of failures need.
+/// Options with a file system that can be stopped, and a listener: the setup for tests of failures.
 fn dying(vfs: &StrictVfs, options: &mut EngineOptions) -> Arc<Ear> {
     let ear = Arc::new(Ear::default());
     options.vfs = Arc::new(vfs.clone());
@@ -499,7 +499,7 @@ fn a_full_disk_is_told_once_a_second_whoever_meets_it() {
     for n in 0..20 {
         engine.step(n);
     }
-    assert_eq!(told(), 1, "the background meets it");
+    assert_eq!(told(), 1, "background work meets it");
     clock.advance(Duration::from_secs(1));
     let refused = (0..100).find_map(|n| engine.put(&key(n), &[0; 1000], WriteOptions::new()).err());
     assert_eq!(refused.unwrap().code(), "disk_full");
@@ -508,7 +508,7 @@ fn a_full_disk_is_told_once_a_second_whoever_meets_it() {
     put(&engine, 0..10, 10);
 }
 
-/// Calls back into the engine from everything it hears.
+/// Calls back into the engine on every event.
 #[derive(Debug, Default)]
 struct Caller {
     engine: OnceLock<Weak<LsmEngine>>,
@@ -522,7 +522,7 @@ impl EventListener for Caller {
         if let Some(engine) = self.engine.get().and_then(Weak::upgrade)
             && self.calls.fetch_add(1, Ordering::SeqCst) < 30
         {
-            // Errors are fine, after a close for instance; never to return is not.
+            // Errors are acceptable, for instance after a close; blocking for ever is not.
             let n = self.calls.load(Ordering::SeqCst) as usize;
             drop(engine.put(&key(5000 + n), b"from the listener", WriteOptions::new()));
             drop(engine.get(&key(5000 + n)));
@@ -563,7 +563,7 @@ fn called_back(workers: Workers, closed_by_us: bool) {
     if closed_by_us {
         engine.close().unwrap();
     }
-    drop(engine); // the listener may be the one that holds it last
+    drop(engine); // the listener may hold the last reference
     while receive.recv_timeout(Duration::from_secs(60)).unwrap() != "closed" {}
 }
 
@@ -575,7 +575,7 @@ fn a_listener_may_call_the_engine() {
     }
 }
 
-/// Closes the engine at the first checkpoint that it hears of.
+/// Closes the engine at the first checkpoint event.
 #[derive(Debug, Default)]
 struct Closer {
     engine: OnceLock<Weak<LsmEngine>>,
@@ -610,7 +610,7 @@ fn a_listener_may_close_the_engine() {
     }
 }
 
-/// Panics at everything it hears.
+/// Panics on every event.
 #[derive(Debug)]
 struct Rude(AtomicU64);
 
@@ -671,7 +671,7 @@ fn events_are_written_down_but_not_for_an_empty_open_and_close_nor_in_memory() {
     let kinds: Vec<_> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
     assert_eq!(kinds[..3], ["opened", "flush", "checkpoint"]);
     assert_eq!(kinds.last(), Some(&"closed"));
-    // A handle that only reads writes nothing.
+    // A read-only handle writes nothing.
     let before = text(&vfs, "EVENTS.jsonl");
     let engine = LsmEngine::open_read_only(Path::new(DB), manual(Arc::new(vfs.clone()), 3)).unwrap();
     engine.close().unwrap();
@@ -689,14 +689,14 @@ fn events_are_written_down_but_not_for_an_empty_open_and_close_nor_in_memory() {
 fn what_is_no_event_file_stands_in_nobodys_way() {
     let vfs = StrictVfs::new();
     vfs.create_dir(Path::new(DB)).unwrap();
-    // A directory of that name, of all things.
+    // A directory has that name.
     vfs.create_dir(&Path::new(DB).join("EVENTS.jsonl")).unwrap();
     let engine = LsmEngine::create(Path::new(DB), on(Arc::new(vfs.clone()), one())).unwrap();
     put(&engine, 0..10, 10);
     engine.flush().unwrap();
     assert_eq!(engine.stats().unwrap().background_error, None);
     engine.close().unwrap();
-    // Left over from a database that is gone: not in the way of another.
+    // Left over from a removed database: this does not prevent creating another.
     let vfs = StrictVfs::new();
     vfs.create_dir(Path::new(DB)).unwrap();
     for name in ["EVENTS.jsonl", "EVENTS.jsonl.3", "STATS.json", "STATS.json.tmp"] {
@@ -734,7 +734,7 @@ fn stats_snapshot_interval_writes_the_counters_to_a_file_until_close() {
     assert_eq!(read().stats, stats);
     assert_eq!(read().stats.operations.puts, 7);
     assert_eq!(stats.foreign_files, [""; 0]);
-    // A process that dies leaves it behind; the next handle to close removes it.
+    // A process that dies leaves the file behind; the next handle to close removes it.
     let image = vfs.crash(CrashMode::All);
     engine.close().unwrap();
     assert!(!names(&vfs).iter().any(|name| name.starts_with("STATS")), "{:?}", names(&vfs));

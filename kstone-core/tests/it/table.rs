@@ -1,12 +1,12 @@
-//! The tables of settings and counters have a row for every one, what each row names exists, and its tests run: no knob
-//! without an effect that is asserted, no counter that nothing moves.
+//! The tables of settings and counters have a row for each of them, everything that a row names exists, and its tests
+//! run: no setting without an asserted effect, and no counter that is never tested.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use kstone_core::vfs::{DiskVfs, Vfs};
 
-/// The files with the tables.
+/// The documents with the tables.
 const TABLES: &[&str] = &["docs/settings-and-counters.md"];
 
 fn root() -> PathBuf {
@@ -63,12 +63,11 @@ fn every_setting_and_counter_has_a_row_and_each_row_a_test() {
     let missing: Vec<_> = expected.iter().filter(|name| !named.contains(*name)).collect();
     assert!(missing.is_empty(), "no row for {missing:?}");
     let unknown: Vec<_> = named.iter().filter(|name| !expected.contains(name)).collect();
-    assert!(unknown.is_empty(), "rows for what does not exist: {unknown:?}");
+    assert!(unknown.is_empty(), "rows for names that do not exist: {unknown:?}");
     println!("{} settings and counters, {tests} tests", expected.len());
 }
 
-/// The rules behind the promises: what their table says that it is covered by exists, and every bug that can be planted
-/// is in it.
+/// The rules behind the guarantees: all tests named in the table exist, and it has every bug that can be planted.
 #[test]
 fn every_rule_names_tests_and_planted_bugs_that_exist() {
     let (mut rules, mut tests, mut bugs, mut uncovered) = (0, BTreeSet::new(), BTreeSet::new(), 0);
@@ -80,7 +79,7 @@ fn every_rule_names_tests_and_planted_bugs_that_exist() {
         }
         rules += 1;
         let places = quoted(cells[2]);
-        // Without a test it must say why.
+        // A rule without a test must give a reason.
         assert!(!places.is_empty() || !cells[3].is_empty(), "{row}");
         uncovered += u32::from(places.is_empty());
         for place in places {
@@ -95,7 +94,7 @@ fn every_rule_names_tests_and_planted_bugs_that_exist() {
         }
     }
     let all: BTreeSet<_> = kstone_core::planted::Bug::ALL.iter().map(|bug| format!("{bug:?}")).collect();
-    assert_eq!(bugs, all, "planted bugs in the table, and those that there are");
+    assert_eq!(bugs, all, "planted bugs in the table, and those in the code");
     println!(
         "{rules} rules, {} tests and {} planted bugs; {uncovered} rules without",
         tests.len(),
@@ -104,7 +103,7 @@ fn every_rule_names_tests_and_planted_bugs_that_exist() {
     assert!(rules > 80 && uncovered <= 2);
 }
 
-/// Where a test is that a document calls `file::test`, and its name.
+/// The file and the name of a test that a document names as `file::test`.
 fn place_of(place: &str) -> Option<(String, &str)> {
     let (file, name) = place.split_once("::")?;
     let file = match file.split_once('/') {
@@ -115,7 +114,7 @@ fn place_of(place: &str) -> Option<(String, &str)> {
     Some((file, name))
 }
 
-/// A promise without a test is not made.
+/// There is no guarantee without a test.
 #[test]
 fn every_promise_names_tests_that_exist() {
     let (mut promises, mut tests) = (0, BTreeSet::new());
@@ -139,7 +138,7 @@ fn every_promise_names_tests_that_exist() {
     assert!(promises >= 24 && tests.len() > 50);
 }
 
-/// The source of a file, or of all the interleavings.
+/// The source of a file, or of all tests of interleavings.
 fn all_tests(file: &str) -> String {
     if file != SHUTTLE {
         return read(file);
@@ -148,10 +147,10 @@ fn all_tests(file: &str) -> String {
     files.iter().map(|entry| read(&format!("{file}/{}", entry.name))).collect()
 }
 
-/// Where the tests of interleavings are.
+/// The directory of the tests of interleavings.
 const SHUTTLE: &str = "kstone-core/shuttle/tests/it";
 
-/// Where settings and counters are declared, and what is put before their names in the table.
+/// Where settings and counters are declared, and the prefix of their names in the table.
 const STRUCTS: &[(&str, &str, &str)] = &[
     ("kstone-core/src/config.rs", "DatabaseConfig", ""),
     ("kstone-core/src/config/compaction.rs", "CompactionConfig", ""),
@@ -159,15 +158,15 @@ const STRUCTS: &[(&str, &str, &str)] = &[
     ("kstone-core/src/lsm.rs", "WriteOptions", "WriteOptions."),
 ];
 
-/// What an engine runs on; none of them is a setting.
+/// The environment of an engine; none of these is a setting.
 const ENVIRONMENT: &[&str] =
     &["EngineOptions.vfs", "EngineOptions.clock", "EngineOptions.workers", "EngineOptions.memory_probe"];
 
-/// Shown by `intervals_and_parallelism_change_live`: with the worker on the test's own thread nothing of them is seen
-/// from outside.
+/// Tested by `intervals_and_parallelism_change_live`: with a single-threaded worker, their effects are not visible from
+/// outside.
 const UNSEEN: &[&str] = &["checkpoint_interval", "max_concurrent_compactions"];
 
-/// The third column: what changes while the database is open has a line in the test of that.
+/// The third column: each setting that can change while the database is open has a row in the test of that.
 #[test]
 fn every_setting_that_changes_live_is_in_the_test_of_that() {
     let tests = read("kstone-core/tests/it/live.rs");

@@ -1,4 +1,4 @@
-//! Real threads: writers, readers, flushes and compactions at the same time.
+//! Real threads: concurrent writers, readers, flushes and compactions.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -33,8 +33,8 @@ fn amount(value: &[u8]) -> u64 {
     u64::from_le_bytes(value.try_into().unwrap())
 }
 
-/// Each writer owns a part of the accounts and moves money between two of them in one batch; every snapshot must
-/// see the same total, however flushes and compactions run.
+/// Each writer owns a part of the accounts and moves money between two of them in one batch; every snapshot must see
+/// the same total, regardless of flushes and compactions.
 #[test]
 fn snapshots_see_whole_batches_only() {
     let _watchdog = Watchdog::start("threads::snapshots_see_whole_batches_only");
@@ -92,7 +92,7 @@ fn snapshots_see_whole_batches_only() {
         }
         done.store(true, Ordering::Relaxed);
     });
-    // However often it got to run meanwhile.
+    // However much background work has run meanwhile.
     (0..16).for_each(|n| engine.trigger_compaction(n % 8).unwrap());
     let stats = engine.stats().unwrap();
     assert!(stats.flushes > 10 && stats.compactions > 10, "{stats:?}");
@@ -106,7 +106,7 @@ fn snapshots_see_whole_batches_only() {
     engine.close().unwrap();
 }
 
-/// A key that is always there is always found, also while it is rewritten, flushed and merged.
+/// A key that always exists is always found, even while it is rewritten, flushed and merged.
 #[test]
 fn a_key_that_is_always_there_is_never_missing() {
     let _watchdog = Watchdog::start("threads::a_key_that_is_always_there_is_never_missing");
@@ -116,13 +116,13 @@ fn a_key_that_is_always_there_is_never_missing() {
     let done = AtomicBool::new(false);
     let seen = AtomicU64::new(0);
     std::thread::scope(|scope| {
-        // More than there are cores: what goes wrong between two steps of a get shows when it is interrupted there.
+        // More threads than cores: a fault between two steps of a get shows if it is preempted there.
         for _ in 0..4 {
             scope.spawn(|| {
                 let mut last = 0;
                 while !done.load(Ordering::Relaxed) {
                     let got = amount(&engine.get(&key).unwrap().expect("the key is missing"));
-                    assert!(got >= last, "went back from {last} to {got}");
+                    assert!(got >= last, "went back in time, from {last} to {got}");
                     last = got;
                     seen.fetch_max(got, Ordering::Relaxed);
                 }
@@ -132,7 +132,7 @@ fn a_key_that_is_always_there_is_never_missing() {
             let mut last = 0;
             while !done.load(Ordering::Relaxed) {
                 let got = amount(&engine.get(&key).unwrap().expect("the key is missing"));
-                assert!(got >= last, "went back from {last} to {got}");
+                assert!(got >= last, "went back in time, from {last} to {got}");
                 last = got;
                 let row = engine.query(b"hot", &SortRange::All, Direction::Reverse, None).unwrap().next();
                 assert!(amount(&row.expect("the row is missing").unwrap().1) >= last);
@@ -141,7 +141,7 @@ fn a_key_that_is_always_there_is_never_missing() {
         for i in 1..60_000u64 {
             engine.put(&key, &i.to_le_bytes(), WriteOptions::new()).unwrap();
         }
-        // However seldom the readers got to run meanwhile, one of them reaches the last value.
+        // However rarely the readers have run meanwhile, one of them reaches the last value.
         while seen.load(Ordering::Relaxed) < 59_999 && !reader.is_finished() {
             std::thread::yield_now();
         }
@@ -152,7 +152,7 @@ fn a_key_that_is_always_there_is_never_missing() {
     assert!(engine.stats().unwrap().flushes > 100);
 }
 
-/// Concurrent writers with `Sync` share syncs, and every one of them is durable when it returns.
+/// Concurrent `Sync` writers share syncs, and every write is durable when it returns.
 #[test]
 fn sync_writers_share_syncs() {
     let _watchdog = Watchdog::start("threads::sync_writers_share_syncs");

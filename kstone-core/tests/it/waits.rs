@@ -1,9 +1,9 @@
-//! Symptom: a database at its limit held puts up for 31 s of a minute, and its stalls added up to 0.95 s. Cause: only
-//! backlogs of background work were timed; waiting for space to be freed, for a segment of the log, for a job under
-//! way, for another write's lock and for the rest of a recovery was not. Fix: each wait is told with its reason.
+//! Symptom: a database at its limit delayed puts for 31 s of a minute, but its stalls added up to 0.95 s. Cause: only
+//! backlogs of background work were timed; waiting for space to be freed, for a log segment, for a running job, for the
+//! lock of another write and for the end of a recovery was not. Fix: each wait is reported with its reason.
 //!
-//! Time passes only where the file system takes it. What a put itself does, writing its record, takes none here: so what
-//! a call takes is what it waits, and must be what the stalls say.
+//! Time passes only where the file system consumes it. The work of a put itself, writing its record, takes none here:
+//! so the duration of a call is its waiting time, and must equal the stalls reported.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::model::{Rng, manual};
 const DB: &str = "db";
 const STEP: Duration = Duration::from_millis(3);
 
-/// A file system on which everything but writing to the log and to the event log takes time.
+/// A file system on which everything except writing to the log and the event log takes time.
 fn slow() -> (FaultVfs, Arc<ManualClock>) {
     let (vfs, clock) = (FaultVfs::new(Arc::new(MemVfs::new())), Arc::new(ManualClock::new(1)));
     let time = Arc::clone(&clock);
@@ -62,7 +62,7 @@ fn all_stalls(engine: &LsmEngine) -> Duration {
     Duration::from_nanos(engine.stats().unwrap().stalls.iter().map(|stall| stall.nanos).sum())
 }
 
-/// What the call took, after a look whether the stalls have grown by as much.
+/// Returns the duration of the call, after checking that the stalls have grown by the same amount.
 fn adds_up<T>(
     engine: &LsmEngine,
     clock: &ManualClock,
@@ -135,7 +135,7 @@ fn a_call_that_waits_for_a_job_under_way_says_so() {
     for n in 0..2000 {
         engine.put(&key(n), &value(n, 100), WriteOptions::new()).unwrap();
     }
-    // A flush is begun, and others that are due.
+    // Starts a flush, and other work that is due.
     for choice in 0..5 {
         assert!(engine.step(choice));
     }
@@ -178,7 +178,7 @@ fn the_first_write_tells_of_the_recovery_that_it_finishes() {
     assert!(stalled(&engine, StallReason::Recovery) > Duration::ZERO, "{:?}", engine.stats().unwrap().stalls);
 }
 
-/// Tells when another thread than the first has asked for the time.
+/// Counts how often other threads than the first have read the clock.
 #[derive(Debug)]
 struct Watched {
     clock: ManualClock,
@@ -206,7 +206,7 @@ impl Clock for Watched {
 
 #[test]
 fn a_write_behind_one_in_io_says_what_it_waited_for() {
-    // Two keys of one stripe wait for that, of two stripes for the log.
+    // Two writes to the same stripe contend for that stripe, to two stripes for the log.
     for stripes in [1, 256] {
         let clock = Arc::new(Watched {
             clock: ManualClock::new(1),
@@ -218,7 +218,7 @@ fn a_write_behind_one_in_io_says_what_it_waited_for() {
         vfs.add(
             Rule::hook(move |_| {
                 if takes.swap(false, Ordering::SeqCst) {
-                    // The other one has found the lock taken, and looked when that was.
+                    // The other writer has found the lock taken, and read the clock.
                     while time.asked.load(Ordering::SeqCst) == 0 {
                         std::thread::yield_now();
                     }

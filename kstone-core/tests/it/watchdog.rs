@@ -1,4 +1,4 @@
-//! A suite that hangs ends with its name and what repeats it, in a process of its own.
+//! A suite that hangs ends, printing its name and how to reproduce it, in a separate process.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;

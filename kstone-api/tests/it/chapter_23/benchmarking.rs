@@ -1,4 +1,4 @@
-//! Section 23.6 of the specification, "Benchmarking Techniques": its code as it is printed, on small counts.
+//! Section 23.6 of the specification, "Benchmarking Techniques": its code as printed, with small counts.
 #![allow(
     clippy::disallowed_methods,
     clippy::indexing_slicing,
@@ -150,8 +150,8 @@ fn latency_percentile_tracking() {
     assert!(percentiles["P50"] <= percentiles["P99.9"]);
 }
 
-/// "Using Criterion Benchmarks": its set-up closure drops the directory before the database is used, so
-/// writing must work in a directory that is gone.
+/// "Using Criterion Benchmarks": its set-up closure drops the directory before the database is used, so writing must
+/// work in a removed directory.
 #[test]
 #[rustfmt::skip]
 fn criterion_benchmarks() {

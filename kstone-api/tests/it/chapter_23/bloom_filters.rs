@@ -13,7 +13,7 @@ fn bits_per_key_configuration() {
     assert_eq!(DatabaseConfig::default().bloom_bits_per_key, BITS_PER_KEY);
 }
 
-/// Every row of "Memory vs. False Positive Rate" is a setting.
+/// Every row of "Memory vs. False Positive Rate" is a valid setting.
 #[test]
 fn every_row_of_the_table_is_a_setting() {
     for bits in [6, 8, 10, 12, 16, 20] {

@@ -7,7 +7,7 @@ use super::compaction_works;
 #[test]
 #[rustfmt::skip]
 fn compaction_config_parameters() {
-    /// Assigning to these types, field by field, compiles only when ours are the same.
+    /// Assigning to these fields one by one compiles only if our types are the same.
     struct Printed {
         enabled: bool,               // Turn compaction on/off
         sst_threshold: usize,        // Trigger at N SSTs (default: 10)

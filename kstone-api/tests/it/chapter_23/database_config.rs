@@ -7,7 +7,7 @@ use super::database_works;
 #[test]
 #[rustfmt::skip]
 fn the_struct() {
-    /// Assigning to these types, field by field, compiles only when ours are the same.
+    /// Assigning to these fields one by one compiles only if our types are the same.
     struct Printed {
         max_memtable_size_bytes: Option<usize>,  // Memory limit
         max_memtable_records: usize,             // Record limit (default: 1000)

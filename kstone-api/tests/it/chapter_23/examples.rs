@@ -1,4 +1,4 @@
-//! Section 23.9, "Real-World Tuning Examples". The programs under `examples/` offer the loads.
+//! Section 23.9, "Real-World Tuning Examples". The programs under `examples/` generate the loads.
 
 use kstone_api::{CompactionConfig, DatabaseConfig, Preset};
 

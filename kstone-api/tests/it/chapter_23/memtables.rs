@@ -18,7 +18,7 @@ fn the_threshold_parameter() {
     database_works(config);
 }
 
-/// "Impact on Performance": flushes per 100,000 writes, here of 10,000 to one stripe.
+/// "Impact on Performance": flushes per 100,000 writes, here for 10,000 writes to one stripe.
 #[test]
 fn flushes_are_as_many_as_the_threshold_says() {
     for (threshold, flushes) in [(500, 20), (1000, 10), (5000, 2), (10_000, 1)] {

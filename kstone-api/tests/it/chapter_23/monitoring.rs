@@ -8,7 +8,7 @@ use kstone_api::{
     measure_p99_read_latency,
 };
 
-/// A database in `mydb.keystone` below the directory, one stripe of which has 20 SSTs.
+/// Creates a database in `mydb.keystone` below the directory, with 20 SSTs in one stripe.
 fn neglected(dir: &Path) -> Result<Database> {
     let builder = Database::builder(dir.join("mydb.keystone"));
     let db = builder.compaction(CompactionConfig::disabled()).create()?;
@@ -16,7 +16,7 @@ fn neglected(dir: &Path) -> Result<Database> {
         db.put(("one partition", format!("{n:03}")), ItemBuilder::new().number("n", n))?;
         db.flush()?;
     }
-    // And a few others with one.
+    // And one SST in a few other stripes.
     for n in 0..50 {
         db.put(format!("key{n}"), ItemBuilder::new().number("n", n))?;
     }
@@ -24,7 +24,7 @@ fn neglected(dir: &Path) -> Result<Database> {
     Ok(db)
 }
 
-/// What a script prints, run in the directory; `None`, said on stderr, when there is no such shell.
+/// The output of a script run in the directory; `None`, with a note on stderr, if there is no such shell.
 fn shell(shell: &str, script: &str, dir: &Path) -> Option<String> {
     let output = match Command::new(shell).arg("-c").arg(script).current_dir(dir).output() {
         Ok(output) => output,
@@ -127,7 +127,7 @@ fn memory_usage() -> Result<()> {
     Ok(())
 }
 
-/// The function of "Setting Up Alerts", as it is printed.
+/// The function of "Setting Up Alerts", as printed.
 #[rustfmt::skip]
 mod printed {
     use kstone_api::{Database, measure_average_sst_count, measure_p99_read_latency};
@@ -182,14 +182,14 @@ mod printed {
 fn setting_up_alerts() -> Result<()> {
     let db = Database::in_memory()?;
     db.set_compaction_config(CompactionConfig::disabled())?;
-    // What is merged again and again must be as large as what was written.
+    // Data that is merged repeatedly must be as large as the data written.
     db.set_config(db.config().with_compression(Compression::Never))?;
     let item = || ItemBuilder::new().string("data", "x".repeat(50_000));
     for n in 0..15 {
         db.put(("one partition", format!("{n:03}")), item())?;
         db.flush()?;
     }
-    // At the threshold there is no alert, above it there is.
+    // At the threshold there is no alert, above it there is one.
     assert_eq!(measure_average_sst_count(&db), 15.0);
     assert!(printed::check_alerts(&db).is_empty());
     assert_eq!(kstone_api::check_alerts(&db), []);
@@ -208,7 +208,7 @@ fn setting_up_alerts() -> Result<()> {
     assert!(printed::check_alerts(&db).is_empty());
     assert_eq!(kstone_api::check_alerts(&db), []);
 
-    // Merged again and again, for nothing.
+    // Repeated merges without any benefit.
     for _ in 0..16 {
         db.trigger_compaction(stripe)?;
     }
@@ -216,7 +216,7 @@ fn setting_up_alerts() -> Result<()> {
     assert_eq!(theirs.iter().map(|alert| alert.name).collect::<Vec<_>>(), ["High write amplification"]);
     assert_eq!(kstone_api::check_alerts(&db)[0].name, "High write amplification");
 
-    // A latency above a threshold that every get exceeds.
+    // Every get exceeds this latency threshold.
     db.set_config(db.config().with_latency_sampling(1))?;
     assert_eq!(measure_p99_read_latency(&db), 0.0);
     assert!(db.get(("one partition", "015"))?.is_some());

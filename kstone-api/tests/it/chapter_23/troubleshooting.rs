@@ -27,7 +27,7 @@ fn low_write_throughput() {
 #[test]
 #[rustfmt::skip]
 fn high_read_latency() -> Result<()> {
-    // Nothing happens in the background, so that the stripe still has its runs when it is looked at.
+    // Without background work, so that the stripe still has its runs when it is checked.
     let mut options = EngineOptions::memory();
     options.workers = Workers::Manual;
     let db = Database::from(LsmEngine::create("memory".as_ref(), options)?);

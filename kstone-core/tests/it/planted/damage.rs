@@ -1,5 +1,5 @@
-//! Damage of files and of names, one piece at a time, in databases in which only one rule stands between the damage and
-//! a wrong answer.
+//! Damage to files and names, one at a time, in databases in which a single rule stands between the damage and a wrong
+//! result.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -60,7 +60,8 @@ fn overwrite(vfs: &StrictVfs, path: &Path, at: usize, bytes: &[u8]) {
     write_all_at(&*vfs.open(path, OpenMode::Write).unwrap(), bytes, at as u64).unwrap();
 }
 
-/// Opens what was damaged: an error that says so, or all of the first `count` items, but for `but` of the last.
+/// Opens a damaged database: it must report an error, or have the first `count` items, of which the last `but` may be
+/// missing.
 fn look(vfs: &StrictVfs, count: u64, but: u64, what: &str) -> Result<(), String> {
     let engine = match open(vfs) {
         Ok(engine) => engine,
@@ -78,7 +79,7 @@ fn look(vfs: &StrictVfs, count: u64, but: u64, what: &str) -> Result<(), String>
     Ok(())
 }
 
-/// A byte in each value in the log, one after the other.
+/// Damages one byte in each value in the log, one at a time.
 fn values_in_log(vfs: &StrictVfs, count: u64, but: u64, what: &str) -> Found {
     let mut damaged = 0;
     for log in paths(vfs, ".log") {
@@ -98,18 +99,18 @@ fn values_in_log(vfs: &StrictVfs, count: u64, but: u64, what: &str) -> Found {
     Ok(damaged)
 }
 
-/// Records of several segments, all synced, nothing else known of them.
+/// Records in several segments, all synced, with nothing else that vouches for them.
 pub(super) fn synced_log() -> Found {
     let vfs = StrictVfs::new();
     let engine = create(&vfs, DatabaseConfig::new().with_stripes(1).with_wal_segment_size(16 << 10));
     (0..40).for_each(|n| put(&engine, n));
     die(&vfs, engine);
     assert!(paths(&vfs, ".log").len() >= 3);
-    // No record after the last one says that it was synced.
+    // There is no record after the last one to prove that it was synced.
     values_in_log(&vfs, 40, 1, "a synced log")
 }
 
-/// The log of a database that was closed.
+/// The log of a closed database.
 pub(super) fn closed_log() -> Found {
     let vfs = StrictVfs::new();
     let engine = create(&vfs, DatabaseConfig::new().with_stripes(1));
@@ -118,7 +119,7 @@ pub(super) fn closed_log() -> Found {
     values_in_log(&vfs, 10, 0, "a closed log")
 }
 
-/// Records of one stripe that only a checkpoint of another says were durable.
+/// Records of one stripe whose durability is proved only by a checkpoint of another stripe.
 pub(super) fn checkpointed_log() -> Found {
     let vfs = StrictVfs::new();
     let engine = create(&vfs, DatabaseConfig::new().with_stripes(2));
@@ -130,7 +131,7 @@ pub(super) fn checkpointed_log() -> Found {
     values_in_log(&vfs, 10, 0, "a log that a checkpoint synced")
 }
 
-/// An older manifest in the place of the newest.
+/// An older manifest in place of the newest.
 pub(super) fn rolled_back_manifest() -> Found {
     let vfs = StrictVfs::new();
     let config = DatabaseConfig::new().with_stripes(1).with_wal_segment_size(16 << 10);
@@ -164,7 +165,7 @@ fn flushed() -> StrictVfs {
     vfs
 }
 
-/// Listed SSTs that are not there.
+/// Listed SSTs that do not exist.
 pub(super) fn missing_ssts() -> Found {
     let vfs = flushed();
     let mut missing = 0;
@@ -179,7 +180,7 @@ pub(super) fn missing_ssts() -> Found {
     Ok(missing)
 }
 
-/// Bytes of SSTs, read and merged.
+/// Damaged bytes of SSTs, read and merged.
 pub(super) fn bad_blocks() -> Found {
     let vfs = flushed();
     let mut damaged = 0;
@@ -190,7 +191,7 @@ pub(super) fn bad_blocks() -> Found {
             let byte = bytes(&copy, &sst)[at];
             overwrite(&copy, &sst, at, &[byte ^ 0x10]);
             look(&copy, 20, 0, &what)?;
-            // A merge that could not read everything is none.
+            // A merge that cannot read everything must not happen.
             if let Ok(engine) = open(&copy) {
                 let _ = engine.trigger_compaction(0);
                 let _ = engine.close();
@@ -203,7 +204,7 @@ pub(super) fn bad_blocks() -> Found {
     Ok(damaged)
 }
 
-/// Sequences, and numbers of SSTs, are given out once, whatever was lost in between.
+/// Sequence numbers and SST numbers are used only once, whatever was lost in between.
 pub(super) fn numbers() -> Found {
     let mut vfs = StrictVfs::new();
     let config = DatabaseConfig::new().with_stripes(1).with_max_memtable_records(5);
@@ -233,7 +234,7 @@ pub(super) fn numbers() -> Found {
     Ok(8)
 }
 
-/// One sync of what lies in several segments, and the power cut right after it.
+/// One sync of data in several segments, followed by a power cut.
 pub(super) fn synced_segments() -> Found {
     let vfs = StrictVfs::new();
     let config = DatabaseConfig::new().with_stripes(1).with_max_memtable_records(100);
@@ -248,7 +249,7 @@ pub(super) fn synced_segments() -> Found {
     look(&image, 40, 0, "after a sync").map(|()| 1)
 }
 
-/// A checkpoint of several segments, cut off after each of its operations by the death of the process.
+/// A checkpoint of several segments, where the process dies after each of its operations in turn.
 pub(super) fn cut_off_checkpoints() -> Found {
     for ops in 0..100 {
         let vfs = StrictVfs::new();
@@ -270,7 +271,7 @@ pub(super) fn cut_off_checkpoints() -> Found {
     panic!("a checkpoint takes more than 100 operations")
 }
 
-/// One handle writes at a time, and a database is there once it was created.
+/// Only one handle writes at a time, and a created database exists.
 pub(super) fn opening() -> Found {
     let vfs = StrictVfs::new();
     let engine = create(&vfs, DatabaseConfig::new().with_stripes(1));

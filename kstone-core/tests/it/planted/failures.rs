@@ -1,4 +1,4 @@
-//! One operation that fails at the moment when one rule alone makes good for it.
+//! Single operations that fail at the moment when only one rule handles the failure.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ fn create(strict: &StrictVfs) -> (FaultVfs, LsmEngine) {
     (vfs, engine)
 }
 
-/// The process dies, and this is what is found.
+/// The process dies, and the remains are opened.
 fn reopened(strict: &StrictVfs, engine: LsmEngine, mode: CrashMode) -> Result<LsmEngine, String> {
     let image = strict.crash(mode);
     drop(engine);
@@ -32,7 +32,7 @@ fn reopened(strict: &StrictVfs, engine: LsmEngine, mode: CrashMode) -> Result<Ls
     opened.map_err(|error| format!("after a crash: {error}"))
 }
 
-/// A value that ends in zeros: where nothing was written there are zeros, too.
+/// A value that ends with zeros, which unwritten space looks like too.
 fn value() -> Vec<u8> {
     [vec![7; 100], vec![0; 3000]].concat()
 }
@@ -45,7 +45,7 @@ fn found(engine: &LsmEngine, key: &str) -> bool {
     engine.get(&Key::from(key)).is_ok_and(|found| found.is_some_and(|found| *found == *value()))
 }
 
-/// Every write takes only a part of what it is given, and says so.
+/// Every write is a short write.
 fn short_writes() -> Found {
     let strict = StrictVfs::new();
     let (vfs, engine) = create(&strict);
@@ -61,7 +61,7 @@ fn short_writes() -> Found {
     }
 }
 
-/// A write of which a part is done before there is no space.
+/// A write that is partly done when space runs out.
 fn refused_write() -> Found {
     let strict = StrictVfs::new();
     let (vfs, engine) = create(&strict);
@@ -98,7 +98,7 @@ fn failed_sync() -> Found {
     }
 }
 
-/// An edit of the manifest of which a part is written before there is no space, and another after it.
+/// An edit of the manifest that is partly written when space runs out, and another edit after it.
 fn partial_edit() -> Found {
     let strict = StrictVfs::new();
     let (vfs, engine) = create(&strict);

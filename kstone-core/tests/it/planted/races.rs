@@ -1,4 +1,4 @@
-//! What can only go wrong between threads: each other thread's work is done at the one moment that matters.
+//! Failures that only occur between threads: the other thread's work is done at exactly the critical moment.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ type Found = Result<u64, String>;
 fn create(vfs: Arc<dyn Vfs>, stripes: usize) -> LsmEngine {
     let mut options = manual(vfs, 1);
     let config = DatabaseConfig::new().with_stripes(stripes).with_max_memtable_records(3);
-    // So much that nobody waits for flushes: on this clock he would wait for ever.
+    // Large enough that no write waits for a flush: on this clock, it would wait for ever.
     options.config = Some(config.with_memory_budget(1 << 30));
     options.compaction = Some(CompactionConfig::disabled());
     LsmEngine::create(Path::new("db"), options).unwrap()
 }
 
-/// A write while the log is being synced, and the power cut before the sync ends.
+/// A write during a sync of the log, with a power cut before the sync ends.
 pub(super) fn write_during_a_sync() -> Found {
     let strict = StrictVfs::new();
     let vfs = FaultVfs::new(Arc::new(strict.clone()));
@@ -54,13 +54,13 @@ pub(super) fn write_during_a_sync() -> Found {
         let found = contents(&engine, None).len();
         let is_there = |key: &str| engine.get(&Key::from(key)).unwrap().is_some();
         if !is_there("first") || (is_there("third") && !is_there("second")) {
-            return Err(format!("image {seed} holds {found} items, which are no prefix"));
+            return Err(format!("image {seed} holds {found} items, which are not a prefix"));
         }
     }
     Ok(60)
 }
 
-/// A key in each of the first two stripes of two.
+/// A key for each of the two stripes.
 fn keys_of_two_stripes(engine: &LsmEngine) -> [Key<'static>; 2] {
     let key_in = |stripe: usize| {
         (0..).map(|n| Key::new(format!("key{n}").into_bytes())).find(|key| {
@@ -71,7 +71,7 @@ fn keys_of_two_stripes(engine: &LsmEngine) -> [Key<'static>; 2] {
     [0, 1].map(|stripe| key_in(stripe).unwrap())
 }
 
-/// The value of a key that is always there, at a moment when it may be neither gone nor older than what was acknowledged.
+/// Gets a key that always exists, when its value must be neither missing nor older than the acknowledged one.
 fn look(engine: &LsmEngine, key: &Key<'_>, least: u8, what: &str) -> Found {
     match engine.get(key).unwrap() {
         Some(value) if value[0] >= least => Ok(1),
@@ -83,7 +83,7 @@ fn put(engine: &LsmEngine, key: &Key<'_>, value: u8) {
     engine.put(key, &[value], WriteOptions::buffered()).unwrap();
 }
 
-/// A get, and in the middle of it a write and a flush of the same key.
+/// A write and a flush of a key in the middle of a get of the same key.
 pub(super) fn a_flush_during_a_get() -> Found {
     let engine = Arc::new(create(Arc::new(MemVfs::new()), 1));
     let key = Key::from("always").into_owned();
@@ -100,7 +100,8 @@ pub(super) fn a_flush_during_a_get() -> Found {
     found
 }
 
-/// A batch in one stripe is in the log and not yet visible; a later write to another stripe waits for it, and is flushed.
+/// A batch in one stripe is in the log but not yet visible; a later write to another stripe waits for it, and is
+/// flushed.
 pub(super) fn a_flush_before_a_write_is_visible() -> Found {
     let engine = Arc::new(create(Arc::new(MemVfs::new()), 2));
     let [slow, hot] = keys_of_two_stripes(&engine);
@@ -116,12 +117,12 @@ pub(super) fn a_flush_before_a_write_is_visible() -> Found {
         let records = || engine.stats().unwrap().log_records;
         let before = records();
         let (writer, same) = (Arc::clone(&engine), key.clone());
-        // It returns once the batch is visible, which is after all of this.
+        // This returns once the batch is visible, which is after all of the following.
         std::thread::Builder::new().spawn(move || put(&writer, &same, 2)).unwrap();
         while records() == before {
             std::thread::yield_now();
         }
-        // Its memtable is full now. Until it is flushed nothing else is due that would wait for the batch's stripe.
+        // The memtable is full now. Until it is flushed, no other work is due that would wait for the batch's stripe.
         let flushed = || engine.stats().unwrap().flushes;
         let before = flushed();
         let steps = (0..100).take_while(|&choice| flushed() == before && engine.step(choice)).count();

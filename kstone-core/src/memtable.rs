@@ -26,7 +26,7 @@ use crate::types::{Direction, EntryKind, EntryRef, Lsn, SeqNo};
 
 /// What a record takes beyond its key and value: its place in the tree, which is two thirds full on average,
 /// and the allocation's own words. Measured with 200-byte items.
-const RECORD_OVERHEAD: usize = 96;
+pub(crate) const RECORD_OVERHEAD: usize = 96;
 
 #[derive(Debug)]
 pub(crate) struct Memtable {

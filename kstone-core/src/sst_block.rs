@@ -49,7 +49,7 @@ pub(crate) const MAX_GROUPS: usize = 8;
 pub(crate) const MAX_ENTRY_BYTES: usize = 1 << 31;
 
 const TABLE_ENTRY_LEN: usize = 8;
-const TRAILER_LEN: usize = 9;
+pub(crate) const TRAILER_LEN: usize = 9;
 pub(crate) const NO_CODEC: u8 = 0;
 pub(crate) const LZ4: u8 = 1;
 /// A longer payload is stored as it is, so that no trailer can ask a reader for more memory than this.

@@ -212,6 +212,11 @@ impl Deref for Mapping {
     }
 }
 
+/// Whole files are read in pieces of this many bytes.
+pub(crate) const READ_UNIT: usize = 256 << 10;
+/// What is tried where such a piece cannot be read: a bad sector must not take the rest of it along.
+pub(crate) const RETRY_UNIT: usize = 4096;
+
 /// Writes all of `buf`, however often the file takes only a part of it.
 pub fn write_all_at(file: &dyn VfsFile, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
     while !buf.is_empty() {

@@ -10,10 +10,7 @@ use crate::error::{Error, Result};
 use crate::key::{encoded_partition_hash, key_hash, stripe_of};
 use crate::key_sample::Sampler;
 use crate::types::{Direction, EntryKind, SeqNo};
-use crate::vfs::read_full_at;
-
-/// A file is read in pieces of this many bytes for its checksum.
-const READ_UNIT: usize = 256 << 10;
+use crate::vfs::{READ_UNIT, read_full_at};
 
 /// What was seen so far.
 #[derive(Default)]

@@ -5,9 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::clock::{Clock, ManualClock};
+use crate::vfs::PAGE;
 
-/// Bytes are held in pages, so that reserved space and holes cost nothing and images share what is equal.
-const PAGE: u64 = 4096;
 /// What a disk writes whole or not at all.
 pub(super) const SECTOR: u64 = 512;
 
@@ -52,7 +51,8 @@ pub(super) enum Left<'a> {
     Lengths,
 }
 
-/// Sparse bytes; pages that are missing read as zeros. Beyond `len` all bytes are zero.
+/// Sparse bytes, in pages, so that reserved space and holes cost nothing and images share what is equal. Pages that are
+/// missing read as zeros. Beyond `len` all bytes are zero.
 #[derive(Clone, Default)]
 pub(super) struct Bytes {
     len: u64,

@@ -112,7 +112,7 @@ pub use write::WriteBatch;
 
 /// Records in a stripe's memtable before it is flushed, unless [`DatabaseConfig::max_memtable_records`] says
 /// otherwise.
-pub const MEMTABLE_THRESHOLD: usize = crate::config::DEFAULT_MEMTABLE_RECORDS;
+pub const MEMTABLE_THRESHOLD: usize = DatabaseConfig::DEFAULT.max_memtable_records;
 
 /// How background work runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

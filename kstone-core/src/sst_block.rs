@@ -39,7 +39,7 @@ use crate::planted::{Bug, planted};
 use crate::types::{EntryKind, FileId, SeqNo};
 
 /// Bits per key of the filters of new SSTs, unless [`crate::DatabaseConfig::bloom_bits_per_key`] says otherwise.
-pub const BITS_PER_KEY: usize = crate::config::DEFAULT_BITS_PER_KEY;
+pub const BITS_PER_KEY: usize = crate::config::DatabaseConfig::DEFAULT.bloom_bits_per_key;
 
 /// Entries in a group, at most.
 pub(crate) const GROUP_LEN: usize = 8;

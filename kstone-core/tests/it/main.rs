@@ -42,6 +42,7 @@ mod readers;
 mod reading;
 mod release;
 mod rules;
+mod settings;
 mod stats;
 mod structure;
 mod table;

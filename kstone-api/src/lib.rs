@@ -30,7 +30,7 @@
 //! | **Items** | [`Item`], [`ItemBuilder`], [`Value`], [`Number`]. Read in place: [`ItemView`], [`ValueView`], [`ListView`], [`MapView`], [`SetView`], [`Slice`]. As JSON: [`json`], [`JsonLines`], [`EncodedItem`] |
 //! | **Keys** | [`Key`], [`KeyPart`]; numbers in keys: [`number_key`], [`number_from_key`] |
 //! | **Queries** | [`Query`] reads a partition, [`Scan`] everything. They return [`Items`], [`Views`] or [`Keys`]. [`SortRange`] |
-//! | **Settings** | [`DatabaseConfig`], [`CompactionConfig`], [`Preset`]; [`MemtableMode`], [`Compression`], [`ReadMode`]. [`PendingRewrite`]: settings that existing files were not written with. [`model`]: the estimated cost of settings |
+//! | **Settings** | [`DatabaseConfig`], [`CompactionConfig`], [`Preset`]; [`MemtableMode`], [`Compression`], [`ReadMode`]. [`config`]: their names, defaults and ranges as data. [`PendingRewrite`]: settings that existing files were not written with. [`model`]: the estimated cost of settings |
 //! | **Monitoring** | [`EngineStats`] ([`OperationStats`], [`ReadStats`], [`StripeStats`], [`StallStats`], [`StallReason`], [`FilterStats`], [`BlockCacheStats`], [`Amplification`], [`RecoveryStats`], [`CompactionStats`], [`CompactionReasonStats`], [`CompactionReason`]), [`Latencies`] ([`LatencySummary`], [`LatencyBuckets`]), [`StatsSnapshot`]. [`DiskUsage`], [`Exhausted`]. [`EventListener`], [`Event`], [`SettingChange`]. [`AlertThresholds`], [`PerformanceAlert`], [`check_alerts`], [`measure_average_sst_count`], [`measure_p99_read_latency`]. [`Explain`], [`ExplainQuery`]: what a read costs. For your own calls: [`LatencyTracker`], [`DatabaseMetrics`] |
 //! | **Maintenance** | Backups: [`BackupOptions`], [`BackupReport`], [`BackupProgress`]. [`verify`]: [`VerifyOptions`], [`VerifyMode`], [`VerifyReport`], [`Finding`], [`FindingKind`], [`Severity`], [`Affected`], [`LogReport`], [`Progress`], [`ProgressFn`], [`ValueCheck`]. [`repair`]: [`RepairOptions`], [`RepairReport`], [`Loss`], [`Action`], [`Now`]. [`free_space`], [`FreeSpace`] |
 //! | **Errors** | [`Error`], [`Result`], [`NumberError`]. [`escape`]: displaying untrusted keys and text |
@@ -106,6 +106,7 @@ pub use snapshot::Snapshot;
 pub use value::Value;
 pub use view::{ItemView, ListView, MapView, SetView, ValueView};
 
+pub use kstone_core::config;
 pub use kstone_core::escape;
 pub use kstone_core::lsm::{
     Amplification, BackupOptions, BackupProgress, BackupReport, BlockCacheStats, CompactionReason,

@@ -1,7 +1,6 @@
 //! [`Preset`]: settings for common workloads.
 
 use std::fmt;
-use std::time::Duration;
 
 use kstone_core::{CompactionConfig, DatabaseConfig, Error, Result};
 
@@ -171,12 +170,8 @@ impl Preset {
     /// ");
     /// ```
     pub fn rust_code(&self) -> String {
-        let compaction_new = if self.compaction.enabled { "new" } else { "disabled" };
-        format!(
-            "let database = {};\nlet compaction = {};\n",
-            chain("DatabaseConfig::new()", &database_calls(&self.database)),
-            chain(&format!("CompactionConfig::{compaction_new}()"), &compaction_calls(&self.compaction)),
-        )
+        let (database, compaction) = (self.database.rust_code(), self.compaction.rust_code());
+        format!("let database = {database};\nlet compaction = {compaction};\n")
     }
 }
 
@@ -185,108 +180,4 @@ impl fmt::Display for Preset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "// {}: {}\n{}", self.name, self.trade_off(), self.rust_code())
     }
-}
-
-fn chain(start: &str, calls: &[String]) -> String {
-    std::iter::once(start.to_string()).chain(calls.iter().map(|call| format!("\n    .{call}"))).collect()
-}
-
-/// A setting as a Rust literal.
-trait Literal {
-    fn literal(&self) -> String;
-}
-
-macro_rules! literals {
-    ($($type:ty: $value:ident => $text:expr;)*) => {$(
-        impl Literal for $type {
-            fn literal(&self) -> String {
-                let $value = self;
-                $text
-            }
-        }
-    )*};
-}
-
-literals! {
-    usize: n => n.to_string();
-    u64: n => n.to_string();
-    u32: n => n.to_string();
-    bool: b => b.to_string();
-    Duration: d => match d.subsec_nanos() {
-        0 => format!("Duration::from_secs({})", d.as_secs()),
-        nanos if nanos % 1_000_000 == 0 => format!("Duration::from_millis({})", d.as_millis()),
-        nanos => format!("Duration::new({}, {nanos})", d.as_secs()),
-    };
-    kstone_core::MemtableMode: mode => format!("MemtableMode::{mode:?}");
-    kstone_core::Compression: compression => format!("Compression::{compression:?}");
-    kstone_core::ReadMode: mode => format!("ReadMode::{mode:?}");
-}
-
-/// The calls for those of the named fields in which `$config` differs from `$default`. A field after `?` is an option,
-/// whose builder method takes the inner value.
-macro_rules! calls {
-    ($config:ident, $default:ident; $($method:ident $field:ident,)* ? $($some_method:ident $some:ident,)*) => {{
-        let mut calls = Vec::new();
-        $(if $config.$field != $default.$field {
-            calls.push(format!(concat!(stringify!($method), "({})"), $config.$field.literal()));
-        })*
-        $(if let Some(value) = &$config.$some
-            && $config.$some != $default.$some
-        {
-            calls.push(format!(concat!(stringify!($some_method), "({})"), value.literal()));
-        })*
-        calls
-    }};
-}
-
-fn database_calls(config: &DatabaseConfig) -> Vec<String> {
-    let default = DatabaseConfig::new();
-    calls! {
-        config, default;
-        with_max_memtable_records max_memtable_records,
-        with_memtable_mode memtable_mode,
-        with_write_buffer_size write_buffer_size,
-        with_bloom_bits_per_key bloom_bits_per_key,
-        with_block_size block_size,
-        with_compression compression,
-        with_read_mode read_mode,
-        with_block_cache_bytes block_cache_bytes,
-        with_target_sst_size target_sst_size,
-        with_sync_interval sync_interval,
-        with_checkpoint_interval checkpoint_interval,
-        with_write_stall_limit write_stall_limit,
-        with_max_key_bytes max_key_bytes,
-        with_max_item_bytes max_item_bytes,
-        with_max_batch_bytes max_batch_bytes,
-        with_latency_sampling latency_sampling,
-        ?
-        with_max_memtable_size_bytes max_memtable_size_bytes,
-        with_memory_budget memory_budget,
-        with_max_wal_size_bytes max_wal_size_bytes,
-        with_wal_segment_size wal_segment_size,
-        with_max_total_disk_bytes max_total_disk_bytes,
-        with_recovery_target recovery_target,
-        with_stats_snapshot_interval stats_snapshot_interval,
-        with_stripes stripes,
-    }
-}
-
-fn compaction_calls(config: &CompactionConfig) -> Vec<String> {
-    let default = CompactionConfig::new();
-    let mut calls = calls! {
-        config, default;
-        with_sst_threshold sst_threshold,
-        with_check_interval check_interval_secs,
-        with_max_concurrent max_concurrent_compactions,
-        with_tombstone_percent tombstone_percent,
-        with_garbage_percent garbage_percent,
-        with_idle_compaction idle_compaction,
-        with_dephasing dephasing,
-        ?
-        with_tombstone_age tombstone_age,
-    };
-    if config.tombstone_age.is_none() {
-        calls.push("with_tombstone_age(Duration::MAX)".to_string());
-    }
-    calls
 }

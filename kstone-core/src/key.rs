@@ -10,8 +10,8 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use crate::config::MAX_KEY_BYTES;
 use crate::error::{Error, Result};
+use crate::types::MAX_KEY_BYTES;
 
 /// Number of this encoding in the manifest.
 pub const KEY_ENCODING: u32 = 1;

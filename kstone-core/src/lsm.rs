@@ -117,7 +117,7 @@ pub use stats_file::StatsSnapshot;
 
 /// Records in a stripe's memtable before it is flushed, unless [`DatabaseConfig::max_memtable_records`] says
 /// otherwise.
-pub const MEMTABLE_THRESHOLD: usize = crate::config::DEFAULT_MEMTABLE_RECORDS;
+pub const MEMTABLE_THRESHOLD: usize = DatabaseConfig::DEFAULT.max_memtable_records;
 
 /// The engine. Shared by reference between threads; dropping it closes it and ignores errors, see
 /// [`LsmEngine::close`].

@@ -24,7 +24,7 @@ use crate::types::{Direction, EntryKind, EntryRef, Lsn, SeqNo};
 
 /// Memory per record beyond key and value: its slot in the tree, whose nodes are two thirds full on average, and the
 /// allocation's header. Measured with 200-byte items.
-const RECORD_OVERHEAD: usize = 96;
+pub(crate) const RECORD_OVERHEAD: usize = 96;
 
 #[derive(Debug)]
 pub(crate) struct Memtable {

@@ -23,6 +23,7 @@ use serde::Serialize;
 
 use crate::bloom;
 use crate::config::{CompactionConfig, DatabaseConfig};
+use crate::memtable::RECORD_OVERHEAD;
 use crate::types::MAX_STRIPES;
 
 mod depth;
@@ -31,8 +32,8 @@ mod search;
 pub use depth::DepthRule;
 pub use search::{Advice, Constraints, Goal};
 
-/// Bytes of a record in a memtable beyond its key and value; measured (`memtable.rs`).
-const MEMTABLE_OVERHEAD: f64 = 96.0;
+/// Bytes of a record in a memtable beyond its key and value.
+const MEMTABLE_OVERHEAD: f64 = RECORD_OVERHEAD as f64;
 /// The same in the log: the record's header, lengths and padding.
 const LOG_OVERHEAD: f64 = 56.0;
 /// The same in an SST: kind, sequence and lengths, about; the index at 1.25 slots of 4 bytes; without the filter.
@@ -222,7 +223,7 @@ pub struct Prediction {
     pub block_reads_per_miss: f64,
     /// Blocks that are read from the disk instead of memory, 0 to 1.
     pub disk_share: f64,
-    /// Bytes of all memtables when they are fullest: stripes x limit x (record + 96), at most the memory budget.
+    /// Bytes of all memtables when they are fullest: stripes x limit x (record + overhead), at most the memory budget.
     pub memtable_bytes: f64,
     /// Bytes of all filters: records x bits / 8. Mapped.
     pub filter_bytes: f64,

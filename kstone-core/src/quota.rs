@@ -91,7 +91,7 @@ pub(crate) enum Claim {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Load {
     pub(crate) limit: u64,
-    /// Of all memtables, as those count it: keys, values and 96 bytes a record.
+    /// Of all memtables, as those count it: keys, values and [`RECORD_OVERHEAD`](crate::memtable::RECORD_OVERHEAD).
     pub(crate) memory: u64,
     /// Memtables that hold something.
     pub(crate) memtables: u64,
@@ -173,8 +173,9 @@ impl Load {
     }
 }
 
-/// What flushing this many memtables of this much memory writes at most. A record's 96 bytes of memory are more than
-/// its heads, its places in index and filter and a block of its own take; a quarter is for separators.
+/// What flushing this many memtables of this much memory writes at most. What a record takes in memory
+/// beyond its bytes ([`RECORD_OVERHEAD`](crate::memtable::RECORD_OVERHEAD)) is more than its heads, its places in index
+/// and filter and a block of its own take; a quarter is for separators.
 pub(crate) fn flush_bytes(memory: u64, memtables: u64, target_sst: u64) -> u64 {
     let records = memory.saturating_add(memory / 4);
     let parts = (records / target_sst.max(1)).saturating_add(memtables);

@@ -40,7 +40,7 @@ use crate::planted::{Bug, planted};
 use crate::types::{EntryKind, FileId, SeqNo};
 
 /// Default bits per key for the filters of new SSTs; see [`crate::DatabaseConfig::bloom_bits_per_key`].
-pub const BITS_PER_KEY: usize = crate::config::DEFAULT_BITS_PER_KEY;
+pub const BITS_PER_KEY: usize = crate::config::DatabaseConfig::DEFAULT.bloom_bits_per_key;
 
 /// Maximum number of entries in a group.
 pub(crate) const GROUP_LEN: usize = 8;
@@ -50,7 +50,7 @@ pub(crate) const MAX_GROUPS: usize = 8;
 pub(crate) const MAX_ENTRY_BYTES: usize = 1 << 31;
 
 const TABLE_ENTRY_LEN: usize = 8;
-const TRAILER_LEN: usize = 9;
+pub(crate) const TRAILER_LEN: usize = 9;
 pub(crate) const NO_CODEC: u8 = 0;
 pub(crate) const LZ4: u8 = 1;
 /// A longer payload is stored uncompressed, so that no trailer can make a reader allocate more than this.

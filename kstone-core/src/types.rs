@@ -14,6 +14,10 @@ pub type RunId = u64;
 
 /// The most stripes a database can have, and the default.
 pub const MAX_STRIPES: usize = 256;
+/// The most bytes of a key, partition and sort key together.
+pub(crate) const MAX_KEY_BYTES: usize = 64 << 10;
+/// The most bytes of a batch: no record of the log has a longer payload.
+pub(crate) const MAX_BATCH_BYTES: u64 = 1 << 30;
 /// No sequence, file id or number of an edit is above it: a thousand years of a hundred million a second.
 pub(crate) const MAX_NUMBER: u64 = 1 << 62;
 

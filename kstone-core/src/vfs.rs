@@ -215,6 +215,11 @@ impl Deref for Mapping {
     }
 }
 
+/// Whole files are read in pieces of this many bytes.
+pub(crate) const READ_UNIT: usize = 256 << 10;
+/// The unit of retries where such a piece cannot be read: a bad sector must not take the rest with it.
+pub(crate) const RETRY_UNIT: usize = 4096;
+
 /// Writes all of `buf`, in as many calls as the file needs.
 pub fn write_all_at(file: &dyn VfsFile, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
     while !buf.is_empty() {

@@ -18,7 +18,7 @@ mod preset;
 
 use std::collections::BTreeSet;
 
-use kstone_api::{Item, Number, Value};
+use kstone_api::{CompactionConfig, DatabaseConfig, Item, Number, Value};
 use proptest::prelude::*;
 
 /// Any number that can be stored, in all notations.
@@ -63,19 +63,11 @@ fn nested(depth: usize) -> Item {
     Item::from_iter([("a", value)])
 }
 
-/// The names of all builder methods of the two settings structs, read from their source.
-fn builders() -> Vec<String> {
-    let sources = [
-        include_str!("../../../kstone-core/src/config.rs"),
-        include_str!("../../../kstone-core/src/config/compaction.rs"),
-    ];
-    let name = |line: &str| {
-        let line = line.trim_start();
-        let name = &line[..line.find('(')?];
-        let word = name.starts_with("with_") && name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
-        word.then(|| name.to_string())
-    };
-    let found: Vec<_> = sources.iter().flat_map(|source| source.lines().filter_map(name)).collect();
+/// The names of all builder methods of the two structs of settings.
+fn builders() -> Vec<&'static str> {
+    let settings = DatabaseConfig::SETTINGS.iter().chain(CompactionConfig::SETTINGS);
+    let found: Vec<_> =
+        settings.map(|setting| setting.builder).filter(|name| !name.ends_with("()")).collect();
     assert!(found.len() >= 32, "{found:?}");
     found
 }

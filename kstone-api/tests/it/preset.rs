@@ -157,7 +157,7 @@ fn the_code_knows_every_setting() {
         "with_checkpoint_interval(Duration::from_secs(10))\n",
         "with_compression(Compression::Always)\n",
         "with_read_mode(ReadMode::Pread)\n",
-        "with_tombstone_age(Duration::MAX);\n",
+        "with_tombstone_age(Duration::MAX)\n",
         "with_idle_compaction(false)\n",
     ] {
         assert!(code.contains(call), "{call:?} is missing in\n{code}");

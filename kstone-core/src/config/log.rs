@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{DatabaseConfig, KIB, MIB};
+use super::database::DatabaseConfig;
+use super::{KIB, MIB};
 use crate::error::{Error, Result};
 
 /// What else a record of an item, and the segments around it, take.

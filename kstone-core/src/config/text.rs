@@ -1,8 +1,11 @@
 //! Settings as text, `name=value,...`: what command lines and records of measurements hold.
 //!
-//! Names and numbers are those of the manifest and of docs/settings-and-counters.md, and `stripes`.
+//! A setting has the name and the number that the manifest has: [`Setting::stored`](super::Setting::stored) in
+//! [`Setting::unit`](super::Setting::unit).
 
-use super::{CompactionConfig, DatabaseConfig};
+use super::compaction::CompactionConfig;
+use super::database::DatabaseConfig;
+use super::stored::number;
 use crate::error::{Error, Result};
 
 /// These settings, with those of the text in place of what they were; of a setting that is named twice the last counts.
@@ -15,45 +18,33 @@ pub fn changed(
     database: &DatabaseConfig,
     compaction: &CompactionConfig,
 ) -> Result<(DatabaseConfig, CompactionConfig)> {
-    let mut stripes = database.stripes;
-    let mut settings = [database.to_settings(), compaction.to_settings()].concat();
-    let mut given: Vec<(String, u64)> = Vec::new();
+    let (mut database, mut compaction) = (database.clone(), compaction.clone());
+    let mut rows = database.rows_mut();
+    rows.append(&mut compaction.rows_mut());
     for part in text.split(',').filter(|part| !matches!(*part, "" | "default")) {
         let wrong = |why: &str| Error::config("settings", format!("{part:?}: {why}"));
-        let (name, value) = part.split_once('=').ok_or_else(|| wrong("it is not name=value"))?;
-        let value = value.parse().map_err(|_| wrong("the value is not a whole number"))?;
-        if name == "stripes" {
-            stripes = Some(value as usize);
-        } else {
-            given.retain(|(known, _)| known != name);
-            given.push((name.to_owned(), value));
+        let (name, given) = part.split_once('=').ok_or_else(|| wrong("it is not name=value"))?;
+        let given = given.parse().map_err(|_| wrong("the value is not a whole number"))?;
+        let row = rows.iter_mut().find(|(setting, _)| setting.stored == name);
+        let (setting, value) = row.ok_or_else(|| wrong("there is no such setting"))?;
+        value.set(given, setting);
+        if value.out_of_range(setting).is_none() && number(setting, *value) != Some(given) {
+            return Err(wrong("there is no such value"));
         }
     }
-    settings.retain(|(name, _)| !given.iter().any(|(changed, _)| changed == name));
-    settings.extend(given.iter().cloned());
-    let mut database = DatabaseConfig::from_settings(&settings);
-    database.stripes = stripes;
-    let database = database.validated()?;
-    let compaction = CompactionConfig::from_settings(&settings).validated()?;
-    let stored = [database.to_settings(), compaction.to_settings()].concat();
-    match given.into_iter().find(|setting| !stored.contains(setting)) {
-        Some((name, value)) => {
-            Err(Error::config("settings", format!("{name}={value}: there is no such setting or value")))
-        }
-        None => Ok((database, compaction)),
-    }
+    drop(rows);
+    Ok((database.validated()?, compaction.validated()?))
 }
 
 /// The settings that are not the default, in the form that [`changed`] reads; empty when all are.
 pub fn differing(database: &DatabaseConfig, compaction: &CompactionConfig) -> String {
-    let all = |database: &DatabaseConfig, compaction: &CompactionConfig| {
-        let stripes = database.stripes.map(|stripes| ("stripes".to_owned(), stripes as u64));
-        [database.to_settings(), compaction.to_settings(), Vec::from_iter(stripes)].concat()
-    };
-    let defaults = all(&DatabaseConfig::default(), &CompactionConfig::default());
-    let mut settings = all(database, compaction);
-    settings.retain(|setting| !defaults.contains(setting));
-    settings.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")
+    let rows = [database.rows(), compaction.rows()].concat();
+    let defaults = [DatabaseConfig::DEFAULT.rows(), CompactionConfig::DEFAULT.rows()].concat();
+    let differing = rows.iter().zip(&defaults).filter_map(|((setting, value), (_, default))| {
+        let set = number(setting, *value)?;
+        (number(setting, *default) != Some(set)).then(|| format!("{}={set}", setting.stored))
+    });
+    differing.collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

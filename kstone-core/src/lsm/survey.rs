@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::manifest::{Loaded, ManifestState};
+use crate::manifest::{Ids, Loaded, ManifestState};
 use crate::paths;
 use crate::planted::{Bug, planted};
 use crate::record::check_batch;
@@ -66,15 +66,9 @@ impl Survey {
         later_edit: Option<u64>,
     ) -> Result<Self> {
         let (state, ids) = (&loaded.state, &loaded.ids);
-        let owner = LogOwner { database_id: ids.database_id, incarnation: ids.incarnation };
-        let segments = wal::discover(log, path, owner)?;
-        let rules = LogRules {
-            log_start: state.log_start,
-            cuts: state.cuts.iter().copied().collect(),
-            durable: state.durable,
-            clean_end: state.clean_end.map(|clean| clean.end.unwrap_or(Lsn::ZERO)),
-            last_edit: later_edit.unwrap_or(state.edit),
-        };
+        let segments = wal::discover(log, path, log_owner(ids))?;
+        let mut rules = log_rules(state);
+        rules.last_edit = later_edit.unwrap_or(state.edit);
         let began = clock.monotonic();
         let chain = wal::validate(log, path, &segments, &rules)?;
         check_numbers(path, state, chain.last_seq, chain.max_generation)?;
@@ -86,6 +80,22 @@ impl Survey {
             })?;
         }
         Ok(Self { loaded, listing, chain, began })
+    }
+}
+
+/// Whose log it is by the manifest.
+pub(crate) fn log_owner(ids: &Ids) -> LogOwner {
+    LogOwner { database_id: ids.database_id, incarnation: ids.incarnation }
+}
+
+/// What the manifest knows of the log.
+pub(crate) fn log_rules(state: &ManifestState) -> LogRules {
+    LogRules {
+        log_start: state.log_start,
+        cuts: state.cuts.iter().copied().collect(),
+        durable: state.durable,
+        clean_end: state.clean_end.map(|clean| clean.end.unwrap_or(Lsn::ZERO)),
+        last_edit: state.edit,
     }
 }
 

@@ -18,11 +18,8 @@ use crate::paths::{self, FileName};
 use crate::sst::{SstParams, SstWriter};
 use crate::types::{EntryRef, FileId, Lsn, SeqNo, SstMeta};
 use crate::verify::Affected;
-use crate::vfs::{OpenMode, Vfs, read_full_at, write_all_at};
+use crate::vfs::{OpenMode, READ_UNIT, RETRY_UNIT, Vfs, read_full_at, write_all_at};
 
-/// What is copied at a time; what cannot be read is left out of the copy, as zeros, a sector at a time.
-const COPY_UNIT: usize = 256 << 10;
-const SECTOR: usize = 4096;
 /// File numbers reserved beyond those that are used.
 const RESERVE: u64 = 1024;
 
@@ -419,11 +416,11 @@ fn copy(vfs: &Arc<dyn Vfs>, from: &Path, to: &Path) -> Result<()> {
     let (mut at, mut buffer) = (0, Vec::new());
     while at < len {
         buffer.clear();
-        buffer.resize((len - at).min(COPY_UNIT as u64) as usize, 0);
+        buffer.resize((len - at).min(READ_UNIT as u64) as usize, 0);
         if read_full_at(&*source, &mut buffer, at).is_err() {
             buffer.fill(0);
-            for (n, sector) in (0..).zip(buffer.chunks_mut(SECTOR)) {
-                if read_full_at(&*source, sector, at + n * SECTOR as u64).is_err() {
+            for (n, sector) in (0..).zip(buffer.chunks_mut(RETRY_UNIT)) {
+                if read_full_at(&*source, sector, at + n * RETRY_UNIT as u64).is_err() {
                     sector.fill(0);
                 }
             }

@@ -9,7 +9,7 @@ use super::{RepairOptions, Versions};
 use crate::error::{Error, Result};
 use crate::file_header::{FileHeader, FileKind, HEADER_LEN, Id};
 use crate::key::{encoded_partition_hash, stripe_of};
-use crate::lsm::survey::{SEQ_GAP, check_numbers};
+use crate::lsm::survey::{SEQ_GAP, check_numbers, log_owner, log_rules};
 use crate::manifest::{Ids, ManifestState, load_what_passes};
 use crate::paths::{self, FileName};
 use crate::sst::{SalvagedTable, Table, TableContext, describe};
@@ -112,7 +112,7 @@ pub(super) fn examine(path: &Path, options: &RepairOptions) -> Result<DamagedDat
     if let Some(state) = state.as_ref().filter(|_| trusted) {
         trusted = check_numbers(path, state, 0, 0).is_ok();
     }
-    let rules = state.as_ref().filter(|_| trusted).map(check::log_rules);
+    let rules = state.as_ref().filter(|_| trusted).map(log_rules);
     let mut end = LogEnd::default();
     if let Some(state) = state.as_ref().filter(|_| trusted && irregular.is_empty()) {
         end = examiner.log_end(&ids, state, &mut trusted)?;
@@ -330,7 +330,7 @@ fn read_log(
 ) -> Result<ReadLog> {
     let (mut operations, mut dropped, mut unreadable) = (Vec::new(), Vec::new(), Vec::<LogGap>::new());
     let dir = &directory.dir;
-    let mut log = wal::salvage(&*directory.vfs, dir, check::log_owner(ids), rules, |record| {
+    let mut log = wal::salvage(&*directory.vfs, dir, log_owner(ids), rules, |record| {
         if limit.is_some_and(|end| record.lsn >= end) {
             return Ok(());
         }
@@ -384,8 +384,8 @@ impl Examiner<'_> {
     /// Where the log ends, and whether opening would accept it. A manifest that lacks an edit which the log knows of, or
     /// whose numbers are beyond all reason, is not trusted.
     fn log_end(&self, ids: &Ids, state: &ManifestState, trusted: &mut bool) -> Result<LogEnd> {
-        let (vfs, dir, rules) = (&*self.options.vfs, &self.directory.dir, check::log_rules(state));
-        let chain = wal::discover(vfs, dir, check::log_owner(ids))
+        let (vfs, dir, rules) = (&*self.options.vfs, &self.directory.dir, log_rules(state));
+        let chain = wal::discover(vfs, dir, log_owner(ids))
             .and_then(|segments| wal::validate(vfs, dir, &segments, &rules))
             .and_then(|chain| {
                 check_numbers(dir, state, chain.last_seq, chain.max_generation).map(|()| chain)

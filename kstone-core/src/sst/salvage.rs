@@ -15,15 +15,10 @@ use crate::coding::{Reader, part};
 use crate::error::{Error, Result};
 use crate::file_header::{FileHeader, FileKind, HEADER_LEN, Id};
 use crate::key::key_hash;
-use crate::sst_block::{self, BadBlock, Block, BlockEntry, Stored, checksum_at};
+use crate::sst_block::{self, BadBlock, Block, BlockEntry, Stored, TRAILER_LEN, checksum_at};
 use crate::types::{EntryKind, SeqNo, SstMeta};
-use crate::vfs::{OpenMode, Vfs, VfsFile, read_full_at};
+use crate::vfs::{OpenMode, READ_UNIT, RETRY_UNIT, Vfs, VfsFile, read_full_at};
 
-/// Bytes read at a time, and the unit of retries when that fails: a bad sector must not take the rest with it.
-const READ_UNIT: usize = 256 << 10;
-const SECTOR: usize = 4096;
-/// Length of a block's trailer.
-const TRAILER_LEN: usize = 9;
 /// Bytes that a search for blocks without fences may hash, per byte of the file.
 const SEARCH: usize = 64;
 
@@ -90,8 +85,8 @@ fn read_what_there_is(file: &dyn VfsFile, len: usize) -> (Vec<u8>, Vec<(Range<us
         let end = (at + READ_UNIT).min(len);
         let whole = bytes.get_mut(at..end).map(|buf| read_full_at(file, buf, at as u64));
         if !matches!(whole, Some(Ok(_))) {
-            for start in (at..end).step_by(SECTOR) {
-                let sector = start..(start + SECTOR).min(end);
+            for start in (at..end).step_by(RETRY_UNIT) {
+                let sector = start..(start + RETRY_UNIT).min(end);
                 let Some(buf) = bytes.get_mut(sector.clone()) else { continue };
                 if let Err(e) = read_full_at(file, buf, start as u64) {
                     buf.fill(0);

@@ -10,10 +10,7 @@ use crate::error::{Error, Result};
 use crate::key::{encoded_partition_hash, key_hash, stripe_of};
 use crate::key_sample::Sampler;
 use crate::types::{Direction, EntryKind, SeqNo};
-use crate::vfs::read_full_at;
-
-/// The unit in which a file is read to compute its checksum.
-const READ_UNIT: usize = 256 << 10;
+use crate::vfs::{READ_UNIT, read_full_at};
 
 /// The running totals.
 #[derive(Default)]

@@ -17,13 +17,14 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::error::Result;
+use crate::lsm::survey::{log_owner, log_rules};
 use crate::manifest::{Ids, Manifest, ManifestState};
 use crate::paths::{self, FileName};
 use crate::types::{FileId, SeqNo};
 use crate::vfs::{
     Call, CrashMode, FaultVfs, MemVfs, Op, OpenMode, Rule, StrictVfs, Vfs, read_all, write_all_at,
 };
-use crate::wal::{self, Chain, LogOwner, LogRules};
+use crate::wal::{self, Chain, LogRules};
 
 /// No file of a workload is longer.
 const MAX_LEN: u64 = 1 << 30;
@@ -201,16 +202,9 @@ impl OrderCheck {
     }
 
     fn chain(&self, vfs: &dyn Vfs, state: &ManifestState, ids: &Ids) -> Result<Chain, String> {
-        let rules = LogRules {
-            log_start: state.log_start,
-            cuts: state.cuts.iter().copied().collect(),
-            durable: state.durable,
-            // This edit may record it.
-            clean_end: None,
-            last_edit: state.edit,
-        };
-        let owner = LogOwner { database_id: ids.database_id, incarnation: ids.incarnation };
-        let segments = wal::discover(vfs, &self.dir, owner);
+        // This edit may record a clean end.
+        let rules = LogRules { clean_end: None, ..log_rules(state) };
+        let segments = wal::discover(vfs, &self.dir, log_owner(ids));
         let chain = segments.and_then(|segments| wal::validate(vfs, &self.dir, &segments, &rules));
         chain.map_err(|error| format!("the log of edit {} cannot be read: {error}", state.edit))
     }

@@ -7,14 +7,14 @@ use crate::config::{DatabaseConfig, ReadMode};
 use crate::error::{Error, Result};
 use crate::escape;
 use crate::key::{Key, encoded_partition_hash};
-use crate::manifest::{Ids, Loaded, Manifest, ManifestState};
+use crate::manifest::{Loaded, Manifest};
 use crate::paths::{self, FileName};
 use crate::record::{BadOp, OpRef, Ops};
 use crate::sst::{SalvagedTable, TableContext};
-use crate::types::{EntryKind, FileId, Lsn, SeqNo, SstMeta};
+use crate::types::{EntryKind, FileId, SeqNo, SstMeta};
 use crate::verify::{Affected, ValueCheck};
 use crate::vfs::{DirEntry, PathKind, Vfs};
-use crate::wal::{LogOwner, LogRules, RecordRef};
+use crate::wal::RecordRef;
 
 /// The names in a database's directory, and its manifest.
 pub(crate) struct Directory {
@@ -65,22 +65,6 @@ impl Directory {
     pub(crate) fn entry(&self, path: &Path) -> Option<&DirEntry> {
         let name = path.file_name()?.to_str()?;
         self.listing.iter().find(|entry| entry.name == name)
-    }
-}
-
-/// Whose log it is by the manifest.
-pub(crate) fn log_owner(ids: &Ids) -> LogOwner {
-    LogOwner { database_id: ids.database_id, incarnation: ids.incarnation }
-}
-
-/// What the manifest knows of the log.
-pub(crate) fn log_rules(state: &ManifestState) -> LogRules {
-    LogRules {
-        log_start: state.log_start,
-        cuts: state.cuts.iter().copied().collect(),
-        durable: state.durable,
-        clean_end: state.clean_end.map(|clean| clean.end.unwrap_or(Lsn::ZERO)),
-        last_edit: state.edit,
     }
 }
 

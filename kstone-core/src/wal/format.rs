@@ -29,11 +29,10 @@ use std::path::Path;
 
 use crate::checksum::crc32c_seeded;
 use crate::coding::Reader;
-use crate::config::MAX_BATCH_BYTES;
 use crate::error::{Error, Result};
 use crate::file_header::{FileHeader, FileKind, HEADER_LEN, Id};
 use crate::planted::{Bug, planted};
-use crate::types::{Lsn, SeqNo};
+use crate::types::{Lsn, MAX_BATCH_BYTES, SeqNo};
 
 /// Offset of the first record in a segment.
 pub(crate) const RECORDS_START: u32 = 1024;

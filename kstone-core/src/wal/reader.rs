@@ -13,12 +13,11 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use crate::coding::part;
-use crate::config::MAX_BATCH_BYTES;
 use crate::error::{Error, Result};
 use crate::file_header::Id;
 use crate::paths::{self, FileName};
 use crate::planted::{Bug, planted};
-use crate::types::{LogCut, Lsn, SeqNo};
+use crate::types::{LogCut, Lsn, MAX_BATCH_BYTES, SeqNo};
 use crate::vfs::{OpenMode, Vfs, WINDOW, Window, read_full_at, write_all_at};
 
 use super::SegmentInfo;

@@ -13,7 +13,7 @@ use crate::paths;
 use crate::planted::{Bug, Race, planted, raced};
 use crate::sync::atomic::Ordering;
 use crate::types::Lsn;
-use crate::vfs::{Floor, OpenMode, Promise, VfsFile, pages, write_all_at};
+use crate::vfs::{Floor, OpenMode, PAGE, Promise, VfsFile, pages, write_all_at};
 
 use super::format::{LINK_LEN, MAX_SEGMENT, RECORDS_START, SegmentHeader, record_len};
 use super::writer::Wal;
@@ -24,9 +24,6 @@ const FIRST_ALLOCATION: u64 = 64 << 10;
 /// On a file system that cannot preallocate: every write allocates its own space.
 const UNLIMITED: u64 = u64::MAX;
 const DEFAULT_SEGMENT_SIZE: u64 = 16 << 20;
-/// An allocation limited by free space is rounded down to a multiple of this, and a segment no longer than this is not
-/// worth abandoning early.
-const PAGE: u64 = 4096;
 
 /// A segment open for writing.
 #[derive(Debug)]
@@ -573,6 +570,7 @@ impl Wal {
 
     fn rotate_if(&self, may: impl Fn(&Space) -> bool) -> Result<bool> {
         let len = record_len(0);
+        // A segment of no more than a page is not worth abandoning early.
         let worth = {
             let (tail, space) = (self.tail().generation(), self.space.lock());
             let earlier = space.older.iter().chain(&space.resume).find(|info| info.generation == tail);

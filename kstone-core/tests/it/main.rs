@@ -44,6 +44,7 @@ mod repair;
 mod reported_losses;
 mod rules;
 mod same_path;
+mod settings;
 mod stats;
 mod structure;
 mod table;

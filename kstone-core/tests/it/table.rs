@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use kstone_core::config::{CompactionConfig, DatabaseConfig, Live, Setting};
 use kstone_core::vfs::{DiskVfs, Vfs};
 
 /// The documents with the tables.
@@ -55,7 +56,7 @@ fn every_setting_and_counter_has_a_row_and_each_row_a_test() {
             tests += 1;
         }
     }
-    let mut expected = Vec::new();
+    let mut expected: Vec<String> = settings().map(|setting| setting.name.to_owned()).collect();
     for (file, name, prefix) in STRUCTS {
         expected.extend(fields(file, name).into_iter().map(|field| format!("{prefix}{field}")));
     }
@@ -150,10 +151,12 @@ fn all_tests(file: &str) -> String {
 /// The directory of the tests of interleavings.
 const SHUTTLE: &str = "kstone-core/shuttle/tests/it";
 
-/// Where settings and counters are declared, and the prefix of their names in the table.
+fn settings() -> impl Iterator<Item = &'static Setting> {
+    DatabaseConfig::SETTINGS.iter().chain(CompactionConfig::SETTINGS)
+}
+
+/// Where options are declared, and the prefix of their names in the table.
 const STRUCTS: &[(&str, &str, &str)] = &[
-    ("kstone-core/src/config.rs", "DatabaseConfig", ""),
-    ("kstone-core/src/config/compaction.rs", "CompactionConfig", ""),
     ("kstone-core/src/lsm.rs", "EngineOptions", "EngineOptions."),
     ("kstone-core/src/lsm.rs", "WriteOptions", "WriteOptions."),
 ];
@@ -166,16 +169,13 @@ const ENVIRONMENT: &[&str] =
 /// outside.
 const UNSEEN: &[&str] = &["checkpoint_interval", "max_concurrent_compactions"];
 
-/// The third column: each setting that can change while the database is open has a row in the test of that.
+/// Each setting that can change while the database is open has a case in the test of that.
 #[test]
 fn every_setting_that_changes_live_is_in_the_test_of_that() {
     let tests = read("kstone-core/tests/it/live.rs");
-    let text = read(TABLES[0]);
-    let settings = text.split("\n## Counters").next().unwrap();
-    for row in settings.lines().filter(|line| line.starts_with("| `")) {
-        let cells: Vec<&str> = row.trim_matches('|').split(" | ").collect();
-        let name = quoted(cells[0])[0];
-        let live = cells[2].starts_with("yes") || cells[2].starts_with("files");
-        assert_eq!(live, tests.contains(&format!("setting: \"{name}\"")) || UNSEEN.contains(&name), "{row}");
+    for setting in settings() {
+        let (name, live) = (setting.name, setting.live != Live::AtCreation);
+        let case = tests.contains(&format!("setting: \"{name}\""));
+        assert_eq!(live, case || UNSEEN.contains(&name), "{setting}");
     }
 }

@@ -5,9 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::clock::{Clock, ManualClock};
+use crate::vfs::PAGE;
 
-/// Bytes are held in pages, so that reserved space and holes cost nothing and images share equal pages.
-const PAGE: u64 = 4096;
 /// The unit that a disk writes atomically.
 pub(super) const SECTOR: u64 = 512;
 
@@ -52,7 +51,8 @@ pub(super) enum Left<'a> {
     Lengths,
 }
 
-/// Sparse bytes; missing pages read as zeros. All bytes at `len` and beyond are zero.
+/// Sparse bytes, in pages, so that reserved space and holes cost nothing and images share equal pages; missing pages read
+/// as zeros. All bytes at `len` and beyond are zero.
 #[derive(Clone, Default)]
 pub(super) struct Bytes {
     len: u64,

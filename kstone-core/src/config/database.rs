@@ -1,0 +1,407 @@
+//! [`DatabaseConfig`]: its table, and what depends on several of its settings.
+
+use std::time::Duration;
+
+#[cfg(doc)]
+use super::Durability;
+use super::setting::{Bound, Live, Setting, SettingRange};
+use super::stored::{InvalidSetting, from_settings, to_settings, usable};
+use super::value::{Choices, SettingValue, check, rust_code};
+use super::{Compression, KIB, MemtableMode, ReadMode};
+use crate::error::{Error, Result};
+use crate::types::MAX_STRIPES;
+
+/// The most that adaptive memtables take, in records, unless more is configured.
+pub(crate) const ADAPTIVE_RECORDS: usize = 10_000;
+
+/// A database with a limit on its space has at most a stripe for so much of it, unless their number is set.
+const QUOTA_PER_STRIPE: u64 = 512 * KIB;
+/// The highest memory budget that is chosen by default, see [`DatabaseConfig::memory_budget_bytes`]: half of what
+/// stripes of 10,000 records take fits into it.
+const DEFAULT_BUDGET_CAP: usize = 512 << 20;
+
+settings! {
+    /// Settings of the log, the memtables and the SSTs. Every handle has its own; they are stored in the
+    /// database and used again when it is opened without any.
+    pub struct DatabaseConfig;
+
+    /// A stripe's memtable is sealed and flushed at this many bytes of keys and values.
+    max_memtable_size_bytes: Option<usize> {
+        builder: with_max_memtable_size_bytes(usize),
+        stored: "max_memtable_size_bytes",
+        default: (None: "none"),
+        range: (1 byte ..= 64 GiB),
+        live: Now,
+        group: "memtables",
+        more: "as more records, by bytes of keys and values: for records of very different sizes. Whichever limit \
+               comes first",
+        seen_in: "`stripes[].memtable_bytes`",
+    }
+
+    /// A stripe's memtable is sealed and flushed at this many records.
+    max_memtable_records: usize {
+        builder: with_max_memtable_records(usize),
+        stored: "max_memtable_records",
+        default: (1000 records),
+        range: (1 ..= 100_000_000 records),
+        live: Now,
+        group: "memtables",
+        more: "fewer, larger flushes, so less merging and fewer runs for reads; more memory; a longer log, so a \
+               longer recovery. Tombstones count",
+        seen_in: "`flushes`, `stripes[].memtable_records`",
+    }
+
+    /// The files of the log never take more than this many bytes: stripes that need its oldest part are flushed in
+    /// time, and writers wait for that, up to [`DatabaseConfig::write_stall_limit`]. Batches that it cannot hold are
+    /// refused with [`Error::BatchTooLarge`]. By default it also takes what a single larger batch needs.
+    max_wal_size_bytes: Option<u64> {
+        builder: with_max_wal_size_bytes(u64),
+        stored: "max_wal_size_bytes",
+        default: (None: "three times the memory budget, at least eight segments"),
+        range: (bytes: "at least two segments and the largest item"),
+        live: Now,
+        group: "log",
+        more: "fewer early flushes; a longer recovery, more space. The log never takes more: stripes are flushed in \
+               time, or writers wait. A lower limit is reached without help",
+        seen_in: "`log_bytes`; `stalls` for the log",
+    }
+
+    /// Filter bits per key of new SSTs.
+    bloom_bits_per_key: usize {
+        builder: with_bloom_bits_per_key(usize),
+        stored: "bloom_bits_per_key",
+        default: (10 bits),
+        range: (1 ..= 64 bits),
+        live: NewSsts,
+        group: "ssts",
+        more: "fewer wasted block reads for keys that a run does not hold: about 1 % of them with 10 bits; memory, \
+               bits / 8 bytes a key",
+        seen_in: "`filter.measured_rate` against `filter.predicted_rate`",
+    }
+
+    /// All files of the database together never take more than this many bytes, each counted in whole units of 4 KiB:
+    /// at the limit, puts fail with [`Error::DiskFull`], while reads, deletes and compaction go on.
+    ///
+    /// Some of it is kept free, so that what was accepted can always be flushed, and what is deleted be merged away:
+    /// the room to merge the largest stripe whole, a log segment, and space for tombstones and manifest. Of 64 MiB,
+    /// values of 400 bytes fill about 70 % when spread over many partitions, and about 40 % with all data in one
+    /// partition, and so in one stripe, which takes its size again to be merged. A refused put flushes and merges what
+    /// can free space first, and waits for that as long as [`DatabaseConfig::write_stall_limit`]; puts work again by
+    /// themselves once there is space.
+    ///
+    /// Of a small limit, more is kept: for each stripe that holds something 8 KiB until it is flushed and a file in
+    /// whole pages after that. A database that is created with a limit has therefore one stripe for each 512 KiB of it,
+    /// 256 from 128 MiB on, unless [`DatabaseConfig::stripes`] says how many. Values of 100 bytes then fill about a
+    /// sixth of 512 KiB and a quarter of 1 MiB; with 256 stripes, 1 MiB is full after a few hundred.
+    ///
+    /// A database that is larger than the limit, or leaves less than that free when the limit is set, opens all the
+    /// same, and takes deletes: to come down it may then grow by what it needs for merging, never by puts. Smaller:
+    /// shorter log segments and less log, at most an eighth of it.
+    max_total_disk_bytes: Option<u64> {
+        builder: with_max_total_disk_bytes(u64),
+        stored: "max_total_disk_bytes",
+        default: (None: "none"),
+        range: (bytes: "at least 512 KiB and eight log segments"),
+        live: Now,
+        group: "limits",
+        more: "more data before puts fail with `DiskFull`; part of it is kept free for merges",
+        seen_in: "`disk_full_refusals`; `db.disk_usage()`",
+    }
+
+    /// The bytes of records that one write call to the log gathers from concurrent writers. A longer record is written
+    /// alone.
+    write_buffer_size: usize {
+        builder: with_write_buffer_size(usize),
+        stored: "write_buffer_size",
+        default: (1 KiB),
+        range: (64 bytes ..= 16 MiB),
+        live: Now,
+        group: "log",
+        more: "fewer, larger write calls when several threads write at the same time; more memory for the buffer. A \
+               lone writer never waits for others, and acknowledged writes are never in the buffer. SSTs are written \
+               in units of as many bytes, but at least 256 KiB",
+        seen_in: "`log_records` against `log_writes`",
+    }
+
+    /// All memtables together hold at most about this many bytes.
+    memory_budget: Option<usize> {
+        builder: with_memory_budget(usize),
+        stored: "memory_budget",
+        default: (None: "half of what all stripes at their record limit hold (350 bytes a record assumed), at most \
+                         512 MiB: 45 MB with 1000 records, 448 MB with adaptive memtables"),
+        range: (1 byte ..= 1 TiB),
+        live: Now,
+        group: "memtables",
+        more: "as more records, for all memtables together; over it the fullest are flushed",
+        seen_in: "the sum of `stripes[].memtable_bytes`; `stalls` for memtables",
+    }
+
+    /// Whether [`DatabaseConfig::max_memtable_records`] holds as it is.
+    memtable_mode: MemtableMode {
+        builder: with_memtable_mode(MemtableMode),
+        stored: "memtable_mode",
+        default: (Fixed),
+        range: (any),
+        live: Now,
+        group: "memtables",
+        more: "`Adaptive` lets each stripe's limit follow its write rate and the free memory",
+        seen_in: "`stripes[].memtable_limit`",
+    }
+
+    /// Recovery after a crash should take no longer than this: bounds the log, below
+    /// [`DatabaseConfig::max_wal_size_bytes`], by the rate at which this machine replayed it the last times; until
+    /// that is known, by 100 MB a second. The log may always take eight segments of 64 KiB.
+    recovery_target: Option<Duration> {
+        builder: with_recovery_target(Duration),
+        stored: "recovery_target_ms",
+        default: (None: "none"),
+        range: (1 ms ..= 1 day),
+        live: Now,
+        group: "log",
+        more: "the log may be as long as this machine replays in that time, and is otherwise kept shorter by flushes",
+        seen_in: "`estimated_recovery_nanos`, `replay_rate`",
+    }
+
+    /// Which blocks of new SSTs are compressed.
+    compression: Compression {
+        builder: with_compression(Compression),
+        stored: "compression",
+        default: (Older),
+        range: (any),
+        live: NewSsts,
+        group: "ssts",
+        more: "`Always`: less space and disk traffic, a block to decompress for more of the reads. `Never`: the \
+               reverse. `Older` compresses merges that take in the oldest run: most bytes, fewest reads",
+        seen_in: "`amplification.space`",
+    }
+
+    /// How SSTs are read.
+    read_mode: ReadMode {
+        builder: with_read_mode(ReadMode),
+        stored: "read_mode",
+        default: (Mmap),
+        range: (any),
+        live: OpenedSsts,
+        group: "ssts",
+        more: "`Mmap` is fastest and relies on the system's page cache. `Pread` is for network file systems, for an \
+               error instead of a signal on a bad sector, and for data far larger than memory: it keeps filters and \
+               indexes in memory",
+        seen_in: "`block_cache.misses`",
+    }
+
+    /// Bytes of blocks kept in memory: those read with [`ReadMode::Pread`], and decompressed ones.
+    block_cache_bytes: usize {
+        builder: with_block_cache_bytes(usize),
+        stored: "block_cache_bytes",
+        default: (8 MiB),
+        range: (64 KiB ..= 1 TiB),
+        live: Now,
+        group: "ssts",
+        more: "fewer blocks read or decompressed again; memory. Scans and merges put nothing into it; with `Pread`, \
+               indexes and filters, about 7 bytes a record, come on top",
+        seen_in: "`block_cache.hits`",
+    }
+
+    /// How often the counters are written to `STATS.json` in the directory, for tools that look at it from outside,
+    /// from its opening until it is closed. Not for databases in memory.
+    stats_snapshot_interval: Option<Duration> {
+        builder: with_stats_snapshot_interval(Duration),
+        stored: "stats_snapshot_interval_ms",
+        default: (None: "never"),
+        range: (1 ms ..= 1 day),
+        live: Now,
+        group: "watching",
+        more: "older figures in `STATS.json`, which `kstone stats`, `kstone alerts` and other tools read from outside",
+        seen_in: "`uptime_ms` in the file",
+    }
+
+    /// On each thread, one of this many puts, gets, deletes, batches and queries is timed for
+    /// [`LsmEngine::latencies`](crate::lsm::LsmEngine::latencies). Background work is always timed. With the
+    /// default it costs about a nanosecond an operation.
+    latency_sampling: u32 {
+        builder: with_latency_sampling(u32),
+        stored: "latency_sampling",
+        default: (64 operations),
+        range: (0 ..= 1_000_000 operations),
+        live: Now,
+        group: "watching",
+        more: "less overhead per operation, since one in this many is timed; fewer samples behind a percentile. 0: \
+               none",
+        seen_in: "`latencies.get`",
+    }
+
+    /// What a power cut may lose at [`Durability::Buffered`]: the log is synced this often. Zero means never to sync in
+    /// the background.
+    sync_interval: Duration {
+        builder: with_sync_interval(Duration),
+        stored: "sync_interval_ms",
+        default: (1 s),
+        range: (1 ms ..= 1 day, or zero: "zero: never"),
+        live: Now,
+        group: "log",
+        more: "less work for the disk; a power cut takes more of the newest writes at `Durability::Buffered`",
+        seen_in: "`latencies.log_sync`",
+    }
+
+    /// How often flushed SSTs are made durable and the log before them is given back.
+    checkpoint_interval: Duration {
+        builder: with_checkpoint_interval(Duration),
+        stored: "checkpoint_interval_ms",
+        default: (2 s),
+        range: (1 ms ..= 1 day),
+        live: Now,
+        group: "log",
+        more: "less work for the disk, since SSTs merged away in between need no sync; the log is freed later",
+        seen_in: "`checkpoints`, `log_bytes`",
+    }
+
+    /// Bytes in a data block, uncompressed.
+    block_size: usize {
+        builder: with_block_size(usize),
+        stored: "block_size",
+        default: (4 KiB),
+        range: (64 bytes ..= 1 MiB),
+        live: NewSsts,
+        group: "ssts",
+        more: "less overhead per block, better compression; more to read and check for one item. It counts before \
+               compression",
+        seen_in: "`amplification.read_blocks`",
+    }
+
+    /// Bytes in a log segment.
+    wal_segment_size: Option<u64> {
+        builder: with_wal_segment_size(u64),
+        stored: "wal_segment_size",
+        default: (None: "an eighth of the log's limit, 64 KiB to 16 MiB"),
+        range: (16 KiB ..= 1 GiB),
+        live: Now,
+        group: "log",
+        more: "fewer files, and space that comes back in larger pieces. A change begins with the next segment",
+        seen_in: "`log_segments`",
+    }
+
+    /// Bytes in one SST; what is longer becomes several parts of one run.
+    target_sst_size: u64 {
+        builder: with_target_sst_size(u64),
+        stored: "target_sst_size",
+        default: (32 MiB),
+        range: (4 KiB ..= 1 GiB),
+        live: NewSsts,
+        group: "ssts",
+        more: "fewer files; a merge frees space in larger pieces",
+        seen_in: "`stripes[].ssts`",
+    }
+
+    /// Bytes in a key, partition and sort key together.
+    max_key_bytes: usize {
+        builder: with_max_key_bytes(usize),
+        stored: "max_key_bytes",
+        default: (64 KiB),
+        range: (1 byte ..= 64 KiB),
+        live: Now,
+        group: "limits",
+        more: "longer keys are accepted; beyond it they are refused with `KeyTooLarge`",
+        seen_in: "",
+    }
+
+    /// Bytes in an encoded item.
+    max_item_bytes: usize {
+        builder: with_max_item_bytes(usize),
+        stored: "max_item_bytes",
+        default: (16 MiB),
+        range: (1 byte ..= 256 MiB),
+        live: Now,
+        group: "limits",
+        more: "larger items are accepted; beyond it they are refused with `ItemTooLarge`",
+        seen_in: "",
+    }
+
+    /// Bytes in an encoded batch.
+    max_batch_bytes: usize {
+        builder: with_max_batch_bytes(usize),
+        stored: "max_batch_bytes",
+        default: (64 MiB),
+        range: (1 byte ..= 1 GiB, "at least `max_item_bytes`"),
+        live: Now,
+        group: "limits",
+        more: "larger batches are accepted; beyond it they are refused with `BatchTooLarge`. A batch is in memory \
+               twice while it is written",
+        seen_in: "",
+    }
+
+    /// A write that waits longer than this for background work fails with [`Error::WriteStalled`].
+    write_stall_limit: Duration {
+        builder: with_write_stall_limit(Duration),
+        stored: "write_stall_limit_ms",
+        default: (10 s),
+        range: (1 ms ..= 1 day),
+        live: Now,
+        group: "log",
+        more: "writers wait longer for background work before `WriteStalled`",
+        seen_in: "`stalls`",
+    }
+
+    /// Stripes of a new database.
+    stripes: Option<usize> {
+        builder: with_stripes(usize),
+        stored: "stripes",
+        default: (None: "256, or with `max_total_disk_bytes` at most one for each 512 KiB of it"),
+        range: (1 ..= 256, "a power of two"),
+        live: AtCreation,
+        group: "limits",
+        more: "smaller flushes and merges, more of them in parallel; more files and memory for little data",
+        seen_in: "`stripe_count`",
+    }
+}
+
+impl DatabaseConfig {
+    /// Checks every setting; names the first that is out of range or contradicts another, and why.
+    pub fn validate(&self) -> Result<()> {
+        check(&self.rows())?;
+        if let Some(stripes) = self.stripes.filter(|stripes| !stripes.is_power_of_two()) {
+            return Err(Error::config("stripes", format!("{stripes} is not a power of two")));
+        }
+        if let Some(quota) = self.max_total_disk_bytes {
+            let least = self.wal_segment_size.unwrap_or(0).max(64 * KIB).saturating_mul(8);
+            if quota < least {
+                let why = format!(
+                    "{quota} bytes do not hold two log segments and what must stay free; at least {least} are needed"
+                );
+                return Err(Error::config("max_total_disk_bytes", why));
+            }
+        }
+        if self.max_batch_bytes < self.max_item_bytes {
+            return Err(Error::config(
+                "max_batch_bytes",
+                "smaller than max_item_bytes: no single item of that size could be written",
+            ));
+        }
+        self.validate_log()
+    }
+
+    /// The bytes all memtables together may hold. Half of the sum of the stripes' limits, because hashing
+    /// fills all of them at the same time and most would be flushed full at once; flushing the fullest first
+    /// spreads that out at nearly full size.
+    pub fn memory_budget_bytes(&self) -> usize {
+        /// What a record takes in a memtable, about: 200 bytes of key and value plus the tree around it.
+        const RECORD: usize = 350;
+        let records = match self.memtable_mode {
+            MemtableMode::Fixed => self.max_memtable_records,
+            MemtableMode::Adaptive => self.max_memtable_records.max(ADAPTIVE_RECORDS),
+        };
+        self.memory_budget.unwrap_or_else(|| {
+            let stripe = self.max_memtable_size_bytes.unwrap_or(usize::MAX);
+            let stripe = stripe.min(records.saturating_mul(RECORD));
+            // One memtable of the configured size always fits, however large it is.
+            (stripe.saturating_mul(MAX_STRIPES) / 2).min(DEFAULT_BUDGET_CAP).max(stripe.saturating_mul(2))
+        })
+    }
+
+    /// The stripes of a new database: 256, or fewer below a small limit on disk space. 8 KiB are set aside for the SST
+    /// that each memtable becomes: all together are at most half of what puts may take ahead of merges.
+    pub(crate) fn default_stripes(&self) -> usize {
+        let most = self.max_total_disk_bytes.map_or(MAX_STRIPES as u64, |quota| quota / QUOTA_PER_STRIPE);
+        let most = most.clamp(1, MAX_STRIPES as u64) as usize;
+        1 << most.ilog2()
+    }
+}

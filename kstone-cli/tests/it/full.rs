@@ -1,6 +1,6 @@
-//! Symptom: `error: the disk, or the limit set for this database, is full`, and the hint `make room on the disk`, which
-//! was wrong for a limit and for inodes. Cause: the error says no more, and nobody asked the database. Fix: a command that
-//! fails so asks what has run out, and tells its figures and what to do about that.
+//! Symptom: `error: the disk is full, or the database has reached its size limit`, and the hint `make room on the
+//! disk`, which was wrong for a limit and for inodes. Cause: the error does not say which, and the command did not ask
+//! the database. Fix: a command that fails this way asks what ran out, and prints the figures and what to do about it.
 
 use std::process::Command;
 

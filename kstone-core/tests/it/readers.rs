@@ -254,8 +254,9 @@ fn a_reader_that_is_never_left_alone_is_told_that_the_database_is_busy() {
 }
 
 /// Symptom: `get` and `info` beside a writer that compacts ended with `another handle changed the database while this one
-/// read it`. Cause: every edit of the manifest made all that was read worthless, sixteen times in a row. Fix: what was read
-/// is believed when none of it was missing; what is held needs not be looked for again; and it is tried again for a time.
+/// was reading it`. Cause: each manifest edit invalidated everything read so far, sixteen times in a row. Fix: a read in
+/// which no file was missing is valid; files that are already held are not opened again; and the open is retried for a
+/// while.
 #[test]
 fn a_writer_that_makes_edits_all_the_time_keeps_no_reader_from_opening() {
     let mut opens = 0;

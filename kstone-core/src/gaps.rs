@@ -1,7 +1,7 @@
 //! Empty key ranges of a stripe: ranges in which a reader found only tombstones and what they hide, so that later
 //! readers can skip them. In memory only; a new handle has none.
 //!
-//! A gap guarantees that a reader who sees all writes up to `seq` finds nothing in it. Deletes, flushes and merges
+//! A gap guarantees that a reader that sees all writes up to `seq` finds nothing in it. Deletes, flushes and merges
 //! preserve that; only a put can end it.
 //! 1. A put splits the gap that contains its key before the put becomes visible: under the stripe's lock, before
 //!    publication. A reader takes its sequence first and reads the gaps second, so the gaps it gets are already split

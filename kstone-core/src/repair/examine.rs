@@ -40,7 +40,7 @@ pub(super) struct DamagedDatabase {
     pub(super) trusted: bool,
     pub(super) stripes: usize,
     pub(super) candidates: Vec<Candidate>,
-    /// Files that belong to another database or have the wrong content, and are in the way.
+    /// Database files, or files with such names, that are not part of this database and are in the way.
     pub(super) foreign_files: Vec<PathBuf>,
     /// SSTs of which nothing can be read.
     pub(super) unknown: Vec<PathBuf>,

@@ -302,7 +302,7 @@ impl Model {
         let k = point.sst_threshold;
         let inserted = flushes(workload.distinct()).round() as u64;
         let inserts = DepthRule::after(inserted, k);
-        // Runs above the one that the last full merge for garbage left.
+        // Runs above the single run left by the last full merge for garbage.
         let above = if k > 2 { DepthRule::after(inserted, k - 1).average_runs } else { 0.0 };
         let overwrites = workload.overwrites();
         let garbage_merge = GARBAGE_MERGE * 100.0 / f64::from(point.garbage_percent.max(1));

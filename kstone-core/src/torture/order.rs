@@ -205,7 +205,7 @@ impl OrderCheck {
             log_start: state.log_start,
             cuts: state.cuts.iter().copied().collect(),
             durable: state.durable,
-            // This edit may be the one that records it.
+            // This very edit may record it.
             clean_end: None,
             last_edit: state.edit,
         };

@@ -1,8 +1,7 @@
-//! How many records a stripe's memtable may take, with `MemtableMode::Adaptive`: a pure function of what was
-//! measured.
+//! The record limit of a stripe's memtable with `MemtableMode::Adaptive`: a pure function of measurements.
 //!
-//! Three points are given. Writes at [`BUSY`] a second or more, and at least [`PLENTY`] of memory: [`MOST`] records.
-//! Less than [`SCARCE`] memory: [`LEAST`]. Otherwise what is configured, the base. From the last to the first the
+//! Three points are fixed. At [`BUSY`] writes a second or more and at least [`PLENTY`] of memory: [`MOST`] records. At
+//! less than [`SCARCE`] memory: [`LEAST`]. Otherwise the configured limit, the base. Between the base and [`MOST`] the
 //! limit grows with the square root of the write rate and in proportion to the memory, so that nothing jumps:
 //!
 //! ```text
@@ -12,46 +11,48 @@
 //! share  = sqrt(rate of the stripe) / sum of sqrt(rate of each stripe)
 //! ```
 //!
-//! So a stripe is as the whole database would be if all stripes were written like it: written evenly, all have the
-//! limit of the database's rate; written unevenly, the busy have more, and none less than the base.
+//! Each stripe gets the limit that suits a database in which all stripes are written at its rate: with even writes, all
+//! get the limit for the database's total rate; with uneven writes, busy stripes get more and none gets less than the
+//! base.
 //!
-//! Why roots: a stripe with rate r and limit m flushes r / m times a second, and the sum of that over all stripes
-//! is least for a given sum of the limits when each is in proportion to sqrt(r).
+//! Why roots: a stripe with rate r and limit m flushes r / m times a second, and for a fixed sum of limits the total
+//! over all stripes is lowest when each limit is proportional to sqrt(r).
 //!
-//! Of the budget, half of the sum of all limits counts, as in its default: stripes fill out of step, and are half
-//! full on average. What the sum cannot promise, the sealing of the fullest memtable does (`lsm/background/sealing.rs`).
+//! Half of the sum of all limits counts against the budget, as in the budget's default: stripes fill out of step and
+//! are half full on average. Sealing the fullest memtable enforces what this average cannot guarantee
+//! (`lsm/background/sealing.rs`).
 //!
-//! A limit changes when its target is twice or half of it, and at both ends of its range, where it may arrive but
-//! not leave for less. [`SCARCE`] memory counts as over at twice as much. So a signal that swings by less than that
-//! moves a limit at most twice. The budget alone is obeyed at once.
+//! A limit changes only when its target is at least twice or at most half of it, or is an end of its range; leaving
+//! that end again takes the factor of two. Memory that was [`SCARCE`] stays so up to twice that amount. So a signal
+//! that swings by less than a factor of two moves a limit at most twice. Only the budget takes effect immediately.
 
-/// Writes a second, of all stripes, at which memtables are largest.
+/// Writes a second, over all stripes, at which memtables are largest.
 pub(crate) const BUSY: f64 = 10_000.0;
-/// Bytes of available memory from which it does not limit memtables.
+/// Available memory, in bytes, from which memory does not limit memtables.
 pub(crate) const PLENTY: u64 = 1_000_000_000;
-/// Bytes of available memory below which memtables are smallest.
+/// Available memory, in bytes, below which memtables are smallest.
 pub(crate) const SCARCE: u64 = 100_000_000;
-/// The largest limit, in records; a larger base holds instead.
+/// The largest limit, in records; a larger base takes precedence.
 pub(crate) const MOST: usize = crate::config::ADAPTIVE_RECORDS;
-/// The smallest limit, in records; a smaller base holds instead.
+/// The smallest limit, in records; a smaller base takes precedence.
 pub(crate) const LEAST: usize = 500;
 
-/// What was measured and configured.
+/// Measurements and settings.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Inputs {
     /// `max_memtable_records`.
     pub(crate) base: usize,
-    /// Stripes of the database.
+    /// Number of stripes in the database.
     pub(crate) stripes: usize,
-    /// Writes a second, of the stripe.
+    /// Writes a second to the stripe.
     pub(crate) rate: f64,
-    /// The root of that, as a part of the sum of all stripes' roots: 0 to 1.
+    /// The square root of that rate as a fraction of the sum over all stripes: 0 to 1.
     pub(crate) share: f64,
-    /// Bytes that the machine has left; `None` when that is not known, which counts as plenty.
+    /// Memory available on the machine, in bytes; `None` if unknown, which counts as plenty.
     pub(crate) available: Option<u64>,
-    /// Bytes that the memtables hold: theirs already, and so no reason to shrink them.
+    /// Bytes that memtables hold already, and which are therefore no reason to shrink them.
     pub(crate) held: u64,
-    /// Bytes that a record takes in a memtable.
+    /// Bytes per record in a memtable.
     pub(crate) record_bytes: u64,
     /// `memory_budget`, in bytes.
     pub(crate) budget: u64,
@@ -76,7 +77,7 @@ impl Inputs {
         (records - self.base as f64 * self.stripes as f64).max(0.0) * self.share()
     }
 
-    /// Where the limit would be with no memory of where it is.
+    /// The limit without the hysteresis that depends on the current one.
     fn target(&self, current: usize) -> usize {
         let least = self.least();
         let scarce = if current <= least { 2 * SCARCE } else { SCARCE };
@@ -86,17 +87,17 @@ impl Inputs {
         let room = self.available.map_or(PLENTY, |available| available.saturating_add(self.held));
         let busy = (self.rate.max(0.0) * self.stripes as f64 / BUSY).sqrt().min(1.0);
         let wanted = MOST as f64 * busy * (room as f64 / PLENTY as f64).min(1.0);
-        // Rounded, for what is 10,000 on paper must not be 9,999.
+        // Rounded, so that 10,000 on paper does not become 9,999.
         (wanted.round() as usize).min(self.cap()).max(self.base)
     }
 
-    /// What the budget allows the stripe.
+    /// The most that the budget allows the stripe.
     fn cap(&self) -> usize {
         self.base.saturating_add(self.pool() as usize)
     }
 }
 
-/// The limit of a stripe that has the limit `current`, in records.
+/// The new limit, in records, of a stripe whose limit is `current`.
 pub(crate) fn limit(current: usize, inputs: &Inputs) -> usize {
     let target = inputs.target(current);
     let arrives = target == inputs.most() || target == inputs.least();
@@ -114,7 +115,7 @@ mod tests {
     const GB: u64 = 1_000_000_000;
     const MB: u64 = 1_000_000;
 
-    /// 256 stripes, evenly written, and a budget that does not limit them.
+    /// 256 stripes, written evenly, with a budget that does not limit them.
     fn even() -> Inputs {
         Inputs {
             base: 1000,
@@ -139,7 +140,7 @@ mod tests {
         for rate in [0.0, 10_001.0] {
             assert_eq!(at(rate, Some(100 * MB - 1)), [500; 5]);
         }
-        // Below twice the base nothing moves: that is the hysteresis.
+        // Below twice the base nothing moves: the hysteresis.
         assert_eq!(at(0.0, Some(8 * GB)), [1000, 1000, 1000, 1000, 1000]);
         assert_eq!(at(100.0, Some(8 * GB)), [1000, 1000, 1000, 1000, 1000]);
         assert_eq!(limit(1999, &even()), 1999);
@@ -156,13 +157,13 @@ mod tests {
         assert_eq!(
             limit(1000, &Inputs { held: 500 * MB, ..half }),
             10_000,
-            "they do not crowd themselves out"
+            "memtables do not crowd themselves out"
         );
     }
 
     #[test]
     fn busy_stripes_get_more_of_the_same_sum() {
-        // As many records as the bases and 9,000 more, of 350 bytes, half of which count.
+        // Enough for the bases and 9,000 more records of 350 bytes, of which half count.
         let budget = (5 * 10 + 9_000) * 350 / 2;
         let rates: [f64; 5] = [9.0, 4.0, 1.0, 1.0, 0.0];
         let sum: f64 = rates.iter().map(|rate| rate.sqrt()).sum();
@@ -238,7 +239,7 @@ mod tests {
             let all: usize = rates.iter().map(of).sum();
             let budget = (inputs.budget as f64 * 2.0 / inputs.record_bytes as f64) as usize;
             let budget = budget.max(inputs.base * rates.len());
-            // One record a stripe for the rounding of shares.
+            // Allows one record per stripe for the rounding of shares.
             prop_assert!(all <= budget + rates.len(), "{all} records of {budget}");
         }
 

@@ -1,13 +1,13 @@
-//! How much a writer is slowed down: a pure function of what background work still has to do.
+//! How much to slow a writer down: a pure function of the backlog of background work.
 //!
-//! The delay grows in proportion to the pressure, so that writers settle at the speed of the background work
-//! instead of alternating between full speed and a stop. Past the stop line a writer waits until the pressure is
-//! gone or its stall limit has passed.
+//! The delay grows in proportion to the pressure, so that writers settle at the speed of background work instead of
+//! alternating between full speed and a stop. Past the stop line a writer waits until the pressure is gone or its stall
+//! limit has passed.
 
 use std::time::Duration;
 
-/// What a call waited for. The first three hold writers back while background work is behind; what the others hold
-/// back could not have gone on at all.
+/// The reason that a call waited. The first three slow writers down while background work is behind; calls that wait
+/// for the others could not have continued at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -18,20 +18,21 @@ pub enum StallReason {
     Runs,
     /// The log is over its limit: flushes or checkpoints are behind.
     Log,
-    /// There is no space below the limit of the database, or on the disk, and some is being freed.
+    /// There is no space left below the database's limit, or on the disk, and some is being freed.
     Space,
-    /// A segment of the log was being made, which is synced before it is written to. From a millisecond on.
+    /// A log segment was being created, and is synced before it is written to. Counted from one millisecond on.
     Segment,
-    /// Another write held the lock of the stripe or of the log. From a millisecond on.
+    /// Another write held the lock of the stripe or of the log. Counted from one millisecond on.
     Locks,
-    /// A flush, merge or checkpoint was under way which the call had to do, or to go on from. From a millisecond on.
+    /// The call needed a flush, merge or checkpoint, or its result, and one was already running. Counted from one
+    /// millisecond on.
     Jobs,
-    /// The rest of a recovery that had found no space, which the first write does. From a millisecond on.
+    /// The first write finished a recovery that had run out of space. Counted from one millisecond on.
     Recovery,
 }
 
 impl StallReason {
-    /// All of them, in the order of their counters.
+    /// All reasons, in the order of their counters.
     pub const ALL: [Self; 8] = [
         Self::Memtables,
         Self::Runs,
@@ -43,27 +44,27 @@ impl StallReason {
         Self::Recovery,
     ];
 
-    /// Whether background work was behind, or had to free space: what faster background work would mend.
+    /// Whether background work was behind, or had to free space: stalls that faster background work would reduce.
     pub fn is_backlog(self) -> bool {
         matches!(self, Self::Memtables | Self::Runs | Self::Log | Self::Space)
     }
 
-    /// What to tell the user.
+    /// The reason in words, for the user.
     pub(crate) fn describe(self) -> &'static str {
         match self {
-            Self::Memtables => "memtables are over the memory budget, flushes are behind",
-            Self::Runs => "the stripe has too many runs, its compaction is behind",
-            Self::Log => "the log is over its limit, flushes or checkpoints are behind",
+            Self::Memtables => "memtables are over the memory budget; flushes are behind",
+            Self::Runs => "the stripe has too many runs; its compaction is behind",
+            Self::Log => "the log is over its limit; flushes or checkpoints are behind",
             Self::Space => "space below the limit or on the disk is being freed",
-            Self::Segment => "a segment of the log was being made",
+            Self::Segment => "a log segment was being created",
             Self::Locks => "another write held the lock of the stripe or of the log",
-            Self::Jobs => "a flush, merge or checkpoint was under way already",
+            Self::Jobs => "a flush, merge or checkpoint was already running",
             Self::Recovery => "recovery had to be finished first",
         }
     }
 }
 
-/// What a writer must do before it may go on.
+/// What a writer must do before it may continue.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Pressure {
     None,
@@ -76,9 +77,9 @@ pub(crate) enum Pressure {
 pub(crate) struct Load {
     pub(crate) memory: u64,
     pub(crate) memory_budget: u64,
-    /// Runs of the stripe that is written to.
+    /// Runs of the stripe being written to.
     pub(crate) runs: u64,
-    /// `None` when compaction is off: then runs slow nobody down.
+    /// `None` when compaction is off: runs then slow no writer down.
     pub(crate) run_threshold: Option<u64>,
     pub(crate) log: u64,
     pub(crate) log_limit: u64,
@@ -107,12 +108,12 @@ impl Load {
     }
 }
 
-/// As many runs as a stripe may have, with that threshold, without slowing its writers down.
+/// Number of runs that a stripe may have, at this threshold, without slowing its writers down.
 pub(crate) fn runs_without_delay(threshold: u64) -> u64 {
     threshold * 2
 }
 
-/// 0 up to `start`, 1 from `stop`, straight in between.
+/// 0 up to `start`, 1 from `stop`, linear in between.
 fn ramp(value: u64, start: u64, stop: u64) -> f64 {
     if value <= start {
         return 0.0;

@@ -1,8 +1,8 @@
-//! Inner operations for the benchmarks of `kstone-bench`: a filter, a memtable, the log, runs and their merging, each
-//! with no more than a benchmark calls. Not part of the library: behind the feature `bench-internals`, which only the
-//! benchmarks switch on.
+//! Internal operations for the benchmarks of `kstone-bench`: a filter, a memtable, the log, runs and their merge, each
+//! with only the calls that a benchmark needs. Not part of the library: behind the feature `bench-internals`, which
+//! only the benchmarks enable.
 //!
-//! Whatever the engine does around these operations (locks of stripes, the manifest, syncs) is left out.
+//! The engine's work around these operations (stripe locks, the manifest, syncs) is left out.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::wal::{LogLimits, Wal, WalContext, WalStart};
 const DATABASE: [u8; 16] = [1; 16];
 const INCARNATION: [u8; 16] = [2; 16];
 
-/// A version of a key, as a memtable and a run keep it.
+/// A version of a key, as kept in a memtable and a run.
 #[derive(Clone, Debug)]
 pub struct Record {
     key: Vec<u8>,
@@ -31,11 +31,11 @@ pub struct Record {
 }
 
 impl Record {
-    /// A put under a partition key without sort key. The encoded key and the value together take `len` bytes.
+    /// A put with a partition key and no sort key. The encoded key and the value take `len` bytes together.
     ///
     /// # Errors
     ///
-    /// `InvalidKey` when the key is empty, `KeyTooLarge` when it alone is longer than `len`.
+    /// `InvalidKey` if the key is empty, `KeyTooLarge` if it alone is longer than `len`.
     pub fn new(key: &str, seq: SeqNo, len: usize) -> Result<Self> {
         let key = Key::from(key).encode(len)?.bytes.to_vec();
         let value = (0..len.saturating_sub(key.len())).map(|n| (n as u64 ^ seq) as u8).collect();
@@ -47,7 +47,7 @@ impl Record {
         &self.key
     }
 
-    /// The hash of the key that filters are made from.
+    /// The hash of the key, from which filters are built.
     pub fn hash(&self) -> u64 {
         key_hash(&self.key)
     }
@@ -65,7 +65,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Of the keys with these hashes.
+    /// A filter for the keys with these hashes.
     pub fn new(hashes: &[u64], bits_per_key: u32) -> Self {
         let section = bloom::build(hashes, bits_per_key);
         let filter = bloom::Filter::parse(&section).expect("the section that was just made");
@@ -78,35 +78,35 @@ impl Filter {
     }
 }
 
-/// A memtable, without the stripe that has it.
+/// A memtable without its stripe.
 #[derive(Debug)]
 pub struct Memtable(crate::memtable::Memtable);
 
 impl Memtable {
-    /// An empty one.
-    #[expect(clippy::new_without_default, reason = "nobody asks for one")]
+    /// An empty memtable.
+    #[expect(clippy::new_without_default, reason = "no caller needs one")]
     pub fn new() -> Self {
         Self(crate::memtable::Memtable::new())
     }
 
-    /// Adds a version.
+    /// Inserts a version.
     pub fn insert(&self, record: &Record) {
         self.0.insert(Lsn::new(1, record.seq as u32), record.entry());
     }
 
-    /// How many versions there are, and their bytes of keys and values.
+    /// Number of versions, and the bytes of their keys and values.
     pub fn contents(&self) -> (usize, usize) {
         (self.0.len(), self.0.data_bytes())
     }
 }
 
-/// A log of one segment on disk.
+/// A log with one segment, on disk.
 #[derive(Debug)]
 pub struct Log(Wal);
 
 impl Log {
-    /// Creates it in an empty directory, with space for `bytes` of records allocated, and appends a first record of
-    /// one byte: the segment's header is then durable, and whatever only a first record does is done.
+    /// Creates the log in an empty directory, with space for `bytes` of records allocated, and appends a first record
+    /// of one byte: the segment's header is then durable, and the one-time work of a first record is done.
     ///
     /// # Errors
     ///
@@ -142,7 +142,7 @@ impl Log {
         Ok(log)
     }
 
-    /// Appends a record, which is in the system's memory afterwards and not synced.
+    /// Appends a record; afterwards it is in the page cache, not synced.
     ///
     /// # Errors
     ///
@@ -153,19 +153,19 @@ impl Log {
         Ok(())
     }
 
-    /// How many records were written, and in how many bytes.
+    /// Number of records written, and their bytes.
     pub fn written(&self) -> (u64, u64) {
         let writes = self.0.writes();
         (writes.records, writes.bytes)
     }
 
-    /// How many segments it has, one prepared for later included.
+    /// Number of segments, including one prepared ahead.
     pub fn segments(&self) -> usize {
         self.0.segment_count()
     }
 }
 
-/// A run of one file, written and not synced.
+/// A run of one file, written but not synced.
 #[derive(Debug)]
 pub struct Written {
     meta: SstMeta,
@@ -173,12 +173,12 @@ pub struct Written {
 }
 
 impl Written {
-    /// Writes file `id` into a directory as a flush with the default settings does, not compressed. The records are
-    /// ordered by key, each key once.
+    /// Writes file `id` into a directory, uncompressed, as a flush with the default settings does. The records are
+    /// ordered by key, without duplicates.
     ///
     /// # Errors
     ///
-    /// `Io`, from the disk, when the file exists, or when the records are out of order.
+    /// `Io` from the disk, if the file exists, or if the records are out of order.
     pub fn new(dir: &Path, id: u64, records: &[Record]) -> Result<Self> {
         let vfs: Arc<dyn Vfs> = Arc::new(DiskVfs::new());
         let config = DatabaseConfig::default();
@@ -209,16 +209,16 @@ impl Written {
         Ok(Self { meta, _unsynced: unsynced })
     }
 
-    /// How many entries it has, and the length of its file in bytes.
+    /// Number of entries, and the length of the file in bytes.
     pub fn contents(&self) -> (u64, u64) {
         (self.meta.entries, self.meta.len)
     }
 
-    /// The file, to be read.
+    /// Opens the file for reading.
     ///
     /// # Errors
     ///
-    /// `Corruption` when it is not what was written.
+    /// `Corruption` if the file is not as it was written.
     pub fn open(&self, dir: &Path) -> Result<Run> {
         let context = TableContext::new(Arc::new(DiskVfs::new()), dir, &DatabaseConfig::default());
         let table = Table::new(&context, self.meta.clone().into());
@@ -227,15 +227,15 @@ impl Written {
     }
 }
 
-/// A run that is read, through a mapping.
+/// A run read through a mapping.
 #[derive(Debug)]
 pub struct Run(Arc<Table>);
 
-/// Visits all entries of some runs, by key and then the newest version first, as a compaction reads them.
+/// Visits all entries of several runs, by key and newest version first, as a compaction reads them.
 ///
 /// # Errors
 ///
-/// `Io` and `Corruption`, from the files.
+/// `Io` and `Corruption` from the files.
 pub fn merge(runs: &[Run], mut visit: impl FnMut(EntryRef<'_>)) -> Result<()> {
     let cursor = |run: &Run| -> Result<Box<dyn Cursor>> {
         Ok(Box::new(run.0.iter(KeyRange::all(), Direction::Forward)?))

@@ -1,18 +1,18 @@
-//! Time and randomness, behind a trait so that tests run on their own.
+//! Time and randomness, behind a trait so that tests are deterministic.
 
 use std::fmt::Debug;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Where the engine gets the time and its random salts from.
+/// The source of the engine's time and random salts.
 pub trait Clock: Debug + Send + Sync {
-    /// Milliseconds since the Unix epoch. May jump, in both directions and by years: used for stamps only, and for the
-    /// age of stamps that an earlier handle left.
+    /// Milliseconds since the Unix epoch. May jump in both directions, by years: used only for stamps, and for the age
+    /// of stamps from an earlier handle.
     fn unix_ms(&self) -> u64;
-    /// Time since some fixed moment. Never goes back.
+    /// Time since an arbitrary fixed moment. Never goes backwards.
     fn monotonic(&self) -> Duration;
-    /// A number nobody can guess from earlier ones in production; seeded in tests.
+    /// A random number: unpredictable in production, seeded in tests.
     fn random(&self) -> u64;
 }
 
@@ -23,7 +23,7 @@ pub struct SystemClock {
 }
 
 impl SystemClock {
-    /// A clock that counts from now.
+    /// A clock whose monotonic time starts now.
     #[expect(clippy::disallowed_methods, reason = "this is where the engine reads the time")]
     pub fn new() -> Self {
         Self { start: Instant::now() }
@@ -47,12 +47,12 @@ impl Clock for SystemClock {
     }
 
     fn random(&self) -> u64 {
-        // Each RandomState is keyed from the system's randomness; hashing nothing with it yields 64 bits of that.
+        // Each RandomState is keyed from system randomness; hashing a constant with it yields 64 bits of that.
         RandomState::new().hash_one(0u8)
     }
 }
 
-/// Both clocks at one moment.
+/// Both clocks, read at one moment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now {
     pub(crate) unix_ms: u64,
@@ -65,31 +65,29 @@ impl Now {
     }
 }
 
-/// When something was written, as far as can be known, for its age.
-///
-/// The wall clock may be years off when a stamp is made, and be set right afterwards. What this handle has seen being
-/// written ages by the clock that never goes back. Of a stamp that an earlier handle left, only the wall clock can say
-/// how old it is; one in the future says nothing but that one of the clocks was wrong, so that it counts as older than
-/// any limit. Counting it from now on would begin anew with each open, and never end for a database that is opened
-/// often. So what is deleted may leave the disk earlier than was asked for, at the price of a merge, and never later.
-///
-/// The wall clock counts as well while it says more: the other one stands still while the machine sleeps.
+/// When something was written, as well as that can be known, to compute its age.
+/// The wall clock may be years off when a stamp is made, and be corrected afterwards. Anything written through this
+/// handle ages by the monotonic clock. The age of a stamp from an earlier handle can only be taken from the wall clock;
+/// a stamp in the future proves only that the clock was wrong at one of the two moments, so it counts as older than any
+/// limit. Counting from the open instead would restart at each open, and never finish for a database that is opened
+/// often. So deleted data may leave the disk earlier than requested, at the cost of a merge, but never later.
+/// The wall clock still counts where it gives the higher age: the monotonic clock stops while the machine sleeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Since {
     unix_ms: u64,
-    /// When this handle met it.
+    /// When this handle first saw it, by the monotonic clock.
     met: Duration,
-    /// How old it was then.
+    /// Its age at that moment.
     age_then: Duration,
 }
 
 impl Since {
-    /// What is written at this moment.
+    /// Something written at this moment.
     pub(crate) fn written(now: Now) -> Self {
         Self { unix_ms: now.unix_ms, met: now.monotonic, age_then: Duration::ZERO }
     }
 
-    /// What an earlier handle stamped; 0 is no time.
+    /// Something that an earlier handle stamped; 0 means no stamp.
     pub(crate) fn stamped(unix_ms: u64, now: Now) -> Self {
         let known = now.unix_ms.checked_sub(unix_ms).filter(|_| unix_ms > 0);
         Self { unix_ms, met: now.monotonic, age_then: known.map_or(Duration::MAX, Duration::from_millis) }
@@ -100,24 +98,24 @@ impl Since {
         here.max(Duration::from_millis(now.unix_ms.saturating_sub(self.unix_ms)))
     }
 
-    /// The stamp that says this age to whoever reads it by the clock of now. Never 0.
+    /// The stamp from which a reader with the current clock computes this age. Never 0.
     pub(crate) fn stamp(&self, now: Now) -> u64 {
         let age = u64::try_from(self.age(now).as_millis()).unwrap_or(u64::MAX);
         now.unix_ms.saturating_sub(age).max(1)
     }
 }
 
-/// A clock that moves only on request, with numbers from a seed: for tests.
+/// A clock that moves only on request and draws numbers from a seed, for tests.
 #[derive(Debug)]
 pub struct ManualClock {
     now_ms: AtomicU64,
-    /// What the wall clock shows beyond that; wraps around.
+    /// Offset of the wall clock from `now_ms`; wraps around.
     wall_off_ms: AtomicU64,
     random: AtomicU64,
 }
 
 impl ManualClock {
-    /// A clock that stands at a fixed moment.
+    /// A clock that starts at a fixed moment.
     pub fn new(seed: u64) -> Self {
         Self {
             now_ms: AtomicU64::new(1_700_000_000_000),
@@ -131,7 +129,7 @@ impl ManualClock {
         self.now_ms.fetch_add(by.as_millis() as u64, Ordering::Relaxed);
     }
 
-    /// Sets the wall clock; no time passes.
+    /// Sets the wall clock without letting time pass.
     pub fn set_unix_ms(&self, unix_ms: u64) {
         let off = unix_ms.wrapping_sub(self.now_ms.load(Ordering::Relaxed));
         self.wall_off_ms.store(off, Ordering::Relaxed);
@@ -205,6 +203,6 @@ mod tests {
         assert_eq!(Since::stamped(stamp, now(&clock)).age(now(&clock)), SECOND);
         assert_eq!(ahead.stamp(now(&clock)), 1);
         clock.set_unix_ms(0);
-        assert_eq!(written.stamp(now(&clock)), 1, "0 is no time");
+        assert_eq!(written.stamp(now(&clock)), 1, "0 means no stamp");
     }
 }

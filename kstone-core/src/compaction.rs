@@ -1,43 +1,43 @@
-//! Compaction: which runs of a stripe are merged ([`picker`]), and which versions survive it ([`Retain`]).
-//! Both are pure; the merging itself is elsewhere.
+//! Compaction: which runs of a stripe to merge ([`picker`]), and which versions survive the merge ([`Retain`]). Both
+//! are pure; the merge itself is elsewhere.
 //!
-//! The policy is the binomial one for online Bigtable merge compaction (Mathieu, Staelin, Young, Yousefi,
-//! "Bigtable merge compaction", 2014): it bounds the number of runs, which is what reads pay for, at a write
-//! cost close to the optimum of any schedule that never has more runs. Each run carries a depth, 0 for a
-//! flush; a merge takes the newest run with all runs below it that are no deeper than the first of them.
-//! Merging everything at the threshold rewrites ten times as much, and merging what is cheapest first even
-//! more, as small runs then pile up behind large ones.
+//! The policy is the binomial one for online Bigtable merge compaction (Mathieu, Staelin, Young, Yousefi, "Bigtable
+//! merge compaction", 2014): it bounds the number of runs, which determines the cost of reads, at a write cost close to
+//! the optimum of all schedules that never have more runs. Each run has a depth, 0 for a flush; a merge takes the
+//! newest run and all runs below it that are no deeper than the first of these. Merging everything at the threshold
+//! would rewrite ten times as much; merging the cheapest runs first even more, because small runs pile up behind large
+//! ones.
 //!
-//! Retention keeps every version above the horizon, min(oldest snapshot, what readers see), and of those at or
-//! below it the newest. A version between two snapshots that neither of them sees is kept as well, until the
-//! older one is gone: snapshots are few and short-lived, and the rule needs one number instead of a list.
+//! Retention keeps every version above the horizon, min(oldest snapshot, visible sequence), and the newest version at
+//! or below it. A version between two snapshots that neither of them sees is also kept, until the older snapshot is
+//! gone: snapshots are few and short-lived, and the rule needs one number instead of a list.
 
 use crate::types::{EntryKind, SeqNo};
 
 pub(crate) mod picker;
 
-/// What becomes of a version in a merge.
+/// The fate of a version in a merge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Retention {
     Keep,
-    /// A newer version hides it from every reader.
+    /// Shadowed: a newer version hides it from every reader.
     DropShadowed,
-    /// A tombstone that every reader sees, with nothing older left for it to hide.
+    /// A tombstone visible to every reader, with nothing older left for it to hide.
     DropTombstone,
 }
 
-/// Decides for each entry of a merge, given in order (by key, then newest first), whether it survives.
+/// Decides for each entry of a merge, in order (by key, newest first), whether it survives.
 #[derive(Debug)]
 pub(crate) struct Retain {
     horizon: SeqNo,
     reaches_oldest: bool,
-    /// The last key of which a version at or below the horizon came by. Its buffer is used again.
+    /// The last key with a version at or below the horizon. The buffer is reused.
     settled: Option<Vec<u8>>,
 }
 
 impl Retain {
-    /// `horizon` is the highest sequence that every reader, present and future, sees. `reaches_oldest` says
-    /// that the merge takes in the stripe's oldest run, so that nothing older is left outside of it.
+    /// `horizon` is the highest sequence visible to every present and future reader. `reaches_oldest`: the merge
+    /// includes the stripe's oldest run, so nothing older is left outside of it.
     pub(crate) fn new(horizon: SeqNo, reaches_oldest: bool) -> Self {
         Self { horizon, reaches_oldest, settled: None }
     }
@@ -69,7 +69,7 @@ mod tests {
 
     type Versions = BTreeMap<(u8, std::cmp::Reverse<SeqNo>), EntryKind>;
 
-    /// What a reader at `at` finds for a key: the sequence of its value, if it has one.
+    /// The sequence of the value that a reader at `at` finds for a key, if any.
     fn read(versions: &Versions, key: u8, at: SeqNo) -> Option<SeqNo> {
         let newest = versions.iter().find(|((k, seq), _)| *k == key && seq.0 <= at)?;
         (*newest.1 == EntryKind::Put).then_some(newest.0.1.0)

@@ -1,5 +1,5 @@
-//! Counters of the hot path: each thread adds to memory that no other thread writes, so that counting is a load and
-//! a store, and readers sum up.
+//! Counters for hot paths: each thread adds to memory that no other thread writes, so counting is a load and a store;
+//! readers sum over the threads.
 
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -10,17 +10,17 @@ use parking_lot::Mutex;
 
 use crate::types::{GetCost, Source};
 
-/// Threads with memory of their own; more than these share one, and then an addition is an atomic one.
+/// Number of threads with memory of their own; further threads share one shard, where additions are atomic.
 const OWNED: usize = 64;
-/// Numbers of runs that are counted separately: 0 to 16, and more.
+/// Run counts with buckets of their own: 0 to 16, and more.
 pub(crate) const RUN_BUCKETS: usize = 18;
 
-/// Numbers of threads that ended, to be used again.
+/// Numbers of threads that have ended, for reuse.
 static FREE: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 static NEXT: Mutex<usize> = Mutex::new(0);
 
-/// The number of a living thread: no two have the same. The lock on the list hands what the former owner counted
-/// over to the next one.
+/// The number of a live thread, unique among live threads. The lock on the free list makes the counts of the previous
+/// owner visible to the next one.
 struct ThreadNumber(usize);
 
 impl ThreadNumber {
@@ -36,7 +36,7 @@ impl ThreadNumber {
 
 impl Drop for ThreadNumber {
     fn drop(&mut self) {
-        // What the thread's other destructors still count goes to the shared memory.
+        // Anything that the thread's other destructors count goes to the shared shard.
         NUMBER.set(usize::MAX);
         FREE.lock().push(self.0);
     }
@@ -44,14 +44,14 @@ impl Drop for ThreadNumber {
 
 thread_local! {
     static OWNER: ThreadNumber = ThreadNumber::take();
-    /// The same without a destructor, which makes it cheaper to get at. The highest value: not asked yet, or over.
+    /// The same number without a destructor, which makes access cheaper. `usize::MAX`: not assigned yet, or released.
     static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
 fn thread_number() -> usize {
     match NUMBER.get() {
         usize::MAX => {
-            // A thread that is ending has no number any more, and counts with others like it.
+            // A thread that is ending no longer has a number and counts in the shared shard.
             let number = OWNER.try_with(|owner| owner.0).unwrap_or(usize::MAX);
             NUMBER.set(number);
             number
@@ -60,7 +60,7 @@ fn thread_number() -> usize {
     }
 }
 
-/// What is timed.
+/// The operations that are timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     Put,
@@ -78,7 +78,7 @@ impl Operation {
     pub(crate) const COUNT: usize = 9;
 }
 
-/// What is counted beside the gets.
+/// The counters other than those of gets by runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Count {
     Puts,
@@ -102,11 +102,11 @@ const COUNTS: usize = 13;
 #[derive(Debug)]
 struct Shard {
     counts: [AtomicU64; COUNTS],
-    /// Gets that a run answered, by how many were looked at.
+    /// Gets answered by a run, by the number of runs consulted.
     hits: [AtomicU64; RUN_BUCKETS],
-    /// Gets that found nothing, in the same way.
+    /// Gets that found nothing, by the number of runs consulted.
     misses: [AtomicU64; RUN_BUCKETS],
-    /// Operations since the last one that was timed.
+    /// Operations since the last timed one.
     untimed: [AtomicU32; Operation::COUNT],
 }
 
@@ -160,7 +160,7 @@ impl OpCounters {
         self.shards().filter_map(|s| s.counts.get(count as usize)).map(|c| c.load(Ordering::Relaxed)).sum()
     }
 
-    /// Gets that a run answered, and gets that found nothing, by the number of runs looked at.
+    /// Gets answered by a run, and gets that found nothing, by the number of runs consulted.
     pub(crate) fn by_runs(&self) -> ([u64; RUN_BUCKETS], [u64; RUN_BUCKETS]) {
         let sum = |of: fn(&Shard) -> &[AtomicU64; RUN_BUCKETS]| {
             self.shards().map(of).fold([0; RUN_BUCKETS], |mut sums, shard| {
@@ -191,7 +191,7 @@ impl Local<'_> {
         }
     }
 
-    /// Counts a get: the bytes it returned, if it found a value, and where it looked.
+    /// Counts a get: the bytes it returned, if it found a value, and its cost.
     #[inline]
     pub(crate) fn got(&self, cost: &GetCost, value: Option<usize>) {
         if !self.enabled {
@@ -215,13 +215,13 @@ impl Local<'_> {
         }
     }
 
-    /// Whether this operation is the one in `every` that is timed; 0: none is.
+    /// Whether to time this operation, one in `every`; 0 times none.
     #[inline]
     pub(crate) fn is_timed(&self, operation: Operation, every: u32) -> bool {
         let Some(untimed) = self.shard.untimed.get(operation as usize).filter(|_| every > 0) else {
             return false;
         };
-        // Threads that share this may lose a count: one sample comes a little later.
+        // Threads that share a shard may lose a count: one sample is then a little late.
         let n = untimed.load(Ordering::Relaxed).saturating_add(1);
         let timed = n >= every;
         untimed.store(if timed { 0 } else { n }, Ordering::Relaxed);
@@ -248,7 +248,7 @@ mod tests {
             });
         }
         assert_eq!(counters.get(Count::Puts), 5 * (OWNED as u64 + 6) * 1000);
-        // Numbers are used again, or the owned memory would soon be used up.
+        // Numbers are reused; otherwise the owned memory would soon run out.
         assert!(*NEXT.lock() < 5 * OWNED);
     }
 

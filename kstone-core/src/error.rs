@@ -1,13 +1,13 @@
-//! The one error type of the engine. This module imports nothing of the crate.
+//! The error type of the engine. This module imports nothing from the rest of the crate.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What went wrong, and where.
+/// An error: what went wrong, and where.
 ///
-/// [`Error::code`] is a stable word for programs, which the command line prints too; [`Error::hint`] is a sentence on what
-/// to do next. After `DiskFull`, `WriteStalled` and `Busy` the same call may succeed later; after `Poisoned` the handle has
-/// to be closed and the database reopened.
+/// [`Error::code`] is a stable identifier for programs, also printed by the command line; [`Error::hint`] is a sentence
+/// on what to do next. After `DiskFull`, `WriteStalled` and `Busy` the same call may succeed later; after `Poisoned`
+/// the handle must be closed and the database reopened.
 ///
 /// ```
 /// # use kstone_core::Error;
@@ -19,26 +19,26 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// There is nothing at this path.
+    /// Nothing exists at this path.
     #[error("{} does not exist", path.display())]
     NotFound {
-        /// The database directory that was asked for.
+        /// The requested database directory.
         path: PathBuf,
     },
-    /// `create` was asked for a directory that already holds something.
+    /// `create` was called on a directory that already holds something.
     #[error("{} already exists: {detail}", path.display())]
     AlreadyExists {
         /// The database directory.
         path: PathBuf,
-        /// What was found there.
+        /// What was found in it.
         detail: String,
     },
     /// The path exists but is not a database. Nothing in it was changed.
     #[error("{} is not a KeystoneDB database: {detail}", path.display())]
     NotADatabase {
-        /// The path that was asked for.
+        /// The requested path.
         path: PathBuf,
-        /// What is missing or in the way.
+        /// What is missing, or what is there instead.
         detail: String,
     },
     /// Another handle, in this process or another, has the database open.
@@ -46,32 +46,32 @@ pub enum Error {
     Locked {
         /// The database directory.
         path: PathBuf,
-        /// The process that holds the lock, when it could be read.
+        /// The process that holds the lock, if its pid could be read.
         pid: Option<u32>,
     },
-    /// A limit on disk space was reached: the quota of the database, the file system's bytes, or its inodes.
-    /// [`LsmEngine::disk_usage`](crate::lsm::LsmEngine::disk_usage) says which. Reads and deletes go on; puts work again
-    /// once there is space.
-    #[error("the disk, or the limit set for this database, is full")]
+    /// Disk space ran out: the database reached its quota, or the file system has no free bytes or inodes.
+    /// [`LsmEngine::disk_usage`](crate::lsm::LsmEngine::disk_usage) reports which. Reads and deletes still work; puts
+    /// resume once there is space.
+    #[error("the disk is full, or the database has reached its size limit")]
     DiskFull,
-    /// Bytes on disk are not those that were written. Nothing was changed.
+    /// Bytes on disk differ from those that were written. Nothing was changed.
     #[error("{} is damaged at offset {offset}: {detail}", file.display())]
     Corruption {
         /// The damaged file.
         file: PathBuf,
         /// Byte offset of the damage in that file.
         offset: u64,
-        /// What was expected and what was found.
+        /// What was expected, and what was found.
         detail: String,
     },
-    /// The file was written by a newer version, or by one with features that this version lacks.
-    #[error("{} has format {found}, this version reads {supported}", file.display())]
+    /// The file was written by a newer version, or uses features that this version lacks.
+    #[error("{} has format {found}; this version reads {supported}", file.display())]
     UnsupportedFormat {
-        /// The file whose format is not known.
+        /// The file in the unknown format.
         file: PathBuf,
-        /// The format that was found.
+        /// The format of the file.
         found: String,
-        /// The formats this version reads.
+        /// The formats that this version reads.
         supported: String,
     },
     /// The key cannot be stored.
@@ -80,26 +80,26 @@ pub enum Error {
         /// The reason.
         why: String,
     },
-    /// The key (partition and sort key together) is longer than the configured limit.
-    #[error("the key is {len} bytes, the limit is {max}")]
+    /// The key (partition key plus sort key) is longer than the configured limit.
+    #[error("the key is {len} bytes; the limit is {max}")]
     KeyTooLarge {
-        /// Its length in bytes.
+        /// Length of the key in bytes.
         len: usize,
         /// The limit in bytes.
         max: usize,
     },
     /// The encoded item is longer than the configured limit.
-    #[error("the item is {len} bytes, the limit is {max}")]
+    #[error("the item is {len} bytes; the limit is {max}")]
     ItemTooLarge {
-        /// Its length in bytes.
+        /// Length of the item in bytes.
         len: usize,
         /// The limit in bytes.
         max: usize,
     },
-    /// The batch is longer than the configured limit. Nothing of it was written.
-    #[error("the batch is {len} bytes, the limit is {max}")]
+    /// The batch is longer than the configured limit. None of it was written.
+    #[error("the batch is {len} bytes; the limit is {max}")]
     BatchTooLarge {
-        /// Its length in bytes.
+        /// Length of the batch in bytes.
         len: usize,
         /// The limit in bytes.
         max: usize,
@@ -107,12 +107,12 @@ pub enum Error {
     /// An attribute is not a number that can be stored.
     #[error("attribute {attribute:?} is not a valid number: {why}")]
     InvalidNumber {
-        /// The attribute.
+        /// The name of the attribute.
         attribute: String,
         /// The reason.
         why: String,
     },
-    /// An item cannot be stored, or the bytes of one cannot be read.
+    /// An item cannot be stored, or the stored bytes of one cannot be decoded.
     #[error("invalid item: {why}")]
     InvalidItem {
         /// The reason.
@@ -121,54 +121,54 @@ pub enum Error {
     /// A setting is out of range or contradicts another.
     #[error("{field}: {why}")]
     InvalidConfig {
-        /// The setting.
+        /// The name of the setting.
         field: &'static str,
         /// The reason.
         why: String,
     },
-    /// Background work did not keep up within `write_stall_limit`. The write was not made.
+    /// Background work did not catch up within `write_stall_limit`. The write was not made.
     #[error("the write waited too long for background work: {why}")]
     WriteStalled {
-        /// What it waited for.
+        /// The work that the write waited for.
         why: String,
     },
-    /// A database changed under a read-only handle: too often while it was being opened, or a file that the handle had
-    /// not mapped was removed. Nothing is wrong with the database; open it again.
-    #[error("another handle changed the database while this one read it")]
+    /// The database changed under a read-only handle: too often while it was being opened, or a file was removed before
+    /// the handle had mapped it. The database itself is intact; open it again.
+    #[error("another handle changed the database while this one was reading it")]
     Busy,
-    /// The caller cancelled it. What it had made was removed.
+    /// The caller cancelled the operation. Its partial output was removed.
     #[error("cancelled")]
     Cancelled,
-    /// The handle was opened for reading.
-    #[error("the database is open for reading only")]
+    /// The handle was opened read-only.
+    #[error("the database is open read-only")]
     ReadOnly,
     /// The handle was closed.
     #[error("the database is closed")]
     Closed,
-    /// The handle belongs to the process that this one was forked from, and cannot be used here.
-    #[error("the database was opened by the process that this one was forked off")]
+    /// The handle belongs to the parent process that this one was forked from, and cannot be used here.
+    #[error("the database was opened before this process was forked")]
     Forked,
-    /// An earlier failure made further writes unsafe on this handle. Reads go on.
+    /// An earlier failure made further writes on this handle unsafe. Reads still work.
     #[error("writes stopped after an earlier failure: {cause}")]
     Poisoned {
         /// The first failure.
         cause: String,
     },
-    /// The engine is in a state that cannot be: a bug. Where it came up in a write or in background work, this handle
-    /// accepts no further writes.
+    /// The engine reached an impossible state: a bug. If a write or background work reached it, this handle accepts no
+    /// further writes.
     #[error("internal error: {what}")]
     Internal {
-        /// What was found.
+        /// The state that was found.
         what: String,
     },
     /// The operating system refused an operation.
     #[error("cannot {op} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         op: &'static str,
-        /// On which file.
+        /// The file or directory it was tried on.
         path: PathBuf,
-        /// The system's answer.
+        /// The error returned by the system.
         #[source]
         source: io::Error,
     },
@@ -178,7 +178,7 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// A stable word for programs; the JSON output of the command line has it too.
+    /// A stable identifier for programs; the JSON output of the command line contains it too.
     ///
     /// ```
     /// # use kstone_core::Error;
@@ -212,7 +212,7 @@ impl Error {
         }
     }
 
-    /// What to do now, in a sentence, where there is something to do.
+    /// What to do next, in a sentence, if there is anything to do.
     ///
     /// ```
     /// # use kstone_core::Error;
@@ -229,11 +229,11 @@ impl Error {
             Self::NotADatabase { .. } => "check the path; nothing in it was changed",
             Self::Locked { .. } => "close the other handle first; to read beside it, use open_read_only",
             Self::DiskFull => {
-                "disk_usage() tells what has run out: delete items, raise the limit, or make room on the file system; \
-                 writes resume by themselves"
+                "disk_usage() reports what ran out: delete items, raise the limit, or free space on the file system; \
+                 writes then resume without a restart"
             }
             Self::Corruption { .. } => {
-                "nothing was changed; restore the file from a copy, or open a copy of the directory"
+                "nothing was changed; restore the file from a copy, or work on a copy of the directory"
             }
             Self::UnsupportedFormat { .. } => {
                 "use the version that wrote it, or a newer one; nothing was changed"
@@ -242,20 +242,20 @@ impl Error {
             Self::KeyTooLarge { .. } => "shorten the key, or hash its long part",
             Self::ItemTooLarge { .. } => "split the item, or raise with_max_item_bytes",
             Self::BatchTooLarge { .. } => {
-                "split the batch, or raise with_max_batch_bytes; nothing of it was written"
+                "split the batch, or raise with_max_batch_bytes; none of it was written"
             }
             Self::InvalidNumber { .. } => "numbers are finite decimals of up to 38 significant digits",
             Self::WriteStalled { .. } => {
-                "retry later, write slower, or give background work more room; the write was not made"
+                "retry later, write more slowly, or give background work more resources; the write was not made"
             }
-            Self::Busy => "open it again",
-            Self::ReadOnly => "open it for writing",
+            Self::Busy => "the data is intact; open it again",
+            Self::ReadOnly => "open the database for writing",
             Self::Closed => "open the database again",
             Self::Forked => {
-                "fork before a database is opened, or start a program after it (exec); nothing was changed"
+                "open databases after the fork, or follow the fork with exec; nothing was changed"
             }
             Self::Poisoned { .. } => {
-                "close the database and open it again; what was acknowledged as durable is safe"
+                "close the database and open it again; everything acknowledged as durable is safe"
             }
             Self::Internal { .. } => {
                 "this is a bug, please report it; close the database, verify it, and open it again"
@@ -265,8 +265,8 @@ impl Error {
         })
     }
 
-    /// An I/O error with the operation ("open", "sync" ...) and the file it was tried on. Out of space is `DiskFull`,
-    /// except from a sync, which has lost data by then.
+    /// Wraps an I/O error with the operation ("open", "sync" ...) and the file it was tried on. Out of space becomes
+    /// `DiskFull`, except from a sync, which may already have lost data.
     pub(crate) fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| {
@@ -281,8 +281,8 @@ impl Error {
         Self::Corruption { file: file.to_path_buf(), offset, detail: detail.into() }
     }
 
-    /// A state that cannot be. With debug assertions it panics: suites that inject failures would otherwise take it for
-    /// one of theirs.
+    /// An impossible state. Panics with debug assertions: suites that inject failures would otherwise take it for an
+    /// injected one.
     #[cold]
     #[track_caller]
     pub(crate) fn internal(what: impl Into<String>) -> Self {
@@ -295,7 +295,7 @@ impl Error {
         Self::InvalidConfig { field, why: why.into() }
     }
 
-    /// The same failure, for another caller that it affects.
+    /// The same failure, for another caller affected by it.
     pub(crate) fn repeated(&self) -> Self {
         match self {
             Self::DiskFull => Self::DiskFull,
@@ -315,13 +315,13 @@ impl Error {
         }
     }
 
-    /// Whether the sync of a directory failed before it began, while opening the directory: nothing is lost, and it may
-    /// be tried again. Any other failed sync may have lost data.
+    /// Whether the sync of a directory failed before it started, because the directory could not be opened: nothing is
+    /// lost, and the sync can be retried. Any other failed sync may have lost data.
     pub(crate) fn is_unbegun_sync(&self) -> bool {
         matches!(self, Self::Io { op: "sync", source, .. } if is_out_of_files(source))
     }
 
-    /// No space left on the device: the only write error that heals.
+    /// No space left on the device: the only write error that can clear up.
     pub(crate) fn is_out_of_space(&self) -> bool {
         match self {
             Self::DiskFull => true,
@@ -344,7 +344,7 @@ fn io_hint(source: &io::Error) -> Option<&'static str> {
     })
 }
 
-/// The limit on open files is reached: the operation did not begin.
+/// The limit on open files is reached: the operation did not start.
 fn is_out_of_files(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let code = error.raw_os_error().map(Errno::from_raw_os_error);
@@ -355,7 +355,7 @@ fn is_out_of_space(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Whether [`Error::internal`] returns on this thread although debug assertions are on.
+/// Whether [`Error::internal`] returns on this thread despite debug assertions.
 fn returns_internal_errors() -> bool {
     #[cfg(test)]
     return testing::RETURNS.get();

@@ -1,24 +1,25 @@
-//! Keys and foreign text made safe to print: nothing in them acts on a terminal, or imitates something else.
+//! Escaping of keys and foreign text for printing, so that they can neither control a terminal nor imitate other
+//! output.
 //!
-//! Keys: printable text unchanged, `\xNN` for any other byte, `\\` for a backslash, so that the printed form can be typed
-//! as a key. Other text is unchanged, except for characters that [`is_shown`] refuses.
+//! In keys, printable text is unchanged, any other byte becomes `\xNN`, and a backslash `\\`, so that the printed form
+//! can be typed as a key. Other text is unchanged except for characters that [`is_shown`] rejects.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// Whether a character is printed unchanged. Not so: control characters (C0, DEL and C1), characters that change the
-/// direction or the lines of a text, and invisible ones.
+/// Whether a character is printed unchanged. Excluded are control characters (C0, DEL and C1), characters that change
+/// the direction of text or break lines, and invisible characters.
 pub fn is_shown(c: char) -> bool {
     match c {
         ' '..='~' => true,
         // Soft hyphen, Arabic letter mark, Mongolian vowel separator, byte order mark, interlinear annotation.
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' => false,
-        // Zero width space; marks of direction. Between them are the joiners, which scripts and emoji need.
+        // Zero width space; direction marks. Between these are the joiners, which scripts and emoji need.
         '\u{200b}' | '\u{200e}' | '\u{200f}' => false,
-        // Separators of lines and paragraphs; embeddings and overrides of direction.
+        // Line and paragraph separators; direction embeddings and overrides.
         '\u{2028}'..='\u{202e}' => false,
-        // Word joiner and invisible operators; isolates of direction.
+        // Word joiner and invisible operators; direction isolates.
         '\u{2060}'..='\u{206f}' => false,
         // Tags.
         '\u{e0000}'..='\u{e007f}' => false,
@@ -26,7 +27,7 @@ pub fn is_shown(c: char) -> bool {
     }
 }
 
-/// A key, or a part of one, as it would be typed.
+/// A key, or part of one, in the form in which it can be typed.
 pub fn key(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -34,7 +35,7 @@ pub fn key(bytes: &[u8]) -> String {
             match c {
                 '\\' => text.push_str("\\\\"),
                 '"' | '\'' => text.push(c),
-                // What the standard library would print as it is.
+                // Characters that the standard library would print unchanged.
                 _ if is_shown(c) && c.escape_debug().eq([c]) => text.push(c),
                 _ => push_hex(c.encode_utf8(&mut [0; 4]).as_bytes(), &mut text),
             }
@@ -44,12 +45,12 @@ pub fn key(bytes: &[u8]) -> String {
     text
 }
 
-/// Text in one line, with `\xNN` for the bytes of unsafe characters.
+/// Text on one line, with unsafe characters as `\xNN` for each of their bytes.
 pub fn text(text: &str) -> Cow<'_, str> {
     replace(text, |c, out| push_hex(c.encode_utf8(&mut [0; 4]).as_bytes(), out))
 }
 
-/// A path in one line, in the same way.
+/// A path on one line, escaped in the same way.
 pub fn path(path: &Path) -> String {
     let mut shown = String::new();
     for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
@@ -59,7 +60,7 @@ pub fn path(path: &Path) -> String {
     shown
 }
 
-/// The text of JSON, with `\uNNNN` for unsafe characters; it stays the same JSON.
+/// JSON text with unsafe characters as `\uNNNN`; it remains equivalent JSON.
 pub fn json(text: &str) -> Cow<'_, str> {
     replace(text, |c, out| {
         for unit in c.encode_utf16(&mut [0; 2]) {
@@ -80,7 +81,7 @@ fn replace(text: &str, escape: impl Fn(char, &mut String)) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// `\xNN` for each byte.
+/// Appends `\xNN` for each byte.
 pub fn push_hex(bytes: &[u8], text: &mut String) {
     for byte in bytes {
         // Writing to a String cannot fail.
@@ -92,7 +93,7 @@ pub fn push_hex(bytes: &[u8], text: &mut String) {
 mod tests {
     use super::*;
 
-    /// What must never reach a terminal.
+    /// Characters that must never reach a terminal.
     fn harmful() -> impl Iterator<Item = char> {
         let ranges = [0..=0x1f, 0x7f..=0x9f, 0x200e..=0x200f, 0x2028..=0x202e, 0x2066..=0x2069];
         ranges.into_iter().flatten().chain([0x61c, 0xfeff]).map(|c| char::from_u32(c).unwrap())

@@ -1,16 +1,16 @@
-//! Entry points for fuzzers: a function for each decoder, which takes any bytes and panics when a promise is broken.
-//! Not part of the library: behind the feature `fuzzing`, which only `kstone-core/fuzz` and the tests that replay its corpus
-//! switch on.
+//! Entry points for fuzzers: one function per decoder, which takes arbitrary bytes and panics if a promise is violated.
+//! Not part of the library: behind the feature `fuzzing`, which only `kstone-core/fuzz` and the tests that replay its
+//! corpus enable.
 //!
-//! The first byte of an input chooses what is done with the rest:
+//! The first byte of an input selects the use of the rest:
 //!
-//! * *Damage.* A few edits are applied to files that were really written and whose content is known. What is read must
-//!   then be an error or what was written, never anything else. Edits cannot forge a checksum (`edits`).
-//! * *Sealed.* The rest is the file, and all checksums in it are made right first: what is behind them is reached by
-//!   any change. There is no truth to compare with, so this looks for panics, for time and memory out of proportion,
-//!   and for answers that contradict each other.
-//! * *Raw.* The rest is the file as it is.
-//! * *Built.* The rest is what to write: it must be found again.
+//! * *Damage.* A few edits are applied to genuine files with known content. Reading them must then return an error or
+//!   the original content, never anything else. Edits cannot forge a checksum (`edits`).
+//! * *Sealed.* The rest is the file, and all checksums in it are corrected first, so that any mutation reaches the code
+//!   behind them. There is no truth to compare with, so this looks for panics, for disproportionate time and memory,
+//!   and for contradictory answers.
+//! * *Raw.* The rest is the file, unchanged.
+//! * *Built.* The rest describes the content to write, which must then be found again.
 
 mod agree;
 mod directory;
@@ -37,19 +37,19 @@ pub use sst::{sst, sst_seeds};
 
 use crate::error::Error;
 
-/// Takes numbers and bytes from the front of an input; past its end all is zero.
+/// Reads numbers and bytes from the front of an input; past its end everything is zero.
 #[derive(Clone, Debug)]
 pub struct Input<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Input<'a> {
-    /// From the first byte on.
+    /// An input, from its first byte.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
-    /// Whether nothing is left.
+    /// Whether the input is used up.
     pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
@@ -69,25 +69,25 @@ impl<'a> Input<'a> {
         usize::from(self.byte()) % end.max(1)
     }
 
-    /// This many bytes, or what is left.
+    /// The next `len` bytes, or the rest if it is shorter.
     pub fn bytes(&mut self, len: usize) -> &'a [u8] {
         let (head, rest) = self.rest.split_at(len.min(self.rest.len()));
         self.rest = rest;
         head
     }
 
-    /// All that is left.
+    /// The rest of the input.
     pub fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.rest)
     }
 }
 
-/// Whether an error is one that bytes from elsewhere may cause: it names what is wrong with them.
+/// Whether an error may be caused by foreign bytes: it states what is wrong with them.
 fn is_about_bytes(error: &Error) -> bool {
     matches!(error, Error::Corruption { .. } | Error::UnsupportedFormat { .. })
 }
 
-/// What bytes that are no longer what was written must be called.
+/// Asserts that bytes which differ from those written are reported as corruption.
 fn expect_corruption(error: &Error) {
     assert!(matches!(error, Error::Corruption { .. }), "damage is reported as {error:?}");
 }

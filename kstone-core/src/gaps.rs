@@ -1,18 +1,19 @@
-//! Where a stripe holds nothing any more: ranges of keys in which a reader found only tombstones and what they hide, so
-//! that the next reader need not look there again. In memory only; a handle begins with none.
+//! Empty key ranges of a stripe: ranges in which a reader found only tombstones and what they hide, so that later
+//! readers can skip them. In memory only; a new handle has none.
 //!
-//! A gap says that a reader who sees all writes up to `seq` finds nothing in it. Deletes, flushes and merges leave that
-//! true; only a put can end it.
-//! 1. A put cuts the gaps that its key lies in before it can be seen: under its stripe's lock, before it is published. A
-//!    reader takes its sequence first and asks for gaps then, so that it finds them without whatever it must see.
-//! 2. Between the sequence of a reader and the moment at which it tells of a gap there may be puts too. So it registers a
-//!    watch first, under the stripe's lock, and the puts from then on are noted there. Those before are no newer than the
-//!    stripe's last sequence at that moment: a reader who does not see all of them tells nothing.
+//! A gap guarantees that a reader that sees all writes up to `seq` finds nothing in it. Deletes, flushes and merges
+//! preserve that; only a put can end it.
+//! 1. A put splits the gap that contains its key before the put becomes visible: under the stripe's lock, before
+//!    publication. A reader takes its sequence first and reads the gaps second, so the gaps it gets are already split
+//!    around every key that it must see.
+//! 2. Puts may also land between a reader's sequence and the moment at which it reports a gap. So it registers a watch
+//!    first, under the stripe's lock, and the watch records the puts from then on. Earlier puts are no newer than the
+//!    stripe's last sequence at that moment: a reader that does not see all of them reports nothing.
 //!
-//! Readers tell of gaps when they had to walk over one. And where many keys were deleted the background looks, so that
-//! the first reader does not have to (`lsm/scan.rs` explore).
+//! Readers report a gap when they had to walk over one. Where many keys were deleted, background work explores the
+//! range so that the first reader does not have to (`lsm/scan.rs` explore).
 //!
-//! The lock here is a leaf.
+//! The lock in this module is a leaf.
 
 use crate::key::KeyRange;
 use crate::planted::{Bug, planted};
@@ -20,18 +21,18 @@ use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::types::SeqNo;
 
-/// Gaps kept for each stripe; a further one replaces the oldest.
+/// Gaps kept per stripe; a further one replaces the oldest.
 const MOST_GAPS: usize = 8;
-/// Longer keys are not worth the memory.
+/// Gaps bounded by longer keys are not worth the memory.
 const LONGEST_KEY: usize = 512;
 
 #[derive(Debug, Default)]
 pub(crate) struct Gaps {
     state: Mutex<State>,
-    /// There are gaps or watches. `Relaxed`: a watch is registered under the stripe's lock, which every put takes; a
-    /// reader who finds it too late only walks farther.
+    /// Whether there are gaps or watches. `Relaxed`: a watch is registered under the stripe's lock, which every put
+    /// takes; a reader that sees the flag too late merely walks further.
     any: AtomicBool,
-    /// A reader has met what might become a gap. `Relaxed`: only a hint.
+    /// A reader has walked over a potential gap. `Relaxed`: only a hint.
     wanted: AtomicBool,
 }
 
@@ -41,7 +42,7 @@ struct State {
     gaps: Vec<Gap>,
     watches: Vec<Watch>,
     last_watch: u64,
-    /// The lowest and the highest of the keys that were deleted since somebody last looked, and how many there were.
+    /// The lowest and highest key deleted since the last exploration; `deletes` is their number.
     deleted: Option<(Vec<u8>, Vec<u8>)>,
     deletes: u64,
 }
@@ -56,12 +57,12 @@ struct Gap {
 struct Watch {
     id: u64,
     range: KeyRange,
-    /// The lowest and the highest key of the puts in the range since.
+    /// The lowest and highest key put into the range since registration.
     put: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl Gaps {
-    /// A put of that key was added. The caller holds the stripe's lock and has not published it.
+    /// A put of `key` was inserted. The caller holds the stripe's lock and has not published the put.
     pub(crate) fn put(&self, key: &[u8]) {
         if !self.any.load(Ordering::Relaxed) || planted(Bug::GapNotCut) {
             return;
@@ -78,7 +79,7 @@ impl Gaps {
         }
     }
 
-    /// A key was deleted: how many were since somebody last looked where.
+    /// Notes that `key` was deleted; returns the number of deletes since the last [`take_deleted`](Self::take_deleted).
     pub(crate) fn deleted(&self, key: &[u8]) -> u64 {
         let mut state = self.state.lock();
         widen(&mut state.deleted, key);
@@ -86,7 +87,7 @@ impl Gaps {
         state.deletes
     }
 
-    /// Where keys were deleted since this was last asked.
+    /// The range of the keys deleted since the last call.
     pub(crate) fn take_deleted(&self) -> Option<KeyRange> {
         let mut state = self.state.lock();
         state.deletes = 0;
@@ -94,7 +95,7 @@ impl Gaps {
         Some(KeyRange { start: lowest, end: Some(above(&highest)) })
     }
 
-    /// What lies between a range and the gaps next to it.
+    /// The ranges between `range` and the gaps nearest to it on each side.
     pub(crate) fn next_to(&self, range: &KeyRange) -> Vec<KeyRange> {
         let state = self.state.lock();
         let gaps = || state.gaps.iter().map(|gap| &gap.range);
@@ -107,7 +108,7 @@ impl Gaps {
         below.into_iter().chain(above).collect()
     }
 
-    /// The parts of a range that a reader of `seq` must walk, in order; `None`: all of it.
+    /// The parts of a range that a reader at `seq` must walk, in order; `None` means all of it.
     pub(crate) fn around(&self, range: &KeyRange, seq: SeqNo) -> Option<Vec<KeyRange>> {
         if !self.any.load(Ordering::Relaxed) {
             return None;
@@ -133,18 +134,18 @@ impl Gaps {
         Some(parts)
     }
 
-    /// A reader has walked over what a gap would save the next one.
+    /// A reader has walked over a range that a gap would save the next reader.
     pub(crate) fn want(&self) {
         self.wanted.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the next reader should tell what it finds.
+    /// Whether the next reader should report gaps.
     pub(crate) fn wanted(&self) -> bool {
         self.wanted.load(Ordering::Relaxed)
     }
 
-    /// Registers a watch over what a reader is about to walk. The caller holds the stripe's lock, and the reader has not
-    /// taken its sequence yet.
+    /// Registers a watch over the range that a reader is about to walk. The caller holds the stripe's lock, and the
+    /// reader has not taken its sequence yet.
     pub(crate) fn watch(&self, range: KeyRange) -> u64 {
         self.wanted.store(false, Ordering::Relaxed);
         let mut state = self.state.lock();
@@ -155,11 +156,11 @@ impl Gaps {
         id
     }
 
-    /// The reader of that watch, who sees up to `seq`, has found nothing between two keys that it found, or ends of its
-    /// range.
+    /// The reader of that watch, which sees up to `seq`, found nothing in `range`, whose ends are keys that it found or
+    /// the ends of its own range.
     pub(crate) fn learn(&self, watch: u64, range: KeyRange, seq: SeqNo) {
         let mut state = self.state.lock();
-        // After the end of a watch nobody has kept the puts: the gap stays unknown.
+        // Once a watch has ended nothing records puts: the gap is not learned.
         let Some(watch) = state.watches.iter().find(|known| known.id == watch) else { return };
         let parts = match &watch.put {
             Some((lowest, highest)) => {
@@ -191,10 +192,11 @@ impl Gaps {
 }
 
 impl State {
-    /// One that touches others becomes one with them, which holds for readers who see what each of them asks for.
+    /// A gap that touches others is merged with them; the result holds for readers that see the newest `seq` among
+    /// them.
     fn add(&mut self, mut gap: Gap) {
         if gap.range.is_empty() {
-            return; // what a query of no keys walks over
+            return; // A query of no keys walks an empty range.
         }
         self.gaps.retain(|known| {
             let apart = known.range.is_below(&gap.range) || gap.range.is_below(&known.range);
@@ -217,7 +219,7 @@ impl KeyRange {
         self.end.as_ref().is_some_and(|end| *end <= self.start)
     }
 
-    /// Whether it ends before the other begins, with something between the two.
+    /// Whether this range ends before the other starts, with space in between.
     fn is_below(&self, other: &Self) -> bool {
         self.end.as_ref().is_some_and(|end| *end < other.start)
     }
@@ -228,7 +230,7 @@ impl KeyRange {
     }
 }
 
-/// The least key above that one.
+/// The lowest key above `key`.
 pub(crate) fn above(key: &[u8]) -> Vec<u8> {
     let mut above = Vec::with_capacity(key.len() + 1);
     above.extend_from_slice(key);
@@ -236,7 +238,7 @@ pub(crate) fn above(key: &[u8]) -> Vec<u8> {
     above
 }
 
-/// Makes room for a key between the lowest and the highest.
+/// Extends the ends to include `key`.
 fn widen(ends: &mut Option<(Vec<u8>, Vec<u8>)>, key: &[u8]) {
     match ends {
         None => *ends = Some((key.to_vec(), key.to_vec())),
@@ -246,7 +248,7 @@ fn widen(ends: &mut Option<(Vec<u8>, Vec<u8>)>, key: &[u8]) {
     }
 }
 
-/// What is left of a range before the first and behind the second key.
+/// The parts of a range below the lowest and above the highest key.
 fn around(range: KeyRange, lowest: &[u8], highest: &[u8]) -> (Option<KeyRange>, Option<KeyRange>) {
     let before = KeyRange {
         start: range.start.clone(),
@@ -263,16 +265,16 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Of a key, by sequence: whether it is there.
+    /// For each key, by sequence: whether it is present.
     type Versions = BTreeMap<u8, BTreeMap<SeqNo, bool>>;
 
     #[derive(Clone, Debug)]
     enum Step {
         Put(u8),
         Delete(u8),
-        /// A reader of a range begins.
+        /// A reader of a range starts.
         Begin(u8, u8),
-        /// The oldest reader tells what it finds, and ends.
+        /// The oldest reader reports its gaps and ends.
         Tell,
         Explore,
     }
@@ -291,7 +293,7 @@ mod tests {
         versions.get(&key).and_then(|all| all.range(..=seq).next_back()).is_some_and(|(_, put)| *put)
     }
 
-    /// What a reader of a range finds, and the stretches between.
+    /// Reports the gaps between the keys that a reader of a range finds.
     fn tell(gaps: &Gaps, watch: u64, range: &KeyRange, versions: &Versions, seq: SeqNo) {
         let mut from = range.start.clone();
         for key in (0u8..12).filter(|key| range.contains(&[*key]) && there(versions, *key, seq)) {
@@ -307,7 +309,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
-        /// Whatever readers find out while others write, no reader of what came later leaves out a key that is there.
+        /// Whatever readers report while others write, no later reader skips a key that is present.
         #[test]
         fn what_is_there_is_never_left_out(steps in proptest::collection::vec(step(), 1..80)) {
             let gaps = Gaps::default();
@@ -362,18 +364,18 @@ mod tests {
         }
         let around = |from: &[u8], to: &[u8], seq| gaps.around(&range(from, to), seq);
         assert_eq!(around(b"a", b"z", 7), Some(vec![range(b"a", b"b"), range(b"e", b"z")]));
-        assert_eq!(around(b"a", b"z", 6), None, "it does not see all that was found to be gone");
+        assert_eq!(around(b"a", b"z", 6), None, "this reader does not see all the deletes");
         assert_eq!(around(b"b", b"e", 7), Some(Vec::new()));
         assert_eq!(around(b"f", b"g", 7), None);
         gaps.put(b"c1");
         assert_eq!(around(b"b", b"z", 7), Some(vec![range(b"c1", b"c1\0"), range(b"e", b"z")]));
-        // What a watch has seen being put is no gap, nor what is around it farther than the next put.
+        // Keys put during the watch are not in a gap; between the lowest and highest of them no gap is learned.
         gaps.learn(watch, range(b"a", b"z"), 9);
         assert_eq!(around(b"a", b"z", 9), Some(vec![range(b"c1", b"c1\0")]));
         gaps.unwatch(watch);
         assert!(gaps.any.load(Ordering::Relaxed), "there are gaps");
         gaps.learn(watch, range(b"c1", b"c2"), 9);
-        assert_eq!(around(b"c1", b"c2", 9), Some(vec![range(b"c1", b"c1\0")]), "that watch is over");
+        assert_eq!(around(b"c1", b"c2", 9), Some(vec![range(b"c1", b"c1\0")]), "the watch has ended");
     }
 
     #[test]

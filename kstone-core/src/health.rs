@@ -1,19 +1,19 @@
-//! Whether writes may still be accepted: the first failure that made them unsafe is kept for good.
+//! Whether writes may still be accepted: the first failure that made them unsafe sticks.
 
 use std::sync::OnceLock;
 
 use crate::error::{Error, Result};
 use crate::planted::{Bug, planted};
 
-/// Shared by everything that writes. Once poisoned, a handle stays so until it is opened anew: the page cache
-/// may have dropped what a failed sync could not write, so no retry can be believed.
+/// Shared by everything that writes. A poisoned handle stays poisoned until it is reopened: the page cache may have
+/// dropped the pages that a failed sync could not write, so the success of a retry would prove nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     cause: OnceLock<String>,
 }
 
 impl Health {
-    /// Refuses with the first cause when the handle is poisoned.
+    /// Fails with the first cause if the handle is poisoned.
     pub(crate) fn check(&self) -> Result<()> {
         match self.cause.get() {
             None => Ok(()),
@@ -22,18 +22,18 @@ impl Health {
         }
     }
 
-    /// Poisons the handle; the first cause stays.
+    /// Poisons the handle; the first cause is kept.
     pub(crate) fn poison(&self, cause: &Error) {
-        // A later cause loses against the first: that is what `set` does.
+        // `set` fails if there is a cause already, which keeps the first.
         let _ = self.cause.set(cause.to_string());
     }
 
-    /// Poisons the handle for a state that cannot be, and returns the error that says so.
+    /// Poisons the handle because of an impossible state, and returns the error for it.
     #[cold]
     #[track_caller]
     pub(crate) fn internal(&self, what: impl Into<String>) -> Error {
         let what = what.into();
-        // Before the panic that this is with debug assertions.
+        // Before `Error::internal`, which panics with debug assertions.
         self.poison(&Error::Internal { what: what.clone() });
         Error::internal(what)
     }

@@ -1,8 +1,8 @@
-//! How long operations take, in histograms of bounded size.
+//! Latencies of operations, in histograms of bounded size.
 //!
-//! An operation of the hot path is timed once in this many ([`crate::DatabaseConfig::latency_sampling`]); background
-//! jobs are always timed. Whoever records a sample on the hot path never waits: a sample that meets a reader, or
-//! another sample of its kind, is dropped.
+//! Of operations on hot paths, one in [`crate::DatabaseConfig::latency_sampling`] is timed; background jobs always are.
+//! Recording a sample on a hot path never blocks: a sample that collides with a reader, or with another sample of its
+//! kind, is dropped.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,26 +17,26 @@ mod buckets;
 
 pub use buckets::LatencyBuckets;
 
-/// Longer times count as this one: it bounds a histogram at 136 KiB.
+/// Longer times count as this one, which bounds a histogram at 136 KiB.
 const LONGEST: Duration = Duration::from_secs(3600);
-/// Decimal digits that a recorded time keeps.
+/// Significant decimal digits that a recorded time keeps.
 const DIGITS: u8 = 3;
 
-/// The histograms of one handle, each made with its first sample.
+/// The histograms of one handle, each created with its first sample.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {
     histograms: [Mutex<Option<Histogram<u32>>>; Operation::COUNT],
 }
 
 impl Recorder {
-    /// For the hot path: never waits.
+    /// Records a sample on a hot path: never blocks, may drop it.
     pub(crate) fn sample(&self, operation: Operation, took: Duration) {
         if let Some(mut histogram) = self.histograms.get(operation as usize).and_then(Mutex::try_lock) {
             add(&mut histogram, took);
         }
     }
 
-    /// For background work: always counted.
+    /// Records a sample of background work: always counted.
     pub(crate) fn record(&self, operation: Operation, took: Duration) {
         if let Some(histogram) = self.histograms.get(operation as usize) {
             add(&mut histogram.lock(), took);
@@ -44,7 +44,7 @@ impl Recorder {
     }
 
     pub(crate) fn summary(&self, operation: Operation) -> LatencySummary {
-        // Copied, so that samples are dropped for as short as possible.
+        // Copied, to hold the lock, which drops samples, as briefly as possible.
         let copy = self.histograms.get(operation as usize).and_then(|histogram| histogram.lock().clone());
         copy.as_ref().map(LatencySummary::of).unwrap_or_default()
     }
@@ -67,36 +67,36 @@ impl Recorder {
 fn add(histogram: &mut Option<Histogram<u32>>, took: Duration) {
     let nanos = took.min(LONGEST).as_nanos() as u64;
     if histogram.is_none() {
-        // It grows with what it is given. The number of digits is a valid one, so this cannot fail.
+        // It grows as needed. The number of digits is valid, so this cannot fail.
         *histogram = Histogram::new(DIGITS).ok();
     }
     if let Some(histogram) = histogram {
-        // Within the longest time it can always grow.
+        // It can always grow up to the longest time.
         let _ = histogram.record(nanos);
     }
 }
 
-/// The distribution of one operation's times, in nanoseconds, to three digits; all zero when there was none.
+/// The latency distribution of one operation, in nanoseconds, to three significant digits; all zero without samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct LatencySummary {
-    /// How many were timed: of the hot path one in
-    /// [`latency_sampling`](crate::DatabaseConfig::latency_sampling), of background work all.
+    /// Number of timed operations: one in [`latency_sampling`](crate::DatabaseConfig::latency_sampling) on hot paths,
+    /// all in the background.
     pub count: u64,
-    /// Their mean.
+    /// Mean.
     pub mean_nanos: u64,
-    /// The shortest.
+    /// Minimum.
     pub min_nanos: u64,
-    /// The longest; times beyond an hour count as an hour.
+    /// Maximum; times over an hour count as an hour.
     pub max_nanos: u64,
-    /// Half of them took no longer.
+    /// Median.
     pub p50_nanos: u64,
-    /// 90 % took no longer.
+    /// 90th percentile.
     pub p90_nanos: u64,
-    /// 99 % took no longer.
+    /// 99th percentile.
     pub p99_nanos: u64,
-    /// 99.9 % took no longer.
+    /// 99.9th percentile.
     pub p999_nanos: u64,
 }
 
@@ -125,18 +125,18 @@ impl fmt::Display for LatencySummary {
     }
 }
 
-/// How long operations took since open, by kind.
+/// Latencies since open, by kind of operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct Latencies {
     /// Single puts, from the call to its return.
     pub put: LatencySummary,
-    /// Gets, also those that found nothing.
+    /// Gets, including those that found nothing.
     pub get: LatencySummary,
     /// Single deletes.
     pub delete: LatencySummary,
-    /// Queries and scans: the time spent in the engine from the call to the iterator's end.
+    /// Queries and scans: time spent in the engine, from the call to the end of the iterator.
     pub query: LatencySummary,
     /// Batches.
     pub batch: LatencySummary,
@@ -151,7 +151,7 @@ pub struct Latencies {
 }
 
 impl Latencies {
-    /// All of them with their names, in the order of the fields.
+    /// All latencies with their names, in the order of the fields.
     pub fn all(&self) -> [(&'static str, LatencySummary); 9] {
         [
             ("put", self.put),

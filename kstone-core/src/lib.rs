@@ -1,7 +1,7 @@
-//! The storage engine of KeystoneDB: bytes under keys, in 256 stripes, each an LSM tree of its own over one
+//! The storage engine of KeystoneDB: byte values under keys, in 256 stripes, each an independent LSM tree over one
 //! shared log.
 //!
-//! Most programs want the `kstone-api` crate, which puts typed items on top of this one.
+//! Most programs want the `kstone-api` crate, which builds typed items on top of this one.
 //!
 //! ```
 //! use std::path::Path;
@@ -22,15 +22,15 @@
 //! # }
 //! ```
 
-// Unit tests run on real threads, also where cargo asks for those of kstone-shuttle.
+// Unit tests run on real threads, even when cargo builds this crate for kstone-shuttle.
 #![cfg(not(all(shuttle, test)))]
-// Bytes from disk must never index out of bounds; see coding.rs for how decoders read instead.
+// Bytes from disk must never index out of bounds; decoders read through coding.rs, which checks bounds.
 #![deny(clippy::indexing_slicing)]
 #![cfg_attr(not(test), deny(clippy::string_slice))]
-// Modules are declared by layer: each imports from its own and those above it, and never in a circle. What the tests in
-// tests/it/structure.rs allow beside that has its reason there.
+// Modules are declared by layer: each imports only from its own layer and those above it, never in a cycle. The
+// exceptions, with their reasons, are in tests/it/structure.rs.
 
-// L0, vocabulary: no I/O, no locks held.
+// L0, vocabulary: no I/O, no locks.
 pub(crate) mod checksum;
 pub(crate) mod coding;
 pub mod config;
@@ -46,7 +46,7 @@ pub(crate) mod sync;
 pub mod sync;
 pub mod types;
 
-// L1, environment: all I/O, time, file names.
+// L1, environment: all I/O, time and file names.
 pub mod clock;
 pub(crate) mod counters;
 pub(crate) mod latency;
@@ -56,7 +56,7 @@ pub(crate) mod process;
 pub mod slice;
 pub mod vfs;
 
-// L2, encodings and memory.
+// L2, encodings and in-memory structures.
 pub(crate) mod bloom;
 pub(crate) mod cursor;
 pub(crate) mod file_header;
@@ -71,7 +71,7 @@ pub(crate) mod merge;
 pub(crate) mod sst;
 pub(crate) mod wal;
 
-// L4, the state of a stripe and decisions about it.
+// L4, the state of a stripe, and policy.
 pub(crate) mod adaptive;
 pub(crate) mod backpressure;
 pub(crate) mod compaction;
@@ -81,18 +81,18 @@ pub(crate) mod quota;
 pub(crate) mod stripe;
 pub(crate) mod version;
 
-// L5, the engine: one verb a file.
+// L5, the engine: one verb per file.
 pub mod lsm;
 
 // L6, maintenance.
 pub mod repair;
 pub mod verify;
 
-// L7, for tests; no program that embeds the database has them.
+// L7, for tests; never in a program that embeds the database.
 #[cfg(feature = "testing")]
 pub mod torture;
 
-// For fuzzers and the tests that replay their corpus.
+// For the fuzzers and the tests that replay their corpus.
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 #[expect(
@@ -100,14 +100,14 @@ pub mod torture;
     clippy::panic,
     clippy::indexing_slicing,
     clippy::string_slice,
-    reason = "a broken promise must stop the fuzzer"
+    reason = "a violated promise must stop the fuzzer"
 )]
 pub mod fuzzing;
 
-// For the benchmarks of kstone-bench; no part of the library.
+// For the benchmarks of kstone-bench; not part of the library.
 #[cfg(feature = "bench-internals")]
 #[doc(hidden)]
-#[expect(clippy::expect_used, reason = "a benchmark that cannot go on stops")]
+#[expect(clippy::expect_used, reason = "a benchmark that cannot continue stops")]
 pub mod bench;
 
 pub use config::{CompactionConfig, Compression, DatabaseConfig, Durability, MemtableMode, ReadMode};

@@ -1,6 +1,6 @@
-//! How much memory the machine has left, behind a trait so that tests can say it.
+//! Memory available on the machine, behind a trait so that tests can set it.
 //!
-//! The least of what the kernel calls available and of what each control group above this process leaves of its
+//! The minimum of what the kernel reports as available and what each control group above this process has left of its
 //! limit: in a container the machine may have plenty while the process is about to be killed.
 
 use std::fmt::Debug;
@@ -8,13 +8,13 @@ use std::path::Path;
 
 use crate::vfs::{DiskVfs, OpenMode, Vfs, read_full_at};
 
-/// Where the engine learns how much memory is left.
+/// Reports available memory to the engine.
 pub trait MemoryProbe: Debug + Send + Sync {
-    /// Bytes that could be allocated now without pushing anybody else out; `None` when that is not known.
+    /// Bytes that could be allocated now without evicting anything else; `None` if unknown.
     fn available(&self) -> Option<u64>;
 }
 
-/// What Linux says in `/proc` and `/sys/fs/cgroup`, versions 1 and 2.
+/// Reads `/proc` and `/sys/fs/cgroup` on Linux, versions 1 and 2.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemMemory;
 
@@ -24,9 +24,9 @@ impl MemoryProbe for SystemMemory {
     }
 }
 
-/// The text of a file of the kernel's. Those say that they are empty, so their length cannot be asked for.
+/// The text of a kernel file. Such files report a length of zero, so the length cannot be used.
 fn read(path: &str) -> Option<String> {
-    /// The longest of them, `memory.stat`, has about 2 KiB.
+    /// The longest of these files, `memory.stat`, has about 2 KiB.
     const LONGEST: usize = 16 << 10;
     let file = DiskVfs::new().open(Path::new(path), OpenMode::Read).ok()?;
     let mut bytes = vec![0; LONGEST];
@@ -37,7 +37,7 @@ fn read(path: &str) -> Option<String> {
 
 fn available(read: &impl Fn(&str) -> Option<String>) -> Option<u64> {
     let machine = read("/proc/meminfo").and_then(|text| field(&text, "MemAvailable:")?.checked_mul(1024));
-    // What cannot be read sets no limit.
+    // A file that cannot be read sets no limit.
     let groups = read("/proc/self/cgroup").unwrap_or_default();
     let left = groups.lines().filter_map(|line| {
         // hierarchy:controllers:path; version 2 has no controllers.
@@ -45,7 +45,7 @@ fn available(read: &impl Fn(&str) -> Option<String>) -> Option<u64> {
         let (controllers, path) = (parts.next()?, parts.next()?);
         if controllers.is_empty() {
             let files = ["memory.max", "memory.current", "inactive_file"];
-            // The second is where systems keep version 2 beside version 1.
+            // The second path is where systems mount version 2 beside version 1.
             let of = |mount: &str| least_left(read, mount, path, files);
             of("/sys/fs/cgroup").or_else(|| of("/sys/fs/cgroup/unified"))
         } else if controllers.split(',').any(|controller| controller == "memory") {
@@ -58,8 +58,8 @@ fn available(read: &impl Fn(&str) -> Option<String>) -> Option<u64> {
     machine.into_iter().chain(left).min()
 }
 
-/// The least that a group and those above it leave of their limits. Inside of a container its own group is mounted
-/// as the root, and the path may not exist: what is not there has no limit.
+/// The least that a group and its ancestors have left of their limits. Inside a container its own group is mounted as
+/// the root, and the path may not exist: a missing group has no limit.
 fn least_left(
     read: &impl Fn(&str) -> Option<String>,
     mount: &str,
@@ -71,15 +71,15 @@ fn least_left(
         let dir = if group.is_empty() { mount.to_string() } else { format!("{mount}/{group}") };
         let number = |name: &str| read(&format!("{dir}/{name}"))?.trim().parse::<u64>().ok();
         let (limit, usage) = (number(limit)?, number(usage)?);
-        // Pages of files not used lately count as used, and yet are given back first when memory is wanted:
-        // without this, reading one large file would look like the end of memory.
+        // Pages of files not used recently count as used, yet they are reclaimed first under memory pressure: without
+        // this, reading one large file would look like running out of memory.
         let cached = read(&format!("{dir}/memory.stat")).and_then(|text| field(&text, cached)).unwrap_or(0);
         Some(limit.saturating_sub(usage.saturating_sub(cached)))
     });
     left.min()
 }
 
-/// The number behind a name, at the start of a line.
+/// The number after a name at the start of a line.
 fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| {
         let mut words = line.split_whitespace();
@@ -115,7 +115,7 @@ mod tests {
                 ("/sys/fs/cgroup/app/memory.stat", stat),
             ])
         };
-        assert_eq!(v2("1000000\n", "400000\n", ""), Some(600_000), "a group above has the limit");
+        assert_eq!(v2("1000000\n", "400000\n", ""), Some(600_000), "a parent group has the limit");
         assert_eq!(v2("1000000\n", "400000\n", "anon 1\ninactive_file 300000\n"), Some(900_000));
         assert_eq!(v2("1000000\n", "2000000\n", ""), Some(0));
         assert_eq!(v2("9000000\n", "400000\n", ""), Some(2_048_000));

@@ -1,6 +1,6 @@
-//! Cursors over entries, and merging them into one.
+//! Cursors over entries, and their merge into one.
 //!
-//! Forward, entries come by key ascending and sequence descending (the newest version first); in reverse they
+//! Forward, entries are ordered by ascending key and descending sequence (the newest version first); in reverse, they
 //! come in exactly the opposite order.
 
 use std::cmp::Ordering;
@@ -13,20 +13,20 @@ use crate::planted::{Bug, planted};
 use crate::slice::Slice;
 use crate::types::{Direction, EntryKind, EntryRef, SeqNo};
 
-/// Several cursors as one: a tree of losers. Each inner node keeps the source that lost there, so that a step
-/// replays one path from a leaf to the root, one comparison a level.
+/// Several cursors as one: a loser tree. Each inner node keeps the source that lost there, so that a step replays one
+/// path from a leaf to the root, with one comparison per level.
 pub(crate) struct MergeCursor {
     sources: Vec<MergeInput>,
     /// `losers[0]` is the winner; node n has the children 2n and 2n + 1, and leaf n + i is source i.
     losers: Vec<usize>,
     direction: Direction,
-    /// What all current keys start with.
+    /// Common prefix of all current keys.
     common: Vec<u8>,
 }
 
 struct MergeInput {
     cursor: Box<dyn Cursor>,
-    /// The 8 bytes of the current key after the common ones, zero-padded: where two differ, they decide.
+    /// The 8 bytes of the current key after the common prefix, zero-padded: if two fences differ, they decide.
     fence: u64,
     ended: bool,
 }
@@ -37,7 +37,7 @@ impl fmt::Debug for MergeCursor {
     }
 }
 
-/// No source has come to this node of the tree yet.
+/// No source has reached this node of the tree yet.
 const NOBODY: usize = usize::MAX;
 
 impl MergeCursor {
@@ -52,7 +52,7 @@ impl MergeCursor {
         merge
     }
 
-    /// Takes note of the entry that a source is at.
+    /// Updates the fence of a source for its current entry.
     fn look_at(&mut self, n: usize) {
         let Some(source) = self.sources.get_mut(n) else { return };
         let Some(entry) = source.cursor.entry() else {
@@ -62,7 +62,7 @@ impl MergeCursor {
         match entry.key.strip_prefix(self.common.as_slice()) {
             Some(rest) => source.fence = fence(rest),
             None => {
-                // Happens no more often than the common bytes are many.
+                // Happens at most once per byte of the common prefix.
                 self.common.truncate(shared_prefix(&self.common, entry.key));
                 let skip = self.common.len();
                 for source in &mut self.sources {
@@ -73,8 +73,8 @@ impl MergeCursor {
         }
     }
 
-    /// Lets a source play its way up from its leaf: the winner goes on, the loser stays. A source that finds
-    /// nobody (which happens only at first) waits there.
+    /// Plays a source up from its leaf: at each node the winner continues and the loser stays. A source that meets an
+    /// empty node, which happens only during construction, waits there.
     fn play(&mut self, n: usize) {
         let mut winner = n;
         let mut node = usize::midpoint(n, self.sources.len());
@@ -132,7 +132,7 @@ impl Cursor for MergeCursor {
     fn advance(&mut self) -> Result<()> {
         let Some(&n) = self.losers.first() else { return Ok(()) };
         if let Some(source) = self.sources.get_mut(n) {
-            // On an error the tree stays as it is, so that the next call comes to the same source.
+            // After an error the tree is unchanged, so that the next call retries the same source.
             match source.cursor.advance() {
                 Err(_) if planted(Bug::ReadErrorIsEnd) => {
                     source.cursor = Box::new(Self::new(Vec::new(), self.direction));
@@ -146,31 +146,31 @@ impl Cursor for MergeCursor {
     }
 }
 
-/// What a reader at a sequence sees: of each key the newest version that is not newer, unless that is a
+/// The entries visible to a reader at a sequence: for each key the newest version at or below it, unless that is a
 /// tombstone.
 #[derive(Debug)]
 pub(crate) struct VisibleCursor {
     merge: MergeCursor,
     max_seq: SeqNo,
-    /// The key that was decided last, or, in reverse, whose versions are being read.
+    /// The key decided last or, in reverse, the key whose versions are being read.
     key: Option<Vec<u8>>,
-    /// In reverse: the newest version of it so far; `None` inside is a tombstone.
+    /// In reverse: the newest version of that key so far; `Some(None)` is a tombstone.
     newest: Option<Option<Slice>>,
-    /// The merge must advance first: the last step was used up, or failed.
+    /// The merge must advance first: its current entry was consumed, or the last step failed.
     stale: bool,
-    /// The key that was decided last was returned.
+    /// Whether the key decided last was returned.
     shown: bool,
-    /// In reverse: the visible versions of the key that are read.
+    /// In reverse: number of visible versions read of the current key.
     versions: u64,
     passed: Passed,
 }
 
-/// Entries that a cursor looked at and did not return.
+/// Entries that a cursor read and did not return.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Passed {
-    /// Of keys that the reader does not find.
+    /// Entries of keys that the reader does not find.
     pub(crate) gone: u64,
-    /// Of keys that were returned.
+    /// Further versions of keys that were returned.
     pub(crate) older: u64,
 }
 
@@ -184,12 +184,12 @@ impl VisibleCursor {
         self.passed.gone | self.passed.older != 0
     }
 
-    /// What was passed over since this was last asked.
+    /// Returns and resets the counts of skipped entries.
     pub(crate) fn passed(&mut self) -> Passed {
         std::mem::take(&mut self.passed)
     }
 
-    /// The next key and its value. After an error the same step is tried again.
+    /// The next key and its value. After an error the next call retries the same step.
     pub(crate) fn next(&mut self) -> Result<Option<(Vec<u8>, Slice)>> {
         match self.merge.direction {
             Direction::Forward => self.next_forward(),
@@ -205,7 +205,7 @@ impl VisibleCursor {
         Ok(())
     }
 
-    /// Versions come newest first: the first visible one of a key decides.
+    /// Versions come newest first: the first visible version of a key decides.
     fn next_forward(&mut self) -> Result<Option<(Vec<u8>, Slice)>> {
         loop {
             self.refresh()?;
@@ -229,7 +229,7 @@ impl VisibleCursor {
         }
     }
 
-    /// Versions come oldest first: the last visible one of a key decides, once another key or the end comes.
+    /// Versions come oldest first: the last visible version of a key decides, once another key or the end is reached.
     fn next_reverse(&mut self) -> Result<Option<(Vec<u8>, Slice)>> {
         loop {
             self.refresh()?;
@@ -237,7 +237,7 @@ impl VisibleCursor {
             if let Some(entry) = entry.filter(|e| self.newest.is_none() || self.key.as_deref() == Some(e.key))
             {
                 self.stale = true;
-                // Until it is decided whether its key is shown.
+                // Provisional, until it is decided whether the key is returned.
                 self.passed.gone += 1;
                 if entry.seq <= self.max_seq {
                     self.versions += 1;
@@ -273,7 +273,7 @@ mod tests {
 
     type Row = (Vec<u8>, SeqNo, EntryKind);
 
-    /// Rows from memory, which fails at some steps the first this many times.
+    /// Rows in memory; each step listed in `failures` fails this many times before it succeeds.
     struct Rows {
         rows: Vec<Row>,
         at: usize,

@@ -1,10 +1,11 @@
-//! The cost of a configuration for a workload, from closed forms, without a database: pure arithmetic, and a search over
+//! Closed-form cost model of a configuration under a workload, without a database: pure arithmetic, and a search over
 //! some thousand configurations for the best one for a goal.
 //!
-//! A [`Model`] takes a [`Workload`] and the costs of a [`Machine`]. [`Model::predict`] gives the effect of a [`Point`] of
-//! the settings, [`Model::best`] finds a point and explains the choice. Run counts and write amplification are exactly
-//! those of the compaction policy (`model/depth.rs`; a test compares them with the picker). Filters follow their theory
-//! (`bloom.rs`). Overwrites, space and times are estimates, and marked as such.
+//! A [`Model`] combines a [`Workload`] with the costs of a [`Machine`]. [`Model::predict`] computes the effect of a
+//! [`Point`] in the space of settings; [`Model::best`] searches for a point and explains its choice. Run counts and
+//! write amplification are exactly those of the compaction policy (`model/depth.rs`; a test compares them with the
+//! picker). Filters follow their theory (`bloom.rs`). Overwrites, space and times are estimates, and are marked as
+//! estimates.
 //!
 //! ```
 //! use kstone_core::model::{Constraints, Goal, Model, Point, Workload};
@@ -32,19 +33,23 @@ mod search;
 pub use depth::DepthRule;
 pub use search::{Advice, Constraints, Goal};
 
-/// Bytes of a record in a memtable beyond its key and value.
+/// Memory of a record in a memtable beyond its key and value, in bytes.
 const MEMTABLE_OVERHEAD: f64 = RECORD_OVERHEAD as f64;
-/// The same in the log: the record's header, lengths and padding.
+/// The same for the log: the record's header, lengths and padding.
 const LOG_OVERHEAD: f64 = 56.0;
-/// The same in an SST: kind, sequence and lengths, about; the index at 1.25 slots of 4 bytes; without the filter.
+/// The same for an SST, approximately: kind, sequence and lengths. The index, at 1.25 slots of 4 bytes, is
+/// `INDEX_BYTES`; the filter is separate.
 const SST_OVERHEAD: f64 = 12.0;
 const INDEX_BYTES: f64 = 5.0;
-/// Slots of an SST's index that a look-up of an absent key compares before it finds an empty one: linear probing at a
-/// load of 4/5 (Knuth, The Art of Computer Programming, vol. 3, 6.4), each equal by chance once in 256.
+/// Slots of an SST's index that match an absent key by chance before the look-up reaches an empty slot: linear probing
+/// at a load of 4/5 (Knuth, The Art of Computer Programming, vol. 3, 6.4) compares 12, and each matches with
+/// probability 1/256.
 pub(crate) const INDEX_FALSE_MATCHES: f64 = 12.0 / 256.0;
-/// The distinct share of records drawn from as many keys falls from 1 to 1 - 1/e; this is its mean on the way.
+/// The fraction of distinct keys among records drawn from as many keys falls from 1 to 1 - 1/e; this is its mean over
+/// the cycle.
 const DISTINCT_IN_CYCLE: f64 = 0.82;
-/// Live records rewritten per record written, over a cycle between two full merges for garbage, at 100 % garbage.
+/// Live records rewritten per record written, over a cycle between two full merges triggered by garbage, at 100 %
+/// garbage.
 const GARBAGE_MERGE: f64 = 0.85;
 
 /// The load on the database.
@@ -52,29 +57,29 @@ const GARBAGE_MERGE: f64 = 0.85;
 pub struct Workload {
     /// Distinct keys at the end.
     pub items: u64,
-    /// Writes over the life of the database; those beyond `items` replace items.
+    /// Writes over the life of the database; those beyond `items` overwrite items.
     pub writes: u64,
-    /// Bytes of a key, partition and sort key together.
+    /// Bytes of a key: partition key plus sort key.
     pub key_bytes: u64,
     /// Bytes of an encoded item.
     pub value_bytes: u64,
-    /// Writes a second, now.
+    /// Current writes a second.
     pub writes_per_second: f64,
-    /// Point reads a second, now.
+    /// Current point reads a second.
     pub reads_per_second: f64,
-    /// The share of reads that find nothing, 0 to 1.
+    /// Fraction of reads that find nothing, 0 to 1.
     pub miss_share: f64,
     /// Whether each write is durable before it returns.
     pub sync: bool,
     /// Stripes of the database, 1 to 256.
     pub stripes: usize,
-    /// Bytes of memory for everything, including the operating system's cache; `None` if everything fits.
+    /// Total memory in bytes, including the operating system's page cache; `None` if everything fits.
     pub memory_bytes: Option<u64>,
 }
 
 impl Workload {
-    /// This many items, each written once, in 256 stripes; 1,000 writes and 1,000 reads a second, of which one in ten
-    /// finds nothing; buffered writes; memory for everything.
+    /// A workload of `items` items, each written once, in 256 stripes; 1,000 writes and 1,000 reads a second, of which
+    /// one in ten finds nothing; buffered writes; enough memory for everything.
     pub fn inserts(items: u64, key_bytes: u64, value_bytes: u64) -> Self {
         Self {
             items,
@@ -98,7 +103,7 @@ impl Workload {
         self.items.min(self.writes) as f64
     }
 
-    /// The share of writes that replace an existing record.
+    /// Fraction of writes that replace an existing record.
     fn overwrites(&self) -> f64 {
         if self.writes == 0 { 0.0 } else { 1.0 - self.distinct() / self.writes as f64 }
     }
@@ -116,17 +121,17 @@ pub struct Machine {
     pub block_ns: f64,
     /// Reading a block from the disk, in nanoseconds.
     pub disk_ns: f64,
-    /// Log and memtable of one write, in nanoseconds.
+    /// Log and memtable work of one write, in nanoseconds.
     pub write_ns: f64,
     /// Waiting for a sync of the log, in nanoseconds.
     pub sync_ns: f64,
     /// Writing one byte of an SST in a flush or a merge, in nanoseconds.
     pub rewrite_ns: f64,
-    /// Putting one key into a filter, for each bit per key, in nanoseconds.
+    /// Adding one key to a filter, per bit per key, in nanoseconds.
     pub filter_bit_ns: f64,
-    /// Reading one byte of the log in a recovery, in nanoseconds.
+    /// Reading one byte of the log during recovery, in nanoseconds.
     pub replay_byte_ns: f64,
-    /// Putting one record of the log into a memtable in a recovery, in nanoseconds.
+    /// Inserting one log record into a memtable during recovery, in nanoseconds.
     pub replay_record_ns: f64,
 }
 
@@ -158,7 +163,7 @@ pub struct Point {
     pub bloom_bits_per_key: usize,
     /// `memory_budget`, in bytes.
     pub memory_budget: u64,
-    /// The limit of the log, in bytes.
+    /// Maximum length of the log, in bytes.
     pub log_limit: u64,
     /// `garbage_percent`.
     pub garbage_percent: u32,
@@ -177,7 +182,7 @@ impl Point {
         }
     }
 
-    /// These settings with the point's.
+    /// These settings, with the values of the point.
     #[must_use]
     pub fn apply_to(
         &self,
@@ -202,46 +207,46 @@ impl Default for Point {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Prediction {
-    /// Records of one flush: the memtable's limit, or less when the memory budget is reached before it.
+    /// Records per flush: the memtable's limit, or less if the memory budget is reached first.
     pub flush_records: f64,
-    /// Flushes of one stripe over the workload's life.
+    /// Flushes of one stripe over the life of the workload.
     pub flushes_per_stripe: f64,
-    /// Bytes that flushes and merges write per byte that is put: 1 for the flush, and the merges. The log is not
-    /// counted. Exact for inserts; with overwrites an estimate.
+    /// Bytes that flushes and merges write per byte put: 1 for the flush, plus the merges. The log is not counted.
+    /// Exact for inserts; an estimate with overwrites.
     pub write_amplification: f64,
-    /// Runs of a stripe, on average over its life.
+    /// Average number of runs in a stripe over its life.
     pub average_runs: f64,
-    /// Filter tests that pass although the key is not in the SST, 0 to 1.
+    /// Fraction of filter tests that pass although the key is not in the SST, 0 to 1.
     pub false_positive_rate: f64,
-    /// Filters tested by a read that finds its item, and by one that does not.
+    /// Filters tested by a read that finds its item.
     pub filter_tests_per_hit: f64,
-    /// See [`Prediction::filter_tests_per_hit`].
+    /// Filters tested by a read that finds nothing.
     pub filter_tests_per_miss: f64,
-    /// Blocks read by a read that finds its item: one, unless a memtable has it, plus wasted reads.
+    /// Blocks read by a read that finds its item: one, unless a memtable answers, plus wasted reads.
     pub block_reads_per_hit: f64,
-    /// Blocks read by a read that finds nothing: a false positive reads one only if the index has a false match too.
+    /// Blocks read by a read that finds nothing: a false positive reads one only if the index also has a false match.
     pub block_reads_per_miss: f64,
-    /// Blocks that are read from the disk instead of memory, 0 to 1.
+    /// Fraction of blocks read from disk instead of memory, 0 to 1.
     pub disk_share: f64,
-    /// Bytes of all memtables when they are fullest: stripes x limit x (record + overhead), at most the memory budget.
+    /// Bytes of all memtables at their fullest: stripes x limit x (record + overhead), at most the memory budget.
     pub memtable_bytes: f64,
     /// Bytes of all filters: records x bits / 8. Mapped.
     pub filter_bytes: f64,
     /// Bytes of all indexes: records x 5. Mapped.
     pub index_bytes: f64,
-    /// At most this many bytes of log: data that stripes have not flushed, and log that no checkpoint has removed yet.
+    /// Maximum bytes of log: data that stripes have not flushed, and log that no checkpoint has removed yet.
     pub log_bytes: f64,
-    /// Reading that log after a crash, in nanoseconds; an estimate.
+    /// Time to replay that log after a crash, in nanoseconds; an estimate.
     pub replay_ns: f64,
-    /// Bytes of SSTs per byte of live items, overhead and garbage included; an estimate.
+    /// Bytes of SSTs per byte of live items, including overhead and garbage; an estimate.
     pub space_amplification: f64,
     /// Bytes of SSTs; an estimate.
     pub sst_bytes: f64,
-    /// Bytes a second to the disk: log, flushes and merges.
+    /// Bytes written to disk per second: log, flushes and merges.
     pub disk_bytes_per_second: f64,
-    /// One write with its part of flushes and merges, in nanoseconds; an estimate.
+    /// Cost of one write including its share of flushes and merges, in nanoseconds; an estimate.
     pub write_ns: f64,
-    /// One read, hits and misses by their shares, in nanoseconds; an estimate.
+    /// Cost of one read, weighted over hits and misses, in nanoseconds; an estimate.
     pub read_ns: f64,
 }
 
@@ -257,11 +262,11 @@ impl Prediction {
 pub struct Model {
     /// The workload.
     pub workload: Workload,
-    /// The cost of steps.
+    /// The cost of elementary steps.
     pub machine: Machine,
 }
 
-/// The part of a prediction that depends on the memtables and K alone.
+/// The part of a prediction that depends only on the memtables and K.
 #[derive(Clone, Copy, Debug)]
 struct Shape {
     flush_records: f64,
@@ -273,12 +278,12 @@ struct Shape {
 }
 
 impl Model {
-    /// For that workload, on the default machine.
+    /// A model of that workload on the default machine.
     pub fn new(workload: Workload) -> Self {
         Self { workload, machine: Machine::default() }
     }
 
-    /// The effect of a point.
+    /// The effect of a point on the workload.
     pub fn predict(&self, point: &Point) -> Prediction {
         let false_positives = bloom::expected_false_positives(point.bloom_bits_per_key as u32);
         self.predict_from(point, &self.shape(point), false_positives)
@@ -290,7 +295,7 @@ impl Model {
 
     fn shape(&self, point: &Point) -> Shape {
         let workload = &self.workload;
-        // Of the budget, half of the sum of all limits counts: stripes are half full on average.
+        // Half of the sum of all limits counts against the budget: stripes are half full on average.
         let affordable =
             2.0 * point.memory_budget as f64 / (self.stripes() * (workload.record() + MEMTABLE_OVERHEAD));
         let flush_records = (point.max_memtable_records as f64).min(affordable).max(1.0);
@@ -298,7 +303,7 @@ impl Model {
         let k = point.sst_threshold;
         let inserted = flushes(workload.distinct()).round() as u64;
         let inserts = DepthRule::after(inserted, k);
-        // Above the one run that the last full merge for garbage left.
+        // Runs above the single run left by the last full merge for garbage.
         let above = if k > 2 { DepthRule::after(inserted, k - 1).average_runs } else { 0.0 };
         let overwrites = workload.overwrites();
         let garbage_merge = GARBAGE_MERGE * 100.0 / f64::from(point.garbage_percent.max(1));
@@ -344,7 +349,7 @@ impl Model {
         let misses = workload.miss_share.clamp(0.0, 1.0);
 
         let log_record = record + LOG_OVERHEAD;
-        // Segments go with a checkpoint, every two seconds.
+        // Segments are removed by checkpoints, every two seconds.
         let unflushed = buffered + (2.0 * workload.writes_per_second).min(workload.writes as f64);
         let log_bytes = (unflushed * log_record).min(point.log_limit as f64);
         let amplification = 1.0 + shape.merged;

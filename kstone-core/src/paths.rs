@@ -1,54 +1,54 @@
-//! All file names of a database directory. Names come from numbers only.
+//! All file names in a database directory. Names are built only from numbers.
 
 use std::path::{Path, PathBuf};
 
 use crate::types::FileId;
 
-/// The manifest: which files make up the database.
+/// The manifest: lists the files that make up the database.
 pub(crate) const MANIFEST: &str = "MANIFEST";
 /// A manifest being written; renamed to [`MANIFEST`] once it is durable.
 pub(crate) const MANIFEST_TMP: &str = "MANIFEST.tmp";
-/// Locked by the one handle that writes.
+/// Locked by the one handle that may write.
 pub(crate) const LOCK: &str = "LOCK";
 
-/// In a directory without a manifest: a backup was begun there and not finished.
+/// In a directory without a manifest: a backup into it was started and not finished.
 pub(crate) const UNFINISHED: &str = "BACKUP.unfinished";
-/// The counters, for tools that look at the directory; see [`crate::DatabaseConfig::stats_snapshot_interval`].
+/// The counters, for tools that read the directory; see [`crate::DatabaseConfig::stats_snapshot_interval`].
 pub(crate) const STATS: &str = "STATS.json";
-/// The same being written; renamed to [`STATS`].
+/// The counters being written; renamed to [`STATS`].
 pub(crate) const STATS_TMP: &str = "STATS.json.tmp";
-/// What happened; the newest of [`EVENT_FILES`].
+/// The event log; the newest of [`EVENT_FILES`].
 const EVENTS: &str = "EVENTS.jsonl";
-/// How many of those are kept: [`EVENTS`], and older ones as `EVENTS.jsonl.1` and so on.
+/// Number of event logs kept: [`EVENTS`], and older ones as `EVENTS.jsonl.1` and so on.
 pub(crate) const EVENT_FILES: usize = 4;
 
-/// What a name in the directory stands for.
+/// The meaning of a name in the directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileName {
     Manifest,
     ManifestTmp,
     Lock,
-    /// `BACKUP.unfinished`: says that there is no database yet; means nothing beside a manifest.
+    /// `BACKUP.unfinished`: there is no database yet; meaningless beside a manifest.
     Unfinished,
     /// `EVENTS.jsonl`, `EVENTS.jsonl.N`: not part of the database.
     Events,
-    /// `STATS.json`, also while it is written: not part of the database.
+    /// `STATS.json`, or its temporary file: not part of the database.
     Stats,
-    /// `wal-NNNNNN.log`: a segment; the number is its generation at creation, but order comes from headers.
+    /// `wal-NNNNNN.log`: a segment; the number is its generation at creation, but headers determine the order.
     Log(u32),
     /// `NNN-<id>.sst`
     Sst {
         stripe: usize,
         id: FileId,
     },
-    /// `NNN-<id>.sst.repair`: an SST that a repair writes, until a manifest lists it.
+    /// `NNN-<id>.sst.repair`: an SST being written by a repair, until a manifest lists it.
     Repairing {
         stripe: usize,
         id: FileId,
     },
-    /// `quarantine`: where repairs keep the originals of what they replaced.
+    /// `quarantine`: repairs keep the originals of replaced files here.
     Quarantine,
-    /// Not one of ours: left alone.
+    /// Not a KeystoneDB file: left alone.
     Foreign,
 }
 
@@ -60,19 +60,19 @@ pub(crate) fn sst(dir: &Path, stripe: usize, id: FileId) -> PathBuf {
     dir.join(format!("{stripe:03}-{id:06}.sst"))
 }
 
-/// Where a repair keeps the originals of what it replaced.
+/// Directory in which repairs keep the originals of replaced files.
 pub(crate) const QUARANTINE: &str = "quarantine";
-/// Ends the name of an SST that a repair writes, until a manifest lists it.
+/// Suffix of an SST being written by a repair, until a manifest lists it.
 const REPAIRED: &str = ".repair";
 
-/// The name of an SST that a repair writes.
+/// The name of an SST being written by a repair.
 pub(crate) fn repaired(sst: &Path) -> PathBuf {
     let mut name = sst.as_os_str().to_owned();
     name.push(REPAIRED);
     name.into()
 }
 
-/// The file of events that was set aside `age` times.
+/// The path of the event log that was rotated `age` times.
 pub(crate) fn events(dir: &Path, age: usize) -> PathBuf {
     match age {
         0 => dir.join(EVENTS),
@@ -80,7 +80,7 @@ pub(crate) fn events(dir: &Path, age: usize) -> PathBuf {
     }
 }
 
-/// What `name` stands for. Only the exact form that we write counts as ours.
+/// The meaning of `name`. Only names in the exact form that KeystoneDB writes are recognised.
 pub(crate) fn parse(name: &str) -> FileName {
     match name {
         MANIFEST => return FileName::Manifest,

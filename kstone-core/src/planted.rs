@@ -1,10 +1,10 @@
-//! Planted bugs: a test of the tests. Each is a mistake that an engine like this one could have, made at the one place
-//! where it would be, by a switch of one line; `tests/it/planted.rs` sets each in turn and must see a suite fail.
+//! Planted bugs: a test of the tests. Each is a plausible bug in an engine like this one, at the place where it would
+//! occur, behind a one-line switch; `tests/it/planted.rs` plants each in turn and must see a suite fail.
 //!
-//! With the feature `planted-bugs`, which only tests have, and in builds with debug assertions, a thread chooses which
-//! bug it has; all other builds have none, and the compiler leaves nothing of the switches. A choice holds on one thread:
-//! the suites that are to find it run all work there, and tests beside them are not disturbed. What no suite on one
-//! thread can find is a [`Race`]: `kstone-shuttle` plants those.
+//! With the feature `planted-bugs`, which only tests enable, and debug assertions, each thread chooses its planted bug;
+//! other builds have none, and the compiler removes the switches. A choice applies to one thread: suites that should
+//! find the bug run all work on that thread, and concurrent tests are not disturbed. Bugs that no single-threaded suite
+//! can find are [`Race`]s: `kstone-shuttle` plants those.
 
 macro_rules! bugs {
     ($(#[doc = $about:literal])+ $Bug:ident: $($(#[doc = $what:literal])+ $bug:ident,)+) => {
@@ -15,10 +15,10 @@ macro_rules! bugs {
         }
 
         impl $Bug {
-            /// All of them.
+            /// All variants.
             pub const ALL: &[Self] = &[$(Self::$bug,)+];
 
-            /// What it is.
+            /// The description.
             pub const fn what(self) -> &'static str {
                 match self {
                     $(Self::$bug => concat!($($what),+).trim_ascii_start(),)+
@@ -29,149 +29,151 @@ macro_rules! bugs {
 }
 
 bugs! {
-    /// What can be planted.
+    /// Bugs that can be planted.
     Bug:
-    // What is acknowledged and what is synced.
+    // Acknowledgement and sync.
     /// A write at `Sync` is acknowledged before its sync.
     AckBeforeSync,
-    /// Small records wait in a buffer of the process for the next write or sync.
+    /// Small records wait in a process buffer for the next write or sync.
     BufferKept,
     /// A sync covers only the newest segment of the log.
     OnlyNewestSegmentSynced,
-    /// The watermark moves before the sync that it tells of.
+    /// The watermark advances before the sync that it stands for.
     WatermarkBeforeSync,
-    /// A batch is two records of the log.
+    /// A batch is written as two log records.
     BatchInTwoRecords,
-    /// What a call could not write whole counts as written.
+    /// The rest of a short write counts as written.
     ShortWriteIgnored,
-    /// A failed write of the log is not undone.
+    /// A failed write to the log is not undone.
     RefusedWriteKept,
-    /// A poisoned handle accepts writes again.
+    /// A poisoned handle accepts writes.
     PoisonForgotten,
-    /// The background forgets to sync the log before the memtable of what it flushed is gone.
+    /// A checkpoint does not sync the log before it makes flushed writes durable.
     CheckpointBeforeLogSync,
     /// A checkpoint lists SSTs that were not synced.
     SstNotSynced,
-    /// A checkpoint does not sync the names of flushed SSTs.
+    /// A checkpoint does not sync the directory entries of flushed SSTs.
     FlushedNamesNotSynced,
-    /// A checkpoint does not sync the names of merged SSTs.
+    /// A checkpoint does not sync the directory entries of merged SSTs.
     MergedNamesNotSynced,
-    /// The name of a new database's directory is not synced.
+    /// The directory entry of a new database is not synced.
     CreationNotSynced,
-    /// The name of a new segment of the log is not synced.
+    /// The directory entry of a new log segment is not synced.
     SegmentNameNotSynced,
-    /// An edit of the manifest is not synced.
+    /// A manifest edit is not synced.
     EditNotSynced,
-    /// The name of a rewritten manifest is not synced.
+    /// The directory entry of a rewritten manifest is not synced.
     ManifestNameNotSynced,
-    /// A rewritten manifest gets its name before its bytes are synced.
+    /// A rewritten manifest is renamed before its bytes are synced.
     ManifestRenamedBeforeSync,
 
-    // What is removed, and when.
-    /// The log before a checkpoint goes before the edit that no longer needs it is durable.
+    // Removal, and its timing.
+    /// A checkpoint removes old log before the edit that makes it obsolete is durable.
     LogDroppedBeforeEdit,
-    /// The start of the log is where it ends when a checkpoint writes its edit, not when it looked at the stripes.
+    /// A checkpoint takes the log start from the end of the log when it writes its edit, not when it collected the
+    /// stripes.
     LogStartRecomputed,
-    /// An SST that the manifest lists is removed as soon as a merge has replaced it.
+    /// An SST that the manifest still lists is removed as soon as a merge has replaced it.
     ListedSstRemoved,
-    /// An SST is removed that a checkpoint is about to list.
+    /// An SST is removed although a checkpoint is about to list it.
     CheckpointListsRemoved,
-    /// What an edit of the manifest lists that failed, and may be on disk all the same, counts for nothing.
+    /// A failed manifest edit, which may still have reached the disk, is ignored when files are removed.
     FailedEditForgotten,
-    /// A checkpoint says that sealed memtables are flushed that are not.
+    /// A checkpoint records sealed memtables as flushed that are not.
     FlushedToAhead,
-    /// What a crash left over of SSTs is kept.
+    /// SSTs left over by a crash are kept.
     OrphansKept,
-    /// The number of an SST is given out again after a crash.
+    /// The number of an SST is reused after a crash.
     FileIdReused,
 
-    // What recovery believes.
-    /// A record of the log is believed although its payload is not what its checksum says.
+    // What recovery accepts.
+    /// A log record is accepted although its payload does not match its checksum.
     TornRecordBelieved,
-    /// A damaged record of the log is left out, and the log read on behind it.
+    /// A damaged log record is skipped, and the log is read on behind it.
     DamagedRecordSkipped,
-    /// A hole past the last sync is taken for damage.
+    /// A hole past the last sync is treated as damage.
     TailTakenForDamage,
-    /// Damage below a later watermark is taken for a torn tail.
+    /// Damage below a later watermark is treated as a torn tail.
     DamageTakenForTail,
-    /// Damage below what the manifest says was durable is taken for a torn tail.
+    /// Damage below the durable end recorded in the manifest is treated as a torn tail.
     DurableEndIgnored,
-    /// A log that does not end where it was closed is believed.
+    /// A log that does not end where it was closed is accepted.
     CleanEndIgnored,
     /// Recovery does not record where it cut the log.
     CutNotRecorded,
-    /// Recovery does not write again what only the cache may have.
+    /// Recovery does not rewrite the tail of the log, which may be only in the cache.
     TailNotHardened,
-    /// Recovery appends to the segment that it found.
+    /// Recovery appends to an existing segment.
     OldSegmentAppendedTo,
-    /// Operations are replayed that have reached SSTs already.
+    /// Operations that are already in SSTs are replayed.
     FlushedReplayed,
-    /// Segments are replayed in the order of their numbers as text.
+    /// Segments are replayed in the text order of their numbers.
     SegmentsOrderedAsText,
-    /// Sequences go on where those that were found end.
+    /// Sequences continue right after the last one found, without a gap.
     SequencesReissued,
     /// The first write after a clean open does not cancel the clean end.
     CleanEndNotCancelled,
-    /// An edit of the manifest follows one that could be written only in part.
+    /// A manifest edit is appended after a partially written one.
     EditAfterPartialEdit,
-    /// A manifest is believed that is older than a segment of the log says it was.
+    /// A manifest is accepted although a log segment proves it to be rolled back.
     RolledBackManifestBelieved,
-    /// A listed SST need not be there.
+    /// A listed SST may be missing.
     MissingSstBelieved,
-    /// Blocks of SSTs are believed whatever their checksums say.
+    /// SST blocks are accepted whatever their checksums.
     BlockChecksumIgnored,
-    /// An error of a read ends a source of a merge.
+    /// A read error ends a source of a merge.
     ReadErrorIsEnd,
 
     // Which versions are kept and found.
     /// A flush or a merge drops a tombstone although there are older runs.
     TombstoneDroppedEarly,
-    /// A put does not end what was known of the range that it lies in: that nothing is there.
+    /// A put does not cut the gap that contains its key.
     GapNotCut,
-    /// A version is dropped that a snapshot still sees.
+    /// A version that a snapshot still sees is dropped.
     SnapshotVersionDropped,
-    /// A version is dropped for one that cannot be seen yet.
+    /// A version is dropped in favour of one that is not visible yet.
     VersionAboveVisibleDropped,
-    /// The filter of an SST has the key before each key.
+    /// The filter of an SST holds the preceding key instead of each key.
     FilterOfWrongKey,
-    /// A get reads what may be seen before it takes the stripe's version.
+    /// A get reads the visible sequence before it loads the stripe's version.
     VisibleBeforeVersion,
     /// The newest sealed memtable is flushed first.
     FlushOutOfOrder,
 
     // Space and locks.
-    /// Files that are created do not count for the quota.
+    /// Newly created files do not count against the quota.
     NewFilesNotCounted,
     /// A database is opened without its lock.
     LockNotHeld,
 }
 
 bugs! {
-    /// What only interleavings of threads can find: the tests of `kstone-shuttle` do.
+    /// Bugs that only thread interleavings reveal; the tests of `kstone-shuttle` find them.
     Race:
-    /// A close does not wait for the calls that are under way.
+    /// A close does not wait for running calls.
     CloseWithoutGate,
-    /// A write can be seen before its records are in the memtables.
+    /// A write becomes visible before its records are in the memtables.
     PublishedBeforeInserted,
-    /// Workers are stopped without the queue's lock, which one that is falling asleep holds.
+    /// Workers are stopped without taking the queue's lock, which a worker about to sleep holds.
     StopWithoutLock,
-    /// A worker is woken without the queue's lock.
+    /// A worker is woken without taking the queue's lock.
     WakeWithoutLock,
-    /// The worker that keeps the time calls the listener, and wakes nobody to keep it meanwhile.
+    /// The timekeeper calls the listener without waking another worker to take over.
     ListenerKeepsTime,
-    /// Who sleeps for as long as the old settings said is not woken by new ones.
+    /// A worker sleeping by the old settings is not woken when settings change.
     NewSettingsUnheard,
-    /// A writer that waits asks for sealing again whenever sealing has ended.
+    /// A waiting writer requests sealing again each time a sealing ends.
     SealingAskedForAlways,
-    /// A snapshot reads what it sees before it takes the lock that registers it.
+    /// A snapshot reads the visible sequence before it takes the lock that registers it.
     SnapshotBeforeLock,
-    /// A reader takes its sequence before it registers to tell of gaps, and tells of them whatever it sees.
+    /// A reader takes its sequence before it registers a watch, and reports gaps whatever it sees.
     WatchAfterSequence,
-    /// A full log goes on in another segment although writers have filled others meanwhile.
+    /// The log is rotated without checking whether writers have rotated it meanwhile.
     RotatedBlindly,
-    /// A flush does not wait until what it writes can be seen. Harmless by itself: a horizon is at most what can be.
+    /// A flush does not wait until its records are visible. Harmless alone: a horizon is never above the visible
+    /// sequence.
     FlushOfUnseen,
-    /// A horizon may be above what can be seen. Harmless by itself: flushes wait until what they write can be seen.
+    /// A horizon may be above the visible sequence. Harmless alone: a flush waits until its records are visible.
     HorizonAboveVisible,
 }
 
@@ -184,7 +186,7 @@ mod switch {
 
     use super::{Bug, Race};
 
-    /// How often each was met since it was planted last.
+    /// How often the switch of each bug was reached since it was last planted.
     static HITS: [AtomicU64; Bug::ALL.len()] = [const { AtomicU64::new(0) }; Bug::ALL.len()];
 
     type Write = Box<dyn FnOnce() -> io::Result<()>>;
@@ -205,26 +207,26 @@ mod switch {
         is
     }
 
-    /// Whether this thread has that one.
+    /// Whether this thread has that race.
     pub(crate) fn raced(race: Race) -> bool {
         RACES.with_borrow(|races| races.contains(&race))
     }
 
-    /// Puts off a write until [`put_out`].
+    /// Defers a write until [`put_out`].
     pub(crate) fn put_off(write: impl FnOnce() -> io::Result<()> + 'static) -> io::Result<()> {
         KEPT.with_borrow_mut(|kept| kept.push(Box::new(write)));
         Ok(())
     }
 
-    /// Makes the writes that were put off.
+    /// Performs the deferred writes.
     pub(crate) fn put_out() {
         for write in KEPT.take() {
-            // A failure is found as any other: bytes are missing.
+            // A failure shows like any other: bytes are missing.
             let _ = write();
         }
     }
 
-    /// The same value, after what others do in the meantime ([`meanwhile`]).
+    /// Returns `value` after running the code set by [`meanwhile`].
     pub(crate) fn later<T: Copy>(value: T) -> T {
         if let Some(others) = MEANWHILE.take() {
             others();
@@ -232,12 +234,12 @@ mod switch {
         value
     }
 
-    /// What others do, once, at the moment that the bug of this thread is about.
+    /// Sets the code that other threads would run, once, at the point where this thread's bug matters.
     pub fn meanwhile(others: impl FnOnce() + 'static) {
         MEANWHILE.set(Some(Box::new(others)));
     }
 
-    /// The bug of this thread, until this is dropped.
+    /// The planted bug of this thread, removed when dropped.
     #[derive(Debug)]
     pub struct Planted {
         bug: Bug,
@@ -245,7 +247,7 @@ mod switch {
     }
 
     impl Planted {
-        /// How often a place was passed where it is, on any thread, since somebody last planted it.
+        /// How often the bug's switch was reached, on any thread, since the bug was last planted.
         pub fn hits(&self) -> u64 {
             HITS.get(self.bug as usize).map_or(0, |hits| hits.load(Ordering::Relaxed))
         }
@@ -259,7 +261,7 @@ mod switch {
         }
     }
 
-    /// What [`race`] planted, until this is dropped.
+    /// The races planted by [`race`], removed when dropped.
     #[derive(Debug)]
     pub struct Races {
         bound_to_thread: PhantomData<*const ()>,
@@ -271,7 +273,7 @@ mod switch {
         }
     }
 
-    /// Plants these, on this thread only: all threads of the scheduler are one.
+    /// Plants these races, on this thread only: all threads of the scheduler run on it.
     pub fn race(races: &[Race]) -> Races {
         RACES.set(races.to_vec());
         Races { bound_to_thread: PhantomData }

@@ -1,20 +1,21 @@
-//! How the space below `max_total_disk_bytes` is shared out.
+//! Allocation of the space below `max_total_disk_bytes`.
 //!
-//! Nothing may start that could not end: what is in memtables has the space of its SSTs set aside, a merge that of its
-//! output before it begins, the manifest that of being rewritten. Below that, puts leave room for deletes and for
-//! merging the largest stripe, and deletes for merging it, so that a full database can always be emptied; merges that
-//! take more than the room for the largest one at a time leave that for deletes. What puts leave free beyond that they may
-//! take themselves, to the extent that merges are going to free it:
+//! Nothing starts that might not finish: records in memtables have the space of their SSTs reserved, a merge the space
+//! of its output before it starts, and the manifest the space of its rewrite. Beyond that, puts leave space for deletes
+//! and for merging the largest stripe, and deletes leave space for that merge, so that a full database can always be
+//! emptied; merges that exceed the space for one merge of the largest stripe leave the space for deletes. Of the
+//! further space that puts leave free, they may take as much as merges are going to free:
 //!
 //! ```text
 //! | used | flushes | merges under way | manifest | largest merge | deletes | garbage | puts ... limit
 //!                                               ^merges          ^deletes            ^puts stop here
 //! ```
 //!
-//! Files are shared out in the same way where the file system has only a limited number left ([`Inodes`]). A stripe with
-//! data needs one for good, and two more while it is flushed and merged; each other is given back by a checkpoint.
+//! Files are allocated in the same way where the file system has few inodes left ([`Inodes`]). A stripe with data needs
+//! one file permanently, and up to two more while it is flushed and merged; checkpoints release those.
 //!
-//! What decides is pure ([`Load`]); the figures live in [`Quota`], and who promises space holds a [`Share`] of them.
+//! Decisions are pure functions of [`Load`]; [`Quota`] holds the figures, and a [`Share`] of one is held by the
+//! operation that reserved it.
 
 use std::sync::Arc;
 
@@ -24,29 +25,30 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::types::SstMeta;
 use crate::vfs::{Meter, PAGE, pages};
 
-/// What an SST takes at most beyond its records: its last page, frame, sections' starts, keys in its properties, and
-/// its lines in the manifest and in the rewritten one.
+/// The most that an SST takes beyond its records: its last page, frame, alignment of sections, keys in its properties,
+/// and its lines in the manifest and in the rewritten manifest.
 pub(crate) const SST_FRAME: u64 = 8 << 10;
-/// What an entry takes beyond key, value and filter: its head, and its place in the hash index.
+/// Bytes that an entry takes beyond key, value and filter: its header, and its slot in the hash index.
 pub(crate) const ENTRY_FRAME: u64 = 18;
-/// What a block takes beyond its entries and its separator: trailer, and fence.
+/// Bytes that a block takes beyond its entries and its separator: trailer and fence.
 const BLOCK_FRAME: u64 = 40;
-/// Entries of which the first has its key in full.
+/// Entries per group; the first of each stores its key in full.
 const GROUP: u64 = 8;
-/// A delete's record in the log takes at least this.
+/// The least that the log record of a delete takes.
 const DELETE_IN_LOG: u64 = 64;
 
-/// Who wants to make a file, and how many others that must leave: what it is needed for goes on after it, down to the
-/// manifest's rewriting, for which the last one is.
+/// The purpose of a new file, which determines how many inodes it must leave free: the work it belongs to needs further
+/// files, down to the rewrite of the manifest, which gets the last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Inodes {
-    /// A segment for puts, or the first record of a stripe; beside those that memtables of stripes without SSTs need.
+    /// A segment for puts, or the first record of a stripe; also leaves the inodes that memtables of stripes without
+    /// SSTs will need.
     Put,
     /// A segment for deletes.
     Delete,
     /// The first SST of a stripe.
     FirstRun,
-    /// The output of a flush that is merged with what the stripe has.
+    /// The output of a flush, which is then merged with the stripe's other runs.
     Run,
     Merge,
 }
@@ -62,27 +64,27 @@ impl Inodes {
     }
 }
 
-/// Below this, files are made one after the other, so that each sees what the others have left.
+/// Below this, files are created one at a time, so that each creation sees how many inodes the others have left.
 pub(crate) const FEW_INODES: u64 = 64;
 
-/// What has run out. [`Error::DiskFull`](crate::Error::DiskFull) says that something has.
+/// The resource that ran out, when a call fails with [`Error::DiskFull`](crate::Error::DiskFull).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Exhausted {
     /// [`max_total_disk_bytes`](crate::DatabaseConfig::max_total_disk_bytes).
     Quota,
-    /// The space of the file system.
+    /// Space on the file system.
     Bytes,
-    /// The files that the file system can hold, whatever their length.
+    /// Inodes: the number of files that the file system can hold, whatever their length.
     Inodes,
 }
 
-/// Who wants space.
+/// The purpose of a request for space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Claim {
     Put,
-    /// Nothing but deletes.
+    /// Only deletes.
     Delete,
     Merge,
 }
@@ -91,27 +93,28 @@ pub(crate) enum Claim {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Load {
     pub(crate) limit: u64,
-    /// Of all memtables, as those count it: keys, values and [`RECORD_OVERHEAD`](crate::memtable::RECORD_OVERHEAD).
+    /// Memory of all memtables, as they account for it: keys, values and
+    /// [`RECORD_OVERHEAD`](crate::memtable::RECORD_OVERHEAD) per record.
     pub(crate) memory: u64,
-    /// Memtables that hold something.
+    /// Number of memtables that are not empty.
     pub(crate) memtables: u64,
-    /// Written by flushes whose memtable still counts.
+    /// Bytes written by flushes whose memtable still counts.
     pub(crate) flushing: u64,
-    /// Of writes that are not in a memtable yet.
+    /// Bytes for writes that are not in a memtable yet.
     pub(crate) admitted: u64,
-    /// That merges under way have still to write.
+    /// Bytes that running merges have still to write.
     pub(crate) merging: u64,
-    /// What will be gone once merges under way have ended and the inputs of those done are unlinked.
+    /// Bytes that will be gone once running merges have ended and the inputs of finished ones are unlinked.
     pub(crate) dying: u64,
-    /// What merging the largest stripe whole would write.
+    /// Bytes that merging the whole of the largest stripe would write.
     pub(crate) largest: u64,
-    /// What merging all stripes whole would free, about.
+    /// Approximate bytes that merging all stripes whole would free.
     pub(crate) garbage: u64,
-    /// Of `admitted`, what is for frames and separators.
+    /// The part of `admitted` that is for frames and separators.
     pub(crate) admitted_frames: u64,
-    /// Segments of the log.
+    /// Bytes in log segments.
     pub(crate) log: u64,
-    /// What the manifest takes until it is rewritten, and that.
+    /// Bytes that the manifest takes until its next rewrite, including the rewritten one.
     pub(crate) manifest: u64,
     pub(crate) segment: u64,
     pub(crate) stripes: u64,
@@ -119,13 +122,13 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// What a claim must leave free.
+    /// Bytes that a claim must leave free.
     pub(crate) fn keep(&self, claim: Claim) -> u64 {
         let unflushed =
             flush_bytes(self.memory, self.memtables, self.target_sst).saturating_sub(self.flushing);
         let promised = unflushed.saturating_add(self.admitted).saturating_add(self.manifest_room());
-        // What the next merge takes beside those that are not done with, up to the removal of their inputs.
-        // A thirty-second more is for the lines that the manifest gets until it is rewritten.
+        // The next merge needs this much beside the unfinished ones, until their inputs are removed. The extra
+        // thirty-second is for edits to the manifest until it is rewritten.
         let next_merge = self.largest.saturating_sub(self.dying).max(self.merging);
         let next_merge = next_merge.saturating_add(self.limit / 32);
         let within_one = self.dying.saturating_add(self.merging) <= self.largest;
@@ -140,14 +143,15 @@ impl Load {
         }
     }
 
-    /// What puts may take beyond the space that is free, because flushes and merges are going to free as much. So what
-    /// was deleted is free at once, though in a full database nothing is merged before it frees a good deal, and no put
-    /// waits for it.
+    /// The most that puts may take beyond the free space because flushes and merges are going to free as much. So the
+    /// space of deleted data is usable at once, and no put waits for it, although a full database is merged only when
+    /// that frees a good deal.
     pub(crate) fn room_for_garbage(&self) -> u64 {
         self.limit / 16
     }
 
-    /// What would be free if all was flushed and merged, about. Should it be less, the limit holds all the same.
+    /// Approximate bytes that would become free if everything was flushed and merged. If it turns out to be less, the
+    /// limit still holds.
     pub(crate) fn passing(&self) -> u64 {
         let frames = self.memtables.saturating_mul(SST_FRAME).saturating_add(self.memory / 4);
         let log = self.log.saturating_sub(self.segment);
@@ -155,12 +159,12 @@ impl Load {
         parts.into_iter().fold(self.garbage, u64::saturating_add)
     }
 
-    /// What will be written whatever happens, out of what is kept for it.
+    /// Bytes that will be written in any case, from the space reserved for them.
     pub(crate) fn promised(&self) -> u64 {
         Self { largest: u64::MAX, ..*self }.keep(Claim::Merge)
     }
 
-    /// That, in whole pages of two files, and its header.
+    /// Space for the manifest, in whole pages of two files, and its header.
     fn manifest_room(&self) -> u64 {
         pages(self.manifest) + 2 * PAGE
     }
@@ -173,24 +177,24 @@ impl Load {
     }
 }
 
-/// What flushing this many memtables of this much memory writes at most. What a record takes in memory
-/// beyond its bytes ([`RECORD_OVERHEAD`](crate::memtable::RECORD_OVERHEAD)) is more than its heads, its places in index
-/// and filter and a block of its own take; a quarter is for separators.
+/// The most that flushing this many memtables of this much memory writes. The memory per record beyond its bytes
+/// ([`RECORD_OVERHEAD`](crate::memtable::RECORD_OVERHEAD)) exceeds its headers, its index and filter slots, and a block of
+/// its own; a quarter more is for separators.
 pub(crate) fn flush_bytes(memory: u64, memtables: u64, target_sst: u64) -> u64 {
     let records = memory.saturating_add(memory / 4);
     let parts = (records / target_sst.max(1)).saturating_add(memtables);
     records.saturating_add(parts.saturating_mul(SST_FRAME))
 }
 
-/// What merging SSTs that take this many bytes when they are rewritten ([`rewritten_bytes`]) writes at most.
+/// The most that merging writes, for SSTs that take `inputs` bytes when rewritten ([`rewritten_bytes`]).
 pub(crate) fn merge_bytes(inputs: u64, target_sst: u64) -> u64 {
     let parts = (inputs / target_sst.max(1)).saturating_add(1);
     inputs.saturating_add(inputs / 32).saturating_add(parts.saturating_mul(SST_FRAME))
 }
 
-/// What an SST takes at most when its entries are written again into SSTs with those settings. As much as now, when it
-/// was made with settings that saved nothing. What was compressed may not be any more, beside entries that do not
-/// shrink or by another setting, and smaller blocks and larger filters take more.
+/// The most that the entries of an SST take when rewritten with these settings. That is the current size if it was
+/// written with settings that saved nothing. Otherwise it may be more: compressed entries may end up uncompressed, next
+/// to incompressible ones or under another setting, and smaller blocks and larger filters take more space.
 pub(crate) fn rewritten_bytes(meta: &SstMeta, block_size: usize, bits_per_key: usize) -> u64 {
     let (low, high) = (&meta.keys.0, &meta.keys.1);
     let plain = meta.details.as_ref().is_some_and(|made| {
@@ -199,7 +203,7 @@ pub(crate) fn rewritten_bytes(meta: &SstMeta, block_size: usize, bits_per_key: u
             && made.block_size as usize <= block_size
     });
     if plain {
-        // What all of its keys have in common is left out of it, and may be not of a file with others.
+        // The common prefix of all keys is stored once per file, and may not be common to a file with other keys.
         let common = low.iter().zip(high).take_while(|(a, b)| a == b).count() as u64;
         return meta.len.saturating_add(common.saturating_mul(meta.entries / GROUP + 1));
     }
@@ -213,7 +217,7 @@ pub(crate) fn rewritten_bytes(meta: &SstMeta, block_size: usize, bits_per_key: u
     payload.saturating_add(filter).saturating_add(blocks.min(entries) * block_frame).max(meta.len)
 }
 
-/// What is used and promised of one database's space.
+/// Space used and reserved by one database.
 #[derive(Debug)]
 pub(crate) struct Quota {
     pub(crate) meter: Arc<Meter>,
@@ -226,20 +230,20 @@ pub(crate) struct Quota {
     pub(crate) garbage: AtomicU64,
     pub(crate) admitted_frames: AtomicU64,
     pub(crate) manifest: AtomicU64,
-    /// A write was refused, or is about to be: whatever can be freed should be.
+    /// A write was refused, or is about to be: free whatever can be freed.
     pub(crate) reclaim: AtomicBool,
-    /// All that could be freed was, when a put was refused, and what puts replaced since is known.
+    /// Everything that could be freed was, when a put was refused, and the garbage made by puts since is known.
     pub(crate) searched: AtomicBool,
-    /// Some of what is in memtables should be flushed for it.
+    /// Some memtables should be flushed to free space.
     pub(crate) seal_some: AtomicBool,
-    /// The file system has no room for another log segment: what is left of this one is for deletes.
+    /// The file system has no space for another log segment: the rest of the current one is for deletes.
     pub(crate) starved: AtomicBool,
-    /// The file system has too few inodes left for what is in memory.
+    /// The file system has too few inodes left for the contents of memory.
     pub(crate) few_inodes: AtomicBool,
-    /// Held while a file is made when there are few.
+    /// Held while a file is created when few inodes are left.
     pub(crate) making: Mutex<()>,
     pub(crate) refusals: AtomicU64,
-    /// All promises were once found to be kept.
+    /// All reservations were found to fit at least once.
     pub(crate) kept: AtomicBool,
 }
 
@@ -267,7 +271,7 @@ impl Quota {
         }
     }
 
-    /// Space is being reclaimed for somebody who waits for it, or was refused.
+    /// Whether space is being reclaimed for a write that waits for it or was refused.
     pub(crate) fn is_short(&self) -> bool {
         self.reclaim.load(Ordering::Relaxed)
     }
@@ -277,7 +281,7 @@ impl Quota {
     }
 }
 
-/// A part of one of the quota's figures, taken back when it is dropped.
+/// A contribution to one of the quota's figures, subtracted when dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
     quota: Arc<Quota>,
@@ -291,7 +295,7 @@ impl Share {
         Self { quota: Arc::clone(quota), of, bytes }
     }
 
-    /// It is that much now.
+    /// Changes the contribution to `bytes`.
     pub(crate) fn set(&mut self, bytes: u64) {
         let figure = (self.of)(&self.quota);
         if bytes > self.bytes {
@@ -302,7 +306,7 @@ impl Share {
         self.bytes = bytes;
     }
 
-    /// Leaves it in the figure: somebody else takes it out.
+    /// Leaves the contribution in the figure; other code subtracts it.
     pub(crate) fn leave(mut self) {
         self.bytes = 0;
     }
@@ -338,7 +342,7 @@ mod tests {
         let [merge, delete, put] = [Claim::Merge, Claim::Delete, Claim::Put].map(|claim| load.keep(claim));
         assert_eq!(merge, 3 * PAGE);
         assert_eq!(delete, merge + 12 * MIB);
-        // A segment, one and three quarters of it as tombstones, a memtable in each stripe.
+        // A segment, one and three quarters of it for tombstones, and a memtable in each stripe.
         assert_eq!(put, delete + MIB * 11 / 4 + PAGE + 256 * SST_FRAME + 4 * MIB);
         let small = Load { limit: 16 * MIB, ..load };
         assert_eq!(put - small.keep(Claim::Put), MIB + 3 * MIB / 2 + 3 * MIB);
@@ -351,13 +355,13 @@ mod tests {
         assert_eq!(memory.keep(Claim::Delete), calm + MIB * 5 / 4 + 2 * SST_FRAME);
         assert_eq!(Load { flushing: MIB, ..memory }.keep(Claim::Delete), calm + MIB / 4 + 2 * SST_FRAME);
         assert_eq!(Load { admitted: 77, ..load() }.keep(Claim::Delete), load().keep(Claim::Delete) + 77);
-        // While the largest stripe is merged, and until its inputs are gone, no second merge of it is kept free.
+        // While the largest stripe is merged, and until its inputs are gone, no space is kept for a second merge of it.
         let merging = Load { merging: 4 * MIB, dying: 10 * MIB, ..load() };
         let least = load().promised();
         assert_eq!(merging.keep(Claim::Delete), least + 6 * MIB);
         let merged = Load { merging: 0, ..merging };
         assert_eq!((merged.keep(Claim::Delete), merged.keep(Claim::Merge)), (least + 2 * MIB, least));
-        // A merge beside that one leaves the room of deletes alone.
+        // A merge beside that one leaves the space for deletes.
         assert_eq!(merging.keep(Claim::Merge), least + 4 * MIB + load().delete_room());
         assert_eq!(merging.promised(), least + 4 * MIB);
     }
@@ -368,10 +372,10 @@ mod tests {
         let keep = |load: Load| load.keep(Claim::Put);
         assert_eq!(keep(calm) - keep(Load { garbage: MIB, ..calm }), MIB);
         assert_eq!(keep(calm) - keep(Load { garbage: 5 * MIB, ..calm }), calm.limit / 16);
-        // Of what is in memory, all but the records themselves will be free once it is merged.
+        // Of the memory, everything but the records themselves will be free once it is merged.
         let memory = Load { memory: MIB, memtables: 2, ..calm };
         assert_eq!(keep(memory) - keep(calm), MIB);
-        // Nobody else may take it.
+        // No other claim may take it.
         let garbage = Load { garbage: MIB, ..calm };
         assert_eq!(garbage.keep(Claim::Delete), calm.keep(Claim::Delete));
         assert_eq!(garbage.promised(), calm.promised());

@@ -1,16 +1,16 @@
 //! REPAIR: restores a damaged database to one that opens, and reports what is lost.
 //!
-//! A damaged block loses its own entries and no others; the rest of an SST is rebuilt from its blocks. A
-//! damaged log keeps every batch that still passes. A lost manifest is rebuilt from what the files say about
-//! themselves. Entries lost from an SST that the log still has are taken from the log.
+//! A damaged block loses its own entries and no others; the rest of an SST is rebuilt from its other blocks. A damaged
+//! log keeps every batch that still passes its checksum. A lost manifest is rebuilt from the files themselves. Entries
+//! lost from an SST that the log still has are taken from the log.
 //!
 //! 1. New files are written beside the old ones and synced; originals are copied into `quarantine/`; then one manifest
-//!    is installed, which is the commit point; then files are renamed and originals removed. Cut off before
-//!    the manifest, nothing has changed; after it, running again finishes the names.
+//!    is installed, which is the commit point; then files are renamed and originals removed. A repair interrupted
+//!    before the manifest has changed nothing; after it, running a repair again finishes the renames.
 //! 2. Only files with a copy in `quarantine/` are deleted, and no copy there is overwritten.
-//! 3. Only bytes that pass their checksum are restored. A loss is reported as precisely as possible: by key where
-//!    the index of the damaged file confirms the key, else by range and number.
-//! 4. Memory is bounded by what is damaged: see [`repair`].
+//! 3. Only bytes that pass their checksum are restored. A loss is reported as precisely as possible: by key if the
+//!    index of the damaged file confirms the key, otherwise by range and number.
+//! 4. Memory is bounded by the amount of damage: see [`repair`].
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -40,18 +40,18 @@ use commit::Leftover;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct RepairOptions {
-    /// Change nothing, and report what would be done and lost. Default: no.
+    /// Changes nothing, and reports what would be done and lost. Default: no.
     pub dry_run: bool,
-    /// Build a repaired copy in this directory, which must not exist, be empty, or hold an unfinished copy, and
-    /// leave the original as it is.
+    /// Builds a repaired copy in this directory, which must not exist, be empty, or hold an unfinished copy, and leaves
+    /// the original unchanged.
     pub into: Option<PathBuf>,
-    /// Where the files are. Default: on disk.
+    /// The file system that holds the files. Default: the disk.
     pub vfs: Arc<dyn Vfs>,
-    /// Where the time comes from.
+    /// The source of the time.
     pub clock: Arc<dyn Clock>,
-    /// Called with the progress; `Break` ends the repair with an error, and nothing has changed.
+    /// Receives the progress; returning `Break` ends the repair with an error, and nothing has changed.
     pub progress: Option<ProgressFn>,
-    /// A check of each value; a refused value is set aside, and its key reported. Default: none.
+    /// A check of each value; a rejected value is set aside, and its key reported. Default: none.
     pub values: Option<ValueCheck>,
 }
 
@@ -80,7 +80,7 @@ impl RepairOptions {
         !self.dry_run && self.into.is_none()
     }
 
-    /// In place, on disk.
+    /// Repairs in place, on disk.
     pub fn new() -> Self {
         Self::default()
     }
@@ -92,21 +92,21 @@ impl RepairOptions {
         self
     }
 
-    /// Builds a repaired copy there.
+    /// Builds a repaired copy in that directory.
     #[must_use]
     pub fn into_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.into = Some(dir.into());
         self
     }
 
-    /// Works on that file system.
+    /// Works on the given file system.
     #[must_use]
     pub fn on(mut self, vfs: Arc<dyn Vfs>) -> Self {
         self.vfs = vfs;
         self
     }
 
-    /// Uses that clock.
+    /// Uses the given clock.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
@@ -121,7 +121,7 @@ impl RepairOptions {
     }
 }
 
-/// What a key has after a repair that lost its newest version.
+/// The state of a key after a repair that lost its newest version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Now {
     /// No other version is left.
@@ -151,12 +151,12 @@ pub enum Loss {
         file: PathBuf,
         /// The offset in the file, in bytes.
         offset: u64,
-        /// The range of keys, and at most how many.
+        /// The range of keys, and the maximum number of affected versions.
         affected: Affected,
-        /// At most how many tombstones the file lost, here and elsewhere: deleted items may have come back.
+        /// Maximum number of tombstones that the file lost, here and elsewhere: deleted items may have come back.
         tombstones: u64,
     },
-    /// Operations of the log, with unknown keys. Those that are in SSTs as well are not lost.
+    /// Operations of the log, with unknown keys. Operations that are also in SSTs are not lost.
     Log {
         /// The segment.
         file: PathBuf,
@@ -166,7 +166,7 @@ pub enum Loss {
         after: SeqNo,
         /// The next sequence after them; `None` if unknown.
         before: Option<SeqNo>,
-        /// At most how many they may have been; `None` if unknown.
+        /// Maximum number of these operations; `None` if unknown.
         operations: Option<u64>,
     },
 }
@@ -187,32 +187,31 @@ pub struct Action {
 pub struct RepairReport {
     /// Nothing was changed or created, because of [`RepairOptions::dry_run`] or because nothing is wrong.
     pub unchanged: bool,
-    /// The steps, file by file; with [`RepairOptions::into`], of files that are not copied unchanged. Empty if nothing
-    /// is wrong.
+    /// The steps, file by file; with [`RepairOptions::into`], only for files that are not copied unchanged. Empty if
+    /// nothing is wrong.
     pub actions: Vec<Action>,
-    /// The manifest was rebuilt from what the files say about themselves: a file that is missing without a trace cannot be
-    /// noticed.
+    /// The manifest was rebuilt from the files themselves: a file that is missing without a trace goes unnoticed.
     pub manifest_rebuilt: bool,
     /// The readable rest of the log was moved to SSTs.
     pub log_rewritten: bool,
-    /// Entries of damaged SSTs that were saved.
+    /// Number of entries saved from damaged SSTs.
     pub saved: u64,
-    /// At most how many entries the damaged SSTs had.
+    /// Maximum number of entries that the damaged SSTs had.
     pub had: u64,
-    /// Operations taken from the log.
+    /// Number of operations taken from the log.
     pub from_log: u64,
-    /// Keys known to be lost, with no version left.
+    /// Number of keys known to be lost, with no version left.
     pub lost: u64,
-    /// Keys known to have fallen back to an older version or an older delete.
+    /// Number of keys known to have fallen back to an older version or an older delete.
     pub fell_back: u64,
-    /// At most how many versions of unknown keys are lost. Together with those of known keys, at most `had` minus `saved`,
-    /// plus operations that only the log had.
+    /// Maximum number of lost versions of unknown keys. Together with those of known keys, at most `had` minus `saved`,
+    /// plus operations that were only in the log.
     pub unnamed: u64,
-    /// At most how many tombstones are lost: deleted items may have come back.
+    /// Maximum number of lost tombstones: deleted items may have come back.
     pub tombstones: u64,
-    /// Lost ranges of the log.
+    /// Number of lost ranges of the log.
     pub log_gaps: u64,
-    /// At most how many operations were in them; ranges where that is unknown are not counted.
+    /// Maximum number of operations in these ranges; ranges of unknown length are not counted.
     pub log_operations: u64,
     /// The directory with the originals.
     pub quarantine: Option<PathBuf>,
@@ -230,18 +229,18 @@ type Versions = BTreeMap<(Vec<u8>, Reverse<SeqNo>), (EntryKind, Vec<u8>)>;
 
 /// Repairs the database in a directory. `on_loss` is called for each loss as it is found.
 ///
-/// Memory: the manifest, and one SST at a time while they are examined. Then, a stripe at a time, the entries of its
-/// damaged SSTs, decompressed, up to four times their bytes. From an intact log, the operations of stripes with damaged
-/// SSTs; from a damaged one, or one rewritten for [`RepairOptions::into_dir`], all operations once, and those of one
-/// stripe up to three times more. The log is at most
-/// [`DatabaseConfig::max_wal_size_bytes`](crate::DatabaseConfig::max_wal_size_bytes) long. Each entry and operation takes
-/// about 150 bytes more. A healthy database needs memory for one SST and a window of the log.
+/// Memory: the manifest, and one SST at a time while they are examined. Then, one stripe at a time, the entries of its
+/// damaged SSTs, decompressed, at up to four times their bytes. From an intact log, the operations of stripes with
+/// damaged SSTs; from a damaged one, or one rewritten for [`RepairOptions::into_dir`], all operations once, and those
+/// of one stripe up to three more times. The log is at most
+/// [`DatabaseConfig::max_wal_size_bytes`](crate::DatabaseConfig::max_wal_size_bytes) long. Each entry and operation
+/// takes about 150 further bytes. A healthy database needs memory for one SST and a window of the log.
 ///
 /// # Errors
-/// `NotFound`, `NotADatabase`; `Locked` while another handle has it open; `UnsupportedFormat` if anything in it has a newer
-/// version; `Corruption` if nothing can be restored; `Io`. The database is then unchanged, except that a `LOCK` that was
-/// not a file is set aside; or, after the new manifest was installed, repaired except for names, which the next repair
-/// corrects.
+/// `NotFound`, `NotADatabase`; `Locked` while another handle has it open; `UnsupportedFormat` if any file has a newer
+/// version; `Corruption` if nothing can be restored; `Io`. The database is then unchanged, except that a `LOCK` that
+/// was not a file is set aside; or, once the new manifest is installed, it is repaired except for file names, which the
+/// next repair corrects.
 pub fn repair(path: &Path, options: &RepairOptions, on_loss: &mut dyn FnMut(&Loss)) -> Result<RepairReport> {
     let path = &absolute(&*options.vfs, path)?;
     let into = options.into.as_ref().map(|into| absolute(&*options.vfs, into)).transpose()?;
@@ -252,7 +251,7 @@ pub fn repair(path: &Path, options: &RepairOptions, on_loss: &mut dyn FnMut(&Los
         let leftovers = commit::interrupted(&options.vfs, path)?;
         report.actions.extend(leftovers.iter().map(Leftover::action));
         if options.is_in_place() {
-            commit::has_quarantine(&*options.vfs, path)?; // else found out when much is written already
+            commit::has_quarantine(&*options.vfs, path)?; // Fail before much has been written.
         }
         if options.is_in_place() && !leftovers.is_empty() {
             commit::finish(&options.vfs, path, &leftovers)?;
@@ -275,9 +274,9 @@ pub fn repair(path: &Path, options: &RepairOptions, on_loss: &mut dyn FnMut(&Los
     Ok(report)
 }
 
-/// Keeps others out: all of them from a repair in place, writers from a look.
+/// The lock of a repair: an exclusive lock for a repair in place, otherwise a lock that keeps out writers only.
 struct Locked {
-    /// `LOCK` is, or was, no regular file. Nobody can hold it then, only the lock on the directory, which is tried first.
+    /// `LOCK` is, or was, not a regular file. It cannot be locked then, only the directory, whose lock is tried first.
     irregular: bool,
     _guard: Option<Box<dyn Send + Sync>>,
 }
@@ -285,7 +284,7 @@ struct Locked {
 impl Locked {
     fn take(path: &Path, options: &RepairOptions) -> Result<Self> {
         let (vfs, file) = (&options.vfs, path.join(paths::LOCK));
-        match vfs.kind(path).map_err(Error::io("look at", path))? {
+        match vfs.kind(path).map_err(Error::io("stat", path))? {
             Some(PathKind::Dir) => {}
             Some(_) => {
                 return Err(Error::NotADatabase {
@@ -303,14 +302,14 @@ impl Locked {
             std::io::ErrorKind::WouldBlock => Error::Locked { path: path.into(), pid: None },
             _ => Error::io("lock", &file)(e),
         };
-        let kind = vfs.kind(&file).map_err(Error::io("look at", &file))?;
+        let kind = vfs.kind(&file).map_err(Error::io("stat", &file))?;
         let irregular = kind.is_some_and(|kind| kind != PathKind::File);
         let guard = match lock() {
             Err(e) if irregular && e.kind() != std::io::ErrorKind::WouldBlock => {
                 if !options.is_in_place() {
                     return Ok(Self { irregular, _guard: None });
                 }
-                verify::check::Directory::read(vfs, path)?; // of a directory that is none of ours, nothing is moved
+                verify::check::Directory::read(vfs, path)?; // Nothing is moved in a directory without a database.
                 commit::set_aside(vfs, path, &file)?;
                 lock()
             }

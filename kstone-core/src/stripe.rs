@@ -1,9 +1,9 @@
-//! One stripe: the only owner of insert, seal, install_flush and install_compaction.
+//! One stripe, and the only code that inserts, seals, and installs flushes and compactions.
 //!
-//! 1. The version changes only under the stripe's lock; readers load it without any.
-//! 2. Memtables are flushed oldest first and installed in that order, so what has reached SSTs is always a
+//! 1. The version changes only under the stripe's lock; readers load it without a lock.
+//! 2. Memtables are flushed oldest first and installed in that order, so the writes that are in SSTs are always a
 //!    prefix of the stripe's writes: all up to `flushed_to`.
-//! 3. At most one flush and one compaction of a stripe run at a time; the scheduler sees to that.
+//! 3. At most one flush and one compaction of a stripe run at a time; the scheduler ensures that.
 
 use std::sync::Arc;
 
@@ -24,30 +24,30 @@ pub(crate) struct Stripe {
     pub(crate) id: usize,
     version: ArcSwap<Version>,
     state: Mutex<StripeState>,
-    /// The records that the active memtable may take with `MemtableMode::Adaptive`; 0 before the first flush.
+    /// Record limit of the active memtable with `MemtableMode::Adaptive`; 0 before the first flush.
     adaptive_limit: AtomicUsize,
-    /// Records that were flushed since open.
+    /// Records flushed since open.
     pub(crate) flushed_records: AtomicU64,
-    /// Where nothing is left, as far as readers have found.
+    /// Key ranges that readers have found to be empty.
     pub(crate) gaps: Gaps,
-    /// Entries that readers have passed over since open or the last merge of everything: tombstones, and what is
-    /// hidden. Only counts.
+    /// Entries that readers have skipped since open or the last merge of the whole stripe: tombstones, and the versions
+    /// hidden by them. Statistics only.
     pub(crate) passed_over: AtomicU64,
 }
 
-/// What changes under the stripe's lock beside the version.
+/// State guarded by the stripe's lock, besides the version.
 #[derive(Debug, Default)]
 pub(crate) struct StripeState {
-    /// All writes of this stripe up to here are in SSTs, or were found superfluous when they got there.
+    /// All writes of this stripe up to here are in SSTs, or were dropped as superfluous by a flush.
     pub(crate) flushed_to: SeqNo,
 }
 
-/// What a record did to a memtable.
+/// The effect of a record on a memtable.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Inserted {
-    /// What it takes there.
+    /// Memory that the record takes in the memtable.
     pub(crate) memory: usize,
-    /// It was empty before.
+    /// The memtable was empty before.
     pub(crate) first: bool,
 }
 
@@ -58,7 +58,7 @@ pub(crate) struct Locked<'a> {
 }
 
 impl Stripe {
-    /// A stripe with these runs, newest first, as the manifest lists them.
+    /// A stripe with these runs, newest first, as listed in the manifest.
     pub(crate) fn new(id: usize, runs: Vec<Arc<Run>>, flushed_to: SeqNo) -> Self {
         let version = Version { active: Arc::new(Memtable::new()), sealed: Vec::new(), runs };
         let state = StripeState { flushed_to };
@@ -73,12 +73,12 @@ impl Stripe {
         }
     }
 
-    /// What the stripe holds now.
+    /// The current contents of the stripe.
     pub(crate) fn version(&self) -> arc_swap::Guard<Arc<Version>> {
         self.version.load()
     }
 
-    /// The records that the active memtable may take.
+    /// Record limit of the active memtable.
     pub(crate) fn memtable_limit(&self, config: &DatabaseConfig) -> usize {
         match config.memtable_mode {
             MemtableMode::Fixed => config.max_memtable_records,
@@ -93,7 +93,7 @@ impl Stripe {
         self.adaptive_limit.store(records, Ordering::Relaxed);
     }
 
-    /// The lock, if nobody has it.
+    /// Acquires the lock if it is free.
     pub(crate) fn try_lock(&self) -> Option<Locked<'_>> {
         Some(Locked { stripe: self, state: self.state.try_lock()? })
     }
@@ -108,7 +108,7 @@ impl Locked<'_> {
         self.stripe.version.load()
     }
 
-    /// Adds a record that is in the log at `lsn`.
+    /// Inserts a record that is in the log at `lsn`.
     pub(crate) fn insert(&self, lsn: Lsn, entry: EntryRef<'_>) -> Inserted {
         let active = &self.version().active;
         let first = active.is_empty();
@@ -127,15 +127,15 @@ impl Locked<'_> {
         &self.stripe.gaps
     }
 
-    /// Registers a watch for a reader who has not taken its sequence yet; with it the sequence of the stripe's last
-    /// write, which that reader must see.
+    /// Registers a watch for a reader that has not taken its sequence yet. Also returns the sequence of the stripe's
+    /// last write, which that reader must see.
     pub(crate) fn watch(&self, range: KeyRange) -> (u64, SeqNo) {
         let version = self.version();
         let last = version.memtables().map(|memtable| memtable.last_seq()).max();
         (self.stripe.gaps.watch(range), last.unwrap_or(0).max(self.state.flushed_to))
     }
 
-    /// The record that was just added deletes something; when that was.
+    /// Notes that the record just inserted is a delete; `since` is when it was made.
     pub(crate) fn deleted(&self, since: impl FnOnce() -> Since) {
         let active = &self.version().active;
         if active.deleted_since().is_none() {
@@ -143,14 +143,14 @@ impl Locked<'_> {
         }
     }
 
-    /// Whether the active memtable has reached a limit of its own.
+    /// Whether the active memtable has reached one of its own limits.
     pub(crate) fn is_full(&self, config: &DatabaseConfig) -> bool {
         let version = self.version();
         version.active.len() >= self.stripe.memtable_limit(config)
             || config.max_memtable_size_bytes.is_some_and(|max| version.active.data_bytes() >= max)
     }
 
-    /// Sets the active memtable aside for flushing and returns its memory; `None` when it is empty.
+    /// Sets the active memtable aside for its flush and returns its memory; `None` if it is empty.
     pub(crate) fn seal(&self) -> Option<usize> {
         let version = self.version();
         if version.active.is_empty() {
@@ -164,14 +164,14 @@ impl Locked<'_> {
         Some(memory)
     }
 
-    /// The oldest sealed memtable: the next to be flushed.
+    /// The oldest sealed memtable: the next to flush.
     pub(crate) fn oldest_sealed(&self) -> Option<Arc<Memtable>> {
         let version = self.version();
         let next = if planted(Bug::FlushOutOfOrder) { version.sealed.first() } else { version.sealed.last() };
         next.cloned()
     }
 
-    /// Puts a run in the place of the oldest sealed memtable; no run when nothing of it was worth keeping.
+    /// Replaces the oldest sealed memtable by its run; `None` if nothing in it was worth keeping.
     pub(crate) fn install_flush(&mut self, flushed: &Arc<Memtable>, run: Option<Run>) {
         let version = self.version();
         debug_assert!(version.sealed.last().is_some_and(|oldest| Arc::ptr_eq(oldest, flushed)));
@@ -181,7 +181,7 @@ impl Locked<'_> {
         self.state.flushed_to = self.state.flushed_to.max(flushed.last_seq());
     }
 
-    /// Puts the output of a merge in the place of its inputs, which were neighbours; returns their SSTs.
+    /// Replaces the inputs of a merge, which are adjacent, by its output; returns the SSTs of the inputs.
     pub(crate) fn install_compaction(&mut self, inputs: &[RunId], output: Option<Run>) -> Vec<Arc<Table>> {
         let version = self.version();
         let mut output = output.map(Arc::new);

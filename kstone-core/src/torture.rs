@@ -1,25 +1,25 @@
-//! Trying to break the engine: seeded workloads, a model that knows which states are allowed, and runners that crash
-//! the database and look at what is left.
+//! Torture tests of the engine: seeded workloads, a model that knows which states are allowed, and runners that crash
+//! the database and check what is left.
 //!
 //! ```text
-//! workload   seed -> operations, as values: the same whatever the settings
-//! settings   seed -> tiny random settings, or those of the user
-//! history    what was tried, acknowledged, made durable -> which contents are allowed after which crash
+//! workload   seed -> operations, as values: the same for all settings
+//! settings   seed -> tiny random settings, or the user's
+//! history    operations tried, acknowledged, made durable -> contents allowed after each crash
 //! world      one database under a workload: performs operations, keeps the history, compares
 //! reads      every way of reading, compared with a model
-//! explorer   a crash at every changing I/O operation of a workload, again inside of recovery, each state checked
+//! explorer   a crash at every mutating I/O operation of a workload, and again during recovery; each state checked
 //! oracle     a long workload without crashes, every answer compared
-//! order      what relies on something durable is not done before it is, checked beside any workload
-//! faults     the n-th I/O operation fails, for every n, in each way it can
-//! watchdog   a hang ends the process, with the name of what hung
+//! order      nothing that relies on durable state is done before that state is durable; checked beside any workload
+//! faults     the n-th I/O operation fails, for every n, in every possible way
+//! watchdog   a hang ends the process and is reported by name
 //! ```
 //!
-//! 1. A failure is a value, [`Failure`]: it says what was expected and found and which command replays it. Nothing here
-//!    panics because the engine is wrong.
-//! 2. A seed decides everything: operations, settings, order of background steps, crash points, what the disk keeps.
-//!    Time stands still unless an operation moves it, and no thread is started.
-//! 3. The history is never told more than a caller of the engine knows. What the background made durable meanwhile
-//!    only makes more survive than is asked for.
+//! 1. A failure is a value, [`Failure`]: it states what was expected, what was found, and which command replays it.
+//!    Nothing in this module panics because the engine is wrong.
+//! 2. A seed determines everything: operations, settings, order of background steps, crash points, what the disk keeps.
+//!    Time stands still unless an operation advances it, and no thread is started.
+//! 3. The history never receives more than a caller of the engine knows. State that background work makes durable
+//!    meanwhile only means that more survives than is required.
 
 use std::fmt;
 
@@ -51,22 +51,22 @@ pub use watchdog::Watchdog;
 pub use workload::{Mix, Operation, Workload, batch_of, random_change, random_key, random_value};
 pub use world::{DATABASE, Harness, Outcome, Tolerance, World};
 
-/// What must not happen and did, and how to see it again.
+/// A violation, and how to reproduce it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Failure {
-    /// Of the workload.
+    /// The seed of the workload.
     pub seed: u64,
-    /// The number of the workload's operation during or after which it was found, from 1; 0 is the creation.
+    /// The number of the operation in the workload during or after which it was found, from 1; 0 is the creation.
     pub operation: u64,
-    /// The crashes before it, the first one first: after how many changing operations of its file system, and what it
-    /// left. Empty when there was none.
+    /// The crashes that preceded it, in order: the number of mutating operations of the file system before the crash,
+    /// and what the crash left. Empty if there was none.
     pub crashes: Vec<(u64, CrashMode)>,
-    /// What should have been.
+    /// The expected outcome.
     pub expected: Box<str>,
-    /// What was.
+    /// The actual outcome.
     pub found: Box<str>,
-    /// The command that does it again.
+    /// The command that reproduces it.
     pub replay: Box<str>,
 }
 
@@ -75,7 +75,7 @@ impl fmt::Display for Failure {
         let Self { seed, operation, crashes, expected, found, replay } = self;
         writeln!(f, "seed {seed}, operation {operation}")?;
         for (point, mode) in crashes {
-            writeln!(f, "  crash {mode:?} after {point} changing I/O operations")?;
+            writeln!(f, "  crash {mode:?} after {point} mutating I/O operations")?;
         }
         write!(f, "  expected: {expected}\n  found:    {found}\n  replay:   {replay}")
     }

@@ -1,24 +1,24 @@
-//! The vocabulary of the engine: identifiers, positions in the log, versions of a key.
+//! The vocabulary of the engine: identifiers, log positions, versions of a key.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// The number of a write. Strictly increasing over the life of a database, never reused; 0 is "none".
+/// The sequence number of a write. Strictly increasing over the life of a database, never reused; 0 means none.
 pub type SeqNo = u64;
-/// The number in an SST's name. Never reused.
+/// The number in the name of an SST. Never reused.
 pub type FileId = u64;
-/// The number of a run: the parts of one run share it.
+/// The number of a run, shared by all its parts.
 pub type RunId = u64;
 
-/// The most stripes a database can have, and the default.
+/// The maximum number of stripes in a database, and the default.
 pub const MAX_STRIPES: usize = 256;
 /// The most bytes of a key, partition and sort key together.
 pub(crate) const MAX_KEY_BYTES: usize = 64 << 10;
 /// The most bytes of a batch: no record of the log has a longer payload.
 pub(crate) const MAX_BATCH_BYTES: u64 = 1 << 30;
-/// No sequence, file id or number of an edit is above it: a thousand years of a hundred million a second.
+/// Upper bound on sequences, file ids and edit numbers: a hundred million a second for a thousand years stay below it.
 pub(crate) const MAX_NUMBER: u64 = 1 << 62;
 
 /// A position in the log: the segment's generation and a byte offset in it.
@@ -26,7 +26,7 @@ pub(crate) const MAX_NUMBER: u64 = 1 << 62;
 pub struct Lsn(pub u64);
 
 impl Lsn {
-    /// Before everything.
+    /// Precedes every position.
     pub const ZERO: Self = Self(0);
 
     /// The position `offset` bytes into segment `generation`.
@@ -34,7 +34,7 @@ impl Lsn {
         Self(u64::from(generation) << 32 | u64::from(offset))
     }
 
-    /// The segment.
+    /// The generation of the segment.
     pub fn generation(self) -> u32 {
         (self.0 >> 32) as u32
     }
@@ -51,18 +51,18 @@ impl fmt::Display for Lsn {
     }
 }
 
-/// What an entry says of its key.
+/// What an entry records about its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum EntryKind {
-    /// The key has this value.
+    /// The key has the entry's value.
     Put = 1,
-    /// The key is gone (a tombstone).
+    /// The key was deleted (a tombstone).
     Delete = 2,
 }
 
 impl EntryKind {
-    /// The kind of that number, if there is one.
+    /// The kind encoded as `byte`, if there is one.
     pub fn from_u8(byte: u8) -> Option<Self> {
         match byte {
             1 => Some(Self::Put),
@@ -72,36 +72,36 @@ impl EntryKind {
     }
 }
 
-/// Where a get found its answer.
+/// Which structure answered a get.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Source {
-    /// The memtable that is written to.
+    /// The active memtable.
     #[default]
     Memtable,
-    /// One that waits to be flushed.
+    /// A sealed memtable, waiting for its flush.
     Sealed,
-    /// An SST, or nowhere.
+    /// An SST, or none of them.
     Runs,
 }
 
-/// What the filters said in one look-up.
+/// Filter results of one look-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FilterTally {
     pub(crate) negatives: u64,
     pub(crate) true_positives: u64,
     pub(crate) false_positives: u64,
-    /// False positives that were to be expected, in billionths.
+    /// Expected number of false positives, in billionths.
     pub(crate) expected: u64,
 }
 
-/// What a get looked at.
+/// What a get read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GetCost {
-    /// Runs, also those whose filter said no.
+    /// Runs consulted, including those whose filter was negative.
     pub runs: u32,
-    /// Blocks of SSTs.
+    /// SST blocks read.
     pub blocks: u32,
-    /// Where it ended.
+    /// Where the get ended.
     pub source: Source,
     pub(crate) filter: FilterTally,
 }
@@ -122,7 +122,7 @@ pub enum Direction {
 pub struct EntryRef<'a> {
     /// The encoded key.
     pub key: &'a [u8],
-    /// The write that made it.
+    /// The sequence of the write that made this version.
     pub seq: SeqNo,
     /// Put or tombstone.
     pub kind: EntryKind,
@@ -130,77 +130,78 @@ pub struct EntryRef<'a> {
     pub value: &'a [u8],
 }
 
-/// What the manifest says of an SST: all that opening a database needs, so that it reads no SST.
+/// An SST as described in the manifest: everything that opening a database needs, so that opening reads no SST.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SstMeta {
-    /// The number in its name.
+    /// The number in the file name.
     pub id: FileId,
-    /// Its stripe.
+    /// The stripe it belongs to.
     pub stripe: u16,
-    /// Its keyspace; 0 is the items.
+    /// The keyspace it belongs to; 0 holds the items.
     pub keyspace: u32,
-    /// The run it is a part of.
+    /// The run that this SST is a part of.
     pub run: RunId,
-    /// Its place among the run's parts, in key order, from 0.
+    /// Index among the parts of the run, in key order, from 0.
     pub part: u32,
-    /// How many parts the run has.
+    /// Number of parts in the run.
     pub parts: u32,
-    /// The run's depth in the compaction tree; 0 for a flush.
+    /// Depth of the run in the compaction tree; 0 for a flush.
     pub depth: u32,
-    /// The lowest and highest sequence of the whole run's INPUTS: runs of a stripe never overlap here, and
-    /// their order by it is their order by age.
+    /// The lowest and highest sequence over the INPUTS of the whole run: these ranges never overlap within a stripe, so
+    /// they order its runs by age.
     pub run_seq: (SeqNo, SeqNo),
     /// The lowest and highest sequence in this file.
     pub seq: (SeqNo, SeqNo),
     /// The first and last encoded key in this file.
     pub keys: (Vec<u8>, Vec<u8>),
-    /// Entries, tombstones included.
+    /// Number of entries, including tombstones.
     pub entries: u64,
-    /// Tombstones.
+    /// Number of tombstones.
     pub tombstones: u64,
     /// Bytes of keys and values before prefix truncation.
     pub raw_bytes: u64,
     /// Length of the file in bytes.
     pub len: u64,
-    /// Offset and length of the section directory in the file.
+    /// Offset and length of the section directory within the file.
     pub directory: (u64, u32),
     /// CRC-32C of the whole file.
     pub checksum: u32,
-    /// When the oldest tombstone was written, Unix milliseconds; 0 when there is none.
+    /// When the oldest tombstone was written, in Unix milliseconds; 0 if there is none.
     pub oldest_tombstone_ms: u64,
-    /// When the file was written, Unix milliseconds.
+    /// When the file was written, in Unix milliseconds.
     pub created_ms: u64,
     /// The database that wrote it.
     pub origin: [u8; 16],
-    /// What the manifest says beside this, in an item of its own; `None` when it does not.
+    /// Further details, which the manifest keeps in a separate item; `None` if it has none.
     #[serde(skip)]
     pub details: Option<Arc<SstDetails>>,
 }
 
-/// What helps to decide about an SST but is not needed to read it: a manifest may lack it.
+/// Facts that inform decisions about an SST but are not needed to read it: a manifest may lack them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SstDetails {
-    /// Distinct keys; the entries beyond are older versions of the same keys.
+    /// Number of distinct keys; entries in excess of this are older versions of the same keys.
     pub keys: u64,
-    /// The lowest of the keys' hashes (upper 32 bits), at most 128, ascending and distinct: files are compared by it.
+    /// The lowest hashes of the keys (upper 32 bits), at most 128, ascending and distinct: used to estimate the overlap
+    /// of files.
     pub sample: Vec<u32>,
-    /// The setting that its filter was made with.
+    /// The setting that the filter was built with.
     pub bits_per_key: u32,
-    /// The setting that its blocks were cut with, in bytes.
+    /// The setting that the blocks were cut with, in bytes.
     pub block_size: u32,
-    /// The codec of its blocks: 0 none, 1 LZ4. Blocks that it does not make smaller are stored without.
+    /// Codec of the blocks: 0 none, 1 LZ4. Blocks that it would not shrink are stored uncompressed.
     pub codec: u8,
 }
 
-/// An end of the log by decree of a recovery: what follows `end` in that segment is dead, and so are the
-/// segments up to `next_generation`, where the log goes on if it does.
+/// The end that a recovery set for the log: everything after `end` in that segment is dead, and so are the segments
+/// before `next_generation`, where the log continues if it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct LogCut {
     pub(crate) generation: u32,
-    /// Offset in that segment.
+    /// Offset within that segment.
     pub(crate) end: u32,
     pub(crate) next_generation: u32,
-    /// Sequences up to here belong to what came before the cut, or are skipped.
+    /// Sequences up to this one belong to records before the cut, or are skipped.
     pub(crate) seq: SeqNo,
 }
 

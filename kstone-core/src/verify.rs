@@ -1,11 +1,11 @@
 //! VERIFY: reads a database directory and reports everything that is wrong with it.
 //!
-//! It checks from outside: nothing is opened as a database, locked against readers, or changed, so it works on a
+//! It checks from outside: nothing is opened as a database, locked against readers, or changed, so it also works on a
 //! directory that does not open. It does not stop at the first damage.
 //!
-//! 1. Nothing unchecked is called good: it is listed in [`VerifyReport::skipped`].
-//! 2. A directory with a live writer is judged by what its manifest lists at the time: a file that is no
-//!    longer listed when it is found missing was merged away, and damage in the log must stay at its place.
+//! 1. Nothing unchecked is reported as good: it is listed in [`VerifyReport::skipped`].
+//! 2. A directory with a live writer is checked against the manifest current at the time: a missing file that is no
+//!    longer listed was merged away, and damage in the log counts only if it stays in the same place.
 //! 3. Memory: one SST at a time, and a window of the log.
 
 use std::fmt;
@@ -25,8 +25,8 @@ mod log;
 /// How thorough a check is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerifyMode {
-    /// Metadata: the manifest, that every listed file exists with its length, the header, footer and sections of
-    /// each SST, and the log from start to end, with all its operations. No block of an SST is read. Without findings, the
+    /// Metadata: the manifest, that every listed file exists with its recorded length, the header, footer and sections
+    /// of each SST, and the log from start to end, with all its operations. No SST block is read. Without findings, the
     /// database opens.
     Quick,
     /// Everything: also every block and entry of every SST, that filter, index and fences find each key, that each key
@@ -36,7 +36,7 @@ pub enum VerifyMode {
 }
 
 impl VerifyMode {
-    /// The name of the mode, a word.
+    /// The name of the mode, as one word.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Quick => "quick",
@@ -51,31 +51,31 @@ impl VerifyMode {
 pub struct Progress<'a> {
     /// Bytes of files read so far.
     pub done: u64,
-    /// Bytes to read in all.
+    /// Total bytes to read.
     pub total: u64,
     /// The next file.
     pub file: &'a Path,
 }
 
-/// Called with the progress; `Break` ends the check, with a report of what was seen so far.
+/// Receives the progress; returning `Break` ends the check, with a report of what was checked so far.
 pub type ProgressFn = Arc<dyn Fn(&Progress<'_>) -> ControlFlow<()> + Send + Sync>;
 
-/// Checks the value of a put; an error says why it is not a valid value.
+/// Checks the value of a put; the error says why the value is not valid.
 pub type ValueCheck = Arc<dyn Fn(&[u8]) -> std::result::Result<(), String> + Send + Sync>;
 
 /// What to check, and how.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct VerifyOptions {
-    /// How thorough. Default [`VerifyMode::Deep`].
+    /// Thoroughness. Default [`VerifyMode::Deep`].
     pub mode: VerifyMode,
-    /// Where the files are. Default: on disk.
+    /// The file system that holds the files. Default: the disk.
     pub vfs: Arc<dyn Vfs>,
     /// Called with the progress before each file. Default: none.
     pub progress: Option<ProgressFn>,
-    /// At most this many findings are listed; further ones are only counted. Default 10,000.
+    /// Maximum number of findings listed; further ones are only counted. Default 10,000.
     pub max_findings: usize,
-    /// A check of each value, for a deep check. Default: none, since the engine stores any bytes.
+    /// A check of each value, in a deep check. Default: none, since the engine stores any bytes.
     pub values: Option<ValueCheck>,
 }
 
@@ -100,7 +100,7 @@ impl VerifyOptions {
         Self::new(VerifyMode::Deep)
     }
 
-    /// Reads from that file system.
+    /// Reads from the given file system.
     #[must_use]
     pub fn on(mut self, vfs: Arc<dyn Vfs>) -> Self {
         self.vfs = vfs;
@@ -115,10 +115,10 @@ impl VerifyOptions {
     }
 }
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// For information; no data depends on it.
+    /// Informational; no data depends on it.
     Note,
     /// Something is wrong, but no data is affected.
     Warning,
@@ -152,12 +152,12 @@ pub enum FindingKind {
     Checksum,
     /// All checksums match, but the contents contradict each other.
     Invariant,
-    /// A value that [`VerifyOptions::values`] refuses: its key cannot be read.
+    /// A value rejected by [`VerifyOptions::values`]: its key cannot be read.
     Value,
     /// A stored setting that cannot be used; another value is in force.
     Setting,
-    /// A file of another database, or with another file's content.
-    Stranger,
+    /// A file of another database, or with the content of another file.
+    Misplaced,
     /// A durable record of the log cannot be read.
     Log,
     /// A file of the database that nothing lists, left over by a crash; the next open removes it.
@@ -189,7 +189,7 @@ impl FindingKind {
             Self::Invariant => "invariant",
             Self::Value => "value",
             Self::Setting => "setting",
-            Self::Stranger => "stranger",
+            Self::Misplaced => "misplaced",
             Self::Log => "log",
             Self::Orphan => "orphan",
             Self::Duplicate => "duplicate",
@@ -206,15 +206,15 @@ impl FindingKind {
 pub struct Affected {
     /// No affected key is below this; `None` if nothing bounds them.
     pub from: Option<Key<'static>>,
-    /// No affected key is above this.
+    /// No affected key is above this; `None` if nothing bounds them.
     pub to: Option<Key<'static>>,
-    /// At most this many versions cannot be read.
+    /// Maximum number of versions that cannot be read.
     pub entries: u64,
-    /// Keys whose newest version in the file is among them, if the file's index shows that.
+    /// Number of keys whose newest version in the file is among these, if the index of the file shows that.
     pub keys: Option<u64>,
-    /// Keys known to be among them: read from the damaged bytes and confirmed by the index.
+    /// Keys known to be affected: read from the damaged bytes and confirmed by the index.
     pub named: Vec<Key<'static>>,
-    /// How many of the named keys have another version in another SST.
+    /// Number of named keys that have another version in another SST.
     pub elsewhere: u64,
 }
 
@@ -234,12 +234,12 @@ pub struct Finding {
     pub len: u64,
     /// What was expected, and what was found.
     pub detail: String,
-    /// The keys that cannot be read because of it; `None` if none, or unknown.
+    /// The keys that cannot be read because of this finding; `None` if there are none, or if they are unknown.
     pub affected: Option<Affected>,
 }
 
 impl Finding {
-    /// A value that [`VerifyOptions::values`] refuses.
+    /// A value rejected by [`VerifyOptions::values`].
     fn no_value(file: &Path, offset: u64, key: &[u8], why: String) -> Self {
         let key = check::readable(key);
         let affected = Affected {
@@ -268,13 +268,13 @@ impl Finding {
 pub struct LogReport {
     /// Number of segments.
     pub segments: usize,
-    /// Readable batches.
+    /// Number of readable batches.
     pub records: u64,
-    /// Operations in them.
+    /// Number of operations in these batches.
     pub operations: u64,
     /// Bytes read.
     pub bytes: u64,
-    /// The generation of the segment where the log ends, and the offset in it; `None` when the log is damaged.
+    /// Generation of the segment where the log ends, and the offset in it; `None` if the log is damaged.
     pub end: Option<(u32, u32)>,
 }
 
@@ -286,29 +286,29 @@ pub struct VerifyReport {
     pub mode: VerifyMode,
     /// Whether a handle had the database open for writing.
     pub live: bool,
-    /// Whether everything was checked: `false` if the check was cancelled.
+    /// Whether everything was checked; `false` if the check was cancelled.
     pub complete: bool,
     /// The findings, in the order of files.
     pub findings: Vec<Finding>,
-    /// Findings beyond [`VerifyOptions::max_findings`].
+    /// Number of findings beyond [`VerifyOptions::max_findings`].
     pub more_findings: u64,
-    /// SSTs that the manifest lists, or that were found without a manifest: the sum of the following counts.
+    /// SSTs listed in the manifest, or found without a manifest: the sum of the following counts.
     pub ssts: usize,
-    /// SSTs without findings, as far as they were checked.
+    /// SSTs without findings, to the extent that they were checked.
     pub good: usize,
     /// Damaged SSTs.
     pub bad: usize,
-    /// Missing SSTs, or those that are not files.
+    /// SSTs that are missing or not files.
     pub missing: usize,
-    /// SSTs that a writer merged into others meanwhile; the others are checked too, and counted.
+    /// SSTs that a writer merged into others meanwhile; those others are checked and counted too.
     pub replaced: usize,
     /// SSTs left unchecked because the check was cancelled.
     pub unread: usize,
-    /// Blocks of SSTs that were read.
+    /// SST blocks read.
     pub blocks: u64,
     /// Damaged blocks.
     pub bad_blocks: u64,
-    /// Entries that the manifest lists.
+    /// Number of entries listed in the manifest.
     pub entries: u64,
     /// The log.
     pub log: LogReport,
@@ -345,7 +345,7 @@ impl VerifyReport {
         }
     }
 
-    /// Whether no damage was found in what was checked. Warnings do not count.
+    /// Whether no damage was found in anything that was checked. Warnings do not count.
     pub fn is_clean(&self) -> bool {
         self.worst < Some(Severity::Damage)
     }
@@ -364,7 +364,7 @@ impl VerifyReport {
         self.add(Finding { severity, kind, file, offset: 0, len: 0, detail, affected: None });
     }
 
-    /// An error that names a file and an offset, as a finding.
+    /// Adds an error, which names a file and an offset, as a finding.
     fn damage(&mut self, kind: FindingKind, error: &Error, fallback: &Path) {
         let (kind, file, offset, detail) = match error {
             Error::Corruption { file, offset, detail } => (kind, file.clone(), *offset, detail.clone()),
@@ -395,13 +395,13 @@ impl VerifyReport {
 /// ```
 ///
 /// # Errors
-/// `NotFound`, `NotADatabase`, and `Io` when the directory itself cannot be read. Everything else is a finding.
+/// `NotFound`, `NotADatabase`, and `Io` if the directory itself cannot be read. Everything else is a finding.
 pub fn verify(path: &Path, options: &VerifyOptions) -> Result<VerifyReport> {
     files::Checking::begin(&absolute(&*options.vfs, path)?, options)?.run()
 }
 
 impl LsmEngine {
-    /// Checks the files of this open database, as [`verify`] does, while reads and writes go on.
+    /// Checks the files of this open database, as [`verify`] does, while reads and writes continue.
     pub fn verify_files(&self, options: &VerifyOptions) -> Result<VerifyReport> {
         if self.is_forked() {
             return Err(Error::Forked);

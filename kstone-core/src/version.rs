@@ -1,6 +1,6 @@
-//! What a stripe holds at one moment: an immutable list of memtables and runs, newest first.
+//! The contents of a stripe at one moment: an immutable list of memtables and runs, newest first.
 //!
-//! Sequences fall from source to source, so the first version of a key that a look-up meets is its newest.
+//! Sequences decrease from source to source, so the first version of a key that a look-up finds is the newest.
 
 use std::sync::Arc;
 
@@ -15,21 +15,22 @@ use crate::slice::Found;
 use crate::sst::{ChainCursor, Table, Trace, ahead_of_each};
 use crate::types::{Direction, GetCost, RunId, SeqNo, Source, SstMeta};
 
-/// From this many runs on, a get first touches the filters of all and then asks one after the other, so that their
-/// cache misses overlap: at 6 runs a miss takes 15 % less, and a hit, which may not need the older ones, the same.
+/// From this many runs on, a get touches the filters of all runs before it consults them one by one, so that their
+/// cache misses overlap: at 6 runs a miss takes 15 % less time; a hit, which may not need the older runs, takes the
+/// same.
 const PREFETCH_RUNS: usize = 4;
 
-/// Is told the steps of a get, as it makes them.
+/// Observes the steps of a get as they happen.
 pub(crate) trait LookUp: Trace {
-    /// What it looks through, and the newest sequence that it may see.
+    /// The version searched, and the newest sequence visible to the get.
     #[inline]
     fn begin(&mut self, _version: &Arc<Version>, _seq: SeqNo) {}
 
-    /// A memtable was asked.
+    /// A memtable was consulted.
     #[inline]
     fn memtable(&mut self, _found: bool) {}
 
-    /// A run is about to be asked: this part of it, if the key lies in any.
+    /// A run is about to be consulted: this part of it, if one covers the key.
     #[inline]
     fn run(&mut self, _part: Option<&Arc<Table>>) {}
 }
@@ -54,9 +55,9 @@ impl LookUp for GetCost {
 /// A key-ordered list of SSTs that were written together.
 #[derive(Debug)]
 pub(crate) struct Run {
-    /// At least one, ascending and disjoint in keys, all of the same run, depth and run sequences.
+    /// At least one part; ascending and disjoint in keys, and of equal run, depth and run sequences.
     pub(crate) parts: Vec<Arc<Table>>,
-    /// When its oldest tombstone was written, if it has any.
+    /// When the oldest tombstone was written, if there is any.
     pub(crate) deleted_since: Option<Since>,
 }
 
@@ -65,7 +66,7 @@ impl Run {
         Self { parts, deleted_since }
     }
 
-    /// A run that an earlier handle wrote.
+    /// A run written by an earlier handle.
     pub(crate) fn found(parts: Vec<Arc<Table>>, now: Now) -> Self {
         let metas = parts.iter().map(|table| table.meta()).filter(|meta| meta.tombstones > 0);
         let stamps = metas.map(|meta| Since::stamped(meta.oldest_tombstone_ms, now));
@@ -85,17 +86,17 @@ impl Run {
         self.first().map_or(0, |meta| meta.depth)
     }
 
-    /// The lowest and highest sequence of what it was made from.
+    /// The lowest and highest sequence of the inputs that it was made from.
     pub(crate) fn seq(&self) -> (SeqNo, SeqNo) {
         self.first().map_or((0, 0), |meta| meta.run_seq)
     }
 
     pub(crate) fn total(&self, of: impl Fn(&SstMeta) -> u64) -> u64 {
-        // What a manifest says of files is not bounded by how large they are.
+        // Counts in a manifest are not bounded by the size of the files, so the sum saturates.
         self.parts.iter().map(|table| of(table.meta())).fold(0, u64::saturating_add)
     }
 
-    /// The newest version of a key at or below `max_seq`. Parts do not share keys, so one part is asked.
+    /// The newest version of a key at or below `max_seq`. Parts share no keys, so only one part is consulted.
     pub(crate) fn get(
         &self,
         key: &[u8],
@@ -104,7 +105,7 @@ impl Run {
         trace: &mut impl LookUp,
     ) -> Result<Option<Found>> {
         if let [table] = self.parts.as_slice() {
-            // Its filter answers with fewer loads than comparing key ranges takes.
+            // The filter answers with fewer loads than comparing key ranges takes.
             trace.run(Some(table));
             return table.get(key, hash, max_seq, trace);
         }
@@ -121,7 +122,7 @@ impl Run {
         }
     }
 
-    /// See [`Table::prefetch`]. Which of several parts to ask would have to be searched for.
+    /// See [`Table::prefetch`]. Runs of several parts are skipped: finding the right part would take a search.
     #[inline]
     fn prefetch(&self, hash: u64) -> u8 {
         if let [table] = self.parts.as_slice() { table.prefetch(hash) } else { 0 }
@@ -147,11 +148,11 @@ impl Run {
     }
 }
 
-/// Replaced as a whole under the stripe's lock; a reader that holds one keeps all of it.
+/// Replaced as a whole under the stripe's lock; a reader that holds a version keeps all of it alive.
 #[derive(Clone, Debug)]
 pub(crate) struct Version {
     pub(crate) active: Arc<Memtable>,
-    /// Full memtables that wait to be flushed, newest first.
+    /// Full memtables waiting for their flush, newest first.
     pub(crate) sealed: Vec<Arc<Memtable>>,
     /// Newest first.
     pub(crate) runs: Vec<Arc<Run>>,
@@ -192,7 +193,7 @@ impl Version {
         Ok(None)
     }
 
-    /// All versions within a range, in order. At most this many bytes are loaded in front of each cursor.
+    /// All versions within a range, in order. At most `most_ahead` bytes are read ahead of each cursor.
     pub(crate) fn cursors(
         &self,
         range: &KeyRange,
@@ -211,7 +212,7 @@ impl Version {
     }
 }
 
-/// The merge of some runs, over all keys: what a compaction reads.
+/// The merge of several runs over all keys: the input of a compaction.
 pub(crate) fn merge_runs(runs: &[Arc<Run>]) -> Result<MergeCursor> {
     let most_ahead = ahead_of_each(runs.len());
     let sources = runs.iter().map(|run| {

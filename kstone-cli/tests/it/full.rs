@@ -1,6 +1,6 @@
-//! Symptom: `error: the disk, or the limit set for this database, is full`, with the hint `make room on the disk`,
-//! which was wrong for a limit and for inodes. Cause: the error carries no details, and nothing queried the database.
-//! Fix: a command that fails with it queries which resource is exhausted, and prints its figures and a hint to match.
+//! Symptom: `error: the disk is full, or the database has reached its size limit`, and the hint `make room on the
+//! disk`, which was wrong for a limit and for inodes. Cause: the error does not say which, and the command did not ask
+//! the database. Fix: a command that fails this way asks what ran out, and prints the figures and what to do about it.
 
 use std::process::Command;
 

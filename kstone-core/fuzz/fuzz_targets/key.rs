@@ -1,6 +1,6 @@
 #![no_main]
 
-// The command line is no library: how it writes and reads keys is taken from its source.
+// The command line is not a library: its code to print and parse keys is included from its source.
 #[path = "../../../kstone-cli/src/escape.rs"]
 mod escape;
 

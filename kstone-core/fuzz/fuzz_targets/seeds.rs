@@ -1,4 +1,4 @@
-//! Writes the inputs that fuzzing begins with into `seeds/<target>/`; the same ones each time.
+//! Writes the initial inputs of the fuzzers into `seeds/<target>/`, the same ones each time.
 
 use std::path::Path;
 

@@ -1,20 +1,20 @@
 //! Which runs of a stripe to merge next: a pure function of the stripe and the settings.
 //!
-//! 1. A **full merge**, when it is asked for, or when it would drop enough: tombstones that are too old or more than
-//!    `tombstone_percent` of the stripe's records, or superseded versions of `garbage_percent` of what would be left, or
-//!    when readers have passed over so much of both that a merge would have been cheaper ([`PASSED_PER_MERGED`]).
-//!    Its depth is that of its deepest input: it takes that one's place.
-//! 2. The **depth rule**, when the run count reaches the threshold K: let d be the depth of the run just below
-//!    the newest; merge the newest with the whole contiguous block of runs below it whose depth is at most d.
-//!    The output is one deeper than its deepest input. Every run is compared with d, not with its neighbour.
-//! 3. The same with half of K, but at least 4, for a stripe that nobody writes to.
+//! 1. A **full merge**, when it was requested or would drop enough: tombstones that are too old or more than
+//!    `tombstone_percent` of the stripe's records, or garbage of at least `garbage_percent` of what would be left, or
+//!    when readers have skipped so much of both that a merge would have been cheaper ([`PASSED_PER_MERGED`]). Its depth
+//!    is that of its deepest input, whose place it takes.
+//! 2. The **depth rule**, when the run count reaches the threshold K: let d be the depth of the run just below the
+//!    newest; merge the newest with the whole contiguous block of runs below it whose depth is at most d. The output is
+//!    one deeper than its deepest input. Every run is compared with d, not with its neighbour.
+//! 3. The depth rule with half of K, but at least 4, for a stripe without writes.
 //!
-//! What a full merge would drop is counted in runs that lie at or below the horizon whole. The output of one that a
-//! reader held back reaches beyond the horizon, for it takes in the newest run: so it counts again only when the
-//! horizon has passed all of it, and a long-lived snapshot causes no merge twice. Nothing has to be remembered.
+//! Only runs entirely at or below the horizon count towards what a full merge would drop. The output of a merge that a
+//! reader held back extends above the horizon, because it includes the newest run: it counts again only once the
+//! horizon has passed all of it, so a long-lived snapshot never causes a merge twice. No state has to be kept for this.
 //!
-//! A merge always takes in the newest run, so what it makes is the newest. One decision may not be enough to
-//! get below K, after K was lowered for instance: ask again after each merge.
+//! A merge always includes the newest run, so its output is the newest run. One decision may not be enough to get below
+//! K, for instance after K was lowered: ask again after each merge.
 
 use std::time::Duration;
 
@@ -25,22 +25,22 @@ use crate::key_sample::repeated_keys;
 use crate::types::{SeqNo, SstDetails};
 use crate::vfs::{PAGE, pages};
 
-/// How many entries a reader passes over in the time that a merge takes for one.
+/// Entries that a reader skips in the time that a merge takes for one.
 pub(crate) const PASSED_PER_MERGED: u64 = 8;
 
-/// What the picker looks at in a run.
+/// The properties of a run on which the picker decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RunSummary<'a> {
     pub(crate) depth: u32,
-    /// Of its files.
+    /// Total length of its files.
     pub(crate) bytes: u64,
     pub(crate) entries: u64,
     pub(crate) tombstones: u64,
-    /// The age of its oldest tombstone, if it has any.
+    /// The age of its oldest tombstone, if there is one.
     pub(crate) tombstone_age: Option<Duration>,
-    /// The highest sequence in it.
+    /// The highest sequence in the run.
     pub(crate) last_seq: SeqNo,
-    /// Of each of its SSTs; empty when the manifest lacks some.
+    /// Details of each of its SSTs; empty if the manifest lacks any.
     pub(crate) details: SmallVec<[&'a SstDetails; 1]>,
 }
 
@@ -64,22 +64,22 @@ pub(crate) struct StripeSummary<'a> {
     pub(crate) runs: Vec<RunSummary<'a>>,
     /// Every reader sees all sequences up to here.
     pub(crate) horizon: SeqNo,
-    /// Entries that readers passed over since all its runs were last merged.
+    /// Entries that readers skipped since all runs of the stripe were last merged.
     pub(crate) passed_over: u64,
 }
 
-/// Who asks.
+/// The origin of a request, and what it may trigger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ask {
-    /// The scheduler: whatever is due on its own.
+    /// The scheduler: whatever is due.
     Due,
-    /// The scheduler, when there is nothing else to do and nobody writes to the stripe.
+    /// The scheduler, when there is nothing else to do and the stripe gets no writes.
     Idle,
-    /// The disk quota: whatever would free space, also when compaction is disabled.
+    /// The disk quota: any merge that frees space, even when compaction is disabled.
     Reclaim,
-    /// The file system, when it has hardly an inode left: whatever would make files fewer.
+    /// The file system, when it has hardly any inodes left: any merge that reduces the number of files.
     FewerFiles,
-    /// The user: everything is merged, if it is a single run too and compaction is disabled.
+    /// The user: everything is merged, even a single run, and even when compaction is disabled.
     Full,
 }
 
@@ -88,25 +88,25 @@ pub(crate) enum Ask {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Reason {
-    /// It had as many runs as [`CompactionConfig::sst_threshold`] says.
+    /// The run count reached [`CompactionConfig::sst_threshold`].
     RunCount,
-    /// Superseded versions were [`CompactionConfig::garbage_percent`] of the rest.
+    /// Garbage reached [`CompactionConfig::garbage_percent`] of the rest.
     Garbage,
-    /// Tombstones were more than [`CompactionConfig::tombstone_percent`] of its records, or readers had passed over them
+    /// Tombstones exceeded [`CompactionConfig::tombstone_percent`] of the stripe's records, or readers had skipped them
     /// and what they hide so often that merging costs less.
     Tombstones,
     /// A tombstone was older than [`CompactionConfig::tombstone_age`].
     TombstoneAge,
     /// There was nothing else to do: [`CompactionConfig::idle_compaction`].
     Idle,
-    /// The disk quota was short, or the file system of inodes.
+    /// The disk quota was short of space, or the file system of inodes.
     Quota,
-    /// Somebody asked for it.
+    /// The user requested it.
     Requested,
 }
 
 impl Reason {
-    /// All of them, in the order of their counters.
+    /// All reasons, in the order of their counters.
     pub const ALL: [Self; 7] = [
         Self::RunCount,
         Self::Garbage,
@@ -124,17 +124,17 @@ pub(crate) enum Choice {
     Merge(Pick),
 }
 
-/// The newest `count` runs become one.
+/// Merge the newest `count` runs into one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pick {
     pub(crate) count: usize,
     pub(crate) output_depth: u32,
-    /// No run is left below: tombstones may go.
+    /// No run is left below: tombstones may be dropped.
     pub(crate) reaches_oldest: bool,
     pub(crate) reason: Reason,
 }
 
-/// Decides for a stripe.
+/// Decides for one stripe.
 pub(crate) fn choose(stripe: &StripeSummary<'_>, config: &CompactionConfig, ask: Ask) -> Choice {
     let runs = &stripe.runs;
     let full = |reason| full_merge(runs, reason);
@@ -163,20 +163,20 @@ pub(crate) fn choose(stripe: &StripeSummary<'_>, config: &CompactionConfig, ask:
     }
 }
 
-/// At how many runs the stripe is compacted. With de-phasing each quarter of the stripes has another threshold, down
+/// The run count at which the stripe is compacted. With de-phasing the stripes are spread over several thresholds, down
 /// to three quarters of the configured one.
 pub(crate) fn threshold(stripe: usize, config: &CompactionConfig) -> usize {
     let steps = if config.dephasing { config.sst_threshold / 4 } else { 0 };
     (config.sst_threshold - stripe % (steps + 1)).max(2)
 }
 
-/// At how many runs a stripe that nobody writes to is compacted.
+/// The run count at which a stripe without writes is compacted.
 ///
-/// Half: a get that finds nothing asks half as many filters, and a scan merges half as many runs. In the worst case,
-/// when a stripe becomes idle after every flush or two, the write amplification is about that of half the threshold
-/// (100 flushes, K = 10: 3.6 instead of 2.0; when it is idle once in ten flushes, it stays 2.0). Never below four:
-/// with two, each flush before an idle time would have the whole stripe rewritten (100 flushes, K = 5: 50 instead of
-/// 3.4), which is no price for a run less.
+/// Half the threshold: a get that finds nothing tests half as many filters, and a scan merges half as many runs. In the
+/// worst case, when a stripe becomes idle after every flush or two, the write amplification is about that of half the
+/// threshold (100 flushes, K = 10: 3.6 instead of 2.0; a stripe that is idle once in ten flushes stays at 2.0). At
+/// least four: with two, each flush before an idle period would rewrite the whole stripe (100 flushes, K = 5: 50
+/// instead of 3.4), too high a price for one run less.
 fn idle_threshold(threshold: usize) -> usize {
     (threshold / 2).max(4)
 }
@@ -195,20 +195,20 @@ impl<'a> StripeSummary<'a> {
         self.runs.iter().map(|run| run.entries).fold(0, u64::saturating_add)
     }
 
-    /// Whether a full merge would free space: a page of superseded versions, and of tombstones with what they hide,
-    /// or a quarter of the stripe that short files leave of their last pages.
+    /// Whether a full merge would free space: a page of garbage and of tombstones with what they hide, or a quarter of
+    /// the stripe in unused parts of last pages.
     fn frees_space(&self) -> bool {
-        // Few tombstones of many stripes take a page each.
+        // A few tombstones in each of many stripes take a page each.
         let tombstones = self.runs.len() > 1 && self.settled_tombstones() > 0;
         tombstones || self.garbage() >= PAGE || self.freed() >= PAGE.max(self.taken() / 4)
     }
 
-    /// The whole pages that a full merge would free, about.
+    /// Approximate bytes, in whole pages, that a full merge would free.
     pub(crate) fn freed(&self) -> u64 {
         self.taken().saturating_sub(pages(self.bytes().saturating_sub(self.garbage())))
     }
 
-    /// The bytes of superseded versions, and of tombstones with what they hide.
+    /// Approximate bytes of garbage, and of tombstones with what they hide.
     fn garbage(&self) -> u64 {
         let entries = self.superseded().saturating_add(self.settled_tombstones().saturating_mul(2));
         entries.saturating_mul(self.bytes() / self.entries().max(1))
@@ -231,8 +231,8 @@ impl<'a> StripeSummary<'a> {
         percent(self.settled_tombstones()) > u128::from(config.tombstone_percent) * u128::from(self.entries())
     }
 
-    /// Whether readers have passed over as much as a merge of the stripe costs: together they pay at most twice what is
-    /// least, whatever comes.
+    /// Whether readers have skipped as many entries as a merge of the stripe costs: the total cost is then at most
+    /// twice the optimum, whatever happens next.
     fn readers_pay(&self) -> bool {
         let limit = self.entries().saturating_mul(PASSED_PER_MERGED);
         self.passed_over >= limit && (self.settled_tombstones() > 0 || self.superseded() > 0)
@@ -244,14 +244,14 @@ impl<'a> StripeSummary<'a> {
             let kept = u128::from(entries.saturating_sub(garbage));
             garbage > 0 && percent(garbage) >= u128::from(config.garbage_percent) * kept
         };
-        // The most that it could be costs less to know.
+        // The upper bound is cheaper to compute, so it is checked first.
         let settled = self.settled().map(|run| run.entries).fold(0, u64::saturating_add);
         let largest = self.settled().map(RunSummary::keys).max().unwrap_or(0);
         enough(settled.saturating_sub(largest)) && enough(self.superseded())
     }
 
-    /// About how many versions newer ones hide from every reader: in a run, where a reader held them back when it was
-    /// written, and between runs.
+    /// Estimates the number of versions that newer ones hide from every reader: within a run, where a reader held them
+    /// back when it was written, and between runs.
     fn superseded(&self) -> u64 {
         let known: Vec<&RunSummary<'_>> = self.settled().filter(|run| !run.details.is_empty()).collect();
         let within = known.iter().map(|run| run.entries.saturating_sub(run.keys()));
@@ -259,11 +259,11 @@ impl<'a> StripeSummary<'a> {
     }
 }
 
-/// About how many keys runs of one stripe, newest first or not, have a value for: distinct keys less tombstones. Where
-/// what the files say of their keys is missing, only tombstones and one version under each count as not needed.
+/// Estimates the number of keys that have a value in the runs of one stripe, in any order: distinct keys less
+/// tombstones. Where details of files are missing, only tombstones, and one version under each, are subtracted.
 ///
-/// The estimate of what runs have in common is exact where none or all of it is, and for small files; in between its
-/// standard error is 8 % of the keys at most. A tombstone that a newer put hides counts as a key that is gone.
+/// The estimate of the overlap between runs is exact if they share no keys or all keys, and for small files; in between
+/// its standard error is at most 8 % of the keys. A tombstone hidden by a newer put counts as a deleted key.
 pub(crate) fn live_keys(runs: &[RunSummary<'_>]) -> u64 {
     let sum = |of: fn(&RunSummary<'_>) -> u64| runs.iter().map(of).fold(0, u64::saturating_add);
     let tombstones = sum(|run| run.tombstones);
@@ -285,7 +285,7 @@ fn full_merge(runs: &[RunSummary<'_>], reason: Reason) -> Choice {
 }
 
 fn depth_rule(runs: &[RunSummary<'_>], reason: Reason) -> Choice {
-    // Fewer than two runs are nothing to merge.
+    // With fewer than two runs there is nothing to merge.
     let [newest, rest @ ..] = runs else { return Choice::Nothing };
     let Some(depth) = rest.first().map(|run| run.depth) else { return Choice::Nothing };
     let count = 1 + rest.iter().take_while(|run| run.depth <= depth).count();

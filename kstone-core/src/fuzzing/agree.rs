@@ -1,5 +1,5 @@
-//! What opening, verify and repair say of one directory must be the same: what verify calls good opens and can be read to
-//! the last version, what repair leaves is good, and all forms of a repair tell the same.
+//! Opening, verify and repair must agree about a directory: one that verify calls clean opens and is readable down to
+//! the last version, a repaired one is clean, and all forms of a repair report the same.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,17 +18,17 @@ use crate::vfs::MemVfs;
 const DB: &str = "/db";
 const COPY: &str = "/copy";
 
-/// What became of a directory.
+/// The result for a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Agreed {
-    /// Good, and all of it was read.
+    /// Clean, and read completely.
     Good,
     /// Damaged, and repaired.
     Repaired {
-        /// Something was told to be lost.
+        /// A loss was reported.
         lossy: bool,
     },
-    /// Of a newer format, or no database: all refuse it.
+    /// A newer format, or not a database: refused by all.
     Refused,
 }
 
@@ -43,7 +43,7 @@ fn options(vfs: &MemVfs) -> EngineOptions {
     options
 }
 
-/// Looks at the directory in every way there is, with the settings that are stored in it.
+/// Examines the directory in every possible way, with its stored settings.
 pub(super) fn agree(files: &Files) -> Agreed {
     let on = |files: &Files| on_disk(dir(), files);
     let deep = look(dir(), &on(files), VerifyOptions::deep());
@@ -51,16 +51,16 @@ pub(super) fn agree(files: &Files) -> Agreed {
     let good = deep.as_ref().is_ok_and(VerifyReport::is_clean);
     let (opened, readable) = read(LsmEngine::open(dir(), options(&on(files))));
     let reader = LsmEngine::open_read_only(dir(), options(&on(files)));
-    // One that reads only opens beside lost files, and tells of them.
+    // A read-only handle opens despite missing files, and reports them.
     let lost = reader.as_ref().is_ok_and(|engine| !engine.damage().is_empty());
     let (seen, seeable) = read(reader);
     let seen = seen && !lost;
-    // A damaged file may have sequences that only the one of them sees.
+    // A damaged file may have sequences that only one of the two sees.
     assert_eq!(opened, seen, "only one of a handle that writes and one that reads could be opened");
-    assert!(!good || readable && seeable, "verify calls good what cannot be read: {deep:?}");
+    assert!(!good || readable && seeable, "verify calls an unreadable database clean: {deep:?}");
     let quick_is_good = quick.as_ref().is_ok_and(VerifyReport::is_clean);
-    assert!(!quick_is_good || opened, "a quick look calls good what does not open: {quick:?}");
-    assert!(!good || quick_is_good, "a quick look finds what a deep one does not: {quick:?}");
+    assert!(!quick_is_good || opened, "a quick check calls a database clean that does not open: {quick:?}");
+    assert!(!good || quick_is_good, "a quick check finds more than a deep one: {quick:?}");
 
     let mut planned = Vec::new();
     let plan = mend(&on(files), RepairOptions::new().dry_run(), &mut planned);
@@ -77,7 +77,7 @@ pub(super) fn agree(files: &Files) -> Agreed {
         }
         (plan, done) => panic!("planned {plan:?}, done {done:?}"),
     };
-    assert_eq!(planned, losses, "the plan told something else");
+    assert_eq!(planned, losses, "the plan reported other losses");
     same(&plan, &report);
     assert!(plan.unchanged);
     check_sums(&report, &losses);
@@ -86,19 +86,19 @@ pub(super) fn agree(files: &Files) -> Agreed {
     assert_eq!(report.unchanged, unchanged, "{report:?}");
     assert_eq!(report.unchanged, report.actions.is_empty(), "{report:?}");
     let notes = deep.iter().flat_map(|report| &report.findings).any(|f| {
-        // Files that a repair takes away, and a log that may have been there: no damage.
-        matches!(f.kind, FindingKind::Orphan | FindingKind::Stranger | FindingKind::Duplicate)
+        // Files that a repair removes, and a log that may have existed: not damage.
+        matches!(f.kind, FindingKind::Orphan | FindingKind::Misplaced | FindingKind::Duplicate)
             || f.kind == FindingKind::Log && f.severity == Severity::Note
     });
-    assert!(!good || notes || report.unchanged && losses.is_empty(), "good, and repaired: {report:?}");
-    assert!(good || !report.unchanged, "not good, and not repaired: {deep:?}");
+    assert!(!good || notes || report.unchanged && losses.is_empty(), "clean, but repaired: {report:?}");
+    assert!(good || !report.unchanged, "damaged, but not repaired: {deep:?}");
 
     let elsewhere = on(files);
     let mut copied = Vec::new();
     let copy = mend(&elsewhere, RepairOptions::new().into_dir(COPY), &mut copied);
-    let copy = copy.unwrap_or_else(|error| panic!("in place it was repaired: {error}"));
-    assert!(listed(dir(), &elsewhere) == *files, "a repair elsewhere changed something here");
-    assert_eq!(copied, losses, "the copy lost something else");
+    let copy = copy.unwrap_or_else(|error| panic!("a repair in place succeeded: {error}"));
+    assert!(listed(dir(), &elsewhere) == *files, "a repair into a copy changed the original");
+    assert_eq!(copied, losses, "the copy reported other losses");
     assert_eq!(told(&copy), told(&report));
     for (path, vfs) in [(dir(), &here), (Path::new(COPY), &elsewhere)] {
         let left = look(path, vfs, VerifyOptions::deep()).expect("it is a directory");
@@ -108,7 +108,7 @@ pub(super) fn agree(files: &Files) -> Agreed {
         let second = repair(path, &options, &mut |loss| again.push(format!("{loss:?}"))).expect("it is good");
         assert!(second.actions.is_empty() && again.is_empty(), "{second:?}, {again:?}");
         let (_, readable) = read(LsmEngine::open(path, self::options(vfs)));
-        assert!(readable, "what a repair left in {path:?} cannot be read");
+        assert!(readable, "the repaired database in {path:?} cannot be read");
         let engine = LsmEngine::open(path, self::options(vfs)).expect("it was opened just now");
         engine.put(&Key::from("written later"), b"v", WriteOptions::sync()).expect("it takes writes");
         engine.close().expect("it was just written to");
@@ -128,12 +128,12 @@ fn mend(vfs: &MemVfs, options: RepairOptions, losses: &mut Vec<String>) -> Resul
     repair(dir(), &options, &mut |loss| losses.push(text(loss)))
 }
 
-/// A loss, without the place of the file.
+/// A loss, without the location of the file.
 fn text(loss: &Loss) -> String {
     format!("{loss:?}")
 }
 
-/// The numbers of what is lost.
+/// The figures on losses.
 fn told(report: &RepairReport) -> [u64; 9] {
     let RepairReport { saved, had, lost, fell_back, unnamed, tombstones, log_gaps, log_operations, .. } =
         report;
@@ -148,11 +148,11 @@ fn same(plan: &RepairReport, report: &RepairReport) {
     assert_eq!(plan.log_rewritten, report.log_rewritten);
 }
 
-/// No number tells of more, or of less, than the others.
+/// Checks that the figures of a report are consistent.
 fn check_sums(report: &RepairReport, losses: &[String]) {
     assert_eq!(report.lost_data(), !losses.is_empty(), "{report:?} {losses:?}");
     let gone = report.had.checked_sub(report.saved);
-    let gone = gone.unwrap_or_else(|| panic!("more was saved than there was: {report:?}"));
+    let gone = gone.unwrap_or_else(|| panic!("more entries were saved than existed: {report:?}"));
     assert!(report.unnamed <= gone, "{report:?}");
     let keys = losses.iter().filter(|loss| loss.starts_with("Key")).count() as u64;
     assert_eq!(report.lost + report.fell_back, keys, "{report:?} {losses:?}");
@@ -160,7 +160,7 @@ fn check_sums(report: &RepairReport, losses: &[String]) {
     assert_eq!(report.log_gaps, gaps, "{report:?} {losses:?}");
 }
 
-/// Whether it opened, and whether all of it can be read, every way the same.
+/// Whether the database opened, and whether all of it is readable, with every way of reading in agreement.
 fn read(opened: Result<LsmEngine, Error>) -> (bool, bool) {
     let engine = match opened {
         Ok(engine) => engine,

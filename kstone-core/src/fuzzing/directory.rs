@@ -1,4 +1,4 @@
-//! A whole database: the input damages its files, then it is opened, read, verified, written to and opened again.
+//! A whole database: the input damages its files, which are then opened, read, verified, written to and opened again.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,26 +18,26 @@ use crate::vfs::{MemVfs, Vfs};
 
 type State = BTreeMap<Key<'static>, Vec<u8>>;
 
-/// A database that was written.
+/// A genuine database.
 struct Written {
     files: Files,
-    /// As the files were earlier.
+    /// Earlier versions of the files.
     older: Files,
-    /// What was in it after each commit, first of all nothing.
+    /// Its contents after each commit, starting with none.
     states: Vec<State>,
-    /// This many commits are in SSTs that the manifest lists.
+    /// Number of commits in SSTs that the manifest lists.
     durable: usize,
 }
 
 /// Databases that were closed, cut off, recovered, and merged.
 static WRITTEN: LazyLock<Vec<Written>> = LazyLock::new(|| (0..4).map(written).collect());
 
-/// The files of each of these.
+/// The files of each of these databases.
 pub(super) fn written_files() -> impl Iterator<Item = Files> {
     WRITTEN.iter().map(|written| written.files.clone())
 }
 
-/// Opens the directory that the input describes.
+/// Opens the directory described by the input.
 pub fn directory(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let (mode, which) = (input.byte(), input.byte());
@@ -74,14 +74,14 @@ pub fn directory(bytes: &[u8]) {
     }
 }
 
-/// Real damage: what is read is what was there after some commit, or an error; and what was refused is unchanged.
+/// Genuine damage: a read returns the state after some commit, or an error; a directory that was refused is unchanged.
 fn damage(written: &Written, files: Files, done: &edits::Done, config: DatabaseConfig) {
     let vfs = on_disk(dir(), &files);
     let read_only = LsmEngine::open_read_only(dir(), options(&vfs, config.clone()));
     if let Ok(engine) = &read_only {
         check(engine, written, done);
     }
-    // Beside lost files only what reads opens, and tells of them.
+    // With files missing, only a read-only handle opens, and reports them.
     let may_read = read_only.as_ref().is_ok_and(|engine| engine.damage().is_empty());
     drop(read_only);
     assert!(listed(dir(), &vfs) == files, "reading changed something");
@@ -99,7 +99,7 @@ fn damage(written: &Written, files: Files, done: &edits::Done, config: DatabaseC
             assert!(may_read, "it can be opened for writing, but not for reading");
             let before = check(&engine, written, done);
             let key = Key::from(("new", "key"));
-            // A damaged block is in the way of its stripe's merges, and in the end of its writes.
+            // A damaged block obstructs the merges of its stripe, and eventually its writes.
             let put = engine.put(&key, b"value", WriteOptions::sync());
             let value = match put {
                 Ok(_) => Some(&b"value"[..]),
@@ -129,7 +129,7 @@ fn damage(written: &Written, files: Files, done: &edits::Done, config: DatabaseC
     }
 }
 
-/// The commits after which the database could have been as it reads.
+/// The commits whose resulting state matches what can be read.
 fn check(engine: &LsmEngine, written: &Written, done: &edits::Done) -> Vec<usize> {
     let mut candidates: Vec<usize> = (0..written.states.len()).collect();
     let (mut errors, mut seen) = (0, Vec::new());
@@ -155,8 +155,8 @@ fn check(engine: &LsmEngine, written: &Written, done: &edits::Done) -> Vec<usize
         forwards && if backward_error { all.ends_with(&backwards) } else { all == backwards }
     });
     let newest = candidates.last().copied();
-    assert!(newest.is_some(), "what is read was never there: {seen:?}, {forwards:?}, {backwards:?}");
-    // That a manifest lost its last edits is known from the headers of the log: not when both are damaged.
+    assert!(newest.is_some(), "a state was read that never existed: {seen:?}, {forwards:?}, {backwards:?}");
+    // The log headers reveal that a manifest lost its last edits, unless both are damaged.
     let known = done.unvouched || newest >= Some(written.durable);
     assert!(known, "commit {newest:?} of {} durable ones", written.durable);
     let verified = engine.verify().inspect_err(expect_corruption).is_ok();
@@ -167,7 +167,7 @@ fn check(engine: &LsmEngine, written: &Written, done: &edits::Done) -> Vec<usize
     candidates
 }
 
-/// Forged files: nothing may panic, hang or take memory without end, whatever they say.
+/// Forged files: whatever they contain, nothing may panic, hang or take unbounded memory.
 fn anything(files: Files, config: DatabaseConfig) {
     let vfs = on_disk(dir(), &files);
     if let Ok(engine) = LsmEngine::open_read_only(dir(), options(&vfs, config.clone())) {
@@ -201,7 +201,7 @@ fn anything(files: Files, config: DatabaseConfig) {
     }
 }
 
-/// Asks everything there is to ask.
+/// Calls everything that can be called.
 fn use_all(engine: &LsmEngine) {
     for part in 0..6 {
         let partition = format!("part{part}");
@@ -224,7 +224,7 @@ fn use_all(engine: &LsmEngine) {
     }
 }
 
-/// What a walk returns, and whether an error ended it.
+/// The rows that a scan returns, and whether it ended with an error.
 fn scan(engine: &LsmEngine, direction: Direction) -> (Vec<(Key<'static>, Vec<u8>)>, bool) {
     let mut rows = Vec::new();
     match engine.scan(b"", direction, None) {
@@ -336,7 +336,7 @@ fn commit(engine: &LsmEngine, n: u64, states: &mut Vec<State>) -> Result<()> {
     Ok(())
 }
 
-/// Inputs to begin with.
+/// Initial inputs.
 pub fn directory_seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     for which in 0..WRITTEN.len() as u8 {

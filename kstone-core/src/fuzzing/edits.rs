@@ -1,24 +1,24 @@
-//! Damage: what disks, tools and people do to files. None of it can make a wrong checksum right but by a chance of one
-//! in 2^32: an edit changes a single byte by a chosen value, or a longer piece without choosing what it becomes.
+//! Damage: what disks, tools and people do to files. An edit corrects a wrong checksum only by a chance of one in 2^32:
+//! it changes a single byte by a chosen value, or a longer piece without choosing the result.
 
 use super::Input;
 use super::files::Files;
 
-/// Edits of an input, at most.
+/// Maximum number of edits per input.
 const MAX_EDITS: usize = 4;
 
 /// What was done to the files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Done {
-    /// How many edits changed anything.
+    /// Number of edits that changed anything.
     pub(super) edits: usize,
-    /// The one bit that was flipped, when that is all: file, and byte in it.
+    /// The bit flip, if it is the only change: file, and byte within it.
     pub(super) flip: Option<(usize, usize)>,
-    /// Whether both the manifest and the log, which vouch for each other's newest part, were changed.
+    /// Whether both the manifest and the log were changed, each of which vouches for the newest part of the other.
     pub(super) unvouched: bool,
 }
 
-/// Applies the edits that the input describes. `older` holds earlier content of files with the same name.
+/// Applies the edits described by the input. `older` holds earlier versions of the files.
 pub(super) fn apply(files: &mut Files, older: &Files, input: &mut Input<'_>) -> Done {
     let mut done = Done::default();
     for _ in 0..MAX_EDITS {
@@ -35,7 +35,7 @@ pub(super) fn apply(files: &mut Files, older: &Files, input: &mut Input<'_>) -> 
     done
 }
 
-/// A bit flip says where it was.
+/// Returns the position of a bit flip.
 fn apply_one(files: &mut Files, older: &Files, input: &mut Input<'_>) -> Option<(usize, usize)> {
     let (op, file) = (input.byte() % 14, input.below(files.len()));
     let (place, argument) = (usize::from(input.short()), usize::from(input.byte()));
@@ -54,12 +54,12 @@ fn apply_one(files: &mut Files, older: &Files, input: &mut Input<'_>) -> Option<
         4 => bytes.truncate(at),
         5 if len > 0 => bytes[at..end].fill(0),
         6 if len > 0 => bytes[at..end].fill(0xa5),
-        // The same place of another file: a write that went astray.
+        // The same place in another file: a misdirected write.
         7 if len > 0 => {
             let piece = lent.get(at..end.min(lent.len())).unwrap_or_default();
             bytes[at..at + piece.len()].copy_from_slice(piece);
         }
-        // Another place of the same file.
+        // Another place in the same file.
         8 if len > 0 => {
             let from = (argument * 64) % len;
             let piece = bytes[from..(from + 64).min(len)].to_vec();
@@ -72,7 +72,7 @@ fn apply_one(files: &mut Files, older: &Files, input: &mut Input<'_>) -> Option<
             let here = std::mem::replace(bytes, lent);
             files[other].1 = here;
         }
-        // A copy: over another file, or under a name that nobody has.
+        // A copy: over another file, or under an unused name.
         12 if argument % 2 == 0 => *bytes = lent,
         12 => {
             let name = another_name(name);
@@ -90,7 +90,7 @@ fn apply_one(files: &mut Files, older: &Files, input: &mut Input<'_>) -> Option<
     None
 }
 
-/// The name with another number.
+/// The name with a different number.
 fn another_name(name: &str) -> String {
     match name.char_indices().rev().find(|(_, c)| c.is_ascii_digit()) {
         Some((at, digit)) => {

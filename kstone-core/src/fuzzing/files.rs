@@ -1,16 +1,16 @@
-//! The files of a directory as data, and back.
+//! Conversion of a directory's files to data and back.
 
 use std::path::Path;
 
 use crate::vfs::{MemVfs, OpenMode, Vfs, read_all, write_all_at};
 
-/// Files by name, in order.
+/// Files ordered by name.
 pub(super) type Files = Vec<(String, Vec<u8>)>;
 
-/// A disk with these files in that directory.
+/// A file system with these files in `dir`.
 pub(super) fn on_disk(dir: &Path, files: &Files) -> MemVfs {
     let vfs = MemVfs::new();
-    // The root is there already.
+    // The root exists already.
     let _ = vfs.create_dir(dir);
     for (name, bytes) in files {
         let file = vfs.open(&dir.join(name), OpenMode::Truncate).expect("memory");

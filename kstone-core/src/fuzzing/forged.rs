@@ -1,5 +1,5 @@
-//! Databases that were forged: every checksum is right, and what they say is not. By name, for a test that wants to know
-//! of each how it ends.
+//! Forged databases: every checksum matches, but the contents are wrong. Each has a name, for a test that checks its
+//! outcome.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -18,7 +18,7 @@ fn dir() -> &'static Path {
     Path::new("/db")
 }
 
-/// Each forged directory, with what became of it; `None`: there was no agreement, and the panic says why.
+/// Each forged directory with its result; `None` if the checks disagreed, in which case the panic says why.
 pub fn forged() -> Vec<(String, Option<Agreed>)> {
     let mut all = Vec::new();
     for (kind, base) in ["closed", "cut off", "recovered", "merged"].iter().zip(written_files()) {
@@ -34,7 +34,7 @@ pub fn forged() -> Vec<(String, Option<Agreed>)> {
     all
 }
 
-/// With the manifest that follows from these changes; `None` when it would contradict itself.
+/// The files with these changes appended to the manifest; `None` if it would contradict itself.
 fn with_changes(base: &Files, changes: Vec<Change>) -> Option<Files> {
     let vfs = on_disk(dir(), base);
     let loaded = Manifest::load(&vfs, dir()).expect("it was written");
@@ -151,7 +151,7 @@ fn manifests(base: &Files, cases: &mut Vec<(String, Files)>) {
     }
 }
 
-/// Where the records of a segment begin.
+/// The offsets of a segment's records.
 fn records(log: &[u8]) -> Vec<usize> {
     let (mut places, mut at) = (Vec::new(), RECORDS_START as usize);
     while let Some(head) = log.get(at..at + RECORD_HEADER).filter(|head| head.iter().any(|&byte| byte != 0)) {
@@ -208,7 +208,7 @@ fn logs(base: &Files, cases: &mut Vec<(String, Files)>) {
                     add(&format!("{place}: {what} {value}"), &|bytes| bytes[payload + byte] = value);
                 }
             }
-            // The end of a key: what follows is its sort key, or nothing.
+            // The end of a key: the next byte starts its sort key, or ends the key.
             let key = payload + 4;
             let end = bytes[key..].iter().position(|&byte| byte == 0).map_or(key, |zero| key + zero);
             for value in [1, 0x20, 0xff] {
@@ -225,7 +225,7 @@ fn tables(base: &Files, cases: &mut Vec<(String, Files)>) {
     for (n, (name, bytes)) in base.iter().enumerate() {
         let FileName::Sst { id, .. } = paths::parse(name) else { continue };
         let Some(listed) = state.ssts.get(&id) else { continue };
-        // A byte in this many, and the manifest knows the checksum of what came of it.
+        // Changes one byte in 37; the manifest gets the checksum of the result.
         for at in (128..bytes.len()).step_by(37) {
             for value in [bytes[at] ^ 1, bytes[at] ^ 0x80] {
                 let mut files = base.clone();

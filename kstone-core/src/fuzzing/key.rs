@@ -1,11 +1,11 @@
-//! Keys: their encoding, its order and its inverse.
+//! Keys: their encoding, order and decoding.
 
 use super::Input;
 use crate::key::{Key, encoded_partition_hash, partition_hash};
 
-/// Decodes bytes as a key, and encodes keys made of them.
+/// Decodes bytes as a key, and encodes keys made from them.
 pub fn key(bytes: &[u8]) {
-    // A key has one encoding, so what decodes is what the key is encoded to.
+    // A key has exactly one encoding, so decoded bytes equal the encoding of the key.
     let decoded = Key::decode(bytes);
     assert_eq!(encoded_partition_hash(bytes), decoded.as_ref().map(|key| partition_hash(key.partition())));
     if let Some(key) = &decoded {
@@ -38,7 +38,7 @@ fn next_key(input: &mut Input<'_>) -> Key<'static> {
     }
 }
 
-/// Inputs to begin with.
+/// Initial inputs.
 pub fn key_seeds() -> Vec<Vec<u8>> {
     let keys: [(&[u8], Option<&[u8]>); 6] = [
         (b"user#42", None),

@@ -1,4 +1,4 @@
-//! The log: segments found, judged and replayed, and the operations in their batches.
+//! The log: segments are discovered, validated and replayed, and the operations in their batches decoded.
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -17,24 +17,24 @@ use crate::wal::{
 
 const OWNER: LogOwner = LogOwner { database_id: [7; 16], incarnation: [8; 16] };
 
-/// Position, first sequence, number of operations and payload of a batch.
+/// Position, first sequence, number of operations, and payload of a batch.
 type Batch = (Lsn, SeqNo, u32, Vec<u8>);
 
-/// A log that was written.
+/// A genuine log.
 struct Written {
     files: Files,
-    /// As the files were earlier.
+    /// Earlier versions of the files.
     older: Files,
     rules: LogRules,
-    /// What is live in it.
+    /// The live batches.
     batches: Vec<Batch>,
 }
 
-/// Logs of all kinds: one segment, several, recovered, closed, retired in part.
+/// Logs of all kinds: one segment, several, recovered, closed, partly retired.
 static WRITTEN: LazyLock<Vec<Written>> =
     LazyLock::new(|| vec![written(1, 0), written(3, 0), written(3, 1), written(2, 2), written(4, 3)]);
 
-/// Reads segments that the input describes.
+/// Reads the segments described by the input.
 pub fn log(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     match input.byte() % 3 {
@@ -42,7 +42,7 @@ pub fn log(bytes: &[u8]) {
         1 => {
             let (open, rules) = (input.byte(), rules(&mut input));
             let mut files = files(&mut input);
-            // Only what has a number in `open` is left with a wrong checksum, so that most is reached.
+            // Only the record whose number is `open` keeps a wrong checksum, so that most code is reached.
             files.iter_mut().for_each(|(_, file)| {
                 *file = spread(file);
                 seal::segment(file, Some(OWNER), |n| n + 1 == usize::from(open));
@@ -56,7 +56,7 @@ pub fn log(bytes: &[u8]) {
     }
 }
 
-/// A log that was written, damaged: what is read is a prefix of it with all that was known to be durable, or an error.
+/// A damaged genuine log: a read returns a prefix of it that includes everything known to be durable, or an error.
 fn damage(input: &mut Input<'_>) {
     let written = &WRITTEN[input.below(WRITTEN.len())];
     let mut files = written.files.clone();
@@ -76,7 +76,7 @@ fn damage(input: &mut Input<'_>) {
     }
 }
 
-/// Any files: what is read makes sense in itself, and comes out the same again.
+/// Arbitrary files: the result is consistent in itself, and reading again returns the same.
 fn anything(files: &Files, rules: &LogRules) {
     let vfs = on_disk(dir(), files);
     let (chain, batches) = match read(&vfs, rules) {
@@ -93,7 +93,7 @@ fn anything(files: &Files, rules: &LogRules) {
     assert!(last <= chain.last_seq);
     assert!(chain.segments.is_sorted_by(|a, b| a.generation < b.generation));
     assert!(chain.segments.iter().all(|info| info.generation <= chain.max_generation));
-    // Recovery writes the same bytes again, and reading is repeatable.
+    // Recovery rewrites the same bytes, and reading is repeatable.
     let before = listed(dir(), &vfs);
     harden(&vfs, dir(), &chain, rules.durable).expect("the file system holds");
     assert_eq!(listed(dir(), &vfs), before);
@@ -101,7 +101,7 @@ fn anything(files: &Files, rules: &LogRules) {
     assert_eq!((again.0.end, again.1), (chain.end, batches));
 }
 
-/// Operations that decode are encoded to what decodes to them.
+/// Re-encoding decoded operations gives bytes that decode to the same operations.
 fn operations(payload: &[u8]) {
     let mut again = Vec::new();
     let mut decoded = Vec::new();
@@ -125,7 +125,7 @@ fn read(vfs: &MemVfs, rules: &LogRules) -> Result<(Chain, Vec<Batch>)> {
     Ok((chain, batches))
 }
 
-/// Rules from twelve bytes.
+/// Rules built from twelve bytes.
 fn rules(input: &mut Input<'_>) -> LogRules {
     let flags = input.byte();
     let mut lsn = |wanted: bool| {
@@ -145,7 +145,7 @@ fn rules(input: &mut Input<'_>) -> LogRules {
     }
 }
 
-/// Up to three files, each with the byte of its number and two of its length in front.
+/// Up to three files, each preceded by one byte for its number and two for its length.
 fn files(input: &mut Input<'_>) -> Files {
     let mut files = Files::new();
     while !input.is_empty() && files.len() < 3 {
@@ -163,7 +163,7 @@ fn files(input: &mut Input<'_>) -> Files {
     files
 }
 
-/// A segment from one header and its records: what lies between is mostly zero, and not worth an input's bytes.
+/// Expands a header and records to a segment: the gap in between is mostly zero, and not worth the bytes in an input.
 fn spread(short: &[u8]) -> Vec<u8> {
     let (header, records) = short.split_at(short.len().min(128));
     let mut file = header.to_vec();
@@ -176,8 +176,8 @@ fn dir() -> &'static Path {
     Path::new("/")
 }
 
-/// A log of several segments. `kind` 1: a recovery cut it and a second handle went on; 2: closed; 3: its first segments
-/// were retired after a checkpoint.
+/// A log of several segments. `kind` 1: cut by a recovery and continued by a second handle; 2: closed; 3: its first
+/// segments were retired after a checkpoint.
 fn written(segments: usize, kind: u8) -> Written {
     let vfs = MemVfs::new();
     let (mut rules, mut batches) = (LogRules::default(), Vec::new());
@@ -238,7 +238,7 @@ fn open(vfs: &MemVfs, start: WalStart, seed: u64) -> Wal {
         meter: Arc::default(),
     };
     let wal = Wal::new(context, start);
-    // Segments of a few records.
+    // Segments hold a few records each.
     wal.set_limits(LogLimits {
         segment_size: 1600,
         limit: u64::MAX,
@@ -261,7 +261,7 @@ fn append(wal: &Wal, n: usize, batches: &mut Vec<Batch>) {
     batches.push((appended.lsn, appended.first_seq, count as u32, payload));
 }
 
-/// Inputs to begin with.
+/// Initial inputs.
 pub fn log_seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     for (n, written) in WRITTEN.iter().enumerate() {

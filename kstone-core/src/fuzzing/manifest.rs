@@ -1,4 +1,4 @@
-//! The manifest: loaded, written anew, and loaded again.
+//! The manifest: loaded, rewritten, and loaded again.
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -9,20 +9,20 @@ use crate::paths::MANIFEST;
 use crate::types::{LogCut, Lsn, SeqNo, SstDetails, SstMeta};
 use crate::vfs::{MemVfs, OpenMode, Vfs, read_all, write_all_at};
 
-/// A manifest that was written.
+/// A genuine manifest.
 struct Written {
     bytes: Vec<u8>,
     older: Vec<u8>,
-    /// The state after each edit that is in the file.
+    /// The state after each edit in the file.
     states: Vec<ManifestState>,
-    /// Where the last edit begins.
+    /// Offset of the last edit.
     last: usize,
 }
 
-/// A snapshot alone, and one with edits of every kind behind it.
+/// A snapshot alone, and snapshots followed by edits of every kind.
 static WRITTEN: LazyLock<Vec<Written>> = LazyLock::new(|| vec![written(0), written(4), written(6)]);
 
-/// Loads the manifest that the input describes.
+/// Loads the manifest described by the input.
 pub fn manifest(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     match input.byte() % 3 {
@@ -37,7 +37,7 @@ pub fn manifest(bytes: &[u8]) {
     }
 }
 
-/// A manifest that was written, damaged: the state of some edit, or an error.
+/// A damaged genuine manifest: loads as the state of some edit, or fails.
 fn damage(input: &mut Input<'_>) {
     let written = &WRITTEN[input.below(WRITTEN.len())];
     let mut files = vec![(MANIFEST.to_owned(), written.bytes.clone())];
@@ -51,18 +51,18 @@ fn damage(input: &mut Input<'_>) {
         }
         Ok(loaded) => {
             let edit = written.states.iter().position(|state| *state == loaded.state);
-            let edit = edit.unwrap_or_else(|| panic!("the state of no edit: {:?}", loaded.state));
+            let edit = edit.unwrap_or_else(|| panic!("not the state after any edit: {:?}", loaded.state));
             if *bytes == written.bytes {
                 assert_eq!(edit + 1, written.states.len());
             } else if let Some((_, at)) = done.flip.filter(|_| done.edits == 1) {
-                // One flipped bit is found wherever it is; in the last edit it passes for one that was cut short.
+                // A single flipped bit is detected anywhere; in the last edit it makes the edit look cut short.
                 assert!(at >= written.last && edit + 2 == written.states.len(), "bit at {at}, edit {edit}");
             }
         }
     }
 }
 
-/// Any bytes: what loads can be written anew, and goes on.
+/// Arbitrary bytes: a manifest that loads can be rewritten, and takes further edits.
 fn anything(bytes: &[u8]) {
     let loaded = match load(bytes) {
         Ok(loaded) => loaded,
@@ -73,13 +73,13 @@ fn anything(bytes: &[u8]) {
     assert_eq!(ManifestState::first(state.edit, state.to_changes()).as_ref(), Ok(&state));
     let vfs = on_disk(bytes);
     let mut manifest = Manifest::resume(Arc::new(vfs.clone()), dir(), loaded);
-    // What does not fit the state is refused, and then nothing was written.
+    // A change that does not fit the state is refused, and nothing is written.
     let appended = manifest.append(vec![Change::Opened, Change::Settings(vec![("fuzz".into(), 1)])]);
     let again = Manifest::load(&vfs, dir()).expect("what was loaded before").state;
     match appended {
         Ok(number) => {
             let mut next = state;
-            // The log was durable to the clean end that opening cancels.
+            // The log was durable up to the clean end that opening cancels.
             let end = next.clean_end.and_then(|clean| clean.end);
             next.durable = end.map_or(next.durable, |end| end.max(next.durable));
             (next.edit, next.clean_end, next.settings) = (number, None, vec![("fuzz".to_owned(), 1)]);
@@ -182,7 +182,7 @@ fn sst(id: u64, stripe: u16, run_seq: (SeqNo, SeqNo)) -> SstMeta {
     }
 }
 
-/// Inputs to begin with.
+/// Initial inputs.
 pub fn manifest_seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     for (n, written) in WRITTEN.iter().enumerate() {
@@ -193,7 +193,7 @@ pub fn manifest_seeds() -> Vec<Vec<u8>> {
         seeds.push([&[1, 0][..], &written.bytes].concat());
         seeds.push([&[2][..], &written.bytes].concat());
     }
-    // The edits that follow the snapshot, without it.
+    // The edits after the snapshot, without the snapshot.
     let last = &WRITTEN[2];
     seeds.push([&[1, 0][..], &last.bytes[..128], &last.bytes[last.last..]].concat());
     seeds

@@ -3,20 +3,20 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-/// Changes inputs a little, the same way for the same seed.
+/// Mutates inputs slightly, in the same way for the same seed.
 #[derive(Debug)]
 pub struct Mutator {
     state: u64,
 }
 
-/// Numbers that lie on an edge.
+/// Boundary values.
 const EDGES: [u64; 12] =
     [0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0xffff, 0x7fff_ffff, 0xffff_ffff, 1 << 32, i64::MAX as u64, u64::MAX];
-/// No input grows beyond this.
+/// Maximum length of an input.
 const MAX_LEN: usize = 16 << 10;
 
 impl Mutator {
-    /// Its choices follow from the seed.
+    /// A mutator whose choices follow from the seed.
     pub fn new(seed: u64) -> Self {
         Self { state: seed }
     }
@@ -30,12 +30,12 @@ impl Mutator {
         z ^ (z >> 31)
     }
 
-    /// A number below `end`; 0 when that is 0.
+    /// A number below `end`, or 0 if `end` is 0.
     pub fn below(&mut self, end: usize) -> usize {
         (self.next() % (end as u64).max(1)) as usize
     }
 
-    /// One to four changes of `input`; `other` lends its bytes to some.
+    /// Makes one to four changes to `input`; some of them take bytes from `other`.
     pub fn mutate(&mut self, input: &mut Vec<u8>, other: &[u8]) {
         for _ in 0..1 + self.below(4) {
             self.change(input, other);
@@ -77,8 +77,8 @@ impl Mutator {
     }
 }
 
-/// Runs a target with every input and then with this many mutations of them, and returns how often it ran.
-/// An input that makes it panic is written to `failures`, and its name is in the message.
+/// Runs a target with every input and then with `mutations` mutations of these; returns the number of runs. An input
+/// that makes it panic is written to `failures`, and named in the message.
 pub fn replay(inputs: &[Vec<u8>], mutations: usize, failures: &Path, target: fn(&[u8])) -> usize {
     let mut runs = 0;
     for (n, input) in inputs.iter().enumerate() {
@@ -102,5 +102,5 @@ fn run(input: &[u8], name: &str, failures: &Path, target: fn(&[u8])) {
     }
     let file = failures.join(name);
     let written = std::fs::create_dir_all(failures).and_then(|()| std::fs::write(&file, input));
-    panic!("{name} of {} bytes fails, see above; it is in {} ({written:?})", input.len(), file.display());
+    panic!("{name} of {} bytes fails, see above; saved in {} ({written:?})", input.len(), file.display());
 }

@@ -1,4 +1,4 @@
-//! Operations on the engine, on the file system that loses what was not synced, against a model.
+//! Operations on the engine, on a file system that loses unsynced data, compared with a model.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,20 +13,20 @@ use crate::vfs::{CrashMode, StrictVfs};
 
 type State = BTreeMap<Key<'static>, Vec<u8>>;
 
-/// Operations of an input, at most: an input's time is bounded by them.
+/// Maximum number of operations per input, which bounds its running time.
 const MAX_OPS: usize = 400;
 
 struct World {
     vfs: StrictVfs,
     engine: LsmEngine,
     config: DatabaseConfig,
-    /// After each commit; `durable` of them survive a power cut.
+    /// The state after each commit; commits up to `durable` survive a power cut.
     states: Vec<State>,
     durable: usize,
     snapshot: Option<(Snapshot, State)>,
 }
 
-/// Does the operations of the input; every answer is compared with the model.
+/// Performs the operations in the input; every answer is compared with the model.
 pub fn ops(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let mut world = World::new(&mut input);
@@ -163,7 +163,7 @@ impl World {
             3.. => CrashMode::Random { seed: input.short().into() },
             _ => CrashMode::All,
         };
-        // Taken before the old engine is dropped, which would close it.
+        // Taken before the old engine is dropped, because dropping closes it.
         let image = self.vfs.crash(mode);
         self.engine = LsmEngine::open(dir(), options(&image, &self.config)).expect("nothing is damaged");
         self.vfs = image;
@@ -172,7 +172,7 @@ impl World {
         let place = (self.durable..self.states.len()).rev().find(|&n| is(&self.states[n]));
         let place = place.unwrap_or_else(|| panic!("no commit from {} on left {found:?}", self.durable));
         self.states.truncate(place + 1);
-        // Recovery makes what it found durable.
+        // Recovery makes its result durable.
         self.durable = place;
     }
 }
@@ -221,7 +221,7 @@ fn options(vfs: &StrictVfs, config: &DatabaseConfig) -> EngineOptions {
     options
 }
 
-/// Inputs to begin with: programs of all operations, from a few settings.
+/// Initial inputs: programs of all operations, with a few settings.
 pub fn ops_seeds() -> Vec<Vec<u8>> {
     let mut mutator = super::Mutator::new(4);
     let mut seeds = Vec::new();

@@ -1,4 +1,4 @@
-//! Makes the checksums of a file right, whatever else it says, so that what is behind them is reached.
+//! Corrects the checksums of a file, whatever else is in it, so that inputs reach the code behind them.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ fn put(bytes: &mut [u8], at: usize, value: &[u8]) {
     }
 }
 
-/// The file header at `at`: magic, kind, version and checksum; the features with it if `plain`.
+/// Writes the file header at `at`: magic, kind, version and checksum; with `plain`, also clears the features.
 fn header(bytes: &mut [u8], at: usize, kind: u8, plain: bool) {
     let Some(header) = bytes.get_mut(at..at + HEADER_LEN) else { return };
     header[..12].copy_from_slice(&[b'K', b'S', b'T', b'O', b'N', b'E', b'D', b'B', kind, 1, 1, 0]);
@@ -35,8 +35,8 @@ fn header(bytes: &mut [u8], at: usize, kind: u8, plain: bool) {
     header[HEADER_LEN - 4..].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// A log segment: both headers, and every record from the first on. A record whose number is in `open` stays as it is.
-/// A payload that reaches past the file is cut to fit.
+/// Seals a log segment: both headers, and every record from the first on. A record whose number is in `open` is left
+/// alone. A payload that extends past the end of the file is shortened.
 pub(super) fn segment(bytes: &mut [u8], owner: Option<LogOwner>, open: impl Fn(usize) -> bool) {
     if let Some(owner) = owner {
         put(bytes, 24, &owner.database_id);
@@ -68,8 +68,8 @@ pub(super) fn segment(bytes: &mut [u8], owner: Option<LogOwner>, open: impl Fn(u
     }
 }
 
-/// A manifest: the header, and every frame from the first on, numbered on from the header's number. A body that
-/// reaches past the file is cut to fit.
+/// Seals a manifest: the header, and every frame from the first on, numbered consecutively from the header's number. A
+/// body that extends past the end of the file is shortened.
 pub(super) fn manifest(bytes: &mut [u8], open: impl Fn(usize) -> bool) {
     header(bytes, 0, 1, true);
     let id: Id = bytes.get(24..40).and_then(|id| id.try_into().ok()).unwrap_or_default();
@@ -91,8 +91,8 @@ pub(super) fn manifest(bytes: &mut [u8], open: impl Fn(usize) -> bool) {
     }
 }
 
-/// An SST: blocks, sections, directory, footer and header; and what the manifest would say of it. `open` says which of
-/// these checksums stay as they are: bit 0 blocks, 1 sections, 2 directory, 3 footer, 4 header.
+/// Seals an SST: blocks, sections, directory, footer and header; returns its entry for a manifest. `open` selects the
+/// checksums to leave alone: bit 0 blocks, 1 sections, 2 directory, 3 footer, 4 header.
 pub(super) fn sst(bytes: &mut [u8], open: u8) -> SstMeta {
     let len = bytes.len();
     let footer = len.saturating_sub(64);
@@ -147,7 +147,7 @@ pub(super) fn sst(bytes: &mut [u8], open: u8) -> SstMeta {
     meta
 }
 
-/// Every block that the fences say there is.
+/// Seals every block that the fences list.
 fn blocks(bytes: &mut [u8], fences: &[u8], id: u64) {
     let count = (u32_at(fences, 0) as usize).min(fences.len() / 20);
     let offset = |n: usize| u64_at(fences, 8 + 8 * (count + n)) as usize;
@@ -160,7 +160,7 @@ fn blocks(bytes: &mut [u8], fences: &[u8], id: u64) {
     }
 }
 
-/// What the properties say of a file.
+/// The metadata in a file's properties.
 fn described(properties: &[u8]) -> SstMeta {
     let mut meta = SstMeta {
         id: 0,

@@ -1,4 +1,4 @@
-//! SSTs: opened, asked for keys, walked in both directions and verified, mapped and with `pread`.
+//! SSTs: opened, searched, iterated in both directions and verified, both mapped and with `pread`.
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
@@ -15,22 +15,22 @@ use crate::sst::{SstParams, SstWriter, Table, TableContext};
 use crate::types::{Direction, EntryKind, EntryRef, GetCost, SeqNo, SstMeta};
 use crate::vfs::{MemVfs, OpenMode, Vfs, read_all, write_all_at};
 
-/// Key, sequence, kind and value, in the order of files.
+/// Key, sequence, kind and value, in file order.
 type Row = (Vec<u8>, SeqNo, EntryKind, Vec<u8>);
 
 const MODES: [ReadMode; 2] = [ReadMode::Mmap, ReadMode::Pread];
 const DIRECTIONS: [Direction; 2] = [Direction::Forward, Direction::Reverse];
-/// What a walk over a forged file may return; there is no more in an input's few bytes, but by blocks that overlap.
+/// Maximum number of rows from a forged file; an input's few bytes hold fewer, unless blocks overlap.
 const MAX_ROWS: usize = 100_000;
 
-/// A file that was written.
+/// A genuine file.
 struct Written {
     bytes: Vec<u8>,
     meta: SstMeta,
     rows: Vec<Row>,
 }
 
-/// Files with and without compression, of both kinds of filter, of one block and of many.
+/// Files with and without compression, with both kinds of filter, of one block and of many.
 static WRITTEN: LazyLock<Vec<Written>> = LazyLock::new(|| {
     let ways = [(128, 10, false), (128, 12, true), (4096, 1, true), (64, 12, false)];
     ways.iter()
@@ -38,7 +38,7 @@ static WRITTEN: LazyLock<Vec<Written>> = LazyLock::new(|| {
         .collect()
 });
 
-/// Reads, or writes and reads, the SST that the input describes.
+/// Reads, or writes and reads, the SST described by the input.
 pub fn sst(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     match input.byte() % 4 {
@@ -47,7 +47,7 @@ pub fn sst(bytes: &[u8]) {
             let open = input.byte();
             let mut file = input.rest().to_vec();
             if file.len() >= 192 {
-                // Rarely anything stays open: else hardly a file would be read.
+                // Checksums are rarely left wrong: otherwise hardly any file would be read.
                 let meta = seal::sst(&mut file, if open > 224 { open } else { 0 });
                 anything(&file, &meta);
             }
@@ -62,7 +62,7 @@ pub fn sst(bytes: &[u8]) {
     }
 }
 
-/// A file that was written, damaged: every answer is right, or an error that calls it damage.
+/// A damaged genuine file: every answer is right, or an error that reports corruption.
 fn damage(input: &mut Input<'_>) {
     let written = &WRITTEN[input.below(WRITTEN.len())];
     let other = &WRITTEN[input.below(WRITTEN.len())];
@@ -98,7 +98,7 @@ fn damage(input: &mut Input<'_>) {
             }
         }
         match table.verify() {
-            Ok(()) => assert!(same, "verified, but it is not what was written"),
+            Ok(()) => assert!(same, "verified, but not as it was written"),
             Err(error) => {
                 assert!(!same, "{error}");
                 expect_corruption(&error);
@@ -107,7 +107,7 @@ fn damage(input: &mut Input<'_>) {
     }
 }
 
-/// A file whose checksums may hold: it is read alike in both modes, and what verifies answers consistently.
+/// A file whose checksums may match: both modes read the same, and a file that verifies answers consistently.
 fn anything(bytes: &[u8], meta: &SstMeta) {
     let [mapped, read] = MODES.map(|mode| table(bytes, meta, mode));
     let verified = mapped.verify();
@@ -149,7 +149,7 @@ fn anything(bytes: &[u8], meta: &SstMeta) {
     }
 }
 
-/// Rows of the input, written and found again.
+/// Rows from the input, written and found again.
 fn built(input: &mut Input<'_>) {
     let (flags, size) = (input.byte(), input.byte());
     let mut rows = Vec::new();
@@ -177,7 +177,7 @@ fn built(input: &mut Input<'_>) {
         table.verify().expect("what was written");
         assert_eq!(same(walk(&table, KeyRange::all(), Direction::Forward)), (rows.clone(), false));
     }
-    // What the fuzzer makes right is what the writer made.
+    // Sealing reproduces what the writer wrote.
     let mut sealed = written.bytes.clone();
     let meta = seal::sst(&mut sealed, 0);
     assert!(
@@ -203,7 +203,7 @@ fn get(table: &Table, key: &[u8], max_seq: SeqNo) -> Result<Option<Row>> {
     Ok(found.map(|found| (key.to_vec(), found.seq, found.kind, found.value.to_vec())))
 }
 
-/// What a walk returns, and the error that ended it; an error stays.
+/// The rows that an iteration returns, and the error that ended it; the error persists.
 fn walk(table: &Arc<Table>, range: KeyRange, direction: Direction) -> (Vec<Row>, Option<Error>) {
     let mut rows = Vec::new();
     let mut cursor = match table.iter(range, direction) {
@@ -213,7 +213,7 @@ fn walk(table: &Arc<Table>, range: KeyRange, direction: Direction) -> (Vec<Row>,
     while let Some(entry) = cursor.entry() {
         assert_eq!(&*cursor.value(), entry.value);
         rows.push((entry.key.to_vec(), entry.seq, entry.kind, entry.value.to_vec()));
-        assert!(rows.len() < MAX_ROWS, "a walk that does not end");
+        assert!(rows.len() < MAX_ROWS, "an endless iteration");
         if let Err(error) = cursor.advance() {
             assert!(cursor.advance().is_err(), "the error went away");
             return (rows, Some(error));
@@ -269,11 +269,11 @@ fn write(rows: &[Row], block_size: usize, bits_per_key: u32, compress: bool) -> 
     Written { bytes: read_all(&*file, 1 << 30).expect("memory"), meta, rows: rows.to_vec() }
 }
 
-/// A few keys, some with several versions or none that is alive.
+/// A few keys, some with several versions, some deleted.
 fn known_rows() -> Vec<Row> {
     let mut rows = Vec::new();
     for key in 0..30u8 {
-        // So many versions of one key that they go on from one block into the next.
+        // Enough versions of one key to continue from one block into the next.
         let versions = if key == 20 { 12 } else { u64::from(key % 3) + 1 };
         for seq in (1..=versions).rev() {
             let gone = key % 7 == 4;
@@ -285,7 +285,7 @@ fn known_rows() -> Vec<Row> {
     rows
 }
 
-/// Inputs to begin with.
+/// Initial inputs.
 pub fn sst_seeds() -> Vec<Vec<u8>> {
     let mut seeds = vec![
         vec![2, 10, 0, 0x83, 1, 9, b'a', b'b', b'c', 0x83, 1, 255, b'a', b'b', b'd', 0xc2, 3, 15, 0, 1],

@@ -1,20 +1,21 @@
-//! Latencies by ranges that the caller chooses, for monitoring systems that add up and compare what many processes
-//! report: percentiles cannot be added.
+//! Latencies counted in buckets chosen by the caller, for monitoring systems that aggregate the reports of many
+//! processes: percentiles cannot be added.
 
 use super::{Latencies, Operation, Recorder};
 
-/// The timed runs of one operation, by how long they took.
+/// The timed calls of one operation, by duration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LatencyBuckets {
-    /// One count for each bound: of times up to it and above the one before. A last one, of the times above all.
+    /// One count per bound: of times up to and including it, and above the previous one. The last count is of times
+    /// above all bounds.
     pub counts: Vec<u64>,
-    /// All times together, in nanoseconds, to three digits each.
+    /// Sum of all times, in nanoseconds, each to three digits.
     pub sum_nanos: u64,
 }
 
 impl Recorder {
-    /// For each operation, under its name in [`Latencies`], the counts up to each bound; bounds rise.
+    /// For each operation, under its name in [`Latencies`], the counts per bucket; bounds are ascending.
     pub(crate) fn buckets(&self, bounds_nanos: &[u64]) -> [(&'static str, LatencyBuckets); Operation::COUNT] {
         let mut histograms = self.histograms.iter();
         Latencies::default().all().map(|(name, _)| {

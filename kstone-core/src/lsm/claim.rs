@@ -209,7 +209,7 @@ pub(super) fn check_present(vfs: &dyn Vfs, path: &Path) -> Result<()> {
 }
 
 fn kind_of(vfs: &dyn Vfs, path: &Path) -> Result<Option<PathKind>> {
-    vfs.kind(path).map_err(Error::io("look at", path))
+    vfs.kind(path).map_err(Error::io("stat", path))
 }
 
 fn without_manifest(path: &Path, name: &str) -> Error {

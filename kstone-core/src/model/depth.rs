@@ -1,8 +1,8 @@
-//! What the depth rule costs, in closed form: the picker's simulation without the simulation.
+//! The cost of the depth rule in closed form, without simulating the picker.
 //!
-//! With K the threshold, a stripe never rests with more than s = K - 1 runs. A run of depth d that is built while s
-//! slots are free (itself in one of them) comes from runs of depth d - 1 built in s, s - 1, ... 1 free slots and one
-//! flush more, that triggers the merge of all of them. From this recursion follow, by induction:
+//! With threshold K, a stripe at rest never has more than s = K - 1 runs. A run of depth d that is built while s slots
+//! are free (itself in one of them) is made from runs of depth d - 1, built in s, s - 1, ... 1 free slots, and one more
+//! flush, which triggers the merge of all of them. By induction, it follows from this recursion that:
 //!
 //! ```text
 //! flushes in it        T(d, s) = C(s + d, d)
@@ -10,25 +10,25 @@
 //! sum of run counts    A(d, s) = s C(s + d, s) - C(s + d, s - 1) + 1       after each of its flushes
 //! ```
 //!
-//! A stripe of n flushes is the deepest run that fits into n, and the rest of the flushes in one slot less.
+//! A stripe of n flushes consists of the deepest run that fits into n, and the remaining flushes in one slot less.
 
-/// A stripe without overwrites after some flushes of equal size.
+/// A stripe without overwrites after a number of equal-sized flushes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub struct DepthRule {
-    /// Records that merges wrote, per record flushed. The flush itself is not counted.
+    /// Records written by merges, per record flushed. The flush itself is not counted.
     pub write_amplification: f64,
-    /// Runs after each flush, on average.
+    /// Average number of runs after each flush.
     pub average_runs: f64,
     /// Runs after the last flush.
     pub runs: usize,
-    /// How many of the runs a reader asks before it comes to the one that holds a record, on average over all
-    /// records: as a part of the runs, 0 to 1. Large runs are old, and old runs are asked last.
+    /// Number of runs that a reader consults before the one that holds a record, averaged over all records, as a
+    /// fraction of the runs: 0 to 1. Large runs are old, and old runs are consulted last.
     pub position: f64,
 }
 
 impl DepthRule {
-    /// After `flushes` flushes with the threshold `sst_threshold`.
+    /// The state after `flushes` flushes with the threshold `sst_threshold`.
     pub fn after(flushes: u64, sst_threshold: usize) -> Self {
         let mut free = sst_threshold.max(2) as u64 - 1;
         let (mut left, mut rewritten, mut run_sum) = (flushes, 0.0, 0.0);
@@ -40,7 +40,7 @@ impl DepthRule {
             rewritten += d * taken - if depth > 0 { choose(free + depth - 1, free + 1) } else { 0.0 };
             run_sum += s * taken - choose(free + depth, free - 1) + 1.0;
             left -= (taken as u64).min(left);
-            // While the rest is built, this run stands below it.
+            // While the rest is built, this run remains below it.
             run_sum += left as f64;
             sizes.push(taken);
             free -= 1;
@@ -59,7 +59,7 @@ impl DepthRule {
     }
 }
 
-/// The greatest depth of a run that takes at most this many flushes in this many free slots.
+/// The greatest depth of a run made of at most `flushes` flushes in `free` free slots.
 fn deepest(flushes: u64, free: u64) -> u64 {
     if free == 1 {
         return flushes.saturating_sub(1); // T(d, 1) = d + 1
@@ -67,7 +67,7 @@ fn deepest(flushes: u64, free: u64) -> u64 {
     let (mut depth, mut taken) = (0u64, 1.0);
     loop {
         let deeper = taken * (free + depth + 1) as f64 / (depth + 1) as f64;
-        // Exact as long as it matters: binomials below 2^53 are.
+        // Exact where it matters: for binomials below 2^53.
         if deeper.round() > flushes as f64 {
             return depth;
         }

@@ -1,4 +1,4 @@
-//! The search for the settings that suit a goal.
+//! The search for the best settings for a goal.
 
 use std::fmt;
 
@@ -11,21 +11,21 @@ use crate::config::DatabaseConfig;
 const THRESHOLDS: std::ops::RangeInclusive<usize> = 4..=30;
 const MEMTABLES: [usize; 9] = [200, 350, 500, 750, 1000, 2000, 3500, 6000, 10_000];
 const BITS: std::ops::RangeInclusive<usize> = 6..=20;
-/// How far the mix of writes and reads may turn out to be off.
+/// Deviations of the mix of writes and reads for which a point must also do well.
 const MIX: [(f64, f64); 3] = [(1.0, 1.0), (1.2, 0.8), (0.8, 1.2)];
-/// Points whose cost is at most this much above the least are equally good: the smallest in memory is taken.
+/// Points whose cost is within this factor of the lowest are equally good: the one with the least memory is chosen.
 const EQUALLY_GOOD: f64 = 1.02;
-/// What memory and recovery may cost in time, against the cheapest point.
+/// How much more time than the cheapest point a point may cost to save memory or recovery time.
 const WORTH: f64 = 1.25;
-/// How much more writes, or reads, count for the goals of those names.
+/// Weight of writes, or of reads, under the goals named after them.
 const FAVOUR: f64 = 8.0;
 
-/// What counts.
+/// The quantity to optimise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Goal {
-    /// Time spent on writes and reads as they come.
+    /// Total time spent on writes and reads in the given mix.
     #[default]
     Balanced,
     /// Writes count eight times as much as reads.
@@ -38,16 +38,16 @@ pub enum Goal {
     Recovery,
 }
 
-/// What the settings must keep to.
+/// Limits that the settings must respect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Constraints {
-    /// Bytes of memtables, filters and indexes together, at most.
+    /// Maximum bytes of memtables, filters and indexes together.
     pub memory_bytes: Option<u64>,
-    /// Nanoseconds of a recovery, at most.
+    /// Maximum duration of a recovery, in nanoseconds.
     pub replay_ns: Option<f64>,
-    /// Write amplification, at most.
+    /// Maximum write amplification.
     pub write_amplification: Option<f64>,
-    /// Runs of a stripe on average, at most.
+    /// Maximum average number of runs in a stripe.
     pub average_runs: Option<f64>,
 }
 
@@ -61,38 +61,38 @@ impl Constraints {
     }
 }
 
-/// Settings, what they would do, and what speaks for them.
+/// Recommended settings, their predicted effect, and the evidence.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Advice {
     /// The settings.
     pub point: Point,
-    /// What they would do.
+    /// The predicted effect of the settings.
     pub prediction: Prediction,
-    /// What the default settings would do.
+    /// The predicted effect of the default settings.
     pub default: Prediction,
-    /// By how much these settings fall behind the best ones when the mix of writes and reads is a fifth off, in the
-    /// worst case: 0.05 is 5 %.
+    /// How far these settings fall behind the best ones if the mix of writes and reads is off by a fifth, in the worst
+    /// case: 0.05 is 5 %.
     pub regret: f64,
-    /// Points looked at, and those that keep to the constraints.
+    /// Number of points examined.
     pub points: usize,
-    /// See [`Advice::points`].
+    /// Number of points that satisfy the constraints.
     pub allowed: usize,
-    /// The evidence, a sentence each.
+    /// The evidence, one sentence each.
     pub why: Vec<String>,
 }
 
-/// One point, small, for there are thousands.
+/// One point; kept small, as there are thousands.
 struct Candidate {
     point: Point,
-    /// With each mix.
+    /// Cost with each mix.
     costs: [f64; MIX.len()],
-    /// Of points that are good enough, the one with the least of this is taken.
+    /// Among points that are good enough, the one with the lowest value of this is chosen.
     wanted: f64,
 }
 
 impl Candidate {
-    /// The worst of its costs, each against the best that there is for that mix: 1 is the best everywhere.
+    /// The worst of the costs, each relative to the lowest cost for that mix: 1 is the best for all mixes.
     fn score(&self, least: &[f64; MIX.len()]) -> f64 {
         self.costs
             .iter()
@@ -103,9 +103,9 @@ impl Candidate {
 }
 
 impl Model {
-    /// The settings that suit the goal best, out of some 3,600: K 4 to 30, memtables of 200 to 10,000 records with
-    /// the budget they need, filters of 6 to 20 bits. It must do well with a mix of writes and reads a fifth off, too.
-    /// `None` when nothing keeps to the constraints.
+    /// The settings that suit the goal best, out of some 3,600: K from 4 to 30, memtables of 200 to 10,000 records with
+    /// the budget they need, filters of 6 to 20 bits. They must also do well if the mix of writes and reads is off by a
+    /// fifth. `None` if no settings satisfy the constraints.
     pub fn best(&self, goal: Goal, constraints: &Constraints) -> Option<Advice> {
         let rates: Vec<(usize, f64)> =
             BITS.map(|bits| (bits, bloom::expected_false_positives(bits as u32))).collect();
@@ -153,7 +153,7 @@ impl Model {
         })
     }
 
-    /// The points of that memtable limit, one for each K, with the budget and the log that it needs.
+    /// The points with that memtable limit, one for each K, with the budget and the log that the limit needs.
     fn shapes(&self, records: usize) -> impl Iterator<Item = Point> {
         let bytes = self.workload.record() + MEMTABLE_OVERHEAD;
         let budget = ((records as f64 * bytes * self.stripes() / 2.0) as usize).max(1);
@@ -163,7 +163,7 @@ impl Model {
         THRESHOLDS.map(move |sst_threshold| Point { sst_threshold, max_memtable_records: records, ..base })
     }
 
-    /// Nanoseconds a second that writes and reads take, each as the goal counts it.
+    /// Time per second spent on writes and reads, in nanoseconds, weighted by the goal.
     fn cost(&self, goal: Goal, prediction: &Prediction, (more_writes, more_reads): (f64, f64)) -> f64 {
         let writes = self.workload.writes_per_second * more_writes * prediction.write_ns;
         let reads = self.workload.reads_per_second * more_reads * prediction.read_ns;
@@ -226,7 +226,7 @@ impl fmt::Display for Advice {
         }
         write!(
             f,
-            "  {} of {} points keep to the constraints; at most {:.1} % behind the best if the mix is a fifth off",
+            "  {} of {} points satisfy the constraints; at most {:.1} % behind the best if the mix is off by a fifth",
             self.allowed,
             self.points,
             100.0 * self.regret

@@ -17,7 +17,7 @@ fn workload() -> Workload {
 
 #[test]
 fn amplification_and_runs_are_those_of_the_policy() {
-    // Flushes a stripe, K, write amplification of merges, average runs: as the simulation of the policy says.
+    // Flushes per stripe, K, write amplification of merges, average runs: results of simulating the policy.
     for (flushes, k, amplification, runs) in [
         (100, 5, 3.40, 3.3),
         (100, 10, 1.98, 6.2),
@@ -42,7 +42,7 @@ fn amplification_and_runs_are_those_of_the_policy() {
 fn more_of_a_setting_moves_what_it_should() {
     let model = Model::new(workload());
     let predict = |k, records, bits| model.predict(&point(k, records, bits));
-    // Not between neighbours: just after a large merge the amplification is higher for a while.
+    // Not compared between neighbours: right after a large merge the amplification is higher for a while.
     for records in [200, 500, 1000] {
         let (small, large) = (predict(10, records, 10), predict(10, records * 10, 10));
         assert!((small.flushes_per_stripe / large.flushes_per_stripe - 10.0).abs() < 1e-9);
@@ -66,7 +66,7 @@ fn more_of_a_setting_moves_what_it_should() {
     }
 }
 
-/// The figures of the chapter on tuning that are arithmetic.
+/// The arithmetic figures in the chapter on tuning.
 #[test]
 fn sizes_are_those_of_the_formulas() {
     let prediction = Model::new(workload()).predict(&point(10, 1000, 10));
@@ -92,7 +92,7 @@ fn a_small_budget_flushes_before_the_limit() {
     }
 }
 
-/// Uniform overwrites under the depth rule and full merges at as much garbage as live records: a simulation.
+/// Simulates uniform overwrites under the depth rule, with full merges when there is as much garbage as live records.
 #[test]
 fn overwrites_are_estimated_within_a_fifth() {
     let (keys, memtable, flushes, k) = (2000u64, 20, 1000, 10);
@@ -166,7 +166,7 @@ fn the_best_point_suits_the_goal_and_keeps_to_the_constraints() {
     for advice in [&balanced, &write, &read, &memory, &recovery] {
         println!("{advice}\n{}\n", advice.prediction);
         assert_eq!((advice.points, advice.allowed), (27 * 9 * 15, 27 * 9 * 15));
-        assert_eq!(advice.prediction, model.predict(&advice.point), "a prediction is that of its point");
+        assert_eq!(advice.prediction, model.predict(&advice.point), "the prediction belongs to the point");
         assert_eq!(advice.why.len(), 4);
     }
     assert!(write.prediction.write_ns <= balanced.prediction.write_ns * EQUAL);
@@ -199,7 +199,7 @@ fn it_survives_nonsense_and_says_its_numbers_as_json() {
     }
 }
 
-/// Prints how long the search takes; asserts nothing of it.
+/// Prints the duration of the search; makes no assertion about it.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "measures")]
 fn the_search_is_quick() {

@@ -1,4 +1,4 @@
-//! Writes what was gathered, and makes it the database with one step.
+//! Writes the repaired files, and commits them as the database in one step.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -20,26 +20,26 @@ use crate::types::{EntryRef, FileId, Lsn, SeqNo, SstMeta};
 use crate::verify::Affected;
 use crate::vfs::{OpenMode, READ_UNIT, RETRY_UNIT, Vfs, read_full_at, write_all_at};
 
-/// File numbers reserved beyond those that are used.
+/// File numbers reserved beyond those in use.
 const RESERVE: u64 = 1024;
 
-/// Where the new files go.
+/// The destination of the new files.
 struct Target<'a> {
     vfs: &'a Arc<dyn Vfs>,
     dir: &'a Path,
-    /// Under names that say that they are not listed yet.
+    /// Files get temporary names until they are listed.
     aside: bool,
     ids: Ids,
     next_file: FileId,
     config: DatabaseConfig,
     created_ms: u64,
-    /// Those written under other names than they are to have.
+    /// Files written under temporary names, with their final names.
     renames: Vec<(PathBuf, PathBuf)>,
-    /// Nothing is written.
+    /// Dry run: nothing is written.
     dry: bool,
 }
 
-/// Does what is planned. A copy is made in a directory that is claimed as that of a backup is: it is cleaned up when it
+/// Carries out the plan. A copy is made in a directory that is claimed like that of a backup, and cleaned up if it
 /// cannot be finished.
 pub(super) fn carry_out(
     patient: &DamagedDatabase,
@@ -92,7 +92,7 @@ fn write(
     };
     tell_of_the_rest(patient, report, on_loss);
     let (mut metas, mut flushed) = (Vec::new(), BTreeMap::<u16, SeqNo>::new());
-    // Files may say to be of stripes that there are not.
+    // Files may claim stripes that do not exist.
     let stripes: BTreeSet<u16> = (0..patient.stripes as u16).chain(plan.clusters.keys().copied()).collect();
     for stripe in stripes {
         let work = gather::gather(patient, &plan, stripe)?;
@@ -119,20 +119,20 @@ fn write(
     report.quarantine = Some(quarantine);
     target.vfs.sync_dir(dir).map_err(Error::io("sync", dir))?;
     Manifest::install(Arc::clone(target.vfs), dir, ids, state)?;
-    // It is done. What follows puts names right, and can be done again.
+    // The repair is committed. The rest only corrects names, and can be repeated.
     for (from, to) in &target.renames {
         target.vfs.rename(from, to).map_err(Error::io("rename", from))?;
     }
     target.vfs.sync_dir(dir).map_err(Error::io("sync", dir))?;
     for path in &plan.replaced {
-        if target.vfs.kind(path).map_err(Error::io("look at", path))?.is_some() {
+        if target.vfs.kind(path).map_err(Error::io("stat", path))?.is_some() {
             target.vfs.remove(path).map_err(Error::io("remove", path))?;
         }
     }
     target.vfs.sync_dir(dir).map_err(Error::io("sync", dir))
 }
 
-/// Losses that belong to no stripe.
+/// Reports losses that belong to no stripe.
 fn tell_of_the_rest(patient: &DamagedDatabase, report: &mut RepairReport, on_loss: &mut dyn FnMut(&Loss)) {
     for gap in &patient.log.gaps {
         report.log_gaps += 1;
@@ -150,7 +150,7 @@ fn tell_of_the_rest(patient: &DamagedDatabase, report: &mut RepairReport, on_los
         let len = patient.directory.entry(path).map_or(0, |entry| entry.len);
         let entries = most_entries(usize::try_from(len).unwrap_or(usize::MAX));
         report.had = report.had.saturating_add(entries);
-        // An empty file is one that was being made.
+        // An empty file was still being created, and loses nothing.
         losses::tell_range(path, 0, Affected { entries, ..Affected::default() }, 0, report, on_loss);
     }
 }
@@ -160,41 +160,41 @@ fn tell_actions(patient: &DamagedDatabase, plan: &Plan, options: &RepairOptions,
         |file: &Path, what: &str| report.actions.push(Action { file: file.into(), what: what.into() });
     let manifest = patient.directory.dir.join(paths::MANIFEST);
     if plan.rebuilt {
-        add(&manifest, "made anew from what the files say of themselves");
+        add(&manifest, "rebuilt from what the files record about themselves");
     } else if options.into.is_none() {
-        add(&manifest, "written anew, with what is left");
+        add(&manifest, "rewritten with what is left");
     }
     let gone = |file: &&PathBuf| patient.directory.entry(file).is_none();
     let missing: BTreeSet<&PathBuf> = patient.log.gaps.iter().map(|gap| &gap.file).filter(gone).collect();
-    missing.into_iter().for_each(|file| add(file, "missing: what was only in it is lost"));
+    missing.into_iter().for_each(|file| add(file, "missing: anything that only it contained is lost"));
     for cluster in plan.clusters.values().flatten().filter(|cluster| !cluster.is_whole()) {
         for part in cluster.runs.iter().flatten().filter(|part| !part.clean || !cluster.keeps_parts()) {
             let named = paths::sst(&patient.directory.dir, part.meta.stripe.into(), part.meta.id);
             let what = match &part.path {
                 None => "missing: no longer listed",
                 Some(_) if part.clean && cluster.strays.is_empty() => "merged with others that overlap it",
-                Some(_) if part.clean => "rewritten with what was found in files of other stripes",
+                Some(_) if part.clean => "rewritten with entries found in files of other stripes",
                 Some(_) => "rewritten from what can be read of it",
             };
             add(&named, what);
         }
     }
     for path in &patient.foreign_files {
-        add(path, "no part of this database: set aside");
+        add(path, "not part of this database: set aside");
     }
     for path in &patient.unknown {
-        add(path, "nothing can be read of it: set aside");
+        add(path, "unreadable: set aside");
     }
     for path in &patient.irregular {
         add(path, "not a regular file: set aside");
     }
     if !plan.keep_log {
-        patient.log.files.iter().for_each(|path| add(path, "what is left of it goes into SSTs"));
+        patient.log.files.iter().for_each(|path| add(path, "the readable rest of it goes into SSTs"));
     }
 }
 
 impl Target<'_> {
-    /// Writes what of a run is to be written; all its parts, numbered.
+    /// Writes the new parts of a run; returns all its parts, numbered.
     fn write_run(&mut self, stripe: u16, run: RepairedRun) -> Result<Vec<SstMeta>> {
         let mut metas = Vec::new();
         let mut number = run.run;
@@ -273,7 +273,7 @@ impl Target<'_> {
         let (meta, unsynced) = match writer.finish() {
             Ok(finished) => finished,
             Err(error) => {
-                let _ = writer.abandon(); // what is left is removed by the next repair
+                let _ = writer.abandon(); // The next repair removes what is left.
                 return Err(error);
             }
         };
@@ -311,7 +311,7 @@ fn new_state(
             changes.extend(state.cuts.iter().map(|&cut| Change::Cut(cut)));
             (state.log_start, clean)
         }
-        // Nothing of the old log is needed: it ends where the next segment will begin.
+        // Nothing in the old log is needed: it ends where the next segment will start.
         _ => {
             let start = Lsn::new(plan.generation, 0);
             let next_generation = plan.generation.saturating_add(1);
@@ -325,7 +325,7 @@ fn new_state(
     changes.extend(clean.map(Change::CleanEnd));
     let path = patient.directory.dir.join(paths::MANIFEST);
     let made = ManifestState::first(plan.edit, changes).and_then(|state| state.check().map(|()| state));
-    made.map_err(|why| Error::corrupt(&path, start.0, format!("what is left makes no database: {why}")))
+    made.map_err(|why| Error::corrupt(&path, start.0, format!("what is left is not a database: {why}")))
 }
 
 fn copy_kept(patient: &DamagedDatabase, state: &ManifestState, target: &Target<'_>) -> Result<()> {
@@ -339,7 +339,7 @@ fn copy_kept(patient: &DamagedDatabase, state: &ManifestState, target: &Target<'
     Ok(())
 }
 
-/// Copies everything that is going to be replaced or removed, each under a name of its own.
+/// Copies everything that will be replaced or removed, each file under a unique name.
 fn keep_originals(
     patient: &DamagedDatabase,
     plan: &Plan,
@@ -349,7 +349,7 @@ fn keep_originals(
     let dir = &patient.directory.dir;
     make_quarantine(vfs, dir, quarantine)?;
     for path in &patient.irregular {
-        // It cannot be copied, and nothing can be under its name as long as it is there.
+        // It cannot be copied, and occupies the name that a file needs.
         let to = vacant(vfs, quarantine, path)?;
         vfs.rename(path, &to).map_err(Error::io("rename", path))?;
     }
@@ -370,7 +370,7 @@ fn make_quarantine(vfs: &Arc<dyn Vfs>, dir: &Path, quarantine: &Path) -> Result<
     Ok(())
 }
 
-/// Whether there is a quarantine. What has its name and is no directory of its own, as a link that leads elsewhere, is an
+/// Whether there is a quarantine directory. Anything else with that name, such as a link that leads elsewhere, is an
 /// error: files would be moved out of the database.
 pub(super) fn has_quarantine(vfs: &dyn Vfs, dir: &Path) -> Result<bool> {
     let listing = vfs.list(dir).map_err(Error::io("list", dir))?;
@@ -378,14 +378,14 @@ pub(super) fn has_quarantine(vfs: &dyn Vfs, dir: &Path) -> Result<bool> {
         None => Ok(false),
         Some(entry) if entry.is_dir => Ok(true),
         Some(_) => {
-            let why = "it is in the way: originals are kept in a directory of that name, not behind a link or in a file";
+            let why = "originals are kept in a directory with this name, and it is a file or a link";
             let error = std::io::Error::new(std::io::ErrorKind::NotADirectory, why);
             Err(Error::io("use", &dir.join(paths::QUARANTINE))(error))
         }
     }
 }
 
-/// Moves what is no file, and has the name of one, into the quarantine.
+/// Moves something that has the name of a file, but is not one, into the quarantine.
 pub(super) fn set_aside(vfs: &Arc<dyn Vfs>, dir: &Path, path: &Path) -> Result<()> {
     let quarantine = dir.join(paths::QUARANTINE);
     make_quarantine(vfs, dir, &quarantine)?;
@@ -395,20 +395,20 @@ pub(super) fn set_aside(vfs: &Arc<dyn Vfs>, dir: &Path, path: &Path) -> Result<(
     vfs.sync_dir(dir).map_err(Error::io("sync", dir))
 }
 
-/// A name in the quarantine that nothing has.
+/// An unused name in the quarantine.
 fn vacant(vfs: &Arc<dyn Vfs>, quarantine: &Path, path: &Path) -> Result<PathBuf> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut n = 0u64;
     loop {
         let to = quarantine.join(if n == 0 { format!("{name}.bad") } else { format!("{name}.bad.{n}") });
-        if vfs.kind(&to).map_err(Error::io("look at", &to))?.is_none() {
+        if vfs.kind(&to).map_err(Error::io("stat", &to))?.is_none() {
             return Ok(to);
         }
         n += 1;
     }
 }
 
-/// Copies as much of a file as can be read, durably.
+/// Copies the readable part of a file, durably.
 fn copy(vfs: &Arc<dyn Vfs>, from: &Path, to: &Path) -> Result<()> {
     let source = vfs.open(from, OpenMode::Read).map_err(Error::io("open", from))?;
     let len = source.len().map_err(Error::io("read the length of", from))?;
@@ -431,8 +431,8 @@ fn copy(vfs: &Arc<dyn Vfs>, from: &Path, to: &Path) -> Result<()> {
     file.sync().map_err(Error::io("sync", to))
 }
 
-/// What an earlier repair in place left when it was cut off: before its manifest its files mean nothing; after it they are
-/// the database. What is to become of each.
+/// Files left by an interrupted repair in place, each with what must be done with it: before the manifest was installed
+/// they are meaningless; after it they are part of the database.
 pub(super) fn interrupted(vfs: &Arc<dyn Vfs>, dir: &Path) -> Result<Vec<Leftover>> {
     let listing = vfs.list(dir).map_err(Error::io("list", dir))?;
     let mut leftovers = Vec::new();
@@ -446,10 +446,10 @@ pub(super) fn interrupted(vfs: &Arc<dyn Vfs>, dir: &Path) -> Result<Vec<Leftover
         };
         let meta = state.as_ref().and_then(|state| state.ssts.get(&id));
         let listed = meta.is_some_and(|meta| usize::from(meta.stripe) == stripe && meta.len == entry.len);
-        let is_free = vfs.kind(&to).map_err(Error::io("look at", &to))?.is_none();
+        let is_free = vfs.kind(&to).map_err(Error::io("stat", &to))?.is_none();
         let fate = match (listed && is_free, damaged) {
             (true, _) => Fate::Named(to),
-            // It may be all there is.
+            // It may be all that is left.
             (false, true) => Fate::SetAside,
             (false, false) => Fate::Removed,
         };
@@ -459,8 +459,8 @@ pub(super) fn interrupted(vfs: &Arc<dyn Vfs>, dir: &Path) -> Result<Vec<Leftover
     Ok(leftovers)
 }
 
-/// What the manifest lists, and whether it is damaged and may have listed more. One that cannot be read just now is an
-/// error: nothing is to be removed for it.
+/// The state in the manifest, and whether the manifest is damaged and may have listed more. A manifest that cannot be
+/// read at the moment is an error: that is no reason to remove anything.
 fn last_known(vfs: &dyn Vfs, dir: &Path) -> Result<(Option<ManifestState>, bool)> {
     match Manifest::load(vfs, dir) {
         Ok(loaded) => Ok((Some(loaded.state), false)),
@@ -470,13 +470,13 @@ fn last_known(vfs: &dyn Vfs, dir: &Path) -> Result<(Option<ManifestState>, bool)
     }
 }
 
-/// A file of an earlier repair.
+/// A file left by an earlier repair.
 pub(super) struct Leftover {
     from: PathBuf,
     fate: Fate,
 }
 
-/// What becomes of it.
+/// What to do with such a file.
 enum Fate {
     Named(PathBuf),
     SetAside,
@@ -486,15 +486,15 @@ enum Fate {
 impl Leftover {
     pub(super) fn action(&self) -> Action {
         let what = match &self.fate {
-            Fate::Named(_) => "of a repair that was cut off: gets its name",
-            Fate::SetAside => "of a repair that was cut off, beside a damaged manifest: set aside",
-            Fate::Removed => "of a repair that was cut off, and means nothing: removed",
+            Fate::Named(_) => "left by an interrupted repair: renamed to its final name",
+            Fate::SetAside => "left by an interrupted repair, beside a damaged manifest: set aside",
+            Fate::Removed => "left by an interrupted repair, and not needed: removed",
         };
         Action { file: self.from.clone(), what: what.into() }
     }
 }
 
-/// Ends an earlier repair.
+/// Finishes an earlier repair.
 pub(super) fn finish(vfs: &Arc<dyn Vfs>, dir: &Path, leftovers: &[Leftover]) -> Result<()> {
     for Leftover { from, fate } in leftovers {
         match fate {

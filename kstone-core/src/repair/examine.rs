@@ -1,4 +1,4 @@
-//! What is wrong, file by file. Reads everything, changes nothing.
+//! Finds what is wrong, file by file. Reads everything, changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -23,9 +23,9 @@ use crate::wal::{self, Chain, LogGap, LogRules, LogSalvage};
 #[derive(Clone, Debug)]
 pub(super) struct Candidate {
     pub(super) meta: Arc<SstMeta>,
-    /// Where its bytes are; `None` when they are nowhere.
+    /// Where its bytes are; `None` if they are nowhere.
     pub(super) path: Option<PathBuf>,
-    /// Nothing is wrong with it, and it is under its name.
+    /// The file is intact and has the right name.
     pub(super) clean: bool,
 }
 
@@ -34,29 +34,29 @@ pub(super) struct DamagedDatabase {
     pub(super) directory: Directory,
     pub(super) tables: Arc<TableContext>,
     pub(super) ids: Ids,
-    /// As far as a manifest tells.
+    /// The state in the manifest, or what is readable of it.
     pub(super) state: Option<ManifestState>,
-    /// The manifest is what it should be; else the files have to say what they are.
+    /// The manifest is intact; otherwise the files have to identify themselves.
     pub(super) trusted: bool,
     pub(super) stripes: usize,
     pub(super) candidates: Vec<Candidate>,
-    /// Files of ours, or named as such, that are no part of it and in the way.
+    /// Database files, or files with such names, that are not part of this database and are in the way.
     pub(super) foreign_files: Vec<PathBuf>,
-    /// SSTs of which nothing can be told.
+    /// SSTs of which nothing can be read.
     pub(super) unknown: Vec<PathBuf>,
     pub(super) log_is_good: bool,
-    /// Nothing of the log has to go into SSTs.
+    /// No operation in the log has to go into SSTs.
     pub(super) log_stays: bool,
     pub(super) log: LogSalvage,
-    /// The operations in the log that are needed, by the hash of their partition. What the manifest says to be flushed is
-    /// among them.
+    /// The operations needed from the log, by the hash of their partition. They include operations that the manifest
+    /// records as flushed.
     pub(super) operations: Vec<(u64, OwnedEntry)>,
-    /// Operations in the log that can be read, and not used.
+    /// Operations in the log that can be read but not used.
     pub(super) dropped: Vec<(u64, Dropped)>,
     /// Entries of damaged SSTs that belong to other stripes.
     pub(super) strays: Vec<(u64, OwnedEntry)>,
     pub(super) values: Option<ValueCheck>,
-    /// Names that are no files where files should be.
+    /// Directory entries that should be files and are not.
     pub(super) irregular: Vec<PathBuf>,
 }
 
@@ -69,7 +69,7 @@ impl DamagedDatabase {
             && self.candidates.iter().all(|candidate| candidate.clean)
     }
 
-    /// The operations of a stripe.
+    /// The operations of one stripe.
     pub(super) fn operations_of(&self, stripe: usize, stripes: usize) -> Versions {
         let own = self.operations.iter().filter(|(hash, _)| stripe_of(*hash, stripes) == stripe);
         own.map(|(_, (key, seq, kind, value))| {
@@ -101,7 +101,7 @@ pub(super) fn examine(path: &Path, options: &RepairOptions) -> Result<DamagedDat
     };
     let found = identity(&directory, options)?;
     let mut ids = ids.or(found.as_ref().map(|found| found.ids)).ok_or_else(|| {
-        let detail = "nothing is left that says which database this was";
+        let detail = "nothing is left that identifies the database";
         Error::corrupt(&path.join(paths::MANIFEST), 0, detail)
     })?;
     let irregular = irregular(&directory);
@@ -122,12 +122,12 @@ pub(super) fn examine(path: &Path, options: &RepairOptions) -> Result<DamagedDat
         candidates = examiner.listed(state)?;
         let lacking = candidates.iter().any(|candidate| candidate.path.is_none()) || end.at.is_none();
         let unlisted = directory.ssts().any(|(entry, _, id)| entry.is_file && !state.lists(id));
-        // Files are missing and others are too many: it may be an old manifest.
+        // Files are missing while others are not listed: it may be an old manifest.
         trusted = !(lacking && unlisted);
     }
     let (mut foreign_files, mut unknown) = (Vec::new(), Vec::new());
     if let Some(found) = found.filter(|found| !trusted && found.is_other_copy_than(&ids)) {
-        // The manifest of one copy among the files of another.
+        // The manifest of one copy among the files of another copy.
         ids = found.ids;
     }
     let mut stripes = state.as_ref().map_or(MAX_STRIPES, |state| state.facts.stripes());
@@ -147,7 +147,7 @@ pub(super) fn examine(path: &Path, options: &RepairOptions) -> Result<DamagedDat
     let rules = rules.filter(|_| trusted).unwrap_or_default();
     let limit = end.at.filter(|_| trusted);
     let mut log_is_good = trusted && end.is_good;
-    // A log that stays is asked only for what damaged SSTs have lost.
+    // A log that stays is read only for what damaged SSTs have lost.
     let log_stays = log_is_good && options.into.is_none() && strays.is_empty();
     let hurt: BTreeSet<u16> = candidates.iter().filter(|c| !c.clean).map(|c| c.meta.stripe).collect();
     let needed = |hash| !log_stays || hurt.contains(&(stripe_of(hash, stripes) as u16));
@@ -155,7 +155,7 @@ pub(super) fn examine(path: &Path, options: &RepairOptions) -> Result<DamagedDat
     log_is_good &= has_its_log(&directory, state.as_ref().filter(|_| trusted), &mut read.log);
     if let Some(state) = state.as_ref().filter(|_| trusted) {
         let next = state.clean_end.map(|clean| clean.next_seq);
-        // A clean end says which sequence would have come next.
+        // A clean end records the next sequence.
         read.log.gaps.iter_mut().filter(|gap| gap.before.is_none()).for_each(|gap| gap.before = next);
     }
     foreign_files.extend(read.log.foreign.iter().filter(|path| !irregular.contains(path)).cloned());
@@ -180,15 +180,15 @@ pub(super) fn examine(path: &Path, options: &RepairOptions) -> Result<DamagedDat
     })
 }
 
-/// Where the log ends, if opening would accept its records, and whether it would accept what is in them.
+/// Where the log ends, if opening the database would accept its records, and whether it would accept their contents.
 #[derive(Default)]
 struct LogEnd {
     at: Option<Lsn>,
     is_good: bool,
 }
 
-/// A database that was not closed, and has no file of a log, had one, unless it died before it began one: what was in it
-/// may be lost. Without a manifest nobody knows whether it was closed.
+/// A database that was not closed and has no log file had one, unless it crashed before it created one: its contents
+/// may be lost. Without a manifest it is unknown whether the database was closed.
 fn has_its_log(directory: &Directory, state: Option<&ManifestState>, log: &mut LogSalvage) -> bool {
     let is_log = |name: &str| matches!(paths::parse(name), FileName::Log(_));
     let closed = state.is_some_and(|state| state.clean_end.is_some());
@@ -204,51 +204,51 @@ fn has_its_log(directory: &Directory, state: Option<&ManifestState>, log: &mut L
             len: 0,
             after: cut.map_or(0, |cut| cut.seq),
             before: None,
-            why: "no file of the log is there, and nothing says that the database was closed".into(),
+            why: "there is no log file, and no record that the database was closed".into(),
         });
     }
     false
 }
 
-/// How many stripes most keys agree with, each being in a file of the stripe that it belongs to.
+/// The stripe count that most keys agree with, given the stripe of the file that each is in.
 fn elect_stripes(directory: &Directory, candidates: &[Candidate]) -> Result<usize> {
     let highest = candidates.iter().map(|candidate| usize::from(candidate.meta.stripe)).max().unwrap_or(0);
     let possible = (0..=MAX_STRIPES.trailing_zeros()).map(|bits| 1 << bits);
     let mut votes: Vec<(usize, u64)> =
         possible.filter(|&stripes| stripes > highest).map(|stripes| (stripes, 0)).collect();
     for candidate in candidates {
-        // A file that is listed and missing has no vote.
+        // A file that is listed but missing has no vote.
         let Some(path) = &candidate.path else { continue };
         let salvaged = SalvagedTable::read(&*directory.vfs, path, &candidate.meta)?;
         for entry in (0..salvaged.blocks.len()).flat_map(|n| salvaged.entries(n)) {
-            // What is no key belongs to no stripe.
+            // An invalid key belongs to no stripe.
             let Some(hash) = encoded_partition_hash(&entry.key) else { continue };
             for (stripes, votes) in &mut votes {
                 *votes += u64::from(stripe_of(hash, *stripes) == usize::from(candidate.meta.stripe));
             }
         }
     }
-    // Where several do, any does: the most.
+    // If several counts have as many votes, any of them will do: take the highest.
     Ok(votes.into_iter().max_by_key(|&(stripes, votes)| (votes, stripes)).map_or(MAX_STRIPES, |(n, _)| n))
 }
 
-/// What the files that are no manifest say to be of.
+/// The identity that the files other than the manifest carry.
 struct Identity {
     ids: Ids,
-    /// The copies of which there are segments.
+    /// The copies that the log segments belong to.
     copies: BTreeSet<Id>,
 }
 
 impl Identity {
-    /// The same database, and its log is of copies, but not of that one.
+    /// Whether these are files of the same database, whose log belongs to other copies than that one.
     fn is_other_copy_than(&self, ids: &Ids) -> bool {
         let logged = !self.copies.is_empty() && !self.copies.contains(&ids.incarnation);
         logged && self.ids.database_id == ids.database_id
     }
 }
 
-/// The database that most files say to be of, and the copy of it that most segments of its log do; `None` when there is
-/// no such file. SSTs are shared by copies, and do not tell which one this is.
+/// The database that most files belong to, and the copy of it that most of its log segments belong to; `None` if there
+/// is no such file. SSTs are shared by copies and do not identify the copy.
 fn identity(directory: &Directory, options: &RepairOptions) -> Result<Option<Identity>> {
     #[derive(Default)]
     struct Vote {
@@ -282,13 +282,13 @@ fn identity(directory: &Directory, options: &RepairOptions) -> Result<Option<Ide
     Ok(Some(Identity { ids, copies: vote.copies.into_keys().collect() }))
 }
 
-/// For what is a copy of its own from here on.
+/// An identity for a database that becomes a separate copy.
 pub(super) fn random_id(options: &RepairOptions) -> Id {
     (u128::from(options.clock.random()) << 64 | u128::from(options.clock.random())).to_le_bytes()
 }
 
 fn header_of(vfs: &dyn Vfs, path: &Path, kind: FileKind) -> Result<Option<FileHeader>> {
-    // A file that cannot be read says nothing of itself; it is examined, and reported, as any other.
+    // An unreadable file does not identify itself; it is examined and reported like any other.
     let Ok(file) = vfs.open(path, OpenMode::Read) else { return Ok(None) };
     let mut head = vec![0; HEADER_LEN];
     if read_full_at(&*file, &mut head, 0).is_err() {
@@ -301,7 +301,7 @@ fn header_of(vfs: &dyn Vfs, path: &Path, kind: FileKind) -> Result<Option<FileHe
     }
 }
 
-/// Directories, links and the like under names that should be files of ours.
+/// Directories, links and the like under names that should be database files.
 fn irregular(directory: &Directory) -> Vec<PathBuf> {
     let ours = directory.listing.iter().filter(|entry| {
         !entry.is_file
@@ -313,7 +313,7 @@ fn irregular(directory: &Directory) -> Vec<PathBuf> {
     ours.map(|entry| directory.dir.join(&entry.name)).collect()
 }
 
-/// What the log says.
+/// The contents of the log.
 struct ReadLog {
     log: LogSalvage,
     operations: Vec<(u64, OwnedEntry)>,
@@ -345,11 +345,11 @@ fn read_log(
                 BatchOp::Good(..) => {}
                 BatchOp::NoValue(op, seq, hash, _) => dropped.push((hash, lost(op.key, seq, op.kind))),
                 BatchOp::Surplus(op) => {
-                    // A loss is reported with some stripe, also one whose key is none.
+                    // A loss is reported under some stripe, even if its key is invalid.
                     let hash = encoded_partition_hash(op.key).unwrap_or_default();
                     dropped.push((hash, lost(op.key, last, op.kind)));
                 }
-                // Its checksum holds: it was written like that, and nothing can be made of it.
+                // Its checksum matches, so it was written like that, and cannot be decoded.
                 BatchOp::Unreadable(first, last, why) => unreadable.push(LogGap {
                     file: file.clone(),
                     offset: record.lsn.offset().into(),
@@ -363,7 +363,7 @@ fn read_log(
         })
     })?;
     if limit.is_some() {
-        // What lies behind a good end was never promised: nothing of it is missing.
+        // Anything behind an intact end was never acknowledged as durable: none of it is missing.
         log.gaps.clear();
     }
     log.gaps.extend(unreadable);
@@ -375,14 +375,14 @@ impl Examiner<'_> {
         self.done = self.done.saturating_add(len);
         let progress = Progress { done: self.done.min(self.total), total: self.total, file };
         if self.options.progress.as_ref().is_some_and(|tell| tell(&progress).is_break()) {
-            let stopped = std::io::Error::new(std::io::ErrorKind::Interrupted, "it was broken off");
+            let stopped = std::io::Error::new(std::io::ErrorKind::Interrupted, "it was cancelled");
             return Err(Error::io("repair", &self.directory.dir)(stopped));
         }
         Ok(())
     }
 
-    /// Where the log ends, and whether opening would accept it. A manifest that lacks an edit which the log knows of, or
-    /// whose numbers are beyond all reason, is not trusted.
+    /// Finds the end of the log, and whether opening the database would accept it. A manifest that lacks an edit which
+    /// the log refers to, or whose numbers are impossible, is not trusted.
     fn log_end(&self, ids: &Ids, state: &ManifestState, trusted: &mut bool) -> Result<LogEnd> {
         let (vfs, dir, rules) = (&*self.options.vfs, &self.directory.dir, log_rules(state));
         let chain = wal::discover(vfs, dir, log_owner(ids))
@@ -401,7 +401,7 @@ impl Examiner<'_> {
         }
     }
 
-    /// Whether all operations of the log can be replayed, and their values read.
+    /// Whether all operations in the log can be replayed, and their values read.
     fn is_readable(&self, chain: &Chain) -> Result<bool> {
         let (dir, mut all) = (&self.directory.dir, true);
         wal::replay(&*self.options.vfs, chain, |record| {
@@ -413,7 +413,7 @@ impl Examiner<'_> {
         Ok(all)
     }
 
-    /// Whether a file whose parts are whole is right in all that they say of each other, and so are its values.
+    /// Whether the parts of an intact file are consistent with each other.
     fn is_right(&self, meta: &Arc<SstMeta>, stripes: usize) -> bool {
         usize::from(meta.stripe) < stripes
             && Table::new(&self.tables, Arc::clone(meta)).verify_in(Some(stripes)).is_ok()
@@ -426,7 +426,7 @@ impl Examiner<'_> {
             .all(|entry| check::refused(Some(values), entry.kind, &entry.value).is_none())
     }
 
-    /// What the manifest lists.
+    /// The SSTs that the manifest lists.
     fn listed(&mut self, state: &ManifestState) -> Result<Vec<Candidate>> {
         let stripes = state.facts.stripes();
         let mut candidates = Vec::new();
@@ -440,14 +440,14 @@ impl Examiner<'_> {
                 salvaged.identity.is_some_and(|(database, _)| database != meta.origin)
             };
             match salvaged {
-                // A file of another database: its entries are none of ours, whatever their sequences.
+                // A file of another database: its entries do not belong here, whatever their sequences.
                 Some(salvaged) if foreign(&salvaged) => candidate.path = self.elsewhere(meta)?,
                 Some(salvaged) if salvaged.is_clean() => {
                     candidate.clean = self.has_values(&salvaged) && self.is_right(meta, stripes);
                     candidate.path = Some(path);
                 }
                 Some(salvaged) if salvaged.has_entries() => candidate.path = Some(path),
-                // Something else is under its name, or nothing: it may be under another.
+                // Something else has its name, or nothing: it may be under another name.
                 _ => candidate.path = self.elsewhere(meta)?.or(found.then_some(path)),
             }
             if let Some(path) = candidate.path.as_ref().filter(|_| self.would_be_named(meta, &candidate)) {
@@ -458,16 +458,16 @@ impl Examiner<'_> {
         Ok(candidates)
     }
 
-    /// Whether a repair in place would begin by giving the file its name, which this one does not touch.
+    /// Whether the file is one that a repair in place would rename first, which this repair leaves alone.
     fn would_be_named(&self, meta: &SstMeta, candidate: &Candidate) -> bool {
         let repaired = paths::repaired(&paths::sst(&self.directory.dir, meta.stripe.into(), meta.id));
         !self.options.is_in_place() && candidate.path.as_ref() == Some(&repaired)
     }
 
-    /// The file that says to be this one, under whatever name.
+    /// The file that identifies itself as this SST, under any name.
     fn elsewhere(&self, meta: &SstMeta) -> Result<Option<PathBuf>> {
         let named = paths::sst(&self.directory.dir, meta.stripe.into(), meta.id);
-        // A repair in place was cut off, and would go on by giving it its name.
+        // An interrupted repair in place would continue by renaming this file.
         let repaired = paths::repaired(&named);
         if self.directory.entry(&repaired).is_some_and(|entry| entry.is_file && entry.len == meta.len) {
             return Ok(Some(repaired));
@@ -484,7 +484,7 @@ impl Examiner<'_> {
         Ok(None)
     }
 
-    /// All SSTs in the directory that say to be of this database, each once; and the files that are not.
+    /// All SSTs in the directory that belong to this database, each once; and the files that do not.
     fn all_there_are(
         &mut self,
         ids: &Ids,
@@ -504,7 +504,7 @@ impl Examiner<'_> {
             if meta.origin == [0; 16] {
                 meta.origin = ids.database_id;
             }
-            // It says less of its run than of itself.
+            // A file records less about its run than about itself.
             meta.run_seq = (meta.run_seq.0.min(meta.seq.0), meta.run_seq.1.max(meta.seq.1));
             if meta.keyspace != 0 || meta.run_seq.1 > MAX_NUMBER - SEQ_GAP {
                 unknown.push(path);
@@ -517,7 +517,7 @@ impl Examiner<'_> {
             }
             let salvaged = SalvagedTable::read(&*self.options.vfs, &path, &meta)?;
             let meta = Arc::new(meta);
-            // Whether its parts agree with each other shows once it is known how many stripes there are.
+            // Whether its parts are consistent is checked once the number of stripes is known.
             let clean = named && meta.id <= MAX_NUMBER && salvaged.is_clean() && self.has_values(&salvaged);
             let before = found.insert(meta.id, Candidate { meta, path: Some(path), clean });
             foreign_files.extend(before.and_then(|before| before.path));
@@ -526,7 +526,7 @@ impl Examiner<'_> {
     }
 }
 
-/// The number of an SST, in the fields of its header.
+/// The number of an SST, from the fields of its header.
 fn file_id(header: &FileHeader) -> Option<FileId> {
     header.extra.first_chunk().map(|id| u64::from_le_bytes(*id))
 }

@@ -1,4 +1,4 @@
-//! Collects what is left of a stripe: which SSTs stay, and what goes into new ones.
+//! Collects what is left of a stripe: which SSTs are kept, and what goes into new ones.
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ use crate::types::{RunId, SeqNo, SstMeta};
 pub(super) struct RepairedRun {
     pub(super) run_seq: (SeqNo, SeqNo),
     pub(super) depth: u32,
-    /// The number of a run that goes on; a new one is numbered after its first file.
+    /// The number of a run that is kept; a new run is numbered after its first file.
     pub(super) run: Option<RunId>,
-    /// In key order.
+    /// The parts of the run, in key order.
     pub(super) parts: Vec<Part>,
 }
 
-/// A part of it.
+/// A part of a run.
 pub(super) enum Part {
     Kept(Arc<SstMeta>),
     /// To be written, compressed or not.
@@ -34,28 +34,29 @@ pub(super) enum Part {
 pub(super) struct Stripe {
     pub(super) runs: Vec<RepairedRun>,
     pub(super) damaged: Vec<Damaged>,
-    /// Versions that were read, and that there is no place for.
+    /// Versions that were read, but for which there is no place.
     pub(super) dropped: Vec<Dropped>,
-    /// Operations in the log that no SST has, and entries of other stripes' files that no run here can have had.
+    /// Operations in the log that no SST contains, and entries of other stripes' files that no run here can have
+    /// contained.
     pub(super) fresh: Versions,
-    /// Operations of the log that were put into rewritten runs.
+    /// Operations of the log that go into rewritten runs.
     pub(super) patch: Versions,
-    /// Operations that came out of the log, beside these.
+    /// Number of operations taken from the log in addition to `patch`.
     pub(super) from_log: u64,
 }
 
-/// A damaged SST, and what of it was saved.
+/// A damaged SST, and how much of it was saved.
 pub(super) struct Damaged {
     pub(super) part: Candidate,
-    /// Entries that it had, at most.
+    /// Maximum number of entries that it had.
     pub(super) had: u64,
-    /// Those that could be read.
+    /// Number of entries that could be read.
     pub(super) found: u64,
-    /// Those that stay.
+    /// Number of entries that are kept.
     pub(super) saved: u64,
-    /// Tombstones that could not be read, at most.
+    /// Maximum number of tombstones that could not be read.
     pub(super) tombstones: u64,
-    /// A merge that is done has everything up to this key.
+    /// A completed merge contains everything up to this key.
     pub(super) merged_to: Option<Vec<u8>>,
 }
 
@@ -65,7 +66,7 @@ impl Damaged {
         let (had, tombstones) = match salvaged.whole {
             true => (found, deletes),
             false if part.meta.entries > found => (part.meta.entries, part.meta.tombstones),
-            // What it had is told by nothing but what was read of it.
+            // The only evidence of what it had is what was read of it.
             false => (found.saturating_add(salvaged.room), deletes.saturating_add(salvaged.room)),
         };
         Self {
@@ -126,18 +127,18 @@ pub(super) fn gather(patient: &DamagedDatabase, plan: &Plan, stripe: u16) -> Res
     Ok(work)
 }
 
-/// Operations that no SST has.
+/// Operations that no SST contains.
 fn fresh(patient: &DamagedDatabase, clusters: &[Cluster], stripe: u16, operations: &Versions) -> Versions {
     let flushed = patient.state.as_ref().filter(|_| patient.trusted).map(|state| state.flushed_to(stripe, 0));
     let is_fresh = |seq: SeqNo| match flushed {
         Some(flushed) => seq > flushed,
-        // Without a manifest: what no run can have had.
+        // Without a manifest: those that no run can have contained.
         None => !clusters.iter().any(|cluster| cluster.covers(seq)),
     };
     operations.iter().filter(|((_, seq), _)| is_fresh(seq.0)).map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 
-/// Runs for operations that only the log has: one between each two runs that there are.
+/// Adds runs for operations that are only in the log: one between each pair of existing runs.
 fn add_fresh(clusters: &[Cluster], work: &mut Stripe) {
     let mut groups = std::collections::BTreeMap::<usize, Versions>::new();
     for (key, value) in &work.fresh {
@@ -146,7 +147,7 @@ fn add_fresh(clusters: &[Cluster], work: &mut Stripe) {
     }
     for versions in groups.into_values() {
         let seqs = || versions.keys().map(|(_, seq)| seq.0);
-        // A group has at least the version that it was made for.
+        // A group contains at least the version that it was created for.
         let (Some(low), Some(high)) = (seqs().min(), seqs().max()) else { continue };
         let parts = vec![Part::Made { versions, compress: false }];
         work.runs.push(RepairedRun { run_seq: (low, high), depth: 0, run: None, parts });
@@ -161,7 +162,7 @@ fn is_compressed(part: &Candidate) -> bool {
     part.meta.details.as_ref().is_some_and(|details| details.codec == crate::sst_block::LZ4)
 }
 
-/// One run: whole parts stay.
+/// Rebuilds one run; intact parts are kept.
 fn part_by_part(
     patient: &DamagedDatabase,
     cluster: &Cluster,
@@ -177,7 +178,7 @@ fn part_by_part(
         }
         let salvaged = salvaged(patient, part)?;
         let mut damaged = Damaged::new(part, &salvaged);
-        // From the log, what lies between the neighbours that stay.
+        // From the log, add what lies between the neighbours that are kept.
         let before = parts.get(..n).and_then(|before| before.iter().rev().find(|part| part.clean));
         let after = parts.get(n + 1..).and_then(|after| after.iter().find(|part| part.clean));
         let above = |key: &[u8]| before.is_none_or(|part| key > part.meta.keys.1.as_slice());
@@ -194,7 +195,7 @@ fn part_by_part(
         work.damaged.push(damaged);
         let missing = patch.iter().filter(|((key, _), _)| above(key) && below(key));
         versions.extend(missing.map(|(k, v)| (k.clone(), v.clone())));
-        // Two damaged neighbours become one file: what the log has may lie anywhere in both.
+        // Two damaged neighbours become one file: operations from the log may belong anywhere in both.
         if let Some(Part::Made { versions: last, .. }) = made.last_mut() {
             last.extend(versions);
         } else if !versions.is_empty() {
@@ -205,7 +206,7 @@ fn part_by_part(
     Ok(RepairedRun { run_seq: cluster.run_seq, depth: cluster.depth, run, parts: made })
 }
 
-/// Runs that overlap become one. One of them may be the merge of the others: what it has dropped stays dropped.
+/// Merges overlapping runs into one. One of them may be the merge of the others: what that merge dropped stays dropped.
 fn merged(
     patient: &DamagedDatabase,
     cluster: &Cluster,
@@ -231,7 +232,7 @@ fn merged(
             }
             salvaged
         };
-        // What is above may not have been merged yet, or its file is missing.
+        // Keys above that may not have been merged yet, or the file with them is missing.
         let is_merged = |key: &[u8]| {
             done.as_ref().is_some_and(|(run, last)| part.meta.run != *run && key <= last.as_slice())
         };

@@ -1,4 +1,4 @@
-//! Which keys are lost, and which have an older version now.
+//! Determines which keys are lost, and which have an older version now.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -19,7 +19,7 @@ use crate::types::{Direction, EntryKind, SeqNo};
 use crate::verify::Affected;
 use crate::verify::check::{affected, affected_by_all, readable};
 
-/// The stripe as it will be.
+/// The stripe after the repair.
 struct After<'a> {
     kept: Vec<Arc<Table>>,
     made: Vec<&'a Versions>,
@@ -35,7 +35,7 @@ fn newest_in(versions: &Versions, key: &[u8]) -> Option<(SeqNo, EntryKind)> {
 impl After<'_> {
     fn newest(&self, key: &[u8]) -> Option<(SeqNo, EntryKind)> {
         let kept = self.kept.iter().filter_map(|table| {
-            // What cannot be read there is not known to be kept: rather a loss too many than one too few.
+            // An unreadable key is not known to be kept: better to report one loss too many than one too few.
             let found = table.get(key, key_hash(key), SeqNo::MAX, &mut ()).ok()??;
             Some((found.seq, found.kind))
         });
@@ -43,7 +43,7 @@ impl After<'_> {
         kept.chain(made).chain(newest_in(&self.work.fresh, key)).max_by_key(|(seq, _)| *seq)
     }
 
-    /// Keys that other files have and that were in a damaged block, too, as its index says.
+    /// Keys in other files that were also in a damaged block, according to its index.
     fn names(&self, salvaged: &SalvagedTable, n: usize) -> Vec<Vec<u8>> {
         let (from, to) = salvaged.bounds(n);
         let within = |key: &[u8]| to.as_deref().is_none_or(|to| key <= to);
@@ -51,7 +51,7 @@ impl After<'_> {
         let mut names = Vec::new();
         for table in &self.kept {
             let range = KeyRange { start: start.clone(), end: None };
-            // These files were read whole before; one that fails now names no keys.
+            // These files were intact before; one that fails now names no keys.
             let Ok(mut cursor) = table.iter(range, Direction::Forward) else { continue };
             while let Some(entry) = cursor.entry().filter(|entry| within(entry.key)) {
                 if salvaged.leads_to(n, entry.key) {
@@ -70,11 +70,12 @@ impl After<'_> {
         names
     }
 
-    /// What a key has now whose newest version in a file is lost, be it as new as `highest`; `None` when that does not show.
+    /// The state of a key after losing its newest version in a file, which may be as new as `highest`; `None` if
+    /// nothing shows that a version was lost.
     fn now(&self, key: &[u8], highest: SeqNo) -> Option<Now> {
         match self.newest(key) {
             Some((seq, _)) if seq > highest => None,
-            // The log had it.
+            // The log had the version.
             Some((seq, _)) if self.work.patch.contains_key(&(key.to_vec(), Reverse(seq))) => None,
             Some((seq, EntryKind::Put)) => Some(Now::Older(seq)),
             Some((seq, EntryKind::Delete)) => Some(Now::Deleted(seq)),
@@ -83,7 +84,7 @@ impl After<'_> {
     }
 }
 
-/// Tells of everything that is lost in a stripe.
+/// Reports everything that is lost in a stripe.
 pub(super) fn tell(
     patient: &DamagedDatabase,
     work: &Stripe,
@@ -116,7 +117,7 @@ pub(super) fn tell(
     Ok(())
 }
 
-/// Keys whose newest version was read, and could not be kept.
+/// Reports keys whose newest version was read but could not be kept.
 fn tell_dropped(after: &After<'_>, report: &mut RepairReport, on_loss: &mut dyn FnMut(&Loss)) {
     let mut newest = BTreeMap::<&[u8], &Dropped>::new();
     for dropped in &after.work.dropped {
@@ -127,7 +128,7 @@ fn tell_dropped(after: &After<'_>, report: &mut RepairReport, on_loss: &mut dyn 
     }
     for (key, dropped) in newest {
         match after.now(key, dropped.seq) {
-            // That a key is deleted is not lost with the delete, where nothing is left that it hid.
+            // A lost delete is no loss if nothing is left that it hid: the key is still absent.
             Some(Now::Absent | Now::Deleted(_)) if dropped.kind == EntryKind::Delete => {}
             Some(now) => tell_key(key, &dropped.file, now, report, on_loss),
             None => {}
@@ -143,7 +144,7 @@ fn tell_key(key: &[u8], file: &Path, now: Now, report: &mut RepairReport, on_los
     on_loss(&Loss::Key { key: readable(key), file: file.to_path_buf(), now });
 }
 
-/// Whether the log has every operation that the run was made of.
+/// Whether the log contains every operation that the run was made of.
 fn is_in_log(patient: &DamagedDatabase, part: &Candidate) -> bool {
     let (log, (low, high)) = (&patient.log, part.meta.run_seq);
     log.gaps.is_empty()
@@ -161,7 +162,7 @@ fn tell_of(
     on_loss: &mut dyn FnMut(&Loss),
 ) -> Result<()> {
     let Damaged { part, tombstones, .. } = damaged;
-    // As many versions can be lost as could not be read, whatever the blocks say of themselves.
+    // No more versions can be lost than could not be read, whatever the blocks claim.
     let mut left = damaged.had.saturating_sub(damaged.found);
     if left == 0 {
         return Ok(());
@@ -203,7 +204,7 @@ fn tell_of(
         keys.extend(names);
     }
     if report.unnamed > unnamed {
-        // Several ranges of a file may each have held all that is missing, and not all of them together.
+        // Each range of a file may have held everything that is missing, but not all ranges together.
         report.unnamed = report.unnamed.min(unnamed.saturating_add(left));
         report.tombstones = report.tombstones.saturating_add(*tombstones);
     }

@@ -1,4 +1,4 @@
-//! What becomes of each run. Decides, and reads only what it needs to.
+//! Decides what happens to each run, reading as little as possible.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -13,27 +13,27 @@ use crate::manifest::Facts;
 use crate::paths;
 use crate::types::{FileId, MAX_NUMBER, RunId, SeqNo};
 
-/// File numbers that are skipped without a manifest, which alone knows what was reserved.
+/// File numbers skipped without a manifest, because only the manifest records which numbers were reserved.
 const FILE_GAP: u64 = 1 << 20;
 
-/// Runs that stay, are rewritten, or become one.
+/// Runs that are kept, rewritten, or merged into one.
 #[derive(Clone, Debug)]
 pub(super) struct Cluster {
     pub(super) run_seq: (SeqNo, SeqNo),
     pub(super) depth: u32,
-    /// Each with its parts in key order.
+    /// Each run with its parts in key order.
     pub(super) runs: Vec<Vec<Candidate>>,
-    /// What was found in files of other stripes and belongs here.
+    /// Entries found in files of other stripes that belong here.
     pub(super) strays: Versions,
 }
 
 impl Cluster {
-    /// Whether it is one run of which nothing is wrong.
+    /// Whether this is one run, and intact.
     pub(super) fn is_whole(&self) -> bool {
         self.keeps_parts() && self.runs.iter().flatten().all(|part| part.clean)
     }
 
-    /// Whether it is one run, of which parts can stay as they are.
+    /// Whether this is one run, whose parts can be kept.
     pub(super) fn keeps_parts(&self) -> bool {
         self.runs.len() == 1 && self.strays.is_empty()
     }
@@ -43,7 +43,7 @@ impl Cluster {
     }
 }
 
-/// What is to be done.
+/// The repair to carry out.
 pub(super) struct Plan {
     pub(super) rebuilt: bool,
     pub(super) keep_log: bool,
@@ -53,11 +53,11 @@ pub(super) struct Plan {
     /// The number of the new manifest's edit.
     pub(super) edit: u64,
     pub(super) clusters: BTreeMap<u16, Vec<Cluster>>,
-    /// What was found in files of other stripes, by the stripe that it belongs to, where no run can have had it.
+    /// Entries found in files of other stripes, by the stripe that they belong to, that no run can have contained.
     pub(super) strays: BTreeMap<u16, Versions>,
     pub(super) next_seq: SeqNo,
     pub(super) next_file: FileId,
-    /// Every generation of the log below it is done with.
+    /// All log generations below this are obsolete.
     pub(super) generation: u32,
     /// Files that are replaced: kept in quarantine, then removed.
     pub(super) replaced: Vec<PathBuf>,
@@ -103,13 +103,13 @@ pub(super) fn plan(patient: &DamagedDatabase) -> Plan {
     plan
 }
 
-/// The highest of numbers that a database reaches; what is above is damage.
+/// The highest of these numbers that a database can reach; higher ones are damage.
 fn highest(numbers: impl IntoIterator<Item = u64>) -> u64 {
     numbers.into_iter().filter(|&number| number <= MAX_NUMBER - SEQ_GAP).max().unwrap_or(0)
 }
 
-/// Gives each entry that was found in another stripe's file to the cluster that can have had it; what none can have had is
-/// returned, by stripe.
+/// Assigns each entry found in another stripe's file to the cluster that can have contained it; returns the others, by
+/// stripe.
 fn place_strays(
     patient: &DamagedDatabase,
     clusters: &mut BTreeMap<u16, Vec<Cluster>>,
@@ -128,7 +128,7 @@ fn place_strays(
     rest
 }
 
-/// Runs by stripe, oldest first; those that overlap in sequence together.
+/// Runs by stripe, oldest first; runs whose sequences overlap form one cluster.
 fn clusters(patient: &DamagedDatabase) -> BTreeMap<u16, Vec<Cluster>> {
     let mut runs = BTreeMap::<(u16, SeqNo, SeqNo, RunId), Vec<Candidate>>::new();
     for candidate in &patient.candidates {
@@ -158,11 +158,11 @@ fn clusters(patient: &DamagedDatabase) -> BTreeMap<u16, Vec<Cluster>> {
                 strays: Versions::new(),
             }),
         }
-        // There is one: the last was found above, or just pushed.
+        // There is one: it was found above, or just pushed.
         let Some(cluster) = of_stripe.last_mut() else { continue };
         match fits {
             true => cluster.runs.push(parts),
-            // Parts that overlap make no run: each is looked at as one.
+            // Parts that overlap do not form a run: each is treated as a run.
             false => cluster.runs.extend(parts.into_iter().map(|part| vec![part])),
         }
     }
@@ -200,7 +200,7 @@ fn generation(patient: &DamagedDatabase) -> u32 {
         let next = state.clean_end.map_or(0, |clean| clean.next_generation);
         [state.log_start.generation(), state.durable.generation(), next]
     });
-    // What is above is damage.
+    // Higher generations are damage.
     let most = MAX_GENERATION - 2 * GENERATION_GAP;
     let all = log.chain(cuts).chain(known);
     all.filter(|&generation| generation < most).max().unwrap_or(0).saturating_add(1)

@@ -1,4 +1,4 @@
-//! What can be read of a damaged SST, and whether there is a place for it.
+//! The readable contents of a damaged SST, and which of them have a place in the repaired database.
 
 use std::cmp::Reverse;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::vfs::Vfs;
 /// Key, sequence, kind and value.
 pub(super) type OwnedEntry = (Vec<u8>, SeqNo, EntryKind, Vec<u8>);
 
-/// A version that was read and cannot be kept.
+/// A version that was read but cannot be kept.
 #[derive(Clone, Debug)]
 pub(super) struct Dropped {
     pub(super) key: Vec<u8>,
@@ -25,28 +25,28 @@ pub(super) struct Dropped {
     pub(super) file: PathBuf,
 }
 
-/// The entries of a file, each in one of three places.
+/// The entries of a file, each in one of three groups.
 #[derive(Default)]
 pub(super) struct FileEntries {
-    /// Those of its own stripe.
+    /// Entries of the file's own stripe.
     pub(super) own: Versions,
-    /// Those of others, with the hash of their partition.
+    /// Entries of other stripes, with the hash of their partition.
     pub(super) strays: Vec<(u64, OwnedEntry)>,
-    /// Those that are none: no key, no value, or a sequence that its run cannot have.
+    /// Unusable entries: an invalid key, a rejected value, or a sequence that the run cannot contain.
     pub(super) dropped: Vec<Dropped>,
     /// Every block could be read.
     pub(super) whole: bool,
-    /// Entries in the blocks that could not be read, at most, by how long these are.
+    /// Maximum number of entries in the unreadable blocks, judging by their length.
     pub(super) room: u64,
 }
 
 impl FileEntries {
-    /// Entries that were read.
+    /// Number of entries that were read.
     pub(super) fn found(&self) -> u64 {
         (self.own.len() + self.strays.len() + self.dropped.len()) as u64
     }
 
-    /// Tombstones among them.
+    /// Number of tombstones among these.
     pub(super) fn deletes(&self) -> u64 {
         let own = self.own.values().map(|(kind, _)| *kind);
         let strays = self.strays.iter().map(|(_, (_, _, kind, _))| *kind);
@@ -84,7 +84,7 @@ pub(super) fn salvage(
     Ok(entries)
 }
 
-/// The most entries that fit into that many bytes: none takes less than its head.
+/// The most entries that fit into that many bytes: none takes less than its header.
 pub(super) fn most_entries(len: usize) -> u64 {
     (len / 6) as u64
 }

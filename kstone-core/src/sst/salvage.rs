@@ -26,11 +26,15 @@ const SEARCH: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     Header,
+    /// An intact header of another file or database.
+    Identity,
     /// The index in [`SalvagedTable::blocks`].
     Block(usize),
     Section(&'static str),
     Frame,
     Length,
+    /// A range that the file system fails to read.
+    Unreadable,
     Whole,
 }
 
@@ -126,7 +130,7 @@ impl SalvagedTable {
             table.fault(Part::Length, found.min(meta.len), found.abs_diff(meta.len), detail);
         }
         for (at, why) in unread {
-            table.fault(Part::Whole, at.start as u64, at.len() as u64, format!("cannot be read: {why}"));
+            table.fault(Part::Unreadable, at.start as u64, at.len() as u64, format!("cannot be read: {why}"));
         }
         table.read_header();
         let blocks_end = table.read_sections();
@@ -177,7 +181,7 @@ impl SalvagedTable {
             None
         };
         match wrong {
-            Some(detail) => self.fault(Part::Header, 0, HEADER_LEN as u64, detail),
+            Some(detail) => self.fault(Part::Identity, 0, HEADER_LEN as u64, detail),
             None => self.base_seq = fields.base_seq,
         }
     }

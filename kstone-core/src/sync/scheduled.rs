@@ -1,11 +1,11 @@
-//! The same interface under the scheduler of the `shuttle` crate: for tests of interleavings only.
+//! The same interface under the scheduler of the `shuttle` crate, only for tests of interleavings.
 //!
-//! 1. Every use of a lock, an atomic or an [`ArcSwap`] is a point where another thread may go on. All orderings count
-//!    as sequentially consistent: weak ones are argued where they stand, not tested here.
-//! 2. Time is simulated. A wait with a limit ends by time only when the scheduler runs the clock's thread
-//!    ([`Time::run`]): by chance, or because nobody else can go on. So a wake-up that was missed is not made good by
-//!    the next look at the clock without [`Time::waits_out`] telling of it.
-//! 3. A condition variable wakes only the threads it is asked to wake, and one of several by chance.
+//! 1. Every use of a lock, an atomic or an [`ArcSwap`] is a scheduling point. All orderings count as sequentially
+//!    consistent: weaker ones are justified where they are used, not tested here.
+//! 2. Time is simulated. A timed wait times out only when the scheduler runs the clock's thread ([`Time::run`]): by
+//!    chance, or because no other thread can run. So if a timeout makes up for a missed wake-up, [`Time::waits_out`]
+//!    reports it.
+//! 3. A condition variable wakes only threads that were notified, and `notify_one` picks one of them at random.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
@@ -20,29 +20,29 @@ use shuttle::scheduler::{Schedule, Scheduler, Task};
 
 pub use shuttle::sync::atomic;
 
-/// Threads of the scheduler.
+/// Threads under the scheduler.
 pub mod thread {
     use std::io;
     use std::num::NonZero;
 
     pub use shuttle::thread::*;
 
-    /// As `std::thread::Builder`; fails when there are as many threads already as [`super::Time::only_threads`] says.
+    /// Like `std::thread::Builder`; fails once the limit set by [`super::Time::only_threads`] is reached.
     #[derive(Debug, Default)]
     pub struct Builder(shuttle::thread::Builder);
 
     impl Builder {
-        /// No name yet.
+        /// A builder without a name.
         pub fn new() -> Self {
             Self::default()
         }
 
-        /// Names it.
+        /// Sets the name of the thread.
         pub fn name(self, name: String) -> Self {
             Self(self.0.name(name))
         }
 
-        /// Starts it.
+        /// Starts the thread.
         pub fn spawn<F, T>(self, act: F) -> io::Result<JoinHandle<T>>
         where
             F: FnOnce() -> T + Send + 'static,
@@ -52,42 +52,42 @@ pub mod thread {
         }
     }
 
-    /// As many cores as every machine has here: what a schedule does must not depend on that.
+    /// A fixed number of cores: schedules must not depend on the machine.
     pub fn available_parallelism() -> io::Result<NonZero<usize>> {
         NonZero::new(2).ok_or_else(|| io::ErrorKind::Unsupported.into())
     }
 }
 
-/// As `parking_lot::Mutex`.
+/// Like `parking_lot::Mutex`.
 #[derive(Debug, Default)]
 pub struct Mutex<T>(shuttle::sync::Mutex<T>);
 
-/// As `parking_lot::MutexGuard`.
+/// Like `parking_lot::MutexGuard`.
 #[derive(Debug)]
 pub struct MutexGuard<'a, T> {
     mutex: &'a Mutex<T>,
-    /// `None` only while it waits.
+    /// `None` only during a wait.
     guard: Option<shuttle::sync::MutexGuard<'a, T>>,
 }
 
 impl<T> Mutex<T> {
-    /// A mutex, not locked.
+    /// An unlocked mutex.
     #[track_caller]
     pub const fn new(value: T) -> Self {
         Self(shuttle::sync::Mutex::new(value))
     }
 
-    /// Waits for it.
+    /// Acquires the mutex, blocking.
     pub fn lock(&self) -> MutexGuard<'_, T> {
         MutexGuard { mutex: self, guard: Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)) }
     }
 
-    /// Whether somebody has it.
+    /// Whether the mutex is locked.
     pub fn is_locked(&self) -> bool {
         self.try_lock().is_none()
     }
 
-    /// Takes it if nobody has it.
+    /// Acquires the mutex if it is free.
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         match self.0.try_lock() {
             Ok(guard) => Some(MutexGuard { mutex: self, guard: Some(guard) }),
@@ -100,7 +100,7 @@ impl<T> Mutex<T> {
 }
 
 impl<T> MutexGuard<'_, T> {
-    /// Gives the mutex up for as long as `f` runs.
+    /// Releases the mutex while `f` runs.
     pub fn unlocked<R>(guard: &mut Self, f: impl FnOnce() -> R) -> R {
         guard.guard = None;
         let result = f();
@@ -111,49 +111,49 @@ impl<T> MutexGuard<'_, T> {
 
 #[expect(
     clippy::expect_used,
-    reason = "tests only: a guard is used by one thread, which does not while it waits"
+    reason = "tests only: a guard belongs to one thread, which does not use it while it waits"
 )]
 impl<T> Deref for MutexGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        self.guard.as_ref().expect("the guard waits")
+        self.guard.as_ref().expect("the guard is waiting")
     }
 }
 
 #[expect(clippy::expect_used, reason = "as above")]
 impl<T> DerefMut for MutexGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        self.guard.as_mut().expect("the guard waits")
+        self.guard.as_mut().expect("the guard is waiting")
     }
 }
 
-/// As `parking_lot::RwLock`. A thread that reads it twice fails the test: with a writer waiting in between it would
-/// wait for itself.
+/// Like `parking_lot::RwLock`. A thread that acquires it twice for reading fails the test: with a writer waiting in
+/// between, it would deadlock with itself.
 #[derive(Debug, Default)]
 pub struct RwLock<T>(shuttle::sync::RwLock<T>);
 
 pub use shuttle::sync::{RwLockReadGuard, RwLockWriteGuard};
 
 impl<T> RwLock<T> {
-    /// A lock that nobody has.
+    /// An unlocked lock.
     #[track_caller]
     pub const fn new(value: T) -> Self {
         Self(shuttle::sync::RwLock::new(value))
     }
 
-    /// Waits until nobody writes.
+    /// Acquires the lock for reading, blocking.
     pub fn read(&self) -> RwLockReadGuard<'_, T> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until nobody reads or writes.
+    /// Acquires the lock for writing, blocking.
     pub fn write(&self) -> RwLockWriteGuard<'_, T> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// As `arc_swap::ArcSwap`, which never waits: only the moments before a load and a store are to be scheduled.
+/// Like `arc_swap::ArcSwap`, which never blocks: only the points before a load and a store are scheduled.
 #[derive(Debug)]
 pub struct ArcSwap<T> {
     held: arc_swap::ArcSwap<T>,
@@ -161,37 +161,37 @@ pub struct ArcSwap<T> {
 }
 
 impl<T> ArcSwap<T> {
-    /// Holds that at first.
+    /// Holds `value` initially.
     #[track_caller]
     pub fn new(value: Arc<T>) -> Self {
         Self { held: arc_swap::ArcSwap::new(value), point: atomic::AtomicUsize::new(0) }
     }
 
-    /// The same, of a value.
+    /// Holds a new `Arc` of `value` initially.
     #[track_caller]
     pub fn from_pointee(value: T) -> Self {
         Self::new(Arc::new(value))
     }
 
-    /// What it holds.
+    /// The current value.
     pub fn load(&self) -> arc_swap::Guard<Arc<T>> {
         self.point.load(atomic::Ordering::SeqCst);
         self.held.load()
     }
 
-    /// The same, to be kept.
+    /// The current value, as an `Arc`.
     pub fn load_full(&self) -> Arc<T> {
         Arc::clone(&self.load())
     }
 
-    /// Holds another from now on.
+    /// Replaces the value.
     pub fn store(&self, value: Arc<T>) {
         self.point.fetch_add(1, atomic::Ordering::SeqCst);
         self.held.store(value);
     }
 }
 
-/// A thread that waits for a wake-up or for a moment.
+/// A thread that waits for a notification or a point in time.
 #[derive(Debug)]
 struct Waiter {
     wake: BatchSemaphore,
@@ -203,7 +203,7 @@ const TOLD: u8 = 1;
 const TIME_OVER: u8 = 2;
 
 impl Waiter {
-    /// Lets it go on, unless something else did.
+    /// Wakes the thread, unless something else already has.
     fn end(&self, why: u8) -> bool {
         let first = self.state.compare_exchange(WAITS, why, Ordering::SeqCst, Ordering::SeqCst).is_ok();
         if first {
@@ -213,35 +213,35 @@ impl Waiter {
     }
 }
 
-/// As `parking_lot::Condvar`.
+/// Like `parking_lot::Condvar`.
 #[derive(Debug, Default)]
 pub struct Condvar {
     waiters: std::sync::Mutex<Vec<Arc<Waiter>>>,
 }
 
-/// As `parking_lot::WaitTimeoutResult`.
+/// Like `parking_lot::WaitTimeoutResult`.
 #[derive(Clone, Copy, Debug)]
 pub struct WaitTimeoutResult(bool);
 
 impl WaitTimeoutResult {
-    /// Whether it was the time that ended the wait.
+    /// Whether the wait timed out.
     pub fn timed_out(self) -> bool {
         self.0
     }
 }
 
 impl Condvar {
-    /// Nobody waits.
+    /// A condition variable without waiters.
     pub const fn new() -> Self {
         Self { waiters: std::sync::Mutex::new(Vec::new()) }
     }
 
-    /// Waits until somebody tells it to go on.
+    /// Waits for a notification.
     pub fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
         self.wait_here(guard, None);
     }
 
-    /// The same, for so long at most.
+    /// Waits for a notification, at most for `limit`.
     pub fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, limit: Duration) -> WaitTimeoutResult {
         WaitTimeoutResult(self.wait_here(guard, Some(limit)))
     }
@@ -260,7 +260,7 @@ impl Condvar {
         waiter.state.load(Ordering::SeqCst) == TIME_OVER
     }
 
-    /// Tells one of those who wait.
+    /// Wakes one waiter.
     pub fn notify_one(&self) {
         point();
         loop {
@@ -278,7 +278,7 @@ impl Condvar {
         }
     }
 
-    /// Tells all who wait.
+    /// Wakes all waiters.
     pub fn notify_all(&self) {
         point();
         let waiters = std::mem::take(&mut *self.list());
@@ -292,7 +292,7 @@ impl Condvar {
     }
 }
 
-/// Somebody else may go on here.
+/// A scheduling point.
 fn point() {
     thread::sleep(Duration::ZERO);
 }
@@ -306,12 +306,12 @@ std::thread_local! {
 struct State {
     now: Duration,
     limits: Vec<Limit>,
-    /// One for each wait that began: what lets the clock's thread run.
+    /// One permit per timed wait: lets the clock's thread run.
     ticks: Option<Arc<BatchSemaphore>>,
     over: bool,
-    /// How many threads the engine may still start; `None`: any number.
+    /// Number of threads that the engine may still start; `None` for any number.
     threads: Option<usize>,
-    /// Nobody else could go on when the clock's thread was chosen.
+    /// No other thread could run when the clock's thread was chosen.
     alone: bool,
     waits_out: Vec<Duration>,
 }
@@ -322,7 +322,7 @@ struct Limit {
     waiter: Arc<Waiter>,
 }
 
-/// What passes by chance at one time: a thread that could go on does not lose minutes between two of its steps.
+/// Most time that passes at once by chance: a runnable thread does not lose minutes between two of its steps.
 const LONGEST_STEP: Duration = Duration::from_millis(20);
 
 /// The simulated time of one execution.
@@ -330,7 +330,7 @@ const LONGEST_STEP: Duration = Duration::from_millis(20);
 pub struct Time;
 
 impl Time {
-    /// Runs one execution, from the moment zero. Its first act is to start the clock's thread.
+    /// Runs one execution, starting at time zero. It starts the clock's thread first.
     pub fn run<R>(execution: impl FnOnce() -> R) -> R {
         let ticks = Arc::new(BatchSemaphore::new(0, Fairness::Unfair));
         STATE.set(State { ticks: Some(Arc::clone(&ticks)), ..State::default() });
@@ -349,17 +349,17 @@ impl Time {
         result
     }
 
-    /// Since the execution began.
+    /// Time since the execution started.
     pub fn now() -> Duration {
         STATE.with_borrow(|state| state.now)
     }
 
-    /// The limits of the waits that ended because no thread could go on: nobody told them to.
+    /// The limits of the waits that timed out because no thread could run: none was notified.
     pub fn waits_out() -> Vec<Duration> {
         STATE.with_borrow(|state| state.waits_out.clone())
     }
 
-    /// The system has this many threads left for the engine.
+    /// Limits how many further threads the engine can start.
     pub fn only_threads(number: usize) {
         STATE.with_borrow_mut(|state| state.threads = Some(number));
     }
@@ -382,14 +382,14 @@ impl Time {
         }
     }
 
-    /// It is the moment at which the next wait ends.
+    /// Advances time to the end of the next timed wait.
     fn advance() {
         let (next, ticks) = STATE.with_borrow_mut(|state| (state.next_limit(), state.ticks.clone()));
         match (next, ticks) {
             (Some(Some(waiter)), _) => {
                 waiter.end(TIME_OVER);
             }
-            // Its tick is still to come.
+            // Its permit is returned, to be used later.
             (Some(None), Some(ticks)) => ticks.release_no_scheduling_point(1),
             _ => {}
         }
@@ -397,7 +397,7 @@ impl Time {
 }
 
 impl State {
-    /// Whom the time lets go on, after a step of it; `None` when nobody waits for a moment.
+    /// Advances time by a step and returns the waiter whose wait ends, if any; `None` if no timed wait is left.
     fn next_limit(&mut self) -> Option<Option<Arc<Waiter>>> {
         self.limits.retain(|limit| limit.waiter.state.load(Ordering::SeqCst) == WAITS);
         let at = (0..self.limits.len()).min_by_key(|&at| self.limits.get(at).map(|limit| limit.at))?;
@@ -414,8 +414,8 @@ impl State {
     }
 }
 
-/// A scheduler that runs the clock's thread by chance, once in this many decisions, or when nobody else can go on, and
-/// leaves all other decisions to another.
+/// A scheduler that runs the clock's thread at random, once in this many decisions, or when no other thread can run,
+/// and leaves all other decisions to an inner scheduler.
 #[derive(Debug)]
 pub struct Timed<S> {
     inner: S,
@@ -425,24 +425,24 @@ pub struct Timed<S> {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Chance {
-    /// Only when nobody else can go on.
+    /// Only when no other thread can run.
     Never,
     OnceIn(u64),
-    /// The other one decides that as well: it repeats what was decided once.
+    /// The inner scheduler decides this too: it repeats a recorded execution.
     Repeated,
 }
 
-/// The clock's thread is the first that is started.
+/// The clock's thread is the first one started.
 const CLOCK: usize = 1;
 
 impl<S> Timed<S> {
-    /// Time passes by chance once in this many decisions; 0: only when nobody else can go on.
+    /// Time passes by chance once in `once_in` decisions; 0: only when no other thread can run.
     pub fn new(inner: S, once_in: u64, seed: u64) -> Self {
         let chance = if once_in > 0 { Chance::OnceIn(once_in) } else { Chance::Never };
         Self { inner, chance, seed }
     }
 
-    /// The other one repeats an execution, with its clock.
+    /// The inner scheduler replays an execution, including its clock.
     pub fn replay(inner: S) -> Self {
         Self { inner, chance: Chance::Repeated, seed: 0 }
     }

@@ -1,18 +1,18 @@
-//! The crash explorer: a crash at every changing I/O operation of a workload, in several ways each.
+//! The crash explorer: a crash at every mutating I/O operation of a workload, in several ways each.
 //!
-//! While a workload runs, the strict file system makes images of what a crash would leave right before each changing
-//! operation. After each operation of the workload its images are checked against the history as it was before, with the
-//! commit under way in doubt:
+//! While a workload runs, the strict file system takes an image of what a crash would leave right before each mutating
+//! operation. After each operation of the workload its images are checked against the history as it was before, with
+//! the running commit in doubt:
 //!
 //! ```text
-//! image -> now and then opened for reading only: an allowed state, and nothing changed
+//! image -> sometimes opened read-only: an allowed state, and nothing changed
 //!       -> opened: an allowed state in every way of reading, all files intact, none left over
-//!          while it recovers, images again, now and then, checked in the same way: crashes inside recovery
-//!       -> written to, more crashes and reopens among that, cut off, opened once more: an allowed state again
+//!          during recovery, images again, sometimes, checked in the same way: crashes during recovery
+//!       -> written to, with more crashes and reopens, cut off, opened once more: an allowed state again
 //! ```
 //!
-//! 1. Each image is checked with a generator of its own, seeded by where it comes from: one alone does the same.
-//! 2. Of an image nothing that was durable may be lost, also when its recovery is cut off, however often.
+//! 1. Each image is checked with its own generator, seeded by the image's origin: checked alone, it behaves the same.
+//! 2. Nothing durable in an image may be lost, even if its recovery is cut off, however often.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,37 +27,37 @@ use crate::error::{Error, Result};
 use crate::lsm::{EngineOptions, LsmEngine};
 use crate::vfs::{Choose, CrashMode, Image, StrictVfs, Vfs};
 
-/// How many crashes inside one another are tried.
+/// Maximum nesting of crashes.
 const DEPTH: usize = 3;
 
-/// What to run: one workload.
+/// An exploration of one workload.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Explorer {
-    /// Decides everything.
+    /// Determines everything.
     pub seed: u64,
-    /// Operations of the workload.
+    /// Number of operations in the workload.
     pub operations: u64,
-    /// Where its settings are from.
+    /// The source of its settings.
     pub settings: SettingsOf,
-    /// Images at each changing operation; at least 4 for what the figures promise.
+    /// Images at each mutating operation; at least 4 for the figures to hold.
     pub images: u64,
-    /// One image in this many has the crashes inside its recovery explored.
+    /// One image in this many has the crashes during its recovery explored.
     pub recoveries: u64,
-    /// One image in this many is written to after it was compared, opened once more, and compared again.
+    /// One image in this many is written to after the comparison, opened once more, and compared again.
     pub continuations: u64,
-    /// Checks only the images of this operation of the workload.
+    /// Checks only the images of this operation in the workload.
     pub only_operation: Option<u64>,
     /// Checks only images of this kind ([`CrashMode::kind`]).
     pub only_kind: Option<String>,
-    /// The command that a failure names; the seed, and what else singles it out, is added.
+    /// The command that a failure reports; the seed and other identifying arguments are appended.
     pub command: String,
-    /// What the engine is given for a file system: itself, or one around it that does something wrong, to see whether
-    /// that is found.
+    /// The file system passed to the engine: the strict one itself, or a faulty wrapper, to test that the fault is
+    /// found.
     pub around: fn(StrictVfs) -> Arc<dyn Vfs>,
 }
 
-/// A crash state, and how it came about.
+/// A crash state, and its origin.
 struct CrashState<'a> {
     crashes: &'a [(u64, CrashMode)],
     history: &'a History,
@@ -84,7 +84,7 @@ impl Explorer {
     /// Runs the workload and checks every image.
     ///
     /// # Errors
-    /// The first thing that must not happen.
+    /// The first violation.
     pub fn run(&self) -> Result<Totals, Failure> {
         let watchdog = Watchdog::start(format_args!("{} {}", self.command, self.seed));
         let strict = StrictVfs::new();
@@ -115,8 +115,8 @@ impl Explorer {
         Ok(totals)
     }
 
-    /// The modes of each moment: the strictest when there is something new in it, the death of the process or all, and
-    /// two or more others by turns.
+    /// The crash modes at each point: the strictest if a sync has happened since the previous point, process death or
+    /// everything kept, and two or more others in turn.
     fn chooser(&self, seed: u64, images: u64) -> Choose {
         let mut seen = u64::MAX;
         Box::new(move |point, syncs| {
@@ -127,7 +127,7 @@ impl Explorer {
                     0 if news => CrashMode::Strict,
                     1 if rng.one_in(4) => CrashMode::Process,
                     1 if rng.one_in(3) => CrashMode::All,
-                    // Each kind that has a seed comes once in nine images.
+                    // Each seeded kind occurs once in nine images.
                     _ => CrashMode::nth(point.wrapping_mul(images).wrapping_add(n) % 9, rng.next()),
                 })
                 .collect()
@@ -154,7 +154,7 @@ impl Explorer {
         Ok(())
     }
 
-    /// `least` is what must be there if the machine does not lose power.
+    /// `least` is what must have survived if the machine did not lose power.
     fn check_image(
         &self,
         operation: u64,
@@ -169,7 +169,8 @@ impl Explorer {
         let depth = before.len();
         totals.state(mode.kind(), depth);
         let survives = matches!(mode, CrashMode::All | CrashMode::Process);
-        // What a power cut left is durable. After the death of a process alone a power cut takes what it would have.
+        // Anything that survived a power cut is durable. After the death of a process alone, a later power cut takes
+        // the same as it would have before.
         let lost = !survives && before.iter().all(|(_, mode)| *mode == CrashMode::Process);
         let least = if lost { Least::Durable } else { least };
         let found = CrashState { crashes: &crashes, history, least };
@@ -207,7 +208,7 @@ impl Explorer {
             return Ok(());
         };
         totals.reads += 1;
-        // The images of the recovery are made; those of what comes after it are of another history.
+        // The images of the recovery are taken; anything later belongs to another history.
         image.record(None);
         let one_in = if found.crashes.len() > 1 { 4 * self.continuations } else { self.continuations };
         if rng.one_in(one_in) {
@@ -217,7 +218,7 @@ impl Explorer {
         Ok(())
     }
 
-    /// A workload of its own on what was recovered, cut off and opened once more.
+    /// Runs a separate workload on the recovered database, cuts it off, and opens it once more.
     fn go_on(
         &self,
         image: &StrictVfs,
@@ -272,13 +273,13 @@ fn options(bed: &Harness) -> EngineOptions {
     bed.options(Arc::new(ManualClock::new(7)))
 }
 
-/// No database, where that is allowed.
+/// Whether the error means that there is no database, where that is allowed.
 fn absent(error: &Error, found: &CrashState<'_>) -> bool {
     matches!(error, Error::NotFound { .. } | Error::NotADatabase { .. })
         && found.history.may_be_absent(found.least)
 }
 
-/// Looks at an image without changing it.
+/// Reads an image without changing it.
 fn read_only(bed: &Harness, found: &CrashState<'_>, rng: &mut Rng) -> Result<(), Mismatch> {
     let before = bed.strict.ops();
     match LsmEngine::open_read_only(Path::new(DATABASE), options(bed)) {
@@ -288,18 +289,18 @@ fn read_only(bed: &Harness, found: &CrashState<'_>, rng: &mut Rng) -> Result<(),
             check_all(&engine, &state, None, rng)?;
         }
         Err(error) if absent(&error, found) => {}
-        Err(error) => return Err(Mismatch::error("open to read only", &error)),
+        Err(error) => return Err(Mismatch::error("read-only open", &error)),
     }
     match bed.strict.ops() - before {
         0 => Ok(()),
         changes => Err(Mismatch {
             expected: "a read-only open changes nothing".into(),
-            found: format!("{changes} changing I/O operations"),
+            found: format!("{changes} mutating I/O operations"),
         }),
     }
 }
 
-/// Recovers an image and compares it with what is allowed; `None` when there is no database, as is allowed.
+/// Recovers an image and compares it with the allowed states; `None` if there is no database and none is required.
 fn open(
     bed: &Harness,
     found: &CrashState<'_>,
@@ -328,7 +329,7 @@ fn open(
     Ok(Some((engine, state)))
 }
 
-/// What a creation that was cut off left behind stands in nobody's way.
+/// Checks that the remains of an interrupted creation do not prevent a new one.
 fn create(bed: &Harness) -> Result<(), Mismatch> {
     let engine = LsmEngine::create(Path::new(DATABASE), options(bed))
         .map_err(|error| Mismatch::error("create what a crash undid", &error))?;

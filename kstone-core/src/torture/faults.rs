@@ -1,15 +1,15 @@
-//! Runs in which the n-th I/O operation fails, for every n of a workload and each way in which it can.
+//! Runs in which the n-th I/O operation fails, for every n of a workload, in every possible way.
 //!
-//! What must hold: nothing panics; every call succeeds or says in its error what was wrong, and that is never
-//! `Corruption`; nothing that is read is wrong; what was acknowledged can be read on the handle, and after a reopen
-//! without the fault; what was durable, after a power cut; what was refused is not there. Interrupted, short reads and
-//! short writes are not noticed at all. A failed sync poisons: the first cause is kept, nothing is written or removed any
-//! more, reads go on, a reopen recovers. After everything else that failed, once the fault is gone, writes are accepted again
-//! on the same handle, background work goes on, and a close succeeds.
+//! These must hold: nothing panics; every call succeeds or returns an error that states the cause, never `Corruption`;
+//! no wrong data is read; acknowledged writes can be read on the handle, and after a reopen without the fault; durable
+//! writes survive a power cut; refused writes are absent. Interrupted calls, short reads and short writes go unnoticed.
+//! A failed sync poisons: the first cause is kept, nothing is written or removed any more, reads still work, a reopen
+//! recovers. After any other failure, once the fault is gone, writes are accepted again on the same handle, background
+//! work continues, and a close succeeds.
 //!
-//! Jobs run on one thread, but not one after the other: while one writes, syncs or removes an SST, which it does with no
-//! lock held, others make steps ([`beside`]), as they would on other threads. So an operation may fail in a checkpoint
-//! that another job is in the middle of, and that job goes on afterwards without having looked.
+//! Jobs run on one thread, but not one after the other: while a job writes, syncs or removes an SST, which it does
+//! without holding a lock, others make steps ([`beside`]), as they would on other threads. So an operation may fail in
+//! a checkpoint that interrupts another job, and that job continues afterwards without having checked for it.
 
 use std::panic::AssertUnwindSafe;
 
@@ -28,21 +28,21 @@ use crate::error::Result;
 use crate::vfs::Op;
 use run::FaultRun;
 
-/// Stands for no injection where one is named.
+/// Stands for "no injection" where one is named.
 const NO_FAULT: &str = "none";
 
 /// One workload, with every fault at every operation.
 #[derive(Clone, Debug)]
 pub struct FaultRuns {
-    /// Decides everything.
+    /// Determines everything.
     pub seed: u64,
-    /// Operations of the workload.
+    /// Number of operations in the workload.
     pub operations: u64,
-    /// One in this many runs is made; the seed says which. 1: all.
+    /// One in this many runs is made, chosen by the seed. 1: all.
     pub one_in: u64,
-    /// Settings of the database, their limit on disk space left out.
+    /// Settings of the database, without their limit on disk space.
     pub settings: SettingsOf,
-    /// What replays a run: the seed and the injection are added to it.
+    /// The command that replays a run; the seed and the injection are appended.
     pub command: String,
 }
 
@@ -53,16 +53,16 @@ impl FaultRuns {
         Self { seed, operations: 60, one_in: 1, settings: SettingsOf::Random, command }
     }
 
-    /// The workload without a fault, and then all runs.
+    /// Runs the workload without a fault, then with each fault.
     ///
     /// # Errors
-    /// The first that did what must not happen.
+    /// The first violation.
     pub fn run(&self) -> Result<FaultTotals, Failure> {
         let watchdog = Watchdog::start(self.replay(None));
         let (mut totals, ops) = self.without_fault()?;
         let mut rng = Rng(self.seed ^ 0x6f6e_655f_696e);
         for (at, (op, ours)) in (1..).zip(ops) {
-            // A name that the directory above has lost is not the database's to bring back.
+            // A directory entry lost by the parent directory is not the database's to restore.
             let befalls = |fault: &Fault| fault.befalls(op) && (ours || *fault != Fault::LostSync);
             for fault in Fault::ALL.into_iter().filter(befalls) {
                 for lasting in [false, true] {
@@ -78,11 +78,11 @@ impl FaultRuns {
         Ok(totals)
     }
 
-    /// Nothing fails; the order of operations is checked. Returns the kinds of all I/O operations, and whether they are
-    /// about what is in the database's directory, or itself.
+    /// Runs the workload without a fault, checking the order of operations. Returns the kinds of all I/O operations,
+    /// and whether each concerns the database's directory or its contents.
     ///
     /// # Errors
-    /// What must not happen.
+    /// A violation.
     pub fn without_fault(&self) -> Result<(FaultTotals, Vec<(Op, bool)>), Failure> {
         let mut run = FaultRun::new(self, None);
         run.vfs.record(true);
@@ -94,10 +94,10 @@ impl FaultRuns {
         Ok((run.totals, ops))
     }
 
-    /// The run of that name, or without a fault: `EIO:17:once`, or `none`.
+    /// The run with that name: `EIO:17:once`, or `none` for one without a fault. `None` if there is no such run.
     ///
     /// # Errors
-    /// What must not happen. `None` is for a name that is none.
+    /// A violation.
     pub fn run_named(&self, name: &str) -> Option<Result<FaultTotals, Failure>> {
         if name == NO_FAULT {
             return Some(self.without_fault().map(|(totals, _)| totals));
@@ -108,7 +108,7 @@ impl FaultRuns {
     /// One run.
     ///
     /// # Errors
-    /// What must not happen.
+    /// A violation.
     pub fn run_one(&self, injection: Injection) -> Result<FaultTotals, Failure> {
         let mut run = FaultRun::new(self, Some(injection));
         self.guarded(Some(injection), &mut run)?;
@@ -119,7 +119,7 @@ impl FaultRuns {
     fn guarded(&self, injection: Option<Injection>, run: &mut FaultRun) -> Result<(), Failure> {
         let done = std::panic::catch_unwind(AssertUnwindSafe(|| run.all(self.operations)));
         let done = done.unwrap_or_else(|panic| {
-            // What panicked may be locked for ever.
+            // The panicking code may have left locks held forever.
             std::mem::forget(run.engine.take());
             let message = panic.downcast_ref::<String>().cloned();
             let message = message.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));

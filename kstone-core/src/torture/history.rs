@@ -1,9 +1,10 @@
-//! What was tried, what was acknowledged, what is durable: and so, which contents are allowed after a crash.
+//! The operations tried, acknowledged and durable, and hence the contents allowed after a crash.
 //!
-//! 1. Commits are kept in the order in which they were tried. Whatever survives is the state after the first few of
-//!    them: all that were durable at least, and after the death of a process alone all that were acknowledged.
-//! 2. A commit that was neither acknowledged nor refused is in doubt: it may be there whole, or not at all. Once a later
-//!    one is acknowledged it must be gone, for the engine promises to undo what it refused, or to refuse everything.
+//! 1. Commits are kept in the order in which they were tried. The surviving state is the state after a prefix of them:
+//!    at least all durable ones and, after the death of a process alone, all acknowledged ones.
+//! 2. A commit that was neither acknowledged nor refused is in doubt: it may be there as a whole, or not at all. Once a
+//!    later commit is acknowledged it must be gone, because the engine promises to undo what it refused, or to refuse
+//!    everything.
 //! 3. States are distinguished by a fingerprint of 128 bits over their entries, so that a prefix costs 16 bytes.
 
 use std::collections::BTreeMap;
@@ -12,17 +13,17 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::key::Key;
 
-/// What was expected, and what was found instead.
+/// An expectation, and what was found instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mismatch {
-    /// What should have been.
+    /// What was expected.
     pub expected: String,
-    /// What was.
+    /// What was found.
     pub found: String,
 }
 
 impl Mismatch {
-    /// An error where none was allowed.
+    /// An unexpected error.
     pub fn error(doing: &str, error: &crate::Error) -> Self {
         Self { expected: format!("{doing} without an error"), found: format!("{}: {error}", error.code()) }
     }
@@ -35,10 +36,10 @@ pub type State = BTreeMap<Key<'static>, Vec<u8>>;
 /// The puts and deletes (`None`) of one commit, in order.
 pub type Change = Vec<(Key<'static>, Option<Vec<u8>>)>;
 
-/// Commits that can be in doubt at the same time; the oldest beyond that are taken for refused.
+/// Maximum number of commits in doubt; the oldest beyond that are treated as refused.
 const DOUBTS: usize = 6;
 
-/// Tells states apart: the sum of a hash over each entry, and how many there are.
+/// Distinguishes states: the sum of a hash over each entry, and the number of entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fingerprint {
     sum: u128,
@@ -46,14 +47,14 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// Of all items of a database, in any order.
+    /// The fingerprint of all items of a database, in any order.
     pub fn of<'a>(entries: impl IntoIterator<Item = (&'a Key<'static>, &'a Vec<u8>)>) -> Self {
         let mut all = Self::default();
         entries.into_iter().for_each(|(key, value)| all.add(key, value));
         all
     }
 
-    /// Makes it stand for a series: this one after what it stood for.
+    /// Turns this into the fingerprint of a series: its states so far, followed by `other`.
     pub(super) fn also(&mut self, other: Self) {
         self.sum = self.sum.rotate_left(1).wrapping_mul(5).wrapping_add(other.sum);
         self.entries = self.entries.wrapping_add(other.entries);
@@ -74,59 +75,59 @@ fn hash(key: &Key<'_>, value: &[u8]) -> u128 {
     let mut hash = Xxh3::new();
     hash.update(&(key.partition().len() as u64).to_le_bytes());
     hash.update(key.partition());
-    // One more than its length, so that an empty sort key is not a missing one.
+    // One more than its length, so that an empty sort key differs from a missing one.
     hash.update(&key.sort().map_or(0, |sort| sort.len() as u64 + 1).to_le_bytes());
     hash.update(key.sort().unwrap_or_default());
     hash.update(value);
     hash.digest128()
 }
 
-/// How much must have survived.
+/// The minimum that must have survived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Least {
-    /// What was durable: after a power cut.
+    /// Durable commits: after a power cut.
     Durable,
-    /// What was acknowledged: after the death of a process.
+    /// Acknowledged commits: after the death of a process.
     Acknowledged,
 }
 
-/// See the module. A new one is that of a database that was never created.
+/// See the module. A new history is that of a database that was never created.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    /// After all acknowledged commits.
+    /// The state after all acknowledged commits.
     state: State,
-    /// Of the states after each commit, from the last durable one to the last acknowledged one; empty before the
-    /// database was created.
+    /// Fingerprints of the state after each commit, from the last durable to the last acknowledged one; empty before
+    /// the database was created.
     prints: Vec<Fingerprint>,
-    /// Whether the database must be there after a power cut.
+    /// Whether the database must exist after a power cut.
     created: bool,
     doubts: Vec<Change>,
     commits: u64,
 }
 
 impl History {
-    /// All that was acknowledged.
+    /// The state after all acknowledged commits.
     pub fn state(&self) -> &State {
         &self.state
     }
 
-    /// Commits acknowledged so far.
+    /// Number of commits acknowledged so far.
     pub fn commits(&self) -> u64 {
         self.commits
     }
 
-    /// Commits that are neither acknowledged nor refused.
+    /// Commits that were neither acknowledged nor refused.
     pub fn doubts(&self) -> &[Change] {
         &self.doubts
     }
 
-    /// The creation returned: the database is there, and durable.
+    /// The creation returned: the database exists and is durable.
     pub fn created(&mut self) {
         self.created = true;
         self.prints = vec![Fingerprint::of(&self.state)];
     }
 
-    /// A commit is about to be tried: in doubt until [`History::acknowledge`] or [`History::refuse`].
+    /// Starts a commit: it is in doubt until [`History::acknowledge`] or [`History::refuse`].
     pub fn begin(&mut self, change: Change) {
         self.doubts.push(change);
         if self.doubts.len() > DOUBTS {
@@ -134,7 +135,7 @@ impl History {
         }
     }
 
-    /// The last commit begun is there; others in doubt before it are not.
+    /// The last commit started is there; earlier ones in doubt are not.
     pub fn acknowledge(&mut self) {
         let Some(change) = self.doubts.pop() else { return };
         self.doubts.clear();
@@ -144,19 +145,19 @@ impl History {
         self.commits += 1;
     }
 
-    /// The last commit begun was refused: it is not there, and never will be.
+    /// The last commit started was refused: it is not there, and never will be.
     pub fn refuse(&mut self) {
         self.doubts.pop();
     }
 
-    /// All that was acknowledged is durable.
+    /// All acknowledged commits are durable.
     pub fn synced(&mut self) {
         self.created = true;
         self.prints = vec![self.acknowledged()];
     }
 
-    /// The database was opened and held this: it is what later states come from, and, since opening makes durable what
-    /// it finds, nothing of it may be lost.
+    /// The database was opened with these contents: later states build on them and, since opening makes its contents
+    /// durable, none of them may be lost.
     pub fn restart(&mut self, found: State) {
         self.prints = vec![Fingerprint::of(&found)];
         self.state = found;
@@ -176,10 +177,10 @@ impl History {
         }
     }
 
-    /// Checks that the items found are a state that is allowed.
+    /// Checks that the items found are an allowed state.
     ///
     /// # Errors
-    /// What was allowed, and in what the items found differ from all that was acknowledged.
+    /// The allowed states, and how the items found differ from the acknowledged state.
     pub fn check(&self, found: &State, least: Least) -> Result<(), Mismatch> {
         let print = Fingerprint::of(found);
         let prefixes = match least {
@@ -202,7 +203,7 @@ impl History {
         })
     }
 
-    /// The acknowledged state with any of the commits in doubt on top, in their order.
+    /// The acknowledged state plus any subset of the commits in doubt, in their order.
     fn with_doubts(&self) -> Vec<Fingerprint> {
         if let [only] = self.doubts.as_slice() {
             return vec![Self::after(self.acknowledged(), &self.state, only)];
@@ -234,7 +235,7 @@ impl History {
     }
 }
 
-/// Makes the change in the state.
+/// Applies a change to a state.
 pub(super) fn apply(state: &mut State, change: &Change) {
     for (key, value) in change {
         match value {
@@ -244,7 +245,7 @@ pub(super) fn apply(state: &mut State, change: &Change) {
     }
 }
 
-/// The first few keys in which they differ.
+/// The first few keys in which the states differ.
 pub(super) fn differences(expected: &State, found: &State) -> String {
     let short = |value: Option<&Vec<u8>>| match value {
         None => "nothing".to_owned(),

@@ -1,22 +1,22 @@
-//! A long workload, every answer compared with the model. No power is cut; processes die.
+//! A long workload, with every answer compared with the model. Power is never cut; processes die.
 
 use super::{Failure, Harness, Mismatch, Mix, SettingsOf, Tolerance, Totals, Watchdog, Workload, World};
 use crate::config::{CompactionConfig, DatabaseConfig};
 use crate::torture::Fingerprint;
 
-/// What to run. The same seed and count do the same operations with any settings.
+/// A run. The same seed and count perform the same operations with any settings.
 #[derive(Clone, Debug)]
 pub struct Oracle {
-    /// Decides everything.
+    /// Determines everything.
     pub seed: u64,
-    /// How many operations.
+    /// Number of operations.
     pub operations: u64,
-    /// Where the settings are from.
+    /// The source of the settings.
     pub settings: SettingsOf,
 }
 
 impl Oracle {
-    /// Runs it.
+    /// Runs the workload.
     ///
     /// # Errors
     /// The first wrong answer.
@@ -24,8 +24,8 @@ impl Oracle {
         self.answers().map(|(totals, _)| totals)
     }
 
-    /// Runs it, and returns also what stands for all of its answers: the same for the same operations, whatever the
-    /// settings, as long as they have no limit on the disk that refuses some of them.
+    /// Runs the workload, and also returns a fingerprint of all its answers: the same for the same operations, whatever
+    /// the settings, unless a limit on disk space refuses some of them.
     ///
     /// # Errors
     /// The first wrong answer.
@@ -46,10 +46,10 @@ impl Oracle {
         Ok((world.end().1, answers))
     }
 
-    /// Runs the same operations on each of these settings; all must give the same answers.
+    /// Runs the same operations with each of these settings; all must give the same answers.
     ///
     /// # Errors
-    /// The first wrong answer, or the first settings whose answers differ from those of the first.
+    /// The first wrong answer, or the first settings whose answers differ from the first run's.
     pub fn agree(&self, settings: &[(DatabaseConfig, CompactionConfig)]) -> Result<Totals, Failure> {
         let (mut totals, mut first) = (Totals::default(), None);
         for (config, compaction) in settings {

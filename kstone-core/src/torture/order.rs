@@ -1,13 +1,13 @@
-//! A static check of the order in which the engine makes things durable, beside any workload: before each operation
-//! that relies on something being durable, the file system is asked whether it is.
+//! A check of the order in which the engine makes things durable, beside any workload: before each operation that
+//! relies on durable state, the file system is asked whether that state is durable.
 //!
-//! A crash explorer finds a missing sync when a crash between two operations shows it; this finds it whenever the
-//! operations are done, also where no crash is tried. Checked are:
-//! 1. before an edit is written to the manifest, or to its replacement: each SST that it lists has its
-//!    recorded length and checksum, and its bytes and its name are durable; and so is the log, up to the highest
-//!    sequence in those SSTs;
+//! A crash explorer finds a missing sync if a crash between two operations reveals it; this check finds it whenever the
+//! operations occur, even without a crash. It checks:
+//! 1. before an edit is written to the manifest, or to its replacement: each SST that it lists has its recorded length
+//!    and checksum, and its bytes and directory entry are durable; and so is the log, up to the highest sequence in
+//!    those SSTs;
 //! 2. before a manifest is renamed: all of its bytes are durable;
-//! 3. before a record is written into a segment of the log: the segment's header and its name are durable;
+//! 3. before a record is written into a log segment: the segment's header and directory entry are durable;
 //! 4. before an SST or a segment is removed: the durable manifest does not need it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,9 +26,9 @@ use crate::vfs::{
 };
 use crate::wal::{self, Chain, LogRules};
 
-/// No file of a workload is longer.
+/// Longer than any file of a workload.
 const MAX_LEN: u64 = 1 << 30;
-/// Violations that are kept.
+/// Maximum number of violations kept.
 const KEPT: usize = 10;
 
 /// Watches one database. See the module.
@@ -39,12 +39,12 @@ pub struct OrderCheck {
     found: Arc<Mutex<OrderFindings>>,
 }
 
-/// What was checked, and found wrong.
+/// The checks made, and the violations found.
 #[derive(Debug, Default)]
 struct OrderFindings {
     violations: Vec<String>,
     checked: Checked,
-    /// SSTs of which an edit has told before.
+    /// SSTs listed by an earlier edit.
     listed: BTreeSet<FileId>,
 }
 
@@ -54,20 +54,20 @@ struct OrderFindings {
 pub struct Checked {
     /// Edits of the manifest.
     pub edits: u64,
-    /// SSTs that an edit listed first.
+    /// SSTs listed for the first time.
     pub ssts: u64,
-    /// Records of the log that had to be durable because of them.
+    /// Log records that had to be durable because of those SSTs.
     pub records: u64,
     /// Manifests that replaced another.
     pub renames: u64,
-    /// Writes of records.
+    /// Writes of log records.
     pub writes: u64,
     /// Files removed.
     pub removals: u64,
 }
 
 impl Checked {
-    /// Adds what another check did.
+    /// Adds the counts of another check.
     pub fn add(&mut self, other: &Self) {
         let Self { edits, ssts, records, renames, writes, removals } = other;
         self.edits += edits;
@@ -80,7 +80,7 @@ impl Checked {
 }
 
 impl OrderCheck {
-    /// Watches the database in `dir`, which is written through `vfs`, which lies on `strict`.
+    /// Watches the database in `dir`, which is written through `vfs` on top of `strict`.
     pub fn watch(vfs: &FaultVfs, strict: &StrictVfs, dir: &Path) -> Self {
         let check = Self { strict: strict.clone(), dir: dir.to_path_buf(), found: Arc::default() };
         let watching = check.clone();
@@ -92,12 +92,12 @@ impl OrderCheck {
         check
     }
 
-    /// What was done in the wrong order, the first few.
+    /// The first few violations.
     pub fn violations(&self) -> Vec<String> {
         self.found.lock().violations.clone()
     }
 
-    /// How much was checked.
+    /// The number of checks made.
     pub fn checked(&self) -> Checked {
         self.found.lock().checked
     }
@@ -129,7 +129,7 @@ impl OrderCheck {
         if let Some(to) = bytes.get_mut(start..start + call.bytes.len()) {
             to.copy_from_slice(call.bytes);
         }
-        // A part of an edit says nothing yet.
+        // A partial edit has no effect yet.
         let image = MemVfs::new();
         let file = image.open(Path::new(paths::MANIFEST), OpenMode::Create);
         file.and_then(|file| write_all_at(&*file, &bytes, 0)).map_err(|error| error.to_string())?;
@@ -156,7 +156,7 @@ impl OrderCheck {
         self.log_reaches(&mut found.checked, &state, &loaded.ids, newest)
     }
 
-    /// The log is durable up to that sequence.
+    /// Checks that the log is durable up to `newest`.
     fn log_reaches(
         &self,
         checked: &mut Checked,
@@ -237,7 +237,7 @@ impl OrderCheck {
     fn removal(&self, found: &mut OrderFindings, call: &Call<'_>) -> Result<(), String> {
         found.checked.removals += 1;
         let image = self.strict.crash(CrashMode::Strict);
-        // There is no database yet.
+        // Without a manifest there is no database yet.
         let Ok(loaded) = Manifest::load(&image, &self.dir) else { return Ok(()) };
         let state = loaded.state;
         if let FileName::Sst { id, .. } = paths::parse(&call.name()) {
@@ -251,7 +251,7 @@ impl OrderCheck {
         Err(format!("edit {} still needs its records from {} to {}", state.edit, needed.start, needed.end))
     }
 
-    /// What is in a file now.
+    /// The current contents of a file.
     fn bytes(&self, path: &Path) -> Result<Vec<u8>, String> {
         let read = self.strict.open(path, OpenMode::Read).and_then(|file| read_all(&*file, MAX_LEN));
         read.map_err(|error| format!("cannot read {}: {error}", path.display()))
@@ -266,8 +266,8 @@ mod tests {
     use crate::vfs::Effect;
     use crate::{CompactionConfig, DatabaseConfig, Key};
 
-    /// A workload with checkpoints, merges, a log of several segments, a close and a reopen, on a disk that pretends
-    /// to do the syncs that `lie` is about.
+    /// A workload with checkpoints, merges, a log of several segments, a close and a reopen, on a disk that fakes the
+    /// syncs matched by `lie`.
     fn check(lie: Option<Rule>) -> (Vec<String>, Checked) {
         let strict = StrictVfs::new();
         let vfs = FaultVfs::new(Arc::new(strict.clone()));
@@ -287,7 +287,7 @@ mod tests {
             for n in 0..60 {
                 engine.put(&Key::from(&format!("key{n}")), &[round; 800], WriteOptions::new()).unwrap();
             }
-            // One stripe after the other, so that SSTs are listed while the log is needed for the other one.
+            // One stripe after the other, so that SSTs are listed while the other stripe still needs the log.
             (0..2).for_each(|stripe| engine.trigger_compaction(stripe).unwrap());
             if round == 1 {
                 engine.close().unwrap();
@@ -318,7 +318,7 @@ mod tests {
             (Op::Sync, "MANIFEST", "still"),
         ] {
             let lie = Rule::new(Effect::Pretend).on(&[op]).files(files);
-            // The first sync of a segment is that of its header.
+            // The first sync of a segment is for its header.
             let lie = if found.contains("sequence") { lie.from(2) } else { lie };
             let (violations, _) = check(Some(lie));
             let all = violations.join("\n");

@@ -17,7 +17,7 @@ pub fn contents(engine: &LsmEngine, snapshot: Option<&Snapshot>) -> Result<State
     Ok(collected(engine.scan(b"", Direction::Forward, snapshot))?.into_iter().collect())
 }
 
-/// Compares a list in order with the model.
+/// Compares an ordered list with the model.
 fn compare(
     doing: &str,
     expected: &State,
@@ -63,7 +63,7 @@ pub fn check_all(
     check_gets(engine, state, snapshot, rng, 8)
 }
 
-/// Compares gets of this many random keys, there or not, with the model.
+/// Compares gets of `count` random keys, present or not, with the model.
 ///
 /// # Errors
 /// The first difference, or the error that reading returned.

@@ -1,15 +1,15 @@
-//! A seeded generator.
+//! A seeded random number generator.
 
-/// SplitMix64 (Steele, Lea, Flood 2014): the same numbers for the same seed, for ever.
+/// SplitMix64 (Steele, Lea, Flood 2014): the same numbers for the same seed, forever.
 #[derive(Clone, Debug)]
 pub struct Rng(
-    /// The seed, and from then on the state.
+    /// The seed, then the state.
     pub u64,
 );
 
 impl Rng {
     /// The next number.
-    #[expect(clippy::should_implement_trait, reason = "a source without end, read in many places at once")]
+    #[expect(clippy::should_implement_trait, reason = "an endless source, drawn from in many places at once")]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -28,7 +28,7 @@ impl Rng {
         self.below(n) == 0
     }
 
-    /// One of them; the first of a list that is none.
+    /// One of `first` and `others`.
     pub fn pick<T: Copy>(&mut self, first: T, others: &[T]) -> T {
         let at = self.below(others.len() as u64 + 1) as usize;
         at.checked_sub(1).and_then(|at| others.get(at).copied()).unwrap_or(first)

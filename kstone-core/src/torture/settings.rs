@@ -1,4 +1,4 @@
-//! Settings for workloads: random tiny ones that reach every path within a hundred operations, or those of a user.
+//! Settings for workloads: random tiny ones that reach every path within a hundred operations, or the user's.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use super::Rng;
 use crate::config::{CompactionConfig, Compression, DatabaseConfig, MemtableMode, ReadMode, text};
 use crate::error::Result;
 
-/// Where a workload has its settings from.
+/// The source of a workload's settings.
 #[derive(Clone, Debug, Default)]
 pub enum SettingsOf {
-    /// [`any_settings`]: other ones for each seed, and changed to others again while it runs.
+    /// [`any_settings`]: different for each seed, and changed to others during the run.
     #[default]
     Random,
     /// These, for all seeds. They are not changed.
@@ -17,11 +17,11 @@ pub enum SettingsOf {
 }
 
 impl SettingsOf {
-    /// Those of that name: `random`, or `default`, or settings as `name=value,...` with names and numbers as the manifest
-    /// stores them, and `stripes`.
+    /// Parses `random`, `default`, or settings as `name=value,...` with the names and numbers that the manifest stores,
+    /// and `stripes`.
     ///
     /// # Errors
-    /// `InvalidConfig`: there is no such setting, it is no number, or out of range.
+    /// `InvalidConfig`: there is no such setting, or its value is not a number or out of range.
     pub fn named(name: &str) -> Result<Self> {
         if name == "random" {
             return Ok(Self::Random);
@@ -55,8 +55,8 @@ pub fn tiny_settings(rng: &mut Rng) -> (DatabaseConfig, CompactionConfig) {
     (config, CompactionConfig::new().with_sst_threshold(2 + rng.below(2) as usize))
 }
 
-/// As [`tiny_settings`], with limits and rhythms at random too: one in three with a limit on disk space, some of them
-/// tight.
+/// Like [`tiny_settings`], but with random limits and intervals too: one in three with a limit on disk space, some of
+/// them tight.
 pub fn any_settings(rng: &mut Rng) -> (DatabaseConfig, CompactionConfig) {
     let (mut config, mut compaction) = tiny_settings(rng);
     if rng.one_in(3) {
@@ -66,7 +66,7 @@ pub fn any_settings(rng: &mut Rng) -> (DatabaseConfig, CompactionConfig) {
         config = config.with_write_buffer_size(64 << rng.below(8));
     }
     if rng.one_in(3) {
-        // Two segments, the largest batch of these workloads, and up to as much again.
+        // Two segments plus the largest batch of these workloads, up to twice that.
         config = config.with_max_item_bytes(4096).with_max_key_bytes(100);
         config = config.with_max_wal_size_bytes((96 << 10) + 4096 * rng.below(24));
     }

@@ -1,25 +1,25 @@
-//! What a run did, so that a shrunken one is seen.
+//! Counts of what a run did, so that a run that shrank is noticed.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Counts of a run; add those of several with [`Totals::add`].
+/// Counts of a run; add several with [`Totals::add`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Totals {
-    /// Workloads, each from a seed of its own.
+    /// Workloads, each with its own seed.
     pub workloads: u64,
-    /// Their operations.
+    /// Operations in these workloads.
     pub operations: u64,
-    /// Commits acknowledged.
+    /// Acknowledged commits.
     pub commits: u64,
-    /// Puts and deletes in them.
+    /// Puts and deletes in these commits.
     pub changes: u64,
-    /// Operations refused for a limit on space or size.
+    /// Operations refused because of a limit on space or size.
     pub refused: u64,
-    /// Operations that failed otherwise: only where the file system was told to.
+    /// Operations that failed otherwise: only with injected faults.
     pub failed: u64,
-    /// Gets, queries, scans of everything each of which was compared.
+    /// Gets, queries and full scans, each compared with the model.
     pub reads: u64,
     /// Snapshots taken.
     pub snapshots: u64,
@@ -27,11 +27,11 @@ pub struct Totals {
     pub settings: u64,
     /// Clean closes.
     pub closes: u64,
-    /// Deaths of the process in the middle of a workload.
+    /// Deaths of the process during a workload.
     pub deaths: u64,
-    /// Opens in the middle of a workload.
+    /// Opens during a workload.
     pub reopens: u64,
-    /// Opens for reading only.
+    /// Read-only opens.
     pub read_only_opens: u64,
     /// Memtables flushed.
     pub flushes: u64,
@@ -39,17 +39,17 @@ pub struct Totals {
     pub compactions: u64,
     /// Checkpoints.
     pub checkpoints: u64,
-    /// Log segments begun.
+    /// Log segments started.
     pub rotations: u64,
-    /// Changing I/O operations of the workloads: each is a crash point.
+    /// Mutating I/O operations of the workloads: each is a crash point.
     pub points: u64,
-    /// Crash states opened and compared, by what the crash kept, those inside recovery included.
+    /// Crash states opened and compared, by what the crash kept, including those during recovery.
     pub states: BTreeMap<&'static str, u64>,
-    /// Crash states inside recovery, by depth: the first is a crash inside the recovery from a crash, and so on.
+    /// Crash states during recovery, by depth: the first is a crash during the recovery from a crash, and so on.
     pub in_recovery: Vec<u64>,
-    /// Crash states in which there was no database, as is allowed before its creation returned.
+    /// Crash states without a database, as is allowed before its creation returns.
     pub absent: u64,
-    /// Crash states that were written to after they were opened, opened once more and compared again.
+    /// Crash states that were opened, written to, opened once more and compared again.
     pub continued: u64,
 }
 
@@ -59,12 +59,12 @@ impl Totals {
         self.states.values().sum()
     }
 
-    /// Crash states inside recovery.
+    /// Crash states during recovery.
     pub fn all_in_recovery(&self) -> u64 {
         self.in_recovery.iter().sum()
     }
 
-    /// Counts a crash state; `depth` says inside how many recoveries it lies.
+    /// Counts a crash state; `depth` is the number of recoveries that it is nested in.
     pub fn state(&mut self, kind: &'static str, depth: usize) {
         *self.states.entry(kind).or_default() += 1;
         if let Some(at) = depth.checked_sub(1) {
@@ -73,7 +73,7 @@ impl Totals {
         }
     }
 
-    /// Adds what another run did.
+    /// Adds the counts of another run.
     pub fn add(&mut self, other: &Self) {
         for ((_, to), (_, from)) in self.counts_mut().into_iter().zip(other.clone().counts_mut()) {
             *to += *from;
@@ -88,12 +88,12 @@ impl Totals {
         }
     }
 
-    /// The single counts, each with a word for it.
+    /// The single counts, with their names.
     pub fn counts(&self) -> Vec<(&'static str, u64)> {
         self.clone().counts_mut().into_iter().map(|(what, count)| (what, *count)).collect()
     }
 
-    /// The single counts, with the words that `Display` has for them.
+    /// The single counts, with the names used by `Display`.
     fn counts_mut(&mut self) -> [(&'static str, &mut u64); 20] {
         [
             ("workloads", &mut self.workloads),
@@ -108,7 +108,7 @@ impl Totals {
             ("clean closes", &mut self.closes),
             ("deaths of the process", &mut self.deaths),
             ("reopens", &mut self.reopens),
-            ("opens to read only", &mut self.read_only_opens),
+            ("read-only opens", &mut self.read_only_opens),
             ("flushes", &mut self.flushes),
             ("compactions", &mut self.compactions),
             ("checkpoints", &mut self.checkpoints),

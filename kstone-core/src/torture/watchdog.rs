@@ -1,7 +1,7 @@
-//! A hang becomes a named failure: when a suite makes no progress for a long time, the process says what it was doing
-//! and aborts. Without it a deadlock would hold up everything behind the suite and say nothing.
+//! Turns a hang into a named failure: if a suite makes no progress for a long time, the process reports what it was
+//! doing and aborts. Without this, a deadlock would silently block everything behind the suite.
 //!
-//! It is the one place of the suites where real time counts, and it decides only when to give up.
+//! This is the only place in the suites where real time matters, and it only decides when to give up.
 
 use std::fmt::Display;
 use std::io::Write;
@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-/// Many times what any step takes, even where other builds use every core.
+/// Many times longer than any step takes, even while other builds use every core.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Watches what its owner does until it is dropped.
+/// Watches its owner until it is dropped.
 #[derive(Debug)]
 pub struct Watchdog {
     watched: Arc<Watched>,
@@ -30,19 +30,19 @@ struct Watched {
 #[derive(Debug)]
 struct State {
     doing: String,
-    /// Rises with each step.
+    /// Increases with each step.
     steps: u64,
     done: bool,
 }
 
 impl Watchdog {
-    /// Aborts the process when the next step, or the end, is not reached within ten minutes. `doing` should hold what
-    /// repeats the step: a seed, or a command.
+    /// Aborts the process if the next step, or the end, is not reached within ten minutes. `doing` should contain what
+    /// reproduces the step: a seed, or a command.
     pub fn start(doing: impl Display) -> Self {
         Self::with_patience(doing, PATIENCE)
     }
 
-    /// The same with another limit for each step.
+    /// The same with a different limit for each step.
     pub fn with_patience(doing: impl Display, patience: Duration) -> Self {
         let state = State { doing: doing.to_string(), steps: 0, done: false };
         let watched = Arc::new(Watched { state: Mutex::new(state), changed: Condvar::new() });
@@ -51,12 +51,12 @@ impl Watchdog {
             let watched = Arc::clone(&watched);
             move || watched.watch(&test, patience)
         };
-        // Without a thread there is no watchdog, and the suite runs all the same.
+        // Without a thread there is no watchdog, but the suite still runs.
         let thread = std::thread::Builder::new().name("watchdog".into()).spawn(watch).ok();
         Self { watched, thread }
     }
 
-    /// The next step begins.
+    /// Starts the next step.
     pub fn step(&self, doing: impl Display) {
         let mut state = self.watched.state.lock();
         state.doing = doing.to_string();
@@ -69,7 +69,7 @@ impl Drop for Watchdog {
         self.watched.state.lock().done = true;
         self.watched.changed.notify_all();
         if let Some(thread) = self.thread.take() {
-            // It does nothing that could panic.
+            // The thread does nothing that could panic.
             let _ = thread.join();
         }
     }
@@ -82,7 +82,7 @@ impl Watched {
             let seen = state.steps;
             let timed_out = self.changed.wait_for(&mut state, patience).timed_out();
             if timed_out && state.steps == seen && !state.done {
-                // Directly: `eprintln!` would go where the test harness collects the output of the test that hangs.
+                // Written directly: the test harness would capture `eprintln!` as output of the hanging test.
                 let text = format!("\nHANG: no progress for {patience:?} in {test}: {}\n", state.doing);
                 let _ = std::io::stderr().write_all(text.as_bytes());
                 std::process::abort();

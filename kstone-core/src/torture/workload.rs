@@ -1,4 +1,4 @@
-//! Operations from a seed: the same for the same seed, whatever the settings and whatever they meet.
+//! Operations generated from a seed: the same for the same seed, whatever the settings and the state of the database.
 
 use std::time::Duration;
 
@@ -6,69 +6,69 @@ use super::{Change, Rng};
 use crate::key::Key;
 use crate::lsm::WriteBatch;
 
-/// One operation of a workload. Numbers called a pick choose among what there is when the operation is performed.
+/// One operation of a workload. A number called a pick selects among what exists when the operation is performed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Operation {
-    /// A put or a delete when the change is of one, else a batch.
+    /// A put or a delete if the change has a single one, otherwise a batch.
     Write {
         /// Puts and deletes.
         change: Change,
-        /// Whether it is durable when it returns.
+        /// Whether it must be durable when it returns.
         sync: bool,
     },
     /// Gets of random keys, compared.
     Get {
-        /// Of the keys.
+        /// Seed of the keys.
         seed: u64,
     },
     /// A query of one partition, compared.
     Query {
-        /// Of partition, range and direction.
+        /// Seed of partition, range and direction.
         seed: u64,
     },
     /// One step of background work.
     Step {
-        /// A pick among what is due.
+        /// A pick among the due jobs.
         choice: u64,
     },
     /// Time passes.
     Advance {
-        /// How much.
+        /// The duration.
         by: Duration,
     },
     /// The wall clock is set, by hours or by years; no time passes.
     SetClock {
-        /// What it shows then.
+        /// The new time of the wall clock.
         unix_ms: u64,
     },
-    /// Everything so far becomes durable.
+    /// All writes so far become durable.
     Sync,
-    /// All memtables are flushed, and a checkpoint made.
+    /// All memtables are flushed, and a checkpoint is made.
     Flush,
-    /// A stripe is compacted, and a checkpoint made.
+    /// A stripe is compacted, and a checkpoint is made.
     Compact {
         /// A pick among the stripes.
         stripe: u64,
     },
-    /// Other settings, of the database or of compaction, where they are random.
+    /// The settings of the database or of compaction are changed, if settings are random.
     Settings {
-        /// Of the settings.
+        /// Seed of the settings.
         seed: u64,
     },
-    /// A limit on disk space is set or lifted, where settings are random.
+    /// A limit on disk space is set or lifted, if settings are random.
     Limit {
-        /// In bytes.
+        /// The limit in bytes; `None` lifts it.
         bytes: Option<u64>,
     },
-    /// A snapshot is taken, with what it must show.
+    /// A snapshot is taken, along with the contents that it must show.
     TakeSnapshot,
     /// Every way of reading a snapshot is compared.
     CheckSnapshot {
-        /// A pick among the snapshots, also the seed of what is read.
+        /// A pick among the snapshots, and the seed of the reads.
         pick: u64,
     },
-    /// A snapshot is given up.
+    /// A snapshot is dropped.
     DropSnapshot {
         /// A pick among the snapshots.
         pick: u64,
@@ -79,24 +79,24 @@ pub enum Operation {
     Reopen {
         /// Whether it is closed first.
         clean: bool,
-        /// Of other settings to open with, where they are random.
+        /// Seed of other settings to open with, if settings are random.
         settings: Option<u64>,
     },
-    /// The database is closed, opened for reading only, compared, closed, and opened again.
+    /// The database is closed, opened read-only, compared, closed, and opened again.
     ReadOnly,
 }
 
-/// Which operations come how often.
+/// The mix of operations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mix {
-    /// Half writes, the rest all that changes files.
+    /// Half writes, the rest operations that change files.
     #[default]
     Crash,
     /// As many reads as writes.
     Oracle,
 }
 
-/// The operations of one seed, without end.
+/// The endless operations of one seed.
 #[derive(Clone, Debug)]
 pub struct Workload {
     rng: Rng,
@@ -177,7 +177,7 @@ impl Workload {
     }
 }
 
-/// It passes, or in one of eight times the wall clock is set.
+/// Time passes or, one time in eight, the wall clock is set.
 fn time(rng: &mut Rng) -> Operation {
     if !rng.one_in(8) {
         return Operation::Advance { by: Duration::from_millis(rng.below(3000)) };
@@ -198,7 +198,7 @@ impl Iterator for Workload {
     }
 }
 
-/// A small key space, so that keys meet again; zero bytes, missing and empty sort keys among them.
+/// A key from a small key space, so that keys recur; includes zero bytes, and missing and empty sort keys.
 pub fn random_key(rng: &mut Rng) -> Key<'static> {
     let partition = match rng.below(8) {
         0 => b"a\0b".to_vec(),
@@ -212,7 +212,7 @@ pub fn random_key(rng: &mut Rng) -> Key<'static> {
     }
 }
 
-/// Mostly short, one in fifty empty, one in fifty of 3000 bytes.
+/// Mostly short; one in fifty is empty, one in fifty has 3000 bytes.
 pub fn random_value(rng: &mut Rng) -> Vec<u8> {
     let len = match rng.below(50) {
         0 => 3000,
@@ -223,7 +223,7 @@ pub fn random_value(rng: &mut Rng) -> Vec<u8> {
     vec![byte; len as usize]
 }
 
-/// This many puts and, one in four, deletes.
+/// `ops` puts, or, one time in four, deletes.
 pub fn random_change(rng: &mut Rng, ops: u64) -> Change {
     let one = |rng: &mut Rng| {
         let key = random_key(rng);
@@ -233,7 +233,7 @@ pub fn random_change(rng: &mut Rng, ops: u64) -> Change {
     (0..ops).map(|_| one(rng)).collect()
 }
 
-/// The same as a batch.
+/// The change as a batch.
 pub fn batch_of(change: &Change) -> WriteBatch {
     let mut batch = WriteBatch::new();
     for (key, value) in change {

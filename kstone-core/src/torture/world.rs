@@ -1,8 +1,8 @@
 //! One database under a workload.
 //!
-//! An operation has two halves: [`World::perform`] does it, with the history as it was before and, for a write, one
-//! commit in doubt; [`World::settle`] then tells the history how it ended. Between the two lies what happened while the
-//! operation ran: a crash then is judged by the history as it is between them.
+//! An operation has two halves: [`World::perform`] executes it, with the history as it was before and, for a write, one
+//! commit in doubt; [`World::settle`] then records its outcome in the history. A crash during the operation is judged
+//! by the history as it is between the two.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,44 +17,44 @@ use crate::error::{Error, Result};
 use crate::lsm::{EngineOptions, LsmEngine, Snapshot, Workers, WriteOptions};
 use crate::vfs::{StrictVfs, Vfs};
 
-/// Where the database of a workload is, on the file system of its [`Harness`].
+/// Path of a workload's database, on the file system of its [`Harness`].
 pub const DATABASE: &str = "db";
-/// Snapshots held at the same time.
+/// Maximum number of snapshots held at a time.
 const SNAPSHOTS: usize = 4;
 
-/// The file system that a database lies on.
+/// The file system under a database.
 #[derive(Clone, Debug)]
 pub struct Harness {
-    /// Where the bytes are in the end.
+    /// The file system that finally holds the bytes.
     pub strict: StrictVfs,
-    /// What the engine is given: the same, or a file system around it.
+    /// The file system passed to the engine: `strict`, or one wrapped around it.
     pub vfs: Arc<dyn Vfs>,
 }
 
 impl Harness {
-    /// An empty one.
+    /// An empty file system.
     pub fn new() -> Self {
         Self::on(StrictVfs::new())
     }
 
-    /// That one, directly.
+    /// A harness directly on `strict`.
     pub fn on(strict: StrictVfs) -> Self {
         Self { vfs: Arc::new(strict.clone()), strict }
     }
 
-    /// That one, behind another that passes on to it.
+    /// A harness on `strict`, accessed through `vfs`.
     pub fn behind(strict: StrictVfs, vfs: Arc<dyn Vfs>) -> Self {
         Self { strict, vfs }
     }
 
-    /// The process that holds the database dies: nothing more is changed, the lock is free.
+    /// Kills the process that holds the database: nothing more changes, and the lock is released.
     pub fn die(&self, engine: LsmEngine) {
         self.strict.stop_after(Some(0));
         drop(engine);
         self.strict.stop_after(None);
     }
 
-    /// How workloads open a database on it: all on one thread, on that clock, nothing counted that costs time.
+    /// The options with which workloads open a database: all work on one thread, with the given clock.
     pub fn options(&self, clock: Arc<ManualClock>) -> EngineOptions {
         let mut options = EngineOptions::on(Arc::clone(&self.vfs));
         (options.clock, options.workers) = (clock, Workers::Manual);
@@ -68,25 +68,25 @@ impl Default for Harness {
     }
 }
 
-/// Which errors of operations are no mismatch.
+/// Which errors of operations do not count as mismatches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tolerance {
-    /// Refusals: for a limit on disk space that is set, for sizes beyond limits.
+    /// Refusals: because of a limit on disk space, or of sizes beyond limits.
     #[default]
     Limits,
-    /// All: the file system fails on purpose. What was acknowledged must still be there.
+    /// All errors: the file system fails on purpose. Acknowledged writes must still be there.
     Faults,
 }
 
-/// How an operation ended.
+/// The outcome of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use = "the history must be told"]
+#[must_use = "the history must record it"]
 pub enum Outcome {
-    /// Nothing that the history has to know.
+    /// Nothing that the history has to record.
     Nothing,
-    /// The commit was acknowledged, and is durable or not.
+    /// The commit was acknowledged.
     Acknowledged {
-        /// Whether it, and so all before it, is durable.
+        /// Whether it is durable, and with it all commits before it.
         durable: bool,
     },
     /// The commit was refused.
@@ -95,7 +95,7 @@ pub enum Outcome {
     InDoubt,
     /// All acknowledged commits are durable.
     Durable,
-    /// The database was opened, and holds this.
+    /// The database was opened, with these contents.
     Reopened(State),
 }
 
@@ -110,19 +110,19 @@ pub struct World {
     rng: Rng,
     settings: SettingsOf,
     tolerance: Tolerance,
-    /// A write or a sync failed, so that the engine may have been poisoned by it.
+    /// A write or a sync failed, and may have poisoned the engine.
     failed: bool,
-    /// There was a limit on disk space since the last open.
+    /// There has been a limit on disk space since the last open.
     limited: bool,
     newest_segment: u64,
     answers: Fingerprint,
-    /// What was within a limit stays within it: of the files on disk, and of the log.
+    /// Once within a limit, always within it: for the files on disk, and for the log.
     within: (bool, bool),
     totals: Totals,
 }
 
 impl World {
-    /// Nothing there yet.
+    /// A world without a database yet.
     pub fn new(bed: Harness, seed: u64, settings: SettingsOf, tolerance: Tolerance) -> Self {
         Self {
             bed,
@@ -142,7 +142,7 @@ impl World {
         }
     }
 
-    /// A database that is open and holds this, all of it durable.
+    /// A world with an open database that has these contents, all of them durable.
     pub fn resume(bed: Harness, engine: LsmEngine, state: State, seed: u64) -> Self {
         let mut world = Self::new(bed, seed, SettingsOf::Random, Tolerance::Limits);
         world.limited = engine.config().max_total_disk_bytes.is_some();
@@ -151,7 +151,7 @@ impl World {
         world
     }
 
-    /// The history, as far as it is settled, with the commit under way in doubt.
+    /// The settled history, with the running commit in doubt.
     pub fn history(&self) -> &History {
         &self.history
     }
@@ -161,17 +161,17 @@ impl World {
         self.engine.as_ref()
     }
 
-    /// What the engine lies on.
+    /// The file system under the engine.
     pub fn bed(&self) -> &Harness {
         &self.bed
     }
 
-    /// What was done so far.
+    /// Counts so far.
     pub fn totals(&self) -> &Totals {
         &self.totals
     }
 
-    /// Stands for all answers so far: equal for the same operations on other settings.
+    /// A fingerprint of all answers so far: equal for the same operations with other settings.
     pub fn answers(&self) -> Fingerprint {
         self.answers
     }
@@ -179,8 +179,8 @@ impl World {
     /// Creates the database. [`World::created`] settles it.
     ///
     /// # Errors
-    /// That of the engine, unless faults are tolerated: then there is no engine, and operations do nothing until one
-    /// of them opens or creates it.
+    /// The error of the engine, unless faults are tolerated: then there is no engine, and operations do nothing until
+    /// one of them opens or creates it.
     pub fn create(&mut self) -> Result<(), Mismatch> {
         let (config, compaction) = self.settings.first(&mut self.rng);
         self.limited = config.max_total_disk_bytes.is_some();
@@ -194,17 +194,17 @@ impl World {
         Ok(())
     }
 
-    /// The creation is over.
+    /// Records the end of the creation.
     pub fn created(&mut self) {
         if self.engine.is_some() {
             self.history.created();
         }
     }
 
-    /// Does one operation, up to what the history has to be told.
+    /// Performs one operation, and returns the outcome for the history.
     ///
     /// # Errors
-    /// What was read is not what it should be, or an error that is not tolerated.
+    /// Wrong data was read, or an error is not tolerated.
     pub fn perform(&mut self, operation: &Operation) -> Result<Outcome, Mismatch> {
         self.totals.operations += 1;
         if let Operation::Reopen { clean, settings } = operation {
@@ -232,7 +232,7 @@ impl World {
             Operation::Compact { stripe } => {
                 let stripe = (stripe % engine.stripe_count() as u64) as usize;
                 let done = engine.trigger_compaction(stripe);
-                // What other stripes have only in the log is no more durable than before.
+                // The compaction does not make log records of other stripes any more durable.
                 return self.durable_if("compact", done).map(|_| Outcome::Nothing);
             }
             Operation::Settings { seed } => return self.change_settings(*seed),
@@ -246,7 +246,7 @@ impl World {
         Ok(Outcome::Nothing)
     }
 
-    /// Tells the history how the operation ended.
+    /// Records the outcome of an operation in the history.
     pub fn settle(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Nothing | Outcome::InDoubt => {}
@@ -262,17 +262,17 @@ impl World {
         }
     }
 
-    /// Compares every way of reading with what was acknowledged and, for the commits in doubt, with what the engine
+    /// Compares every way of reading with the acknowledged contents and, for commits in doubt, with what the engine
     /// made of them.
     ///
     /// # Errors
-    /// What was read is not what it should be.
+    /// Wrong data was read.
     pub fn check(&mut self) -> Result<(), Mismatch> {
         self.read(&Operation::Check).map(|_| ())
     }
 
-    /// Checks that what the engine counts is what the directory holds, and that what was within a limit on the disk or
-    /// the log once stays within it.
+    /// Checks that the engine's figures match the directory, and that usage once within a limit on the disk or the log
+    /// stays within it.
     ///
     /// # Errors
     /// The figures.
@@ -282,7 +282,7 @@ impl World {
         let usage = engine.disk_usage().map_err(|error| Mismatch::error("disk_usage", &error))?;
         let files = self.bed.strict.list(Path::new(DATABASE)).unwrap_or_default();
         let listed: u64 = files.iter().map(|entry| entry.len.next_multiple_of(4096)).sum();
-        // The quota counts whole pages, the limit on the log lengths: a close trims its last segment.
+        // The quota counts whole pages, the limit on the log counts lengths: a close trims the last segment.
         let log: u64 = files.iter().filter(|file| file.name.starts_with("wal-")).map(|file| file.len).sum();
         let wrong = |expected: String| Err(Mismatch { expected, found: format!("{usage}, {config:?}") });
         if usage.used != listed {
@@ -292,7 +292,7 @@ impl World {
         if !fits && self.within.0 {
             return wrong("the limit on the disk to be kept".into());
         }
-        // While less than what must stay free is left, files may grow beyond the limit for merging.
+        // While less than the reserve is left, files may grow beyond the limit for merging.
         self.within.0 |= usage.available_for_writes.is_none_or(|available| available > 0);
         let fits = config.max_wal_size_bytes.is_none_or(|limit| log <= limit);
         if !fits && self.within.1 {
@@ -302,7 +302,7 @@ impl World {
         Ok(())
     }
 
-    /// The end of the process; returns what was done in all. What is left is in the bed.
+    /// Ends the process; returns the history and the totals. The database is left in the harness.
     pub fn end(mut self) -> (History, Totals) {
         self.let_go(false);
         (self.history, self.totals)
@@ -324,7 +324,7 @@ impl World {
                 Ok(Outcome::Acknowledged { durable: sync })
             }
             Err(error) if refused(&error) => Ok(Outcome::Refused),
-            // Poisoned by what failed before: this one was never tried.
+            // Poisoned by an earlier failure: this one was never tried.
             Err(Error::Poisoned { .. }) if std::mem::replace(&mut self.failed, true) => Ok(Outcome::Refused),
             Err(_) => {
                 self.failed = true;
@@ -333,7 +333,7 @@ impl World {
         }
     }
 
-    /// The result, or the error as a mismatch when it is not tolerated.
+    /// The result, or the error as a mismatch if it is not tolerated.
     fn tolerate<T>(&mut self, doing: &str, done: Result<T>) -> Result<Result<T, Error>, Mismatch> {
         let Err(error) = &done else { return Ok(done) };
         let limit = match error {
@@ -440,7 +440,7 @@ impl World {
         self.tolerate("set a limit", done).map(|_| Outcome::Nothing)
     }
 
-    /// Ends the engine, counting what it did. Whether it was closed as it should be.
+    /// Ends the engine, counting what it did. Returns whether it closed cleanly.
     fn let_go(&mut self, clean: bool) -> bool {
         self.snapshots.clear();
         let Some(engine) = self.engine.take() else { return false };
@@ -536,11 +536,11 @@ impl World {
                 }
             }
             Err(_) if self.tolerance == Tolerance::Faults => self.totals.failed += 1,
-            Err(error) => return Err(Mismatch::error("open to read only", &error)),
+            Err(error) => return Err(Mismatch::error("read-only open", &error)),
         }
         let changes = self.bed.strict.ops() - before;
         if changes > 0 {
-            let found = format!("{changes} changing I/O operations, after a clean close: {closed}");
+            let found = format!("{changes} mutating I/O operations, after a clean close: {closed}");
             return Err(Mismatch { expected: "a read-only open changes nothing".into(), found });
         }
         self.open(options())
@@ -560,7 +560,7 @@ impl World {
     }
 }
 
-/// Whether the engine says that the commit was not made, and is as healthy as before.
+/// Whether the error means that the commit was not made and the engine is as healthy as before.
 fn refused(error: &Error) -> bool {
     matches!(
         error,

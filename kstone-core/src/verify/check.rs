@@ -1,4 +1,4 @@
-//! What VERIFY and REPAIR both need of a directory: its names, its manifest, and keys to tell people.
+//! Code shared by VERIFY and REPAIR: the names in a directory, its manifest, and keys in readable form.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,12 +25,12 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// Reads the names and the manifest.
+    /// Reads the directory listing and the manifest.
     ///
     /// # Errors
-    /// `NotFound`; `NotADatabase` where nothing is ours; `Io` of the directory.
+    /// `NotFound`; `NotADatabase` if no file in it belongs to a database; `Io` for the directory.
     pub(crate) fn read(vfs: &Arc<dyn Vfs>, dir: &Path) -> Result<Self> {
-        match vfs.kind(dir).map_err(Error::io("look at", dir))? {
+        match vfs.kind(dir).map_err(Error::io("stat", dir))? {
             None => return Err(Error::NotFound { path: dir.into() }),
             Some(PathKind::Dir) => {}
             Some(_) => {
@@ -46,7 +46,7 @@ impl Directory {
             return Err(Error::NotADatabase { path: dir.into(), detail: "it has no MANIFEST".into() });
         }
         let path = dir.join(paths::MANIFEST);
-        let manifest = match vfs.kind(&path).map_err(Error::io("look at", &path))? {
+        let manifest = match vfs.kind(&path).map_err(Error::io("stat", &path))? {
             Some(PathKind::File) => Manifest::load(&**vfs, dir),
             Some(_) => Err(Error::corrupt(&path, 0, "it is not a regular file")),
             None => Err(Error::corrupt(&path, 0, "it is missing")),
@@ -54,7 +54,7 @@ impl Directory {
         Ok(Self { dir: dir.to_path_buf(), vfs: Arc::clone(vfs), listing, manifest })
     }
 
-    /// SSTs by name, with their stripe and number.
+    /// The SSTs in the listing, with their stripe and number.
     pub(crate) fn ssts(&self) -> impl Iterator<Item = (&DirEntry, usize, FileId)> {
         self.listing.iter().filter_map(|entry| match paths::parse(&entry.name) {
             FileName::Sst { stripe, id } => Some((entry, stripe, id)),
@@ -68,27 +68,27 @@ impl Directory {
     }
 }
 
-/// What is wrong with a value, if it is one and `check` refuses it.
+/// Why `check` rejects a value; `None` if it accepts it or there is none.
 pub(crate) fn refused(check: Option<&ValueCheck>, kind: EntryKind, value: &[u8]) -> Option<String> {
     check.filter(|_| kind == EntryKind::Put)?(value).err()
 }
 
-/// A piece of a batch whose checksum holds.
+/// A piece of a batch whose checksum matches.
 pub(crate) enum BatchOp<'a> {
-    /// With its sequence and the hash of its partition.
+    /// An operation, with its sequence and the hash of its partition.
     Good(OpRef<'a>, SeqNo, u64),
-    /// Its value is none of those that the database holds.
+    /// An operation whose value is not one that the database may hold.
     NoValue(OpRef<'a>, SeqNo, u64, String),
-    /// It decodes, and the record's header counts fewer: it has no sequence.
+    /// An operation that decodes but exceeds the count in the record's header: it has no sequence.
     Surplus(OpRef<'a>),
-    /// The operations of these sequences cannot be decoded.
+    /// The operations with these sequences cannot be decoded.
     Unreadable(SeqNo, SeqNo, String),
 }
 
-/// All of a batch, as a replay would take it, going on behind what a replay refuses.
+/// Visits a whole batch as a replay would, continuing past anything that a replay rejects.
 ///
 /// # Errors
-/// `UnsupportedFormat` of an operation of a newer version; what `each` returns.
+/// `UnsupportedFormat` for an operation of a newer version; errors from `each`.
 pub(crate) fn check_batch(
     dir: &Path,
     record: &RecordRef<'_>,
@@ -111,7 +111,7 @@ pub(crate) fn check_batch(
         }
         let hash = encoded_partition_hash(op.key);
         each(match (hash, refused(values, op.kind, op.value)) {
-            (None, _) => BatchOp::Unreadable(seq, seq, format!("\"{}\" is no key", escape::key(op.key))),
+            (None, _) => BatchOp::Unreadable(seq, seq, format!("\"{}\" is not a key", escape::key(op.key))),
             (Some(hash), Some(why)) => BatchOp::NoValue(op, seq, hash, why),
             (Some(hash), None) => BatchOp::Good(op, seq, hash),
         })?;
@@ -119,31 +119,31 @@ pub(crate) fn check_batch(
     }
     if seq <= last {
         let held = seq.saturating_sub(record.first_seq);
-        let why = format!("the record says {} operations, and {held} can be decoded", record.count);
+        let why = format!("the record claims {} operations, and {held} can be decoded", record.count);
         each(BatchOp::Unreadable(seq, last, why))?;
     }
     Ok(())
 }
 
-/// The segment that a record is in.
+/// The segment that contains a record.
 pub(crate) fn log_file(dir: &Path, record: &RecordRef<'_>) -> PathBuf {
     paths::log(dir, record.lsn.generation())
 }
 
-/// Tables of that directory that are read with `pread`: a file that shrinks or rots is an error, and never a signal.
+/// Tables of that directory, read with `pread`: a file that shrinks or rots is an error and never a signal.
 pub(crate) fn context(vfs: &Arc<dyn Vfs>, dir: &Path) -> Arc<TableContext> {
     let config = DatabaseConfig::new().with_read_mode(ReadMode::Pread).with_block_cache_bytes(1 << 20);
     TableContext::new(Arc::clone(vfs), dir, &config)
 }
 
-/// The key that these bytes encode, or that they begin to encode.
+/// The key that these bytes encode, or whose encoding they start.
 pub(crate) fn readable(encoded: &[u8]) -> Key<'static> {
     let whole = |tail: &[u8]| Key::decode(&[encoded, tail].concat());
     let cut = || Key::decode(&[encoded.strip_suffix(&[0])?, &[0, 0]].concat());
     whole(&[]).or_else(|| whole(&[0, 0])).or_else(cut).unwrap_or_else(|| Key::new(encoded.to_vec()))
 }
 
-/// What cannot be read because of a damaged block. `elsewhere` is left to the caller.
+/// The keys lost with a damaged block. `elsewhere` is left to the caller.
 pub(crate) fn affected(salvaged: &SalvagedTable, block: usize) -> Affected {
     let (from, to) = salvaged.bounds(block);
     let bad = salvaged.blocks.iter().filter(|place| !place.good).count();
@@ -164,7 +164,7 @@ pub(crate) fn affected(salvaged: &SalvagedTable, block: usize) -> Affected {
     }
 }
 
-/// What cannot be read because a whole file is lost.
+/// The keys lost with a whole file.
 pub(crate) fn affected_by_all(meta: &SstMeta) -> Affected {
     Affected {
         from: Some(readable(&meta.keys.0)),

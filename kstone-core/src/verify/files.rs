@@ -19,36 +19,36 @@ use crate::sst::{Fault, Part, SalvagedTable, Table, TableContext, describe};
 use crate::types::{SeqNo, SstMeta};
 use crate::vfs::{DirEntry, OpenMode, PathKind, read_all, read_full_at};
 
-/// The longest text file that is read whole to see whether its lines are JSON.
+/// The longest text file that is read to check whether its lines are JSON.
 const MAX_TEXT: u64 = 4 << 20;
-/// How often SSTs are looked at that have taken the place of others meanwhile.
+/// How many times SSTs that replaced others during the check are checked in turn.
 const ROUNDS: usize = 4;
 
-/// What an SST was found to be: each counts as one of these.
+/// The result of checking an SST: each is counted under one of these.
 #[derive(Clone, Copy)]
 enum TableState {
     Good,
     Bad,
     Missing,
-    /// A writer has merged it into others meanwhile.
+    /// A writer has merged the SST into others meanwhile.
     Replaced,
 }
 
-/// A look under way.
+/// A check in progress.
 pub(super) struct Checking<'a> {
     options: &'a VerifyOptions,
     pub(super) directory: Directory,
     pub(super) report: VerifyReport,
     tables: Arc<TableContext>,
     total: u64,
-    /// Keeps writers out while a database that nobody has open is looked at.
+    /// Keeps writers out while a database that is not open anywhere is checked.
     _lock: Option<Box<dyn Send + Sync>>,
 }
 
 impl<'a> Checking<'a> {
     pub(super) fn begin(path: &Path, options: &'a VerifyOptions) -> Result<Self> {
         let mut report = VerifyReport::new(options);
-        // Before the names are read: a database that is closed stays as it is from here on.
+        // Taken before the names are read: from here on a closed database does not change.
         let file = path.join(paths::LOCK);
         let lock = match options.vfs.lock_shared(&file) {
             Ok(lock) => lock,
@@ -59,13 +59,13 @@ impl<'a> Checking<'a> {
             Err(_) => None,
         };
         let directory = Directory::read(&options.vfs, path)?;
-        match options.vfs.kind(&file).map_err(Error::io("look at", &file))? {
+        match options.vfs.kind(&file).map_err(Error::io("stat", &file))? {
             Some(PathKind::File) | None => {}
             Some(_) => report.note(
                 Severity::Damage,
                 FindingKind::Lock,
                 &file,
-                "it is not a regular file, so that the database cannot be opened",
+                "it is not a regular file, so the database cannot be opened",
             ),
         }
         let total = directory.listing.iter().map(|entry| entry.len).fold(0, u64::saturating_add);
@@ -77,7 +77,7 @@ impl<'a> Checking<'a> {
         self.options.mode == VerifyMode::Deep
     }
 
-    /// What is asked of values, by a look that reads them.
+    /// The check of values, in a mode that reads them.
     pub(super) fn values(&self) -> Option<&'a ValueCheck> {
         self.options.values.as_ref().filter(|_| self.is_deep())
     }
@@ -92,12 +92,12 @@ impl<'a> Checking<'a> {
             self.check_texts();
         }
         if !self.report.complete {
-            self.report.skipped.push("everything after the point where this was broken off".into());
+            self.report.skipped.push("everything after the point where the check was cancelled".into());
         }
         Ok(self.report)
     }
 
-    /// Tells how far it is; false when it is to end.
+    /// Reports the progress; returns false if the check should end.
     fn proceed(&mut self, file: &Path) -> bool {
         let progress = Progress { done: self.report.bytes, total: self.total.max(self.report.bytes), file };
         let on = self.report.complete
@@ -109,7 +109,7 @@ impl<'a> Checking<'a> {
     fn check_with_manifest(&mut self, path: &Path, loaded: &Loaded) {
         self.report.bytes += loaded.len;
         if loaded.torn {
-            let detail = "its last edit was cut short by a crash, and does not count";
+            let detail = "its last edit was cut short by a crash, and is ignored";
             self.report.note(Severity::Note, FindingKind::Manifest, path, detail);
         }
         let (state, id) = (&loaded.state, loaded.ids.database_id);
@@ -120,7 +120,7 @@ impl<'a> Checking<'a> {
             return;
         }
         if !self.is_deep() && self.report.ssts > 0 {
-            let blocks = format!("the blocks of {} SSTs: a quick look reads none", self.report.ssts);
+            let blocks = format!("the blocks of {} SSTs: a quick check reads none", self.report.ssts);
             self.report.skipped.push(blocks);
         }
         if self.proceed(path) {
@@ -128,15 +128,15 @@ impl<'a> Checking<'a> {
         }
     }
 
-    /// All SSTs that are listed; of a database that is written to also those that are listed by the time that some of
-    /// them are gone. False when it was broken off.
+    /// Checks all listed SSTs; in a database that is being written to, also those listed by the time that some of the
+    /// first are gone. Returns false if the check was cancelled.
     fn check_ssts(&mut self, state: &ManifestState, id: Id) -> bool {
         let (mut state, mut seen) = (state.clone(), BTreeSet::new());
         for round in 0.. {
             let new: Vec<_> = state.ssts.values().filter(|meta| seen.insert(meta.id)).cloned().collect();
             if round == ROUNDS {
                 if !new.is_empty() {
-                    let what = format!("{} SSTs that took the place of others while this looked", new.len());
+                    let what = format!("{} SSTs that replaced others during the check", new.len());
                     self.report.skipped.push(what);
                 }
                 return true;
@@ -178,7 +178,7 @@ impl<'a> Checking<'a> {
         }
     }
 
-    /// Without a manifest nobody knows what should be there: each file is judged by what it says of itself.
+    /// Without a manifest, the expected files are unknown: each file is judged by its own contents.
     fn check_without_manifest(&mut self, path: &Path, error: &Error) {
         self.report.damage(FindingKind::Manifest, error, path);
         self.check_names(None);
@@ -198,7 +198,7 @@ impl<'a> Checking<'a> {
                     TableState::Good
                 }
                 Ok(None) => {
-                    let detail = "it does not say what it is";
+                    let detail = "it does not identify itself";
                     self.report.note(Severity::Damage, FindingKind::Frame, &file, detail);
                     TableState::Bad
                 }
@@ -208,10 +208,10 @@ impl<'a> Checking<'a> {
         }
         self.report
             .skipped
-            .push("the log, and whether any file is missing: only the manifest can tell".into());
+            .push("the log, and whether any file is missing: only the manifest records that".into());
     }
 
-    /// Every name in the directory that is not a listed SST or a segment of the log.
+    /// Checks every name in the directory that is not a listed SST or a log segment.
     fn check_names(&mut self, known: Option<(&ManifestState, Id)>) {
         let mut numbers = BTreeMap::<u64, PathBuf>::new();
         for entry in self.directory.listing.clone() {
@@ -222,7 +222,7 @@ impl<'a> Checking<'a> {
                     self.report.note(Severity::Warning, FindingKind::Foreign, &path, detail);
                 }
                 FileName::ManifestTmp => {
-                    let detail = "a manifest that was being written when a process died; it means nothing";
+                    let detail = "an unfinished manifest, left over by a crash; it is ignored";
                     self.report.note(Severity::Note, FindingKind::Orphan, &path, detail);
                 }
                 FileName::Sst { stripe, id } => {
@@ -238,7 +238,7 @@ impl<'a> Checking<'a> {
                 }
                 FileName::Repairing { .. } => {
                     let detail =
-                        "an SST that a repair was writing when it was cut off; the next repair sees to it";
+                        "an SST that an interrupted repair was writing; the next repair deals with it";
                     self.report.add(Finding { len: entry.len, ..orphan(&path, detail) });
                 }
                 FileName::Log(_) if !entry.is_file => {
@@ -252,7 +252,7 @@ impl<'a> Checking<'a> {
 
     fn check_orphan(&mut self, entry: &DirEntry, path: &Path, id: u64, state: &ManifestState, database: Id) {
         if self.report.live {
-            return; // it may be about to be listed, or to be removed
+            return; // It may be about to be listed, or to be removed.
         }
         if !entry.is_file {
             return self.report.note(
@@ -265,27 +265,27 @@ impl<'a> Checking<'a> {
         let mut head = vec![0; HEADER_LEN];
         let read =
             self.directory.vfs.open(path, OpenMode::Read).and_then(|f| read_full_at(&*f, &mut head, 0));
-        // A file that cannot be read is reported as an orphan all the same.
+        // An unreadable file is still reported as an orphan.
         let header = read.ok().and_then(|_| FileHeader::decode(&head, FileKind::Sst, path, 0).ok());
         let (kind, detail) = match header {
             Some(header) if header.database_id != database => {
-                (FindingKind::Stranger, "it is of another database, and not listed".to_owned())
+                (FindingKind::Misplaced, "it belongs to another database, and is not listed".to_owned())
             }
             _ if id >= state.files_below => (
                 FindingKind::Orphan,
-                format!("not listed, and numbers below {} are reserved", state.files_below),
+                format!("not listed, and only numbers below {} are reserved", state.files_below),
             ),
             _ => (FindingKind::Orphan, "not listed: left over by a crash".to_owned()),
         };
         self.report.add(Finding { kind, len: entry.len, ..orphan(path, detail) });
     }
 
-    /// A newer state of the manifest of a live database.
+    /// The current manifest state of a live database.
     pub(super) fn reload(&self) -> Option<ManifestState> {
         Manifest::load(&*self.directory.vfs, &self.directory.dir).ok().map(|loaded| loaded.state)
     }
 
-    /// Whether a file that seems wrong has been merged away meanwhile.
+    /// Whether a file that looks damaged or missing has been merged away meanwhile.
     fn is_gone(&self, meta: &SstMeta) -> bool {
         self.report.live && self.reload().is_some_and(|state| !state.lists(meta.id))
     }
@@ -319,7 +319,7 @@ impl<'a> Checking<'a> {
         }
         if meta.origin != database_id {
             let detail = "the manifest says that another database wrote it";
-            self.report.note(Severity::Note, FindingKind::Stranger, file, detail);
+            self.report.note(Severity::Note, FindingKind::Misplaced, file, detail);
         }
         if self.is_deep() {
             return self.salvaged(file, meta, Some(state));
@@ -329,12 +329,12 @@ impl<'a> Checking<'a> {
         match Table::new(&self.tables, Arc::clone(meta)).check_frame() {
             Ok(()) => TableState::Good,
             Err(_) if self.is_gone(meta) => TableState::Replaced,
-            // The frame is damaged: what else is, and which keys it concerns, takes the whole file.
+            // The frame is damaged: finding other damage and the affected keys takes a read of the whole file.
             Err(error) => self.damaged(FindingKind::Frame, &error, file),
         }
     }
 
-    /// All of a file. Part by part first; if these are whole, what they say of each other.
+    /// Checks the whole of a file: each part on its own first; if all are intact, their consistency.
     fn salvaged(&mut self, file: &Path, meta: &SstMeta, state: Option<&ManifestState>) -> TableState {
         let salvaged = match SalvagedTable::read(&*self.directory.vfs, file, meta) {
             Ok(salvaged) => salvaged,
@@ -358,7 +358,7 @@ impl<'a> Checking<'a> {
         if !salvaged.is_clean() || !readable {
             return TableState::Bad;
         }
-        // Without a manifest a file has only itself to agree with.
+        // Without a manifest there is nothing else that the file must agree with.
         let Some(state) = state else { return TableState::Good };
         drop(salvaged);
         let table = Table::new(&self.tables, Arc::new(meta.clone()));
@@ -369,7 +369,7 @@ impl<'a> Checking<'a> {
         }
     }
 
-    /// Whether all values that can be read are such as the database holds.
+    /// Whether all readable values are ones that the database may hold.
     fn check_values(&mut self, file: &Path, salvaged: &SalvagedTable) -> bool {
         let Some(values) = self.values() else { return true };
         let mut all = true;
@@ -384,7 +384,7 @@ impl<'a> Checking<'a> {
         all
     }
 
-    /// How many of the keys in a damaged block have another version in another SST.
+    /// The keys affected by a damaged block, with the number of them that have another version in another SST.
     fn elsewhere(&self, salvaged: &SalvagedTable, block: usize, state: Option<&ManifestState>) -> Affected {
         let mut affected = check::affected(salvaged, block);
         let others: Vec<Table> = state
@@ -401,7 +401,7 @@ impl<'a> Checking<'a> {
         affected
     }
 
-    /// The files for people. Nothing depends on them.
+    /// Checks the files for human readers. Nothing depends on them.
     fn check_texts(&mut self) {
         for entry in self.directory.listing.clone() {
             let path = self.directory.dir.join(&entry.name);
@@ -432,14 +432,14 @@ impl<'a> Checking<'a> {
                 usize::from(!self.report.live && !is_json(&bytes))
             };
             if bad > 0 {
-                let detail = format!("{bad} lines are no JSON: cut off by a crash, or damaged");
+                let detail = format!("{bad} lines are not JSON: cut off by a crash, or damaged");
                 self.report.note(Severity::Note, FindingKind::Text, &path, detail);
             }
         }
     }
 }
 
-/// A file of ours that nothing lists.
+/// A file of this database that nothing lists.
 fn orphan(file: &Path, detail: impl Into<String>) -> Finding {
     let (severity, kind, file) = (Severity::Warning, FindingKind::Orphan, file.to_path_buf());
     Finding { severity, kind, file, offset: 0, len: 0, detail: detail.into(), affected: None }
@@ -447,12 +447,12 @@ fn orphan(file: &Path, detail: impl Into<String>) -> Finding {
 
 fn finding(file: &Path, fault: &Fault, affected: Option<Affected>) -> Finding {
     let kind = match fault.part {
-        Part::Header if fault.detail.starts_with("it is ") => FindingKind::Stranger,
+        Part::Identity => FindingKind::Misplaced,
         Part::Header | Part::Frame => FindingKind::Frame,
         Part::Block(_) => FindingKind::Block,
         Part::Section(_) => FindingKind::Section,
         Part::Length => FindingKind::Length,
-        Part::Whole if fault.detail.starts_with("cannot be read") => FindingKind::Unreadable,
+        Part::Unreadable => FindingKind::Unreadable,
         Part::Whole => FindingKind::Checksum,
     };
     Finding {

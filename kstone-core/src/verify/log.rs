@@ -1,4 +1,4 @@
-//! The log's part of VERIFY.
+//! The log part of VERIFY.
 
 use super::check::{BatchOp, check_batch, log_file};
 use super::files::Checking;
@@ -10,13 +10,13 @@ use crate::paths::{self, FileName};
 use crate::types::{Lsn, SeqNo};
 use crate::wal::{self, LogOwner, LogRules, RecordRef};
 
-/// How often damage in the log of a live database must be found at the same place.
+/// How often damage in the log of a live database must be found in the same place.
 const SIGHTINGS: usize = 3;
-/// How often a log that keeps changing is read.
+/// Maximum number of times that a changing log is read.
 const ATTEMPTS: usize = 10;
 
 impl Checking<'_> {
-    /// Walks the log from its start to its end. Damage ends the walk, and what lies behind it is then looked at record
+    /// Walks the log from its start to its end. Damage ends the walk, and everything behind it is then checked record
     /// by record.
     pub(super) fn check_log(&mut self, owner: LogOwner, state: &ManifestState) {
         let mut sightings: Vec<(Option<u64>, Error)> = Vec::new();
@@ -39,12 +39,12 @@ impl Checking<'_> {
             sightings.push((at, error));
             let same = sightings.iter().filter(|(before, _)| *before == at).count();
             if !self.report.live || same >= SIGHTINGS {
-                // One was pushed above.
+                // There is at least the one pushed above.
                 let Some((_, error)) = sightings.pop() else { return };
                 let next = state.clean_end.map(|clean| clean.next_seq);
                 return self.log_is_damaged(owner, &rules, next, &error);
             }
-            // A segment may have gone, and the log's start moved on, since the manifest was read.
+            // Since the manifest was read, a segment may have been removed, and the start of the log may have moved on.
             if let Some(newer) = self.reload() {
                 state = newer;
             }
@@ -77,8 +77,8 @@ impl Checking<'_> {
         Ok((log, findings))
     }
 
-    /// All operations of a batch; how many they are. What keeps it from being replayed is an error, what only keeps a
-    /// value from being read is a finding.
+    /// Decodes all operations of a batch and returns their number. Anything that prevents a replay is an error; an
+    /// unreadable value is only a finding.
     fn decode(&self, record: &RecordRef<'_>, findings: &mut Vec<Finding>) -> Result<u64> {
         let (dir, offset) = (&self.directory.dir, u64::from(record.lsn.offset()));
         let corrupt = |detail: String| Error::corrupt(&log_file(dir, record), offset, detail);
@@ -93,14 +93,14 @@ impl Checking<'_> {
                 }
                 BatchOp::Unreadable(_, _, why) => Err(corrupt(why)),
                 BatchOp::Surplus(_) => {
-                    Err(corrupt(format!("the record says {} operations and holds more", record.count)))
+                    Err(corrupt(format!("the record claims {} operations and holds more", record.count)))
                 }
             }
         })?;
         Ok(operations)
     }
 
-    /// A database that was not closed has a log, unless it died before it began one.
+    /// A database that was not closed has a log, unless it crashed before it created one.
     fn check_unlisted_log(&mut self, state: &ManifestState) {
         let is_log = |name: &str| matches!(paths::parse(name), FileName::Log(_));
         let has_log = self.directory.listing.iter().any(|entry| is_log(&entry.name));
@@ -108,8 +108,8 @@ impl Checking<'_> {
             return;
         }
         let dir = self.directory.dir.clone();
-        let detail = "no file of the log is there, and the database was not closed: if one was removed, what was \
-                      written since the last checkpoint is lost";
+        let detail = "there is no log file, and the database was not closed: if one was removed, all writes since \
+                      the last checkpoint are lost";
         self.report.note(Severity::Note, FindingKind::Log, &dir, detail);
     }
 
@@ -123,7 +123,7 @@ impl Checking<'_> {
         let kind = match (error, &found) {
             (Error::Corruption { file, .. }, _) if *file == manifest => FindingKind::Manifest,
             (Error::Corruption { file, .. }, Ok(found)) if found.foreign.contains(file) => {
-                FindingKind::Stranger
+                FindingKind::Misplaced
             }
             _ => FindingKind::Log,
         };
@@ -137,7 +137,7 @@ impl Checking<'_> {
                     ..LogReport::default()
                 };
                 for gap in found.gaps {
-                    // A clean end says which sequence would have come next.
+                    // A clean end records the next sequence.
                     let before =
                         gap.before.or(next).map_or_else(String::new, |seq| format!(" and before {seq}"));
                     self.report.add(Finding {

@@ -253,10 +253,10 @@ fn a_reader_that_is_never_left_alone_is_told_that_the_database_is_busy() {
     assert!(matches!(opened, Err(Error::Busy)), "{opened:?}");
 }
 
-/// Symptom: `get` and `info` next to a writer that compacts failed with `another handle changed the database while this
-/// one read it`. Cause: every edit of the manifest invalidated everything read so far, sixteen times in a row. Fix: a
-/// reading is accepted if no file was missing; files that are held open are not looked up again; and the open is
-/// retried for some time.
+/// Symptom: `get` and `info` beside a writer that compacts ended with `another handle changed the database while this one
+/// was reading it`. Cause: each manifest edit invalidated everything read so far, sixteen times in a row. Fix: a read in
+/// which no file was missing is valid; files that are already held are not opened again; and the open is retried for a
+/// while.
 #[test]
 fn a_writer_that_makes_edits_all_the_time_keeps_no_reader_from_opening() {
     let mut opens = 0;

@@ -317,7 +317,7 @@ fn a_report_holds_what_was_found() {
     let mut foreign = fixture.files.clone();
     foreign.insert("001-888889.sst".into(), Arc::clone(&other.files[&ssts(&other.files)[0]]));
     let report = look(&mount(&foreign), VerifyOptions::deep());
-    assert!(has(&report, Severity::Warning, FindingKind::Stranger, "001-888889.sst"), "{report:?}");
+    assert!(has(&report, Severity::Warning, FindingKind::Misplaced, "001-888889.sst"), "{report:?}");
 }
 
 /// Damage in an open database is found as in a closed one.
@@ -469,8 +469,8 @@ fn copies_of_one_database_are_not_mixed() {
             for options in [VerifyOptions::deep(), VerifyOptions::quick()] {
                 let report = look(&vfs, options);
                 assert!(!report.is_clean(), "{context}");
-                let stranger = report.findings.iter().any(|f| f.kind == FindingKind::Stranger);
-                assert!(stranger, "{:?}, {context}", report.findings);
+                let misplaced = report.findings.iter().any(|f| f.kind == FindingKind::Misplaced);
+                assert!(misplaced, "{:?}, {context}", report.findings);
             }
             let (report, losses) = mend(&vfs);
             assert!(!report.unchanged && !report.actions.is_empty(), "{context}");

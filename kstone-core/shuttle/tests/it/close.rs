@@ -1,4 +1,4 @@
-//! Close against calls and background work.
+//! Close concurrent with calls and background work.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use kstone_shuttle::{CompactionConfig, Error};
 
 use super::harness::*;
 
-/// Done, or refused because the database is closed.
+/// The value, or `None` if the call failed because the database is closed.
 fn done_or_closed<T>(result: kstone_shuttle::Result<T>) -> Option<T> {
     match result {
         Ok(value) => Some(value),
@@ -18,8 +18,8 @@ fn done_or_closed<T>(result: kstone_shuttle::Result<T>) -> Option<T> {
     }
 }
 
-/// Symptoms it looks for: a deadlock, a call that neither succeeds nor says `Closed`, an acknowledged write that is lost,
-/// a close that was not clean.
+/// Symptoms it looks for: a deadlock; a call that neither succeeds nor returns `Closed`; a lost acknowledged write; an
+/// unclean close.
 #[test]
 fn close_ends_whatever_goes_on_and_loses_nothing() {
     explore("close against calls and background work", close_against_calls);

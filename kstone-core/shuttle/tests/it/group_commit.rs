@@ -1,4 +1,4 @@
-//! Writers at the same time: shared log writes, shared syncs, one order for all.
+//! Concurrent writers: shared log writes, shared syncs, one order for all.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,8 +10,8 @@ use shuttle::rand::Rng;
 
 use super::harness::*;
 
-/// Symptom it looks for: an acknowledged write that a reader, the death of the process or a power cut does not find; a
-/// power cut that keeps a write and loses an earlier one.
+/// Symptom it looks for: an acknowledged write that is missing for a reader, or after the death of the process or a
+/// power cut; a power cut that keeps a write and loses an earlier one.
 #[test]
 fn acknowledged_writes_are_visible_and_as_durable_as_was_asked_for() {
     explore("group commit", group_commit);
@@ -34,7 +34,7 @@ pub(crate) fn group_commit() {
                 let seq = engine.put(&key, &value, how).unwrap();
                 let mode = if sync { CrashMode::Strict } else { CrashMode::All };
                 let image = vfs.crash(mode);
-                let found = engine.get(&key).unwrap().expect("an acknowledged write cannot be seen");
+                let found = engine.get(&key).unwrap().expect("an acknowledged write is not visible");
                 assert_eq!(&found[..], value);
                 images.lock().unwrap().push((image, key.partition().to_vec()));
                 written.lock().unwrap().push(Written { seq, key: key.partition().to_vec(), value });
@@ -49,7 +49,7 @@ pub(crate) fn group_commit() {
     let mut seqs: Vec<u64> = written.iter().map(|write| write.seq).collect();
     seqs.sort_unstable();
     seqs.dedup();
-    assert_eq!(seqs.len(), 6, "a sequence was given out twice");
+    assert_eq!(seqs.len(), 6, "a sequence was used twice");
     for (image, key) in std::mem::take(&mut *images.lock().unwrap()) {
         let found = contents(image);
         assert!(found.contains_key(&key), "an acknowledged write is lost");
@@ -59,8 +59,9 @@ pub(crate) fn group_commit() {
     assert_eq!(contents(vfs).len(), 6);
 }
 
-/// The file system fails at some operation, and at every one after it. Symptom it looks for: a writer that is told its
-/// record is written, or synced, by somebody else's call that failed; one that is told nothing and waits for ever.
+/// The file system fails at some operation, and at all later ones. Symptom it looks for: a writer whose record is
+/// reported as written, or synced, by another writer's call that failed; a writer that gets no result and waits
+/// forever.
 #[test]
 fn a_failure_reaches_all_who_share_the_call() {
     explore_some("group commit with failures", 500, group_commit_with_failures);
@@ -95,7 +96,7 @@ pub(crate) fn group_commit_with_failures() {
     });
     join(writers.collect::<Vec<_>>());
     let (strict, all) = (contents(vfs.crash(CrashMode::Strict)), contents(vfs.crash(CrashMode::All)));
-    // A write that could not be undone, or a failed sync, is the end of writing; a failed flush is not.
+    // A write that could not be undone, or a failed sync, ends all writing; a failed flush does not.
     if *failures.lock().unwrap() > 0 {
         let late = engine.put(&key(3, 0), b"late", WriteOptions::new());
         assert!(matches!(late, Err(Error::Poisoned { .. })), "{late:?}");

@@ -1,6 +1,6 @@
-//! What all scenarios share: how many schedules, by which schedulers, on which clock, and how one is repeated.
+//! Shared by all scenarios: the number of schedules, the schedulers, the clock, and replay.
 //!
-//! `KSTONE_SCHEDULES=20000` explores more. A failure says where its schedule was put; this repeats it alone:
+//! `KSTONE_SCHEDULES=20000` explores more. A failure prints where its schedule was saved; this replays it alone:
 //! `KSTONE_REPLAY=FILE cargo test -p kstone-shuttle --test it NAME`.
 
 use std::collections::BTreeMap;
@@ -19,14 +19,14 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Schedul
 use shuttle::{Config, FailurePersistence, MaxSteps, Runner};
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Where the database is.
+/// Path of the database.
 pub(crate) const DB: &str = "db";
-/// How often the engine's waits look again, should a wake-up be missed. None may be needed.
+/// Interval at which waits of the engine check again, in case a wake-up is missed. None should be.
 pub(crate) const RECHECK: Duration = Duration::from_millis(50);
-/// For the parts of the engine that depend on interleavings most; others have fewer.
+/// For the parts of the engine most sensitive to interleavings; others run fewer.
 const SCHEDULES: usize = 2_000;
 
-/// The simulated time, and numbers that each execution gives out anew.
+/// Simulated time, and random numbers that repeat in each execution.
 #[derive(Debug, Default)]
 pub(crate) struct SimulatedClock {
     random: AtomicU64,
@@ -47,7 +47,7 @@ impl Clock for SimulatedClock {
     }
 }
 
-/// A database of four stripes that seals after two records, merges at two runs, and has one thread beside those for
+/// A database of four stripes that seals after two records, merges at two runs, and has one thread besides those for
 /// flushes and syncs.
 pub(crate) fn options(vfs: Arc<dyn Vfs>) -> EngineOptions {
     let mut options = EngineOptions::on(vfs);
@@ -70,14 +70,14 @@ pub(crate) fn create(options: EngineOptions) -> Arc<LsmEngine> {
     Arc::new(LsmEngine::create(Path::new(DB), options).unwrap())
 }
 
-/// A key of that stripe, of four; different for each `n`.
+/// A key in that stripe, one of four; different for each `n`.
 pub(crate) fn key(stripe: u64, n: usize) -> Key<'static> {
     let in_stripe = |name: &String| xxh3_64(name.as_bytes()) >> 62 == stripe;
     let name = (0..).map(|i| format!("k{i}")).filter(in_stripe).nth(n).unwrap();
     Key::new(name.into_bytes())
 }
 
-/// A thread of the scenario.
+/// Starts a thread of the scenario.
 pub(crate) fn spawn(act: impl FnOnce() + Send + 'static) -> shuttle::thread::JoinHandle<()> {
     shuttle::thread::spawn(act)
 }
@@ -86,10 +86,10 @@ pub(crate) fn join(threads: impl IntoIterator<Item = shuttle::thread::JoinHandle
     threads.into_iter().for_each(|thread| thread.join().unwrap());
 }
 
-/// No wait ended only because the engine looks again from time to time.
+/// Asserts that no wait ended only because the engine checks again periodically.
 pub(crate) fn assert_no_wake_up_was_missed() {
     let waits = Time::waits_out();
-    assert!(!waits.contains(&RECHECK), "a wake-up was missed: nobody could go on until a wait ended by time");
+    assert!(!waits.contains(&RECHECK), "a wake-up was missed: no thread could run until a wait timed out");
 }
 
 fn config(persistence: FailurePersistence) -> Config {
@@ -101,13 +101,13 @@ fn config(persistence: FailurePersistence) -> Config {
     config
 }
 
-/// Runs the scenario under many schedules: half of them random, time standing still unless all threads wait; half with
-/// few changes of thread (PCT), time passing now and then. Prints their number, and fails when there were fewer.
+/// Runs the scenario under many schedules: half of them random, with time standing still unless all threads wait; half
+/// with few thread switches (PCT), with time passing now and then. Prints their number, and fails if there were fewer.
 pub(crate) fn explore(name: &str, scenario: fn()) {
     explore_some(name, SCHEDULES, scenario);
 }
 
-/// The same: this many by default.
+/// The same, with a different default number of schedules.
 #[expect(clippy::disallowed_methods, reason = "the time that the test took")]
 pub(crate) fn explore_some(name: &str, schedules: usize, scenario: fn()) {
     let _watchdog = Watchdog::start(name);
@@ -127,14 +127,14 @@ pub(crate) fn explore_some(name: &str, schedules: usize, scenario: fn()) {
     assert!(ran >= schedules as u64, "only {ran} schedules were run");
 }
 
-/// What was run.
+/// Counts of what was run.
 #[derive(Default)]
 pub(crate) struct Done {
     pub(crate) executions: AtomicU64,
     switches: AtomicU64,
 }
 
-/// Runs the scenario under random schedules, or under those of the other half.
+/// Runs the scenario under random schedules, or under PCT schedules.
 pub(crate) fn run(
     schedules: usize,
     random: bool,
@@ -158,7 +158,7 @@ pub(crate) fn run(
     Runner::new(Timed::new(scheduler, once_in, seed), config(keep)).run(execution);
 }
 
-/// What a database holds, by key.
+/// The contents of a database, by key.
 pub(crate) fn contents(vfs: StrictVfs) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut options = options(Arc::new(vfs));
     options.workers = Workers::Manual;
@@ -170,7 +170,7 @@ pub(crate) fn contents(vfs: StrictVfs) -> BTreeMap<Vec<u8>, Vec<u8>> {
     entries.collect()
 }
 
-/// A write that was acknowledged.
+/// An acknowledged write.
 #[derive(Clone, Debug)]
 pub(crate) struct Written {
     pub(crate) seq: u64,
@@ -178,11 +178,11 @@ pub(crate) struct Written {
     pub(crate) value: Vec<u8>,
 }
 
-/// What is there is a prefix of the commits.
+/// Asserts that the contents are a prefix of the commits.
 pub(crate) fn assert_prefix(written: &[Written], found: &BTreeMap<Vec<u8>, Vec<u8>>) {
     let is_there = |write: &&Written| found.get(&write.key) == Some(&write.value);
     let newest = written.iter().filter(is_there).map(|write| write.seq).max().unwrap_or(0);
     for write in written.iter().filter(|write| write.seq <= newest) {
-        assert!(is_there(&write), "{} is lost, {newest} is there", write.seq);
+        assert!(is_there(&write), "{} is lost, {newest} is present", write.seq);
     }
 }

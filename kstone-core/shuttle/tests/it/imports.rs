@@ -1,9 +1,9 @@
-//! What keeps the engine under the scheduler: its sources take locks, atomics and threads from `sync.rs`.
+//! Keeps the engine under the scheduler: its sources import locks, atomics and threads from `sync.rs`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// What a source would name to go past `sync.rs`.
+/// Names by which a source would bypass `sync.rs`.
 const PAST_IT: [&str; 8] = [
     "parking_lot::",
     "arc_swap::ArcSwap",
@@ -15,17 +15,17 @@ const PAST_IT: [&str; 8] = [
     "std::thread",
 ];
 
-/// Files that may, and why it makes no difference to what threads do to each other.
+/// Files that may bypass it, and why that does not affect how threads interact.
 const MAY: [(&str, &str); 19] = [
     ("clock.rs", "a clock of tests"),
-    ("counters.rs", "counts; its locks are held for a few instructions without any other"),
-    ("latency.rs", "histograms: locks held without any other, and samples that nobody waits for"),
+    ("counters.rs", "counts; its locks are held for a few instructions, without any other"),
+    ("latency.rs", "histograms: locks held without any other, and samples that block no thread"),
     ("lsm/compaction_stats.rs", "counts"),
     ("lsm/counts.rs", "counts"),
     ("lsm/observe.rs", "counts"),
     ("lsm/stats.rs", "counts"),
-    ("planted.rs", "what one thread of tests has chosen"),
-    ("process.rs", "a mark that changes with a fork only"),
+    ("planted.rs", "the choice of one test thread"),
+    ("process.rs", "a mark that only a fork changes"),
     ("sst/block_cache.rs", "a cache that may forget anything at any time"),
     ("sst/context.rs", "a flag that holds for the next file opened, and a count"),
     ("sst/filter_stats.rs", "counts"),
@@ -34,7 +34,7 @@ const MAY: [(&str, &str); 19] = [
     ("torture/faults/run.rs", "counts the I/O of a run"),
     ("torture/order.rs", "a suite, which has no threads that these tests schedule"),
     ("torture/watchdog.rs", "watches suites, in real time"),
-    ("vfs/disk.rs", "waits for locks of the system, on files that these tests do not have"),
+    ("vfs/disk.rs", "waits for locks of the operating system, on files that these tests do not use"),
     ("wal/append.rs", "counts"),
 ];
 
@@ -74,7 +74,7 @@ fn the_engine_takes_its_locks_atomics_and_threads_from_one_module() {
         }
     }
     let may: BTreeSet<_> = MAY.iter().map(|&(name, _)| name.to_string()).collect();
-    println!("{} files looked at, {} with reasons of their own", files.len(), found.len());
+    println!("{} files checked, {} with reasons of their own", files.len(), found.len());
     assert!(files.len() > 80);
-    assert_eq!(found, may, "take them from crate::sync, or say here why not");
+    assert_eq!(found, may, "import these from crate::sync, or give a reason here");
 }

@@ -5,7 +5,7 @@ mod close;
 mod group_commit;
 mod harness;
 mod imports;
-#[cfg(debug_assertions)] // what is planted exists only then
+#[cfg(debug_assertions)] // Planted bugs exist only then.
 mod races;
 mod reads;
 mod space;

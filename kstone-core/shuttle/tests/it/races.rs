@@ -1,4 +1,4 @@
-//! A test of the scenarios: what only interleavings can find is planted, and must be found.
+//! A test of the scenarios: bugs that only interleavings reveal are planted, and must be found.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use shuttle::FailurePersistence;
 use super::harness::{Done, run};
 use super::{close, reads, space, workers};
 
-/// As many schedules as a planted race gets before it counts as missed.
+/// Number of schedules that a planted race gets before it counts as missed.
 const SCHEDULES: usize = 4_000;
 
-/// Runs the scenario until it fails, under this many schedules at most: how many it took, and what was said.
-/// The random half comes first with `random`, else the other.
+/// Runs the scenario until it fails, under at most this many schedules: returns how many it took, and the panic
+/// message. With `random` the random half comes first, otherwise the PCT half.
 fn hunt(schedules: usize, random: bool, scenario: fn()) -> Option<(u64, String)> {
     let done = Arc::new(Done::default());
     let said = [random, !random].into_iter().find_map(|random| {
@@ -26,14 +26,14 @@ fn hunt(schedules: usize, random: bool, scenario: fn()) -> Option<(u64, String)>
     Some((done.executions.load(Ordering::Relaxed) + 1, text.unwrap_or_default()))
 }
 
-/// Which scenario finds it, and what it says; `None`: harmless by itself.
+/// The scenario that finds a race, and the expected message; `None` if it is harmless alone.
 fn scenario_of(race: Race) -> Option<(fn(), &'static str)> {
     Some(match race {
         Race::CloseWithoutGate => (close::close_against_calls, ""),
         Race::PublishedBeforeInserted => (reads::flush_against_snapshot, "half a batch"),
         Race::StopWithoutLock => (close::close_against_calls, "deadlock"),
         Race::WakeWithoutLock => {
-            (workers::budget_against_a_worker_falling_asleep, "it was time that ended somebody's sleep")
+            (workers::budget_against_a_worker_falling_asleep, "a timeout ended the sleep of a worker")
         }
         Race::ListenerKeepsTime => (workers::slow_listener_against_the_sync_interval, "not synced"),
         Race::NewSettingsUnheard => (workers::settings_against_the_one_who_keeps_the_time, "not synced"),
@@ -64,7 +64,7 @@ fn what_only_interleavings_can_find_is_found() {
     for &planted in Race::ALL {
         let Some((scenario, expected)) = scenario_of(planted) else { continue };
         let guard = race(&[planted]);
-        // Where nobody is to be busy, time must not pass beside those who are.
+        // Where no thread should be busy, time must not pass while one is.
         let random = planted == Race::SealingAskedForAlways;
         report(&format!("{planted:?}"), hunt(SCHEDULES, random, scenario), expected, &mut missed);
         drop(guard);

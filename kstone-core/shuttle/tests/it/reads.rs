@@ -1,4 +1,4 @@
-//! Reads while what they read is sealed, flushed, merged and removed.
+//! Reads while their data is sealed, flushed, merged and removed.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use kstone_shuttle::{CompactionConfig, Key, ReadMode, SortRange};
 
 use super::harness::*;
 
-/// Symptom it looks for: a get that finds nothing, or goes back, because between its two loads (version, visible
+/// Symptom it looks for: a get that finds nothing, or an older value, because between its two loads (version, visible
 /// sequence) the memtable was sealed, flushed and the run installed.
 #[test]
 fn a_key_that_is_always_there_is_always_found() {
@@ -52,8 +52,8 @@ pub(crate) fn seal_against_get() {
     assert_no_wake_up_was_missed();
 }
 
-/// Symptom it looks for: a snapshot that sees half a batch, a later write, or changes while it lives; a version dropped
-/// that it needs.
+/// Symptom it looks for: a snapshot that sees half a batch or a later write, or changes during its life; a dropped
+/// version that a snapshot needs.
 #[test]
 fn a_snapshot_sees_one_commit_whatever_is_flushed_and_merged() {
     explore("flush against snapshot", flush_against_snapshot);
@@ -123,8 +123,8 @@ pub(crate) fn flush_against_snapshot() {
     assert_no_wake_up_was_missed();
 }
 
-/// Symptom it looks for: an iterator whose SSTs are unlinked under it, or that sees more than one commit; an SST that
-/// nobody needs and that stays.
+/// Symptom it looks for: an iterator whose SSTs are unlinked during the scan, or that sees more than one commit; an
+/// unneeded SST that is not removed.
 #[test]
 fn an_iterator_keeps_what_it_walks_through() {
     explore("install against iterator", install_against_iterator);
@@ -170,18 +170,18 @@ pub(crate) fn install_against_iterator() {
     let there = vfs.list(Path::new(DB)).unwrap().into_iter().filter(|entry| is_sst(&entry.name)).count();
     let engine = create_again(vfs);
     let listed: usize = engine.stats().unwrap().stripes.iter().map(|stripe| stripe.ssts).sum();
-    assert_eq!(there, listed, "SSTs that belong to nothing");
+    assert_eq!(there, listed, "unlisted SSTs are left");
     engine.close().unwrap();
 }
 
-/// Without threads, which would flush what is replayed.
+/// Without threads, which would flush the replayed records.
 fn create_again(vfs: MemVfs) -> LsmEngine {
     let mut options = options(Arc::new(vfs));
     options.workers = Workers::Manual;
     LsmEngine::open(Path::new(DB), options).unwrap()
 }
 
-/// An engine without threads: schedules are short, so that many of their places are tried.
+/// An engine without threads: schedules are short, so that many of their points are tried.
 fn manual() -> Arc<LsmEngine> {
     let mut options = options(Arc::new(MemVfs::new()));
     options.workers = Workers::Manual;
@@ -189,8 +189,8 @@ fn manual() -> Arc<LsmEngine> {
     create(options)
 }
 
-/// Symptom it looks for: a version that a snapshot sees is dropped by a flush that began between the moment at which the
-/// snapshot read what it sees and the moment at which it was registered.
+/// Symptom it looks for: a flush drops a version that a snapshot sees, because the flush started after the snapshot
+/// read the visible sequence and before the snapshot was registered.
 #[test]
 fn a_snapshot_is_registered_with_what_it_sees() {
     explore_some("registering a snapshot against a flush", 2_000, registering_a_snapshot_against_a_flush);
@@ -214,7 +214,7 @@ pub(crate) fn registering_a_snapshot_against_a_flush() {
         move || {
             for _ in 0..3 {
                 let snapshot = engine.snapshot().unwrap();
-                let value = engine.get_at(&hot, &snapshot).unwrap().expect("what the snapshot sees is gone");
+                let value = engine.get_at(&hot, &snapshot).unwrap().expect("the snapshot's version is gone");
                 assert_eq!(first + u64::from(value[0]), snapshot.seq());
             }
         }
@@ -223,8 +223,8 @@ pub(crate) fn registering_a_snapshot_against_a_flush() {
     engine.close().unwrap();
 }
 
-/// Symptom it looks for: an item that is there and not found, because a reader has told others that nothing is there, who
-/// did not see it yet: it was put after the reader took its sequence, or before that and could not be seen.
+/// Symptom it looks for: an item that is present but not found, because a reader that did not see it yet reported a gap
+/// to others: the item was put after the reader took its sequence, or before that but was not yet visible.
 #[test]
 fn what_is_put_where_nothing_was_is_found() {
     explore_some("put against a gap", 2_000, put_against_a_gap);
@@ -243,7 +243,7 @@ pub(crate) fn put_against_a_gap() {
     for n in 0..4 {
         engine.delete(&item(n), WriteOptions::new()).unwrap();
     }
-    // The next reader is to tell what it finds.
+    // The next reader will report gaps.
     assert_eq!(all(&engine), [4]);
     let readers = (0..2).map(|_| {
         let engine = Arc::clone(&engine);
@@ -253,7 +253,7 @@ pub(crate) fn put_against_a_gap() {
         let engine = Arc::clone(&engine);
         move || {
             engine.put(&item(2), &[2], WriteOptions::new()).unwrap();
-            assert!(all(&engine).contains(&2), "what was just put is not found");
+            assert!(all(&engine).contains(&2), "the last put is not found");
         }
     });
     let other = spawn({
@@ -263,12 +263,12 @@ pub(crate) fn put_against_a_gap() {
         }
     });
     join(readers.collect::<Vec<_>>().into_iter().chain([writer, other]));
-    assert_eq!(all(&engine), [2, 4], "what was put is not found");
+    assert_eq!(all(&engine), [2, 4], "the put is not found");
     engine.close().unwrap();
 }
 
-/// Symptom it looks for: a flush drops a version for a newer one that nobody may see yet, because an earlier write of
-/// another stripe is still under way.
+/// Symptom it looks for: a flush drops a version in favour of a newer one that is not visible yet, because an earlier
+/// write to another stripe is still running.
 #[test]
 fn a_flush_drops_nothing_for_what_cannot_be_seen() {
     explore_some("flush against a write that is not seen yet", 1_000, flush_against_what_is_not_seen_yet);

@@ -1,4 +1,4 @@
-//! Checkpoints, the log's segments, settings and the disk limit against writers.
+//! Checkpoints, log segments, settings and the disk limit, concurrent with writers.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -12,8 +12,8 @@ use shuttle::rand::Rng;
 use super::harness::*;
 use super::workers::{Signal, sleep, slow_writes};
 
-/// Symptom it looks for: a log segment given back that an unflushed record of another stripe needs; a checkpoint that
-/// lists records of which a power cut loses earlier ones.
+/// Symptom it looks for: a checkpoint that retires a log segment while an unflushed record of another stripe needs it,
+/// or that lists records although a power cut loses earlier ones.
 #[test]
 fn a_checkpoint_gives_back_only_what_no_stripe_needs() {
     explore_some("checkpoint against writers and log rotation", 500, checkpoint_against_writers);
@@ -75,8 +75,8 @@ pub(crate) fn checkpoint_against_writers() {
     assert_eq!(contents(vfs).len(), 6);
 }
 
-/// Symptoms it looks for: a directory that outgrows its limit; a writer that waits for ever, or is refused for another
-/// reason than space; settings that deadlock with those who read them.
+/// Symptoms it looks for: a directory that outgrows its limit; a writer that waits forever, or is refused for a reason
+/// other than space; a change of settings that deadlocks with readers of the settings.
 #[test]
 fn settings_change_and_the_limit_holds_under_writers() {
     explore_some("settings and quota against writers", 500, settings_and_quota_against_writers);
@@ -129,7 +129,7 @@ pub(crate) fn settings_and_quota_against_writers() {
         }
     }));
     join(threads);
-    // Deletes are always possible, and make space.
+    // Deletes are always possible, and free space.
     for (stripe, n) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
         engine.delete(&key(stripe, n), WriteOptions::new()).unwrap();
     }
@@ -137,9 +137,9 @@ pub(crate) fn settings_and_quota_against_writers() {
     engine.close().unwrap();
 }
 
-/// Symptom it looks for: processor time that a stopped writer and a worker take for themselves, each waking the other,
-/// while both wait for a third. Under fair scheduling that is only waste; a schedule that favours the two keeps the third
-/// from its work until the writer is refused.
+/// Symptom it looks for: a stopped writer and a worker that keep each other busy, each waking the other, while both
+/// wait for a third thread. Under fair scheduling that only wastes processor time; a schedule that favours the two
+/// keeps the third from its work until the writer is refused.
 #[test]
 fn a_writer_that_waits_keeps_nobody_busy() {
     explore_some("stopped writer against a slow flush", 500, stopped_writer_against_a_slow_flush);
@@ -159,7 +159,7 @@ pub(crate) fn stopped_writer_against_a_slow_flush() {
             }
         }
     });
-    // Time passes only when there is nothing else to do: with somebody busy for all of it, this does not end.
+    // Time passes only when no thread can run: with a thread busy all the time, this would not end.
     sleep(Duration::from_secs(1));
     assert!(engine.stats().unwrap().log_records < 4, "the writer was not stopped");
     released.give();
@@ -167,7 +167,7 @@ pub(crate) fn stopped_writer_against_a_slow_flush() {
     engine.close().unwrap();
 }
 
-/// Symptom it looks for: a log whose files take more than its limit at any moment.
+/// Symptom it looks for: log files that exceed the log's limit at any moment.
 #[test]
 fn the_log_is_within_its_limit_at_every_operation() {
     explore_some("log's limit against writers", 500, limit_of_the_log_against_writers);

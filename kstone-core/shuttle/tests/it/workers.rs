@@ -1,4 +1,4 @@
-//! Wake-ups: what becomes due is done by somebody, also when it becomes so between two looks of a worker.
+//! Wake-ups: due work is done, even if it becomes due between two checks of a worker.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::harness::*;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Nothing of it becomes due by time alone.
+/// Nothing becomes due by time alone.
 fn without_intervals() -> DatabaseConfig {
     DatabaseConfig::new()
         .with_stripes(4)
@@ -26,7 +26,7 @@ fn rare_sweeps() -> CompactionConfig {
     CompactionConfig::new().with_max_concurrent(1).with_check_interval(86_400)
 }
 
-/// Something that happens once, and those who wait for it.
+/// An event that happens once, and the threads waiting for it.
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
     given: Mutex<bool>,
@@ -47,7 +47,7 @@ impl Signal {
     }
 }
 
-/// SSTs are not written before the signal is given.
+/// Blocks writes to SSTs until the signal is given.
 pub(crate) fn slow_writes(released: &Arc<Signal>) -> Rule {
     let released = Arc::clone(released);
     let wait = move |_: &Call<'_>| {
@@ -79,8 +79,8 @@ impl EventListener for OnFlush {
     }
 }
 
-/// Symptom it looks for: memtables that stay over their budget while the background sleeps. The write that crosses it
-/// asks for sealing once, and nobody asks a second time.
+/// Symptom it looks for: memtables that stay over their budget while background work sleeps. The write that crosses the
+/// budget requests sealing once, and nothing requests it a second time.
 #[test]
 fn who_crosses_the_memory_budget_is_heard() {
     explore_some("budget against a worker falling asleep", 500, budget_against_a_worker_falling_asleep);
@@ -92,7 +92,7 @@ pub(crate) fn budget_against_a_worker_falling_asleep() {
     options.config = Some(without_intervals().with_memory_budget(1_000));
     options.compaction = Some(rare_sweeps());
     options.listener = Some(Arc::new(OnFlush(Arc::clone(&flushed))));
-    // The system has only one thread to give: with more, another one that is woken hides it.
+    // The system has only one thread left: with more, waking another one would hide the bug.
     Time::only_threads(1);
     let engine = create(options);
     let writers = (0..2).map(|writer| {
@@ -103,7 +103,7 @@ pub(crate) fn budget_against_a_worker_falling_asleep() {
     });
     join(writers.collect::<Vec<_>>());
     flushed.wait();
-    assert_eq!(Time::waits_out(), [], "it was time that ended somebody's sleep");
+    assert_eq!(Time::waits_out(), [], "a timeout ended the sleep of a worker");
     engine.close().unwrap();
 }
 
@@ -123,9 +123,9 @@ impl EventListener for Slow {
     }
 }
 
-/// Symptom it looks for: nothing is synced while a listener takes long, because the worker that calls it was the one that
-/// keeps the time and the others sleep until they are woken. The event is one that comes from a call: the end of a job
-/// would have woken all of them.
+/// Symptom it looks for: nothing is synced while a listener is slow, because the worker that calls it was the
+/// timekeeper, and the others sleep until they are woken. The event comes from a call: the end of a job would have
+/// woken all workers.
 #[test]
 fn a_slow_listener_does_not_stop_the_clock() {
     explore_some("slow listener against the sync interval", 500, slow_listener_against_the_sync_interval);
@@ -144,11 +144,11 @@ pub(crate) fn slow_listener_against_the_sync_interval() {
         engine.put(&key(0, 0), b"v", WriteOptions::new()).unwrap();
         engine.flush().unwrap();
     }
-    // A merge that takes as long: its end would wake all.
+    // A merge that is equally slow: its end would wake all workers.
     faulty.add(slow_writes(&released));
     engine.set_compaction_config(rare_sweeps().with_sst_threshold(2)).unwrap();
     sleep(Duration::from_millis(1));
-    // It is held up a little, for the runs, and the listener is told of that.
+    // The put is delayed a little because of the runs, and the listener receives that event.
     engine.put(&key(0, 1), b"v", WriteOptions::new()).unwrap();
     sleep(Duration::from_secs(2));
     let image = vfs.crash(CrashMode::Strict);
@@ -157,8 +157,8 @@ pub(crate) fn slow_listener_against_the_sync_interval() {
     assert_eq!(contents(image).len(), 2, "not synced two seconds later");
 }
 
-/// Symptom it looks for: a shorter sync interval that is not kept until the old one is over, because the worker that
-/// sleeps for as long as that said was not woken.
+/// Symptom it looks for: a shorter sync interval that does not apply until the old one is over, because the worker
+/// sleeping for the old interval was not woken.
 #[test]
 fn intervals_hold_as_soon_as_they_are_set() {
     explore_some(
@@ -176,7 +176,7 @@ pub(crate) fn settings_against_the_one_who_keeps_the_time() {
     options.compaction = Some(rare_sweeps().with_max_concurrent(4));
     let engine = create(options);
     engine.put(&key(0, 0), b"v", WriteOptions::new()).unwrap();
-    // Time enough for all to fall asleep.
+    // Enough time for all of them to fall asleep.
     sleep(Duration::from_millis(1));
     engine.set_config(without_intervals().with_sync_interval(Duration::from_millis(20))).unwrap();
     sleep(Duration::from_secs(2));

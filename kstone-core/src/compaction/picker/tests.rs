@@ -1,4 +1,4 @@
-//! The rules one by one, and simulations of what they cost.
+//! The rules one by one, and simulations of their cost.
 
 use super::*;
 use proptest::prelude::*;
@@ -29,7 +29,7 @@ fn due(runs: &[Run], config: &CompactionConfig) -> Choice {
     choose(&stripe(runs), config, Ask::Due)
 }
 
-/// Carries out a choice; returns the entries that were rewritten.
+/// Carries out a pick; returns the number of entries rewritten.
 fn merge(runs: &mut Vec<Run>, pick: Pick) -> u64 {
     let inputs: Vec<_> = runs.drain(..pick.count).collect();
     let entries = inputs.iter().map(|run| run.entries).sum();
@@ -38,7 +38,7 @@ fn merge(runs: &mut Vec<Run>, pick: Pick) -> u64 {
     entries
 }
 
-/// A stripe that is only inserted into, one entry a flush.
+/// A stripe with inserts only, one entry per flush.
 struct Inserts {
     stripe: StripeSummary<'static>,
     config: CompactionConfig,
@@ -88,7 +88,7 @@ fn the_model_knows_what_the_depth_rule_does() {
     for threshold in [2, 3, 4, 5, 10, 20, 30] {
         for flushes in [1, 2, 3, 7, 19, 20, 21, 100, 500, 1000, 10_000] {
             if threshold < 4 && flushes > 1000 {
-                continue; // the simulation takes too long
+                continue; // The simulation takes too long.
             }
             let (amplification, runs) = simulate(flushes, threshold);
             let model = crate::model::DepthRule::after(flushes, threshold);
@@ -99,7 +99,7 @@ fn the_model_knows_what_the_depth_rule_does() {
     }
 }
 
-/// The depth rule's published behaviour: flushes, K, write amplification, average runs.
+/// The published behaviour of the depth rule: flushes, K, write amplification, average runs.
 #[test]
 fn write_amplification_and_run_counts_are_those_of_the_policy() {
     for (flushes, threshold, amplification, average) in [
@@ -120,7 +120,7 @@ fn write_amplification_and_run_counts_are_those_of_the_policy() {
     }
 }
 
-/// A stripe that becomes idle after one of this many flushes, on average.
+/// A stripe that becomes idle after one in `every` flushes, on average.
 #[test]
 fn idle_compaction_costs_at_most_what_half_the_threshold_costs() {
     for (flushes, threshold) in [(100, 5), (100, 10), (100, 20), (1000, 10), (1000, 20)] {
@@ -165,7 +165,7 @@ fn the_idle_rule_uses_half_of_the_threshold_and_can_be_off() {
     assert_eq!(due(&runs, &config(10)), Choice::Nothing);
     assert_eq!(idle(&runs, &config(5)), Choice::Merge(Pick { reason: Reason::RunCount, ..pick }));
     assert_eq!(idle(&runs[1..], &config(5)), Choice::Merge(Pick { count: 4, ..pick }));
-    assert_eq!(idle(&runs[2..], &config(4)), Choice::Nothing, "not for so little");
+    assert_eq!(idle(&runs[2..], &config(4)), Choice::Nothing, "too few runs to be worth it");
 }
 
 #[test]
@@ -207,13 +207,14 @@ fn tombstones_over_their_share_are_merged_away_unless_readers_hold_them_back() {
     assert_eq!(at(20, &more, 25), all(2, 2, Reason::Tombstones));
     assert_eq!(at(20, &more, 26), Choice::Nothing);
     assert_eq!(at(20, &quarter, 24), all(2, 2, Reason::Tombstones));
-    // A reader needs some of the newer run: until it is gone, a merge would leave them and be repeated.
+    // A reader needs part of the newer run: until the reader is gone, a merge would keep the tombstones and be
+    // repeated.
     assert_eq!(at(19, &more, 25), Choice::Nothing);
-    // Its output reaches as far as its newest input.
+    // The output extends as far as its newest input.
     let merged = [run(2, 200, 51, 20)];
     assert_eq!(at(19, &merged, 25), Choice::Nothing);
     assert_eq!(at(20, &merged, 25), all(1, 2, Reason::Tombstones));
-    assert_eq!(at(20, &[run(0, 10, 10, 5)], 100), Choice::Nothing, "more than all is never");
+    assert_eq!(at(20, &[run(0, 10, 10, 5)], 100), Choice::Nothing, "a share is never more than 100 %");
 }
 
 #[test]
@@ -228,7 +229,7 @@ fn a_tombstone_that_is_too_old_is_merged_away_unless_a_reader_holds_it_back() {
     assert_eq!(at(10, millis(500), millis(500)), Choice::Nothing);
     assert_eq!(at(10, millis(501), millis(500)), all(3, 2, Reason::TombstoneAge));
     assert_eq!(at(9, millis(501), millis(500)), Choice::Nothing);
-    assert_eq!(at(10, Duration::MAX, Duration::MAX), Choice::Nothing, "age does not count");
+    assert_eq!(at(10, Duration::MAX, Duration::MAX), Choice::Nothing, "no age limit");
 }
 
 #[test]
@@ -244,7 +245,7 @@ fn a_stripe_is_merged_once_its_readers_have_paid_for_it() {
 }
 
 fn details(keys: std::ops::Range<u32>) -> SstDetails {
-    // Spread like hashes, the same for the same key.
+    // Spread like hashes, equal for equal keys.
     let hash = |key: u32| key.wrapping_mul(0x9e37_79b1);
     let mut sample: Vec<u32> = keys.clone().map(hash).collect();
     sample.sort_unstable();
@@ -283,11 +284,11 @@ fn superseded_versions_are_merged_away_when_they_weigh_enough() {
     assert_eq!(at(20, &half_again, 50), all(2, 1, Reason::Garbage));
     let only_inserts = [known(&inserted, 0, 10_000, 20), known(&base, 1, 10_000, 10)];
     assert_eq!(at(20, &only_inserts, 1), Choice::Nothing);
-    // Versions that a reader held back when their run was written.
+    // Versions held back by a reader when their run was written.
     let versions = [known(&base, 1, 20_000, 10)];
     assert_eq!(at(10, &versions, 100), all(1, 1, Reason::Garbage));
     assert_eq!(at(9, &versions, 100), Choice::Nothing);
-    // Nothing is known: nothing is assumed.
+    // Without details, no garbage is assumed.
     assert_eq!(at(20, &[run(0, 10_000, 0, 20), run(1, 10_000, 0, 10)], 1), Choice::Nothing);
     assert_eq!(
         at(
@@ -318,7 +319,7 @@ fn the_quota_asks_for_what_frees_space_also_when_compaction_is_disabled() {
     assert_eq!(reclaim(20, &[run(0, 100, 3, 20)]), all(1, 0, Reason::Quota));
     assert_eq!(reclaim(20, &[run(0, 100, 1, 20)]), Choice::Nothing);
     assert_eq!(reclaim(19, &[run(0, 100, 3, 20)]), Choice::Nothing);
-    // Of four pages three are hardly used; of a long run the last one does not count.
+    // Three of four pages are hardly used; the last page of a long run does not count.
     let short = [run(0, 1, 0, 20), run(0, 1, 0, 19), run(0, 1, 0, 18), run(0, 1, 0, 17)];
     assert_eq!(reclaim(20, &short), all(4, 0, Reason::Quota));
     assert_eq!(reclaim(20, &[run(0, 1, 0, 20), run(0, 100, 0, 19)]), Choice::Nothing);
@@ -342,8 +343,8 @@ fn thresholds_differ_downwards_only_and_only_when_asked_to() {
     assert_eq!(spread(2, true), [2]);
 }
 
-/// 256 stripes that fill evenly but for chance, each with 1,000 records a flush: how much falls due in the worst
-/// moment (a tenth of the time between two flushes of a stripe), and what de-phasing costs.
+/// 256 stripes that fill evenly except for chance, with 1,000 records per flush: the number of compactions due in the
+/// worst moment (a tenth of the time between two flushes of a stripe), and the cost of de-phasing.
 #[test]
 fn dephasing_lowers_the_peak_of_compactions_that_fall_due_together() {
     for (flushes, threshold) in [(100, 5), (100, 10), (100, 20), (300, 10)] {
@@ -354,7 +355,7 @@ fn dephasing_lowers_the_peak_of_compactions_that_fall_due_together() {
             for id in 0..256 {
                 let (mut inserts, mut time) = (Inserts::new(id, config.clone()), 0.0f64);
                 for _ in 0..flushes {
-                    // The sum of twelve is about normal; the time to 1,000 records varies by a 32nd.
+                    // The sum of twelve uniform numbers is about normal; the time to 1,000 records varies by a 32nd.
                     let mut noise = -6.0;
                     for _ in 0..12 {
                         random = random
@@ -400,7 +401,7 @@ proptest! {
             prop_assert!(pick.count <= stripe.runs.len());
             merge(&mut stripe.runs, pick);
             if pick.reason == Reason::Tombstones {
-                // What a full merge is asked for it does.
+                // A full merge drops the tombstones.
                 stripe.runs[0].tombstones = 0;
             }
             merges += 1;

@@ -38,7 +38,7 @@ pub(crate) fn check_outside(vfs: &dyn Vfs, database: &Path, destination: &Path) 
     if destination.starts_with(database) {
         return inside();
     }
-    let known = |path: &Path| vfs.identity(path).map_err(failed("look at", path));
+    let known = |path: &Path| vfs.identity(path).map_err(failed("stat", path));
     // A file system without identities, or a source that is gone: there is nothing to compare.
     let Some(database) = known(database)? else { return Ok(()) };
     // Up from the first directory that exists, along the directories themselves rather than along the path.
@@ -149,7 +149,7 @@ impl Destination {
 /// one.
 fn look(vfs: &dyn Vfs, dir: &Path) -> Result<Look> {
     let exists = |detail: String| Error::AlreadyExists { path: dir.into(), detail };
-    match vfs.kind(dir).map_err(failed("look at", dir))? {
+    match vfs.kind(dir).map_err(failed("stat", dir))? {
         None => return Ok(Look::Nothing),
         Some(PathKind::Dir) => {}
         Some(_) => return Ok(Look::Unfit(exists("it is not a directory".into()))),

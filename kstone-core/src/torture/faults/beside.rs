@@ -1,4 +1,4 @@
-//! The steps of other jobs in the middle of one, as other threads would make them.
+//! Steps of other jobs in the middle of a job, as other threads would make them.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -8,18 +8,18 @@ use crate::sync::Mutex;
 use crate::torture::Rng;
 use crate::vfs::{Call, FaultVfs, Op, Rule};
 
-/// Steps of other jobs beside one I/O operation, at most.
+/// Maximum number of steps of other jobs beside one I/O operation.
 const MOST_BESIDE: u64 = 5;
 
-/// What other threads would do while one is in the middle of a job.
+/// What other threads would do in the middle of a job.
 pub(super) struct Beside {
     pub(super) engine: Mutex<Weak<LsmEngine>>,
-    /// Where the steps of the handle are made, unless another is being made beside it already.
+    /// Whether steps may be made: not while one is already being made.
     pub(super) free: AtomicBool,
     pub(super) rng: Mutex<Rng>,
     pub(super) steps: AtomicU64,
     pub(super) poisoned: AtomicU64,
-    /// Removals and the like that a poisoned handle has tried, the first of them.
+    /// The first removal, rename or truncation that a poisoned handle attempted.
     pub(super) late: Mutex<Option<String>>,
 }
 
@@ -33,7 +33,7 @@ impl Beside {
             poisoned: AtomicU64::new(0),
             late: Mutex::default(),
         });
-        // First: what the steps of other jobs do is not known yet to the job that they interrupt.
+        // Added first: a job does not yet know of the steps of other jobs that interrupt it.
         for files in ["*.log", "*.sst", "MANIFEST*"] {
             let watching = Arc::clone(&beside);
             let gone = Rule::hook(move |call| {

@@ -12,24 +12,24 @@ pub enum Fault {
     Io,
     /// ENOSPC, from operations that take space, and from syncs.
     NoSpace,
-    /// A write that takes a part, and then ENOSPC.
+    /// A write that is done in part, and then ENOSPC.
     Torn,
-    /// EIO, from a change that was made all the same.
+    /// EIO from a mutation that was made nevertheless.
     Done,
-    /// A read or write that takes only a part.
+    /// A read or write that is done only in part.
     Short,
-    /// A sync that fails and loses what it was to make durable; the next one succeeds.
+    /// A sync that fails and loses what it should have made durable; the next one succeeds.
     LostSync,
     /// EINTR from a read or write, three times in a row.
     Interrupted,
-    /// EMFILE, from what needs a descriptor.
+    /// EMFILE, from operations that need a descriptor.
     TooManyFiles,
     /// ENOMEM, from a mapping.
     NoMemory,
 }
 
 impl Fault {
-    /// All of them.
+    /// All faults.
     pub const ALL: [Self; 9] = [
         Self::Io,
         Self::NoSpace,
@@ -42,7 +42,7 @@ impl Fault {
         Self::NoMemory,
     ];
 
-    /// As the errno is called.
+    /// A name after the errno.
     pub fn name(self) -> &'static str {
         match self {
             Self::Io => "EIO",
@@ -57,7 +57,7 @@ impl Fault {
         }
     }
 
-    /// Whether the operating system can answer so.
+    /// Whether the operating system can fail the operation in this way.
     pub(super) fn befalls(self, op: Op) -> bool {
         use Op::{Allocate, Create, CreateDir, List, Lock, LockShared, Map, OpenRead, OpenWrite};
         use Op::{Read, Rename, SetLen, Sync, SyncDir, Truncate, Write};
@@ -80,12 +80,12 @@ impl Fault {
         }
     }
 
-    /// Nobody may notice it.
+    /// Whether the fault must go unnoticed.
     pub(super) fn is_invisible(self) -> bool {
         matches!(self, Self::Short | Self::Interrupted)
     }
 
-    /// What lets operation `n` fail, and all later ones of the kind if it is lasting.
+    /// The rules that make operation `n` fail and, if lasting, all later ones of the kind.
     pub(super) fn rules(self, n: u64, lasting: bool) -> Vec<Rule> {
         let ops: Vec<Op> = Op::ALL.into_iter().filter(|&op| self.befalls(op)).collect();
         let rule = |effect| {
@@ -112,15 +112,15 @@ impl Fault {
     }
 }
 
-/// One run: which fault, at which I/O operation, and whether it lasts.
+/// One run: the fault, the I/O operation that it strikes, and whether it lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Injection {
-    /// How it fails.
+    /// The way in which the operation fails.
     pub fault: Fault,
-    /// The I/O operation, from 1.
+    /// The number of the I/O operation, from 1.
     pub at: u64,
-    /// Whether all later ones fail, too.
+    /// Whether all later operations fail too.
     pub lasting: bool,
 }
 
@@ -134,7 +134,7 @@ impl std::str::FromStr for Injection {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("{text:?} is not like EIO:17:once");
+        let bad = || format!("{text:?} does not have the form EIO:17:once");
         let mut parts = text.split(':');
         let name = parts.next().ok_or_else(bad)?;
         let fault = Fault::ALL.into_iter().find(|fault| fault.name() == name).ok_or_else(bad)?;

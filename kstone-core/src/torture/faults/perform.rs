@@ -1,4 +1,4 @@
-//! The operations of the workload, each of which may fail, and what its success or failure must mean.
+//! The operations of the workload, each of which may fail, and the required meaning of success and failure.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::lsm::{LsmEngine, WriteOptions};
 use crate::torture::workload::batch_of;
 use crate::torture::{Least, Operation, Rng, SettingsOf, any_settings, contents, random_key};
 
-/// Snapshots held at the same time.
+/// Maximum number of snapshots held at a time.
 const SNAPSHOTS: usize = 2;
 
 impl FaultRun {
@@ -38,7 +38,7 @@ impl FaultRun {
             Operation::Sync => engine.sync().map(|()| true),
             Operation::Flush => engine.flush().map(|()| true),
             Operation::Compact { stripe } => {
-                // Only what it merged is durable.
+                // Only the merged runs are durable.
                 engine.trigger_compaction((stripe % engine.stripe_count() as u64) as usize).map(|()| false)
             }
             Operation::Settings { .. } if matches!(self.settings, SettingsOf::Given(..)) => Ok(false),
@@ -80,7 +80,7 @@ impl FaultRun {
                 }
             }
             Err(error) => {
-                // Only a write whose own sync failed, or that could not be undone, may be there or not.
+                // Only a write whose own sync failed, or that could not be undone, is in doubt.
                 if !healthy || !self.is_poisoned() {
                     self.history.refuse();
                 }
@@ -90,7 +90,7 @@ impl FaultRun {
         Ok(())
     }
 
-    /// All items are what they should be, or cannot be read.
+    /// Checks that all items are as expected, or cannot be read.
     pub(super) fn read(&mut self) -> Checks {
         let Some(engine) = &self.engine else { return Ok(()) };
         match contents(engine, None) {
@@ -155,7 +155,7 @@ impl FaultRun {
             Ok(found) => self.history.check(&found, Least::Acknowledged)?,
             Err(Error::NotFound { .. } | Error::NotADatabase { .. })
                 if self.history.may_be_absent(Least::Acknowledged) => {}
-            Err(error) => self.tolerate("open to read only", &error)?,
+            Err(error) => self.tolerate("read-only open", &error)?,
         }
         self.open()
     }

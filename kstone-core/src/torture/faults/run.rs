@@ -1,4 +1,4 @@
-//! One workload on a file system that fails: a database under it, opened and let go.
+//! One workload on a failing file system: opens, uses and closes the database.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use crate::torture::order::OrderCheck;
 use crate::torture::{DATABASE, History, Least, Mismatch, Mix, Rng, SettingsOf, State, Workload, contents};
 use crate::vfs::{CrashMode, FaultVfs, Op, Rule, RuleHandle, StrictVfs, Vfs};
 
-/// More I/O operations than a run can ask for: a call that tries again for ever ends as a panic, which is reported.
+/// More I/O operations than a run can need: a call that retries forever ends as a panic, which is reported.
 const MOST_IO: u64 = 2_000_000;
 
-/// A workload on a file system that fails.
+/// A workload on a failing file system.
 pub(super) struct FaultRun {
     pub(super) strict: StrictVfs,
     pub(super) vfs: FaultVfs,
@@ -33,15 +33,15 @@ pub(super) struct FaultRun {
     pub(super) rng: Rng,
     pub(super) seed: u64,
     pub(super) settings: SettingsOf,
-    /// The fault is over.
+    /// Whether the fault has been lifted.
     pub(super) lifted: bool,
-    /// The cause, and how many writes there were when it was first seen.
+    /// The cause, and the number of writes when it was first seen.
     pub(super) poisoned: Option<(String, u64)>,
-    /// The operation of the workload.
+    /// The number of the current operation in the workload.
     pub(super) number: u64,
-    /// I/O operations until the fault is lifted.
+    /// I/O operations before the fault was lifted.
     pub(super) workload_ops: u64,
-    /// The power cut whose image is looked at.
+    /// The power cut whose image is being checked.
     pub(super) crash: Option<CrashMode>,
     pub(super) totals: FaultTotals,
 }
@@ -63,7 +63,7 @@ impl FaultRun {
         let vfs = FaultVfs::new(Arc::new(strict.clone()));
         let done = AtomicU64::new(0);
         vfs.add(Rule::hook(move |_| {
-            // Once: dropping what the panic leaves behind does I/O too.
+            // Only once: dropping what the panic leaves behind does I/O too.
             assert!(done.fetch_add(1, Ordering::Relaxed) != MOST_IO, "a call does not end");
             Ok(())
         }));
@@ -126,7 +126,7 @@ impl FaultRun {
         options
     }
 
-    /// Whether a call may fail so.
+    /// Checks that a call may fail with this error.
     pub(super) fn tolerate(&mut self, doing: &str, error: &Error) -> Checks {
         let by_size =
             matches!(error.code(), "batch_too_large" | "item_too_large" | "key_too_large" | "invalid_config");
@@ -172,7 +172,7 @@ impl FaultRun {
             {
                 LsmEngine::create(dir(), options)
             }
-            // It may have been created, though the call that did it failed.
+            // The database may have been created although the call that created it failed.
             Err(Error::InvalidConfig { field: "stripes", .. }) => {
                 options.config =
                     options.config.map(|config| crate::DatabaseConfig { stripes: None, ..config });
@@ -186,7 +186,7 @@ impl FaultRun {
                 *self.beside.engine.lock() = Arc::downgrade(&engine);
                 self.engine = Some(engine);
             }
-            // Of a handle that is gone, its failed sync among others.
+            // Caused by an earlier handle, for instance by its failed sync.
             Err(error) if error.code() == "io" && !self.lifted && self.is_visible() => return Ok(()),
             Err(error) => return self.tolerate("open", &error),
         }
@@ -201,7 +201,7 @@ impl FaultRun {
         self.fault.is_some_and(|fault| !fault.is_invisible())
     }
 
-    /// What a database just opened holds is what the history goes on with.
+    /// Compares a newly opened database with the history, and restarts the history from its contents.
     fn take_stock(&mut self) -> Checks {
         let Some(engine) = &self.engine else { return Ok(()) };
         match contents(engine, None) {
@@ -212,7 +212,7 @@ impl FaultRun {
                     Ok(()) => self.history.restart(found),
                     Err(error) => {
                         self.tolerate("sync", &error)?;
-                        // It is as durable as it was.
+                        // The contents are as durable as before.
                         if !self.history.doubts().is_empty() {
                             self.let_go(false)?;
                         }
@@ -229,7 +229,7 @@ impl FaultRun {
 
     pub(super) fn let_go(&mut self, clean: bool) -> Checks {
         self.snapshots.clear();
-        // A close does all by itself: no other thread works beside it.
+        // A close does everything itself: no other thread works beside it.
         self.beside.free.store(false, Ordering::Relaxed);
         let poisoned = self.is_poisoned();
         let Some(engine) = self.engine.take() else { return Ok(()) };

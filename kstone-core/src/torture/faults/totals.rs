@@ -1,21 +1,21 @@
-//! What fault runs have done.
+//! Counts of what fault runs did.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::torture::order::Checked;
 
-/// What was done.
+/// Counts of fault runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FaultTotals {
-    /// Runs by the fault in them.
+    /// Runs by injected fault.
     pub runs: BTreeMap<&'static str, u64>,
     /// I/O operations of the workloads, each of which failed in some runs.
     pub points: u64,
     /// I/O operations that failed.
     pub struck: u64,
-    /// Calls that failed because of it.
+    /// Calls that failed because of that.
     pub failed: u64,
     /// Runs in which the handle was poisoned.
     pub poisoned: u64,
@@ -23,21 +23,21 @@ pub struct FaultTotals {
     pub healed: u64,
     /// Databases opened and compared: after the fault was lifted, and after power cuts.
     pub opened: u64,
-    /// Steps of jobs in the middle of another's.
+    /// Steps of jobs made in the middle of another.
     pub beside: u64,
     /// Databases whose handle was poisoned in the middle of another job.
     pub poisoned_beside: u64,
-    /// What was checked of the order of operations.
+    /// Checks of the order of operations.
     pub order: Checked,
 }
 
 impl FaultTotals {
-    /// Runs in all.
+    /// Total number of runs.
     pub fn all_runs(&self) -> u64 {
         self.runs.values().sum()
     }
 
-    /// Adds what another run did.
+    /// Adds the counts of another run.
     pub fn add(&mut self, other: &Self) {
         for (name, runs) in &other.runs {
             *self.runs.entry(name).or_default() += runs;

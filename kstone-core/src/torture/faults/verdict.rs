@@ -1,4 +1,4 @@
-//! What must hold: of a poisoned handle, once the fault is over, and after a power cut.
+//! Requirements: on a poisoned handle, once the fault is lifted, and after a power cut.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,18 +10,18 @@ use crate::lsm::{LsmEngine, WriteOptions};
 use crate::torture::{Least, Mismatch, Operation, check_all, contents};
 use crate::vfs::CrashMode;
 
-/// More steps of background work than a workload can ask for.
+/// More steps of background work than a workload can need.
 const MOST_STEPS: u32 = 5_000;
 
 impl FaultRun {
     pub(super) fn check_late(&self) -> Checks {
         match self.beside.late.lock().clone() {
-            Some(late) => mismatch("nothing removed, renamed or cut by a poisoned handle", late),
+            Some(late) => mismatch("nothing removed, renamed or truncated by a poisoned handle", late),
             None => Ok(()),
         }
     }
 
-    /// The first cause stays, and nothing is written or removed any more.
+    /// Checks that the first cause is kept, and that nothing is written or removed any more.
     pub(super) fn check_poisoned(&mut self) -> Checks {
         self.check_late()?;
         let (cause, written) = (self.cause(), self.written());
@@ -46,7 +46,7 @@ impl FaultRun {
         Ok(())
     }
 
-    /// Opens what a power cut would leave now.
+    /// Opens the image that a power cut would leave now.
     pub(super) fn check_image(&mut self, mode: CrashMode) -> Checks {
         self.crash = Some(mode);
         let image = self.strict.crash(mode);
@@ -73,7 +73,8 @@ impl FaultRun {
         engine.verify().map(drop).map_err(|error| Mismatch::error("verify", &error))
     }
 
-    /// The fault is over: what must hold now, after a power cut, after a close or the death of the process.
+    /// The fault is lifted: checks what must hold now, after a power cut, and after a close or the death of the
+    /// process.
     pub(super) fn after(&mut self) -> Checks {
         let mode = CrashMode::Random { seed: self.rng.next() };
         let mode = if self.rng.one_in(2) { CrashMode::Strict } else { mode };
@@ -87,14 +88,14 @@ impl FaultRun {
         self.open()?;
         self.totals.opened += 1;
         self.check_all()?;
-        // Opening made durable what it found.
+        // Opening made its contents durable.
         self.check_image(CrashMode::Strict)?;
         self.check_heals()?;
         self.let_go(true)?;
         self.check_image(CrashMode::Strict)
     }
 
-    /// Reads go on, writes are refused.
+    /// Checks that reads still work and writes are refused.
     fn check_refuses(&mut self) -> Checks {
         let Some(engine) = &self.engine else { return Ok(()) };
         let key = Key::from("refused");
@@ -114,10 +115,10 @@ impl FaultRun {
         self.read()
     }
 
-    /// Writes are accepted, background work goes on, and nothing of what failed is left.
+    /// Checks that writes are accepted, background work continues, and no trace of the failure is left.
     fn check_heals(&mut self) -> Checks {
         self.clock.advance(Duration::from_secs(60));
-        // Of work that is not due any more: kept until something of its kind succeeds.
+        // An error of work that is no longer due: kept until work of its kind succeeds.
         let before = self.background_error();
         for sync in [false, true] {
             let key = Key::new(format!("healed{sync}").into_bytes());

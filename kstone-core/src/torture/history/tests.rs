@@ -34,7 +34,7 @@ fn what_survives_is_a_prefix_with_all_that_was_durable() {
         assert_eq!(allowed(&history, &state(0..n)), [true, false], "{n}");
     }
     assert_eq!(allowed(&history, &state(0..6)), [true, true]);
-    // One in the middle is missing.
+    // One commit in the middle is missing.
     assert_eq!(allowed(&history, &state([0, 1, 2, 3, 5])), [false, false]);
 }
 
@@ -51,7 +51,7 @@ fn what_is_in_doubt_is_there_whole_or_not_at_all() {
     let mut half = state([0]);
     apply(&mut half, &change(2)[..2].to_vec());
     assert_eq!(allowed(&history, &half), [false, false]);
-    // A second one: any of the two, in their order.
+    // With a second one: any subset of the two, in their order.
     history.begin(change(3));
     for found in [state([0]), state([0, 2]), state([0, 3]), state([0, 2, 3])] {
         assert_eq!(allowed(&history, &found), [true, true]);

@@ -19,7 +19,6 @@ pub mod report;
 pub mod resources;
 pub mod results;
 pub mod statistics;
-pub mod storm;
 pub mod torture;
 pub mod trial;
 pub mod units;

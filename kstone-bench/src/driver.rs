@@ -22,7 +22,9 @@ use crate::engine::{Counters, Engine, Session, counter};
 use crate::record::{Slice, Step, StepSpec, TrialSpec};
 use crate::resources::Usage;
 use crate::workload::keys::Chooser;
-use crate::workload::{Amount, MULTI_GET_KEYS, Operation, PARTITION_ITEMS, QUERY_ITEMS, Task, Workload};
+use crate::workload::{
+    EXAMPLE_SECONDS, Keys, MULTI_GET_KEYS, Operation, PARTITION_ITEMS, QUERY_ITEMS, Task, Workload,
+};
 
 mod figures;
 mod pace;
@@ -54,7 +56,7 @@ struct Role<'a> {
     thread: usize,
     threads: usize,
     mix: &'a [(Operation, u32)],
-    keys: crate::workload::Keys,
+    keys: Keys,
     /// Operations, until others stop it.
     operations: Option<u64>,
     /// Operations a second that are offered.
@@ -67,9 +69,9 @@ impl Bench<'_> {
     /// Runs the step with that number.
     pub fn step(&self, number: usize, step: &StepSpec) -> Result<Step> {
         let workload = Workload::by_name(&step.workload)?;
-        match &workload.task {
-            Task::Operations { mix, keys, beside } => {
-                let operations = self.operations(number, step, workload, (mix, *keys, *beside));
+        match workload.task {
+            Task::Operations => {
+                let operations = self.operations(number, step, workload);
                 let done = operations.with_context(|| workload.name.clone())?;
                 let cut =
                     step.seconds.is_some() || step.operations.is_some_and(|most| most < self.spec.items);
@@ -81,7 +83,7 @@ impl Bench<'_> {
             Task::Scan => self.once(step, "scan", |bench| bench.scan_all()),
             Task::Compact => self.once(step, "compact", |bench| bench.engine.compact().map(|()| (1, 0))),
             Task::Settle => self.once(step, "settle", |bench| bench.engine.settle().map(|()| (1, 0))),
-            Task::Reopen { .. } => Err(anyhow!("{}: a new process does that", workload.name)),
+            Task::Reopen | Task::ReopenCold => Err(anyhow!("{}: a new process does that", workload.name)),
         }
     }
 
@@ -133,22 +135,15 @@ impl Bench<'_> {
         })
     }
 
-    fn operations(
-        &self,
-        number: usize,
-        step: &StepSpec,
-        workload: &Workload,
-        (mix, keys, beside): (&[(Operation, u32)], crate::workload::Keys, Option<Operation>),
-    ) -> Result<Step> {
-        let seconds = match (step.seconds, workload.amount) {
-            (None, Amount::Seconds(seconds)) if step.operations.is_none() => Some(seconds),
-            (given, _) => given,
-        };
+    fn operations(&self, number: usize, step: &StepSpec, workload: &Workload) -> Result<Step> {
+        let limited = step.operations.is_some() || step.seconds.is_some();
+        let example = (workload.example.is_some() && !limited).then_some(EXAMPLE_SECONDS);
+        let seconds = step.seconds.or(example);
         let given = if seconds.is_some() { None } else { workload.operations_for(self.spec.items) };
         let operations = step.operations.or(given);
         let rate = step.rate.filter(|rate| *rate > 0.0);
         let threads = self.spec.threads;
-        let beside = beside.map(|operation| [(operation, 1)]);
+        let beside = workload.beside.map(|operation| [(operation, 1)]);
         let share = |thread: usize| {
             let (threads, thread) = (threads as u64, thread as u64);
             operations.map(|all| all / threads + u64::from(thread < all % threads))
@@ -157,15 +152,15 @@ impl Bench<'_> {
         let role = |thread| Role {
             thread,
             threads,
-            mix,
-            keys,
+            mix: &workload.mix,
+            keys: workload.keys,
             operations: share(thread),
             rate: if beside.is_some() { None } else { rate.map(|rate| rate / threads as f64) },
             whole,
         };
         let mut roles: Vec<Role<'_>> = (0..threads).map(role).collect();
         if let Some(mix) = &beside {
-            let keys = crate::workload::Keys::Uniform;
+            let keys = Keys::Uniform;
             roles.push(Role { thread: threads, threads: 1, mix, keys, operations: None, rate, whole });
         }
         let watched = Watched::new(roles.len());

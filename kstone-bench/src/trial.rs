@@ -133,7 +133,7 @@ fn run(spec: &TrialSpec, number: usize, options: &Options) -> Result<Trial> {
             Ok(Left::Killed) => {
                 let step = trial.spec.steps.get(trial.steps.len());
                 let step = step.context("a child wants to be killed at its end")?;
-                if let Task::Reopen { cold: true } = Workload::by_name(&step.workload)?.task {
+                if Workload::by_name(&step.workload)?.task == Task::ReopenCold {
                     drop_from_cache(made_in)?;
                 }
             }
@@ -264,7 +264,7 @@ fn serve_steps(job: &Steps) -> Result<()> {
     let end = AtomicU64::new(job.end);
     for (number, step) in spec.steps.iter().enumerate().skip(job.from) {
         let workload = Workload::by_name(&step.workload)?;
-        let mut done = if let Task::Reopen { .. } = workload.task {
+        let mut done = if matches!(workload.task, Task::Reopen | Task::ReopenCold) {
             if number > job.from {
                 die()?;
             }

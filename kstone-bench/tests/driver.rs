@@ -19,7 +19,7 @@ use kstone_bench::driver::Bench;
 use kstone_bench::engine::{Engine, EngineSpec, Session};
 use kstone_bench::record::{Step, StepSpec, Trial, TrialSpec};
 use kstone_bench::trial::{Options, run_all};
-use kstone_bench::workload::{Amount, WORKLOADS, plan};
+use kstone_bench::workload::{Task, WORKLOADS, plan};
 
 fn step(workload: &str, operations: Option<u64>, rate: Option<f64>) -> StepSpec {
     StepSpec { operations, rate, ..StepSpec::of(workload) }
@@ -45,11 +45,10 @@ fn groups() -> Vec<Vec<StepSpec>> {
     for workload in WORKLOADS.iter() {
         let alone = workload.example.is_some() || workload.large || workload.deletes() || workload.fills();
         let key = if alone { workload.name.clone() } else { format!("{:?}", workload.place) };
-        let (operations, rate) = match workload.amount {
-            Amount::Seconds(_) => (Some(200), Some(20_000.0)),
-            Amount::Once => (None, None),
-            Amount::Items { .. } if workload.fills() => (None, None),
-            Amount::Items { .. } => (Some(300), None),
+        let (operations, rate) = match workload.task {
+            _ if workload.example.is_some() => (Some(200), Some(20_000.0)),
+            Task::Operations | Task::Scan if !workload.fills() => (Some(300), None),
+            _ => (None, None),
         };
         groups.entry(key).or_default().push(step(&workload.name, operations, rate));
     }

@@ -30,7 +30,7 @@ pub fn layout(spec: &TrialSpec) -> Result<Layout> {
     let workloads = workloads(spec)?;
     let mut decided: Option<(Layout, &str)> = None;
     for workload in &workloads {
-        let Place::Only(layout) = workload.place else { continue };
+        let Some(layout) = workload.place.layout() else { continue };
         match decided {
             Some((other, name)) if other != layout => bail!(
                 "{name} and {} cannot follow each other: {} and {}. Make them two runs",

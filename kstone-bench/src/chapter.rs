@@ -36,7 +36,7 @@ pub fn list() -> Result<Vec<(String, String)>> {
 
 /// What to measure, and where.
 #[derive(Clone, Debug)]
-pub(crate) struct Options {
+pub(crate) struct ChapterOptions {
     /// Tables; all when there is none. A section takes all of its tables: `23.2`.
     pub(crate) only: Vec<String>,
     pub(crate) scale: Scale,
@@ -55,7 +55,7 @@ pub(crate) struct Outcome {
 
 /// Measures. `progress` hears what goes on; `finished` gets each table as soon as it is complete.
 pub(crate) fn run(
-    options: &Options,
+    options: &ChapterOptions,
     progress: &mut dyn FnMut(&str),
     finished: &mut dyn FnMut(&ChapterTable),
 ) -> Result<Outcome> {

@@ -88,7 +88,7 @@ impl fmt::Display for Verdict {
 
 /// One metric of one series.
 #[derive(Clone, Debug)]
-pub struct Row {
+pub struct Compared {
     /// Of the engine; two, where two were compared.
     pub label: String,
     /// What was run, and how.
@@ -109,7 +109,7 @@ pub struct Row {
 #[derive(Clone, Debug, Default)]
 pub struct Comparison {
     /// All of it.
-    pub rows: Vec<Row>,
+    pub rows: Vec<Compared>,
     /// What makes it doubtful.
     pub warnings: Vec<String>,
     /// What is as bad as a regression: wrong answers, and series that worked before and do not any more.
@@ -136,7 +136,7 @@ impl Comparison {
             } else {
                 statistics::independent_ratio(&before, &after)
             };
-            self.rows.push(Row {
+            self.rows.push(Compared {
                 label: label.to_owned(),
                 conditions: base.conditions.clone(),
                 verdict: verdict(&metric, ratio.as_ref(), limit),
@@ -258,7 +258,7 @@ fn doubts(file: &RunFile) -> impl Iterator<Item = String> {
 
 /// Rows of the same conditions together, and what must be known to read them.
 fn finish(mut comparison: Comparison) -> Comparison {
-    let mut together: Vec<Vec<Row>> = Vec::new();
+    let mut together: Vec<Vec<Compared>> = Vec::new();
     for row in comparison.rows {
         match together
             .iter_mut()

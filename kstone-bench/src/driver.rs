@@ -26,13 +26,13 @@ use crate::workload::{
     EXAMPLE_SECONDS, Keys, MULTI_GET_KEYS, Operation, PARTITION_ITEMS, QUERY_ITEMS, Task, Workload,
 };
 
-mod figures;
 mod pace;
 mod sampler;
+mod tally;
 
-use figures::Figures;
 use pace::Pace;
 use sampler::Watched;
+use tally::Tally;
 
 /// A trial's database, and what its steps share.
 pub struct Bench<'a> {
@@ -105,7 +105,7 @@ impl Bench<'_> {
             watched.stop.store(true, Ordering::Relaxed);
             (done, ended, sampler.join())
         });
-        let mut figures = Figures::default();
+        let mut figures = Tally::default();
         let nanos = ended.0.as_nanos() as u64;
         figures.record(kind, None, nanos, nanos);
         let (operations, wrong) = done?;
@@ -187,7 +187,7 @@ impl Bench<'_> {
             watched.stop.store(true, Ordering::Relaxed);
             (figures, ended, sampler.join())
         });
-        let mut all = Figures::default();
+        let mut all = Tally::default();
         for figures in figures {
             all.add(&figures.map_err(|_| anyhow!("a thread panicked"))??)?;
         }
@@ -208,14 +208,14 @@ impl Bench<'_> {
     }
 
     /// What one thread does.
-    fn work(&self, number: usize, role: &Role<'_>, watched: &Watched, start: Instant) -> Result<Figures> {
+    fn work(&self, number: usize, role: &Role<'_>, watched: &Watched, start: Instant) -> Result<Tally> {
         let mut random =
             StdRng::seed_from_u64(self.spec.seed ^ ((number as u64) << 40) ^ ((role.thread as u64) << 32));
         let seed = self.spec.seed.wrapping_add(number as u64);
         let mut chooser =
             Chooser::new(role.keys, self.spec.items, seed, role.thread % role.threads.max(1), role.threads)?;
         let total: u32 = role.mix.iter().map(|(_, weight)| *weight).sum();
-        let mut asking = Asking {
+        let mut client = Client {
             bench: self,
             session: self.engine.session()?,
             value: Vec::with_capacity(self.spec.value_bytes),
@@ -223,7 +223,7 @@ impl Bench<'_> {
             whole: role.whole,
             keys: Vec::with_capacity(MULTI_GET_KEYS),
         };
-        let mut figures = Figures::default();
+        let mut figures = Tally::default();
         let pace = role.rate.map(|rate| Pace::new(start, rate, role.thread as f64 / role.threads as f64));
         let mut warm = true;
         for i in 0..role.operations.unwrap_or(u64::MAX) {
@@ -232,16 +232,16 @@ impl Bench<'_> {
             }
             if warm && watched.measuring.load(Ordering::Relaxed) {
                 warm = false;
-                figures = Figures::default();
+                figures = Tally::default();
             }
             let operation = drawn(role.mix, total, &mut random);
             let Some(item) = chooser.next(&mut random, self.end.load(Ordering::Relaxed).max(1)) else {
                 break;
             };
-            asking.prepare(operation, item, &mut chooser, &mut random);
+            client.prepare(operation, item, &mut chooser, &mut random);
             let due = pace.as_ref().map(|pace| pace.wait(i));
             let begun = Instant::now();
-            let answer = asking.ask(operation, item, &mut random)?;
+            let answer = client.ask(operation, item, &mut random)?;
             let ended = Instant::now();
             let service = ended.duration_since(begun).as_nanos() as u64;
             let waited = due.map_or(service, |due| ended.saturating_duration_since(due).as_nanos() as u64);
@@ -262,7 +262,7 @@ impl Bench<'_> {
         &self,
         step: &StepSpec,
         (begin, ended): (&Begin, Instant),
-        figures: Figures,
+        figures: Tally,
         sampled: sampler::Sampled,
     ) -> Result<Step> {
         let begin = sampled.begin.as_ref().unwrap_or(begin);
@@ -307,7 +307,7 @@ struct Begin {
 }
 
 /// Counters that are no totals: their value at the end counts.
-const STANDS: [&str; 10] = [
+const GAUGES: [&str; 10] = [
     counter::LONGEST_STALL_NANOS,
     counter::FILTER_BYTES,
     counter::MEMTABLE_BYTES,
@@ -322,7 +322,7 @@ const STANDS: [&str; 10] = [
 
 fn since(before: &Counters, mut now: Counters) -> Counters {
     for (name, value) in &mut now {
-        if !STANDS.contains(&name.as_str()) {
+        if !GAUGES.contains(&name.as_str()) {
             *value -= before.get(name).unwrap_or(&0.0);
         }
     }
@@ -344,7 +344,7 @@ fn drawn(mix: &[(Operation, u32)], total: u32, random: &mut StdRng) -> Operation
 }
 
 /// A thread's session and buffers.
-struct Asking<'a> {
+struct Client<'a> {
     bench: &'a Bench<'a>,
     session: Box<dyn Session + 'a>,
     value: Vec<u8>,
@@ -362,7 +362,7 @@ struct Answer {
     bytes_written: u64,
 }
 
-impl Asking<'_> {
+impl Client<'_> {
     /// What a caller would have at hand is not part of the operation: values, and the keys of several reads.
     fn prepare(&mut self, operation: Operation, item: u64, chooser: &mut Chooser, random: &mut StdRng) {
         if operation == Operation::Put {

@@ -25,10 +25,10 @@ pub fn record(directory: &Path) -> Result<Machine> {
     let directory = directory.canonicalize().with_context(|| format!("{}", directory.display()))?;
     // Before the probes: they are a load themselves.
     let load = load();
-    let place = mount::Place::of(&directory, &read("/proc/self/mountinfo"));
+    let mount = mount::Mount::of(&directory, &read("/proc/self/mountinfo"));
     let fsync = probe::fsync(&directory)
         .with_context(|| format!("the time of an fsync in {} cannot be measured", directory.display()))?;
-    let read_4k = match place.in_memory() {
+    let read_4k = match mount.in_memory() {
         true => None,
         // Of 32 MiB. What a cache answered says nothing.
         false => read_4k(&directory, 8192, 200, probe::LONGEST)?
@@ -44,8 +44,8 @@ pub fn record(directory: &Path) -> Result<Machine> {
             first_line("/proc/sys/kernel/ostype"),
             first_line("/proc/sys/kernel/osrelease")
         ),
-        file_system: place.file_system(),
-        disk: place.disk(),
+        file_system: mount.file_system(),
+        disk: mount.disk(),
         fsync_p50_nanos: fsync.as_nanos() as u64,
         read_4k_p50_nanos: read_4k.map_or(0, |reads| reads.middle.as_nanos() as u64),
         load,

@@ -13,13 +13,13 @@ use crate::workload::{Task, Workload};
 use crate::{machine, statistics, units};
 
 mod chapter;
+mod contest;
 mod figures;
-mod group;
 mod html;
 mod markdown;
+mod resource_usage;
 mod summary;
 mod sweep;
-mod took;
 
 pub use chapter::{chapter_markdown, chapter_text};
 pub use html::html;
@@ -141,15 +141,15 @@ pub fn document(files: &[RunFile]) -> Result<Document> {
         Workload::by_name(&one.conditions.workload).is_ok_and(|workload| workload.task == Task::Settle)
     };
     all.retain(|one| !waits(one));
-    let groups = group::groups(&all);
+    let contests = contest::contests(&all);
     let mut document = Document {
         title: "KeystoneDB, measured".to_owned(),
         sources: files.iter().map(source).collect(),
         machine: machine_rows(files),
         method: method(&all),
         troubles: files.iter().flat_map(results::troubles).collect(),
-        summaries: summary::tables(&groups),
-        losses: summary::losses(&groups),
+        summaries: summary::tables(&contests),
+        losses: summary::losses(&contests),
         ..Document::default()
     };
     for file in files {
@@ -165,8 +165,8 @@ pub fn document(files: &[RunFile]) -> Result<Document> {
         document.troubles.extend(error);
     }
     document.sections.extend(sweep::sections(&all)?);
-    for group in &groups {
-        document.sections.push(group.section()?);
+    for contest in &contests {
+        document.sections.push(contest.section()?);
     }
     for (number, section) in document.sections.iter_mut().enumerate() {
         section.id = format!("s{}", number + 1);

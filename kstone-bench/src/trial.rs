@@ -16,7 +16,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::Group;
+use crate::cgroup::ControlGroup;
 use crate::chapter::probe::{Found, Probe};
 use crate::data::Values;
 use crate::driver::Bench;
@@ -110,7 +110,7 @@ fn run(spec: &TrialSpec, number: usize, options: &Options) -> Result<Trial> {
     let directory = made.as_mut().map_err(|error| anyhow!("{}: {error}", options.directory.display()))?;
     directory.disable_cleanup(options.keep);
     let made_in = directory.path();
-    let group = match spec.memory_limit.map(Group::new).transpose() {
+    let group = match spec.memory_limit.map(ControlGroup::new).transpose() {
         Ok(group) => group,
         Err(error) => {
             eprintln!("kstone-bench: no limit on memory: {error:#}");
@@ -153,7 +153,7 @@ enum Left {
 
 fn one_process(
     job: &Job,
-    group: Option<&Group>,
+    group: Option<&ControlGroup>,
     program: &Path,
     heard: &mut dyn FnMut(Message),
 ) -> Result<Left> {
@@ -189,7 +189,7 @@ fn one_process(
 /// `None`: it ended without a word.
 fn talk(
     job: &Job,
-    group: Option<&Group>,
+    group: Option<&ControlGroup>,
     child: &Child,
     mut input: ChildStdin,
     output: ChildStdout,

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
-use kstone_bench::cgroup::Group;
+use kstone_bench::cgroup::ControlGroup;
 use kstone_bench::data::{BenchKey, Values};
 use kstone_bench::driver::Bench;
 use kstone_bench::engine::{Engine, EngineSpec, Session};
@@ -95,7 +95,7 @@ fn trials_of_engines_take_turns() {
 
 #[test]
 fn a_process_killed_for_its_memory_is_an_error_and_the_limit_is_one() {
-    if let Err(error) = Group::new(1 << 30) {
+    if let Err(error) = ControlGroup::new(1 << 30) {
         println!("not tested, no control groups: {error:#}");
         return;
     }

@@ -7,7 +7,7 @@ use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior, Value};
 use serde::Deserialize;
 
-use super::sweep::{Figures, Point, Swept};
+use super::sweep::{Figures, SweepPoint, Swept};
 use super::table::{ChapterTable, Group, Line, Says};
 use super::verdict::{self, Direction, Grade, Shape, Target};
 use crate::units::Unit;
@@ -110,7 +110,7 @@ struct ShapeClaim {
 }
 
 /// A line, the point it is of, and what it was made from.
-type Row<'a> = (Line, &'a Point);
+type Row<'a> = (Line, &'a SweepPoint);
 
 impl Claims {
     pub(super) fn read() -> Result<Self> {
@@ -163,7 +163,7 @@ fn merged(common: &toml::Table, own: &toml::Table) -> toml::Table {
     all
 }
 
-fn of_point(point: &Point) -> toml::Value {
+fn of_point(point: &SweepPoint) -> toml::Value {
     toml::Value::Table([("point".to_owned(), point.key.clone().into())].into_iter().collect())
 }
 
@@ -172,7 +172,7 @@ struct Maker<'a> {
     environment: Environment<'static>,
     /// What templates and expressions may name everywhere.
     names: BTreeMap<String, Value>,
-    points: Vec<&'a Point>,
+    points: Vec<&'a SweepPoint>,
     stripes: f64,
     divide: f64,
 }
@@ -188,7 +188,7 @@ impl<'a> Maker<'a> {
         let (stripes, divide) = (number("stripes"), number("divide"));
         let mut names = common.clone();
         names.extend(swept.iter().flat_map(|swept| swept.names.clone()));
-        let points: Vec<&Point> = swept.iter().flat_map(|swept| &swept.points).collect();
+        let points: Vec<&SweepPoint> = swept.iter().flat_map(|swept| &swept.points).collect();
         let rows: BTreeMap<&str, Figures> =
             points.iter().map(|point| (point.key.as_str(), point.medians())).collect();
         names.insert("rows".to_owned(), Value::from(Serde(&rows)));
@@ -245,7 +245,7 @@ impl<'a> Maker<'a> {
         Ok(Group { quantity, unit, by, lines, shape })
     }
 
-    fn line(&self, claim: &LineClaim, point: &Point) -> Result<Line> {
+    fn line(&self, claim: &LineClaim, point: &SweepPoint) -> Result<Line> {
         let medians = point.medians();
         let row = claim.row.as_ref().map_or(Ok(point.row.clone()), |row| self.text(row, &medians))?;
         let measured = claim.when.as_ref().map_or(Ok(true), |when| self.holds(when, &medians))?;
@@ -307,10 +307,10 @@ impl<'a> Maker<'a> {
             || rows.iter().filter_map(|(line, point)| Some((line, *point, line.measured.median()?)));
         let values: Vec<(String, f64)> =
             measured().map(|(line, _, value)| (line.row.clone(), value)).collect();
-        let said = || {
-            let said = |line: &Line| line.says.as_ref().and_then(|says| says.high);
+        let claimed_limits = || {
+            let limit = |line: &Line| line.says.as_ref().and_then(|says| says.high);
             measured()
-                .filter_map(move |(line, _, value)| Some((line.row.clone(), value, said(line)?)))
+                .filter_map(move |(line, _, value)| Some((line.row.clone(), value, limit(line)?)))
                 .collect::<Vec<_>>()
         };
         let monotone =
@@ -320,9 +320,9 @@ impl<'a> Maker<'a> {
         } else if let Some(claimed) = &claim.falls {
             monotone(claimed, Direction::Falls)
         } else if let Some(claimed) = &claim.agrees {
-            verdict::agrees(claimed, &said(), claim.tolerance)
+            verdict::agrees(claimed, &claimed_limits(), claim.tolerance)
         } else if let Some(claimed) = &claim.at_most {
-            let mut points = said();
+            let mut points = claimed_limits();
             if let Some(limit) = &claim.limit {
                 points.clear();
                 for (line, point, middle) in measured() {
@@ -338,7 +338,7 @@ impl<'a> Maker<'a> {
         } else if let Some(claimed) = &claim.factor {
             let chosen = self.points.iter().filter(|point| claim.points.contains(&point.key));
             let value =
-                |point: &&Point| Ok((point.row.clone(), self.number(&claim.figure, &point.medians())?));
+                |point: &&SweepPoint| Ok((point.row.clone(), self.number(&claim.figure, &point.medians())?));
             verdict::factor(claimed, &chosen.map(value).collect::<Result<Vec<_>>>()?, claim.low, claim.high)
         } else if let Some(claimed) = &claim.all {
             let mut conditions = Vec::new();
@@ -371,7 +371,7 @@ mod tests {
     use crate::chapter::probe::Found;
 
     /// Words, numbers and the point of each line of that group.
-    fn said(table: &str, quantity: &str) -> Vec<(f64, f64)> {
+    fn claims_of(table: &str, quantity: &str) -> Vec<(f64, f64)> {
         let claims = Claims::read().unwrap();
         let table = claims.table.iter().find(|one| one.id == table).unwrap();
         let group = table
@@ -388,25 +388,25 @@ mod tests {
 
     #[test]
     fn the_rows_are_consistent_where_the_chapter_is() {
-        let flushes = said("23.1-throughput", "flushes per 100k writes");
+        let flushes = claims_of("23.1-throughput", "flushes per 100k writes");
         assert!(
             flushes.len() == 4 && flushes.iter().all(|(at, said)| at * said == 1e5),
             "100k writes: {flushes:?}"
         );
-        let stripe = said("23.1-memory", "fullest memtable of a stripe");
+        let stripe = claims_of("23.1-memory", "fullest memtable of a stripe");
         assert!(
             stripe.len() == 4 && stripe.iter().all(|(at, said)| *said == 200.0 * at),
             "200 bytes: {stripe:?}"
         );
-        let bits = said("23.3-bits", "memory of 1M keys");
+        let bits = claims_of("23.3-bits", "memory of 1M keys");
         assert!(bits.len() == 6 && bits.iter().all(|(at, said)| *said == at * 1e6 / 8.0), "{bits:?}");
     }
 
     fn made(stripes: u32, claim: &str) -> Group {
-        let point = |key: &str, values: &[f64], absent: Option<&str>| Point {
+        let point = |key: &str, values: &[f64], absent: Option<&str>| SweepPoint {
             found: values.iter().map(|value| Found([("speed".to_owned(), *value)].into())).collect(),
             absent: absent.map(str::to_owned),
-            ..Point::named(key)
+            ..SweepPoint::named(key)
         };
         let points =
             vec![point("1", &[1.0, 3.0], None), point("8", &[], Some("2 cores")), point("2", &[4.0], None)];

@@ -98,9 +98,9 @@ impl Found {
 
 /// Events with the time at which they came.
 #[derive(Debug, Default)]
-struct Heard(Mutex<Vec<(Instant, Event)>>);
+struct EventLog(Mutex<Vec<(Instant, Event)>>);
 
-impl Heard {
+impl EventLog {
     fn events(&self) -> Vec<(Instant, Event)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -122,14 +122,14 @@ impl Heard {
     }
 }
 
-impl EventListener for Heard {
+impl EventListener for EventLog {
     fn on_event(&self, event: &Event) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), event.clone()));
     }
 }
 
 /// Settings as they are given to an engine.
-fn options(settings: &str, listener: &Arc<Heard>) -> Result<EngineOptions> {
+fn options(settings: &str, listener: &Arc<EventLog>) -> Result<EngineOptions> {
     let (database, compaction) =
         text::changed(settings, &DatabaseConfig::default(), &CompactionConfig::default())?;
     let mut options = EngineOptions::disk();
@@ -140,10 +140,10 @@ fn options(settings: &str, listener: &Arc<Heard>) -> Result<EngineOptions> {
 }
 
 /// A database in a directory that exists, with these settings, and what it tells.
-fn open(directory: &Path, settings: &str) -> Result<(LsmEngine, Arc<Heard>)> {
-    let heard = Arc::new(Heard::default());
-    let engine = LsmEngine::open_or_create(directory, options(settings, &heard)?)?;
-    Ok((engine, heard))
+fn open(directory: &Path, settings: &str) -> Result<(LsmEngine, Arc<EventLog>)> {
+    let log = Arc::new(EventLog::default());
+    let engine = LsmEngine::open_or_create(directory, options(settings, &log)?)?;
+    Ok((engine, log))
 }
 
 /// Puts items with these numbers, in no order of keys.

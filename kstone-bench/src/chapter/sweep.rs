@@ -54,7 +54,7 @@ const MIB: u64 = 1 << 20;
 /// What a sweep found.
 #[derive(Default)]
 pub(super) struct Swept {
-    pub(super) points: Vec<Point>,
+    pub(super) points: Vec<SweepPoint>,
     /// What it says of itself as a whole.
     pub(super) names: BTreeMap<String, Value>,
     /// Trials, if there were not as many as the scale says.
@@ -63,7 +63,7 @@ pub(super) struct Swept {
 
 /// One point: what it is called, and figures of each trial.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Point {
+pub(super) struct SweepPoint {
     pub(super) key: String,
     pub(super) row: String,
     /// The point as a number, for plots.
@@ -75,7 +75,7 @@ pub(super) struct Point {
     pub(super) fixed: Figures,
 }
 
-impl Point {
+impl SweepPoint {
     pub(super) fn named(key: &str) -> Self {
         Self { key: key.to_owned(), row: key.to_owned(), ..Self::default() }
     }
@@ -119,7 +119,7 @@ impl Point {
 }
 
 impl Swept {
-    fn of(points: Vec<Point>) -> Self {
+    fn of(points: Vec<SweepPoint>) -> Self {
         Self { points, ..Self::default() }
     }
 
@@ -195,9 +195,9 @@ impl Sweeps<'_> {
     /// All trials of the points of one kind of probe.
     fn probed<P: Into<Probe>>(
         &mut self,
-        mut points: Vec<Point>,
-        what: impl Fn(&Point) -> String,
-        probe: impl Fn(&Scale, &Point, u64) -> P,
+        mut points: Vec<SweepPoint>,
+        what: impl Fn(&SweepPoint) -> String,
+        probe: impl Fn(&Scale, &SweepPoint, u64) -> P,
     ) -> Result<Swept> {
         let scale = self.scale.clone();
         for trial in 0..scale.trials as u64 {
@@ -212,7 +212,7 @@ impl Sweeps<'_> {
     fn driven(
         &mut self,
         what: &str,
-        mut points: Vec<Point>,
+        mut points: Vec<SweepPoint>,
         specs: &[TrialSpec],
         prefixes: &[&str],
     ) -> Result<Swept> {
@@ -248,7 +248,7 @@ impl Sweeps<'_> {
     /// it left: while it was written to, at rest, and at rest with its files forgotten by the system.
     fn memtables(&mut self) -> Result<Swept> {
         let scale = self.scale.clone();
-        let mut points = MEMTABLES.map(|threshold| Point::at(threshold, 1000)).to_vec();
+        let mut points = MEMTABLES.map(|threshold| SweepPoint::at(threshold, 1000)).to_vec();
         for trial in 0..scale.trials as u64 {
             for (point, threshold) in points.iter_mut().zip(MEMTABLES) {
                 let directory = self.fresh()?;
@@ -306,8 +306,8 @@ impl Sweeps<'_> {
         let records = scale.records(1000);
         // Flushes of each stripe: enough that the largest threshold has merged its merges.
         let items = (60 * records * scale.stripes) as u64;
-        let mut points =
-            THRESHOLDS.map(|threshold| Point { row: threshold.to_string(), ..Point::at(threshold, 10) });
+        let mut points = THRESHOLDS
+            .map(|threshold| SweepPoint { row: threshold.to_string(), ..SweepPoint::at(threshold, 10) });
         let database = DatabaseConfig::new().with_max_memtable_records(records);
         let mut specs = Vec::new();
         for (point, threshold) in points.iter_mut().zip(THRESHOLDS) {
@@ -337,7 +337,7 @@ impl Sweeps<'_> {
             let load = open("readrandomwriterandom", OFFERED, scale.load_seconds);
             specs.push(spec(preset(name, scale.stripes)?, items, vec![closed("fillrandom", items), load]));
         }
-        let points = CONFIGURATIONS.map(Point::named).to_vec();
+        let points = CONFIGURATIONS.map(SweepPoint::named).to_vec();
         Ok(self.driven("the three configurations", points, &specs, &["fill", "load"])?.name("items", items))
     }
 
@@ -347,7 +347,7 @@ impl Sweeps<'_> {
         for (name, offered, memory_limit) in EXAMPLES {
             // Tests offer less: an unoptimised build on a busy machine keeps up with that.
             let offered = if scale.divide > 1 { f64::min(offered, 1000.0) } else { offered };
-            let mut point = Point::named(name);
+            let mut point = SweepPoint::named(name);
             point.fix("offered", offered);
             points.push(point);
             let steps = vec![closed("fillrandom", scale.load_items), open(name, offered, scale.load_seconds)];
@@ -359,8 +359,9 @@ impl Sweeps<'_> {
 
     fn runs(&mut self) -> Result<Swept> {
         let cold_reads = (self.scale.reads / 200).max(20);
-        let points = RUNS.map(|(runs, name)| Point { row: format!("{runs} ({name})"), ..Point::at(runs, 0) });
-        let what = |point: &Point| format!("reads with {} runs", point.key);
+        let points = RUNS
+            .map(|(runs, name)| SweepPoint { row: format!("{runs} ({name})"), ..SweepPoint::at(runs, 0) });
+        let what = |point: &SweepPoint| format!("reads with {} runs", point.key);
         let swept = self.probed(points.to_vec(), what, |scale, point, seed| Runs {
             settings: scale.settings(""),
             runs: point.at.unwrap_or(0.0) as usize,
@@ -385,7 +386,7 @@ impl Sweeps<'_> {
             misses: if bits >= 16 { scale.rare_misses } else { scale.misses },
             seed,
         };
-        let mut points = BITS.map(|bits| Point::at(bits, 10));
+        let mut points = BITS.map(|bits| SweepPoint::at(bits, 10));
         for (point, bits) in points.iter_mut().zip(BITS) {
             let database = DatabaseConfig::new().with_bloom_bits_per_key(bits);
             let model = Model::new(Workload::inserts(1_000_000, 16, VALUE as u64));
@@ -404,7 +405,7 @@ impl Sweeps<'_> {
             many.misses,
             many.misses * FILTERED_RUNS as u64,
         );
-        let what = |point: &Point| format!("filters of {} bits", point.key);
+        let what = |point: &SweepPoint| format!("filters of {} bits", point.key);
         let swept = self.probed(points.to_vec(), what, |scale, point, seed| {
             probe(scale, point.at.unwrap_or(0.0) as usize, seed)
         })?;
@@ -416,20 +417,20 @@ impl Sweeps<'_> {
         let reads = self.scale.reads.min(2000);
         let found = self.measure("reads of 4 KiB from the disk", Disk { pages: 8 * reads, reads })?;
         let (read, share) = (found.get("read_p50")?, found.get("device_share")?);
-        let point = Point { row: "4 KiB".to_owned(), found: vec![found], ..Point::named("disk") };
+        let point = SweepPoint { row: "4 KiB".to_owned(), found: vec![found], ..SweepPoint::named("disk") };
         Ok(Swept::of(vec![point]).name("disk_read", read).name("cold", share > 0.5))
     }
 
     fn debts(&mut self) -> Result<Swept> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let mut points = [1, 2, 4, 8, 16].map(|concurrent| Point::at(concurrent, 4)).to_vec();
+        let mut points = [1, 2, 4, 8, 16].map(|concurrent| SweepPoint::at(concurrent, 4)).to_vec();
         // Two are no row of the chapter's, but show something on a machine of two cores.
         points.retain(|point| point.key != "2" || cores >= 2);
         for point in points.iter_mut().filter(|point| point.at > Some(cores as f64)) {
             point.absent = Some(format!("as many cores are needed, and there are {cores}"));
         }
         let items = if self.scale.divide > 1 { self.scale.items() } else { 3 * self.scale.items() };
-        let what = |point: &Point| format!("{} compactions at the same time", point.key);
+        let what = |point: &SweepPoint| format!("{} compactions at the same time", point.key);
         let swept = self.probed(points, what, |scale, point, seed| Debt {
             settings: scale.settings(""),
             concurrent: point.at.unwrap_or(0.0) as usize,
@@ -448,7 +449,7 @@ impl Sweeps<'_> {
         let interval = self.scale.check_interval;
         let found = self.measure("the lag of checks", Checks { stripes, runs: 9, interval, samples: 16 })?;
         let points = INTERVALS.map(|seconds| {
-            let mut point = Point::at(seconds as usize, 0);
+            let mut point = SweepPoint::at(seconds as usize, 0);
             point.row = if seconds == 60 { "60s (default)".into() } else { format!("{seconds}s") };
             point.fix("waited", f64::from(u8::from(seconds == interval || (tiny && seconds == 10))));
             point.found = vec![found.clone()];
@@ -463,12 +464,12 @@ impl Sweeps<'_> {
         let limit = |bytes: u64| if tiny { bytes / 16 } else { bytes };
         let [memtable, log, quota] = [MIB, 16 * MIB, 64 * MIB].map(limit);
         let points = [("memtable", memtable), ("log", log), ("quota", quota)].map(|(name, limit)| {
-            let mut point = Point::named(name);
+            let mut point = SweepPoint::named(name);
             point.row = format!("limit {}", Unit::Bytes.text(limit as f64));
             point.fix("limit", limit as f64);
             point
         });
-        let what = |_: &Point| "a limit of section 23.4".to_owned();
+        let what = |_: &SweepPoint| "a limit of section 23.4".to_owned();
         let mut swept =
             self.probed(points.to_vec(), what, |scale, point, seed| match point.key.as_str() {
                 "memtable" => Probe::from(MemtableBytes { limit: memtable as usize, flushes: 40, seed }),
@@ -491,8 +492,8 @@ impl Sweeps<'_> {
     }
 
     fn buffers(&mut self) -> Result<Swept> {
-        let points = BUFFERS.map(|buffer| Point::at(buffer, 0)).to_vec();
-        let what = |point: &Point| format!("a write buffer of {} bytes", point.key);
+        let points = BUFFERS.map(|buffer| SweepPoint::at(buffer, 0)).to_vec();
+        let what = |point: &SweepPoint| format!("a write buffer of {} bytes", point.key);
         self.probed(points, what, |scale, point, seed| WriteBuffer {
             settings: scale.settings(""),
             buffer: point.at.unwrap_or(0.0) as usize,
@@ -504,8 +505,8 @@ impl Sweeps<'_> {
 
     fn puts(&mut self) -> Result<Swept> {
         let times = if self.scale.divide > 1 { 3 } else { 100 };
-        let what = |_: &Point| "1000 items into a new database".to_owned();
-        let swept = self.probed(vec![Point::named("put_1000_items")], what, |_, _, _| Puts { times })?;
+        let what = |_: &SweepPoint| "1000 items into a new database".to_owned();
+        let swept = self.probed(vec![SweepPoint::named("put_1000_items")], what, |_, _, _| Puts { times })?;
         let (slowest, fastest) =
             (swept.points[0].extremes("slowest_nanos")?.0, swept.points[0].extremes("fastest_nanos")?.1);
         Ok(swept.name("times", times).name("fastest", fastest).name("slowest", slowest))

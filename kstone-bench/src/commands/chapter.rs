@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use super::measure::{command, save};
-use crate::chapter::{self, ChapterTable, Grade, Measured, Options, Scale};
+use crate::chapter::{self, ChapterOptions, ChapterTable, Grade, Measured, Scale};
 use crate::machine;
 use crate::record::{RunFile, SCHEMA};
 use crate::report::{chapter_markdown, chapter_text};
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &ChapterArgs) -> Result<ExitCode> {
     if let Some(trials) = args.trials {
         scale.trials = trials as usize;
     }
-    let options = Options {
+    let options = ChapterOptions {
         only: args.only.clone(),
         scale,
         directory: args.dir.clone().unwrap_or_else(std::env::temp_dir),

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use comfy_table::{Table, presets};
 
-use crate::compare::{self, Comparison, Row, Verdict};
+use crate::compare::{self, Compared, Comparison, Verdict};
 use crate::statistics::Summary;
 use crate::{results, units};
 
@@ -87,7 +87,7 @@ fn print(comparison: &Comparison, limit: f64) {
     println!("{verdict}: {} figures compared, limit {}", comparison.rows.len(), units::percent(limit));
 }
 
-fn cells(row: &Row) -> [String; 7] {
+fn cells(row: &Compared) -> [String; 7] {
     let summary = |summary: &Option<Summary>| match summary {
         None => "-".to_owned(),
         Some(summary) => {

@@ -4,7 +4,7 @@ use anyhow::Result;
 use hdrhistogram::Histogram;
 
 use super::Plot;
-use super::group::{Group, rate};
+use super::contest::{Contest, rate};
 use crate::engine::MarkKind;
 use crate::plot::{Axis, Bar, Bars, Chart, Histograms, Line, Look, Panel, Point, Strip};
 use crate::record::Step;
@@ -22,39 +22,39 @@ const BUCKET_GROWTH: f64 = 1.189_207;
 const SHARES: [f64; 15] =
     [0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999, 0.99999, 0.999_999];
 
-/// All plots of a group. `notes` gets what could not be shown.
-pub(super) fn plots(group: &Group<'_>, notes: &mut Vec<String>) -> Result<Vec<Plot>> {
+/// All plots of a contest. `notes` gets what could not be shown.
+pub(super) fn plots(contest: &Contest<'_>, notes: &mut Vec<String>) -> Result<Vec<Plot>> {
     let mut plots = Vec::new();
-    plots.extend(bars(group)?);
-    if group.series.len() > MOST {
-        let all = group.series.len();
+    plots.extend(bars(contest)?);
+    if contest.series.len() > MOST {
+        let all = contest.series.len();
         notes.push(format!("{all} engines and settings are too many for one plot of time or latency"));
         return Ok(plots);
     }
-    plots.extend(timeline(group)?);
+    plots.extend(timeline(contest)?);
     let kinds: std::collections::BTreeSet<&str> =
-        group.series.iter().flat_map(|series| series.kinds()).collect();
+        contest.series.iter().flat_map(|series| series.kinds()).collect();
     for kind in kinds {
-        plots.extend(latencies(group, kind, notes)?);
+        plots.extend(latencies(contest, kind, notes)?);
     }
     Ok(plots)
 }
 
 /// All series with what plots call them and how they look.
-fn named<'a>(group: &Group<'a>) -> impl Iterator<Item = (&'a Series<'a>, String, usize)> {
-    let (names, _) = group.names();
-    group
+fn named<'a>(contest: &Contest<'a>) -> impl Iterator<Item = (&'a Series<'a>, String, usize)> {
+    let (names, _) = contest.names();
+    contest
         .series
         .clone()
         .into_iter()
         .zip(names)
-        .zip(group.looks())
+        .zip(contest.looks())
         .map(|((series, name), look)| (series, name, look))
 }
 
-fn bars(group: &Group<'_>) -> Result<Option<Plot>> {
+fn bars(contest: &Contest<'_>) -> Result<Option<Plot>> {
     let mut bars = Vec::new();
-    for (series, name, look) in named(group).filter(|(series, ..)| series.engine.engine() != "noop") {
+    for (series, name, look) in named(contest).filter(|(series, ..)| series.engine.engine() != "noop") {
         let Some(summary) = statistics::summary(&series.rates()) else { continue };
         let text = format!(
             "{} [{} … {}]",
@@ -68,7 +68,7 @@ fn bars(group: &Group<'_>) -> Result<Option<Plot>> {
     if bars.len() < 2 {
         return Ok(None);
     }
-    let title = format!("{}: operations a second", group.conditions.workload);
+    let title = format!("{}: operations a second", contest.conditions.workload);
     let said: Vec<String> = bars.iter().map(|bar| format!("{} {}", bar.name, bar.text)).collect();
     let description = format!("Bars of throughput. {}", said.join("; "));
     let label = "operations/s (more is better)".to_owned();
@@ -84,15 +84,15 @@ fn typical<'a>(series: &Series<'a>) -> Option<&'a Step> {
     series.runs.iter().map(|run| run.step).min_by(|a, b| distance(a).total_cmp(&distance(b)))
 }
 
-fn timeline(group: &Group<'_>) -> Result<Option<Plot>> {
+fn timeline(contest: &Contest<'_>) -> Result<Option<Plot>> {
     let mut lines = Vec::new();
     let mut strips = Vec::new();
-    for (series, name, look) in named(group).filter(|(series, ..)| series.engine.engine() != "noop") {
+    for (series, name, look) in named(contest).filter(|(series, ..)| series.engine.engine() != "noop") {
         let Some(step) = typical(series).filter(|step| step.timeline.len() > 1) else { continue };
         let points = over_time(step);
         lines.push(Line { name, look: Look::line(look), points });
         let marked =
-            group.ours().map_or_else(|| !step.marks.is_empty(), |ours| ours.label() == series.label());
+            contest.ours().map_or_else(|| !step.marks.is_empty(), |ours| ours.label() == series.label());
         if marked && strips.is_empty() && !step.marks.is_empty() {
             for (kind, name) in [(MarkKind::Flush, "flushes"), (MarkKind::Compaction, "merges")] {
                 let moments = step.marks.iter().filter(|mark| mark.1 == kind).map(|mark| mark.0).collect();
@@ -103,7 +103,7 @@ fn timeline(group: &Group<'_>) -> Result<Option<Plot>> {
     if lines.is_empty() {
         return Ok(None);
     }
-    let title = format!("{}: throughput over time", group.conditions.workload);
+    let title = format!("{}: throughput over time", contest.conditions.workload);
     let ends = lines.iter().filter_map(|line| line.points.last()).map(|point| point.x);
     let mut x = Axis::from_zero("seconds since the figures began", ends, units::short);
     x.range.1 /= 1.06;
@@ -147,9 +147,9 @@ fn over_time(step: &Step) -> Vec<Point> {
     points
 }
 
-fn latencies(group: &Group<'_>, kind: &str, notes: &mut Vec<String>) -> Result<Vec<Plot>> {
+fn latencies(contest: &Contest<'_>, kind: &str, notes: &mut Vec<String>) -> Result<Vec<Plot>> {
     let (mut panels, mut lines) = (Vec::new(), Vec::new());
-    for (series, name, look) in named(group) {
+    for (series, name, look) in named(contest) {
         let Some(all) = series.merged(kind, notes) else { continue };
         let percentiles = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
         panels.push(Panel {
@@ -165,8 +165,8 @@ fn latencies(group: &Group<'_>, kind: &str, notes: &mut Vec<String>) -> Result<V
     if panels.is_empty() {
         return Ok(Vec::new());
     }
-    let workload = &group.conditions.workload;
-    let from = if group.conditions.offered.is_some() { "since it was due" } else { "service time" };
+    let workload = &contest.conditions.workload;
+    let from = if contest.conditions.offered.is_some() { "since it was due" } else { "service time" };
     let names: Vec<String> = panels.iter().map(|panel| panel.name.clone()).collect();
     let title = format!("{workload}: latency of {kind}");
     let description =

@@ -14,7 +14,7 @@ use anyhow::{Result, anyhow, ensure};
 use kstone_api::{Event, Key, LsmEngine, WriteOptions};
 use serde::{Deserialize, Serialize};
 
-use super::{Found, Heard, VALUE, open, options, put};
+use super::{EventLog, Found, VALUE, open, options, put};
 use crate::data::Values;
 use crate::resources::{Usage, drop_from_cache};
 
@@ -54,14 +54,14 @@ impl Fill {
     }
 
     pub(super) fn measure(&self, directory: &Path) -> Result<Found> {
-        let (engine, heard) = open(directory, &self.settings)?;
+        let (engine, log) = open(directory, &self.settings)?;
         let values = Values::new(VALUE, self.seed)?;
         let [begin, end, last] = self.moments();
         let before = Usage::memory()?.anonymous as f64;
         let stop = AtomicBool::new(false);
         let (found, memory) = std::thread::scope(|scope| {
             let watch = scope.spawn(|| watch(&engine, &stop));
-            let written = self.write(&engine, &heard, &values, [begin, end]);
+            let written = self.write(&engine, &log, &values, [begin, end]);
             let written = written.and_then(|found| put(&engine, &values, end..last).map(|()| found));
             stop.store(true, Ordering::Relaxed);
             (written, watch.join())
@@ -81,7 +81,7 @@ impl Fill {
     fn write(
         &self,
         engine: &LsmEngine,
-        heard: &Heard,
+        log: &EventLog,
         values: &Values,
         [begin, end]: [u64; 2],
     ) -> Result<Found> {
@@ -101,7 +101,7 @@ impl Fill {
         found.set("flushes_per_100k", 1e5 * since(after.flushes, before.flushes) / written);
         found.set("write_amplification", (flushed + merged) / user);
         let round = seconds * self.round() as f64 / written;
-        for (piece, share) in bursts(heard, start, elapsed, round).iter().enumerate() {
+        for (piece, share) in bursts(log, start, elapsed, round).iter().enumerate() {
             found.set(&format!("flushes_in_tenth_{piece}"), *share);
         }
         Ok(found)
@@ -109,9 +109,9 @@ impl Fill {
 }
 
 /// Flushes in each tenth of a round, as shares of all.
-fn bursts(heard: &Heard, start: Instant, elapsed: Duration, round: f64) -> [f64; 10] {
+fn bursts(log: &EventLog, start: Instant, elapsed: Duration, round: f64) -> [f64; 10] {
     let mut pieces = [0.0; 10];
-    for (at, event) in heard.events() {
+    for (at, event) in log.events() {
         let since = at.checked_duration_since(start).filter(|since| *since <= elapsed);
         if let (Some(since), Event::Flush { .. }) = (since, event) {
             pieces[((since.as_secs_f64() / round).fract() * 10.0).min(9.0) as usize] += 1.0;
@@ -158,7 +158,7 @@ impl Reopen {
             drop_from_cache(directory)?;
         }
         let device = Usage::now()?.read_bytes;
-        let mut options = options("", &Arc::new(Heard::default()))?;
+        let mut options = options("", &Arc::new(EventLog::default()))?;
         // As stored.
         (options.config, options.compaction) = (None, None);
         let start = Instant::now();

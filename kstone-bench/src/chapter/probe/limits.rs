@@ -12,7 +12,7 @@ use kstone_api::{Error, Event, LsmEngine, WriteOptions};
 use kstone_core::vfs::{DiskVfs, FaultVfs, Op, Rule};
 use serde::{Deserialize, Serialize};
 
-use super::{Found, Heard, VALUE, open, options, put};
+use super::{EventLog, Found, VALUE, open, options, put};
 use crate::data::{BenchKey, Layout, Values, splitmix};
 
 /// Memtables limited by bytes, with values of very different sizes.
@@ -32,7 +32,7 @@ impl MemtableBytes {
     pub(super) fn measure(&self, directory: &Path) -> Result<Found> {
         let settings =
             format!("stripes=1,max_memtable_size_bytes={},max_memtable_records=100000000", self.limit);
-        let (engine, heard) = open(directory, &settings)?;
+        let (engine, log) = open(directory, &settings)?;
         let mut sizes = Vec::new();
         let mut random = self.seed;
         let (mut written, wanted) = (0, self.limit * self.flushes + self.limit / 2);
@@ -47,7 +47,7 @@ impl MemtableBytes {
         engine.flush()?;
         let mut rest = sizes.iter();
         let mut filled = Vec::new();
-        for (_, event) in heard.events() {
+        for (_, event) in log.events() {
             if let Event::Flush { records, .. } = event {
                 filled.push(rest.by_ref().take(records as usize).sum::<usize>() as f64);
             }
@@ -201,7 +201,7 @@ impl WriteBuffer {
             Ok(())
         });
         watched.add(rule.on(&[Op::Write]).files("wal-*"));
-        let mut options = options(&settings, &Arc::new(Heard::default()))?;
+        let mut options = options(&settings, &Arc::new(EventLog::default()))?;
         options.vfs = Arc::new(watched);
         let engine = LsmEngine::open_or_create(&directory.join("watched"), options)?;
         self.write(&engine)?;

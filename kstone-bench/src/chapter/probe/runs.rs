@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 use kstone_api::{CompactionConfig, EngineStats, Event, LsmEngine};
 use serde::{Deserialize, Serialize};
 
-use super::{Found, Heard, VALUE, absent, cpu, histogram, open, put, record, timed_get};
+use super::{EventLog, Found, VALUE, absent, cpu, histogram, open, put, record, timed_get};
 use crate::data::{Values, splitmix};
 use crate::resources::{Usage, drop_from_cache};
 
@@ -165,13 +165,13 @@ pub(crate) struct Debt {
 
 impl Debt {
     pub(super) fn measure(&self, directory: &Path) -> Result<Found> {
-        let (engine, heard) = open(directory, &format!("{},{BY_HAND}", self.settings))?;
+        let (engine, log) = open(directory, &format!("{},{BY_HAND}", self.settings))?;
         let values = Values::new(VALUE, self.seed)?;
         build(&engine, &values, self.runs, self.items)?;
         let stop = AtomicBool::new(false);
         let (merged, latencies) = std::thread::scope(|scope| {
             let reader = scope.spawn(|| self.read(&engine, &values, &stop));
-            let merged = self.merge(&engine, &heard);
+            let merged = self.merge(&engine, &log);
             stop.store(true, Ordering::Relaxed);
             (merged, reader.join())
         });
@@ -181,16 +181,16 @@ impl Debt {
         Ok(found)
     }
 
-    fn merge(&self, engine: &LsmEngine, heard: &Heard) -> Result<Found> {
+    fn merge(&self, engine: &LsmEngine, log: &EventLog) -> Result<Found> {
         let (start, used) = (Instant::now(), cpu());
         // With twice as many runs as the threshold no core is left free: as many compactions run as are allowed.
         let threshold = (self.runs / 2).max(2);
         let config = CompactionConfig::new().with_sst_threshold(threshold);
         engine.set_compaction_config(config.with_max_concurrent(self.concurrent))?;
-        heard.wait_for_compactions(engine.stripe_count(), LIMIT)?;
+        log.wait_for_compactions(engine.stripe_count(), LIMIT)?;
         let cpu_seconds = (cpu() - used).as_secs_f64();
         let (mut end, mut bytes, mut times) = (start, 0, Vec::new());
-        for (at, event) in heard.events() {
+        for (at, event) in log.events() {
             if let Event::Compaction { bytes_in, bytes_out, duration, .. } = event {
                 end = end.max(at);
                 bytes += bytes_in + bytes_out;

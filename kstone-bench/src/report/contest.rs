@@ -2,36 +2,36 @@
 
 use anyhow::Result;
 
-use super::{NOTHING, Section, Table, figures, took};
+use super::{NOTHING, Section, Table, figures, resource_usage};
 use crate::record::Latency;
 use crate::results::{Conditions, Series, turns};
 use crate::statistics::{self, Ratio, Summary};
 use crate::units;
 
 /// Series with the same conditions.
-pub(super) struct Group<'a> {
+pub(super) struct Contest<'a> {
     pub(super) conditions: &'a Conditions,
     /// From the fastest to the slowest.
     pub(super) series: Vec<&'a Series<'a>>,
 }
 
 /// In the order in which their conditions first appear.
-pub(super) fn groups<'a>(all: &'a [Series<'a>]) -> Vec<Group<'a>> {
-    let mut groups: Vec<Group<'a>> = Vec::new();
+pub(super) fn contests<'a>(all: &'a [Series<'a>]) -> Vec<Contest<'a>> {
+    let mut contests: Vec<Contest<'a>> = Vec::new();
     for series in all {
-        match groups.iter_mut().find(|group| *group.conditions == series.conditions) {
-            Some(group) => group.series.push(series),
-            None => groups.push(Group { conditions: &series.conditions, series: vec![series] }),
+        match contests.iter_mut().find(|contest| *contest.conditions == series.conditions) {
+            Some(contest) => contest.series.push(series),
+            None => contests.push(Contest { conditions: &series.conditions, series: vec![series] }),
         }
     }
-    for group in &mut groups {
+    for contest in &mut contests {
         let rate = |series: &Series<'_>| statistics::median(&series.rates()).unwrap_or(0.0);
-        group.series.sort_by(|a, b| rate(b).total_cmp(&rate(a)));
+        contest.series.sort_by(|a, b| rate(b).total_cmp(&rate(a)));
     }
-    groups
+    contests
 }
 
-impl<'a> Group<'a> {
+impl<'a> Contest<'a> {
     /// What others are measured by: ours with its defaults, or ours with the settings that come first.
     pub(super) fn ours(&self) -> Option<&'a Series<'a>> {
         let mut ours: Vec<_> =
@@ -128,7 +128,10 @@ impl<'a> Group<'a> {
             title: self.conditions.workload.clone(),
             about: self.conditions.circumstances(),
             plots: figures::plots(self, &mut notes)?,
-            tables: [self.speed(), self.latencies()].into_iter().chain(took::tables(self)).collect(),
+            tables: [self.speed(), self.latencies()]
+                .into_iter()
+                .chain(resource_usage::tables(self))
+                .collect(),
             notes,
             ..Section::default()
         })

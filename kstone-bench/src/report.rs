@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::record::RunFile;
 use crate::results::{self, Series};
+use crate::units::NOTHING;
 use crate::workload::{Task, Workload};
 use crate::{machine, statistics, units};
 
@@ -122,9 +123,6 @@ impl Table {
         self
     }
 }
-
-/// A cell without a figure.
-const NOTHING: &str = "-";
 
 /// The document of some files.
 pub fn document(files: &[RunFile]) -> Result<Document> {

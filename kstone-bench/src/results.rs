@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::engine::{Durability, EngineSpec};
 use crate::record::{Latency, RunFile, SCHEMA, Step, StepSpec, Trial};
-use crate::units;
+use crate::{statistics, units};
 
 /// Reads one file.
 pub fn read(path: &Path) -> Result<RunFile> {
@@ -177,6 +177,11 @@ impl Series<'_> {
     /// One figure of each trial; nothing for trials that do not have it.
     pub fn figures(&self, figure: impl Fn(&Step) -> Option<f64>) -> Vec<f64> {
         self.runs.iter().filter_map(|run| figure(run.step)).collect()
+    }
+
+    /// The median of a figure as text.
+    pub fn median(&self, figure: impl Fn(&Step) -> Option<f64>, show: impl FnOnce(f64) -> String) -> String {
+        units::optional(statistics::median(&self.figures(figure)), show)
     }
 
     /// Operations a second of each trial.

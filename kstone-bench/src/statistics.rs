@@ -54,6 +54,21 @@ pub struct Summary {
     pub interval: Option<Interval>,
 }
 
+impl Summary {
+    /// `212,400 [208,900 … 215,700]`, the ends for several trials only.
+    pub fn text(&self, show: impl Fn(f64) -> String) -> String {
+        match self.trials {
+            1 => show(self.median),
+            _ => format!("{} [{}]", show(self.median), self.range(show)),
+        }
+    }
+
+    /// `208,900 … 215,700`.
+    pub fn range(&self, show: impl Fn(f64) -> String) -> String {
+        format!("{} … {}", show(self.min), show(self.max))
+    }
+}
+
 /// The ratio of the medians of two series.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ratio {

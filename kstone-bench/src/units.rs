@@ -133,6 +133,14 @@ pub fn short(number: f64) -> String {
     format!("{text}{unit}")
 }
 
+/// For figures that are absent.
+pub const NOTHING: &str = "-";
+
+/// A figure that may be absent.
+pub fn optional<T>(figure: Option<T>, show: impl FnOnce(T) -> String) -> String {
+    figure.map_or_else(|| NOTHING.to_owned(), show)
+}
+
 /// A share, 0 to 1, in percent: `0.94 %`.
 pub fn percent(share: f64) -> String {
     format!("{} %", digits(share * 100.0))

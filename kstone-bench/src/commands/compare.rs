@@ -88,17 +88,12 @@ fn print(comparison: &Comparison, limit: f64) {
 }
 
 fn cells(row: &Compared) -> [String; 7] {
-    let summary = |summary: &Option<Summary>| match summary {
-        None => "-".to_owned(),
-        Some(summary) => {
-            let show = |figure| row.metric.show(figure);
-            format!("{} [{} … {}]", show(summary.median), show(summary.min), show(summary.max))
-        }
+    let summary = |summary: &Option<Summary>| {
+        units::optional(summary.as_ref(), |summary| summary.text(|figure| row.metric.show(figure)))
     };
-    let ratio = row.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{:.3}", ratio.value));
+    let ratio = units::optional(row.ratio, |ratio| format!("{:.3}", ratio.value));
     let interval = row.ratio.and_then(|ratio| ratio.interval);
-    let interval = interval
-        .map_or_else(|| "-".to_owned(), |interval| format!("{:.3} … {:.3}", interval.low, interval.high));
+    let interval = units::optional(interval, |ends| format!("{:.3} … {:.3}", ends.low, ends.high));
     [
         row.label.clone(),
         row.metric.to_string(),

@@ -10,10 +10,9 @@ use kstone_core::config::text;
 
 use crate::engine::{Durability, EngineSpec};
 use crate::record::{RunFile, SCHEMA, Step, StepSpec, Trial, TrialSpec};
-use crate::results::{self, Series};
-use crate::statistics::{self, Summary};
+use crate::results::{self, Series, latency_of};
 use crate::workload::{Workload, plan};
-use crate::{machine, trial, units};
+use crate::{machine, statistics, trial, units};
 
 /// Lines of a latency histogram, at most.
 const BARS: usize = 12;
@@ -176,15 +175,6 @@ pub(crate) fn all_is_well(file: &RunFile) -> bool {
     troubles.is_empty() && file.trials.iter().all(|trial: &Trial| trial.error.is_none())
 }
 
-/// `212,400 [208,900 … 215,700]`.
-pub(crate) fn spread(values: &[f64], unit: impl Fn(f64) -> String) -> String {
-    match statistics::summary(values) {
-        None => "-".to_owned(),
-        Some(Summary { trials: 1, median, .. }) => unit(median),
-        Some(Summary { median, min, max, .. }) => format!("{} [{} … {}]", unit(median), unit(min), unit(max)),
-    }
-}
-
 /// The header, the throughput and the latencies of a series.
 pub(crate) fn describe(series: &Series<'_>, file: &RunFile) -> String {
     let build = match series.engine.engine() {
@@ -198,7 +188,7 @@ pub(crate) fn describe(series: &Series<'_>, file: &RunFile) -> String {
         series.label(),
         series.conditions.circumstances(),
         if trials == 1 { "trial" } else { "trials" },
-        spread(&series.rates(), units::rate),
+        units::optional(statistics::summary(&series.rates()), |summary| summary.text(units::rate)),
     );
     let extra = |name: &str, values: Vec<f64>, unit: fn(f64) -> String| match statistics::median(&values) {
         Some(median) => format!("   {name} {}", unit(median)),
@@ -225,7 +215,7 @@ pub(crate) fn describe(series: &Series<'_>, file: &RunFile) -> String {
 /// Medians of the percentiles, and a histogram of all trials together.
 fn latencies(series: &Series<'_>, kind: &str) -> String {
     let median = |figure: fn(&crate::record::Latency) -> u64| {
-        statistics::median(&series.latencies(kind, figure)).map_or("-".to_owned(), units::nanoseconds)
+        series.median(|step| latency_of(step, kind).map(|latency| figure(latency) as f64), units::nanoseconds)
     };
     let intended = series
         .runs

@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 
-use super::{NOTHING, Section, Table, figures, resource_usage};
+use super::{Section, Table, figures, resource_usage};
 use crate::record::Latency;
 use crate::results::{Conditions, Series, turns};
-use crate::statistics::{self, Ratio, Summary};
+use crate::statistics::{self, Ratio};
 use crate::units;
 
 /// Series with the same conditions.
@@ -143,22 +143,21 @@ impl<'a> Contest<'a> {
         for series in &self.series {
             let summary = statistics::summary(&series.rates());
             let ratio = self.ratio(series);
+            let interval = ratio.and_then(|ratio| ratio.interval);
             let ours = self.ours().is_some_and(|ours| ours.label() == series.label());
             table.push(
                 ours,
                 vec![
                     series.label(),
                     series.runs.len().to_string(),
-                    summary.map_or(NOTHING.to_owned(), |summary| rate(summary.median)),
-                    summary.as_ref().map_or(NOTHING.to_owned(), range),
-                    match ratio {
-                        _ if ours => "1".to_owned(),
-                        Some(ratio) => format!("{:.2}", ratio.value),
-                        None => NOTHING.to_owned(),
+                    units::optional(summary, |summary| rate(summary.median)),
+                    units::optional(summary, |summary| summary.range(rate)),
+                    if ours {
+                        "1".to_owned()
+                    } else {
+                        units::optional(ratio, |ratio| format!("{:.2}", ratio.value))
                     },
-                    ratio.and_then(|ratio| ratio.interval).map_or(NOTHING.to_owned(), |interval| {
-                        format!("{:.2} … {:.2}", interval.low, interval.high)
-                    }),
+                    units::optional(interval, |ends| format!("{:.2} … {:.2}", ends.low, ends.high)),
                 ],
             );
         }
@@ -190,7 +189,7 @@ impl<'a> Contest<'a> {
 fn latency_cells(series: &Series<'_>, kind: &str, from: &str, measured: &[&Latency]) -> Vec<String> {
     let middle = |figure: fn(&Latency) -> u64| {
         let values: Vec<f64> = measured.iter().map(|latency| figure(latency) as f64).collect();
-        statistics::median(&values).map_or(NOTHING.to_owned(), units::nanoseconds)
+        units::optional(statistics::median(&values), units::nanoseconds)
     };
     let slowest = measured.iter().map(|latency| latency.max).max().unwrap_or(0);
     let count: u64 = measured.iter().map(|latency| latency.count).sum();
@@ -210,9 +209,4 @@ fn latency_cells(series: &Series<'_>, kind: &str, from: &str, measured: &[&Laten
 /// Operations a second.
 pub(super) fn rate(rate: f64) -> String {
     units::count(if rate.abs() < 100.0 { rate } else { rate.round() })
-}
-
-/// From the smallest to the largest.
-pub(super) fn range(summary: &Summary) -> String {
-    format!("{} … {}", rate(summary.min), rate(summary.max))
 }

@@ -56,12 +56,7 @@ fn bars(contest: &Contest<'_>) -> Result<Option<Plot>> {
     let mut bars = Vec::new();
     for (series, name, look) in named(contest).filter(|(series, ..)| series.engine.engine() != "noop") {
         let Some(summary) = statistics::summary(&series.rates()) else { continue };
-        let text = format!(
-            "{} [{} … {}]",
-            units::short(summary.median),
-            units::short(summary.min),
-            units::short(summary.max)
-        );
+        let text = summary.text(units::short);
         let (value, whisker) = (summary.median, (summary.min, summary.max));
         bars.push(Bar { name, look, value, whisker, text });
     }

@@ -1,11 +1,10 @@
 //! What engines took of the machine: next to every throughput.
 
+use super::Table;
 use super::contest::Contest;
-use super::{NOTHING, Table};
 use crate::engine::counter;
 use crate::record::Step;
-use crate::results::Series;
-use crate::{statistics, units};
+use crate::units::{self, NOTHING};
 
 type Figure = fn(&Step) -> Option<f64>;
 type Show = fn(f64) -> String;
@@ -46,17 +45,13 @@ fn table(contest: &Contest<'_>, caption: &str, figures: &[(&str, Figure, Show)])
     for series in &contest.series {
         let ours = contest.ours().is_some_and(|ours| ours.label() == series.label());
         let mut cells = vec![series.label()];
-        cells.extend(figures.iter().map(|(_, figure, show)| middle(series, *figure, *show)));
+        cells.extend(figures.iter().map(|(_, figure, show)| series.median(figure, show)));
         // An engine that tells nothing needs no row.
         if cells.iter().skip(1).any(|cell| cell != NOTHING) {
             table.push(ours, cells);
         }
     }
     table.without_empty()
-}
-
-fn middle(series: &Series<'_>, figure: Figure, show: Show) -> String {
-    statistics::median(&series.figures(figure)).map_or(NOTHING.to_owned(), show)
 }
 
 fn some(value: u64) -> Option<f64> {

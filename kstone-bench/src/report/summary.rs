@@ -1,10 +1,11 @@
 //! All workloads on one page: a table for each durability, and what ours is slower in.
 
+use super::Table;
 use super::contest::{Contest, rate};
-use super::{NOTHING, Table};
 use crate::engine::Durability;
 use crate::results::{Conditions, Series, durability};
 use crate::statistics;
+use crate::units::{self, NOTHING};
 
 /// More engines than that are no table but a sweep, which has a section of its own.
 const MOST: usize = 12;
@@ -42,8 +43,7 @@ fn table(contests: &[Contest<'_>], of: Durability) -> Option<Table> {
         for label in &labels {
             let series = contest.series.iter().find(|series| series.label() == *label);
             let star = if best.as_ref() == Some(label) { " *" } else { "" };
-            cells
-                .push(series.map_or(NOTHING.to_owned(), |series| format!("{}{star}", cell(contest, series))));
+            cells.push(units::optional(series, |series| format!("{}{star}", cell(contest, series))));
         }
         table.push(false, cells);
     }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use kstone_core::config::{CompactionConfig, DatabaseConfig, text};
 use kstone_core::model::{Model, Point as Settings, Workload};
 
-use super::{NOTHING, Plot, Section, Table};
+use super::{Plot, Section, Table};
 use crate::engine::counter;
 use crate::plot::{Axis, Chart, Line, Look, Point};
 use crate::record::Step;
@@ -141,9 +141,9 @@ fn reads_of(label: &str, p50: &[Spot<'_>], p99: &[Spot<'_>]) -> Result<Plot> {
             false,
             vec![
                 units::short(spot.at),
-                looked.map_or(NOTHING.to_owned(), units::digits),
+                units::optional(looked, units::digits),
                 units::nanoseconds(spot.measured.median),
-                range(&spot.measured, units::nanoseconds),
+                spot.measured.range(units::nanoseconds),
                 units::nanoseconds(other.measured.median),
             ],
         );
@@ -221,7 +221,7 @@ fn write_amplification(group: &[&Series<'_>]) -> Result<Vec<Plot>> {
         more: &|spot| {
             let all = statistics::median(&spot.series.figures(|step| step.write_amplification));
             let runs = statistics::median(&spot.series.figures(runs));
-            [all, runs].map(|figure| figure.map_or(NOTHING.to_owned(), units::digits)).to_vec()
+            [all, runs].map(|figure| units::optional(figure, units::digits)).to_vec()
         },
         description: "Write amplification without the log, measured and by the model, by sst_threshold.",
         x: |_, last| Axis::from_zero("sst_threshold K", [last], units::short),
@@ -263,7 +263,7 @@ impl Against<'_> {
         let mut table = Table::new(&title, self.head);
         for spot in spots {
             let (measured, expected) = (spot.measured.median, (self.expected)(spot, spot.at as usize));
-            let mut cells = vec![units::short(spot.at), show(measured), range(&spot.measured, show)];
+            let mut cells = vec![units::short(spot.at), show(measured), spot.measured.range(show)];
             cells.extend([show(expected), units::digits(measured / expected)]);
             cells.extend((self.more)(spot));
             table.push(false, cells);
@@ -308,10 +308,6 @@ fn point(spot: &Spot<'_>, show: fn(f64) -> String) -> Point {
         x: *at,
         y: measured.median,
         whisker: Some((measured.min, measured.max)),
-        tip: format!("{} at {} [{}]", show(measured.median), units::short(*at), range(measured, show)),
+        tip: format!("{} at {} [{}]", show(measured.median), units::short(*at), measured.range(show)),
     }
-}
-
-fn range(summary: &Summary, show: fn(f64) -> String) -> String {
-    format!("{} … {}", show(summary.min), show(summary.max))
 }

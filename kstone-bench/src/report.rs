@@ -16,15 +16,13 @@ use crate::{machine, statistics, units};
 mod chapter;
 mod contest;
 mod figures;
-mod html;
-mod markdown;
+mod page;
 mod resource_usage;
 mod summary;
 mod sweep;
 
 pub use chapter::{chapter_markdown, chapter_text};
-pub use html::html;
-pub use markdown::markdown;
+pub use page::{html, markdown};
 
 /// All there is to show.
 #[derive(Clone, Debug, Default, Serialize)]

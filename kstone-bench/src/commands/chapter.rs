@@ -64,7 +64,7 @@ pub(crate) fn run(args: &ChapterArgs) -> Result<ExitCode> {
     })?;
     println!("{}", summary(&outcome.tables));
     if let Some(path) = &args.md {
-        let text: Vec<_> = outcome.tables.iter().map(chapter_markdown).collect();
+        let text = outcome.tables.iter().map(chapter_markdown).collect::<Result<Vec<_>>>()?;
         std::fs::write(path, text.concat()).with_context(|| format!("cannot write {}", path.display()))?;
     }
     if let Some(path) = &args.out {

@@ -27,8 +27,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         write(path, &report::html(&document)?)?;
     }
     match &args.md {
-        Some(path) => write(path, &report::markdown(&document))?,
-        None if args.html.is_none() => print!("{}", report::markdown(&document)),
+        Some(path) => write(path, &report::markdown(&document)?)?,
+        None if args.html.is_none() => print!("{}", report::markdown(&document)?),
         None => {}
     }
     Ok(ExitCode::SUCCESS)

@@ -4,7 +4,7 @@
 use anyhow::Result;
 use comfy_table::{ContentArrangement, presets};
 
-use super::{Plot, Section, Table, markdown};
+use super::{Plot, Section, Table, page};
 use crate::chapter::{ChapterTable, Grade, Group, Line, Measured};
 use crate::plot::{self, Axis, Chart, Look, Point};
 use crate::units::{self, Unit};
@@ -40,10 +40,8 @@ pub(super) fn section(table: &ChapterTable) -> Result<Section> {
 }
 
 /// For a document, with a heading of the third level.
-pub fn chapter_markdown(table: &ChapterTable) -> String {
-    let mut text = String::new();
-    markdown::section(&mut text, "###", &cells(table));
-    text
+pub fn chapter_markdown(table: &ChapterTable) -> Result<String> {
+    page::section(&cells(table))
 }
 
 /// For a terminal, at most `width` columns wide.
@@ -285,7 +283,7 @@ mod tests {
 
     #[test]
     fn markdown_has_a_row_for_each_line_and_every_column() {
-        let text = chapter_markdown(&table());
+        let text = chapter_markdown(&table()).unwrap();
         println!("{text}");
         let rows: Vec<_> = text.lines().filter(|line| line.starts_with('|')).collect();
         assert_eq!(rows.len(), 6, "{text}");

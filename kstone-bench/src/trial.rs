@@ -17,7 +17,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::ControlGroup;
-use crate::chapter::probe::{Found, Probe};
+use crate::chapter::probe::{Figures, Probe, Setup};
 use crate::data::Values;
 use crate::driver::Bench;
 use crate::engine::{self, Durability, Engine};
@@ -63,7 +63,7 @@ pub fn run_all(specs: &[TrialSpec], options: &Options, progress: &mut dyn FnMut(
 #[derive(Debug, Serialize, Deserialize)]
 enum Job {
     Steps(Steps),
-    Probe(Probe, PathBuf),
+    Probe(Probe, Setup),
 }
 
 /// Steps of a trial.
@@ -84,7 +84,7 @@ enum Message {
     /// A step has ended; and items below this were written.
     Done(Box<Step>, u64),
     /// What a probe found.
-    Found(Found),
+    Found(Figures),
     /// It wants to be killed, its database open.
     Kill,
     /// The database is closed.
@@ -92,10 +92,11 @@ enum Message {
 }
 
 /// Measures in a process of its own, with a database in that directory, which is made if there is none.
-pub(crate) fn probe(program: &Path, probe: Probe, directory: &Path) -> Result<Found> {
+pub(crate) fn probe(program: &Path, probe: Probe, setup: Setup) -> Result<Figures> {
+    let directory = &setup.directory;
     std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let mut found = None;
-    one_process(&Job::Probe(probe, directory.to_owned()), None, program, &mut |message| {
+    one_process(&Job::Probe(probe, setup), None, program, &mut |message| {
         if let Message::Found(figures) = message {
             found = Some(figures);
         }
@@ -229,8 +230,8 @@ pub fn serve() -> Result<()> {
     std::io::stdin().read_line(&mut line)?;
     match serde_json::from_str(&line).context("this command is for kstone-bench itself")? {
         Job::Steps(steps) => serve_steps(&steps),
-        Job::Probe(probe, directory) => {
-            say(&Message::Found(probe.measure(&directory)?))?;
+        Job::Probe(probe, setup) => {
+            say(&Message::Found(probe.measure(&setup)?))?;
             if probe.crashes() {
                 die()?;
             }

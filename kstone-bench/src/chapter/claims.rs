@@ -7,7 +7,9 @@ use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior, Value};
 use serde::Deserialize;
 
-use super::sweep::{Figures, SweepPoint, Swept};
+use super::probe::Figures;
+use super::scale::Scale;
+use super::sweep::{SweepPoint, Swept};
 use super::table::{ChapterTable, Group, Line, Says};
 use super::verdict::{self, Direction, Grade, Shape, Target};
 use crate::units::Unit;
@@ -17,6 +19,7 @@ const STRIPES: f64 = 256.0;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Claims {
+    pub(super) scales: BTreeMap<String, Scale>,
     targets: BTreeMap<String, Target>,
     pub(super) table: Vec<TableClaim>,
 }
@@ -142,11 +145,11 @@ impl TableClaim {
             }
         }
         let notes =
-            self.notes.iter().map(|note| made.text(note, &Figures::new())).collect::<Result<Vec<_>>>()?;
+            self.notes.iter().map(|note| made.text(note, &Figures::default())).collect::<Result<Vec<_>>>()?;
         Ok(ChapterTable {
             id: self.id.clone(),
             title: self.title.clone(),
-            done: made.text(&self.done, &Figures::new())?,
+            done: made.text(&self.done, &Figures::default())?,
             trials: swept.iter().find_map(|swept| swept.trials).unwrap_or(0),
             groups,
             notes: notes.iter().flat_map(|note| note.lines()).map(str::to_owned).collect(),
@@ -197,7 +200,7 @@ impl<'a> Maker<'a> {
 
     fn scope(&self, figures: &Figures) -> BTreeMap<String, Value> {
         let mut names = self.names.clone();
-        names.extend(figures.iter().map(|(name, value)| (name.clone(), Value::from(*value))));
+        names.extend(figures.0.iter().map(|(name, value)| (name.clone(), Value::from(*value))));
         names
     }
 
@@ -368,7 +371,6 @@ impl<'a> Maker<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chapter::probe::Found;
 
     /// Words, numbers and the point of each line of that group.
     fn claims_of(table: &str, quantity: &str) -> Vec<(f64, f64)> {
@@ -404,7 +406,7 @@ mod tests {
 
     fn made(stripes: u32, claim: &str) -> Group {
         let point = |key: &str, values: &[f64], absent: Option<&str>| SweepPoint {
-            found: values.iter().map(|value| Found([("speed".to_owned(), *value)].into())).collect(),
+            found: values.iter().map(|value| Figures([("speed".to_owned(), *value)].into())).collect(),
             absent: absent.map(str::to_owned),
             ..SweepPoint::named(key)
         };
@@ -440,7 +442,7 @@ mod tests {
         let claims = Claims::read().unwrap();
         let (swept, common) = (Swept::default(), BTreeMap::new());
         let maker = Maker::new(&claims, &common, &[&swept]);
-        assert!(maker.number("nothing + 1", &Figures::new()).is_err());
+        assert!(maker.number("nothing + 1", &Figures::default()).is_err());
         let line = format!("{SPEED}lines = [{{ point = '3' }}]");
         assert!(maker.group(toml::from_str(&line).unwrap()).unwrap_err().to_string().contains("no point"));
     }

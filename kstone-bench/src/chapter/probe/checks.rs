@@ -4,14 +4,13 @@
 //! that is found which comes with time alone: here tombstones that grow too old, each stripe's at a moment of its own,
 //! spread over one interval.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use kstone_api::{CompactionConfig, Event, LsmEngine, WriteOptions};
 use serde::{Deserialize, Serialize};
 
-use super::{EventLog, Found, VALUE, cpu, open, put};
+use super::{EventLog, Figures, Setup, cpu, put};
 use crate::data::Values;
 
 /// Times all stripes are looked at for the cost of it.
@@ -34,14 +33,14 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    pub(super) fn measure(&self, directory: &Path) -> Result<Found> {
-        let (engine, log) = open(directory, &format!("stripes={}", self.stripes))?;
+    pub(super) fn measure(&self, setup: &Setup) -> Result<Figures> {
+        let (engine, log) = setup.open(&format!("stripes={}", self.stripes))?;
         engine.set_compaction_config(self.rules(Duration::MAX))?;
-        let values = Values::new(VALUE, 1)?;
+        let values = setup.values()?;
         for run in 0..self.runs as u64 {
             self.add_a_run(&engine, &values, run)?;
         }
-        let mut found = Found::default();
+        let mut found = Figures::default();
         let start = Instant::now();
         for _ in 0..SWEEPS {
             for stripe in 0..self.stripes {
@@ -72,7 +71,13 @@ impl Checks {
     }
 
     /// From the flush that makes a stripe due to the begin of its merge.
-    fn by_count(&self, engine: &LsmEngine, log: &EventLog, values: &Values, found: &mut Found) -> Result<()> {
+    fn by_count(
+        &self,
+        engine: &LsmEngine,
+        log: &EventLog,
+        values: &Values,
+        found: &mut Figures,
+    ) -> Result<()> {
         self.add_a_run(engine, values, self.runs as u64)?;
         log.wait_for_compactions(engine.stats()?.stripes.len(), Duration::from_secs(60))?;
         let events = log.events();
@@ -90,7 +95,7 @@ impl Checks {
     }
 
     /// From the moment at which a tombstone is too old to the begin of the merge that drops it.
-    fn by_age(&self, engine: &LsmEngine, log: &EventLog, found: &mut Found) -> Result<()> {
+    fn by_age(&self, engine: &LsmEngine, log: &EventLog, found: &mut Figures) -> Result<()> {
         engine.set_compaction_config(self.rules(AGE))?;
         let before = log.events().len();
         let (start, used) = (Instant::now(), cpu());

@@ -1,5 +1,5 @@
-//! A limit on the memory of a process, page cache included, by a control group: so that data exceeds memory because it
-//! may not have more, not by hope.
+//! A limit on the memory of a process, page cache included, by a control group: so that data exceeds memory
+//! for certain.
 
 #![expect(clippy::disallowed_methods, reason = "control groups are files")]
 
@@ -53,7 +53,7 @@ fn limited_by(root: &Path, limit: &str) -> bool {
 
 impl Drop for ControlGroup {
     fn drop(&mut self) {
-        // What is left of it does no harm, and there is nobody to tell.
+        // A group that is left over does no harm.
         let _ = std::fs::remove_dir(&self.path);
     }
 }

@@ -1,4 +1,4 @@
-//! Whether one series of trials is slower than another, as far as the trials can tell.
+//! Whether one series of trials is slower than another, as far as the trials can show.
 //!
 //! A *regression* is worse by more than the limit, and by more than chance explains: the interval of the ratio does not
 //! hold 1. One without the other is none. Files are measured at different times, so their trials are drawn on their
@@ -56,7 +56,7 @@ impl fmt::Display for Metric {
     }
 }
 
-/// What is to be thought of a row.
+/// The verdict on a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Worse than the limit allows, and not by chance.
@@ -67,7 +67,7 @@ pub enum Verdict {
     Same,
     /// Beyond the limit one way or the other, but chance explains it.
     Chance,
-    /// Worse than the limit allows, but there are too few trials to tell whether by chance.
+    /// Worse than the limit allows, but there are too few trials to rule out chance.
     TooFew,
     /// A figure is missing, zero or not a number.
     NoFigure,
@@ -101,23 +101,23 @@ pub struct Compared {
     pub new: Option<Summary>,
     /// After by before.
     pub ratio: Option<Ratio>,
-    /// What to think of it.
+    /// The verdict.
     pub verdict: Verdict,
 }
 
-/// What came of a comparison.
+/// The outcome of a comparison.
 #[derive(Clone, Debug, Default)]
 pub struct Comparison {
     /// All of it.
     pub rows: Vec<Compared>,
-    /// What makes it doubtful.
+    /// Reasons for doubt.
     pub warnings: Vec<String>,
     /// What is as bad as a regression: wrong answers, and series that worked before and do not any more.
     pub failures: Vec<String>,
 }
 
 impl Comparison {
-    /// Something got worse for real.
+    /// Whether anything became slower or failed.
     pub fn regressed(&self) -> bool {
         !self.failures.is_empty() || self.rows.iter().any(|row| row.verdict == Verdict::Regression)
     }
@@ -172,8 +172,8 @@ pub fn files(base: &RunFile, new: &RunFile, limit: f64, force: bool) -> Result<C
     let different = machine::differences(&base.machine, &new.machine);
     ensure!(
         force || !different.iter().any(|difference| difference.matters),
-        "these figures come from different machines or builds and say nothing about each other; --force compares \
-         them all the same:\n{}",
+        "these results come from different machines or builds and cannot be compared; --force compares them \
+         anyway:\n{}",
         different.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     );
     comparison.warnings.extend(different.iter().map(ToString::to_string));
@@ -186,7 +186,7 @@ pub fn files(base: &RunFile, new: &RunFile, limit: f64, force: bool) -> Result<C
         match after.iter().find(same) {
             Some(other) => comparison.add(one, other, &one.label(), limit, false),
             None if results::failed(new, &one.label()) > 0 => {
-                comparison.failures.push(format!("{name}: no trial of it ends without an error any more"));
+                comparison.failures.push(format!("{name}: every trial now ends in an error"));
             }
             None => comparison.warnings.push(format!("only in base: {name}")),
         }
@@ -242,10 +242,7 @@ fn pair(all: &[Series<'_>], names: &str) -> Result<(String, String)> {
     let mut labels: Vec<String> = all.iter().map(Series::label).collect();
     labels.sort();
     labels.dedup();
-    bail!(
-        "--engines {names}: two engines of the file are wanted, FIRST,SECOND; it has: {}",
-        labels.join("; ")
-    )
+    bail!("--engines {names}: expected two engines of the file, FIRST,SECOND; it has: {}", labels.join("; "))
 }
 
 fn doubts(file: &RunFile) -> impl Iterator<Item = String> {
@@ -276,8 +273,8 @@ fn finish(mut comparison: Comparison) -> Comparison {
     if let Some(fewest) = few.min() {
         if fewest < FEWEST {
             comparison.warnings.push(format!(
-                "{fewest} trials cannot show that a change is real, at least {FEWEST} are needed: nothing is called a \
-                 regression on their account (--trials {FEWEST})"
+                "{fewest} trials cannot show that a change is real: without at least {FEWEST} (--trials {FEWEST}) nothing is \
+                 reported as a regression"
             ));
         } else {
             let beyond =

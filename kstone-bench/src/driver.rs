@@ -1,8 +1,8 @@
-//! Runs one step on an open database: threads that ask, a sampler that watches them, and what comes of it.
+//! Runs one step on an open database: threads that send requests, a sampler that watches them, and the results.
 //!
-//! *Closed loop*: each thread asks again as soon as it has its answer. That finds the highest throughput; latencies are
-//! service times. *Open loop*: operation `i` is due at `i / rate` after the start, whatever became of those before it, and
-//! its latency counts from that moment, so that the wait of those that queue up is seen (Tene's coordinated omission);
+//! *Closed loop*: each thread sends its next request as soon as it has the answer. That finds the highest throughput;
+//! latencies are service times. *Open loop*: operation `i` is due at `i / rate` after the start, whatever became of those before it, and
+//! its latency counts from that moment, so that queueing is included (no coordinated omission, as Tene calls it);
 //! the service time is kept beside it.
 //!
 //! The figures begin when throughput is steady, or after a fifth of the step at the latest; what was before is
@@ -46,11 +46,11 @@ pub struct Bench<'a> {
     pub values: Values,
     /// Items below this were written, and the next to be inserted.
     pub end: AtomicU64,
-    /// Answers are compared with what was asked for; the engine that does nothing has none.
+    /// Answers are checked; those of the engine that does nothing are not.
     pub checks: bool,
 }
 
-/// What a thread is to do.
+/// The work of a thread.
 #[derive(Clone, Copy)]
 struct Role<'a> {
     thread: usize,
@@ -100,7 +100,7 @@ impl Bench<'_> {
             let sampler = scope.spawn(|| sampler::watch(&watched, self.engine, None));
             let started = Instant::now();
             let done = work(self);
-            // The sampler takes its time to notice, which is no part of it.
+            // The time until the sampler notices is not part of it.
             let ended = (started.elapsed(), Instant::now());
             watched.stop.store(true, Ordering::Relaxed);
             (done, ended, sampler.join())
@@ -118,7 +118,7 @@ impl Bench<'_> {
     fn scan_all(&self) -> Result<(u64, u64)> {
         let scan = || -> Result<(u64, u64)> {
             let (mut session, mut wrong) = (self.engine.session()?, 0);
-            // Of an engine that does nothing there is no end.
+            // The engine that does nothing never ends a scan.
             let found = session.scan(self.spec.items * 2, &mut |value| {
                 wrong += u64::from(self.checks && self.values.read(value).is_none());
             })?;
@@ -175,7 +175,7 @@ impl Bench<'_> {
                 let (watched, start) = (&watched, begin.at);
                 working.push(scope.spawn(move || {
                     let done = self.work(number, role, watched, start);
-                    // A failure ends all; so does the end of those that count.
+                    // A failure ends all threads; so does the end of the threads that count.
                     if done.is_err() || role.thread < role.threads && watched.finished() >= threads {
                         watched.stop.store(true, Ordering::Relaxed);
                     }
@@ -306,7 +306,7 @@ struct Begin {
     counters: Counters,
 }
 
-/// Counters that are no totals: their value at the end counts.
+/// Counters that are no totals: the result has their value at the end.
 const GAUGES: [&str; 10] = [
     counter::LONGEST_STALL_NANOS,
     counter::FILTER_BYTES,
@@ -354,7 +354,7 @@ struct Client<'a> {
     keys: Vec<(u64, BenchKey)>,
 }
 
-/// What came of an operation.
+/// The outcome of an operation.
 #[derive(Default)]
 struct Answer {
     not_found: u64,
@@ -363,7 +363,8 @@ struct Answer {
 }
 
 impl Client<'_> {
-    /// What a caller would have at hand is not part of the operation: values, and the keys of several reads.
+    /// Prepares what a caller would have at hand, which is not part of the operation: values, and the keys of several
+    /// reads.
     fn prepare(&mut self, operation: Operation, item: u64, chooser: &mut Chooser, random: &mut StdRng) {
         if operation == Operation::Put {
             self.bench.values.fill(item, self.version, &mut self.value);
@@ -444,7 +445,7 @@ impl Client<'_> {
         let asked: Vec<BenchKey> = keys.iter().map(|(_, key)| key.clone()).collect();
         let (mut wrong, mut at) = (0, 0);
         let found = session.multi_get(&asked, &mut |value| {
-            // Answers come in the order of the keys; those that are not there have none.
+            // Answers come in the order of the keys, without absent ones.
             let seen = bench.values.read(value).map(|(item, _)| item);
             let place = keys.iter().skip(at).position(|(item, _)| Some(*item) == seen);
             at += place.map_or(0, |place| place + 1);

@@ -1,8 +1,8 @@
 //! The engines that are measured, behind one interface: keys and bytes.
 //!
 //! One file each. `kstone` is ours and `noop` does nothing, to measure the harness; peers are behind features of their
-//! own and not built by default, or in the workspace `kstone-bench/peers/` where they cannot be built with this crate's dependencies.
-//! All get the same keys, the same values and the same promise of durability.
+//! own and not built by default, or in the workspace `kstone-bench/peers/` where they cannot be built with this crate's
+//! dependencies. All get the same keys, the same values and the same promise of durability.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,7 +28,7 @@ mod rocksdb;
 #[cfg(feature = "peer-sqlite")]
 mod sqlite;
 
-/// What a write has survived when it returns. Engines name it differently; each file says what it maps it to.
+/// What a write survives once it has returned. Each engine's file states how it is implemented there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
@@ -102,7 +102,7 @@ pub trait Engine: Send + Sync {
         Ok(Counters::new())
     }
 
-    /// Events of flushes and compactions as they happen; none for engines that do not tell.
+    /// Flushes and compactions that have ended; none for engines that do not report them.
     fn marks(&self) -> Vec<Mark> {
         Vec::new()
     }
@@ -140,9 +140,9 @@ pub mod counter {
     pub const GETS: &str = "gets";
     /// Runs they looked at.
     pub const RUNS_LOOKED_AT: &str = "runs_looked_at";
-    /// Filters asked about keys that their run does not have.
+    /// Filter tests of keys that their run does not have.
     pub const FILTER_NEGATIVES: &str = "filter_negatives";
-    /// Of those, the ones that said it might.
+    /// Those of them that passed.
     pub const FILTER_FALSE_POSITIVES: &str = "filter_false_positives";
     /// Bytes of memory for filters.
     pub const FILTER_BYTES: &str = "filter_memory_bytes";
@@ -213,7 +213,7 @@ const ENGINES: &[(&str, Open)] = &[
     ("rocksdb", |spec, directory, durability| boxed(rocksdb::Rocksdb::open(spec, directory, durability))),
 ];
 
-/// Engines that a program has besides.
+/// Additional engines of a program.
 static MORE: OnceLock<&[(&str, Open)]> = OnceLock::new();
 
 /// Engines that only the workspace `kstone-bench/peers/` has.
@@ -244,10 +244,10 @@ pub fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Resu
         };
         bail!("{name}: not in this build, which has {}; {elsewhere}", names().join(", "));
     };
-    ensure!(name == "kstone" || spec.settings.is_empty(), "{name}: settings are of kstone only");
+    ensure!(name == "kstone" || spec.settings.is_empty(), "{name}: settings are for kstone only");
     ensure!(
         !spec.tuned || !matches!(name, "kstone" | "noop"),
-        "{name}-tuned: only peers have a tuned setting; give kstone its settings"
+        "{name}-tuned: only peers have a tuned setting; use --set and --preset for kstone settings"
     );
     open(spec, directory, durability)
 }
@@ -285,7 +285,7 @@ fn partition_end(key: &BenchKey) -> [u8; 17] {
     end
 }
 
-/// Waits until `done` says twice in a row, a tenth of a second apart, that nothing goes on, with the same total.
+/// Waits until `done` returns the same total twice in a row, a tenth of a second apart; `None` while work goes on.
 #[expect(clippy::disallowed_methods, reason = "other engines cannot be waited for otherwise")]
 fn at_rest(mut done: impl FnMut() -> Result<Option<u64>>) -> Result<()> {
     let mut before = None;

@@ -2,8 +2,8 @@
 //! histograms one above the other. What is drawn where is decided here; `plot.svg` writes it down.
 //!
 //! Colours are those of Okabe and Ito (Color Universal Design, 2008), which colour-blind people tell apart; lines differ
-//! in their dashes or markers as well. Text is dark, and 11 pixels high at least. What a point stands for is in its
-//! tooltip.
+//! in their dashes or markers as well. Text is dark, and 11 pixels high at least. Tooltips name each
+//! point.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +50,7 @@ impl Axis {
         Self { label: label.to_owned(), log: false, range: (0.0, top), format }
     }
 
-    /// By logarithms, from below the smallest to above the largest of those that have one.
+    /// Logarithmic, from below the smallest to above the largest of the positive values.
     pub(crate) fn log(label: &str, values: impl IntoIterator<Item = f64>, format: fn(f64) -> String) -> Self {
         let usable = values.into_iter().filter(|value| value.is_finite() && *value > 0.0);
         let (low, high) = usable.fold((f64::INFINITY, 0.0_f64), |(low, high), v| (low.min(v), high.max(v)));
@@ -90,7 +90,7 @@ impl Axis {
     }
 }
 
-/// 1, 2 or 5 times a power of ten that is below.
+/// The next value below that is 1, 2 or 5 times a power of ten.
 fn below(value: f64) -> f64 {
     let unit = 10_f64.powf(value.log10().floor());
     let step = [5.0, 2.0].into_iter().find(|step| unit * step < value * 0.95).unwrap_or(1.0);
@@ -109,7 +109,7 @@ pub(crate) struct Point {
     pub(crate) y: f64,
     /// The smallest and the largest of what `y` is the middle of.
     pub(crate) whisker: Option<(f64, f64)>,
-    /// What it stands for.
+    /// The text of its tooltip.
     pub(crate) tip: String,
 }
 
@@ -165,9 +165,9 @@ pub(crate) struct Strip {
 /// A plot of lines.
 #[derive(Clone, Debug)]
 pub(crate) struct Chart {
-    /// Whoever shows the plot shows it above.
+    /// Shown above the plot.
     pub(crate) title: String,
-    /// What it shows, for those who do not see it.
+    /// What it shows, in words, for screen readers.
     pub(crate) description: String,
     pub(crate) x: Axis,
     pub(crate) y: Axis,

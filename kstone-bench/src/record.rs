@@ -1,4 +1,4 @@
-//! What is run and what is measured, as data: the JSON that `run`, `sweep` and `chapter` write, and that `compare` and
+//! Trials and their results, as data: the JSON that `run`, `sweep` and `chapter` write, and that `compare` and
 //! `report` read.
 //!
 //! A *trial* is one process with one database in a fresh directory; it runs *steps*, one after the other, on that
@@ -15,7 +15,7 @@ use crate::engine::{Counters, Durability, EngineSpec, MarkKind, counter};
 /// The version of this format.
 pub const SCHEMA: &str = "kstone-bench/1";
 
-/// All that one command measured.
+/// The results of one command.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RunFile {
     /// [`SCHEMA`].
@@ -53,9 +53,9 @@ pub struct Machine {
     pub file_system: String,
     /// The device below it, and whether it turns.
     pub disk: String,
-    /// The middle of some fsyncs after 4 KiB appended, in nanoseconds.
+    /// Median time of an fsync after 4 KiB appended, in nanoseconds.
     pub fsync_p50_nanos: u64,
-    /// The middle of some reads of 4 KiB that no cache has, in nanoseconds; 0 where that cannot be asked for.
+    /// Median time of a read of 4 KiB that is in no cache, in nanoseconds; 0 where that cannot be measured.
     pub read_4k_p50_nanos: u64,
     /// Load average over a minute when it began.
     pub load: f64,
@@ -73,7 +73,7 @@ pub struct Machine {
     pub allocator: String,
 }
 
-/// What a trial is asked to do. The process that runs it gets this as JSON.
+/// What a trial is to do. The process that runs it gets this as JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrialSpec {
     /// The engine and its settings.
@@ -84,7 +84,7 @@ pub struct TrialSpec {
     pub items: u64,
     /// Bytes of a value.
     pub value_bytes: usize,
-    /// Threads that ask.
+    /// Threads that send requests.
     pub threads: usize,
     /// Of all writes.
     pub durability: Durability,
@@ -106,8 +106,8 @@ pub struct StepSpec {
     /// Seconds after which it ends even so.
     #[serde(default)]
     pub seconds: Option<f64>,
-    /// Operations a second that are offered, whatever the engine makes of it; `None`: each thread asks again as soon as
-    /// it has its answer.
+    /// Operations a second that are offered, however fast the engine is; `None`: each thread sends its next request as
+    /// soon as it has the answer.
     #[serde(default)]
     pub rate: Option<f64>,
 }
@@ -127,10 +127,10 @@ impl StepSpec {
     }
 }
 
-/// A trial and what came of it.
+/// A trial and its results.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Trial {
-    /// What was asked.
+    /// What it was to do.
     pub spec: TrialSpec,
     /// From 0, for each engine.
     pub number: usize,
@@ -139,12 +139,13 @@ pub struct Trial {
     /// Why it ended early.
     #[serde(default)]
     pub error: Option<String>,
-    /// The limit on memory was in force. `false` with a limit asked for: it could not be set, and the data may fit in memory.
+    /// The limit on memory was in force. `false` although the spec has one: it could not be set, and the data may fit in
+    /// memory.
     #[serde(default)]
     pub memory_limited: bool,
 }
 
-/// What came of a step.
+/// The results of a step.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Step {
@@ -163,7 +164,7 @@ pub struct Step {
     pub offered: Option<f64>,
     /// Reads that found nothing.
     pub not_found: u64,
-    /// Answers that were not what the key asked for; anything but 0 is a bug of the engine or the harness.
+    /// Wrong answers; anything but 0 is a bug of the engine or the harness.
     pub wrong: u64,
     /// Operations and seconds before the figures begin.
     pub warm_up_operations: u64,
@@ -177,9 +178,9 @@ pub struct Step {
     pub timeline: Vec<Slice>,
     /// Ends of flushes and merges: seconds since the figures began, and what ended.
     pub marks: Vec<(f64, MarkKind)>,
-    /// What it took.
+    /// The resources it used.
     pub resources: Resources,
-    /// What the engine counted from begin to end of the figures; for those that are not totals, at the end.
+    /// What the engine counted while figures were; counters that are no totals have their value at the end.
     pub counters: Counters,
     /// Bytes written to SSTs, log and all, for each byte of keys and values.
     pub write_amplification: Option<f64>,
@@ -201,7 +202,7 @@ impl Step {
         self.share(counter::RUNS_LOOKED_AT, counter::GETS)
     }
 
-    /// Filters that said a key might be there, of those asked about keys that were not.
+    /// The share of filter tests of absent keys that passed.
     pub fn false_positives(&self) -> Option<f64> {
         self.share(counter::FILTER_FALSE_POSITIVES, counter::FILTER_NEGATIVES)
     }
@@ -246,11 +247,11 @@ pub struct Slice {
     pub slowest: u64,
     /// Anonymous memory at its end, in bytes.
     pub anonymous_bytes: u64,
-    /// Runs in all stripes at its end, if the engine tells.
+    /// Runs in all stripes at its end, if the engine reports them.
     pub runs: Option<f64>,
 }
 
-/// What a step took of the machine.
+/// The resources that a step used.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Resources {

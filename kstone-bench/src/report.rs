@@ -2,7 +2,7 @@
 //! outside itself.
 //!
 //! What is compared stands side by side only under the same conditions ([`crate::results::Conditions`]), durability among
-//! them, and only from one machine. Engines are listed from the fastest to the slowest, whoever that is.
+//! them, and only from one machine. Engines are listed from the fastest to the slowest.
 
 use anyhow::{Result, bail};
 use serde::Serialize;
@@ -60,7 +60,7 @@ pub struct Section {
     pub plots: Vec<Plot>,
     /// Tables.
     pub tables: Vec<Table>,
-    /// What must be known besides.
+    /// What else a reader must know.
     pub notes: Vec<String>,
 }
 
@@ -77,7 +77,7 @@ pub struct Plot {
     pub table: Option<Table>,
 }
 
-/// A table. Cells are text; whoever shows it escapes them.
+/// A table. Cells are plain text; the templates escape them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Table {
     /// What stands above it.
@@ -124,15 +124,17 @@ impl Table {
 
 /// The document of some files.
 pub fn document(files: &[RunFile]) -> Result<Document> {
-    let Some(first) = files.first() else { bail!("there is no file to report on") };
+    let Some(first) = files.first() else { bail!("no file to report on") };
     for other in files {
         let different = machine::differences(&first.machine, &other.machine);
         if let Some(difference) = different.iter().find(|difference| difference.matters) {
-            bail!("these files come from different machines or builds, report on them apart: {difference}");
+            bail!(
+                "these files come from different machines or builds, report on them separately: {difference}"
+            );
         }
     }
     let mut all = results::series(&files.iter().collect::<Vec<_>>());
-    // Waiting until an engine rests is no race: how often it is looked at decides how long that takes.
+    // The time until an engine rests is no result: the interval between two looks at it decides that time.
     let waits = |one: &results::Series<'_>| {
         Workload::by_name(&one.conditions.workload).is_ok_and(|workload| workload.task == Task::Settle)
     };
@@ -168,7 +170,7 @@ pub fn document(files: &[RunFile]) -> Result<Document> {
         section.id = format!("s{}", number + 1);
     }
     if document.sections.is_empty() && document.troubles.is_empty() {
-        bail!("there is nothing to report: no trial of these files ended a step");
+        bail!("nothing to report: no trial in these files completed a step");
     }
     Ok(document)
 }
@@ -204,8 +206,8 @@ fn method(all: &[Series<'_>]) -> Vec<String> {
         "A ratio is that of two medians, with its 95 % bootstrap interval over turns; below 5 trials there is none. \
          Where the interval holds 1, chance alone explains the difference."
             .to_owned(),
-        "Closed loop: a thread asks again as soon as it has its answer; latencies are service times and say nothing \
-         about what users wait. Open loop: operations are due at a fixed rate, and latencies count from when they were \
+        "Closed loop: a thread sends its next request as soon as it has the answer; latencies are service times and \
+         do not include queueing. Open loop: operations are due at a fixed rate, and latencies count from when they were \
          due."
             .to_owned(),
     ]

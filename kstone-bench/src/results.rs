@@ -1,5 +1,4 @@
-//! Reads files of results, and finds in them what can be set side by side: *series*, the trials of one engine under one
-//! set of [`Conditions`].
+//! Reads result files and groups their trials into *series*: the trials of one engine under the same [`Conditions`].
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -31,26 +30,26 @@ pub fn parse(text: &str) -> Result<RunFile> {
     }
     let head: Head = match serde_json::from_str(text) {
         Err(error) if error.is_eof() => {
-            bail!("the file ends too early ({error}): it was cut or not written out")
+            bail!("the file ends too early ({error}): it is truncated")
         }
-        head => head.context("this is no file of results: it is not JSON")?,
+        head => head.context("not a result file: it is not JSON")?,
     };
     match head.schema.as_deref() {
         Some(SCHEMA) => {}
         Some(other) => bail!("its format is {other:?}, and this program reads {SCHEMA:?}: measure again"),
-        None => bail!("this is no file of results: it has no \"schema\""),
+        None => bail!("not a result file: it has no \"schema\""),
     }
-    serde_json::from_str(text).context("its format is the right one, but something in it is missing or wrong")
+    serde_json::from_str(text).context("a result file in which something is missing or wrong")
 }
 
-/// What must be the same for two figures to be compared.
+/// What must be equal for two figures to be comparable.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conditions {
     /// The workload.
     pub workload: String,
-    /// What ran on that database before, workload by workload.
+    /// The workloads that ran on that database before.
     pub before: Vec<String>,
-    /// Operations asked for, if not left to the workload.
+    /// The number of operations, if the workload did not decide it.
     pub operations: Option<u64>,
     /// The limit of its time, in seconds.
     pub seconds: Option<f64>,
@@ -60,7 +59,7 @@ pub struct Conditions {
     pub items: u64,
     /// Bytes of a value.
     pub value_bytes: usize,
-    /// Threads that asked.
+    /// Threads that sent requests.
     pub threads: usize,
     /// Of writes.
     pub durability: Durability,
@@ -75,7 +74,7 @@ impl Conditions {
         let spec = &trial.spec;
         let named = |asked: &&StepSpec| asked.workload == step.workload;
         let asked = spec.steps.get(at).filter(named).or_else(|| spec.steps.iter().find(named));
-        // A rate of 0 is a way to ask for a closed loop.
+        // A rate of 0 requests a closed loop.
         let offered = step.offered.or_else(|| asked.and_then(|asked| asked.rate)).filter(|rate| *rate > 0.0);
         Self {
             workload: step.workload.clone(),
@@ -148,7 +147,7 @@ pub struct Run<'a> {
     pub file: usize,
     /// The trial's number.
     pub number: usize,
-    /// What came of it.
+    /// Its results.
     pub step: &'a Step,
 }
 
@@ -157,7 +156,7 @@ pub struct Run<'a> {
 pub struct Series<'a> {
     /// The engine and its settings.
     pub engine: &'a EngineSpec,
-    /// The commit, where files of several are looked at together.
+    /// The commit, where there are files of several.
     pub build: Option<&'a str>,
     /// The conditions.
     pub conditions: Conditions,
@@ -239,7 +238,7 @@ pub fn latency_of<'a>(step: &'a Step, kind: &str) -> Option<&'a Latency> {
 /// Service times as a trial stores them.
 pub fn latency(histogram: &Histogram<u64>) -> Result<Latency> {
     let mut bytes = Vec::new();
-    V2Serializer::new().serialize(histogram, &mut bytes).context("a histogram cannot be written")?;
+    V2Serializer::new().serialize(histogram, &mut bytes).context("cannot serialize a histogram")?;
     let percentile = |share| histogram.value_at_quantile(share);
     Ok(Latency {
         count: histogram.len(),
@@ -256,9 +255,9 @@ pub fn latency(histogram: &Histogram<u64>) -> Result<Latency> {
 
 /// The latencies themselves, as a trial has stored them.
 pub fn histogram(latency: &Latency) -> Result<Histogram<u64>> {
-    let bytes = BASE64_STANDARD.decode(&latency.histogram).context("it is not base64")?;
+    let bytes = BASE64_STANDARD.decode(&latency.histogram).context("not base64")?;
     let decoded = Deserializer::new().deserialize(&mut bytes.as_slice());
-    decoded.map_err(|error| anyhow::anyhow!("it is no histogram: {error}"))
+    decoded.map_err(|error| anyhow::anyhow!("not a histogram: {error}"))
 }
 
 /// All series of some files, in the order in which they first appear.
@@ -295,7 +294,7 @@ pub fn turns<'a>(one: &Series<'a>, other: &Series<'a>) -> (Series<'a>, Series<'a
     (with(one, first), with(other, second))
 }
 
-/// What went wrong in trials: a sentence for each that ended early, gave wrong answers, or never became steady.
+/// What went wrong in trials: a sentence for each trial that ended early or gave wrong answers.
 pub fn troubles(file: &RunFile) -> Vec<String> {
     let mut troubles = Vec::new();
     for trial in &file.trials {

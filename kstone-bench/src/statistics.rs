@@ -1,11 +1,11 @@
-//! What a handful of trials can tell: medians, their spread, and how far chance alone may have moved them. Pure functions
+//! Statistics of a handful of trials: medians, their spread, and how far chance alone may have moved them. Pure functions
 //! of their arguments: the random choices are seeded.
 //!
 //! Intervals are percentile bootstrap intervals (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter
 //! 13): trials are drawn with replacement [`RESAMPLES`] times, and the interval holds the middle 95 % of the medians of
 //! the draws.
 //!
-//! Few trials cannot say much, whatever is computed from them. The median of what is measured lies between the smallest
+//! A few trials cannot prove much, whatever is computed from them. The median of what is measured lies between the smallest
 //! and the largest of `n` trials with a chance of `1 - 2^(1-n)` ([`widest_coverage`]): 50 % for 2, 75 % for 3, 93.75 %
 //! for 5. No interval made of 5 trials alone covers more, so theirs, which is always from smallest to largest, is called
 //! one of 95 % with a pinch of salt. With fewer than [`FEWEST`], there is no interval.

@@ -89,7 +89,7 @@ impl FromStr for Replay {
 }
 
 impl Torture {
-    /// Runs until the time is up; tells `print` how far it is from time to time.
+    /// Runs until the time is up, and calls `print` with the totals from time to time.
     pub fn run(&self, print: &mut dyn FnMut(String)) -> Result<Done, Failure> {
         let clock = SystemClock::new();
         let until = Duration::try_from_secs_f64(self.minutes * 60.0).unwrap_or(Duration::MAX);
@@ -136,7 +136,7 @@ impl Torture {
                     return;
                 }
                 let done = runner(self, &Replay { seed, operation: None, kind: None });
-                // Nobody listens any more when another has failed.
+                // The receiver is gone once another thread has failed.
                 let _ = send.send(done);
             }
         }

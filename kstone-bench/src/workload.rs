@@ -34,7 +34,7 @@ pub const LARGE_DIVISOR: u64 = 1000;
 /// Keys of one `multi_get`.
 pub const MULTI_GET_KEYS: usize = 16;
 
-/// Items that a query asks for.
+/// Items of a query.
 pub const QUERY_ITEMS: u64 = 50;
 
 /// How long an example's load is offered.
@@ -191,7 +191,7 @@ pub enum Keys {
 /// An example of the specification.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 pub struct Example {
-    /// Operations a second that are offered, for [`EXAMPLE_SECONDS`] if nothing else is asked for.
+    /// Operations a second that are offered, for [`EXAMPLE_SECONDS`] unless a step says otherwise.
     pub rate: f64,
     /// The memory limit, in bytes.
     pub memory: u64,
@@ -202,7 +202,7 @@ impl Workload {
     pub fn by_name(name: &str) -> anyhow::Result<&'static Self> {
         WORKLOADS.iter().find(|workload| workload.name == name).ok_or_else(|| {
             let names: Vec<_> = WORKLOADS.iter().map(|workload| workload.name.as_str()).collect();
-            anyhow::anyhow!("there is no workload named {name:?}; there are {}", names.join(", "))
+            anyhow::anyhow!("there is no workload named {name:?}; the workloads are {}", names.join(", "))
         })
     }
 

@@ -1,6 +1,6 @@
-//! Measurements that need the engine itself: an exact number of runs, a process that dies, filters asked for what is not
-//! there. Each runs in a process of its own ([`crate::trial::probe`]), so that memory is that of one database and a crash
-//! is one.
+//! Measurements that need the engine itself: an exact number of runs, a process that dies, tests of filters with absent
+//! keys. Each runs in a process of its own ([`crate::trial::probe`]), so that its memory is that of one database and a
+//! crash is a real one.
 
 #![expect(clippy::disallowed_methods, reason = "it measures time")]
 
@@ -57,13 +57,13 @@ macro_rules! probes {
 probes!(Fill, Reopen, Runs, Filters, Debt, Checks, MemtableBytes, LogLimit, Quota, WriteBuffer, Puts, Disk);
 
 impl Probe {
-    /// Whether the process is to die with its database open.
+    /// Whether the process is to be killed with its database open.
     pub(crate) fn crashes(&self) -> bool {
         matches!(self, Self::Fill(_) | Self::Reopen(_))
     }
 }
 
-/// What came of it: figures by name.
+/// Figures by name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Figures(pub(crate) BTreeMap<String, f64>);
 
@@ -76,7 +76,7 @@ impl Figures {
         self.0.insert(name.to_owned(), value);
     }
 
-    /// Those of another one, their names behind a prefix.
+    /// Adds another measurement's figures, with a prefix before their names.
     pub(crate) fn add(&mut self, prefix: &str, other: Self) {
         self.0.extend(other.0.into_iter().map(|(name, value)| (format!("{prefix}_{name}"), value)));
     }
@@ -88,7 +88,7 @@ impl Figures {
         self.set(&format!("{name}_p99"), histogram.value_at_quantile(0.99) as f64);
     }
 
-    /// The one in the middle and the last.
+    /// The median and the longest.
     fn set_lags(&mut self, name: &str, mut nanos: Vec<f64>) {
         nanos.sort_by(f64::total_cmp);
         self.set(&format!("{name}_p50"), nanos[nanos.len() / 2]);
@@ -256,7 +256,7 @@ pub(crate) struct Disk {
 impl Disk {
     fn measure(&self, setup: &Setup) -> Result<Figures> {
         let reads = machine::read_4k(&setup.directory, self.pages, self.reads, Duration::MAX)?;
-        let reads = reads.context("the page cache cannot be told to let go of a file")?;
+        let reads = reads.context("the page cache cannot be made to drop a file")?;
         let mut found = Figures::default();
         found.set("read_p50", reads.middle.as_nanos() as f64);
         found.set("device_share", reads.device_share.unwrap_or(0.0));

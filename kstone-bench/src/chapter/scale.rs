@@ -1,4 +1,4 @@
-//! How much is done: the same measurements, for a few minutes or for an hour.
+//! How much to measure: the same tables in a few minutes or in an hour.
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -17,7 +17,7 @@ pub(crate) struct Scale {
     items_per_stripe: u64,
     /// Reads that a latency is made of.
     pub(crate) reads: u64,
-    /// Absent keys that filters are asked for, and with 16 and 20 bits, where false positives are rare.
+    /// Absent keys to test filters with, and the same for 16 and 20 bits, where false positives are rare.
     pub(crate) misses: u64,
     pub(crate) rare_misses: u64,
     /// Seconds that a load is offered for, and items that a database holds under it.
@@ -30,7 +30,7 @@ pub(crate) struct Scale {
 impl Scale {
     pub(crate) fn named(name: &str) -> Result<Self> {
         let found = Claims::read()?.scales.remove(name);
-        found.with_context(|| format!("--scale {name}: there is no such scale; there are quick and full"))
+        found.with_context(|| format!("--scale {name}: expected quick or full"))
     }
 
     /// A memtable threshold of the chapter at this scale.

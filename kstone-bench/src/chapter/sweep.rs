@@ -39,7 +39,7 @@ const EXAMPLES: [(&str, f64, Option<u64>); 3] = [
 ];
 const RUNS: [(usize, &str); 5] = [(2, "2-3"), (5, "5-10"), (10, "5-10"), (20, "15-20"), (30, "30+")];
 const BITS: [usize; 6] = [6, 8, 10, 12, 16, 20];
-/// Runs of each stripe where filters are asked, as in the chapter's scenario.
+/// Runs of each stripe whose filters are tested, as in the chapter's scenario.
 const FILTERED_RUNS: usize = 10;
 /// Runs of each stripe of a debt.
 const DEBT_RUNS: usize = 8;
@@ -54,7 +54,7 @@ const SEED: u64 = 42;
 #[derive(Default)]
 pub(super) struct Swept {
     pub(super) points: Vec<SweepPoint>,
-    /// What it says of itself as a whole.
+    /// What templates may name of the sweep as a whole.
     pub(super) names: BTreeMap<String, Value>,
     /// Trials, if there were not as many as the scale says.
     pub(super) trials: Option<usize>,
@@ -404,7 +404,7 @@ impl Sweeps<'_> {
         let (few, many) = (probe(6), probe(16));
         let asked = format!(
             "{} items in {FILTERED_RUNS} runs of each of {} One thread got {} different keys that are in none of them, \
-             which asks {} filters; with 16 and 20 bits {} keys and {} filters. From memory.",
+             which tests {} filters; with 16 and 20 bits {} keys and {} filters. From memory.",
             few.items,
             scale.text(),
             few.misses,
@@ -431,7 +431,7 @@ impl Sweeps<'_> {
         // Two are no row of the chapter's, but show something on a machine of two cores.
         points.retain(|point| point.value != 2 || cores >= 2);
         for point in points.iter_mut().filter(|point| point.value > cores) {
-            point.absent = Some(format!("as many cores are needed, and there are {cores}"));
+            point.absent = Some(format!("it needs that many cores, and there are {cores}"));
         }
         let items = if self.scale.divide > 1 { self.scale.items() } else { 3 * self.scale.items() };
         let what = |point: &SweepPoint| format!("{} compactions at the same time", point.key);
@@ -555,7 +555,7 @@ fn open(workload: &str, rate: f64, seconds: f64) -> StepSpec {
     StepSpec { seconds: Some(seconds), rate: Some(rate), ..StepSpec::of(workload) }
 }
 
-/// Figures of a step, those that it has.
+/// The figures that a step has.
 fn of_step(found: &mut Figures, prefix: &str, step: &Step) {
     let mut set = |name: &str, value: Option<f64>| {
         if let Some(value) = value {

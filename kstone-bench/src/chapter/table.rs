@@ -1,4 +1,4 @@
-//! What a table of the chapter says and what was measured for it, as data: in the JSON, on a terminal, in Markdown.
+//! A table of the chapter with its claims and what was measured, as data: for the JSON, a terminal and Markdown.
 //!
 //! A table has groups, one for each quantity; a group has a line for each row of the chapter's table, and one shape, the
 //! relation between its lines that the chapter claims.
@@ -22,7 +22,7 @@ pub struct ChapterTable {
     pub trials: usize,
     /// One for each quantity.
     pub groups: Vec<Group>,
-    /// What a reader must know besides.
+    /// What else a reader must know.
     pub notes: Vec<String>,
     /// How long measuring took, in seconds. What tables share is counted where it was measured.
     pub seconds: f64,
@@ -57,7 +57,7 @@ pub struct Line {
     /// What the chapter says; `None`: nothing.
     #[serde(default)]
     pub says: Option<Says>,
-    /// What it is here.
+    /// What was measured here.
     pub measured: Measured,
     /// What `kstone_core::model` predicts for the same settings and items.
     #[serde(default)]

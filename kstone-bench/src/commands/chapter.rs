@@ -12,7 +12,7 @@ use crate::machine;
 use crate::record::{RunFile, SCHEMA};
 use crate::report::{chapter_markdown, chapter_text};
 
-/// Columns of tables that nobody says a width for.
+/// Columns of a printed table.
 const WIDTH: u16 = 150;
 
 #[derive(Args, Debug)]
@@ -20,13 +20,13 @@ pub(crate) struct ChapterArgs {
     /// Only these tables, by name, or all of a section: `23.1-throughput,23.3`.
     #[arg(long, value_delimiter = ',', value_name = "TABLE")]
     only: Vec<String>,
-    /// How much is done: `quick`, one trial with 16 stripes in a few minutes; `full`, three with 256.
+    /// How much to measure: `quick` is one trial with 16 stripes, in a few minutes; `full` is three trials with 256.
     #[arg(long, default_value = "quick", value_name = "SCALE")]
     scale: String,
-    /// This many trials of each measurement instead of the scale's.
+    /// Trials of each measurement, instead of the scale's number.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=99))]
     trials: Option<u64>,
-    /// Where databases are made, and removed again; default: the system's directory for temporary files.
+    /// Directory for the databases, which are removed afterwards; default: the system's temporary directory.
     #[arg(long, value_name = "DIRECTORY")]
     dir: Option<PathBuf>,
     /// Write the tables, and the trials behind them, as JSON.
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &ChapterArgs) -> Result<ExitCode> {
         only: args.only.clone(),
         scale,
         directory: args.dir.clone().unwrap_or_else(std::env::temp_dir),
-        program: std::env::current_exe().context("cannot tell which program this is")?,
+        program: std::env::current_exe().context("cannot find the path of this program")?,
     };
     let machine = machine::record(&options.directory)?;
     let warnings = machine::warnings(&machine);
@@ -94,7 +94,7 @@ fn summary(tables: &[ChapterTable]) -> String {
     let absent = lines().filter(|line| matches!(line.measured, Measured::NotHere(_))).count();
     let seconds: f64 = tables.iter().map(|table| table.seconds).sum();
     let mut text = format!(
-        "{} tables in {seconds:.0} s. Shapes: {} hold, {} do not, {} could not be told. Grades: {} Excellent, {} \
+        "{} tables in {seconds:.0} s. Shapes: {} hold, {} do not, {} are undecided. Grades: {} Excellent, {} \
          Good, {} missed. {absent} figures not measurable here.",
         tables.len(),
         shapes(Some(true)),

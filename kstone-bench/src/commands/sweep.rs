@@ -15,7 +15,7 @@ use crate::{statistics, units};
 pub(crate) struct Args {
     #[command(flatten)]
     measure: Measure,
-    /// What changes: a setting of docs/settings-and-counters.md, or `items`, `value`, `threads`.
+    /// What to vary: a setting of docs/settings-and-counters.md, or `items`, `value`, `threads`.
     #[arg(long, value_name = "NAME=VALUE,VALUE,...")]
     param: String,
 }

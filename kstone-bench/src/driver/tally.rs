@@ -1,4 +1,4 @@
-//! What a thread finds out, and how it is put together.
+//! Counts and latencies of one thread, and of all together.
 
 use std::collections::BTreeMap;
 

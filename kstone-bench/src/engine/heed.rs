@@ -38,7 +38,7 @@ impl Heed {
         }
         let mut options = EnvOpenOptions::new();
         options.map_size(64 << 30);
-        // SAFETY: no other process and no other handle uses the files of this benchmark, and nobody cuts them.
+        // SAFETY: no other process and no other handle uses the files of this benchmark, and nothing truncates them.
         let env = unsafe { options.flags(flags).open(directory)? };
         let items = env
             .create_databases_and_commit(env.write_txn()?, |databases, write| {

@@ -18,7 +18,7 @@ pub(super) struct Mount {
 }
 
 impl Mount {
-    /// The one that an absolute directory without links is on; fields are empty if the table does not tell.
+    /// The file system of an absolute directory without links; fields are empty if the table has none for it.
     pub(super) fn of(directory: &Path, mountinfo: &str) -> Self {
         let mut best = (0, Self::default());
         for (point, mount) in mountinfo.lines().filter_map(Self::parse) {

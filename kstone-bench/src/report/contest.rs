@@ -1,4 +1,4 @@
-//! Engines that did the same under the same conditions: one section.
+//! A contest: engines that ran the same workload under the same conditions, in one section.
 
 use anyhow::Result;
 
@@ -32,7 +32,7 @@ pub(super) fn contests<'a>(all: &'a [Series<'a>]) -> Vec<Contest<'a>> {
 }
 
 impl<'a> Contest<'a> {
-    /// What others are measured by: ours with its defaults, or ours with the settings that come first.
+    /// The reference of ratios: ours with its defaults, or ours with the settings that come first.
     pub(super) fn ours(&self) -> Option<&'a Series<'a>> {
         let mut ours: Vec<_> =
             self.series.iter().copied().filter(|series| series.engine.engine() == "kstone").collect();
@@ -40,7 +40,7 @@ impl<'a> Contest<'a> {
         ours.first().copied()
     }
 
-    /// Engines that store something: the one that does nothing shows what the harness takes, and is no rival.
+    /// Engines that store something: `noop` shows the cost of the harness and is no rival.
     pub(super) fn rivals(&self) -> impl Iterator<Item = &'a Series<'a>> {
         self.series.iter().copied().filter(|series| series.engine.engine() != "noop")
     }

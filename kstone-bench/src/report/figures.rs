@@ -11,7 +11,7 @@ use crate::record::Step;
 use crate::results::Series;
 use crate::{statistics, units};
 
-/// More on one plot cannot be told apart.
+/// More on one plot cannot be distinguished.
 const MOST: usize = 8;
 /// Of a time line: neighbours are put together until there are no more.
 const SLICES: usize = 240;

@@ -1,4 +1,4 @@
-//! What engines took of the machine: next to every throughput.
+//! Resource usage, shown with every throughput.
 
 use super::Table;
 use super::contest::Contest;
@@ -9,7 +9,7 @@ use crate::units::{self, NOTHING};
 type Figure = fn(&Step) -> Option<f64>;
 type Show = fn(f64) -> String;
 
-/// Medians of figures for each engine, of the machine and of what goes on within; columns that nobody has are left out.
+/// Medians for each engine, of the machine's resources and of the engine's own counters; empty columns are left out.
 pub(super) fn tables(contest: &Contest<'_>) -> [Table; 2] {
     let machine: [(&str, Figure, Show); 8] = [
         ("CPU s per million", cpu, units::digits),
@@ -33,8 +33,8 @@ pub(super) fn tables(contest: &Contest<'_>) -> [Table; 2] {
         ("not found", |step| some(step.not_found), units::count),
     ];
     [
-        table(contest, "What it took, medians of the trials", &machine),
-        table(contest, "What went on within, medians of the trials", &within),
+        table(contest, "Resource usage, medians of the trials", &machine),
+        table(contest, "Inside the engine, medians of the trials", &within),
     ]
 }
 
@@ -46,7 +46,7 @@ fn table(contest: &Contest<'_>, caption: &str, figures: &[(&str, Figure, Show)])
         let ours = contest.ours().is_some_and(|ours| ours.label() == series.label());
         let mut cells = vec![series.label()];
         cells.extend(figures.iter().map(|(_, figure, show)| series.median(figure, show)));
-        // An engine that tells nothing needs no row.
+        // An engine without any figure needs no row.
         if cells.iter().skip(1).any(|cell| cell != NOTHING) {
             table.push(ours, cells);
         }

@@ -94,7 +94,7 @@ fn spots<'a>(
     sweeps
 }
 
-/// Runs of a stripe, on average over those that have any.
+/// Runs of a stripe, averaged over the stripes that have any.
 fn runs(step: &Step) -> Option<f64> {
     step.share("runs", "stripes_used").filter(|runs| *runs > 0.0)
 }
@@ -105,7 +105,7 @@ fn reads(group: &[&Series<'_>]) -> Result<Vec<Plot>> {
         database.max_memtable_records = defaults.0.max_memtable_records;
         compaction.sst_threshold = defaults.1.sst_threshold;
     };
-    // What gets looked at is what the engine does not tell otherwise: for keys that are absent the same.
+    // The runs that gets look at replace the number of runs where it is unknown: for absent keys the two are equal.
     for (label, place) in
         [("runs of a stripe", runs as Figure), ("runs looked at per get", Step::runs_per_get)]
     {

@@ -155,7 +155,7 @@ Latency, medians of the trials; the slowest of all of them:
 | **kstone** | put | its start | 12.0 µs | 20.0 µs | 96.0 µs | 410 µs | 38.0 ms | 3,000,000 |
 | fjall | put | its start | 12.0 µs | 20.0 µs | 96.0 µs | 410 µs | 38.0 ms | 3,000,000 |
 
-What it took, medians of the trials:
+Resource usage, medians of the trials:
 
 | engine | write ampl. |
 |---|---:|

@@ -1,7 +1,7 @@
-//! What checking costs and how late it finds what it is for.
+//! What checking costs, and how late it finds work.
 //!
 //! A stripe that a flush brings to the threshold is merged at once, whatever the interval. The interval decides how late
-//! that is found which comes with time alone: here tombstones that grow too old, each stripe's at a moment of its own,
+//! work is found that only the passage of time creates: here tombstones that grow too old, in one stripe after another,
 //! spread over one interval.
 
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{EventLog, Figures, Setup, cpu, put};
 use crate::data::Values;
 
-/// Times all stripes are looked at for the cost of it.
+/// How often all stripes are checked to measure the cost.
 const SWEEPS: u32 = 200;
 /// When a tombstone is old.
 const AGE: Duration = Duration::from_millis(200);

@@ -16,7 +16,7 @@ use super::{EventLog, Figures, Setup, put};
 use crate::data::Values;
 use crate::resources::{Usage, drop_from_cache};
 
-/// How often memory is looked at.
+/// Between two samples of memory.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Writes of one thread, buffered, each item once and in no order.
@@ -177,7 +177,7 @@ impl Reopen {
     }
 }
 
-/// Waits until no checkpoint gives anything of the log back any more.
+/// Waits until checkpoints no longer shorten the log.
 fn rest(engine: &LsmEngine) -> Result<()> {
     engine.delete(&Key::new(b"no such item"), WriteOptions::new())?;
     // What is flushed is given back by the checkpoint after it.

@@ -13,9 +13,9 @@ use super::{EventLog, Figures, Setup, absent, cpu, histogram, put, record, timed
 use crate::data::{Values, splitmix};
 use crate::resources::{Usage, drop_from_cache};
 
-/// No memtable is flushed before that is asked for, and nothing is merged.
+/// Memtables are flushed on request only, and nothing is merged.
 const BY_HAND: &str = "compaction_enabled=0,max_memtable_records=100000000";
-/// A reader of a debt asks this often.
+/// Between two reads beside a merge.
 const EVERY: Duration = Duration::from_micros(500);
 /// Longer than any debt here takes.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -40,7 +40,7 @@ impl Runs {
         build(&engine, &values, self.runs, self.items)?;
         let mut found = Figures::default();
         let before = engine.stats()?;
-        // Once, so that everything is in memory and checked.
+        // Warm-up, so that everything is in memory and checked.
         self.reads(&engine, setup, self.reads, true)?;
         found.set_latency("hit", &self.reads(&engine, setup, self.reads, true)?);
         let between = engine.stats()?;
@@ -92,15 +92,15 @@ fn build(engine: &LsmEngine, values: &Values, runs: usize, items: u64) -> Result
     Ok(())
 }
 
-/// Filters of one size, asked for keys that are in none of the runs, from memory. Each get asks the filter of every run
-/// of its stripe, so that with 10 runs a million gets are ten million questions; the engine counts them.
+/// Filters of one size, tested from memory with keys that are in none of the runs. Each get tests the filter of every run
+/// of its stripe, so with 10 runs a million gets are ten million tests; the engine counts them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Filters {
     /// For each key.
     pub(crate) bits: usize,
     pub(crate) runs: usize,
     pub(crate) items: u64,
-    /// Different keys asked for that are not there.
+    /// Different absent keys to get.
     pub(crate) misses: u64,
 }
 
@@ -114,7 +114,7 @@ impl Filters {
         let memory = engine.estimate_bloom_memory()? as f64;
         found.set("filter_bytes_per_million", 1e6 * memory / self.items as f64);
 
-        // Some before the figures begin, so that everything is in memory and checked.
+        // Warm-up, so that everything is in memory and checked.
         for n in 0..self.misses / 10 {
             timed_get(&engine, &values, absent(self.misses + n), false)?;
         }
@@ -128,7 +128,7 @@ impl Filters {
         let wrong = (after.filter.false_positives - before.filter.false_positives) as f64;
         let asked = wrong + (after.filter.negatives - before.filter.negatives) as f64;
         let (misses, runs) = (self.misses as f64, self.runs as f64);
-        ensure!(asked == misses * runs, "{asked} filters were asked by {misses} gets over {runs} runs");
+        ensure!(asked == misses * runs, "{asked} filters were tested by {misses} gets over {runs} runs");
         found.set("asked", asked);
         found.set("false_positive_percent", 100.0 * wrong / asked);
         found.set("blocks_per_get", (after.reads.blocks_read - before.reads.blocks_read) as f64 / misses);
@@ -144,8 +144,8 @@ pub(crate) fn theory(bits: usize) -> f64 {
     100.0 * (1.0 - (-probes / bits as f64).exp()).powf(probes)
 }
 
-/// Merging runs that were prepared while compaction was off, one merge for each stripe, while one reader asks at a fixed
-/// rate.
+/// Merging runs that were prepared while compaction was off, one merge for each stripe, while one reader sends gets at
+/// a fixed rate.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Debt {
     /// Compactions at the same time.

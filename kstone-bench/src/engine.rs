@@ -171,6 +171,10 @@ pub enum MarkKind {
     Compaction,
 }
 
+/// Before and behind every key. LMDB has no empty keys.
+const BEFORE_ALL: [u8; 1] = [0];
+const PAST_ALL: [u8; 17] = [0xff; 17];
+
 /// One thread's access. Durability is that of the engine.
 pub trait Session {
     /// Sets a key.
@@ -187,10 +191,23 @@ pub trait Session {
 
     /// Reads up to `limit` items of the partition of `from`, in order, from that key on; how many there were. For keys
     /// without a sort key at most that one item.
-    fn query(&mut self, from: &BenchKey, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64>;
+    fn query(&mut self, from: &BenchKey, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        // Past all keys of the partition, whose sort keys are hexadecimal digits.
+        let mut end = PAST_ALL;
+        end[..from.partition().len()].copy_from_slice(from.partition());
+        self.range(from.flat(), &end, limit, visit)
+    }
 
     /// Reads everything in the order of the keys; how many items there were. Stops after `limit`.
-    fn scan(&mut self, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64>;
+    fn scan(&mut self, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        self.range(&BEFORE_ALL, &PAST_ALL, limit, visit)
+    }
+
+    /// For engines with one order of all keys, which need neither a query nor a scan of their own: reads up to `limit`
+    /// items from one key until before another.
+    fn range(&mut self, _: &[u8], _: &[u8], _: u64, _: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        bail!("this engine has no ranges of keys")
+    }
 }
 
 /// Makes or opens a database.
@@ -199,18 +216,18 @@ pub type Open = fn(&EngineSpec, &Path, Durability) -> Result<Box<dyn Engine>>;
 
 /// The engines of this crate.
 const ENGINES: &[(&str, Open)] = &[
-    ("kstone", |spec, directory, durability| boxed(kstone::Kstone::open(spec, directory, durability))),
-    ("noop", |_, _, _| boxed(Ok(noop::Noop::default()))),
+    ("kstone", kstone::open),
+    ("noop", noop::open),
     #[cfg(feature = "peer-fjall")]
-    ("fjall", |spec, directory, durability| boxed(fjall::Fjall::open(spec, directory, durability))),
+    ("fjall", fjall::open),
     #[cfg(feature = "peer-redb")]
-    ("redb", |spec, directory, durability| boxed(redb::Redb::open(spec, directory, durability))),
+    ("redb", redb::open),
     #[cfg(feature = "peer-heed")]
-    ("heed", |spec, directory, durability| boxed(heed::Heed::open(spec, directory, durability))),
+    ("heed", heed::open),
     #[cfg(feature = "peer-sqlite")]
-    ("sqlite", |spec, directory, durability| boxed(sqlite::Sqlite::open(spec, directory, durability))),
+    ("sqlite", sqlite::open),
     #[cfg(feature = "peer-rocksdb")]
-    ("rocksdb", |spec, directory, durability| boxed(rocksdb::Rocksdb::open(spec, directory, durability))),
+    ("rocksdb", rocksdb::open),
 ];
 
 /// Additional engines of a program.
@@ -227,10 +244,6 @@ pub fn add(more: &'static [(&'static str, Open)]) {
 
 fn engines() -> impl Iterator<Item = &'static (&'static str, Open)> {
     ENGINES.iter().chain(MORE.get().copied().unwrap_or_default())
-}
-
-fn boxed<E: Engine + 'static>(engine: Result<E>) -> Result<Box<dyn Engine>> {
-    engine.map(|engine| Box::new(engine) as Box<dyn Engine>)
 }
 
 /// Opens a database in `directory`, which exists and is empty, or holds one that the same engine has made.
@@ -268,21 +281,6 @@ fn counted<T>(
         found += u64::from(see(entry)?);
     }
     Ok(found)
-}
-
-/// Past all keys of the partition of that key, whose sort keys are hexadecimal digits.
-#[cfg(any(
-    feature = "peer-fjall",
-    feature = "peer-redb",
-    feature = "peer-heed",
-    feature = "peer-sqlite",
-    feature = "peer-rocksdb"
-))]
-fn partition_end(key: &BenchKey) -> [u8; 17] {
-    let mut end = [0xff; 17];
-    let partition = key.partition();
-    end[..partition.len()].copy_from_slice(partition);
-    end
 }
 
 /// Waits until `done` returns the same total twice in a row, a tenth of a second apart; `None` while work goes on.

@@ -13,7 +13,6 @@ use crate::results::{self, Conditions, Series};
 use crate::statistics::{self, FEWEST, Ratio, Summary};
 use crate::{machine, units};
 
-/// What is compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Metric {
     /// Operations a second: more is better.
@@ -38,7 +37,6 @@ impl Metric {
         }
     }
 
-    /// A figure with its unit.
     pub fn show(&self, figure: f64) -> String {
         match self {
             Self::Throughput => format!("{}/s", units::count(figure.round())),
@@ -56,14 +54,12 @@ impl fmt::Display for Metric {
     }
 }
 
-/// The verdict on a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Worse than the limit allows, and not by chance.
     Regression,
     /// Better by as much, and not by chance.
     Better,
-    /// Within the limit.
     Same,
     /// Beyond the limit one way or the other, but chance explains it.
     Chance,
@@ -86,29 +82,22 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// One metric of one series.
 #[derive(Clone, Debug)]
 pub struct Compared {
     /// Of the engine; two, where two were compared.
     pub label: String,
-    /// What was run, and how.
     pub conditions: Conditions,
-    /// What is compared.
     pub metric: Metric,
     /// Before; `None` if there is no usable figure.
     pub base: Option<Summary>,
-    /// After.
     pub new: Option<Summary>,
     /// After by before.
     pub ratio: Option<Ratio>,
-    /// The verdict.
     pub verdict: Verdict,
 }
 
-/// The outcome of a comparison.
 #[derive(Clone, Debug, Default)]
 pub struct Comparison {
-    /// All of it.
     pub rows: Vec<Compared>,
     /// Reasons for doubt.
     pub warnings: Vec<String>,
@@ -117,7 +106,6 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Whether anything became slower or failed.
     pub fn regressed(&self) -> bool {
         !self.failures.is_empty() || self.rows.iter().any(|row| row.verdict == Verdict::Regression)
     }

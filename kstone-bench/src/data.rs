@@ -31,7 +31,6 @@ const PARTITION: usize = 16;
 const SORT: usize = 10;
 
 impl BenchKey {
-    /// The key of item `n`.
     pub fn new(layout: Layout, n: u64) -> Self {
         let (partition, sort) = match layout {
             Layout::Scattered => (scatter(n), None),
@@ -84,7 +83,6 @@ fn hexadecimal(mut n: u64, into: &mut [u8]) {
     }
 }
 
-/// Makes values.
 #[derive(Clone, Debug)]
 pub struct Values {
     template: Vec<u8>,
@@ -114,7 +112,6 @@ impl Values {
         anyhow::bail!("no item is exactly {bytes} bytes long; use one byte more or less");
     }
 
-    /// The bytes of a value.
     pub fn len(&self) -> usize {
         self.template.len()
     }

@@ -38,11 +38,9 @@ use tally::Tally;
 pub struct Bench<'a> {
     /// The trial, resolved.
     pub spec: &'a TrialSpec,
-    /// The database.
     pub engine: &'a dyn Engine,
     /// Where keys lie.
     pub layout: Layout,
-    /// Makes values.
     pub values: Values,
     /// Items below this were written, and the next to be inserted.
     pub end: AtomicU64,
@@ -66,7 +64,6 @@ struct Role<'a> {
 }
 
 impl Bench<'_> {
-    /// Runs the step with that number.
     pub fn step(&self, number: usize, step: &StepSpec) -> Result<Step> {
         let workload = Workload::by_name(&step.workload)?;
         match workload.task {

@@ -72,7 +72,6 @@ impl EngineSpec {
         self.name.split_once('#').map_or(self.name.as_str(), |(engine, _)| engine)
     }
 
-    /// How results name it.
     pub fn label(&self) -> String {
         match (self.tuned, self.settings.is_empty()) {
             (true, _) => format!("{}-tuned", self.name),
@@ -82,7 +81,6 @@ impl EngineSpec {
     }
 }
 
-/// An open database.
 pub trait Engine: Send + Sync {
     /// A view of it for one thread, with whatever that thread needs for itself.
     fn session(&self) -> Result<Box<dyn Session + '_>>;
@@ -120,15 +118,11 @@ pub type Counters = BTreeMap<String, f64>;
 pub mod counter {
     /// Memtables written out.
     pub const FLUSHES: &str = "flushes";
-    /// Merges done.
     pub const COMPACTIONS: &str = "compactions";
     /// Bytes of keys and values that callers wrote.
     pub const USER_BYTES_WRITTEN: &str = "user_bytes_written";
-    /// Bytes that flushes wrote.
     pub const FLUSH_BYTES: &str = "flush_bytes";
-    /// Bytes that merges wrote.
     pub const COMPACTION_BYTES: &str = "compaction_bytes";
-    /// Bytes that went to the log.
     pub const LOG_BYTES: &str = "log_bytes";
     /// Times a writer was held up.
     pub const STALLS: &str = "stalls";
@@ -136,15 +130,12 @@ pub mod counter {
     pub const STALL_NANOS: &str = "stall_nanos";
     /// The longest, in nanoseconds; not a total.
     pub const LONGEST_STALL_NANOS: &str = "longest_stall_nanos";
-    /// Gets.
     pub const GETS: &str = "gets";
-    /// Runs they looked at.
     pub const RUNS_LOOKED_AT: &str = "runs_looked_at";
     /// Filter tests of keys that their run does not have.
     pub const FILTER_NEGATIVES: &str = "filter_negatives";
     /// Those of them that passed.
     pub const FILTER_FALSE_POSITIVES: &str = "filter_false_positives";
-    /// Bytes of memory for filters.
     pub const FILTER_BYTES: &str = "filter_memory_bytes";
     /// Bytes of memory for memtables; not a total.
     pub const MEMTABLE_BYTES: &str = "memtable_bytes";
@@ -157,11 +148,9 @@ pub mod counter {
 pub struct Mark {
     /// When, as the clock of `std::time::Instant` has it.
     pub at: std::time::Instant,
-    /// What.
     pub kind: MarkKind,
 }
 
-/// What ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MarkKind {
@@ -210,7 +199,6 @@ pub trait Session {
     }
 }
 
-/// Makes or opens a database.
 #[doc(hidden)]
 pub type Open = fn(&EngineSpec, &Path, Durability) -> Result<Box<dyn Engine>>;
 
@@ -265,7 +253,6 @@ pub fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Resu
     open(spec, directory, durability)
 }
 
-/// The names of the engines of this build.
 pub fn names() -> Vec<&'static str> {
     engines().map(|(name, _)| *name).collect()
 }

@@ -12,25 +12,20 @@ use serde::{Deserialize, Serialize};
 use crate::chapter::ChapterTable;
 use crate::engine::{Counters, Durability, EngineSpec, MarkKind, counter};
 
-/// The version of this format.
 pub const SCHEMA: &str = "kstone-bench/1";
 
-/// The results of one command.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RunFile {
-    /// [`SCHEMA`].
     pub schema: String,
     /// The command line, without the program's path.
     pub command: String,
     /// When it began, RFC 3339.
     pub started: String,
-    /// Where.
     pub machine: Machine,
     /// What makes these figures doubtful: load on the machine, a dirty tree, debug build. Empty when nothing does.
     pub warnings: Vec<String>,
     /// In the order in which they ran.
     pub trials: Vec<Trial>,
-    /// What `chapter` measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chapter: Option<Vec<ChapterTable>>,
 }
@@ -43,9 +38,7 @@ pub struct Machine {
     pub cpu: String,
     /// Threads that run at the same time.
     pub cores: usize,
-    /// Bytes of memory.
     pub memory_bytes: u64,
-    /// Frequency governor.
     pub governor: String,
     /// Kernel's name and version.
     pub kernel: String,
@@ -59,9 +52,7 @@ pub struct Machine {
     pub read_4k_p50_nanos: u64,
     /// Load average over a minute when it began.
     pub load: f64,
-    /// The compiler.
     pub rustc: String,
-    /// The version of KeystoneDB.
     pub version: String,
     /// The commit, with `+` when the tree differed from it.
     pub commit: String,
@@ -69,36 +60,28 @@ pub struct Machine {
     pub features: Vec<String>,
     /// `release` or `debug`.
     pub profile: String,
-    /// The allocator.
     pub allocator: String,
 }
 
 /// What a trial is to do. The process that runs it gets this as JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrialSpec {
-    /// The engine and its settings.
     pub engine: EngineSpec,
     /// What to do, in this order, on the same database.
     pub steps: Vec<StepSpec>,
     /// Items that the database is made for: numbers of keys are below this.
     pub items: u64,
-    /// Bytes of a value.
     pub value_bytes: usize,
-    /// Threads that send requests.
     pub threads: usize,
-    /// Of all writes.
     pub durability: Durability,
-    /// Of all random choices.
     pub seed: u64,
     /// Bytes of memory, page cache included, that the process may use; `None`: no limit.
     #[serde(default)]
     pub memory_limit: Option<u64>,
 }
 
-/// One step of a trial.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepSpec {
-    /// The workload's name.
     pub workload: String,
     /// Operations to do; `None`: as many as the workload says for that many items.
     #[serde(default)]
@@ -127,16 +110,13 @@ impl StepSpec {
     }
 }
 
-/// A trial and its results.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Trial {
-    /// What it was to do.
     pub spec: TrialSpec,
     /// From 0, for each engine.
     pub number: usize,
     /// One for each step that ended.
     pub steps: Vec<Step>,
-    /// Why it ended early.
     #[serde(default)]
     pub error: Option<String>,
     /// The limit on memory was in force. `false` although the spec has one: it could not be set, and the data may fit in
@@ -145,11 +125,9 @@ pub struct Trial {
     pub memory_limited: bool,
 }
 
-/// The results of a step.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Step {
-    /// The workload's name.
     pub workload: String,
     /// Of its writes, if the workload decides that itself; otherwise that of the trial.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -158,7 +136,6 @@ pub struct Step {
     pub operations: u64,
     /// Seconds they took.
     pub seconds: f64,
-    /// Operations a second.
     pub rate: f64,
     /// Operations a second that were offered, if the loop was open.
     pub offered: Option<f64>,
@@ -168,7 +145,6 @@ pub struct Step {
     pub wrong: u64,
     /// Operations and seconds before the figures begin.
     pub warm_up_operations: u64,
-    /// See above.
     pub warm_up_seconds: f64,
     /// Whether throughput had become steady by then.
     pub steady: bool,
@@ -178,7 +154,6 @@ pub struct Step {
     pub timeline: Vec<Slice>,
     /// Ends of flushes and merges: seconds since the figures began, and what ended.
     pub marks: Vec<(f64, MarkKind)>,
-    /// The resources it used.
     pub resources: Resources,
     /// What the engine counted while figures were; counters that are no totals have their value at the end.
     pub counters: Counters,
@@ -197,7 +172,6 @@ impl Step {
         Some(self.counters.get(part)? / whole)
     }
 
-    /// Runs that a get looked at.
     pub fn runs_per_get(&self) -> Option<f64> {
         self.share(counter::RUNS_LOOKED_AT, counter::GETS)
     }
@@ -215,11 +189,8 @@ pub struct Latency {
     /// From the moment an operation was due to its answer (open loop), so that waiting counts; otherwise service time,
     /// from its start.
     pub from_intended: bool,
-    /// How many.
     pub count: u64,
-    /// Mean.
     pub mean: f64,
-    /// The middle.
     pub p50: u64,
     /// 90 % were not slower.
     pub p90: u64,
@@ -227,7 +198,6 @@ pub struct Latency {
     pub p99: u64,
     /// 99.9 % were not slower.
     pub p999: u64,
-    /// The slowest.
     pub max: u64,
     /// All of it: an HdrHistogram, V2, compressed or not, in base64.
     pub histogram: String,
@@ -251,7 +221,6 @@ pub struct Slice {
     pub runs: Option<f64>,
 }
 
-/// The resources that a step used.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Resources {

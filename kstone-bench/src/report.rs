@@ -24,10 +24,8 @@ mod sweep;
 pub use chapter::{chapter_markdown, chapter_text};
 pub use page::{html, markdown};
 
-/// All there is to show.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Document {
-    /// Its heading.
     pub title: String,
     /// Commands, and when they ran.
     pub sources: Vec<String>,
@@ -47,31 +45,24 @@ pub struct Document {
     pub sections: Vec<Section>,
 }
 
-/// A part of the document.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Section {
     /// For links within the page.
     pub id: String,
-    /// Its heading.
     pub title: String,
     /// What was done, on one line.
     pub about: String,
     /// Plots, each followed by its table if it has one.
     pub plots: Vec<Plot>,
-    /// Tables.
     pub tables: Vec<Table>,
     /// What else a reader must know.
     pub notes: Vec<String>,
 }
 
-/// A plot.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plot {
-    /// What stands above it.
     pub title: String,
-    /// What stands below it.
     pub caption: String,
-    /// The element.
     pub svg: String,
     /// The same in exact figures.
     pub table: Option<Table>,
@@ -80,20 +71,15 @@ pub struct Plot {
 /// A table. Cells are plain text; the templates escape them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Table {
-    /// What stands above it.
     pub caption: String,
-    /// The heads of the columns.
     pub head: Vec<String>,
-    /// The rows.
     pub rows: Vec<Row>,
 }
 
-/// A row of a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Row {
     /// As many as there are heads.
     pub cells: Vec<String>,
-    /// It is ours.
     pub ours: bool,
 }
 
@@ -122,7 +108,6 @@ impl Table {
     }
 }
 
-/// The document of some files.
 pub fn document(files: &[RunFile]) -> Result<Document> {
     let Some(first) = files.first() else { bail!("no file to report on") };
     for other in files {

@@ -33,7 +33,6 @@ const TICKS: f64 = 100.0;
 const BLOCK: u64 = 512;
 
 impl Usage {
-    /// Now.
     pub fn now() -> Result<Self> {
         let mut usage = Self::memory()?;
         let stat = read("/proc/self/stat")?;
@@ -60,7 +59,6 @@ impl Usage {
         }
     }
 
-    /// Only the memory.
     pub fn memory() -> Result<Self> {
         let status = read("/proc/self/status")?;
         let kib = |name| field(&status, name) << 10;

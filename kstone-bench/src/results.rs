@@ -15,14 +15,12 @@ use crate::engine::{Durability, EngineSpec};
 use crate::record::{Latency, RunFile, SCHEMA, Step, StepSpec, Trial};
 use crate::{statistics, units};
 
-/// Reads one file.
 pub fn read(path: &Path) -> Result<RunFile> {
     let name = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("{name} cannot be read"))?;
     parse(&text).with_context(|| format!("{name}"))
 }
 
-/// Reads the text of a file.
 pub fn parse(text: &str) -> Result<RunFile> {
     #[derive(Deserialize)]
     struct Head {
@@ -45,7 +43,6 @@ pub fn parse(text: &str) -> Result<RunFile> {
 /// What must be equal for two figures to be comparable.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conditions {
-    /// The workload.
     pub workload: String,
     /// The workloads that ran on that database before.
     pub before: Vec<String>,
@@ -55,13 +52,9 @@ pub struct Conditions {
     pub seconds: Option<f64>,
     /// Operations a second that were offered; `None`: a closed loop.
     pub offered: Option<f64>,
-    /// Items.
     pub items: u64,
-    /// Bytes of a value.
     pub value_bytes: usize,
-    /// Threads that sent requests.
     pub threads: usize,
-    /// Of writes.
     pub durability: Durability,
     /// Bytes of memory, if that was limited.
     pub memory_limit: Option<u64>,
@@ -145,27 +138,21 @@ pub fn durability(durability: Durability) -> &'static str {
 pub struct Run<'a> {
     /// Which of the files.
     pub file: usize,
-    /// The trial's number.
     pub number: usize,
-    /// Its results.
     pub step: &'a Step,
 }
 
 /// The trials of one engine under the same conditions, in the order in which they ran.
 #[derive(Clone, Debug)]
 pub struct Series<'a> {
-    /// The engine and its settings.
     pub engine: &'a EngineSpec,
     /// The commit, where there are files of several.
     pub build: Option<&'a str>,
-    /// The conditions.
     pub conditions: Conditions,
-    /// The trials.
     pub runs: Vec<Run<'a>>,
 }
 
 impl Series<'_> {
-    /// How the engine is named.
     pub fn label(&self) -> String {
         match self.build {
             Some(build) => format!("{} @{build}", self.engine.label()),
@@ -178,12 +165,10 @@ impl Series<'_> {
         self.runs.iter().filter_map(|run| figure(run.step)).collect()
     }
 
-    /// The median of a figure as text.
     pub fn median(&self, figure: impl Fn(&Step) -> Option<f64>, show: impl FnOnce(f64) -> String) -> String {
         units::optional(statistics::median(&self.figures(figure)), show)
     }
 
-    /// Operations a second of each trial.
     pub fn rates(&self) -> Vec<f64> {
         self.figures(|step| Some(step.rate))
     }
@@ -224,7 +209,6 @@ impl Series<'_> {
         all.filter(|all| !all.is_empty())
     }
 
-    /// Answers that were wrong, in all trials.
     pub fn wrong(&self) -> u64 {
         self.runs.iter().map(|run| run.step.wrong).sum()
     }

@@ -23,12 +23,9 @@ pub const FEWEST: usize = 5;
 /// Of all draws: the same trials have the same interval every time.
 const SEED: u64 = 42;
 
-/// From where to where.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Interval {
-    /// The lower end.
     pub low: f64,
-    /// The upper end.
     pub high: f64,
 }
 
@@ -42,13 +39,10 @@ impl Interval {
 /// Some trials in few figures.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
-    /// How many.
     pub trials: usize,
     /// The middle one; of an even number the mean of the two.
     pub median: f64,
-    /// The smallest.
     pub min: f64,
-    /// The largest.
     pub max: f64,
     /// Of the median; `None` for fewer than [`FEWEST`].
     pub interval: Option<Interval>,
@@ -69,7 +63,6 @@ impl Summary {
     }
 }
 
-/// The ratio of the medians of two series.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ratio {
     /// That of the second by that of the first.

@@ -16,29 +16,20 @@ const ORACLE_OPERATIONS: u64 = 300;
 /// Of the fault runs of a workload one in this many is made: they are some 3,000, and the crash states some 1,000.
 const ONE_FAULT_IN: u64 = 8;
 
-/// What to run, and for how long.
 #[derive(Clone, Debug)]
 pub struct Torture {
-    /// For how long.
     pub minutes: f64,
-    /// The first seed.
     pub seed: u64,
-    /// Workloads at the same time.
     pub threads: usize,
-    /// Operations of each workload.
     pub operations: u64,
-    /// Their settings.
     pub settings: SettingsOf,
     /// What the settings were made of, for the command that replays a failure.
     pub config: String,
 }
 
-/// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Done {
-    /// By explorer and oracle.
     pub totals: Totals,
-    /// In fault runs.
     pub faults: FaultTotals,
 }
 
@@ -64,7 +55,6 @@ impl From<FaultTotals> for Done {
 /// One workload alone, and what of it: `SEED[:OPERATION[:KIND]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replay {
-    /// The workload.
     pub seed: u64,
     /// Only crashes during this operation.
     pub operation: Option<u64>,

@@ -25,12 +25,10 @@ use crate::record::{Latency, Resources, Step, Trial, TrialSpec};
 use crate::resources::{Usage, directory_bytes, drop_from_cache};
 use crate::workload::{Task, Workload, plan};
 
-/// How trials are run.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// A directory that exists; databases are made in it and removed again.
     pub directory: PathBuf,
-    /// Trials of each spec.
     pub trials: usize,
     /// Databases are left where they are.
     pub keep: bool,
@@ -83,7 +81,6 @@ struct Steps {
 enum Message {
     /// A step has ended; and items below this were written.
     Done(Box<Step>, u64),
-    /// The figures of a probe.
     Found(Figures),
     /// Kill this process while its database is open.
     Kill,

@@ -7,15 +7,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
-    /// Things.
     Count,
-    /// Things a second.
     PerSecond,
     /// Bytes; shown in decimal multiples, as the chapter counts.
     Bytes,
-    /// Bytes a second.
     BytesPerSecond,
-    /// Nanoseconds.
     Nanos,
     /// Hundredths.
     Percent,
@@ -23,12 +19,10 @@ pub enum Unit {
     PercentMore,
     /// Multiples.
     Times,
-    /// Processor cores.
     Cores,
 }
 
 impl Unit {
-    /// The number with its unit.
     pub fn text(self, value: f64) -> String {
         match self {
             Self::Count if value.abs() < 999.5 => digits(value),

@@ -25,16 +25,13 @@ pub static WORKLOADS: LazyLock<Vec<Workload>> = LazyLock::new(|| {
 /// Items of a partition where keys are in partitions.
 pub const PARTITION_ITEMS: u64 = 1000;
 
-/// Bytes of a large value.
 pub const LARGE_VALUE: usize = 100_000;
 
 /// By how much a trial with large values has fewer items.
 pub const LARGE_DIVISOR: u64 = 1000;
 
-/// Keys of one `multi_get`.
 pub const MULTI_GET_KEYS: usize = 16;
 
-/// Items of a query.
 pub const QUERY_ITEMS: u64 = 50;
 
 /// How long an example's load is offered.
@@ -46,22 +43,17 @@ pub const EXAMPLE_SECONDS: f64 = 60.0;
 pub struct Workload {
     /// What commands call it.
     pub name: String,
-    /// What it does, in a few words.
     pub about: String,
-    /// What kind of work it is.
     pub task: Task,
     /// Of [`Task::Operations`]: which, drawn by these weights.
     pub mix: Vec<(Operation, u32)>,
-    /// On which items.
     pub keys: Keys,
     /// One more thread does only this, on items chosen evenly. An offered rate is then that thread's: the others go as
     /// fast as they can.
     pub beside: Option<Operation>,
-    /// Where its keys lie.
     pub place: Place,
     /// One operation for this many items, unless a step has a number of operations or a time of its own.
     pub one_in: u64,
-    /// At least this many operations.
     pub least: u64,
     /// It needs all items to be there: without a step that fills before it, one is inserted.
     #[serde(default = "yes")]
@@ -82,21 +74,18 @@ fn yes() -> bool {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Place {
-    /// Anywhere.
     #[default]
     Any,
     /// In the order of their numbers.
     Ordered,
     /// In partitions of [`PARTITION_ITEMS`].
     Partitions,
-    /// All in one partition.
     OnePartition,
     /// Where a number beyond the last item is between the keys of others, not behind them all.
     Spread,
 }
 
 impl Place {
-    /// The layout that it requires.
     pub fn layout(self) -> Option<Layout> {
         match self {
             Self::Any | Self::Spread => None,
@@ -107,7 +96,6 @@ impl Place {
     }
 }
 
-/// A kind of work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Task {
@@ -126,7 +114,6 @@ pub enum Task {
     ReopenCold,
 }
 
-/// One operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Operation {
@@ -134,9 +121,7 @@ pub enum Operation {
     Put,
     /// Writes the item with the next number.
     Insert,
-    /// Removes an item.
     Delete,
-    /// Reads an item.
     Get,
     /// Reads an item that was never written.
     GetMissing,
@@ -146,7 +131,6 @@ pub enum Operation {
     Query,
     /// Reads 1 to 100 items of a partition from an item on, fewer at the partition's end.
     Scan,
-    /// Reads an item and writes it.
     ReadModifyWrite,
 }
 
@@ -169,7 +153,6 @@ impl Operation {
     }
 }
 
-/// How items are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Keys {
@@ -188,7 +171,6 @@ pub enum Keys {
     Latest,
 }
 
-/// An example of the specification.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 pub struct Example {
     /// Operations a second that are offered, for [`EXAMPLE_SECONDS`] unless a step says otherwise.
@@ -198,7 +180,6 @@ pub struct Example {
 }
 
 impl Workload {
-    /// The workload with that name.
     pub fn by_name(name: &str) -> anyhow::Result<&'static Self> {
         WORKLOADS.iter().find(|workload| workload.name == name).ok_or_else(|| {
             let names: Vec<_> = WORKLOADS.iter().map(|workload| workload.name.as_str()).collect();
@@ -217,12 +198,10 @@ impl Workload {
         self.operations().any(Operation::writes)
     }
 
-    /// Whether it removes items.
     pub fn deletes(&self) -> bool {
         self.operations().any(|operation| operation == Operation::Delete)
     }
 
-    /// All operations that it may do.
     pub fn operations(&self) -> impl Iterator<Item = Operation> {
         self.mix.iter().map(|(operation, _)| *operation).chain(self.beside)
     }

@@ -215,7 +215,6 @@ fn cpu() -> Duration {
 /// Making the database and removing it are not timed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Puts {
-    /// How often.
     pub(crate) times: usize,
 }
 

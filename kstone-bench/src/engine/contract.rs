@@ -20,9 +20,7 @@ type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 /// What an engine declares not to support.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lacks {
-    /// It has no tuned setting.
     Tuned,
-    /// Queries of a partition.
     Query,
     /// Scans in the order of the keys.
     Scan,

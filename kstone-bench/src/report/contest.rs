@@ -206,7 +206,6 @@ fn latency_cells(series: &Series<'_>, kind: &str, from: &str, measured: &[&Laten
     ]
 }
 
-/// Operations a second.
 pub(super) fn rate(rate: f64) -> String {
     units::count(if rate.abs() < 100.0 { rate } else { rate.round() })
 }

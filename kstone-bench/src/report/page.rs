@@ -19,12 +19,10 @@ fn render(name: &str, values: Value) -> Result<String> {
     environment.get_template(name)?.render(values).with_context(|| format!("a report as {name}"))
 }
 
-/// The whole page.
 pub fn html(document: &Document) -> Result<String> {
     render(HTML, context! { document => Value::from(Serde(document)) })
 }
 
-/// The whole text.
 pub fn markdown(document: &Document) -> Result<String> {
     let text = render(MARKDOWN, context! { document => Value::from(Serde(document)) })?;
     Ok(text.trim_end().to_owned() + "\n")

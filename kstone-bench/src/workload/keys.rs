@@ -11,7 +11,6 @@ use crate::data::splitmix;
 /// YCSB's.
 pub const ZIPF_EXPONENT: f64 = 0.99;
 
-/// Chooses items for one thread.
 #[derive(Clone, Debug)]
 pub struct Chooser {
     keys: Keys,

@@ -25,7 +25,6 @@ pub fn resolve(spec: &TrialSpec) -> Result<TrialSpec> {
     Ok(spec)
 }
 
-/// Where the keys of a trial lie.
 pub fn layout(spec: &TrialSpec) -> Result<Layout> {
     let workloads = workloads(spec)?;
     let mut decided: Option<(Layout, &str)> = None;

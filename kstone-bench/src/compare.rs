@@ -243,17 +243,8 @@ fn doubts(file: &RunFile) -> impl Iterator<Item = String> {
 
 /// Rows of the same conditions together, and what must be known to read them.
 fn finish(mut comparison: Comparison) -> Comparison {
-    let mut together: Vec<Vec<Compared>> = Vec::new();
-    for row in comparison.rows {
-        match together
-            .iter_mut()
-            .find(|rows| rows.first().is_some_and(|one| one.conditions == row.conditions))
-        {
-            Some(rows) => rows.push(row),
-            None => together.push(vec![row]),
-        }
-    }
-    comparison.rows = together.into_iter().flatten().collect();
+    let rows = results::grouped(comparison.rows.into_iter().map(|row| (row.conditions.clone(), row)));
+    comparison.rows = rows.into_iter().flat_map(|(_, rows)| rows).collect();
     let few = comparison.rows.iter().filter_map(|row| {
         let trials = |summary: &Option<Summary>| summary.map_or(0, |summary| summary.trials);
         Some(trials(&row.base).min(trials(&row.new))).filter(|trials| *trials > 0)

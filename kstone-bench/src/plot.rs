@@ -235,7 +235,7 @@ enum Shape {
     Path { points: Vec<At>, colour: &'static str, width: u8, dash: &'static str },
     Area { at: At, size: At, colour: &'static str, opacity: f64 },
     Mark { at: At, marker: &'static str, colour: &'static str },
-    Text { at: At, size: f64, anchor: &'static str, bold: bool, upright: bool, text: String },
+    Text { at: At, size: f64, anchor: &'static str, style: &'static str, text: String },
 }
 
 /// Text that appears where the pointer rests.
@@ -269,8 +269,12 @@ impl Drawing {
     }
 
     fn text(&mut self, at: At, size: f64, anchor: &'static str, text: &str) {
-        let (at, text) = (round(at), text.to_owned());
-        self.shapes.push(Shape::Text { at, size, anchor, bold: false, upright: false, text });
+        self.styled(at, size, anchor, text, "");
+    }
+
+    /// In a style that the template knows: `bold` or `upright`.
+    fn styled(&mut self, at: At, size: f64, anchor: &'static str, text: &str, style: &'static str) {
+        self.shapes.push(Shape::Text { at: round(at), size, anchor, style, text: text.to_owned() });
     }
 
     fn tip(&mut self, at: At, radius: u8, text: String) {
@@ -351,15 +355,8 @@ impl Plane<'_> {
     }
 
     fn upright(&self, drawing: &mut Drawing, text: &str) {
-        let (at, text) = (round((16.0, f64::midpoint(self.top, self.bottom))), text.to_owned());
-        drawing.shapes.push(Shape::Text {
-            at,
-            size: 13.5,
-            anchor: "middle",
-            bold: false,
-            upright: true,
-            text,
-        });
+        let at = (16.0, f64::midpoint(self.top, self.bottom));
+        drawing.styled(at, 13.5, "middle", text, "upright");
     }
 }
 
@@ -510,15 +507,7 @@ impl Panel {
             let text = format!("{}: {} of all, {range}", self.name, units::percent(share));
             drawing.tip((f64::midpoint(left, right), top), 6, text);
         }
-        let (at, text) = ((right + 8.0, top + 10.0), shortened(&self.name, 24));
-        drawing.shapes.push(Shape::Text {
-            at,
-            size: 13.0,
-            anchor: "start",
-            bold: true,
-            upright: false,
-            text,
-        });
+        drawing.styled((right + 8.0, top + 10.0), 13.0, "start", &shortened(&self.name, 24), "bold");
         for (row, (name, nanos)) in self.percentiles.iter().enumerate() {
             let text = format!("{name}  {}", units::nanoseconds(*nanos));
             drawing.text((right + 8.0, top + 27.0 + row as f64 * 16.0), 12.5, "start", &text);

@@ -244,27 +244,33 @@ pub fn histogram(latency: &Latency) -> Result<Histogram<u64>> {
     decoded.map_err(|error| anyhow::anyhow!("not a histogram: {error}"))
 }
 
+/// Puts together what has the same key, in the order of first appearance.
+pub(crate) fn grouped<K: PartialEq, T>(pairs: impl IntoIterator<Item = (K, T)>) -> Vec<(K, Vec<T>)> {
+    let mut groups: Vec<(K, Vec<T>)> = Vec::new();
+    for (key, one) in pairs {
+        match groups.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, group)) => group.push(one),
+            None => groups.push((key, vec![one])),
+        }
+    }
+    groups
+}
+
 /// All series of some files, in the order in which they first appear.
 pub fn series<'a>(files: &[&'a RunFile]) -> Vec<Series<'a>> {
-    let mut all: Vec<Series<'a>> = Vec::new();
+    let mut runs = Vec::new();
     let several = files.iter().any(|file| file.machine.commit != files[0].machine.commit);
     for (file, results) in files.iter().enumerate() {
         let build = several.then_some(results.machine.commit.as_str());
         for trial in &results.trials {
             for (at, step) in trial.steps.iter().enumerate() {
-                let (engine, conditions) = (&trial.spec.engine, Conditions::of(trial, at, step));
-                let run = Run { file, number: trial.number, step };
-                let same = |one: &&mut Series<'_>| {
-                    one.engine == engine && one.build == build && one.conditions == conditions
-                };
-                match all.iter_mut().find(same) {
-                    Some(one) => one.runs.push(run),
-                    None => all.push(Series { engine, build, conditions, runs: vec![run] }),
-                }
+                let series = (&trial.spec.engine, build, Conditions::of(trial, at, step));
+                runs.push((series, Run { file, number: trial.number, step }));
             }
         }
     }
-    all
+    let series = grouped(runs).into_iter();
+    series.map(|((engine, build, conditions), runs)| Series { engine, build, conditions, runs }).collect()
 }
 
 /// The trials of both that have the same number, in the same order.

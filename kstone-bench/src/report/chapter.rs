@@ -7,6 +7,7 @@ use comfy_table::{ContentArrangement, presets};
 use super::{Plot, Section, Table, page};
 use crate::chapter::{ChapterTable, Grade, Group, Line, Measured};
 use crate::plot::{self, Axis, Chart, Look, Point};
+use crate::results::grouped;
 use crate::units::{self, Unit};
 
 /// Values that lie further apart are shown by their logarithms.
@@ -77,18 +78,12 @@ fn notes(table: &ChapterTable) -> Vec<String> {
 
 /// Why lines have no figure or no grade; rows with the same reason together.
 fn reasons(group: &Group) -> Vec<String> {
-    let mut reasons: Vec<(String, Vec<&str>)> = Vec::new();
-    for line in &group.lines {
-        let reason = match (&line.measured, &line.grade) {
-            (Measured::NotHere(why), _) => format!("not measurable here: {why}"),
-            (_, Some(Grade::NotGraded(why))) => format!("not graded: {why}"),
-            _ => continue,
-        };
-        match reasons.iter_mut().find(|(same, _)| *same == reason) {
-            Some((_, rows)) => rows.push(&line.row),
-            None => reasons.push((reason, vec![&line.row])),
-        }
-    }
+    let reason = |line: &Line| match (&line.measured, &line.grade) {
+        (Measured::NotHere(why), _) => Some(format!("not measurable here: {why}")),
+        (_, Some(Grade::NotGraded(why))) => Some(format!("not graded: {why}")),
+        _ => None,
+    };
+    let reasons = grouped(group.lines.iter().filter_map(|line| Some((reason(line)?, line.row.as_str()))));
     let text =
         |(reason, rows): (String, Vec<&str>)| format!("{}, {}: {reason}", group.quantity, rows.join(", "));
     reasons.into_iter().map(text).collect()

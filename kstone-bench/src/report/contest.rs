@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::{Section, Table, figures, resource_usage};
 use crate::record::Latency;
-use crate::results::{Conditions, Series, turns};
+use crate::results::{Conditions, Series, grouped, turns};
 use crate::statistics::{self, Ratio};
 use crate::units;
 
@@ -17,18 +17,12 @@ pub(super) struct Contest<'a> {
 
 /// In the order in which their conditions first appear.
 pub(super) fn contests<'a>(all: &'a [Series<'a>]) -> Vec<Contest<'a>> {
-    let mut contests: Vec<Contest<'a>> = Vec::new();
-    for series in all {
-        match contests.iter_mut().find(|contest| *contest.conditions == series.conditions) {
-            Some(contest) => contest.series.push(series),
-            None => contests.push(Contest { conditions: &series.conditions, series: vec![series] }),
-        }
-    }
-    for contest in &mut contests {
-        let rate = |series: &Series<'_>| statistics::median(&series.rates()).unwrap_or(0.0);
-        contest.series.sort_by(|a, b| rate(b).total_cmp(&rate(a)));
-    }
-    contests
+    let rate = |series: &Series<'_>| statistics::median(&series.rates()).unwrap_or(0.0);
+    let contest = |(conditions, mut series): (_, Vec<&'a Series<'a>>)| {
+        series.sort_by(|a, b| rate(b).total_cmp(&rate(a)));
+        Contest { conditions, series }
+    };
+    grouped(all.iter().map(|series| (&series.conditions, series))).into_iter().map(contest).collect()
 }
 
 impl<'a> Contest<'a> {

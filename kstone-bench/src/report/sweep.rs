@@ -10,7 +10,7 @@ use super::{Plot, Section, Table};
 use crate::engine::counter;
 use crate::plot::{Axis, Chart, Line, Look, Point};
 use crate::record::Step;
-use crate::results::{Conditions, Series, latency_of};
+use crate::results::{Series, grouped, latency_of};
 use crate::statistics::{self, Summary};
 use crate::units;
 
@@ -29,7 +29,8 @@ struct Spot<'a> {
 /// Sections of the sweeps that the series hold; most files hold none.
 pub(super) fn sections(all: &[Series<'_>]) -> Result<Vec<Section>> {
     let mut sections = Vec::new();
-    for (conditions, series) in by_conditions(all) {
+    let ours = all.iter().filter(|series| series.engine.engine() == "kstone");
+    for (conditions, series) in grouped(ours.map(|series| (&series.conditions, series))) {
         let mut plots = Vec::new();
         plots.extend(reads(&series)?);
         plots.extend(false_positives(&series)?);
@@ -44,17 +45,6 @@ pub(super) fn sections(all: &[Series<'_>]) -> Result<Vec<Section>> {
         }
     }
     Ok(sections)
-}
-
-fn by_conditions<'a>(all: &'a [Series<'a>]) -> Vec<(&'a Conditions, Vec<&'a Series<'a>>)> {
-    let mut groups: Vec<(&Conditions, Vec<&Series<'_>>)> = Vec::new();
-    for series in all.iter().filter(|series| series.engine.engine() == "kstone") {
-        match groups.iter_mut().find(|(conditions, _)| **conditions == series.conditions) {
-            Some((_, group)) => group.push(series),
-            None => groups.push((&series.conditions, vec![series])),
-        }
-    }
-    groups
 }
 
 type Figure = fn(&Step) -> Option<f64>;

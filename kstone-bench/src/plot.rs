@@ -115,7 +115,7 @@ pub(crate) struct Point {
 
 /// A line, its points, or both, from left to right.
 #[derive(Clone, Debug)]
-pub(crate) struct Line {
+pub(crate) struct Curve {
     pub(crate) name: String,
     pub(crate) look: Look,
     pub(crate) points: Vec<Point>,
@@ -171,7 +171,7 @@ pub(crate) struct Chart {
     pub(crate) description: String,
     pub(crate) x: Axis,
     pub(crate) y: Axis,
-    pub(crate) lines: Vec<Line>,
+    pub(crate) lines: Vec<Curve>,
     pub(crate) strips: Vec<Strip>,
 }
 
@@ -225,13 +225,13 @@ struct Drawing {
     description: String,
     width: f64,
     height: f64,
-    shapes: Vec<Shape>,
+    shapes: Vec<Element>,
     tips: Vec<Tip>,
 }
 
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-enum Shape {
+enum Element {
     Path { points: Vec<At>, colour: &'static str, width: u8, dash: &'static str },
     Area { at: At, size: At, colour: &'static str, opacity: f64 },
     Mark { at: At, marker: &'static str, colour: &'static str },
@@ -259,13 +259,13 @@ impl Drawing {
 
     fn path(&mut self, points: &[At], colour: &'static str, width: u8, dash: &'static str) {
         let points = points.iter().copied().map(round).collect();
-        self.shapes.push(Shape::Path { points, colour, width, dash });
+        self.shapes.push(Element::Path { points, colour, width, dash });
     }
 
     /// Between two corners.
     fn area(&mut self, (left, top): At, (right, bottom): At, colour: &'static str, opacity: f64) {
         let size = round((right - left, bottom - top));
-        self.shapes.push(Shape::Area { at: round((left, top)), size, colour, opacity });
+        self.shapes.push(Element::Area { at: round((left, top)), size, colour, opacity });
     }
 
     fn text(&mut self, at: At, size: f64, anchor: &'static str, text: &str) {
@@ -274,7 +274,7 @@ impl Drawing {
 
     /// In a style that the template knows: `bold` or `upright`.
     fn styled(&mut self, at: At, size: f64, anchor: &'static str, text: &str, style: &'static str) {
-        self.shapes.push(Shape::Text { at: round(at), size, anchor, style, text: text.to_owned() });
+        self.shapes.push(Element::Text { at: round(at), size, anchor, style, text: text.to_owned() });
     }
 
     fn tip(&mut self, at: At, radius: u8, text: String) {
@@ -299,7 +299,7 @@ impl Drawing {
 
     fn marks(&mut self, look: &Look, points: &[At]) {
         let (marker, colour) = (look.marker, look.colour);
-        self.shapes.extend(points.iter().map(|at| Shape::Mark { at: round(*at), marker, colour }));
+        self.shapes.extend(points.iter().map(|at| Element::Mark { at: round(*at), marker, colour }));
     }
 
     /// The element for a page.
@@ -401,7 +401,7 @@ impl Chart {
 }
 
 /// The lines' names beside where they end, apart from each other.
-fn names(drawing: &mut Drawing, mut ends: Vec<(f64, &Line)>, right: f64, bottom: f64) {
+fn names(drawing: &mut Drawing, mut ends: Vec<(f64, &Curve)>, right: f64, bottom: f64) {
     const GAP: f64 = 18.0;
     ends.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut next = TOP + 4.0;

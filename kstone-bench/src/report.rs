@@ -7,6 +7,7 @@
 use anyhow::{Result, bail};
 use serde::Serialize;
 
+use crate::plot::Chart;
 use crate::record::RunFile;
 use crate::results::{self, Series};
 use crate::units::NOTHING;
@@ -66,6 +67,13 @@ pub struct Plot {
     pub svg: String,
     /// The same in exact figures.
     pub table: Option<Table>,
+}
+
+impl Plot {
+    fn of(chart: Chart, caption: &str, table: Option<Table>) -> Result<Self> {
+        let (svg, caption) = (chart.svg()?, caption.to_owned());
+        Ok(Self { title: chart.title, caption, svg, table })
+    }
 }
 
 /// A table. Cells are plain text; the templates escape them.

@@ -6,10 +6,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Args;
 
-use super::measure::{command, save};
+use super::measure::{begin, save};
 use crate::chapter::{self, ChapterOptions, ChapterTable, Grade, Measured, Scale};
-use crate::machine;
-use crate::record::{RunFile, SCHEMA};
+use crate::record::RunFile;
 use crate::report::{chapter_markdown, chapter_text};
 
 /// Columns of a printed table.
@@ -55,10 +54,7 @@ pub(crate) fn run(args: &ChapterArgs) -> Result<ExitCode> {
         directory: args.dir.clone().unwrap_or_else(std::env::temp_dir),
         program: std::env::current_exe().context("cannot find the path of this program")?,
     };
-    let machine = machine::record(&options.directory)?;
-    let warnings = machine::warnings(&machine);
-    warnings.iter().for_each(|warning| eprintln!("kstone-bench: {warning}"));
-    let started = jiff::Timestamp::now().to_string();
+    let file = begin(&options.directory)?;
     let outcome = chapter::run(&options, &mut |what| eprintln!("  {what}"), &mut |table| {
         println!("{}", chapter_text(table, WIDTH));
     })?;
@@ -68,16 +64,7 @@ pub(crate) fn run(args: &ChapterArgs) -> Result<ExitCode> {
         std::fs::write(path, text.concat()).with_context(|| format!("cannot write {}", path.display()))?;
     }
     if let Some(path) = &args.out {
-        let file = RunFile {
-            schema: SCHEMA.into(),
-            command: command(),
-            started,
-            machine,
-            warnings,
-            trials: outcome.trials,
-            chapter: Some(outcome.tables.clone()),
-        };
-        save(&file, path)?;
+        save(&RunFile { trials: outcome.trials, chapter: Some(outcome.tables.clone()), ..file }, path)?;
     }
     let failed = outcome.tables.iter().any(|table| table.error.is_some());
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })

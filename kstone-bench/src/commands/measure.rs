@@ -1,6 +1,6 @@
 //! What `run` and `sweep` share: the options of trials, and how results are printed and written.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use bytesize::ByteSize;
@@ -125,10 +125,8 @@ impl Measure {
     /// Runs the trials and writes what was measured; the file's content.
     pub(crate) fn run(&self, specs: &[TrialSpec]) -> Result<RunFile> {
         let directory = self.dir.clone().unwrap_or_else(std::env::temp_dir);
-        let machine = machine::record(&directory)?;
-        let warnings = machine::warnings(&machine);
-        warnings.iter().for_each(|warning| eprintln!("kstone-bench: {warning}"));
-        let doubtful = machine::is_loaded(&machine) || machine::is_dirty(&machine);
+        let mut file = begin(&directory)?;
+        let doubtful = machine::is_loaded(&file.machine) || machine::is_dirty(&file.machine);
         ensure!(
             self.out.is_none() || self.force || !doubtful,
             "nothing was measured: the results would be doubtful, see above, and --out would keep them. --force measures \
@@ -140,17 +138,7 @@ impl Measure {
             keep: self.keep,
             program: std::env::current_exe().context("cannot find the path of this program")?,
         };
-        let started = jiff::Timestamp::now().to_string();
-        let trials = trial::run_all(specs, &options, &mut |what| eprintln!("  {what}"))?;
-        let file = RunFile {
-            schema: SCHEMA.into(),
-            command: command(),
-            started,
-            machine,
-            warnings,
-            trials,
-            chapter: None,
-        };
+        file.trials = trial::run_all(specs, &options, &mut |what| eprintln!("  {what}"))?;
         if let Some(path) = &self.out {
             save(&file, path)?;
         }
@@ -158,13 +146,24 @@ impl Measure {
     }
 }
 
-/// The command line, without the program's path.
-pub(crate) fn command() -> String {
-    std::env::args().skip(1).fold("kstone-bench".into(), |all, word| all + " " + &word)
+/// Results without trials yet, of this command on this machine. Prints what makes them doubtful.
+pub(crate) fn begin(directory: &Path) -> Result<RunFile> {
+    let machine = machine::record(directory)?;
+    let warnings = machine::warnings(&machine);
+    warnings.iter().for_each(|warning| eprintln!("kstone-bench: {warning}"));
+    Ok(RunFile {
+        schema: SCHEMA.into(),
+        command: std::env::args().skip(1).fold("kstone-bench".into(), |all, word| all + " " + &word),
+        started: jiff::Timestamp::now().to_string(),
+        machine,
+        warnings,
+        trials: Vec::new(),
+        chapter: None,
+    })
 }
 
 /// Writes a file of results.
-pub(crate) fn save(file: &RunFile, path: &std::path::Path) -> Result<()> {
+pub(crate) fn save(file: &RunFile, path: &Path) -> Result<()> {
     let text = serde_json::to_string_pretty(file)?;
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -6,7 +6,7 @@ use comfy_table::{ContentArrangement, presets};
 
 use super::{Plot, Section, Table, page};
 use crate::chapter::{ChapterTable, Grade, Group, Line, Measured};
-use crate::plot::{self, Axis, Chart, Look, Point};
+use crate::plot::{Axis, Chart, Curve, Look, Point};
 use crate::results::grouped;
 use crate::units::{self, Unit};
 
@@ -159,20 +159,20 @@ fn plot(table: &ChapterTable, group: &Group) -> Result<Option<Plot>> {
         let (low, high) = line.says.as_ref().and_then(|says| says.low.zip(says.high))?;
         Some((f64::midpoint(low, high), Some((low, high))))
     });
-    let lines: Vec<plot::Line> = [
+    let lines: Vec<Curve> = [
         ("measured", Look::points(0), measured),
         ("model", Look::theory(), model),
         ("chapter says", Look::scattered(1), says),
     ]
     .into_iter()
     .filter(|(_, _, points)| !points.is_empty())
-    .map(|(name, look, points)| plot::Line { name: name.to_owned(), look, points })
+    .map(|(name, look, points)| Curve { name: name.to_owned(), look, points })
     .collect();
     let title = format!("{}: {} by {}", table.id, group.quantity, group.by);
     let all = || lines.iter().flat_map(|line| &line.points);
     let ends = all().flat_map(|point| point.whisker.map_or([point.y; 2], |(low, high)| [low, high]));
     let chart = Chart {
-        title: title.clone(),
+        title,
         description: format!(
             "{} by {}, measured, and what the chapter and the model say.",
             group.quantity, group.by
@@ -187,7 +187,7 @@ fn plot(table: &ChapterTable, group: &Group) -> Result<Option<Plot>> {
         || "Medians, whiskers from the smallest to the largest.".to_owned(),
         |shape| format!("{} {}", shape.claim, shape.why),
     );
-    Ok(Some(Plot { title, caption, svg: chart.svg()?, table: None }))
+    Plot::of(chart, &caption, None).map(Some)
 }
 
 /// Where a line has both a place and a figure.

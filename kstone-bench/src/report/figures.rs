@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 use super::Plot;
 use super::contest::{Contest, rate};
 use crate::engine::MarkKind;
-use crate::plot::{Axis, Bar, Bars, Chart, Histograms, Line, Look, Panel, Point, Strip};
+use crate::plot::{Axis, Bar, Bars, Chart, Curve, Histograms, Look, Panel, Point, Strip};
 use crate::record::Step;
 use crate::results::Series;
 use crate::{statistics, units};
@@ -85,7 +85,7 @@ fn timeline(contest: &Contest<'_>) -> Result<Option<Plot>> {
     for (series, name, look) in named(contest).filter(|(series, ..)| series.engine.engine() != "noop") {
         let Some(step) = typical(series).filter(|step| step.timeline.len() > 1) else { continue };
         let points = over_time(step);
-        lines.push(Line { name, look: Look::line(look), points });
+        lines.push(Curve { name, look: Look::line(look), points });
         let marked =
             contest.ours().map_or_else(|| !step.marks.is_empty(), |ours| ours.label() == series.label());
         if marked && strips.is_empty() && !step.marks.is_empty() {
@@ -107,14 +107,12 @@ fn timeline(contest: &Contest<'_>) -> Result<Option<Plot>> {
     let names: Vec<&str> = lines.iter().map(|line| line.name.as_str()).collect();
     let description = format!("Lines of throughput over time, of {}.", names.join(", "));
     let caption = if strips.is_empty() {
-        "Of each engine the trial nearest to the median.".to_owned()
+        "Of each engine the trial nearest to the median."
     } else {
         "Of each engine the trial nearest to the median. Rows below: when memtables had been written out and runs \
          merged; the darker, the more."
-            .to_owned()
     };
-    let svg = Chart { title: title.clone(), description, x, y, lines, strips }.svg()?;
-    Ok(Some(Plot { title, caption, svg, table: None }))
+    Plot::of(Chart { title, description, x, y, lines, strips }, caption, None).map(Some)
 }
 
 /// Throughput of pieces of time, in the middle of each.
@@ -155,7 +153,7 @@ fn latencies(contest: &Contest<'_>, kind: &str, notes: &mut Vec<String>) -> Resu
                 .map(|(name, share)| (name, all.value_at_quantile(share) as f64))
                 .to_vec(),
         });
-        lines.push(Line { name, look: Look::points(look), points: percentile_curve(&all) });
+        lines.push(Curve { name, look: Look::points(look), points: percentile_curve(&all) });
     }
     if panels.is_empty() {
         return Ok(Vec::new());
@@ -177,12 +175,10 @@ fn latencies(contest: &Contest<'_>, kind: &str, notes: &mut Vec<String>) -> Resu
     let x =
         Axis::log("share of operations that were not slower", points().map(|point| point.x), share_of_odds);
     let y = Axis::log(&format!("latency of {kind}"), points().map(|point| point.y), units::tick);
-    let chart = Chart { title: title.clone(), description, x, y, lines, strips: Vec::new() };
+    let chart = Chart { title, description, x, y, lines, strips: Vec::new() };
     let caption =
-        "Of the operations to the right of a mark on the axis, a tenth are to the right of the next."
-            .to_owned();
-    let curves = Plot { title, caption, svg: chart.svg()?, table: None };
-    Ok(vec![histograms, curves])
+        "Of the operations to the right of a mark on the axis, a tenth are to the right of the next.";
+    Ok(vec![histograms, Plot::of(chart, caption, None)?])
 }
 
 fn buckets(all: &Histogram<u64>) -> Vec<(f64, f64, f64)> {

@@ -8,7 +8,7 @@ use kstone_core::model::{Model, Point as Settings, Workload};
 
 use super::{Plot, Section, Table};
 use crate::engine::counter;
-use crate::plot::{Axis, Chart, Line, Look, Point};
+use crate::plot::{Axis, Chart, Curve, Look, Point};
 use crate::record::Step;
 use crate::results::{Series, grouped, latency_of};
 use crate::statistics::{self, Summary};
@@ -117,7 +117,7 @@ fn reads(group: &[&Series<'_>]) -> Result<Vec<Plot>> {
 
 fn reads_of(label: &str, p50: &[Spot<'_>], p99: &[Spot<'_>]) -> Result<Plot> {
     let conditions = &p50[0].series.conditions;
-    let line = |name: &str, look: usize, spots: &[Spot<'_>]| Line {
+    let line = |name: &str, look: usize, spots: &[Spot<'_>]| Curve {
         name: name.to_owned(),
         look: Look::points(look),
         points: spots.iter().map(|spot| point(spot, units::nanoseconds)).collect(),
@@ -141,7 +141,7 @@ fn reads_of(label: &str, p50: &[Spot<'_>], p99: &[Spot<'_>]) -> Result<Plot> {
     let values = lines.iter().flat_map(|line| &line.points);
     let values = values.flat_map(|point| [point.y, point.whisker.map_or(point.y, |whisker| whisker.1)]);
     let chart = Chart {
-        title: title.clone(),
+        title,
         description: format!(
             "Lines of the latency of gets, p50 and p99, by runs of a stripe, in {conditions}."
         ),
@@ -150,8 +150,7 @@ fn reads_of(label: &str, p50: &[Spot<'_>], p99: &[Spot<'_>]) -> Result<Plot> {
         lines,
         strips: Vec::new(),
     };
-    let caption = "Medians of the trials, whiskers from the smallest to the largest.".to_owned();
-    Ok(Plot { title, caption, svg: chart.svg()?, table: Some(table) })
+    Plot::of(chart, "Medians of the trials, whiskers from the smallest to the largest.", Some(table))
 }
 
 fn false_positives(group: &[&Series<'_>]) -> Result<Vec<Plot>> {
@@ -265,19 +264,19 @@ impl Against<'_> {
         });
         let points = spots.iter().map(|spot| point(spot, show)).collect();
         let lines = vec![
-            Line { name: self.name.to_owned(), look: Look::theory(), points: curve.collect() },
-            Line { name: "measured".to_owned(), look: Look::points(0), points },
+            Curve { name: self.name.to_owned(), look: Look::theory(), points: curve.collect() },
+            Curve { name: "measured".to_owned(), look: Look::points(0), points },
         ];
         let values: Vec<f64> = lines.iter().flat_map(|line| &line.points).map(|point| point.y).collect();
         let chart = Chart {
-            title: title.clone(),
+            title,
             description: self.description.to_owned(),
             x: (self.x)(first.at, last.at),
             y: (self.y)(values),
             lines,
             strips: Vec::new(),
         };
-        Ok(Plot { title, caption: self.caption.to_owned(), svg: chart.svg()?, table: Some(table) })
+        Plot::of(chart, self.caption, Some(table))
     }
 }
 

@@ -1,13 +1,14 @@
-//! A cache below `max_total_disk_bytes`: what does not fit makes room by deleting the oldest items, and is put again.
+//! A cache under a limit on disk space: a put that is refused deletes the oldest items and is tried again.
 //!
 //! `cargo run --release -p kstone-bench --example evict [MB] [SECONDS] [VALUE] [EVICTED]`: 50 MB, 20 seconds, values of
-//! 1,000 bytes and 50 items at a time by default. Prints how long puts took once the database was full, and what the
-//! stalls say of it: they must add up.
+//! 1,000 bytes and 50 items at a time by default. Prints how long puts took once the database was full, and the stalls,
+//! which must add up to about the same.
 
-#![expect(clippy::disallowed_methods, reason = "it says how long something took")]
+#![expect(clippy::disallowed_methods, reason = "it measures time")]
 
 use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
 use kstone_api::{DatabaseConfig, EngineOptions, EngineStats, Error, Key, LsmEngine, WriteOptions};
 use kstone_bench::noise;
 
@@ -19,24 +20,18 @@ fn key(n: u64) -> Key<'static> {
     Key::new(format!("key{n:08}").into_bytes())
 }
 
-fn at(sorted: &[Duration], share: f64) -> Duration {
-    let at = ((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1));
-    sorted.get(at).copied().unwrap_or_default()
-}
-
-fn tell(what: &str, mut took: Vec<Duration>) {
-    took.sort_unstable();
-    let long: Vec<Duration> = took.iter().copied().filter(|&took| took > LONG).collect();
+fn print(what: &str, took: &Histogram<u64>) {
+    let at = |quantile| Duration::from_nanos(took.value_at_quantile(quantile));
+    let all: u64 = took.iter_recorded().map(|step| step.value_iterated_to() * step.count_at_value()).sum();
     println!(
-        "{what}: {}, p50 {:.1?}, p99 {:.1?}, p99.9 {:.1?}, longest {:.1?}; {} over 100 ms, {:.1?} in all; all {:.1?}",
+        "{what}: {}, p50 {:.1?}, p99 {:.1?}, p99.9 {:.1?}, longest {:.1?}; {} over 100 ms; {:.1?} in all",
         took.len(),
-        at(&took, 0.5),
-        at(&took, 0.99),
-        at(&took, 0.999),
-        took.last().copied().unwrap_or_default(),
-        long.len(),
-        long.iter().sum::<Duration>(),
-        took.iter().sum::<Duration>(),
+        at(0.5),
+        at(0.99),
+        at(0.999),
+        Duration::from_nanos(took.max()),
+        took.count_between(LONG.as_nanos() as u64, u64::MAX),
+        Duration::from_nanos(all),
     );
 }
 
@@ -63,21 +58,23 @@ fn main() -> Result<(), Failure> {
     }
     println!("full with {newest} items: {}", engine.disk_usage()?);
     let before = engine.stats()?;
-    let (began, mut puts, mut refused, mut deletes) = (Instant::now(), Vec::new(), Vec::new(), Vec::new());
+    let began = Instant::now();
+    let mut puts = Histogram::<u64>::new(3)?;
+    let (mut refused, mut deletes) = (puts.clone(), puts.clone());
     while began.elapsed() < Duration::from_secs(seconds) {
         let since = Instant::now();
         let result = put(newest);
         match result {
             Ok(_) => {
-                puts.push(since.elapsed());
+                puts.record(since.elapsed().as_nanos() as u64)?;
                 newest += 1;
             }
             Err(Error::DiskFull) => {
-                refused.push(since.elapsed());
+                refused.record(since.elapsed().as_nanos() as u64)?;
                 for _ in 0..evicted.min(newest - oldest) {
                     let since = Instant::now();
                     engine.delete(&key(oldest), WriteOptions::new())?;
-                    deletes.push(since.elapsed());
+                    deletes.record(since.elapsed().as_nanos() as u64)?;
                     oldest += 1;
                 }
             }
@@ -86,9 +83,9 @@ fn main() -> Result<(), Failure> {
     }
     let after = engine.stats()?;
     println!("{} items at the end: {}", newest - oldest, engine.disk_usage()?);
-    tell("puts", puts);
-    tell("refused", refused);
-    tell("deletes", deletes);
+    print("puts", &puts);
+    print("refused", &refused);
+    print("deletes", &deletes);
     println!(
         "stalls: {:.1?} in all; {} flushes, {} compactions of {} MB, {} checkpoints",
         stalled(&after).saturating_sub(stalled(&before)),

@@ -10,6 +10,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use kstone_api::{CompactionConfig, DatabaseConfig, EngineOptions, Key, LsmEngine, WriteOptions};
+use kstone_bench::statistics::median;
 use kstone_bench::{cpu_time, key};
 
 /// In one turn.
@@ -51,7 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
             Ok((put, cpu_time().saturating_sub(start)))
         };
-        // Whoever is second finds a warmer or a more loaded machine: they take turns at that.
+        // The second of a pair finds warmer caches or a more loaded machine: they take turns at being the second.
         let (with, without) = if turn % 2 == 0 {
             let with = timed(&on)?;
             (with, timed(&off)?)
@@ -69,25 +70,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!(
         "{turns} pairs of turns of {OPS} puts and {OPS} gets, durability buffered, CPU time of the calling thread"
     );
-    println!("without: put {:.0} ns, get {:.0} ns", median(&mut absolute.0), median(&mut absolute.1));
-    for (what, ratios) in [("put", &mut puts), ("get", &mut gets), ("put + get", &mut both)] {
-        let middle = median(ratios);
-        let quartile = |part: usize| ratios.get(ratios.len() * part / 4).copied().unwrap_or(f64::NAN);
-        println!(
-            "{what:<10} with / without {middle:.3}   quartiles {:.3} to {:.3}",
-            quartile(1),
-            quartile(3)
-        );
+    let median = |nanos: &[f64]| median(nanos).unwrap_or(f64::NAN);
+    println!("without: put {:.0} ns, get {:.0} ns", median(&absolute.0), median(&absolute.1));
+    for (what, mut ratios) in [("put", puts), ("get", gets), ("put + get", both)] {
+        ratios.sort_by(f64::total_cmp);
+        let [low, middle, high] = [1, 2, 3].map(|part| ratios[ratios.len() * part / 4]);
+        println!("{what:<10} with / without {middle:.3}   quartiles {low:.3} to {high:.3}");
     }
     Ok(())
 }
 
 fn put(engine: &LsmEngine, n: u64) -> kstone_api::Result<u64> {
     engine.put(&Key::from(&key(n)), &VALUE, WriteOptions::new())
-}
-
-/// Of sorted values, which it leaves behind.
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

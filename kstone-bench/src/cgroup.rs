@@ -1,5 +1,5 @@
-//! A limit on the memory of a process, page cache included, by a control group: so that data exceeds memory because it
-//! may not have more, not by hope.
+//! A limit on the memory of a process, page cache included, by a control group: so that data exceeds memory
+//! for certain.
 
 #![expect(clippy::disallowed_methods, reason = "control groups are files")]
 
@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 /// A control group of its own, gone when this is dropped. The process in it should have ended by then.
 #[derive(Debug)]
-pub struct Group {
+pub struct ControlGroup {
     path: PathBuf,
 }
 
@@ -17,7 +17,7 @@ pub struct Group {
 const HIERARCHIES: [(&str, &str); 2] =
     [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
 
-impl Group {
+impl ControlGroup {
     /// A group whose processes may have this many bytes.
     pub fn new(bytes: u64) -> Result<Self> {
         let (root, limit) = HIERARCHIES
@@ -51,9 +51,9 @@ fn limited_by(root: &Path, limit: &str) -> bool {
     root.join(limit).exists() || controllers.split_whitespace().any(|name| name == "memory")
 }
 
-impl Drop for Group {
+impl Drop for ControlGroup {
     fn drop(&mut self) {
-        // What is left of it does no harm, and there is nobody to tell.
+        // A group that is left over does no harm.
         let _ = std::fs::remove_dir(&self.path);
     }
 }

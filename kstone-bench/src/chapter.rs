@@ -1,11 +1,11 @@
-//! Every table of the specification's chapter on performance tuning, measured: what the chapter says, what it is here,
-//! whether the shape that it claims holds, and how it stands to the chapter's targets.
+//! Every table of the specification's chapter on performance tuning, measured: the chapter's claim, the figure here,
+//! whether the claimed shape holds, and the grade by the chapter's targets.
 //!
 //! `claims.toml` is the chapter: its tables as claims, each with the sweep that measures it. `sweep` measures, with trials
 //! of the driver and with a `probe` for what needs the engine itself; `claims` makes tables of what was found; `verdict`
 //! decides (pure functions). How a table is shown is the report's matter.
 
-#![expect(clippy::disallowed_methods, reason = "it says how long each table took")]
+#![expect(clippy::disallowed_methods, reason = "it measures how long each table takes")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ pub fn list() -> Result<Vec<(String, String)>> {
 
 /// What to measure, and where.
 #[derive(Clone, Debug)]
-pub(crate) struct Options {
+pub(crate) struct ChapterOptions {
     /// Tables; all when there is none. A section takes all of its tables: `23.2`.
     pub(crate) only: Vec<String>,
     pub(crate) scale: Scale,
@@ -46,23 +46,23 @@ pub(crate) struct Options {
     pub(crate) program: PathBuf,
 }
 
-/// What was measured: all tables asked for, of which one that failed says why; and trials of the driver.
+/// The requested tables, of which those that failed have an error, and the trials of the driver.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) tables: Vec<ChapterTable>,
     pub(crate) trials: Vec<Trial>,
 }
 
-/// Measures. `progress` hears what goes on; `finished` gets each table as soon as it is complete.
+/// Measures. `progress` is called with each step that begins, `finished` with each table as soon as it is complete.
 pub(crate) fn run(
-    options: &Options,
+    options: &ChapterOptions,
     progress: &mut dyn FnMut(&str),
     finished: &mut dyn FnMut(&ChapterTable),
 ) -> Result<Outcome> {
     let claims = Claims::read()?;
     let wanted = wanted(&claims, &options.only)?;
     let (scale, directory) = (options.scale.clone(), options.directory.clone());
-    ensure!(directory.is_dir(), "{}: there is no such directory", directory.display());
+    ensure!(directory.is_dir(), "{} is not a directory", directory.display());
     let common: BTreeMap<String, Value> = [
         ("scale", Value::from(scale.text())),
         ("stripes", scale.stripes.into()),
@@ -107,7 +107,7 @@ fn wanted<'a>(claims: &'a Claims, only: &[String]) -> Result<Vec<&'a TableClaim>
     let ids = || claims.table.iter().map(|table| table.id.as_str());
     if let Some(unknown) = only.iter().find(|asked| !ids().any(|id| takes(asked, id))) {
         let all: Vec<_> = ids().collect();
-        bail!("--only {unknown}: there is no such table; there are {}", all.join(", "));
+        bail!("--only {unknown}: there is no such table; the tables are {}", all.join(", "));
     }
     let asked = |id: &str| only.is_empty() || only.iter().any(|asked| takes(asked, id));
     Ok(claims.table.iter().filter(|table| asked(&table.id)).collect())

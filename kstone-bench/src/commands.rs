@@ -1,4 +1,5 @@
-//! The commands, one file each, and the program that has them. Another one has them too: `kstone-bench/peers/`, with more engines.
+//! The commands, one file each, and the program that has them. `kstone-bench/peers/` is a second such program, with more
+//! engines.
 
 use std::process::ExitCode;
 
@@ -16,7 +17,7 @@ mod sweep;
 mod torture;
 mod workloads;
 
-/// Tries a build of KeystoneDB on this machine.
+/// Measures, compares and tortures a build of KeystoneDB on this machine.
 #[derive(Debug, Parser)]
 #[command(name = "kstone-bench", version, max_term_width = 110)]
 struct Cli {
@@ -26,29 +27,29 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run workloads on one engine or several, side by side.
+    /// Run workloads on one or several engines, side by side.
     Run(run::Args),
-    /// Run a workload with several values of one setting.
+    /// Run workloads with several values of one setting.
     Sweep(sweep::Args),
     /// List the workloads and the engines of this build.
     Workloads,
-    /// Crash a database in memory at every changing I/O operation of random workloads, let every I/O operation fail,
-    /// compare every answer, and check what is left.
+    /// Search for lost data and wrong answers: crash an in-memory database at every I/O operation of random workloads
+    /// that changes a file, fail I/O operations, and compare every answer.
     Torture(torture::Args),
-    /// Whether something became slower: exit status 1 if so, 2 if it cannot be told.
+    /// Check whether anything became slower: exit status 1 if it did, 2 if the results cannot be compared.
     Compare(compare::Args),
-    /// Tables and plots of what was measured.
+    /// Turn results into tables and plots.
     Report(report::Args),
-    /// What this machine and its disk can do, and what that means for a database here.
+    /// Describe this machine and its disk, and what to expect of a database on it.
     Machine(machine::Args),
     /// Measure every table of the specification's chapter on performance tuning.
     Chapter(chapter::ChapterArgs),
-    /// What `run`, `chapter` and others run in a process of its own.
+    /// Run one trial: `run`, `sweep` and `chapter` start this.
     #[command(hide = true)]
     Trial,
 }
 
-/// The program: does what the command line says, with these engines besides those of this crate.
+/// The program: does what the command line says, with these engines in addition to those of this crate.
 ///
 /// Trials run in processes of their own, which are this program again and hence have the same engines.
 #[doc(hidden)]

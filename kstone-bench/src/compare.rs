@@ -1,4 +1,4 @@
-//! Whether one series of trials is slower than another, as far as the trials can tell.
+//! Whether one series of trials is slower than another, as far as the trials can show.
 //!
 //! A *regression* is worse by more than the limit, and by more than chance explains: the interval of the ratio does not
 //! hold 1. One without the other is none. Files are measured at different times, so their trials are drawn on their
@@ -13,7 +13,6 @@ use crate::results::{self, Conditions, Series};
 use crate::statistics::{self, FEWEST, Ratio, Summary};
 use crate::{machine, units};
 
-/// What is compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Metric {
     /// Operations a second: more is better.
@@ -38,7 +37,6 @@ impl Metric {
         }
     }
 
-    /// A figure with its unit.
     pub fn show(&self, figure: f64) -> String {
         match self {
             Self::Throughput => format!("{}/s", units::count(figure.round())),
@@ -56,18 +54,16 @@ impl fmt::Display for Metric {
     }
 }
 
-/// What is to be thought of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Worse than the limit allows, and not by chance.
     Regression,
     /// Better by as much, and not by chance.
     Better,
-    /// Within the limit.
     Same,
     /// Beyond the limit one way or the other, but chance explains it.
     Chance,
-    /// Worse than the limit allows, but there are too few trials to tell whether by chance.
+    /// Worse than the limit allows, but there are too few trials to rule out chance.
     TooFew,
     /// A figure is missing, zero or not a number.
     NoFigure,
@@ -86,38 +82,30 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// One metric of one series.
 #[derive(Clone, Debug)]
-pub struct Row {
+pub struct Compared {
     /// Of the engine; two, where two were compared.
     pub label: String,
-    /// What was run, and how.
     pub conditions: Conditions,
-    /// What is compared.
     pub metric: Metric,
     /// Before; `None` if there is no usable figure.
     pub base: Option<Summary>,
-    /// After.
     pub new: Option<Summary>,
     /// After by before.
     pub ratio: Option<Ratio>,
-    /// What to think of it.
     pub verdict: Verdict,
 }
 
-/// What came of a comparison.
 #[derive(Clone, Debug, Default)]
 pub struct Comparison {
-    /// All of it.
-    pub rows: Vec<Row>,
-    /// What makes it doubtful.
+    pub rows: Vec<Compared>,
+    /// Reasons for doubt.
     pub warnings: Vec<String>,
     /// What is as bad as a regression: wrong answers, and series that worked before and do not any more.
     pub failures: Vec<String>,
 }
 
 impl Comparison {
-    /// Something got worse for real.
     pub fn regressed(&self) -> bool {
         !self.failures.is_empty() || self.rows.iter().any(|row| row.verdict == Verdict::Regression)
     }
@@ -136,7 +124,7 @@ impl Comparison {
             } else {
                 statistics::independent_ratio(&before, &after)
             };
-            self.rows.push(Row {
+            self.rows.push(Compared {
                 label: label.to_owned(),
                 conditions: base.conditions.clone(),
                 verdict: verdict(&metric, ratio.as_ref(), limit),
@@ -172,8 +160,8 @@ pub fn files(base: &RunFile, new: &RunFile, limit: f64, force: bool) -> Result<C
     let different = machine::differences(&base.machine, &new.machine);
     ensure!(
         force || !different.iter().any(|difference| difference.matters),
-        "these figures come from different machines or builds and say nothing about each other; --force compares \
-         them all the same:\n{}",
+        "these results come from different machines or builds and cannot be compared; --force compares them \
+         anyway:\n{}",
         different.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     );
     comparison.warnings.extend(different.iter().map(ToString::to_string));
@@ -186,7 +174,7 @@ pub fn files(base: &RunFile, new: &RunFile, limit: f64, force: bool) -> Result<C
         match after.iter().find(same) {
             Some(other) => comparison.add(one, other, &one.label(), limit, false),
             None if results::failed(new, &one.label()) > 0 => {
-                comparison.failures.push(format!("{name}: no trial of it ends without an error any more"));
+                comparison.failures.push(format!("{name}: every trial now ends in an error"));
             }
             None => comparison.warnings.push(format!("only in base: {name}")),
         }
@@ -242,10 +230,7 @@ fn pair(all: &[Series<'_>], names: &str) -> Result<(String, String)> {
     let mut labels: Vec<String> = all.iter().map(Series::label).collect();
     labels.sort();
     labels.dedup();
-    bail!(
-        "--engines {names}: two engines of the file are wanted, FIRST,SECOND; it has: {}",
-        labels.join("; ")
-    )
+    bail!("--engines {names}: expected two engines of the file, FIRST,SECOND; it has: {}", labels.join("; "))
 }
 
 fn doubts(file: &RunFile) -> impl Iterator<Item = String> {
@@ -258,17 +243,8 @@ fn doubts(file: &RunFile) -> impl Iterator<Item = String> {
 
 /// Rows of the same conditions together, and what must be known to read them.
 fn finish(mut comparison: Comparison) -> Comparison {
-    let mut together: Vec<Vec<Row>> = Vec::new();
-    for row in comparison.rows {
-        match together
-            .iter_mut()
-            .find(|rows| rows.first().is_some_and(|one| one.conditions == row.conditions))
-        {
-            Some(rows) => rows.push(row),
-            None => together.push(vec![row]),
-        }
-    }
-    comparison.rows = together.into_iter().flatten().collect();
+    let rows = results::grouped(comparison.rows.into_iter().map(|row| (row.conditions.clone(), row)));
+    comparison.rows = rows.into_iter().flat_map(|(_, rows)| rows).collect();
     let few = comparison.rows.iter().filter_map(|row| {
         let trials = |summary: &Option<Summary>| summary.map_or(0, |summary| summary.trials);
         Some(trials(&row.base).min(trials(&row.new))).filter(|trials| *trials > 0)
@@ -276,8 +252,8 @@ fn finish(mut comparison: Comparison) -> Comparison {
     if let Some(fewest) = few.min() {
         if fewest < FEWEST {
             comparison.warnings.push(format!(
-                "{fewest} trials cannot show that a change is real, at least {FEWEST} are needed: nothing is called a \
-                 regression on their account (--trials {FEWEST})"
+                "{fewest} trials cannot show that a change is real: without at least {FEWEST} (--trials {FEWEST}) nothing is \
+                 reported as a regression"
             ));
         } else {
             let beyond =

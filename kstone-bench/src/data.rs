@@ -2,7 +2,7 @@
 //!
 //! Item `n` has a key that `n` and the [`Layout`] decide. Its value is one encoded item of an exact length whose payload
 //! is half random and half constant, so that engines which compress find something to compress, and that begins with
-//! `n` and the version, so that a reader can tell whether it got what it asked for.
+//! `n` and the version, so that every answer can be checked.
 
 use anyhow::{Context, Result, ensure};
 use kstone_api::{ItemBuilder, Key};
@@ -20,7 +20,7 @@ pub enum Layout {
     OnePartition,
 }
 
-/// A key, for engines that know partitions and for those that know bytes only.
+/// A key, for engines with partitions and for engines that only have bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BenchKey {
     bytes: [u8; PARTITION + SORT],
@@ -31,7 +31,6 @@ const PARTITION: usize = 16;
 const SORT: usize = 10;
 
 impl BenchKey {
-    /// The key of item `n`.
     pub fn new(layout: Layout, n: u64) -> Self {
         let (partition, sort) = match layout {
             Layout::Scattered => (scatter(n), None),
@@ -72,7 +71,7 @@ impl BenchKey {
     }
 }
 
-/// A permutation of the numbers: the odd multiplier makes no two of them one.
+/// A permutation of the numbers, since the multiplier is odd.
 pub fn scatter(n: u64) -> u64 {
     n.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
@@ -84,7 +83,6 @@ fn hexadecimal(mut n: u64, into: &mut [u8]) {
     }
 }
 
-/// Makes values.
 #[derive(Clone, Debug)]
 pub struct Values {
     template: Vec<u8>,
@@ -105,16 +103,15 @@ impl Values {
             let template = encoded(payload)?;
             if template.len() == bytes {
                 let start = template.windows(16).position(|window| window == [MARK; 16]);
-                let start = start.context("an encoded item has its payload in one piece")?;
+                let start = start.context("an encoded item does not have its payload in one piece")?;
                 return Ok(Self { template, payload: start, seed });
             }
         }
         let least = encoded(16)?.len();
-        ensure!(bytes >= least, "values have at least {least} bytes, not {bytes}");
-        anyhow::bail!("no item is exactly {bytes} bytes long; take one byte more or less");
+        ensure!(bytes >= least, "values must have at least {least} bytes, not {bytes}");
+        anyhow::bail!("no item is exactly {bytes} bytes long; use one byte more or less");
     }
 
-    /// The bytes of a value.
     pub fn len(&self) -> usize {
         self.template.len()
     }

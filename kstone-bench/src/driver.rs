@@ -1,8 +1,8 @@
-//! Runs one step on an open database: threads that ask, a sampler that watches them, and what comes of it.
+//! Runs one step on an open database: threads that send requests, a sampler that watches them, and the results.
 //!
-//! *Closed loop*: each thread asks again as soon as it has its answer. That finds the highest throughput; latencies are
-//! service times. *Open loop*: operation `i` is due at `i / rate` after the start, whatever became of those before it, and
-//! its latency counts from that moment, so that the wait of those that queue up is seen (Tene's coordinated omission);
+//! *Closed loop*: each thread sends its next request as soon as it has the answer. That finds the highest throughput;
+//! latencies are service times. *Open loop*: operation `i` is due at `i / rate` after the start, whatever became of those before it, and
+//! its latency counts from that moment, so that queueing is included (no coordinated omission, as Tene calls it);
 //! the service time is kept beside it.
 //!
 //! The figures begin when throughput is steady, or after a fifth of the step at the latest; what was before is
@@ -22,39 +22,39 @@ use crate::engine::{Counters, Engine, Session, counter};
 use crate::record::{Slice, Step, StepSpec, TrialSpec};
 use crate::resources::Usage;
 use crate::workload::keys::Chooser;
-use crate::workload::{Amount, MULTI_GET_KEYS, Operation, PARTITION_ITEMS, QUERY_ITEMS, Task, Workload};
+use crate::workload::{
+    EXAMPLE_SECONDS, Keys, MULTI_GET_KEYS, Operation, PARTITION_ITEMS, QUERY_ITEMS, Task, Workload,
+};
 
-mod figures;
 mod pace;
 mod sampler;
+mod tally;
 
-use figures::Figures;
 use pace::Pace;
 use sampler::Watched;
+use tally::Tally;
 
 /// A trial's database, and what its steps share.
 pub struct Bench<'a> {
     /// The trial, resolved.
     pub spec: &'a TrialSpec,
-    /// The database.
     pub engine: &'a dyn Engine,
     /// Where keys lie.
     pub layout: Layout,
-    /// Makes values.
     pub values: Values,
     /// Items below this were written, and the next to be inserted.
     pub end: AtomicU64,
-    /// Answers are compared with what was asked for; the engine that does nothing has none.
+    /// Answers are checked; those of the engine that does nothing are not.
     pub checks: bool,
 }
 
-/// What a thread is to do.
+/// The work of a thread.
 #[derive(Clone, Copy)]
 struct Role<'a> {
     thread: usize,
     threads: usize,
     mix: &'a [(Operation, u32)],
-    keys: crate::workload::Keys,
+    keys: Keys,
     /// Operations, until others stop it.
     operations: Option<u64>,
     /// Operations a second that are offered.
@@ -64,12 +64,11 @@ struct Role<'a> {
 }
 
 impl Bench<'_> {
-    /// Runs the step with that number.
     pub fn step(&self, number: usize, step: &StepSpec) -> Result<Step> {
         let workload = Workload::by_name(&step.workload)?;
-        match &workload.task {
-            Task::Operations { mix, keys, beside } => {
-                let operations = self.operations(number, step, workload, (mix, *keys, *beside));
+        match workload.task {
+            Task::Operations => {
+                let operations = self.operations(number, step, workload);
                 let done = operations.with_context(|| workload.name.clone())?;
                 let cut =
                     step.seconds.is_some() || step.operations.is_some_and(|most| most < self.spec.items);
@@ -81,7 +80,7 @@ impl Bench<'_> {
             Task::Scan => self.once(step, "scan", |bench| bench.scan_all()),
             Task::Compact => self.once(step, "compact", |bench| bench.engine.compact().map(|()| (1, 0))),
             Task::Settle => self.once(step, "settle", |bench| bench.engine.settle().map(|()| (1, 0))),
-            Task::Reopen { .. } => Err(anyhow!("{}: a new process does that", workload.name)),
+            Task::Reopen | Task::ReopenCold => Err(anyhow!("{}: a new process does that", workload.name)),
         }
     }
 
@@ -98,12 +97,12 @@ impl Bench<'_> {
             let sampler = scope.spawn(|| sampler::watch(&watched, self.engine, None));
             let started = Instant::now();
             let done = work(self);
-            // The sampler takes its time to notice, which is no part of it.
+            // The time until the sampler notices is not part of it.
             let ended = (started.elapsed(), Instant::now());
             watched.stop.store(true, Ordering::Relaxed);
             (done, ended, sampler.join())
         });
-        let mut figures = Figures::default();
+        let mut figures = Tally::default();
         let nanos = ended.0.as_nanos() as u64;
         figures.record(kind, None, nanos, nanos);
         let (operations, wrong) = done?;
@@ -116,7 +115,7 @@ impl Bench<'_> {
     fn scan_all(&self) -> Result<(u64, u64)> {
         let scan = || -> Result<(u64, u64)> {
             let (mut session, mut wrong) = (self.engine.session()?, 0);
-            // Of an engine that does nothing there is no end.
+            // The engine that does nothing never ends a scan.
             let found = session.scan(self.spec.items * 2, &mut |value| {
                 wrong += u64::from(self.checks && self.values.read(value).is_none());
             })?;
@@ -133,22 +132,15 @@ impl Bench<'_> {
         })
     }
 
-    fn operations(
-        &self,
-        number: usize,
-        step: &StepSpec,
-        workload: &Workload,
-        (mix, keys, beside): (&[(Operation, u32)], crate::workload::Keys, Option<Operation>),
-    ) -> Result<Step> {
-        let seconds = match (step.seconds, workload.amount) {
-            (None, Amount::Seconds(seconds)) if step.operations.is_none() => Some(seconds),
-            (given, _) => given,
-        };
+    fn operations(&self, number: usize, step: &StepSpec, workload: &Workload) -> Result<Step> {
+        let limited = step.operations.is_some() || step.seconds.is_some();
+        let example = (workload.example.is_some() && !limited).then_some(EXAMPLE_SECONDS);
+        let seconds = step.seconds.or(example);
         let given = if seconds.is_some() { None } else { workload.operations_for(self.spec.items) };
         let operations = step.operations.or(given);
         let rate = step.rate.filter(|rate| *rate > 0.0);
         let threads = self.spec.threads;
-        let beside = beside.map(|operation| [(operation, 1)]);
+        let beside = workload.beside.map(|operation| [(operation, 1)]);
         let share = |thread: usize| {
             let (threads, thread) = (threads as u64, thread as u64);
             operations.map(|all| all / threads + u64::from(thread < all % threads))
@@ -157,15 +149,15 @@ impl Bench<'_> {
         let role = |thread| Role {
             thread,
             threads,
-            mix,
-            keys,
+            mix: &workload.mix,
+            keys: workload.keys,
             operations: share(thread),
             rate: if beside.is_some() { None } else { rate.map(|rate| rate / threads as f64) },
             whole,
         };
         let mut roles: Vec<Role<'_>> = (0..threads).map(role).collect();
         if let Some(mix) = &beside {
-            let keys = crate::workload::Keys::Uniform;
+            let keys = Keys::Uniform;
             roles.push(Role { thread: threads, threads: 1, mix, keys, operations: None, rate, whole });
         }
         let watched = Watched::new(roles.len());
@@ -180,7 +172,7 @@ impl Bench<'_> {
                 let (watched, start) = (&watched, begin.at);
                 working.push(scope.spawn(move || {
                     let done = self.work(number, role, watched, start);
-                    // A failure ends all; so does the end of those that count.
+                    // A failure ends all threads; so does the end of the threads that count.
                     if done.is_err() || role.thread < role.threads && watched.finished() >= threads {
                         watched.stop.store(true, Ordering::Relaxed);
                     }
@@ -192,7 +184,7 @@ impl Bench<'_> {
             watched.stop.store(true, Ordering::Relaxed);
             (figures, ended, sampler.join())
         });
-        let mut all = Figures::default();
+        let mut all = Tally::default();
         for figures in figures {
             all.add(&figures.map_err(|_| anyhow!("a thread panicked"))??)?;
         }
@@ -213,14 +205,14 @@ impl Bench<'_> {
     }
 
     /// What one thread does.
-    fn work(&self, number: usize, role: &Role<'_>, watched: &Watched, start: Instant) -> Result<Figures> {
+    fn work(&self, number: usize, role: &Role<'_>, watched: &Watched, start: Instant) -> Result<Tally> {
         let mut random =
             StdRng::seed_from_u64(self.spec.seed ^ ((number as u64) << 40) ^ ((role.thread as u64) << 32));
         let seed = self.spec.seed.wrapping_add(number as u64);
         let mut chooser =
             Chooser::new(role.keys, self.spec.items, seed, role.thread % role.threads.max(1), role.threads)?;
         let total: u32 = role.mix.iter().map(|(_, weight)| *weight).sum();
-        let mut asking = Asking {
+        let mut client = Client {
             bench: self,
             session: self.engine.session()?,
             value: Vec::with_capacity(self.spec.value_bytes),
@@ -228,7 +220,7 @@ impl Bench<'_> {
             whole: role.whole,
             keys: Vec::with_capacity(MULTI_GET_KEYS),
         };
-        let mut figures = Figures::default();
+        let mut figures = Tally::default();
         let pace = role.rate.map(|rate| Pace::new(start, rate, role.thread as f64 / role.threads as f64));
         let mut warm = true;
         for i in 0..role.operations.unwrap_or(u64::MAX) {
@@ -237,16 +229,16 @@ impl Bench<'_> {
             }
             if warm && watched.measuring.load(Ordering::Relaxed) {
                 warm = false;
-                figures = Figures::default();
+                figures = Tally::default();
             }
             let operation = drawn(role.mix, total, &mut random);
             let Some(item) = chooser.next(&mut random, self.end.load(Ordering::Relaxed).max(1)) else {
                 break;
             };
-            asking.prepare(operation, item, &mut chooser, &mut random);
+            client.prepare(operation, item, &mut chooser, &mut random);
             let due = pace.as_ref().map(|pace| pace.wait(i));
             let begun = Instant::now();
-            let answer = asking.ask(operation, item, &mut random)?;
+            let answer = client.ask(operation, item, &mut random)?;
             let ended = Instant::now();
             let service = ended.duration_since(begun).as_nanos() as u64;
             let waited = due.map_or(service, |due| ended.saturating_duration_since(due).as_nanos() as u64);
@@ -267,7 +259,7 @@ impl Bench<'_> {
         &self,
         step: &StepSpec,
         (begin, ended): (&Begin, Instant),
-        figures: Figures,
+        figures: Tally,
         sampled: sampler::Sampled,
     ) -> Result<Step> {
         let begin = sampled.begin.as_ref().unwrap_or(begin);
@@ -311,8 +303,8 @@ struct Begin {
     counters: Counters,
 }
 
-/// Counters that are no totals: their value at the end counts.
-const STANDS: [&str; 10] = [
+/// Counters that are no totals: the result has their value at the end.
+const GAUGES: [&str; 10] = [
     counter::LONGEST_STALL_NANOS,
     counter::FILTER_BYTES,
     counter::MEMTABLE_BYTES,
@@ -327,7 +319,7 @@ const STANDS: [&str; 10] = [
 
 fn since(before: &Counters, mut now: Counters) -> Counters {
     for (name, value) in &mut now {
-        if !STANDS.contains(&name.as_str()) {
+        if !GAUGES.contains(&name.as_str()) {
             *value -= before.get(name).unwrap_or(&0.0);
         }
     }
@@ -349,7 +341,7 @@ fn drawn(mix: &[(Operation, u32)], total: u32, random: &mut StdRng) -> Operation
 }
 
 /// A thread's session and buffers.
-struct Asking<'a> {
+struct Client<'a> {
     bench: &'a Bench<'a>,
     session: Box<dyn Session + 'a>,
     value: Vec<u8>,
@@ -359,7 +351,7 @@ struct Asking<'a> {
     keys: Vec<(u64, BenchKey)>,
 }
 
-/// What came of an operation.
+/// The outcome of an operation.
 #[derive(Default)]
 struct Answer {
     not_found: u64,
@@ -367,8 +359,9 @@ struct Answer {
     bytes_written: u64,
 }
 
-impl Asking<'_> {
-    /// What a caller would have at hand is not part of the operation: values, and the keys of several reads.
+impl Client<'_> {
+    /// Prepares what a caller would have at hand, which is not part of the operation: values, and the keys of several
+    /// reads.
     fn prepare(&mut self, operation: Operation, item: u64, chooser: &mut Chooser, random: &mut StdRng) {
         if operation == Operation::Put {
             self.bench.values.fill(item, self.version, &mut self.value);
@@ -449,7 +442,7 @@ impl Asking<'_> {
         let asked: Vec<BenchKey> = keys.iter().map(|(_, key)| key.clone()).collect();
         let (mut wrong, mut at) = (0, 0);
         let found = session.multi_get(&asked, &mut |value| {
-            // Answers come in the order of the keys; those that are not there have none.
+            // Answers come in the order of the keys, without absent ones.
             let seen = bench.values.read(value).map(|(item, _)| item);
             let place = keys.iter().skip(at).position(|(item, _)| Some(*item) == seen);
             at += place.map_or(0, |place| place + 1);

@@ -1,8 +1,8 @@
 //! The engines that are measured, behind one interface: keys and bytes.
 //!
 //! One file each. `kstone` is ours and `noop` does nothing, to measure the harness; peers are behind features of their
-//! own and not built by default, or in the workspace `kstone-bench/peers/` where they cannot be built with this crate's dependencies.
-//! All get the same keys, the same values and the same promise of durability.
+//! own and not built by default, or in the workspace `kstone-bench/peers/` where they cannot be built with this crate's
+//! dependencies. All get the same keys, the same values and the same promise of durability.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,7 +28,7 @@ mod rocksdb;
 #[cfg(feature = "peer-sqlite")]
 mod sqlite;
 
-/// What a write has survived when it returns. Engines name it differently; each file says what it maps it to.
+/// What a write survives once it has returned. Each engine's file states how it is implemented there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
@@ -72,7 +72,6 @@ impl EngineSpec {
         self.name.split_once('#').map_or(self.name.as_str(), |(engine, _)| engine)
     }
 
-    /// How results name it.
     pub fn label(&self) -> String {
         match (self.tuned, self.settings.is_empty()) {
             (true, _) => format!("{}-tuned", self.name),
@@ -82,7 +81,6 @@ impl EngineSpec {
     }
 }
 
-/// An open database.
 pub trait Engine: Send + Sync {
     /// A view of it for one thread, with whatever that thread needs for itself.
     fn session(&self) -> Result<Box<dyn Session + '_>>;
@@ -102,7 +100,7 @@ pub trait Engine: Send + Sync {
         Ok(Counters::new())
     }
 
-    /// Events of flushes and compactions as they happen; none for engines that do not tell.
+    /// Flushes and compactions that have ended; none for engines that do not report them.
     fn marks(&self) -> Vec<Mark> {
         Vec::new()
     }
@@ -120,15 +118,11 @@ pub type Counters = BTreeMap<String, f64>;
 pub mod counter {
     /// Memtables written out.
     pub const FLUSHES: &str = "flushes";
-    /// Merges done.
     pub const COMPACTIONS: &str = "compactions";
     /// Bytes of keys and values that callers wrote.
     pub const USER_BYTES_WRITTEN: &str = "user_bytes_written";
-    /// Bytes that flushes wrote.
     pub const FLUSH_BYTES: &str = "flush_bytes";
-    /// Bytes that merges wrote.
     pub const COMPACTION_BYTES: &str = "compaction_bytes";
-    /// Bytes that went to the log.
     pub const LOG_BYTES: &str = "log_bytes";
     /// Times a writer was held up.
     pub const STALLS: &str = "stalls";
@@ -136,15 +130,12 @@ pub mod counter {
     pub const STALL_NANOS: &str = "stall_nanos";
     /// The longest, in nanoseconds; not a total.
     pub const LONGEST_STALL_NANOS: &str = "longest_stall_nanos";
-    /// Gets.
     pub const GETS: &str = "gets";
-    /// Runs they looked at.
     pub const RUNS_LOOKED_AT: &str = "runs_looked_at";
-    /// Filters asked about keys that their run does not have.
+    /// Filter tests of keys that their run does not have.
     pub const FILTER_NEGATIVES: &str = "filter_negatives";
-    /// Of those, the ones that said it might.
+    /// Those of them that passed.
     pub const FILTER_FALSE_POSITIVES: &str = "filter_false_positives";
-    /// Bytes of memory for filters.
     pub const FILTER_BYTES: &str = "filter_memory_bytes";
     /// Bytes of memory for memtables; not a total.
     pub const MEMTABLE_BYTES: &str = "memtable_bytes";
@@ -157,11 +148,9 @@ pub mod counter {
 pub struct Mark {
     /// When, as the clock of `std::time::Instant` has it.
     pub at: std::time::Instant,
-    /// What.
     pub kind: MarkKind,
 }
 
-/// What ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MarkKind {
@@ -170,6 +159,10 @@ pub enum MarkKind {
     /// Runs were merged.
     Compaction,
 }
+
+/// Before and behind every key. LMDB has no empty keys.
+const BEFORE_ALL: [u8; 1] = [0];
+const PAST_ALL: [u8; 17] = [0xff; 17];
 
 /// One thread's access. Durability is that of the engine.
 pub trait Session {
@@ -187,33 +180,45 @@ pub trait Session {
 
     /// Reads up to `limit` items of the partition of `from`, in order, from that key on; how many there were. For keys
     /// without a sort key at most that one item.
-    fn query(&mut self, from: &BenchKey, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64>;
+    fn query(&mut self, from: &BenchKey, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        // Past all keys of the partition, whose sort keys are hexadecimal digits.
+        let mut end = PAST_ALL;
+        end[..from.partition().len()].copy_from_slice(from.partition());
+        self.range(from.flat(), &end, limit, visit)
+    }
 
     /// Reads everything in the order of the keys; how many items there were. Stops after `limit`.
-    fn scan(&mut self, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64>;
+    fn scan(&mut self, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        self.range(&BEFORE_ALL, &PAST_ALL, limit, visit)
+    }
+
+    /// For engines with one order of all keys, which need neither a query nor a scan of their own: reads up to `limit`
+    /// items from one key until before another.
+    fn range(&mut self, _: &[u8], _: &[u8], _: u64, _: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        bail!("this engine has no ranges of keys")
+    }
 }
 
-/// Makes or opens a database.
 #[doc(hidden)]
 pub type Open = fn(&EngineSpec, &Path, Durability) -> Result<Box<dyn Engine>>;
 
 /// The engines of this crate.
 const ENGINES: &[(&str, Open)] = &[
-    ("kstone", |spec, directory, durability| boxed(kstone::Kstone::open(spec, directory, durability))),
-    ("noop", |_, _, _| boxed(Ok(noop::Noop::default()))),
+    ("kstone", kstone::open),
+    ("noop", noop::open),
     #[cfg(feature = "peer-fjall")]
-    ("fjall", |spec, directory, durability| boxed(fjall::Fjall::open(spec, directory, durability))),
+    ("fjall", fjall::open),
     #[cfg(feature = "peer-redb")]
-    ("redb", |spec, directory, durability| boxed(redb::Redb::open(spec, directory, durability))),
+    ("redb", redb::open),
     #[cfg(feature = "peer-heed")]
-    ("heed", |spec, directory, durability| boxed(heed::Heed::open(spec, directory, durability))),
+    ("heed", heed::open),
     #[cfg(feature = "peer-sqlite")]
-    ("sqlite", |spec, directory, durability| boxed(sqlite::Sqlite::open(spec, directory, durability))),
+    ("sqlite", sqlite::open),
     #[cfg(feature = "peer-rocksdb")]
-    ("rocksdb", |spec, directory, durability| boxed(rocksdb::Rocksdb::open(spec, directory, durability))),
+    ("rocksdb", rocksdb::open),
 ];
 
-/// Engines that a program has besides.
+/// Additional engines of a program.
 static MORE: OnceLock<&[(&str, Open)]> = OnceLock::new();
 
 /// Engines that only the workspace `kstone-bench/peers/` has.
@@ -229,10 +234,6 @@ fn engines() -> impl Iterator<Item = &'static (&'static str, Open)> {
     ENGINES.iter().chain(MORE.get().copied().unwrap_or_default())
 }
 
-fn boxed<E: Engine + 'static>(engine: Result<E>) -> Result<Box<dyn Engine>> {
-    engine.map(|engine| Box::new(engine) as Box<dyn Engine>)
-}
-
 /// Opens a database in `directory`, which exists and is empty, or holds one that the same engine has made.
 pub fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Result<Box<dyn Engine>> {
     let name = spec.engine();
@@ -244,15 +245,14 @@ pub fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Resu
         };
         bail!("{name}: not in this build, which has {}; {elsewhere}", names().join(", "));
     };
-    ensure!(name == "kstone" || spec.settings.is_empty(), "{name}: settings are of kstone only");
+    ensure!(name == "kstone" || spec.settings.is_empty(), "{name}: settings are for kstone only");
     ensure!(
         !spec.tuned || !matches!(name, "kstone" | "noop"),
-        "{name}-tuned: only peers have a tuned setting; give kstone its settings"
+        "{name}-tuned: only peers have a tuned setting; use --set and --preset for kstone settings"
     );
     open(spec, directory, durability)
 }
 
-/// The names of the engines of this build.
 pub fn names() -> Vec<&'static str> {
     engines().map(|(name, _)| *name).collect()
 }
@@ -270,22 +270,7 @@ fn counted<T>(
     Ok(found)
 }
 
-/// Past all keys of the partition of that key, whose sort keys are hexadecimal digits.
-#[cfg(any(
-    feature = "peer-fjall",
-    feature = "peer-redb",
-    feature = "peer-heed",
-    feature = "peer-sqlite",
-    feature = "peer-rocksdb"
-))]
-fn partition_end(key: &BenchKey) -> [u8; 17] {
-    let mut end = [0xff; 17];
-    let partition = key.partition();
-    end[..partition.len()].copy_from_slice(partition);
-    end
-}
-
-/// Waits until `done` says twice in a row, a tenth of a second apart, that nothing goes on, with the same total.
+/// Waits until `done` returns the same total twice in a row, a tenth of a second apart; `None` while work goes on.
 #[expect(clippy::disallowed_methods, reason = "other engines cannot be waited for otherwise")]
 fn at_rest(mut done: impl FnMut() -> Result<Option<u64>>) -> Result<()> {
     let mut before = None;

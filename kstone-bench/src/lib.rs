@@ -1,5 +1,7 @@
 //! What the benchmarks of KeystoneDB share: keys and items of a known size; and the program `kstone-bench`.
 
+#![allow(missing_docs, reason = "it is a program: only its tests and kstone-bench/peers/ use this library")]
+
 use std::time::Duration;
 
 use kstone_api::{Item, ItemBuilder};
@@ -19,7 +21,6 @@ pub mod report;
 pub mod resources;
 pub mod results;
 pub mod statistics;
-pub mod storm;
 pub mod torture;
 pub mod trial;
 pub mod units;

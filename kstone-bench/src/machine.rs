@@ -1,7 +1,7 @@
 //! The machine and the build that figures come from: what can be read about them, two probes of the disk, what they
 //! mean for this database, and what makes a measurement doubtful.
 //!
-//! All of it is as Linux tells it; what it does not tell is "unknown" or 0, never a guess.
+//! Everything comes from Linux; what it does not report is "unknown" or 0, never a guess.
 
 use std::fmt;
 use std::fs;
@@ -25,10 +25,10 @@ pub fn record(directory: &Path) -> Result<Machine> {
     let directory = directory.canonicalize().with_context(|| format!("{}", directory.display()))?;
     // Before the probes: they are a load themselves.
     let load = load();
-    let place = mount::Place::of(&directory, &read("/proc/self/mountinfo"));
+    let mount = mount::Mount::of(&directory, &read("/proc/self/mountinfo"));
     let fsync = probe::fsync(&directory)
         .with_context(|| format!("the time of an fsync in {} cannot be measured", directory.display()))?;
-    let read_4k = match place.in_memory() {
+    let read_4k = match mount.in_memory() {
         true => None,
         // Of 32 MiB. What a cache answered says nothing.
         false => read_4k(&directory, 8192, 200, probe::LONGEST)?
@@ -44,8 +44,8 @@ pub fn record(directory: &Path) -> Result<Machine> {
             first_line("/proc/sys/kernel/ostype"),
             first_line("/proc/sys/kernel/osrelease")
         ),
-        file_system: place.file_system(),
-        disk: place.disk(),
+        file_system: mount.file_system(),
+        disk: mount.disk(),
         fsync_p50_nanos: fsync.as_nanos() as u64,
         read_4k_p50_nanos: read_4k.map_or(0, |reads| reads.middle.as_nanos() as u64),
         load,
@@ -68,7 +68,7 @@ pub fn build() -> Machine {
     }
 }
 
-/// The record as rows of a table, in words. `build` says of which versions and commits the figures are.
+/// The record as rows of a table, in words. `build` names the versions and commits measured.
 pub fn rows(machine: &Machine, build: &str) -> Vec<(&'static str, String)> {
     let probed = |nanos: u64| match nanos {
         0 => "not known".to_owned(),
@@ -100,11 +100,11 @@ pub fn warnings(machine: &Machine) -> Vec<String> {
     let mut warnings = Vec::new();
     if machine.cores == 0 {
         warnings
-            .push("the machine is not recorded: these figures come from nowhere in particular".to_owned());
+            .push("the machine is not recorded: nobody can tell where these figures come from".to_owned());
     }
     if is_loaded(machine) {
         warnings.push(format!(
-            "the load was {:.2} on {} cores before anything ran: other programs take part of what is measured",
+            "the load was {:.2} on {} cores before the measurement: other programs distort the results",
             machine.load, machine.cores
         ));
     }
@@ -115,9 +115,8 @@ pub fn warnings(machine: &Machine) -> Vec<String> {
         ));
     }
     if machine.profile == "debug" {
-        warnings.push(
-            "a debug build: these figures say nothing about a release; build with --release".to_owned(),
-        );
+        warnings
+            .push("a debug build: its figures say nothing about a release build; use --release".to_owned());
     }
     if !matches!(machine.governor.as_str(), "performance" | UNKNOWN | "") {
         warnings.push(format!(
@@ -179,41 +178,41 @@ pub fn differences(first: &Machine, second: &Machine) -> Vec<Difference> {
     differences.filter(|difference| difference.first != difference.second).collect()
 }
 
-/// What the machine means for this database, a sentence each.
+/// What to expect of a database on this machine, a sentence each.
 pub fn meaning(machine: &Machine) -> Vec<String> {
     let mut meaning = Vec::new();
     let (sync, read) = (machine.fsync_p50_nanos as f64, machine.read_4k_p50_nanos as f64);
     if sync > 0.0 {
         meaning.push(format!(
-            "a durable write costs at least {} here, so about {} a second by one thread; threads that write at the same \
-             time share one sync",
+            "a durable write costs at least {} here, so about {} a second by one thread; concurrent writers share a \
+             sync",
             units::nanoseconds(sync),
             units::rate(1e9 / sync)
         ));
     }
     if read > 0.0 {
         meaning.push(format!(
-            "a read of an item that no cache has costs at least {}, so about {} a second by one thread; a filter's false \
+            "a read of an item that is in no cache costs at least {}, so about {} a second by one thread; a filter's false \
              positive may cost as much",
             units::nanoseconds(read),
             units::rate(1e9 / read)
         ));
     } else {
         meaning.push(
-            "reads past the cache cannot be asked for here: what a read costs when memory is short is not known"
+            "reads past the page cache cannot be asked for here: the cost of a read when memory is short is unknown"
                 .to_owned(),
         );
     }
     if machine.cores > 0 {
         meaning.push(format!(
-            "{} cores: threads that ask, flushes and merges share them; with more than {} threads, latencies \
-             contain waiting for a core",
+            "{} cores, shared by client threads, flushes and merges; with more than {} threads, latencies include \
+             waiting for a core",
             machine.cores, machine.cores
         ));
     }
     if machine.memory_bytes > 0 {
         meaning.push(format!(
-            "data below about {} stays in the page cache and is read from memory, unless --mem-limit says otherwise",
+            "data below about {} stays in the page cache and is read from memory, unless --mem-limit is given",
             units::bytes(machine.memory_bytes as f64)
         ));
     }

@@ -1,6 +1,6 @@
-//! `kstone-bench`: tries a build of KeystoneDB on this machine, from the command line.
+//! `kstone-bench`: measures, compares and tortures a build of KeystoneDB.
 //!
-//! Results go to stdout. Exit status: 0 done, 1 something failed that must not, 2 usage.
+//! Results go to stdout. Exit status: 0 done, 1 failure, 2 wrong usage.
 
 #![forbid(unsafe_code)]
 

@@ -2,8 +2,8 @@
 //! histograms one above the other. What is drawn where is decided here; `plot.svg` writes it down.
 //!
 //! Colours are those of Okabe and Ito (Color Universal Design, 2008), which colour-blind people tell apart; lines differ
-//! in their dashes or markers as well. Text is dark, and 11 pixels high at least. What a point stands for is in its
-//! tooltip.
+//! in their dashes or markers as well. Text is dark, and 11 pixels high at least. Tooltips name each
+//! point.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +50,7 @@ impl Axis {
         Self { label: label.to_owned(), log: false, range: (0.0, top), format }
     }
 
-    /// By logarithms, from below the smallest to above the largest of those that have one.
+    /// Logarithmic, from below the smallest to above the largest of the positive values.
     pub(crate) fn log(label: &str, values: impl IntoIterator<Item = f64>, format: fn(f64) -> String) -> Self {
         let usable = values.into_iter().filter(|value| value.is_finite() && *value > 0.0);
         let (low, high) = usable.fold((f64::INFINITY, 0.0_f64), |(low, high), v| (low.min(v), high.max(v)));
@@ -90,7 +90,7 @@ impl Axis {
     }
 }
 
-/// 1, 2 or 5 times a power of ten that is below.
+/// The next value below that is 1, 2 or 5 times a power of ten.
 fn below(value: f64) -> f64 {
     let unit = 10_f64.powf(value.log10().floor());
     let step = [5.0, 2.0].into_iter().find(|step| unit * step < value * 0.95).unwrap_or(1.0);
@@ -109,13 +109,13 @@ pub(crate) struct Point {
     pub(crate) y: f64,
     /// The smallest and the largest of what `y` is the middle of.
     pub(crate) whisker: Option<(f64, f64)>,
-    /// What it stands for.
+    /// The text of its tooltip.
     pub(crate) tip: String,
 }
 
 /// A line, its points, or both, from left to right.
 #[derive(Clone, Debug)]
-pub(crate) struct Line {
+pub(crate) struct Curve {
     pub(crate) name: String,
     pub(crate) look: Look,
     pub(crate) points: Vec<Point>,
@@ -165,13 +165,13 @@ pub(crate) struct Strip {
 /// A plot of lines.
 #[derive(Clone, Debug)]
 pub(crate) struct Chart {
-    /// Whoever shows the plot shows it above.
+    /// Shown above the plot.
     pub(crate) title: String,
-    /// What it shows, for those who do not see it.
+    /// What it shows, in words, for screen readers.
     pub(crate) description: String,
     pub(crate) x: Axis,
     pub(crate) y: Axis,
-    pub(crate) lines: Vec<Line>,
+    pub(crate) lines: Vec<Curve>,
     pub(crate) strips: Vec<Strip>,
 }
 
@@ -225,17 +225,17 @@ struct Drawing {
     description: String,
     width: f64,
     height: f64,
-    shapes: Vec<Shape>,
+    shapes: Vec<Element>,
     tips: Vec<Tip>,
 }
 
 #[derive(Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-enum Shape {
+enum Element {
     Path { points: Vec<At>, colour: &'static str, width: u8, dash: &'static str },
     Area { at: At, size: At, colour: &'static str, opacity: f64 },
     Mark { at: At, marker: &'static str, colour: &'static str },
-    Text { at: At, size: f64, anchor: &'static str, bold: bool, upright: bool, text: String },
+    Text { at: At, size: f64, anchor: &'static str, style: &'static str, text: String },
 }
 
 /// Text that appears where the pointer rests.
@@ -259,18 +259,22 @@ impl Drawing {
 
     fn path(&mut self, points: &[At], colour: &'static str, width: u8, dash: &'static str) {
         let points = points.iter().copied().map(round).collect();
-        self.shapes.push(Shape::Path { points, colour, width, dash });
+        self.shapes.push(Element::Path { points, colour, width, dash });
     }
 
     /// Between two corners.
     fn area(&mut self, (left, top): At, (right, bottom): At, colour: &'static str, opacity: f64) {
         let size = round((right - left, bottom - top));
-        self.shapes.push(Shape::Area { at: round((left, top)), size, colour, opacity });
+        self.shapes.push(Element::Area { at: round((left, top)), size, colour, opacity });
     }
 
     fn text(&mut self, at: At, size: f64, anchor: &'static str, text: &str) {
-        let (at, text) = (round(at), text.to_owned());
-        self.shapes.push(Shape::Text { at, size, anchor, bold: false, upright: false, text });
+        self.styled(at, size, anchor, text, "");
+    }
+
+    /// In a style that the template knows: `bold` or `upright`.
+    fn styled(&mut self, at: At, size: f64, anchor: &'static str, text: &str, style: &'static str) {
+        self.shapes.push(Element::Text { at: round(at), size, anchor, style, text: text.to_owned() });
     }
 
     fn tip(&mut self, at: At, radius: u8, text: String) {
@@ -295,7 +299,7 @@ impl Drawing {
 
     fn marks(&mut self, look: &Look, points: &[At]) {
         let (marker, colour) = (look.marker, look.colour);
-        self.shapes.extend(points.iter().map(|at| Shape::Mark { at: round(*at), marker, colour }));
+        self.shapes.extend(points.iter().map(|at| Element::Mark { at: round(*at), marker, colour }));
     }
 
     /// The element for a page.
@@ -351,15 +355,8 @@ impl Plane<'_> {
     }
 
     fn upright(&self, drawing: &mut Drawing, text: &str) {
-        let (at, text) = (round((16.0, f64::midpoint(self.top, self.bottom))), text.to_owned());
-        drawing.shapes.push(Shape::Text {
-            at,
-            size: 13.5,
-            anchor: "middle",
-            bold: false,
-            upright: true,
-            text,
-        });
+        let at = (16.0, f64::midpoint(self.top, self.bottom));
+        drawing.styled(at, 13.5, "middle", text, "upright");
     }
 }
 
@@ -404,7 +401,7 @@ impl Chart {
 }
 
 /// The lines' names beside where they end, apart from each other.
-fn names(drawing: &mut Drawing, mut ends: Vec<(f64, &Line)>, right: f64, bottom: f64) {
+fn names(drawing: &mut Drawing, mut ends: Vec<(f64, &Curve)>, right: f64, bottom: f64) {
     const GAP: f64 = 18.0;
     ends.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut next = TOP + 4.0;
@@ -510,15 +507,7 @@ impl Panel {
             let text = format!("{}: {} of all, {range}", self.name, units::percent(share));
             drawing.tip((f64::midpoint(left, right), top), 6, text);
         }
-        let (at, text) = ((right + 8.0, top + 10.0), shortened(&self.name, 24));
-        drawing.shapes.push(Shape::Text {
-            at,
-            size: 13.0,
-            anchor: "start",
-            bold: true,
-            upright: false,
-            text,
-        });
+        drawing.styled((right + 8.0, top + 10.0), 13.0, "start", &shortened(&self.name, 24), "bold");
         for (row, (name, nanos)) in self.percentiles.iter().enumerate() {
             let text = format!("{name}  {}", units::nanoseconds(*nanos));
             drawing.text((right + 8.0, top + 27.0 + row as f64 * 16.0), 12.5, "start", &text);

@@ -1,4 +1,4 @@
-//! What is run and what is measured, as data: the JSON that `run`, `sweep` and `chapter` write, and that `compare` and
+//! Trials and their results, as data: the JSON that `run`, `sweep` and `chapter` write, and that `compare` and
 //! `report` read.
 //!
 //! A *trial* is one process with one database in a fresh directory; it runs *steps*, one after the other, on that
@@ -12,25 +12,20 @@ use serde::{Deserialize, Serialize};
 use crate::chapter::ChapterTable;
 use crate::engine::{Counters, Durability, EngineSpec, MarkKind, counter};
 
-/// The version of this format.
 pub const SCHEMA: &str = "kstone-bench/1";
 
-/// All that one command measured.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RunFile {
-    /// [`SCHEMA`].
     pub schema: String,
     /// The command line, without the program's path.
     pub command: String,
     /// When it began, RFC 3339.
     pub started: String,
-    /// Where.
     pub machine: Machine,
     /// What makes these figures doubtful: load on the machine, a dirty tree, debug build. Empty when nothing does.
     pub warnings: Vec<String>,
     /// In the order in which they ran.
     pub trials: Vec<Trial>,
-    /// What `chapter` measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chapter: Option<Vec<ChapterTable>>,
 }
@@ -43,9 +38,7 @@ pub struct Machine {
     pub cpu: String,
     /// Threads that run at the same time.
     pub cores: usize,
-    /// Bytes of memory.
     pub memory_bytes: u64,
-    /// Frequency governor.
     pub governor: String,
     /// Kernel's name and version.
     pub kernel: String,
@@ -53,15 +46,13 @@ pub struct Machine {
     pub file_system: String,
     /// The device below it, and whether it turns.
     pub disk: String,
-    /// The middle of some fsyncs after 4 KiB appended, in nanoseconds.
+    /// Median time of an fsync after 4 KiB appended, in nanoseconds.
     pub fsync_p50_nanos: u64,
-    /// The middle of some reads of 4 KiB that no cache has, in nanoseconds; 0 where that cannot be asked for.
+    /// Median time of a read of 4 KiB that is in no cache, in nanoseconds; 0 where that cannot be measured.
     pub read_4k_p50_nanos: u64,
     /// Load average over a minute when it began.
     pub load: f64,
-    /// The compiler.
     pub rustc: String,
-    /// The version of KeystoneDB.
     pub version: String,
     /// The commit, with `+` when the tree differed from it.
     pub commit: String,
@@ -69,36 +60,28 @@ pub struct Machine {
     pub features: Vec<String>,
     /// `release` or `debug`.
     pub profile: String,
-    /// The allocator.
     pub allocator: String,
 }
 
-/// What a trial is asked to do. The process that runs it gets this as JSON.
+/// What a trial is to do. The process that runs it gets this as JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrialSpec {
-    /// The engine and its settings.
     pub engine: EngineSpec,
     /// What to do, in this order, on the same database.
     pub steps: Vec<StepSpec>,
     /// Items that the database is made for: numbers of keys are below this.
     pub items: u64,
-    /// Bytes of a value.
     pub value_bytes: usize,
-    /// Threads that ask.
     pub threads: usize,
-    /// Of all writes.
     pub durability: Durability,
-    /// Of all random choices.
     pub seed: u64,
     /// Bytes of memory, page cache included, that the process may use; `None`: no limit.
     #[serde(default)]
     pub memory_limit: Option<u64>,
 }
 
-/// One step of a trial.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepSpec {
-    /// The workload's name.
     pub workload: String,
     /// Operations to do; `None`: as many as the workload says for that many items.
     #[serde(default)]
@@ -106,8 +89,8 @@ pub struct StepSpec {
     /// Seconds after which it ends even so.
     #[serde(default)]
     pub seconds: Option<f64>,
-    /// Operations a second that are offered, whatever the engine makes of it; `None`: each thread asks again as soon as
-    /// it has its answer.
+    /// Operations a second that are offered, however fast the engine is; `None`: each thread sends its next request as
+    /// soon as it has the answer.
     #[serde(default)]
     pub rate: Option<f64>,
 }
@@ -127,28 +110,24 @@ impl StepSpec {
     }
 }
 
-/// A trial and what came of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Trial {
-    /// What was asked.
     pub spec: TrialSpec,
     /// From 0, for each engine.
     pub number: usize,
     /// One for each step that ended.
     pub steps: Vec<Step>,
-    /// Why it ended early.
     #[serde(default)]
     pub error: Option<String>,
-    /// The limit on memory was in force. `false` with a limit asked for: it could not be set, and the data may fit in memory.
+    /// The limit on memory was in force. `false` although the spec has one: it could not be set, and the data may fit in
+    /// memory.
     #[serde(default)]
     pub memory_limited: bool,
 }
 
-/// What came of a step.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Step {
-    /// The workload's name.
     pub workload: String,
     /// Of its writes, if the workload decides that itself; otherwise that of the trial.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -157,17 +136,15 @@ pub struct Step {
     pub operations: u64,
     /// Seconds they took.
     pub seconds: f64,
-    /// Operations a second.
     pub rate: f64,
     /// Operations a second that were offered, if the loop was open.
     pub offered: Option<f64>,
     /// Reads that found nothing.
     pub not_found: u64,
-    /// Answers that were not what the key asked for; anything but 0 is a bug of the engine or the harness.
+    /// Wrong answers; anything but 0 is a bug of the engine or the harness.
     pub wrong: u64,
     /// Operations and seconds before the figures begin.
     pub warm_up_operations: u64,
-    /// See above.
     pub warm_up_seconds: f64,
     /// Whether throughput had become steady by then.
     pub steady: bool,
@@ -177,9 +154,8 @@ pub struct Step {
     pub timeline: Vec<Slice>,
     /// Ends of flushes and merges: seconds since the figures began, and what ended.
     pub marks: Vec<(f64, MarkKind)>,
-    /// What it took.
     pub resources: Resources,
-    /// What the engine counted from begin to end of the figures; for those that are not totals, at the end.
+    /// What the engine counted while figures were; counters that are no totals have their value at the end.
     pub counters: Counters,
     /// Bytes written to SSTs, log and all, for each byte of keys and values.
     pub write_amplification: Option<f64>,
@@ -196,12 +172,11 @@ impl Step {
         Some(self.counters.get(part)? / whole)
     }
 
-    /// Runs that a get looked at.
     pub fn runs_per_get(&self) -> Option<f64> {
         self.share(counter::RUNS_LOOKED_AT, counter::GETS)
     }
 
-    /// Filters that said a key might be there, of those asked about keys that were not.
+    /// The share of filter tests of absent keys that passed.
     pub fn false_positives(&self) -> Option<f64> {
         self.share(counter::FILTER_FALSE_POSITIVES, counter::FILTER_NEGATIVES)
     }
@@ -214,11 +189,8 @@ pub struct Latency {
     /// From the moment an operation was due to its answer (open loop), so that waiting counts; otherwise service time,
     /// from its start.
     pub from_intended: bool,
-    /// How many.
     pub count: u64,
-    /// Mean.
     pub mean: f64,
-    /// The middle.
     pub p50: u64,
     /// 90 % were not slower.
     pub p90: u64,
@@ -226,7 +198,6 @@ pub struct Latency {
     pub p99: u64,
     /// 99.9 % were not slower.
     pub p999: u64,
-    /// The slowest.
     pub max: u64,
     /// All of it: an HdrHistogram, V2, compressed or not, in base64.
     pub histogram: String,
@@ -246,11 +217,10 @@ pub struct Slice {
     pub slowest: u64,
     /// Anonymous memory at its end, in bytes.
     pub anonymous_bytes: u64,
-    /// Runs in all stripes at its end, if the engine tells.
+    /// Runs in all stripes at its end, if the engine reports them.
     pub runs: Option<f64>,
 }
 
-/// What a step took of the machine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Resources {

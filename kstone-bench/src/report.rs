@@ -2,33 +2,31 @@
 //! outside itself.
 //!
 //! What is compared stands side by side only under the same conditions ([`crate::results::Conditions`]), durability among
-//! them, and only from one machine. Engines are listed from the fastest to the slowest, whoever that is.
+//! them, and only from one machine. Engines are listed from the fastest to the slowest.
 
 use anyhow::{Result, bail};
 use serde::Serialize;
 
+use crate::plot::Chart;
 use crate::record::RunFile;
 use crate::results::{self, Series};
+use crate::units::NOTHING;
 use crate::workload::{Task, Workload};
 use crate::{machine, statistics, units};
 
 mod chapter;
+mod contest;
 mod figures;
-mod group;
-mod html;
-mod markdown;
+mod page;
+mod resource_usage;
 mod summary;
 mod sweep;
-mod took;
 
 pub use chapter::{chapter_markdown, chapter_text};
-pub use html::html;
-pub use markdown::markdown;
+pub use page::{html, markdown};
 
-/// All there is to show.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Document {
-    /// Its heading.
     pub title: String,
     /// Commands, and when they ran.
     pub sources: Vec<String>,
@@ -48,53 +46,48 @@ pub struct Document {
     pub sections: Vec<Section>,
 }
 
-/// A part of the document.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Section {
     /// For links within the page.
     pub id: String,
-    /// Its heading.
     pub title: String,
     /// What was done, on one line.
     pub about: String,
     /// Plots, each followed by its table if it has one.
     pub plots: Vec<Plot>,
-    /// Tables.
     pub tables: Vec<Table>,
-    /// What must be known besides.
+    /// What else a reader must know.
     pub notes: Vec<String>,
 }
 
-/// A plot.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plot {
-    /// What stands above it.
     pub title: String,
-    /// What stands below it.
     pub caption: String,
-    /// The element.
     pub svg: String,
     /// The same in exact figures.
     pub table: Option<Table>,
 }
 
-/// A table. Cells are text; whoever shows it escapes them.
+impl Plot {
+    fn of(chart: Chart, caption: &str, table: Option<Table>) -> Result<Self> {
+        let (svg, caption) = (chart.svg()?, caption.to_owned());
+        Ok(Self { title: chart.title, caption, svg, table })
+    }
+}
+
+/// A table. Cells are plain text; the templates escape them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Table {
-    /// What stands above it.
     pub caption: String,
-    /// The heads of the columns.
     pub head: Vec<String>,
-    /// The rows.
     pub rows: Vec<Row>,
 }
 
-/// A row of a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Row {
     /// As many as there are heads.
     pub cells: Vec<String>,
-    /// It is ours.
     pub ours: bool,
 }
 
@@ -123,33 +116,31 @@ impl Table {
     }
 }
 
-/// A cell without a figure.
-const NOTHING: &str = "-";
-
-/// The document of some files.
 pub fn document(files: &[RunFile]) -> Result<Document> {
-    let Some(first) = files.first() else { bail!("there is no file to report on") };
+    let Some(first) = files.first() else { bail!("no file to report on") };
     for other in files {
         let different = machine::differences(&first.machine, &other.machine);
         if let Some(difference) = different.iter().find(|difference| difference.matters) {
-            bail!("these files come from different machines or builds, report on them apart: {difference}");
+            bail!(
+                "these files come from different machines or builds, report on them separately: {difference}"
+            );
         }
     }
     let mut all = results::series(&files.iter().collect::<Vec<_>>());
-    // Waiting until an engine rests is no race: how often it is looked at decides how long that takes.
+    // The time until an engine rests is no result: the interval between two looks at it decides that time.
     let waits = |one: &results::Series<'_>| {
         Workload::by_name(&one.conditions.workload).is_ok_and(|workload| workload.task == Task::Settle)
     };
     all.retain(|one| !waits(one));
-    let groups = group::groups(&all);
+    let contests = contest::contests(&all);
     let mut document = Document {
         title: "KeystoneDB, measured".to_owned(),
         sources: files.iter().map(source).collect(),
         machine: machine_rows(files),
         method: method(&all),
         troubles: files.iter().flat_map(results::troubles).collect(),
-        summaries: summary::tables(&groups),
-        losses: summary::losses(&groups),
+        summaries: summary::tables(&contests),
+        losses: summary::losses(&contests),
         ..Document::default()
     };
     for file in files {
@@ -165,14 +156,14 @@ pub fn document(files: &[RunFile]) -> Result<Document> {
         document.troubles.extend(error);
     }
     document.sections.extend(sweep::sections(&all)?);
-    for group in &groups {
-        document.sections.push(group.section()?);
+    for contest in &contests {
+        document.sections.push(contest.section()?);
     }
     for (number, section) in document.sections.iter_mut().enumerate() {
         section.id = format!("s{}", number + 1);
     }
     if document.sections.is_empty() && document.troubles.is_empty() {
-        bail!("there is nothing to report: no trial of these files ended a step");
+        bail!("nothing to report: no trial in these files completed a step");
     }
     Ok(document)
 }
@@ -208,8 +199,8 @@ fn method(all: &[Series<'_>]) -> Vec<String> {
         "A ratio is that of two medians, with its 95 % bootstrap interval over turns; below 5 trials there is none. \
          Where the interval holds 1, chance alone explains the difference."
             .to_owned(),
-        "Closed loop: a thread asks again as soon as it has its answer; latencies are service times and say nothing \
-         about what users wait. Open loop: operations are due at a fixed rate, and latencies count from when they were \
+        "Closed loop: a thread sends its next request as soon as it has the answer; latencies are service times and \
+         do not include queueing. Open loop: operations are due at a fixed rate, and latencies count from when they were \
          due."
             .to_owned(),
     ]

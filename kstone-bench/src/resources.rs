@@ -1,4 +1,4 @@
-//! What this process takes of the machine, as Linux tells it.
+//! The resources that this process uses, as Linux reports them.
 
 #![expect(clippy::disallowed_methods, reason = "it lists the files of a database from outside")]
 
@@ -27,13 +27,12 @@ pub struct Usage {
     pub anonymous: u64,
 }
 
-/// Clock ticks of `/proc/self/stat`: the kernel tells user programs in hundredths of a second on all platforms.
+/// Clock ticks of `/proc/self/stat`: hundredths of a second for user programs on all platforms.
 const TICKS: f64 = 100.0;
 /// What `st_blocks` counts in, whatever the file system's blocks are.
 const BLOCK: u64 = 512;
 
 impl Usage {
-    /// Now.
     pub fn now() -> Result<Self> {
         let mut usage = Self::memory()?;
         let stat = read("/proc/self/stat")?;
@@ -47,7 +46,7 @@ impl Usage {
         Ok(usage)
     }
 
-    /// What was taken since then, and the memory that is held now.
+    /// What was used since then, and the memory that is held now.
     pub fn since(&self, before: &Self) -> Resources {
         Resources {
             cpu_user: self.cpu_user - before.cpu_user,
@@ -60,7 +59,6 @@ impl Usage {
         }
     }
 
-    /// Only the memory.
     pub fn memory() -> Result<Self> {
         let status = read("/proc/self/status")?;
         let kib = |name| field(&status, name) << 10;
@@ -91,7 +89,7 @@ pub fn directory_bytes(directory: &Path) -> u64 {
         .sum()
 }
 
-/// Has the system forget what it keeps of the files in a directory and below it, as far as it will: mapped pages stay.
+/// Drops the files in a directory and below it from the page cache, except for mapped pages.
 pub fn drop_from_cache(directory: &Path) -> Result<()> {
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();

@@ -1,5 +1,4 @@
-//! Reads files of results, and finds in them what can be set side by side: *series*, the trials of one engine under one
-//! set of [`Conditions`].
+//! Reads result files and groups their trials into *series*: the trials of one engine under the same [`Conditions`].
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,16 +13,14 @@ use serde::Deserialize;
 
 use crate::engine::{Durability, EngineSpec};
 use crate::record::{Latency, RunFile, SCHEMA, Step, StepSpec, Trial};
-use crate::units;
+use crate::{statistics, units};
 
-/// Reads one file.
 pub fn read(path: &Path) -> Result<RunFile> {
     let name = path.display();
     let text = std::fs::read_to_string(path).with_context(|| format!("{name} cannot be read"))?;
     parse(&text).with_context(|| format!("{name}"))
 }
 
-/// Reads the text of a file.
 pub fn parse(text: &str) -> Result<RunFile> {
     #[derive(Deserialize)]
     struct Head {
@@ -31,38 +28,33 @@ pub fn parse(text: &str) -> Result<RunFile> {
     }
     let head: Head = match serde_json::from_str(text) {
         Err(error) if error.is_eof() => {
-            bail!("the file ends too early ({error}): it was cut or not written out")
+            bail!("the file ends too early ({error}): it is truncated")
         }
-        head => head.context("this is no file of results: it is not JSON")?,
+        head => head.context("not a result file: it is not JSON")?,
     };
     match head.schema.as_deref() {
         Some(SCHEMA) => {}
         Some(other) => bail!("its format is {other:?}, and this program reads {SCHEMA:?}: measure again"),
-        None => bail!("this is no file of results: it has no \"schema\""),
+        None => bail!("not a result file: it has no \"schema\""),
     }
-    serde_json::from_str(text).context("its format is the right one, but something in it is missing or wrong")
+    serde_json::from_str(text).context("a result file in which something is missing or wrong")
 }
 
-/// What must be the same for two figures to be compared.
+/// What must be equal for two figures to be comparable.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conditions {
-    /// The workload.
     pub workload: String,
-    /// What ran on that database before, workload by workload.
+    /// The workloads that ran on that database before.
     pub before: Vec<String>,
-    /// Operations asked for, if not left to the workload.
+    /// The number of operations, if the workload did not decide it.
     pub operations: Option<u64>,
     /// The limit of its time, in seconds.
     pub seconds: Option<f64>,
     /// Operations a second that were offered; `None`: a closed loop.
     pub offered: Option<f64>,
-    /// Items.
     pub items: u64,
-    /// Bytes of a value.
     pub value_bytes: usize,
-    /// Threads that asked.
     pub threads: usize,
-    /// Of writes.
     pub durability: Durability,
     /// Bytes of memory, if that was limited.
     pub memory_limit: Option<u64>,
@@ -75,7 +67,7 @@ impl Conditions {
         let spec = &trial.spec;
         let named = |asked: &&StepSpec| asked.workload == step.workload;
         let asked = spec.steps.get(at).filter(named).or_else(|| spec.steps.iter().find(named));
-        // A rate of 0 is a way to ask for a closed loop.
+        // A rate of 0 requests a closed loop.
         let offered = step.offered.or_else(|| asked.and_then(|asked| asked.rate)).filter(|rate| *rate > 0.0);
         Self {
             workload: step.workload.clone(),
@@ -146,27 +138,21 @@ pub fn durability(durability: Durability) -> &'static str {
 pub struct Run<'a> {
     /// Which of the files.
     pub file: usize,
-    /// The trial's number.
     pub number: usize,
-    /// What came of it.
     pub step: &'a Step,
 }
 
 /// The trials of one engine under the same conditions, in the order in which they ran.
 #[derive(Clone, Debug)]
 pub struct Series<'a> {
-    /// The engine and its settings.
     pub engine: &'a EngineSpec,
-    /// The commit, where files of several are looked at together.
+    /// The commit, where there are files of several.
     pub build: Option<&'a str>,
-    /// The conditions.
     pub conditions: Conditions,
-    /// The trials.
     pub runs: Vec<Run<'a>>,
 }
 
 impl Series<'_> {
-    /// How the engine is named.
     pub fn label(&self) -> String {
         match self.build {
             Some(build) => format!("{} @{build}", self.engine.label()),
@@ -179,7 +165,10 @@ impl Series<'_> {
         self.runs.iter().filter_map(|run| figure(run.step)).collect()
     }
 
-    /// Operations a second of each trial.
+    pub fn median(&self, figure: impl Fn(&Step) -> Option<f64>, show: impl FnOnce(f64) -> String) -> String {
+        units::optional(statistics::median(&self.figures(figure)), show)
+    }
+
     pub fn rates(&self) -> Vec<f64> {
         self.figures(|step| Some(step.rate))
     }
@@ -220,7 +209,6 @@ impl Series<'_> {
         all.filter(|all| !all.is_empty())
     }
 
-    /// Answers that were wrong, in all trials.
     pub fn wrong(&self) -> u64 {
         self.runs.iter().map(|run| run.step.wrong).sum()
     }
@@ -234,7 +222,7 @@ pub fn latency_of<'a>(step: &'a Step, kind: &str) -> Option<&'a Latency> {
 /// Service times as a trial stores them.
 pub fn latency(histogram: &Histogram<u64>) -> Result<Latency> {
     let mut bytes = Vec::new();
-    V2Serializer::new().serialize(histogram, &mut bytes).context("a histogram cannot be written")?;
+    V2Serializer::new().serialize(histogram, &mut bytes).context("cannot serialize a histogram")?;
     let percentile = |share| histogram.value_at_quantile(share);
     Ok(Latency {
         count: histogram.len(),
@@ -251,32 +239,38 @@ pub fn latency(histogram: &Histogram<u64>) -> Result<Latency> {
 
 /// The latencies themselves, as a trial has stored them.
 pub fn histogram(latency: &Latency) -> Result<Histogram<u64>> {
-    let bytes = BASE64_STANDARD.decode(&latency.histogram).context("it is not base64")?;
+    let bytes = BASE64_STANDARD.decode(&latency.histogram).context("not base64")?;
     let decoded = Deserializer::new().deserialize(&mut bytes.as_slice());
-    decoded.map_err(|error| anyhow::anyhow!("it is no histogram: {error}"))
+    decoded.map_err(|error| anyhow::anyhow!("not a histogram: {error}"))
+}
+
+/// Puts together what has the same key, in the order of first appearance.
+pub(crate) fn grouped<K: PartialEq, T>(pairs: impl IntoIterator<Item = (K, T)>) -> Vec<(K, Vec<T>)> {
+    let mut groups: Vec<(K, Vec<T>)> = Vec::new();
+    for (key, one) in pairs {
+        match groups.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, group)) => group.push(one),
+            None => groups.push((key, vec![one])),
+        }
+    }
+    groups
 }
 
 /// All series of some files, in the order in which they first appear.
 pub fn series<'a>(files: &[&'a RunFile]) -> Vec<Series<'a>> {
-    let mut all: Vec<Series<'a>> = Vec::new();
+    let mut runs = Vec::new();
     let several = files.iter().any(|file| file.machine.commit != files[0].machine.commit);
     for (file, results) in files.iter().enumerate() {
         let build = several.then_some(results.machine.commit.as_str());
         for trial in &results.trials {
             for (at, step) in trial.steps.iter().enumerate() {
-                let (engine, conditions) = (&trial.spec.engine, Conditions::of(trial, at, step));
-                let run = Run { file, number: trial.number, step };
-                let same = |one: &&mut Series<'_>| {
-                    one.engine == engine && one.build == build && one.conditions == conditions
-                };
-                match all.iter_mut().find(same) {
-                    Some(one) => one.runs.push(run),
-                    None => all.push(Series { engine, build, conditions, runs: vec![run] }),
-                }
+                let series = (&trial.spec.engine, build, Conditions::of(trial, at, step));
+                runs.push((series, Run { file, number: trial.number, step }));
             }
         }
     }
-    all
+    let series = grouped(runs).into_iter();
+    series.map(|((engine, build, conditions), runs)| Series { engine, build, conditions, runs }).collect()
 }
 
 /// The trials of both that have the same number, in the same order.
@@ -290,7 +284,7 @@ pub fn turns<'a>(one: &Series<'a>, other: &Series<'a>) -> (Series<'a>, Series<'a
     (with(one, first), with(other, second))
 }
 
-/// What went wrong in trials: a sentence for each that ended early, gave wrong answers, or never became steady.
+/// What went wrong in trials: a sentence for each trial that ended early or gave wrong answers.
 pub fn troubles(file: &RunFile) -> Vec<String> {
     let mut troubles = Vec::new();
     for trial in &file.trials {

@@ -1,11 +1,11 @@
-//! What a handful of trials can tell: medians, their spread, and how far chance alone may have moved them. Pure functions
+//! Statistics of a handful of trials: medians, their spread, and how far chance alone may have moved them. Pure functions
 //! of their arguments: the random choices are seeded.
 //!
 //! Intervals are percentile bootstrap intervals (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter
 //! 13): trials are drawn with replacement [`RESAMPLES`] times, and the interval holds the middle 95 % of the medians of
 //! the draws.
 //!
-//! Few trials cannot say much, whatever is computed from them. The median of what is measured lies between the smallest
+//! A few trials cannot prove much, whatever is computed from them. The median of what is measured lies between the smallest
 //! and the largest of `n` trials with a chance of `1 - 2^(1-n)` ([`widest_coverage`]): 50 % for 2, 75 % for 3, 93.75 %
 //! for 5. No interval made of 5 trials alone covers more, so theirs, which is always from smallest to largest, is called
 //! one of 95 % with a pinch of salt. With fewer than [`FEWEST`], there is no interval.
@@ -23,12 +23,9 @@ pub const FEWEST: usize = 5;
 /// Of all draws: the same trials have the same interval every time.
 const SEED: u64 = 42;
 
-/// From where to where.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Interval {
-    /// The lower end.
     pub low: f64,
-    /// The upper end.
     pub high: f64,
 }
 
@@ -42,19 +39,30 @@ impl Interval {
 /// Some trials in few figures.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
-    /// How many.
     pub trials: usize,
     /// The middle one; of an even number the mean of the two.
     pub median: f64,
-    /// The smallest.
     pub min: f64,
-    /// The largest.
     pub max: f64,
     /// Of the median; `None` for fewer than [`FEWEST`].
     pub interval: Option<Interval>,
 }
 
-/// The ratio of the medians of two series.
+impl Summary {
+    /// `212,400 [208,900 … 215,700]`, the ends for several trials only.
+    pub fn text(&self, show: impl Fn(f64) -> String) -> String {
+        match self.trials {
+            1 => show(self.median),
+            _ => format!("{} [{}]", show(self.median), self.range(show)),
+        }
+    }
+
+    /// `208,900 … 215,700`.
+    pub fn range(&self, show: impl Fn(f64) -> String) -> String {
+        format!("{} … {}", show(self.min), show(self.max))
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ratio {
     /// That of the second by that of the first.

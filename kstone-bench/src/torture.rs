@@ -16,29 +16,20 @@ const ORACLE_OPERATIONS: u64 = 300;
 /// Of the fault runs of a workload one in this many is made: they are some 3,000, and the crash states some 1,000.
 const ONE_FAULT_IN: u64 = 8;
 
-/// What to run, and for how long.
 #[derive(Clone, Debug)]
 pub struct Torture {
-    /// For how long.
     pub minutes: f64,
-    /// The first seed.
     pub seed: u64,
-    /// Workloads at the same time.
     pub threads: usize,
-    /// Operations of each workload.
     pub operations: u64,
-    /// Their settings.
     pub settings: SettingsOf,
     /// What the settings were made of, for the command that replays a failure.
     pub config: String,
 }
 
-/// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Done {
-    /// By explorer and oracle.
     pub totals: Totals,
-    /// In fault runs.
     pub faults: FaultTotals,
 }
 
@@ -64,7 +55,6 @@ impl From<FaultTotals> for Done {
 /// One workload alone, and what of it: `SEED[:OPERATION[:KIND]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replay {
-    /// The workload.
     pub seed: u64,
     /// Only crashes during this operation.
     pub operation: Option<u64>,
@@ -89,7 +79,7 @@ impl FromStr for Replay {
 }
 
 impl Torture {
-    /// Runs until the time is up; tells `print` how far it is from time to time.
+    /// Runs until the time is up, and calls `print` with the totals from time to time.
     pub fn run(&self, print: &mut dyn FnMut(String)) -> Result<Done, Failure> {
         let clock = SystemClock::new();
         let until = Duration::try_from_secs_f64(self.minutes * 60.0).unwrap_or(Duration::MAX);
@@ -136,7 +126,7 @@ impl Torture {
                     return;
                 }
                 let done = runner(self, &Replay { seed, operation: None, kind: None });
-                // Nobody listens any more when another has failed.
+                // The receiver is gone once another thread has failed.
                 let _ = send.send(done);
             }
         }

@@ -3,7 +3,7 @@
 //!
 //! The parent makes the directory and the limit on memory, starts the child, which is this program with the command
 //! `trial`, and gives it a job as one line of JSON. The child answers each step with a line of its own. To die
-//! without closing the database, it asks to be killed, and another child goes on.
+//! without closing the database, it requests to be killed, and another child continues.
 
 #![expect(clippy::disallowed_methods, reason = "it starts processes, times an open, and drops caches")]
 
@@ -16,8 +16,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::Group;
-use crate::chapter::probe::{Found, Probe};
+use crate::cgroup::ControlGroup;
+use crate::chapter::probe::{Figures, Probe, Setup};
 use crate::data::Values;
 use crate::driver::Bench;
 use crate::engine::{self, Durability, Engine};
@@ -25,12 +25,10 @@ use crate::record::{Latency, Resources, Step, Trial, TrialSpec};
 use crate::resources::{Usage, directory_bytes, drop_from_cache};
 use crate::workload::{Task, Workload, plan};
 
-/// How trials are run.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// A directory that exists; databases are made in it and removed again.
     pub directory: PathBuf,
-    /// Trials of each spec.
     pub trials: usize,
     /// Databases are left where they are.
     pub keep: bool,
@@ -59,11 +57,11 @@ pub fn run_all(specs: &[TrialSpec], options: &Options, progress: &mut dyn FnMut(
     Ok(trials)
 }
 
-/// What a child is to do, with the database in a directory.
+/// The work of a child.
 #[derive(Debug, Serialize, Deserialize)]
 enum Job {
     Steps(Steps),
-    Probe(Probe, PathBuf),
+    Probe(Probe, Setup),
 }
 
 /// Steps of a trial.
@@ -77,30 +75,30 @@ struct Steps {
     end: u64,
 }
 
-/// What a child says.
+/// What a child reports.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Message {
     /// A step has ended; and items below this were written.
     Done(Box<Step>, u64),
-    /// What a probe found.
-    Found(Found),
-    /// It wants to be killed, its database open.
+    Found(Figures),
+    /// Kill this process while its database is open.
     Kill,
     /// The database is closed.
     End,
 }
 
 /// Measures in a process of its own, with a database in that directory, which is made if there is none.
-pub(crate) fn probe(program: &Path, probe: Probe, directory: &Path) -> Result<Found> {
+pub(crate) fn probe(program: &Path, probe: Probe, setup: Setup) -> Result<Figures> {
+    let directory = &setup.directory;
     std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let mut found = None;
-    one_process(&Job::Probe(probe, directory.to_owned()), None, program, &mut |message| {
+    one_process(&Job::Probe(probe, setup), None, program, &mut |message| {
         if let Message::Found(figures) = message {
             found = Some(figures);
         }
     })?;
-    found.context("a probe found nothing")
+    found.context("a probe sent no figures")
 }
 
 fn run(spec: &TrialSpec, number: usize, options: &Options) -> Result<Trial> {
@@ -110,10 +108,10 @@ fn run(spec: &TrialSpec, number: usize, options: &Options) -> Result<Trial> {
     let directory = made.as_mut().map_err(|error| anyhow!("{}: {error}", options.directory.display()))?;
     directory.disable_cleanup(options.keep);
     let made_in = directory.path();
-    let group = match spec.memory_limit.map(Group::new).transpose() {
+    let group = match spec.memory_limit.map(ControlGroup::new).transpose() {
         Ok(group) => group,
         Err(error) => {
-            eprintln!("kstone-bench: no limit on memory: {error:#}");
+            eprintln!("kstone-bench: cannot limit memory: {error:#}");
             None
         }
     };
@@ -132,8 +130,8 @@ fn run(spec: &TrialSpec, number: usize, options: &Options) -> Result<Trial> {
             Ok(Left::Ended) => return Ok(trial),
             Ok(Left::Killed) => {
                 let step = trial.spec.steps.get(trial.steps.len());
-                let step = step.context("a child wants to be killed at its end")?;
-                if let Task::Reopen { cold: true } = Workload::by_name(&step.workload)?.task {
+                let step = step.context("a trial's process asked to be killed after its last step")?;
+                if Workload::by_name(&step.workload)?.task == Task::ReopenCold {
                     drop_from_cache(made_in)?;
                 }
             }
@@ -153,7 +151,7 @@ enum Left {
 
 fn one_process(
     job: &Job,
-    group: Option<&Group>,
+    group: Option<&ControlGroup>,
     program: &Path,
     heard: &mut dyn FnMut(Message),
 ) -> Result<Left> {
@@ -165,12 +163,12 @@ fn one_process(
         .spawn()
         .with_context(|| format!("cannot start {}", program.display()))?;
     let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let (Some(input), Some(output), Some(errors)) = pipes else { bail!("a child has no pipes") };
+    let (Some(input), Some(output), Some(errors)) = pipes else { bail!("a trial's process has no pipes") };
     std::thread::scope(|scope| {
-        // Read while it runs, or it would wait for ever once the pipe is full.
+        // Read while the child runs: it would block for ever once the pipe is full.
         let errors = scope.spawn(|| tail(errors));
         let done = talk(job, group, &child, input, output, heard);
-        // It has ended, or has nothing more to do.
+        // The child has ended, or has nothing more to do.
         let _ = child.kill();
         let status = child.wait();
         let errors = errors.join().unwrap_or_default();
@@ -178,7 +176,7 @@ fn one_process(
             (Ok(Some(left)), _) => Ok(left),
             (Ok(None), status) => {
                 let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-                bail!("the process of the trial died: {status}. It said: {}", errors.trim())
+                bail!("the process of the trial died: {status}. Its error output: {}", errors.trim())
             }
             (Err(error), _) if errors.trim().is_empty() => Err(error),
             (Err(error), _) => Err(error.context(errors.trim().to_owned())),
@@ -189,7 +187,7 @@ fn one_process(
 /// `None`: it ended without a word.
 fn talk(
     job: &Job,
-    group: Option<&Group>,
+    group: Option<&ControlGroup>,
     child: &Child,
     mut input: ChildStdin,
     output: ChildStdout,
@@ -203,7 +201,7 @@ fn talk(
         return Ok(None);
     }
     for line in BufReader::new(output).lines() {
-        match serde_json::from_str(&line?).context("a child said something strange")? {
+        match serde_json::from_str(&line?).context("a trial's process sent a message that cannot be read")? {
             Message::Kill => return Ok(Some(Left::Killed)),
             Message::End => return Ok(Some(Left::Ended)),
             message => heard(message),
@@ -212,7 +210,7 @@ fn talk(
     Ok(None)
 }
 
-/// The last that somebody said.
+/// The end of what a process wrote.
 fn tail(mut from: impl Read) -> String {
     const KEEP: usize = 2000;
     let (mut kept, mut buffer) = (Vec::new(), [0; 4096]);
@@ -227,10 +225,10 @@ fn tail(mut from: impl Read) -> String {
 pub fn serve() -> Result<()> {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
-    match serde_json::from_str(&line).context("this command is for kstone-bench itself")? {
+    match serde_json::from_str(&line).context("only kstone-bench itself calls this command")? {
         Job::Steps(steps) => serve_steps(&steps),
-        Job::Probe(probe, directory) => {
-            say(&Message::Found(probe.measure(&directory)?))?;
+        Job::Probe(probe, setup) => {
+            say(&Message::Found(probe.measure(&setup)?))?;
             if probe.crashes() {
                 die()?;
             }
@@ -245,7 +243,7 @@ fn say(message: &Message) -> Result<()> {
     Ok(out.flush()?)
 }
 
-/// Asks to be killed, and waits until it happens.
+/// Requests to be killed, and waits for it.
 fn die() -> Result<std::convert::Infallible> {
     say(&Message::Kill)?;
     loop {
@@ -264,7 +262,7 @@ fn serve_steps(job: &Steps) -> Result<()> {
     let end = AtomicU64::new(job.end);
     for (number, step) in spec.steps.iter().enumerate().skip(job.from) {
         let workload = Workload::by_name(&step.workload)?;
-        let mut done = if let Task::Reopen { .. } = workload.task {
+        let mut done = if matches!(workload.task, Task::Reopen | Task::ReopenCold) {
             if number > job.from {
                 die()?;
             }
@@ -297,7 +295,7 @@ fn serve_steps(job: &Steps) -> Result<()> {
     say(&Message::End)
 }
 
-/// How long an open took, and what it took.
+/// The time and the resources of an open.
 struct Opened {
     seconds: f64,
     resources: Resources,

@@ -7,15 +7,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
-    /// Things.
     Count,
-    /// Things a second.
     PerSecond,
     /// Bytes; shown in decimal multiples, as the chapter counts.
     Bytes,
-    /// Bytes a second.
     BytesPerSecond,
-    /// Nanoseconds.
     Nanos,
     /// Hundredths.
     Percent,
@@ -23,12 +19,10 @@ pub enum Unit {
     PercentMore,
     /// Multiples.
     Times,
-    /// Processor cores.
     Cores,
 }
 
 impl Unit {
-    /// The number with its unit.
     pub fn text(self, value: f64) -> String {
         match self {
             Self::Count if value.abs() < 999.5 => digits(value),
@@ -131,6 +125,14 @@ pub fn short(number: f64) -> String {
     let text = format!("{number:.decimals$}");
     let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
     format!("{text}{unit}")
+}
+
+/// For figures that are absent.
+pub const NOTHING: &str = "-";
+
+/// A figure that may be absent.
+pub fn optional<T>(figure: Option<T>, show: impl FnOnce(T) -> String) -> String {
+    figure.map_or_else(|| NOTHING.to_owned(), show)
 }
 
 /// A share, 0 to 1, in percent: `0.94 %`.

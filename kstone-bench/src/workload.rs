@@ -1,8 +1,9 @@
-//! What is done to a database: the workloads, as a table.
+//! The workloads: what is done to a database, as a table.
 //!
 //! Names and meanings follow RocksDB's db_bench and YCSB where they have one. [`plan`] decides what several of them on
 //! one database need, [`keys`] draws the items.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde::Deserialize;
@@ -16,76 +17,91 @@ pub mod plan;
 /// All workloads, as `workload/workloads.toml` has them.
 #[expect(clippy::expect_used, reason = "a table of this program, which every test reads")]
 pub static WORKLOADS: LazyLock<Vec<Workload>> = LazyLock::new(|| {
-    #[derive(Deserialize)]
-    struct Table {
-        workload: Vec<Row>,
-    }
-    let table: Table = toml::from_str(include_str!("workload/workloads.toml")).expect("the workloads");
-    table.workload.into_iter().map(Workload::from).collect()
+    let table: BTreeMap<String, Vec<Workload>> =
+        toml::from_str(include_str!("workload/workloads.toml")).expect("the workloads");
+    table.into_values().flatten().collect()
 });
 
 /// Items of a partition where keys are in partitions.
 pub const PARTITION_ITEMS: u64 = 1000;
 
-/// Bytes of a large value.
 pub const LARGE_VALUE: usize = 100_000;
 
-/// How many items there are for one large one: a trial with large values has that many fewer.
+/// By how much a trial with large values has fewer items.
 pub const LARGE_DIVISOR: u64 = 1000;
 
-/// Keys of one `multi_get`.
 pub const MULTI_GET_KEYS: usize = 16;
 
-/// Items that a query asks for.
 pub const QUERY_ITEMS: u64 = 50;
 
-/// A workload.
-#[derive(Clone, Debug)]
+/// How long an example's load is offered.
+pub const EXAMPLE_SECONDS: f64 = 60.0;
+
+/// A workload: a row of the table, which omits what is usual.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Workload {
     /// What commands call it.
     pub name: String,
-    /// What it does, in a few words.
     pub about: String,
-    /// Where its keys lie.
-    pub place: Place,
-    /// What it does.
     pub task: Task,
-    /// How much of it, if nobody says.
-    pub amount: Amount,
-    /// It wants all items to be there: without a step that fills before it, one is put in.
+    /// Of [`Task::Operations`]: which, drawn by these weights.
+    pub mix: Vec<(Operation, u32)>,
+    pub keys: Keys,
+    /// One more thread does only this, on items chosen evenly. An offered rate is then that thread's: the others go as
+    /// fast as they can.
+    pub beside: Option<Operation>,
+    pub place: Place,
+    /// One operation for this many items, unless a step has a number of operations or a time of its own.
+    pub one_in: u64,
+    pub least: u64,
+    /// It needs all items to be there: without a step that fills before it, one is inserted.
+    #[serde(default = "yes")]
     pub filled: bool,
     /// It is about values of [`LARGE_VALUE`] bytes.
     pub large: bool,
-    /// Its writes have that, whatever the trial's have.
+    /// The durability of its writes, whatever the trial's is.
     pub durability: Option<Durability>,
     /// It is one of the specification's examples, and its settings are the preset of that name.
     pub example: Option<Example>,
 }
 
+fn yes() -> bool {
+    true
+}
+
 /// Where keys lie.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Place {
-    /// Anywhere.
+    #[default]
     Any,
-    /// There only.
-    Only(Layout),
+    /// In the order of their numbers.
+    Ordered,
+    /// In partitions of [`PARTITION_ITEMS`].
+    Partitions,
+    OnePartition,
     /// Where a number beyond the last item is between the keys of others, not behind them all.
     Spread,
 }
 
-/// What a workload does.
-#[derive(Clone, Debug, PartialEq)]
+impl Place {
+    pub fn layout(self) -> Option<Layout> {
+        match self {
+            Self::Any | Self::Spread => None,
+            Self::Ordered => Some(Layout::Ordered),
+            Self::Partitions => Some(Layout::Partitions(PARTITION_ITEMS)),
+            Self::OnePartition => Some(Layout::OnePartition),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Task {
     /// Operations, one after the other in each thread.
-    Operations {
-        /// Which, drawn by these weights.
-        mix: Vec<(Operation, u32)>,
-        /// On which items.
-        keys: Keys,
-        /// One more thread does only this, on items chosen evenly. An offered rate is then that thread's: the others
-        /// go as fast as they can.
-        beside: Option<Operation>,
-    },
+    #[default]
+    Operations,
     /// Each thread reads everything in the order of keys, once. An item is an operation.
     Scan,
     /// Compaction of everything, once.
@@ -93,13 +109,11 @@ pub enum Task {
     /// Waiting until nothing goes on in the background, once.
     Settle,
     /// The process is killed and another one opens the database, once.
-    Reopen {
-        /// The files are taken out of the page cache in between.
-        cold: bool,
-    },
+    Reopen,
+    /// The same, with the files taken out of the page cache in between.
+    ReopenCold,
 }
 
-/// One operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Operation {
@@ -107,19 +121,16 @@ pub enum Operation {
     Put,
     /// Writes the item with the next number.
     Insert,
-    /// Removes an item.
     Delete,
-    /// Reads an item.
     Get,
     /// Reads an item that was never written.
     GetMissing,
     /// Reads [`MULTI_GET_KEYS`] items at one moment.
     MultiGet,
-    /// Reads [`QUERY_ITEMS`] items of a partition, from such a place that there are as many.
+    /// Reads [`QUERY_ITEMS`] items of a partition, from a place that has as many after it.
     Query,
     /// Reads 1 to 100 items of a partition from an item on, fewer at the partition's end.
     Scan,
-    /// Reads an item and writes it.
     ReadModifyWrite,
 }
 
@@ -136,166 +147,71 @@ impl Operation {
         }
     }
 
-    /// Whether the database is another one after it.
+    /// Whether it changes the database.
     pub fn writes(self) -> bool {
         matches!(self, Self::Put | Self::Insert | Self::Delete | Self::ReadModifyWrite)
     }
 }
 
-/// How items are chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Keys {
     /// Each once, in the order of numbers.
     InOrder,
     /// Each once, shuffled.
     Shuffled,
-    /// All alike.
+    /// Each with the same chance.
+    #[default]
     Uniform,
-    /// All alike out of one in a hundred.
+    /// The same, out of one in a hundred.
     Hot,
-    /// Few of them often: Zipf with exponent 0.99, the popular ones scattered over all.
+    /// A few of them often: Zipf with exponent 0.99, the popular ones scattered over all.
     Zipf,
-    /// The same, the newest being the most popular.
+    /// By Zipf as well, the newest being the most popular.
     Latest,
 }
 
-/// How much is done if nobody says.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Amount {
-    /// As many operations as there are items, or that many times fewer, but not below `least`.
-    Items {
-        /// One operation for this many items.
-        each: u64,
-        /// At least this many operations.
-        least: u64,
-    },
-    /// This many seconds.
-    Seconds(f64),
-    /// It is one thing.
-    Once,
-}
-
-/// What an example of the specification says.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 pub struct Example {
-    /// Operations a second that are offered.
+    /// Operations a second that are offered, for [`EXAMPLE_SECONDS`] unless a step says otherwise.
     pub rate: f64,
-    /// Bytes of memory that there are.
+    /// The memory limit, in bytes.
     pub memory: u64,
 }
 
 impl Workload {
-    /// The workload with that name.
     pub fn by_name(name: &str) -> anyhow::Result<&'static Self> {
         WORKLOADS.iter().find(|workload| workload.name == name).ok_or_else(|| {
             let names: Vec<_> = WORKLOADS.iter().map(|workload| workload.name.as_str()).collect();
-            anyhow::anyhow!("there is no workload named {name:?}; there are {}", names.join(", "))
+            anyhow::anyhow!("there is no workload named {name:?}; the workloads are {}", names.join(", "))
         })
     }
 
     /// Whether all items are there after it, when it was not cut short.
     pub fn fills(&self) -> bool {
-        let each_once = |keys| matches!(keys, Keys::InOrder | Keys::Shuffled);
-        let everything = matches!(self.amount, Amount::Items { each: 1, .. });
-        let puts = |mix: &[(Operation, u32)]| matches!(mix, [(Operation::Put, _)]);
-        matches!(&self.task, Task::Operations { mix, keys, .. } if puts(mix) && each_once(*keys))
-            && everything
+        let each_once = matches!(self.keys, Keys::InOrder | Keys::Shuffled) && self.one_in <= 1;
+        each_once && matches!(self.mix[..], [(Operation::Put, _)])
     }
 
-    /// Whether the database is another one after it.
+    /// Whether it changes the database.
     pub fn writes(&self) -> bool {
         self.operations().any(Operation::writes)
     }
 
-    /// Whether it removes items.
     pub fn deletes(&self) -> bool {
         self.operations().any(|operation| operation == Operation::Delete)
     }
 
-    /// All operations that it may do.
     pub fn operations(&self) -> impl Iterator<Item = Operation> {
-        let (mix, beside) = match &self.task {
-            Task::Operations { mix, beside, .. } => (mix.as_slice(), *beside),
-            _ => (&[][..], None),
-        };
-        mix.iter().map(|(operation, _)| *operation).chain(beside)
+        self.mix.iter().map(|(operation, _)| *operation).chain(self.beside)
     }
 
     /// Operations for that many items; `None` when they are limited by time.
     pub fn operations_for(&self, items: u64) -> Option<u64> {
-        match self.amount {
-            Amount::Items { each, least } => Some((items / each.max(1)).max(least)),
-            Amount::Seconds(_) => None,
-            Amount::Once => Some(1),
+        match self.task {
+            _ if self.example.is_some() => None,
+            Task::Operations | Task::Scan => Some((items / self.one_in.max(1)).max(self.least).max(1)),
+            _ => Some(1),
         }
-    }
-}
-
-/// A row of the table: what it does not say is usual.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Row {
-    name: String,
-    about: String,
-    mix: Vec<(Operation, u32)>,
-    keys: Option<Keys>,
-    beside: Option<Operation>,
-    task: Named,
-    place: Named,
-    one_in: Option<u64>,
-    least: Option<u64>,
-    filled: Option<bool>,
-    large: bool,
-    durability: Option<Durability>,
-    example: Option<Example>,
-}
-
-/// What a row has under `task` and `place`.
-#[derive(Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Named {
-    #[default]
-    Usual,
-    Scan,
-    Compact,
-    Settle,
-    Reopen,
-    ReopenCold,
-    Ordered,
-    Partitions,
-    OnePartition,
-    Spread,
-}
-
-impl From<Row> for Workload {
-    fn from(row: Row) -> Self {
-        let amount = match (row.example, row.task) {
-            (Some(_), _) => Amount::Seconds(60.0),
-            (None, Named::Usual | Named::Scan) => {
-                Amount::Items { each: row.one_in.unwrap_or(1), least: row.least.unwrap_or(1) }
-            }
-            _ => Amount::Once,
-        };
-        let task = match row.task {
-            Named::Scan => Task::Scan,
-            Named::Compact => Task::Compact,
-            Named::Settle => Task::Settle,
-            Named::Reopen => Task::Reopen { cold: false },
-            Named::ReopenCold => Task::Reopen { cold: true },
-            _ => {
-                let keys = row.keys.unwrap_or(Keys::Uniform);
-                Task::Operations { mix: row.mix, keys, beside: row.beside }
-            }
-        };
-        let place = match row.place {
-            Named::Ordered => Place::Only(Layout::Ordered),
-            Named::Partitions => Place::Only(Layout::Partitions(PARTITION_ITEMS)),
-            Named::OnePartition => Place::Only(Layout::OnePartition),
-            Named::Spread => Place::Spread,
-            _ => Place::Any,
-        };
-        let Row { name, about, filled, large, durability, example, .. } = row;
-        Self { name, about, place, task, amount, filled: filled.unwrap_or(true), large, durability, example }
     }
 }

@@ -13,13 +13,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
-use kstone_bench::cgroup::Group;
+use kstone_bench::cgroup::ControlGroup;
 use kstone_bench::data::{BenchKey, Values};
 use kstone_bench::driver::Bench;
 use kstone_bench::engine::{Engine, EngineSpec, Session};
 use kstone_bench::record::{Step, StepSpec, Trial, TrialSpec};
 use kstone_bench::trial::{Options, run_all};
-use kstone_bench::workload::{Amount, WORKLOADS, plan};
+use kstone_bench::workload::{Task, WORKLOADS, plan};
 
 fn step(workload: &str, operations: Option<u64>, rate: Option<f64>) -> StepSpec {
     StepSpec { operations, rate, ..StepSpec::of(workload) }
@@ -45,11 +45,10 @@ fn groups() -> Vec<Vec<StepSpec>> {
     for workload in WORKLOADS.iter() {
         let alone = workload.example.is_some() || workload.large || workload.deletes() || workload.fills();
         let key = if alone { workload.name.clone() } else { format!("{:?}", workload.place) };
-        let (operations, rate) = match workload.amount {
-            Amount::Seconds(_) => (Some(200), Some(20_000.0)),
-            Amount::Once => (None, None),
-            Amount::Items { .. } if workload.fills() => (None, None),
-            Amount::Items { .. } => (Some(300), None),
+        let (operations, rate) = match workload.task {
+            _ if workload.example.is_some() => (Some(200), Some(20_000.0)),
+            Task::Operations | Task::Scan if !workload.fills() => (Some(300), None),
+            _ => (None, None),
         };
         groups.entry(key).or_default().push(step(&workload.name, operations, rate));
     }
@@ -96,7 +95,7 @@ fn trials_of_engines_take_turns() {
 
 #[test]
 fn a_process_killed_for_its_memory_is_an_error_and_the_limit_is_one() {
-    if let Err(error) = Group::new(1 << 30) {
+    if let Err(error) = ControlGroup::new(1 << 30) {
         println!("not tested, no control groups: {error:#}");
         return;
     }

@@ -128,7 +128,7 @@ impl Session for Access<'_> {
         answer.item.as_ref().map(|item| show(item, visit)).transpose().map(|found| found.is_some())
     }
 
-    /// In a transaction, which refuses to be asked for the same twice.
+    /// In a transaction, which refuses duplicate keys.
     fn multi_get(&mut self, keys: &[BenchKey], visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
         let mut asked: Vec<&BenchKey> = Vec::with_capacity(keys.len());
         for key in keys {

@@ -1,6 +1,6 @@
 //! KeystoneDB 0.1.0 of another project, by its crate `kstone-core`: the LSM engine that its database is made of.
 //!
-//! * `Buffered`: more than is asked for. It has no setting: each put and each delete syncs the log (`sync_all`) while it
+//! * `Buffered`: more than requested. It has no setting: each put and each delete syncs the log (`sync_all`) while it
 //!   holds the lock of the whole database, so that writers do not share a sync.
 //! * `Sync`: the same, which is less in two ways. Directories are never synced, so that a power cut may take a new file
 //!   away whole; and a record that was half written makes the next open fail.
@@ -10,8 +10,8 @@
 //! The log is never cut, and all of it is replayed into the memtables when a database is opened; files of records are
 //! read into memory whole as well. So everything is in memory always. Queries and scans read the memtables only and leave
 //! out without a word what was flushed (a stripe of the 256 is, after 1,000 records): they are refused here, since
-//! nothing tells whether an answer is whole. Gets of several keys are single ones and not of one moment: its
-//! `transact_get` takes a lock that it has already, and waits for ever when a writer came in between.
+//! an answer may be incomplete without any sign. Gets of several keys are single ones and not of one moment: its
+//! `transact_get` takes a lock that it has already, and waits for ever if a writer came in between.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ use kstone_bench::data::BenchKey;
 use kstone_bench::engine::{Counters, Durability, Engine, EngineSpec, Session, counter};
 use kstone_core_01::{CompactionConfig, Item, Key, LsmEngine, Value};
 
-/// Stripes of a database, which it does not tell.
+/// Stripes of a database, a number that it does not report.
 const STRIPES: usize = 256;
 const VALUE: &str = "value";
 

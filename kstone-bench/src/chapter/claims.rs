@@ -7,7 +7,9 @@ use minijinja::value::Serde;
 use minijinja::{Environment, UndefinedBehavior, Value};
 use serde::Deserialize;
 
-use super::sweep::{Figures, Point, Swept};
+use super::probe::Figures;
+use super::scale::Scale;
+use super::sweep::{SweepPoint, Swept};
 use super::table::{ChapterTable, Group, Line, Says};
 use super::verdict::{self, Direction, Grade, Shape, Target};
 use crate::units::Unit;
@@ -17,6 +19,7 @@ const STRIPES: f64 = 256.0;
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Claims {
+    pub(super) scales: BTreeMap<String, Scale>,
     targets: BTreeMap<String, Target>,
     pub(super) table: Vec<TableClaim>,
 }
@@ -110,7 +113,7 @@ struct ShapeClaim {
 }
 
 /// A line, the point it is of, and what it was made from.
-type Row<'a> = (Line, &'a Point);
+type Row<'a> = (Line, &'a SweepPoint);
 
 impl Claims {
     pub(super) fn read() -> Result<Self> {
@@ -142,11 +145,11 @@ impl TableClaim {
             }
         }
         let notes =
-            self.notes.iter().map(|note| made.text(note, &Figures::new())).collect::<Result<Vec<_>>>()?;
+            self.notes.iter().map(|note| made.text(note, &Figures::default())).collect::<Result<Vec<_>>>()?;
         Ok(ChapterTable {
             id: self.id.clone(),
             title: self.title.clone(),
-            done: made.text(&self.done, &Figures::new())?,
+            done: made.text(&self.done, &Figures::default())?,
             trials: swept.iter().find_map(|swept| swept.trials).unwrap_or(0),
             groups,
             notes: notes.iter().flat_map(|note| note.lines()).map(str::to_owned).collect(),
@@ -163,7 +166,7 @@ fn merged(common: &toml::Table, own: &toml::Table) -> toml::Table {
     all
 }
 
-fn of_point(point: &Point) -> toml::Value {
+fn of_point(point: &SweepPoint) -> toml::Value {
     toml::Value::Table([("point".to_owned(), point.key.clone().into())].into_iter().collect())
 }
 
@@ -172,7 +175,7 @@ struct Maker<'a> {
     environment: Environment<'static>,
     /// What templates and expressions may name everywhere.
     names: BTreeMap<String, Value>,
-    points: Vec<&'a Point>,
+    points: Vec<&'a SweepPoint>,
     stripes: f64,
     divide: f64,
 }
@@ -188,7 +191,7 @@ impl<'a> Maker<'a> {
         let (stripes, divide) = (number("stripes"), number("divide"));
         let mut names = common.clone();
         names.extend(swept.iter().flat_map(|swept| swept.names.clone()));
-        let points: Vec<&Point> = swept.iter().flat_map(|swept| &swept.points).collect();
+        let points: Vec<&SweepPoint> = swept.iter().flat_map(|swept| &swept.points).collect();
         let rows: BTreeMap<&str, Figures> =
             points.iter().map(|point| (point.key.as_str(), point.medians())).collect();
         names.insert("rows".to_owned(), Value::from(Serde(&rows)));
@@ -197,7 +200,7 @@ impl<'a> Maker<'a> {
 
     fn scope(&self, figures: &Figures) -> BTreeMap<String, Value> {
         let mut names = self.names.clone();
-        names.extend(figures.iter().map(|(name, value)| (name.clone(), Value::from(*value))));
+        names.extend(figures.0.iter().map(|(name, value)| (name.clone(), Value::from(*value))));
         names
     }
 
@@ -245,7 +248,7 @@ impl<'a> Maker<'a> {
         Ok(Group { quantity, unit, by, lines, shape })
     }
 
-    fn line(&self, claim: &LineClaim, point: &Point) -> Result<Line> {
+    fn line(&self, claim: &LineClaim, point: &SweepPoint) -> Result<Line> {
         let medians = point.medians();
         let row = claim.row.as_ref().map_or(Ok(point.row.clone()), |row| self.text(row, &medians))?;
         let measured = claim.when.as_ref().map_or(Ok(true), |when| self.holds(when, &medians))?;
@@ -307,10 +310,10 @@ impl<'a> Maker<'a> {
             || rows.iter().filter_map(|(line, point)| Some((line, *point, line.measured.median()?)));
         let values: Vec<(String, f64)> =
             measured().map(|(line, _, value)| (line.row.clone(), value)).collect();
-        let said = || {
-            let said = |line: &Line| line.says.as_ref().and_then(|says| says.high);
+        let claimed_limits = || {
+            let limit = |line: &Line| line.says.as_ref().and_then(|says| says.high);
             measured()
-                .filter_map(move |(line, _, value)| Some((line.row.clone(), value, said(line)?)))
+                .filter_map(move |(line, _, value)| Some((line.row.clone(), value, limit(line)?)))
                 .collect::<Vec<_>>()
         };
         let monotone =
@@ -320,9 +323,9 @@ impl<'a> Maker<'a> {
         } else if let Some(claimed) = &claim.falls {
             monotone(claimed, Direction::Falls)
         } else if let Some(claimed) = &claim.agrees {
-            verdict::agrees(claimed, &said(), claim.tolerance)
+            verdict::agrees(claimed, &claimed_limits(), claim.tolerance)
         } else if let Some(claimed) = &claim.at_most {
-            let mut points = said();
+            let mut points = claimed_limits();
             if let Some(limit) = &claim.limit {
                 points.clear();
                 for (line, point, middle) in measured() {
@@ -338,7 +341,7 @@ impl<'a> Maker<'a> {
         } else if let Some(claimed) = &claim.factor {
             let chosen = self.points.iter().filter(|point| claim.points.contains(&point.key));
             let value =
-                |point: &&Point| Ok((point.row.clone(), self.number(&claim.figure, &point.medians())?));
+                |point: &&SweepPoint| Ok((point.row.clone(), self.number(&claim.figure, &point.medians())?));
             verdict::factor(claimed, &chosen.map(value).collect::<Result<Vec<_>>>()?, claim.low, claim.high)
         } else if let Some(claimed) = &claim.all {
             let mut conditions = Vec::new();
@@ -368,10 +371,9 @@ impl<'a> Maker<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chapter::probe::Found;
 
     /// Words, numbers and the point of each line of that group.
-    fn said(table: &str, quantity: &str) -> Vec<(f64, f64)> {
+    fn claims_of(table: &str, quantity: &str) -> Vec<(f64, f64)> {
         let claims = Claims::read().unwrap();
         let table = claims.table.iter().find(|one| one.id == table).unwrap();
         let group = table
@@ -388,25 +390,25 @@ mod tests {
 
     #[test]
     fn the_rows_are_consistent_where_the_chapter_is() {
-        let flushes = said("23.1-throughput", "flushes per 100k writes");
+        let flushes = claims_of("23.1-throughput", "flushes per 100k writes");
         assert!(
             flushes.len() == 4 && flushes.iter().all(|(at, said)| at * said == 1e5),
             "100k writes: {flushes:?}"
         );
-        let stripe = said("23.1-memory", "fullest memtable of a stripe");
+        let stripe = claims_of("23.1-memory", "fullest memtable of a stripe");
         assert!(
             stripe.len() == 4 && stripe.iter().all(|(at, said)| *said == 200.0 * at),
             "200 bytes: {stripe:?}"
         );
-        let bits = said("23.3-bits", "memory of 1M keys");
+        let bits = claims_of("23.3-bits", "memory of 1M keys");
         assert!(bits.len() == 6 && bits.iter().all(|(at, said)| *said == at * 1e6 / 8.0), "{bits:?}");
     }
 
     fn made(stripes: u32, claim: &str) -> Group {
-        let point = |key: &str, values: &[f64], absent: Option<&str>| Point {
-            found: values.iter().map(|value| Found([("speed".to_owned(), *value)].into())).collect(),
+        let point = |key: &str, values: &[f64], absent: Option<&str>| SweepPoint {
+            found: values.iter().map(|value| Figures([("speed".to_owned(), *value)].into())).collect(),
             absent: absent.map(str::to_owned),
-            ..Point::named(key)
+            ..SweepPoint::named(key)
         };
         let points =
             vec![point("1", &[1.0, 3.0], None), point("8", &[], Some("2 cores")), point("2", &[4.0], None)];
@@ -440,7 +442,7 @@ mod tests {
         let claims = Claims::read().unwrap();
         let (swept, common) = (Swept::default(), BTreeMap::new());
         let maker = Maker::new(&claims, &common, &[&swept]);
-        assert!(maker.number("nothing + 1", &Figures::new()).is_err());
+        assert!(maker.number("nothing + 1", &Figures::default()).is_err());
         let line = format!("{SPEED}lines = [{{ point = '3' }}]");
         assert!(maker.group(toml::from_str(&line).unwrap()).unwrap_err().to_string().contains("no point"));
     }

@@ -1,11 +1,11 @@
-//! Measurements that need the engine itself: an exact number of runs, a process that dies, filters asked for what is not
-//! there. Each runs in a process of its own ([`crate::trial::probe`]), so that memory is that of one database and a crash
-//! is one.
+//! Measurements that need the engine itself: an exact number of runs, a process that dies, tests of filters with absent
+//! keys. Each runs in a process of its own ([`crate::trial::probe`]), so that its memory is that of one database and a
+//! crash is a real one.
 
 #![expect(clippy::disallowed_methods, reason = "it measures time")]
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -43,8 +43,8 @@ macro_rules! probes {
         pub(crate) enum Probe { $($probe($probe)),+ }
 
         impl Probe {
-            pub(crate) fn measure(&self, directory: &Path) -> Result<Found> {
-                match self { $(Self::$probe(probe) => probe.measure(directory)),+ }
+            pub(crate) fn measure(&self, setup: &Setup) -> Result<Figures> {
+                match self { $(Self::$probe(probe) => probe.measure(setup)),+ }
             }
         }
 
@@ -57,17 +57,17 @@ macro_rules! probes {
 probes!(Fill, Reopen, Runs, Filters, Debt, Checks, MemtableBytes, LogLimit, Quota, WriteBuffer, Puts, Disk);
 
 impl Probe {
-    /// Whether the process is to die with its database open.
+    /// Whether the process is to be killed with its database open.
     pub(crate) fn crashes(&self) -> bool {
         matches!(self, Self::Fill(_) | Self::Reopen(_))
     }
 }
 
-/// What came of it: figures by name.
+/// Figures by name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Found(pub(crate) BTreeMap<String, f64>);
+pub(crate) struct Figures(pub(crate) BTreeMap<String, f64>);
 
-impl Found {
+impl Figures {
     pub(crate) fn get(&self, name: &str) -> Result<f64> {
         self.0.get(name).copied().with_context(|| format!("the measurement has no figure {name:?}"))
     }
@@ -76,7 +76,7 @@ impl Found {
         self.0.insert(name.to_owned(), value);
     }
 
-    /// Those of another one, their names behind a prefix.
+    /// Adds another measurement's figures, with a prefix before their names.
     pub(crate) fn add(&mut self, prefix: &str, other: Self) {
         self.0.extend(other.0.into_iter().map(|(name, value)| (format!("{prefix}_{name}"), value)));
     }
@@ -88,7 +88,7 @@ impl Found {
         self.set(&format!("{name}_p99"), histogram.value_at_quantile(0.99) as f64);
     }
 
-    /// The one in the middle and the last.
+    /// The median and the longest.
     fn set_lags(&mut self, name: &str, mut nanos: Vec<f64>) {
         nanos.sort_by(f64::total_cmp);
         self.set(&format!("{name}_p50"), nanos[nanos.len() / 2]);
@@ -98,9 +98,9 @@ impl Found {
 
 /// Events with the time at which they came.
 #[derive(Debug, Default)]
-struct Heard(Mutex<Vec<(Instant, Event)>>);
+struct EventLog(Mutex<Vec<(Instant, Event)>>);
 
-impl Heard {
+impl EventLog {
     fn events(&self) -> Vec<(Instant, Event)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -122,28 +122,49 @@ impl Heard {
     }
 }
 
-impl EventListener for Heard {
+impl EventListener for EventLog {
     fn on_event(&self, event: &Event) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push((Instant::now(), event.clone()));
     }
 }
 
-/// Settings as they are given to an engine.
-fn options(settings: &str, listener: &Arc<Heard>) -> Result<EngineOptions> {
-    let (database, compaction) =
-        text::changed(settings, &DatabaseConfig::default(), &CompactionConfig::default())?;
-    let mut options = EngineOptions::disk();
-    options.config = Some(database);
-    options.compaction = Some(compaction);
-    options.listener = Some(Arc::clone(listener) as Arc<dyn EventListener>);
-    Ok(options)
+/// What every measurement is given.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Setup {
+    /// It exists; the database is in it.
+    pub(crate) directory: PathBuf,
+    /// Those of all databases of the sweep.
+    pub(crate) settings: String,
+    pub(crate) seed: u64,
 }
 
-/// A database in a directory that exists, with these settings, and what it tells.
-fn open(directory: &Path, settings: &str) -> Result<(LsmEngine, Arc<Heard>)> {
-    let heard = Arc::new(Heard::default());
-    let engine = LsmEngine::open_or_create(directory, options(settings, &heard)?)?;
-    Ok((engine, heard))
+impl Setup {
+    /// The options of an engine with these settings as well, and the events that it reports.
+    fn options(&self, settings: &str) -> Result<(EngineOptions, Arc<EventLog>)> {
+        let settings = format!("{},{settings}", self.settings);
+        let (database, compaction) =
+            text::changed(&settings, &DatabaseConfig::default(), &CompactionConfig::default())?;
+        let log = Arc::new(EventLog::default());
+        let mut options = EngineOptions::disk();
+        options.config = Some(database);
+        options.compaction = Some(compaction);
+        options.listener = Some(Arc::clone(&log) as Arc<dyn EventListener>);
+        Ok((options, log))
+    }
+
+    fn open(&self, settings: &str) -> Result<(LsmEngine, Arc<EventLog>)> {
+        let (options, log) = self.options(settings)?;
+        Ok((LsmEngine::open_or_create(&self.directory, options)?, log))
+    }
+
+    fn values(&self) -> Result<Values> {
+        Values::new(VALUE, self.seed)
+    }
+
+    #[cfg(test)]
+    fn of(directory: &std::path::Path, settings: &str, seed: u64) -> Self {
+        Self { directory: directory.to_owned(), settings: settings.to_owned(), seed }
+    }
 }
 
 /// Puts items with these numbers, in no order of keys.
@@ -194,17 +215,16 @@ fn cpu() -> Duration {
 /// Making the database and removing it are not timed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Puts {
-    /// How often.
     pub(crate) times: usize,
 }
 
 impl Puts {
-    fn measure(&self, directory: &Path) -> Result<Found> {
+    fn measure(&self, setup: &Setup) -> Result<Figures> {
         let mut nanos = Vec::new();
         // The first few are not counted: the memory that later ones use again is new to them.
         let uncounted = (self.times / 10).max(1);
         for time in 0..self.times + uncounted {
-            let db = Database::create(directory.join(time.to_string()))?;
+            let db = Database::create(setup.directory.join(time.to_string()))?;
             let start = Instant::now();
             for i in 0..1000 {
                 let key = format!("key{i:010}");
@@ -217,7 +237,7 @@ impl Puts {
                 nanos.push(took);
             }
         }
-        let mut found = Found::default();
+        let mut found = Figures::default();
         found.set("mean_nanos", nanos.iter().sum::<f64>() / nanos.len() as f64);
         found.set("fastest_nanos", nanos.iter().copied().fold(f64::INFINITY, f64::min));
         found.set("slowest_nanos", nanos.iter().copied().fold(0.0, f64::max));
@@ -233,10 +253,10 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    fn measure(&self, directory: &Path) -> Result<Found> {
-        let reads = machine::read_4k(directory, self.pages, self.reads, Duration::MAX)?;
-        let reads = reads.context("the page cache cannot be told to let go of a file")?;
-        let mut found = Found::default();
+    fn measure(&self, setup: &Setup) -> Result<Figures> {
+        let reads = machine::read_4k(&setup.directory, self.pages, self.reads, Duration::MAX)?;
+        let reads = reads.context("the page cache cannot be made to drop a file")?;
+        let mut found = Figures::default();
         found.set("read_p50", reads.middle.as_nanos() as f64);
         found.set("device_share", reads.device_share.unwrap_or(0.0));
         Ok(found)

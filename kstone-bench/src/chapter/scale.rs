@@ -1,22 +1,23 @@
-//! How much is done: the same measurements, for a few minutes or for an hour.
+//! How much to measure: the same tables in a few minutes or in an hour.
 
 use anyhow::{Context, Result};
+use serde::Deserialize;
 
-/// How large and how long the measurements are.
-#[derive(Clone, Debug)]
+use super::claims::Claims;
+
+/// How large and how long the measurements are: a row of `scales` in `claims.toml`.
+#[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Scale {
-    /// What `--scale` takes.
-    name: &'static str,
     pub(crate) stripes: usize,
     /// Of each measurement.
     pub(crate) trials: usize,
-    /// Memtable thresholds of the chapter are divided by this. 1 but for tests.
+    /// Memtable thresholds of the chapter are divided by this. 1 except for tests.
     pub(crate) divide: usize,
     /// Of measurements that do not depend on a threshold.
     items_per_stripe: u64,
     /// Reads that a latency is made of.
     pub(crate) reads: u64,
-    /// Absent keys that filters are asked for, and with 16 and 20 bits, where false positives are rare.
+    /// Absent keys to test filters with, and the same for 16 and 20 bits, where false positives are rare.
     pub(crate) misses: u64,
     pub(crate) rare_misses: u64,
     /// Seconds that a load is offered for, and items that a database holds under it.
@@ -26,53 +27,10 @@ pub(crate) struct Scale {
     pub(crate) check_interval: u64,
 }
 
-/// One trial with 16 stripes, and as many flushes in each stripe as with all.
-const QUICK: Scale = Scale {
-    name: "quick",
-    stripes: 16,
-    trials: 1,
-    divide: 1,
-    items_per_stripe: 20_000,
-    reads: 100_000,
-    misses: 100_000,
-    rare_misses: 1_000_000,
-    load_seconds: 10.0,
-    load_items: 200_000,
-    check_interval: 10,
-};
-
-/// All stripes, three trials.
-const FULL: Scale = Scale {
-    name: "full",
-    stripes: 256,
-    trials: 3,
-    items_per_stripe: 8_000,
-    reads: 300_000,
-    misses: 1_000_000,
-    load_seconds: 60.0,
-    load_items: 1_000_000,
-    ..QUICK
-};
-
-/// For tests: everything runs, in seconds, and the figures mean nothing.
-const TINY: Scale = Scale {
-    name: "tiny",
-    stripes: 2,
-    divide: 100,
-    items_per_stripe: 600,
-    reads: 300,
-    misses: 1_000,
-    rare_misses: 1_000,
-    load_seconds: 0.2,
-    load_items: 1_000,
-    check_interval: 1,
-    ..QUICK
-};
-
 impl Scale {
     pub(crate) fn named(name: &str) -> Result<Self> {
-        let found = [QUICK, FULL, TINY].into_iter().find(|scale| scale.name == name);
-        found.with_context(|| format!("--scale {name}: there are quick and full"))
+        let found = Claims::read()?.scales.remove(name);
+        found.with_context(|| format!("--scale {name}: expected quick or full"))
     }
 
     /// A memtable threshold of the chapter at this scale.
@@ -104,12 +62,13 @@ mod tests {
 
     #[test]
     fn scales_have_names_and_thresholds_of_their_own() {
-        assert_eq!(Scale::named("quick").unwrap().records(5000), 5000);
+        let quick = Scale::named("quick").unwrap();
+        assert_eq!(quick.records(5000), 5000);
         assert_eq!(Scale::named("full").unwrap().stripes, 256);
         assert_eq!(Scale::named("tiny").unwrap().records(5000), 50);
-        assert_eq!(TINY.records(50), 1);
+        assert_eq!(Scale::named("tiny").unwrap().records(50), 1);
         assert!(Scale::named("huge").is_err());
-        assert_eq!(QUICK.settings(""), "stripes=16");
-        assert_eq!(QUICK.settings("sst_threshold=5"), "stripes=16,sst_threshold=5");
+        assert_eq!(quick.settings(""), "stripes=16");
+        assert_eq!(quick.settings("sst_threshold=5"), "stripes=16,sst_threshold=5");
     }
 }

@@ -17,17 +17,14 @@ use minijinja::Value;
 
 use super::Scale;
 use super::probe::{
-    Checks, Debt, Disk, Fill, Filters, Found, LogLimit, MemtableBytes, Probe, Puts, Quota, RECORD, Reopen,
-    Runs, VALUE, WriteBuffer, theory,
+    Checks, Debt, Disk, Figures, Fill, Filters, LogLimit, MemtableBytes, Probe, Puts, Quota, RECORD, Reopen,
+    Runs, Setup, VALUE, WriteBuffer, theory,
 };
 use crate::engine::{EngineSpec, counter};
 use crate::record::{Step, StepSpec, Trial, TrialSpec};
 use crate::statistics::median;
 use crate::trial;
 use crate::units::Unit;
-
-/// Figures by name.
-pub(super) type Figures = BTreeMap<String, f64>;
 
 const MEMTABLES: [usize; 4] = [500, 1000, 5000, 10_000];
 const THRESHOLDS: [usize; 3] = [5, 10, 20];
@@ -42,20 +39,22 @@ const EXAMPLES: [(&str, f64, Option<u64>); 3] = [
 ];
 const RUNS: [(usize, &str); 5] = [(2, "2-3"), (5, "5-10"), (10, "5-10"), (20, "15-20"), (30, "30+")];
 const BITS: [usize; 6] = [6, 8, 10, 12, 16, 20];
-/// Runs of each stripe where filters are asked, as in the chapter's scenario.
+/// Runs of each stripe whose filters are tested, as in the chapter's scenario.
 const FILTERED_RUNS: usize = 10;
 /// Runs of each stripe of a debt.
 const DEBT_RUNS: usize = 8;
 /// The chapter's buffers: its default, its example, and the most it recommends.
 const BUFFERS: [usize; 3] = [1024, 4096, 65_536];
-const INTERVALS: [u64; 3] = [10, 60, 300];
+const INTERVALS: [usize; 3] = [10, 60, 300];
 const MIB: u64 = 1 << 20;
+/// Of the first trial.
+const SEED: u64 = 42;
 
 /// What a sweep found.
 #[derive(Default)]
 pub(super) struct Swept {
-    pub(super) points: Vec<Point>,
-    /// What it says of itself as a whole.
+    pub(super) points: Vec<SweepPoint>,
+    /// What templates may name of the sweep as a whole.
     pub(super) names: BTreeMap<String, Value>,
     /// Trials, if there were not as many as the scale says.
     pub(super) trials: Option<usize>,
@@ -63,50 +62,56 @@ pub(super) struct Swept {
 
 /// One point: what it is called, and figures of each trial.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Point {
+pub(super) struct SweepPoint {
     pub(super) key: String,
     pub(super) row: String,
-    /// The point as a number, for plots.
+    /// What differs from point to point, if that is a number.
+    pub(super) value: usize,
+    /// The same, for plots.
     pub(super) at: Option<f64>,
-    pub(super) found: Vec<Found>,
+    pub(super) found: Vec<Figures>,
     /// Why nothing was measured there.
     pub(super) absent: Option<String>,
     /// What is the same for all trials: predictions, limits.
     pub(super) fixed: Figures,
 }
 
-impl Point {
+impl SweepPoint {
     pub(super) fn named(key: &str) -> Self {
         Self { key: key.to_owned(), row: key.to_owned(), ..Self::default() }
     }
 
-    fn at(at: usize, default: usize) -> Self {
-        let row = if at == default { format!("{at} (default)") } else { at.to_string() };
-        let fixed = [("at".to_owned(), at as f64)].into();
-        Self { row, at: Some(at as f64), fixed, ..Self::named(&at.to_string()) }
+    /// A point for each value. The row of the default says that it is.
+    fn all(values: &[usize], default: usize) -> Vec<Self> {
+        let point = |&value: &usize| {
+            let mut point = Self { value, at: Some(value as f64), ..Self::named(&value.to_string()) };
+            if value == default {
+                point.row += " (default)";
+            }
+            point.fixed.set("at", value as f64);
+            point
+        };
+        values.iter().map(point).collect()
     }
 
-    fn fix(&mut self, name: &str, value: f64) {
-        self.fixed.insert(name.to_owned(), value);
-    }
-
-    /// Of each trial.
+    /// The figures of each trial.
     pub(super) fn trials(&self) -> impl Iterator<Item = Figures> {
         self.found.iter().map(|found| {
-            found.0.iter().chain(&self.fixed).map(|(name, value)| (name.clone(), *value)).collect()
+            let mut all = found.clone();
+            all.0.extend(self.fixed.0.clone());
+            all
         })
     }
 
     /// The middle of each figure.
     pub(super) fn medians(&self) -> Figures {
         let mut all: BTreeMap<&String, Vec<f64>> = BTreeMap::new();
-        for (name, value) in
-            self.found.iter().flat_map(|found| &found.0).filter(|(_, value)| value.is_finite())
-        {
+        let found = self.found.iter().flat_map(|found| &found.0);
+        for (name, value) in found.filter(|(_, value)| value.is_finite()) {
             all.entry(name).or_default().push(*value);
         }
         let middle = all.into_iter().filter_map(|(name, values)| Some((name.clone(), median(&values)?)));
-        middle.chain(self.fixed.clone()).collect()
+        Figures(middle.chain(self.fixed.0.clone()).collect())
     }
 
     /// The most and the least of a figure in all trials.
@@ -119,7 +124,7 @@ impl Point {
 }
 
 impl Swept {
-    fn of(points: Vec<Point>) -> Self {
+    fn of(points: Vec<SweepPoint>) -> Self {
         Self { points, ..Self::default() }
     }
 
@@ -129,7 +134,7 @@ impl Swept {
     }
 
     /// Whether that is so in every trial of every point.
-    fn all(&self, holds: impl Fn(&Found) -> Result<bool>) -> Result<bool> {
+    fn all(&self, holds: impl Fn(&Figures) -> Result<bool>) -> Result<bool> {
         self.points
             .iter()
             .flat_map(|point| &point.found)
@@ -182,37 +187,42 @@ impl Sweeps<'_> {
     }
 
     /// Measures with a database of its own.
-    fn measure(&mut self, what: &str, probe: impl Into<Probe>) -> Result<Found> {
+    fn measure(&mut self, what: &str, probe: impl Into<Probe>, seed: u64) -> Result<Figures> {
         let directory = self.fresh()?;
-        self.measure_in(what, probe, &directory.path().join("db"))
+        self.measure_in(&directory.path().join("db"), what, probe, seed)
     }
 
-    fn measure_in(&mut self, what: &str, probe: impl Into<Probe>, directory: &Path) -> Result<Found> {
+    fn measure_in(&mut self, at: &Path, what: &str, probe: impl Into<Probe>, seed: u64) -> Result<Figures> {
         (self.progress)(what);
-        trial::probe(&self.program, probe.into(), directory).with_context(|| what.to_owned())
+        let setup = Setup { directory: at.to_owned(), settings: self.scale.settings(""), seed };
+        trial::probe(&self.program, probe.into(), setup).with_context(|| what.to_owned())
     }
 
     /// All trials of the points of one kind of probe.
     fn probed<P: Into<Probe>>(
         &mut self,
-        mut points: Vec<Point>,
-        what: impl Fn(&Point) -> String,
-        probe: impl Fn(&Scale, &Point, u64) -> P,
+        mut points: Vec<SweepPoint>,
+        what: impl Fn(&SweepPoint) -> String,
+        probe: impl Fn(&SweepPoint) -> P,
     ) -> Result<Swept> {
-        let scale = self.scale.clone();
-        for trial in 0..scale.trials as u64 {
+        for seed in self.seeds() {
             for point in points.iter_mut().filter(|point| point.absent.is_none()) {
-                point.found.push(self.measure(&what(point), probe(&scale, point, 42 + trial))?);
+                point.found.push(self.measure(&what(point), probe(point), seed)?);
             }
         }
         Ok(Swept::of(points))
+    }
+
+    /// One for each trial.
+    fn seeds(&self) -> std::ops::Range<u64> {
+        SEED..SEED + self.scale.trials as u64
     }
 
     /// All trials of loads by the driver, a spec for each point. Figures of a step begin with its prefix.
     fn driven(
         &mut self,
         what: &str,
-        mut points: Vec<Point>,
+        mut points: Vec<SweepPoint>,
         specs: &[TrialSpec],
         prefixes: &[&str],
     ) -> Result<Swept> {
@@ -235,7 +245,7 @@ impl Sweeps<'_> {
             let done: Vec<_> = trial.steps.iter().map(|step| &step.workload).collect();
             let asked: Vec<_> = specs[at].steps.iter().map(|step| &step.workload).collect();
             ensure!(done == asked, "{what}: {done:?} was done instead of {asked:?}");
-            let mut found = Found::default();
+            let mut found = Figures::default();
             trial.steps.iter().zip(prefixes).for_each(|(step, prefix)| of_step(&mut found, prefix, step));
             points[at].found.push(found);
         }
@@ -248,19 +258,17 @@ impl Sweeps<'_> {
     /// it left: while it was written to, at rest, and at rest with its files forgotten by the system.
     fn memtables(&mut self) -> Result<Swept> {
         let scale = self.scale.clone();
-        let mut points = MEMTABLES.map(|threshold| Point::at(threshold, 1000)).to_vec();
-        for trial in 0..scale.trials as u64 {
-            for (point, threshold) in points.iter_mut().zip(MEMTABLES) {
+        let mut points = SweepPoint::all(&MEMTABLES, 1000);
+        for seed in self.seeds() {
+            for point in &mut points {
                 let directory = self.fresh()?;
                 let at = directory.path().join("db");
-                let what = format!("memtables of {threshold} records");
-                let mut found = self.measure_in(&what, fill(&scale, threshold, 42 + trial), &at)?;
+                let what = format!("memtables of {} records", point.key);
+                let mut found = self.measure_in(&at, &what, fill(&scale, point.value), seed)?;
                 let openings = [("busy", false, true), ("warm", false, false), ("cold", true, false)];
                 for (prefix, cold, rest) in openings {
-                    found.add(
-                        prefix,
-                        self.measure_in(&format!("recovery of {what}"), Reopen { cold, rest }, &at)?,
-                    );
+                    let what = format!("recovery of {what}");
+                    found.add(prefix, self.measure_in(&at, &what, Reopen { cold, rest }, seed)?);
                 }
                 let (warm, cold) = (found.get("warm_replayed_records")?, found.get("cold_replayed_records")?);
                 ensure!(warm == cold, "recovery replayed {warm} records, and {cold} when it was done again");
@@ -268,28 +276,32 @@ impl Sweeps<'_> {
             }
         }
         let mut bursts = Vec::new();
-        for (point, threshold) in points.iter_mut().zip(MEMTABLES) {
-            let fill = fill(&scale, threshold, 0);
+        for point in &mut points {
+            let fill = fill(&scale, point.value);
             let database = DatabaseConfig::new().with_max_memtable_records(fill.threshold);
             let predict =
                 |rate| predicted(fill.items(), scale.stripes, rate, &database, &CompactionConfig::new());
             let rest = predict(0.0);
-            point.fix("records", fill.threshold as f64);
-            point.fix("written", fill.items() as f64);
-            point.fix("model_flush_records", rest.flush_records);
-            point.fix("model_write_amplification", rest.write_amplification);
-            point.fix("model_memtable_bytes", rest.memtable_bytes);
-            point.fix("model_log_bytes", rest.log_bytes);
-            point.fix("model_replay_ns", rest.replay_ns);
-            let rate = point.medians().get("rate").copied().unwrap_or(0.0);
-            point.fix("model_busy_log_bytes", predict(rate).log_bytes);
-            bursts.extend(point.found.first().map(|found| burst(threshold, found)).transpose()?);
+            let busy = predict(point.medians().get("rate")?);
+            for (name, value) in [
+                ("records", fill.threshold as f64),
+                ("written", fill.items() as f64),
+                ("model_flush_records", rest.flush_records),
+                ("model_write_amplification", rest.write_amplification),
+                ("model_memtable_bytes", rest.memtable_bytes),
+                ("model_log_bytes", rest.log_bytes),
+                ("model_replay_ns", rest.replay_ns),
+                ("model_busy_log_bytes", busy.log_bytes),
+            ] {
+                point.fixed.set(name, value);
+            }
+            bursts.extend(point.found.first().map(|found| burst(&point.key, found)).transpose()?);
         }
         let swept = Swept::of(points);
         // Most of the log came from the device.
         let forgotten = swept
             .all(|found| Ok(found.get("cold_device_bytes")? / found.get("cold_replayed_log_bytes")? > 0.5))?;
-        let largest = fill(&scale, 10_000, 0);
+        let largest = fill(&scale, 10_000);
         let filled = format!(
             "{} items of {RECORD} bytes, each once and in no order, by one thread, buffered, into {} Counted over {} of \
              them: whole rounds, from the middle of one to the middle of another, at least 5 of every memtable, after at \
@@ -306,14 +318,14 @@ impl Sweeps<'_> {
         let records = scale.records(1000);
         // Flushes of each stripe: enough that the largest threshold has merged its merges.
         let items = (60 * records * scale.stripes) as u64;
-        let mut points =
-            THRESHOLDS.map(|threshold| Point { row: threshold.to_string(), ..Point::at(threshold, 10) });
+        let mut points = SweepPoint::all(&THRESHOLDS, 0);
         let database = DatabaseConfig::new().with_max_memtable_records(records);
         let mut specs = Vec::new();
-        for (point, threshold) in points.iter_mut().zip(THRESHOLDS) {
+        for point in &mut points {
+            let threshold = point.value;
             let compaction = CompactionConfig::new().with_sst_threshold(threshold);
             let model = predicted(items, scale.stripes, 0.0, &database, &compaction);
-            point.fix("model_write_amplification", model.write_amplification);
+            point.fixed.set("model_write_amplification", model.write_amplification);
             let steps = vec![
                 closed("fillrandom", items),
                 closed("readwhilewriting", scale.reads),
@@ -323,8 +335,7 @@ impl Sweeps<'_> {
             let settings = format!("sst_threshold={threshold},max_memtable_records={records}");
             specs.push(spec(scale.settings(&settings), items, steps));
         }
-        let swept =
-            self.driven("sst_threshold", points.to_vec(), &specs, &["fill", "load", "wait", "rest"])?;
+        let swept = self.driven("sst_threshold", points, &specs, &["fill", "load", "wait", "rest"])?;
         Ok(swept.name("items", items).name("records", records))
     }
 
@@ -337,7 +348,7 @@ impl Sweeps<'_> {
             let load = open("readrandomwriterandom", OFFERED, scale.load_seconds);
             specs.push(spec(preset(name, scale.stripes)?, items, vec![closed("fillrandom", items), load]));
         }
-        let points = CONFIGURATIONS.map(Point::named).to_vec();
+        let points = CONFIGURATIONS.map(SweepPoint::named).to_vec();
         Ok(self.driven("the three configurations", points, &specs, &["fill", "load"])?.name("items", items))
     }
 
@@ -347,8 +358,8 @@ impl Sweeps<'_> {
         for (name, offered, memory_limit) in EXAMPLES {
             // Tests offer less: an unoptimised build on a busy machine keeps up with that.
             let offered = if scale.divide > 1 { f64::min(offered, 1000.0) } else { offered };
-            let mut point = Point::named(name);
-            point.fix("offered", offered);
+            let mut point = SweepPoint::named(name);
+            point.fixed.set("offered", offered);
             points.push(point);
             let steps = vec![closed("fillrandom", scale.load_items), open(name, offered, scale.load_seconds)];
             let spec = spec(preset(name, scale.stripes)?, scale.load_items, steps);
@@ -358,86 +369,74 @@ impl Sweeps<'_> {
     }
 
     fn runs(&mut self) -> Result<Swept> {
-        let cold_reads = (self.scale.reads / 200).max(20);
-        let points = RUNS.map(|(runs, name)| Point { row: format!("{runs} ({name})"), ..Point::at(runs, 0) });
-        let what = |point: &Point| format!("reads with {} runs", point.key);
-        let swept = self.probed(points.to_vec(), what, |scale, point, seed| Runs {
-            settings: scale.settings(""),
-            runs: point.at.unwrap_or(0.0) as usize,
-            items: scale.items(),
-            reads: scale.reads,
-            cold_reads,
-            seed,
-        })?;
+        let (items, reads) = (self.scale.items(), self.scale.reads);
+        let cold_reads = (reads / 200).max(20);
+        let mut points = SweepPoint::all(&RUNS.map(|(runs, _)| runs), 0);
+        for (point, (_, name)) in points.iter_mut().zip(RUNS) {
+            point.row += &format!(" ({name})");
+        }
+        let what = |point: &SweepPoint| format!("reads with {} runs", point.key);
+        let swept =
+            self.probed(points, what, |point| Runs { runs: point.value, items, reads, cold_reads })?;
         // Filters and indexes of all runs come from the device at least.
         let forgotten = |figure| swept.all(|found| Ok(found.get(figure)? > 0.0));
         let (hit, miss) = (forgotten("cold_hit_device_bytes")?, forgotten("cold_miss_device_bytes")?);
         let swept = swept.name("cold_hit_forgotten", hit).name("cold_miss_forgotten", miss);
-        Ok(swept.name("items", self.scale.items()).name("cold_reads", cold_reads))
+        Ok(swept.name("items", items).name("cold_reads", cold_reads))
     }
 
     fn filters(&mut self) -> Result<Swept> {
-        let probe = |scale: &Scale, bits: usize, seed| Filters {
-            settings: scale.settings(""),
+        let scale = self.scale.clone();
+        let probe = |bits: usize| Filters {
             bits,
             runs: FILTERED_RUNS,
             items: scale.items(),
             misses: if bits >= 16 { scale.rare_misses } else { scale.misses },
-            seed,
         };
-        let mut points = BITS.map(|bits| Point::at(bits, 10));
-        for (point, bits) in points.iter_mut().zip(BITS) {
-            let database = DatabaseConfig::new().with_bloom_bits_per_key(bits);
+        let mut points = SweepPoint::all(&BITS, 10);
+        for point in &mut points {
+            let database = DatabaseConfig::new().with_bloom_bits_per_key(point.value);
             let model = Model::new(Workload::inserts(1_000_000, 16, VALUE as u64));
             let rate = model.predict(&Settings::of(&database, &CompactionConfig::new())).false_positive_rate;
-            point.fix("model_false_positive_percent", 100.0 * rate);
-            point.fix("theory_percent", theory(bits));
+            point.fixed.set("model_false_positive_percent", 100.0 * rate);
+            point.fixed.set("theory_percent", theory(point.value));
         }
-        let (few, many) = (probe(&self.scale, 6, 0), probe(&self.scale, 16, 0));
+        let (few, many) = (probe(6), probe(16));
         let asked = format!(
             "{} items in {FILTERED_RUNS} runs of each of {} One thread got {} different keys that are in none of them, \
-             which asks {} filters; with 16 and 20 bits {} keys and {} filters. From memory.",
+             which tests {} filters; with 16 and 20 bits {} keys and {} filters. From memory.",
             few.items,
-            self.scale.text(),
+            scale.text(),
             few.misses,
             few.misses * FILTERED_RUNS as u64,
             many.misses,
             many.misses * FILTERED_RUNS as u64,
         );
-        let what = |point: &Point| format!("filters of {} bits", point.key);
-        let swept = self.probed(points.to_vec(), what, |scale, point, seed| {
-            probe(scale, point.at.unwrap_or(0.0) as usize, seed)
-        })?;
-        Ok(swept.name("asked", asked))
+        let what = |point: &SweepPoint| format!("filters of {} bits", point.key);
+        Ok(self.probed(points, what, |point| probe(point.value))?.name("asked", asked))
     }
 
     /// What the disk needs for a read that no cache has.
     fn disk(&mut self) -> Result<Swept> {
         let reads = self.scale.reads.min(2000);
-        let found = self.measure("reads of 4 KiB from the disk", Disk { pages: 8 * reads, reads })?;
+        let found = self.measure("reads of 4 KiB from the disk", Disk { pages: 8 * reads, reads }, SEED)?;
         let (read, share) = (found.get("read_p50")?, found.get("device_share")?);
-        let point = Point { row: "4 KiB".to_owned(), found: vec![found], ..Point::named("disk") };
+        let point = SweepPoint { row: "4 KiB".to_owned(), found: vec![found], ..SweepPoint::named("disk") };
         Ok(Swept::of(vec![point]).name("disk_read", read).name("cold", share > 0.5))
     }
 
     fn debts(&mut self) -> Result<Swept> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let mut points = [1, 2, 4, 8, 16].map(|concurrent| Point::at(concurrent, 4)).to_vec();
+        let mut points = SweepPoint::all(&[1, 2, 4, 8, 16], 4);
         // Two are no row of the chapter's, but show something on a machine of two cores.
-        points.retain(|point| point.key != "2" || cores >= 2);
-        for point in points.iter_mut().filter(|point| point.at > Some(cores as f64)) {
-            point.absent = Some(format!("as many cores are needed, and there are {cores}"));
+        points.retain(|point| point.value != 2 || cores >= 2);
+        for point in points.iter_mut().filter(|point| point.value > cores) {
+            point.absent = Some(format!("it needs that many cores, and there are {cores}"));
         }
         let items = if self.scale.divide > 1 { self.scale.items() } else { 3 * self.scale.items() };
-        let what = |point: &Point| format!("{} compactions at the same time", point.key);
-        let swept = self.probed(points, what, |scale, point, seed| Debt {
-            settings: scale.settings(""),
-            concurrent: point.at.unwrap_or(0.0) as usize,
-            runs: DEBT_RUNS,
-            items,
-            seed,
-        })?;
-        Ok(swept.name("items", items).name("cores", cores))
+        let what = |point: &SweepPoint| format!("{} compactions at the same time", point.key);
+        let debt = |point: &SweepPoint| Debt { concurrent: point.value, runs: DEBT_RUNS, items };
+        Ok(self.probed(points, what, debt)?.name("items", items).name("cores", cores))
     }
 
     /// Waiting for minutes would show nothing new, nor would doing it again.
@@ -446,15 +445,16 @@ impl Sweeps<'_> {
         // All, whatever the scale, as the cost is theirs.
         let stripes = if tiny { 4 } else { 256 };
         let interval = self.scale.check_interval;
-        let found = self.measure("the lag of checks", Checks { stripes, runs: 9, interval, samples: 16 })?;
-        let points = INTERVALS.map(|seconds| {
-            let mut point = Point::at(seconds as usize, 0);
-            point.row = if seconds == 60 { "60s (default)".into() } else { format!("{seconds}s") };
-            point.fix("waited", f64::from(u8::from(seconds == interval || (tiny && seconds == 10))));
+        let checks = Checks { stripes, runs: 9, interval, samples: 16 };
+        let found = self.measure("the lag of checks", checks, SEED)?;
+        let mut points = SweepPoint::all(&INTERVALS, 0);
+        for point in &mut points {
+            point.row += if point.value == 60 { "s (default)" } else { "s" };
+            let waited = point.value as u64 == interval || (tiny && point.value == 10);
+            point.fixed.set("waited", f64::from(u8::from(waited)));
             point.found = vec![found.clone()];
-            point
-        });
-        let swept = Swept { trials: Some(1), ..Swept::of(points.to_vec()) };
+        }
+        let swept = Swept { trials: Some(1), ..Swept::of(points) };
         Ok(swept.name("stripes", stripes).name("interval", interval))
     }
 
@@ -463,49 +463,35 @@ impl Sweeps<'_> {
         let limit = |bytes: u64| if tiny { bytes / 16 } else { bytes };
         let [memtable, log, quota] = [MIB, 16 * MIB, 64 * MIB].map(limit);
         let points = [("memtable", memtable), ("log", log), ("quota", quota)].map(|(name, limit)| {
-            let mut point = Point::named(name);
+            let mut point = SweepPoint::named(name);
             point.row = format!("limit {}", Unit::Bytes.text(limit as f64));
-            point.fix("limit", limit as f64);
+            point.fixed.set("limit", limit as f64);
             point
         });
-        let what = |_: &Point| "a limit of section 23.4".to_owned();
-        let mut swept =
-            self.probed(points.to_vec(), what, |scale, point, seed| match point.key.as_str() {
-                "memtable" => Probe::from(MemtableBytes { limit: memtable as usize, flushes: 40, seed }),
-                "log" => LogLimit {
-                    settings: scale.settings(""),
-                    limit: log,
-                    items: 8 * log / RECORD as u64,
-                    seed,
-                }
-                .into(),
-                _ => {
-                    Quota { settings: scale.settings("max_memtable_records=2000"), limit: quota, seed }.into()
-                }
-            })?;
+        let what = |_: &SweepPoint| "a limit of section 23.4".to_owned();
+        let mut swept = self.probed(points.to_vec(), what, |point| match point.key.as_str() {
+            "memtable" => Probe::from(MemtableBytes { limit: memtable as usize, flushes: 40 }),
+            "log" => LogLimit { limit: log, items: 8 * log / RECORD as u64 }.into(),
+            _ => Quota { limit: quota }.into(),
+        })?;
         let longest = swept.points[0].extremes("longest_record")?.0;
-        swept.points[0].fix("beyond", longest);
+        swept.points[0].fixed.set("beyond", longest);
         let written: f64 =
             swept.points[1].found.iter().map(|found| found.get("log_bytes_written")).sum::<Result<_>>()?;
         Ok(swept.name("times", written / self.scale.trials as f64 / log as f64))
     }
 
     fn buffers(&mut self) -> Result<Swept> {
-        let points = BUFFERS.map(|buffer| Point::at(buffer, 0)).to_vec();
-        let what = |point: &Point| format!("a write buffer of {} bytes", point.key);
-        self.probed(points, what, |scale, point, seed| WriteBuffer {
-            settings: scale.settings(""),
-            buffer: point.at.unwrap_or(0.0) as usize,
-            threads: 4,
-            items: scale.items().min(200_000),
-            seed,
-        })
+        let items = self.scale.items().min(200_000);
+        let what = |point: &SweepPoint| format!("a write buffer of {} bytes", point.key);
+        let buffer = |point: &SweepPoint| WriteBuffer { buffer: point.value, threads: 4, items };
+        self.probed(SweepPoint::all(&BUFFERS, 0), what, buffer)
     }
 
     fn puts(&mut self) -> Result<Swept> {
         let times = if self.scale.divide > 1 { 3 } else { 100 };
-        let what = |_: &Point| "1000 items into a new database".to_owned();
-        let swept = self.probed(vec![Point::named("put_1000_items")], what, |_, _, _| Puts { times })?;
+        let what = |_: &SweepPoint| "1000 items into a new database".to_owned();
+        let swept = self.probed(vec![SweepPoint::named("put_1000_items")], what, |_| Puts { times })?;
         let (slowest, fastest) =
             (swept.points[0].extremes("slowest_nanos")?.0, swept.points[0].extremes("fastest_nanos")?.1);
         Ok(swept.name("times", times).name("fastest", fastest).name("slowest", slowest))
@@ -513,14 +499,14 @@ impl Sweeps<'_> {
 }
 
 /// Five rounds of the largest memtable that count, after two and a half.
-fn fill(scale: &Scale, threshold: usize, seed: u64) -> Fill {
+fn fill(scale: &Scale, threshold: usize) -> Fill {
     let records = scale.records(threshold);
     let largest = (scale.records(10_000) * scale.stripes) as u64;
     // Tests do not wait as long for checkpoints.
     let checkpoints = if scale.divide > 1 { ",checkpoint_interval_ms=50" } else { "" };
-    let settings = scale.settings(&format!("max_memtable_records={records}{checkpoints}"));
+    let settings = format!("max_memtable_records={records}{checkpoints}");
     let (warm_up, counted) = (5 * largest / 2, 5 * largest);
-    Fill { settings, stripes: scale.stripes, threshold: records, warm_up, counted, seed }
+    Fill { settings, stripes: scale.stripes, threshold: records, warm_up, counted }
 }
 
 fn predicted(
@@ -536,7 +522,7 @@ fn predicted(
 }
 
 /// When in a round flushes are: the time line of one round, each column a tenth of it.
-fn burst(threshold: usize, found: &Found) -> Result<String> {
+fn burst(threshold: &str, found: &Figures) -> Result<String> {
     const BARS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let shares =
         (0..10).map(|piece| found.get(&format!("flushes_in_tenth_{piece}"))).collect::<Result<Vec<_>>>()?;
@@ -569,8 +555,8 @@ fn open(workload: &str, rate: f64, seconds: f64) -> StepSpec {
     StepSpec { seconds: Some(seconds), rate: Some(rate), ..StepSpec::of(workload) }
 }
 
-/// Figures of a step, those that it has.
-fn of_step(found: &mut Found, prefix: &str, step: &Step) {
+/// The figures that a step has.
+fn of_step(found: &mut Figures, prefix: &str, step: &Step) {
     let mut set = |name: &str, value: Option<f64>| {
         if let Some(value) = value {
             found.set(&format!("{prefix}_{name}"), value);
@@ -609,7 +595,7 @@ mod tests {
             latencies: [("put".to_owned(), latency), ("get".to_owned(), Latency::default())].into(),
             ..Step::default()
         };
-        let mut found = Found::default();
+        let mut found = Figures::default();
         of_step(&mut found, "fill", &step);
         for (name, value) in [
             ("rate", 9.0),

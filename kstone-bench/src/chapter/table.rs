@@ -1,4 +1,4 @@
-//! What a table of the chapter says and what was measured for it, as data: in the JSON, on a terminal, in Markdown.
+//! A table of the chapter with its claims and what was measured, as data: for the JSON, a terminal and Markdown.
 //!
 //! A table has groups, one for each quantity; a group has a line for each row of the chapter's table, and one shape, the
 //! relation between its lines that the chapter claims.
@@ -8,21 +8,17 @@ use serde::{Deserialize, Serialize};
 use super::verdict::{Grade, Shape};
 use crate::units::Unit;
 
-/// One table of the chapter, measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ChapterTable {
     /// What `--only` takes: the section and a word, `23.1-throughput`.
     pub id: String,
-    /// Its heading.
     pub title: String,
     /// What was done, in a sentence or two: items, stripes, threads, durability, cold or warm.
     pub done: String,
-    /// How often.
     pub trials: usize,
-    /// One for each quantity.
     pub groups: Vec<Group>,
-    /// What a reader must know besides.
+    /// What else a reader must know.
     pub notes: Vec<String>,
     /// How long measuring took, in seconds. What tables share is counted where it was measured.
     pub seconds: f64,
@@ -35,18 +31,15 @@ pub struct ChapterTable {
 pub struct Group {
     /// What is measured: `write throughput`.
     pub quantity: String,
-    /// In what.
     pub unit: Unit,
     /// What differs from line to line: `threshold`.
     pub by: String,
-    /// A line for each row.
     pub lines: Vec<Line>,
     /// What the chapter claims about all of them together, and whether it is so.
     #[serde(default)]
     pub shape: Option<Shape>,
 }
 
-/// One figure.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Line {
     /// The row's name, as the chapter has it.
@@ -57,7 +50,6 @@ pub struct Line {
     /// What the chapter says; `None`: nothing.
     #[serde(default)]
     pub says: Option<Says>,
-    /// What it is here.
     pub measured: Measured,
     /// What `kstone_core::model` predicts for the same settings and items.
     #[serde(default)]
@@ -70,15 +62,12 @@ pub struct Line {
 /// What the chapter says, in its own words and as numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Says {
-    /// Its words.
     pub text: String,
     /// The lowest number that agrees with them, in the group's unit; `None`: they are no number.
     pub low: Option<f64>,
-    /// The highest.
     pub high: Option<f64>,
 }
 
-/// A figure of all trials.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Measured {
@@ -119,17 +108,14 @@ impl Line {
 }
 
 impl Says {
-    /// About that much.
     pub fn about(text: impl Into<String>, value: f64) -> Self {
         Self::between(text, value, value)
     }
 
-    /// Something in between.
     pub fn between(text: impl Into<String>, low: f64, high: f64) -> Self {
         Self { text: text.into(), low: Some(low), high: Some(high) }
     }
 
-    /// No number.
     pub fn words(text: impl Into<String>) -> Self {
         Self { text: text.into(), low: None, high: None }
     }

@@ -36,7 +36,6 @@ pub enum Grade {
     Excellent,
     /// It reaches the target.
     Good,
-    /// It does not.
     Missed,
     /// The target cannot be meant, and why.
     NotGraded(String),
@@ -45,9 +44,7 @@ pub enum Grade {
 /// Which way figures must go from the first to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// Up.
     Rises,
-    /// Down.
     Falls,
 }
 

@@ -6,13 +6,12 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Args;
 
-use super::measure::{command, save};
-use crate::chapter::{self, ChapterTable, Grade, Measured, Options, Scale};
-use crate::machine;
-use crate::record::{RunFile, SCHEMA};
+use super::measure::{begin, save};
+use crate::chapter::{self, ChapterOptions, ChapterTable, Grade, Measured, Scale};
+use crate::record::RunFile;
 use crate::report::{chapter_markdown, chapter_text};
 
-/// Columns of tables that nobody says a width for.
+/// Columns of a printed table.
 const WIDTH: u16 = 150;
 
 #[derive(Args, Debug)]
@@ -20,13 +19,13 @@ pub(crate) struct ChapterArgs {
     /// Only these tables, by name, or all of a section: `23.1-throughput,23.3`.
     #[arg(long, value_delimiter = ',', value_name = "TABLE")]
     only: Vec<String>,
-    /// How much is done: `quick`, one trial with 16 stripes in a few minutes; `full`, three with 256.
+    /// How much to measure: `quick` is one trial with 16 stripes, in a few minutes; `full` is three trials with 256.
     #[arg(long, default_value = "quick", value_name = "SCALE")]
     scale: String,
-    /// This many trials of each measurement instead of the scale's.
+    /// Trials of each measurement, instead of the scale's number.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=99))]
     trials: Option<u64>,
-    /// Where databases are made, and removed again; default: the system's directory for temporary files.
+    /// Directory for the databases, which are removed afterwards; default: the system's temporary directory.
     #[arg(long, value_name = "DIRECTORY")]
     dir: Option<PathBuf>,
     /// Write the tables, and the trials behind them, as JSON.
@@ -49,35 +48,23 @@ pub(crate) fn run(args: &ChapterArgs) -> Result<ExitCode> {
     if let Some(trials) = args.trials {
         scale.trials = trials as usize;
     }
-    let options = Options {
+    let options = ChapterOptions {
         only: args.only.clone(),
         scale,
         directory: args.dir.clone().unwrap_or_else(std::env::temp_dir),
-        program: std::env::current_exe().context("cannot tell which program this is")?,
+        program: std::env::current_exe().context("cannot find the path of this program")?,
     };
-    let machine = machine::record(&options.directory)?;
-    let warnings = machine::warnings(&machine);
-    warnings.iter().for_each(|warning| eprintln!("kstone-bench: {warning}"));
-    let started = jiff::Timestamp::now().to_string();
+    let file = begin(&options.directory)?;
     let outcome = chapter::run(&options, &mut |what| eprintln!("  {what}"), &mut |table| {
         println!("{}", chapter_text(table, WIDTH));
     })?;
     println!("{}", summary(&outcome.tables));
     if let Some(path) = &args.md {
-        let text: Vec<_> = outcome.tables.iter().map(chapter_markdown).collect();
+        let text = outcome.tables.iter().map(chapter_markdown).collect::<Result<Vec<_>>>()?;
         std::fs::write(path, text.concat()).with_context(|| format!("cannot write {}", path.display()))?;
     }
     if let Some(path) = &args.out {
-        let file = RunFile {
-            schema: SCHEMA.into(),
-            command: command(),
-            started,
-            machine,
-            warnings,
-            trials: outcome.trials,
-            chapter: Some(outcome.tables.clone()),
-        };
-        save(&file, path)?;
+        save(&RunFile { trials: outcome.trials, chapter: Some(outcome.tables.clone()), ..file }, path)?;
     }
     let failed = outcome.tables.iter().any(|table| table.error.is_some());
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -94,7 +81,7 @@ fn summary(tables: &[ChapterTable]) -> String {
     let absent = lines().filter(|line| matches!(line.measured, Measured::NotHere(_))).count();
     let seconds: f64 = tables.iter().map(|table| table.seconds).sum();
     let mut text = format!(
-        "{} tables in {seconds:.0} s. Shapes: {} hold, {} do not, {} could not be told. Grades: {} Excellent, {} \
+        "{} tables in {seconds:.0} s. Shapes: {} hold, {} do not, {} are undecided. Grades: {} Excellent, {} \
          Good, {} missed. {absent} figures not measurable here.",
         tables.len(),
         shapes(Some(true)),

@@ -1,4 +1,4 @@
-//! `kstone-bench compare`: whether something became slower. Exit status: 0 no, 1 yes, 2 it cannot be told.
+//! `kstone-bench compare`: whether anything became slower. Exit status: 0 no, 1 yes, 2 the results cannot be compared.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,26 +6,26 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use comfy_table::{Table, presets};
 
-use crate::compare::{self, Comparison, Row, Verdict};
+use crate::compare::{self, Compared, Comparison, Verdict};
 use crate::statistics::Summary;
 use crate::{results, units};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// The figures before.
+    /// Results to compare with.
     #[arg(value_name = "BASE.json")]
     base: PathBuf,
-    /// The figures after.
+    /// Results to check.
     #[arg(value_name = "NEW.json", required_unless_present = "engines", conflicts_with = "engines")]
     new: Option<PathBuf>,
-    /// Compare two engines of one file, the second with the first, turn by turn: `kstone,fjall`. The same engine twice:
-    /// every other trial of it with those between, which shows how far it differs from itself.
+    /// Compare two engines of one file, trial by trial, the second with the first: `kstone,fjall`. The same engine twice
+    /// compares every other trial with those between, which shows how far it differs from itself.
     #[arg(long, value_name = "FIRST,SECOND")]
     engines: Option<String>,
-    /// Worse by more than this is a regression, if it is not by chance.
+    /// A figure is a regression if it is worse by more than this, and by more than chance explains.
     #[arg(long, default_value = "5%", value_name = "PERCENT", value_parser = percent)]
     max_regress: f64,
-    /// Compare what different machines or kinds of builds measured.
+    /// Compare results even if they come from different machines or build profiles.
     #[arg(long)]
     force: bool,
 }
@@ -35,7 +35,7 @@ fn percent(text: &str) -> Result<f64, String> {
     let number = text.trim().trim_end_matches('%').trim_end().parse::<f64>();
     match number {
         Ok(number) if number.is_finite() && number >= 0.0 => Ok(number / 100.0),
-        _ => Err("a number of percent is wanted, such as 5%".to_owned()),
+        _ => Err("expected a number of percent, such as 5%".to_owned()),
     }
 }
 
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             print(&comparison, args.max_regress);
             Ok(if comparison.regressed() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
         }
-        // Not 1: that is for what was compared and found slower.
+        // Not 1: that status is for regressions.
         Err(error) => {
             eprintln!("kstone-bench: {error:#}");
             Ok(ExitCode::from(2))
@@ -58,7 +58,7 @@ fn compared(args: &Args) -> Result<Comparison> {
     match (&args.engines, &args.new) {
         (Some(engines), None) => compare::engines(&base, engines, args.max_regress),
         (None, Some(new)) => compare::files(&base, &results::read(new)?, args.max_regress, args.force),
-        _ => bail!("either a second file or --engines is wanted"),
+        _ => bail!("expected either a second file or --engines"),
     }
 }
 
@@ -87,18 +87,13 @@ fn print(comparison: &Comparison, limit: f64) {
     println!("{verdict}: {} figures compared, limit {}", comparison.rows.len(), units::percent(limit));
 }
 
-fn cells(row: &Row) -> [String; 7] {
-    let summary = |summary: &Option<Summary>| match summary {
-        None => "-".to_owned(),
-        Some(summary) => {
-            let show = |figure| row.metric.show(figure);
-            format!("{} [{} … {}]", show(summary.median), show(summary.min), show(summary.max))
-        }
+fn cells(row: &Compared) -> [String; 7] {
+    let summary = |summary: &Option<Summary>| {
+        units::optional(summary.as_ref(), |summary| summary.text(|figure| row.metric.show(figure)))
     };
-    let ratio = row.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{:.3}", ratio.value));
+    let ratio = units::optional(row.ratio, |ratio| format!("{:.3}", ratio.value));
     let interval = row.ratio.and_then(|ratio| ratio.interval);
-    let interval = interval
-        .map_or_else(|| "-".to_owned(), |interval| format!("{:.3} … {:.3}", interval.low, interval.high));
+    let interval = units::optional(interval, |ends| format!("{:.3} … {:.3}", ends.low, ends.high));
     [
         row.label.clone(),
         row.metric.to_string(),

@@ -1,4 +1,4 @@
-//! `kstone-bench machine`: what this machine can do, and what that means for a database on it.
+//! `kstone-bench machine`: this machine, and what to expect of a database on it.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,10 +11,10 @@ use crate::record::Machine;
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// The directory whose disk is looked at: where databases will be.
+    /// Directory whose disk is examined: where the databases will be.
     #[arg(default_value = ".", value_name = "DIRECTORY")]
     directory: PathBuf,
-    /// Print the record as JSON, as it stands in files of results.
+    /// Print the record as JSON, as result files contain it.
     #[arg(long)]
     json: bool,
 }

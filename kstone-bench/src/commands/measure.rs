@@ -1,6 +1,6 @@
-//! What `run` and `sweep` share: the options of trials, and what is printed and written of them.
+//! What `run` and `sweep` share: the options of trials, and how results are printed and written.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use bytesize::ByteSize;
@@ -10,10 +10,9 @@ use kstone_core::config::text;
 
 use crate::engine::{Durability, EngineSpec};
 use crate::record::{RunFile, SCHEMA, Step, StepSpec, Trial, TrialSpec};
-use crate::results::{self, Series};
-use crate::statistics::{self, Summary};
+use crate::results::{self, Series, latency_of};
 use crate::workload::{Workload, plan};
-use crate::{machine, trial, units};
+use crate::{machine, statistics, trial, units};
 
 /// Lines of a latency histogram, at most.
 const BARS: usize = 12;
@@ -22,29 +21,30 @@ const BAR: f64 = 30.0;
 
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Measure {
-    /// What to do, one after the other on the same database; `kstone-bench workloads` lists them. A database that a
-    /// workload needs is filled first, as a step `load`.
+    /// Workloads to run one after the other on the same database; `kstone-bench workloads` lists them. Before a workload
+    /// that needs a filled database, a step `load` fills it.
     #[arg(long, value_delimiter = ',', required = true, value_name = "NAME")]
     pub(crate) workload: Vec<String>,
-    /// Items of the database: `100k`, `10M`.
+    /// Items in the database: `100k`, `10M`.
     #[arg(long, default_value = "1M", value_parser = number, value_name = "N")]
     pub(crate) items: u64,
     /// Bytes of a value: `200B`, `100KB`.
     #[arg(long, default_value = "200B", value_parser = number, value_name = "SIZE")]
     pub(crate) value: u64,
-    /// Threads that ask.
+    /// Threads that send requests.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=256), value_name = "T")]
     pub(crate) threads: u64,
-    /// What a write has survived when it returns: the death of the process, or a power cut as well.
+    /// What a write survives once it has returned: the death of the process, or a power cut as well.
     #[arg(long, value_enum, default_value_t = Promise::Buffered)]
     pub(crate) durability: Promise,
-    /// Open loop: this many operations a second are offered, `55k`. Latencies then count from when each was due.
+    /// Open loop: offer this many operations a second, `55k`. Latencies then count from when an operation was due.
     #[arg(long, value_parser = number, value_name = "RATE")]
     pub(crate) rate: Option<u64>,
-    /// Each workload ends after that time: `60s`.
+    /// End each workload after this time: `60s`.
     #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
     pub(crate) duration: Option<std::time::Duration>,
-    /// Operations of each workload that writes no whole database; default: as many as items, fewer for large ones.
+    /// Operations of each workload that does not fill the database; default: one for each item, fewer where an operation
+    /// is expensive.
     #[arg(long, value_parser = number, value_name = "N")]
     pub(crate) ops: Option<u64>,
     /// Settings of kstone: a preset, then single ones.
@@ -53,25 +53,25 @@ pub(crate) struct Measure {
     /// Settings of kstone, `name=value,...` as in docs/settings-and-counters.md.
     #[arg(long, default_value = "", value_name = "SETTINGS")]
     pub(crate) set: String,
-    /// Memory that a trial may have, page cache included: `256MiB`. Needs control groups, and mostly root.
+    /// Memory limit of a trial, page cache included: `256MiB`. Needs control groups, and usually root.
     #[arg(long, value_parser = number, value_name = "SIZE")]
     pub(crate) mem_limit: Option<u64>,
-    /// Trials of each; five make an interval.
+    /// Trials of each engine or value. An interval needs at least five.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=999), value_name = "N")]
     pub(crate) trials: u64,
-    /// Of all random choices.
+    /// Seed of all random choices.
     #[arg(long, default_value_t = 42)]
     pub(crate) seed: u64,
-    /// Write everything measured as JSON.
+    /// Write all results as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
-    /// Write it also when the machine is loaded or the sources are not what was committed.
+    /// Write results even if the machine is loaded or the sources have uncommitted changes.
     #[arg(long)]
     pub(crate) force: bool,
-    /// Where databases are made, and removed again; default: the system's directory for temporary files.
+    /// Directory for the databases, which are removed afterwards; default: the system's temporary directory.
     #[arg(long, value_name = "DIRECTORY")]
     pub(crate) dir: Option<PathBuf>,
-    /// Leave the databases there.
+    /// Keep the databases.
     #[arg(long)]
     pub(crate) keep: bool,
 }
@@ -125,32 +125,20 @@ impl Measure {
     /// Runs the trials and writes what was measured; the file's content.
     pub(crate) fn run(&self, specs: &[TrialSpec]) -> Result<RunFile> {
         let directory = self.dir.clone().unwrap_or_else(std::env::temp_dir);
-        let machine = machine::record(&directory)?;
-        let warnings = machine::warnings(&machine);
-        warnings.iter().for_each(|warning| eprintln!("kstone-bench: {warning}"));
-        let doubtful = machine::is_loaded(&machine) || machine::is_dirty(&machine);
+        let mut file = begin(&directory)?;
+        let doubtful = machine::is_loaded(&file.machine) || machine::is_dirty(&file.machine);
         ensure!(
             self.out.is_none() || self.force || !doubtful,
-            "these figures would be doubtful, see above, and are to be saved with --out. Nothing was measured; --force \
-             does it anyway"
+            "nothing was measured: the results would be doubtful, see above, and --out would keep them. --force measures \
+             and writes them anyway"
         );
         let options = trial::Options {
             directory,
             trials: self.trials as usize,
             keep: self.keep,
-            program: std::env::current_exe().context("cannot tell which program this is")?,
+            program: std::env::current_exe().context("cannot find the path of this program")?,
         };
-        let started = jiff::Timestamp::now().to_string();
-        let trials = trial::run_all(specs, &options, &mut |what| eprintln!("  {what}"))?;
-        let file = RunFile {
-            schema: SCHEMA.into(),
-            command: command(),
-            started,
-            machine,
-            warnings,
-            trials,
-            chapter: None,
-        };
+        file.trials = trial::run_all(specs, &options, &mut |what| eprintln!("  {what}"))?;
         if let Some(path) = &self.out {
             save(&file, path)?;
         }
@@ -158,31 +146,33 @@ impl Measure {
     }
 }
 
-/// The command line, without the program's path.
-pub(crate) fn command() -> String {
-    std::env::args().skip(1).fold("kstone-bench".into(), |all, word| all + " " + &word)
+/// Results without trials yet, of this command on this machine. Prints what makes them doubtful.
+pub(crate) fn begin(directory: &Path) -> Result<RunFile> {
+    let machine = machine::record(directory)?;
+    let warnings = machine::warnings(&machine);
+    warnings.iter().for_each(|warning| eprintln!("kstone-bench: {warning}"));
+    Ok(RunFile {
+        schema: SCHEMA.into(),
+        command: std::env::args().skip(1).fold("kstone-bench".into(), |all, word| all + " " + &word),
+        started: jiff::Timestamp::now().to_string(),
+        machine,
+        warnings,
+        trials: Vec::new(),
+        chapter: None,
+    })
 }
 
 /// Writes a file of results.
-pub(crate) fn save(file: &RunFile, path: &std::path::Path) -> Result<()> {
+pub(crate) fn save(file: &RunFile, path: &Path) -> Result<()> {
     let text = serde_json::to_string_pretty(file)?;
     std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Whether every trial ended well and every answer was right; prints what was not.
+/// Whether every trial succeeded and every answer was right; prints those that did not.
 pub(crate) fn all_is_well(file: &RunFile) -> bool {
     let troubles = results::troubles(file);
     troubles.iter().for_each(|trouble| println!("FAILED: {trouble}"));
     troubles.is_empty() && file.trials.iter().all(|trial: &Trial| trial.error.is_none())
-}
-
-/// `212,400 [208,900 … 215,700]`.
-pub(crate) fn spread(values: &[f64], unit: impl Fn(f64) -> String) -> String {
-    match statistics::summary(values) {
-        None => "-".to_owned(),
-        Some(Summary { trials: 1, median, .. }) => unit(median),
-        Some(Summary { median, min, max, .. }) => format!("{} [{} … {}]", unit(median), unit(min), unit(max)),
-    }
 }
 
 /// The header, the throughput and the latencies of a series.
@@ -198,7 +188,7 @@ pub(crate) fn describe(series: &Series<'_>, file: &RunFile) -> String {
         series.label(),
         series.conditions.circumstances(),
         if trials == 1 { "trial" } else { "trials" },
-        spread(&series.rates(), units::rate),
+        units::optional(statistics::summary(&series.rates()), |summary| summary.text(units::rate)),
     );
     let extra = |name: &str, values: Vec<f64>, unit: fn(f64) -> String| match statistics::median(&values) {
         Some(median) => format!("   {name} {}", unit(median)),
@@ -225,7 +215,7 @@ pub(crate) fn describe(series: &Series<'_>, file: &RunFile) -> String {
 /// Medians of the percentiles, and a histogram of all trials together.
 fn latencies(series: &Series<'_>, kind: &str) -> String {
     let median = |figure: fn(&crate::record::Latency) -> u64| {
-        statistics::median(&series.latencies(kind, figure)).map_or("-".to_owned(), units::nanoseconds)
+        series.median(|step| latency_of(step, kind).map(|latency| figure(latency) as f64), units::nanoseconds)
     };
     let intended = series
         .runs

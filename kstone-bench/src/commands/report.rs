@@ -1,4 +1,4 @@
-//! `kstone-bench report`: tables and plots of what was measured.
+//! `kstone-bench report`: turns results into tables and plots.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,10 +9,10 @@ use crate::{report, results};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// What `run`, `sweep` or `chapter` wrote; several files must come from one machine.
+    /// Files that `run`, `sweep` or `chapter` wrote, all on one machine.
     #[arg(value_name = "RUN.json", required = true)]
     files: Vec<PathBuf>,
-    /// Write one page with tables and plots, which needs no other file.
+    /// Write a self-contained page with tables and plots.
     #[arg(long, value_name = "REPORT.html")]
     html: Option<PathBuf>,
     /// Write the tables as Markdown. Without --html and --md they are printed.
@@ -27,13 +27,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         write(path, &report::html(&document)?)?;
     }
     match &args.md {
-        Some(path) => write(path, &report::markdown(&document))?,
-        None if args.html.is_none() => print!("{}", report::markdown(&document)),
+        Some(path) => write(path, &report::markdown(&document)?)?,
+        None if args.html.is_none() => print!("{}", report::markdown(&document)?),
         None => {}
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
-    std::fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }

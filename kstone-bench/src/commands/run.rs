@@ -12,8 +12,8 @@ use crate::results;
 pub(crate) struct Args {
     #[command(flatten)]
     measure: Measure,
-    /// Engines, their trials taking turns: `kstone`, `noop` (nothing, to measure the harness), and peers that this
-    /// build has, `fjall`, `fjall-tuned`. `kstone#1,kstone#2` measures the same twice.
+    /// Engines, whose trials take turns: `kstone`, `noop` (does nothing: the cost of the harness), and the peers of this
+    /// build, such as `fjall` and `fjall-tuned`. `kstone#1,kstone#2` measures the same engine twice.
     #[arg(long, value_delimiter = ',', default_value = "kstone", value_name = "NAME")]
     engine: Vec<String>,
 }

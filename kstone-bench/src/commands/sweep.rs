@@ -5,17 +5,17 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use comfy_table::Table;
 
-use super::measure::{Measure, all_is_well, number, spread};
-use crate::engine::EngineSpec;
+use super::measure::{Measure, all_is_well, number};
+use crate::engine::{EngineSpec, counter};
 use crate::record::{Latency, Step, TrialSpec};
-use crate::results::{self, Series};
+use crate::results::{self, Series, latency_of};
 use crate::{statistics, units};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     #[command(flatten)]
     measure: Measure,
-    /// What changes: a setting of docs/settings-and-counters.md, or `items`, `value`, `threads`.
+    /// What to vary: a setting of docs/settings-and-counters.md, or `items`, `value`, `threads`.
     #[arg(long, value_name = "NAME=VALUE,VALUE,...")]
     param: String,
 }
@@ -26,8 +26,6 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let specs = values.iter().map(|value| spec(&args.measure, name, value)).collect::<Result<Vec<_>>>()?;
     let file = args.measure.run(&specs)?;
     let series = results::series(&[&file]);
-    let mut workloads: Vec<&str> = series.iter().map(|one| one.conditions.workload.as_str()).collect();
-    workloads.dedup();
     for workload in specs.first().map(|spec| &spec.steps).into_iter().flatten().map(|step| &step.workload) {
         println!("{}", table(name, &values, &specs, workload, &series));
     }
@@ -73,24 +71,25 @@ fn table(name: &str, values: &[&str], specs: &[TrialSpec], workload: &str, serie
             continue;
         };
         let kind = one.kinds().into_iter().next().unwrap_or_default().to_owned();
-        let latency = |figure: fn(&Latency) -> u64| cell(&one.latencies(&kind, figure), units::nanoseconds);
+        let latency = |figure: fn(&Latency) -> u64| {
+            one.median(
+                |step| latency_of(step, &kind).map(|latency| figure(latency) as f64),
+                units::nanoseconds,
+            )
+        };
         table.add_row([
             (*value).to_owned(),
-            spread(&one.rates(), units::rate),
+            units::optional(statistics::summary(&one.rates()), |summary| summary.text(units::rate)),
             latency(|latency| latency.p50),
             latency(|latency| latency.p99),
-            cell(&one.figures(|step| step.write_amplification), units::digits),
-            cell(&one.figures(Step::runs_per_get), units::digits),
-            cell(&one.figures(Step::false_positives), units::percent),
-            cell(&one.figures(|step| Some(step.resources.peak_anonymous as f64)), units::bytes),
-            cell(&one.figures(|step| step.counters.get("stall_nanos").copied()), units::nanoseconds),
+            one.median(|step| step.write_amplification, units::digits),
+            one.median(Step::runs_per_get, units::digits),
+            one.median(Step::false_positives, units::percent),
+            one.median(|step| Some(step.resources.peak_anonymous as f64), units::bytes),
+            one.median(|step| step.counters.get(counter::STALL_NANOS).copied(), units::nanoseconds),
         ]);
     }
     let circumstances = series.iter().find(|one| one.conditions.workload == workload);
     let circumstances = circumstances.map_or(String::new(), |one| one.conditions.circumstances());
     format!("{workload}, {circumstances}\n{table}\n")
-}
-
-fn cell(values: &[f64], unit: impl Fn(f64) -> String) -> String {
-    statistics::median(values).map_or("-".to_owned(), unit)
 }

@@ -1,4 +1,4 @@
-//! `kstone-bench torture`: crashes, faults and wrong answers, looked for on the user's own configuration.
+//! `kstone-bench torture`: searches for lost data and wrong answers, with the user's own settings.
 
 use std::process::ExitCode;
 
@@ -8,24 +8,24 @@ use crate::torture::{Replay, Torture};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// Go on for this many minutes.
+    /// Run for this many minutes.
     #[arg(long, default_value_t = 1.0, value_name = "N")]
     minutes: f64,
-    /// The first seed; each further workload has the next one.
+    /// Seed of the first workload; each further workload has the next one.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Settings of the databases: `random` (tiny ones, other ones for each seed, changed while it runs), `default`, or
-    /// `name=value,...` as listed in docs/settings-and-counters.md, sizes in bytes.
+    /// Settings of the databases: `random` (tiny values, different for each seed, changed during the run), `default`, or
+    /// `name=value,...` as in docs/settings-and-counters.md, with sizes in bytes.
     #[arg(long, default_value = "random", value_name = "SETTINGS")]
     config: String,
-    /// Workloads that run at the same time; 0 is one for each processor core.
+    /// Workloads to run at the same time; 0: one for each processor core.
     #[arg(long, default_value_t = 0, value_name = "T")]
     threads: usize,
     /// Operations of each workload.
     #[arg(long, default_value_t = 60, value_name = "N")]
     operations: u64,
-    /// Only this: the workload of a seed, only the crashes during one of its operations, only those of one kind. A
-    /// failure prints what to give here.
+    /// Replay one workload, or only the crashes during one of its operations, or only those of one kind. A failure
+    /// prints the value to give here.
     #[arg(long, value_name = "SEED[:OPERATION[:KIND]]", conflicts_with_all = ["minutes", "seed", "threads"])]
     replay: Option<Replay>,
 }

@@ -1,4 +1,4 @@
-//! `kstone-bench workloads`: what there is to run, and on what.
+//! `kstone-bench workloads`: lists workloads and engines.
 
 use std::process::ExitCode;
 

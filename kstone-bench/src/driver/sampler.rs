@@ -1,6 +1,6 @@
 //! Watches the threads of a step: when its figures begin, what happened when, and when it ends.
 
-#![expect(clippy::disallowed_methods, reason = "it looks at the clock at equal distances")]
+#![expect(clippy::disallowed_methods, reason = "it samples at fixed intervals")]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -11,9 +11,9 @@ use super::{Begin, Slice};
 use crate::engine::Engine;
 use crate::resources::Usage;
 
-/// Between two looks.
+/// Between two samples.
 const LOOK: Duration = Duration::from_millis(50);
-/// Throughput is steady when this many windows in a row agree within [`STEADY`]; a window is [`WINDOW`] looks.
+/// Throughput is steady when this many windows in a row agree within [`STEADY`]; a window is [`WINDOW`] samples.
 const WINDOWS: usize = 3;
 const WINDOW: usize = 4;
 const STEADY: f64 = 0.05;
@@ -21,7 +21,7 @@ const STEADY: f64 = 0.05;
 const WARM_UP: f64 = 0.2;
 /// Time lines have up to twice this many slices; then two become one.
 const SLICES: usize = 200;
-/// The engine's counters are looked at once in this many looks: they cost more than a look.
+/// The engine's counters are read once in this many samples, since reading them costs more.
 const COUNTED: usize = 20;
 
 /// What threads and sampler share.

@@ -1,4 +1,4 @@
-//! What every engine must do the same: a seeded mix of operations against a map, and again after it was opened anew.
+//! The contract of all engines: a seeded mix of operations against a map, and again after a reopen.
 //!
 //! Not a test, so that `kstone-bench/peers/` can test its engines with it.
 
@@ -17,12 +17,10 @@ const KEYS: u64 = 300;
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// What an engine says that it cannot do.
+/// What an engine declares not to support.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lacks {
-    /// It has no tuned setting.
     Tuned,
-    /// Queries of a partition.
     Query,
     /// Scans in the order of the keys.
     Scan,
@@ -94,11 +92,11 @@ fn agrees(session: &mut dyn Session, model: &Model, n: u64, lacks: &[Lacks]) -> 
     Ok(())
 }
 
-/// Whether an answer is right; and an engine that lacks something says so, and answers nothing that may be wrong.
+/// Whether an answer is right, or refused where the engine lacks the operation.
 fn answered(found: Result<u64>, lacking: bool, agrees: impl FnOnce(u64) -> bool) -> Result<()> {
     match (found, lacking) {
         (Err(_), true) => Ok(()),
-        (Ok(_), true) => bail!("it answers what it is said not to be able to"),
+        (Ok(_), true) => bail!("it answers what it is declared not to support"),
         (found, false) => {
             ensure!(agrees(found?), "the answer is wrong");
             Ok(())
@@ -117,7 +115,7 @@ fn everything(session: &mut dyn Session, model: &Model, lacks: &[Lacks]) -> Resu
     (0..KEYS).try_for_each(|n| agrees(session, model, n, lacks))
 }
 
-/// Whether that engine does what all must, with each durability and setting, but for what it `lacks`.
+/// Checks the contract with each durability and setting, except for what the engine `lacks`.
 pub fn check(name: &str, lacks: &[Lacks]) -> Result<()> {
     for tuned in [false, true] {
         if tuned && matches!(name, "kstone" | "noop") {

@@ -10,25 +10,23 @@ use std::path::Path;
 use anyhow::Result;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 
-use super::{Counters, Durability, Engine, EngineSpec, Session, at_rest, counted, counter, partition_end};
+use super::{Counters, Durability, Engine, EngineSpec, Session, at_rest, counted, counter};
 use crate::data::BenchKey;
 
-pub(super) struct Fjall {
+struct Fjall {
     database: Database,
     items: Keyspace,
     durability: Durability,
 }
 
-impl Fjall {
-    pub(super) fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Result<Self> {
-        let mut builder = Database::builder(directory);
-        if spec.tuned {
-            builder = builder.cache_size(512 << 20);
-        }
-        let database = builder.open()?;
-        let items = database.keyspace("items", KeyspaceCreateOptions::default)?;
-        Ok(Self { database, items, durability })
+pub(super) fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Result<Box<dyn Engine>> {
+    let mut builder = Database::builder(directory);
+    if spec.tuned {
+        builder = builder.cache_size(512 << 20);
     }
+    let database = builder.open()?;
+    let items = database.keyspace("items", KeyspaceCreateOptions::default)?;
+    Ok(Box::new(Fjall { database, items, durability }))
 }
 
 impl Engine for Fjall {
@@ -99,19 +97,10 @@ impl Session for Access<'_> {
         })
     }
 
-    fn query(&mut self, from: &BenchKey, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
-        let end = partition_end(from);
-        read(self.0.items.range(from.flat()..&end[..]), limit, visit)
+    fn range(&mut self, from: &[u8], end: &[u8], limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        counted(self.0.items.range(from..end), limit, |entry| {
+            visit(&entry.value()?);
+            Ok(true)
+        })
     }
-
-    fn scan(&mut self, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
-        read(self.0.items.iter(), limit, visit)
-    }
-}
-
-fn read(entries: fjall::Iter, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
-    counted(entries, limit, |entry| {
-        visit(&entry.value()?);
-        Ok(true)
-    })
 }

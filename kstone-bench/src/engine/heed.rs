@@ -17,36 +17,34 @@ use anyhow::Result;
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, WithTls};
 
-use super::{Durability, Engine, EngineSpec, Session, counted, partition_end};
+use super::{Durability, Engine, EngineSpec, Session, counted};
 use crate::data::BenchKey;
 
-pub(super) struct Heed {
+struct Heed {
     env: Env<WithTls>,
     items: Items,
 }
 
 type Items = Database<'static, Bytes, Bytes>;
 
-impl Heed {
-    pub(super) fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Result<Self> {
-        let mut flags = EnvFlags::empty();
-        if durability == Durability::Buffered {
-            flags |= EnvFlags::NO_SYNC;
-        }
-        if spec.tuned {
-            flags |= EnvFlags::WRITE_MAP;
-        }
-        let mut options = EnvOpenOptions::new();
-        options.map_size(64 << 30);
-        // SAFETY: no other process and no other handle uses the files of this benchmark, and nobody cuts them.
-        let env = unsafe { options.flags(flags).open(directory)? };
-        let items = env
-            .create_databases_and_commit(env.write_txn()?, |databases, write| {
-                databases.create_database(write, None).map(CommitOrAbort::<_, ()>::Commit)
-            })?
-            .unwrap_commit();
-        Ok(Self { env, items })
+pub(super) fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Result<Box<dyn Engine>> {
+    let mut flags = EnvFlags::empty();
+    if durability == Durability::Buffered {
+        flags |= EnvFlags::NO_SYNC;
     }
+    if spec.tuned {
+        flags |= EnvFlags::WRITE_MAP;
+    }
+    let mut options = EnvOpenOptions::new();
+    options.map_size(64 << 30);
+    // SAFETY: no other process and no other handle uses the files of this benchmark, and nothing truncates them.
+    let env = unsafe { options.flags(flags).open(directory)? };
+    let items = env
+        .create_databases_and_commit(env.write_txn()?, |databases, write| {
+            databases.create_database(write, None).map(CommitOrAbort::<_, ()>::Commit)
+        })?
+        .unwrap_commit();
+    Ok(Box::new(Heed { env, items }))
 }
 
 impl Engine for Heed {
@@ -91,18 +89,10 @@ impl Session for Access<'_> {
         })
     }
 
-    fn query(&mut self, from: &BenchKey, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
-        let (read, end) = (self.env.read_txn()?, partition_end(from));
-        let range = (Bound::Included(from.flat()), Bound::Excluded(&end[..]));
-        counted(self.items.range(&read, &range)?, limit, |entry| {
-            visit(entry?.1);
-            Ok(true)
-        })
-    }
-
-    fn scan(&mut self, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+    fn range(&mut self, from: &[u8], end: &[u8], limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
         let read = self.env.read_txn()?;
-        counted(self.items.iter(&read)?, limit, |entry| {
+        let range = (Bound::Included(from), Bound::Excluded(end));
+        counted(self.items.range(&read, &range)?, limit, |entry| {
             visit(entry?.1);
             Ok(true)
         })

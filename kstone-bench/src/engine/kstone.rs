@@ -19,28 +19,28 @@ use kstone_core::types::Direction;
 use super::{Counters, Durability, Engine, EngineSpec, Mark, MarkKind, Session, at_rest, counted, counter};
 use crate::data::BenchKey;
 
-pub(super) struct Kstone {
+struct Kstone {
     engine: LsmEngine,
     marks: Arc<Marks>,
 }
 
-impl Kstone {
-    pub(super) fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Result<Self> {
-        let defaults = (DatabaseConfig::default(), CompactionConfig::default());
-        let (database, compaction) = text::changed(&spec.settings, &defaults.0, &defaults.1)?;
-        let marks = Arc::new(Marks::default());
-        let mut options = EngineOptions::disk();
-        options.config = Some(database);
-        options.compaction = Some(compaction);
-        options.durability = match durability {
-            Durability::Buffered => kstone_api::Durability::Buffered,
-            Durability::Sync => kstone_api::Durability::Sync,
-        };
-        options.listener = Some(Arc::clone(&marks) as Arc<dyn EventListener>);
-        let engine = LsmEngine::open_or_create(directory, options)?;
-        Ok(Self { engine, marks })
-    }
+pub(super) fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Result<Box<dyn Engine>> {
+    let defaults = (DatabaseConfig::default(), CompactionConfig::default());
+    let (database, compaction) = text::changed(&spec.settings, &defaults.0, &defaults.1)?;
+    let marks = Arc::new(Marks::default());
+    let mut options = EngineOptions::disk();
+    options.config = Some(database);
+    options.compaction = Some(compaction);
+    options.durability = match durability {
+        Durability::Buffered => kstone_api::Durability::Buffered,
+        Durability::Sync => kstone_api::Durability::Sync,
+    };
+    options.listener = Some(Arc::clone(&marks) as Arc<dyn EventListener>);
+    let engine = LsmEngine::open_or_create(directory, options)?;
+    Ok(Box::new(Kstone { engine, marks }))
+}
 
+impl Kstone {
     /// Whether any stripe still has something to merge or to write out.
     fn at_rest(&self, stats: &EngineStats) -> Result<bool> {
         if let Some(error) = &stats.background_error {

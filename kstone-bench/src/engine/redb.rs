@@ -12,32 +12,30 @@ use std::path::Path;
 use anyhow::Result;
 use redb::{Database, ReadableDatabase, TableDefinition};
 
-use super::{Durability, Engine, EngineSpec, Session, counted, partition_end};
+use super::{Durability, Engine, EngineSpec, Session, counted};
 use crate::data::BenchKey;
 
 const ITEMS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("items");
 
-pub(super) struct Redb {
+struct Redb {
     database: Database,
     durability: redb::Durability,
 }
 
-impl Redb {
-    pub(super) fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Result<Self> {
-        let mut builder = Database::builder();
-        if spec.tuned {
-            builder.set_cache_size(4 << 30);
-        }
-        let database = builder.create(directory.join("items.redb"))?;
-        let first = database.begin_write()?;
-        first.open_table(ITEMS)?;
-        first.commit()?;
-        let durability = match durability {
-            Durability::Buffered => redb::Durability::None,
-            Durability::Sync => redb::Durability::Immediate,
-        };
-        Ok(Self { database, durability })
+pub(super) fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Result<Box<dyn Engine>> {
+    let mut builder = Database::builder();
+    if spec.tuned {
+        builder.set_cache_size(4 << 30);
     }
+    let database = builder.create(directory.join("items.redb"))?;
+    let first = database.begin_write()?;
+    first.open_table(ITEMS)?;
+    first.commit()?;
+    let durability = match durability {
+        Durability::Buffered => redb::Durability::None,
+        Durability::Sync => redb::Durability::Immediate,
+    };
+    Ok(Box::new(Redb { database, durability }))
 }
 
 impl Engine for Redb {
@@ -91,25 +89,11 @@ impl Session for Access<'_> {
         })
     }
 
-    fn query(&mut self, from: &BenchKey, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+    fn range(&mut self, from: &[u8], end: &[u8], limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
         let items = self.0.database.begin_read()?.open_table(ITEMS)?;
-        let end = partition_end(from);
-        read(items.range(from.flat()..&end[..])?, limit, visit)
+        counted(items.range(from..end)?, limit, |entry| {
+            visit(entry?.1.value());
+            Ok(true)
+        })
     }
-
-    fn scan(&mut self, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
-        let items = self.0.database.begin_read()?.open_table(ITEMS)?;
-        read(items.range::<&[u8]>(..)?, limit, visit)
-    }
-}
-
-fn read(
-    entries: redb::Range<'_, &'static [u8], &'static [u8]>,
-    limit: u64,
-    visit: &mut dyn FnMut(&[u8]),
-) -> Result<u64> {
-    counted(entries, limit, |entry| {
-        visit(entry?.1.value());
-        Ok(true)
-    })
 }

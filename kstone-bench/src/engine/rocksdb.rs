@@ -12,32 +12,32 @@ use rocksdb::{
     WaitForCompactOptions, WriteOptions,
 };
 
-use super::{Counters, Durability, Engine, EngineSpec, Session, counted, counter, partition_end};
+use super::{Counters, Durability, Engine, EngineSpec, Session, counted, counter};
 use crate::data::BenchKey;
 
-pub(super) struct Rocksdb {
+struct Rocksdb {
     database: DB,
     sync: bool,
 }
 
-impl Rocksdb {
-    pub(super) fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Result<Self> {
-        let mut options = Options::default();
-        options.create_if_missing(true);
-        if spec.tuned {
-            let mut blocks = BlockBasedOptions::default();
-            blocks.set_block_cache(&Cache::new_lru_cache(512 << 20));
-            blocks.set_bloom_filter(10.0, false);
-            options.set_block_based_table_factory(&blocks);
-            options.set_compression_type(DBCompressionType::Lz4);
-            options.increase_parallelism(std::thread::available_parallelism().map_or(2, |n| n.get() as i32));
-        } else {
-            // Its default is Snappy, which this build leaves out.
-            options.set_compression_type(DBCompressionType::None);
-        }
-        Ok(Self { database: DB::open(&options, directory)?, sync: durability == Durability::Sync })
+pub(super) fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Result<Box<dyn Engine>> {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    if spec.tuned {
+        let mut blocks = BlockBasedOptions::default();
+        blocks.set_block_cache(&Cache::new_lru_cache(512 << 20));
+        blocks.set_bloom_filter(10.0, false);
+        options.set_block_based_table_factory(&blocks);
+        options.set_compression_type(DBCompressionType::Lz4);
+        options.increase_parallelism(std::thread::available_parallelism().map_or(2, |n| n.get() as i32));
+    } else {
+        // Its default is Snappy, which this build leaves out.
+        options.set_compression_type(DBCompressionType::None);
     }
+    Ok(Box::new(Rocksdb { database: DB::open(&options, directory)?, sync: durability == Durability::Sync }))
+}
 
+impl Rocksdb {
     fn property(&self, name: &str) -> Result<f64> {
         Ok(self.database.property_int_value(name)?.unwrap_or(0) as f64)
     }
@@ -100,25 +100,13 @@ impl Session for Access<'_> {
         })
     }
 
-    fn query(&mut self, from: &BenchKey, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+    fn range(&mut self, from: &[u8], end: &[u8], limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
         let mut options = ReadOptions::default();
-        options.set_iterate_upper_bound(partition_end(from).to_vec());
-        let start = IteratorMode::From(from.flat(), Direction::Forward);
-        read(self.database.iterator_opt(start, options), limit, visit)
+        options.set_iterate_upper_bound(end);
+        let start = IteratorMode::From(from, Direction::Forward);
+        counted(self.database.iterator_opt(start, options), limit, |entry| {
+            visit(&entry?.1);
+            Ok(true)
+        })
     }
-
-    fn scan(&mut self, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
-        read(self.database.iterator(IteratorMode::Start), limit, visit)
-    }
-}
-
-fn read(
-    entries: rocksdb::DBIteratorWithThreadMode<'_, DB>,
-    limit: u64,
-    visit: &mut dyn FnMut(&[u8]),
-) -> Result<u64> {
-    counted(entries, limit, |entry| {
-        visit(&entry?.1);
-        Ok(true)
-    })
 }

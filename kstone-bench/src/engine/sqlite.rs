@@ -12,30 +12,29 @@ use std::time::Duration;
 use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
-use super::{Durability, Engine, EngineSpec, Session, counted, partition_end};
+use super::{Durability, Engine, EngineSpec, Session, counted};
 use crate::data::BenchKey;
 
 const PUT: &str = "INSERT INTO items VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
 const DELETE: &str = "DELETE FROM items WHERE key = ?1";
 const GET: &str = "SELECT value FROM items WHERE key = ?1";
-const QUERY: &str = "SELECT value FROM items WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3";
-const SCAN: &str = "SELECT value FROM items ORDER BY key LIMIT ?1";
+const RANGE: &str = "SELECT value FROM items WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3";
 
-pub(super) struct Sqlite {
+struct Sqlite {
     file: PathBuf,
     durability: Durability,
     tuned: bool,
 }
 
-impl Sqlite {
-    pub(super) fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Result<Self> {
-        let database = Self { file: directory.join("items.sqlite"), durability, tuned: spec.tuned };
-        database.connect()?.execute_batch(
-            "CREATE TABLE IF NOT EXISTS items (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;",
-        )?;
-        Ok(database)
-    }
+pub(super) fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Result<Box<dyn Engine>> {
+    let database = Sqlite { file: directory.join("items.sqlite"), durability, tuned: spec.tuned };
+    database.connect()?.execute_batch(
+        "CREATE TABLE IF NOT EXISTS items (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;",
+    )?;
+    Ok(Box::new(database))
+}
 
+impl Sqlite {
     fn connect(&self) -> Result<Connection> {
         let connection = Connection::open(&self.file)?;
         // Writers of other threads are waited for, as long as it takes.
@@ -96,21 +95,18 @@ impl Session for Access {
         Ok(found)
     }
 
-    fn query(&mut self, from: &BenchKey, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
-        let end = partition_end(from);
-        let mut statement = self.0.prepare_cached(QUERY)?;
-        read(statement.query((from.flat(), &end[..], integer(limit)))?, visit)
+    fn range(&mut self, from: &[u8], end: &[u8], limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        // Its integers are signed.
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut statement = self.0.prepare_cached(RANGE)?;
+        let mut rows = statement.query((from, end, limit))?;
+        let mut found = 0;
+        while let Some(row) = rows.next()? {
+            visit(row.get_ref(0)?.as_blob()?);
+            found += 1;
+        }
+        Ok(found)
     }
-
-    fn scan(&mut self, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
-        let mut statement = self.0.prepare_cached(SCAN)?;
-        read(statement.query([integer(limit)])?, visit)
-    }
-}
-
-/// Its integers are signed.
-fn integer(limit: u64) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
 fn get(connection: &Connection, key: &BenchKey, visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
@@ -122,13 +118,4 @@ fn get(connection: &Connection, key: &BenchKey, visit: &mut dyn FnMut(&[u8])) ->
         })
         .optional()?;
     Ok(found.is_some())
-}
-
-fn read(mut rows: rusqlite::Rows<'_>, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
-    let mut found = 0;
-    while let Some(row) = rows.next()? {
-        visit(row.get_ref(0)?.as_blob()?);
-        found += 1;
-    }
-    Ok(found)
 }

@@ -1,4 +1,4 @@
-//! All engines of this build do the same, and what they cannot be told is refused.
+//! All engines of this build give the same answers, and settings that they do not have are refused.
 
 use super::contract::check;
 use super::*;

@@ -9,7 +9,7 @@ use crate::units;
 
 /// A mounted file system.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Mount {
     kind: String,
     options: String,
     /// `major:minor`, as `/sys/dev/block` names devices.
@@ -17,15 +17,15 @@ pub(super) struct Place {
     source: String,
 }
 
-impl Place {
-    /// The one that an absolute directory without links is on; fields are empty if the table does not tell.
+impl Mount {
+    /// The file system of an absolute directory without links; fields are empty if the table has none for it.
     pub(super) fn of(directory: &Path, mountinfo: &str) -> Self {
         let mut best = (0, Self::default());
-        for (point, place) in mountinfo.lines().filter_map(Self::parse) {
+        for (point, mount) in mountinfo.lines().filter_map(Self::parse) {
             let depth = point.components().count();
             // A later line covers an earlier one.
             if directory.starts_with(&point) && depth >= best.0 {
-                best = (depth, place);
+                best = (depth, mount);
             }
         }
         best.1
@@ -36,13 +36,13 @@ impl Place {
         let (left, right) = line.split_once(" - ")?;
         let left: Vec<&str> = left.split(' ').collect();
         let mut right = right.split(' ');
-        let place = Self {
+        let mount = Self {
             kind: right.next()?.to_owned(),
             source: unescape(right.next()?),
             device: (*left.get(2)?).to_owned(),
             options: (*left.get(5)?).to_owned(),
         };
-        Some((PathBuf::from(unescape(left.get(4)?)), place))
+        Some((PathBuf::from(unescape(left.get(4)?)), mount))
     }
 
     /// Whether the files are in memory and no disk is below.
@@ -118,7 +118,7 @@ not a line
 
     #[test]
     fn the_deepest_and_last_mount_above_a_directory_is_its_file_system() {
-        let at = |path: &str| Place::of(Path::new(path), TABLE);
+        let at = |path: &str| Mount::of(Path::new(path), TABLE);
         assert_eq!(at("/home/x").file_system(), "ext4 (rw,relatime)");
         assert_eq!(at("/data/kv").file_system(), "xfs (rw,noatime)");
         assert_eq!((at("/data/kv").device.as_str(), at("/data/kv").source.as_str()), ("8:1", "/dev/sda1"));
@@ -126,7 +126,7 @@ not a line
         assert_eq!(at("/data/over/x").file_system(), "overlay (ro)");
         assert!(at("/data two/x").in_memory() && !at("/data/x").in_memory());
         assert_eq!(at("/data two/x").disk(), "none: files are in memory");
-        let unknown = Place::of(Path::new("/x"), "");
+        let unknown = Mount::of(Path::new("/x"), "");
         assert_eq!((unknown.file_system().as_str(), unknown.disk().as_str()), ("unknown", "unknown"));
     }
 }

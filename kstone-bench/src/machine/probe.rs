@@ -21,7 +21,7 @@ const BLOCK: usize = 4096;
 /// Syncs that are timed, and before them some that are not: the first ones allocate.
 const SYNCS: usize = 50;
 const UNTIMED: usize = 5;
-/// On slow disks fewer will do.
+/// On slow disks fewer are enough.
 pub(super) const LONGEST: Duration = Duration::from_secs(3);
 
 /// The middle of the times that appending 4 KiB and `fdatasync` took.
@@ -53,8 +53,8 @@ pub(crate) struct Reads {
     pub(crate) device_share: Option<f64>,
 }
 
-/// Reads of 4 KiB at random places of a file of that many blocks, no longer than that; `None` where the page cache cannot
-/// be told to let go of it.
+/// Reads of 4 KiB at random places of a file of that many blocks, no longer than that; `None` where the page cache
+/// cannot be made to drop it.
 pub(crate) fn read_4k(directory: &Path, blocks: u64, reads: u64, longest: Duration) -> Result<Option<Reads>> {
     let file = written(directory, blocks).with_context(|| format!("a file in {}", directory.display()))?;
     let uncached =

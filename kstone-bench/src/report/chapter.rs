@@ -4,9 +4,10 @@
 use anyhow::Result;
 use comfy_table::{ContentArrangement, presets};
 
-use super::{Plot, Section, Table, markdown};
+use super::{Plot, Section, Table, page};
 use crate::chapter::{ChapterTable, Grade, Group, Line, Measured};
-use crate::plot::{self, Axis, Chart, Look, Point};
+use crate::plot::{Axis, Chart, Curve, Look, Point};
+use crate::results::grouped;
 use crate::units::{self, Unit};
 
 /// Values that lie further apart are shown by their logarithms.
@@ -40,10 +41,8 @@ pub(super) fn section(table: &ChapterTable) -> Result<Section> {
 }
 
 /// For a document, with a heading of the third level.
-pub fn chapter_markdown(table: &ChapterTable) -> String {
-    let mut text = String::new();
-    markdown::section(&mut text, "###", &cells(table));
-    text
+pub fn chapter_markdown(table: &ChapterTable) -> Result<String> {
+    page::section(&cells(table))
 }
 
 /// For a terminal, at most `width` columns wide.
@@ -79,18 +78,12 @@ fn notes(table: &ChapterTable) -> Vec<String> {
 
 /// Why lines have no figure or no grade; rows with the same reason together.
 fn reasons(group: &Group) -> Vec<String> {
-    let mut reasons: Vec<(String, Vec<&str>)> = Vec::new();
-    for line in &group.lines {
-        let reason = match (&line.measured, &line.grade) {
-            (Measured::NotHere(why), _) => format!("not measurable here: {why}"),
-            (_, Some(Grade::NotGraded(why))) => format!("not graded: {why}"),
-            _ => continue,
-        };
-        match reasons.iter_mut().find(|(same, _)| *same == reason) {
-            Some((_, rows)) => rows.push(&line.row),
-            None => reasons.push((reason, vec![&line.row])),
-        }
-    }
+    let reason = |line: &Line| match (&line.measured, &line.grade) {
+        (Measured::NotHere(why), _) => Some(format!("not measurable here: {why}")),
+        (_, Some(Grade::NotGraded(why))) => Some(format!("not graded: {why}")),
+        _ => None,
+    };
+    let reasons = grouped(group.lines.iter().filter_map(|line| Some((reason(line)?, line.row.as_str()))));
     let text =
         |(reason, rows): (String, Vec<&str>)| format!("{}, {}: {reason}", group.quantity, rows.join(", "));
     reasons.into_iter().map(text).collect()
@@ -166,20 +159,20 @@ fn plot(table: &ChapterTable, group: &Group) -> Result<Option<Plot>> {
         let (low, high) = line.says.as_ref().and_then(|says| says.low.zip(says.high))?;
         Some((f64::midpoint(low, high), Some((low, high))))
     });
-    let lines: Vec<plot::Line> = [
+    let lines: Vec<Curve> = [
         ("measured", Look::points(0), measured),
         ("model", Look::theory(), model),
         ("chapter says", Look::scattered(1), says),
     ]
     .into_iter()
     .filter(|(_, _, points)| !points.is_empty())
-    .map(|(name, look, points)| plot::Line { name: name.to_owned(), look, points })
+    .map(|(name, look, points)| Curve { name: name.to_owned(), look, points })
     .collect();
     let title = format!("{}: {} by {}", table.id, group.quantity, group.by);
     let all = || lines.iter().flat_map(|line| &line.points);
     let ends = all().flat_map(|point| point.whisker.map_or([point.y; 2], |(low, high)| [low, high]));
     let chart = Chart {
-        title: title.clone(),
+        title,
         description: format!(
             "{} by {}, measured, and what the chapter and the model say.",
             group.quantity, group.by
@@ -194,7 +187,7 @@ fn plot(table: &ChapterTable, group: &Group) -> Result<Option<Plot>> {
         || "Medians, whiskers from the smallest to the largest.".to_owned(),
         |shape| format!("{} {}", shape.claim, shape.why),
     );
-    Ok(Some(Plot { title, caption, svg: chart.svg()?, table: None }))
+    Plot::of(chart, &caption, None).map(Some)
 }
 
 /// Where a line has both a place and a figure.
@@ -285,7 +278,7 @@ mod tests {
 
     #[test]
     fn markdown_has_a_row_for_each_line_and_every_column() {
-        let text = chapter_markdown(&table());
+        let text = chapter_markdown(&table()).unwrap();
         println!("{text}");
         let rows: Vec<_> = text.lines().filter(|line| line.starts_with('|')).collect();
         assert_eq!(rows.len(), 6, "{text}");

@@ -4,14 +4,14 @@ use anyhow::Result;
 use hdrhistogram::Histogram;
 
 use super::Plot;
-use super::group::{Group, rate};
+use super::contest::{Contest, rate};
 use crate::engine::MarkKind;
-use crate::plot::{Axis, Bar, Bars, Chart, Histograms, Line, Look, Panel, Point, Strip};
+use crate::plot::{Axis, Bar, Bars, Chart, Curve, Histograms, Look, Panel, Point, Strip};
 use crate::record::Step;
 use crate::results::Series;
 use crate::{statistics, units};
 
-/// More on one plot cannot be told apart.
+/// More on one plot cannot be distinguished.
 const MOST: usize = 8;
 /// Of a time line: neighbours are put together until there are no more.
 const SLICES: usize = 240;
@@ -22,53 +22,48 @@ const BUCKET_GROWTH: f64 = 1.189_207;
 const SHARES: [f64; 15] =
     [0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999, 0.99999, 0.999_999];
 
-/// All plots of a group. `notes` gets what could not be shown.
-pub(super) fn plots(group: &Group<'_>, notes: &mut Vec<String>) -> Result<Vec<Plot>> {
+/// All plots of a contest. `notes` gets what could not be shown.
+pub(super) fn plots(contest: &Contest<'_>, notes: &mut Vec<String>) -> Result<Vec<Plot>> {
     let mut plots = Vec::new();
-    plots.extend(bars(group)?);
-    if group.series.len() > MOST {
-        let all = group.series.len();
+    plots.extend(bars(contest)?);
+    if contest.series.len() > MOST {
+        let all = contest.series.len();
         notes.push(format!("{all} engines and settings are too many for one plot of time or latency"));
         return Ok(plots);
     }
-    plots.extend(timeline(group)?);
+    plots.extend(timeline(contest)?);
     let kinds: std::collections::BTreeSet<&str> =
-        group.series.iter().flat_map(|series| series.kinds()).collect();
+        contest.series.iter().flat_map(|series| series.kinds()).collect();
     for kind in kinds {
-        plots.extend(latencies(group, kind, notes)?);
+        plots.extend(latencies(contest, kind, notes)?);
     }
     Ok(plots)
 }
 
 /// All series with what plots call them and how they look.
-fn named<'a>(group: &Group<'a>) -> impl Iterator<Item = (&'a Series<'a>, String, usize)> {
-    let (names, _) = group.names();
-    group
+fn named<'a>(contest: &Contest<'a>) -> impl Iterator<Item = (&'a Series<'a>, String, usize)> {
+    let (names, _) = contest.names();
+    contest
         .series
         .clone()
         .into_iter()
         .zip(names)
-        .zip(group.looks())
+        .zip(contest.looks())
         .map(|((series, name), look)| (series, name, look))
 }
 
-fn bars(group: &Group<'_>) -> Result<Option<Plot>> {
+fn bars(contest: &Contest<'_>) -> Result<Option<Plot>> {
     let mut bars = Vec::new();
-    for (series, name, look) in named(group).filter(|(series, ..)| series.engine.engine() != "noop") {
+    for (series, name, look) in named(contest).filter(|(series, ..)| series.engine.engine() != "noop") {
         let Some(summary) = statistics::summary(&series.rates()) else { continue };
-        let text = format!(
-            "{} [{} … {}]",
-            units::short(summary.median),
-            units::short(summary.min),
-            units::short(summary.max)
-        );
+        let text = summary.text(units::short);
         let (value, whisker) = (summary.median, (summary.min, summary.max));
         bars.push(Bar { name, look, value, whisker, text });
     }
     if bars.len() < 2 {
         return Ok(None);
     }
-    let title = format!("{}: operations a second", group.conditions.workload);
+    let title = format!("{}: operations a second", contest.conditions.workload);
     let said: Vec<String> = bars.iter().map(|bar| format!("{} {}", bar.name, bar.text)).collect();
     let description = format!("Bars of throughput. {}", said.join("; "));
     let label = "operations/s (more is better)".to_owned();
@@ -84,15 +79,15 @@ fn typical<'a>(series: &Series<'a>) -> Option<&'a Step> {
     series.runs.iter().map(|run| run.step).min_by(|a, b| distance(a).total_cmp(&distance(b)))
 }
 
-fn timeline(group: &Group<'_>) -> Result<Option<Plot>> {
+fn timeline(contest: &Contest<'_>) -> Result<Option<Plot>> {
     let mut lines = Vec::new();
     let mut strips = Vec::new();
-    for (series, name, look) in named(group).filter(|(series, ..)| series.engine.engine() != "noop") {
+    for (series, name, look) in named(contest).filter(|(series, ..)| series.engine.engine() != "noop") {
         let Some(step) = typical(series).filter(|step| step.timeline.len() > 1) else { continue };
         let points = over_time(step);
-        lines.push(Line { name, look: Look::line(look), points });
+        lines.push(Curve { name, look: Look::line(look), points });
         let marked =
-            group.ours().map_or_else(|| !step.marks.is_empty(), |ours| ours.label() == series.label());
+            contest.ours().map_or_else(|| !step.marks.is_empty(), |ours| ours.label() == series.label());
         if marked && strips.is_empty() && !step.marks.is_empty() {
             for (kind, name) in [(MarkKind::Flush, "flushes"), (MarkKind::Compaction, "merges")] {
                 let moments = step.marks.iter().filter(|mark| mark.1 == kind).map(|mark| mark.0).collect();
@@ -103,7 +98,7 @@ fn timeline(group: &Group<'_>) -> Result<Option<Plot>> {
     if lines.is_empty() {
         return Ok(None);
     }
-    let title = format!("{}: throughput over time", group.conditions.workload);
+    let title = format!("{}: throughput over time", contest.conditions.workload);
     let ends = lines.iter().filter_map(|line| line.points.last()).map(|point| point.x);
     let mut x = Axis::from_zero("seconds since the figures began", ends, units::short);
     x.range.1 /= 1.06;
@@ -112,14 +107,12 @@ fn timeline(group: &Group<'_>) -> Result<Option<Plot>> {
     let names: Vec<&str> = lines.iter().map(|line| line.name.as_str()).collect();
     let description = format!("Lines of throughput over time, of {}.", names.join(", "));
     let caption = if strips.is_empty() {
-        "Of each engine the trial nearest to the median.".to_owned()
+        "Of each engine the trial nearest to the median."
     } else {
         "Of each engine the trial nearest to the median. Rows below: when memtables had been written out and runs \
          merged; the darker, the more."
-            .to_owned()
     };
-    let svg = Chart { title: title.clone(), description, x, y, lines, strips }.svg()?;
-    Ok(Some(Plot { title, caption, svg, table: None }))
+    Plot::of(Chart { title, description, x, y, lines, strips }, caption, None).map(Some)
 }
 
 /// Throughput of pieces of time, in the middle of each.
@@ -147,9 +140,9 @@ fn over_time(step: &Step) -> Vec<Point> {
     points
 }
 
-fn latencies(group: &Group<'_>, kind: &str, notes: &mut Vec<String>) -> Result<Vec<Plot>> {
+fn latencies(contest: &Contest<'_>, kind: &str, notes: &mut Vec<String>) -> Result<Vec<Plot>> {
     let (mut panels, mut lines) = (Vec::new(), Vec::new());
-    for (series, name, look) in named(group) {
+    for (series, name, look) in named(contest) {
         let Some(all) = series.merged(kind, notes) else { continue };
         let percentiles = [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)];
         panels.push(Panel {
@@ -160,13 +153,13 @@ fn latencies(group: &Group<'_>, kind: &str, notes: &mut Vec<String>) -> Result<V
                 .map(|(name, share)| (name, all.value_at_quantile(share) as f64))
                 .to_vec(),
         });
-        lines.push(Line { name, look: Look::points(look), points: percentile_curve(&all) });
+        lines.push(Curve { name, look: Look::points(look), points: percentile_curve(&all) });
     }
     if panels.is_empty() {
         return Ok(Vec::new());
     }
-    let workload = &group.conditions.workload;
-    let from = if group.conditions.offered.is_some() { "since it was due" } else { "service time" };
+    let workload = &contest.conditions.workload;
+    let from = if contest.conditions.offered.is_some() { "since it was due" } else { "service time" };
     let names: Vec<String> = panels.iter().map(|panel| panel.name.clone()).collect();
     let title = format!("{workload}: latency of {kind}");
     let description =
@@ -182,12 +175,10 @@ fn latencies(group: &Group<'_>, kind: &str, notes: &mut Vec<String>) -> Result<V
     let x =
         Axis::log("share of operations that were not slower", points().map(|point| point.x), share_of_odds);
     let y = Axis::log(&format!("latency of {kind}"), points().map(|point| point.y), units::tick);
-    let chart = Chart { title: title.clone(), description, x, y, lines, strips: Vec::new() };
+    let chart = Chart { title, description, x, y, lines, strips: Vec::new() };
     let caption =
-        "Of the operations to the right of a mark on the axis, a tenth are to the right of the next."
-            .to_owned();
-    let curves = Plot { title, caption, svg: chart.svg()?, table: None };
-    Ok(vec![histograms, curves])
+        "Of the operations to the right of a mark on the axis, a tenth are to the right of the next.";
+    Ok(vec![histograms, Plot::of(chart, caption, None)?])
 }
 
 fn buckets(all: &Histogram<u64>) -> Vec<(f64, f64, f64)> {

@@ -6,11 +6,11 @@ use anyhow::Result;
 use kstone_core::config::{CompactionConfig, DatabaseConfig, text};
 use kstone_core::model::{Model, Point as Settings, Workload};
 
-use super::{NOTHING, Plot, Section, Table};
+use super::{Plot, Section, Table};
 use crate::engine::counter;
-use crate::plot::{Axis, Chart, Line, Look, Point};
+use crate::plot::{Axis, Chart, Curve, Look, Point};
 use crate::record::Step;
-use crate::results::{Conditions, Series, latency_of};
+use crate::results::{Series, grouped, latency_of};
 use crate::statistics::{self, Summary};
 use crate::units;
 
@@ -29,7 +29,8 @@ struct Spot<'a> {
 /// Sections of the sweeps that the series hold; most files hold none.
 pub(super) fn sections(all: &[Series<'_>]) -> Result<Vec<Section>> {
     let mut sections = Vec::new();
-    for (conditions, series) in by_conditions(all) {
+    let ours = all.iter().filter(|series| series.engine.engine() == "kstone");
+    for (conditions, series) in grouped(ours.map(|series| (&series.conditions, series))) {
         let mut plots = Vec::new();
         plots.extend(reads(&series)?);
         plots.extend(false_positives(&series)?);
@@ -44,17 +45,6 @@ pub(super) fn sections(all: &[Series<'_>]) -> Result<Vec<Section>> {
         }
     }
     Ok(sections)
-}
-
-fn by_conditions<'a>(all: &'a [Series<'a>]) -> Vec<(&'a Conditions, Vec<&'a Series<'a>>)> {
-    let mut groups: Vec<(&Conditions, Vec<&Series<'_>>)> = Vec::new();
-    for series in all.iter().filter(|series| series.engine.engine() == "kstone") {
-        match groups.iter_mut().find(|(conditions, _)| **conditions == series.conditions) {
-            Some((_, group)) => group.push(series),
-            None => groups.push((&series.conditions, vec![series])),
-        }
-    }
-    groups
 }
 
 type Figure = fn(&Step) -> Option<f64>;
@@ -94,7 +84,7 @@ fn spots<'a>(
     sweeps
 }
 
-/// Runs of a stripe, on average over those that have any.
+/// Runs of a stripe, averaged over the stripes that have any.
 fn runs(step: &Step) -> Option<f64> {
     step.share("runs", "stripes_used").filter(|runs| *runs > 0.0)
 }
@@ -105,7 +95,7 @@ fn reads(group: &[&Series<'_>]) -> Result<Vec<Plot>> {
         database.max_memtable_records = defaults.0.max_memtable_records;
         compaction.sst_threshold = defaults.1.sst_threshold;
     };
-    // What gets looked at is what the engine does not tell otherwise: for keys that are absent the same.
+    // The runs that gets look at replace the number of runs where it is unknown: for absent keys the two are equal.
     for (label, place) in
         [("runs of a stripe", runs as Figure), ("runs looked at per get", Step::runs_per_get)]
     {
@@ -127,7 +117,7 @@ fn reads(group: &[&Series<'_>]) -> Result<Vec<Plot>> {
 
 fn reads_of(label: &str, p50: &[Spot<'_>], p99: &[Spot<'_>]) -> Result<Plot> {
     let conditions = &p50[0].series.conditions;
-    let line = |name: &str, look: usize, spots: &[Spot<'_>]| Line {
+    let line = |name: &str, look: usize, spots: &[Spot<'_>]| Curve {
         name: name.to_owned(),
         look: Look::points(look),
         points: spots.iter().map(|spot| point(spot, units::nanoseconds)).collect(),
@@ -141,9 +131,9 @@ fn reads_of(label: &str, p50: &[Spot<'_>], p99: &[Spot<'_>]) -> Result<Plot> {
             false,
             vec![
                 units::short(spot.at),
-                looked.map_or(NOTHING.to_owned(), units::digits),
+                units::optional(looked, units::digits),
                 units::nanoseconds(spot.measured.median),
-                range(&spot.measured, units::nanoseconds),
+                spot.measured.range(units::nanoseconds),
                 units::nanoseconds(other.measured.median),
             ],
         );
@@ -151,7 +141,7 @@ fn reads_of(label: &str, p50: &[Spot<'_>], p99: &[Spot<'_>]) -> Result<Plot> {
     let values = lines.iter().flat_map(|line| &line.points);
     let values = values.flat_map(|point| [point.y, point.whisker.map_or(point.y, |whisker| whisker.1)]);
     let chart = Chart {
-        title: title.clone(),
+        title,
         description: format!(
             "Lines of the latency of gets, p50 and p99, by runs of a stripe, in {conditions}."
         ),
@@ -160,8 +150,7 @@ fn reads_of(label: &str, p50: &[Spot<'_>], p99: &[Spot<'_>]) -> Result<Plot> {
         lines,
         strips: Vec::new(),
     };
-    let caption = "Medians of the trials, whiskers from the smallest to the largest.".to_owned();
-    Ok(Plot { title, caption, svg: chart.svg()?, table: Some(table) })
+    Plot::of(chart, "Medians of the trials, whiskers from the smallest to the largest.", Some(table))
 }
 
 fn false_positives(group: &[&Series<'_>]) -> Result<Vec<Plot>> {
@@ -221,7 +210,7 @@ fn write_amplification(group: &[&Series<'_>]) -> Result<Vec<Plot>> {
         more: &|spot| {
             let all = statistics::median(&spot.series.figures(|step| step.write_amplification));
             let runs = statistics::median(&spot.series.figures(runs));
-            [all, runs].map(|figure| figure.map_or(NOTHING.to_owned(), units::digits)).to_vec()
+            [all, runs].map(|figure| units::optional(figure, units::digits)).to_vec()
         },
         description: "Write amplification without the log, measured and by the model, by sst_threshold.",
         x: |_, last| Axis::from_zero("sst_threshold K", [last], units::short),
@@ -263,7 +252,7 @@ impl Against<'_> {
         let mut table = Table::new(&title, self.head);
         for spot in spots {
             let (measured, expected) = (spot.measured.median, (self.expected)(spot, spot.at as usize));
-            let mut cells = vec![units::short(spot.at), show(measured), range(&spot.measured, show)];
+            let mut cells = vec![units::short(spot.at), show(measured), spot.measured.range(show)];
             cells.extend([show(expected), units::digits(measured / expected)]);
             cells.extend((self.more)(spot));
             table.push(false, cells);
@@ -275,19 +264,19 @@ impl Against<'_> {
         });
         let points = spots.iter().map(|spot| point(spot, show)).collect();
         let lines = vec![
-            Line { name: self.name.to_owned(), look: Look::theory(), points: curve.collect() },
-            Line { name: "measured".to_owned(), look: Look::points(0), points },
+            Curve { name: self.name.to_owned(), look: Look::theory(), points: curve.collect() },
+            Curve { name: "measured".to_owned(), look: Look::points(0), points },
         ];
         let values: Vec<f64> = lines.iter().flat_map(|line| &line.points).map(|point| point.y).collect();
         let chart = Chart {
-            title: title.clone(),
+            title,
             description: self.description.to_owned(),
             x: (self.x)(first.at, last.at),
             y: (self.y)(values),
             lines,
             strips: Vec::new(),
         };
-        Ok(Plot { title, caption: self.caption.to_owned(), svg: chart.svg()?, table: Some(table) })
+        Plot::of(chart, self.caption, Some(table))
     }
 }
 
@@ -308,10 +297,6 @@ fn point(spot: &Spot<'_>, show: fn(f64) -> String) -> Point {
         x: *at,
         y: measured.median,
         whisker: Some((measured.min, measured.max)),
-        tip: format!("{} at {} [{}]", show(measured.median), units::short(*at), range(measured, show)),
+        tip: format!("{} at {} [{}]", show(measured.median), units::short(*at), measured.range(show)),
     }
-}
-
-fn range(summary: &Summary, show: fn(f64) -> String) -> String {
-    format!("{} … {}", show(summary.min), show(summary.max))
 }

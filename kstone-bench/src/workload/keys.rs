@@ -1,4 +1,4 @@
-//! Which item next.
+//! Chooses the next item.
 
 use anyhow::{Context, Result};
 use rand::rngs::StdRng;
@@ -11,7 +11,6 @@ use crate::data::splitmix;
 /// YCSB's.
 pub const ZIPF_EXPONENT: f64 = 0.99;
 
-/// Chooses items for one thread.
 #[derive(Clone, Debug)]
 pub struct Chooser {
     keys: Keys,
@@ -24,7 +23,7 @@ pub struct Chooser {
 }
 
 impl Chooser {
-    /// For thread `thread` of `threads`; those that take each item once share them out evenly.
+    /// For thread `thread` of `threads`; where each item is taken once, threads share the items evenly.
     pub fn new(keys: Keys, items: u64, seed: u64, thread: usize, threads: usize) -> Result<Self> {
         let zipf = match keys {
             Keys::Zipf | Keys::Latest => {

@@ -11,11 +11,11 @@ use crate::record::{StepSpec, TrialSpec};
 /// The fewest large values.
 const LARGE_LEAST: u64 = 50;
 
-/// The trial with everything in it that its workloads say and nobody else did: a step that fills the database, the sizes
-/// of large values, and what the specification's examples say. A trial that has all of it stays as it is.
+/// Adds to a trial what its workloads require and the caller left open: a step that fills the database, the sizes of
+/// large values, and the settings of the specification's examples. A resolved trial stays as it is.
 pub fn resolve(spec: &TrialSpec) -> Result<TrialSpec> {
     let mut spec = spec.clone();
-    ensure!(!spec.steps.is_empty(), "a trial has at least one step: name a workload");
+    ensure!(!spec.steps.is_empty(), "a trial needs at least one step: name a workload");
     ensure!(spec.items > 0 && spec.threads > 0, "there must be at least one item and one thread");
     large(&mut spec)?;
     examples(&mut spec)?;
@@ -25,15 +25,14 @@ pub fn resolve(spec: &TrialSpec) -> Result<TrialSpec> {
     Ok(spec)
 }
 
-/// Where the keys of a trial lie.
 pub fn layout(spec: &TrialSpec) -> Result<Layout> {
     let workloads = workloads(spec)?;
     let mut decided: Option<(Layout, &str)> = None;
     for workload in &workloads {
-        let Place::Only(layout) = workload.place else { continue };
+        let Some(layout) = workload.place.layout() else { continue };
         match decided {
             Some((other, name)) if other != layout => bail!(
-                "{name} and {} cannot follow each other: {} and {}. Make them two runs",
+                "{name} and {} cannot share a database: {} and {}. Run them separately",
                 workload.name,
                 described(other, name),
                 described(layout, &workload.name)
@@ -45,8 +44,8 @@ pub fn layout(spec: &TrialSpec) -> Result<Layout> {
     let spread = workloads.iter().find(|workload| workload.place == Place::Spread);
     if let (Some(spread), Layout::Ordered | Layout::OnePartition) = (spread, layout) {
         bail!(
-            "{} cannot follow {by}: {}, where keys that are missing are behind all others and nothing looks for them. \
-             Make them two runs",
+            "{} cannot follow {by}: {}, so missing keys would be behind all others and cost nothing to find. Run them \
+             separately",
             spread.name,
             described(layout, by)
         );
@@ -75,8 +74,8 @@ fn large(spec: &mut TrialSpec) -> Result<()> {
     }
     if let Some(other) = workloads.iter().find(|workload| !workload.large && workload.writes()) {
         bail!(
-            "{} writes values of {LARGE_VALUE} bytes and {} those of {} bytes: a trial has values of one size. Make \
-             them two runs",
+            "{} writes values of {LARGE_VALUE} bytes and {} those of {} bytes: a trial has values of one size. Run them \
+             separately",
             large.name,
             other.name,
             spec.value_bytes
@@ -98,7 +97,7 @@ fn examples(spec: &mut TrialSpec) -> Result<()> {
     let mut examples = workloads.iter().filter_map(|workload| Some((&workload.name, workload.example?)));
     let Some((name, example)) = examples.next() else { return Ok(()) };
     if let Some((other, _)) = examples.find(|(other, _)| *other != name) {
-        bail!("{name} and {other} have settings of their own each. Make them two runs");
+        bail!("{name} and {other} each have settings of their own. Run them separately");
     }
     if spec.memory_limit.is_none() {
         spec.memory_limit = Some(example.memory);
@@ -161,7 +160,7 @@ mod tests {
     #[test]
     fn steps_that_want_different_keys_or_values_are_refused() {
         for (steps, why) in [
-            (&["fillseq", "seekrandom"][..], "Make them two runs"),
+            (&["fillseq", "seekrandom"][..], "Run them separately"),
             (&["fillseq", "readmissing"], "behind all others"),
             (&["fillrandom", "fill100K"], "one size"),
             (&["embedded", "log-ingestion"], "settings of their own"),

@@ -1,7 +1,5 @@
 //! Reports: what must be in them, what must not, and what happens to bad input.
 
-use std::path::Path;
-
 use assert_cmd::Command;
 use kstone_bench::chapter::{ChapterTable, Group, Line, Says};
 use kstone_bench::engine::{Durability, counter};
@@ -12,24 +10,10 @@ use kstone_bench::units::Unit;
 
 use crate::sample;
 
-/// The page and the tables; also into the directory in `KSTONE_REPORTS`, for who wants to look at them.
-fn pages(name: &str, document: &Document) -> (String, String) {
-    let (html, markdown) = (report::html(document).unwrap(), report::markdown(document));
-    if let Some(directory) = std::env::var_os("KSTONE_REPORTS") {
-        let directory = Path::new(&directory);
-        std::fs::write(directory.join(name).with_extension("html"), &html).unwrap();
-        std::fs::write(directory.join(name).with_extension("md"), &markdown).unwrap();
-    }
-    (html, markdown)
-}
-
-fn report_of(name: &str, files: &[RunFile]) -> (Document, String, String) {
+/// The document, the page and the tables.
+fn report_of(files: &[RunFile]) -> (Document, String, String) {
     let document = report::document(files).unwrap();
-    let (html, markdown) = pages(name, &document);
-    if let Some(directory) = std::env::var_os("KSTONE_REPORTS") {
-        let path = Path::new(&directory).join(name).with_extension("json");
-        std::fs::write(path, serde_json::to_string(&files[0]).unwrap()).unwrap();
-    }
+    let (html, markdown) = (report::html(&document).unwrap(), report::markdown(&document).unwrap());
     (document, html, markdown)
 }
 
@@ -65,7 +49,7 @@ fn check_page(document: &Document, html: &str) {
 
 #[test]
 fn a_run_with_peers_is_one_page_with_every_kind_of_plot() {
-    let (document, html, markdown) = report_of("run", &[sample::run_file()]);
+    let (document, html, markdown) = report_of(&[sample::run_file()]);
     check_page(&document, &html);
     let titles: Vec<&str> =
         document.sections.iter().flat_map(|section| &section.plots).map(|plot| plot.title.as_str()).collect();
@@ -93,7 +77,7 @@ fn a_run_with_peers_is_one_page_with_every_kind_of_plot() {
 
 #[test]
 fn engines_stand_from_fast_to_slow_and_losses_are_said() {
-    let (document, _, markdown) = report_of("losses", &[sample::run_file()]);
+    let (document, _, markdown) = report_of(&[sample::run_file()]);
     let reads = document.sections.iter().find(|section| section.title == "readrandom").unwrap();
     let order: Vec<&str> = reads.tables[0].rows.iter().map(|row| row.cells[0].as_str()).collect();
     assert_eq!(order, ["heed", "kstone", "redb", "fjall", "rusqlite-tuned"]);
@@ -105,7 +89,7 @@ fn engines_stand_from_fast_to_slow_and_losses_are_said() {
 
 #[test]
 fn the_tables_of_durabilities_are_apart() {
-    let (document, ..) = report_of("durabilities", &[sample::run_file()]);
+    let (document, ..) = report_of(&[sample::run_file()]);
     let rows = |at: usize| -> Vec<String> {
         document.summaries[at].rows.iter().map(|row| row.cells[0].clone()).collect()
     };
@@ -119,7 +103,7 @@ fn the_tables_of_durabilities_are_apart() {
     for trial in &mut file.trials {
         trial.steps[0].durability = Some(Durability::Sync);
     }
-    let (document, ..) = report_of("durabilities", &[file]);
+    let (document, ..) = report_of(&[file]);
     assert_eq!(document.summaries[0].rows[0].cells[0], "readrandom");
     assert_eq!(document.summaries[1].rows[0].cells[0], "fillrandom");
 }
@@ -145,7 +129,7 @@ fn markdown_of_a_small_run_is_this() {
         (latency.p50, latency.p90, latency.p99) = (12_000, 20_000, 96_000);
         (latency.p999, latency.max, latency.count) = (410_000, 38_000_000, 1_000_000);
     }
-    let (_, _, markdown) = report_of("small", &[file]);
+    let (_, _, markdown) = report_of(&[file]);
     let expected = "\
 Durability \"buffered\": operations a second, medians, in brackets × kstone; \\* the fastest:
 
@@ -171,7 +155,7 @@ Latency, medians of the trials; the slowest of all of them:
 | **kstone** | put | its start | 12.0 µs | 20.0 µs | 96.0 µs | 410 µs | 38.0 ms | 3,000,000 |
 | fjall | put | its start | 12.0 µs | 20.0 µs | 96.0 µs | 410 µs | 38.0 ms | 3,000,000 |
 
-What it took, medians of the trials:
+Resource usage, medians of the trials:
 
 | engine | write ampl. |
 |---|---:|
@@ -185,7 +169,7 @@ What it took, medians of the trials:
 
 #[test]
 fn sweeps_are_plotted_with_what_theory_says() {
-    let (document, html, markdown) = report_of("sweep", &[sample::sweep_file()]);
+    let (document, html, markdown) = report_of(&[sample::sweep_file()]);
     check_page(&document, &html);
     let plot = |title: &str| {
         let mut plots = document.sections.iter().flat_map(|section| &section.plots);
@@ -255,7 +239,7 @@ fn tables_of_the_chapter_are_sections_with_plots_where_rows_are_numbers() {
     file.machine = Default::default();
     file.chapter = Some(vec![table]);
     let text = serde_json::to_string(&file).unwrap();
-    let (document, html, markdown) = report_of("chapter", &[results::parse(&text).unwrap()]);
+    let (document, html, markdown) = report_of(&[results::parse(&text).unwrap()]);
     check_page(&document, &html);
     let section = &document.sections[0];
     assert!(document.sources[0].starts_with("kstone-bench chapter --only"), "{:?}", document.sources);
@@ -273,7 +257,7 @@ fn tables_of_the_chapter_are_sections_with_plots_where_rows_are_numbers() {
 
 #[test]
 fn a_run_without_a_sweep_has_no_plots_of_sweeps() {
-    let (document, ..) = report_of("run", &[sample::run_file()]);
+    let (document, ..) = report_of(&[sample::run_file()]);
     assert!(document.sections.iter().all(|section| !section.title.starts_with("Sweep")));
     let mut file = sample::sweep_file();
     for step in file.trials.iter_mut().flat_map(|trial| &mut trial.steps) {
@@ -300,7 +284,7 @@ fn names_from_outside_stay_text() {
         latencies.insert(evil.to_owned(), put);
         trial.error = Some(format!("{evil}\n# heading"));
     }
-    let (document, html, markdown) = report_of("evil", &[file]);
+    let (document, html, markdown) = report_of(&[file]);
     assert!(!html.contains("<script") && html.contains("&lt;script&gt;"));
     assert_eq!(
         html.matches("<svg ").count(),
@@ -345,7 +329,7 @@ fn figures_that_are_missing_or_absurd_do_no_harm() {
                 let steps = file.trials.iter_mut().flat_map(|trial| &mut trial.steps);
                 steps.take(if one { 1 } else { usize::MAX }).for_each(change);
                 let document = report::document(std::slice::from_ref(file)).unwrap();
-                let (html, _) = (report::html(&document).unwrap(), report::markdown(&document));
+                let (html, _) = (report::html(&document).unwrap(), report::markdown(&document).unwrap());
                 assert!(!html.contains("NaN") && !html.contains("inf"), "{number}");
             }
         }
@@ -361,7 +345,7 @@ fn trials_that_ended_in_an_error_are_said_and_the_others_shown() {
     }
     file.trials[0].steps[0].wrong = 3;
     file.trials[0].steps[0].steady = false;
-    let (document, html, markdown) = report_of("errors", &[file.clone()]);
+    let (document, html, markdown) = report_of(&[file.clone()]);
     assert!(
         document.troubles.iter().any(|trouble| trouble.contains("redb, trial 1: ended after 0 of 2 steps"))
     );
@@ -379,7 +363,7 @@ fn trials_that_ended_in_an_error_are_said_and_the_others_shown() {
         trial.steps.clear();
         trial.error = Some("no space left".to_owned());
     }
-    let (document, ..) = report_of("nothing", &[file.clone()]);
+    let (document, ..) = report_of(&[file.clone()]);
     assert!(document.sections.is_empty() && !document.troubles.is_empty());
     file.trials.clear();
     assert!(report::document(&[file]).unwrap_err().to_string().contains("nothing to report"));
@@ -400,7 +384,7 @@ fn an_open_loop_shows_what_users_wait_and_what_operations_take() {
         trial.spec.memory_limit = Some(256 << 20);
         trial.memory_limited = trial.number > 5;
     }
-    let (document, html, markdown) = report_of("open", &[file]);
+    let (document, html, markdown) = report_of(&[file]);
     check_page(&document, &html);
     for text in [&html, &markdown] {
         assert!(text.contains("open loop at 50,000") && text.contains("memory limit not in force"));
@@ -415,7 +399,7 @@ fn the_engine_that_does_nothing_is_no_rival() {
     samples[1].engine.name = "noop".to_owned();
     samples[1].loads.iter_mut().for_each(|load| load.rate *= 50.0);
     let (document, html, _) =
-        report_of("noop", &[sample::file(sample::trials(&samples, 5, Durability::Buffered, 1))]);
+        report_of(&[sample::file(sample::trials(&samples, 5, Durability::Buffered, 1))]);
     check_page(&document, &html);
     assert_eq!(document.losses, Vec::<String>::new());
     assert_eq!(document.sections[0].tables[0].rows[0].cells[0], "noop", "its figures are told");

@@ -1,20 +1,19 @@
-//! What checking costs and how late it finds what it is for.
+//! What checking costs, and how late it finds work.
 //!
 //! A stripe that a flush brings to the threshold is merged at once, whatever the interval. The interval decides how late
-//! that is found which comes with time alone: here tombstones that grow too old, each stripe's at a moment of its own,
+//! work is found that only the passage of time creates: here tombstones that grow too old, in one stripe after another,
 //! spread over one interval.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use kstone_api::{CompactionConfig, Event, LsmEngine, WriteOptions};
 use serde::{Deserialize, Serialize};
 
-use super::{Found, Heard, VALUE, cpu, open, put};
+use super::{EventLog, Figures, Setup, cpu, put};
 use crate::data::Values;
 
-/// Times all stripes are looked at for the cost of it.
+/// How often all stripes are checked to measure the cost.
 const SWEEPS: u32 = 200;
 /// When a tombstone is old.
 const AGE: Duration = Duration::from_millis(200);
@@ -34,14 +33,14 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    pub(super) fn measure(&self, directory: &Path) -> Result<Found> {
-        let (engine, heard) = open(directory, &format!("stripes={}", self.stripes))?;
+    pub(super) fn measure(&self, setup: &Setup) -> Result<Figures> {
+        let (engine, log) = setup.open(&format!("stripes={}", self.stripes))?;
         engine.set_compaction_config(self.rules(Duration::MAX))?;
-        let values = Values::new(VALUE, 1)?;
+        let values = setup.values()?;
         for run in 0..self.runs as u64 {
             self.add_a_run(&engine, &values, run)?;
         }
-        let mut found = Found::default();
+        let mut found = Figures::default();
         let start = Instant::now();
         for _ in 0..SWEEPS {
             for stripe in 0..self.stripes {
@@ -49,8 +48,8 @@ impl Checks {
             }
         }
         found.set("sweep_nanos", start.elapsed().as_nanos() as f64 / f64::from(SWEEPS));
-        self.by_count(&engine, &heard, &values, &mut found)?;
-        self.by_age(&engine, &heard, &mut found)?;
+        self.by_count(&engine, &log, &values, &mut found)?;
+        self.by_age(&engine, &log, &mut found)?;
         engine.close()?;
         Ok(found)
     }
@@ -72,10 +71,16 @@ impl Checks {
     }
 
     /// From the flush that makes a stripe due to the begin of its merge.
-    fn by_count(&self, engine: &LsmEngine, heard: &Heard, values: &Values, found: &mut Found) -> Result<()> {
+    fn by_count(
+        &self,
+        engine: &LsmEngine,
+        log: &EventLog,
+        values: &Values,
+        found: &mut Figures,
+    ) -> Result<()> {
         self.add_a_run(engine, values, self.runs as u64)?;
-        heard.wait_for_compactions(engine.stats()?.stripes.len(), Duration::from_secs(60))?;
-        let events = heard.events();
+        log.wait_for_compactions(engine.stats()?.stripes.len(), Duration::from_secs(60))?;
+        let events = log.events();
         let mut lags = Vec::new();
         for (ended, event) in &events {
             let Event::Compaction { stripe, duration, .. } = event else { continue };
@@ -90,9 +95,9 @@ impl Checks {
     }
 
     /// From the moment at which a tombstone is too old to the begin of the merge that drops it.
-    fn by_age(&self, engine: &LsmEngine, heard: &Heard, found: &mut Found) -> Result<()> {
+    fn by_age(&self, engine: &LsmEngine, log: &EventLog, found: &mut Figures) -> Result<()> {
         engine.set_compaction_config(self.rules(AGE))?;
-        let before = heard.events().len();
+        let before = log.events().len();
         let (start, used) = (Instant::now(), cpu());
         let pause = Duration::from_secs(self.interval) / self.samples.max(1) as u32;
         let mut due = Vec::new();
@@ -105,9 +110,9 @@ impl Checks {
             std::thread::sleep((start + pause * (sample + 1)).saturating_duration_since(Instant::now()));
         }
         let limit = Duration::from_secs(3 * self.interval + 30);
-        heard.wait_for_compactions(self.stripes + due.len(), limit)?;
+        log.wait_for_compactions(self.stripes + due.len(), limit)?;
         found.set("idle_cpu_percent", 100.0 * (cpu() - used).as_secs_f64() / start.elapsed().as_secs_f64());
-        let events = heard.events();
+        let events = log.events();
         let mut lags = Vec::new();
         for (stripe, due) in due {
             let merged = events[before..].iter().find_map(|(at, event)| match event {

@@ -5,20 +5,18 @@
 //! flushes come in bursts at the end of each round: counting from the middle of a round to the middle of another
 //! counts whole bursts. Small thresholds have many rounds, in which the stripes drift apart.
 
-use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
-use kstone_api::{Event, Key, LsmEngine, WriteOptions};
+use kstone_api::{EngineOptions, Event, Key, LsmEngine, WriteOptions};
 use serde::{Deserialize, Serialize};
 
-use super::{Found, Heard, VALUE, open, options, put};
+use super::{EventLog, Figures, Setup, put};
 use crate::data::Values;
 use crate::resources::{Usage, drop_from_cache};
 
-/// How often memory is looked at.
+/// Between two samples of memory.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Writes of one thread, buffered, each item once and in no order.
@@ -32,7 +30,6 @@ pub(crate) struct Fill {
     pub(crate) warm_up: u64,
     /// Writes that count, made up to whole rounds.
     pub(crate) counted: u64,
-    pub(crate) seed: u64,
 }
 
 impl Fill {
@@ -53,15 +50,15 @@ impl Fill {
         self.moments()[2]
     }
 
-    pub(super) fn measure(&self, directory: &Path) -> Result<Found> {
-        let (engine, heard) = open(directory, &self.settings)?;
-        let values = Values::new(VALUE, self.seed)?;
+    pub(super) fn measure(&self, setup: &Setup) -> Result<Figures> {
+        let (engine, log) = setup.open(&self.settings)?;
+        let values = setup.values()?;
         let [begin, end, last] = self.moments();
         let before = Usage::memory()?.anonymous as f64;
         let stop = AtomicBool::new(false);
         let (found, memory) = std::thread::scope(|scope| {
             let watch = scope.spawn(|| watch(&engine, &stop));
-            let written = self.write(&engine, &heard, &values, [begin, end]);
+            let written = self.write(&engine, &log, &values, [begin, end]);
             let written = written.and_then(|found| put(&engine, &values, end..last).map(|()| found));
             stop.store(true, Ordering::Relaxed);
             (written, watch.join())
@@ -81,17 +78,17 @@ impl Fill {
     fn write(
         &self,
         engine: &LsmEngine,
-        heard: &Heard,
+        log: &EventLog,
         values: &Values,
         [begin, end]: [u64; 2],
-    ) -> Result<Found> {
+    ) -> Result<Figures> {
         put(engine, values, 0..begin)?;
         let before = engine.stats()?;
         let start = Instant::now();
         put(engine, values, begin..end)?;
         let elapsed = start.elapsed();
         let after = engine.stats()?;
-        let mut found = Found::default();
+        let mut found = Figures::default();
         let (written, seconds) = ((end - begin) as f64, elapsed.as_secs_f64());
         let since = |now: u64, before: u64| (now - before) as f64;
         let flushed = since(after.flush_bytes_written, before.flush_bytes_written);
@@ -101,7 +98,7 @@ impl Fill {
         found.set("flushes_per_100k", 1e5 * since(after.flushes, before.flushes) / written);
         found.set("write_amplification", (flushed + merged) / user);
         let round = seconds * self.round() as f64 / written;
-        for (piece, share) in bursts(heard, start, elapsed, round).iter().enumerate() {
+        for (piece, share) in bursts(log, start, elapsed, round).iter().enumerate() {
             found.set(&format!("flushes_in_tenth_{piece}"), *share);
         }
         Ok(found)
@@ -109,9 +106,9 @@ impl Fill {
 }
 
 /// Flushes in each tenth of a round, as shares of all.
-fn bursts(heard: &Heard, start: Instant, elapsed: Duration, round: f64) -> [f64; 10] {
+fn bursts(log: &EventLog, start: Instant, elapsed: Duration, round: f64) -> [f64; 10] {
     let mut pieces = [0.0; 10];
-    for (at, event) in heard.events() {
+    for (at, event) in log.events() {
         let since = at.checked_duration_since(start).filter(|since| *since <= elapsed);
         if let (Some(since), Event::Flush { .. }) = (since, event) {
             pieces[((since.as_secs_f64() / round).fract() * 10.0).min(9.0) as usize] += 1.0;
@@ -153,21 +150,20 @@ pub(crate) struct Reopen {
 }
 
 impl Reopen {
-    pub(super) fn measure(&self, directory: &Path) -> Result<Found> {
+    pub(super) fn measure(&self, setup: &Setup) -> Result<Figures> {
         if self.cold {
-            drop_from_cache(directory)?;
+            drop_from_cache(&setup.directory)?;
         }
         let device = Usage::now()?.read_bytes;
-        let mut options = options("", &Arc::new(Heard::default()))?;
-        // As stored.
-        (options.config, options.compaction) = (None, None);
+        // With the settings as they are stored.
+        let options = EngineOptions::disk();
         let start = Instant::now();
-        let engine = LsmEngine::open(directory, options)?;
+        let engine = LsmEngine::open(&setup.directory, options)?;
         let nanos = start.elapsed().as_nanos() as f64;
         let from_device = Usage::now()?.read_bytes - device;
         let stats = engine.stats()?;
         ensure!(!stats.recovery.clean, "the database had been closed: there was nothing to recover");
-        let mut found = Found::default();
+        let mut found = Figures::default();
         found.set("open_nanos", nanos);
         found.set("replay_nanos", stats.recovery.replay_nanos as f64);
         found.set("replayed_records", stats.recovery.replayed_records as f64);
@@ -181,7 +177,7 @@ impl Reopen {
     }
 }
 
-/// Waits until no checkpoint gives anything of the log back any more.
+/// Waits until checkpoints no longer shorten the log.
 fn rest(engine: &LsmEngine) -> Result<()> {
     engine.delete(&Key::new(b"no such item"), WriteOptions::new())?;
     // What is flushed is given back by the checkpoint after it.
@@ -211,7 +207,6 @@ mod tests {
                 threshold,
                 warm_up: 25_000 * 16,
                 counted: 50_000 * 16,
-                seed: 1,
             };
             let round = 16 * threshold as u64;
             let [begin, end, last] = fill.moments();

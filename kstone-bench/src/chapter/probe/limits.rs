@@ -12,7 +12,7 @@ use kstone_api::{Error, Event, LsmEngine, WriteOptions};
 use kstone_core::vfs::{DiskVfs, FaultVfs, Op, Rule};
 use serde::{Deserialize, Serialize};
 
-use super::{Found, Heard, VALUE, open, options, put};
+use super::{Figures, Setup, VALUE, put};
 use crate::data::{BenchKey, Layout, Values, splitmix};
 
 /// Memtables limited by bytes, with values of very different sizes.
@@ -20,7 +20,6 @@ use crate::data::{BenchKey, Layout, Values, splitmix};
 pub(crate) struct MemtableBytes {
     pub(crate) limit: usize,
     pub(crate) flushes: usize,
-    pub(crate) seed: u64,
 }
 
 /// The longest value.
@@ -29,12 +28,12 @@ const LONGEST: u64 = 4000;
 impl MemtableBytes {
     /// One stripe and one writer: the records of each flush are the next ones in the order of the writes, so the bytes of
     /// each memtable are known exactly.
-    pub(super) fn measure(&self, directory: &Path) -> Result<Found> {
+    pub(super) fn measure(&self, setup: &Setup) -> Result<Figures> {
         let settings =
             format!("stripes=1,max_memtable_size_bytes={},max_memtable_records=100000000", self.limit);
-        let (engine, heard) = open(directory, &settings)?;
+        let (engine, log) = setup.open(&settings)?;
         let mut sizes = Vec::new();
-        let mut random = self.seed;
+        let mut random = setup.seed;
         let (mut written, wanted) = (0, self.limit * self.flushes + self.limit / 2);
         while written < wanted {
             random = splitmix(random);
@@ -47,7 +46,7 @@ impl MemtableBytes {
         engine.flush()?;
         let mut rest = sizes.iter();
         let mut filled = Vec::new();
-        for (_, event) in heard.events() {
+        for (_, event) in log.events() {
             if let Event::Flush { records, .. } = event {
                 filled.push(rest.by_ref().take(records as usize).sum::<usize>() as f64);
             }
@@ -56,7 +55,7 @@ impl MemtableBytes {
         // The last was flushed for the asking.
         filled.pop();
         ensure!(filled.len() >= self.flushes / 2, "there were only {} flushes", filled.len());
-        let mut found = Found::default();
+        let mut found = Figures::default();
         found.set("largest_bytes", filled.iter().copied().fold(0.0, f64::max));
         found.set("longest_record", sizes.iter().copied().max().unwrap_or(0) as f64);
         engine.close()?;
@@ -67,22 +66,19 @@ impl MemtableBytes {
 /// A log under a limit, written many times its length.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct LogLimit {
-    pub(crate) settings: String,
     pub(crate) limit: u64,
     pub(crate) items: u64,
-    pub(crate) seed: u64,
 }
 
 impl LogLimit {
-    pub(super) fn measure(&self, directory: &Path) -> Result<Found> {
+    pub(super) fn measure(&self, setup: &Setup) -> Result<Figures> {
         // Memtables alone would let the log grow far beyond the limit.
         // A log always has room for the largest item.
-        let settings = format!(
-            "{},max_wal_size_bytes={},max_memtable_records=1000000,max_item_bytes=65536,max_batch_bytes=65536",
-            self.settings, self.limit
-        );
-        let (engine, _) = open(directory, &settings)?;
-        let values = Values::new(VALUE, self.seed)?;
+        let (engine, _) = setup.open(&format!(
+            "max_wal_size_bytes={},max_memtable_records=1000000,max_item_bytes=65536,max_batch_bytes=65536",
+            self.limit
+        ))?;
+        let values = setup.values()?;
         let mut most = 0.0;
         let step = (self.items / 2000).max(20);
         let mut n = 0;
@@ -91,7 +87,7 @@ impl LogLimit {
             n += step;
             most = f64::max(most, engine.disk_usage()?.log as f64);
         }
-        let mut found = Found::default();
+        let mut found = Figures::default();
         found.set("largest_bytes", most);
         found.set("log_bytes_written", engine.stats()?.log_bytes_written as f64);
         engine.close()?;
@@ -102,16 +98,15 @@ impl LogLimit {
 /// A directory under a quota, written until a write is refused, then emptied by half.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Quota {
-    pub(crate) settings: String,
     pub(crate) limit: u64,
-    pub(crate) seed: u64,
 }
 
 impl Quota {
-    pub(super) fn measure(&self, directory: &Path) -> Result<Found> {
-        let settings = format!("{},max_total_disk_bytes={}", self.settings, self.limit);
-        let (engine, _) = open(directory, &settings)?;
-        let values = Values::new(VALUE, self.seed)?;
+    pub(super) fn measure(&self, setup: &Setup) -> Result<Figures> {
+        let settings = format!("max_memtable_records=2000,max_total_disk_bytes={}", self.limit);
+        let (engine, _) = setup.open(&settings)?;
+        let directory = &setup.directory;
+        let values = setup.values()?;
         let (mut most, mut full) = (0.0, 0);
         loop {
             match put(&engine, &values, full..full + 1) {
@@ -142,7 +137,7 @@ impl Quota {
             };
             look(&engine, directory, &mut most)?;
         }
-        let mut found = Found::default();
+        let mut found = Figures::default();
         found.set("largest_bytes", most);
         found.set("items_when_full", full as f64);
         found.set("refusals", engine.stats()?.disk_full_refusals as f64);
@@ -170,21 +165,19 @@ fn is_full(error: &anyhow::Error) -> bool {
 /// Threads that write at the same time through a buffer of some size.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct WriteBuffer {
-    pub(crate) settings: String,
     pub(crate) buffer: usize,
     pub(crate) threads: u64,
     pub(crate) items: u64,
-    pub(crate) seed: u64,
 }
 
 impl WriteBuffer {
     /// Throughput is measured with the plain file system; the largest call with one that is watched.
-    pub(super) fn measure(&self, directory: &Path) -> Result<Found> {
-        let settings = format!("{},write_buffer_size={}", self.settings, self.buffer);
-        let mut found = Found::default();
-        let (engine, _) = open(&directory.join("plain"), &settings)?;
+    pub(super) fn measure(&self, setup: &Setup) -> Result<Figures> {
+        let (mut options, _) = setup.options(&format!("write_buffer_size={}", self.buffer))?;
+        let mut found = Figures::default();
+        let engine = LsmEngine::open_or_create(&setup.directory.join("plain"), options.clone())?;
         let start = Instant::now();
-        self.write(&engine)?;
+        self.write(&engine, &setup.values()?)?;
         found.set("rate", self.items as f64 / start.elapsed().as_secs_f64());
         let stats = engine.stats()?;
         found.set("records_per_call", stats.log_records as f64 / stats.log_writes.max(1) as f64);
@@ -201,20 +194,17 @@ impl WriteBuffer {
             Ok(())
         });
         watched.add(rule.on(&[Op::Write]).files("wal-*"));
-        let mut options = options(&settings, &Arc::new(Heard::default()))?;
         options.vfs = Arc::new(watched);
-        let engine = LsmEngine::open_or_create(&directory.join("watched"), options)?;
-        self.write(&engine)?;
+        let engine = LsmEngine::open_or_create(&setup.directory.join("watched"), options)?;
+        self.write(&engine, &setup.values()?)?;
         engine.close()?;
         found.set("largest_bytes", largest.load(Ordering::Relaxed) as f64);
         Ok(found)
     }
 
-    fn write(&self, engine: &LsmEngine) -> Result<()> {
-        let values = Values::new(VALUE, self.seed)?;
+    fn write(&self, engine: &LsmEngine, values: &Values) -> Result<()> {
         let share = self.items / self.threads;
         std::thread::scope(|scope| {
-            let (engine, values) = (&engine, &values);
             let threads = (0..self.threads)
                 .map(|thread| scope.spawn(move || put(engine, values, thread * share..(thread + 1) * share)));
             let threads: Vec<_> = threads.collect();

@@ -1,7 +1,6 @@
 //! Reading with an exact number of overlapping runs in every stripe: compaction off, and a flush of all stripes after
 //! each equal share of the items, which all cover the whole range of keys. And merging such runs.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,13 +9,13 @@ use hdrhistogram::Histogram;
 use kstone_api::{CompactionConfig, EngineStats, Event, LsmEngine};
 use serde::{Deserialize, Serialize};
 
-use super::{Found, Heard, VALUE, absent, cpu, histogram, open, put, record, timed_get};
+use super::{EventLog, Figures, Setup, absent, cpu, histogram, put, record, timed_get};
 use crate::data::{Values, splitmix};
 use crate::resources::{Usage, drop_from_cache};
 
-/// No memtable is flushed before that is asked for, and nothing is merged.
+/// Memtables are flushed on request only, and nothing is merged.
 const BY_HAND: &str = "compaction_enabled=0,max_memtable_records=100000000";
-/// A reader of a debt asks this often.
+/// Between two reads beside a merge.
 const EVERY: Duration = Duration::from_micros(500);
 /// Longer than any debt here takes.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -24,7 +23,6 @@ const LIMIT: Duration = Duration::from_secs(600);
 /// Reads of one thread, one after the other.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Runs {
-    pub(crate) settings: String,
     /// Of each stripe.
     pub(crate) runs: usize,
     /// In all runs together: the data is the same whatever their number.
@@ -33,21 +31,20 @@ pub(crate) struct Runs {
     pub(crate) reads: u64,
     /// Of each kind, right after the system has forgotten the files.
     pub(crate) cold_reads: u64,
-    pub(crate) seed: u64,
 }
 
 impl Runs {
-    pub(super) fn measure(&self, directory: &Path) -> Result<Found> {
-        let (engine, _) = open(directory, &format!("{},{BY_HAND}", self.settings))?;
-        let values = Values::new(VALUE, self.seed)?;
+    pub(super) fn measure(&self, setup: &Setup) -> Result<Figures> {
+        let (engine, _) = setup.open(BY_HAND)?;
+        let values = setup.values()?;
         build(&engine, &values, self.runs, self.items)?;
-        let mut found = Found::default();
+        let mut found = Figures::default();
         let before = engine.stats()?;
-        // Once, so that everything is in memory and checked.
-        self.reads(&engine, &values, self.reads, true)?;
-        found.set_latency("hit", &self.reads(&engine, &values, self.reads, true)?);
+        // Warm-up, so that everything is in memory and checked.
+        self.reads(&engine, setup, self.reads, true)?;
+        found.set_latency("hit", &self.reads(&engine, setup, self.reads, true)?);
         let between = engine.stats()?;
-        found.set_latency("miss", &self.reads(&engine, &values, self.reads, false)?);
+        found.set_latency("miss", &self.reads(&engine, setup, self.reads, false)?);
         let after = engine.stats()?;
         let looked = |later: &EngineStats, earlier: &EngineStats| {
             let gets = later.operations.gets - earlier.operations.gets;
@@ -57,23 +54,23 @@ impl Runs {
         found.set("miss_runs", looked(&after, &between));
         engine.close()?;
         for (name, there) in [("cold_hit", true), ("cold_miss", false)] {
-            drop_from_cache(directory)?;
-            let (engine, _) = open(directory, &format!("{},compaction_enabled=0", self.settings))?;
+            drop_from_cache(&setup.directory)?;
+            let (engine, _) = setup.open("compaction_enabled=0")?;
             let before = Usage::now()?.read_bytes;
-            found.set_latency(name, &self.reads(&engine, &values, self.cold_reads, there)?);
+            found.set_latency(name, &self.reads(&engine, setup, self.cold_reads, there)?);
             found.set(&format!("{name}_device_bytes"), (Usage::now()?.read_bytes - before) as f64);
             engine.close()?;
         }
         Ok(found)
     }
 
-    fn reads(&self, engine: &LsmEngine, values: &Values, reads: u64, there: bool) -> Result<Histogram<u64>> {
-        let mut latencies = histogram()?;
-        let mut random = self.seed ^ u64::from(there);
+    fn reads(&self, engine: &LsmEngine, setup: &Setup, reads: u64, there: bool) -> Result<Histogram<u64>> {
+        let (values, mut latencies) = (setup.values()?, histogram()?);
+        let mut random = setup.seed ^ u64::from(there);
         for _ in 0..reads {
             random = splitmix(random);
             let n = if there { random % self.items } else { absent(random % (1 << 39)) };
-            record(&mut latencies, timed_get(engine, values, n, there)?);
+            record(&mut latencies, timed_get(engine, &values, n, there)?);
         }
         Ok(latencies)
     }
@@ -95,32 +92,29 @@ fn build(engine: &LsmEngine, values: &Values, runs: usize, items: u64) -> Result
     Ok(())
 }
 
-/// Filters of one size, asked for keys that are in none of the runs, from memory. Each get asks the filter of every run
-/// of its stripe, so that with 10 runs a million gets are ten million questions; the engine counts them.
+/// Filters of one size, tested from memory with keys that are in none of the runs. Each get tests the filter of every run
+/// of its stripe, so with 10 runs a million gets are ten million tests; the engine counts them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Filters {
-    pub(crate) settings: String,
     /// For each key.
     pub(crate) bits: usize,
     pub(crate) runs: usize,
     pub(crate) items: u64,
-    /// Different keys asked for that are not there.
+    /// Different absent keys to get.
     pub(crate) misses: u64,
-    pub(crate) seed: u64,
 }
 
 impl Filters {
-    pub(super) fn measure(&self, directory: &Path) -> Result<Found> {
-        let settings = format!("{},{BY_HAND},bloom_bits_per_key={}", self.settings, self.bits);
-        let (engine, _) = open(directory, &settings)?;
-        let values = Values::new(VALUE, self.seed)?;
+    pub(super) fn measure(&self, setup: &Setup) -> Result<Figures> {
+        let (engine, _) = setup.open(&format!("{BY_HAND},bloom_bits_per_key={}", self.bits))?;
+        let values = setup.values()?;
         build(&engine, &values, self.runs, self.items)?;
-        let mut found = Found::default();
+        let mut found = Figures::default();
         found.set("flush_nanos_per_key", engine.stats()?.flush_nanos as f64 / self.items as f64);
         let memory = engine.estimate_bloom_memory()? as f64;
         found.set("filter_bytes_per_million", 1e6 * memory / self.items as f64);
 
-        // Some before the figures begin, so that everything is in memory and checked.
+        // Warm-up, so that everything is in memory and checked.
         for n in 0..self.misses / 10 {
             timed_get(&engine, &values, absent(self.misses + n), false)?;
         }
@@ -134,7 +128,7 @@ impl Filters {
         let wrong = (after.filter.false_positives - before.filter.false_positives) as f64;
         let asked = wrong + (after.filter.negatives - before.filter.negatives) as f64;
         let (misses, runs) = (self.misses as f64, self.runs as f64);
-        ensure!(asked == misses * runs, "{asked} filters were asked by {misses} gets over {runs} runs");
+        ensure!(asked == misses * runs, "{asked} filters were tested by {misses} gets over {runs} runs");
         found.set("asked", asked);
         found.set("false_positive_percent", 100.0 * wrong / asked);
         found.set("blocks_per_get", (after.reads.blocks_read - before.reads.blocks_read) as f64 / misses);
@@ -150,28 +144,26 @@ pub(crate) fn theory(bits: usize) -> f64 {
     100.0 * (1.0 - (-probes / bits as f64).exp()).powf(probes)
 }
 
-/// Merging runs that were prepared while compaction was off, one merge for each stripe, while one reader asks at a fixed
-/// rate.
+/// Merging runs that were prepared while compaction was off, one merge for each stripe, while one reader sends gets at
+/// a fixed rate.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Debt {
-    pub(crate) settings: String,
     /// Compactions at the same time.
     pub(crate) concurrent: usize,
     /// Of each stripe, that become one.
     pub(crate) runs: usize,
     pub(crate) items: u64,
-    pub(crate) seed: u64,
 }
 
 impl Debt {
-    pub(super) fn measure(&self, directory: &Path) -> Result<Found> {
-        let (engine, heard) = open(directory, &format!("{},{BY_HAND}", self.settings))?;
-        let values = Values::new(VALUE, self.seed)?;
+    pub(super) fn measure(&self, setup: &Setup) -> Result<Figures> {
+        let (engine, log) = setup.open(BY_HAND)?;
+        let values = setup.values()?;
         build(&engine, &values, self.runs, self.items)?;
         let stop = AtomicBool::new(false);
         let (merged, latencies) = std::thread::scope(|scope| {
-            let reader = scope.spawn(|| self.read(&engine, &values, &stop));
-            let merged = self.merge(&engine, &heard);
+            let reader = scope.spawn(|| self.read(&engine, setup, &stop));
+            let merged = self.merge(&engine, &log);
             stop.store(true, Ordering::Relaxed);
             (merged, reader.join())
         });
@@ -181,16 +173,16 @@ impl Debt {
         Ok(found)
     }
 
-    fn merge(&self, engine: &LsmEngine, heard: &Heard) -> Result<Found> {
+    fn merge(&self, engine: &LsmEngine, log: &EventLog) -> Result<Figures> {
         let (start, used) = (Instant::now(), cpu());
         // With twice as many runs as the threshold no core is left free: as many compactions run as are allowed.
         let threshold = (self.runs / 2).max(2);
         let config = CompactionConfig::new().with_sst_threshold(threshold);
         engine.set_compaction_config(config.with_max_concurrent(self.concurrent))?;
-        heard.wait_for_compactions(engine.stripe_count(), LIMIT)?;
+        log.wait_for_compactions(engine.stripe_count(), LIMIT)?;
         let cpu_seconds = (cpu() - used).as_secs_f64();
         let (mut end, mut bytes, mut times) = (start, 0, Vec::new());
-        for (at, event) in heard.events() {
+        for (at, event) in log.events() {
             if let Event::Compaction { bytes_in, bytes_out, duration, .. } = event {
                 end = end.max(at);
                 bytes += bytes_in + bytes_out;
@@ -198,7 +190,7 @@ impl Debt {
             }
         }
         let seconds = (end - start).as_secs_f64();
-        let mut found = Found::default();
+        let mut found = Figures::default();
         found.set("together", most_together(&times) as f64);
         found.set("items_per_second", self.items as f64 / seconds);
         found.set("bytes_per_second", bytes as f64 / seconds);
@@ -207,14 +199,14 @@ impl Debt {
     }
 
     /// Latencies from the moment each read was due.
-    fn read(&self, engine: &LsmEngine, values: &Values, stop: &AtomicBool) -> Result<Histogram<u64>> {
-        let mut latencies = histogram()?;
-        let (start, mut asked, mut random) = (Instant::now(), 0, self.seed);
+    fn read(&self, engine: &LsmEngine, setup: &Setup, stop: &AtomicBool) -> Result<Histogram<u64>> {
+        let (values, mut latencies) = (setup.values()?, histogram()?);
+        let (start, mut asked, mut random) = (Instant::now(), 0, setup.seed);
         while !stop.load(Ordering::Relaxed) {
             let due = start + EVERY * asked;
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             random = splitmix(random);
-            timed_get(engine, values, random % self.items, true)?;
+            timed_get(engine, &values, random % self.items, true)?;
             record(&mut latencies, due.elapsed().as_nanos() as u64);
             asked += 1;
         }
@@ -237,18 +229,17 @@ mod tests {
     fn every_stripe_gets_exactly_as_many_runs_as_asked_for() {
         let directory = tempfile::tempdir().unwrap();
         for runs in [2, 5] {
-            let found =
-                Runs { settings: "stripes=4".into(), runs, items: 400, reads: 200, cold_reads: 20, seed: 7 }
-                    .measure(&directory.path().join(runs.to_string()))
-                    .unwrap();
+            let setup = Setup::of(&directory.path().join(runs.to_string()), "stripes=4", 7);
+            let found = Runs { runs, items: 400, reads: 200, cold_reads: 20 }.measure(&setup).unwrap();
             // Two of three hits were discarded or counted: on average half of the runs and one.
             assert_eq!(found.get("miss_runs").unwrap(), runs as f64);
             let hit = found.get("hit_runs").unwrap();
             assert!(hit > 1.0 && hit < runs as f64, "{hit}");
             assert!(found.get("cold_miss_p99").unwrap() > 0.0);
         }
-        let (engine, _) = open(&directory.path().join("few"), "stripes=16,compaction_enabled=0").unwrap();
-        let values = Values::new(VALUE, 1).unwrap();
+        let few = Setup::of(&directory.path().join("few"), "stripes=16", 1);
+        let (engine, _) = few.open("compaction_enabled=0").unwrap();
+        let values = few.values().unwrap();
         assert!(build(&engine, &values, 2, 4).is_err(), "two items cannot be in sixteen stripes");
     }
 
@@ -262,15 +253,15 @@ mod tests {
     #[test]
     fn false_positives_are_counted_over_all_runs() {
         let directory = tempfile::tempdir().unwrap();
-        let probe =
-            Filters { settings: "stripes=2".into(), bits: 6, runs: 4, items: 4_000, misses: 5_000, seed: 3 };
-        let found = probe.measure(&directory.path().join("6")).unwrap();
+        let setup = |name| Setup::of(&directory.path().join(name), "stripes=2", 3);
+        let probe = Filters { bits: 6, runs: 4, items: 4_000, misses: 5_000 };
+        let found = probe.measure(&setup("6")).unwrap();
         assert_eq!(found.get("asked").unwrap(), 20_000.0);
         let percent = found.get("false_positive_percent").unwrap();
         assert!((4.0..9.0).contains(&percent), "{percent} %");
-        let more = Filters { bits: 12, ..probe }.measure(&directory.path().join("12")).unwrap();
+        let more = Filters { bits: 12, ..probe }.measure(&setup("12")).unwrap();
         assert!(more.get("false_positive_percent").unwrap() < percent / 5.0);
-        let memory = |found: &Found| found.get("filter_bytes_per_million").unwrap();
+        let memory = |found: &Figures| found.get("filter_bytes_per_million").unwrap();
         assert!(memory(&more) > memory(&found));
     }
 
@@ -288,10 +279,10 @@ mod tests {
     #[test]
     fn a_debt_is_merged_once_in_every_stripe() {
         let directory = tempfile::tempdir().unwrap();
-        let debt = Debt { settings: "stripes=4".into(), concurrent: 1, runs: 3, items: 600, seed: 1 };
-        let found = debt.measure(&directory.path().join("db")).unwrap();
+        let setup = Setup::of(&directory.path().join("db"), "stripes=4", 1);
+        let found = Debt { concurrent: 1, runs: 3, items: 600 }.measure(&setup).unwrap();
         assert!(found.get("bytes_per_second").unwrap() > 0.0);
-        let (engine, _) = open(&directory.path().join("db"), "stripes=4").unwrap();
+        let (engine, _) = setup.open("").unwrap();
         assert!(engine.stats().unwrap().stripes.iter().all(|stripe| stripe.runs == 1));
     }
 }

@@ -1,4 +1,4 @@
-//! What a thread finds out, and how it is put together.
+//! Counts and latencies of one thread, and of all together.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ const HIGHEST: u64 = 3_600_000_000_000;
 
 /// Counts and latencies.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Figures {
+pub(super) struct Tally {
     pub(super) operations: u64,
     pub(super) not_found: u64,
     pub(super) wrong: u64,
@@ -36,7 +36,7 @@ fn histogram() -> Option<Histogram<u64>> {
     Histogram::new_with_bounds(1, HIGHEST, DIGITS).ok()
 }
 
-impl Figures {
+impl Tally {
     /// An operation of that kind took so long; `waited` counts from when it was due.
     pub(super) fn record(&mut self, kind: &'static str, waited: Option<u64>, service: u64, longest: u64) {
         self.operations += 1;
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn latencies_of_several_threads_are_those_of_all() {
-        let (mut one, mut other) = (Figures::default(), Figures::default());
+        let (mut one, mut other) = (Tally::default(), Tally::default());
         (1..=500).for_each(|n| one.record("get", None, n * 1000, n * 1000));
         (501..=1000).for_each(|n| other.record("get", None, n * 1000, n * 1000));
         other.record("put", Some(9_000), 3_000, 9_000);

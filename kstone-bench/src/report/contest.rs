@@ -1,38 +1,32 @@
-//! Engines that did the same under the same conditions: one section.
+//! A contest: engines that ran the same workload under the same conditions, in one section.
 
 use anyhow::Result;
 
-use super::{NOTHING, Section, Table, figures, took};
+use super::{Section, Table, figures, resource_usage};
 use crate::record::Latency;
-use crate::results::{Conditions, Series, turns};
-use crate::statistics::{self, Ratio, Summary};
+use crate::results::{Conditions, Series, grouped, turns};
+use crate::statistics::{self, Ratio};
 use crate::units;
 
 /// Series with the same conditions.
-pub(super) struct Group<'a> {
+pub(super) struct Contest<'a> {
     pub(super) conditions: &'a Conditions,
     /// From the fastest to the slowest.
     pub(super) series: Vec<&'a Series<'a>>,
 }
 
 /// In the order in which their conditions first appear.
-pub(super) fn groups<'a>(all: &'a [Series<'a>]) -> Vec<Group<'a>> {
-    let mut groups: Vec<Group<'a>> = Vec::new();
-    for series in all {
-        match groups.iter_mut().find(|group| *group.conditions == series.conditions) {
-            Some(group) => group.series.push(series),
-            None => groups.push(Group { conditions: &series.conditions, series: vec![series] }),
-        }
-    }
-    for group in &mut groups {
-        let rate = |series: &Series<'_>| statistics::median(&series.rates()).unwrap_or(0.0);
-        group.series.sort_by(|a, b| rate(b).total_cmp(&rate(a)));
-    }
-    groups
+pub(super) fn contests<'a>(all: &'a [Series<'a>]) -> Vec<Contest<'a>> {
+    let rate = |series: &Series<'_>| statistics::median(&series.rates()).unwrap_or(0.0);
+    let contest = |(conditions, mut series): (_, Vec<&'a Series<'a>>)| {
+        series.sort_by(|a, b| rate(b).total_cmp(&rate(a)));
+        Contest { conditions, series }
+    };
+    grouped(all.iter().map(|series| (&series.conditions, series))).into_iter().map(contest).collect()
 }
 
-impl<'a> Group<'a> {
-    /// What others are measured by: ours with its defaults, or ours with the settings that come first.
+impl<'a> Contest<'a> {
+    /// The reference of ratios: ours with its defaults, or ours with the settings that come first.
     pub(super) fn ours(&self) -> Option<&'a Series<'a>> {
         let mut ours: Vec<_> =
             self.series.iter().copied().filter(|series| series.engine.engine() == "kstone").collect();
@@ -40,7 +34,7 @@ impl<'a> Group<'a> {
         ours.first().copied()
     }
 
-    /// Engines that store something: the one that does nothing shows what the harness takes, and is no rival.
+    /// Engines that store something: `noop` shows the cost of the harness and is no rival.
     pub(super) fn rivals(&self) -> impl Iterator<Item = &'a Series<'a>> {
         self.series.iter().copied().filter(|series| series.engine.engine() != "noop")
     }
@@ -128,7 +122,10 @@ impl<'a> Group<'a> {
             title: self.conditions.workload.clone(),
             about: self.conditions.circumstances(),
             plots: figures::plots(self, &mut notes)?,
-            tables: [self.speed(), self.latencies()].into_iter().chain(took::tables(self)).collect(),
+            tables: [self.speed(), self.latencies()]
+                .into_iter()
+                .chain(resource_usage::tables(self))
+                .collect(),
             notes,
             ..Section::default()
         })
@@ -140,22 +137,21 @@ impl<'a> Group<'a> {
         for series in &self.series {
             let summary = statistics::summary(&series.rates());
             let ratio = self.ratio(series);
+            let interval = ratio.and_then(|ratio| ratio.interval);
             let ours = self.ours().is_some_and(|ours| ours.label() == series.label());
             table.push(
                 ours,
                 vec![
                     series.label(),
                     series.runs.len().to_string(),
-                    summary.map_or(NOTHING.to_owned(), |summary| rate(summary.median)),
-                    summary.as_ref().map_or(NOTHING.to_owned(), range),
-                    match ratio {
-                        _ if ours => "1".to_owned(),
-                        Some(ratio) => format!("{:.2}", ratio.value),
-                        None => NOTHING.to_owned(),
+                    units::optional(summary, |summary| rate(summary.median)),
+                    units::optional(summary, |summary| summary.range(rate)),
+                    if ours {
+                        "1".to_owned()
+                    } else {
+                        units::optional(ratio, |ratio| format!("{:.2}", ratio.value))
                     },
-                    ratio.and_then(|ratio| ratio.interval).map_or(NOTHING.to_owned(), |interval| {
-                        format!("{:.2} … {:.2}", interval.low, interval.high)
-                    }),
+                    units::optional(interval, |ends| format!("{:.2} … {:.2}", ends.low, ends.high)),
                 ],
             );
         }
@@ -187,7 +183,7 @@ impl<'a> Group<'a> {
 fn latency_cells(series: &Series<'_>, kind: &str, from: &str, measured: &[&Latency]) -> Vec<String> {
     let middle = |figure: fn(&Latency) -> u64| {
         let values: Vec<f64> = measured.iter().map(|latency| figure(latency) as f64).collect();
-        statistics::median(&values).map_or(NOTHING.to_owned(), units::nanoseconds)
+        units::optional(statistics::median(&values), units::nanoseconds)
     };
     let slowest = measured.iter().map(|latency| latency.max).max().unwrap_or(0);
     let count: u64 = measured.iter().map(|latency| latency.count).sum();
@@ -204,12 +200,6 @@ fn latency_cells(series: &Series<'_>, kind: &str, from: &str, measured: &[&Laten
     ]
 }
 
-/// Operations a second.
 pub(super) fn rate(rate: f64) -> String {
     units::count(if rate.abs() < 100.0 { rate } else { rate.round() })
-}
-
-/// From the smallest to the largest.
-pub(super) fn range(summary: &Summary) -> String {
-    format!("{} … {}", rate(summary.min), rate(summary.max))
 }

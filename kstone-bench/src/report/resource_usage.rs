@@ -1,17 +1,16 @@
-//! What engines took of the machine: next to every throughput.
+//! Resource usage, shown with every throughput.
 
-use super::group::Group;
-use super::{NOTHING, Table};
+use super::Table;
+use super::contest::Contest;
 use crate::engine::counter;
 use crate::record::Step;
-use crate::results::Series;
-use crate::{statistics, units};
+use crate::units::{self, NOTHING};
 
 type Figure = fn(&Step) -> Option<f64>;
 type Show = fn(f64) -> String;
 
-/// Medians of figures for each engine, of the machine and of what goes on within; columns that nobody has are left out.
-pub(super) fn tables(group: &Group<'_>) -> [Table; 2] {
+/// Medians for each engine, of the machine's resources and of the engine's own counters; empty columns are left out.
+pub(super) fn tables(contest: &Contest<'_>) -> [Table; 2] {
     let machine: [(&str, Figure, Show); 8] = [
         ("CPU s per million", cpu, units::digits),
         ("write ampl.", |step| step.write_amplification, units::digits),
@@ -34,29 +33,25 @@ pub(super) fn tables(group: &Group<'_>) -> [Table; 2] {
         ("not found", |step| some(step.not_found), units::count),
     ];
     [
-        table(group, "What it took, medians of the trials", &machine),
-        table(group, "What went on within, medians of the trials", &within),
+        table(contest, "Resource usage, medians of the trials", &machine),
+        table(contest, "Inside the engine, medians of the trials", &within),
     ]
 }
 
-fn table(group: &Group<'_>, caption: &str, figures: &[(&str, Figure, Show)]) -> Table {
+fn table(contest: &Contest<'_>, caption: &str, figures: &[(&str, Figure, Show)]) -> Table {
     let mut head = vec!["engine"];
     head.extend(figures.iter().map(|(name, ..)| *name));
     let mut table = Table::new(caption, &head);
-    for series in &group.series {
-        let ours = group.ours().is_some_and(|ours| ours.label() == series.label());
+    for series in &contest.series {
+        let ours = contest.ours().is_some_and(|ours| ours.label() == series.label());
         let mut cells = vec![series.label()];
-        cells.extend(figures.iter().map(|(_, figure, show)| middle(series, *figure, *show)));
-        // An engine that tells nothing needs no row.
+        cells.extend(figures.iter().map(|(_, figure, show)| series.median(figure, show)));
+        // An engine without any figure needs no row.
         if cells.iter().skip(1).any(|cell| cell != NOTHING) {
             table.push(ours, cells);
         }
     }
     table.without_empty()
-}
-
-fn middle(series: &Series<'_>, figure: Figure, show: Show) -> String {
-    statistics::median(&series.figures(figure)).map_or(NOTHING.to_owned(), show)
 }
 
 fn some(value: u64) -> Option<f64> {

@@ -14,7 +14,7 @@ pub enum Workers {
     /// On threads of the engine, started with the first write; one with open, if time will make something due.
     #[default]
     Threads,
-    /// Only inside of [`LsmEngine::step`] and of calls that would otherwise wait: for deterministic tests.
+    /// Only inside of [`LsmEngine::step`](super::LsmEngine::step) and of calls that would otherwise wait: for deterministic tests.
     Manual,
 }
 
@@ -36,7 +36,7 @@ pub struct EngineOptions {
     pub workers: Workers,
     /// Is told of flushes, compactions, stalls, errors and so on. Default: nobody.
     pub listener: Option<Arc<dyn EventListener>>,
-    /// Whether reads and writes are counted, in [`EngineStats::operations`], [`EngineStats::reads`] and what is
+    /// Whether reads and writes are counted, in [`EngineStats::operations`](super::EngineStats::operations), [`EngineStats::reads`](super::EngineStats::reads) and what is
     /// computed from them; a few nanoseconds each. Default: they are.
     pub counters: bool,
     /// Where [`MemtableMode::Adaptive`](crate::MemtableMode::Adaptive) learns how much memory is left.

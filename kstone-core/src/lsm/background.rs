@@ -62,7 +62,7 @@ pub(crate) struct Background<C> {
     progress: Condvar,
     /// Set without the queue's lock by writers, at most once per relief. Cleared by a swap, so that the
     /// thread that clears it sees the memory of all writers that found it set and did not ask again.
-    relief_wanted: AtomicBool,
+    seal_wanted: AtomicBool,
     /// A writer waits for the log to become shorter. `Relaxed`: it asks for relief afterwards, which is heard under the
     /// queue's lock.
     log_full: AtomicBool,
@@ -83,7 +83,7 @@ impl<C> Default for Background<C> {
             queue: Mutex::default(),
             wake: Condvar::default(),
             progress: Condvar::default(),
-            relief_wanted: AtomicBool::new(false),
+            seal_wanted: AtomicBool::new(false),
             log_full: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             turn: AtomicU64::new(0),
@@ -102,8 +102,8 @@ impl<C> Background<C> {
     }
 
     /// Has memtables looked at for sealing. The end of that wakes all workers, as that of any job.
-    pub(crate) fn want_relief(&self) {
-        self.relief_wanted.store(true, Ordering::Relaxed);
+    pub(crate) fn request_seal(&self) {
+        self.seal_wanted.store(true, Ordering::Relaxed);
         self.wake_surely();
     }
 
@@ -137,6 +137,6 @@ impl<C> Background<C> {
 
     /// What was noted of failures that stopped nothing holds no longer.
     pub(crate) fn forget_noted_error(&self) {
-        self.queue.lock().error.take_if(|(slot, _)| *slot == Slot::Relief);
+        self.queue.lock().error.take_if(|(slot, _)| *slot == Slot::Seal);
     }
 }

@@ -28,7 +28,7 @@ use super::create::random_id;
 use super::io::FileIds;
 use super::read_only::{Capture, holds};
 use super::state::Shared;
-use super::survey::Survey;
+use super::validate::Validated;
 use crate::coding::part;
 use crate::error::{Error, Result};
 use crate::manifest::{Change, CleanEnd, Ids, Manifest, ManifestState};
@@ -51,7 +51,7 @@ const PIECE: u64 = 1 << 20;
 const FIRST_EDIT: u64 = 1;
 
 /// Is told how far a backup is, and says whether it goes on.
-type Progress<'a> = &'a mut dyn FnMut(&BackupProgress) -> ControlFlow<()>;
+type OnProgress<'a> = &'a mut dyn FnMut(&BackupProgress) -> ControlFlow<()>;
 
 /// How to make a backup; the default is right for most.
 #[derive(Default)]
@@ -59,7 +59,7 @@ type Progress<'a> = &'a mut dyn FnMut(&BackupProgress) -> ControlFlow<()>;
 pub struct BackupOptions<'a> {
     copy: bool,
     to: Option<Arc<dyn Vfs>>,
-    progress: Option<Progress<'a>>,
+    progress: Option<OnProgress<'a>>,
 }
 
 impl std::fmt::Debug for BackupOptions<'_> {
@@ -93,7 +93,7 @@ impl<'a> BackupOptions<'a> {
 
     /// Is called at least once a file and once a mebibyte; when it breaks, the backup ends with
     /// [`Error::Cancelled`]. It may use the database.
-    pub fn progress(mut self, progress: Progress<'a>) -> Self {
+    pub fn progress(mut self, progress: OnProgress<'a>) -> Self {
         self.progress = Some(progress);
         self
     }
@@ -164,9 +164,9 @@ impl LsmEngine {
             check_outside(&*to, shared.io.dir(), destination)?;
         }
         let (source, pin) = if shared.life.is_read_only() {
-            (Source::captured(shared)?, None)
+            (BackupSource::captured(shared)?, None)
         } else {
-            let (source, pin) = Source::pinned(shared)?;
+            let (source, pin) = BackupSource::pinned(shared)?;
             (source, Some(pin))
         };
         let claimed = Destination::claim(to, shared.io.dir(), destination)?;
@@ -196,7 +196,7 @@ impl LsmEngine {
 }
 
 /// One state of a database, and where its files are.
-struct Source {
+struct BackupSource {
     state: ManifestState,
     ids: Ids,
     /// Where the copied log ends.
@@ -209,7 +209,7 @@ struct Source {
     held: BTreeMap<FileId, Arc<Mapping>>,
 }
 
-impl Source {
+impl BackupSource {
     /// The newest durable state of a database that is open for writing.
     fn pinned(shared: &Shared) -> Result<(Self, Pin<'_>)> {
         shared.life.health().check()?;
@@ -228,7 +228,7 @@ impl Source {
     /// A directory as a reader finds it.
     fn captured(shared: &Shared) -> Result<Self> {
         let hold = holds(&shared.settings.load().database);
-        let Capture { survey: Survey { loaded, chain, .. }, log, held, .. } =
+        let Capture { validated: Validated { loaded, chain, .. }, log, held, .. } =
             Capture::take(&**shared.io.vfs(), &*shared.clock, shared.io.dir(), true, |_| hold)?;
         if loaded.ids.incarnation != shared.life.identity().incarnation {
             let replaced = io::Error::other("another database is there since it was opened");
@@ -274,7 +274,7 @@ impl Source {
 /// A backup under way.
 struct Copying<'engine, 'call, 'caller> {
     shared: &'engine Shared,
-    source: &'call Source,
+    source: &'call BackupSource,
     pin: Option<Pin<'engine>>,
     call: &'call mut Call<'engine>,
     options: BackupOptions<'caller>,

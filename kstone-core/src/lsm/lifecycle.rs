@@ -18,7 +18,7 @@ use crate::planted::{Bug, planted};
 use crate::process::Process;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, RwLock, RwLockReadGuard};
-use crate::vfs::{Place, Vfs};
+use crate::vfs::{LockIdentity, Vfs};
 
 /// Which database it is, and which copy of it.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +37,7 @@ pub(crate) enum Access {
     Write {
         lock: LockGuard,
         /// Where the lock was taken, as far as it is known.
-        place: Arc<OnceLock<Place>>,
+        place: Arc<OnceLock<LockIdentity>>,
         /// What recovery could not write yet.
         unfinished: Option<Unfinished>,
     },
@@ -61,7 +61,7 @@ pub(crate) struct Lifecycle {
     /// Held from open to close.
     lock: Mutex<Option<LockGuard>>,
     /// Where that was taken, as far as it is known.
-    place: Arc<OnceLock<Place>>,
+    place: Arc<OnceLock<LockIdentity>>,
 }
 
 impl Lifecycle {

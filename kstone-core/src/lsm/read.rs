@@ -14,7 +14,7 @@ use crate::key::{EncodedKey, Key, stripe_of};
 use crate::planted::{Bug, later, planted};
 use crate::slice::{Found, Slice};
 use crate::types::{EntryKind, GetCost, SeqNo};
-use crate::version::LookUp;
+use crate::version::ReadTrace;
 
 /// The database as it was at one commit. As long as it lives, the versions it sees are kept; clones share it.
 #[derive(Clone, Debug)]
@@ -105,7 +105,7 @@ impl Shared {
         &self,
         key: &EncodedKey,
         at: Option<SeqNo>,
-        trace: &mut impl LookUp,
+        trace: &mut impl ReadTrace,
     ) -> Result<Option<Found>> {
         // A stripe that was never used holds no key.
         let Some(stripe) = self.stripes.if_used(stripe_of(key.partition_hash, self.stripes.count())) else {

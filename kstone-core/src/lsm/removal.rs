@@ -28,7 +28,7 @@ pub(crate) struct Removal {
     /// Files that nobody needs and that could not be removed yet.
     leftovers: Mutex<Vec<PathBuf>>,
     /// A file that belongs to nothing could not be removed.
-    untidy: AtomicBool,
+    orphans: AtomicBool,
 }
 
 /// SSTs that nobody needs and nobody reads.
@@ -114,13 +114,13 @@ impl Removal {
     }
 
     /// A file that belongs to nothing may have been left.
-    pub(crate) fn note_untidy(&self) {
-        self.untidy.store(true, Ordering::Relaxed);
+    pub(crate) fn note_orphans(&self) {
+        self.orphans.store(true, Ordering::Relaxed);
     }
 
     /// Whether the directory holds nothing but what is needed, as far as this handle knows.
     pub(crate) fn is_tidy(&self) -> bool {
-        !self.untidy.load(Ordering::Relaxed) && self.leftovers.lock().is_empty()
+        !self.orphans.load(Ordering::Relaxed) && self.leftovers.lock().is_empty()
     }
 }
 

@@ -1,21 +1,25 @@
 //! Writes the output of a flush or a merge: one run, cut into SSTs of the configured size.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
-use super::job::Progress;
+use super::job::StepResult;
 use super::settings::Settings;
 use super::state::Shared;
 use crate::clock::{Now, Since};
 use crate::compaction::{Retain, Retention};
 use crate::config::Compression;
 use crate::cursor::Cursor;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::paths;
 use crate::quota::Inodes;
 use crate::sst::{SstParams, SstWriter, Table, Unsynced};
 use crate::types::{EntryRef, SeqNo, SstMeta};
 use crate::version::Run;
 use crate::vfs::pages;
+
+/// Names that are taken and skipped before a file is given up.
+const MOST_SKIPPED: u32 = 1000;
 
 /// What the run's SSTs say of it.
 #[derive(Clone, Copy, Debug)]
@@ -81,48 +85,63 @@ impl RunWriter {
 
     /// Adds the next version, in order. All versions of a key go into the same SST.
     pub(crate) fn add(&mut self, shared: &Shared, entry: EntryRef<'_>) -> Result<()> {
-        let settings = Arc::clone(&self.settings);
-        let config = &settings.database;
-        let full = self.current.as_ref().is_some_and(|sst| sst.is_full(config.target_sst_size));
+        let target = self.settings.database.target_sst_size;
+        let full = self.current.as_ref().is_some_and(|sst| sst.is_full(target));
         if full && self.last_key != entry.key {
             self.finish_part()?;
         }
         let sst = match &mut self.current {
             Some(sst) => sst,
-            none => {
-                let whom = match self.facts {
-                    RunFacts { merged: true, .. } => Inodes::Merge,
-                    RunFacts { oldest: true, .. } => Inodes::FirstRun,
-                    _ => Inodes::Run,
-                };
-                let id = shared.io.next_file_id(&shared.life, &shared.space)?;
-                let _making = shared.take_inode(whom)?;
-                let params = SstParams {
-                    id,
-                    stripe: self.stripe as u16,
-                    keyspace: 0,
-                    run: self.done.first().map_or(id, |(first, _)| first.id),
-                    part: self.done.len() as u32,
-                    depth: self.facts.depth,
-                    run_seq: self.facts.seq,
-                    key_bounds: self.bounds.clone(),
-                    block_size: config.block_size,
-                    bits_per_key: config.bloom_bits_per_key as u32,
-                    compress: self.facts.compress(config.compression),
-                    write_unit: config.write_buffer_size,
-                    database_id: shared.life.identity().database_id,
-                    incarnation: shared.life.identity().incarnation,
-                    created_ms: shared.clock.unix_ms(),
-                };
-                let created = SstWriter::create(shared.io.vfs(), shared.io.dir(), params);
-                // It may be there all the same.
-                none.insert(created.inspect_err(|_| shared.removal.note_untidy())?)
+            None => {
+                let sst = self.create(shared)?;
+                self.current.insert(sst)
             }
         };
         sst.add(entry, self.tombstone_ms)?;
         self.last_key.clear();
         self.last_key.extend_from_slice(entry.key);
         Ok(())
+    }
+
+    /// Creates the next file. A name that is taken, by a file of another database that somebody put there, is skipped.
+    fn create(&self, shared: &Shared) -> Result<SstWriter> {
+        let config = &self.settings.database;
+        let purpose = match self.facts {
+            RunFacts { merged: true, .. } => Inodes::Merge,
+            RunFacts { oldest: true, .. } => Inodes::FirstRun,
+            _ => Inodes::Run,
+        };
+        let _making = shared.take_inode(purpose)?;
+        let mut skipped = 0;
+        loop {
+            let id = shared.io.next_file_id(&shared.life, &shared.space)?;
+            let params = SstParams {
+                id,
+                stripe: self.stripe as u16,
+                keyspace: 0,
+                run: self.done.first().map_or(id, |(first, _)| first.id),
+                part: self.done.len() as u32,
+                depth: self.facts.depth,
+                run_seq: self.facts.seq,
+                key_bounds: self.bounds.clone(),
+                block_size: config.block_size,
+                bits_per_key: config.bloom_bits_per_key as u32,
+                compress: self.facts.compress(config.compression),
+                write_unit: config.write_buffer_size,
+                database_id: shared.life.identity().database_id,
+                incarnation: shared.life.identity().incarnation,
+                created_ms: shared.clock.unix_ms(),
+            };
+            match SstWriter::create(shared.io.vfs(), shared.io.dir(), params) {
+                Err(Error::Io { source, .. })
+                    if source.kind() == ErrorKind::AlreadyExists && skipped < MOST_SKIPPED =>
+                {
+                    skipped += 1;
+                }
+                // The file may exist all the same.
+                created => return created.inspect_err(|_| shared.removal.note_orphans()),
+            }
+        }
     }
 
     /// Bytes in the files so far.
@@ -159,13 +178,13 @@ impl RunWriter {
     /// Removes what was written: nobody has seen it. A poisoned handle removes nothing, the next open does.
     pub(crate) fn abandon(mut self, shared: &Shared) {
         let current = self.current.take().filter(|_| shared.life.may_remove());
-        let mut untidy = current.is_some_and(|sst| sst.abandon().is_err());
+        let mut has_orphans = current.is_some_and(|sst| sst.abandon().is_err());
         for (meta, _) in &self.done {
             let path = paths::sst(shared.io.dir(), self.stripe, meta.id);
-            untidy |= shared.life.may_remove() && shared.io.vfs().remove(&path).is_err();
+            has_orphans |= shared.life.may_remove() && shared.io.vfs().remove(&path).is_err();
         }
-        if untidy {
-            shared.removal.note_untidy();
+        if has_orphans {
+            shared.removal.note_orphans();
         }
     }
 }
@@ -177,9 +196,9 @@ pub(crate) fn copy(
     source: &mut dyn Cursor,
     retain: &mut Retain,
     out: &mut RunWriter,
-) -> Result<Progress> {
+) -> Result<StepResult> {
     for _ in 0..shared.chunk {
-        let Some(entry) = source.entry() else { return Ok(Progress::Done) };
+        let Some(entry) = source.entry() else { return Ok(StepResult::Done) };
         match retain.keep(entry.key, entry.seq, entry.kind) {
             Retention::Keep => out.add(shared, entry)?,
             Retention::DropTombstone => {
@@ -190,5 +209,5 @@ pub(crate) fn copy(
         }
         source.advance()?;
     }
-    Ok(Progress::Again)
+    Ok(StepResult::Again)
 }

@@ -36,7 +36,7 @@ pub struct Entries {
     /// Keeps the versions it sees from being dropped.
     pin: Arc<Pin>,
     /// Where it walks, if that is a single stripe.
-    walk: Option<Walk>,
+    walk: Option<StripeWalk>,
     uncounted: Uncounted,
     /// Time spent in the engine so far, if this walk is one of those that are timed.
     took: Option<Duration>,
@@ -65,7 +65,7 @@ struct Uncounted {
 }
 
 /// A walk over one stripe, which leaves out the gaps that are known, and tells of others.
-struct Walk {
+struct StripeWalk {
     stripe: usize,
     direction: Direction,
     /// What comes after a gap, the next part last, and what to walk there.
@@ -75,7 +75,7 @@ struct Walk {
     learning: Option<(u64, KeyRange)>,
 }
 
-impl Walk {
+impl StripeWalk {
     /// Before the reader takes its sequence. With it the sequence that must be seen by who tells of gaps.
     fn begin(
         shared: &Shared,
@@ -164,7 +164,7 @@ impl Entries {
             let cursor = self.cursor.as_mut()?;
             let shared = self.pin.shared();
             let next = shared.life.check_open().and_then(|()| cursor.next());
-            if cursor.has_passed() || self.walk.as_ref().is_some_and(Walk::is_learning) {
+            if cursor.has_passed() || self.walk.as_ref().is_some_and(StripeWalk::is_learning) {
                 self.note_passed(&next);
             }
             match next {
@@ -332,7 +332,7 @@ impl LsmEngine {
         running.local.add(count, 1);
         let single = Some(stripes.start).filter(|_| stripes.len() == 1);
         let early = raced(Race::WatchAfterSequence).then(|| Pin::new(&self.shared));
-        let walk = single.and_then(|stripe| Walk::begin(shared, stripe, &range, direction));
+        let walk = single.and_then(|stripe| StripeWalk::begin(shared, stripe, &range, direction));
         let (walk, written) = walk.unzip();
         let pin = snapshot.map(|snapshot| Arc::clone(snapshot.pin())).or(early);
         let pin = pin.unwrap_or_else(|| Pin::new(&self.shared));
@@ -410,7 +410,7 @@ impl Shared {
         direction: Direction,
         whole: bool,
     ) -> Result<bool> {
-        let (mut walk, written) = Walk::watch(stripe, range, direction);
+        let (mut walk, written) = StripeWalk::watch(stripe, range, direction);
         let registered = Registered(self, self.commits.pin());
         let seq = registered.1;
         let explored =
@@ -421,7 +421,7 @@ impl Shared {
 
     fn explore_parts(
         &self,
-        walk: &mut Walk,
+        walk: &mut StripeWalk,
         stripe: &Stripe,
         range: &KeyRange,
         seq: SeqNo,

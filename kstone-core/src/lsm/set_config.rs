@@ -59,7 +59,7 @@ impl LsmEngine {
         // Limits may have become lower than what is there. And when that job ends, who sleeps for as long as the old
         // intervals said looks again.
         if !raced(Race::NewSettingsUnheard) {
-            shared.background.want_relief();
+            shared.background.request_seal();
         }
         for stripe in shared.stripes.used() {
             shared.background.queue_compaction(stripe.id);

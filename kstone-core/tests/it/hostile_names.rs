@@ -110,3 +110,30 @@ fn whatever_a_name_is_a_program_goes_on_or_names_it() {
     println!("{tried} cases, {refused} refused with the name of the file");
     assert!(refused < tried / 2, "{refused} of {tried}");
 }
+
+/// Symptom: with an SST of another database under the name that the next SST would get, a flush failed with `file
+/// exists`; files of other databases are kept, so each of them cost a flush. Cause: the name of a new SST was believed
+/// to be free. Fix: names that are taken are skipped.
+#[test]
+fn names_of_new_ssts_that_are_taken_are_skipped() {
+    let _watchdog = Watchdog::start("hostile_names::names_of_new_ssts_that_are_taken_are_skipped");
+    let tmp = tempfile::tempdir().unwrap();
+    let db = tmp.path().join("db");
+    use_it(&db, true).unwrap();
+    let names = || {
+        let names =
+            std::fs::read_dir(&db).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.ends_with(".sst")).collect::<Vec<_>>()
+    };
+    let number = |name: &String| name[4..10].parse::<u64>().unwrap();
+    let last = names().iter().map(number).max().unwrap();
+    let taken: Vec<_> = (last + 1..last + 40).map(|id| db.join(format!("000-{id:06}.sst"))).collect();
+    for path in &taken {
+        std::fs::write(path, "of another database").unwrap();
+    }
+    use_it(&db, false).unwrap();
+    assert!(names().iter().map(number).max().unwrap() > last + 40, "{:?}", names());
+    for path in &taken {
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "of another database");
+    }
+}

@@ -157,8 +157,8 @@ fn settings() -> impl Iterator<Item = &'static Setting> {
 
 /// Where options are declared, and the prefix of their names in the table.
 const STRUCTS: &[(&str, &str, &str)] = &[
-    ("kstone-core/src/lsm.rs", "EngineOptions", "EngineOptions."),
-    ("kstone-core/src/lsm.rs", "WriteOptions", "WriteOptions."),
+    ("kstone-core/src/lsm/options.rs", "EngineOptions", "EngineOptions."),
+    ("kstone-core/src/lsm/options.rs", "WriteOptions", "WriteOptions."),
 ];
 
 /// The environment of an engine; none of these is a setting.

@@ -28,7 +28,7 @@ pub(crate) const MAX_GENERATION: u32 = u32::MAX - (1 << 20);
 
 /// A manifest, and that what it needs is there.
 #[derive(Debug)]
-pub(crate) struct Survey {
+pub(crate) struct Validated {
     pub(crate) loaded: Loaded,
     pub(crate) listing: Vec<DirEntry>,
     pub(crate) chain: Chain,
@@ -36,7 +36,7 @@ pub(crate) struct Survey {
     pub(crate) began: Duration,
 }
 
-impl Survey {
+impl Validated {
     /// Looks whether everything that the manifest needs is there, and where the log ends. Loading the manifest has refused
     /// what this version does not support.
     pub(super) fn of(

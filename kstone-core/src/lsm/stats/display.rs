@@ -1,4 +1,4 @@
-//! The counters as text.
+//! Renders the statistics as text.
 
 use std::fmt;
 use std::time::Duration;
@@ -141,7 +141,7 @@ impl EngineStats {
     }
 }
 
-/// Figures may come from a file, where they can be any: sums saturate.
+/// Figures may come from a file, where they can have any value: sums saturate.
 fn total(figures: &[u64]) -> u64 {
     figures.iter().copied().fold(0, u64::saturating_add)
 }

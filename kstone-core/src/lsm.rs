@@ -252,6 +252,6 @@ impl LsmEngine {
         if stripe < stripes {
             return Ok(());
         }
-        Err(Error::config("stripe", format!("there is no stripe {stripe}, they are 0 to {}", stripes - 1)))
+        Err(Error::config("stripe", format!("there is no stripe {stripe}; stripes are 0 to {}", stripes - 1)))
     }
 }

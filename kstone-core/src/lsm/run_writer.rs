@@ -1,4 +1,4 @@
-//! Writes the output of a flush or a merge: one run, cut into SSTs of the configured size.
+//! Writes the output of a flush or a merge: one run, split into SSTs of the configured size.
 
 use std::sync::Arc;
 
@@ -17,22 +17,22 @@ use crate::types::{EntryRef, SeqNo, SstMeta};
 use crate::version::Run;
 use crate::vfs::pages;
 
-/// What the run's SSTs say of it.
+/// Facts about the run that its SSTs record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RunFacts {
     pub(crate) depth: u32,
     /// The lowest and highest sequence of the inputs.
     pub(crate) seq: (SeqNo, SeqNo),
-    /// There is no older run in the stripe that is not among the inputs.
+    /// Whether no older run of the stripe remains outside the inputs.
     pub(crate) oldest: bool,
-    /// It is made of runs, not of a memtable.
+    /// Whether it is the output of a merge rather than of a flush.
     pub(crate) merged: bool,
-    /// When the oldest tombstone of the inputs was written, if they have any.
+    /// When the oldest tombstone of the inputs was written, if there is any.
     pub(crate) deleted_since: Option<Since>,
 }
 
 impl RunFacts {
-    /// Whether its blocks are to be compressed.
+    /// Whether its blocks are compressed.
     fn compress(&self, compression: Compression) -> bool {
         match compression {
             Compression::Never => false,
@@ -45,14 +45,14 @@ impl RunFacts {
 #[derive(Debug)]
 pub(crate) struct RunWriter {
     stripe: usize,
-    /// Those of its beginning, for all parts: the space for it was reckoned with them.
+    /// The settings at the start, used for all parts: its space was computed from them.
     settings: Arc<Settings>,
     facts: RunFacts,
-    /// The first and last key of the inputs: what all keys have in common at the start is stored once.
+    /// The first and last key of the inputs: the prefix common to all keys is stored only once.
     bounds: (Vec<u8>, Vec<u8>),
     current: Option<SstWriter>,
     last_key: Vec<u8>,
-    /// What is put down as the age of each tombstone.
+    /// The timestamp recorded for each tombstone.
     tombstone_ms: Option<u64>,
     done: Vec<(SstMeta, Unsynced)>,
     pub(crate) tombstones_dropped: u64,
@@ -79,7 +79,7 @@ impl RunWriter {
         }
     }
 
-    /// Adds the next version, in order. All versions of a key go into the same SST.
+    /// Adds the next version, in order. All versions of a key go to the same SST.
     pub(crate) fn add(&mut self, shared: &Shared, entry: EntryRef<'_>) -> Result<()> {
         let settings = Arc::clone(&self.settings);
         let config = &settings.database;
@@ -115,7 +115,7 @@ impl RunWriter {
                     created_ms: shared.clock.unix_ms(),
                 };
                 let created = SstWriter::create(shared.io.vfs(), shared.io.dir(), params);
-                // It may be there all the same.
+                // The file may exist despite the error.
                 none.insert(created.inspect_err(|_| shared.removal.note_untidy())?)
             }
         };
@@ -125,7 +125,7 @@ impl RunWriter {
         Ok(())
     }
 
-    /// Bytes in the files so far.
+    /// Bytes written to the files so far.
     pub(crate) fn written(&self) -> u64 {
         let done: u64 = self.done.iter().map(|(meta, _)| pages(meta.len)).sum();
         done + self.current.as_ref().map_or(0, |sst| pages(sst.written()))
@@ -139,7 +139,7 @@ impl RunWriter {
         Ok(())
     }
 
-    /// The run, readable but not yet durable; `None` when nothing was added.
+    /// Returns the run, readable but not yet durable; `None` if nothing was added.
     pub(crate) fn finish(&mut self, shared: &Shared) -> Result<Option<Run>> {
         self.finish_part()?;
         if self.done.is_empty() {
@@ -147,7 +147,7 @@ impl RunWriter {
         }
         let parts = self.done.len() as u32;
         let tables = std::mem::take(&mut self.done).into_iter().map(|(meta, unsynced)| {
-            // How many parts there are is known only now.
+            // The number of parts is known only now.
             let meta = Arc::new(SstMeta { parts, ..meta });
             Arc::new(Table::written(shared.io.tables(), meta, unsynced))
         });
@@ -156,7 +156,7 @@ impl RunWriter {
         Ok(Some(Run::new(tables, self.facts.deleted_since.filter(|_| deletes))))
     }
 
-    /// Removes what was written: nobody has seen it. A poisoned handle removes nothing, the next open does.
+    /// Removes what was written, which no reader has seen. A poisoned handle leaves it to the next open.
     pub(crate) fn abandon(mut self, shared: &Shared) {
         let current = self.current.take().filter(|_| shared.life.may_remove());
         let mut untidy = current.is_some_and(|sst| sst.abandon().is_err());
@@ -170,8 +170,8 @@ impl RunWriter {
     }
 }
 
-/// Copies the next entries of a flush or a merge that are worth keeping, as many as one step takes; done when the
-/// source is used up.
+/// Copies the next entries of a flush or a merge that must be kept, at most one step's worth; done when the source is
+/// exhausted.
 pub(crate) fn copy(
     shared: &Shared,
     source: &mut dyn Cursor,

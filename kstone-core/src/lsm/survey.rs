@@ -117,7 +117,7 @@ pub(crate) fn check_numbers(
     let clean = state.clean_end.as_ref();
     let last = last_seq.max(state.base_seq()).max(clean.map_or(0, |clean| clean.next_seq));
     let bad = |what: &str, number: u64| {
-        let detail = format!("{what} {number} is beyond all that a database reaches");
+        let detail = format!("{what} {number} is higher than any that a database can reach");
         Err(Error::corrupt(&path.join(paths::MANIFEST), 0, detail))
     };
     for (what, number) in [

@@ -146,7 +146,7 @@ fn operations_that_cannot_be_replayed_are_refused_and_nothing_is_changed() {
     }
 }
 
-/// The same for a manifest: its SSTs and what its log has flushed would be taken for the items'.
+/// The same for a manifest: its SSTs and flush positions of another keyspace would be taken for those of the items.
 #[test]
 fn a_manifest_with_other_keyspaces_is_refused_and_nothing_is_changed() {
     for clean in [true, false] {

@@ -135,7 +135,7 @@ impl EngineStats {
             writeln!(f, "last error   {}", escape::text(error))?;
         }
         if !self.foreign_files.is_empty() {
-            writeln!(f, "not ours     {}", escape::text(&self.foreign_files.join(", ")))?;
+            writeln!(f, "foreign      {}", escape::text(&self.foreign_files.join(", ")))?;
         }
         Ok(())
     }

@@ -14,9 +14,9 @@
 //! Lock order, outermost first: gate -> stripes (ascending) -> log -> commits in flight. The scheduler's queue may be
 //! acquired while a stripe is held; while the queue is held, only leaf locks may be acquired (snapshots, the log's
 //! statistics, the event queue). `obsolete` -> `manifest` form an order of their own: neither is acquired while a
-//! stripe is held, and under them only leaf locks are acquired (for the settings in force: the log's space, the files
-//! counted against the disk limit, the events). No SST, manifest or sync I/O happens while a stripe is locked.
-//! Listeners are called with none of these locks held.
+//! stripe is held, and under them only leaf locks are acquired (when settings are put in force: those of the log's
+//! space, of the files counted against the disk limit, and of the events). No SST, manifest or sync I/O happens while a
+//! stripe is locked. Listeners are called with none of these locks held.
 //!
 //! The scheduler's queue never waits for the log lock, whose holder performs writes. `retiring` and `obsolete` (in
 //! `removal.rs`) are held while looking for files to remove; `retiring` is also held while removing them. The queue may

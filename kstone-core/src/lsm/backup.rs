@@ -5,7 +5,7 @@
 //! ends the log where the copy ends.
 //!
 //! 1. The copied log reaches at least to the state's durable position, and covers everything acknowledged before the
-//!    call. So the copy is a prefix of the commits, as after a power failure; a batch is one record, and thus whole.
+//!    call. So the copy is a prefix of the commits, as after a power cut; a batch is one record, and thus whole.
 //! 2. SSTs are never changed once they are listed, so a hard link is as good as a copy. Segments are still being
 //!    written to, so they are always copied.
 //! 3. The manifest is written last. Without it, the directory is marked as unfinished ([`paths::UNFINISHED`]) and can

@@ -91,8 +91,7 @@ pub struct MemtableStep {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct RunStep {
-    /// The file that was searched, or the one that would be first; empty when the key lies between two of the run's
-    /// files.
+    /// The file that was searched, or would be searched first; empty when the key lies between two of the run's files.
     pub file: String,
     /// How many files the run has.
     pub parts: usize,

@@ -89,7 +89,7 @@ impl WriteOptions {
         Self::default()
     }
 
-    /// The write is on disk when the call returns, and survives a power failure.
+    /// The write is on disk when the call returns, and survives a power cut.
     ///
     /// ```
     /// # use kstone_core::{Durability, lsm::WriteOptions};

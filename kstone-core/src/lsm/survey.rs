@@ -99,7 +99,7 @@ pub(crate) fn log_rules(state: &ManifestState) -> LogRules {
 }
 
 /// The generation at which the log continues after an unclean end. If the sync of the directory failed, a removed
-/// segment reappears after a power failure; it is then dead, as is every segment between the cut and this generation.
+/// segment reappears after a power cut; it is then dead, as is every segment between the cut and this generation.
 /// So its number must not be reused.
 pub(super) fn next_generation(chain: &Chain) -> u32 {
     chain.max_generation + GENERATION_GAP

@@ -14,7 +14,8 @@ pub enum Workers {
     /// On threads of the engine. They start with the first write; one starts at open if work will become due by time.
     #[default]
     Threads,
-    /// Only inside [`LsmEngine::step`] and inside calls that would otherwise wait: for deterministic tests.
+    /// Only inside [`LsmEngine::step`](super::LsmEngine::step) and inside calls that would otherwise wait: for
+    /// deterministic tests.
     Manual,
 }
 
@@ -36,8 +37,9 @@ pub struct EngineOptions {
     pub workers: Workers,
     /// Receives an event for each flush, compaction, stall, error and so on. Default: none.
     pub listener: Option<Arc<dyn EventListener>>,
-    /// Whether reads and writes are counted, in [`EngineStats::operations`], [`EngineStats::reads`] and the figures
-    /// computed from them; this costs a few nanoseconds per call. Default: true.
+    /// Whether reads and writes are counted, in [`EngineStats::operations`](super::EngineStats::operations),
+    /// [`EngineStats::reads`](super::EngineStats::reads) and the figures computed from them; this costs a few
+    /// nanoseconds per call. Default: true.
     pub counters: bool,
     /// Reports available memory to [`MemtableMode::Adaptive`](crate::MemtableMode::Adaptive).
     pub memory_probe: Arc<dyn MemoryProbe>,

@@ -85,9 +85,9 @@ mod state;
 mod stats;
 mod stats_file;
 mod stripes;
-pub(crate) mod survey;
 mod trace;
 mod tuning;
+pub(crate) mod validate;
 mod write;
 
 use call::Call;

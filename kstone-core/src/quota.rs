@@ -105,7 +105,7 @@ pub(crate) struct Load {
     /// Bytes that running merges have still to write.
     pub(crate) merging: u64,
     /// Bytes that will be gone once running merges have ended and the inputs of finished ones are unlinked.
-    pub(crate) dying: u64,
+    pub(crate) pending_delete: u64,
     /// Bytes that merging the whole of the largest stripe would write.
     pub(crate) largest: u64,
     /// Approximate bytes that merging all stripes whole would free.
@@ -129,9 +129,9 @@ impl Load {
         let promised = unflushed.saturating_add(self.admitted).saturating_add(self.manifest_room());
         // The next merge needs this much beside the unfinished ones, until their inputs are removed. The extra
         // thirty-second is for edits to the manifest until it is rewritten.
-        let next_merge = self.largest.saturating_sub(self.dying).max(self.merging);
+        let next_merge = self.largest.saturating_sub(self.pending_delete).max(self.merging);
         let next_merge = next_merge.saturating_add(self.limit / 32);
-        let within_one = self.dying.saturating_add(self.merging) <= self.largest;
+        let within_one = self.pending_delete.saturating_add(self.merging) <= self.largest;
         match claim {
             Claim::Merge if within_one => promised.saturating_add(self.merging),
             Claim::Merge => promised.saturating_add(self.merging).saturating_add(self.delete_room()),
@@ -225,7 +225,7 @@ pub(crate) struct Quota {
     pub(crate) flushing: AtomicU64,
     pub(crate) admitted: AtomicU64,
     pub(crate) merging: AtomicU64,
-    pub(crate) dying: AtomicU64,
+    pub(crate) pending_delete: AtomicU64,
     pub(crate) largest: AtomicU64,
     pub(crate) garbage: AtomicU64,
     pub(crate) admitted_frames: AtomicU64,
@@ -255,7 +255,7 @@ impl Quota {
             flushing: AtomicU64::new(0),
             admitted: AtomicU64::new(0),
             merging: AtomicU64::new(0),
-            dying: AtomicU64::new(0),
+            pending_delete: AtomicU64::new(0),
             largest: AtomicU64::new(0),
             garbage: AtomicU64::new(0),
             admitted_frames: AtomicU64::new(0),
@@ -356,7 +356,7 @@ mod tests {
         assert_eq!(Load { flushing: MIB, ..memory }.keep(Claim::Delete), calm + MIB / 4 + 2 * SST_FRAME);
         assert_eq!(Load { admitted: 77, ..load() }.keep(Claim::Delete), load().keep(Claim::Delete) + 77);
         // While the largest stripe is merged, and until its inputs are gone, no space is kept for a second merge of it.
-        let merging = Load { merging: 4 * MIB, dying: 10 * MIB, ..load() };
+        let merging = Load { merging: 4 * MIB, pending_delete: 10 * MIB, ..load() };
         let least = load().promised();
         assert_eq!(merging.keep(Claim::Delete), least + 6 * MIB);
         let merged = Load { merging: 0, ..merging };

@@ -21,7 +21,7 @@ use crate::types::{Direction, GetCost, RunId, SeqNo, Source, SstMeta};
 const PREFETCH_RUNS: usize = 4;
 
 /// Observes the steps of a get as they happen.
-pub(crate) trait LookUp: Trace {
+pub(crate) trait ReadTrace: Trace {
     /// The version searched, and the newest sequence visible to the get.
     #[inline]
     fn begin(&mut self, _version: &Arc<Version>, _seq: SeqNo) {}
@@ -35,9 +35,9 @@ pub(crate) trait LookUp: Trace {
     fn run(&mut self, _part: Option<&Arc<Table>>) {}
 }
 
-impl LookUp for () {}
+impl ReadTrace for () {}
 
-impl LookUp for GetCost {
+impl ReadTrace for GetCost {
     #[inline]
     fn memtable(&mut self, found: bool) {
         if !found {
@@ -102,7 +102,7 @@ impl Run {
         key: &[u8],
         hash: u64,
         max_seq: SeqNo,
-        trace: &mut impl LookUp,
+        trace: &mut impl ReadTrace,
     ) -> Result<Option<Found>> {
         if let [table] = self.parts.as_slice() {
             // The filter answers with fewer loads than comparing key ranges takes.
@@ -173,7 +173,7 @@ impl Version {
         key: &[u8],
         hash: u64,
         max_seq: SeqNo,
-        trace: &mut impl LookUp,
+        trace: &mut impl ReadTrace,
     ) -> Result<Option<Found>> {
         for memtable in self.memtables() {
             let found = memtable.get(key, max_seq);

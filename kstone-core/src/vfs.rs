@@ -11,17 +11,17 @@ use std::sync::Arc;
 use crate::planted::{Bug, planted};
 
 mod disk;
+mod lock_identity;
 mod mem;
 mod metered;
-mod place;
 #[cfg(feature = "testing")]
 mod sim;
 mod window;
 
 pub use disk::{DiskVfs, free_space, read_regular};
+pub(crate) use lock_identity::LockIdentity;
 pub use mem::MemVfs;
 pub(crate) use metered::{Below, Floor, Meter, MeteredVfs, PAGE, Promise, Usage, pages};
-pub(crate) use place::Place;
 #[cfg(feature = "testing")]
 pub use sim::{
     Call, Choose, CrashMode, Effect, Errno, FaultVfs, Hook, Image, Op, Record, Rule, RuleHandle, StrictVfs,

@@ -19,7 +19,7 @@ use crate::vfs::{MemVfs, Vfs};
 type State = BTreeMap<Key<'static>, Vec<u8>>;
 
 /// A genuine database.
-struct Written {
+struct DirectorySample {
     files: Files,
     /// Earlier versions of the files.
     older: Files,
@@ -30,7 +30,7 @@ struct Written {
 }
 
 /// Databases that were closed, cut off, recovered, and merged.
-static WRITTEN: LazyLock<Vec<Written>> = LazyLock::new(|| (0..4).map(written).collect());
+static WRITTEN: LazyLock<Vec<DirectorySample>> = LazyLock::new(|| (0..4).map(written).collect());
 
 /// The files of each of these databases.
 pub(super) fn written_files() -> impl Iterator<Item = Files> {
@@ -75,7 +75,7 @@ pub fn directory(bytes: &[u8]) {
 }
 
 /// Genuine damage: a read returns the state after some commit, or an error; a directory that was refused is unchanged.
-fn damage(written: &Written, files: Files, done: &edits::Done, config: DatabaseConfig) {
+fn damage(written: &DirectorySample, files: Files, done: &edits::Done, config: DatabaseConfig) {
     let vfs = on_disk(dir(), &files);
     let read_only = LsmEngine::open_read_only(dir(), options(&vfs, config.clone()));
     if let Ok(engine) = &read_only {
@@ -130,7 +130,7 @@ fn damage(written: &Written, files: Files, done: &edits::Done, config: DatabaseC
 }
 
 /// The commits whose resulting state matches what can be read.
-fn check(engine: &LsmEngine, written: &Written, done: &edits::Done) -> Vec<usize> {
+fn check(engine: &LsmEngine, written: &DirectorySample, done: &edits::Done) -> Vec<usize> {
     let mut candidates: Vec<usize> = (0..written.states.len()).collect();
     let (mut errors, mut seen) = (0, Vec::new());
     let keys: std::collections::BTreeSet<_> = written.states.iter().flat_map(State::keys).collect();
@@ -277,7 +277,7 @@ fn options(vfs: &MemVfs, config: DatabaseConfig) -> EngineOptions {
 }
 
 /// A database with a history. `kind` 0: closed; 1: cut off; 2: recovered and cut off again; 3: merged and cut off.
-fn written(kind: u8) -> Written {
+fn written(kind: u8) -> DirectorySample {
     let vfs = MemVfs::new();
     vfs.create_dir(dir()).expect("memory");
     let (mut states, mut durable, mut older) = (vec![State::new()], 0, Files::new());
@@ -310,7 +310,7 @@ fn written(kind: u8) -> Written {
         }
         files = listed(dir(), &vfs);
     }
-    Written { files, older, states, durable }
+    DirectorySample { files, older, states, durable }
 }
 
 fn commit(engine: &LsmEngine, n: u64, states: &mut Vec<State>) -> Result<()> {

@@ -21,7 +21,7 @@ const OWNER: LogOwner = LogOwner { database_id: [7; 16], incarnation: [8; 16] };
 type Batch = (Lsn, SeqNo, u32, Vec<u8>);
 
 /// A genuine log.
-struct Written {
+struct LogSample {
     files: Files,
     /// Earlier versions of the files.
     older: Files,
@@ -31,7 +31,7 @@ struct Written {
 }
 
 /// Logs of all kinds: one segment, several, recovered, closed, partly retired.
-static WRITTEN: LazyLock<Vec<Written>> =
+static WRITTEN: LazyLock<Vec<LogSample>> =
     LazyLock::new(|| vec![written(1, 0), written(3, 0), written(3, 1), written(2, 2), written(4, 3)]);
 
 /// Reads the segments described by the input.
@@ -178,7 +178,7 @@ fn dir() -> &'static Path {
 
 /// A log of several segments. `kind` 1: cut by a recovery and continued by a second handle; 2: closed; 3: its first
 /// segments were retired after a checkpoint.
-fn written(segments: usize, kind: u8) -> Written {
+fn written(segments: usize, kind: u8) -> LogSample {
     let vfs = MemVfs::new();
     let (mut rules, mut batches) = (LogRules::default(), Vec::new());
     let mut start = WalStart {
@@ -223,7 +223,7 @@ fn written(segments: usize, kind: u8) -> Written {
             batches.retain(|batch| batch.0 >= rules.log_start);
         }
     }
-    Written { files: listed(dir(), &vfs), older, rules, batches }
+    LogSample { files: listed(dir(), &vfs), older, rules, batches }
 }
 
 fn open(vfs: &MemVfs, start: WalStart, seed: u64) -> Wal {

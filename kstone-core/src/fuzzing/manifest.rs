@@ -10,7 +10,7 @@ use crate::types::{LogCut, Lsn, SeqNo, SstDetails, SstMeta};
 use crate::vfs::{MemVfs, OpenMode, Vfs, read_all, write_all_at};
 
 /// A genuine manifest.
-struct Written {
+struct ManifestSample {
     bytes: Vec<u8>,
     older: Vec<u8>,
     /// The state after each edit in the file.
@@ -20,7 +20,7 @@ struct Written {
 }
 
 /// A snapshot alone, and snapshots followed by edits of every kind.
-static WRITTEN: LazyLock<Vec<Written>> = LazyLock::new(|| vec![written(0), written(4), written(6)]);
+static WRITTEN: LazyLock<Vec<ManifestSample>> = LazyLock::new(|| vec![written(0), written(4), written(6)]);
 
 /// Loads the manifest described by the input.
 pub fn manifest(bytes: &[u8]) {
@@ -108,7 +108,7 @@ fn bytes_of(vfs: &MemVfs) -> Vec<u8> {
     read_all(&*vfs.open(&dir().join(MANIFEST), OpenMode::Read).expect("memory"), 1 << 30).expect("memory")
 }
 
-fn written(edits: usize) -> Written {
+fn written(edits: usize) -> ManifestSample {
     let vfs = MemVfs::new();
     let ids = Ids { database_id: [1; 16], incarnation: [2; 16], created_ms: 3 };
     let first = vec![
@@ -124,7 +124,7 @@ fn written(edits: usize) -> Written {
         manifest.append(changes).expect("memory");
         states.push(manifest.state().clone());
     }
-    Written { bytes: bytes_of(&vfs), older, states, last }
+    ManifestSample { bytes: bytes_of(&vfs), older, states, last }
 }
 
 fn changes() -> Vec<Vec<Change>> {

@@ -24,14 +24,14 @@ const DIRECTIONS: [Direction; 2] = [Direction::Forward, Direction::Reverse];
 const MAX_ROWS: usize = 100_000;
 
 /// A genuine file.
-struct Written {
+struct SstSample {
     bytes: Vec<u8>,
     meta: SstMeta,
     rows: Vec<Row>,
 }
 
 /// Files with and without compression, with both kinds of filter, of one block and of many.
-static WRITTEN: LazyLock<Vec<Written>> = LazyLock::new(|| {
+static WRITTEN: LazyLock<Vec<SstSample>> = LazyLock::new(|| {
     let ways = [(128, 10, false), (128, 12, true), (4096, 1, true), (64, 12, false)];
     ways.iter()
         .map(|&(block_size, bits, compress)| write(&known_rows(), block_size, bits, compress))
@@ -239,7 +239,7 @@ fn table(bytes: &[u8], meta: &SstMeta, mode: ReadMode) -> Arc<Table> {
     Arc::new(Table::new(&TableContext::new(Arc::new(vfs), dir(), &config), meta.clone().into()))
 }
 
-fn write(rows: &[Row], block_size: usize, bits_per_key: u32, compress: bool) -> Written {
+fn write(rows: &[Row], block_size: usize, bits_per_key: u32, compress: bool) -> SstSample {
     let vfs: Arc<dyn Vfs> = Arc::new(MemVfs::new());
     let key = |row: Option<&Row>| row.map(|row| row.0.clone()).unwrap_or_default();
     let seqs = rows.iter().map(|row| row.1);
@@ -266,7 +266,7 @@ fn write(rows: &[Row], block_size: usize, bits_per_key: u32, compress: bool) -> 
     }
     let (meta, _unsynced) = writer.finish().expect("memory");
     let file = vfs.open(&paths::sst(dir(), 3, 7), OpenMode::Read).expect("memory");
-    Written { bytes: read_all(&*file, 1 << 30).expect("memory"), meta, rows: rows.to_vec() }
+    SstSample { bytes: read_all(&*file, 1 << 30).expect("memory"), meta, rows: rows.to_vec() }
 }
 
 /// A few keys, some with several versions, some deleted.

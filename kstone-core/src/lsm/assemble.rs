@@ -18,7 +18,7 @@ use super::settings::Settings;
 use super::space::Space;
 use super::state::Shared;
 use super::stripes::Stripes;
-use super::survey::next_generation;
+use super::validate::next_generation;
 use crate::clock::Now;
 use crate::config::DatabaseConfig;
 use crate::error::Result;

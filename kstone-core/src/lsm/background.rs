@@ -64,7 +64,7 @@ pub(crate) struct Background<C> {
     progress: Condvar,
     /// Set by writers without the queue's lock, at most once per relief. Cleared by a swap, so that the thread that
     /// clears it sees the memory usage of all writers that found it set and did not ask again.
-    relief_wanted: AtomicBool,
+    seal_wanted: AtomicBool,
     /// Whether a writer waits for the log to be truncated. `Relaxed`: the writer then asks for relief, which is read
     /// under the queue's lock.
     log_full: AtomicBool,
@@ -85,7 +85,7 @@ impl<C> Default for Background<C> {
             queue: Mutex::default(),
             wake: Condvar::default(),
             progress: Condvar::default(),
-            relief_wanted: AtomicBool::new(false),
+            seal_wanted: AtomicBool::new(false),
             log_full: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             turn: AtomicU64::new(0),
@@ -104,8 +104,8 @@ impl<C> Background<C> {
     }
 
     /// Requests a check for memtables to seal. When it ends, all workers are woken, as after any job.
-    pub(crate) fn want_relief(&self) {
-        self.relief_wanted.store(true, Ordering::Relaxed);
+    pub(crate) fn request_seal(&self) {
+        self.seal_wanted.store(true, Ordering::Relaxed);
         self.wake_surely();
     }
 
@@ -139,6 +139,6 @@ impl<C> Background<C> {
 
     /// Forgets the recorded error of a failure that stopped nothing.
     pub(crate) fn forget_noted_error(&self) {
-        self.queue.lock().error.take_if(|(slot, _)| *slot == Slot::Relief);
+        self.queue.lock().error.take_if(|(slot, _)| *slot == Slot::Seal);
     }
 }

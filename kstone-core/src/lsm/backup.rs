@@ -29,7 +29,7 @@ use super::create::random_id;
 use super::io::FileIds;
 use super::read_only::{Capture, holds};
 use super::state::Shared;
-use super::survey::Survey;
+use super::validate::Validated;
 use crate::coding::part;
 use crate::error::{Error, Result};
 use crate::manifest::{Change, CleanEnd, Ids, Manifest, ManifestState};
@@ -52,7 +52,7 @@ const PIECE: u64 = 1 << 20;
 const FIRST_EDIT: u64 = 1;
 
 /// Receives the progress of a backup and decides whether it continues.
-type Progress<'a> = &'a mut dyn FnMut(&BackupProgress) -> ControlFlow<()>;
+type OnProgress<'a> = &'a mut dyn FnMut(&BackupProgress) -> ControlFlow<()>;
 
 /// Options of a backup; the defaults suit most uses.
 #[derive(Default)]
@@ -60,7 +60,7 @@ type Progress<'a> = &'a mut dyn FnMut(&BackupProgress) -> ControlFlow<()>;
 pub struct BackupOptions<'a> {
     copy: bool,
     to: Option<Arc<dyn Vfs>>,
-    progress: Option<Progress<'a>>,
+    progress: Option<OnProgress<'a>>,
 }
 
 impl std::fmt::Debug for BackupOptions<'_> {
@@ -94,7 +94,7 @@ impl<'a> BackupOptions<'a> {
 
     /// Called at least once per file and once per mebibyte; if it returns `Break`, the backup fails with
     /// [`Error::Cancelled`]. It may use the database.
-    pub fn progress(mut self, progress: Progress<'a>) -> Self {
+    pub fn progress(mut self, progress: OnProgress<'a>) -> Self {
         self.progress = Some(progress);
         self
     }
@@ -165,9 +165,9 @@ impl LsmEngine {
             check_outside(&*to, shared.io.dir(), destination)?;
         }
         let (source, pin) = if shared.life.is_read_only() {
-            (Source::captured(shared)?, None)
+            (BackupSource::captured(shared)?, None)
         } else {
-            let (source, pin) = Source::pinned(shared)?;
+            let (source, pin) = BackupSource::pinned(shared)?;
             (source, Some(pin))
         };
         let claimed = Destination::claim(to, shared.io.dir(), destination)?;
@@ -197,7 +197,7 @@ impl LsmEngine {
 }
 
 /// One state of a database, and where to read its files.
-struct Source {
+struct BackupSource {
     state: ManifestState,
     ids: Ids,
     /// The end of the copied log.
@@ -210,7 +210,7 @@ struct Source {
     held: BTreeMap<FileId, Arc<Mapping>>,
 }
 
-impl Source {
+impl BackupSource {
     /// The newest durable state of a database that is open for writing.
     fn pinned(shared: &Shared) -> Result<(Self, Pin<'_>)> {
         shared.life.health().check()?;
@@ -229,7 +229,7 @@ impl Source {
     /// The state of a directory as a reader finds it.
     fn captured(shared: &Shared) -> Result<Self> {
         let hold = holds(&shared.settings.load().database);
-        let Capture { survey: Survey { loaded, chain, .. }, log, held, .. } =
+        let Capture { validated: Validated { loaded, chain, .. }, log, held, .. } =
             Capture::take(&**shared.io.vfs(), &*shared.clock, shared.io.dir(), true, |_| hold)?;
         if loaded.ids.incarnation != shared.life.identity().incarnation {
             let replaced = io::Error::other("the database has been replaced since it was opened");
@@ -275,7 +275,7 @@ impl Source {
 /// A backup in progress.
 struct Copying<'engine, 'call, 'caller> {
     shared: &'engine Shared,
-    source: &'call Source,
+    source: &'call BackupSource,
     pin: Option<Pin<'engine>>,
     call: &'call mut Call<'engine>,
     options: BackupOptions<'caller>,

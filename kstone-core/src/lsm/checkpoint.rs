@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::job::{Job, Progress, Slot, run_to_end};
+use super::job::{Job, Slot, StepResult, run_to_end};
 use super::state::Shared;
 use super::trace;
 use crate::error::Result;
@@ -47,23 +47,23 @@ pub(crate) struct Batch {
 }
 
 impl Job<Shared> for CheckpointJob {
-    fn step(&mut self, shared: &Shared) -> Result<Progress> {
+    fn step(&mut self, shared: &Shared) -> Result<StepResult> {
         let _span = trace::job("checkpoint", None);
         shared.life.health().check()?; // a poisoned handle writes nothing any more
         *self = match std::mem::replace(self, Self::Start) {
             Self::Start => match Self::collect(shared) {
                 Some(batch) => Self::SyncLog(batch),
-                None => return Ok(Progress::Done),
+                None => return Ok(StepResult::Done),
             },
             Self::SyncLog(batch) => Self::sync_log(shared, batch)?,
             Self::SyncSsts(batch) => Self::sync_next_sst(shared, batch)?,
             Self::SyncNames(batch) => Self::sync_names(shared, batch)?,
             Self::Edit(batch) => {
                 Self::edit(shared, *batch)?;
-                return Ok(Progress::Done);
+                return Ok(StepResult::Done);
             }
         };
-        Ok(Progress::Again)
+        Ok(StepResult::Again)
     }
 
     fn abort(self: Box<Self>, _: &Shared) {}
@@ -156,7 +156,7 @@ impl CheckpointJob {
         let log_bytes = shared.io.wal().live_bytes();
         let retired = shared.retire_log(batch.log_start.generation());
         if retired && shared.io.wal().live_bytes() > shared.settings.load().log.limit {
-            shared.background.want_relief(); // the limit was lowered: there is more to retire
+            shared.background.request_seal(); // the limit was lowered: there is more to retire
         }
         let freed = log_bytes.saturating_sub(shared.io.wal().live_bytes());
         shared.observed.checkpointed(batch.added.len(), freed, batch.started);

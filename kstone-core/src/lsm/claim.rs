@@ -28,7 +28,7 @@ pub(crate) fn absolute(vfs: &dyn Vfs, path: &Path) -> Result<PathBuf> {
 }
 
 /// The result of checking a path.
-pub(super) enum Look {
+pub(super) enum Suitability {
     /// Nothing exists there.
     Nothing,
     /// It is suitable.
@@ -48,24 +48,24 @@ pub(super) struct Claim {
 
 /// Locks the directory at a path once `look` finds it suitable; `look` is called again under the lock. If nothing
 /// exists there, the directory is created first.
-pub(super) fn claim(vfs: &dyn Vfs, path: &Path, look: impl Fn() -> Result<Look>) -> Result<Claim> {
+pub(super) fn claim(vfs: &dyn Vfs, path: &Path, look: impl Fn() -> Result<Suitability>) -> Result<Claim> {
     let (mut made, mut again) = (false, false);
     let mut vanished = None;
     for _ in 0..ATTEMPTS {
         match look()? {
-            Look::Fit => {}
-            Look::Nothing => match vfs.create_dir(path) {
+            Suitability::Fit => {}
+            Suitability::Nothing => match vfs.create_dir(path) {
                 Ok(()) => made = true,
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(e) => return Err(Error::io("create", path)(e)),
             },
-            Look::Unfit(error) => return Err(error),
-            Look::Unsettled(error) if again => return Err(error),
+            Suitability::Unfit(error) => return Err(error),
+            Suitability::Unsettled(error) if again => return Err(error),
             // If this cannot be determined, the second check decides.
-            Look::Unsettled(_) if is_locked(vfs, path).unwrap_or(false) => {
+            Suitability::Unsettled(_) if is_locked(vfs, path).unwrap_or(false) => {
                 return Err(lock_error(vfs, path, io::ErrorKind::WouldBlock.into()));
             }
-            Look::Unsettled(_) => {
+            Suitability::Unsettled(_) => {
                 again = true;
                 continue;
             }
@@ -82,9 +82,9 @@ pub(super) fn claim(vfs: &dyn Vfs, path: &Path, look: impl Fn() -> Result<Look>)
                     }
                 })?;
                 return match found {
-                    Look::Fit => Ok(Claim { guard, made }),
-                    Look::Nothing => Err(Error::NotFound { path: path.into() }),
-                    Look::Unfit(error) | Look::Unsettled(error) => Err(error),
+                    Suitability::Fit => Ok(Claim { guard, made }),
+                    Suitability::Nothing => Err(Error::NotFound { path: path.into() }),
+                    Suitability::Unfit(error) | Suitability::Unsettled(error) => Err(error),
                 };
             }
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
@@ -104,7 +104,7 @@ pub(super) fn claim(vfs: &dyn Vfs, path: &Path, look: impl Fn() -> Result<Look>)
 }
 
 /// What exists at a path.
-pub(super) enum Found {
+pub(super) enum PathContents {
     Nothing,
     NotADirectory,
     /// A database; the kind of file at the name of its manifest.
@@ -118,7 +118,7 @@ pub(super) enum Found {
     Foreign(String),
 }
 
-impl Found {
+impl PathContents {
     pub(super) fn at(vfs: &dyn Vfs, path: &Path) -> Result<Self> {
         let manifest = path.join(paths::MANIFEST);
         match kind_of(vfs, path)? {
@@ -163,49 +163,49 @@ impl Found {
     }
 
     /// The view of a caller that wants to create a database.
-    pub(super) fn into_create_look(self, path: &Path) -> Look {
+    pub(super) fn for_create(self, path: &Path) -> Suitability {
         let exists = |detail: String| Error::AlreadyExists { path: path.into(), detail };
         match self {
-            Self::Nothing => Look::Nothing,
-            Self::Vacant => Look::Fit,
-            Self::NotADirectory => Look::Unfit(exists("it is not a directory".into())),
-            Self::Database(_) => Look::Unfit(exists("it is a database".into())),
-            Self::UnfinishedBackup => Look::Unsettled(exists("it is an unfinished backup".into())),
-            Self::WithoutManifest(name) => Look::Unsettled(without_manifest(path, &name)),
-            Self::Foreign(name) if name == paths::QUARANTINE => {
-                Look::Unsettled(exists(format!("it holds {name}, the originals of a repaired database")))
-            }
-            Self::Foreign(name) => Look::Unsettled(exists(format!("it holds {name}, a foreign file"))),
+            Self::Nothing => Suitability::Nothing,
+            Self::Vacant => Suitability::Fit,
+            Self::NotADirectory => Suitability::Unfit(exists("it is not a directory".into())),
+            Self::Database(_) => Suitability::Unfit(exists("it is a database".into())),
+            Self::UnfinishedBackup => Suitability::Unsettled(exists("it is an unfinished backup".into())),
+            Self::WithoutManifest(name) => Suitability::Unsettled(without_manifest(path, &name)),
+            Self::Foreign(name) if name == paths::QUARANTINE => Suitability::Unsettled(exists(format!(
+                "it holds {name}, the originals of a repaired database"
+            ))),
+            Self::Foreign(name) => Suitability::Unsettled(exists(format!("it holds {name}, a foreign file"))),
         }
     }
 
     /// The view of a caller that wants to open one.
-    pub(super) fn into_open_look(self, path: &Path) -> Look {
+    pub(super) fn for_open(self, path: &Path) -> Suitability {
         let not = |detail: &str| Error::NotADatabase { path: path.into(), detail: detail.into() };
         match self {
-            Self::Nothing => Look::Unfit(Error::NotFound { path: path.into() }),
-            Self::Database(PathKind::File) => Look::Fit,
-            Self::Database(_) => Look::Unfit(not("its MANIFEST is not a regular file")),
-            Self::NotADirectory => Look::Unfit(not("it is not a directory")),
-            Self::UnfinishedBackup => Look::Unsettled(not("it is an unfinished backup")),
-            Self::WithoutManifest(name) => Look::Unsettled(without_manifest(path, &name)),
-            Self::Vacant | Self::Foreign(_) => Look::Unsettled(not("it has no MANIFEST")),
+            Self::Nothing => Suitability::Unfit(Error::NotFound { path: path.into() }),
+            Self::Database(PathKind::File) => Suitability::Fit,
+            Self::Database(_) => Suitability::Unfit(not("its MANIFEST is not a regular file")),
+            Self::NotADirectory => Suitability::Unfit(not("it is not a directory")),
+            Self::UnfinishedBackup => Suitability::Unsettled(not("it is an unfinished backup")),
+            Self::WithoutManifest(name) => Suitability::Unsettled(without_manifest(path, &name)),
+            Self::Vacant | Self::Foreign(_) => Suitability::Unsettled(not("it has no MANIFEST")),
         }
     }
 }
 
 /// Rejects a path that is no database, for readers, which take no lock.
 pub(super) fn check_present(vfs: &dyn Vfs, path: &Path) -> Result<()> {
-    match Found::at(vfs, path)?.into_open_look(path) {
-        Look::Fit => return Ok(()),
-        Look::Unsettled(_) => {}
-        Look::Nothing => return Err(Error::NotFound { path: path.into() }),
-        Look::Unfit(error) => return Err(error),
+    match PathContents::at(vfs, path)?.for_open(path) {
+        Suitability::Fit => return Ok(()),
+        Suitability::Unsettled(_) => {}
+        Suitability::Nothing => return Err(Error::NotFound { path: path.into() }),
+        Suitability::Unfit(error) => return Err(error),
     }
-    match Found::at(vfs, path)?.into_open_look(path) {
-        Look::Fit => Ok(()),
-        Look::Nothing => Err(Error::NotFound { path: path.into() }),
-        Look::Unfit(error) | Look::Unsettled(error) => Err(error),
+    match PathContents::at(vfs, path)?.for_open(path) {
+        Suitability::Fit => Ok(()),
+        Suitability::Nothing => Err(Error::NotFound { path: path.into() }),
+        Suitability::Unfit(error) | Suitability::Unsettled(error) => Err(error),
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::job::{Job, Progress, Slot, run_to_end};
+use super::job::{Job, Slot, StepResult, run_to_end};
 use super::observe::Merged;
 use super::options::Workers;
 use super::quota::rewritten;
@@ -60,7 +60,7 @@ impl std::fmt::Debug for Merging {
 }
 
 impl Job<Shared> for CompactJob {
-    fn step(&mut self, shared: &Shared) -> Result<Progress> {
+    fn step(&mut self, shared: &Shared) -> Result<StepResult> {
         let _span = trace::job("compaction", Some(self.stripe));
         shared.life.health().check()?; // a poisoned handle writes nothing any more
         match &mut self.state {
@@ -71,11 +71,11 @@ impl Job<Shared> for CompactJob {
                 if let Some(space) = space {
                     space.wrote(out.written());
                 }
-                if copied? == Progress::Again {
-                    return Ok(Progress::Again);
+                if copied? == StepResult::Again {
+                    return Ok(StepResult::Again);
                 }
                 merging.install(shared, self.stripe)?;
-                Ok(Progress::Done)
+                Ok(StepResult::Done)
             }
         }
     }
@@ -93,13 +93,13 @@ impl CompactJob {
         Self { stripe, ask, state: State::Start }
     }
 
-    fn begin(&mut self, shared: &Shared) -> Result<Progress> {
+    fn begin(&mut self, shared: &Shared) -> Result<StepResult> {
         let started = shared.clock.monotonic();
         let stripe = shared.stripe(self.stripe)?;
         // One version throughout: a flush may add a newer run meanwhile.
         let version = Arc::clone(&stripe.version());
         let Choice::Merge(pick) = shared.choose(self.stripe, &version, self.ask) else {
-            return Ok(Progress::Done);
+            return Ok(StepResult::Done);
         };
         let Pick { count, output_depth, reaches_oldest, reason } = pick;
         let inputs: Vec<_> = version.runs.iter().take(count).cloned().collect();
@@ -118,7 +118,7 @@ impl CompactJob {
         let settings = shared.settings.load_full();
         let Some(space) = shared.reserve_merge(&lengths, rewritten(&settings.database, metas())) else {
             // Retried when there is space; a caller that waits for it gets an error.
-            return if self.ask == Ask::Full { Err(Error::DiskFull) } else { Ok(Progress::Done) };
+            return if self.ask == Ask::Full { Err(Error::DiskFull) } else { Ok(StepResult::Done) };
         };
         let facts =
             RunFacts { depth: output_depth, seq, oldest: reaches_oldest, merged: true, deleted_since };
@@ -132,7 +132,7 @@ impl CompactJob {
             space: Some(space),
             inputs,
         }));
-        Ok(Progress::Again)
+        Ok(StepResult::Again)
     }
 }
 

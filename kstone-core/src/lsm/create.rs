@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::LsmEngine;
 use super::assemble::Start;
-use super::claim::{Claim, Found, absolute, claim};
+use super::claim::{Claim, PathContents, absolute, claim};
 use super::io::FileIds;
 use super::lifecycle::Access;
 use super::open::{metered, take_stock, validate};
@@ -34,7 +34,7 @@ impl LsmEngine {
         let path = &absolute(&*options.vfs, path)?;
         let (options, meter) = metered(path, options);
         let vfs = Arc::clone(&options.vfs);
-        let claim = claim(&*vfs, path, || Ok(Found::at(&*vfs, path)?.into_create_look(path)))?;
+        let claim = claim(&*vfs, path, || Ok(PathContents::at(&*vfs, path)?.for_create(path)))?;
         Self::create_in(path, options, claim, &meter, since)
     }
 

@@ -3,7 +3,7 @@
 use super::LsmEngine;
 use super::events::Event;
 use super::job::Slot;
-use super::observe::{Running, Written};
+use super::observe::{Running, WriteTotals};
 use super::state::Shared;
 use crate::error::{Error, Result};
 use crate::quota::{Claim, Exhausted, Inodes};
@@ -165,7 +165,7 @@ impl Shared {
 
     /// Records the end of a write.
     #[inline]
-    pub(crate) fn wrote(&self, running: &Running<'_>, written: Written, result: &Result<SeqNo>) {
+    pub(crate) fn wrote(&self, running: &Running<'_>, written: WriteTotals, result: &Result<SeqNo>) {
         match result {
             Ok(_) => self.observed.wrote(running, written),
             Err(error) if error.is_out_of_space() => self.raise_disk_full(),

@@ -18,7 +18,7 @@ use crate::paths;
 use crate::slice::Found;
 use crate::sst::{Table, Trace};
 use crate::types::{EntryKind, SeqNo, SstMeta};
-use crate::version::{LookUp, Run, Version};
+use crate::version::{ReadTrace, Run, Version};
 
 mod display;
 mod query;
@@ -217,7 +217,7 @@ impl Trace for Recorder {
     }
 }
 
-impl LookUp for Recorder {
+impl ReadTrace for Recorder {
     fn begin(&mut self, version: &Arc<Version>, seq: SeqNo) {
         (self.version, self.seq) = (Some(Arc::clone(version)), seq);
     }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::job::{Job, Progress, Slot, run_to_end};
+use super::job::{Job, Slot, StepResult, run_to_end};
 use super::run_writer::{RunFacts, RunWriter, copy};
 use super::state::Shared;
 use super::trace;
@@ -45,7 +45,7 @@ struct Writing {
 }
 
 impl Job<Shared> for FlushJob {
-    fn step(&mut self, shared: &Shared) -> Result<Progress> {
+    fn step(&mut self, shared: &Shared) -> Result<StepResult> {
         let _span = trace::job("flush", Some(self.stripe));
         shared.life.health().check()?; // a poisoned handle writes nothing any more
         match &mut self.state {
@@ -54,8 +54,8 @@ impl Job<Shared> for FlushJob {
                 let Writing { cursor, retain, out, written, .. } = &mut **writing;
                 let copied = copy(shared, cursor, retain, out);
                 written.set(out.written());
-                if copied? == Progress::Again {
-                    return Ok(Progress::Again);
+                if copied? == StepResult::Again {
+                    return Ok(StepResult::Again);
                 }
                 let run = writing.out.finish(shared)?;
                 let memtable = Arc::clone(&writing.memtable);
@@ -86,7 +86,7 @@ impl Job<Shared> for FlushJob {
                     self.stripe,
                     &memtable,
                 );
-                Ok(Progress::Done)
+                Ok(StepResult::Done)
             }
         }
     }
@@ -104,12 +104,12 @@ impl FlushJob {
         Self { stripe, state: State::Start }
     }
 
-    fn begin(&mut self, shared: &Shared) -> Result<Progress> {
+    fn begin(&mut self, shared: &Shared) -> Result<StepResult> {
         let started = shared.clock.monotonic();
         let stripe = shared.stripe(self.stripe)?;
         let locked = stripe.lock();
         // Another flush of this stripe may have finished first.
-        let Some(memtable) = locked.oldest_sealed() else { return Ok(Progress::Done) };
+        let Some(memtable) = locked.oldest_sealed() else { return Ok(StepResult::Done) };
         // Only flushes create a stripe's first run, and this is the only flush: still true at installation.
         let reaches_oldest = locked.version().runs.is_empty() || planted(Bug::TombstoneDroppedEarly);
         drop(locked);
@@ -133,7 +133,7 @@ impl FlushJob {
             written: shared.space.begin_flush(),
             memtable,
         }));
-        Ok(Progress::Again)
+        Ok(StepResult::Again)
     }
 }
 

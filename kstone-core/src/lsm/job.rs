@@ -7,14 +7,14 @@ use crate::health::{Health, PoisonOnUnwind};
 
 /// What a step of a job left to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Progress {
+pub(crate) enum StepResult {
     Again,
     Done,
 }
 
 /// A piece of background work, in steps. `C` is the engine it operates on.
 pub(crate) trait Job<C>: std::fmt::Debug + Send {
-    fn step(&mut self, engine: &C) -> Result<Progress>;
+    fn step(&mut self, engine: &C) -> Result<StepResult>;
 
     /// Aborts the job: leaves everything as it was.
     fn abort(self: Box<Self>, engine: &C);
@@ -27,7 +27,7 @@ pub(crate) enum Slot {
     /// Preparing another log segment.
     Segment,
     /// Sealing of memtables, for the memory budget and the log's limit.
-    Relief,
+    Seal,
     Checkpoint,
     LogSync,
     /// A record of how far an idle log is synced.
@@ -67,11 +67,11 @@ fn snake_case(name: &str) -> String {
 }
 
 /// Runs all steps of a job on the caller's thread.
-pub(crate) fn run_to_end(health: &Health, mut step: impl FnMut() -> Result<Progress>) -> Result<()> {
+pub(crate) fn run_to_end(health: &Health, mut step: impl FnMut() -> Result<StepResult>) -> Result<()> {
     // A job that panics would hold its slot forever: its waiters must find the handle poisoned.
     let unwinding = PoisonOnUnwind::new(health, "a job");
-    let mut result = Ok(Progress::Again);
-    while matches!(result, Ok(Progress::Again)) {
+    let mut result = Ok(StepResult::Again);
+    while matches!(result, Ok(StepResult::Again)) {
         result = step();
     }
     std::mem::forget(unwinding);

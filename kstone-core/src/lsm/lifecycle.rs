@@ -18,7 +18,7 @@ use crate::planted::{Bug, planted};
 use crate::process::Process;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, RwLock, RwLockReadGuard};
-use crate::vfs::{Place, Vfs};
+use crate::vfs::{LockIdentity, Vfs};
 
 /// Identifies a database and a copy of it.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +37,7 @@ pub(crate) enum Access {
     Write {
         lock: LockGuard,
         /// The place where the lock was taken, if known.
-        place: Arc<OnceLock<Place>>,
+        place: Arc<OnceLock<LockIdentity>>,
         /// The part of recovery that could not be written yet.
         unfinished: Option<Unfinished>,
     },
@@ -61,7 +61,7 @@ pub(crate) struct Lifecycle {
     /// Held from open to close.
     lock: Mutex<Option<LockGuard>>,
     /// The place where that lock was taken, if known.
-    place: Arc<OnceLock<Place>>,
+    place: Arc<OnceLock<LockIdentity>>,
 }
 
 impl Lifecycle {

@@ -64,13 +64,13 @@ pub(crate) struct Running<'a> {
 
 /// The contents of a write.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Written {
+pub(crate) struct WriteTotals {
     puts: u64,
     deletes: u64,
     bytes: u64,
 }
 
-impl Written {
+impl WriteTotals {
     pub(crate) fn add(&mut self, key: usize, value: Option<usize>) {
         match value {
             Some(_) => self.puts += 1,
@@ -143,7 +143,7 @@ impl Observed {
 
     /// Counts a successful write.
     #[inline]
-    pub(crate) fn wrote(&self, running: &Running<'_>, written: Written) {
+    pub(crate) fn wrote(&self, running: &Running<'_>, written: WriteTotals) {
         for (count, n) in [(Count::Puts, written.puts), (Count::Deletes, written.deletes)] {
             if n > 0 {
                 running.local.add(count, n);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::LsmEngine;
-use super::claim::{Found, absolute, claim};
+use super::claim::{PathContents, absolute, claim};
 use super::lock::is_locked;
 use super::options::EngineOptions;
 use super::settings::{Settings, stored_replay_rate};
@@ -30,7 +30,7 @@ impl LsmEngine {
         validate(&options)?;
         let path = &absolute(&*options.vfs, path)?;
         let (options, meter) = metered(path, options);
-        let claim = claim(&*options.vfs, path, || Ok(Found::at(&*options.vfs, path)?.into_open_look(path)))?;
+        let claim = claim(&*options.vfs, path, || Ok(PathContents::at(&*options.vfs, path)?.for_open(path)))?;
         Self::recover(path, options, claim.guard, &meter)
     }
 
@@ -44,9 +44,9 @@ impl LsmEngine {
         let vfs = Arc::clone(&options.vfs);
         let is_database = Cell::new(false);
         let claim = claim(&*vfs, path, || {
-            let found = Found::at(&*vfs, path)?;
-            is_database.set(matches!(found, Found::Database(_)));
-            Ok(if is_database.get() { found.into_open_look(path) } else { found.into_create_look(path) })
+            let found = PathContents::at(&*vfs, path)?;
+            is_database.set(matches!(found, PathContents::Database(_)));
+            Ok(if is_database.get() { found.for_open(path) } else { found.for_create(path) })
         })?;
         match is_database.get() {
             true => Self::recover(path, options, claim.guard, &meter),

@@ -91,24 +91,24 @@ impl Shared {
     }
 
     /// The number of inodes that must stay free after creating a file for this purpose.
-    fn inodes_for(&self, whom: Inodes) -> u64 {
+    fn inodes_for(&self, purpose: Inodes) -> u64 {
         let first_run = |stripe: &&Stripe| {
             let version = stripe.version();
             version.runs.is_empty() && version.memtables().any(|memtable| !memtable.is_empty())
         };
-        let promised = if whom == Inodes::Put { self.stripes.used().filter(first_run).count() } else { 0 };
-        whom.leave() + promised as u64
+        let promised = if purpose == Inodes::Put { self.stripes.used().filter(first_run).count() } else { 0 };
+        purpose.leave() + promised as u64
     }
 
     /// Must be called before a file is created; the returned guard is held until the file exists. `DiskFull` if too few
     /// inodes would be left for others.
-    pub(crate) fn take_inode(&self, whom: Inodes) -> Result<Option<MutexGuard<'_, ()>>> {
+    pub(crate) fn take_inode(&self, purpose: Inodes) -> Result<Option<MutexGuard<'_, ()>>> {
         let free = || self.free_space().and_then(|free| free.inodes).unwrap_or(u64::MAX);
         if free() >= FEW_INODES {
             return Ok(None);
         }
         let making = self.space.quota().making.lock();
-        if free() > self.inodes_for(whom) {
+        if free() > self.inodes_for(purpose) {
             return Ok(Some(making));
         }
         self.space.set_lacks_inodes(true);
@@ -116,7 +116,7 @@ impl Shared {
     }
 
     /// Called when a memtable has received its first record: it will need a file some day, and so may the next one.
-    pub(crate) fn look_at_inodes(&self) {
+    pub(crate) fn check_inodes(&self) {
         let inodes = self.free_space().and_then(|free| free.inodes);
         let few = inodes.is_some_and(|free| free < FEW_INODES && free <= self.inodes_for(Inodes::Put));
         self.space.set_lacks_inodes(few);
@@ -133,7 +133,7 @@ impl Shared {
         if stripes.iter().all(has_data) {
             return true;
         }
-        self.look_at_inodes();
+        self.check_inodes();
         !self.space.lacks_inodes()
     }
 
@@ -174,7 +174,7 @@ impl Shared {
 
     /// Admits one write and reserves log space for its record; `DiskFull` when no space can be found. The write's share
     /// covers its memtable entries until the memtables count them. `stripes` names each stripe once.
-    pub(super) fn make_way(
+    pub(super) fn reserve_space(
         &self,
         batch: BatchRecord<'_>,
         stripes: &[u16],
@@ -325,8 +325,8 @@ impl Shared {
     fn request_reclaim(&self) {
         self.remove_obsolete(); // and measures the stripes
         self.space.quota().reclaim.store(true, Ordering::Relaxed);
-        self.look_at_all_stripes();
-        self.background.want_relief();
+        self.queue_all_stripes();
+        self.background.request_seal();
     }
 
     /// Whether space is being reclaimed. Ends without being cancelled once enough is free.

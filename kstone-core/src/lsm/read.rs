@@ -13,7 +13,7 @@ use crate::key::{EncodedKey, Key, stripe_of};
 use crate::planted::{Bug, later, planted};
 use crate::slice::{Found, Slice};
 use crate::types::{EntryKind, GetCost, SeqNo};
-use crate::version::LookUp;
+use crate::version::ReadTrace;
 
 /// The database as of one commit. The versions it sees are kept as long as it lives; clones share it.
 #[derive(Clone, Debug)]
@@ -104,7 +104,7 @@ impl Shared {
         &self,
         key: &EncodedKey,
         at: Option<SeqNo>,
-        trace: &mut impl LookUp,
+        trace: &mut impl ReadTrace,
     ) -> Result<Option<Found>> {
         // A stripe that was never used holds no key.
         let Some(stripe) = self.stripes.if_used(stripe_of(key.partition_hash, self.stripes.count())) else {

@@ -35,7 +35,7 @@ use super::io::FileIds;
 use super::lifecycle::Access;
 use super::open::{check_stripes, settings, validate};
 use super::options::EngineOptions;
-use super::survey::{Survey, check_newest, damaged_files};
+use super::validate::{Validated, check_newest, damaged_files};
 use super::{LsmEngine, trace};
 use crate::clock::Clock;
 use crate::config::{DatabaseConfig, ReadMode};
@@ -55,7 +55,7 @@ const ATTEMPTS: usize = 1 << 16;
 /// A database as of one moment, with everything needed to read it.
 #[derive(Debug)]
 pub(crate) struct Capture {
-    pub(crate) survey: Survey,
+    pub(crate) validated: Validated,
     pub(crate) log: Arc<LogCopy>,
     /// The listed SSTs; empty when they are not held.
     pub(crate) held: BTreeMap<FileId, Arc<Mapping>>,
@@ -87,7 +87,7 @@ impl Capture {
     ) -> Result<Self> {
         let until = clock.monotonic().saturating_add(PATIENCE);
         let mut before: Option<String> = None;
-        let mut reader = Reader { vfs, clock, path, all, ids: None, held: BTreeMap::new() };
+        let mut reader = DirectoryReader { vfs, clock, path, all, ids: None, held: BTreeMap::new() };
         for _ in 0..ATTEMPTS {
             match reader.read(&holds) {
                 Reading::Whole(capture) => {
@@ -117,7 +117,7 @@ impl Capture {
 }
 
 /// Reads a directory, possibly more than once.
-struct Reader<'a> {
+struct DirectoryReader<'a> {
     vfs: &'a dyn Vfs,
     clock: &'a dyn Clock,
     path: &'a Path,
@@ -129,7 +129,7 @@ struct Reader<'a> {
     held: BTreeMap<FileId, Arc<Mapping>>,
 }
 
-impl Reader<'_> {
+impl DirectoryReader<'_> {
     fn read(&mut self, holds: impl Fn(&ManifestState) -> bool) -> Reading {
         let (before, loaded) = match Manifest::load_marked(self.vfs, self.path) {
             Ok(found) => found,
@@ -197,10 +197,10 @@ struct Files {
 
 impl Files {
     /// `edit` is the newest edit made by the time the log was copied, if later than the manifest's.
-    fn capture(self, reader: &Reader<'_>, edit: Option<u64>) -> Result<Capture> {
+    fn capture(self, reader: &DirectoryReader<'_>, edit: Option<u64>) -> Result<Capture> {
         let Self { loaded, listing, log, damage, .. } = self;
-        let survey = Survey::of_log(reader.path, loaded, listing, &*log, reader.clock, edit)?;
-        Ok(Capture { survey, log, held: reader.held.clone(), damage })
+        let validated = Validated::of_log(reader.path, loaded, listing, &*log, reader.clock, edit)?;
+        Ok(Capture { validated, log, held: reader.held.clone(), damage })
     }
 }
 
@@ -265,7 +265,7 @@ impl LsmEngine {
         let capture = Capture::take(&*options.vfs, &*options.clock, path, false, |state| {
             mode.unwrap_or_else(|| stored(state))
         })?;
-        let Capture { survey: Survey { loaded, chain, began, .. }, log, held, damage } = capture;
+        let Capture { validated: Validated { loaded, chain, began, .. }, log, held, damage } = capture;
         let state = &loaded.state;
         check_stripes(&options, state)?;
         let settings = settings(&options, state);

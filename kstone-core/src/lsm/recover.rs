@@ -27,7 +27,7 @@ use super::lock::LockGuard;
 use super::open::{check_stripes, settings, take_stock};
 use super::options::EngineOptions;
 use super::state::Shared;
-use super::survey::{SEQ_GAP, Survey, next_generation};
+use super::validate::{SEQ_GAP, Validated, next_generation};
 use super::{LsmEngine, trace};
 use crate::error::{Error, Result};
 use crate::manifest::{Change, Manifest, ManifestState};
@@ -58,8 +58,8 @@ impl LsmEngine {
         let loaded = Manifest::load(&*vfs, path)?;
         let listing = vfs.list(path).map_err(Error::io("list", path))?;
         check_stripes(&options, &loaded.state)?;
-        let Survey { loaded, listing, chain, began } =
-            Survey::of(path, loaded, listing, &*vfs, &*options.clock)?;
+        let Validated { loaded, listing, chain, began } =
+            Validated::of(path, loaded, listing, &*vfs, &*options.clock)?;
         let state = &loaded.state;
         // An incomplete edit after the clean end would have cancelled it: nothing was written since.
         let clean_end = state.clean_end;
@@ -109,7 +109,7 @@ impl LsmEngine {
         let engine = Self::assemble(path, options, manifest, start)?;
         engine.shared.measure_replay(began);
         if !tidy {
-            engine.shared.removal.note_untidy();
+            engine.shared.removal.note_orphans();
         }
         if store_settings {
             match engine.shared.store_settings() {

@@ -28,7 +28,7 @@ pub(crate) struct Removal {
     /// Files that are not needed and could not be removed yet.
     leftovers: Mutex<Vec<PathBuf>>,
     /// Set when an orphan could not be removed.
-    untidy: AtomicBool,
+    orphans: AtomicBool,
 }
 
 /// SSTs that are neither needed nor being read.
@@ -114,13 +114,13 @@ impl Removal {
     }
 
     /// Records that an orphan may have been left behind.
-    pub(crate) fn note_untidy(&self) {
-        self.untidy.store(true, Ordering::Relaxed);
+    pub(crate) fn note_orphans(&self) {
+        self.orphans.store(true, Ordering::Relaxed);
     }
 
     /// Whether the directory holds only files that are needed, to the knowledge of this handle.
     pub(crate) fn is_tidy(&self) -> bool {
-        !self.untidy.load(Ordering::Relaxed) && self.leftovers.lock().is_empty()
+        !self.orphans.load(Ordering::Relaxed) && self.leftovers.lock().is_empty()
     }
 }
 

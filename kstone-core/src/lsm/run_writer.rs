@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::job::Progress;
+use super::job::StepResult;
 use super::settings::Settings;
 use super::state::Shared;
 use crate::clock::{Now, Since};
@@ -90,13 +90,13 @@ impl RunWriter {
         let sst = match &mut self.current {
             Some(sst) => sst,
             none => {
-                let whom = match self.facts {
+                let purpose = match self.facts {
                     RunFacts { merged: true, .. } => Inodes::Merge,
                     RunFacts { oldest: true, .. } => Inodes::FirstRun,
                     _ => Inodes::Run,
                 };
                 let id = shared.io.next_file_id(&shared.life, &shared.space)?;
-                let _making = shared.take_inode(whom)?;
+                let _making = shared.take_inode(purpose)?;
                 let params = SstParams {
                     id,
                     stripe: self.stripe as u16,
@@ -116,7 +116,7 @@ impl RunWriter {
                 };
                 let created = SstWriter::create(shared.io.vfs(), shared.io.dir(), params);
                 // The file may exist despite the error.
-                none.insert(created.inspect_err(|_| shared.removal.note_untidy())?)
+                none.insert(created.inspect_err(|_| shared.removal.note_orphans())?)
             }
         };
         sst.add(entry, self.tombstone_ms)?;
@@ -159,13 +159,13 @@ impl RunWriter {
     /// Removes what was written, which no reader has seen. A poisoned handle leaves it to the next open.
     pub(crate) fn abandon(mut self, shared: &Shared) {
         let current = self.current.take().filter(|_| shared.life.may_remove());
-        let mut untidy = current.is_some_and(|sst| sst.abandon().is_err());
+        let mut has_orphans = current.is_some_and(|sst| sst.abandon().is_err());
         for (meta, _) in &self.done {
             let path = paths::sst(shared.io.dir(), self.stripe, meta.id);
-            untidy |= shared.life.may_remove() && shared.io.vfs().remove(&path).is_err();
+            has_orphans |= shared.life.may_remove() && shared.io.vfs().remove(&path).is_err();
         }
-        if untidy {
-            shared.removal.note_untidy();
+        if has_orphans {
+            shared.removal.note_orphans();
         }
     }
 }
@@ -177,9 +177,9 @@ pub(crate) fn copy(
     source: &mut dyn Cursor,
     retain: &mut Retain,
     out: &mut RunWriter,
-) -> Result<Progress> {
+) -> Result<StepResult> {
     for _ in 0..shared.chunk {
-        let Some(entry) = source.entry() else { return Ok(Progress::Done) };
+        let Some(entry) = source.entry() else { return Ok(StepResult::Done) };
         match retain.keep(entry.key, entry.seq, entry.kind) {
             Retention::Keep => out.add(shared, entry)?,
             Retention::DropTombstone => {
@@ -190,5 +190,5 @@ pub(crate) fn copy(
         }
         source.advance()?;
     }
-    Ok(Progress::Again)
+    Ok(StepResult::Again)
 }

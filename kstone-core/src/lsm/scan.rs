@@ -36,7 +36,7 @@ pub struct Entries {
     /// Keeps the versions that it sees from being dropped.
     pin: Arc<Pin>,
     /// The state of the walk, if it covers a single stripe.
-    walk: Option<Walk>,
+    walk: Option<StripeWalk>,
     uncounted: Uncounted,
     /// Time spent in the engine so far, if this walk is timed.
     took: Option<Duration>,
@@ -65,7 +65,7 @@ struct Uncounted {
 }
 
 /// A walk over one stripe, which skips known gaps and reports new ones.
-struct Walk {
+struct StripeWalk {
     stripe: usize,
     direction: Direction,
     /// The parts behind the gaps, still to be walked; the next one last.
@@ -75,7 +75,7 @@ struct Walk {
     learning: Option<(u64, KeyRange)>,
 }
 
-impl Walk {
+impl StripeWalk {
     /// Must be called before the reader takes its sequence. Also returns the lowest sequence with which a reader may
     /// report gaps.
     fn begin(
@@ -165,7 +165,7 @@ impl Entries {
             let cursor = self.cursor.as_mut()?;
             let shared = self.pin.shared();
             let next = shared.life.check_open().and_then(|()| cursor.next());
-            if cursor.has_passed() || self.walk.as_ref().is_some_and(Walk::is_learning) {
+            if cursor.has_passed() || self.walk.as_ref().is_some_and(StripeWalk::is_learning) {
                 self.note_passed(&next);
             }
             match next {
@@ -333,7 +333,7 @@ impl LsmEngine {
         running.local.add(count, 1);
         let single = Some(stripes.start).filter(|_| stripes.len() == 1);
         let early = raced(Race::WatchAfterSequence).then(|| Pin::new(&self.shared));
-        let walk = single.and_then(|stripe| Walk::begin(shared, stripe, &range, direction));
+        let walk = single.and_then(|stripe| StripeWalk::begin(shared, stripe, &range, direction));
         let (walk, written) = walk.unzip();
         let pin = snapshot.map(|snapshot| Arc::clone(snapshot.pin())).or(early);
         let pin = pin.unwrap_or_else(|| Pin::new(&self.shared));
@@ -412,7 +412,7 @@ impl Shared {
         direction: Direction,
         whole: bool,
     ) -> Result<bool> {
-        let (mut walk, written) = Walk::watch(stripe, range, direction);
+        let (mut walk, written) = StripeWalk::watch(stripe, range, direction);
         let registered = Registered(self, self.commits.pin());
         let seq = registered.1;
         let explored =
@@ -423,7 +423,7 @@ impl Shared {
 
     fn explore_parts(
         &self,
-        walk: &mut Walk,
+        walk: &mut StripeWalk,
         stripe: &Stripe,
         range: &KeyRange,
         seq: SeqNo,

@@ -61,7 +61,7 @@ impl LsmEngine {
         // The new limits may be lower than current usage. And when that job ends, workers that sleep according to the
         // old intervals check again.
         if !raced(Race::NewSettingsUnheard) {
-            shared.background.want_relief();
+            shared.background.request_seal();
         }
         for stripe in shared.stripes.used() {
             shared.background.queue_compaction(stripe.id);

@@ -71,7 +71,7 @@ impl Space {
 
     /// Whether a checkpoint would free a large amount of space.
     pub(crate) fn checkpoint_frees_much(&self) -> bool {
-        self.quota.dying.load(Ordering::Relaxed) >= FREED_AT_ONCE
+        self.quota.pending_delete.load(Ordering::Relaxed) >= FREED_AT_ONCE
     }
 
     /// Writes rejected for lack of space.
@@ -126,7 +126,7 @@ impl Space {
 
     /// Counts a merged input of this length as removed.
     pub(crate) fn removed(&self, len: u64) {
-        self.quota.dying.fetch_sub(pages(len), Ordering::Relaxed);
+        self.quota.pending_delete.fetch_sub(pages(len), Ordering::Relaxed);
     }
 
     /// Sets the bytes that the manifest takes until it is rewritten.
@@ -146,7 +146,7 @@ impl Space {
             memtables: get(&quota.memtables),
             flushing: get(&quota.flushing),
             merging: get(&quota.merging),
-            dying: get(&quota.dying),
+            pending_delete: get(&quota.pending_delete),
             largest: get(&quota.largest),
             garbage: get(&quota.garbage),
             admitted_frames: get(&quota.admitted_frames),
@@ -251,8 +251,8 @@ impl Space {
             return None;
         }
         let inputs = inputs.iter().map(|&len| pages(len)).sum();
-        let dying = Share::new(&self.quota, |quota| &quota.dying, 0);
-        Some(MergeSpace { need, inputs, output, dying })
+        let pending_delete = Share::new(&self.quota, |quota| &quota.pending_delete, 0);
+        Some(MergeSpace { need, inputs, output, pending_delete })
     }
 
     /// Whether [`Space::reserve_merge`] of this much would succeed now.
@@ -281,14 +281,14 @@ pub(crate) struct MergeSpace {
     need: u64,
     inputs: u64,
     output: Share,
-    dying: Share,
+    pending_delete: Share,
 }
 
 impl MergeSpace {
     /// Records the bytes written so far. They will be freed again, or as much of the inputs will.
     pub(crate) fn wrote(&mut self, bytes: u64) {
         self.output.set(self.need.saturating_sub(bytes));
-        self.dying.set(bytes.min(self.inputs));
+        self.pending_delete.set(bytes.min(self.inputs));
     }
 
     /// Whether an output of this size was reserved.
@@ -296,9 +296,9 @@ impl MergeSpace {
         bytes <= self.need
     }
 
-    /// The output is installed; the inputs count as dying until they are removed.
+    /// The output is installed; the inputs count as pending_delete until they are removed.
     pub(crate) fn installed(mut self) {
-        self.dying.set(self.inputs);
-        self.dying.leave();
+        self.pending_delete.set(self.inputs);
+        self.pending_delete.leave();
     }
 }

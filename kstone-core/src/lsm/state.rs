@@ -107,7 +107,7 @@ impl Shared {
                     });
                     self.observed.waited(StallReason::Recovery, since);
                     if !tidy? {
-                        self.removal.note_untidy();
+                        self.removal.note_orphans();
                     }
                     Ok(())
                 }

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use super::LsmEngine;
 use super::batch::{BatchRecord, PendingOp, WriteBatch};
-use super::observe::Written;
+use super::observe::WriteTotals;
 use super::options::WriteOptions;
 use super::state::Shared;
 use crate::backpressure::{Load, Pressure, StallReason};
@@ -51,7 +51,7 @@ impl LsmEngine {
         let op = PendingOp::new(key, value, &limits.database, shared.stripes.count())?;
         drop(limits);
         let result = shared.commit(&[op], options.durability.unwrap_or(shared.durability));
-        shared.wrote(&running, Written::one(key.len(), value.map(<[u8]>::len)), &result);
+        shared.wrote(&running, WriteTotals::one(key.len(), value.map(<[u8]>::len)), &result);
         result
     }
 
@@ -69,7 +69,7 @@ impl LsmEngine {
         }
         let limits = shared.settings.load();
         let running = shared.observed.begin_operation(Operation::Batch, &limits);
-        let mut written = Written::default();
+        let mut written = WriteTotals::default();
         let mut ops = Vec::with_capacity(batch.len());
         let max = limits.database.max_batch_bytes.min(limits.log.max_record);
         let mut encoded_len = 0;
@@ -113,7 +113,7 @@ impl Shared {
         stripes.sort_unstable();
         stripes.dedup();
         self.throttle(&stripes)?;
-        let (space, reservation) = self.make_way(batch, &stripes)?;
+        let (space, reservation) = self.reserve_space(batch, &stripes)?;
         let mut locked = SmallVec::<[Locked<'_>; 1]>::with_capacity(stripes.len());
         for &id in &stripes {
             locked.push(self.lock_stripe(id.into())?);
@@ -177,9 +177,9 @@ impl Shared {
         std::mem::forget(unwinding);
 
         if fresh > 0 {
-            self.look_at_inodes();
+            self.check_inodes();
         }
-        self.request_relief(memory, settings.memory_budget, appended.lsn);
+        self.seal_if_over(memory, settings.memory_budget, appended.lsn);
         self.commits.wait_visible(last, self.life.health())?;
         behind.into_iter().for_each(|stripe| self.explore(stripe));
         if durability == Durability::Sync && !planted(Bug::AckBeforeSync) {

@@ -9,7 +9,7 @@ use super::{RepairOptions, Versions};
 use crate::error::{Error, Result};
 use crate::file_header::{FileHeader, FileKind, HEADER_LEN, Id};
 use crate::key::{encoded_partition_hash, stripe_of};
-use crate::lsm::survey::{SEQ_GAP, check_numbers, log_owner, log_rules};
+use crate::lsm::validate::{SEQ_GAP, check_numbers, log_owner, log_rules};
 use crate::manifest::{Ids, ManifestState, load_what_passes};
 use crate::paths::{self, FileName};
 use crate::sst::{SalvagedTable, Table, TableContext, describe};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::Versions;
 use super::examine::{Candidate, DamagedDatabase};
 use crate::key::stripe_of;
-use crate::lsm::survey::{GENERATION_GAP, MAX_GENERATION, SEQ_GAP};
+use crate::lsm::validate::{GENERATION_GAP, MAX_GENERATION, SEQ_GAP};
 use crate::manifest::Facts;
 use crate::paths;
 use crate::types::{FileId, MAX_NUMBER, RunId, SeqNo};

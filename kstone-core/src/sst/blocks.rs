@@ -31,12 +31,12 @@ pub(super) enum CacheFill {
 
 /// The payload of a block, wherever it is stored.
 pub(super) struct BlockData<'a> {
-    bytes: Payload<'a>,
+    bytes: BlockPayload<'a>,
     /// Offset of the block in the file.
     pub(super) at: usize,
 }
 
-enum Payload<'a> {
+enum BlockPayload<'a> {
     /// In the mapping, at this offset.
     Mapped(&'a Arc<Mapping>, usize, &'a [u8]),
     Owned(Slice),
@@ -46,8 +46,8 @@ impl BlockData<'_> {
     #[inline]
     pub(super) fn payload(&self) -> &[u8] {
         match &self.bytes {
-            Payload::Mapped(_, _, bytes) => bytes,
-            Payload::Owned(slice) => slice,
+            BlockPayload::Mapped(_, _, bytes) => bytes,
+            BlockPayload::Owned(slice) => slice,
         }
     }
 
@@ -55,8 +55,8 @@ impl BlockData<'_> {
     #[inline]
     pub(super) fn slice(&self, start: usize, len: usize) -> Option<Slice> {
         match &self.bytes {
-            Payload::Mapped(map, at, _) => Slice::mapped(map, at + start, len),
-            Payload::Owned(slice) => slice.slice(start, len),
+            BlockPayload::Mapped(map, at, _) => Slice::mapped(map, at + start, len),
+            BlockPayload::Owned(slice) => slice.slice(start, len),
         }
     }
 
@@ -82,7 +82,7 @@ impl Table {
         if stored.is_compressed() {
             return self.decompressed_block(&stored, at, n, fill);
         }
-        Ok(BlockData { bytes: Payload::Mapped(map, at, stored.payload), at })
+        Ok(BlockData { bytes: BlockPayload::Mapped(map, at, stored.payload), at })
     }
 
     /// Returns a block in the mapping, verifying it on first access.
@@ -141,13 +141,13 @@ impl Table {
     ) -> Result<BlockData<'static>> {
         let cache = &self.context.cache;
         if let Some(found) = cache.get(self.meta.id, n, fill == CacheFill::Cache) {
-            return Ok(BlockData { bytes: Payload::Owned(found), at });
+            return Ok(BlockData { bytes: BlockPayload::Owned(found), at });
         }
         let payload = load()?;
         if fill == CacheFill::Cache {
             cache.insert(self.meta.id, n, &payload);
         }
-        Ok(BlockData { bytes: Payload::Owned(payload), at })
+        Ok(BlockData { bytes: BlockPayload::Owned(payload), at })
     }
 
     /// Reads a block from the file, verifies and decodes it.

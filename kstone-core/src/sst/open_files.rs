@@ -14,11 +14,11 @@ use crate::vfs::VfsFile;
 /// Maximum number of files kept open; each reading thread may have another one open for the duration of a read.
 const SLOTS: usize = 32;
 
-type Slot = Mutex<Option<(FileId, Arc<dyn VfsFile>)>>;
+type OpenSlot = Mutex<Option<(FileId, Arc<dyn VfsFile>)>>;
 
 #[derive(Debug)]
 pub(super) struct OpenFiles {
-    slots: [Slot; SLOTS],
+    slots: [OpenSlot; SLOTS],
 }
 
 impl OpenFiles {
@@ -26,7 +26,7 @@ impl OpenFiles {
         Self { slots: array::from_fn(|_| Mutex::new(None)) }
     }
 
-    fn slot(&self, id: FileId) -> Option<&Slot> {
+    fn slot(&self, id: FileId) -> Option<&OpenSlot> {
         self.slots.get((id % SLOTS as u64) as usize)
     }
 

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::error::Result;
-use crate::lsm::survey::{log_owner, log_rules};
+use crate::lsm::validate::{log_owner, log_rules};
 use crate::manifest::{Ids, Manifest, ManifestState};
 use crate::paths::{self, FileName};
 use crate::types::{FileId, SeqNo};

@@ -12,7 +12,7 @@ use crate::config::{CompactionConfig, DatabaseConfig};
 use crate::error::{Error, Result};
 use crate::file_header::{FileHeader, FileKind, HEADER_LEN, Id};
 use crate::key::key_hash;
-use crate::lsm::survey::log_owner;
+use crate::lsm::validate::log_owner;
 use crate::manifest::{Loaded, Manifest, ManifestState};
 use crate::paths::{self, FileName};
 use crate::sst::{Fault, Part, SalvagedTable, Table, TableContext, describe};

@@ -4,7 +4,7 @@ use super::check::{BatchOp, check_batch, log_file};
 use super::files::Checking;
 use super::{Finding, FindingKind, LogReport, Severity};
 use crate::error::{Error, Result};
-use crate::lsm::survey::{check_numbers, log_rules};
+use crate::lsm::validate::{check_numbers, log_rules};
 use crate::manifest::ManifestState;
 use crate::paths::{self, FileName};
 use crate::types::{Lsn, SeqNo};

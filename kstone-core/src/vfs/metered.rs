@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use super::{DirEntry, FileIdentity, FreeSpace, Mapping, OpenMode, PathKind, Place, Vfs, VfsFile};
+use super::{DirEntry, FileIdentity, FreeSpace, LockIdentity, Mapping, OpenMode, PathKind, Vfs, VfsFile};
 use crate::paths::{self, FileName};
 use crate::planted::{Bug, planted};
 use crate::sync::Mutex;
@@ -305,7 +305,7 @@ pub(crate) struct MeteredVfs {
     dir: PathBuf,
     meter: Arc<Meter>,
     /// The place of the lock, once it was taken.
-    place: Arc<OnceLock<Place>>,
+    place: Arc<OnceLock<LockIdentity>>,
 }
 
 impl MeteredVfs {
@@ -318,7 +318,7 @@ impl MeteredVfs {
     }
 
     /// The place where the lock was taken; empty before that, and if the file system cannot identify files.
-    pub(crate) fn place(&self) -> &Arc<OnceLock<Place>> {
+    pub(crate) fn place(&self) -> &Arc<OnceLock<LockIdentity>> {
         &self.place
     }
 
@@ -424,7 +424,7 @@ impl Vfs for MeteredVfs {
         let guard = self.inner.lock(path, owner)?;
         if self.counts(path) {
             self.meter.register(path, owner.len() as u64);
-            if let Some(place) = Place::of(&*self.inner, path) {
+            if let Some(place) = LockIdentity::of(&*self.inner, path) {
                 // A handle takes its lock once.
                 let _ = self.place.set(place);
             }

@@ -147,7 +147,7 @@ impl Frames {
 
 /// One write call: the range of the frames it writes, and the destination.
 #[derive(Debug)]
-struct Call {
+struct WriteCall {
     /// Offset in the segment.
     offset: u64,
     /// Whether the segment already has its link; otherwise this call starts with it.
@@ -156,7 +156,7 @@ struct Call {
     to: usize,
 }
 
-impl Call {
+impl WriteCall {
     fn new(first: &PendingRecord, offset: u64, linked: bool) -> Self {
         let from = if linked { first.at } else { first.at - LINK_LEN as usize };
         Self { offset, linked, from, to: from }
@@ -350,7 +350,7 @@ impl Wal {
             return (records.len(), Err(error));
         }
         let mut group = AppendedGroup::new();
-        let mut call: Option<Call> = None;
+        let mut call: Option<WriteCall> = None;
         for record in records {
             let place = {
                 let mut space = self.space.lock();
@@ -375,7 +375,7 @@ impl Wal {
             if call.is_none() && !linked {
                 self.link(log, record, offset, bytes);
             }
-            let call = call.get_or_insert_with(|| Call::new(record, offset, linked));
+            let call = call.get_or_insert_with(|| WriteCall::new(record, offset, linked));
             match self.seal(log, kind, record, call, bytes) {
                 Some(appended) => group.push(appended),
                 None => return (1, Err(Error::Closed)), // only a closed log has no segment
@@ -405,7 +405,7 @@ impl Wal {
         log: &mut Log,
         kind: u8,
         record: &PendingRecord,
-        call: &mut Call,
+        call: &mut WriteCall,
         bytes: &mut [u8],
     ) -> Option<Appended> {
         let first_seq = log.next_seq;
@@ -420,7 +420,14 @@ impl Wal {
         Some(Appended { lsn, end, first_seq })
     }
 
-    fn write(&self, log: &mut Log, kind: u8, bytes: &[u8], call: &Call, group: &AppendedGroup) -> Result<()> {
+    fn write(
+        &self,
+        log: &mut Log,
+        kind: u8,
+        bytes: &[u8],
+        call: &WriteCall,
+        group: &AppendedGroup,
+    ) -> Result<()> {
         let Some(segment) = &log.current else { return Err(Error::Closed) };
         let bytes = part(bytes, call.from..call.to);
         let written = if planted(Bug::BufferKept) {

@@ -87,7 +87,7 @@ impl SegmentSpace {
 
 /// All segments, and the reservations in them.
 #[derive(Debug)]
-pub(super) struct Space {
+pub(super) struct LogSpace {
     /// Bytes of all outstanding reservations.
     reserved: u64,
     pub(super) current: Option<SegmentSpace>,
@@ -134,7 +134,7 @@ pub(super) struct RecordPlace {
     pub(super) rotated_to: Option<Arc<SegmentFile>>,
 }
 
-impl Space {
+impl LogSpace {
     pub(super) fn new(older: Vec<SegmentInfo>, resume: Option<SegmentInfo>) -> Self {
         let unlimited = u64::MAX;
         let limits = LogLimits {
@@ -281,7 +281,7 @@ impl Space {
         self.current.as_ref().is_none_or(|current| current.free() < len)
     }
 
-    /// Undoes what [`Space::place`] did to the current segment from the record at `offset` on.
+    /// Undoes what [`LogSpace::place`] did to the current segment from the record at `offset` on.
     pub(super) fn unplace(&mut self, offset: u64, linked: bool) {
         if let Some(current) = &mut self.current {
             current.used = offset;
@@ -342,7 +342,7 @@ fn allocation(allocated: u64, needed: u64, capacity: u64) -> u64 {
     allocated.saturating_mul(2).max(FIRST_ALLOCATION).min(capacity).max(needed)
 }
 
-/// Space in the log for one record. Released if it is dropped unused.
+/// LogSpace in the log for one record. Released if it is dropped unused.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Reservation<'a> {
@@ -452,7 +452,7 @@ pub(super) fn write_error(op: &'static str, path: &std::path::Path, error: io::E
 impl Wal {
     /// Does the I/O that a grant requires. Allocations leave the floor of free space in the directory. Returns false if
     /// the grant would take the log over its limit.
-    pub(super) fn make_room(&self, floor: Floor<'_>, grant: impl Fn(&mut Space) -> Grant) -> Result<bool> {
+    pub(super) fn make_room(&self, floor: Floor<'_>, grant: impl Fn(&mut LogSpace) -> Grant) -> Result<bool> {
         if let Grant::Granted = grant(&mut self.space.lock()) {
             return Ok(true);
         }
@@ -568,7 +568,7 @@ impl Wal {
         self.rotate_if(|space| !space.gives_back(self.tail().generation()))
     }
 
-    fn rotate_if(&self, may: impl Fn(&Space) -> bool) -> Result<bool> {
+    fn rotate_if(&self, may: impl Fn(&LogSpace) -> bool) -> Result<bool> {
         let len = record_len(0);
         // A segment of no more than a page is not worth abandoning early.
         let worth = {

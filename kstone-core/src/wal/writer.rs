@@ -10,7 +10,7 @@ use crate::vfs::Floor;
 
 use super::append::{Gathered, Log, Queue};
 use super::format::{LINK_LEN, MAX_SEGMENT, RECORD_HEADER, RECORDS_START, record_len};
-use super::segments::{Grant, Preparer, Reservation, SegmentFile, Space};
+use super::segments::{Grant, LogSpace, Preparer, Reservation, SegmentFile};
 use super::{LogEnd, LogLimits, WalContext, WalStart};
 
 /// The log of an open database.
@@ -23,7 +23,7 @@ pub(crate) struct Wal {
     /// Records that wait for the log lock, and their number.
     pub(super) queue: Mutex<Queue>,
     pub(super) waiting: AtomicUsize,
-    pub(super) space: Mutex<Space>,
+    pub(super) space: Mutex<LogSpace>,
     /// The value of [`Wal::live_bytes_lately`].
     pub(super) live_lately: AtomicU64,
     commit: Mutex<GroupCommit>,
@@ -57,7 +57,7 @@ impl Wal {
             log: Mutex::new(Log::new(start.end, start.next_seq)),
             queue: Mutex::default(),
             waiting: AtomicUsize::new(0),
-            space: Mutex::new(Space::new(older, resume)),
+            space: Mutex::new(LogSpace::new(older, resume)),
             live_lately: AtomicU64::new(0),
             commit: Mutex::default(),
             turn: Condvar::new(),

@@ -29,7 +29,7 @@ pub(super) struct View<'a> {
     /// The log needs another segment, and there is space for one.
     pub(super) wants_segment: bool,
     pub(super) log_half_full: bool,
-    pub(super) relief_wanted: bool,
+    pub(super) seal_wanted: bool,
     /// The last job started was sealing.
     pub(super) sealed_last: bool,
     /// There is something for a checkpoint to record.
@@ -88,8 +88,8 @@ pub(super) fn due(view: &View<'_>, probe: &mut impl Probe) -> Vec<Slot> {
     if view.dirty && view.few_inodes && !due.contains(&Slot::Checkpoint) {
         due.push(Slot::Checkpoint); // it removes the files that were merged
     }
-    if view.relief_wanted && view.sealed_last {
-        due.push(Slot::Relief);
+    if view.seal_wanted && view.sealed_last {
+        due.push(Slot::Seal);
     }
     due.retain(|slot| !view.running.contains(slot));
     if due.is_empty() && view.running.is_empty() {
@@ -117,8 +117,8 @@ fn single(view: &View<'_>, probe: &impl Probe, due: &mut Vec<Slot>) {
     if view.dirty && (view.manual || log_half_full || checkpoint_over) {
         due.push(Slot::Checkpoint);
     }
-    if view.relief_wanted && !view.sealed_last {
-        due.push(Slot::Relief);
+    if view.seal_wanted && !view.sealed_last {
+        due.push(Slot::Seal);
     }
     if view.stats_interval.is_some_and(|interval| over(view.last_stats, interval)) {
         due.push(Slot::Stats);
@@ -159,7 +159,7 @@ fn merges(view: &View<'_>, probe: &mut impl Probe, due: &mut Vec<Slot>) {
 /// first write: its contents are durable, and its next segment may never be needed.
 fn before_opened(view: &View<'_>, due: &[Slot]) -> Vec<Slot> {
     let writes =
-        |slot: &Slot| matches!(slot, Slot::Flush(_) | Slot::Compact(_) | Slot::Relief | Slot::Checkpoint);
+        |slot: &Slot| matches!(slot, Slot::Flush(_) | Slot::Compact(_) | Slot::Seal | Slot::Checkpoint);
     let open = due.iter().any(writes) && !view.running.contains(&Slot::Open);
     let stats = due.iter().copied().filter(|slot| *slot == Slot::Stats);
     open.then_some(Slot::Open).into_iter().chain(stats).collect()

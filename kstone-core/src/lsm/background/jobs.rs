@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::lsm::checkpoint::CheckpointJob;
 use crate::lsm::compact::CompactJob;
 use crate::lsm::flush::FlushJob;
-use crate::lsm::job::{Job, Progress, Slot};
+use crate::lsm::job::{Job, Slot, StepResult};
 use crate::lsm::state::Shared;
 
 /// The pause after a job's first failure.
@@ -21,7 +21,7 @@ const RETRY_AT_LEAST: Duration = Duration::from_secs(30);
 struct Once(Slot);
 
 impl Job<Shared> for Once {
-    fn step(&mut self, engine: &Shared) -> Result<Progress> {
+    fn step(&mut self, engine: &Shared) -> Result<StepResult> {
         match self.0 {
             Slot::Segment => engine.prepare_segment()?,
             Slot::LogSync => engine.io.wal().sync()?,
@@ -30,10 +30,10 @@ impl Job<Shared> for Once {
             Slot::Explore(stripe) => engine.explore(stripe),
             Slot::Open => engine.ensure_opened()?,
             Slot::Removal => engine.remove_obsolete(),
-            Slot::Relief => engine.relieve(),
+            Slot::Seal => engine.seal_memtables(),
             Slot::Flush(_) | Slot::Compact(_) | Slot::Checkpoint => {}
         }
-        Ok(Progress::Done)
+        Ok(StepResult::Done)
     }
 
     fn abort(self: Box<Self>, _: &Shared) {}
@@ -43,7 +43,7 @@ impl Shared {
     /// Marks the slot as taken and creates its job.
     pub(super) fn begin(&self, queue: &mut Queue, slot: Slot) -> Box<dyn Job<Self>> {
         queue.running.insert(slot);
-        queue.sealed_last = slot == Slot::Relief;
+        queue.sealed_last = slot == Slot::Seal;
         match slot {
             Slot::Flush(stripe) => {
                 if let Some(at) = queue.flush.iter().position(|&queued| queued == stripe) {
@@ -73,7 +73,7 @@ impl Shared {
                 queue.removal = None;
                 queue.removal_tries += 1;
             }
-            Slot::Segment | Slot::Relief | Slot::Open => {}
+            Slot::Segment | Slot::Seal | Slot::Open => {}
         }
         Box::new(Once(slot))
     }
@@ -90,7 +90,7 @@ impl Shared {
         }
         let freed_files = !failed && slot == Slot::Checkpoint && self.space.lacks_inodes();
         if freed_files {
-            self.look_at_inodes();
+            self.check_inodes();
         }
         let failure = result.as_ref().err().map(|error| (slot, self.job_failed(slot, error)));
         let mut queue = self.background.queue.lock();
@@ -101,7 +101,7 @@ impl Shared {
                 .retain(|slot, _| !matches!(slot, Slot::Flush(_) | Slot::Compact(_) | Slot::Segment));
         }
         queue.running.remove(&slot);
-        queue.ended += u64::from(slot != Slot::Relief);
+        queue.ended += u64::from(slot != Slot::Seal);
         match result {
             Ok(()) => {
                 queue.resting.remove(&slot);
@@ -149,7 +149,7 @@ impl Shared {
                     queue.compact.extend(self.stripes.used().map(|stripe| stripe.id));
                 }
             }
-            Slot::Segment | Slot::Relief | Slot::LogSync | Slot::Watermark => {}
+            Slot::Segment | Slot::Seal | Slot::LogSync | Slot::Watermark => {}
             Slot::Stats | Slot::Open | Slot::Explore(_) | Slot::Removal => {}
         }
     }
@@ -178,7 +178,7 @@ impl Shared {
 
     /// Records a failure that stops nothing, for the statistics.
     pub(crate) fn note_background_error(&self, error: &Error) {
-        let text = self.job_failed(Slot::Relief, error);
-        self.background.queue.lock().error = Some((Slot::Relief, text));
+        let text = self.job_failed(Slot::Seal, error);
+        self.background.queue.lock().error = Some((Slot::Seal, text));
     }
 }

@@ -53,7 +53,7 @@ impl Shared {
             removal: queue.removal,
             wants_segment: self.io.wal().needs_segment() && self.may_take_segment(),
             log_half_full: self.io.wal().live_bytes() > settings.log.limit / 2,
-            relief_wanted: self.background.relief_wanted.load(Ordering::Relaxed),
+            seal_wanted: self.background.seal_wanted.load(Ordering::Relaxed),
             sealed_last: queue.sealed_last,
             dirty: queue.dirty,
             few_inodes: self.space.lacks_inodes(),
@@ -89,7 +89,7 @@ impl Shared {
         queue.compact.extend(self.stripes.used().map(|stripe| stripe.id));
         queue.idle.sweep(self.stripes.used().map(|stripe| stripe.id));
         if self.stripes.used().any(|stripe| self.keeps_old_deletes(settings, stripe)) {
-            self.background.relief_wanted.store(true, Ordering::Relaxed);
+            self.background.seal_wanted.store(true, Ordering::Relaxed);
         }
     }
 
@@ -98,7 +98,7 @@ impl Shared {
         let settings = self.settings.load();
         let left = {
             let queue = self.background.queue.lock();
-            queue.dirty || !queue.flush.is_empty() || self.background.relief_wanted.load(Ordering::Relaxed)
+            queue.dirty || !queue.flush.is_empty() || self.background.seal_wanted.load(Ordering::Relaxed)
         };
         let deletes = |stripe: &Stripe| {
             let version = stripe.version();
@@ -143,7 +143,7 @@ impl Shared {
     }
 
     /// Queues every stripe for a compaction check, and requests a checkpoint if it could retire log.
-    pub(crate) fn look_at_all_stripes(&self) {
+    pub(crate) fn queue_all_stripes(&self) {
         let mut queue = self.background.queue.lock();
         queue.compact.extend(self.stripes.used().map(|stripe| stripe.id));
         queue.dirty |= self.io.wal().can_retire();

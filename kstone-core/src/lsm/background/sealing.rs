@@ -24,9 +24,9 @@ impl Shared {
     }
 
     /// Wakes the background when a write has exceeded the memory budget or reached a new log segment.
-    pub(crate) fn request_relief(&self, memory: usize, budget: usize, lsn: Lsn) {
+    pub(crate) fn seal_if_over(&self, memory: usize, budget: usize, lsn: Lsn) {
         let new_segment = self.io.reached_segment(lsn.generation());
-        if (memory > budget || new_segment) && !self.background.relief_wanted.swap(true, Ordering::AcqRel) {
+        if (memory > budget || new_segment) && !self.background.seal_wanted.swap(true, Ordering::AcqRel) {
             // No other writer asks again: a worker that has just checked and is about to sleep must be woken.
             self.background.wake_surely();
         }
@@ -34,8 +34,8 @@ impl Shared {
 
     /// Seals memtables: the fullest ones while the active memtables exceed the memory budget, and those that keep a log
     /// near its limit from being truncated.
-    pub(super) fn relieve(&self) {
-        self.background.relief_wanted.swap(false, Ordering::AcqRel);
+    pub(super) fn seal_memtables(&self) {
+        self.background.seal_wanted.swap(false, Ordering::AcqRel);
         self.seal_for_space();
         let settings = self.settings.load();
         for stripe in self.stripes.used().filter(|stripe| self.keeps_old_deletes(&settings, stripe)) {

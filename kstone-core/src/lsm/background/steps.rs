@@ -4,7 +4,7 @@
 use super::queue::Queue;
 use crate::error::Error;
 use crate::health::PoisonOnUnwind;
-use crate::lsm::job::{Progress, Slot};
+use crate::lsm::job::{Slot, StepResult};
 use crate::lsm::state::Shared;
 use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
@@ -42,8 +42,8 @@ impl Shared {
         std::mem::forget(unwinding);
         debug_assert!(self.keeps_its_promises(), "after a step of {slot:?}: {:?}", self.space_report());
         match stepped {
-            Ok(Progress::Again) => self.background.begun.lock().push((slot, job)),
-            Ok(Progress::Done) => self.end(slot, job, Ok(())),
+            Ok(StepResult::Again) => self.background.begun.lock().push((slot, job)),
+            Ok(StepResult::Done) => self.end(slot, job, Ok(())),
             Err(error) => self.end(slot, job, Err(error)),
         }
         true

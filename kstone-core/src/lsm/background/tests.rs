@@ -10,7 +10,7 @@ use crate::config::{CompactionConfig, DatabaseConfig};
 use crate::error::Error;
 use crate::key::Key;
 use crate::lsm::LsmEngine;
-use crate::lsm::job::{Progress, Slot};
+use crate::lsm::job::{Slot, StepResult};
 use crate::lsm::options::{EngineOptions, Workers, WriteOptions};
 use crate::sync::atomic::Ordering;
 
@@ -61,7 +61,7 @@ impl Idle {
             self.engine.put(&key, &[0; 100], WriteOptions::new()).unwrap();
         }
         // Requested by the first write to each segment of the log.
-        self.engine.shared.relieve();
+        self.engine.shared.seal_memtables();
         // As many compactions as allowed, whatever the machine.
         self.engine.shared.background.queue.lock().calm = None;
     }
@@ -86,7 +86,7 @@ impl Idle {
     fn run(&self, slot: Slot) {
         let shared = &self.engine.shared;
         let mut job = shared.begin(&mut shared.background.queue.lock(), slot);
-        while job.step(shared).unwrap() == Progress::Again {}
+        while job.step(shared).unwrap() == StepResult::Again {}
         shared.end(slot, job, Ok(()));
     }
 }
@@ -185,7 +185,7 @@ fn intervals_and_parallelism_change_live() {
     idle.put(3..6);
     let set = |config| {
         idle.engine.set_config(config).unwrap();
-        idle.engine.shared.relieve();
+        idle.engine.shared.seal_memtables();
     };
     assert_eq!(idle.due_after(500), []);
     set(config(millis(600), day));
@@ -207,10 +207,10 @@ fn intervals_and_parallelism_change_live() {
     shared.begin(&mut shared.background.queue.lock(), first);
     assert_eq!(idle.due(), []);
     idle.engine.set_compaction_config(compaction(2)).unwrap();
-    shared.relieve();
+    shared.seal_memtables();
     assert_eq!(idle.due().len(), 3);
     idle.engine.set_compaction_config(compaction(1)).unwrap();
-    shared.relieve();
+    shared.seal_memtables();
     assert_eq!(idle.due(), []);
 }
 
@@ -331,14 +331,14 @@ fn sealing_again_and_again_does_not_keep_flushes_waiting() {
     idle.put(0..3);
     let shared = &idle.engine.shared;
     shared.stripes.used().for_each(|stripe| shared.seal(stripe));
-    let wanted = || shared.background.relief_wanted.store(true, Ordering::Relaxed);
+    let wanted = || shared.background.seal_wanted.store(true, Ordering::Relaxed);
     wanted();
-    assert_eq!(idle.due(), [Slot::Relief, Slot::Flush(0)]);
-    idle.run(Slot::Relief);
+    assert_eq!(idle.due(), [Slot::Seal, Slot::Flush(0)]);
+    idle.run(Slot::Seal);
     wanted();
-    assert_eq!(idle.due(), [Slot::Flush(0), Slot::Relief]);
+    assert_eq!(idle.due(), [Slot::Flush(0), Slot::Seal]);
     idle.run(Slot::Flush(0));
-    assert_eq!(idle.due().first(), Some(&Slot::Relief));
+    assert_eq!(idle.due().first(), Some(&Slot::Seal));
 }
 
 /// A worker starts a job that is due, and starts it again whenever it is due again: if a segment were due but could not

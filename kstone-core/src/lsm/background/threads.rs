@@ -6,7 +6,7 @@ use super::schedule::{calm_compactions, concurrent_compactions, cores};
 use crate::error::{Error, Result};
 use crate::health::PoisonOnUnwind;
 use crate::lsm::LsmEngine;
-use crate::lsm::job::Progress;
+use crate::lsm::job::StepResult;
 use crate::lsm::options::Workers;
 use crate::lsm::state::Shared;
 use crate::planted::{Race, raced};
@@ -52,13 +52,13 @@ impl Shared {
                 self.background.wake.notify_one();
             }
             drop(queue);
-            let mut result = Ok(Progress::Again);
-            while matches!(result, Ok(Progress::Again)) && !self.background.stop.load(Ordering::Relaxed) {
+            let mut result = Ok(StepResult::Again);
+            while matches!(result, Ok(StepResult::Again)) && !self.background.stop.load(Ordering::Relaxed) {
                 result = job.step(self);
             }
             match result {
-                Ok(Progress::Done) => self.end(slot, job, Ok(())),
-                Ok(Progress::Again) => self.end(slot, job, Err(Error::Closed)),
+                Ok(StepResult::Done) => self.end(slot, job, Ok(())),
+                Ok(StepResult::Again) => self.end(slot, job, Err(Error::Closed)),
                 Err(error) => self.end(slot, job, Err(error)),
             }
             queue = self.background.queue.lock();

@@ -92,13 +92,13 @@ impl Shared {
     /// only with a single thread. `asked` records the state at the caller's last request for sealing, `None` at first.
     pub(crate) fn wait_for_progress(&self, asked: &mut Option<u64>) -> bool {
         if self.workers == Workers::Manual {
-            self.relieve();
+            self.seal_memtables();
             return self.step_in_turn();
         }
         let queue = self.background.queue.lock();
         if *asked != Some(queue.ended) || raced(Race::SealingAskedForAlways) {
             *asked = Some(queue.ended);
-            self.background.relief_wanted.store(true, Ordering::Relaxed);
+            self.background.seal_wanted.store(true, Ordering::Relaxed);
         }
         if !self.wait_with(queue) {
             *asked = None;
@@ -112,8 +112,8 @@ impl Shared {
             return self.wait_for_progress(&mut None);
         }
         let frees = |slot: &Slot| {
-            use Slot::{Checkpoint, Compact, Flush, Relief, Removal};
-            matches!(slot, Flush(_) | Compact(_) | Checkpoint | Relief | Removal)
+            use Slot::{Checkpoint, Compact, Flush, Removal, Seal};
+            matches!(slot, Flush(_) | Compact(_) | Checkpoint | Seal | Removal)
         };
         let mut queue = self.background.queue.lock();
         // SSTs that a reader has just been holding free their space as soon as it ends.

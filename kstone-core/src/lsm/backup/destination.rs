@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::super::claim::{Claim, Look, claim};
+use super::super::claim::{Claim, Suitability, claim};
 use super::super::lock::LockGuard;
 use crate::error::{Error, Result};
 use crate::paths::{self, FileName};
@@ -148,30 +148,30 @@ impl Destination {
 }
 
 /// Whether a backup can be written to this directory: it does not exist, or contains at most an unfinished backup.
-fn look(vfs: &dyn Vfs, dir: &Path) -> Result<Look> {
+fn look(vfs: &dyn Vfs, dir: &Path) -> Result<Suitability> {
     let exists = |detail: String| Error::AlreadyExists { path: dir.into(), detail };
     match vfs.kind(dir).map_err(failed("stat", dir))? {
-        None => return Ok(Look::Nothing),
+        None => return Ok(Suitability::Nothing),
         Some(PathKind::Dir) => {}
-        Some(_) => return Ok(Look::Unfit(exists("it is not a directory".into()))),
+        Some(_) => return Ok(Suitability::Unfit(exists("it is not a directory".into()))),
     }
     let listing = match vfs.list(dir) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Look::Nothing),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Suitability::Nothing),
         listing => listing.map_err(failed("list", dir))?,
     };
     let has = |name: &str| listing.iter().any(|entry| entry.name == name);
     if has(paths::MANIFEST) {
-        return Ok(Look::Unfit(exists("it is a database".into())));
+        return Ok(Suitability::Unfit(exists("it is a database".into())));
     }
     for entry in &listing {
         match paths::parse(&entry.name) {
             FileName::Lock | FileName::Unfinished => {}
             FileName::Sst { .. } | FileName::Log(_) | FileName::ManifestTmp
                 if has(paths::UNFINISHED) && entry.is_file => {}
-            _ => return Ok(Look::Unsettled(exists(format!("it holds {}", entry.name)))),
+            _ => return Ok(Suitability::Unsettled(exists(format!("it holds {}", entry.name)))),
         }
     }
-    Ok(Look::Fit)
+    Ok(Suitability::Fit)
 }
 
 /// The files of a database in a directory known to contain only an unfinished backup.

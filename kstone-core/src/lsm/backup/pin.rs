@@ -29,7 +29,7 @@ impl<'a> Pin<'a> {
             self.shared.retire_log(start.generation());
             if !self.shared.removal.pins().hold_log() {
                 // Until now, no checkpoint could shorten the log.
-                self.shared.background.want_relief();
+                self.shared.background.request_seal();
             }
         }
     }

@@ -1,7 +1,7 @@
 //! A table of situations and the slots due in each, in order.
 
 use super::Slot::{
-    Checkpoint, Compact, Explore, Flush, LogSync, Open, Relief, Removal, Segment, Stats, Watermark,
+    Checkpoint, Compact, Explore, Flush, LogSync, Open, Removal, Seal, Segment, Stats, Watermark,
 };
 use super::*;
 
@@ -22,7 +22,7 @@ struct Situation {
     removal: Option<u64>,
     wants_segment: bool,
     log_half_full: bool,
-    relief_wanted: bool,
+    seal_wanted: bool,
     sealed_last: bool,
     dirty: bool,
     few_inodes: bool,
@@ -78,7 +78,7 @@ impl Situation {
             removal: self.removal.map(secs),
             wants_segment: self.wants_segment,
             log_half_full: self.log_half_full,
-            relief_wanted: self.relief_wanted,
+            seal_wanted: self.seal_wanted,
             sealed_last: self.sealed_last,
             dirty: self.dirty,
             few_inodes: self.few_inodes,
@@ -160,7 +160,7 @@ fn everything(s: &mut Situation) {
     (s.sync_interval, s.last_sync, s.unsynced) = (1, 999, true);
     (s.dirty, s.last_checkpoint) = (true, 990);
     (s.stats_interval, s.last_stats, s.removal) = (Some(5), 995, Some(1000));
-    (s.wants_segment, s.relief_wanted) = (true, true);
+    (s.wants_segment, s.seal_wanted) = (true, true);
     (s.flush, s.explore) = (vec![4, 2], vec![7, 6]);
     s.compact = vec![(1, 2, Some(500)), (3, 2, Some(100)), (5, 2, None)];
     s.idle = Some(9);
@@ -173,15 +173,15 @@ fn whole_situations() {
         ("nothing", |_| {}, &[]),
         ("everything",
             everything,
-            &[Segment, LogSync, Checkpoint, Relief, Stats, Removal, Flush(4), Flush(2), Explore(6),
+            &[Segment, LogSync, Checkpoint, Seal, Stats, Removal, Flush(4), Flush(2), Explore(6),
                 Explore(7), Compact(3), Compact(1)]),
         ("everything, after sealing",
             |s| { everything(s); s.sealed_last = true; },
             &[Segment, LogSync, Checkpoint, Stats, Removal, Flush(4), Flush(2), Explore(6), Explore(7),
-                Compact(3), Compact(1), Relief]),
+                Compact(3), Compact(1), Seal]),
         ("what runs is not begun again",
             |s| { everything(s); s.running = vec![Segment, Checkpoint, Flush(4), Explore(6), Compact(3)]; },
-            &[LogSync, Relief, Stats, Removal, Flush(2), Explore(7), Compact(1)]),
+            &[LogSync, Seal, Stats, Removal, Flush(2), Explore(7), Compact(1)]),
         ("everything, read only or poisoned", |s| { everything(s); s.may_write = false; }, &[]),
         ("everything, before the first write of a clean open",
             |s| { everything(s); s.opened = false; }, &[Open, Stats]),
@@ -263,12 +263,12 @@ fn checkpoints() {
 #[rustfmt::skip] // a row a line
 fn sealing_counters_and_removal() {
     check(&[
-        ("sealing", |s| s.relief_wanted = true, &[Relief]),
-        ("sealing before flushes", |s| (s.relief_wanted, s.flush) = (true, vec![1]), &[Relief, Flush(1)]),
+        ("sealing", |s| s.seal_wanted = true, &[Seal]),
+        ("sealing before flushes", |s| (s.seal_wanted, s.flush) = (true, vec![1]), &[Seal, Flush(1)]),
         ("but not twice in a row",
-            |s| { (s.relief_wanted, s.sealed_last, s.flush) = (true, true, vec![1]); }, &[Flush(1), Relief]),
+            |s| { (s.seal_wanted, s.sealed_last, s.flush) = (true, true, vec![1]); }, &[Flush(1), Seal]),
         ("twice in a row when nothing else is due",
-            |s| { (s.relief_wanted, s.sealed_last) = (true, true); }, &[Relief]),
+            |s| { (s.seal_wanted, s.sealed_last) = (true, true); }, &[Seal]),
         ("counters, the interval over", |s| (s.stats_interval, s.last_stats) = (Some(5), 995), &[Stats]),
         ("counters, the interval not over", |s| (s.stats_interval, s.last_stats) = (Some(5), 996), &[]),
         ("counters that are not written", |s| s.last_stats = 0, &[]),
@@ -374,7 +374,7 @@ fn before_the_first_write_of_a_clean_open() {
         ("a flush", |s| { closed(s); s.flush = vec![1]; }, &[Open]),
         ("a merge", |s| { closed(s); s.compact = vec![(1, 2, Some(1))]; }, &[Open]),
         ("an idle stripe", |s| { closed(s); s.idle = Some(1); }, &[Open]),
-        ("sealing", |s| { closed(s); s.relief_wanted = true; }, &[Open]),
+        ("sealing", |s| { closed(s); s.seal_wanted = true; }, &[Open]),
         ("a checkpoint", |s| { closed(s); (s.dirty, s.last_checkpoint) = (true, 0); }, &[Open]),
         ("a flush, and the database is being opened",
             |s| { closed(s); (s.flush, s.running) = (vec![1], vec![Open]); }, &[]),

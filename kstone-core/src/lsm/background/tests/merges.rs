@@ -9,7 +9,7 @@ use crate::config::CompactionConfig;
 use crate::key::Key;
 use crate::lsm::LsmEngine;
 use crate::lsm::background::schedule::{calm_compactions, concurrent_compactions, cores};
-use crate::lsm::job::{Progress, Slot};
+use crate::lsm::job::{Slot, StepResult};
 use crate::lsm::options::{EngineOptions, WriteOptions};
 use crate::sync::atomic::Ordering;
 
@@ -106,7 +106,7 @@ fn a_flush_goes_on_beside_a_merge_of_its_stripe() {
     let mut merge = shared.begin(&mut shared.background.queue.lock(), Slot::Compact(0));
     // The merge takes several steps and is paused between two of them.
     for _ in 0..2 {
-        assert_eq!(merge.step(shared).unwrap(), Progress::Again);
+        assert_eq!(merge.step(shared).unwrap(), StepResult::Again);
     }
     let flushes = shared.observed.counters().flushes.load(Ordering::Relaxed);
     idle.put(5000..5010);
@@ -114,7 +114,7 @@ fn a_flush_goes_on_beside_a_merge_of_its_stripe() {
     assert!(idle.due().contains(&Slot::Flush(0)));
     idle.run(Slot::Flush(0));
     assert_eq!(shared.observed.counters().flushes.load(Ordering::Relaxed), flushes + 1);
-    while merge.step(shared).unwrap() == Progress::Again {}
+    while merge.step(shared).unwrap() == StepResult::Again {}
     shared.end(Slot::Compact(0), merge, Ok(()));
     assert_eq!(shared.stripe(0).unwrap().version().runs.len(), 2);
 }

@@ -15,7 +15,7 @@ pub(super) const SECTOR: u64 = 512;
 pub(super) struct Content {
     current: Bytes,
     durable: Bytes,
-    pending: Vec<PendingOp>,
+    pending: Vec<UnsyncedOp>,
     synced: bool,
     lost: bool,
 }
@@ -29,7 +29,7 @@ pub(super) enum FileOp {
 
 /// A change that is not durable, and the number of the operation that made it.
 #[derive(Clone)]
-struct PendingOp {
+struct UnsyncedOp {
     at: u64,
     op: FileOp,
 }
@@ -89,7 +89,7 @@ impl Content {
 
     pub(super) fn change(&mut self, at: u64, op: FileOp) {
         op.apply(&mut self.current);
-        self.pending.push(PendingOp { at, op });
+        self.pending.push(UnsyncedOp { at, op });
     }
 
     pub(super) fn sync(&mut self) {
@@ -142,7 +142,7 @@ impl Content {
         let mut bytes = self.durable.clone();
         // Some files keep all of their operations, some none, and the others each operation with this probability.
         let eighths = below(rng, 9);
-        for PendingOp { op, .. } in &self.pending {
+        for UnsyncedOp { op, .. } in &self.pending {
             if below(rng, 8) < eighths {
                 op.apply(&mut bytes);
                 continue;
@@ -161,7 +161,7 @@ impl Content {
 
     fn until(&self, moment: u64, unit: u64, rng: &ManualClock) -> Bytes {
         let mut bytes = self.durable.clone();
-        for PendingOp { at, op } in &self.pending {
+        for UnsyncedOp { at, op } in &self.pending {
             match op {
                 _ if *at < moment => op.apply(&mut bytes),
                 FileOp::Write { offset, bytes: torn } if *at == moment => {

@@ -27,7 +27,7 @@ pub(crate) const MAX_GENERATION: u32 = u32::MAX - (1 << 20);
 
 /// A manifest whose files are all present.
 #[derive(Debug)]
-pub(crate) struct Survey {
+pub(crate) struct Validated {
     pub(crate) loaded: Loaded,
     pub(crate) listing: Vec<DirEntry>,
     pub(crate) chain: Chain,
@@ -35,7 +35,7 @@ pub(crate) struct Survey {
     pub(crate) began: Duration,
 }
 
-impl Survey {
+impl Validated {
     /// Checks that everything the manifest needs is present, and finds the end of the log. Loading the manifest has
     /// already rejected whatever this version does not support.
     pub(super) fn of(

@@ -11,12 +11,12 @@ use super::{FileIdentity, Vfs};
 
 /// A directory and its lock file, as they were when the lock was taken.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct LockIdentity {
     dir: (PathBuf, FileIdentity),
     lock: (PathBuf, FileIdentity),
 }
 
-impl Place {
+impl LockIdentity {
     /// The place of a lock file that was just locked. `None` if the file system cannot identify files.
     pub(crate) fn of(vfs: &dyn Vfs, lock: &Path) -> Option<Self> {
         let dir = lock.parent()?;

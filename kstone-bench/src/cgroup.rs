@@ -1,5 +1,4 @@
-//! A limit on the memory of a process, page cache included, by a control group: so that data exceeds memory
-//! for certain.
+//! Limits the memory of a process, page cache included, with a control group, so that data is certain to exceed memory.
 
 #![expect(clippy::disallowed_methods, reason = "control groups are files")]
 
@@ -7,18 +6,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// A control group of its own, gone when this is dropped. The process in it should have ended by then.
+/// A new control group, removed when this is dropped. Its process should have ended by then.
 #[derive(Debug)]
 pub struct ControlGroup {
     path: PathBuf,
 }
 
-/// Where groups are made and which file has the limit: version 1, then 2.
+/// Parent directory of the groups and file name of the limit: version 1, then 2.
 const HIERARCHIES: [(&str, &str); 2] =
     [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
 
 impl ControlGroup {
-    /// A group whose processes may have this many bytes.
+    /// Creates a group whose processes may use this many bytes.
     pub fn new(bytes: u64) -> Result<Self> {
         let (root, limit) = HIERARCHIES
             .into_iter()
@@ -34,7 +33,7 @@ impl ControlGroup {
         Ok(group)
     }
 
-    /// Puts a process into it; what the process allocates from now on counts.
+    /// Adds a process to the group; its allocations from now on count.
     pub fn add(&self, process: u32) -> Result<()> {
         self.write("cgroup.procs", process.into())
     }
@@ -45,7 +44,7 @@ impl ControlGroup {
     }
 }
 
-/// The root of version 2 has no limit itself, but says which controllers there are.
+/// Whether the root offers this limit. The root of version 2 has no limit itself, but lists the controllers.
 fn limited_by(root: &Path, limit: &str) -> bool {
     let controllers = std::fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
     root.join(limit).exists() || controllers.split_whitespace().any(|name| name == "memory")
@@ -53,7 +52,7 @@ fn limited_by(root: &Path, limit: &str) -> bool {
 
 impl Drop for ControlGroup {
     fn drop(&mut self) {
-        // A group that is left over does no harm.
+        // A group that is left behind does no harm.
         let _ = std::fs::remove_dir(&self.path);
     }
 }

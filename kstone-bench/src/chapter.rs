@@ -1,9 +1,9 @@
-//! Every table of the specification's chapter on performance tuning, measured: the chapter's claim, the figure here,
+//! Measures every table of the specification's chapter on performance tuning: the chapter's claim, the measured figure,
 //! whether the claimed shape holds, and the grade by the chapter's targets.
 //!
-//! `claims.toml` is the chapter: its tables as claims, each with the sweep that measures it. `sweep` measures, with trials
-//! of the driver and with a `probe` for what needs the engine itself; `claims` makes tables of what was found; `verdict`
-//! decides (pure functions). How a table is shown is the report's matter.
+//! `claims.toml` holds the chapter: its tables as claims, each with the sweep that measures it. `sweep` measures, with
+//! trials of the driver, and with a `probe` where the engine itself is needed; `claims` turns the results into tables;
+//! `verdict` decides (pure functions). The report decides how a table is shown.
 
 #![expect(clippy::disallowed_methods, reason = "it measures how long each table takes")]
 
@@ -29,7 +29,7 @@ use sweep::Sweeps;
 pub use table::{ChapterTable, Group, Line, Measured, Says};
 pub use verdict::{Direction, Grade, Shape, monotone};
 
-/// The tables there are, by the names that `--only` takes and in the chapter's order, with what they show.
+/// The available tables, by the names that `--only` takes and in the chapter's order, with their contents.
 pub fn list() -> Result<Vec<(String, String)>> {
     Ok(Claims::read()?.table.into_iter().map(|table| (table.id, table.about)).collect())
 }
@@ -37,23 +37,24 @@ pub fn list() -> Result<Vec<(String, String)>> {
 /// What to measure, and where.
 #[derive(Clone, Debug)]
 pub(crate) struct ChapterOptions {
-    /// Tables; all when there is none. A section takes all of its tables: `23.2`.
+    /// Tables; empty for all. A section selects all of its tables: `23.2`.
     pub(crate) only: Vec<String>,
     pub(crate) scale: Scale,
-    /// A directory that exists, for databases that are removed again.
+    /// An existing directory for databases, which are removed again.
     pub(crate) directory: PathBuf,
-    /// What measures, called with `trial`: this program.
+    /// The program that measures when called with `trial`: this one.
     pub(crate) program: PathBuf,
 }
 
-/// The requested tables, of which those that failed have an error, and the trials of the driver.
+/// The requested tables, with an error in those that failed, and the trials of the driver.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) tables: Vec<ChapterTable>,
     pub(crate) trials: Vec<Trial>,
 }
 
-/// Measures. `progress` is called with each step that begins, `finished` with each table as soon as it is complete.
+/// Runs the measurements. `progress` is called with each step as it starts, `finished` with each table as soon as it is
+/// complete.
 pub(crate) fn run(
     options: &ChapterOptions,
     progress: &mut dyn FnMut(&str),

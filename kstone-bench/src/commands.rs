@@ -1,4 +1,5 @@
-//! The commands, one file each, and the program that has them. `kstone-bench/peers/` is a second such program, with more
+//! The commands, one per file, and the program that runs them. `kstone-bench/peers/` is a second program with more
+//! engines.
 //! engines.
 
 use std::process::ExitCode;
@@ -49,9 +50,9 @@ enum Command {
     Trial,
 }
 
-/// The program: does what the command line says, with these engines in addition to those of this crate.
+/// The program: executes the command line, with these engines in addition to those of this crate.
 ///
-/// Trials run in processes of their own, which are this program again and hence have the same engines.
+/// Trials run in processes of their own, which run this same program and therefore have the same engines.
 #[doc(hidden)]
 pub fn main(more: &'static [(&'static str, Open)]) -> ExitCode {
     engine::add(more);

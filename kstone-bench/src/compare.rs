@@ -1,8 +1,8 @@
-//! Whether one series of trials is slower than another, as far as the trials can show.
+//! Decides whether one series of trials is slower than another, as far as the trials can show.
 //!
-//! A *regression* is worse by more than the limit, and by more than chance explains: the interval of the ratio does not
-//! hold 1. One without the other is none. Files are measured at different times, so their trials are drawn on their
-//! own; engines of one file took turns, so turns are drawn whole ([`crate::statistics`]).
+//! A figure is a *regression* if it is worse by more than the limit, and by more than chance explains: the interval of
+//! the ratio excludes 1. Either alone is not enough. Different files were measured at different times, so their trials
+//! are resampled separately; engines in one file took turns, so whole turns are resampled ([`crate::statistics`]).
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ use crate::{machine, units};
 pub enum Metric {
     /// Operations a second: more is better.
     Throughput,
-    /// What 99 % of a kind of operation did not exceed: less is better.
+    /// The 99th percentile of a kind of operation: less is better.
     P99(String),
 }
 
@@ -29,7 +29,7 @@ impl Metric {
         }
     }
 
-    /// By how much a ratio makes it worse, as a share of what it was; below 0: better.
+    /// How much worse a ratio makes it, as a fraction of the old value; below 0: better.
     fn worse_by(&self, ratio: f64) -> f64 {
         match self {
             Self::Throughput => 1.0 - ratio,
@@ -56,14 +56,14 @@ impl fmt::Display for Metric {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Worse than the limit allows, and not by chance.
+    /// Worse by more than the limit, and not by chance.
     Regression,
-    /// Better by as much, and not by chance.
+    /// Better by more than the limit, and not by chance.
     Better,
     Same,
-    /// Beyond the limit one way or the other, but chance explains it.
+    /// Beyond the limit in either direction, but chance explains it.
     Chance,
-    /// Worse than the limit allows, but there are too few trials to rule out chance.
+    /// Worse by more than the limit, but with too few trials to rule out chance.
     TooFew,
     /// A figure is missing, zero or not a number.
     NoFigure,
@@ -84,14 +84,14 @@ impl fmt::Display for Verdict {
 
 #[derive(Clone, Debug)]
 pub struct Compared {
-    /// Of the engine; two, where two were compared.
+    /// The engine; both, if two were compared.
     pub label: String,
     pub conditions: Conditions,
     pub metric: Metric,
-    /// Before; `None` if there is no usable figure.
+    /// The old figure; `None` if there is no usable one.
     pub base: Option<Summary>,
     pub new: Option<Summary>,
-    /// After by before.
+    /// The new figure relative to the old one.
     pub ratio: Option<Ratio>,
     pub verdict: Verdict,
 }
@@ -101,7 +101,7 @@ pub struct Comparison {
     pub rows: Vec<Compared>,
     /// Reasons for doubt.
     pub warnings: Vec<String>,
-    /// What is as bad as a regression: wrong answers, and series that worked before and do not any more.
+    /// Failures as bad as a regression: wrong answers, and series that worked before but no longer do.
     pub failures: Vec<String>,
 }
 
@@ -154,7 +154,8 @@ fn verdict(metric: &Metric, ratio: Option<&Ratio>, limit: f64) -> Verdict {
     }
 }
 
-/// Two files, series by series. `limit` is a share: 0.05 lets what takes 1.05 times as long pass.
+/// Compares two files, series by series. `limit` is a fraction: 0.05 accepts an increase of the time by a factor of
+/// 1.05.
 pub fn files(base: &RunFile, new: &RunFile, limit: f64, force: bool) -> Result<Comparison> {
     let mut comparison = Comparison::default();
     let different = machine::differences(&base.machine, &new.machine);
@@ -193,9 +194,9 @@ pub fn files(base: &RunFile, new: &RunFile, limit: f64, force: bool) -> Result<C
     Ok(finish(comparison))
 }
 
-/// Two engines of one file, `first,second`: the second is compared with the first, wherever both ran under the same
-/// conditions. The same name twice: trials with even places in the file are the first, odd ones the second, which shows
-/// how far the same program differs from itself.
+/// Compares two engines of one file, `first,second`: the second with the first, wherever both ran under the same
+/// conditions. If both names are the same, trials at even places in the file are the first, those at odd places the
+/// second, which shows how far a program differs from itself.
 pub fn engines(file: &RunFile, names: &str, limit: f64) -> Result<Comparison> {
     let all = results::series(&[file]);
     let (first, second) = pair(&all, names)?;
@@ -220,7 +221,7 @@ pub fn engines(file: &RunFile, names: &str, limit: f64) -> Result<Comparison> {
     Ok(finish(comparison))
 }
 
-/// Splits `first,second`; names may hold commas themselves, as settings do.
+/// Splits `first,second`; names may contain commas themselves, as settings do.
 fn pair(all: &[Series<'_>], names: &str) -> Result<(String, String)> {
     let known = |name: &str| all.iter().any(|one| one.label() == name);
     let split = names.match_indices(',').map(|(at, _)| (&names[..at], &names[at + 1..]));
@@ -241,7 +242,7 @@ fn doubts(file: &RunFile) -> impl Iterator<Item = String> {
     doubts.into_iter()
 }
 
-/// Rows of the same conditions together, and what must be known to read them.
+/// Sorts rows with the same conditions together, and adds what is needed to interpret them.
 fn finish(mut comparison: Comparison) -> Comparison {
     let rows = results::grouped(comparison.rows.into_iter().map(|row| (row.conditions.clone(), row)));
     comparison.rows = rows.into_iter().flat_map(|(_, rows)| rows).collect();

@@ -1,26 +1,26 @@
 //! Keys and values of the workloads: every engine gets the same bytes.
 //!
-//! Item `n` has a key that `n` and the [`Layout`] decide. Its value is one encoded item of an exact length whose payload
-//! is half random and half constant, so that engines which compress find something to compress, and that begins with
-//! `n` and the version, so that every answer can be checked.
+//! `n` and the [`Layout`] determine the key of item `n`. Its value is one encoded item of an exact length. The payload
+//! is half random and half constant, so that it compresses, and starts with `n` and the version, so that every answer
+//! can be checked.
 
 use anyhow::{Context, Result, ensure};
 use kstone_api::{ItemBuilder, Key};
 
-/// Where keys lie.
+/// The layout of the keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// A partition for each item, named by a permutation of the numbers: in no order.
     Scattered,
     /// The same, with names in the order of the numbers.
     Ordered,
-    /// Partitions of this many items, scattered; in a partition the items are in the order of their numbers.
+    /// Scattered partitions of this many items; within a partition, items are in the order of their numbers.
     Partitions(u64),
     /// One partition that holds everything, in the order of the numbers.
     OnePartition,
 }
 
-/// A key, for engines with partitions and for engines that only have bytes.
+/// A key, for engines with partitions and for engines with plain byte keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BenchKey {
     bytes: [u8; PARTITION + SORT],
@@ -47,7 +47,7 @@ impl BenchKey {
         key
     }
 
-    /// Partition and sort key in one: in this order a partition is one range.
+    /// Partition and sort key in one: in this order, each partition is one range.
     pub fn flat(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
@@ -62,7 +62,7 @@ impl BenchKey {
         (self.len > PARTITION).then(|| &self.bytes[PARTITION..self.len])
     }
 
-    /// As the database has it.
+    /// The key in the form that the database takes.
     pub fn key(&self) -> Key<'_> {
         match self.sort() {
             Some(sort) => Key::with_sort(self.partition(), sort),
@@ -91,9 +91,9 @@ pub struct Values {
 }
 
 impl Values {
-    /// Values of exactly `bytes` bytes.
+    /// Creates values of exactly `bytes` bytes.
     pub fn new(bytes: usize, seed: u64) -> Result<Self> {
-        // The encoding's own bytes grow with the payload, by a byte here and there: come near, then step.
+        // The overhead of the encoding grows with the payload, by a byte here and there: first get close, then step.
         let encoded = |payload: usize| {
             ItemBuilder::new().binary("payload", vec![MARK; payload]).build().encode().context("an item")
         };
@@ -116,12 +116,12 @@ impl Values {
         self.template.len()
     }
 
-    /// Never: a value has bytes.
+    /// Always false: a value has bytes.
     pub fn is_empty(&self) -> bool {
         false
     }
 
-    /// The value of item `n` in that version, in `buffer`.
+    /// Writes this version of the value of item `n` to `buffer`.
     pub fn fill(&self, n: u64, version: u64, buffer: &mut Vec<u8>) {
         buffer.clear();
         buffer.extend_from_slice(&self.template);
@@ -136,7 +136,7 @@ impl Values {
         }
     }
 
-    /// Item and version of a value; `None` when it is none of ours.
+    /// The item and version of a value; `None` if it is not one of these values.
     pub fn read(&self, value: &[u8]) -> Option<(u64, u64)> {
         if value.len() != self.template.len() {
             return None;
@@ -148,7 +148,7 @@ impl Values {
 
 const MARK: u8 = 0xb5;
 
-/// The next of a sequence of numbers that look random (Steele, Lea and Flood, Fast Splittable Pseudorandom Number
+/// The next of a sequence of pseudorandom numbers (Steele, Lea and Flood, Fast Splittable Pseudorandom Number
 /// Generators, 2014).
 pub fn splitmix(state: u64) -> u64 {
     let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -1,12 +1,12 @@
-//! Runs one step on an open database: threads that send requests, a sampler that watches them, and the results.
+//! Runs one step on an open database: threads send requests, a sampler watches them, and the results are put together.
 //!
-//! *Closed loop*: each thread sends its next request as soon as it has the answer. That finds the highest throughput;
-//! latencies are service times. *Open loop*: operation `i` is due at `i / rate` after the start, whatever became of those before it, and
-//! its latency counts from that moment, so that queueing is included (no coordinated omission, as Tene calls it);
-//! the service time is kept beside it.
+//! *Closed loop*: each thread sends its next request as soon as it has the answer. This finds the highest throughput;
+//! latencies are service times. *Open loop*: operation `i` is due at `i / rate` after the start, whatever happened to
+//! the previous ones, and its latency counts from that moment, so that queueing is included (this avoids what Tene
+//! calls coordinated omission); the service time is recorded as well.
 //!
-//! The figures begin when throughput is steady, or after a fifth of the step at the latest; what was before is
-//! reported as warm-up and left out.
+//! Measuring starts when throughput is steady, or after a fifth of the step at the latest; the time before is reported
+//! as warm-up and left out.
 
 #![expect(clippy::disallowed_methods, reason = "it measures how long operations take")]
 
@@ -34,30 +34,30 @@ use pace::Pace;
 use sampler::Watched;
 use tally::Tally;
 
-/// A trial's database, and what its steps share.
+/// A trial's database, and the state that its steps share.
 pub struct Bench<'a> {
     /// The trial, resolved.
     pub spec: &'a TrialSpec,
     pub engine: &'a dyn Engine,
-    /// Where keys lie.
+    /// The layout of the keys.
     pub layout: Layout,
     pub values: Values,
-    /// Items below this were written, and the next to be inserted.
+    /// Items below this have been written; it is the next to be inserted.
     pub end: AtomicU64,
-    /// Answers are checked; those of the engine that does nothing are not.
+    /// Whether answers are checked; those of the engine that does nothing are not.
     pub checks: bool,
 }
 
-/// The work of a thread.
+/// The work of one thread.
 #[derive(Clone, Copy)]
 struct Role<'a> {
     thread: usize,
     threads: usize,
     mix: &'a [(Operation, u32)],
     keys: Keys,
-    /// Operations, until others stop it.
+    /// The number of operations; `None`: until other threads stop it.
     operations: Option<u64>,
-    /// Operations a second that are offered.
+    /// The offered rate, in operations a second.
     rate: Option<f64>,
     /// See [`Bench::is_whole`].
     whole: bool,
@@ -84,7 +84,7 @@ impl Bench<'_> {
         }
     }
 
-    /// One thing that is timed as a whole; `work` returns operations, and answers that were wrong.
+    /// Runs one thing that is timed as a whole; `work` returns the number of operations, and of wrong answers.
     fn once(
         &self,
         step: &StepSpec,
@@ -97,7 +97,7 @@ impl Bench<'_> {
             let sampler = scope.spawn(|| sampler::watch(&watched, self.engine, None));
             let started = Instant::now();
             let done = work(self);
-            // The time until the sampler notices is not part of it.
+            // The time until the sampler notices is excluded.
             let ended = (started.elapsed(), Instant::now());
             watched.stop.store(true, Ordering::Relaxed);
             (done, ended, sampler.join())
@@ -162,7 +162,7 @@ impl Bench<'_> {
         }
         let watched = Watched::new(roles.len());
         let limits = sampler::Limits { operations, seconds, warm_up: rate.is_none() };
-        // Before the threads begin: what they do first counts where nothing is left out.
+        // Before the threads start: without a warm-up, their first operations count.
         watched.measuring.store(!limits.warm_up, Ordering::Relaxed);
         let begin = self.begin()?;
         let (figures, ended, sampled) = std::thread::scope(|scope| {
@@ -194,7 +194,7 @@ impl Bench<'_> {
         Ok(done)
     }
 
-    /// Whether every item must be found: all were written before the step, and nothing removed any until its end.
+    /// Whether every item must be found: all were written before the step, and none is removed before its end.
     fn is_whole(&self, number: usize) -> Result<bool> {
         for step in self.spec.steps.iter().take(number + 1) {
             if Workload::by_name(&step.workload)?.deletes() {
@@ -204,7 +204,7 @@ impl Bench<'_> {
         Ok(self.checks && self.end.load(Ordering::Relaxed) >= self.spec.items)
     }
 
-    /// What one thread does.
+    /// The work of one thread.
     fn work(&self, number: usize, role: &Role<'_>, watched: &Watched, start: Instant) -> Result<Tally> {
         let mut random =
             StdRng::seed_from_u64(self.spec.seed ^ ((number as u64) << 40) ^ ((role.thread as u64) << 32));
@@ -254,7 +254,7 @@ impl Bench<'_> {
         Ok(Begin { at: Instant::now(), usage: Usage::now()?, counters: self.engine.counters()? })
     }
 
-    /// Puts together what the threads and the sampler have.
+    /// Combines the results of the threads and the sampler.
     fn summary(
         &self,
         step: &StepSpec,
@@ -296,14 +296,14 @@ impl Bench<'_> {
     }
 }
 
-/// Where figures are counted from.
+/// The start of the measurement.
 struct Begin {
     at: Instant,
     usage: Usage,
     counters: Counters,
 }
 
-/// Counters that are no totals: the result has their value at the end.
+/// Counters that are not totals: the result has their value at the end.
 const GAUGES: [&str; 10] = [
     counter::LONGEST_STALL_NANOS,
     counter::FILTER_BYTES,
@@ -360,7 +360,7 @@ struct Answer {
 }
 
 impl Client<'_> {
-    /// Prepares what a caller would have at hand, which is not part of the operation: values, and the keys of several
+    /// Prepares what a caller would have at hand, which is not part of the operation: values, and the keys for several
     /// reads.
     fn prepare(&mut self, operation: Operation, item: u64, chooser: &mut Chooser, random: &mut StdRng) {
         if operation == Operation::Put {
@@ -395,7 +395,7 @@ impl Client<'_> {
             }
             Operation::Get => self.get(item),
             Operation::GetMissing => {
-                // Far behind the last item, and scattered between the others.
+                // Far beyond the last item, and scattered between the others.
                 let answer = self.get(item + (1 << 40))?;
                 Ok(Answer {
                     wrong: u64::from(answer.not_found == 0 && self.bench.checks),
@@ -442,7 +442,7 @@ impl Client<'_> {
         let asked: Vec<BenchKey> = keys.iter().map(|(_, key)| key.clone()).collect();
         let (mut wrong, mut at) = (0, 0);
         let found = session.multi_get(&asked, &mut |value| {
-            // Answers come in the order of the keys, without absent ones.
+            // Answers come in key order, without absent ones.
             let seen = bench.values.read(value).map(|(item, _)| item);
             let place = keys.iter().skip(at).position(|(item, _)| Some(*item) == seen);
             at += place.map_or(0, |place| place + 1);
@@ -459,7 +459,7 @@ impl Client<'_> {
         let (mut wrong, mut least) = (0, from);
         let key = BenchKey::new(bench.layout, from);
         let found = session.query(&key, limit, &mut |value| match bench.values.read(value) {
-            // In order, from there on.
+            // In order from there on.
             Some((item, written)) if item >= least && written <= *version => least = item + 1,
             _ => wrong += u64::from(bench.checks),
         })?;
@@ -467,7 +467,7 @@ impl Client<'_> {
     }
 }
 
-/// Whether that is a version of the item that was written: each step writes with its own number.
+/// Whether `seen` is a version of this item that was written: each step writes with its own number.
 fn self_same(seen: Option<(u64, u64)>, item: u64, version: u64) -> bool {
     seen.is_some_and(|(found, written)| found == item && (1..=version).contains(&written))
 }

@@ -1,8 +1,8 @@
-//! The engines that are measured, behind one interface: keys and bytes.
+//! The engines to be measured, behind one interface of keys and bytes.
 //!
-//! One file each. `kstone` is ours and `noop` does nothing, to measure the harness; peers are behind features of their
-//! own and not built by default, or in the workspace `kstone-bench/peers/` where they cannot be built with this crate's
-//! dependencies. All get the same keys, the same values and the same promise of durability.
+//! One file per engine. `kstone` is KeystoneDB, and `noop` does nothing, to measure the harness; peers are behind
+//! features that are off by default, or in the workspace `kstone-bench/peers/` if they cannot be built with this
+//! crate's dependencies. All get the same keys, the same values and the same durability requirements.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,7 +28,7 @@ mod rocksdb;
 #[cfg(feature = "peer-sqlite")]
 mod sqlite;
 
-/// What a write survives once it has returned. Each engine's file states how it is implemented there.
+/// What a write survives once it has returned. Each engine's file states how it implements this.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
@@ -39,27 +39,27 @@ pub enum Durability {
     Sync,
 }
 
-/// Which engine, and how it is set.
+/// An engine and its settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EngineSpec {
-    /// Its name: `kstone`, `noop`, or a peer's.
+    /// The name: `kstone`, `noop`, or a peer's.
     pub name: String,
-    /// A peer's own defaults, or one sensible setting for a larger machine, which its file states. For `kstone` the
-    /// settings below say it.
+    /// False: a peer's own defaults. True: one sensible configuration for a larger machine, stated in the peer's file.
+    /// `kstone` uses the settings below.
     #[serde(default)]
     pub tuned: bool,
-    /// Of `kstone`: settings that are not the default, `name=value,...` as in docs/settings-and-counters.md.
+    /// For `kstone`: the settings that differ from the defaults, `name=value,...` as in docs/settings-and-counters.md.
     #[serde(default)]
     pub settings: String,
 }
 
 impl EngineSpec {
-    /// That engine with its defaults.
+    /// The engine with its defaults.
     pub fn new(name: &str) -> Self {
         Self { name: name.to_owned(), tuned: false, settings: String::new() }
     }
 
-    /// `name`, or `name-tuned` for a peer's tuned setting.
+    /// Parses `name`, or `name-tuned` for a peer's tuned configuration.
     pub fn parse(text: &str) -> Self {
         match text.strip_suffix("-tuned") {
             Some(name) => Self { tuned: true, ..Self::new(name) },
@@ -67,7 +67,8 @@ impl EngineSpec {
         }
     }
 
-    /// The engine's name. `kstone#2` is kstone too: to measure the same twice in one run, and see what chance does.
+    /// The engine's name. `kstone#2` is kstone, too: it measures the same engine twice in one run, to show the effect
+    /// of chance.
     pub fn engine(&self) -> &str {
         self.name.split_once('#').map_or(self.name.as_str(), |(engine, _)| engine)
     }
@@ -82,39 +83,40 @@ impl EngineSpec {
 }
 
 pub trait Engine: Send + Sync {
-    /// A view of it for one thread, with whatever that thread needs for itself.
+    /// Opens a session for one thread, with whatever state that thread needs.
     fn session(&self) -> Result<Box<dyn Session + '_>>;
 
-    /// Returns when nothing is going on in the background any more, as far as the engine lets it be known.
+    /// Waits until no background work is running, as far as the engine reports it.
     fn settle(&self) -> Result<()> {
         Ok(())
     }
 
-    /// Rewrites everything into its smallest form, where the engine can.
+    /// Rewrites everything into its smallest form, if the engine can.
     fn compact(&self) -> Result<()> {
         self.settle()
     }
 
-    /// What the engine counts itself, by name; totals since it was opened. Names in [`counter`] mean the same for all.
+    /// The engine's own counters, by name; totals since it was opened. Names in [`counter`] mean the same for all
+    /// engines.
     fn counters(&self) -> Result<Counters> {
         Ok(Counters::new())
     }
 
-    /// Flushes and compactions that have ended; none for engines that do not report them.
+    /// Flushes and compactions that have ended; empty for engines that do not report them.
     fn marks(&self) -> Vec<Mark> {
         Vec::new()
     }
 
-    /// Closes it in order.
+    /// Closes the database in order.
     fn close(self: Box<Self>) -> Result<()> {
         self.settle()
     }
 }
 
-/// What an engine counts itself.
+/// The engine's own counters.
 pub type Counters = BTreeMap<String, f64>;
 
-/// Names of counters that mean the same for all engines which have them.
+/// Names of counters that mean the same for all engines that have them.
 pub mod counter {
     /// Memtables written out.
     pub const FLUSHES: &str = "flushes";
@@ -124,29 +126,29 @@ pub mod counter {
     pub const FLUSH_BYTES: &str = "flush_bytes";
     pub const COMPACTION_BYTES: &str = "compaction_bytes";
     pub const LOG_BYTES: &str = "log_bytes";
-    /// Times a writer was held up.
+    /// The number of times a writer was held up.
     pub const STALLS: &str = "stalls";
-    /// For how long in all, in nanoseconds.
+    /// Total time of those waits, in nanoseconds.
     pub const STALL_NANOS: &str = "stall_nanos";
-    /// The longest, in nanoseconds; not a total.
+    /// The longest of them, in nanoseconds; not a total.
     pub const LONGEST_STALL_NANOS: &str = "longest_stall_nanos";
     pub const GETS: &str = "gets";
     pub const RUNS_LOOKED_AT: &str = "runs_looked_at";
-    /// Filter tests of keys that their run does not have.
+    /// Filter tests of keys that are not in the run.
     pub const FILTER_NEGATIVES: &str = "filter_negatives";
-    /// Those of them that passed.
+    /// The number of those that passed.
     pub const FILTER_FALSE_POSITIVES: &str = "filter_false_positives";
     pub const FILTER_BYTES: &str = "filter_memory_bytes";
     /// Bytes of memory for memtables; not a total.
     pub const MEMTABLE_BYTES: &str = "memtable_bytes";
-    /// Bytes of log that a crash now would have to replay; not a total.
+    /// Bytes of log that would have to be replayed after a crash now; not a total.
     pub const REPLAY_BYTES: &str = "replay_bytes";
 }
 
-/// Something in the background that ended, for time lines.
+/// A piece of background work that ended, for time lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// When, as the clock of `std::time::Instant` has it.
+    /// When it ended, by the clock of `std::time::Instant`.
     pub at: std::time::Instant,
     pub kind: MarkKind,
 }
@@ -160,40 +162,40 @@ pub enum MarkKind {
     Compaction,
 }
 
-/// Before and behind every key. LMDB has no empty keys.
+/// Keys before and after all others. LMDB has no empty keys.
 const BEFORE_ALL: [u8; 1] = [0];
 const PAST_ALL: [u8; 17] = [0xff; 17];
 
-/// One thread's access. Durability is that of the engine.
+/// The access of one thread. Durability is that of the engine.
 pub trait Session {
     /// Sets a key.
     fn put(&mut self, key: &BenchKey, value: &[u8]) -> Result<()>;
 
-    /// Removes a key.
+    /// Deletes a key.
     fn delete(&mut self, key: &BenchKey) -> Result<()>;
 
-    /// Reads a key: `visit` sees the value, in place where the engine can. Whether there is one.
+    /// Reads a key: `visit` sees the value, in place if the engine can do that. Returns whether there is one.
     fn get(&mut self, key: &BenchKey, visit: &mut dyn FnMut(&[u8])) -> Result<bool>;
 
-    /// Reads several keys at one moment; how many there were.
+    /// Reads several keys at one point in time; returns the number found.
     fn multi_get(&mut self, keys: &[BenchKey], visit: &mut dyn FnMut(&[u8])) -> Result<u64>;
 
-    /// Reads up to `limit` items of the partition of `from`, in order, from that key on; how many there were. For keys
-    /// without a sort key at most that one item.
+    /// Reads up to `limit` items of the partition of `from`, in order, starting at that key; returns the number found.
+    /// For keys without a sort key, at most one item.
     fn query(&mut self, from: &BenchKey, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
-        // Past all keys of the partition, whose sort keys are hexadecimal digits.
+        // After all keys of the partition, whose sort keys are hexadecimal digits.
         let mut end = PAST_ALL;
         end[..from.partition().len()].copy_from_slice(from.partition());
         self.range(from.flat(), &end, limit, visit)
     }
 
-    /// Reads everything in the order of the keys; how many items there were. Stops after `limit`.
+    /// Reads everything in key order, up to `limit` items; returns the number found.
     fn scan(&mut self, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
         self.range(&BEFORE_ALL, &PAST_ALL, limit, visit)
     }
 
-    /// For engines with one order of all keys, which need neither a query nor a scan of their own: reads up to `limit`
-    /// items from one key until before another.
+    /// For engines with a single key order, which need no query or scan of their own: reads up to `limit` items from
+    /// one key to another, exclusive.
     fn range(&mut self, _: &[u8], _: &[u8], _: u64, _: &mut dyn FnMut(&[u8])) -> Result<u64> {
         bail!("this engine has no ranges of keys")
     }
@@ -221,10 +223,10 @@ const ENGINES: &[(&str, Open)] = &[
 /// Additional engines of a program.
 static MORE: OnceLock<&[(&str, Open)]> = OnceLock::new();
 
-/// Engines that only the workspace `kstone-bench/peers/` has.
+/// Engines that only exist in the workspace `kstone-bench/peers/`.
 const ELSEWHERE: [&str; 2] = ["dynoxide", "keystonedb-0.1"];
 
-/// Adds engines to those of this crate, for the whole process. Only the first call counts.
+/// Adds engines to those of this crate, for the whole process. Only the first call has an effect.
 #[doc(hidden)]
 pub fn add(more: &'static [(&'static str, Open)]) {
     MORE.get_or_init(|| more);
@@ -234,7 +236,7 @@ fn engines() -> impl Iterator<Item = &'static (&'static str, Open)> {
     ENGINES.iter().chain(MORE.get().copied().unwrap_or_default())
 }
 
-/// Opens a database in `directory`, which exists and is empty, or holds one that the same engine has made.
+/// Opens a database in `directory`, which exists and is empty, or contains one created by the same engine.
 pub fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Result<Box<dyn Engine>> {
     let name = spec.engine();
     let Some((_, open)) = engines().find(|(known, _)| *known == name) else {
@@ -257,7 +259,7 @@ pub fn names() -> Vec<&'static str> {
     engines().map(|(name, _)| *name).collect()
 }
 
-/// Counts the entries that `see` finds there, among the first `limit`.
+/// Counts the entries that `see` accepts among the first `limit`.
 fn counted<T>(
     entries: impl Iterator<Item = T>,
     limit: u64,

@@ -1,4 +1,4 @@
-//! What the benchmarks of KeystoneDB share: keys and items of a known size; and the program `kstone-bench`.
+//! Code shared by the benchmarks of KeystoneDB: keys and items of a known size; and the program `kstone-bench`.
 
 #![allow(missing_docs, reason = "it is a program: only its tests and kstone-bench/peers/ use this library")]
 
@@ -26,7 +26,7 @@ pub mod trial;
 pub mod units;
 pub mod workload;
 
-/// The key of item `n`: 16 bytes, spread evenly, in no order.
+/// The key of item `n`: 16 bytes, evenly spread, in no order.
 pub fn key(n: u64) -> String {
     format!("{:016x}", data::scatter(n))
 }
@@ -46,7 +46,7 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     words.flat_map(u64::to_le_bytes).take(len).collect()
 }
 
-/// What the calling thread had of the processor: other work on the machine does not count.
+/// Processor time used by the calling thread: other work on the machine does not count.
 pub fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)

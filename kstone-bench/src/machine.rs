@@ -1,7 +1,7 @@
-//! The machine and the build that figures come from: what can be read about them, two probes of the disk, what they
-//! mean for this database, and what makes a measurement doubtful.
+//! The machine and the build that figures come from: facts that can be read, two probes of the disk, their meaning for
+//! a database, and reasons to doubt a measurement.
 //!
-//! Everything comes from Linux; what it does not report is "unknown" or 0, never a guess.
+//! All facts come from Linux; whatever it does not report is "unknown" or 0, never a guess.
 
 use std::fmt;
 use std::fs;
@@ -19,18 +19,18 @@ pub(crate) use probe::read_4k;
 
 const UNKNOWN: &str = "unknown";
 
-/// Everything about this machine, this build, and the disk that `directory` is on. Takes about a second, longer on
-/// slow disks; the probes' files are gone afterwards.
+/// Records this machine, this build, and the disk of `directory`. Takes about a second, longer on slow disks; the files
+/// of the probes are removed.
 pub fn record(directory: &Path) -> Result<Machine> {
     let directory = directory.canonicalize().with_context(|| format!("{}", directory.display()))?;
-    // Before the probes: they are a load themselves.
+    // Before the probes, because they are a load themselves.
     let load = load();
     let mount = mount::Mount::of(&directory, &read("/proc/self/mountinfo"));
     let fsync = probe::fsync(&directory)
         .with_context(|| format!("the time of an fsync in {} cannot be measured", directory.display()))?;
     let read_4k = match mount.in_memory() {
         true => None,
-        // Of 32 MiB. What a cache answered says nothing.
+        // In a file of 32 MiB. Reads answered by a cache say nothing.
         false => read_4k(&directory, 8192, 200, probe::LONGEST)?
             .filter(|reads| reads.device_share.is_none_or(|share| share >= 1.0)),
     };
@@ -53,7 +53,7 @@ pub fn record(directory: &Path) -> Result<Machine> {
     })
 }
 
-/// What is known without looking at the machine.
+/// The facts known without examining the machine.
 pub fn build() -> Machine {
     let features = env!("KSTONE_BENCH_FEATURES").split(',').filter(|feature| !feature.is_empty());
     let allocator = if cfg!(target_env = "gnu") { "system (glibc)" } else { "system" };
@@ -68,7 +68,7 @@ pub fn build() -> Machine {
     }
 }
 
-/// The record as rows of a table, in words. `build` names the versions and commits measured.
+/// The record in words, as rows of a table. `build` names the versions and commits measured.
 pub fn rows(machine: &Machine, build: &str) -> Vec<(&'static str, String)> {
     let probed = |nanos: u64| match nanos {
         0 => "not known".to_owned(),
@@ -95,7 +95,7 @@ pub fn rows(machine: &Machine, build: &str) -> Vec<(&'static str, String)> {
     rows.into_iter().map(|(name, value)| (name, known(value))).collect()
 }
 
-/// What makes figures from there doubtful, a sentence each. None when nothing does.
+/// Reasons to doubt figures from this machine, one sentence each; empty if there are none.
 pub fn warnings(machine: &Machine) -> Vec<String> {
     let mut warnings = Vec::new();
     if machine.cores == 0 {
@@ -127,20 +127,20 @@ pub fn warnings(machine: &Machine) -> Vec<String> {
     warnings
 }
 
-/// Load above half the cores.
+/// Whether the load is above half of the cores.
 pub fn is_loaded(machine: &Machine) -> bool {
     machine.cores > 0 && machine.load > machine.cores as f64 / 2.0
 }
 
-/// The sources were not those of the commit.
+/// Whether the sources differ from the commit.
 pub fn is_dirty(machine: &Machine) -> bool {
     machine.commit.ends_with('+')
 }
 
-/// Something in which two machines or builds differ.
+/// A property in which two machines or builds differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// Figures from the two say nothing about each other. Otherwise the difference may be what is to be measured.
+    /// Whether figures from the two are incomparable. Otherwise the difference may be what is being measured.
     pub matters: bool,
     name: &'static str,
     first: String,
@@ -153,9 +153,9 @@ impl fmt::Display for Difference {
     }
 }
 
-/// In what two machines and builds differ, commit and times apart.
+/// The differences between two machines and builds, except for commit and times.
 pub fn differences(first: &Machine, second: &Machine) -> Vec<Difference> {
-    // Kernels keep different amounts for themselves.
+    // Kernels reserve different amounts for themselves.
     let memory = |machine: &Machine| units::bytes(machine.memory_bytes.next_multiple_of(1 << 28) as f64);
     let fields = |machine: &Machine| {
         [
@@ -178,7 +178,7 @@ pub fn differences(first: &Machine, second: &Machine) -> Vec<Difference> {
     differences.filter(|difference| difference.first != difference.second).collect()
 }
 
-/// What to expect of a database on this machine, a sentence each.
+/// What to expect of a database on this machine, one sentence each.
 pub fn meaning(machine: &Machine) -> Vec<String> {
     let mut meaning = Vec::new();
     let (sync, read) = (machine.fsync_p50_nanos as f64, machine.read_4k_p50_nanos as f64);
@@ -223,7 +223,7 @@ fn load() -> f64 {
     read("/proc/loadavg").split_whitespace().next().and_then(|load| load.parse().ok()).unwrap_or(0.0)
 }
 
-/// Empty when there is no such file.
+/// Reads a file; empty if it does not exist.
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
@@ -233,7 +233,7 @@ fn first_line(path: &str) -> String {
     text.lines().next().map(str::trim).filter(|line| !line.is_empty()).unwrap_or(UNKNOWN).to_owned()
 }
 
-/// The name in `/proc/cpuinfo`; some architectures have none there.
+/// The processor's name in `/proc/cpuinfo`; some architectures have none there.
 fn processor(cpuinfo: &str) -> String {
     let named = |name: &str| {
         let mut lines = cpuinfo.lines().filter_map(|line| line.split_once(':'));

@@ -1,9 +1,8 @@
-//! Plots as SVG: lines and points over linear or logarithmic axes with whiskers and moments along the time axis, bars, and
-//! histograms one above the other. What is drawn where is decided here; `plot.svg` writes it down.
+//! Plots as SVG: lines and points over linear or logarithmic axes with whiskers and moments along the time axis, bars,
+//! and histograms one above the other. This file decides what is drawn where; `plot.svg` renders it.
 //!
-//! Colours are those of Okabe and Ito (Color Universal Design, 2008), which colour-blind people tell apart; lines differ
-//! in their dashes or markers as well. Text is dark, and 11 pixels high at least. Tooltips name each
-//! point.
+//! The colours are those of Okabe and Ito (Color Universal Design, 2008), which colour-blind people can tell apart;
+//! lines also differ in dashes or markers. Text is dark, and at least 11 pixels high. Each point has a tooltip.
 
 use std::collections::BTreeMap;
 
@@ -14,9 +13,9 @@ use serde::Serialize;
 
 use crate::units;
 
-/// Pixels, when a plot is not made smaller.
+/// Width in pixels, unless a plot is scaled down.
 const WIDTH: f64 = 880.0;
-/// Around the plane; the right margin has names of lines, the bottom one figures and name of the axis.
+/// Margins of the plane; the right one holds the names of lines, the bottom one the figures and the name of the axis.
 const LEFT: f64 = 78.0;
 const RIGHT: f64 = 210.0;
 const BOTTOM: f64 = 46.0;
@@ -24,12 +23,12 @@ const TOP: f64 = 12.0;
 const GREY: &str = "#555555";
 const LIGHT: &str = "#e2e2e2";
 const DARK: &str = "#222222";
-/// Okabe and Ito's colours but for yellow, which is too light on white. Ours is the first.
+/// The colours of Okabe and Ito, except for yellow, which is too light on white. KeystoneDB's is the first.
 const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9", "#000000"];
 const DASHES: [&str; 5] = ["", "9 4", "3 3", "14 5", "6 8"];
 const MARKERS: [&str; 5] = ["disc", "square", "triangle", "cross", "ring"];
 
-/// How values lie on an axis, and as what they are shown.
+/// How values are placed on an axis, and how they are formatted.
 #[derive(Clone, Debug)]
 pub(crate) struct Axis {
     label: String,
@@ -39,7 +38,7 @@ pub(crate) struct Axis {
 }
 
 impl Axis {
-    /// From 0 to a bit above the largest.
+    /// From 0 to slightly above the largest value.
     pub(crate) fn from_zero(
         label: &str,
         values: impl IntoIterator<Item = f64>,
@@ -50,7 +49,7 @@ impl Axis {
         Self { label: label.to_owned(), log: false, range: (0.0, top), format }
     }
 
-    /// Logarithmic, from below the smallest to above the largest of the positive values.
+    /// Logarithmic, from below the smallest to above the largest positive value.
     pub(crate) fn log(label: &str, values: impl IntoIterator<Item = f64>, format: fn(f64) -> String) -> Self {
         let usable = values.into_iter().filter(|value| value.is_finite() && *value > 0.0);
         let (low, high) = usable.fold((f64::INFINITY, 0.0_f64), |(low, high), v| (low.min(v), high.max(v)));
@@ -62,13 +61,13 @@ impl Axis {
         value.is_finite() && (!self.log || value > 0.0)
     }
 
-    /// 0 at the begin, 1 at the end.
+    /// The position of a value: 0 at the start, 1 at the end.
     fn place(&self, value: f64) -> f64 {
         let on = |value: f64| if self.log { value.ln() } else { value };
         (on(value) - on(self.range.0)) / (on(self.range.1) - on(self.range.0))
     }
 
-    /// Round numbers: on an even axis at most `most`, on a logarithmic one powers of ten if there are several.
+    /// Round numbers: at most `most` on a linear axis, powers of ten on a logarithmic one if there are several.
     fn ticks(&self, most: usize) -> Vec<f64> {
         let (low, high) = self.range;
         let power = |value: f64| 10_f64.powf(value.log10().floor());
@@ -90,7 +89,7 @@ impl Axis {
     }
 }
 
-/// The next value below that is 1, 2 or 5 times a power of ten.
+/// The next number below the value that is 1, 2 or 5 times a power of ten.
 fn below(value: f64) -> f64 {
     let unit = 10_f64.powf(value.log10().floor());
     let step = [5.0, 2.0].into_iter().find(|step| unit * step < value * 0.95).unwrap_or(1.0);
@@ -107,7 +106,7 @@ fn above(value: f64) -> f64 {
 pub(crate) struct Point {
     pub(crate) x: f64,
     pub(crate) y: f64,
-    /// The smallest and the largest of what `y` is the middle of.
+    /// The minimum and maximum of the values whose median is `y`.
     pub(crate) whisker: Option<(f64, f64)>,
     /// The text of its tooltip.
     pub(crate) tip: String,
@@ -121,7 +120,7 @@ pub(crate) struct Curve {
     pub(crate) points: Vec<Point>,
 }
 
-/// What a line looks like; without a dash there is none, only its points.
+/// The appearance of a line; without a dash, only its points are drawn.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Look {
     colour: &'static str,
@@ -130,22 +129,22 @@ pub(crate) struct Look {
 }
 
 impl Look {
-    /// A line, dashed or whole, without points.
+    /// A line, dashed or solid, without points.
     pub(crate) fn line(index: usize) -> Self {
         Self { colour: colour(index), dash: Some(DASHES[index % DASHES.len()]), marker: "" }
     }
 
-    /// A whole line with points.
+    /// A solid line with points.
     pub(crate) fn points(index: usize) -> Self {
         Self { dash: Some(""), marker: MARKERS[index % MARKERS.len()], ..Self::line(index) }
     }
 
-    /// A dashed line in grey: what theory says.
+    /// A dashed grey line, for theory.
     pub(crate) fn theory() -> Self {
         Self { colour: GREY, dash: Some("5 4"), marker: "" }
     }
 
-    /// Points that no line connects.
+    /// Points without a connecting line.
     pub(crate) fn scattered(index: usize) -> Self {
         Self { dash: None, marker: "ring", ..Self::line(index) }
     }
@@ -167,7 +166,7 @@ pub(crate) struct Strip {
 pub(crate) struct Chart {
     /// Shown above the plot.
     pub(crate) title: String,
-    /// What it shows, in words, for screen readers.
+    /// A description in words, for screen readers.
     pub(crate) description: String,
     pub(crate) x: Axis,
     pub(crate) y: Axis,
@@ -175,7 +174,7 @@ pub(crate) struct Chart {
     pub(crate) strips: Vec<Strip>,
 }
 
-/// One engine: its throughput, that of its slowest and fastest trial, and what stands beside it.
+/// One engine: its throughput, that of its slowest and fastest trial, and the text beside it.
 #[derive(Clone, Debug)]
 pub(crate) struct Bar {
     pub(crate) name: String,
@@ -185,12 +184,12 @@ pub(crate) struct Bar {
     pub(crate) text: String,
 }
 
-/// Engines as bars, from above to below.
+/// Engines as bars, from top to bottom.
 #[derive(Clone, Debug)]
 pub(crate) struct Bars {
     pub(crate) title: String,
     pub(crate) description: String,
-    /// What the lengths are, and their unit.
+    /// The quantity of the lengths, and its unit.
     pub(crate) label: String,
     pub(crate) format: fn(f64) -> String,
     pub(crate) bars: Vec<Bar>,
@@ -201,9 +200,9 @@ pub(crate) struct Bars {
 pub(crate) struct Panel {
     pub(crate) name: String,
     pub(crate) look: usize,
-    /// Of each bucket: where it begins and ends, in nanoseconds, and its share of all operations, 0 to 1.
+    /// For each bucket: its start and end in nanoseconds, and its share of all operations, 0 to 1.
     pub(crate) buckets: Vec<(f64, f64, f64)>,
-    /// Names of percentiles and where they are, in nanoseconds.
+    /// Names and values of percentiles, in nanoseconds.
     pub(crate) percentiles: Vec<(&'static str, f64)>,
 }
 
@@ -218,7 +217,7 @@ pub(crate) struct Histograms {
 
 type At = (f64, f64);
 
-/// What is drawn, in this order.
+/// The elements drawn, in this order.
 #[derive(Default, Serialize)]
 struct Drawing {
     title: String,
@@ -238,7 +237,7 @@ enum Element {
     Text { at: At, size: f64, anchor: &'static str, style: &'static str, text: String },
 }
 
-/// Text that appears where the pointer rests.
+/// Text shown where the pointer rests.
 #[derive(Serialize)]
 struct Tip {
     at: At,
@@ -246,7 +245,7 @@ struct Tip {
     text: String,
 }
 
-/// A tenth of a pixel is enough.
+/// Rounds to a tenth of a pixel, which is enough.
 fn round((x, y): At) -> At {
     ((x * 10.0).round() / 10.0, (y * 10.0).round() / 10.0)
 }
@@ -262,7 +261,7 @@ impl Drawing {
         self.shapes.push(Element::Path { points, colour, width, dash });
     }
 
-    /// Between two corners.
+    /// A rectangle between two corners.
     fn area(&mut self, (left, top): At, (right, bottom): At, colour: &'static str, opacity: f64) {
         let size = round((right - left, bottom - top));
         self.shapes.push(Element::Area { at: round((left, top)), size, colour, opacity });
@@ -272,7 +271,7 @@ impl Drawing {
         self.styled(at, size, anchor, text, "");
     }
 
-    /// In a style that the template knows: `bold` or `upright`.
+    /// Text in a style that the template knows: `bold` or `upright`.
     fn styled(&mut self, at: At, size: f64, anchor: &'static str, text: &str, style: &'static str) {
         self.shapes.push(Element::Text { at: round(at), size, anchor, style, text: text.to_owned() });
     }
@@ -281,7 +280,7 @@ impl Drawing {
         self.tips.push(Tip { at: round(at), radius, text });
     }
 
-    /// From `low` to `high`, with ends.
+    /// A line from `low` to `high`, with end marks.
     fn whisker(&mut self, low: At, high: At, colour: &'static str, width: u8) {
         self.path(&[low, high], colour, width, "");
         let across = if low.0 == high.0 { (4.0, 0.0) } else { (0.0, 5.0) };
@@ -311,7 +310,7 @@ impl Drawing {
     }
 }
 
-/// Where a plane lies, and its axes.
+/// The position of a plane, and its axes.
 struct Plane<'a> {
     x: &'a Axis,
     y: &'a Axis,
@@ -327,7 +326,7 @@ impl Plane<'_> {
         (self.left + across * (self.right - self.left), self.bottom - up * (self.bottom - self.top))
     }
 
-    /// Axes, their figures and names, and a light grid.
+    /// Draws the axes, their figures and names, and a light grid.
     fn mesh(&self, drawing: &mut Drawing, y_ticks: usize, below: f64) {
         let Self { left, right, .. } = *self;
         for tick in self.y.ticks(y_ticks) {
@@ -377,7 +376,7 @@ impl Chart {
                 line.points.iter().filter(shown).map(|point| (point, plane.at(point.x, point.y))).collect();
             let mut tipped = f64::NEG_INFINITY;
             for (point, at) in &points {
-                // One each, but where points are so near each other that only the first would be found.
+                // One tooltip per point, unless points are so close together that only the first would be found.
                 if (at.0 - tipped).abs() >= 9.0 {
                     drawing.tip(*at, 7, format!("{}: {}", line.name, point.tip));
                     tipped = at.0;
@@ -400,7 +399,7 @@ impl Chart {
     }
 }
 
-/// The lines' names beside where they end, apart from each other.
+/// The names of lines beside their ends, without overlaps.
 fn names(drawing: &mut Drawing, mut ends: Vec<(f64, &Curve)>, right: f64, bottom: f64) {
     const GAP: f64 = 18.0;
     ends.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -409,7 +408,7 @@ fn names(drawing: &mut Drawing, mut ends: Vec<(f64, &Curve)>, right: f64, bottom
         *y = y.max(next);
         next = *y + GAP;
     }
-    // From the bottom up again, if they do not fit.
+    // Upwards from the bottom, if they do not fit.
     let mut limit = bottom;
     for (y, line) in ends.iter_mut().rev() {
         *y = y.min(limit);
@@ -422,7 +421,7 @@ fn names(drawing: &mut Drawing, mut ends: Vec<(f64, &Curve)>, right: f64, bottom
 }
 
 impl Strip {
-    /// A row of moments, darker where more fall on the same few pixels.
+    /// Draws a row of moments, darker where several fall on the same few pixels.
     fn draw(&self, drawing: &mut Drawing, row: usize, plane: &Plane<'_>, top: f64) {
         const CELL: f64 = 3.0;
         const HEIGHT: f64 = 14.0;
@@ -495,7 +494,7 @@ impl Panel {
     fn draw(&self, drawing: &mut Drawing, x: &Axis, (top, bottom): (f64, f64), below: f64) {
         let percent = |share: f64| format!("{} %", units::short(share * 100.0));
         let mut y = Axis::from_zero("share", self.buckets.iter().map(|bucket| bucket.2), percent);
-        // For names of percentiles above the bulk.
+        // Leaves space for the names of percentiles above the bulk.
         y.range.1 *= 1.25;
         let right = WIDTH - RIGHT;
         let plane = Plane { x, y: &y, left: LEFT, right, top, bottom };
@@ -521,12 +520,12 @@ impl Panel {
     }
 }
 
-/// For element text and attributes.
+/// Escapes element text and attributes.
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// Cut to `most` characters.
+/// Cuts the label to `most` characters.
 fn shortened(label: &str, most: usize) -> String {
     if label.chars().count() <= most {
         return label.to_owned();

@@ -2,8 +2,8 @@
 //! `report` read.
 //!
 //! A *trial* is one process with one database in a fresh directory; it runs *steps*, one after the other, on that
-//! database. A file holds trials of several engines and settings, in the order in which they ran. A change that a reader
-//! of old files would misread changes [`SCHEMA`].
+//! database. A file holds trials of several engines and settings, in the order in which they ran. Any change that would
+//! mislead a reader of old files requires a change of [`SCHEMA`].
 
 use std::collections::BTreeMap;
 
@@ -19,10 +19,10 @@ pub struct RunFile {
     pub schema: String,
     /// The command line, without the program's path.
     pub command: String,
-    /// When it began, RFC 3339.
+    /// The start time, RFC 3339.
     pub started: String,
     pub machine: Machine,
-    /// What makes these figures doubtful: load on the machine, a dirty tree, debug build. Empty when nothing does.
+    /// Reasons to doubt these figures: load on the machine, a dirty tree, a debug build. Empty if there are none.
     pub warnings: Vec<String>,
     /// In the order in which they ran.
     pub trials: Vec<Trial>,
@@ -30,46 +30,46 @@ pub struct RunFile {
     pub chapter: Option<Vec<ChapterTable>>,
 }
 
-/// The machine and the build, so that no number travels alone. What could not be found out is "unknown" or 0.
+/// The machine and the build, so that no figure is recorded without them. Unknown facts are "unknown" or 0.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Machine {
     /// The processor's name.
     pub cpu: String,
-    /// Threads that run at the same time.
+    /// The number of hardware threads.
     pub cores: usize,
     pub memory_bytes: u64,
     pub governor: String,
-    /// Kernel's name and version.
+    /// The kernel's name and version.
     pub kernel: String,
-    /// Of the directory that the databases are in.
+    /// The file system of the directory that holds the databases.
     pub file_system: String,
-    /// The device below it, and whether it turns.
+    /// The device below it, and whether it is rotational.
     pub disk: String,
     /// Median time of an fsync after 4 KiB appended, in nanoseconds.
     pub fsync_p50_nanos: u64,
     /// Median time of a read of 4 KiB that is in no cache, in nanoseconds; 0 where that cannot be measured.
     pub read_4k_p50_nanos: u64,
-    /// Load average over a minute when it began.
+    /// The load average over a minute, at the start.
     pub load: f64,
     pub rustc: String,
     pub version: String,
-    /// The commit, with `+` when the tree differed from it.
+    /// The commit, followed by `+` if the tree differed from it.
     pub commit: String,
-    /// Features, peers mostly.
+    /// Cargo features, mostly peers.
     pub features: Vec<String>,
     /// `release` or `debug`.
     pub profile: String,
     pub allocator: String,
 }
 
-/// What a trial is to do. The process that runs it gets this as JSON.
+/// The specification of a trial. The process that runs it receives this as JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrialSpec {
     pub engine: EngineSpec,
-    /// What to do, in this order, on the same database.
+    /// The steps to run, in this order, on the same database.
     pub steps: Vec<StepSpec>,
-    /// Items that the database is made for: numbers of keys are below this.
+    /// The number of items in the database: item numbers are below this.
     pub items: u64,
     pub value_bytes: usize,
     pub threads: usize,
@@ -83,20 +83,20 @@ pub struct TrialSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepSpec {
     pub workload: String,
-    /// Operations to do; `None`: as many as the workload says for that many items.
+    /// The number of operations; `None`: as many as the workload defines for the number of items.
     #[serde(default)]
     pub operations: Option<u64>,
-    /// Seconds after which it ends even so.
+    /// Seconds after which the step ends in any case.
     #[serde(default)]
     pub seconds: Option<f64>,
-    /// Operations a second that are offered, however fast the engine is; `None`: each thread sends its next request as
-    /// soon as it has the answer.
+    /// Offered operations a second, however fast the engine is; `None`: each thread sends its next request as soon as
+    /// it has the answer.
     #[serde(default)]
     pub rate: Option<f64>,
 }
 
 impl TrialSpec {
-    /// By one thread, buffered, with values of 200 bytes.
+    /// A trial with one thread, buffered, with values of 200 bytes.
     pub fn of(engine: EngineSpec, steps: Vec<StepSpec>, items: u64) -> Self {
         let (durability, memory_limit) = (Durability::Buffered, None);
         Self { engine, steps, items, value_bytes: 200, threads: 1, durability, seed: 42, memory_limit }
@@ -104,7 +104,7 @@ impl TrialSpec {
 }
 
 impl StepSpec {
-    /// All of that workload, in a closed loop.
+    /// The whole workload, in a closed loop.
     pub fn of(workload: &str) -> Self {
         Self { workload: workload.into(), operations: None, seconds: None, rate: None }
     }
@@ -113,14 +113,14 @@ impl StepSpec {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Trial {
     pub spec: TrialSpec,
-    /// From 0, for each engine.
+    /// Counted from 0, for each engine.
     pub number: usize,
-    /// One for each step that ended.
+    /// One result for each step that ended.
     pub steps: Vec<Step>,
     #[serde(default)]
     pub error: Option<String>,
-    /// The limit on memory was in force. `false` although the spec has one: it could not be set, and the data may fit in
-    /// memory.
+    /// Whether the limit on memory was in force. `false` although the spec has a limit: it could not be set, and the
+    /// data may fit in memory.
     #[serde(default)]
     pub memory_limited: bool,
 }
@@ -129,44 +129,44 @@ pub struct Trial {
 #[serde(default)]
 pub struct Step {
     pub workload: String,
-    /// Of its writes, if the workload decides that itself; otherwise that of the trial.
+    /// The durability of the writes, if the workload defines it; otherwise that of the trial applies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub durability: Option<Durability>,
-    /// Operations done, warm-up left out.
+    /// Operations done, not counting the warm-up.
     pub operations: u64,
     /// Seconds they took.
     pub seconds: f64,
     pub rate: f64,
-    /// Operations a second that were offered, if the loop was open.
+    /// Offered operations a second, in an open loop.
     pub offered: Option<f64>,
     /// Reads that found nothing.
     pub not_found: u64,
     /// Wrong answers; anything but 0 is a bug of the engine or the harness.
     pub wrong: u64,
-    /// Operations and seconds before the figures begin.
+    /// Operations and seconds before measuring started.
     pub warm_up_operations: u64,
     pub warm_up_seconds: f64,
     /// Whether throughput had become steady by then.
     pub steady: bool,
     /// Latencies by kind of operation: `get`, `put`, `delete`, `multi_get`, `query`, `scan`, `read_modify_write`.
     pub latencies: BTreeMap<String, Latency>,
-    /// What happened when.
+    /// The step as a sequence of slices of time.
     pub timeline: Vec<Slice>,
-    /// Ends of flushes and merges: seconds since the figures began, and what ended.
+    /// Ends of flushes and merges: seconds since measuring started, and the kind of work.
     pub marks: Vec<(f64, MarkKind)>,
     pub resources: Resources,
-    /// What the engine counted while figures were; counters that are no totals have their value at the end.
+    /// The engine's counters over the measurement; counters that are not totals have their value at the end.
     pub counters: Counters,
-    /// Bytes written to SSTs, log and all, for each byte of keys and values.
+    /// Bytes written to SSTs, log and other files, for each byte of keys and values.
     pub write_amplification: Option<f64>,
-    /// Bytes on disk at the end for each byte of keys and values that is live.
+    /// Bytes on disk at the end, for each live byte of keys and values.
     pub space_amplification: Option<f64>,
-    /// Bytes that the directory takes at the end.
+    /// Size of the directory at the end, in bytes.
     pub disk_bytes: u64,
 }
 
 impl Step {
-    /// A counter by another that is not 0.
+    /// One counter divided by another that is not 0.
     pub fn share(&self, part: &str, whole: &str) -> Option<f64> {
         let whole = self.counters.get(whole).filter(|whole| **whole > 0.0)?;
         Some(self.counters.get(part)? / whole)
@@ -186,32 +186,32 @@ impl Step {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Latency {
-    /// From the moment an operation was due to its answer (open loop), so that waiting counts; otherwise service time,
-    /// from its start.
+    /// Whether latencies count from the moment an operation was due (open loop), so that waiting is included; otherwise
+    /// they are service times, from its start.
     pub from_intended: bool,
     pub count: u64,
     pub mean: f64,
     pub p50: u64,
-    /// 90 % were not slower.
+    /// 90 % were at most this slow.
     pub p90: u64,
-    /// 99 % were not slower.
+    /// 99 % were at most this slow.
     pub p99: u64,
-    /// 99.9 % were not slower.
+    /// 99.9 % were at most this slow.
     pub p999: u64,
     pub max: u64,
-    /// All of it: an HdrHistogram, V2, compressed or not, in base64.
+    /// The whole distribution: an HdrHistogram, V2, compressed or not, in base64.
     pub histogram: String,
-    /// The same from the start of each operation instead of when it was due; only where that differs.
+    /// The same from the start of each operation instead of when it was due; only if it differs.
     pub service: Option<Box<Latency>>,
 }
 
-/// A piece of time.
+/// A slice of time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Slice {
-    /// Where it ends, in seconds since the figures began.
+    /// Its end, in seconds since measuring started.
     pub end: f64,
-    /// Operations that ended within.
+    /// Operations that ended within it.
     pub operations: u64,
     /// The slowest of them, in nanoseconds.
     pub slowest: u64,
@@ -224,18 +224,18 @@ pub struct Slice {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Resources {
-    /// Seconds of processor time in the program.
+    /// User processor time, in seconds.
     pub cpu_user: f64,
-    /// In the kernel.
+    /// System processor time, in seconds.
     pub cpu_system: f64,
-    /// Bytes that came from the device.
+    /// Bytes read from the device.
     pub read_bytes: u64,
-    /// Bytes that went to the page cache on their way to the device.
+    /// Bytes written to the page cache for the device.
     pub write_bytes: u64,
-    /// The most memory that was resident, mapped files included, in bytes.
+    /// The maximum resident memory, mapped files included, in bytes.
     pub peak_resident: u64,
-    /// The most anonymous memory, in bytes.
+    /// The maximum anonymous memory, in bytes.
     pub peak_anonymous: u64,
-    /// The longest that any one operation took, in nanoseconds.
+    /// The longest single operation, in nanoseconds.
     pub longest: u64,
 }

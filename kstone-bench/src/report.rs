@@ -1,8 +1,7 @@
-//! Files of results as one document: tables in Markdown, and one HTML page that also has the plots and refers to nothing
-//! outside itself.
+//! Turns result files into one document: tables in Markdown, and one self-contained HTML page that also has the plots.
 //!
-//! What is compared stands side by side only under the same conditions ([`crate::results::Conditions`]), durability among
-//! them, and only from one machine. Engines are listed from the fastest to the slowest.
+//! Figures are compared only under the same conditions ([`crate::results::Conditions`]), including durability, and only
+//! from one machine. Engines are listed from the fastest to the slowest.
 
 use anyhow::{Result, bail};
 use serde::Serialize;
@@ -34,13 +33,13 @@ pub struct Document {
     pub machine: Vec<(String, String)>,
     /// How to read the figures.
     pub method: Vec<String>,
-    /// What makes them doubtful.
+    /// Reasons to doubt the figures.
     pub warnings: Vec<String>,
     /// Trials that ended early or gave wrong answers.
     pub troubles: Vec<String>,
     /// All workloads, a table for each durability.
     pub summaries: Vec<Table>,
-    /// What ours is slower in.
+    /// Workloads in which KeystoneDB is slower.
     pub losses: Vec<String>,
     /// A section for each set of conditions, and for each sweep.
     pub sections: Vec<Section>,
@@ -51,12 +50,12 @@ pub struct Section {
     /// For links within the page.
     pub id: String,
     pub title: String,
-    /// What was done, on one line.
+    /// A summary of what was done, on one line.
     pub about: String,
     /// Plots, each followed by its table if it has one.
     pub plots: Vec<Plot>,
     pub tables: Vec<Table>,
-    /// What else a reader must know.
+    /// Further notes for the reader.
     pub notes: Vec<String>,
 }
 
@@ -86,7 +85,7 @@ pub struct Table {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Row {
-    /// As many as there are heads.
+    /// One cell for each heading.
     pub cells: Vec<String>,
     pub ours: bool,
 }
@@ -101,7 +100,7 @@ impl Table {
         self.rows.push(Row { cells, ours });
     }
 
-    /// Without columns that have nothing in any row.
+    /// Removes columns that are empty in every row.
     fn without_empty(mut self) -> Self {
         let empty = |row: &Row, at: usize| row.cells.get(at).is_none_or(|cell| cell == NOTHING);
         let keep: Vec<bool> =
@@ -127,7 +126,7 @@ pub fn document(files: &[RunFile]) -> Result<Document> {
         }
     }
     let mut all = results::series(&files.iter().collect::<Vec<_>>());
-    // The time until an engine rests is no result: the interval between two looks at it decides that time.
+    // The time until an engine is at rest is not a result: it depends on the interval between two checks.
     let waits = |one: &results::Series<'_>| {
         Workload::by_name(&one.conditions.workload).is_ok_and(|workload| workload.task == Task::Settle)
     };

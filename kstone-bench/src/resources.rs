@@ -10,16 +10,16 @@ use rustix::fs::{Advice, fadvise};
 
 use crate::record::Resources;
 
-/// Totals of this process since it began, and its memory now.
+/// Totals of this process since its start, and its current memory.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
-    /// Seconds of processor time in the program.
+    /// User processor time, in seconds.
     pub cpu_user: f64,
-    /// In the kernel.
+    /// System processor time, in seconds.
     pub cpu_system: f64,
-    /// Bytes that came from the device.
+    /// Bytes read from the device.
     pub read_bytes: u64,
-    /// Bytes that went to the page cache on their way to the device.
+    /// Bytes written to the page cache for the device.
     pub write_bytes: u64,
     /// Resident memory, in bytes.
     pub resident: u64,
@@ -27,26 +27,26 @@ pub struct Usage {
     pub anonymous: u64,
 }
 
-/// Clock ticks of `/proc/self/stat`: hundredths of a second for user programs on all platforms.
+/// Clock ticks per second in `/proc/self/stat`: 100 for user programs on all platforms.
 const TICKS: f64 = 100.0;
-/// What `st_blocks` counts in, whatever the file system's blocks are.
+/// The unit of `st_blocks`, whatever the block size of the file system.
 const BLOCK: u64 = 512;
 
 impl Usage {
     pub fn now() -> Result<Self> {
         let mut usage = Self::memory()?;
         let stat = read("/proc/self/stat")?;
-        // The name in parentheses may hold anything; fields 14 and 15 of the line are 12 and 13 behind it.
+        // The name in parentheses may contain anything; fields 14 and 15 of the line have index 12 and 13 after it.
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
         (usage.cpu_user, usage.cpu_system) = (ticks(11) / TICKS, ticks(12) / TICKS);
-        // Not readable everywhere; then it is 0.
+        // Not readable everywhere; in that case, the figures are 0.
         let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
         (usage.read_bytes, usage.write_bytes) = (field(&io, "read_bytes:"), field(&io, "write_bytes:"));
         Ok(usage)
     }
 
-    /// What was used since then, and the memory that is held now.
+    /// The resources used since `before`, and the memory now.
     pub fn since(&self, before: &Self) -> Resources {
         Resources {
             cpu_user: self.cpu_user - before.cpu_user,
@@ -75,8 +75,7 @@ fn field(text: &str, name: &str) -> u64 {
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
-/// Bytes that all files in a directory and below it take on the disk, holes left out; what vanishes meanwhile does not
-/// count.
+/// Bytes that all files in and below a directory take on disk, without holes; files that vanish meanwhile do not count.
 pub fn directory_bytes(directory: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
     entries
@@ -89,7 +88,7 @@ pub fn directory_bytes(directory: &Path) -> u64 {
         .sum()
 }
 
-/// Drops the files in a directory and below it from the page cache, except for mapped pages.
+/// Drops the files in and below a directory from the page cache, except for mapped pages.
 pub fn drop_from_cache(directory: &Path) -> Result<()> {
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
@@ -97,7 +96,7 @@ pub fn drop_from_cache(directory: &Path) -> Result<()> {
             drop_from_cache(&path)?;
         } else {
             let file = std::fs::File::open(&path)?;
-            // Only what is on the disk can be dropped.
+            // Only clean pages can be dropped.
             file.sync_all()?;
             fadvise(&file, 0, None, Advice::DontNeed).with_context(|| path.display().to_string())?;
         }

@@ -40,25 +40,25 @@ pub fn parse(text: &str) -> Result<RunFile> {
     serde_json::from_str(text).context("a result file in which something is missing or wrong")
 }
 
-/// What must be equal for two figures to be comparable.
+/// Everything that must be equal for two figures to be comparable.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conditions {
     pub workload: String,
-    /// The workloads that ran on that database before.
+    /// The workloads that ran on the same database before.
     pub before: Vec<String>,
-    /// The number of operations, if the workload did not decide it.
+    /// The number of operations, if the workload did not define it.
     pub operations: Option<u64>,
-    /// The limit of its time, in seconds.
+    /// The time limit of the step, in seconds.
     pub seconds: Option<f64>,
-    /// Operations a second that were offered; `None`: a closed loop.
+    /// Offered operations a second; `None`: a closed loop.
     pub offered: Option<f64>,
     pub items: u64,
     pub value_bytes: usize,
     pub threads: usize,
     pub durability: Durability,
-    /// Bytes of memory, if that was limited.
+    /// The memory limit in bytes, if there was one.
     pub memory_limit: Option<u64>,
-    /// Whether it really was.
+    /// Whether the limit was in force.
     pub memory_limited: bool,
 }
 
@@ -125,7 +125,7 @@ impl fmt::Display for Conditions {
     }
 }
 
-/// As the command line has it.
+/// The name on the command line.
 pub fn durability(durability: Durability) -> &'static str {
     match durability {
         Durability::Buffered => "buffered",
@@ -136,7 +136,7 @@ pub fn durability(durability: Durability) -> &'static str {
 /// One trial's part of a series.
 #[derive(Clone, Copy, Debug)]
 pub struct Run<'a> {
-    /// Which of the files.
+    /// The index of the file.
     pub file: usize,
     pub number: usize,
     pub step: &'a Step,
@@ -146,7 +146,7 @@ pub struct Run<'a> {
 #[derive(Clone, Debug)]
 pub struct Series<'a> {
     pub engine: &'a EngineSpec,
-    /// The commit, where there are files of several.
+    /// The commit, if there are several files.
     pub build: Option<&'a str>,
     pub conditions: Conditions,
     pub runs: Vec<Run<'a>>,
@@ -160,7 +160,7 @@ impl Series<'_> {
         }
     }
 
-    /// One figure of each trial; nothing for trials that do not have it.
+    /// One figure per trial; trials that do not have it are omitted.
     pub fn figures(&self, figure: impl Fn(&Step) -> Option<f64>) -> Vec<f64> {
         self.runs.iter().filter_map(|run| figure(run.step)).collect()
     }
@@ -183,12 +183,12 @@ impl Series<'_> {
             .collect()
     }
 
-    /// A figure of the latencies of one kind, of each trial that has any.
+    /// A figure of the latencies of one kind, for each trial that has any.
     pub fn latencies(&self, kind: &str, figure: impl Fn(&Latency) -> u64) -> Vec<f64> {
         self.figures(|step| latency_of(step, kind).map(|latency| figure(latency) as f64))
     }
 
-    /// The latencies of one kind of all trials together; `notes` gets which of them cannot be read.
+    /// The latencies of one kind in all trials together. Adds a note for any that cannot be read.
     pub fn merged(&self, kind: &str, notes: &mut Vec<String>) -> Option<Histogram<u64>> {
         let mut all: Option<Histogram<u64>> = None;
         for run in &self.runs {
@@ -214,12 +214,12 @@ impl Series<'_> {
     }
 }
 
-/// The latencies of a kind that was done at all.
+/// The latencies of a kind of operation, if there were any.
 pub fn latency_of<'a>(step: &'a Step, kind: &str) -> Option<&'a Latency> {
     step.latencies.get(kind).filter(|latency| latency.count > 0)
 }
 
-/// Service times as a trial stores them.
+/// Converts service times to the form stored in results.
 pub fn latency(histogram: &Histogram<u64>) -> Result<Latency> {
     let mut bytes = Vec::new();
     V2Serializer::new().serialize(histogram, &mut bytes).context("cannot serialize a histogram")?;
@@ -237,14 +237,14 @@ pub fn latency(histogram: &Histogram<u64>) -> Result<Latency> {
     })
 }
 
-/// The latencies themselves, as a trial has stored them.
+/// The histogram stored in a result.
 pub fn histogram(latency: &Latency) -> Result<Histogram<u64>> {
     let bytes = BASE64_STANDARD.decode(&latency.histogram).context("not base64")?;
     let decoded = Deserializer::new().deserialize(&mut bytes.as_slice());
     decoded.map_err(|error| anyhow::anyhow!("not a histogram: {error}"))
 }
 
-/// Puts together what has the same key, in the order of first appearance.
+/// Groups values with the same key, in the order of first appearance.
 pub(crate) fn grouped<K: PartialEq, T>(pairs: impl IntoIterator<Item = (K, T)>) -> Vec<(K, Vec<T>)> {
     let mut groups: Vec<(K, Vec<T>)> = Vec::new();
     for (key, one) in pairs {
@@ -273,7 +273,7 @@ pub fn series<'a>(files: &[&'a RunFile]) -> Vec<Series<'a>> {
     series.map(|((engine, build, conditions), runs)| Series { engine, build, conditions, runs }).collect()
 }
 
-/// The trials of both that have the same number, in the same order.
+/// The trials of both series that have the same number, in the same order.
 pub fn turns<'a>(one: &Series<'a>, other: &Series<'a>) -> (Series<'a>, Series<'a>) {
     let pairs = one.runs.iter().filter_map(|run| {
         let same = other.runs.iter().find(|also| (also.file, also.number) == (run.file, run.number));
@@ -284,7 +284,7 @@ pub fn turns<'a>(one: &Series<'a>, other: &Series<'a>) -> (Series<'a>, Series<'a
     (with(one, first), with(other, second))
 }
 
-/// What went wrong in trials: a sentence for each trial that ended early or gave wrong answers.
+/// The failures in trials: a sentence for each trial that ended early or gave wrong answers.
 pub fn troubles(file: &RunFile) -> Vec<String> {
     let mut troubles = Vec::new();
     for trial in &file.trials {
@@ -303,7 +303,7 @@ pub fn troubles(file: &RunFile) -> Vec<String> {
     troubles
 }
 
-/// Trials that ended in an error, of one engine.
+/// The number of trials of an engine that ended in an error.
 pub fn failed(file: &RunFile, label: &str) -> usize {
     let mine = file.trials.iter().filter(|trial| trial.spec.engine.label() == label);
     mine.filter(|trial| trial.error.is_some()).count()

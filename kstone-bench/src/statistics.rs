@@ -1,26 +1,28 @@
-//! Statistics of a handful of trials: medians, their spread, and how far chance alone may have moved them. Pure functions
-//! of their arguments: the random choices are seeded.
+//! Statistics of a handful of trials: medians, their spread, and how far chance alone may have moved them. Pure
+//! functions of their arguments: the random choices are seeded.
 //!
 //! Intervals are percentile bootstrap intervals (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter
 //! 13): trials are drawn with replacement [`RESAMPLES`] times, and the interval holds the middle 95 % of the medians of
 //! the draws.
 //!
-//! A few trials cannot prove much, whatever is computed from them. The median of what is measured lies between the smallest
-//! and the largest of `n` trials with a chance of `1 - 2^(1-n)` ([`widest_coverage`]): 50 % for 2, 75 % for 3, 93.75 %
-//! for 5. No interval made of 5 trials alone covers more, so theirs, which is always from smallest to largest, is called
-//! one of 95 % with a pinch of salt. With fewer than [`FEWEST`], there is no interval.
+//! A few trials cannot prove much, whatever is computed from them. The median of the measured quantity lies between the
+//! smallest and the largest of `n` trials with a probability of `1 - 2^(1-n)` ([`widest_coverage`]): 50 % for 2, 75 %
+//! for 3, 93.75 % for 5. No interval computed from 5 trials alone covers more, so theirs, which always spans the
+//! smallest to the largest, must be taken as a 95 % interval with a pinch of salt. With fewer than [`FEWEST`] trials,
+//! there is no interval.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-/// Of an interval: the chance, at best, that it holds the truth.
+/// The nominal probability that an interval contains the true value.
 pub const LEVEL: f64 = 0.95;
-/// Draws of a bootstrap. The ends of an interval are then right to a part of a percentile.
+/// The number of resamples of a bootstrap. The ends of an interval are then accurate to a fraction of a percentile.
 pub const RESAMPLES: usize = 4000;
-/// Trials that an interval needs. With four, chance alone puts all on one side of the truth in one case of eight.
+/// The minimum number of trials for an interval. With four, all are on one side of the truth by chance in one case of
+/// eight.
 pub const FEWEST: usize = 5;
 
-/// Of all draws: the same trials have the same interval every time.
+/// The seed of all resampling: the same trials always have the same interval.
 const SEED: u64 = 42;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,26 +32,26 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// Ends included.
+    /// Whether the interval contains the value, ends included.
     pub fn contains(&self, value: f64) -> bool {
         (self.low..=self.high).contains(&value)
     }
 }
 
-/// Some trials in few figures.
+/// A summary of some trials.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
     pub trials: usize,
-    /// The middle one; of an even number the mean of the two.
+    /// The median; for an even number of trials, the mean of the two in the middle.
     pub median: f64,
     pub min: f64,
     pub max: f64,
-    /// Of the median; `None` for fewer than [`FEWEST`].
+    /// The interval of the median; `None` for fewer than [`FEWEST`] trials.
     pub interval: Option<Interval>,
 }
 
 impl Summary {
-    /// `212,400 [208,900 … 215,700]`, the ends for several trials only.
+    /// `212,400 [208,900 … 215,700]`, with the ends only for several trials.
     pub fn text(&self, show: impl Fn(f64) -> String) -> String {
         match self.trials {
             1 => show(self.median),
@@ -65,20 +67,20 @@ impl Summary {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ratio {
-    /// That of the second by that of the first.
+    /// The median of the second relative to that of the first.
     pub value: f64,
-    /// `None` for fewer than [`FEWEST`] trials of either.
+    /// `None` if either has fewer than [`FEWEST`] trials.
     pub interval: Option<Interval>,
 }
 
 impl Ratio {
-    /// Chance alone makes such a ratio rarely. Never for few trials.
+    /// Whether chance alone rarely produces this ratio. Always false for few trials.
     pub fn excludes_no_change(&self) -> bool {
         self.interval.is_some_and(|interval| !interval.contains(1.0))
     }
 }
 
-/// The middle of finite numbers; `None` without any, or with one that is not finite.
+/// The median of finite numbers; `None` if there are none, or one is not finite.
 pub fn median(values: &[f64]) -> Option<f64> {
     if values.is_empty() || values.iter().any(|value| !value.is_finite()) {
         return None;
@@ -87,7 +89,7 @@ pub fn median(values: &[f64]) -> Option<f64> {
     Some(middle(&mut sorted))
 }
 
-/// The figures of some trials; `None` as for [`median`].
+/// The summary of some trials; `None` as for [`median`].
 pub fn summary(values: &[f64]) -> Option<Summary> {
     let median = median(values)?;
     let interval = (values.len() >= FEWEST).then(|| {
@@ -102,8 +104,9 @@ pub fn summary(values: &[f64]) -> Option<Summary> {
     Some(Summary { trials: values.len(), median, min, max, interval })
 }
 
-/// Of series whose trials took turns, `(first, second)` for each turn: a turn is drawn whole, so that what slowed both
-/// down does not widen the interval. `None` without turns, or when a value is not finite and above 0.
+/// The ratio of series whose trials took turns, with `(first, second)` for each turn: whole turns are resampled, so
+/// that anything that slowed both down does not widen the interval. `None` without turns, or if a value is not finite
+/// and above 0.
 pub fn paired_ratio(turns: &[(f64, f64)]) -> Option<Ratio> {
     let (first, second): (Vec<f64>, Vec<f64>) = turns.iter().copied().unzip();
     let value = ratio_of_medians(&first, &second)?;
@@ -119,7 +122,7 @@ pub fn paired_ratio(turns: &[(f64, f64)]) -> Option<Ratio> {
     Some(Ratio { value, interval })
 }
 
-/// Of series that were measured at different times. `None` as for [`paired_ratio`].
+/// The ratio of series that were measured at different times. `None` as for [`paired_ratio`].
 pub fn independent_ratio(first: &[f64], second: &[f64]) -> Option<Ratio> {
     let value = ratio_of_medians(first, second)?;
     let interval = (first.len().min(second.len()) >= FEWEST).then(|| {
@@ -133,8 +136,8 @@ pub fn independent_ratio(first: &[f64], second: &[f64]) -> Option<Ratio> {
     Some(Ratio { value, interval })
 }
 
-/// The chance that the median of a continuous distribution lies between the smallest and the largest of `trials` draws:
-/// it does not when all are on one side of it.
+/// The probability that the median of a continuous distribution lies between the smallest and the largest of `trials`
+/// draws: the complement of the case that all are on one side of it.
 pub fn widest_coverage(trials: usize) -> f64 {
     match trials {
         0 => 0.0,
@@ -150,7 +153,7 @@ fn ratio_of_medians(first: &[f64], second: &[f64]) -> Option<f64> {
     Some(median(second)? / median(first)?)
 }
 
-/// The middle [`LEVEL`] of what draws come to.
+/// The middle [`LEVEL`] of the resampled values.
 fn interval(mut draw: impl FnMut(&mut StdRng) -> f64) -> Interval {
     let mut random = StdRng::seed_from_u64(SEED);
     let mut drawn: Vec<f64> = (0..RESAMPLES).map(|_| draw(&mut random)).collect();
@@ -159,7 +162,7 @@ fn interval(mut draw: impl FnMut(&mut StdRng) -> f64) -> Interval {
     Interval { low: drawn[outside], high: drawn[RESAMPLES - 1 - outside] }
 }
 
-/// Of at least one number; their order changes.
+/// The median of at least one number; reorders the numbers.
 fn middle(values: &mut [f64]) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     let half = values.len() / 2;
@@ -202,7 +205,7 @@ mod tests {
         assert_eq!(paired_ratio(&[]), None);
     }
 
-    /// How often the interval of `trials` draws holds the truth.
+    /// How often the interval of `trials` draws contains the truth.
     fn coverage(trials: usize, truth: f64, distribution: &impl Distribution<f64>) -> f64 {
         const TIMES: usize = 400;
         let mut random = StdRng::seed_from_u64(7);
@@ -247,7 +250,7 @@ mod tests {
         assert!((share - widest_coverage(3)).abs() < 0.02, "{share}");
     }
 
-    /// Turns of two series of which the second is `truth` times the first; both share what the machine does meanwhile.
+    /// Turns of two series, the second of which is `truth` times the first; both share the drift of the machine.
     fn turns(random: &mut StdRng, trials: usize, truth: f64, drift: f64) -> Vec<(f64, f64)> {
         let (machine, noise) = (Normal::new(0.0, drift).unwrap(), Normal::new(0.0, 0.02).unwrap());
         let turn = |_| {

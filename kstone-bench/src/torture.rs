@@ -1,4 +1,4 @@
-//! Runs the crash explorer, the fault runs and the oracle of `kstone_core::torture` over one seed after another, on
+//! Runs the crash explorer, the fault runs and the oracle of `kstone_core::torture` for one seed after another, on
 //! several threads, until the time is up.
 
 use std::str::FromStr;
@@ -11,9 +11,9 @@ use kstone_core::torture::{Explorer, Failure, FaultRuns, FaultTotals, Oracle, Se
 
 /// How often totals are printed.
 const EVERY: Duration = Duration::from_secs(30);
-/// Operations of an oracle run for each one of a workload that is crashed.
+/// Operations of an oracle run per operation of a crashed workload.
 const ORACLE_OPERATIONS: u64 = 300;
-/// Of the fault runs of a workload one in this many is made: they are some 3,000, and the crash states some 1,000.
+/// One in this many fault runs of a workload is executed: there are some 3,000, and some 1,000 crash states.
 const ONE_FAULT_IN: u64 = 8;
 
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ pub struct Torture {
     pub threads: usize,
     pub operations: u64,
     pub settings: SettingsOf,
-    /// What the settings were made of, for the command that replays a failure.
+    /// The specification of the settings, for the command that replays a failure.
     pub config: String,
 }
 
@@ -52,13 +52,14 @@ impl From<FaultTotals> for Done {
     }
 }
 
-/// One workload alone, and what of it: `SEED[:OPERATION[:KIND]]`.
+/// A single workload, or a part of it: `SEED[:OPERATION[:KIND]]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replay {
     pub seed: u64,
     /// Only crashes during this operation.
     pub operation: Option<u64>,
-    /// Only crashes of this kind; `oracle`: no crashes but the oracle run; `none`, or like `EIO:17:once`: a fault run.
+    /// Only crashes of this kind; `oracle`: no crashes, only the oracle run; `none`, or for example `EIO:17:once`: a
+    /// fault run.
     pub kind: Option<String>,
 }
 
@@ -190,7 +191,7 @@ impl Torture {
     }
 }
 
-/// The totals, one a line.
+/// The totals, one per line.
 pub fn table(Done { totals, faults }: &Done) -> String {
     let mut lines: Vec<(u64, String)> = Vec::new();
     for (what, count) in totals.counts() {

@@ -1,9 +1,9 @@
 //! A trial: one process, one database in a fresh directory, its steps one after the other. Probes of the engine run in
-//! such processes as well.
+//! similar processes.
 //!
-//! The parent makes the directory and the limit on memory, starts the child, which is this program with the command
-//! `trial`, and gives it a job as one line of JSON. The child answers each step with a line of its own. To die
-//! without closing the database, it requests to be killed, and another child continues.
+//! The parent creates the directory and the memory limit, starts the child, which is this program with the command
+//! `trial`, and gives it a job as one line of JSON. The child answers each step with a line of its own. To die without
+//! closing the database, it asks to be killed, and another child continues.
 
 #![expect(clippy::disallowed_methods, reason = "it starts processes, times an open, and drops caches")]
 
@@ -27,17 +27,17 @@ use crate::workload::{Task, Workload, plan};
 
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// A directory that exists; databases are made in it and removed again.
+    /// An existing directory; databases are created in it and removed again.
     pub directory: PathBuf,
     pub trials: usize,
-    /// Databases are left where they are.
+    /// Whether databases are kept.
     pub keep: bool,
-    /// What runs a trial when called with `trial`: this program.
+    /// The program that runs a trial when called with `trial`: this one.
     pub program: PathBuf,
 }
 
-/// Runs trials of all these, interleaved: a trial of each, then the next of each, so that what changes on the machine
-/// meanwhile changes all alike. `progress` shows what begins. A trial that fails is in the result with its error.
+/// Runs the trials of all specs, interleaved: one trial of each, then the next of each, so that changes on the machine
+/// affect all alike. `progress` reports each start. A trial that fails is in the result, with its error.
 pub fn run_all(specs: &[TrialSpec], options: &Options, progress: &mut dyn FnMut(&str)) -> Result<Vec<Trial>> {
     let specs: Vec<TrialSpec> = specs.iter().map(plan::resolve).collect::<Result<_>>()?;
     let mut trials = Vec::new();
@@ -64,22 +64,22 @@ enum Job {
     Probe(Probe, Setup),
 }
 
-/// Steps of a trial.
+/// The steps of a trial.
 #[derive(Debug, Serialize, Deserialize)]
 struct Steps {
     spec: TrialSpec,
     directory: PathBuf,
-    /// The first step to do; one that reopens is done by opening.
+    /// The first step to run; a step that reopens is completed by opening.
     from: usize,
-    /// Items below this were written.
+    /// Items below this have been written.
     end: u64,
 }
 
-/// What a child reports.
+/// The reports of a child.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Message {
-    /// A step has ended; and items below this were written.
+    /// A step has ended; items below this number have been written.
     Done(Box<Step>, u64),
     Found(Figures),
     /// Kill this process while its database is open.
@@ -88,7 +88,7 @@ enum Message {
     End,
 }
 
-/// Measures in a process of its own, with a database in that directory, which is made if there is none.
+/// Runs a probe in a process of its own, with a database in this directory, which is created if it does not exist.
 pub(crate) fn probe(program: &Path, probe: Probe, setup: Setup) -> Result<Figures> {
     let directory = &setup.directory;
     std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
@@ -143,7 +143,7 @@ fn run(spec: &TrialSpec, number: usize, options: &Options) -> Result<Trial> {
     }
 }
 
-/// Why a child has ended.
+/// Why a child ended.
 enum Left {
     Ended,
     Killed,
@@ -165,10 +165,10 @@ fn one_process(
     let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (Some(input), Some(output), Some(errors)) = pipes else { bail!("a trial's process has no pipes") };
     std::thread::scope(|scope| {
-        // Read while the child runs: it would block for ever once the pipe is full.
+        // Read while the child runs: it would block forever once the pipe is full.
         let errors = scope.spawn(|| tail(errors));
         let done = talk(job, group, &child, input, output, heard);
-        // The child has ended, or has nothing more to do.
+        // The child has ended, or has nothing left to do.
         let _ = child.kill();
         let status = child.wait();
         let errors = errors.join().unwrap_or_default();
@@ -184,7 +184,7 @@ fn one_process(
     })
 }
 
-/// `None`: it ended without a word.
+/// `None`: it ended without a message.
 fn talk(
     job: &Job,
     group: Option<&ControlGroup>,
@@ -194,7 +194,7 @@ fn talk(
     heard: &mut dyn FnMut(Message),
 ) -> Result<Option<Left>> {
     if let Some(group) = group {
-        // Before it has the job, so that all it takes counts.
+        // Before it has the job, so that all its memory counts.
         group.add(child.id())?;
     }
     if writeln!(input, "{}", serde_json::to_string(job)?).is_err() {
@@ -210,7 +210,7 @@ fn talk(
     Ok(None)
 }
 
-/// The end of what a process wrote.
+/// The end of a process's output.
 fn tail(mut from: impl Read) -> String {
     const KEEP: usize = 2000;
     let (mut kept, mut buffer) = (Vec::new(), [0; 4096]);
@@ -221,7 +221,7 @@ fn tail(mut from: impl Read) -> String {
     String::from_utf8_lossy(&kept).into_owned()
 }
 
-/// The child: reads a job, does it, answers.
+/// The child: reads a job, runs it, and reports.
 pub fn serve() -> Result<()> {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
@@ -243,7 +243,7 @@ fn say(message: &Message) -> Result<()> {
     Ok(out.flush()?)
 }
 
-/// Requests to be killed, and waits for it.
+/// Asks to be killed, and waits for it.
 fn die() -> Result<std::convert::Infallible> {
     say(&Message::Kill)?;
     loop {
@@ -295,7 +295,7 @@ fn serve_steps(job: &Steps) -> Result<()> {
     say(&Message::End)
 }
 
-/// The time and the resources of an open.
+/// The duration of an open, and the resources it used.
 struct Opened {
     seconds: f64,
     resources: Resources,
@@ -333,7 +333,7 @@ fn reopened(opened: &Opened, engine: &dyn Engine) -> Result<Step> {
     })
 }
 
-/// What is on the disk now, against what is live, as long as that is known: nothing was removed.
+/// Compares the size on disk with the live bytes, if those are known: nothing has been removed.
 fn measure_space(step: &mut Step, job: &Steps, number: usize, end: u64) -> Result<()> {
     step.disk_bytes = directory_bytes(&job.directory);
     let mut deletes = false;

@@ -3,21 +3,21 @@
 use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
-/// What a figure of the chapter counts.
+/// The unit of a figure in the chapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
     Count,
     PerSecond,
-    /// Bytes; shown in decimal multiples, as the chapter counts.
+    /// Bytes, shown in decimal multiples as in the chapter.
     Bytes,
     BytesPerSecond,
     Nanos,
-    /// Hundredths.
+    /// Percent.
     Percent,
-    /// Hundredths more or less than something.
+    /// Percent more or less than a reference.
     PercentMore,
-    /// Multiples.
+    /// A factor.
     Times,
     Cores,
 }
@@ -82,7 +82,7 @@ pub fn count(number: f64) -> String {
     if number < 0.0 { format!("-{text}") } else { text }
 }
 
-/// [`count`], rounded to three digits that count.
+/// [`count`], rounded to three significant digits.
 pub fn rate(number: f64) -> String {
     if !number.is_finite() || number.abs() < 1000.0 {
         return count(if number.abs() < 99.95 { number } else { number.round() });
@@ -91,7 +91,7 @@ pub fn rate(number: f64) -> String {
     count((number / unit).round() * unit)
 }
 
-/// Three digits that count, none behind the point for larger numbers.
+/// Three significant digits, without decimals for larger numbers.
 pub fn digits(number: f64) -> String {
     let size = number.abs();
     let places = match size {
@@ -104,13 +104,13 @@ pub fn digits(number: f64) -> String {
     format!("{number:.places$}")
 }
 
-/// A time on an axis, in nanoseconds: `100 µs`, no more digits than needed.
+/// A time on an axis, in nanoseconds: `100 µs`, with no more digits than needed.
 pub fn tick(nanoseconds: f64) -> String {
     let (unit, name) = unit_of(nanoseconds, &TIMES);
     format!("{} {name}", short(nanoseconds / unit))
 }
 
-/// Three digits that count at most, without zeros at the end: `0.5`, `1`, `2.5`, `212 k`, `1.2 M`.
+/// At most three significant digits, without trailing zeros: `0.5`, `1`, `2.5`, `212 k`, `1.2 M`.
 pub fn short(number: f64) -> String {
     let (number, unit) = match number.abs() {
         size if size >= 999.5e6 => (number / 1e9, " G"),
@@ -127,7 +127,7 @@ pub fn short(number: f64) -> String {
     format!("{text}{unit}")
 }
 
-/// For figures that are absent.
+/// Placeholder for absent figures.
 pub const NOTHING: &str = "-";
 
 /// A figure that may be absent.
@@ -135,7 +135,7 @@ pub fn optional<T>(figure: Option<T>, show: impl FnOnce(T) -> String) -> String 
     figure.map_or_else(|| NOTHING.to_owned(), show)
 }
 
-/// A share, 0 to 1, in percent: `0.94 %`.
+/// A share, 0 to 1, as a percentage: `0.94 %`.
 pub fn percent(share: f64) -> String {
     format!("{} %", digits(share * 100.0))
 }

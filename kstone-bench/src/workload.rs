@@ -1,7 +1,7 @@
-//! The workloads: what is done to a database, as a table.
+//! The workloads, as a table of what is done to a database.
 //!
-//! Names and meanings follow RocksDB's db_bench and YCSB where they have one. [`plan`] decides what several of them on
-//! one database need, [`keys`] draws the items.
+//! Names and meanings follow RocksDB's db_bench and YCSB where those have the workload. [`plan`] determines what
+//! several workloads on one database need; [`keys`] draws the items.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -14,7 +14,7 @@ use crate::engine::Durability;
 pub mod keys;
 pub mod plan;
 
-/// All workloads, as `workload/workloads.toml` has them.
+/// All workloads, from `workload/workloads.toml`.
 #[expect(clippy::expect_used, reason = "a table of this program, which every test reads")]
 pub static WORKLOADS: LazyLock<Vec<Workload>> = LazyLock::new(|| {
     let table: BTreeMap<String, Vec<Workload>> =
@@ -22,47 +22,47 @@ pub static WORKLOADS: LazyLock<Vec<Workload>> = LazyLock::new(|| {
     table.into_values().flatten().collect()
 });
 
-/// Items of a partition where keys are in partitions.
+/// Items per partition, where keys are in partitions.
 pub const PARTITION_ITEMS: u64 = 1000;
 
 pub const LARGE_VALUE: usize = 100_000;
 
-/// By how much a trial with large values has fewer items.
+/// The divisor of the number of items in trials with large values.
 pub const LARGE_DIVISOR: u64 = 1000;
 
 pub const MULTI_GET_KEYS: usize = 16;
 
 pub const QUERY_ITEMS: u64 = 50;
 
-/// How long an example's load is offered.
+/// How long an example's load is offered, in seconds.
 pub const EXAMPLE_SECONDS: f64 = 60.0;
 
-/// A workload: a row of the table, which omits what is usual.
+/// A workload: a row of the table, which omits defaults.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Workload {
-    /// What commands call it.
+    /// The name used by commands.
     pub name: String,
     pub about: String,
     pub task: Task,
-    /// Of [`Task::Operations`]: which, drawn by these weights.
+    /// For [`Task::Operations`]: the operations, drawn with these weights.
     pub mix: Vec<(Operation, u32)>,
     pub keys: Keys,
-    /// One more thread does only this, on items chosen evenly. An offered rate is then that thread's: the others go as
-    /// fast as they can.
+    /// One additional thread does only this, on uniformly chosen items. An offered rate then applies to that thread:
+    /// the others go as fast as they can.
     pub beside: Option<Operation>,
     pub place: Place,
-    /// One operation for this many items, unless a step has a number of operations or a time of its own.
+    /// One operation per this many items, unless a step sets a number of operations or a duration.
     pub one_in: u64,
     pub least: u64,
-    /// It needs all items to be there: without a step that fills before it, one is inserted.
+    /// Whether all items must exist: unless an earlier step fills the database, a step that does is inserted.
     #[serde(default = "yes")]
     pub filled: bool,
-    /// It is about values of [`LARGE_VALUE`] bytes.
+    /// Whether it uses values of [`LARGE_VALUE`] bytes.
     pub large: bool,
-    /// The durability of its writes, whatever the trial's is.
+    /// The durability of its writes, overriding the trial's.
     pub durability: Option<Durability>,
-    /// It is one of the specification's examples, and its settings are the preset of that name.
+    /// Whether it is one of the specification's examples, with the settings of the preset of that name.
     pub example: Option<Example>,
 }
 
@@ -70,18 +70,18 @@ fn yes() -> bool {
     true
 }
 
-/// Where keys lie.
+/// The layout of the keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Place {
     #[default]
     Any,
-    /// In the order of their numbers.
+    /// In the order of the items' numbers.
     Ordered,
     /// In partitions of [`PARTITION_ITEMS`].
     Partitions,
     OnePartition,
-    /// Where a number beyond the last item is between the keys of others, not behind them all.
+    /// In an order in which items beyond the last are between the others, not after them all.
     Spread,
 }
 
@@ -102,22 +102,22 @@ pub enum Task {
     /// Operations, one after the other in each thread.
     #[default]
     Operations,
-    /// Each thread reads everything in the order of keys, once. An item is an operation.
+    /// Each thread reads everything in key order, once. Each item counts as an operation.
     Scan,
     /// Compaction of everything, once.
     Compact,
-    /// Waiting until nothing goes on in the background, once.
+    /// Waiting until no background work is running, once.
     Settle,
-    /// The process is killed and another one opens the database, once.
+    /// The process is killed, and another one opens the database, once.
     Reopen,
-    /// The same, with the files taken out of the page cache in between.
+    /// The same, with the files dropped from the page cache in between.
     ReopenCold,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Operation {
-    /// Writes an item, be it there or not.
+    /// Writes an item, whether it exists or not.
     Put,
     /// Writes the item with the next number.
     Insert,
@@ -125,17 +125,17 @@ pub enum Operation {
     Get,
     /// Reads an item that was never written.
     GetMissing,
-    /// Reads [`MULTI_GET_KEYS`] items at one moment.
+    /// Reads [`MULTI_GET_KEYS`] items at one point in time.
     MultiGet,
-    /// Reads [`QUERY_ITEMS`] items of a partition, from a place that has as many after it.
+    /// Reads [`QUERY_ITEMS`] items of a partition, starting where there are that many.
     Query,
-    /// Reads 1 to 100 items of a partition from an item on, fewer at the partition's end.
+    /// Reads 1 to 100 items of a partition, starting at an item; fewer at the end of the partition.
     Scan,
     ReadModifyWrite,
 }
 
 impl Operation {
-    /// What results call its latencies.
+    /// The name of its latencies in results.
     pub fn kind(self) -> &'static str {
         match self {
             Self::Put | Self::Insert => "put",
@@ -156,24 +156,24 @@ impl Operation {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Keys {
-    /// Each once, in the order of numbers.
+    /// Each item once, in the order of the numbers.
     InOrder,
-    /// Each once, shuffled.
+    /// Each item once, shuffled.
     Shuffled,
-    /// Each with the same chance.
+    /// Every item with the same probability.
     #[default]
     Uniform,
-    /// The same, out of one in a hundred.
+    /// The same, among one item in a hundred.
     Hot,
-    /// A few of them often: Zipf with exponent 0.99, the popular ones scattered over all.
+    /// A few items often: Zipf with exponent 0.99, with the popular ones scattered over all items.
     Zipf,
-    /// By Zipf as well, the newest being the most popular.
+    /// By Zipf, too, with the newest items being the most popular.
     Latest,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 pub struct Example {
-    /// Operations a second that are offered, for [`EXAMPLE_SECONDS`] unless a step says otherwise.
+    /// Offered operations a second, for [`EXAMPLE_SECONDS`] unless a step sets another duration.
     pub rate: f64,
     /// The memory limit, in bytes.
     pub memory: u64,
@@ -187,7 +187,7 @@ impl Workload {
         })
     }
 
-    /// Whether all items are there after it, when it was not cut short.
+    /// Whether all items exist after it, unless it was cut short.
     pub fn fills(&self) -> bool {
         let each_once = matches!(self.keys, Keys::InOrder | Keys::Shuffled) && self.one_in <= 1;
         each_once && matches!(self.mix[..], [(Operation::Put, _)])
@@ -206,7 +206,7 @@ impl Workload {
         self.mix.iter().map(|(operation, _)| *operation).chain(self.beside)
     }
 
-    /// Operations for that many items; `None` when they are limited by time.
+    /// The number of operations for this many items; `None` if they are limited by time.
     pub fn operations_for(&self, items: u64) -> Option<u64> {
         match self.task {
             _ if self.example.is_some() => None,

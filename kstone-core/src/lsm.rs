@@ -1,4 +1,4 @@
-//! The engine: bytes under keys, one verb a file.
+//! The engine: a key-value store over byte keys, with one file per operation.
 //!
 //! ```text
 //! PUT      write       log append -> stripe.insert -> publish -> seal if full
@@ -6,25 +6,27 @@
 //! SCAN     scan        the same sources, merged
 //! FLUSH    flush       sealed memtable -> SSTs -> stripe.install_flush
 //! COMPACT  compact     picker -> merge -> SSTs -> stripe.install_compaction
-//! CHECKPOINT           sync log, SSTs, names -> manifest edit -> give the log back
+//! CHECKPOINT           sync log, SSTs, names -> manifest edit -> retire the log
 //! BACKUP   backup      sync log -> pin files -> copy log, link SSTs -> a manifest for them
 //! RECOVER  recover     lock -> manifest -> log's end -> new manifest -> orphans -> replay
 //! ```
 //!
-//! Lock order, outermost first: gate -> stripes (ascending) -> log -> commits in flight; the scheduler's queue may be
-//! taken under a stripe, and under it only leaves (snapshots, the log's figures, the queue of events). `obsolete` ->
-//! `manifest` stand apart: under them only leaves are taken (settings in force: the log's room, the files that the
-//! disk limit counts, the events), nor they under a stripe. No SST, manifest or sync I/O happens under a stripe's
-//! lock. A listener is called with none of them held.
+//! Lock order, outermost first: gate -> stripes (ascending) -> log -> commits in flight. The scheduler's queue may be
+//! acquired while a stripe is held; while the queue is held, only leaf locks may be acquired (snapshots, the log's
+//! statistics, the event queue). `obsolete` -> `manifest` form an order of their own: neither is acquired while a
+//! stripe is held, and under them only leaf locks are acquired (when settings are put in force: those of the log's
+//! space, of the files counted against the disk limit, and of the events). No SST, manifest or sync I/O happens while a
+//! stripe is locked. Listeners are called with none of these locks held.
 //!
-//! The scheduler's queue never waits for the log lock, whose holder writes. `retiring` and `obsolete` (removal) are held
-//! while files are looked for, `retiring` also while they are removed; the queue may be taken under `retiring`, to note
-//! a failure.
+//! The scheduler's queue never waits for the log lock, whose holder performs writes. `retiring` and `obsolete` (in
+//! `removal.rs`) are held while looking for files to remove; `retiring` is also held while removing them. The queue may
+//! be acquired under `retiring`, to record a failure.
 //!
-//! Atomics are `Relaxed` where they only count, or where a lock taken afterwards tells who must know; each other one says
-//! at its place why it is enough. No `Arc` leads back to its holder: workers, snapshots and iterators hold `Shared`,
-//! which holds none of them, and SSTs hold what they are read with, which holds no SST. Whoever lets go of the engine
-//! last closes it, also a listener on a worker, which does not wait for itself then; what outlives it finds it closed.
+//! Atomics are `Relaxed` where they only count, or where a lock acquired later synchronizes with every thread that
+//! depends on the value; every other ordering is justified at its use. There are no `Arc` cycles: workers, snapshots
+//! and iterators hold `Shared`, which holds none of them, and SSTs hold the resources they are read with, which hold no
+//! SST. Dropping the last handle to the engine closes it. If a listener on a worker thread drops it, that worker does
+//! not wait for itself. Whatever outlives the engine finds it closed.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -115,12 +117,10 @@ pub use stats::{
 };
 pub use stats_file::StatsSnapshot;
 
-/// Records in a stripe's memtable before it is flushed, unless [`DatabaseConfig::max_memtable_records`] says
-/// otherwise.
+/// Default number of records at which a stripe's memtable is flushed; see [`DatabaseConfig::max_memtable_records`].
 pub const MEMTABLE_THRESHOLD: usize = DatabaseConfig::DEFAULT.max_memtable_records;
 
-/// The engine. Shared by reference between threads; dropping it closes it and ignores errors, see
-/// [`LsmEngine::close`].
+/// The engine. Shared by reference between threads. Dropping it closes it and ignores errors; see [`LsmEngine::close`].
 #[derive(Debug)]
 pub struct LsmEngine {
     shared: Arc<Shared>,
@@ -134,24 +134,24 @@ impl LsmEngine {
         self.shared.io.dir()
     }
 
-    /// Whether this is a process that was forked off the opener of the database: calls fail with
-    /// [`Error::Forked`] here, and dropping what belongs to it does nothing.
+    /// Whether this process was forked from the process that opened the database. If so, calls fail with
+    /// [`Error::Forked`], and dropping the engine or anything obtained from it is a no-op.
     pub fn is_forked(&self) -> bool {
         self.shared.life.is_forked()
     }
 
-    /// How many stripes the database has.
+    /// The number of stripes.
     pub fn stripe_count(&self) -> usize {
         self.shared.stripes.count()
     }
 
-    /// The durability of writes that do not say.
+    /// The default durability of writes.
     pub fn durability(&self) -> Durability {
         self.shared.durability
     }
 
-    /// The settings in force, `stripes` always filled in. What SSTs written before do not have yet is told by
-    /// [`LsmEngine::pending_rewrites`].
+    /// The settings in force, `stripes` always filled in. [`LsmEngine::pending_rewrites`] lists the settings that
+    /// existing SSTs were not written with.
     pub fn config(&self) -> DatabaseConfig {
         self.shared.settings.load().database.clone()
     }
@@ -161,7 +161,8 @@ impl LsmEngine {
         self.shared.settings.load().compaction.clone()
     }
 
-    /// Writes all memtables to SSTs and makes those durable. Nobody needs this for safety: the log has everything.
+    /// Writes all memtables to SSTs and makes those durable. Not needed for durability: the log already has every
+    /// record.
     pub fn flush(&self) -> Result<()> {
         let (shared, _open) = self.writable()?;
         for stripe in shared.stripes.used() {
@@ -171,8 +172,8 @@ impl LsmEngine {
         shared.checkpoint_now()
     }
 
-    /// Flushes the stripe and merges it into a single run, dropping what no reader needs; returns when that is
-    /// durable. Works also when automatic compaction is off.
+    /// Flushes the stripe and merges it into a single run, dropping all versions and tombstones that no reader needs.
+    /// Returns once the result is durable. Works even when automatic compaction is off.
     ///
     /// # Errors
     /// `InvalidConfig` for a stripe that does not exist.
@@ -183,8 +184,8 @@ impl LsmEngine {
         shared.checkpoint_now()
     }
 
-    /// Whether the rules ask for a compaction of the stripe now, those for idle times left out; always false when
-    /// automatic compaction is off. Errors as [`LsmEngine::trigger_compaction`].
+    /// Whether the compaction rules call for a compaction of the stripe now, not counting those for idle stripes;
+    /// always false when automatic compaction is off. Errors as [`LsmEngine::trigger_compaction`].
     pub fn needs_compaction(&self, stripe: usize) -> Result<bool> {
         self.shared.life.check_process()?;
         self.check_stripe(stripe)?;
@@ -196,11 +197,11 @@ impl LsmEngine {
         self.shared.io.vfs()
     }
 
-    /// Reads all SSTs whole and checks everything in them: checksums, order, counts, that the index and the filter
-    /// find every key. Returns how many there were.
+    /// Reads every SST in full and checks everything in it: checksums, order, counts, and that the index and the filter
+    /// find every key. Returns the number of SSTs checked.
     ///
     /// # Errors
-    /// `Corruption` names the first damage found.
+    /// `Corruption` with the first damage found.
     pub fn verify(&self) -> Result<usize> {
         self.shared.life.check_open()?;
         let mut verified = 0;
@@ -216,9 +217,9 @@ impl LsmEngine {
         Ok(verified)
     }
 
-    /// With [`Workers::Manual`]: does one step of the background work that is due, which one being up to `choice`;
-    /// false when nothing is due. As on threads, only what time or changed settings ask for is before the first write to
-    /// a database that was closed.
+    /// With [`Workers::Manual`]: performs one step of the background work that is due, selected by `choice`; returns
+    /// false when nothing is due. As with worker threads, a database that was closed cleanly does only work that is due
+    /// by time or by changed settings until its first write.
     pub fn step(&self, choice: u64) -> bool {
         let shared = &*self.shared;
         if shared.life.is_forked() {
@@ -229,7 +230,7 @@ impl LsmEngine {
         done
     }
 
-    /// The state, if this handle may change the database, and what keeps a close waiting meanwhile.
+    /// The shared state, if this handle may change the database, and a guard that holds up a close meanwhile.
     fn writable(&self) -> Result<(&Shared, Call<'_>)> {
         let shared = &*self.shared;
         shared.life.check_process()?;
@@ -240,7 +241,7 @@ impl LsmEngine {
         Ok((shared, open))
     }
 
-    /// Why this handle accepts no writes any more.
+    /// Why this handle no longer accepts writes.
     #[cfg(feature = "testing")]
     pub(crate) fn poisoned(&self) -> Option<&str> {
         self.shared.life.health().cause()
@@ -251,6 +252,6 @@ impl LsmEngine {
         if stripe < stripes {
             return Ok(());
         }
-        Err(Error::config("stripe", format!("there is no stripe {stripe}, they are 0 to {}", stripes - 1)))
+        Err(Error::config("stripe", format!("there is no stripe {stripe}; stripes are 0 to {}", stripes - 1)))
     }
 }

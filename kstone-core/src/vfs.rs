@@ -61,7 +61,7 @@ pub struct DirEntry {
 /// Only [`VfsFile::read_at`] and [`VfsFile::write_at`] may fail with `Interrupted`; all other calls are retried
 /// internally when a signal interrupts them.
 ///
-/// What survives a power failure: the bytes of a file after [`VfsFile::sync`]; creations, renames and removals of names
+/// What survives a power cut: the bytes of a file after [`VfsFile::sync`]; creations, renames and removals of names
 /// after [`Vfs::sync_dir`] of their directory. Nothing else is guaranteed.
 pub trait Vfs: Debug + Send + Sync {
     /// Opens a regular file. Links are not followed, and anything but a regular file is refused.

@@ -1,4 +1,4 @@
-//! The chapter's claims, read from `claims.toml`, and tables made of them and of what sweeps found.
+//! The chapter's claims, read from `claims.toml`, and the tables made from them and from the results of the sweeps.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use super::table::{ChapterTable, Group, Line, Says};
 use super::verdict::{self, Direction, Grade, Shape, Target};
 use crate::units::Unit;
 
-/// Stripes that the chapter's totals are for.
+/// The number of stripes that the chapter's totals refer to.
 const STRIPES: f64 = 256.0;
 
 #[derive(Debug, Deserialize)]
@@ -48,7 +48,7 @@ struct GroupClaim {
 #[serde(default, deny_unknown_fields)]
 struct LineClaim {
     point: String,
-    /// A machine may be too small to have it.
+    /// Whether the point may be missing, because a machine may be too small for it.
     optional: bool,
     row: Option<String>,
     figure: String,
@@ -90,7 +90,7 @@ enum GradeClaim {
     Own(Target),
 }
 
-/// One of the claims, and what decides it. None is no shape.
+/// One of the claims, and the figures that decide it. Without any, there is no shape.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct ShapeClaim {
@@ -102,7 +102,7 @@ struct ShapeClaim {
     all: Option<String>,
     each: Option<String>,
     tolerance: f64,
-    /// Of `at_most`, instead of what is said; and the trial that counts is the worst.
+    /// The limit of `at_most`, instead of the claimed figure; the worst trial counts.
     limit: Option<String>,
     worst: bool,
     low: f64,
@@ -112,7 +112,7 @@ struct ShapeClaim {
     conditions: Vec<(String, String)>,
 }
 
-/// A line, the point it is of, and what it was made from.
+/// A line, its point, and the claim it was made from.
 type Row<'a> = (Line, &'a SweepPoint);
 
 impl Claims {
@@ -122,7 +122,7 @@ impl Claims {
 }
 
 impl TableClaim {
-    /// The table, of what the sweeps found. `common` is what all tables may speak of.
+    /// Makes the table from the results of the sweeps. `common` holds the names available to all tables.
     pub(super) fn table(
         &self,
         claims: &Claims,
@@ -158,7 +158,7 @@ impl TableClaim {
     }
 }
 
-/// What is common, and over it what is one's own.
+/// The common names, overridden by the table's own.
 fn merged(common: &toml::Table, own: &toml::Table) -> toml::Table {
     let mut all = common.clone();
     all.remove("each");
@@ -173,7 +173,7 @@ fn of_point(point: &SweepPoint) -> toml::Value {
 struct Maker<'a> {
     claims: &'a Claims,
     environment: Environment<'static>,
-    /// What templates and expressions may name everywhere.
+    /// The names available everywhere in templates and expressions.
     names: BTreeMap<String, Value>,
     points: Vec<&'a SweepPoint>,
     stripes: f64,
@@ -280,8 +280,8 @@ impl<'a> Maker<'a> {
         Ok(line)
     }
 
-    /// What is said about whole memtables or all stripes, for fewer of them: in the same words, and as the share of the
-    /// number.
+    /// Converts a claim about whole memtables or all stripes to fewer of them: in the same words, with the number
+    /// scaled.
     fn says(&self, claim: &LineClaim, figures: &Figures) -> Result<Option<Says>> {
         let claimed = if claim.of_tail { &claim.tail } else { &claim.says };
         let Some(claimed) = claimed.clone() else { return Ok(None) };
@@ -372,7 +372,7 @@ impl<'a> Maker<'a> {
 mod tests {
     use super::*;
 
-    /// Words, numbers and the point of each line of that group.
+    /// The numbers in the claims for each line of the group.
     fn claims_of(table: &str, quantity: &str) -> Vec<(f64, f64)> {
         let claims = Claims::read().unwrap();
         let table = claims.table.iter().find(|one| one.id == table).unwrap();

@@ -1,4 +1,4 @@
-//! Measurements that need the engine itself: an exact number of runs, a process that dies, tests of filters with absent
+//! Measurements that need the engine itself: an exact number of runs, a process that dies, filter tests with absent
 //! keys. Each runs in a process of its own ([`crate::trial::probe`]), so that its memory is that of one database and a
 //! crash is a real one.
 
@@ -31,9 +31,9 @@ pub(crate) use fill::{Fill, Reopen};
 pub(crate) use limits::{LogLimit, MemtableBytes, Quota, WriteBuffer};
 pub(crate) use runs::{Debt, Filters, Runs, theory};
 
-/// Bytes of a record, key and value: what the chapter assumes.
+/// Bytes of a record, key and value, as assumed in the chapter.
 pub(crate) const RECORD: usize = 200;
-/// Of them the value's; the rest is the key.
+/// Bytes of the value; the rest is the key.
 pub(crate) const VALUE: usize = RECORD - 16;
 
 macro_rules! probes {
@@ -57,7 +57,7 @@ macro_rules! probes {
 probes!(Fill, Reopen, Runs, Filters, Debt, Checks, MemtableBytes, LogLimit, Quota, WriteBuffer, Puts, Disk);
 
 impl Probe {
-    /// Whether the process is to be killed with its database open.
+    /// Whether the process should be killed with its database open.
     pub(crate) fn crashes(&self) -> bool {
         matches!(self, Self::Fill(_) | Self::Reopen(_))
     }
@@ -76,19 +76,19 @@ impl Figures {
         self.0.insert(name.to_owned(), value);
     }
 
-    /// Adds another measurement's figures, with a prefix before their names.
+    /// Adds another measurement's figures, prefixing their names.
     pub(crate) fn add(&mut self, prefix: &str, other: Self) {
         self.0.extend(other.0.into_iter().map(|(name, value)| (format!("{prefix}_{name}"), value)));
     }
 
-    /// Mean and percentiles, by names that begin alike.
+    /// Sets the mean and the percentiles, under names with a common prefix.
     fn set_latency(&mut self, name: &str, histogram: &Histogram<u64>) {
         self.set(&format!("{name}_mean"), histogram.mean());
         self.set(&format!("{name}_p50"), histogram.value_at_quantile(0.5) as f64);
         self.set(&format!("{name}_p99"), histogram.value_at_quantile(0.99) as f64);
     }
 
-    /// The median and the longest.
+    /// Sets the median and the maximum.
     fn set_lags(&mut self, name: &str, mut nanos: Vec<f64>) {
         nanos.sort_by(f64::total_cmp);
         self.set(&format!("{name}_p50"), nanos[nanos.len() / 2]);
@@ -96,7 +96,7 @@ impl Figures {
     }
 }
 
-/// Events with the time at which they came.
+/// Events with the time at which they were received.
 #[derive(Debug, Default)]
 struct EventLog(Mutex<Vec<(Instant, Event)>>);
 
@@ -128,18 +128,18 @@ impl EventListener for EventLog {
     }
 }
 
-/// What every measurement is given.
+/// The common parameters of all measurements.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Setup {
-    /// It exists; the database is in it.
+    /// An existing directory for the database.
     pub(crate) directory: PathBuf,
-    /// Those of all databases of the sweep.
+    /// Settings common to all databases of the sweep.
     pub(crate) settings: String,
     pub(crate) seed: u64,
 }
 
 impl Setup {
-    /// The options of an engine with these settings as well, and the events that it reports.
+    /// The options of an engine with these additional settings, and the log of its events.
     fn options(&self, settings: &str) -> Result<(EngineOptions, Arc<EventLog>)> {
         let settings = format!("{},{settings}", self.settings);
         let (database, compaction) =
@@ -167,7 +167,7 @@ impl Setup {
     }
 }
 
-/// Puts items with these numbers, in no order of keys.
+/// Puts items with these numbers, in no key order.
 fn put(engine: &LsmEngine, values: &Values, numbers: impl Iterator<Item = u64>) -> Result<()> {
     let mut value = Vec::new();
     for n in numbers {
@@ -177,12 +177,12 @@ fn put(engine: &LsmEngine, values: &Values, numbers: impl Iterator<Item = u64>) 
     Ok(())
 }
 
-/// The number of an item that no database here has.
+/// The number of an item that is in none of these databases.
 fn absent(n: u64) -> u64 {
     n + (1 << 40)
 }
 
-/// Gets an item, checks the answer and says how long it took, in nanoseconds.
+/// Gets an item, checks the answer and returns the time it took, in nanoseconds.
 fn timed_get(engine: &LsmEngine, values: &Values, n: u64, there: bool) -> Result<u64> {
     let key = BenchKey::new(Layout::Scattered, n);
     let key = key.key();
@@ -196,7 +196,7 @@ fn timed_get(engine: &LsmEngine, values: &Values, n: u64, there: bool) -> Result
     Ok(nanos)
 }
 
-/// For times from a nanosecond to a minute.
+/// A histogram for times from a nanosecond to a minute.
 fn histogram() -> Result<Histogram<u64>> {
     Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(|error| anyhow!("a histogram: {error}"))
 }
@@ -205,14 +205,14 @@ fn record(histogram: &mut Histogram<u64>, nanos: u64) {
     histogram.saturating_record(nanos.max(1));
 }
 
-/// Processor time of this process so far, of all its threads.
+/// Processor time of all threads of this process so far.
 fn cpu() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// The chapter's own benchmark: 1000 items into a new database, through the library's interface, with all defaults.
-/// Making the database and removing it are not timed.
+/// Creating and removing the database is not timed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Puts {
     pub(crate) times: usize,
@@ -221,7 +221,7 @@ pub(crate) struct Puts {
 impl Puts {
     fn measure(&self, setup: &Setup) -> Result<Figures> {
         let mut nanos = Vec::new();
-        // The first few are not counted: the memory that later ones use again is new to them.
+        // The first few are not counted: they allocate memory that later ones reuse.
         let uncounted = (self.times / 10).max(1);
         for time in 0..self.times + uncounted {
             let db = Database::create(setup.directory.join(time.to_string()))?;
@@ -245,7 +245,7 @@ impl Puts {
     }
 }
 
-/// Reads of 4 KiB at random places of a file that was just forgotten, each place once.
+/// Reads of 4 KiB at random places of a file just dropped from the page cache, each place once.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Disk {
     pub(crate) pages: u64,

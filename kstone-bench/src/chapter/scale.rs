@@ -1,29 +1,29 @@
-//! How much to measure: the same tables in a few minutes or in an hour.
+//! The amount of work to measure: the same tables in a few minutes or in an hour.
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use super::claims::Claims;
 
-/// How large and how long the measurements are: a row of `scales` in `claims.toml`.
+/// The size and the duration of the measurements: a row of `scales` in `claims.toml`.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Scale {
     pub(crate) stripes: usize,
-    /// Of each measurement.
+    /// Trials of each measurement.
     pub(crate) trials: usize,
-    /// Memtable thresholds of the chapter are divided by this. 1 except for tests.
+    /// Divisor of the chapter's memtable thresholds. 1 except in tests.
     pub(crate) divide: usize,
-    /// Of measurements that do not depend on a threshold.
+    /// Items per stripe in measurements that do not depend on a threshold.
     items_per_stripe: u64,
-    /// Reads that a latency is made of.
+    /// The number of reads behind a latency.
     pub(crate) reads: u64,
-    /// Absent keys to test filters with, and the same for 16 and 20 bits, where false positives are rare.
+    /// Absent keys for filter tests, and the same for 16 and 20 bits, where false positives are rare.
     pub(crate) misses: u64,
     pub(crate) rare_misses: u64,
-    /// Seconds that a load is offered for, and items that a database holds under it.
+    /// How long a load is offered, in seconds, and the number of items in a database under load.
     pub(crate) load_seconds: f64,
     pub(crate) load_items: u64,
-    /// Seconds between the checks of the measurement of the lag.
+    /// Seconds between checks when measuring their lag.
     pub(crate) check_interval: u64,
 }
 
@@ -33,23 +33,23 @@ impl Scale {
         found.with_context(|| format!("--scale {name}: expected quick or full"))
     }
 
-    /// A memtable threshold of the chapter at this scale.
+    /// A memtable threshold of the chapter, converted to this scale.
     pub(crate) fn records(&self, threshold: usize) -> usize {
         (threshold / self.divide).max(1)
     }
 
-    /// Items of measurements that do not depend on a threshold.
+    /// The number of items in measurements that do not depend on a threshold.
     pub(crate) fn items(&self) -> u64 {
         self.items_per_stripe * self.stripes as u64
     }
 
-    /// What every database is given: its stripes.
+    /// The settings of every database: its stripes, and `more`.
     pub(crate) fn settings(&self, more: &str) -> String {
         let comma = if more.is_empty() { "" } else { "," };
         format!("stripes={}{comma}{more}", self.stripes)
     }
 
-    /// For the sentence above a table.
+    /// A description for the sentence above a table.
     pub(crate) fn text(&self) -> String {
         let tiny = if self.divide > 1 { " Thresholds are divided: these figures mean nothing." } else { "" };
         format!("{} stripes.{tiny}", self.stripes)

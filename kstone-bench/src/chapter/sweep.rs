@@ -1,8 +1,8 @@
-//! The sweeps that the chapter's claims are measured by: each says at which points it measures, and what it found there.
+//! The sweeps that measure the chapter's claims: each defines its points and returns the figures found there.
 //!
-//! Trials take turns: for each trial all points, one after the other, so that what changes on the machine meanwhile
-//! changes all points alike. Loads on engines are trials of the driver, what needs the engine itself is a [`Probe`];
-//! both run in processes of their own. Tables of the same sweep share what it found.
+//! Trials are interleaved: each trial visits all points, one after the other, so that changes on the machine affect all
+//! points alike. Loads on engines are trials of the driver; measurements that need the engine itself are [`Probe`]s.
+//! Both run in processes of their own. Tables of the same sweep share its results.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -29,9 +29,9 @@ use crate::units::Unit;
 const MEMTABLES: [usize; 4] = [500, 1000, 5000, 10_000];
 const THRESHOLDS: [usize; 3] = [5, 10, 20];
 const CONFIGURATIONS: [&str; 3] = ["write-optimized", "balanced", "read-optimized"];
-/// What is offered to a configuration, a tenth of it writes.
+/// The load offered to a configuration, in operations a second; a tenth are writes.
 const OFFERED: f64 = 10_000.0;
-/// What the examples offer, and the memory that they may use.
+/// The loads of the examples, and the memory that they may use.
 const EXAMPLES: [(&str, f64, Option<u64>); 3] = [
     ("log-ingestion", 100_000.0, None),
     ("low-latency-cache", 55_000.0, None),
@@ -39,40 +39,40 @@ const EXAMPLES: [(&str, f64, Option<u64>); 3] = [
 ];
 const RUNS: [(usize, &str); 5] = [(2, "2-3"), (5, "5-10"), (10, "5-10"), (20, "15-20"), (30, "30+")];
 const BITS: [usize; 6] = [6, 8, 10, 12, 16, 20];
-/// Runs of each stripe whose filters are tested, as in the chapter's scenario.
+/// Runs per stripe when filters are tested, as in the chapter's scenario.
 const FILTERED_RUNS: usize = 10;
-/// Runs of each stripe of a debt.
+/// Runs per stripe of a merge debt.
 const DEBT_RUNS: usize = 8;
-/// The chapter's buffers: its default, its example, and the most it recommends.
+/// The chapter's buffer sizes: its default, its example, and the largest that it recommends.
 const BUFFERS: [usize; 3] = [1024, 4096, 65_536];
 const INTERVALS: [usize; 3] = [10, 60, 300];
 const MIB: u64 = 1 << 20;
-/// Of the first trial.
+/// The seed of the first trial.
 const SEED: u64 = 42;
 
-/// What a sweep found.
+/// The results of a sweep.
 #[derive(Default)]
 pub(super) struct Swept {
     pub(super) points: Vec<SweepPoint>,
-    /// What templates may name of the sweep as a whole.
+    /// Names that describe the sweep as a whole, for templates.
     pub(super) names: BTreeMap<String, Value>,
-    /// Trials, if there were not as many as the scale says.
+    /// The number of trials, if it differs from the scale's.
     pub(super) trials: Option<usize>,
 }
 
-/// One point: what it is called, and figures of each trial.
+/// One point: its name, and the figures of each trial.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SweepPoint {
     pub(super) key: String,
     pub(super) row: String,
-    /// What differs from point to point, if that is a number.
+    /// The value that differs from point to point, if it is a number.
     pub(super) value: usize,
     /// The same, for plots.
     pub(super) at: Option<f64>,
     pub(super) found: Vec<Figures>,
     /// Why nothing was measured there.
     pub(super) absent: Option<String>,
-    /// What is the same for all trials: predictions, limits.
+    /// Figures common to all trials: predictions, limits.
     pub(super) fixed: Figures,
 }
 
@@ -81,7 +81,7 @@ impl SweepPoint {
         Self { key: key.to_owned(), row: key.to_owned(), ..Self::default() }
     }
 
-    /// A point for each value. The row of the default says that it is.
+    /// Creates a point for each value and marks the row of the default.
     fn all(values: &[usize], default: usize) -> Vec<Self> {
         let point = |&value: &usize| {
             let mut point = Self { value, at: Some(value as f64), ..Self::named(&value.to_string()) };
@@ -103,7 +103,7 @@ impl SweepPoint {
         })
     }
 
-    /// The middle of each figure.
+    /// The median of each figure.
     pub(super) fn medians(&self) -> Figures {
         let mut all: BTreeMap<&String, Vec<f64>> = BTreeMap::new();
         let found = self.found.iter().flat_map(|found| &found.0);
@@ -114,7 +114,7 @@ impl SweepPoint {
         Figures(middle.chain(self.fixed.0.clone()).collect())
     }
 
-    /// The most and the least of a figure in all trials.
+    /// The maximum and the minimum of a figure over all trials.
     fn extremes(&self, figure: &str) -> Result<(f64, f64)> {
         let values = self.found.iter().map(|found| found.get(figure)).collect::<Result<Vec<_>>>()?;
         Ok(values
@@ -133,7 +133,7 @@ impl Swept {
         self
     }
 
-    /// Whether that is so in every trial of every point.
+    /// Whether the condition holds in every trial of every point.
     fn all(&self, holds: impl Fn(&Figures) -> Result<bool>) -> Result<bool> {
         self.points
             .iter()
@@ -142,21 +142,21 @@ impl Swept {
     }
 }
 
-/// Measures, and remembers what was measured.
+/// Runs sweeps and keeps their results.
 pub(super) struct Sweeps<'a> {
     pub(super) scale: Scale,
-    /// What measures: this program, unless a test runs another.
+    /// The program that measures: this one, unless a test runs another.
     pub(super) program: PathBuf,
-    /// Where databases are made and removed.
+    /// The directory where databases are created and removed.
     pub(super) directory: PathBuf,
     pub(super) progress: &'a mut dyn FnMut(&str),
-    /// Trials that the driver ran.
+    /// The trials that the driver ran.
     pub(super) trials: Vec<Trial>,
     pub(super) done: BTreeMap<String, Rc<Swept>>,
 }
 
 impl Sweeps<'_> {
-    /// What that sweep found, now or before.
+    /// Returns the results of a sweep, running it if necessary.
     pub(super) fn get(&mut self, name: &str) -> Result<Rc<Swept>> {
         if let Some(done) = self.done.get(name) {
             return Ok(Rc::clone(done));
@@ -186,7 +186,7 @@ impl Sweeps<'_> {
         made.with_context(|| format!("cannot make a directory in {}", self.directory.display()))
     }
 
-    /// Measures with a database of its own.
+    /// Runs a probe with a database of its own.
     fn measure(&mut self, what: &str, probe: impl Into<Probe>, seed: u64) -> Result<Figures> {
         let directory = self.fresh()?;
         self.measure_in(&directory.path().join("db"), what, probe, seed)
@@ -198,7 +198,7 @@ impl Sweeps<'_> {
         trial::probe(&self.program, probe.into(), setup).with_context(|| what.to_owned())
     }
 
-    /// All trials of the points of one kind of probe.
+    /// Runs all trials of the points with one kind of probe.
     fn probed<P: Into<Probe>>(
         &mut self,
         mut points: Vec<SweepPoint>,
@@ -213,12 +213,12 @@ impl Sweeps<'_> {
         Ok(Swept::of(points))
     }
 
-    /// One for each trial.
+    /// The seeds, one for each trial.
     fn seeds(&self) -> std::ops::Range<u64> {
         SEED..SEED + self.scale.trials as u64
     }
 
-    /// All trials of loads by the driver, a spec for each point. Figures of a step begin with its prefix.
+    /// Runs all trials of loads by the driver, with a spec for each point. The figures of a step start with its prefix.
     fn driven(
         &mut self,
         what: &str,
@@ -234,7 +234,7 @@ impl Sweeps<'_> {
         };
         let all = trial::run_all(specs, &options, self.progress)?;
         self.trials.extend_from_slice(&all);
-        // A trial of each, then the next of each.
+        // One trial of each point, then the next of each.
         for (trial, at) in all.iter().zip((0..points.len()).cycle()) {
             let label = trial.spec.engine.label();
             if let Some(error) = &trial.error {
@@ -254,8 +254,9 @@ impl Sweeps<'_> {
         Ok(Swept::of(points).name("limited", limited))
     }
 
-    /// One process a threshold writes until the rounds are steady, and dies with nearly full memtables; others open what
-    /// it left: while it was written to, at rest, and at rest with its files forgotten by the system.
+    /// For each threshold, one process writes until the rounds are steady, and dies with nearly full memtables. Others
+    /// open the database it left: once left while being written to, and once at rest, with its files in the page cache
+    /// and dropped from it.
     fn memtables(&mut self) -> Result<Swept> {
         let scale = self.scale.clone();
         let mut points = SweepPoint::all(&MEMTABLES, 1000);
@@ -298,7 +299,7 @@ impl Sweeps<'_> {
             bursts.extend(point.found.first().map(|found| burst(&point.key, found)).transpose()?);
         }
         let swept = Swept::of(points);
-        // Most of the log came from the device.
+        // Most of the log was read from the device.
         let forgotten = swept
             .all(|found| Ok(found.get("cold_device_bytes")? / found.get("cold_replayed_log_bytes")? > 0.5))?;
         let largest = fill(&scale, 10_000);
@@ -316,7 +317,7 @@ impl Sweeps<'_> {
     fn thresholds(&mut self) -> Result<Swept> {
         let scale = self.scale.clone();
         let records = scale.records(1000);
-        // Flushes of each stripe: enough that the largest threshold has merged its merges.
+        // Flushes per stripe: enough that the largest threshold has merged the outputs of merges.
         let items = (60 * records * scale.stripes) as u64;
         let mut points = SweepPoint::all(&THRESHOLDS, 0);
         let database = DatabaseConfig::new().with_max_memtable_records(records);
@@ -356,7 +357,7 @@ impl Sweeps<'_> {
         let scale = self.scale.clone();
         let (mut points, mut specs) = (Vec::new(), Vec::new());
         for (name, offered, memory_limit) in EXAMPLES {
-            // Tests offer less: an unoptimised build on a busy machine keeps up with that.
+            // Tests offer less: an unoptimized build on a busy machine can keep up with that.
             let offered = if scale.divide > 1 { f64::min(offered, 1000.0) } else { offered };
             let mut point = SweepPoint::named(name);
             point.fixed.set("offered", offered);
@@ -378,7 +379,7 @@ impl Sweeps<'_> {
         let what = |point: &SweepPoint| format!("reads with {} runs", point.key);
         let swept =
             self.probed(points, what, |point| Runs { runs: point.value, items, reads, cold_reads })?;
-        // Filters and indexes of all runs come from the device at least.
+        // At least the filters and indexes of all runs were read from the device.
         let forgotten = |figure| swept.all(|found| Ok(found.get(figure)? > 0.0));
         let (hit, miss) = (forgotten("cold_hit_device_bytes")?, forgotten("cold_miss_device_bytes")?);
         let swept = swept.name("cold_hit_forgotten", hit).name("cold_miss_forgotten", miss);
@@ -416,7 +417,7 @@ impl Sweeps<'_> {
         Ok(self.probed(points, what, |point| probe(point.value))?.name("asked", asked))
     }
 
-    /// What the disk needs for a read that no cache has.
+    /// Measures how long the disk takes for a read that is in no cache.
     fn disk(&mut self) -> Result<Swept> {
         let reads = self.scale.reads.min(2000);
         let found = self.measure("reads of 4 KiB from the disk", Disk { pages: 8 * reads, reads }, SEED)?;
@@ -428,7 +429,7 @@ impl Sweeps<'_> {
     fn debts(&mut self) -> Result<Swept> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let mut points = SweepPoint::all(&[1, 2, 4, 8, 16], 4);
-        // Two are no row of the chapter's, but show something on a machine of two cores.
+        // The chapter has no row for two, but it tells something on a machine with two cores.
         points.retain(|point| point.value != 2 || cores >= 2);
         for point in points.iter_mut().filter(|point| point.value > cores) {
             point.absent = Some(format!("it needs that many cores, and there are {cores}"));
@@ -439,10 +440,10 @@ impl Sweeps<'_> {
         Ok(self.probed(points, what, debt)?.name("items", items).name("cores", cores))
     }
 
-    /// Waiting for minutes would show nothing new, nor would doing it again.
+    /// Waiting for minutes, or repeating this, would show nothing new.
     fn checks(&mut self) -> Result<Swept> {
         let tiny = self.scale.divide > 1;
-        // All, whatever the scale, as the cost is theirs.
+        // All stripes, whatever the scale, because they determine the cost.
         let stripes = if tiny { 4 } else { 256 };
         let interval = self.scale.check_interval;
         let checks = Checks { stripes, runs: 9, interval, samples: 16 };
@@ -498,7 +499,7 @@ impl Sweeps<'_> {
     }
 }
 
-/// Five rounds of the largest memtable that count, after two and a half.
+/// Counts five rounds of the largest memtable, after a warm-up of two and a half.
 fn fill(scale: &Scale, threshold: usize) -> Fill {
     let records = scale.records(threshold);
     let largest = (scale.records(10_000) * scale.stripes) as u64;
@@ -521,7 +522,7 @@ fn predicted(
     Model::new(workload).predict(&Settings::of(database, compaction))
 }
 
-/// When in a round flushes are: the time line of one round, each column a tenth of it.
+/// When flushes happen within a round: a time line of one round, in tenths.
 fn burst(threshold: &str, found: &Figures) -> Result<String> {
     const BARS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let shares =
@@ -535,13 +536,13 @@ fn burst(threshold: &str, found: &Figures) -> Result<String> {
     ))
 }
 
-/// A trial of ours, buffered, with records as long as the chapter's.
+/// A buffered trial of kstone, with records of the chapter's length.
 fn spec(settings: String, items: u64, steps: Vec<StepSpec>) -> TrialSpec {
     let engine = EngineSpec { settings, ..EngineSpec::new("kstone") };
     TrialSpec { value_bytes: VALUE, ..TrialSpec::of(engine, steps, items) }
 }
 
-/// The settings of a preset, with that many stripes.
+/// The settings of a preset, with this many stripes.
 fn preset(name: &str, stripes: usize) -> Result<String> {
     let preset = Preset::by_name(name)?;
     Ok(text::differing(&preset.database.with_stripes(stripes), &preset.compaction))
@@ -555,7 +556,7 @@ fn open(workload: &str, rate: f64, seconds: f64) -> StepSpec {
     StepSpec { seconds: Some(seconds), rate: Some(rate), ..StepSpec::of(workload) }
 }
 
-/// The figures that a step has.
+/// Adds the figures of a step.
 fn of_step(found: &mut Figures, prefix: &str, step: &Step) {
     let mut set = |name: &str, value: Option<f64>| {
         if let Some(value) = value {

@@ -1,7 +1,7 @@
-//! A table of the chapter with its claims and what was measured, as data: for the JSON, a terminal and Markdown.
+//! A table of the chapter with its claims and the measured figures, as data for JSON, a terminal and Markdown.
 //!
-//! A table has groups, one for each quantity; a group has a line for each row of the chapter's table, and one shape, the
-//! relation between its lines that the chapter claims.
+//! A table has groups, one for each quantity. A group has a line for each row of the chapter's table, and one shape:
+//! the relation between its lines that the chapter claims.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,59 +11,59 @@ use crate::units::Unit;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ChapterTable {
-    /// What `--only` takes: the section and a word, `23.1-throughput`.
+    /// The name that `--only` takes: the section and a word, `23.1-throughput`.
     pub id: String,
     pub title: String,
     /// What was done, in a sentence or two: items, stripes, threads, durability, cold or warm.
     pub done: String,
     pub trials: usize,
     pub groups: Vec<Group>,
-    /// What else a reader must know.
+    /// Further notes for the reader.
     pub notes: Vec<String>,
-    /// How long measuring took, in seconds. What tables share is counted where it was measured.
+    /// How long measuring took, in seconds. Work shared by several tables counts for the table that measured it.
     pub seconds: f64,
-    /// Why there is nothing, or not all of it.
+    /// Why the table is empty or incomplete.
     pub error: Option<String>,
 }
 
 /// One quantity for all rows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Group {
-    /// What is measured: `write throughput`.
+    /// The quantity measured: `write throughput`.
     pub quantity: String,
     pub unit: Unit,
-    /// What differs from line to line: `threshold`.
+    /// The parameter that differs from line to line: `threshold`.
     pub by: String,
     pub lines: Vec<Line>,
-    /// What the chapter claims about all of them together, and whether it is so.
+    /// The chapter's claim about all of them together, and whether it holds.
     #[serde(default)]
     pub shape: Option<Shape>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Line {
-    /// The row's name, as the chapter has it.
+    /// The row's name in the chapter.
     pub row: String,
     /// The row as a number, for plots.
     #[serde(default)]
     pub at: Option<f64>,
-    /// What the chapter says; `None`: nothing.
+    /// The chapter's figure; `None` if it gives none.
     #[serde(default)]
     pub says: Option<Says>,
     pub measured: Measured,
-    /// What `kstone_core::model` predicts for the same settings and items.
+    /// The prediction of `kstone_core::model` for the same settings and items.
     #[serde(default)]
     pub model: Option<f64>,
-    /// Against a target of section 23.10, or a claim of an example.
+    /// The grade against a target of section 23.10, or a claim of an example.
     #[serde(default)]
     pub grade: Option<Grade>,
 }
 
-/// What the chapter says, in its own words and as numbers.
+/// A figure of the chapter, in its own words and as numbers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Says {
     pub text: String,
-    /// The lowest number that agrees with them, in the group's unit; `None`: they are no number.
+    /// The lowest number that agrees with the words, in the group's unit; `None`: they are not a number.
     pub low: Option<f64>,
     pub high: Option<f64>,
 }
@@ -71,15 +71,14 @@ pub struct Says {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Measured {
-    /// One value a trial, in the group's unit.
+    /// One value per trial, in the group's unit.
     Values(Vec<f64>),
-    /// It needs what is not there, and is not made up.
+    /// Not measurable on this machine, for this reason.
     NotHere(String),
 }
 
 impl Line {
-    /// A row with what was measured. A trial in which nothing was counted, so that there is nothing to divide by, is left
-    /// out.
+    /// A row with measured figures. Omits trials in which nothing was counted, because there is nothing to divide by.
     pub fn new(row: impl Into<String>, mut values: Vec<f64>) -> Self {
         values.retain(|value| value.is_finite());
         let measured = match values.is_empty() {
@@ -94,8 +93,8 @@ impl Line {
         Self { measured: Measured::NotHere(why.into()), ..Self::new(row, Vec::new()) }
     }
 
-    /// Measured against what the chapter says: 1 within its range, otherwise as a share of the nearer end of it. What
-    /// is a change in percent is compared as what it makes of 100.
+    /// The measured figure relative to the chapter's: 1 within its range, otherwise as a fraction of the nearer end. A
+    /// change in percent is compared by its effect on 100.
     pub fn ratio(&self, unit: Unit) -> Option<f64> {
         let says = self.says.as_ref()?;
         let whole = if unit == Unit::PercentMore { 100.0 } else { 0.0 };
@@ -122,7 +121,7 @@ impl Says {
 }
 
 impl Measured {
-    /// The middle value; of an even number the mean of the two in the middle.
+    /// The median; for an even number of values, the mean of the two in the middle.
     pub fn median(&self) -> Option<f64> {
         let Self::Values(values) = self else { return None };
         let mut sorted: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
@@ -131,7 +130,7 @@ impl Measured {
         Some((below + above) / 2.0)
     }
 
-    /// The least and the most, when there were several trials.
+    /// The minimum and maximum, if there were several trials.
     pub fn range(&self) -> Option<(f64, f64)> {
         let Self::Values(values) = self else { return None };
         let low = values.iter().copied().min_by(f64::total_cmp)?;

@@ -1,18 +1,19 @@
-//! Whether what was measured has the shape that the chapter claims, and how it stands to a target: pure functions.
+//! Decides whether the figures have the shape that the chapter claims, and how they compare to a target: pure
+//! functions.
 //!
-//! A tolerance is a share of the value compared with: what differs by less counts as noise, in favour of the claim where
-//! a step goes the wrong way, and against it where the first and the last must differ.
+//! A tolerance is a fraction of the value compared with. Smaller differences count as noise: in favour of the claim
+//! where a step goes the wrong way, and against it where the first and the last must differ.
 
 use serde::{Deserialize, Serialize};
 
-/// What the chapter claims about several figures together, and whether it is so.
+/// A claim of the chapter about several figures together, and whether it holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Shape {
-    /// In one sentence.
+    /// The claim, in one sentence.
     pub claim: String,
-    /// `None`: too little could be measured to tell.
+    /// `None`: too little could be measured to decide.
     pub holds: Option<bool>,
-    /// What decided it, with the tolerance.
+    /// The figures that decided it, with the tolerance.
     pub why: String,
 }
 
@@ -28,28 +29,29 @@ impl Shape {
     }
 }
 
-/// How a figure stands to a target.
+/// How a figure compares to a target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Grade {
-    /// It reaches the better target.
+    /// Reaches the better target.
     Excellent,
-    /// It reaches the target.
+    /// Reaches the target.
     Good,
     Missed,
     /// The target cannot be meant, and why.
     NotGraded(String),
 }
 
-/// Which way figures must go from the first to the last.
+/// The direction in which figures must go from the first to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     Rises,
     Falls,
 }
 
-/// Every figure is beyond the ones before it, but for the tolerance, and the last is beyond the first by more than it.
-/// Each is compared with the best of those before, so that many small steps the wrong way are not all noise.
+/// Every figure is beyond the previous ones, within the tolerance, and the last is beyond the first by more than the
+/// tolerance. Each is compared with the best of the previous figures, so that many small steps in the wrong direction
+/// do not all count as noise.
 pub fn monotone(claim: &str, direction: Direction, points: &[(String, f64)], tolerance: f64) -> Shape {
     let [(first, from), .., (last, to)] = points else { return Shape::open(claim) };
     let sign = if direction == Direction::Rises { 1.0 } else { -1.0 };
@@ -75,7 +77,8 @@ pub fn monotone(claim: &str, direction: Direction, points: &[(String, f64)], tol
     Shape::decided(claim, wrong, format!("{change}, no step back; {allowed}"))
 }
 
-/// None differs from what is said by more than a share of it. Of each: its row, what was measured and what is said.
+/// No figure differs from the claimed one by more than a fraction of it. For each: its row, the measured and the
+/// claimed figure.
 pub(super) fn agrees(claim: &str, points: &[(String, f64, f64)], tolerance: f64) -> Shape {
     if points.is_empty() {
         return Shape { why: "nothing could be measured".into(), ..Shape::open(claim) };
@@ -90,7 +93,7 @@ pub(super) fn agrees(claim: &str, points: &[(String, f64, f64)], tolerance: f64)
     )
 }
 
-/// None is above what is said by more than a share of it: for costs, where less is no fault.
+/// No figure is above the claimed one by more than a fraction of it: for costs, where less is no fault.
 pub(super) fn at_most(claim: &str, points: &[(String, f64, f64)], tolerance: f64) -> Shape {
     if points.is_empty() {
         return Shape { why: "nothing could be measured".into(), ..Shape::open(claim) };
@@ -107,7 +110,7 @@ pub(super) fn at_most(claim: &str, points: &[(String, f64, f64)], tolerance: f64
     )
 }
 
-/// The last differs from the first by a factor within these bounds.
+/// The ratio of the last to the first is within these bounds.
 pub(super) fn factor(claim: &str, points: &[(String, f64)], low: f64, high: f64) -> Shape {
     let [(first, from), .., (last, to)] = points else { return Shape::open(claim) };
     let factor = to / from;
@@ -120,7 +123,7 @@ pub(super) fn factor(claim: &str, points: &[(String, f64)], low: f64, high: f64)
     Shape::decided(claim, wrong, text)
 }
 
-/// All of these hold, each named.
+/// All of these named conditions hold.
 pub(super) fn all(claim: &str, conditions: &[(&str, bool)]) -> Shape {
     let wrong = conditions.iter().filter(|(_, holds)| !holds).map(|(what, _)| format!("not so: {what}"));
     Shape::decided(
@@ -130,12 +133,12 @@ pub(super) fn all(claim: &str, conditions: &[(&str, bool)]) -> Shape {
     )
 }
 
-/// A pair of targets: for `Good`, and for `Excellent`, which is the same where there is one only.
+/// A pair of targets: for `Good` and for `Excellent`, which are the same where there is only one.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 pub(super) struct Target {
     pub(super) good: f64,
     pub(super) excellent: f64,
-    /// More is better, and the target itself is enough; otherwise a value must be below it.
+    /// If true, more is better and reaching the target is enough; otherwise a value must be below it.
     #[serde(default)]
     pub(super) more: bool,
 }

@@ -11,7 +11,7 @@ use crate::chapter::{self, ChapterOptions, ChapterTable, Grade, Measured, Scale}
 use crate::record::RunFile;
 use crate::report::{chapter_markdown, chapter_text};
 
-/// Columns of a printed table.
+/// The width of a printed table, in columns.
 const WIDTH: u16 = 150;
 
 #[derive(Args, Debug)]
@@ -70,7 +70,7 @@ pub(crate) fn run(args: &ChapterArgs) -> Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Verdicts and grades, counted, and what failed.
+/// The number of each verdict and grade, and the failures.
 fn summary(tables: &[ChapterTable]) -> String {
     let groups = || tables.iter().flat_map(|table| &table.groups);
     let lines = || groups().flat_map(|group| &group.lines);

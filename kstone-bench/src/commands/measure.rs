@@ -1,4 +1,4 @@
-//! What `run` and `sweep` share: the options of trials, and how results are printed and written.
+//! Code shared by `run` and `sweep`: the options of trials, and printing and writing results.
 
 use std::path::{Path, PathBuf};
 
@@ -14,9 +14,9 @@ use crate::results::{self, Series, latency_of};
 use crate::workload::{Workload, plan};
 use crate::{machine, statistics, trial, units};
 
-/// Lines of a latency histogram, at most.
+/// The maximum number of lines of a latency histogram.
 const BARS: usize = 12;
-/// Characters of the longest.
+/// The length of its longest bar, in characters.
 const BAR: f64 = 30.0;
 
 #[derive(clap::Args, Clone, Debug)]
@@ -82,7 +82,7 @@ pub(crate) enum Promise {
     Sync,
 }
 
-/// `10M`, `256MiB`, `200B`, `55k`: a number of bytes, or of anything else.
+/// Parses `10M`, `256MiB`, `200B`, `55k`: a number of bytes, or of anything else.
 pub(crate) fn number(text: &str) -> Result<u64, String> {
     text.parse::<ByteSize>().map(|size| size.as_u64())
 }
@@ -96,7 +96,7 @@ impl Measure {
         Ok(text::differing(&database, &compaction))
     }
 
-    /// A trial of that engine.
+    /// The spec of a trial of this engine.
     pub(crate) fn spec(&self, engine: EngineSpec) -> Result<TrialSpec> {
         let step = |workload: &String| StepSpec {
             workload: workload.clone(),
@@ -122,7 +122,7 @@ impl Measure {
         })
     }
 
-    /// Runs the trials and writes what was measured; the file's content.
+    /// Runs the trials, writes the results, and returns them.
     pub(crate) fn run(&self, specs: &[TrialSpec]) -> Result<RunFile> {
         let directory = self.dir.clone().unwrap_or_else(std::env::temp_dir);
         let mut file = begin(&directory)?;
@@ -146,7 +146,7 @@ impl Measure {
     }
 }
 
-/// Results without trials yet, of this command on this machine. Prints what makes them doubtful.
+/// Starts results of this command on this machine, without trials. Prints whatever makes them doubtful.
 pub(crate) fn begin(directory: &Path) -> Result<RunFile> {
     let machine = machine::record(directory)?;
     let warnings = machine::warnings(&machine);
@@ -175,7 +175,7 @@ pub(crate) fn all_is_well(file: &RunFile) -> bool {
     troubles.is_empty() && file.trials.iter().all(|trial: &Trial| trial.error.is_none())
 }
 
-/// The header, the throughput and the latencies of a series.
+/// The heading, the throughput and the latencies of a series.
 pub(crate) fn describe(series: &Series<'_>, file: &RunFile) -> String {
     let build = match series.engine.engine() {
         "kstone" => format!(" {} ({})", file.machine.version, file.machine.commit),
@@ -237,7 +237,7 @@ fn latencies(series: &Series<'_>, kind: &str) -> String {
     text + &series.merged(kind, &mut Vec::new()).map_or(String::new(), |all| bars(&all))
 }
 
-/// A line for each power of two, the ends that hold next to nothing left out.
+/// A line for each power of two, without the nearly empty ends.
 fn bars(histogram: &Histogram<u64>) -> String {
     let buckets: Vec<(u64, u64)> = histogram
         .iter_log(256, 2.0)

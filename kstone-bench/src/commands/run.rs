@@ -33,7 +33,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         .collect::<Result<_>>()?;
     let file = args.measure.run(&specs)?;
     let mut series = results::series(&[&file]);
-    // Engines under the same conditions one below the other.
+    // Groups engines with the same conditions.
     let order: Vec<_> = series.iter().map(|one| one.conditions.clone()).collect();
     series.sort_by_key(|one| order.iter().position(|conditions| *conditions == one.conditions));
     for one in &series {

@@ -1,13 +1,13 @@
-//! When operations are due.
+//! Determines when operations are due.
 
 #![expect(clippy::disallowed_methods, reason = "an offered rate is kept by the clock")]
 
 use std::time::{Duration, Instant};
 
-/// Sleeping ends late by the system's timer slack, so the last bit is spent awake.
+/// Sleeping ends late by the system's timer slack, so the last part is spent spinning.
 const SLACK: Duration = Duration::from_micros(120);
 
-/// A rate for one thread.
+/// The rate of one thread.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     start: Instant,
@@ -16,17 +16,17 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// This many operations a second, beginning `shift` of the time between two of them behind the start.
+    /// This many operations a second, starting after a fraction `shift` of the time between two of them.
     pub(super) fn new(start: Instant, rate: f64, shift: f64) -> Self {
         Self { start, nanos: 1e9 / rate, shift }
     }
 
-    /// When operation `i` is due, whatever became of those before it.
+    /// When operation `i` is due, whatever happened to the previous ones.
     pub(super) fn due(&self, i: u64) -> Instant {
         self.start + Duration::from_nanos(((i as f64 + self.shift) * self.nanos) as u64)
     }
 
-    /// Waits until operation `i` is due, if that is not past, and returns when that is.
+    /// Waits until operation `i` is due, if that is in the future, and returns that moment.
     pub(super) fn wait(&self, i: u64) -> Instant {
         let due = self.due(i);
         let left = due.saturating_duration_since(Instant::now());

@@ -1,4 +1,4 @@
-//! Watches the threads of a step: when its figures begin, what happened when, and when it ends.
+//! Watches the threads of a step: decides when measuring starts, records the time line, and decides when the step ends.
 
 #![expect(clippy::disallowed_methods, reason = "it samples at fixed intervals")]
 
@@ -11,30 +11,30 @@ use super::{Begin, Slice};
 use crate::engine::Engine;
 use crate::resources::Usage;
 
-/// Between two samples.
+/// The interval between two samples.
 const LOOK: Duration = Duration::from_millis(50);
 /// Throughput is steady when this many windows in a row agree within [`STEADY`]; a window is [`WINDOW`] samples.
 const WINDOWS: usize = 3;
 const WINDOW: usize = 4;
 const STEADY: f64 = 0.05;
-/// Warm-up is a fifth of a step at most.
+/// The maximum length of the warm-up, as a fraction of a step.
 const WARM_UP: f64 = 0.2;
-/// Time lines have up to twice this many slices; then two become one.
+/// Time lines have up to twice this many slices; then pairs are merged.
 const SLICES: usize = 200;
-/// The engine's counters are read once in this many samples, since reading them costs more.
+/// The engine's counters are read only once in this many samples, because reading them is more expensive.
 const COUNTED: usize = 20;
 
-/// What threads and sampler share.
+/// State shared by the threads and the sampler.
 #[derive(Debug)]
 pub(super) struct Watched {
     pub(super) stop: AtomicBool,
-    /// The figures have begun.
+    /// Whether measuring has started.
     pub(super) measuring: AtomicBool,
     threads: Vec<Thread>,
     finished: AtomicUsize,
 }
 
-/// On lines of its own, so that threads do not slow each other down by counting.
+/// On cache lines of its own, so that threads do not slow each other down by counting.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Thread {
@@ -53,8 +53,8 @@ impl Watched {
         }
     }
 
-    /// That thread did one more operation, in this many nanoseconds. Nobody else writes what it writes, but for the
-    /// sampler, which may lose the slowest of a moment.
+    /// Records that the thread did one more operation, in this many nanoseconds. Only this thread writes its counters,
+    /// except for the sampler, which may thereby lose the slowest operation of a moment.
     pub(super) fn done(&self, thread: usize, nanos: u64) {
         if let Some(thread) = self.threads.get(thread) {
             let before = thread.operations.load(Ordering::Relaxed);
@@ -65,12 +65,12 @@ impl Watched {
         }
     }
 
-    /// A thread has done all it had to do.
+    /// Records that a thread has finished its work.
     pub(super) fn end(&self) {
         self.finished.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Threads that are done.
+    /// The number of threads that have finished.
     pub(super) fn finished(&self) -> usize {
         self.finished.load(Ordering::Relaxed)
     }
@@ -84,29 +84,29 @@ impl Watched {
     }
 }
 
-/// How long a step goes on.
+/// How long a step runs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) operations: Option<u64>,
     pub(super) seconds: Option<f64>,
-    /// Whether it waits for steady throughput. An offered rate is steady by itself.
+    /// Whether to wait for steady throughput. An offered rate is steady by itself.
     pub(super) warm_up: bool,
 }
 
-/// What was seen.
+/// The observations.
 #[derive(Default)]
 pub(super) struct Sampled {
     pub(super) slices: Vec<Slice>,
     pub(super) peak_resident: u64,
     pub(super) peak_anonymous: u64,
-    /// Where the figures begin, if that is not the beginning.
+    /// Where measuring starts, if not at the start of the step.
     pub(super) begin: Option<Begin>,
-    /// Operations and seconds before.
+    /// Operations and seconds before that.
     pub(super) warm_up: (u64, f64),
     pub(super) steady: bool,
 }
 
-/// Watches until the threads stop, or stops them. Without limits it only samples.
+/// Watches until the threads stop, or stops them. Without limits, only samples.
 pub(super) fn watch(watched: &Watched, engine: &dyn Engine, limits: Option<Limits>) -> Result<Sampled> {
     let start = Instant::now();
     let mut sampled = Sampled::default();
@@ -161,7 +161,7 @@ pub(super) fn watch(watched: &Watched, engine: &dyn Engine, limits: Option<Limit
     Ok(sampled)
 }
 
-/// Sleeps in small pieces, so that a step that ends at once is not held up; whether it has ended.
+/// Sleeps in small pieces, so that a step that ends early is not held up; returns whether it has ended.
 fn wait(watched: &Watched, due: Instant) -> bool {
     while !watched.stop.load(Ordering::Relaxed) {
         let left = due.saturating_duration_since(Instant::now());
@@ -178,7 +178,7 @@ fn warm_up_is_over(limits: &Limits, operations: u64, time: Duration) -> bool {
         || limits.seconds.is_some_and(|all| time.as_secs_f64() >= WARM_UP * all)
 }
 
-/// Throughput of the last windows.
+/// Throughput in the most recent windows.
 #[derive(Debug, Default)]
 struct Windows {
     before: u64,
@@ -186,7 +186,7 @@ struct Windows {
 }
 
 impl Windows {
-    /// This many operations were done by that look; whether throughput is steady.
+    /// Records the number of operations at this sample; returns whether throughput is steady.
     fn add(&mut self, look: usize, operations: u64) -> bool {
         if !look.is_multiple_of(WINDOW) {
             return false;
@@ -203,7 +203,7 @@ impl Windows {
     }
 }
 
-/// Two slices become one.
+/// Merges pairs of slices.
 fn halved(slices: &[Slice]) -> Vec<Slice> {
     let one = |pair: &[Slice]| {
         let last = pair.last().cloned().unwrap_or_default();

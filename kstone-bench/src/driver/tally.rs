@@ -1,4 +1,4 @@
-//! Counts and latencies of one thread, and of all together.
+//! Counts and latencies of one thread, and of all threads together.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::Answer;
 use crate::record::Latency;
 use crate::results;
 
-/// Three significant digits, of anything up to an hour.
+/// Three significant digits, for values up to an hour.
 const DIGITS: u8 = 3;
 const HIGHEST: u64 = 3_600_000_000_000;
 
@@ -20,7 +20,7 @@ pub(super) struct Tally {
     pub(super) not_found: u64,
     pub(super) wrong: u64,
     pub(super) bytes_written: u64,
-    /// Of any operation, in nanoseconds.
+    /// The longest of all operations, in nanoseconds.
     pub(super) longest: u64,
     kinds: Vec<(&'static str, Kind)>,
 }
@@ -28,7 +28,7 @@ pub(super) struct Tally {
 #[derive(Clone, Debug)]
 struct Kind {
     service: Histogram<u64>,
-    /// From when they were due, in an open loop.
+    /// Latencies from when the operations were due, in an open loop.
     waited: Option<Histogram<u64>>,
 }
 
@@ -37,7 +37,7 @@ fn histogram() -> Option<Histogram<u64>> {
 }
 
 impl Tally {
-    /// An operation of that kind took so long; `waited` counts from when it was due.
+    /// Records an operation of this kind; `waited` counts from when it was due.
     pub(super) fn record(&mut self, kind: &'static str, waited: Option<u64>, service: u64, longest: u64) {
         self.operations += 1;
         self.longest = self.longest.max(longest);
@@ -85,7 +85,7 @@ impl Tally {
         Ok(())
     }
 
-    /// As results have them.
+    /// The latencies in the form of results.
     pub(super) fn latencies(&self) -> Result<BTreeMap<String, Latency>> {
         let of = |(name, kind): &(&'static str, Kind)| -> Result<(String, Latency)> {
             let service = results::latency(&kind.service)?;

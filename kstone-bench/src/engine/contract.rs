@@ -1,4 +1,4 @@
-//! The contract of all engines: a seeded mix of operations against a map, and again after a reopen.
+//! The contract of all engines: compares a seeded mix of operations with a map, and does so again after a reopen.
 //!
 //! Not a test, so that `kstone-bench/peers/` can test its engines with it.
 
@@ -17,12 +17,12 @@ const KEYS: u64 = 300;
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// What an engine declares not to support.
+/// The operations that an engine declares not to support.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lacks {
     Tuned,
     Query,
-    /// Scans in the order of the keys.
+    /// Scans in key order.
     Scan,
 }
 
@@ -65,7 +65,7 @@ fn obeys(spec: &EngineSpec, directory: &Path, durability: Durability, lacks: &[L
     Ok(())
 }
 
-/// A get, a query, and gets of several keys.
+/// Compares a get, a query, and a read of several keys.
 fn agrees(session: &mut dyn Session, model: &Model, n: u64, lacks: &[Lacks]) -> Result<()> {
     let (from, mut seen) = (key(n), None);
     let found = session.get(&from, &mut |value| seen = Some(value.to_vec()))?;
@@ -92,7 +92,7 @@ fn agrees(session: &mut dyn Session, model: &Model, n: u64, lacks: &[Lacks]) -> 
     Ok(())
 }
 
-/// Whether an answer is right, or refused where the engine lacks the operation.
+/// Checks that an answer is right, or rejected if the engine lacks the operation.
 fn answered(found: Result<u64>, lacking: bool, agrees: impl FnOnce(u64) -> bool) -> Result<()> {
     match (found, lacking) {
         (Err(_), true) => Ok(()),

@@ -2,8 +2,8 @@
 //!
 //! * `Buffered`: its default; each write reaches the operating system before it returns.
 //! * `Sync`: `persist(SyncData)`, an fdatasync of the journal, after each write.
-//! * Defaults: a cache of 32 MiB, memtables of 64 MiB. Tuned: a cache of 512 MiB, what its manual asks for (a fifth to a
-//!   quarter of the memory).
+//! * Defaults: a cache of 32 MiB, memtables of 64 MiB. Tuned: a cache of 512 MiB, as its manual recommends (a fifth to
+//!   a quarter of the memory).
 
 use std::path::Path;
 

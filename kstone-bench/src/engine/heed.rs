@@ -1,12 +1,12 @@
-//! LMDB by heed: a memory-mapped B-tree in C, the fastest reads there are.
+//! LMDB through heed: a memory-mapped B-tree in C with the fastest reads of all.
 //!
 //! * `Buffered`: `NO_SYNC`. The death of the process loses nothing; a power cut may damage the file, which is less than
-//!   our `Buffered` promises.
+//!   KeystoneDB's `Buffered` promises.
 //! * `Sync`: its default, a sync with each commit.
-//! * A map of 64 GiB, which is address space only. Tuned: `WRITE_MAP`, pages are changed in the map instead of written;
+//! * A map of 64 GiB, which is only address space. Tuned: `WRITE_MAP`: pages are changed in the map instead of written;
 //!   the promise is the same.
 //!
-//! A write is a transaction of its own, as is a get.
+//! Each write is a transaction of its own, and so is each get.
 
 #![expect(unsafe_code, reason = "its calls to open a database are")]
 
@@ -52,7 +52,7 @@ impl Engine for Heed {
         Ok(Box::new(Access { env: &self.env, items: self.items }))
     }
 
-    /// Nothing goes on in the background. It reuses pages in place, and has no smaller form but a copy.
+    /// There is no background work. It reuses pages in place, and its only smaller form is a copy.
     fn settle(&self) -> Result<()> {
         Ok(self.env.force_sync()?)
     }

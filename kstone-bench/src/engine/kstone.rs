@@ -1,6 +1,6 @@
-//! KeystoneDB's engine, given bytes as the peers are: no item is encoded or decoded within what is measured.
+//! KeystoneDB's engine with byte values, like the peers: measured operations neither encode nor decode items.
 //!
-//! Durability maps to [`kstone_core::Durability`] of the same names.
+//! Durability maps to [`kstone_core::Durability`] of the same name.
 
 #![expect(clippy::disallowed_methods, reason = "it stamps events with the time of the measurement")]
 
@@ -41,7 +41,7 @@ pub(super) fn open(spec: &EngineSpec, directory: &Path, durability: Durability) 
 }
 
 impl Kstone {
-    /// Whether any stripe still has something to merge or to write out.
+    /// Whether no stripe has anything left to merge or to flush.
     fn at_rest(&self, stats: &EngineStats) -> Result<bool> {
         if let Some(error) = &stats.background_error {
             return Err(anyhow!("background work fails: {error}"));
@@ -59,7 +59,7 @@ impl Engine for Kstone {
         Ok(Box::new(Reader(&self.engine)))
     }
 
-    /// At rest is: nothing is due, and nothing was done for a tenth of a second.
+    /// The engine is at rest when nothing is due, and nothing was done for a tenth of a second.
     fn settle(&self) -> Result<()> {
         self.engine.flush()?;
         at_rest(|| {

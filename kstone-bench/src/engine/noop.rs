@@ -1,4 +1,4 @@
-//! Does nothing: what is measured with it is the harness.
+//! Does nothing, so that measuring it measures the harness.
 
 use std::hint::black_box;
 use std::path::Path;

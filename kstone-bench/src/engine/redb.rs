@@ -1,11 +1,13 @@
 //! redb 4: a copy-on-write B-tree in Rust.
 //!
-//! * `Buffered`: commits with `Durability::None`. Less than is promised elsewhere: they are in the memory of the process
-//!   only, and its death loses all since the last durable commit. There is nothing between that and a sync.
+//! * `Buffered`: commits with `Durability::None`. Less than the promise of other engines: these commits are only in the
+//!   memory of the process, and its death loses everything since the last durable commit. redb has nothing between that
+//!   and a sync.
 //! * `Sync`: `Durability::Immediate`, its default.
-//! * Defaults: a cache of 1 GiB. Tuned: of 4 GiB.
+//! * Defaults: a cache of 1 GiB. Tuned: 4 GiB.
 //!
-//! A write is a transaction of its own, as is a get; their cost is part of what a user of single operations pays.
+//! Each write is a transaction of its own, and so is each get; their cost is part of what single operations cost a
+//! user.
 
 use std::path::Path;
 
@@ -43,8 +45,8 @@ impl Engine for Redb {
         Ok(Box::new(Access(self)))
     }
 
-    /// Makes all durable: nothing goes on in the background. Its own `compact` asks for the database alone, which
-    /// sessions of others do not leave it.
+    /// Makes everything durable; there is no background work. Its own `compact` requires exclusive access to the
+    /// database, which is impossible while there are other sessions.
     fn settle(&self) -> Result<()> {
         Ok(self.database.begin_write()?.commit()?)
     }

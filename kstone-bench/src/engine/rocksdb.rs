@@ -1,8 +1,8 @@
-//! RocksDB, the engine that others are measured by.
+//! RocksDB, the yardstick for other engines.
 //!
-//! * `Buffered`: its default, the log is written but not synced. `Sync`: `sync` with each write.
-//! * Defaults: no filters, a cache of 32 MiB, no compression in this build but LZ4. Tuned: Bloom filters of 10 bits, a
-//!   cache of 512 MiB, background threads for all cores, LZ4.
+//! * `Buffered`: its default, in which the log is written but not synced. `Sync`: `sync` with each write.
+//! * Defaults: no filters, a cache of 32 MiB; the only compression in this build is LZ4, which the defaults do not use.
+//!   Tuned: Bloom filters of 10 bits, a cache of 512 MiB, background threads for all cores, LZ4.
 
 use std::path::Path;
 
@@ -31,7 +31,7 @@ pub(super) fn open(spec: &EngineSpec, directory: &Path, durability: Durability) 
         options.set_compression_type(DBCompressionType::Lz4);
         options.increase_parallelism(std::thread::available_parallelism().map_or(2, |n| n.get() as i32));
     } else {
-        // Its default is Snappy, which this build leaves out.
+        // The default is Snappy, which this build leaves out.
         options.set_compression_type(DBCompressionType::None);
     }
     Ok(Box::new(Rocksdb { database: DB::open(&options, directory)?, sync: durability == Durability::Sync }))

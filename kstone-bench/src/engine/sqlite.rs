@@ -1,10 +1,11 @@
-//! SQLite by rusqlite: what most people use today.
+//! SQLite through rusqlite: what most people use today.
 //!
-//! * Write-ahead log. `Buffered`: `synchronous=NORMAL`, which syncs at checkpoints: a power cut takes the newest writes
-//!   and damages nothing, just as our `Buffered`. `Sync`: `synchronous=FULL`, a sync with each commit.
-//! * Defaults otherwise. Tuned: a cache of 256 MiB a connection, reads from a map of 2 GB, checkpoints each 10,000 pages.
+//! * Write-ahead log. `Buffered`: `synchronous=NORMAL`, which syncs at checkpoints: a power cut loses the newest writes
+//!   and damages nothing, just like KeystoneDB's `Buffered`. `Sync`: `synchronous=FULL`, a sync with each commit.
+//! * Otherwise the defaults. Tuned: a cache of 256 MiB per connection, reads from a map of 2 GB, checkpoints every
+//!   10,000 pages.
 //!
-//! A table without row ids whose key is the key; statements are prepared once; a connection for each thread.
+//! A table without row ids, with the key as its primary key; statements are prepared once; one connection per thread.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -37,7 +38,7 @@ pub(super) fn open(spec: &EngineSpec, directory: &Path, durability: Durability) 
 impl Sqlite {
     fn connect(&self) -> Result<Connection> {
         let connection = Connection::open(&self.file)?;
-        // Writers of other threads are waited for, as long as it takes.
+        // Waits for writers of other threads as long as it takes.
         connection.busy_timeout(Duration::from_secs(600))?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         let synchronous = match self.durability {
@@ -59,7 +60,7 @@ impl Engine for Sqlite {
         Ok(Box::new(Access(self.connect()?)))
     }
 
-    /// Nothing goes on in the background; what is in the log is moved to where it belongs.
+    /// There is no background work; moves the contents of the log into the database file.
     fn settle(&self) -> Result<()> {
         self.connect()?.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
         Ok(())
@@ -96,7 +97,7 @@ impl Session for Access {
     }
 
     fn range(&mut self, from: &[u8], end: &[u8], limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
-        // Its integers are signed.
+        // SQLite's integers are signed.
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut statement = self.0.prepare_cached(RANGE)?;
         let mut rows = statement.query((from, end, limit))?;

@@ -1,4 +1,4 @@
-//! All engines of this build give the same answers, and settings that they do not have are refused.
+//! All engines of this build give the same answers, and reject settings that they do not have.
 
 use super::contract::check;
 use super::*;

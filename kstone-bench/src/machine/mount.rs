@@ -1,4 +1,4 @@
-//! Which file system a directory is on, and which device is below it, from `/proc/self/mountinfo` (proc(5)) and
+//! Determines the file system of a directory and the device below it, from `/proc/self/mountinfo` (proc(5)) and
 //! `/sys/block`.
 
 use std::fs;
@@ -12,13 +12,13 @@ use crate::units;
 pub(super) struct Mount {
     kind: String,
     options: String,
-    /// `major:minor`, as `/sys/dev/block` names devices.
+    /// `major:minor`, the names of devices in `/sys/dev/block`.
     device: String,
     source: String,
 }
 
 impl Mount {
-    /// The file system of an absolute directory without links; fields are empty if the table has none for it.
+    /// The file system of an absolute path without symbolic links; fields are empty if the table has none for it.
     pub(super) fn of(directory: &Path, mountinfo: &str) -> Self {
         let mut best = (0, Self::default());
         for (point, mount) in mountinfo.lines().filter_map(Self::parse) {
@@ -45,12 +45,12 @@ impl Mount {
         Some((PathBuf::from(unescape(left.get(4)?)), mount))
     }
 
-    /// Whether the files are in memory and no disk is below.
+    /// Whether files are in memory, with no disk below.
     pub(super) fn in_memory(&self) -> bool {
         matches!(self.kind.as_str(), "tmpfs" | "ramfs")
     }
 
-    /// Its kind and the options it is mounted with.
+    /// The kind of file system and its mount options.
     pub(super) fn file_system(&self) -> String {
         match self.kind.as_str() {
             "" => UNKNOWN.to_owned(),
@@ -58,33 +58,33 @@ impl Mount {
         }
     }
 
-    /// The device's name, model, size, and whether it turns.
+    /// The device's name, model, size, and whether it is rotational.
     pub(super) fn disk(&self) -> String {
         if self.in_memory() {
             return "none: files are in memory".to_owned();
         }
         let by_number = Some(self.device.as_str()).filter(|device| !device.is_empty());
         let by_number = by_number.map(|device| Path::new("/sys/dev/block").join(device));
-        // Some file systems have a number that no device has.
+        // Some file systems have a number that belongs to no device.
         let by_name = self.source.strip_prefix("/dev/").map(|name| Path::new("/sys/class/block").join(name));
         let found = [by_number, by_name].into_iter().flatten().find_map(|path| path.canonicalize().ok());
         found.as_deref().and_then(describe).unwrap_or_else(|| UNKNOWN.to_owned())
     }
 }
 
-/// A directory of `/sys/devices/.../block/`; that of a partition lies in that of its disk.
+/// Describes a directory of `/sys/devices/.../block/`; that of a partition is inside that of its disk.
 fn describe(device: &Path) -> Option<String> {
     let disk = if device.join("queue").exists() { device } else { device.parent()? };
     let line = |name: &str| fs::read_to_string(disk.join(name)).ok().map(|text| text.trim().to_owned());
     let mut parts = vec![disk.file_name()?.to_string_lossy().into_owned()];
     parts.extend(line("device/model").filter(|model| !model.is_empty()));
-    // In units of 512 bytes, whatever the sectors of the device are.
+    // In units of 512 bytes, whatever the sector size of the device.
     parts.extend(
         line("size").and_then(|size| size.parse::<f64>().ok()).map(|size| units::bytes(size * 512.0)),
     );
     let driver = fs::read_link(disk.join("device/driver")).ok();
     let driver = driver.as_ref().and_then(|driver| driver.file_name()).map(|name| name.to_string_lossy());
-    // What a virtual device says about turning is a default, and no statement about what is behind it.
+    // For a virtual device, `rotational` is a default that says nothing about the device behind it.
     match (driver, line("queue/rotational").as_deref()) {
         (Some(driver), _) if driver.starts_with("virtio") => parts.push("virtual".to_owned()),
         (_, Some("0")) => parts.push("solid state".to_owned()),
@@ -94,7 +94,7 @@ fn describe(device: &Path) -> Option<String> {
     Some(parts.join(", "))
 }
 
-/// Space, tab, newline and backslash are written as `\` and three octal digits.
+/// Replaces `\` and three octal digits, which stand for space, tab, newline and backslash.
 fn unescape(text: &str) -> String {
     ["\\040", "\\011", "\\012", "\\134"]
         .into_iter()

@@ -1,5 +1,5 @@
-//! Two times that decide what a database can do on a disk: making 4 KiB durable, and reading 4 KiB that no cache of this
-//! machine has. A cache of the device, or of the machine below a virtual one, is not avoided.
+//! Two times that determine what a database can do on a disk: making 4 KiB durable, and reading 4 KiB that no cache of
+//! this machine holds. Caches of the device, or of the host of a virtual machine, are not avoided.
 
 #![expect(
     clippy::disallowed_methods,
@@ -18,13 +18,13 @@ use rustix::fs::{Advice, fadvise};
 use crate::noise;
 
 const BLOCK: usize = 4096;
-/// Syncs that are timed, and before them some that are not: the first ones allocate.
+/// The number of timed syncs. Some untimed ones come first, because those allocate.
 const SYNCS: usize = 50;
 const UNTIMED: usize = 5;
-/// On slow disks fewer are enough.
+/// On slow disks, fewer are enough.
 pub(super) const LONGEST: Duration = Duration::from_secs(3);
 
-/// The middle of the times that appending 4 KiB and `fdatasync` took.
+/// The median time of appending 4 KiB and `fdatasync`.
 pub(super) fn fsync(directory: &Path) -> Result<Duration> {
     let mut file = tempfile::tempfile_in(directory)?;
     let block = noise(1, BLOCK);
@@ -46,15 +46,15 @@ pub(super) fn fsync(directory: &Path) -> Result<Duration> {
 
 /// Reads past the page cache.
 pub(crate) struct Reads {
-    /// The middle of their times.
+    /// The median time.
     pub(crate) middle: Duration,
-    /// Of the bytes that were read, what came from the device, if the kernel counts that. If it is less than all, a cache
-    /// answered after all.
+    /// The fraction of the bytes read that came from the device, if the kernel counts that. If it is less than 1, a
+    /// cache answered after all.
     pub(crate) device_share: Option<f64>,
 }
 
-/// Reads of 4 KiB at random places of a file of that many blocks, no longer than that; `None` where the page cache
-/// cannot be made to drop it.
+/// Reads 4 KiB at random places of a file of this many blocks, for at most `longest`; `None` if the page cache cannot
+/// be made to drop the file.
 pub(crate) fn read_4k(directory: &Path, blocks: u64, reads: u64, longest: Duration) -> Result<Option<Reads>> {
     let file = written(directory, blocks).with_context(|| format!("a file in {}", directory.display()))?;
     let uncached =
@@ -80,7 +80,7 @@ pub(crate) fn read_4k(directory: &Path, blocks: u64, reads: u64, longest: Durati
     Ok(Some(Reads { middle: middle(times), device_share }))
 }
 
-/// Each block once, far from the one before: the factor is a prime.
+/// Visits each block once, far from the previous one: the factor is a prime.
 fn place(n: u64, blocks: u64) -> u64 {
     n.wrapping_mul(0x9e37_79b1) % blocks
 }
@@ -94,7 +94,7 @@ fn written(directory: &Path, blocks: u64) -> Result<File> {
     Ok(file)
 }
 
-/// Bytes that this thread had read from devices so far, if the kernel counts them.
+/// Bytes that this thread has read from devices so far, if the kernel counts them.
 fn device_reads() -> Option<u64> {
     let io = fs::read_to_string("/proc/thread-self/io").ok()?;
     io.lines().find_map(|line| line.strip_prefix("read_bytes: "))?.parse().ok()

@@ -1,4 +1,4 @@
-//! Tables of the specification's chapter: the same cells on a terminal, in Markdown and on a page, and a plot for each
+//! Tables of the specification's chapter: the same cells on a terminal, in Markdown and on a page, with a plot for each
 //! quantity whose rows are numbers.
 
 use anyhow::Result;
@@ -10,9 +10,9 @@ use crate::plot::{Axis, Chart, Curve, Look, Point};
 use crate::results::grouped;
 use crate::units::{self, Unit};
 
-/// Values that lie further apart are shown by their logarithms.
+/// Values further apart than this factor are plotted on a logarithmic axis.
 const WIDE: f64 = 20.0;
-/// The heads of the columns. That of the second is what differs from line to line.
+/// The headings of the columns. The second depends on the parameter that differs from line to line.
 const HEADS: [&str; 8] =
     ["quantity", "by", "chapter says", "measured", "ratio", "model", "shape holds?", "grade"];
 
@@ -40,12 +40,12 @@ pub(super) fn section(table: &ChapterTable) -> Result<Section> {
     Ok(section)
 }
 
-/// For a document, with a heading of the third level.
+/// A table for a document, with a third-level heading.
 pub fn chapter_markdown(table: &ChapterTable) -> Result<String> {
     page::section(&cells(table))
 }
 
-/// For a terminal, at most `width` columns wide.
+/// A table for a terminal, at most `width` columns wide.
 pub fn chapter_text(table: &ChapterTable, width: u16) -> String {
     let Section { title, about, tables, notes, .. } = cells(table);
     let mut text = format!("{title}\n{about}\n");
@@ -62,7 +62,7 @@ pub fn chapter_text(table: &ChapterTable, width: u16) -> String {
     text
 }
 
-/// Claims with what decided them, reasons, notes.
+/// Claims with the figures that decided them, reasons, notes.
 fn notes(table: &ChapterTable) -> Vec<String> {
     let mut lines = Vec::new();
     for group in &table.groups {
@@ -76,7 +76,7 @@ fn notes(table: &ChapterTable) -> Vec<String> {
     lines
 }
 
-/// Why lines have no figure or no grade; rows with the same reason together.
+/// Why lines have no figure or no grade, with rows of the same reason combined.
 fn reasons(group: &Group) -> Vec<String> {
     let reason = |line: &Line| match (&line.measured, &line.grade) {
         (Measured::NotHere(why), _) => Some(format!("not measurable here: {why}")),
@@ -150,7 +150,7 @@ fn plot(table: &ChapterTable, group: &Group) -> Result<Option<Plot>> {
         let median = line.measured.median()?;
         Some((median, line.measured.range()))
     });
-    // More or less than something has no place on an axis that begins at 0.
+    // A relative change cannot be shown on an axis that starts at 0.
     if measured.len() < 2 || group.unit == Unit::PercentMore {
         return Ok(None);
     }
@@ -190,7 +190,7 @@ fn plot(table: &ChapterTable, group: &Group) -> Result<Option<Plot>> {
     Plot::of(chart, &caption, None).map(Some)
 }
 
-/// Where a line has both a place and a figure.
+/// The lines that have both a position and a figure.
 fn points(group: &Group, figure: impl Fn(&Line) -> Option<(f64, Option<(f64, f64)>)>) -> Vec<Point> {
     let mut points: Vec<Point> = group
         .lines
@@ -226,7 +226,7 @@ fn format(unit: Unit) -> fn(f64) -> String {
     }
 }
 
-/// What the figures on the axis leave out.
+/// The unit that figures on the axis omit.
 fn suffix(unit: Unit) -> &'static str {
     match unit {
         Unit::PerSecond | Unit::BytesPerSecond => ", per second",

@@ -11,11 +11,11 @@ use crate::units;
 /// Series with the same conditions.
 pub(super) struct Contest<'a> {
     pub(super) conditions: &'a Conditions,
-    /// From the fastest to the slowest.
+    /// Sorted from the fastest to the slowest.
     pub(super) series: Vec<&'a Series<'a>>,
 }
 
-/// In the order in which their conditions first appear.
+/// The contests, in the order in which their conditions first appear.
 pub(super) fn contests<'a>(all: &'a [Series<'a>]) -> Vec<Contest<'a>> {
     let rate = |series: &Series<'_>| statistics::median(&series.rates()).unwrap_or(0.0);
     let contest = |(conditions, mut series): (_, Vec<&'a Series<'a>>)| {
@@ -26,7 +26,7 @@ pub(super) fn contests<'a>(all: &'a [Series<'a>]) -> Vec<Contest<'a>> {
 }
 
 impl<'a> Contest<'a> {
-    /// The reference of ratios: ours with its defaults, or ours with the settings that come first.
+    /// The reference of ratios: KeystoneDB with its defaults, or otherwise with the settings that come first.
     pub(super) fn ours(&self) -> Option<&'a Series<'a>> {
         let mut ours: Vec<_> =
             self.series.iter().copied().filter(|series| series.engine.engine() == "kstone").collect();
@@ -34,12 +34,12 @@ impl<'a> Contest<'a> {
         ours.first().copied()
     }
 
-    /// Engines that store something: `noop` shows the cost of the harness and is no rival.
+    /// Engines that store something: `noop` shows the cost of the harness and is not a rival.
     pub(super) fn rivals(&self) -> impl Iterator<Item = &'a Series<'a>> {
         self.series.iter().copied().filter(|series| series.engine.engine() != "noop")
     }
 
-    /// The throughput of a series by that of ours; nothing for ours itself.
+    /// The throughput of a series relative to KeystoneDB's; `None` for KeystoneDB itself.
     pub(super) fn ratio(&self, series: &Series<'a>) -> Option<Ratio> {
         let ours = self.ours()?;
         if ours.label() == series.label() {
@@ -50,7 +50,8 @@ impl<'a> Contest<'a> {
         statistics::paired_ratio(&pairs.collect::<Vec<_>>())
     }
 
-    /// Which colour and dash is whose: ours the first, others by name, so that they keep it from section to section.
+    /// The colour and dash of each series: KeystoneDB has the first, others are assigned by name, so that they stay the
+    /// same in all sections.
     pub(super) fn looks(&self) -> Vec<usize> {
         const KNOWN: [&str; 7] = ["kstone", "fjall", "redb", "heed", "rusqlite", "rocksdb", "noop"];
         let by_name = |series: &&Series<'_>| {
@@ -62,7 +63,7 @@ impl<'a> Contest<'a> {
         if distinct.len() == self.series.len() {
             return looks.into_iter().flatten().collect();
         }
-        // The same engine several times: ours first, then in order.
+        // If the same engine occurs several times: KeystoneDB first, then in order.
         let ours = self.ours().map(Series::label);
         let mut next = 0;
         let look = |series: &&Series<'_>| {
@@ -75,7 +76,7 @@ impl<'a> Contest<'a> {
         self.series.iter().map(look).collect()
     }
 
-    /// What plots call the series: without the settings that all have, which are returned too.
+    /// Names for plots, without the settings common to all series, which are returned as well.
     pub(super) fn names(&self) -> (Vec<String>, Vec<&'a str>) {
         let parts =
             |series: &'a Series<'a>| series.engine.settings.split(',').filter(|part| !part.is_empty());

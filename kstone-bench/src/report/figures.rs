@@ -11,18 +11,18 @@ use crate::record::Step;
 use crate::results::Series;
 use crate::{statistics, units};
 
-/// More on one plot cannot be distinguished.
+/// The number of lines beyond which a plot becomes illegible.
 const MOST: usize = 8;
-/// Of a time line: neighbours are put together until there are no more.
+/// The maximum number of slices of a time line: neighbours are merged until there are no more than this.
 const SLICES: usize = 240;
-/// Where buckets of latencies begin, in nanoseconds, and by how much each is wider than the one before.
+/// The start of the first latency bucket in nanoseconds, and the factor by which each is wider than the previous one.
 const FIRST_BUCKET: u64 = 32;
 const BUCKET_GROWTH: f64 = 1.189_207;
-/// Shares of operations that a curve of percentiles has points at.
+/// The shares of operations at which a curve of percentiles has points.
 const SHARES: [f64; 15] =
     [0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999, 0.99999, 0.999_999];
 
-/// All plots of a contest. `notes` gets what could not be shown.
+/// All plots of a contest. Adds a note for anything that could not be shown.
 pub(super) fn plots(contest: &Contest<'_>, notes: &mut Vec<String>) -> Result<Vec<Plot>> {
     let mut plots = Vec::new();
     plots.extend(bars(contest)?);
@@ -40,7 +40,7 @@ pub(super) fn plots(contest: &Contest<'_>, notes: &mut Vec<String>) -> Result<Ve
     Ok(plots)
 }
 
-/// All series with what plots call them and how they look.
+/// All series with their names and looks in plots.
 fn named<'a>(contest: &Contest<'a>) -> impl Iterator<Item = (&'a Series<'a>, String, usize)> {
     let (names, _) = contest.names();
     contest
@@ -72,7 +72,7 @@ fn bars(contest: &Contest<'_>) -> Result<Option<Plot>> {
     Ok(Some(Plot { title, caption, svg, table: None }))
 }
 
-/// The trial whose throughput is nearest the median.
+/// The trial whose throughput is closest to the median.
 fn typical<'a>(series: &Series<'a>) -> Option<&'a Step> {
     let median = statistics::median(&series.rates())?;
     let distance = |step: &Step| (step.rate - median).abs();
@@ -115,7 +115,7 @@ fn timeline(contest: &Contest<'_>) -> Result<Option<Plot>> {
     Plot::of(Chart { title, description, x, y, lines, strips }, caption, None).map(Some)
 }
 
-/// Throughput of pieces of time, in the middle of each.
+/// The throughput of each slice of time, placed at its middle.
 fn over_time(step: &Step) -> Vec<Point> {
     let together = step.timeline.len().div_ceil(SLICES).max(1);
     let mut begin = 0.0;
@@ -198,7 +198,7 @@ fn buckets(all: &Histogram<u64>) -> Vec<(f64, f64, f64)> {
     buckets
 }
 
-/// Only shares that at least ten operations were above of.
+/// Uses only shares that at least ten operations exceeded.
 fn percentile_curve(all: &Histogram<u64>) -> Vec<Point> {
     let enough = |share: &f64| (1.0 - share) * all.len() as f64 >= 10.0;
     let point = |share: f64| {
@@ -210,7 +210,7 @@ fn percentile_curve(all: &Histogram<u64>) -> Vec<Point> {
     SHARES.into_iter().filter(enough).map(point).collect()
 }
 
-/// One in this many is slower: as the share that is not.
+/// Converts one slower operation in this many to the share that is not slower.
 fn share_of_odds(odds: f64) -> String {
     let text = format!("{:.5}", (1.0 - 1.0 / odds) * 100.0);
     format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))

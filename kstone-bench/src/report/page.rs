@@ -1,5 +1,5 @@
-//! The document as one HTML page that needs nothing else (no scripts, no fonts, no pictures from elsewhere), and as
-//! Markdown, with everything but the plots.
+//! Renders the document as one self-contained HTML page (no scripts, no fonts, no external images), and as Markdown
+//! with everything but the plots.
 
 use anyhow::{Context, Result};
 use minijinja::value::{Serde, Value};
@@ -7,7 +7,7 @@ use minijinja::{Environment, context};
 
 use super::{Document, Section};
 
-/// The names decide how values are escaped.
+/// The file extensions determine how values are escaped.
 const HTML: &str = "report.html";
 const MARKDOWN: &str = "report.md";
 
@@ -28,12 +28,12 @@ pub fn markdown(document: &Document) -> Result<String> {
     Ok(text.trim_end().to_owned() + "\n")
 }
 
-/// A section alone, with a heading of the third level.
+/// A single section, with a third-level heading.
 pub(super) fn section(section: &Section) -> Result<String> {
     render(MARKDOWN, context! { section_alone => Value::from(Serde(section)) })
 }
 
-/// Names and errors come from outside: nothing in them may become markup.
+/// Names and errors come from outside: they must not be interpreted as markup.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
@@ -41,7 +41,7 @@ fn escape(text: &str) -> String {
             '\n' | '\r' | '\t' => escaped.push(' '),
             '<' => escaped.push_str("&lt;"),
             '&' => escaped.push_str("&amp;"),
-            // An underscore is no markup within words, and names of settings have many.
+            // An underscore within a word is not markup, and names of settings have many.
             '\\' | '|' | '`' | '[' | ']' | '*' => escaped.extend(['\\', character]),
             other => escaped.push(other),
         }

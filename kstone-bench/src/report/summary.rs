@@ -1,4 +1,4 @@
-//! All workloads on one page: a table for each durability, and what ours is slower in.
+//! All workloads on one page: a table for each durability, and the workloads in which KeystoneDB is slower.
 
 use super::Table;
 use super::contest::{Contest, rate};
@@ -7,7 +7,7 @@ use crate::results::{Conditions, Series, durability};
 use crate::statistics;
 use crate::units::{self, NOTHING};
 
-/// More engines than that are no table but a sweep, which has a section of its own.
+/// A contest with more engines than this is a sweep rather than a table, and has a section of its own.
 const MOST: usize = 12;
 
 /// A row for each set of conditions under which several engines ran, a column for each engine.
@@ -58,13 +58,13 @@ fn cell<'a>(contest: &Contest<'a>, series: &Series<'a>) -> String {
     }
 }
 
-/// The workload, and how it differs from others of that name.
+/// The workload, and how it differs from others with that name.
 fn name(conditions: &Conditions, contests: &[&Contest<'_>]) -> String {
     let same = contests.iter().filter(|contest| contest.conditions.workload == conditions.workload);
     if same.count() > 1 { conditions.to_string() } else { conditions.workload.clone() }
 }
 
-/// A sentence for each engine that was faster than ours, and whether chance may have made it so.
+/// A sentence for each engine that was faster than KeystoneDB, and whether that may be chance.
 pub(super) fn losses(contests: &[Contest<'_>]) -> Vec<String> {
     let mut losses = Vec::new();
     for contest in contests {

@@ -1,4 +1,5 @@
-//! Plots of sweeps: trials of ours that differ in a setting, or in how many runs a stripe has, and what theory says.
+//! Plots of sweeps: trials of KeystoneDB that differ in a setting, or in the number of runs per stripe, compared with
+//! theory.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +15,10 @@ use crate::results::{Series, grouped, latency_of};
 use crate::statistics::{self, Summary};
 use crate::units;
 
-/// Bytes of a key without a sort key.
+/// Length of a key without a sort key, in bytes.
 const KEY_BYTES: u64 = 16;
 
-/// One series of a sweep: where it lies, and what was measured there.
+/// One series of a sweep: its position and its figures.
 struct Spot<'a> {
     at: f64,
     series: &'a Series<'a>,
@@ -26,7 +27,7 @@ struct Spot<'a> {
     compaction: CompactionConfig,
 }
 
-/// Sections of the sweeps that the series hold; most files hold none.
+/// Sections for the sweeps among the series; most files contain none.
 pub(super) fn sections(all: &[Series<'_>]) -> Result<Vec<Section>> {
     let mut sections = Vec::new();
     let ours = all.iter().filter(|series| series.engine.engine() == "kstone");
@@ -49,11 +50,11 @@ pub(super) fn sections(all: &[Series<'_>]) -> Result<Vec<Section>> {
 
 type Figure = fn(&Step) -> Option<f64>;
 
-/// Which settings a sweep moves: they are put back to their defaults to see whether the rest is the same.
+/// Resets the settings that a sweep varies to their defaults, to see whether the rest is the same.
 type Reset = fn(&mut DatabaseConfig, &mut CompactionConfig);
 
-/// The series that have a place on an axis and a figure there, from left to right; those whose other settings differ
-/// apart. Only those with two places at least.
+/// The series that have a position on an axis and a figure there, from left to right, grouped by their other settings.
+/// Only groups with at least two positions.
 fn spots<'a>(
     group: &[&'a Series<'a>],
     reset: Reset,
@@ -84,7 +85,7 @@ fn spots<'a>(
     sweeps
 }
 
-/// Runs of a stripe, averaged over the stripes that have any.
+/// Runs per stripe, averaged over the stripes that have any.
 fn runs(step: &Step) -> Option<f64> {
     step.share("runs", "stripes_used").filter(|runs| *runs > 0.0)
 }
@@ -95,7 +96,7 @@ fn reads(group: &[&Series<'_>]) -> Result<Vec<Plot>> {
         database.max_memtable_records = defaults.0.max_memtable_records;
         compaction.sst_threshold = defaults.1.sst_threshold;
     };
-    // The runs that gets look at replace the number of runs where it is unknown: for absent keys the two are equal.
+    // The runs that gets search replace the number of runs if that is unknown: for absent keys the two are equal.
     for (label, place) in
         [("runs of a stripe", runs as Figure), ("runs looked at per get", Step::runs_per_get)]
     {
@@ -104,7 +105,7 @@ fn reads(group: &[&Series<'_>]) -> Result<Vec<Plot>> {
         };
         let p50 = spots(group, reset, place, |step| latency_of(step, "get").map(|get| get.p50 as f64));
         let p99 = spots(group, reset, place, |step| latency_of(step, "get").map(|get| get.p99 as f64));
-        // A sweep of something else moves the number of runs a bit; that is no sweep of it.
+        // A sweep of another setting changes the number of runs slightly; that is not a sweep of runs.
         let wide =
             |spots: &[Spot<'_>]| spots.first().zip(spots.last()).is_some_and(|(a, b)| b.at >= a.at * 1.5);
         let sweeps: Vec<_> = p50.iter().zip(&p99).filter(|(p50, _)| wide(p50)).collect();
@@ -189,7 +190,7 @@ fn false_positives(group: &[&Series<'_>]) -> Result<Vec<Plot>> {
     spots(group, reset, place, Step::false_positives).iter().map(|spots| against.plot(spots)).collect()
 }
 
-/// Bytes that flushes and merges wrote for each byte of keys and values, as the model counts.
+/// Bytes that flushes and merges wrote for each byte of keys and values, counted like in the model.
 fn rewritten(step: &Step) -> Option<f64> {
     let flushed = step.share(counter::FLUSH_BYTES, counter::USER_BYTES_WRITTEN)?;
     let merged = step.share(counter::COMPACTION_BYTES, counter::USER_BYTES_WRITTEN)?;
@@ -216,7 +217,7 @@ fn write_amplification(group: &[&Series<'_>]) -> Result<Vec<Plot>> {
         x: |_, last| Axis::from_zero("sst_threshold K", [last], units::short),
         y: |values| {
             let largest = values.iter().copied().fold(0.0, f64::max);
-            // A small K costs so much that the rest would be one line at the bottom.
+            // A small K costs so much that the rest would be a flat line at the bottom.
             match values.iter().copied().fold(f64::INFINITY, f64::min) {
                 least if largest > least * 12.0 => {
                     Axis::log("bytes rewritten per byte put (logarithmic)", values, units::short)
@@ -229,15 +230,15 @@ fn write_amplification(group: &[&Series<'_>]) -> Result<Vec<Plot>> {
     spots(group, reset, place, rewritten).iter().map(|spots| against.plot(spots)).collect()
 }
 
-/// What was measured at numbers of something, against what is expected of each number.
+/// Figures measured at several values of a parameter, compared with the expected figures.
 struct Against<'a> {
     what: &'static str,
     head: &'a [&'a str],
-    /// Of the line of what is expected.
+    /// The name of the line of expected figures.
     name: &'static str,
     expected: &'a dyn Fn(&Spot<'_>, usize) -> f64,
     show: fn(f64) -> String,
-    /// Further cells of a row.
+    /// Additional cells of a row.
     more: &'a dyn Fn(&Spot<'_>) -> Vec<String>,
     description: &'static str,
     x: fn(f64, f64) -> Axis,
@@ -280,7 +281,7 @@ impl Against<'_> {
     }
 }
 
-/// What the model says for the items and writes of a series, with that K.
+/// The model's prediction for the items and writes of a series, with this K.
 fn predicted(spot: &Spot<'_>, k: usize) -> f64 {
     let conditions = &spot.series.conditions;
     let writes = spot.series.figures(|step| Some((step.warm_up_operations + step.operations) as f64));

@@ -8,7 +8,7 @@ use rand_distr::{Distribution, Zipf};
 use super::Keys;
 use crate::data::splitmix;
 
-/// YCSB's.
+/// The exponent of YCSB.
 pub const ZIPF_EXPONENT: f64 = 0.99;
 
 #[derive(Clone, Debug)]
@@ -17,13 +17,13 @@ pub struct Chooser {
     items: u64,
     zipf: Option<Zipf<f64>>,
     shuffle: Shuffle,
-    /// The place in the order of the next item that is taken once.
+    /// Where each item is taken once: the position of the next one.
     at: u64,
     step: u64,
 }
 
 impl Chooser {
-    /// For thread `thread` of `threads`; where each item is taken once, threads share the items evenly.
+    /// Chooses for thread `thread` of `threads`; where each item is taken once, the threads share the items evenly.
     pub fn new(keys: Keys, items: u64, seed: u64, thread: usize, threads: usize) -> Result<Self> {
         let zipf = match keys {
             Keys::Zipf | Keys::Latest => {
@@ -35,7 +35,7 @@ impl Chooser {
         Ok(Self { keys, items, zipf, shuffle, at: thread as u64, step: threads as u64 })
     }
 
-    /// The next item, of those below `end` where new ones are added; `None` when each was taken.
+    /// The next item, below `end` where items are added; `None` once each was taken.
     pub fn next(&mut self, random: &mut StdRng, end: u64) -> Option<u64> {
         match self.keys {
             Keys::InOrder | Keys::Shuffled => {
@@ -45,7 +45,7 @@ impl Chooser {
                 (at < self.items).then(|| place(at))
             }
             Keys::Uniform => Some(random.random_range(0..self.items)),
-            // Spread over all of them, so that they are no neighbours.
+            // Spread over all items, so that they are not neighbours.
             Keys::Hot => {
                 let hot = (self.items / 100).max(1);
                 Some(self.shuffle.at(random.random_range(0..hot)))
@@ -55,14 +55,14 @@ impl Chooser {
         }
     }
 
-    /// 1 is the most popular.
+    /// The next rank; 1 is the most popular.
     fn rank(&self, random: &mut impl Rng) -> u64 {
         self.zipf.as_ref().map_or(1, |zipf| zipf.sample(random) as u64)
     }
 }
 
-/// A permutation of the numbers below some number that looks random: a Feistel network over the next power of four,
-/// applied until it comes out below (Black and Rogaway, Ciphers with Arbitrary Finite Domains, 2002).
+/// A pseudorandom permutation of the numbers below a limit: a Feistel network over the next power of four, repeated
+/// until the result is below the limit (Black and Rogaway, Ciphers with Arbitrary Finite Domains, 2002).
 #[derive(Clone, Debug)]
 pub struct Shuffle {
     below: u64,
@@ -71,13 +71,13 @@ pub struct Shuffle {
 }
 
 impl Shuffle {
-    /// Of the numbers below `below`.
+    /// A permutation of the numbers below `below`.
     pub fn new(below: u64, seed: u64) -> Self {
         let bits = 64 - below.saturating_sub(1).leading_zeros();
         Self { below, half: bits.div_ceil(2).max(1), seed: splitmix(seed) }
     }
 
-    /// What stands at that place, which is below.
+    /// The number at this position, which must be below the limit.
     pub fn at(&self, place: u64) -> u64 {
         let mask = (1 << self.half) - 1;
         let mut number = place;
@@ -135,7 +135,7 @@ mod tests {
         }
     }
 
-    /// The share of rank r is r^-0.99 by the sum of all.
+    /// The share of rank r is r^-0.99 divided by the sum over all ranks.
     #[test]
     fn zipf_has_its_shape() {
         let (items, count) = (1000_u64, 200_000);

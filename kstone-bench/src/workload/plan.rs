@@ -1,4 +1,4 @@
-//! What the steps of a trial need together: one layout of keys, one size of values, a database that is filled.
+//! Determines what the steps of a trial need together: one layout of keys, one size of values, a filled database.
 
 use anyhow::{Context, Result, bail, ensure};
 use kstone_api::Preset;
@@ -8,11 +8,11 @@ use super::{LARGE_DIVISOR, LARGE_VALUE, Operation, Place, Workload};
 use crate::data::{Layout, Values};
 use crate::record::{StepSpec, TrialSpec};
 
-/// The fewest large values.
+/// The minimum number of large values.
 const LARGE_LEAST: u64 = 50;
 
 /// Adds to a trial what its workloads require and the caller left open: a step that fills the database, the sizes of
-/// large values, and the settings of the specification's examples. A resolved trial stays as it is.
+/// large values, and the settings of the specification's examples. A resolved trial stays unchanged.
 pub fn resolve(spec: &TrialSpec) -> Result<TrialSpec> {
     let mut spec = spec.clone();
     ensure!(!spec.steps.is_empty(), "a trial needs at least one step: name a workload");
@@ -86,7 +86,7 @@ fn large(spec: &mut TrialSpec) -> Result<()> {
     Ok(())
 }
 
-/// A rate of 0 is a closed loop, on request.
+/// A rate of 0 requests a closed loop.
 fn examples(spec: &mut TrialSpec) -> Result<()> {
     let workloads = workloads(spec)?;
     for (step, workload) in spec.steps.iter_mut().zip(&workloads) {
@@ -108,7 +108,7 @@ fn examples(spec: &mut TrialSpec) -> Result<()> {
     Ok(())
 }
 
-/// The settings of a preset as text; `default` when all are.
+/// The settings of a preset as text; `default` if all are.
 pub fn preset(name: &str) -> Result<String> {
     let preset = Preset::by_name(name).with_context(|| format!("preset {name}"))?;
     let settings = text::differing(&preset.database, &preset.compaction);
@@ -118,7 +118,7 @@ pub fn preset(name: &str) -> Result<String> {
 fn fill(spec: &mut TrialSpec) -> Result<()> {
     let workloads = workloads(spec)?;
     let needs = workloads.iter().position(|workload| workload.filled);
-    // Steps that insert fill it as well, with what they insert.
+    // Steps that insert also fill it, with the items that they insert.
     let fills = workloads
         .iter()
         .position(|workload| workload.fills() || workload.operations().any(|one| one == Operation::Insert));

@@ -8,10 +8,10 @@ use super::value::{Choices, SettingValue, check, rust_code};
 use crate::error::Result;
 
 settings! {
-    /// When and how much SSTs are merged.
+    /// When SSTs are merged, and how many.
     pub struct CompactionConfig;
 
-    /// Whether stripes are compacted without being asked to.
+    /// Whether stripes are compacted automatically.
     enabled: bool {
         builder: disabled(),
         stored: "compaction_enabled",
@@ -19,8 +19,8 @@ settings! {
         range: (any),
         live: Now,
         group: "compaction",
-        more: "off: nothing is merged automatically, and runs slow no writer down: for loading, followed by \
-               `trigger_compaction(stripe)` or `compact_all()`, which work all the same",
+        more: "off: nothing is merged automatically, and writers are not slowed down by runs: for loading, followed \
+               by `trigger_compaction(stripe)` or `compact_all()`, which still work",
         seen_in: "`compactions`",
     }
 
@@ -32,11 +32,11 @@ settings! {
         range: (2 ..= 1000 runs),
         live: Now,
         group: "compaction",
-        more: "less rewriting, faster writes; more runs for reads to look into, more space taken by overwritten data",
+        more: "less rewriting, faster writes; more runs for reads to search, more space taken by overwritten data",
         seen_in: "`stripes[].runs`, `amplification.write_compaction`",
     }
 
-    /// Seconds between sweeps that look for stripes due for compaction.
+    /// Seconds between sweeps for stripes that are due for compaction.
     check_interval_secs: u64 {
         builder: with_check_interval(u64),
         stored: "check_interval_secs",
@@ -49,7 +49,7 @@ settings! {
         seen_in: "`compactions`",
     }
 
-    /// How many compactions run at the same time, each on a stripe of its own.
+    /// The maximum number of concurrent compactions, each of a different stripe.
     max_concurrent_compactions: usize {
         builder: with_max_concurrent(usize),
         stored: "max_concurrent_compactions",
@@ -63,10 +63,10 @@ settings! {
         seen_in: "`stalls` for runs",
     }
 
-    /// A stripe is merged whole when its oldest tombstone is older than this, and before that a memtable with such a
-    /// one is flushed, so that what was deleted is gone from the disk by then, at the latest with the next sweep; also
-    /// when the database is only read meanwhile, opened anew or not. A wall clock that is set makes that earlier, never
-    /// later. `None`: age does not count.
+    /// A stripe is fully merged when its oldest tombstone is older than this; a memtable with a tombstone of that age
+    /// is flushed first. So deleted data is gone from the disk by then, or at the next sweep at the latest, even if the
+    /// database is only read meanwhile, reopened or not. Changing the wall clock may make this happen earlier, never
+    /// later. `None`: age does not matter.
     tombstone_age: Option<Duration> {
         builder: with_tombstone_age(Duration => finite),
         stored: "tombstone_age_ms",
@@ -78,7 +78,7 @@ settings! {
         seen_in: "`stripes[].tombstones`; `db.compaction_stats()` by reason",
     }
 
-    /// A stripe is merged whole when more than this share of its records are tombstones.
+    /// A stripe is fully merged when more than this percentage of its records are tombstones.
     tombstone_percent: u32 {
         builder: with_tombstone_percent(u32),
         stored: "tombstone_percent",
@@ -90,8 +90,8 @@ settings! {
         seen_in: "`stripes[].tombstones` of `stripes[].entries`",
     }
 
-    /// A stripe is merged whole when its superseded versions are estimated to be at least this much of what it
-    /// would keep.
+    /// A stripe is fully merged when its shadowed versions are estimated to be at least this percentage of the data
+    /// that it would keep.
     garbage_percent: u32 {
         builder: with_garbage_percent(u32),
         stored: "garbage_percent",
@@ -103,8 +103,8 @@ settings! {
         seen_in: "`amplification.space`; `db.compaction_stats()` by reason",
     }
 
-    /// Whether stripes that were not flushed for a whole [`CompactionConfig::check_interval_secs`] are merged at half
-    /// of the threshold, but not below 4 runs, while there is no other background work.
+    /// Whether idle stripes, which were not flushed for a whole [`CompactionConfig::check_interval_secs`], are merged
+    /// at half the threshold, but at 4 runs at least, while there is no other background work.
     idle_compaction: bool {
         builder: with_idle_compaction(bool),
         stored: "idle_compaction",
@@ -112,13 +112,13 @@ settings! {
         range: (any),
         live: Now,
         group: "compaction",
-        more: "off: stripes below the threshold are not merged while there is nothing else to do. A quieter disk, \
-               more runs for reads that follow writes",
+        more: "off: stripes below the threshold are not merged while the database is idle. A quieter disk, more runs \
+               for reads that follow writes",
         seen_in: "`db.compaction_stats()` by reason",
     }
 
-    /// Whether stripes use thresholds that differ, downwards from [`CompactionConfig::sst_threshold`], so that stripes
-    /// that fill at the same time are not all compacted at the same time: down to three quarters of it.
+    /// Whether stripes use different thresholds, from [`CompactionConfig::sst_threshold`] down to three quarters of it,
+    /// so that stripes that fill at the same time are not all compacted at the same time.
     dephasing: bool {
         builder: with_dephasing(bool),
         stored: "dephasing",
@@ -133,7 +133,7 @@ settings! {
 }
 
 impl CompactionConfig {
-    /// Nothing is compacted unless it is asked for.
+    /// Settings with automatic compaction off.
     pub fn disabled() -> Self {
         Self { enabled: false, ..Self::DEFAULT }
     }
@@ -144,7 +144,7 @@ impl CompactionConfig {
     }
 }
 
-/// An age that does not count is none.
+/// An infinite age means `None`.
 fn finite(age: Duration) -> Option<Duration> {
     (age < Duration::MAX).then_some(age)
 }

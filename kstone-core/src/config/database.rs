@@ -1,4 +1,4 @@
-//! [`DatabaseConfig`]: its table, and what depends on several of its settings.
+//! [`DatabaseConfig`]: its table, and values and rules that involve several of its settings.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use super::{Compression, KIB, MemtableMode, ReadMode};
 use crate::error::{Error, Result};
 use crate::types::MAX_STRIPES;
 
-/// The most that adaptive memtables take, in records, unless more is configured.
+/// The record limit of adaptive memtables, unless a higher one is configured.
 pub(crate) const ADAPTIVE_RECORDS: usize = 10_000;
 
-/// A database with a limit on its space has at most a stripe for so much of it, unless their number is set.
+/// A database with a limit on its space has at most one stripe for each of this many bytes, unless the number is set.
 const QUOTA_PER_STRIPE: u64 = 512 * KIB;
-/// The highest memory budget that is chosen by default, see [`DatabaseConfig::memory_budget_bytes`]: half of what
-/// stripes of 10,000 records take fits into it.
+/// The highest default memory budget, see [`DatabaseConfig::memory_budget_bytes`]: half of what stripes of 10,000
+/// records take fits into it.
 const DEFAULT_BUDGET_CAP: usize = 512 << 20;
 
 settings! {
-    /// Settings of the log, the memtables and the SSTs. Every handle has its own; they are stored in the
-    /// database and used again when it is opened without any.
+    /// Settings of the log, the memtables and the SSTs. They are stored in the database, and used whenever it is opened
+    /// without explicit settings.
     pub struct DatabaseConfig;
 
     /// A stripe's memtable is sealed and flushed at this many bytes of keys and values.
@@ -33,8 +33,8 @@ settings! {
         range: (1 byte ..= 64 GiB),
         live: Now,
         group: "memtables",
-        more: "as more records, by bytes of keys and values: for records of very different sizes. Whichever limit \
-               comes first",
+        more: "like more records, but by bytes of keys and values: for records of very different sizes. Whichever \
+               limit is reached first applies",
         seen_in: "`stripes[].memtable_bytes`",
     }
 
@@ -51,9 +51,9 @@ settings! {
         seen_in: "`flushes`, `stripes[].memtable_records`",
     }
 
-    /// The files of the log never take more than this many bytes: stripes that need its oldest part are flushed in
-    /// time, and writers wait for that, up to [`DatabaseConfig::write_stall_limit`]. Batches that it cannot hold are
-    /// refused with [`Error::BatchTooLarge`]. By default it also takes what a single larger batch needs.
+    /// The files of the log never take more than this many bytes: stripes that pin its oldest part are flushed in time,
+    /// and writers wait for that, up to [`DatabaseConfig::write_stall_limit`]. Batches that do not fit are rejected
+    /// with [`Error::BatchTooLarge`]. With the default, the log may also grow for a single larger batch.
     max_wal_size_bytes: Option<u64> {
         builder: with_max_wal_size_bytes(u64),
         stored: "max_wal_size_bytes",
@@ -62,7 +62,7 @@ settings! {
         live: Now,
         group: "log",
         more: "fewer early flushes; a longer recovery, more space. The log never takes more: stripes are flushed in \
-               time, or writers wait. A lower limit is reached without help",
+               time, or writers wait. After lowering the limit, the log shrinks to it by itself",
         seen_in: "`log_bytes`; `stalls` for the log",
     }
 
@@ -79,24 +79,24 @@ settings! {
         seen_in: "`filter.measured_rate` against `filter.predicted_rate`",
     }
 
-    /// All files of the database together never take more than this many bytes, each counted in whole units of 4 KiB:
-    /// at the limit, puts fail with [`Error::DiskFull`], while reads, deletes and compaction go on.
+    /// All files of the database together never take more than this many bytes, each counted in units of 4 KiB: at the
+    /// limit, puts fail with [`Error::DiskFull`], while reads, deletes and compaction continue.
     ///
-    /// Some of it is kept free, so that what was accepted can always be flushed, and what is deleted be merged away:
-    /// the room to merge the largest stripe whole, a log segment, and space for tombstones and manifest. Of 64 MiB,
-    /// values of 400 bytes fill about 70 % when spread over many partitions, and about 40 % with all data in one
-    /// partition, and so in one stripe, which takes its size again to be merged. A refused put flushes and merges what
-    /// can free space first, and waits for that as long as [`DatabaseConfig::write_stall_limit`]; puts work again by
-    /// themselves once there is space.
+    /// Part of it is kept free, so that accepted writes can always be flushed and deleted items merged away: enough to
+    /// merge the largest stripe entirely, a log segment, and space for tombstones and the manifest. Of 64 MiB, values
+    /// of 400 bytes fill about 70 % when spread over many partitions, and about 40 % when all data is in one partition
+    /// and thus in one stripe, which needs its own size again to be merged. Before a put is rejected, it flushes and
+    /// merges whatever can free space, and waits for that up to [`DatabaseConfig::write_stall_limit`]; puts work again
+    /// without intervention once there is space.
     ///
-    /// Of a small limit, more is kept: for each stripe that holds something 8 KiB until it is flushed and a file in
-    /// whole pages after that. A database that is created with a limit has therefore one stripe for each 512 KiB of it,
-    /// 256 from 128 MiB on, unless [`DatabaseConfig::stripes`] says how many. Values of 100 bytes then fill about a
-    /// sixth of 512 KiB and a quarter of 1 MiB; with 256 stripes, 1 MiB is full after a few hundred.
+    /// A larger part of a small limit is kept free: for each stripe in use, 8 KiB until it is flushed, and a file in
+    /// whole pages after that. Therefore a database created with a limit has one stripe for each 512 KiB of it, 256
+    /// from 128 MiB on, unless [`DatabaseConfig::stripes`] is set. Values of 100 bytes then fill about a sixth of 512
+    /// KiB and a quarter of 1 MiB; with 256 stripes, 1 MiB is full after a few hundred.
     ///
-    /// A database that is larger than the limit, or leaves less than that free when the limit is set, opens all the
-    /// same, and takes deletes: to come down it may then grow by what it needs for merging, never by puts. Smaller:
-    /// shorter log segments and less log, at most an eighth of it.
+    /// A database that is larger than the limit, or leaves less free than must be kept when the limit is set, still
+    /// opens and accepts deletes: to shrink, it may then grow by what it needs for merging, but never by puts. A
+    /// smaller limit means shorter log segments and a shorter log, at most an eighth of the limit.
     max_total_disk_bytes: Option<u64> {
         builder: with_max_total_disk_bytes(u64),
         stored: "max_total_disk_bytes",
@@ -108,7 +108,7 @@ settings! {
         seen_in: "`disk_full_refusals`; `db.disk_usage()`",
     }
 
-    /// The bytes of records that one write call to the log gathers from concurrent writers. A longer record is written
+    /// The bytes of records that one write call to the log collects from concurrent writers. A longer record is written
     /// alone.
     write_buffer_size: usize {
         builder: with_write_buffer_size(usize),
@@ -119,11 +119,11 @@ settings! {
         group: "log",
         more: "fewer, larger write calls when several threads write at the same time; more memory for the buffer. A \
                lone writer never waits for others, and acknowledged writes are never in the buffer. SSTs are written \
-               in units of as many bytes, but at least 256 KiB",
+               in units of this size, but at least 256 KiB",
         seen_in: "`log_records` against `log_writes`",
     }
 
-    /// All memtables together hold at most about this many bytes.
+    /// The approximate maximum size of all memtables together, in bytes.
     memory_budget: Option<usize> {
         builder: with_memory_budget(usize),
         stored: "memory_budget",
@@ -132,11 +132,11 @@ settings! {
         range: (1 byte ..= 1 TiB),
         live: Now,
         group: "memtables",
-        more: "as more records, for all memtables together; over it the fullest are flushed",
+        more: "like more records, for all memtables together; when it is exceeded, the fullest are flushed",
         seen_in: "the sum of `stripes[].memtable_bytes`; `stalls` for memtables",
     }
 
-    /// Whether [`DatabaseConfig::max_memtable_records`] holds as it is.
+    /// How the size limit of memtables is determined.
     memtable_mode: MemtableMode {
         builder: with_memtable_mode(MemtableMode),
         stored: "memtable_mode",
@@ -148,9 +148,9 @@ settings! {
         seen_in: "`stripes[].memtable_limit`",
     }
 
-    /// Recovery after a crash should take no longer than this: bounds the log, below
-    /// [`DatabaseConfig::max_wal_size_bytes`], by the rate at which this machine replayed it the last times; until
-    /// that is known, by 100 MB a second. The log may always take eight segments of 64 KiB.
+    /// Target for the duration of recovery after a crash: bounds the log, below [`DatabaseConfig::max_wal_size_bytes`],
+    /// by the rate at which this machine replayed it in recent recoveries, or 100 MB a second until that is known. The
+    /// log may always take eight segments of 64 KiB.
     recovery_target: Option<Duration> {
         builder: with_recovery_target(Duration),
         stored: "recovery_target_ms",
@@ -158,7 +158,7 @@ settings! {
         range: (1 ms ..= 1 day),
         live: Now,
         group: "log",
-        more: "the log may be as long as this machine replays in that time, and is otherwise kept shorter by flushes",
+        more: "the log may be as long as this machine replays in that time; flushes keep it from growing longer",
         seen_in: "`estimated_recovery_nanos`, `replay_rate`",
     }
 
@@ -170,8 +170,8 @@ settings! {
         range: (any),
         live: NewSsts,
         group: "ssts",
-        more: "`Always`: less space and disk traffic, a block to decompress for more of the reads. `Never`: the \
-               reverse. `Older` compresses merges that take in the oldest run: most bytes, fewest reads",
+        more: "`Always`: less space and disk traffic, but more reads must decompress a block. `Never`: the reverse. \
+               `Older` compresses merges that include the oldest run: most bytes, fewest reads",
         seen_in: "`amplification.space`",
     }
 
@@ -189,7 +189,7 @@ settings! {
         seen_in: "`block_cache.misses`",
     }
 
-    /// Bytes of blocks kept in memory: those read with [`ReadMode::Pread`], and decompressed ones.
+    /// Bytes of blocks cached in memory: those read with [`ReadMode::Pread`], and decompressed ones.
     block_cache_bytes: usize {
         builder: with_block_cache_bytes(usize),
         stored: "block_cache_bytes",
@@ -197,13 +197,13 @@ settings! {
         range: (64 KiB ..= 1 TiB),
         live: Now,
         group: "ssts",
-        more: "fewer blocks read or decompressed again; memory. Scans and merges put nothing into it; with `Pread`, \
-               indexes and filters, about 7 bytes a record, come on top",
+        more: "fewer blocks read or decompressed again; memory. Scans and merges add nothing to it; with `Pread`, \
+               indexes and filters, about 7 bytes a record, take memory in addition",
         seen_in: "`block_cache.hits`",
     }
 
-    /// How often the counters are written to `STATS.json` in the directory, for tools that look at it from outside,
-    /// from its opening until it is closed. Not for databases in memory.
+    /// How often the statistics are written to `STATS.json` in the directory, for tools that read it from outside, as
+    /// long as the database is open. Not for in-memory databases.
     stats_snapshot_interval: Option<Duration> {
         builder: with_stats_snapshot_interval(Duration),
         stored: "stats_snapshot_interval_ms",
@@ -216,8 +216,8 @@ settings! {
     }
 
     /// On each thread, one of this many puts, gets, deletes, batches and queries is timed for
-    /// [`LsmEngine::latencies`](crate::lsm::LsmEngine::latencies). Background work is always timed. With the
-    /// default it costs about a nanosecond an operation.
+    /// [`LsmEngine::latencies`](crate::lsm::LsmEngine::latencies). Background work is always timed. With the default,
+    /// the cost is about a nanosecond per operation.
     latency_sampling: u32 {
         builder: with_latency_sampling(u32),
         stored: "latency_sampling",
@@ -226,12 +226,12 @@ settings! {
         live: Now,
         group: "watching",
         more: "less overhead per operation, since one in this many is timed; fewer samples behind a percentile. 0: \
-               none",
+               none are timed",
         seen_in: "`latencies.get`",
     }
 
-    /// What a power cut may lose at [`Durability::Buffered`]: the log is synced this often. Zero means never to sync in
-    /// the background.
+    /// How often the log is synced: the writes of this period may be lost in a power cut at
+    /// [`Durability::Buffered`]. Zero means never to sync in the background.
     sync_interval: Duration {
         builder: with_sync_interval(Duration),
         stored: "sync_interval_ms",
@@ -239,11 +239,11 @@ settings! {
         range: (1 ms ..= 1 day, or zero: "zero: never"),
         live: Now,
         group: "log",
-        more: "less work for the disk; a power cut takes more of the newest writes at `Durability::Buffered`",
+        more: "less work for the disk; a power cut loses more of the newest writes at `Durability::Buffered`",
         seen_in: "`latencies.log_sync`",
     }
 
-    /// How often flushed SSTs are made durable and the log before them is given back.
+    /// How often flushed SSTs are made durable and the log before them is retired.
     checkpoint_interval: Duration {
         builder: with_checkpoint_interval(Duration),
         stored: "checkpoint_interval_ms",
@@ -263,12 +263,12 @@ settings! {
         range: (64 bytes ..= 1 MiB),
         live: NewSsts,
         group: "ssts",
-        more: "less overhead per block, better compression; more to read and check for one item. It counts before \
-               compression",
+        more: "less overhead per block, better compression; more to read and check for one item. The size is that \
+               before compression",
         seen_in: "`amplification.read_blocks`",
     }
 
-    /// Bytes in a log segment.
+    /// The size of a log segment, in bytes.
     wal_segment_size: Option<u64> {
         builder: with_wal_segment_size(u64),
         stored: "wal_segment_size",
@@ -276,11 +276,11 @@ settings! {
         range: (16 KiB ..= 1 GiB),
         live: Now,
         group: "log",
-        more: "fewer files, and space that comes back in larger pieces. A change begins with the next segment",
+        more: "fewer files, but space is freed in larger pieces. A change takes effect with the next segment",
         seen_in: "`log_segments`",
     }
 
-    /// Bytes in one SST; what is longer becomes several parts of one run.
+    /// The size of an SST, in bytes; a longer run is split into several parts.
     target_sst_size: u64 {
         builder: with_target_sst_size(u64),
         stored: "target_sst_size",
@@ -292,7 +292,7 @@ settings! {
         seen_in: "`stripes[].ssts`",
     }
 
-    /// Bytes in a key, partition and sort key together.
+    /// The maximum size of a key, partition key and sort key together, in bytes.
     max_key_bytes: usize {
         builder: with_max_key_bytes(usize),
         stored: "max_key_bytes",
@@ -300,11 +300,11 @@ settings! {
         range: (1 byte ..= 64 KiB),
         live: Now,
         group: "limits",
-        more: "longer keys are accepted; beyond it they are refused with `KeyTooLarge`",
+        more: "longer keys are accepted; keys over the limit are rejected with `KeyTooLarge`",
         seen_in: "",
     }
 
-    /// Bytes in an encoded item.
+    /// The maximum size of an encoded item, in bytes.
     max_item_bytes: usize {
         builder: with_max_item_bytes(usize),
         stored: "max_item_bytes",
@@ -312,11 +312,11 @@ settings! {
         range: (1 byte ..= 256 MiB),
         live: Now,
         group: "limits",
-        more: "larger items are accepted; beyond it they are refused with `ItemTooLarge`",
+        more: "larger items are accepted; items over the limit are rejected with `ItemTooLarge`",
         seen_in: "",
     }
 
-    /// Bytes in an encoded batch.
+    /// The maximum size of an encoded batch, in bytes.
     max_batch_bytes: usize {
         builder: with_max_batch_bytes(usize),
         stored: "max_batch_bytes",
@@ -324,8 +324,8 @@ settings! {
         range: (1 byte ..= 1 GiB, "at least `max_item_bytes`"),
         live: Now,
         group: "limits",
-        more: "larger batches are accepted; beyond it they are refused with `BatchTooLarge`. A batch is in memory \
-               twice while it is written",
+        more: "larger batches are accepted; batches over the limit are rejected with `BatchTooLarge`. A batch is in \
+               memory twice while it is written",
         seen_in: "",
     }
 
@@ -341,7 +341,7 @@ settings! {
         seen_in: "`stalls`",
     }
 
-    /// Stripes of a new database.
+    /// The number of stripes of a new database.
     stripes: Option<usize> {
         builder: with_stripes(usize),
         stored: "stripes",
@@ -365,7 +365,7 @@ impl DatabaseConfig {
             let least = self.wal_segment_size.unwrap_or(0).max(64 * KIB).saturating_mul(8);
             if quota < least {
                 let why = format!(
-                    "{quota} bytes do not hold two log segments and what must stay free; at least {least} are needed"
+                    "{quota} bytes do not hold two log segments and the space kept free; at least {least} are needed"
                 );
                 return Err(Error::config("max_total_disk_bytes", why));
             }
@@ -379,11 +379,11 @@ impl DatabaseConfig {
         self.validate_log()
     }
 
-    /// The bytes all memtables together may hold. Half of the sum of the stripes' limits, because hashing
-    /// fills all of them at the same time and most would be flushed full at once; flushing the fullest first
-    /// spreads that out at nearly full size.
+    /// The maximum size of all memtables together, in bytes. Half of the sum of the stripes' limits, because hashing
+    /// fills all stripes at the same rate and most would be flushed full at the same time; flushing the fullest first
+    /// spreads the flushes out at nearly full size.
     pub fn memory_budget_bytes(&self) -> usize {
-        /// What a record takes in a memtable, about: 200 bytes of key and value plus the tree around it.
+        /// The approximate size of a record in a memtable: 200 bytes of key and value, plus tree overhead.
         const RECORD: usize = 350;
         let records = match self.memtable_mode {
             MemtableMode::Fixed => self.max_memtable_records,
@@ -397,8 +397,8 @@ impl DatabaseConfig {
         })
     }
 
-    /// The stripes of a new database: 256, or fewer below a small limit on disk space. 8 KiB are set aside for the SST
-    /// that each memtable becomes: all together are at most half of what puts may take ahead of merges.
+    /// The number of stripes of a new database: 256, or fewer with a small limit on disk space. 8 KiB are reserved for
+    /// the SST that each memtable becomes: in total, at most half of what puts may take ahead of merges.
     pub(crate) fn default_stripes(&self) -> usize {
         let most = self.max_total_disk_bytes.map_or(MAX_STRIPES as u64, |quota| quota / QUOTA_PER_STRIPE);
         let most = most.clamp(1, MAX_STRIPES as u64) as usize;

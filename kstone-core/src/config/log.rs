@@ -1,4 +1,4 @@
-//! The bounds of the log that follow from several settings.
+//! The bounds of the log, derived from several settings.
 
 use std::time::Duration;
 
@@ -6,24 +6,24 @@ use super::database::DatabaseConfig;
 use super::{KIB, MIB};
 use crate::error::{Error, Result};
 
-/// What else a record of an item, and the segments around it, take.
+/// Overhead of the record of an item, and of the segments around it.
 const LOG_OVERHEAD: u64 = 8 * KIB;
-/// A log of few segments is at its limit whatever was flushed: only whole segments can be given back.
+/// A log of few segments would stay at its limit whatever was flushed: only whole segments can be retired.
 const SEGMENTS: u64 = 8;
-/// The shortest segment, unless configured otherwise.
+/// The smallest segment, unless configured otherwise.
 const LEAST_SEGMENT: u64 = 64 * KIB;
-/// The same of a database whose disk space is limited.
+/// The same for a database with limited disk space.
 const LEAST_WITH_QUOTA: u64 = 16 * KIB;
-/// Bytes of log that are replayed in a second, until it was measured: a quarter of what a machine of 2020 does with
-/// records of 200 bytes, so that a slow one keeps its word from the start.
+/// Bytes of log replayed in a second, until the rate is measured: a quarter of what a machine of 2020 achieves with
+/// records of 200 bytes, so that a slow one meets its target from the start.
 pub(crate) const DEFAULT_REPLAY_RATE: u64 = 100_000_000;
 
-/// What the log may take, all things considered.
+/// The bounds of the log, with all settings taken into account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LogBounds {
-    /// All of it.
+    /// The maximum size of the whole log.
     pub(crate) limit: u64,
-    /// The same while it holds a record that does not fit into `limit`.
+    /// The maximum while it holds a record that does not fit into `limit`.
     pub(crate) oversized: u64,
     pub(crate) segment: u64,
     /// The longest record, keys included.
@@ -31,7 +31,7 @@ pub(crate) struct LogBounds {
 }
 
 impl DatabaseConfig {
-    /// The bytes the log may take: what is configured, else enough for the memory budget. A
+    /// The maximum size of the log in bytes: the configured one, or enough for the memory budget. A
     /// [`DatabaseConfig::recovery_target`] may lower it.
     pub fn wal_limit_bytes(&self) -> u64 {
         let limit = self.max_wal_size_bytes.unwrap_or_else(|| {
@@ -44,7 +44,7 @@ impl DatabaseConfig {
         })
     }
 
-    /// The bytes of one log segment: what is configured, else 16 MiB, or an eighth of a small log limit.
+    /// The size of a log segment in bytes: the configured one, or 16 MiB, or an eighth of a small log limit.
     pub fn wal_segment_bytes(&self) -> u64 {
         self.wal_segment_size.unwrap_or_else(|| self.segment_of(self.wal_limit_bytes()))
     }
@@ -54,7 +54,7 @@ impl DatabaseConfig {
         (limit / SEGMENTS).clamp(least, 16 * MIB)
     }
 
-    /// The bounds on a machine that replays this many bytes of log in a second.
+    /// The bounds on a machine that replays this many bytes of log per second.
     pub(crate) fn log_bounds(&self, replay_rate: u64) -> LogBounds {
         let (configured, mut segment) = (self.wal_limit_bytes(), self.wal_segment_bytes());
         let mut limit = configured;
@@ -75,7 +75,7 @@ impl DatabaseConfig {
 
     pub(super) fn validate_log(&self) -> Result<()> {
         let Some(limit) = self.max_wal_size_bytes else { return Ok(()) };
-        // A zero byte of a key takes two in the log.
+        // A zero byte of a key takes two bytes in the log.
         let item = self.max_item_bytes as u64 + 2 * self.max_key_bytes as u64;
         let least = 2 * self.wal_segment_bytes() + item + LOG_OVERHEAD;
         if limit >= least {

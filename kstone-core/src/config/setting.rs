@@ -1,8 +1,8 @@
-//! [`Setting`]: what a row of a table says of a setting, for tools and documents.
+//! [`Setting`]: the description of a setting, from its row in a table, for tools and documents.
 
 use std::fmt;
 
-/// One setting: what tools and documents need to know of it.
+/// The description of a setting, for tools and documents.
 ///
 /// ```
 /// use kstone_core::config::{DatabaseConfig, Live};
@@ -14,47 +14,47 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Setting {
-    /// The field.
+    /// The name of the field.
     pub name: &'static str,
     /// The method that sets it.
     pub builder: &'static str,
     /// Its name in the database and in [`text`](crate::config::text).
     pub stored: &'static str,
-    /// What its number counts there; empty where that is clear or it has no number.
+    /// The unit of its number there; empty if that is obvious or it has no number.
     pub unit: &'static str,
     /// The default, in words.
     pub default: &'static str,
-    /// The values that are accepted.
+    /// The accepted values.
     pub range: SettingRange,
     /// When a change takes effect.
     pub live: Live,
-    /// Settings of one group are described together.
+    /// The group of settings that it is documented with.
     pub group: &'static str,
-    /// What more of it, or another choice, gains and costs, in Markdown.
+    /// The benefits and costs of a higher value, or of another choice, in Markdown.
     pub more: &'static str,
     /// Fields of the statistics that show its effect, in Markdown.
     pub seen_in: &'static str,
 }
 
-/// The values that a setting accepts, each by itself.
+/// The values that a setting accepts, regardless of other settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SettingRange {
-    /// The least and the most, where they are numbers that depend on nothing else.
+    /// The minimum and maximum, if they are numbers that depend on nothing else.
     pub bounds: Option<(Bound, Bound)>,
-    /// Zero turns it off, and is accepted below the least. It stands for `None` in an option.
+    /// Whether zero, which turns the setting off, is accepted below the minimum. It stands for `None` in an option.
     pub or_zero: bool,
-    /// The names of the choices, if it is one.
+    /// The names of the choices, if the setting is a choice.
     pub choices: &'static [&'static str],
-    /// What else is required of the value, or all that is; empty if nothing.
+    /// Further requirements on the value, or all of them; empty if there are none.
     pub note: &'static str,
 }
 
-/// An end of a range.
+/// One end of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Bound {
-    /// In [`Setting::unit`].
+    /// The bound, in [`Setting::unit`].
     pub number: u64,
     text: &'static str,
 }
@@ -63,7 +63,7 @@ pub struct Bound {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Live {
-    /// With the next decision.
+    /// At the next decision.
     Now,
     /// For SSTs written from then on.
     NewSsts,
@@ -73,7 +73,7 @@ pub enum Live {
     AtCreation,
 }
 
-/// Its name, default and range.
+/// Writes its name, default and range.
 impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}; {}", self.name, self.default, self.range)
@@ -85,7 +85,7 @@ impl fmt::Display for SettingRange {
         let choices: Vec<_> = self.choices.iter().map(|choice| format!("`{choice}`")).collect();
         let range = match self.bounds {
             Some((least, most)) => {
-                // A unit that both have is named once.
+                // A unit common to both ends is written once.
                 let unit = |bound: Bound| bound.text.split_once(' ').map(|(_, unit)| unit);
                 let number = least.text.split(' ').next().unwrap_or_default();
                 let short = if unit(least) == unit(most) { number } else { least.text };
@@ -121,7 +121,7 @@ impl Bound {
     }
 }
 
-/// Numbers as people write them.
+/// Writes underscores between digits as commas.
 fn with_commas(text: &str) -> String {
     let mut before = ' ';
     let of = |c| {

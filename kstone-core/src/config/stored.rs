@@ -1,4 +1,4 @@
-//! Settings as named numbers, as the manifest stores them, and what becomes of those that cannot be used.
+//! Settings as named numbers, as the manifest stores them, and the handling of stored settings that cannot be used.
 
 use std::fmt;
 
@@ -6,13 +6,13 @@ use super::setting::{Live, Setting};
 use super::value::SettingValue;
 use crate::error::{Error, Result};
 
-/// The number of a setting, if it has one. Zero is `None` where that is not the default, since what is missing means
-/// the default.
+/// The number of a setting, if it has one. Zero stands for `None` where that is not the default, since a missing
+/// setting means the default.
 pub(super) fn number(setting: &Setting, value: &dyn SettingValue) -> Option<u64> {
     value.number().or(setting.range.or_zero.then_some(0))
 }
 
-/// Those that can change; the others are stored where the database is described.
+/// The settings that can change; the others are stored with the facts about the database.
 pub(super) fn to_settings(rows: &[(&Setting, &dyn SettingValue)]) -> Vec<(String, u64)> {
     let stored = rows.iter().filter(|(setting, _)| setting.live != Live::AtCreation);
     stored
@@ -20,7 +20,7 @@ pub(super) fn to_settings(rows: &[(&Setting, &dyn SettingValue)]) -> Vec<(String
         .collect()
 }
 
-/// Names that are unknown are skipped: a later version may have stored them.
+/// Unknown names are skipped: a later version may have stored them.
 pub(super) fn from_settings(mut rows: Vec<(&Setting, &mut dyn SettingValue)>, settings: &[(String, u64)]) {
     rows.retain(|(setting, _)| setting.live != Live::AtCreation);
     for (name, number) in settings {
@@ -36,7 +36,7 @@ pub(crate) struct InvalidSetting {
     pub(crate) name: String,
     pub(crate) value: u64,
     pub(crate) why: String,
-    /// What is used in its place; `None`: the default.
+    /// The value used instead; `None`: the default.
     pub(crate) instead: Option<u64>,
 }
 
@@ -51,8 +51,8 @@ impl fmt::Display for InvalidSetting {
     }
 }
 
-/// Stored settings with those left out that cannot be used: nothing that is stored may keep a database from being read.
-/// The quota is not left out but raised to what is accepted: without it the database would grow without bound.
+/// The stored settings without those that cannot be used: nothing that is stored may keep a database from being read.
+/// The quota is not left out but raised to an acceptable value: without it the database would grow without bound.
 pub(super) fn usable<C: Default>(
     table: &[Setting],
     settings: &[(String, u64)],
@@ -67,7 +67,7 @@ pub(super) fn usable<C: Default>(
         };
         let is_stored = |name: &&str| settings.iter().any(|(stored, _)| stored == name);
         let refused = table.iter().find(|setting| setting.name == field).map(|setting| setting.stored);
-        // Where the one that is named is the default, the one that contradicts it is at fault.
+        // If the rejected setting has its default, the setting that contradicts it is at fault.
         let at_fault = refused.into_iter().chain(CONTRADICTORY).find(is_stored);
         let Some(name) = at_fault else { return (C::default(), invalid) };
         let value = settings.iter().rev().find(|(stored, _)| stored == name).map_or(0, |(_, value)| *value);
@@ -87,7 +87,7 @@ const CONTRADICTORY: [&str; 4] =
     ["max_item_bytes", "wal_segment_size", "max_wal_size_bytes", "max_batch_bytes"];
 const QUOTA: &str = "max_total_disk_bytes";
 
-/// The value doubled until it is accepted.
+/// Doubles the value until it is accepted.
 fn raised(value: u64, accepted: impl Fn(u64) -> bool) -> Option<u64> {
     std::iter::successors(Some(value.max(1)), |value| value.checked_mul(2)).find(|&value| accepted(value))
 }

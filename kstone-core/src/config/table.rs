@@ -1,25 +1,26 @@
-//! A struct of settings is a table, and this is the macro that reads it. What is the same for all settings is derived from
-//! the rows: field, default, `with_` method, range, name in the database and in text, documentation.
+//! A struct of settings is declared as a table, and this is the macro that reads it. It derives from the rows
+//! everything that works the same for all settings: field, default, `with_` method, range, name in the database and in
+//! text, and documentation.
 //!
-//! To add a setting, add a row to the end of `database.rs` or `compaction.rs` (the order is that in the database):
+//! To add a setting, add a row at the end of `database.rs` or `compaction.rs` (their order is that in the database):
 //!
 //! ```text
-//! /// Bytes in a data block, uncompressed.          what it is; default, range and cost follow by themselves
+//! /// Bytes in a data block, uncompressed.          a description; default, range and cost are appended
 //! block_size: usize {
-//!     builder: with_block_size(usize),             its argument becomes the field by `From`, or `=> function`
-//!     stored: "block_size",                        never changes: databases have it
+//!     builder: with_block_size(usize),             its argument is converted with `From`, or `=> function`
+//!     stored: "block_size",                        never changes: databases contain it
 //!     default: (4 KiB),                            or `(None: "in words")`, `(Some(7 days))`, a variant
 //!     range: (64 bytes ..= 1 MiB),                 see `range!`
 //!     live: NewSsts,                               a variant of `Live`
-//!     group: "ssts",                               the table of docs/tuning.md that has it
+//!     group: "ssts",                               the table of docs/tuning.md that lists it
 //!     more: "less overhead per block; more to read for one item",
 //!     seen_in: "`amplification.read_blocks`",      fields of the statistics
 //! }
 //! ```
 //!
-//! What depends on several settings is checked by `validate`, beside the table.
+//! Rules that involve several settings are checked by `validate`, beside the table.
 
-/// Makes the struct, its methods and [`Setting`]s of a table.
+/// Generates the struct, its methods and the [`Setting`]s of a table.
 macro_rules! settings {
     (
         $(#[$about:meta])*
@@ -75,7 +76,7 @@ macro_rules! settings {
 
             pub(crate) const DEFAULT: Self = Self { $($name: default!(value $type, $default),)+ };
 
-            /// The defaults.
+            /// Returns the defaults.
             pub fn new() -> Self {
                 Self::DEFAULT
             }
@@ -90,29 +91,29 @@ macro_rules! settings {
                 }
             )?)+
 
-            /// The Rust expression that makes these settings: the defaults, and a call for each that differs.
+            /// The Rust expression that creates these settings: the defaults, and a call for each that differs.
             pub fn rust_code(&self) -> String {
                 rust_code(stringify!($config), &self.rows(), &Self::DEFAULT.rows())
             }
 
-            /// Itself, if it is valid.
+            /// Returns the settings if they are valid.
             pub(crate) fn validated(self) -> Result<Self> {
                 self.validate().map(|()| self)
             }
 
-            /// All that can change, as the manifest stores them.
+            /// All settings that can change, as the manifest stores them.
             pub(crate) fn to_settings(&self) -> Vec<(String, u64)> {
                 to_settings(&self.rows())
             }
 
-            /// Those of a manifest; names that it does not know are skipped, missing ones keep the default.
+            /// The settings of a manifest; unknown names are skipped, missing ones keep the default.
             pub(crate) fn from_settings(settings: &[(String, u64)]) -> Self {
                 let mut config = Self::DEFAULT;
                 from_settings(config.rows_mut(), settings);
                 config
             }
 
-            /// Those of a manifest as far as they can be used, and which cannot.
+            /// The usable settings of a manifest, and those that cannot be used.
             pub(crate) fn stored(settings: &[(String, u64)]) -> (Self, Vec<InvalidSetting>) {
                 usable(Self::SETTINGS, settings, |settings| Self::from_settings(settings).validated())
             }
@@ -128,8 +129,8 @@ macro_rules! settings {
     };
 }
 
-/// What a builder makes of its argument, or its name for documents. `name()`, without a type, is a constructor whose
-/// settings differ from the defaults in this field.
+/// The conversion of a builder's argument, or the builder's name for documents. `name()`, without a type, is a
+/// constructor whose settings differ from the defaults in this field.
 macro_rules! builder {
     (convert $value:ident) => {
         $value.into()
@@ -163,9 +164,9 @@ macro_rules! default {
 ///
 /// ```text
 /// 64 bytes ..= 1 MiB                      both ends included
-/// 1 ms ..= 1 day, or zero: "never"        and zero, with what that means; for an option, how to say `None`
-/// 1 ..= 256, "a power of two"             and what else `validate` requires
-/// bytes: "at least eight segments"        `validate` alone; in this unit
+/// 1 ms ..= 1 day, or zero: "never"        also zero, and its meaning; for an option, how to write `None`
+/// 1 ..= 256, "a power of two"             and a further rule of `validate`
+/// bytes: "at least eight segments"        checked by `validate` alone; in this unit
 /// any                                     a choice or a switch
 /// ```
 macro_rules! range {
@@ -218,7 +219,7 @@ macro_rules! range {
     (label $range:tt) => { "More of it" };
 }
 
-/// A number with its unit, as a number of [`Setting::unit`]; or that unit.
+/// A number with a unit, converted to [`Setting::unit`]; or that unit.
 #[rustfmt::skip]
 macro_rules! amount {
     ($number:literal) => { $number };
@@ -233,7 +234,7 @@ macro_rules! amount {
     ($number:literal day) => { $number * 86_400_000 };
     ($number:literal days) => { $number * 86_400_000 };
     ($number:literal years) => { $number * 365 * 86_400_000 };
-    // In a field that is no `Duration`.
+    // In a field that is not a `Duration`.
     ($number:literal seconds) => { $number };
     ($number:literal bits) => { $number };
     ($number:literal operations) => { $number };

@@ -1,4 +1,4 @@
-//! Both tables, against values that are written out here.
+//! Both tables, compared with values that are written out here.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::error::{Error, Result};
 use crate::types::{MAX_BATCH_BYTES, MAX_KEY_BYTES, MAX_STRIPES};
 
-/// Names and numbers are part of the format: what is asserted here must never change, only grow.
+/// Names and numbers are part of the format: those asserted here must never change, only be added to.
 #[test]
 fn settings_are_stored_by_these_names_and_numbers_and_come_back() {
     let ms = Duration::from_millis;
@@ -65,7 +65,7 @@ fn settings_are_stored_by_these_names_and_numbers_and_come_back() {
         .map(|(name, number)| (name.to_owned(), number))
     );
     assert_eq!(DatabaseConfig::from_settings(&config.to_settings()), config);
-    // Where the database is described, not here.
+    // Stored with the facts about the database, not here.
     assert_eq!(config.clone().with_stripes(16).to_settings(), config.to_settings());
     assert_eq!(DatabaseConfig::from_settings(&[("stripes".to_owned(), 16)]), DatabaseConfig::new());
 
@@ -97,14 +97,14 @@ fn settings_are_stored_by_these_names_and_numbers_and_come_back() {
     assert_eq!((never.tombstone_age, never.to_settings()), (None, stored.to_vec()));
     assert_eq!(CompactionConfig::from_settings(&stored), never);
 
-    // Of the defaults, those that are there.
+    // Only the defaults that have a number.
     DatabaseConfig::default().validate().unwrap();
     CompactionConfig::default().validate().unwrap();
     let unset = DatabaseConfig::SETTINGS.iter().filter(|setting| setting.default == "none").count();
     assert_eq!((DatabaseConfig::new().to_settings().len(), unset), (16, 3));
 }
 
-/// The numbers of variants are stored, and each is read again.
+/// The numbers of variants are stored, and each is read back.
 #[test]
 fn every_choice_comes_back_and_an_unknown_number_is_the_default() {
     for (name, choices) in [("memtable_mode", 2), ("compression", 3), ("read_mode", 2)] {
@@ -118,7 +118,7 @@ fn every_choice_comes_back_and_an_unknown_number_is_the_default() {
     }
 }
 
-/// Of every row, also of those that are not there yet.
+/// Checks every row, including future ones.
 #[test]
 fn both_ends_of_every_range_are_accepted_and_what_lies_beyond_is_refused_with_them() {
     let (mut checked, mut left) = (0, Vec::new());
@@ -152,13 +152,13 @@ fn both_ends_of_every_range_are_accepted_and_what_lies_beyond_is_refused_with_th
             config.rows()[at].1.out_of_range(setting)
         });
     }
-    // Those are choices and switches, or bounded by other settings.
+    // These are choices and switches, or bounded by other settings.
     let others = "max_wal_size_bytes max_total_disk_bytes memtable_mode compression read_mode enabled idle_compaction \
                   dephasing";
     assert_eq!((checked, left.join(" ").as_str()), (25, others));
 }
 
-/// What a format bounds is bounded as much by its setting.
+/// Where a format has a bound, its setting has the same.
 #[test]
 fn ranges_end_where_formats_do() {
     let most = |name| {
@@ -191,7 +191,7 @@ fn settings_are_described_in_words() {
     }
 }
 
-/// The name of what is refused, and why.
+/// The name of the rejected setting, and why.
 fn refused(result: Result<()>) -> (&'static str, String) {
     match result {
         Err(Error::InvalidConfig { field, why }) => (field, why),
@@ -268,8 +268,8 @@ fn zeros_and_what_is_absurdly_large_are_refused_by_name_with_the_range() {
     }
 }
 
-/// Symptom: with a stored setting out of range every command failed as if it had been called wrongly. Cause: stored
-/// settings were checked as given ones are. Fix: those that cannot be used are left out, and named by verify.
+/// Symptom: with a stored setting out of range, every command failed as if called incorrectly. Cause: stored settings
+/// were checked like given ones. Fix: settings that cannot be used are left out, and verify names them.
 #[test]
 fn stored_settings_that_cannot_be_used_are_left_out() {
     let stored = |settings: &[(&str, u64)]| {
@@ -289,7 +289,7 @@ fn stored_settings_that_cannot_be_used_are_left_out() {
     let (config, invalid) = stored(&[("max_total_disk_bytes", 1000)]);
     let quota = config.max_total_disk_bytes.unwrap();
     assert!((1000..=4 << 20).contains(&quota) && invalid[0].instead == Some(quota), "{quota} {invalid:?}");
-    // Of two that contradict each other, the one that is not the default.
+    // Of two contradictory settings, the non-default one.
     let (config, invalid) = stored(&[("max_item_bytes", 200 << 20), ("block_size", 4096)]);
     assert_eq!((config.max_item_bytes, config.block_size), (DatabaseConfig::new().max_item_bytes, 4096));
     assert_eq!(invalid.len(), 1, "{invalid:?}");
@@ -302,8 +302,8 @@ fn stored_settings_that_cannot_be_used_are_left_out() {
     assert_eq!(DatabaseConfig::stored(&all), (DatabaseConfig::new(), Vec::new()));
 }
 
-/// A batch and the log must take one largest item each. A memtable need not, nor must the memory budget: an item
-/// larger than they are is taken and flushed at once.
+/// A batch and the log must each have space for one largest item. A memtable need not, nor must the memory budget: an
+/// item larger than they are is accepted and flushed at once.
 #[test]
 fn contradictions_are_refused_by_name_with_the_other_side() {
     let c = DatabaseConfig::new;

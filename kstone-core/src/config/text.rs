@@ -1,6 +1,6 @@
-//! Settings as text, `name=value,...`: what command lines and records of measurements hold.
+//! Settings as text, `name=value,...`, as used by command lines and records of measurements.
 //!
-//! A setting has the name and the number that the manifest has: [`Setting::stored`](super::Setting::stored) in
+//! Names and numbers are those used in the manifest: [`Setting::stored`](super::Setting::stored) in
 //! [`Setting::unit`](super::Setting::unit).
 
 use super::compaction::CompactionConfig;
@@ -8,11 +8,11 @@ use super::database::DatabaseConfig;
 use super::stored::number;
 use crate::error::{Error, Result};
 
-/// These settings, with those of the text in place of what they were; of a setting that is named twice the last counts.
-/// `default`, and nothing, change nothing.
+/// Returns these settings with those in the text changed; if a setting occurs twice, the last occurrence counts.
+/// `default` and empty text change nothing.
 ///
 /// # Errors
-/// `InvalidConfig`: there is no such setting, its value is no whole number, or out of range.
+/// `InvalidConfig`: there is no such setting, or its value is not a whole number or out of range.
 pub fn changed(
     text: &str,
     database: &DatabaseConfig,
@@ -36,7 +36,7 @@ pub fn changed(
     Ok((database.validated()?, compaction.validated()?))
 }
 
-/// The settings that are not the default, in the form that [`changed`] reads; empty when all are.
+/// The settings that differ from the defaults, in the form that [`changed`] reads; empty if none does.
 pub fn differing(database: &DatabaseConfig, compaction: &CompactionConfig) -> String {
     let rows = [database.rows(), compaction.rows()].concat();
     let defaults = [DatabaseConfig::DEFAULT.rows(), CompactionConfig::DEFAULT.rows()].concat();

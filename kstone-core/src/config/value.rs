@@ -1,4 +1,4 @@
-//! What the values of settings have in common, whatever their type.
+//! Operations that all values of settings have in common, whatever their type.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -9,27 +9,27 @@ use crate::error::{Error, Result};
 
 /// The value of a setting: a number, a time, a switch or a choice, or an option of these.
 pub(super) trait SettingValue {
-    /// As a number, in the unit of its setting; `None` if it is not set.
+    /// The value as a number, in the unit of its setting; `None` if it is not set.
     fn number(&self) -> Option<u64>;
 
-    /// Sets the value with that number. A number too large for the type gives its largest value, which is out of range;
-    /// a choice stays as it is when it has no such value.
+    /// Sets the value from a number. A number too large for the type sets its largest value, which is out of range; a
+    /// choice stays unchanged if it has no such value.
     fn set(&mut self, number: u64, setting: &Setting);
 
-    /// Why it is out of range, if it is.
+    /// Why the value is out of range, if it is.
     fn out_of_range(&self, setting: &Setting) -> Option<String>;
 
-    /// As the argument of its builder, in Rust.
+    /// The value as the argument of its builder, in Rust.
     fn code(&self) -> String;
 }
 
-/// Each by itself; names the first that is out of range, and why.
+/// Checks each value separately; names the first that is out of range, and why.
 pub(super) fn check(rows: &[(&'static Setting, &dyn SettingValue)]) -> Result<()> {
     let refused = rows.iter().find_map(|(setting, value)| Some((setting.name, value.out_of_range(setting)?)));
     refused.map_or(Ok(()), |(field, why)| Err(Error::config(field, why)))
 }
 
-/// The expression that makes these of the type's defaults.
+/// The expression that turns the defaults into these settings.
 pub(super) fn rust_code(
     config: &str,
     rows: &[(&Setting, &dyn SettingValue)],
@@ -52,7 +52,7 @@ trait Number: Debug + PartialEq + Sized {
 
     fn of_number(number: u64) -> Option<Self>;
 
-    /// Not by number: that of a time is rounded.
+    /// Compares values rather than numbers: the number of a time is rounded.
     fn is_within(&self, least: u64, most: u64) -> bool {
         (least..=most).contains(&self.to_number())
     }
@@ -62,7 +62,7 @@ trait Number: Debug + PartialEq + Sized {
     }
 }
 
-/// A type of a few named values.
+/// A type with a few named values.
 pub(super) trait Choices {
     const NAMES: &'static [&'static str];
 }
@@ -106,7 +106,7 @@ impl<T: Number> SettingValue for Option<T> {
     }
 
     fn code(&self) -> String {
-        // The only ones that can be without a value by choice, and not by default, are times.
+        // Only times can have no value by choice without that being the default.
         self.as_ref().map_or_else(|| "Duration::MAX".to_owned(), T::to_code)
     }
 }

@@ -1,4 +1,4 @@
-//! Makes an engine of its parts, and replays the log into it.
+//! Assembles an engine from its parts, and replays the log into it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -33,12 +33,12 @@ use crate::version::Run;
 use crate::vfs::{Mapping, Meter, Vfs};
 use crate::wal::{Chain, Wal, WalContext, WalStart};
 
-/// Entries that one step of a job takes: long enough to be cheap, short enough to stop soon.
+/// Entries that one step of a job processes: enough to be cheap, few enough to stop soon.
 const CHUNK: usize = 4096;
-/// The same for tests, so that steps of different jobs mix.
+/// The same for tests, so that steps of different jobs interleave.
 const CHUNK_MANUAL: usize = 8;
 
-/// Where an engine goes on.
+/// The state that an engine starts from.
 #[derive(Debug)]
 pub(super) struct Start {
     /// The log to replay; `None` for a new database.
@@ -47,12 +47,12 @@ pub(super) struct Start {
     pub(super) file_ids: FileIds,
     pub(super) settings: Settings,
     pub(super) access: Access,
-    /// When opening began.
+    /// When opening started.
     pub(super) since: Duration,
     pub(super) meter: Arc<Meter>,
-    /// Where the log to replay is read.
+    /// The file system to read the log from.
     pub(super) log: Arc<dyn Vfs>,
-    /// SSTs that are mapped already.
+    /// SSTs that are already mapped.
     pub(super) held: BTreeMap<FileId, Arc<Mapping>>,
 }
 
@@ -83,7 +83,7 @@ impl Start {
 }
 
 impl LsmEngine {
-    /// Puts the parts together and replays the log into them.
+    /// Assembles the parts and replays the log into them.
     pub(super) fn assemble(
         path: &Path,
         options: EngineOptions,
@@ -96,25 +96,25 @@ impl LsmEngine {
         let wal_start = start.wal_start(manifest.state());
         let (chain, log, next_seq) = (start.chain.take(), Arc::clone(&start.log), start.next_seq);
         let shared = Arc::new(Shared::new(path, options, manifest, start, wal_start));
-        // From here on dropping the engine closes it, also when the replay fails.
+        // From here on dropping the engine closes it, even when the replay fails.
         let engine = Self { shared, pool: Pool::default(), closing: Mutex::default() };
         if let Some(chain) = &chain {
             let replayed = engine.shared.replay(&*log, chain);
             if let Err(error) = &replayed {
-                // A clean close of what is in memory by now would give the rest of the log away.
+                // A clean close of the partial state would discard the rest of the log.
                 engine.shared.life.health().poison(error);
             }
             replayed?;
         }
         engine.shared.commits.replayed(next_seq.saturating_sub(1));
-        // Not before: what recovery writes was paid for by the writes that it brings back.
+        // Not earlier: space for what recovery writes was reserved by the writes that it restores.
         engine.shared.limit_disk(kept);
         Ok(engine)
     }
 }
 
 impl Shared {
-    /// With the runs that the manifest lists, and nothing in memory.
+    /// Starts with the runs that the manifest lists, and empty memtables.
     fn new(
         path: &Path,
         options: EngineOptions,

@@ -1,19 +1,20 @@
-//! BACKUP: a copy of the database as it is at one moment, while it is written to.
+//! BACKUP: a copy of the database as of one moment, while writes continue.
 //!
 //! sync the log -> pin one state of the manifest, and with it its files -> claim the destination -> copy the log from
-//! the state's start to its synced end -> link or copy the SSTs that the state lists -> sync -> a manifest that ends
-//! the log where the copy ends.
+//! the state's start to its synced end -> link or copy the SSTs that the state lists -> sync -> write a manifest that
+//! ends the log where the copy ends.
 //!
-//! 1. The copied log reaches at least to where the state was durable, and to all that was acknowledged before. So the
-//!    copy is a prefix of the commits, as after a power cut; a batch is one record, and whole.
-//! 2. SSTs are never changed once they are listed, so that a second name is as good as a copy. A segment is written to:
-//!    it is always copied.
-//! 3. The manifest comes last. Without it, what is there is marked as unfinished ([`paths::UNFINISHED`]), and can be
-//!    backed up over; with it, all that it needs is durable.
-//! 4. The copy is an incarnation of its own: its log carries that, which distinguishes the segments of the two. SSTs keep that
-//!    of the database that wrote them, and so does the manifest's entry of each. File numbers go on above all that were
-//!    reserved in the source.
-//! 5. The source only reads and pins. Writers, flushes and checkpoints go on; closing it ends the backup.
+//! 1. The copied log reaches at least to the state's durable position, and covers everything acknowledged before the
+//!    call. So the copy is a prefix of the commits, as after a power cut; a batch is one record, and thus whole.
+//! 2. SSTs are never changed once they are listed, so a hard link is as good as a copy. Segments are still being
+//!    written to, so they are always copied.
+//! 3. The manifest is written last. Without it, the directory is marked as unfinished ([`paths::UNFINISHED`]) and can
+//!    be overwritten by another backup; with it, everything it needs is durable.
+//! 4. The copy is an incarnation of its own. The header of each of its segments carries the new incarnation, which
+//!    distinguishes the segments of the two. SSTs keep the incarnation of the database that wrote them, as does the
+//!    manifest's entry for each. File numbers continue above all that were reserved in the source.
+//! 5. The source is only read and pinned. Writers, flushes and checkpoints continue; closing the source ends the
+//!    backup.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -45,15 +46,15 @@ pub(crate) use destination::{Destination, check_outside};
 use destination::failed;
 use pin::Pin;
 
-/// How much is copied between two reports of progress.
+/// Bytes copied between two reports of progress.
 const PIECE: u64 = 1 << 20;
-/// The number of the copy's first edit, which its segments have to know.
+/// The number of the copy's first edit, which its segments record.
 const FIRST_EDIT: u64 = 1;
 
-/// Is told how far a backup is, and says whether it goes on.
+/// Receives the progress of a backup and decides whether it continues.
 type OnProgress<'a> = &'a mut dyn FnMut(&BackupProgress) -> ControlFlow<()>;
 
-/// How to make a backup; the default is right for most.
+/// Options of a backup; the defaults suit most uses.
 #[derive(Default)]
 #[must_use]
 pub struct BackupOptions<'a> {
@@ -72,26 +73,26 @@ impl std::fmt::Debug for BackupOptions<'_> {
 }
 
 impl<'a> BackupOptions<'a> {
-    /// Hard links where possible, copies elsewhere; on the file system of the database.
+    /// Hard links where possible, copies elsewhere; on the database's own file system.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Copies every byte, and compares each SST with its checksum on the way. Without: on the same file system, SSTs
-    /// get a second name. That takes no time and no space, but a bad sector is then in both. Default: false.
+    /// Copies every byte, and verifies the checksum of each SST on the way. Otherwise, on the same file system, SSTs
+    /// are hard-linked. That takes no time and no space, but a bad sector then affects both. Default: false.
     pub fn copy(mut self, copy: bool) -> Self {
         self.copy = copy;
         self
     }
 
-    /// Where the destination is, if that is not the file system of the database: a database in memory can be
-    /// backed up to disk.
+    /// The file system of the destination, if it differs from the database's: an in-memory database can be backed up to
+    /// disk.
     pub fn to(mut self, vfs: Arc<dyn Vfs>) -> Self {
         self.to = Some(vfs);
         self
     }
 
-    /// Is called at least once a file and once a mebibyte; when it breaks, the backup ends with
+    /// Called at least once per file and once per mebibyte; if it returns `Break`, the backup fails with
     /// [`Error::Cancelled`]. It may use the database.
     pub fn progress(mut self, progress: OnProgress<'a>) -> Self {
         self.progress = Some(progress);
@@ -99,57 +100,57 @@ impl<'a> BackupOptions<'a> {
     }
 }
 
-/// How far a backup is.
+/// The progress of a backup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BackupProgress {
-    /// Files that are done: SSTs and segments of the log.
+    /// Files finished: SSTs and log segments.
     pub files_done: u64,
-    /// Files in all.
+    /// The total number of files.
     pub files: u64,
-    /// Bytes that are done, linked or copied.
+    /// Bytes finished, linked or copied.
     pub bytes_done: u64,
-    /// Bytes in all.
+    /// The total number of bytes.
     pub bytes: u64,
 }
 
-/// What a backup consists of.
+/// The contents of a backup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct BackupReport {
-    /// SSTs.
+    /// The number of SSTs.
     pub ssts: u64,
-    /// Their bytes.
+    /// Their size in bytes.
     pub sst_bytes: u64,
-    /// SSTs that are second names of the database's own.
+    /// The number of SSTs that are hard links to the database's own.
     pub linked: u64,
-    /// Bytes of the log, always copied.
+    /// Bytes of log, which is always copied.
     pub log_bytes: u64,
 }
 
 impl LsmEngine {
-    /// Makes a copy of the database as it is now in a new directory, as [`LsmEngine::backup_with`] does.
+    /// Copies the database as it is now to a new directory, like [`LsmEngine::backup_with`].
     pub fn backup(&self, destination: &Path) -> Result<BackupReport> {
         self.backup_with(destination, BackupOptions::new())
     }
 
-    /// Makes a copy of the database as it is now: all that was acknowledged before the call, and whole batches.
-    /// The copy is a database of its own, to be opened as any other; that is all there is to restoring it. Both can
-    /// be written to from then on.
+    /// Copies the database as it is now: everything acknowledged before the call, and whole batches. The copy is a
+    /// database of its own and is opened like any other: there is no separate restore. Both can be written to from then
+    /// on.
     ///
-    /// Nothing waits for it: no write, flush, compaction or checkpoint; only when the log is at its limit already,
-    /// writers may wait until its oldest segment is copied. Files that are still to be copied are kept until then, and
-    /// count against the limit on disk space. Any handle will do: one that only reads copies the database as
-    /// it is in its directory now, also while another process writes to it.
+    /// No write, flush, compaction or checkpoint waits for it; only if the log is already at its limit may writers wait
+    /// until its oldest segment is copied. Files still to be copied are kept until then, and count against the limit on
+    /// disk space. Works on any handle: a read-only one copies the database as it is in its directory now, even while
+    /// another process writes to it.
     ///
-    /// The directory may exist if it is empty, or holds a backup that was cut off; its parent must exist. When this
-    /// fails, what was made is removed, and the database is as before.
+    /// The directory may exist if it is empty or holds an interrupted backup; its parent must exist. On failure,
+    /// everything that was created is removed, and the database is unchanged.
     ///
     /// # Errors
-    /// `AlreadyExists` for a destination that holds something, `InvalidConfig` for one inside the database, `Io` when
-    /// it cannot be written, also without space, naming the file; `Locked` while another backup is made there;
-    /// `Cancelled`; `Closed`; `Corruption` names a damaged file of the database; `Busy`, from a handle that only
-    /// reads, when the database changes too often. `Poisoned` when this handle cannot say what is durable.
+    /// `AlreadyExists` if the destination is not empty, `InvalidConfig` if it is inside the database, `Io` with the
+    /// file if it cannot be written, including for lack of space; `Locked` while another backup to it is running;
+    /// `Cancelled`; `Closed`; `Corruption` with the damaged file of the database; `Busy`, from a read-only handle, when
+    /// the database changes too often. `Poisoned` when this handle cannot determine what is durable.
     pub fn backup_with(&self, destination: &Path, mut options: BackupOptions<'_>) -> Result<BackupReport> {
         let shared = &*self.shared;
         shared.life.check_process()?;
@@ -188,24 +189,24 @@ impl LsmEngine {
             }
             Err(error) => {
                 claimed.clean_up();
-                // A close takes away files that were still to be copied: that is no damage.
+                // A close removes files that were still to be copied: that is no damage.
                 Err(shared.life.check_open().err().unwrap_or(error))
             }
         }
     }
 }
 
-/// One state of a database, and where its files are.
+/// One state of a database, and where to read its files.
 struct BackupSource {
     state: ManifestState,
     ids: Ids,
-    /// Where the copied log ends.
+    /// The end of the copied log.
     end: Lsn,
     next_seq: SeqNo,
-    /// The log up to there, oldest first, and where to read it.
+    /// The log up to there, oldest segment first, and where to read it.
     segments: Vec<SegmentInfo>,
     log: Arc<dyn Vfs>,
-    /// SSTs that may have lost their names.
+    /// Mappings of SSTs that may no longer have names.
     held: BTreeMap<FileId, Arc<Mapping>>,
 }
 
@@ -218,20 +219,20 @@ impl BackupSource {
         let (state, ids) = (manifest.state().clone(), manifest.ids());
         let pin = Pin::take(shared, &state);
         drop(manifest);
-        // After the state: whatever it says was durable by then.
+        // After the state was read: it refers only to log that was durable by then.
         let end = shared.io.wal().synced();
         let segments = shared.io.wal().segments_between(state.log_start.generation(), end);
         let (next_seq, log) = (shared.io.wal().next_seq(), Arc::clone(shared.io.vfs()));
         Ok((Self { state, ids, end, next_seq, segments, log, held: BTreeMap::new() }, pin))
     }
 
-    /// A directory as a reader finds it.
+    /// The state of a directory as a reader finds it.
     fn captured(shared: &Shared) -> Result<Self> {
         let hold = holds(&shared.settings.load().database);
         let Capture { validated: Validated { loaded, chain, .. }, log, held, .. } =
             Capture::take(&**shared.io.vfs(), &*shared.clock, shared.io.dir(), true, |_| hold)?;
         if loaded.ids.incarnation != shared.life.identity().incarnation {
-            let replaced = io::Error::other("another database is there since it was opened");
+            let replaced = io::Error::other("the database has been replaced since it was opened");
             return Err(Error::io("back up", shared.io.dir())(replaced));
         }
         let next_seq = 1 + chain.last_seq.max(loaded.state.base_seq());
@@ -247,7 +248,7 @@ impl BackupSource {
         BackupProgress { files, bytes: log.saturating_add(ssts), ..BackupProgress::default() }
     }
 
-    /// The state of the copy: the same, with a log that ends where it was copied to, closed cleanly.
+    /// The state of the copy: the same, but with a log that ends where the copy ends, closed cleanly.
     fn state_of_copy(&self) -> std::result::Result<ManifestState, String> {
         let mut state = self.state.clone();
         let last_cut = state.cuts.back().map_or(0, |cut| cut.next_generation);
@@ -271,7 +272,7 @@ impl BackupSource {
     }
 }
 
-/// A backup under way.
+/// A backup in progress.
 struct Copying<'engine, 'call, 'caller> {
     shared: &'engine Shared,
     source: &'call BackupSource,
@@ -288,7 +289,8 @@ impl Copying<'_, '_, '_> {
     fn run(mut self, to: &Destination) -> Result<BackupReport> {
         let source = self.source;
         self.tell()?;
-        // First and without a sync, because writers wait for a log at its limit that cannot become shorter.
+        // Segments first, and without a sync, because writers wait for a log that is at its limit and cannot be
+        // truncated.
         for info in &source.segments {
             if let Some(pin) = &self.pin {
                 pin.needs_log_from(Some(info.generation));
@@ -310,7 +312,7 @@ impl Copying<'_, '_, '_> {
         let created_ms = self.shared.clock.unix_ms();
         let ids = Ids { database_id: source.ids.database_id, incarnation: self.incarnation, created_ms };
         let state = source.state_of_copy().map_err(|why| Error::corrupt(self.shared.io.dir(), 0, why))?;
-        // The last thing that may fail: from here on it is a database.
+        // The last step that can fail: from here on the copy is a database.
         let created = Manifest::create(Arc::clone(&to.vfs), &to.dir, ids, state.to_changes());
         created.map_err(|e| match e {
             Error::DiskFull => {
@@ -321,7 +323,7 @@ impl Copying<'_, '_, '_> {
         Ok(self.report)
     }
 
-    /// Reports, without holding up a close, which ends the backup.
+    /// Reports progress without holding up a close, which ends the backup.
     fn tell(&mut self) -> Result<()> {
         let (done, progress) = (self.done, &mut self.options.progress);
         let mut goes_on = ControlFlow::Continue(());
@@ -338,7 +340,7 @@ impl Copying<'_, '_, '_> {
         self.tell()
     }
 
-    /// The same records behind a header of the copy's own.
+    /// Copies the segment's records behind a header of the copy's own.
     fn copy_segment(&mut self, info: &SegmentInfo, to: &Destination) -> Result<()> {
         let from = self.source.log.open(&info.path, OpenMode::Read).map_err(Error::io("open", &info.path))?;
         let start = u64::from(wal::RECORDS_START);
@@ -360,7 +362,7 @@ impl Copying<'_, '_, '_> {
         self.advanced(0, 1)
     }
 
-    /// Returns the checksum of what was copied.
+    /// Returns the checksum of the copied bytes.
     fn copy_bytes(
         &mut self,
         from_path: &Path,
@@ -399,7 +401,8 @@ impl Copying<'_, '_, '_> {
         self.advanced(0, 1)
     }
 
-    /// False when it has to be copied: across file systems, where there are no links, or no more of them.
+    /// Returns false if the file has to be copied instead: across file systems, or when the file system has no hard
+    /// links or allows no more of them.
     fn link_sst(&self, meta: &SstMeta, from: &Path, path: &Path, to: &Destination) -> Result<bool> {
         match to.vfs.hard_link(from, path) {
             Ok(()) => {}
@@ -420,7 +423,7 @@ impl Copying<'_, '_, '_> {
         let source: Arc<dyn VfsFile> = match held {
             Some(held) => Arc::new(HeldFile(held)),
             None => self.shared.io.vfs().open(from, OpenMode::Read).map_err(|e| match e.kind() {
-                // What is not held may have been removed by the writer.
+                // An SST that is not held may have been removed by the writer.
                 io::ErrorKind::NotFound if self.shared.life.is_read_only() => Error::Busy,
                 _ => Error::io("open", from)(e),
             })?,
@@ -436,7 +439,7 @@ impl Copying<'_, '_, '_> {
     }
 }
 
-/// A mapped file, to be read as any other.
+/// A mapped file that is read like any other.
 #[derive(Debug)]
 struct HeldFile(Arc<Mapping>);
 

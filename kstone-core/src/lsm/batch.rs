@@ -1,4 +1,4 @@
-//! What a write holds, on its way from its caller to the log and the memtables.
+//! The contents of a write, on their way from the caller to the log and the memtables.
 
 use crate::config::DatabaseConfig;
 use crate::error::{Error, Result};
@@ -6,8 +6,8 @@ use crate::key::{EncodedKey, Key, stripe_of};
 use crate::record::{self, ITEMS, OpRef};
 use crate::wal::Payload;
 
-/// Puts and deletes that happen all together or not at all, whatever their stripes. Later ones win over earlier
-/// ones of the same key.
+/// Puts and deletes that are applied all or none, whatever their stripes. If a key occurs more than once, the last
+/// operation wins.
 #[derive(Clone, Debug, Default)]
 pub struct WriteBatch {
     pub(super) ops: Vec<(Key<'static>, Option<Vec<u8>>)>,
@@ -25,23 +25,23 @@ impl WriteBatch {
         self
     }
 
-    /// Removes a key, which need not exist.
+    /// Deletes a key, which need not exist.
     pub fn delete<'k>(&mut self, key: impl Into<Key<'k>>) -> &mut Self {
         self.ops.push((key.into().into_owned(), None));
         self
     }
 
-    /// How many puts and deletes it holds.
+    /// The number of puts and deletes in the batch.
     pub fn len(&self) -> usize {
         self.ops.len()
     }
 
-    /// Whether it holds none.
+    /// Whether the batch has no operations.
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()
     }
 
-    /// Why an operation is refused, with the number of it: its key may say nothing.
+    /// Adds the number of the rejected operation to the error: its key alone may not identify it.
     pub(super) fn at(&self, n: usize, error: Error) -> Error {
         match error {
             Error::InvalidKey { why } => {
@@ -54,7 +54,7 @@ impl WriteBatch {
     }
 }
 
-/// An operation on its way to the log and a memtable: its key is encoded and hashed once.
+/// An operation on its way to the log and a memtable. Its key is encoded and hashed only once.
 #[derive(Debug)]
 pub(super) struct PendingOp<'a> {
     pub(super) key: EncodedKey,
@@ -92,7 +92,7 @@ impl<'a> PendingOp<'a> {
     }
 }
 
-/// The operations of one record of the log.
+/// The operations of one log record.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BatchRecord<'a> {
     pub(super) ops: &'a [PendingOp<'a>],

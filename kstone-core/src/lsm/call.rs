@@ -1,10 +1,10 @@
-//! A call of the engine that may change the database, from its begin to its end.
+//! A call of the engine that may change the database, from start to end.
 
 use super::options::Workers;
 use super::state::Shared;
 use crate::sync::RwLockReadGuard;
 
-/// A call that may change the database is under way: close waits for it. At its end, its events are delivered.
+/// A running call that may change the database: close waits for it. At its end, its events are delivered.
 pub(crate) struct Call<'a> {
     gate: Option<RwLockReadGuard<'a, ()>>,
     shared: &'a Shared,
@@ -15,7 +15,7 @@ impl<'a> Call<'a> {
         Self { gate: Some(shared.life.enter()), shared }
     }
 
-    /// Lets a close go on meanwhile: what is called may take long, or call the engine. The database may be closed
+    /// Lets a close proceed during `meanwhile`, which may take long or call the engine. The database may be closed
     /// afterwards.
     pub(crate) fn pause(&mut self, meanwhile: impl FnOnce()) {
         self.gate = None;

@@ -1,13 +1,13 @@
-//! CHECKPOINT: makes flushed and merged SSTs durable and gives the log before them back.
+//! CHECKPOINT: makes flushed and merged SSTs durable and retires the log before them.
 //!
 //! The order is the crash argument:
-//! 1. [`CheckpointJob::collect`] reads the log's tail, then each stripe under its lock. The log must be kept from
-//!    the lowest position that any unflushed record has; it is fixed here and never recomputed.
-//! 2. [`CheckpointJob::sync_log`]: the log is durable up to every sequence in the SSTs to be listed, so that no
-//!    later record outlives an earlier one of another stripe, nor half a batch the other half.
-//! 3. [`CheckpointJob::sync_next_sst`], one a step, then [`CheckpointJob::sync_names`].
+//! 1. [`CheckpointJob::collect`] reads the log's tail, then each stripe under its lock. The log must be kept from the
+//!    lowest position of any unflushed record; that position is fixed here and never recomputed.
+//! 2. [`CheckpointJob::sync_log`]: the log is durable up to every sequence in the SSTs to be listed, so that no later
+//!    record outlives an earlier one of another stripe, and no half of a batch the other half.
+//! 3. [`CheckpointJob::sync_next_sst`], one per step, then [`CheckpointJob::sync_names`].
 //! 4. [`CheckpointJob::edit`]: one manifest edit, durable. This is the commit point.
-//! 5. Only then the log before it, and SSTs that it no longer lists, are removed ([`Shared::remove_obsolete`]).
+//! 5. Only then are the log before it, and SSTs that it no longer lists, removed ([`Shared::remove_obsolete`]).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -36,10 +36,10 @@ pub(crate) enum CheckpointJob {
 #[derive(Debug)]
 pub(crate) struct Batch {
     started: Duration,
-    /// Held so that no SST to be listed is unlinked meanwhile by a compaction.
+    /// Held so that no compaction unlinks an SST that will be listed.
     _versions: Vec<Arc<Version>>,
     added: Vec<Arc<Table>>,
-    /// How many of `added` are synced.
+    /// The number of `added` SSTs synced so far.
     synced: usize,
     removed: Vec<FileId>,
     flushed_to: Vec<(u16, u32, SeqNo)>,
@@ -70,7 +70,7 @@ impl Job<Shared> for CheckpointJob {
 }
 
 impl CheckpointJob {
-    /// What has changed since the last checkpoint; `None` when nothing has.
+    /// Collects the changes since the last checkpoint; `None` if there are none.
     fn collect(shared: &Shared) -> Option<Box<Batch>> {
         let started = shared.clock.monotonic();
         let mut log_start = shared.io.wal().tail();
@@ -156,7 +156,7 @@ impl CheckpointJob {
         let log_bytes = shared.io.wal().live_bytes();
         let retired = shared.retire_log(batch.log_start.generation());
         if retired && shared.io.wal().live_bytes() > shared.settings.load().log.limit {
-            shared.background.request_seal(); // the limit was lowered: there is more to give back
+            shared.background.request_seal(); // the limit was lowered: there is more to retire
         }
         let freed = log_bytes.saturating_sub(shared.io.wal().live_bytes());
         shared.observed.checkpointed(batch.added.len(), freed, batch.started);
@@ -164,7 +164,7 @@ impl CheckpointJob {
 }
 
 impl Shared {
-    /// A whole checkpoint on the caller's thread.
+    /// Runs a whole checkpoint on the caller's thread.
     pub(crate) fn checkpoint_now(&self) -> Result<()> {
         self.claim(Slot::Checkpoint)?;
         let mut job = CheckpointJob::Start;

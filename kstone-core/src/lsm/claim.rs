@@ -1,13 +1,13 @@
-//! Who gets a path that several may create and open at the same moment.
+//! Arbitrates between callers that create and open the same path at the same time.
 //!
-//! 1. Only what is seen under the lock decides who creates, and who finds a database.
-//! 2. The lock makes a file, which a directory that is somebody else's must not get. So there is a look before it, and
-//!    that one may find work of others half done. What it has against the path is reported only when nobody has the lock and
-//!    a second look finds it too.
-//! 3. A look ends with the manifest, which comes last in everything that makes a database: while it is not there, what
-//!    was found before it still holds.
-//! 4. A directory may vanish before it is locked, with the failure of whoever made it; then all of it starts again.
-//!    A directory that somebody else has locked is his, also for the one that made it.
+//! 1. Only what is seen under the lock decides who creates a database and who finds one.
+//! 2. Locking creates a file, which must not appear in a directory that belongs to someone else. So the directory is
+//!    checked before it is locked, and this check may see a half-finished creation. An objection that may be due to
+//!    this is reported only if nobody holds the lock and a second check finds the same.
+//! 3. A check ends with the manifest, which is written last in everything that creates a database: as long as it does
+//!    not exist, what was found before it still holds.
+//! 4. A directory may vanish before it is locked, if the process that created it fails; then everything starts over. A
+//!    directory belongs to the process that locked it, even if another one created it.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,35 +19,35 @@ use crate::paths::{self, FileName};
 use crate::vfs::{PathKind, Vfs};
 use crate::wal;
 
-/// How often a directory may vanish, or come to be, under whoever wants to lock it.
+/// How often a directory may vanish, or appear, while trying to lock it.
 const ATTEMPTS: usize = 32;
 
-/// The path that a handle keeps to, whatever becomes of the current directory.
+/// The absolute path, which the handle keeps even if the current directory changes.
 pub(crate) fn absolute(vfs: &dyn Vfs, path: &Path) -> Result<PathBuf> {
     vfs.absolute(path).map_err(Error::io("find", path))
 }
 
-/// What a look at a path comes to.
+/// The result of checking a path.
 pub(super) enum Suitability {
-    /// There is nothing.
+    /// Nothing exists there.
     Nothing,
-    /// It is as it is wanted.
+    /// It is suitable.
     Fit,
-    /// It is not, and will not be.
+    /// It is unsuitable and will remain so.
     Unfit(Error),
-    /// It is not, unless somebody is just at work there.
+    /// It is unsuitable, unless someone else is working there right now.
     Unsettled(Error),
 }
 
-/// A directory, locked.
+/// A locked directory.
 pub(super) struct Claim {
     pub(super) guard: LockGuard,
-    /// It was not there before.
+    /// Whether this call created it.
     pub(super) made: bool,
 }
 
-/// Locks the directory at a path once `look` has nothing against it, which it is asked again under the lock. Where there
-/// is nothing, a directory is made first.
+/// Locks the directory at a path once `look` finds it suitable; `look` is called again under the lock. If nothing
+/// exists there, the directory is created first.
 pub(super) fn claim(vfs: &dyn Vfs, path: &Path, look: impl Fn() -> Result<Suitability>) -> Result<Claim> {
     let (mut made, mut again) = (false, false);
     let mut vanished = None;
@@ -61,7 +61,7 @@ pub(super) fn claim(vfs: &dyn Vfs, path: &Path, look: impl Fn() -> Result<Suitab
             },
             Suitability::Unfit(error) => return Err(error),
             Suitability::Unsettled(error) if again => return Err(error),
-            // Where it cannot be found out, the second look decides.
+            // If this cannot be determined, the second check decides.
             Suitability::Unsettled(_) if is_locked(vfs, path).unwrap_or(false) => {
                 return Err(lock_error(vfs, path, io::ErrorKind::WouldBlock.into()));
             }
@@ -73,9 +73,10 @@ pub(super) fn claim(vfs: &dyn Vfs, path: &Path, look: impl Fn() -> Result<Suitab
         match lock(vfs, path) {
             Ok(guard) => {
                 let found = look().inspect_err(|_| {
-                    // It is locked, so that what goes is nobody else's; a directory with anything in it stays.
+                    // The lock is held, so only files of this call are removed; a directory with anything else in it
+                    // stays.
                     if made {
-                        // The error that led here is the one to report; what stays is an empty directory.
+                        // The first error is the one to report; at worst an empty directory stays.
                         let _ = vfs.remove(&path.join(paths::LOCK));
                         let _ = vfs.remove_dir(path);
                     }
@@ -98,22 +99,22 @@ pub(super) fn claim(vfs: &dyn Vfs, path: &Path, look: impl Fn() -> Result<Suitab
             }
         }
     }
-    let keeps = || io::Error::other("it keeps being made and removed by others");
+    let keeps = || io::Error::other("other processes keep creating and removing it");
     Err(Error::io("lock", path)(vanished.unwrap_or_else(keeps)))
 }
 
-/// What is at a path.
+/// What exists at a path.
 pub(super) enum PathContents {
     Nothing,
     NotADirectory,
-    /// With that at the name of its manifest.
+    /// A database; the kind of file at the name of its manifest.
     Database(PathKind),
-    /// A directory with nothing in it but what a creation that was cut off has left.
+    /// A directory that is empty, or contains only the remains of an interrupted creation.
     Vacant,
     UnfinishedBackup,
-    /// SSTs or records of a log, among them this file, and no manifest.
+    /// SSTs or log records, including this file, without a manifest.
     WithoutManifest(String),
-    /// A file of this name, which is not ours.
+    /// A file of this name, which does not belong to a database.
     Foreign(String),
 }
 
@@ -150,7 +151,7 @@ impl PathContents {
                 FileName::Log(named) => match wal::has_records(vfs, &path.join(&entry.name), named) {
                     Ok(true) => return Ok(Self::WithoutManifest(entry.name)),
                     Ok(false) => {}
-                    // Removed meanwhile, by whoever creates a database here.
+                    // Removed meanwhile by another process that is creating a database here.
                     Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
                     Err(error) => return Err(error),
                 },
@@ -161,7 +162,7 @@ impl PathContents {
         Ok(foreign.map_or(Self::Vacant, Self::Foreign))
     }
 
-    /// For who wants to create a database.
+    /// The view of a caller that wants to create a database.
     pub(super) fn for_create(self, path: &Path) -> Suitability {
         let exists = |detail: String| Error::AlreadyExists { path: path.into(), detail };
         match self {
@@ -174,13 +175,11 @@ impl PathContents {
             Self::Foreign(name) if name == paths::QUARANTINE => Suitability::Unsettled(exists(format!(
                 "it holds {name}, the originals of a repaired database"
             ))),
-            Self::Foreign(name) => {
-                Suitability::Unsettled(exists(format!("it holds {name}, which is not ours")))
-            }
+            Self::Foreign(name) => Suitability::Unsettled(exists(format!("it holds {name}, a foreign file"))),
         }
     }
 
-    /// For who wants to open one.
+    /// The view of a caller that wants to open one.
     pub(super) fn for_open(self, path: &Path) -> Suitability {
         let not = |detail: &str| Error::NotADatabase { path: path.into(), detail: detail.into() };
         match self {
@@ -195,7 +194,7 @@ impl PathContents {
     }
 }
 
-/// Refuses what is no database, for who reads it without a lock.
+/// Rejects a path that is no database, for readers, which take no lock.
 pub(super) fn check_present(vfs: &dyn Vfs, path: &Path) -> Result<()> {
     match PathContents::at(vfs, path)?.for_open(path) {
         Suitability::Fit => return Ok(()),

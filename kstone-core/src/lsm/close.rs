@@ -1,6 +1,6 @@
-//! CLOSE: stop the background, make everything durable, record where the log ends.
+//! CLOSE: stops the background, makes everything durable, records the end of the log.
 //!
-//! After a clean close the next open reads the log to its recorded end and scans for nothing.
+//! After a clean close, the next open reads the log to its recorded end and does not scan for anything.
 
 use std::sync::Arc;
 
@@ -14,31 +14,32 @@ use crate::wal::LogEnd;
 
 /// Memtables whose replay would take longer than this are flushed at close.
 const REPLAY_NANOS: u64 = 10_000_000;
-/// What replaying a record costs, and reading a byte of the log; measured with 200-byte records.
+/// The measured cost of replaying a record, and of reading a byte of log, with records of 200 bytes.
 const NANOS_PER_RECORD: u64 = 400;
 const NANOS_PER_KIB: u64 = 400;
 
 impl LsmEngine {
-    /// Makes everything durable and closes the database; calls on it return `Closed` from then on, also from
-    /// snapshots and iterators that still live. Closing twice is fine.
+    /// Makes everything durable and closes the database; from then on, calls on it return `Closed`, including those on
+    /// remaining snapshots and iterators. Closing twice is a no-op.
     ///
     /// # Errors
-    /// `Forked`, in any process but the opener's, where nothing is done. Otherwise what stood in the way. All acknowledged writes are then still in the log; only the next open takes longer.
+    /// `Forked` in any process but the opener's, where nothing is done. Otherwise the error that prevented a clean
+    /// close. All acknowledged writes are still in the log then; only the next open takes longer.
     pub fn close(&self) -> Result<()> {
         let shared = &*self.shared;
         shared.life.check_process()?;
         let closing = match self.closing.try_lock() {
             Some(closing) => closing,
-            // The other one may be waiting for the worker that calls the listener.
+            // The other close may be waiting for the worker that is calling this listener.
             None if shared.observed.events().telling_here() => return Ok(()),
-            // A second close at the same time waits for the first.
+            // A concurrent close waits for the first.
             None => self.closing.lock(),
         };
         if !shared.life.close() {
             return Ok(());
         }
-        // A write, flush or compaction that is under way ends as any other; the next one sees that the database
-        // is closed. Nothing may touch the directory once the lock is given up.
+        // A running write, flush or compaction ends as usual; the next one finds the database closed. Nothing may touch
+        // the directory after the lock is released.
         if !raced(Race::CloseWithoutGate) {
             shared.life.wait_for_calls();
         }
@@ -56,18 +57,19 @@ impl LsmEngine {
 impl Drop for LsmEngine {
     fn drop(&mut self) {
         if self.is_forked() {
-            // Threads that are not there cannot be joined, locks may be held for ever, files are not this process's.
+            // The threads do not exist here and cannot be joined, locks may be held forever, and the files belong to
+            // the opener.
             std::mem::forget(std::mem::take(&mut self.pool));
             self.shared.leak();
             return;
         }
-        // Whoever wants the error calls close; what was acknowledged is in the log.
+        // A caller that wants the error calls `close`; acknowledged writes are in the log.
         let _ = self.close();
     }
 }
 
 impl Shared {
-    /// Never drops it: in a forked process, see [`Process`](crate::process::Process).
+    /// Keeps the state from ever being dropped: in a forked process, see [`Process`](crate::process::Process).
     pub(crate) fn leak(self: &Arc<Self>) {
         std::mem::forget(Arc::clone(self));
     }
@@ -76,7 +78,7 @@ impl Shared {
         self.life.health().check()?;
         if !self.life.is_opened() {
             if !self.life.is_unfinished() {
-                return Ok(()); // nothing was written: the manifest still says where the log ends
+                return Ok(()); // nothing was written: the manifest still records the end of the log
             }
             self.ensure_opened()?;
         }
@@ -90,9 +92,9 @@ impl Shared {
         self.give_back_unneeded_log(&mut log)?;
         self.remove_all_obsolete();
         if !self.removal.is_tidy() {
-            return Ok(()); // files were left that belong to nothing: the next open removes them, as after a crash
+            return Ok(()); // orphans remain: the next open removes them, as after a crash
         }
-        // Removed names must stay removed: a clean open looks for no orphans.
+        // Removed names must stay removed: a clean open does not look for orphans.
         self.io.sync_dir(&self.life)?;
         let next_file = self.io.unused_file_id();
         self.edit_manifest(vec![Change::CleanEnd(CleanEnd {
@@ -103,13 +105,13 @@ impl Shared {
         })])
     }
 
-    /// When everything has reached SSTs, no segment is left behind: the log ends where its next one will begin.
+    /// When everything is in SSTs, removes all segments: the log ends where its next segment will start.
     fn give_back_unneeded_log(&self, log: &mut LogEnd) -> Result<()> {
         let needed = self.stripes.used().any(|stripe| stripe.version().memtables().any(|m| !m.is_empty()));
         if needed || self.io.wal().segment_count() == 0 {
             return Ok(());
         }
-        // At the last generation there is, the segment stays.
+        // At the highest possible generation, the segment stays.
         let Some(next_generation) = log.next_generation.checked_add(1) else { return Ok(()) };
         let start = Lsn::new(log.next_generation, 0);
         self.edit_manifest(vec![Change::LogStart { start, durable: self.io.wal().synced() }])?;

@@ -1,11 +1,11 @@
-//! Which writes may be seen: the order of commits, and the snapshots that pin a moment in it.
+//! The visibility of writes: the order of commits, and the snapshots that pin a point in it.
 //!
-//! 1. `visible` is the smallest sequence in flight minus one: everything at or below it is in a memtable.
-//! 2. Sequences are registered in order, under the log lock, and published in any order.
-//!    `visible` is stored under the lock of what is in flight and loaded without: `Release` and `Acquire` show a reader
-//!    the memtables of all that it may see.
-//! 3. The horizon (oldest snapshot, or `visible`) is read under the lock that registers snapshots, so no snapshot
-//!    can appear below a horizon that somebody has just acted on.
+//! 1. `visible` is one less than the smallest sequence in flight: everything at or below it is in a memtable.
+//! 2. Sequences are registered in order, under the log lock, and published in any order. `visible` is stored under the
+//!    lock of `in_flight` and loaded without it: `Release` and `Acquire` ensure that a reader finds every write it may
+//!    see in the memtables.
+//! 3. The horizon (the oldest snapshot, or `visible`) is read under the lock that registers snapshots, so no snapshot
+//!    can appear below a horizon that has just been acted on.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -17,37 +17,38 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex};
 use crate::types::SeqNo;
 
-/// How often a waiting writer looks whether the handle was poisoned.
+/// How often a waiting writer checks whether the handle was poisoned.
 const RECHECK: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Default)]
 pub(crate) struct Commits {
     visible: AtomicU64,
-    /// The last sequence of each write between its append and its publication, in order, and whether its records
-    /// are in the memtables yet.
+    /// The last sequence of each write between its append and its publication, in order, and whether its records are in
+    /// the memtables yet.
     in_flight: Mutex<VecDeque<(SeqNo, bool)>>,
     published: Condvar,
-    /// How many snapshots see each sequence.
+    /// The number of snapshots at each sequence.
     snapshots: Mutex<BTreeMap<SeqNo, usize>>,
 }
 
 impl Commits {
-    /// All writes up to here can be seen.
+    /// All writes up to here are visible.
     pub(crate) fn visible(&self) -> SeqNo {
         self.visible.load(Ordering::Acquire)
     }
 
-    /// Recovery only: everything up to `seq` has been replayed.
+    /// Recovery only: records that everything up to `seq` has been replayed.
     pub(crate) fn replayed(&self, seq: SeqNo) {
         self.visible.fetch_max(seq, Ordering::Release);
     }
 
-    /// A write whose last sequence is `last` has been appended. The caller holds the log lock.
+    /// Registers a write that has been appended; `last` is its last sequence. The caller holds the log lock.
     pub(crate) fn register(&self, last: SeqNo) {
         self.in_flight.lock().push_back((last, false));
     }
 
-    /// The records of that write are in the memtables. Whether it was in flight: if not, it may never be seen.
+    /// Publishes a write whose records are in the memtables. Returns whether it was in flight: if not, it may never
+    /// become visible.
     #[must_use]
     pub(crate) fn publish(&self, last: SeqNo) -> bool {
         let mut in_flight = self.in_flight.lock();
@@ -65,8 +66,8 @@ impl Commits {
         true
     }
 
-    /// Waits until the write that ends at `seq` can be seen. Only writes that are between two memory operations
-    /// can be in the way, so this is short; unless one of them panicked, which has poisoned the handle.
+    /// Waits until the write that ends at `seq` is visible. Only writes between two memory operations can hold this up,
+    /// so the wait is short, unless one of them panicked; then the handle is poisoned.
     pub(crate) fn wait_visible(&self, seq: SeqNo, health: &Health) -> Result<()> {
         if self.visible() >= seq {
             return Ok(());
@@ -79,7 +80,7 @@ impl Commits {
         Ok(())
     }
 
-    /// Registers a snapshot of what can be seen now.
+    /// Registers a snapshot of the currently visible state.
     pub(crate) fn pin(&self) -> SeqNo {
         let early = raced(Race::SnapshotBeforeLock).then(|| self.visible());
         let mut snapshots = self.snapshots.lock();
@@ -88,12 +89,12 @@ impl Commits {
         seq
     }
 
-    /// Ends a snapshot that `pin` registered. Whether that lets the horizon rise.
+    /// Ends a snapshot that `pin` registered. Returns whether the horizon may have risen.
     pub(crate) fn unpin(&self, seq: SeqNo) -> bool {
         let mut snapshots = self.snapshots.lock();
         let holders = snapshots.get_mut(&seq);
         debug_assert!(holders.is_some(), "no snapshot holds sequence {seq}");
-        // Nothing was pinned there, so the horizon cannot rise.
+        // No snapshot was registered here, so the horizon cannot rise.
         let Some(holders) = holders else { return false };
         *holders -= 1;
         if *holders > 0 {
@@ -103,7 +104,7 @@ impl Commits {
         snapshots.keys().next().is_none_or(|&oldest| oldest > seq)
     }
 
-    /// Nobody reads below this sequence, now or later: of the versions at or below it only the newest counts.
+    /// No reader reads below this sequence, now or later: of the versions at or below it only the newest matters.
     pub(crate) fn horizon(&self) -> SeqNo {
         let snapshots = self.snapshots.lock();
         let oldest = snapshots.keys().next().copied().filter(|_| !planted(Bug::SnapshotVersionDropped));

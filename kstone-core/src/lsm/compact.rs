@@ -1,7 +1,7 @@
-//! COMPACT: neighbouring runs of a stripe become one.
+//! COMPACT: merges adjacent runs of a stripe into one.
 //!
-//! picker (decides) -> merge -> write the SSTs -> install (under the stripe's lock) -> a checkpoint lists the
-//! output and removes the inputs. Inputs that no manifest ever listed are unlinked at once.
+//! picker (decides) -> merge -> write the SSTs -> install (under the stripe's lock) -> a checkpoint lists the output
+//! and removes the inputs. Inputs that no manifest ever listed are unlinked at once.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,7 +23,7 @@ use crate::merge::MergeCursor;
 use crate::types::RunId;
 use crate::version::{Run, Version, merge_runs};
 
-/// How often a compaction that is asked for begins at most: on one thread time may stand still.
+/// The most attempts of a requested compaction: with a single thread, time may stand still.
 const MOST_TRIES: u32 = 1_000;
 
 /// A merge within a stripe, in steps.
@@ -38,7 +38,7 @@ pub(crate) struct CompactJob {
 enum State {
     /// Next: [`CompactJob::begin`].
     Start,
-    /// Next: [`copy`] until the inputs are used up.
+    /// Next: [`copy`] until the inputs are exhausted.
     Merging(Box<Merging>),
 }
 
@@ -80,7 +80,7 @@ impl Job<Shared> for CompactJob {
         }
     }
 
-    /// Gives up: what was written is removed, the inputs stay.
+    /// Aborts: removes the SSTs written so far; the inputs stay.
     fn abort(self: Box<Self>, shared: &Shared) {
         if let State::Merging(merging) = self.state {
             merging.out.abandon(shared);
@@ -96,7 +96,7 @@ impl CompactJob {
     fn begin(&mut self, shared: &Shared) -> Result<StepResult> {
         let started = shared.clock.monotonic();
         let stripe = shared.stripe(self.stripe)?;
-        // One version throughout: a flush may put a run in front of another.
+        // One version throughout: a flush may add a newer run meanwhile.
         let version = Arc::clone(&stripe.version());
         let Choice::Merge(pick) = shared.choose(self.stripe, &version, self.ask) else {
             return Ok(StepResult::Done);
@@ -117,7 +117,7 @@ impl CompactJob {
         let lengths: Vec<u64> = metas().map(|meta| meta.len).collect();
         let settings = shared.settings.load_full();
         let Some(space) = shared.reserve_merge(&lengths, rewritten(&settings.database, metas())) else {
-            // Asked for again when there is space; who waits for it hears that there is none.
+            // Retried when there is space; a caller that waits for it gets an error.
             return if self.ask == Ask::Full { Err(Error::DiskFull) } else { Ok(StepResult::Done) };
         };
         let facts =
@@ -173,7 +173,7 @@ impl Merging {
 }
 
 impl Shared {
-    /// What the picker says of a stripe in this version.
+    /// The picker's choice for a stripe in this version.
     fn choose(&self, stripe: usize, version: &Version, ask: Ask) -> Choice {
         let now = self.now();
         let mut summary = StripeSummary {
@@ -210,12 +210,12 @@ impl Shared {
             return Choice::Nothing;
         }
         self.held.hold_back(stripe);
-        // The snapshot may have ended meanwhile, and whoever ended it have seen nothing held back.
+        // The snapshot may have ended meanwhile, before this stripe was recorded as held back.
         summary.horizon = self.commits.horizon();
         if summary.horizon > held_at { choose(&summary) } else { Choice::Nothing }
     }
 
-    /// Whether there is something to merge in the stripe: the bytes that would be read, for the order of stripes.
+    /// Whether the stripe has something to merge: the bytes that would be read, which determine the order of stripes.
     pub(crate) fn compaction_due(&self, stripe: usize, ask: Ask) -> Option<u64> {
         let version = Arc::clone(&self.stripes.if_used(stripe)?.version());
         match self.choose(stripe, &version, ask) {
@@ -229,13 +229,13 @@ impl Shared {
         }
     }
 
-    /// Flushes the stripe and merges all its runs, on the caller's thread; returns when that is done.
+    /// Flushes the stripe and merges all its runs, on the caller's thread.
     pub(crate) fn compact_now(&self, stripe: usize) -> Result<()> {
         self.once_there_is_space(|| self.try_compact(stripe))
     }
 
-    /// Where there is no space, waits for what goes on and may free some, up to the limit on stalls. At last it makes a
-    /// checkpoint and tries once more: what was merged before takes its space until then.
+    /// Runs `attempt`. If it finds no space, waits for running work that may free some, up to the stall limit, and
+    /// retries. Finally makes a checkpoint and retries once more: merged inputs take space until then.
     pub(crate) fn once_there_is_space(&self, attempt: impl Fn() -> Result<()>) -> Result<()> {
         let since = self.clock.monotonic();
         let (mut tries, mut checkpoint) = (0, true);
@@ -247,7 +247,7 @@ impl Shared {
             tries += 1;
             let limit = self.settings.load().database.write_stall_limit;
             let in_time = self.since(since) <= limit && tries <= MOST_TRIES;
-            // On one thread, a full disk stays full: nobody else gives anything back.
+            // On a single thread, a full disk stays full: no other thread frees anything.
             let others = self.workers != Workers::Manual;
             if in_time && (others || self.space.is_limited() || self.space.lacks_inodes()) {
                 let began = self.clock.monotonic();

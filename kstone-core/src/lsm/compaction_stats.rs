@@ -1,4 +1,4 @@
-//! What compactions did, and why they ran.
+//! Statistics of compactions, by the reason they ran.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,16 +11,16 @@ pub use crate::compaction::picker::Reason as CompactionReason;
 pub struct CompactionStats {
     /// Compactions done.
     pub total_compactions: u64,
-    /// SSTs that they merged.
+    /// SSTs merged by them.
     pub total_ssts_merged: u64,
-    /// Tombstones dropped because nothing was left for them to hide: by compactions, and by flushes into an empty
-    /// stripe.
+    /// Tombstones dropped because there was nothing left for them to shadow: by compactions, and by flushes into an
+    /// empty stripe.
     pub total_tombstones_removed: u64,
     /// Bytes of the SSTs that compactions read.
     pub total_bytes_read: u64,
     /// Bytes of the SSTs that compactions wrote.
     pub total_bytes_written: u64,
-    /// The same by what made them run; reasons that never did are left out.
+    /// The same by reason; reasons that never occurred are left out.
     pub by_reason: Vec<CompactionReasonStats>,
 }
 
@@ -28,18 +28,18 @@ pub struct CompactionStats {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct CompactionReasonStats {
-    /// What made them run.
+    /// Why they ran.
     pub reason: CompactionReason,
-    /// How many.
+    /// The number of compactions.
     pub count: u64,
-    /// Bytes of the SSTs that they read.
+    /// Bytes of SSTs read.
     pub bytes_read: u64,
-    /// Bytes of the SSTs that they wrote.
+    /// Bytes of SSTs written.
     pub bytes_written: u64,
 }
 
 impl LsmEngine {
-    /// What compactions have done since open. Reads counters only; also of a closed database.
+    /// Returns what compactions have done since open. Only reads counters; works on a closed database, too.
     pub fn compaction_stats(&self) -> CompactionStats {
         let counters = &self.shared.observed.counters();
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Totals since open: what the background did, and what callers waited for.
+//! Totals since open: background work done, and waits of callers.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::backpressure::StallReason;
 use crate::compaction::picker::Reason;
 
-/// Added to where the thing happens.
+/// Each counter is updated where its event happens.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(super) flushes: AtomicU64,
@@ -57,12 +57,12 @@ impl Counters {
         self.checkpoint_nanos.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
     }
 
-    /// A write was slowed down.
+    /// Counts a write that was delayed.
     pub(super) fn delayed(&self, reason: StallReason, time: Duration) {
         self.stalled(reason, time, |stall| &stall.delays);
     }
 
-    /// A write had to wait until the pressure was gone, or in vain.
+    /// Counts a write that had to wait until the pressure was gone, or that gave up.
     pub(super) fn stopped(&self, reason: StallReason, time: Duration) {
         self.stalled(reason, time, |stall| &stall.stops);
     }
@@ -97,7 +97,7 @@ impl ByReason {
         }
     }
 
-    /// How many, and the bytes read and written, of each reason that there were any of.
+    /// The count, bytes read and bytes written of each reason that occurred.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Reason, u64, u64, u64)> {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let all = Reason::ALL.into_iter().zip(&self.0);

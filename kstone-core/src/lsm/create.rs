@@ -1,4 +1,4 @@
-//! CREATE: a directory that has room for a database becomes one.
+//! CREATE: turns an empty directory into a database.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,8 +26,8 @@ impl LsmEngine {
     /// Creates a database. The directory may exist if it is empty; its parent must exist.
     ///
     /// # Errors
-    /// `AlreadyExists` if there is a database or anything else; `Corruption` if there are SSTs or log records
-    /// without a manifest; `InvalidConfig`. In all these cases nothing is changed.
+    /// `AlreadyExists` if there is a database or anything else; `Corruption` if there are SSTs or log records without a
+    /// manifest; `InvalidConfig`. In all these cases nothing is changed.
     pub fn create(path: &Path, options: EngineOptions) -> Result<Self> {
         validate(&options)?;
         let since = options.clock.monotonic();
@@ -38,7 +38,7 @@ impl LsmEngine {
         Self::create_in(path, options, claim, &meter, since)
     }
 
-    /// Makes a database in a directory that has room for one.
+    /// Creates a database in a directory that is suitable for one.
     pub(super) fn create_in(
         path: &Path,
         options: EngineOptions,
@@ -49,8 +49,8 @@ impl LsmEngine {
         let vfs = Arc::clone(&options.vfs);
         if let Some(parent) = path.parent().filter(|_| !(made && planted(Bug::CreationNotSynced))) {
             match vfs.sync_dir(parent) {
-                // The directory's maker may not have made its name durable, nor can we without the right to read
-                // its parent.
+                // The process that created the directory may not have synced its parent, nor can this one without the
+                // right to read the parent.
                 Err(e) if !made && e.kind() == std::io::ErrorKind::PermissionDenied => {}
                 synced => synced.map_err(Error::io("sync", parent))?,
             }
@@ -86,8 +86,8 @@ impl LsmEngine {
             held: BTreeMap::new(),
         };
         let engine = Self::assemble(path, options, manifest, start)?;
-        // A handle whose directory is removed while it is open goes on working in its first segment.
-        // Should that fail, the database is there all the same: its first write will meet the cause again.
+        // Reserves the first segment, so that a handle whose directory is removed while it is open can continue in it.
+        // If that fails, the database still exists: its first write fails for the same reason.
         drop(engine.shared.io.wal().try_reserve(0, Floor::NONE));
         engine.shared.observed.opened(true, true, false);
         engine.keep_time();
@@ -100,8 +100,7 @@ pub(super) fn random_id(clock: &dyn Clock) -> Id {
     (u128::from(clock.random()) << 64 | u128::from(clock.random())).to_le_bytes()
 }
 
-/// Removes the segments that a creation which was cut off left behind: they hold no records, and their names are
-/// wanted.
+/// Removes the segments left behind by an interrupted creation: they hold no records, and their names are needed.
 fn remove_leftovers(vfs: &dyn Vfs, path: &Path) -> Result<()> {
     for entry in vfs.list(path).map_err(Error::io("list", path))? {
         if matches!(paths::parse(&entry.name), FileName::Log(_)) {

@@ -1,4 +1,4 @@
-//! What the database takes on disk and may take, and how it is reported that there is no more.
+//! How much disk space the database takes and may take, and how its exhaustion is reported.
 
 use super::LsmEngine;
 use super::events::Event;
@@ -10,35 +10,36 @@ use crate::quota::{Claim, Exhausted, Inodes};
 use crate::types::SeqNo;
 use crate::vfs::Usage;
 
-/// With less left on the file system, it is full: not even the log can grow.
+/// With less free space the file system counts as full: not even the log can grow.
 const LEAST_BYTES: u64 = 64 << 10;
 
 /// The disk space of a database, in bytes; files count in whole pages of 4 KiB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct DiskUsage {
-    /// What all files in the directory take now: `log + ssts + manifest + other`.
+    /// The size of all files in the directory now: `log + ssts + manifest + other`.
     pub used: u64,
     /// [`crate::DatabaseConfig::max_total_disk_bytes`].
     pub limit: Option<u64>,
-    /// What is kept free below the limit: for flushing memtables, for merges under way and the largest one there could
-    /// be, for the manifest, and for deletes. 0 without a limit.
+    /// Space kept free below the limit: for flushing memtables, for running merges and the largest possible one, for
+    /// the manifest, and for deletes. 0 without a limit.
     pub reserved: u64,
-    /// What puts may still take, in log and SSTs: `limit - used - reserved`. `None` without a limit.
+    /// Space that puts may still take, in log and SSTs: `limit - used - reserved`. `None` without a limit.
     pub available_for_writes: Option<u64>,
-    /// The log's segments, space reserved ahead included.
+    /// The log's segments, including space reserved ahead.
     pub log: u64,
-    /// SSTs, also those being written, and those merged away that a reader or a manifest still needs.
+    /// SSTs, including those being written, and merged ones that a reader or a manifest still needs.
     pub ssts: u64,
-    /// The manifest, and the one being written.
+    /// The manifest, including one being written.
     pub manifest: u64,
-    /// The lock file, and whatever else is there.
+    /// The lock file and any other files.
     pub other: u64,
-    /// What the file system has left for this user, in bytes. `None` where it does not say.
+    /// Space that the file system has left for this user, in bytes. `None` if unknown.
     pub free_bytes: Option<u64>,
-    /// How many files may still be made there; `None` where it does not say, or their number has no limit.
+    /// The number of files that can still be created there; `None` if it is unknown or unlimited.
     pub free_inodes: Option<u64>,
-    /// What keeps puts from being accepted now, if anything: why writes fail with [`Error::DiskFull`].
+    /// The resource that keeps puts from being accepted now, if any: the reason why writes fail with
+    /// [`Error::DiskFull`].
     pub exhausted: Option<Exhausted>,
 }
 
@@ -61,8 +62,8 @@ impl std::fmt::Display for DiskUsage {
 }
 
 impl DiskUsage {
-    /// What has run out, or would next, in words and with its figures: what there is to say about a write that was
-    /// refused with [`Error::DiskFull`].
+    /// The resource that has run out, or would be the next to run out, and a description with its figures: the detail
+    /// for a write that was rejected with [`Error::DiskFull`].
     pub fn shortage(&self) -> (Exhausted, String) {
         let exhausted = self.exhausted.unwrap_or_else(|| self.ran_out());
         (exhausted, self.figures(exhausted))
@@ -88,7 +89,7 @@ impl DiskUsage {
         }
     }
 
-    /// What is in the way of a write that was just refused.
+    /// The cause of the rejection of a write that has just failed.
     fn ran_out(&self) -> Exhausted {
         let (free, left) = (self.free_bytes.unwrap_or(u64::MAX), self.available_for_writes);
         match (self.free_inodes, left) {
@@ -100,11 +101,11 @@ impl DiskUsage {
 }
 
 impl LsmEngine {
-    /// What the database takes on disk, and what it may take. The directory is not read, except by a handle that
-    /// only reads.
+    /// Returns how much disk space the database takes, and how much it may take. Only a read-only handle lists the
+    /// directory.
     ///
     /// # Errors
-    /// `Closed`; `Io` when the directory of a handle that only reads cannot be listed.
+    /// `Closed`; `Io` when the directory of a read-only handle cannot be listed.
     pub fn disk_usage(&self) -> Result<DiskUsage> {
         self.shared.life.check_open()?;
         self.shared.disk_usage()
@@ -151,18 +152,18 @@ impl Shared {
         Ok(DiskUsage { exhausted: full.then_some(exhausted), ..usage })
     }
 
-    /// What has run out, for who was refused: in words, with figures.
+    /// The resource that has run out, and a description with figures, for the message of a rejection.
     fn why_full(&self) -> (Exhausted, String) {
         // Only for a message: without figures it still says that the disk is full.
         self.disk_usage().unwrap_or_default().shortage()
     }
 
-    /// Something failed for want of space.
+    /// Raises the event after an operation failed for lack of space.
     fn raise_disk_full(&self) {
         self.observed.events().raise_disk_full(|| self.why_full());
     }
 
-    /// A write has ended.
+    /// Records the end of a write.
     #[inline]
     pub(crate) fn wrote(&self, running: &Running<'_>, written: WriteTotals, result: &Result<SeqNo>) {
         match result {
@@ -172,14 +173,14 @@ impl Shared {
         }
     }
 
-    /// A job gave up, to be tried again later. Returns what is to be said of that.
+    /// Records that a job failed and will be retried later. Returns the message to report.
     pub(crate) fn job_failed(&self, slot: Slot, error: &Error) -> String {
         let mut text = error.to_string();
         if error.is_out_of_space() {
             self.raise_disk_full();
             text = format!("{text}: {}", self.why_full().1);
         }
-        // Else it was stopped by a close.
+        // Otherwise a close stopped it.
         if !matches!(error, Error::Closed) {
             self.observed.events().raise(Event::BackgroundError { job: slot.name(), error: text.clone() });
         }

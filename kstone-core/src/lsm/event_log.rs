@@ -1,13 +1,13 @@
-//! `EVENTS.jsonl`: what happened, one JSON object a line, for whoever looks at the directory.
+//! `EVENTS.jsonl`: a log of events for people and tools that inspect the directory, one JSON object per line.
 //!
 //! ```text
 //! {"seq":7,"unix_ms":1700000000000,"event":"flush","stripe":3,"records":1000,"bytes":81234,"nanos":2100000}
 //! ```
 //!
-//! Best effort: nothing is synced, an error loses lines and nothing else. The file is made with the first event that
-//! says more than that the database was opened and closed. At [`ROTATE_AT`] it is renamed to `EVENTS.jsonl.1`, and
-//! so on up to `.3`. With a limit on disk space, all of them together take a thirty-second of that at most: what
-//! describes the database must not crowd it out.
+//! Best effort: nothing is synced, and an error loses lines but has no other effect. The file is created with the first
+//! event other than a clean open or close. At [`ROTATE_AT`] it is renamed to `EVENTS.jsonl.1`, and so on up to `.3`.
+//! With a limit on disk space, all these files together take at most a thirty-second of it: a description of the
+//! database must not crowd it out.
 
 use std::io;
 use std::path::PathBuf;
@@ -19,11 +19,11 @@ use super::events::{Event, Stamped};
 use crate::paths;
 use crate::vfs::{Meter, OpenMode, PAGE, Vfs, VfsFile, read_full_at, write_all_at};
 
-/// The length at which a file is set aside.
+/// The length at which a file is rotated.
 pub(crate) const ROTATE_AT: u64 = 1 << 20;
-/// The same under a limit on disk space: this part of it.
+/// Under a limit on disk space: the fraction of the limit at which a file is rotated.
 const SHARE: u64 = 32 * paths::EVENT_FILES as u64;
-/// How much of an older file's end is read for the last number: more than any line is long.
+/// Bytes read from the end of an older file to find its last number: more than the longest line.
 const TAIL: u64 = 16 << 10;
 
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(crate) struct EventLog {
     next_seq: u64,
     open: Option<Open>,
     rotate_at: u64,
-    /// That the database was opened, until there is more to say.
+    /// The event of a clean open, until there is another event to write.
     held: Vec<Stamped>,
 }
 
@@ -53,17 +53,17 @@ struct Line<'a> {
 }
 
 impl EventLog {
-    /// Does no I/O. The files take a part of the limit of `meter` at most.
+    /// Does no I/O. The files take at most a fraction of the limit of `meter`.
     pub(crate) fn new(vfs: Arc<dyn Vfs>, dir: PathBuf, meter: Arc<Meter>) -> Self {
         Self { vfs, dir, meter, next_seq: 1, open: None, rotate_at: ROTATE_AT, held: Vec::new() }
     }
 
-    /// Writes the event down, or keeps it for later if it says too little.
+    /// Writes the event, or holds it back if it is only a clean open.
     pub(crate) fn append(&mut self, stamped: &Stamped) {
         let share = self.meter.limit() / SHARE;
         let rotate_at = (share - share % PAGE).clamp(PAGE, ROTATE_AT);
         if rotate_at < self.rotate_at {
-            self.open = None; // what is there may be too long by now
+            self.open = None; // the current file may be too long now
         }
         self.rotate_at = rotate_at;
         let plain =
@@ -77,7 +77,7 @@ impl EventLog {
         let mut all = std::mem::take(&mut self.held);
         all.push(stamped.clone());
         if self.write(&all).is_err() {
-            self.open = None; // the next event tries from the start
+            self.open = None; // the next event starts over
         }
     }
 
@@ -95,14 +95,14 @@ impl EventLog {
             }
             write_all_at(&*open.file, &line, open.len)?;
             open.len += line.len() as u64;
-            // A foreign line may have claimed the last number there is.
+            // A foreign line may have used the highest possible number.
             self.next_seq = self.next_seq.saturating_add(1);
         }
         self.open = Some(open);
         Ok(())
     }
 
-    /// Opens the file, or makes it, and finds the number that comes next.
+    /// Opens the file, or creates it, and determines the next number.
     fn open(&mut self) -> io::Result<Open> {
         let path = paths::events(&self.dir, 0);
         let (file, len) = match self.vfs.open(&path, OpenMode::Write) {
@@ -111,7 +111,8 @@ impl EventLog {
                 (file, len)
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => (self.vfs.open(&path, OpenMode::Create)?, 0),
-            // A link, a FIFO, or a name of a file elsewhere: the name is set aside, and what it leads to left alone.
+            // A symbolic link, a FIFO, or a hard link to a file elsewhere: the name is rotated away, and its target
+            // left alone.
             Err(e) if e.kind() == io::ErrorKind::InvalidInput => return self.rotate(),
             Err(e) => return Err(e),
         };
@@ -147,7 +148,8 @@ impl EventLog {
         Ok(Open { file, len: 0 })
     }
 
-    /// Removes older files that are longer than files are now: written under a higher limit on disk space.
+    /// Removes older files that exceed the current rotation length: they were written under a higher limit on disk
+    /// space.
     fn remove_too_long(&self) -> io::Result<()> {
         for path in (1..paths::EVENT_FILES).map(|n| paths::events(&self.dir, n)) {
             if let Ok(file) = self.vfs.open(&path, OpenMode::Read)
@@ -247,7 +249,7 @@ mod tests {
             vfs.list(&dir()).unwrap().iter().map(|file| file.len).sum::<u64>()
         };
         assert!(bytes(5000, u64::MAX) > 3 << 20);
-        // Lowered: nothing of before is left after a few events.
+        // After lowering the limit, no old file is left after a few events.
         assert!(bytes(20, 1 << 20) <= 1 << 15);
         assert!(bytes(300, 512 << 10) <= 1 << 14);
         assert!(bytes(5000, 1 << 40) > 3 << 20);
@@ -267,7 +269,7 @@ mod tests {
             assert_eq!(older.last().unwrap() + 1, newer[0]);
         }
         assert!(vfs.open(&paths::events(&dir(), paths::EVENT_FILES), OpenMode::Read).is_err());
-        // A crash between renaming and making the next file: the number comes from the older one.
+        // After a crash between the rename and the creation of the next file, the number comes from the older file.
         vfs.remove(&paths::events(&dir(), 0)).unwrap();
         let last = *kept[1].last().unwrap();
         new_log(&vfs).append(&event(1));

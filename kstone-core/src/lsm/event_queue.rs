@@ -1,9 +1,10 @@
-//! The queue of what has happened, and the one place that hands it on: to the listener, to the file `EVENTS.jsonl` and
-//! to `tracing`.
+//! The event queue, and the one place that delivers events: to the listener, to the file `EVENTS.jsonl` and to
+//! `tracing`.
 //!
-//! 1. [`Events::raise`] takes one leaf lock and does no I/O: it may be called anywhere.
-//! 2. [`Events::deliver`] calls the listener: only where no lock is held and no slot taken, so that a listener may call
-//!    the engine. That is a worker between two jobs; without workers, the end of the call that caused them.
+//! 1. [`Events::raise`] acquires one leaf lock and does no I/O: it may be called anywhere.
+//! 2. [`Events::deliver`] calls the listener. It is called only where no lock is held and no slot is taken, so that a
+//!    listener may call the engine: on a worker between two jobs or, without workers, at the end of the call that
+//!    caused the events.
 //! 3. One thread delivers at a time, in the order of the events.
 
 use std::collections::VecDeque;
@@ -22,9 +23,10 @@ use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::{self, ThreadId};
 
-/// Stalls of one reason within this time are one event: under load every write may be held up a little.
+/// Stalls for one reason within this time are combined into one event: under load every write may be held up a little.
 const STALLS_TOGETHER: Duration = Duration::from_secs(1);
-/// The queue's length at which events are dropped: nobody takes them, or they are made faster than they are written.
+/// The queue length at which events are dropped: nothing delivers them, or they are raised faster than they are
+/// written.
 const MOST_PENDING: usize = 1024;
 
 /// The queue of one handle.
@@ -34,17 +36,18 @@ pub(crate) struct Events {
     health: Arc<Health>,
     listener: Option<Arc<dyn EventListener>>,
     pending: Mutex<VecDeque<Stamped>>,
-    /// Whether `pending` holds something. Who raises sets this and then looks at `delivering`; who delivers clears that
-    /// and then looks at this: with less than `SeqCst` both could miss the other, and nobody would deliver.
+    /// Whether `pending` is not empty. A thread that raises an event sets this and then reads `delivering`; a thread
+    /// that delivers clears `delivering` and then reads this. With less than `SeqCst`, both could miss the other's
+    /// store, and nobody would deliver.
     any: AtomicBool,
     /// As above.
     delivering: AtomicBool,
-    /// The thread that the listener is called on.
+    /// The thread that is calling the listener.
     teller: Mutex<Option<ThreadId>>,
     poisoned_told: AtomicBool,
-    /// `None`: not kept for this handle.
+    /// `None`: this handle keeps no event log.
     log: Option<Mutex<EventLog>>,
-    /// What was last told, and what has come together since.
+    /// For each reason, when stalls were last reported, and the total since.
     stalls: Mutex<[Gathered; StallReason::ALL.len()]>,
     disk_full: Mutex<Option<Duration>>,
 }
@@ -78,7 +81,7 @@ impl Events {
         }
     }
 
-    /// Something happened. Takes a leaf lock only.
+    /// Queues an event. Acquires only a leaf lock.
     pub(crate) fn raise(&self, event: Event) {
         let unix_ms = self.clock.unix_ms();
         let mut pending = self.pending.lock();
@@ -104,22 +107,22 @@ impl Events {
     fn tell(&self, event: &Event) {
         if let Some(listener) = &self.listener {
             *self.teller.lock() = Some(thread::current().id());
-            // A listener's state is its own affair: it sees no reference to ours.
+            // A listener's state is its own concern: it holds no reference to that of the engine.
             let _ = catch_unwind(AssertUnwindSafe(|| listener.on_event(event)));
             *self.teller.lock() = None;
         }
     }
 
-    /// Whether the listener is what calls.
+    /// Whether this thread is inside a call of the listener.
     pub(crate) fn telling_here(&self) -> bool {
         *self.teller.lock() == Some(thread::current().id())
     }
 
-    /// A write was held up.
+    /// Records a write that was held up.
     pub(crate) fn raise_stall(&self, reason: StallReason, time: Duration) {
         let now = self.clock.monotonic();
         let mut stalls = self.stalls.lock();
-        // There is one for each reason, and it only counts.
+        // There is an entry for each reason; without it, only statistics would be lost.
         let Some(gathered) = stalls.get_mut(reason as usize) else { return };
         gathered.writes += 1;
         gathered.time += time;
@@ -131,7 +134,7 @@ impl Events {
         }
     }
 
-    /// What has come together of stalls since they were last told.
+    /// Raises events for the stalls accumulated since the last report.
     fn raise_rest_of_stalls(&self) {
         let rest = std::mem::take(&mut *self.stalls.lock());
         for (&reason, gathered) in StallReason::ALL.iter().zip(rest).filter(|(_, g)| g.writes > 0) {
@@ -139,7 +142,8 @@ impl Events {
         }
     }
 
-    /// Something failed for want of space; `why` says what has run out, and is not asked each time.
+    /// Records an operation that failed for lack of space. `why` describes the resource that ran out, and is not called
+    /// each time.
     pub(crate) fn raise_disk_full(&self, why: impl FnOnce() -> (Exhausted, String)) {
         let now = self.clock.monotonic();
         let mut last = self.disk_full.lock();
@@ -159,23 +163,23 @@ impl Events {
         }
     }
 
-    /// Whether [`Events::deliver`] has something to do.
+    /// Whether [`Events::deliver`] has work to do.
     pub(crate) fn has_any(&self) -> bool {
         self.any.load(Ordering::SeqCst)
             || (self.health.cause().is_some() && !self.poisoned_told.load(Ordering::Relaxed))
     }
 
-    /// The same, and nobody else is at it.
+    /// The same, and no other thread is delivering.
     pub(crate) fn may_deliver(&self) -> bool {
         self.has_any() && !self.delivering.load(Ordering::SeqCst)
     }
 
-    /// Hands on what has happened. Call it with no lock and no slot held.
+    /// Delivers the queued events. Must be called with no lock held and no slot taken.
     pub(crate) fn deliver(&self) {
-        // Whoever finds somebody delivering may leave: that one looks again after it has stopped.
+        // A thread that finds another one delivering may leave: that thread checks again after it has stopped.
         while self.has_any() && !self.delivering.swap(true, Ordering::SeqCst) {
             self.raise_poisoned();
-            // One by one: when the listener closes the engine, close takes care of the rest.
+            // One by one: if the listener closes the engine, close handles the rest.
             while let Some(stamped) = self.next() {
                 self.write_event(&stamped);
                 self.tell(&stamped.event);
@@ -191,8 +195,8 @@ impl Events {
         }
     }
 
-    /// At close, while the directory is still ours: writes down what is left, and that this was the end. Returns what
-    /// the listener is still to be told.
+    /// At close, while the directory still belongs to the handle: writes the remaining events, and that the database
+    /// was closed. Returns the events that the listener must still receive.
     pub(crate) fn write_last(&self, clean: bool) -> VecDeque<Stamped> {
         self.raise_rest_of_stalls();
         self.raise_poisoned();

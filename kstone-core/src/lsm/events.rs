@@ -1,4 +1,4 @@
-//! What happens in the engine, and who is to hear of it.
+//! Events of the engine, and the trait of their listeners.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::backpressure::StallReason;
 use crate::compaction::picker::Reason as CompactionReason;
 use crate::quota::Exhausted;
 
-/// Something that happened. As JSON an object whose `event` names it in snake case; times are nanoseconds.
+/// An event. In JSON, an object whose `event` field names it in snake case; durations are in nanoseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -16,13 +16,13 @@ pub enum Event {
     /// The database was created or opened.
     #[non_exhaustive]
     Opened {
-        /// It was made by this call.
+        /// Whether this call created it.
         created: bool,
-        /// It is new or was closed cleanly; otherwise it was recovered.
+        /// Whether it is new or was closed cleanly; otherwise it was recovered.
         clean: bool,
-        /// Whether this handle can only read.
+        /// Whether this handle is read-only.
         read_only: bool,
-        /// Records of the log that were replayed.
+        /// Log records replayed.
         replayed_records: u64,
         /// Bytes of keys and values in them.
         replayed_bytes: u64,
@@ -35,7 +35,7 @@ pub enum Event {
     Flush {
         /// The stripe.
         stripe: usize,
-        /// Records of the memtable, tombstones and superseded versions included.
+        /// Records of the memtable, including tombstones and shadowed versions.
         records: u64,
         /// Bytes of the SSTs written.
         bytes: u64,
@@ -48,7 +48,7 @@ pub enum Event {
     Compaction {
         /// The stripe.
         stripe: usize,
-        /// The rule that asked for it, in snake case: `run_count`, `tombstones`, `requested`.
+        /// The rule that triggered it, in snake case: `run_count`, `tombstones`, `requested`.
         reason: CompactionReason,
         /// Runs merged.
         runs: usize,
@@ -58,53 +58,53 @@ pub enum Event {
         bytes_in: u64,
         /// Bytes of the SSTs written.
         bytes_out: u64,
-        /// Tombstones that were no longer needed.
+        /// Tombstones dropped.
         tombstones_dropped: u64,
         /// From its first step to its last.
         #[serde(rename = "nanos", with = "nanos")]
         duration: Duration,
     },
-    /// SSTs were made durable, and the log before them given back.
+    /// SSTs were made durable, and the log before them was retired.
     #[non_exhaustive]
     Checkpoint {
         /// SSTs made durable.
         ssts: usize,
-        /// Bytes of the log's files given back.
+        /// Bytes of retired log segments.
         log_bytes_freed: u64,
         /// From its first step to its last.
         #[serde(rename = "nanos", with = "nanos")]
         duration: Duration,
     },
-    /// Calls were held up: at most one event per second and reason, which sums up.
+    /// Calls were held up. At most one event per second and reason, with the totals.
     #[non_exhaustive]
     Stall {
         /// What they waited for.
         reason: StallReason,
-        /// How many writes.
+        /// The number of writes.
         writes: u64,
-        /// For how long in all.
+        /// The total time.
         #[serde(rename = "nanos", with = "nanos")]
         duration: Duration,
     },
-    /// There was no space: a write was refused or background work failed. At most one event per second.
+    /// There was no space: a write was rejected or background work failed. At most one event per second.
     #[non_exhaustive]
     DiskFull {
-        /// What has run out; `None` in events of older versions, which did not say.
+        /// The resource that has run out; `None` in events of older versions, which did not record it.
         #[serde(default)]
         exhausted: Option<Exhausted>,
-        /// The same in words, with its figures.
+        /// A description of it, with figures.
         #[serde(default)]
         detail: String,
     },
-    /// Background work failed, and is tried again later.
+    /// Background work failed, and will be retried.
     #[non_exhaustive]
     BackgroundError {
-        /// Which: `flush`, `compaction`, `checkpoint`, `log_sync`, …
+        /// The job: `flush`, `compaction`, `checkpoint`, `log_sync`, …
         job: String,
-        /// Why.
+        /// The error.
         error: String,
     },
-    /// This handle accepts no more writes.
+    /// This handle no longer accepts writes.
     #[non_exhaustive]
     Poisoned {
         /// The first failure.
@@ -113,19 +113,19 @@ pub enum Event {
     /// Settings were changed on the open database.
     #[non_exhaustive]
     ConfigChanged {
-        /// What is different now.
+        /// The settings that changed.
         changes: Vec<SettingChange>,
     },
     /// The handle was closed.
     #[non_exhaustive]
     Closed {
-        /// Everything is durable, and the next open has nothing to recover.
+        /// Whether everything is durable, so that the next open has nothing to recover.
         clean: bool,
     },
 }
 
 impl Event {
-    /// All kinds, by the names that they have in JSON.
+    /// The names of all kinds of events in JSON.
     pub const KINDS: [&str; 10] = [
         "opened",
         "flush",
@@ -140,15 +140,15 @@ impl Event {
     ];
 }
 
-/// One setting's change, as numbers: times in milliseconds (check interval: seconds), sizes in bytes, `false` as 0.
+/// A change of one setting, as numbers: times in milliseconds (check interval: seconds), sizes in bytes, `false` as 0.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SettingChange {
     /// Its name.
     pub name: String,
-    /// `None`: the default held.
+    /// `None`: the default was in force.
     pub old: Option<u64>,
-    /// `None`: the default holds.
+    /// `None`: the default is in force.
     pub new: Option<u64>,
 }
 
@@ -166,23 +166,23 @@ mod nanos {
     }
 }
 
-/// Is told of everything that happens.
+/// Receives every event.
 ///
-/// It is called from one thread at a time, in order, with no lock held: it may call the engine, also to flush or to
-/// close it. It should be quick: what it holds up is later events and, on a worker, background work. A panic in it is
-/// caught and changes nothing; it is called again for the next event.
+/// Called from one thread at a time, in order, with no lock held: it may call the engine, and even flush or close it.
+/// It should be quick, because it holds up later events and, on a worker, background work. If it panics, the panic is
+/// caught and has no effect; it is called again for the next event.
 ///
-/// It is usually made before the engine: give it the engine afterwards, through a `Weak` pointer, or dropping
-/// the engine would never close it.
+/// A listener is usually created before the engine. To give it the engine afterwards, use a `Weak` pointer; otherwise
+/// dropping the engine would never close it.
 pub trait EventListener: Send + Sync + std::fmt::Debug {
-    /// Something happened.
+    /// Called for each event.
     fn on_event(&self, event: &Event) {
         // Named, and not `_event`, for the documentation.
         let _ = event;
     }
 }
 
-/// An event, and when it was.
+/// An event and its time.
 #[derive(Clone, Debug)]
 pub(crate) struct Stamped {
     pub(crate) unix_ms: u64,

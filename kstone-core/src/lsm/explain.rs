@@ -1,7 +1,7 @@
 //! EXPLAIN: what one get or one query does, step by step, and what each step costs.
 //!
-//! The steps are those of the read itself: it is the same code, which tells each step to a [`Recorder`] instead of to
-//! nobody. What a read would meet as an error ends the account as a step, not as an error of its own.
+//! The steps are those of the read itself: the same code runs, with a [`Recorder`] as its trace. An error that the read
+//! would return becomes the last step of the explanation instead of an error of its own.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ mod query;
 
 pub use query::{ExplainQuery, SourceStep};
 
-/// What a get did. `Display` shows it for people, serde for programs; keys are escaped as ASCII in both.
+/// What a get did. `Display` renders it for people, serde for programs; both escape keys as ASCII.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Explain {
@@ -35,55 +35,55 @@ pub struct Explain {
     pub sort: Option<String>,
     /// The bytes of partition key and sort key.
     pub key_bytes: usize,
-    /// The stripe, and the hash of the partition key whose top bits choose it.
+    /// The stripe. The top bits of the hash of the partition key choose it.
     pub stripe: usize,
-    /// See [`Explain::stripe`].
+    /// The hash of the partition key.
     pub partition_hash: u64,
-    /// Of the hash, the bits that choose the stripe.
+    /// The number of bits of the hash that choose the stripe.
     pub stripe_bits: u32,
-    /// The newest write that could be seen.
+    /// The newest visible write.
     pub seq: SeqNo,
-    /// The memtables that were asked, newest first.
+    /// The memtables searched, newest first.
     pub memtables: Vec<MemtableStep>,
-    /// All runs, newest first: those asked, and those that need not be.
+    /// All runs, newest first, including those that need not be searched.
     pub runs: Vec<RunStep>,
-    /// The write that decided: of a value or of a tombstone. `None`: there is nothing, or it could not be read.
+    /// The write that decided the result, of a value or a tombstone. `None`: there is none, or it could not be read.
     pub found_seq: Option<SeqNo>,
-    /// The bytes of the value; `None` when there is none.
+    /// The length of the value in bytes; `None` when there is no value.
     pub value_bytes: Option<usize>,
-    /// The newest version is a tombstone.
+    /// Whether the newest version is a tombstone.
     pub deleted: bool,
-    /// What the get failed with.
+    /// The error the get failed with.
     pub error: Option<String>,
-    /// Filters that were tested.
+    /// Filters tested.
     pub filter_tests: usize,
-    /// Filters that let the key pass although it is not in the file.
+    /// Filters that passed the key although it is not in the file.
     pub false_positives: usize,
-    /// Blocks that were read, those among them that held nothing of the key, and their bytes as stored.
+    /// Blocks read, how many of them held no version of the key, and their size in bytes as stored.
     pub block_reads: usize,
     /// See [`Explain::block_reads`].
     pub wasted_block_reads: usize,
     /// See [`Explain::block_reads`].
     pub block_bytes: u64,
-    /// Versions of the key in runs that the get did not need to ask.
+    /// Versions of the key in runs that the get did not need to search.
     pub older_versions: Vec<OlderVersion>,
-    /// What a get of a key that is not there costs in this stripe, by the bits of its filters.
+    /// The cost of a get of a missing key in this stripe, estimated from the bits of its filters.
     pub missing: Expected,
-    /// The same once the stripe is a single run.
+    /// The same, once the stripe is a single run.
     pub missing_when_compacted: Expected,
 }
 
-/// A memtable that was asked.
+/// A memtable that was searched.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct MemtableStep {
-    /// It takes no more writes and waits to be flushed.
+    /// Whether it is sealed and waits to be flushed.
     pub sealed: bool,
     /// Records in it.
     pub records: usize,
-    /// The oldest file of the log that it is from.
+    /// The oldest log file that its records come from.
     pub log: Option<String>,
-    /// It holds a version of the key.
+    /// Whether it holds a version of the key.
     pub found: bool,
 }
 
@@ -91,11 +91,11 @@ pub struct MemtableStep {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct RunStep {
-    /// The file that was asked, or would be first; empty when the key lies between two of the run's files.
+    /// The file that was searched, or would be searched first; empty when the key lies between two of the run's files.
     pub file: String,
     /// How many files the run has.
     pub parts: usize,
-    /// How many merges deep it is.
+    /// How many merges deep the run is.
     pub depth: u32,
     /// How long ago it was written, in milliseconds.
     pub age_ms: u64,
@@ -103,11 +103,11 @@ pub struct RunStep {
     pub keys: (String, String),
     /// Whether the key is between them.
     pub in_range: bool,
-    /// Bits per key of the file's filter, if it was asked.
+    /// Bits per key of the file's filter, if it was tested.
     pub filter_bits: Option<f64>,
-    /// The blocks that were read.
+    /// The blocks read.
     pub blocks: Vec<BlockRead>,
-    /// What came of it.
+    /// The outcome.
     pub verdict: Verdict,
 }
 
@@ -115,66 +115,66 @@ pub struct RunStep {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct BlockRead {
-    /// Its number in the file.
+    /// Its number within the file.
     pub block: usize,
-    /// Its group of entries that the index named first.
+    /// The first group of entries in it that the index pointed to.
     pub group: usize,
-    /// Where it lies in the file, in bytes.
+    /// Its offset in the file, in bytes.
     pub offset: u64,
-    /// Its length as it is stored, in bytes.
+    /// Its length as stored, in bytes.
     pub bytes: u64,
 }
 
-/// What came of asking a run.
+/// The outcome of searching a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Verdict {
-    /// It was not asked: a newer version had been found.
+    /// Not searched: a newer version had been found.
     NotOpened,
     /// The key lies between two files of the run.
     BetweenFiles,
-    /// The filter says that it is not there.
+    /// The filter ruled the key out.
     FilterNo,
-    /// The filter says that it may be there, and the index that it is not: no block was read.
+    /// The filter passed the key, but the index ruled it out: no block was read.
     IndexNo,
-    /// A block was read in vain.
+    /// A block was read in vain: the key is not in it.
     FalsePositive,
-    /// Only versions newer than the snapshot are there.
+    /// The run holds only versions newer than the snapshot.
     OnlyNewer,
-    /// It is there, written by this write.
+    /// The run holds the visible version of the key.
     Found {
-        /// The write.
+        /// The sequence of the write.
         seq: SeqNo,
     },
-    /// The get ended here, with this error.
+    /// The get ended here, with an error.
     Failed {
-        /// What it says.
+        /// The message of the error.
         error: String,
     },
 }
 
-/// A version of the key that a newer one hides.
+/// A version of the key that is shadowed by a newer one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct OlderVersion {
     /// The file it is in.
     pub file: String,
-    /// The write that made it.
+    /// The sequence of the write.
     pub seq: SeqNo,
-    /// It is a tombstone.
+    /// Whether it is a tombstone.
     pub deleted: bool,
 }
 
-/// What is to be expected of a get that finds nothing.
+/// The expected cost of a get that finds nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Expected {
     /// Filters tested.
     pub filter_tests: f64,
-    /// Of those, that let the key pass.
+    /// How many of them pass the key.
     pub false_positives: f64,
-    /// Blocks read in vain: the index catches most of what the filters let pass.
+    /// Blocks read in vain: the index catches most keys that the filters wrongly pass.
     pub block_reads: f64,
 }
 
@@ -187,7 +187,7 @@ impl Expected {
     }
 }
 
-/// Writes down the steps of a get.
+/// Records the steps of a get.
 #[derive(Debug, Default)]
 struct Recorder {
     version: Option<Arc<Version>>,
@@ -232,16 +232,16 @@ impl ReadTrace for Recorder {
 }
 
 impl LsmEngine {
-    /// What [`LsmEngine::get`] of the key does now, step by step. It reads what the get reads, and, of the runs that
-    /// the get leaves out, what tells of older versions.
+    /// Explains, step by step, what [`LsmEngine::get`] of the key does now. It reads what the get reads and, in the
+    /// runs that the get skips, looks up older versions of the key.
     ///
     /// # Errors
-    /// `InvalidKey`, `KeyTooLarge`, `Closed`. What the get itself fails with is in [`Explain::error`].
+    /// `InvalidKey`, `KeyTooLarge`, `Closed`. An error of the get itself is in [`Explain::error`].
     pub fn explain_get(&self, key: &Key<'_>) -> Result<Explain> {
         self.shared.explain_get(key, None)
     }
 
-    /// The same of [`LsmEngine::get_at`].
+    /// The same for [`LsmEngine::get_at`].
     pub fn explain_get_at(&self, key: &Key<'_>, snapshot: &Snapshot) -> Result<Explain> {
         self.shared.explain_get(key, Some(snapshot.seq()))
     }
@@ -304,12 +304,12 @@ impl Shared {
     ) {
         for (n, run) in version.runs.iter().enumerate() {
             let asked = recorder.runs.get(n);
-            // The part that was asked, or else the part the key would be in.
+            // The part that was searched, or else the part that could hold the key.
             let likely =
                 || run.parts.iter().find(|part| part.meta().keys.1.as_slice() >= key.bytes.as_slice());
             let part = asked.map_or_else(|| likely().or(run.parts.last()), |asked| asked.part.as_ref());
             let mut step = self.run_step(run, part, key);
-            // What an explanation cannot read it leaves out; the error that a get would meet is in its result.
+            // The explanation omits what it cannot read; an error that a get would return is in `result`.
             if let Some(bits) = part.and_then(|part| part.filter_bits_per_key().ok()) {
                 step.filter_bits = asked.is_some_and(|asked| asked.filter.is_some()).then_some(bits);
                 explain.missing.add_filter(bits);
@@ -387,9 +387,9 @@ impl Explain {
     }
 }
 
-/// An encoded key as it is shown: the partition key, and the sort key after a space.
+/// Renders an encoded key: the partition key, and the sort key after a space.
 fn show(encoded: &[u8]) -> String {
-    // For people: bytes that are no key are shown as they are.
+    // For people: bytes that do not decode to a key are rendered as they are.
     let Some(key) = Key::decode(encoded) else { return escape::key(encoded) };
     let sort = key.sort().map(|sort| format!(" {}", escape::key(sort))).unwrap_or_default();
     format!("{}{sort}", escape::key(key.partition()))

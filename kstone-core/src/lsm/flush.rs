@@ -1,7 +1,7 @@
 //! FLUSH: a sealed memtable becomes a run.
 //!
 //! seal (under the stripe's lock) -> write the SSTs -> install (under the stripe's lock). The SSTs are readable at
-//! once and durable only after the next checkpoint; until then the log still holds their records.
+//! once, but durable only after the next checkpoint; until then the log still holds their records.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub(crate) struct FlushJob {
 enum State {
     /// Next: [`FlushJob::begin`].
     Start,
-    /// Next: [`copy`] until the memtable is used up.
+    /// Next: [`copy`] until the memtable is exhausted.
     Writing(Box<Writing>),
 }
 
@@ -40,7 +40,7 @@ struct Writing {
     cursor: MemCursor,
     retain: Retain,
     out: RunWriter,
-    /// What it has written: no space need be kept free for that any more.
+    /// Bytes already written: space for those no longer has to be kept free.
     written: Share,
 }
 
@@ -72,7 +72,7 @@ impl Job<Shared> for FlushJob {
                     memtable.memory()
                 );
                 shared.stripe(self.stripe)?.lock().install_flush(&memtable, run);
-                // Rather count twice for a moment than not at all.
+                // Better to count it twice for a moment than not at all.
                 writing.written.set(0);
                 shared.space.flushed(memtable.memory());
                 shared.measure_stripes();
@@ -91,7 +91,7 @@ impl Job<Shared> for FlushJob {
         }
     }
 
-    /// Gives up: what was written is removed, the memtable stays sealed.
+    /// Aborts: removes the SSTs written so far; the memtable stays sealed.
     fn abort(self: Box<Self>, shared: &Shared) {
         if let State::Writing(writing) = self.state {
             writing.out.abandon(shared);
@@ -108,13 +108,14 @@ impl FlushJob {
         let started = shared.clock.monotonic();
         let stripe = shared.stripe(self.stripe)?;
         let locked = stripe.lock();
-        // Another flush of this stripe may have been quicker.
+        // Another flush of this stripe may have finished first.
         let Some(memtable) = locked.oldest_sealed() else { return Ok(StepResult::Done) };
         // Only flushes create a stripe's first run, and this is the only flush: still true at installation.
         let reaches_oldest = locked.version().runs.is_empty() || planted(Bug::TombstoneDroppedEarly);
         drop(locked);
-        // Else a version could be dropped for one that cannot be seen yet. That a horizon is at most `visible` would be
-        // enough by itself, and so would this be; `kstone-shuttle` shows that without both a get finds nothing.
+        // Otherwise a version could be dropped in favour of one that is not visible yet. A horizon of at most `visible`
+        // would be enough by itself, and so would this wait; `kstone-shuttle` shows that without both a get finds
+        // nothing.
         if !planted(Bug::VersionAboveVisibleDropped) && !raced(Race::FlushOfUnseen) {
             shared.commits.wait_visible(memtable.last_seq(), shared.life.health())?;
         }
@@ -137,12 +138,12 @@ impl FlushJob {
 }
 
 impl Shared {
-    /// Seals the stripe's memtable and flushes all that is sealed, on the caller's thread.
+    /// Seals the stripe's memtable and flushes all its sealed memtables, on the caller's thread.
     pub(crate) fn flush_stripe_now(&self, stripe: usize) -> Result<()> {
         // A stripe that was never used has nothing to flush.
         let Some(used) = self.stripes.if_used(stripe) else { return Ok(()) };
         self.seal(used);
-        // Writers may go on sealing: what they add after this is not waited for.
+        // Writers may keep sealing: memtables sealed after this are not waited for.
         let last = used.version().sealed.first().map_or(0, |newest| newest.last_seq());
         while used.lock().oldest_sealed().is_some_and(|oldest| oldest.first_seq() <= last) {
             self.claim(Slot::Flush(stripe))?;
@@ -151,7 +152,7 @@ impl Shared {
             if result.is_err() {
                 Box::new(job).abort(self);
             }
-            // Also after a failure: that its memtable is sealed is still in the queue.
+            // After a failure as well: the queue still knows that the memtable is sealed.
             self.release(Slot::Flush(stripe), false);
             result?;
         }

@@ -1,11 +1,12 @@
-//! What readers hold back, and that it is due as soon as the last of them lets go.
+//! Work that readers hold back, and that becomes due when the last of them ends.
 //!
-//! 1. An SST that somebody reads is not removed. Who finds one notes it ([`Held::wait_for_readers`]); the end of a walk or
-//!    a snapshot then has it looked at again, and so does time, for a get tells nobody when it ends.
-//! 2. Versions that a snapshot sees are not dropped. A stripe that would be merged but for that is noted, and looked at
+//! 1. An SST that is being read is not removed. The thread that finds one sets a flag ([`Held::wait_for_readers`]);
+//!    when a walk or a snapshot ends, the SST is checked again. It is also checked from time to time, because the end
+//!    of a get notifies nothing.
+//! 2. Versions that a snapshot sees are not dropped. A stripe that would otherwise be merged is recorded, and checked
 //!    when the horizon rises.
 //!
-//! A reader that holds back nothing finds two flags down, and that is all it does.
+//! A reader that holds nothing back finds two flags clear and does nothing else.
 
 use std::collections::BTreeSet;
 
@@ -14,13 +15,13 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 
 #[derive(Debug, Default)]
 pub(crate) struct Held {
-    /// SSTs are to be removed once nobody reads them. `Relaxed`: a reader that does not see it in time leaves them to
-    /// the next try.
+    /// Set while SSTs wait to be removed until they are no longer read. `Relaxed`: a reader that does not see it in
+    /// time leaves the SSTs to the next attempt.
     ssts: AtomicBool,
-    /// There is something in `stripes`. Set before the horizon is read once more, and read after a snapshot has ended,
-    /// both under the lock of the snapshots: one of the two sees the other.
+    /// Whether `stripes` is not empty. Set before the horizon is read again, and read after a snapshot has ended, both
+    /// under the lock of the snapshots: one of the two sees the other.
     any: AtomicBool,
-    /// Would be merged, were it not for a snapshot.
+    /// Stripes that would be merged but for a snapshot.
     stripes: Mutex<BTreeSet<usize>>,
 }
 
@@ -34,7 +35,8 @@ impl Held {
         self.any.store(true, Ordering::Release);
     }
 
-    /// Stripes that were held back, once the horizon has risen; empty at the price of a look at a flag for most.
+    /// Takes the stripes that were held back, once the horizon has risen. Usually empty, at the cost of reading one
+    /// flag.
     pub(super) fn take_stripes(&self) -> BTreeSet<usize> {
         if !self.any.load(Ordering::Acquire) {
             return BTreeSet::new();
@@ -43,7 +45,8 @@ impl Held {
         std::mem::take(&mut *self.stripes.lock())
     }
 
-    /// Whether SSTs waited for readers and, as `unread` says, need not any more: true once for each wait, or a little more often.
+    /// Whether SSTs waited for readers and, according to `unread`, no longer need to: true once for each wait, or
+    /// slightly more often.
     pub(super) fn ends_wait(&self, unread: impl FnOnce() -> bool) -> bool {
         let ends = self.ssts.load(Ordering::Relaxed) && unread();
         if ends {

@@ -1,11 +1,11 @@
-//! Which stripes nobody writes to: those that were not flushed between two sweeps.
+//! Idle stripes: those that were not flushed between two sweeps.
 
 use std::collections::BTreeSet;
 
 #[derive(Debug, Default)]
 pub(crate) struct IdleStripes {
     flushed: BTreeSet<usize>,
-    /// Not flushed in the whole interval before the last sweep, nor since; to be looked at.
+    /// Not flushed in the whole interval before the last sweep, nor since; candidates for merging.
     idle: BTreeSet<usize>,
 }
 
@@ -15,14 +15,14 @@ impl IdleStripes {
         self.idle.remove(&stripe);
     }
 
-    /// An interval is over.
+    /// Ends an interval.
     pub(crate) fn sweep(&mut self, stripes: impl Iterator<Item = usize>) {
         let flushed = std::mem::take(&mut self.flushed);
         self.idle = stripes.filter(|stripe| !flushed.contains(stripe)).collect();
     }
 
-    /// The stripe with the least to merge. `size` says how many bytes a stripe has to merge, if any; those that have
-    /// none are not looked at again before the next sweep.
+    /// The stripe with the least to merge. `size` returns the bytes a stripe has to merge, if any; stripes with nothing
+    /// to merge are not considered again before the next sweep.
     pub(crate) fn smallest(&mut self, size: impl Fn(usize) -> Option<u64>) -> Option<usize> {
         let mut smallest = None;
         self.idle.retain(|&stripe| {

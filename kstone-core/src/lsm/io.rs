@@ -1,8 +1,8 @@
-//! Where an open database is on disk: its directory, its log, its manifest, its SSTs.
+//! The files of an open database: its directory, log, manifest and SSTs.
 //!
-//! The manifest is looked at through [`ManifestGuard`] and changed by [`Io::append_edit`] alone, so that no edit is made
-//! by a handle that is poisoned or whose directory is another one by now, and none leaves the log or the numbers of new
-//! files behind.
+//! The manifest is read through [`ManifestGuard`] and changed only by [`Io::append_edit`]. So no edit is made by a
+//! handle that is poisoned or whose directory has been replaced, and every edit updates the log and the reservation of
+//! file numbers.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -56,25 +56,25 @@ impl Io {
         &self.wal
     }
 
-    /// What SSTs are read with.
+    /// The resources that SSTs are read with.
     #[inline]
     pub(crate) fn tables(&self) -> &Arc<TableContext> {
         &self.tables
     }
 
-    /// A write went to that segment of the log; whether it is the first one.
+    /// Records that a write went to this segment of the log. Returns whether it is the first one.
     #[inline]
     pub(crate) fn reached_segment(&self, generation: u32) -> bool {
         self.newest_generation.fetch_max(generation, Ordering::Relaxed) < generation
     }
 
-    /// The manifest, in which nobody makes an edit meanwhile.
+    /// Locks the manifest; no edit can be made meanwhile.
     pub(crate) fn manifest(&self) -> ManifestGuard<'_> {
         ManifestGuard(self.manifest.lock())
     }
 
-    /// Appends one durable edit. Out of space is an error that passes, unless a sync met it; any other makes the
-    /// handle read-only, for nobody knows what a failed sync left behind.
+    /// Appends one durable edit. Running out of space is a transient error, unless it occurred in a sync; any other
+    /// error makes the handle read-only, because the effect of a failed sync is unknown.
     pub(crate) fn append_edit(
         &self,
         ManifestGuard(manifest): &mut ManifestGuard<'_>,
@@ -96,7 +96,7 @@ impl Io {
         Ok(())
     }
 
-    /// A number for a new SST.
+    /// Allocates the number of a new SST.
     pub(crate) fn next_file_id(&self, life: &Lifecycle, space: &Space) -> Result<FileId> {
         let id = self.file_ids.next.fetch_add(1, Ordering::Relaxed);
         if id >= self.file_ids.limit.load(Ordering::Acquire) {
@@ -109,12 +109,12 @@ impl Io {
         Ok(id)
     }
 
-    /// The number that no SST has yet and that comes next.
+    /// The lowest number not used by any SST.
     pub(crate) fn unused_file_id(&self) -> FileId {
         self.file_ids.next()
     }
 
-    /// The change that extends the reservation of numbers, once half of it is used.
+    /// The change that extends the reservation of numbers, once half of it is used up.
     pub(crate) fn reserve_file_ids(&self) -> Option<Change> {
         let next = self.file_ids.next();
         let left = self.file_ids.limit.load(Ordering::Relaxed).saturating_sub(next);
@@ -128,7 +128,7 @@ impl Io {
     }
 }
 
-/// The manifest, held.
+/// Exclusive access to the manifest.
 pub(crate) struct ManifestGuard<'a>(MutexGuard<'a, Manifest>);
 
 impl ManifestGuard<'_> {
@@ -140,18 +140,18 @@ impl ManifestGuard<'_> {
         self.0.ids()
     }
 
-    /// The bytes of its file.
+    /// The length of its file in bytes.
     pub(crate) fn file_len(&self) -> u64 {
         self.0.len()
     }
 }
 
-/// The numbers of new SSTs. They are reserved in the manifest ahead of use, so that none is used twice even if a
-/// crash brings a removed file back.
+/// Numbers for new SSTs. They are reserved in the manifest ahead of use, so that none is used twice even if a crash
+/// brings a removed file back.
 #[derive(Debug)]
 pub(crate) struct FileIds {
     next: AtomicU64,
-    /// Reserved up to here, exclusive.
+    /// The end of the reservation, exclusive.
     limit: AtomicU64,
 }
 

@@ -1,6 +1,6 @@
 //! Types shared by jobs and the scheduler.
 //!
-//! A step of a job on a poisoned handle does nothing but fail: what is on disk stays as it was when that was found.
+//! A step of a job on a poisoned handle only fails: what is on disk stays as it was when the handle was poisoned.
 
 use crate::error::Result;
 use crate::health::{Health, PoisonOnUnwind};
@@ -12,39 +12,39 @@ pub(crate) enum StepResult {
     Done,
 }
 
-/// A piece of background work, in steps, `C` being the engine that it works in.
+/// A piece of background work, in steps. `C` is the engine it operates on.
 pub(crate) trait Job<C>: std::fmt::Debug + Send {
     fn step(&mut self, engine: &C) -> Result<StepResult>;
 
-    /// Gives up: leaves everything as it was.
+    /// Aborts the job: leaves everything as it was.
     fn abort(self: Box<Self>, engine: &C);
 }
 
-/// What may run only once at a time.
+/// Identifies work that may run only once at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Slot {
     Flush(usize),
-    /// A further segment of the log.
+    /// Preparing another log segment.
     Segment,
     /// Sealing of memtables, for the memory budget and the log's limit.
     Seal,
     Checkpoint,
     LogSync,
-    /// A record that says how far an idle log is synced.
+    /// A record of how far an idle log is synced.
     Watermark,
     Compact(usize),
-    /// A look for gaps where keys were deleted.
+    /// Exploring for gaps where keys were deleted.
     Explore(usize),
-    /// Writing the counters to their file.
+    /// Writing the statistics file.
     Stats,
-    /// What comes before everything else that is written after a clean open: the end that the manifest records is cancelled.
+    /// Precedes every other write after a clean open: cancels the end recorded in the manifest.
     Open,
-    /// Removing SSTs that were still read when nobody needed them any more.
+    /// Removing SSTs that were still being read when they became obsolete.
     Removal,
 }
 
 impl Slot {
-    /// As events name it.
+    /// The name used in events.
     pub(crate) fn name(self) -> String {
         let name = format!("{self:?}");
         match self {
@@ -54,7 +54,7 @@ impl Slot {
     }
 }
 
-/// `RunCount` as `run_count`.
+/// Converts `RunCount` to `run_count`.
 fn snake_case(name: &str) -> String {
     let mut snake = String::with_capacity(name.len() + 2);
     for c in name.chars() {
@@ -66,9 +66,9 @@ fn snake_case(name: &str) -> String {
     snake
 }
 
-/// All steps of a job, on the caller's thread.
+/// Runs all steps of a job on the caller's thread.
 pub(crate) fn run_to_end(health: &Health, mut step: impl FnMut() -> Result<StepResult>) -> Result<()> {
-    // A job that panics would hold its slot for ever: its waiters must hear of that.
+    // A job that panics would hold its slot forever: its waiters must find the handle poisoned.
     let unwinding = PoisonOnUnwind::new(health, "a job");
     let mut result = Ok(StepResult::Again);
     while matches!(result, Ok(StepResult::Again)) {

@@ -1,10 +1,10 @@
-//! The life of a handle: which database it is of, in which process, whether it is open, whether it may still write.
+//! The life of a handle: its database, its process, whether it is open, and whether it may still write.
 //!
-//! 1. It may write once the manifest records no clean end any more and recovery is finished ([`Lifecycle::start_writing`]),
-//!    until it is poisoned or closed.
-//! 2. Calls that write hold the gate ([`Lifecycle::enter`]); a close lets no further one in, and waits for those under
-//!    way.
-//! 3. After a failure that poisons, nothing is written and nothing removed any more.
+//! 1. It may write once the manifest no longer records a clean end and recovery has finished
+//!    ([`Lifecycle::start_writing`]), until it is poisoned or closed.
+//! 2. Calls that write hold the gate ([`Lifecycle::enter`]); a close admits no further calls, and waits for those that
+//!    are running.
+//! 3. After a failure that poisons the handle, nothing is written or removed any more.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -20,14 +20,14 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, RwLock, RwLockReadGuard};
 use crate::vfs::{LockIdentity, Vfs};
 
-/// Which database it is, and which copy of it.
+/// Identifies a database and a copy of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Identity {
     pub(crate) database_id: Id,
     pub(crate) incarnation: Id,
 }
 
-/// What a handle may do, and what it has for that.
+/// What a handle may do, and the resources for it.
 #[derive(Debug)]
 pub(crate) enum Access {
     Read {
@@ -36,9 +36,9 @@ pub(crate) enum Access {
     },
     Write {
         lock: LockGuard,
-        /// Where the lock was taken, as far as it is known.
+        /// The place where the lock was taken, if known.
         place: Arc<OnceLock<LockIdentity>>,
-        /// What recovery could not write yet.
+        /// The part of recovery that could not be written yet.
         unfinished: Option<Unfinished>,
     },
 }
@@ -46,26 +46,26 @@ pub(crate) enum Access {
 #[derive(Debug)]
 pub(crate) struct Lifecycle {
     identity: Identity,
-    /// The process that has opened it.
+    /// The process that opened it.
     process: Process,
     read_only: bool,
     damage: Vec<Error>,
     health: Arc<Health>,
-    /// The manifest records no clean end any more, and recovery is finished, so that writing may begin.
+    /// The manifest no longer records a clean end, and recovery has finished, so that writing may start.
     opened: AtomicBool,
-    /// Set while recovery is not finished, for want of space. Taken under the manifest's lock.
+    /// The part of recovery still to be written, for lack of space. Acquired under the manifest's lock.
     unfinished: Mutex<Option<Unfinished>>,
     closed: AtomicBool,
-    /// Shared by whatever writes for a caller, taken alone by close.
+    /// Acquired shared by every call that writes, exclusively by close.
     gate: RwLock<()>,
     /// Held from open to close.
     lock: Mutex<Option<LockGuard>>,
-    /// Where that was taken, as far as it is known.
+    /// The place where that lock was taken, if known.
     place: Arc<OnceLock<LockIdentity>>,
 }
 
 impl Lifecycle {
-    /// `clean`: the manifest says where the log ends, so that nothing may be written before it says so no more.
+    /// `clean`: the manifest records the end of the log, so nothing may be written until that is cancelled.
     pub(crate) fn new(identity: Identity, health: Arc<Health>, clean: bool, access: Access) -> Self {
         let (read_only, damage, lock, place, unfinished) = match access {
             Access::Read { damage } => (true, damage, None, Arc::default(), None),
@@ -104,14 +104,14 @@ impl Lifecycle {
         &self.damage
     }
 
-    /// Whether this is a process that was forked off the opener's.
+    /// Whether this process was forked from the opener.
     #[inline]
     pub(crate) fn is_forked(&self) -> bool {
         !self.process.is_current()
     }
 
-    /// Refuses in a forked process, where locks may be held by threads that it does not have: to be asked before any is
-    /// taken.
+    /// Fails in a forked process, where locks may be held by threads that do not exist in it. Must be called before any
+    /// lock is acquired.
     #[inline]
     pub(crate) fn check_process(&self) -> Result<()> {
         if self.is_forked() { Err(Error::Forked) } else { Ok(()) }
@@ -123,7 +123,7 @@ impl Lifecycle {
         if self.is_closed() { Err(Error::Closed) } else { Ok(()) }
     }
 
-    /// Whether this handle may change the database; it may still have to be [opened](Self::is_opened) for that.
+    /// Whether this handle may change the database; it may first have to be [opened](Self::is_opened).
     pub(crate) fn check_writable(&self) -> Result<()> {
         self.check_open()?;
         if self.read_only {
@@ -132,50 +132,51 @@ impl Lifecycle {
         self.health.check()
     }
 
-    /// What a read has met, or `Closed`: a close takes away files that only readers still needed, which is no damage.
+    /// Replaces the error of a read by `Closed` if the handle is closed: a close removes files that only readers still
+    /// needed, and that is no damage.
     pub(crate) fn closed_or(&self, error: Error) -> Error {
         self.check_open().err().unwrap_or(error)
     }
 
-    /// Whether a close has begun.
+    /// Whether a close has started.
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// A call that writes begins; a close waits for the guard. The handle may be closed already.
+    /// Starts a call that writes; a close waits for the guard. The handle may already be closed.
     pub(crate) fn enter(&self) -> RwLockReadGuard<'_, ()> {
         self.gate.read()
     }
 
-    /// Lets nobody in any more; false when that was so.
+    /// Admits no further calls. Returns false if the handle was closed already.
     pub(crate) fn close(&self) -> bool {
         !self.closed.swap(true, Ordering::AcqRel)
     }
 
-    /// Waits until all calls that write have ended: those that come later find the handle closed.
+    /// Waits until all running calls that write have ended; later ones find the handle closed.
     pub(crate) fn wait_for_calls(&self) {
         drop(self.gate.write());
     }
 
-    /// Gives up the directory.
+    /// Releases the lock of the directory.
     pub(crate) fn unlock(&self) {
         *self.lock.lock() = None;
     }
 
-    /// Whether writing has begun, or may.
+    /// Whether writing has started, or may start.
     #[inline]
     pub(crate) fn is_opened(&self) -> bool {
         self.opened.load(Ordering::Acquire)
     }
 
-    /// Whether recovery still has to write something.
+    /// Whether part of recovery remains to be written.
     pub(crate) fn is_unfinished(&self) -> bool {
         self.unfinished.lock().is_some()
     }
 
-    /// Begins writing, once `prepare` has made what was found fit for it: it gets what recovery has left undone. The
-    /// caller holds the manifest, under which nobody else does the same.
+    /// Starts writing. `prepare` first makes the files ready for it and receives the unfinished part of recovery. The
+    /// caller holds the manifest, so that no other thread does the same.
     pub(crate) fn start_writing(
         &self,
         prepare: impl FnOnce(Option<&mut Unfinished>) -> Result<()>,
@@ -187,19 +188,19 @@ impl Lifecycle {
         Ok(())
     }
 
-    /// As if it was opened after a clean end and not written to, or written to.
+    /// Makes the handle behave as if opened after a clean end and not written to (false), or written to (true).
     #[cfg(test)]
     pub(crate) fn set_opened(&self, opened: bool) {
         self.opened.store(opened, Ordering::Release);
     }
 
-    /// Poisons the handle when what it has locked is not where its files are any more: somebody else may write there.
+    /// Poisons the handle if its lock no longer covers the path of its files: another process may write there.
     pub(crate) fn check_place(&self, vfs: &dyn Vfs, dir: &Path) -> Result<()> {
         let Some(place) = self.place.get() else { return Ok(()) };
-        self.poison_on_error(place.check(vfs).map_err(Error::io("go on writing to", dir)))
+        self.poison_on_error(place.check(vfs).map_err(Error::io("keep writing to", dir)))
     }
 
-    /// For syncs: whatever the error, also without space, a second one would succeed without the lost pages.
+    /// For syncs: after any error, even for lack of space, another sync could succeed without the lost pages.
     pub(crate) fn poison_on_error<T>(&self, result: Result<T>) -> Result<T> {
         if let Err(error) = &result {
             self.health.poison(error);
@@ -207,9 +208,9 @@ impl Lifecycle {
         result
     }
 
-    /// Whether this handle may still remove files. After a failure that poisons it may not, by any way: the manifest on
-    /// disk may be the one before the edit that failed or the one after it, and either must find what it lists. What is
-    /// left over is removed by the next open.
+    /// Whether this handle may still remove files. After a failure that poisons it, it must not remove any: the
+    /// manifest on disk may be the one before the failed edit or the one after it, and either must find the files it
+    /// lists. The next open removes leftovers.
     pub(crate) fn may_remove(&self) -> bool {
         self.health.check().is_ok() || planted(Bug::FailedEditForgotten)
     }

@@ -1,4 +1,4 @@
-//! The lock of a directory: taken when a database is opened, held until it is closed.
+//! The lock of a database directory: acquired when the database is opened, held until it is closed.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use crate::paths;
 use crate::planted::{Bug, planted};
 use crate::vfs::Vfs;
 
-/// Keeps the database locked.
+/// Keeps the directory locked.
 pub(crate) struct LockGuard(#[expect(dead_code, reason = "dropping it is its use")] Box<dyn Send + Sync>);
 
 impl std::fmt::Debug for LockGuard {
@@ -16,7 +16,7 @@ impl std::fmt::Debug for LockGuard {
     }
 }
 
-/// Takes the lock of a directory.
+/// Locks a directory.
 pub(super) fn lock(vfs: &dyn Vfs, path: &Path) -> Result<LockGuard> {
     let file = path.join(paths::LOCK);
     let owner = format!("{}\n", std::process::id());
@@ -26,17 +26,17 @@ pub(super) fn lock(vfs: &dyn Vfs, path: &Path) -> Result<LockGuard> {
     vfs.lock(&file, &owner).map(LockGuard).map_err(|e| lock_error(vfs, path, e))
 }
 
-/// Whether some handle, of this process or another, has the directory locked.
+/// Whether any handle, in this process or another, has the directory locked.
 pub(super) fn is_locked(vfs: &dyn Vfs, path: &Path) -> Result<bool> {
     let file = path.join(paths::LOCK);
     match vfs.lock_shared(&file) {
         Ok(_) => Ok(false),
         Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => Ok(true),
-        Err(e) => Err(Error::io("look at the lock", &file)(e)),
+        Err(e) => Err(Error::io("test the lock", &file)(e)),
     }
 }
 
-/// Why the lock of a directory could not be taken, and which process has it.
+/// The error for a lock that could not be acquired, with the process that holds it.
 pub(super) fn lock_error(vfs: &dyn Vfs, path: &Path, error: std::io::Error) -> Error {
     let file = path.join(paths::LOCK);
     if error.kind() != std::io::ErrorKind::WouldBlock {

@@ -1,4 +1,4 @@
-//! What the verbs report of themselves: counters, latencies and events, from one call each.
+//! What operations report about themselves: counters, latencies and events, with one call each.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,10 +16,10 @@ use crate::counters::{Count, Local, OpCounters, Operation};
 use crate::latency::Recorder;
 use crate::memtable::Memtable;
 
-/// Waiting for a lock, a job or a file is reported from here on: below, every call waits a little.
+/// Waits for a lock, a job or a file are reported from this duration on: every call waits a little.
 const WORTH_TELLING: Duration = Duration::from_millis(1);
 
-/// What was observed since one handle was opened.
+/// Observations since the handle was opened.
 #[derive(Debug)]
 pub(crate) struct Observed {
     clock: Arc<dyn Clock>,
@@ -27,15 +27,15 @@ pub(crate) struct Observed {
     counters: Counters,
     latencies: Arc<Recorder>,
     events: Events,
-    /// When opening began.
+    /// When opening started.
     since: Duration,
     /// What opening found.
     opening: OnceLock<Opening>,
     replayed_records: AtomicU64,
     replayed_bytes: AtomicU64,
-    /// What the replay took.
+    /// The cost of the replay.
     replay: OnceLock<Replay>,
-    /// A file with the counters may be in the directory.
+    /// Whether a file with the statistics may be in the directory.
     stats_file: AtomicBool,
 }
 
@@ -46,23 +46,23 @@ pub(crate) struct Opening {
     pub(crate) took: Duration,
 }
 
-/// What the replay of the log took.
+/// The cost of replaying the log.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Replay {
     pub(crate) bytes: u64,
     pub(crate) time: Duration,
 }
 
-/// An operation of the hot path that is under way.
+/// A running operation of the hot path.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Running<'a> {
     pub(crate) local: Local<'a>,
     operation: Operation,
-    /// When it began, if it is one of those that are timed.
+    /// When it started, if it is one of those that are timed.
     pub(crate) since: Option<Duration>,
 }
 
-/// What a write held.
+/// The contents of a write.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct WriteTotals {
     puts: u64,
@@ -88,7 +88,7 @@ impl WriteTotals {
 }
 
 impl Observed {
-    /// `since`: when opening began.
+    /// `since`: when opening started.
     pub(crate) fn new(
         clock: Arc<dyn Clock>,
         counts: bool,
@@ -141,7 +141,7 @@ impl Observed {
         }
     }
 
-    /// A write was made.
+    /// Counts a successful write.
     #[inline]
     pub(crate) fn wrote(&self, running: &Running<'_>, written: WriteTotals) {
         for (count, n) in [(Count::Puts, written.puts), (Count::Deletes, written.deletes)] {
@@ -156,16 +156,16 @@ impl Observed {
         self.end_operation(running);
     }
 
-    /// One record of the log was replayed, with this many bytes of keys and values.
+    /// Counts a replayed log record, with this many bytes of keys and values.
     pub(crate) fn replayed(&self, bytes: usize) {
         self.replayed_records.fetch_add(1, Ordering::Relaxed);
         self.replayed_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// All of the log, of that many bytes, was replayed since the moment `began`. A handle does it once.
+    /// Records that the whole log, of this many bytes, was replayed since `began`. Called once per handle.
     pub(crate) fn replay_ended(&self, bytes: u64, began: Duration) -> Replay {
         let replay = Replay { bytes, time: self.since(began) };
-        // The first one stays.
+        // The first value stays.
         let _ = self.replay.set(replay);
         replay
     }
@@ -174,17 +174,17 @@ impl Observed {
         self.replay.get().copied().unwrap_or_default()
     }
 
-    /// Records of the log that were replayed, and the bytes of keys and values in them.
+    /// Log records replayed, and the bytes of keys and values in them.
     pub(crate) fn replayed_so_far(&self) -> (u64, u64) {
         (self.replayed_records.load(Ordering::Relaxed), self.replayed_bytes.load(Ordering::Relaxed))
     }
 
-    /// `None` until the database is open, and when that failed.
+    /// `None` until the database is open, or if opening failed.
     pub(crate) fn opening(&self) -> Option<Opening> {
         self.opening.get().copied()
     }
 
-    /// A file with the counters may be in the directory.
+    /// Records that a file with the statistics may be in the directory.
     pub(crate) fn note_stats_file(&self) {
         self.stats_file.store(true, Ordering::Relaxed);
     }
@@ -201,7 +201,7 @@ impl Observed {
         self.clock.monotonic().saturating_sub(moment)
     }
 
-    /// The database is open.
+    /// Records that the database is open.
     pub(crate) fn opened(&self, created: bool, clean: bool, read_only: bool) {
         let took = self.uptime();
         // A handle is opened once.
@@ -252,7 +252,7 @@ impl Observed {
         self.events.raise(Event::Checkpoint { ssts, log_bytes_freed, duration });
     }
 
-    /// A call has waited since that moment for something that was no backlog.
+    /// Records that a call has waited since this moment for something other than a backlog.
     pub(crate) fn waited(&self, reason: StallReason, since: Duration) {
         let time = self.since(since);
         if time >= WORTH_TELLING {
@@ -260,13 +260,13 @@ impl Observed {
         }
     }
 
-    /// A write was slowed down.
+    /// Records a write that was delayed.
     pub(crate) fn delayed(&self, reason: StallReason, time: Duration) {
         self.counters.delayed(reason, time);
         self.events.raise_stall(reason, time);
     }
 
-    /// A write had to wait until the pressure was gone, or in vain.
+    /// Records a write that had to wait until the pressure was gone, or that gave up.
     pub(crate) fn stopped(&self, reason: StallReason, time: Duration) {
         self.counters.stopped(reason, time);
         self.events.raise_stall(reason, time);
@@ -306,7 +306,7 @@ impl Observed {
     pub(crate) fn write_last_events(&self, clean: bool) -> VecDeque<Stamped> {
         match self.opening() {
             Some(_) => self.events.write_last(clean),
-            None => VecDeque::new(), // opening failed, and said why: the directory stays as it was
+            None => VecDeque::new(), // opening failed with an error: the directory stays as it was
         }
     }
 }

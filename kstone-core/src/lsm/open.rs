@@ -1,4 +1,4 @@
-//! OPEN: which database, its lock, its settings. What follows is in `recover.rs` or `create.rs`.
+//! OPEN: claims the database directory, its lock and its settings. `recover.rs` or `create.rs` does the rest.
 
 use std::cell::Cell;
 use std::path::Path;
@@ -15,18 +15,17 @@ use crate::manifest::ManifestState;
 use crate::vfs::{MeteredVfs, Vfs};
 
 impl LsmEngine {
-    /// Opens a database, recovering it if it was not closed, and locks it until it is closed: other processes, and
-    /// other handles in this one, get `Locked` meanwhile. The death of the process ends the lock; no file of it has to
-    /// be removed. The lock is of the directory, by whatever path, and of the file `LOCK` in it, which alone counts on
-    /// file systems that cannot lock directories.
+    /// Opens a database, recovering it if it was not closed, and locks it until it is closed: meanwhile other
+    /// processes, and other handles in this one, get `Locked`. The lock ends with the process; no file has to be
+    /// removed. The lock covers the directory, whatever path leads to it, and the file `LOCK` in it. On file systems
+    /// that cannot lock directories only the file counts.
     ///
-    /// A process made by `fork` without `exec` shares the lock. Until such a process has ended too, the database stays
-    /// locked after this one has died, though not after it has closed the handle. It cannot use the handle: calls fail
-    /// with `Forked`, and dropping it does nothing. A program that is started (`exec`) does not inherit the lock.
+    /// A process created by `fork` without `exec` shares the lock. If the parent dies, the database stays locked until
+    /// that process has ended too; if the parent closes the handle, it is unlocked. The child cannot use the handle:
+    /// calls fail with `Forked`, and dropping it is a no-op. A program started with `exec` does not inherit the lock.
     ///
     /// # Errors
-    /// `NotFound`, `NotADatabase`, `Locked`, `UnsupportedFormat`, `Corruption`, `InvalidConfig`: nothing was
-    /// changed.
+    /// `NotFound`, `NotADatabase`, `Locked`, `UnsupportedFormat`, `Corruption`, `InvalidConfig`: nothing was changed.
     pub fn open(path: &Path, options: EngineOptions) -> Result<Self> {
         validate(&options)?;
         let path = &absolute(&*options.vfs, path)?;
@@ -35,8 +34,8 @@ impl LsmEngine {
         Self::recover(path, options, claim.guard, &meter)
     }
 
-    /// Opens the database, or creates it if there is none: also while others do the same, of whom one gets it and the
-    /// others `Locked`. Errors otherwise as [`LsmEngine::open`] and [`LsmEngine::create`].
+    /// Opens the database, or creates it if there is none. If several callers do this at once, one of them gets the
+    /// database and the others get `Locked`. Other errors as [`LsmEngine::open`] and [`LsmEngine::create`].
     pub fn open_or_create(path: &Path, options: EngineOptions) -> Result<Self> {
         validate(&options)?;
         let since = options.clock.monotonic();
@@ -55,16 +54,16 @@ impl LsmEngine {
         }
     }
 
-    /// Whether some handle, of this process or another, has the database open for writing.
+    /// Whether any handle, in this process or another, has the database open for writing.
     ///
     /// # Errors
-    /// `Io` when the lock cannot be looked at.
+    /// `Io` when the lock cannot be tested.
     pub fn is_locked(path: &Path, vfs: &dyn Vfs) -> Result<bool> {
         is_locked(vfs, path)
     }
 }
 
-/// The file system, with the database's directory counted.
+/// Wraps the file system so that the database's directory is metered.
 pub(super) fn metered(path: &Path, options: EngineOptions) -> (EngineOptions, MeteredVfs) {
     let vfs = MeteredVfs::new(Arc::clone(&options.vfs), path);
     (EngineOptions { vfs: Arc::new(vfs.clone()), ..options }, vfs)
@@ -79,8 +78,8 @@ pub(super) fn validate(options: &EngineOptions) -> Result<()> {
     options.compaction.as_ref().map_or(Ok(()), CompactionConfig::validate)
 }
 
-/// Settings given replace the stored ones whole. Of stored ones those that this version refuses are left out: `verify`
-/// names them, and they are no reason not to read what is stored beside them.
+/// Settings in the options replace the stored ones entirely. Stored settings that this version rejects are left out:
+/// `verify` reports them, and they are no reason to ignore the settings stored beside them.
 pub(super) fn settings(options: &EngineOptions, state: &ManifestState) -> Settings {
     let database = options.config.clone();
     let database = database.unwrap_or_else(|| DatabaseConfig::stored(&state.settings).0);

@@ -1,4 +1,4 @@
-//! How a database is opened, and how a single write is made.
+//! Options for opening a database, and for a single write.
 
 use std::sync::Arc;
 
@@ -8,53 +8,55 @@ use crate::config::{CompactionConfig, DatabaseConfig, Durability};
 use crate::memory::{MemoryProbe, SystemMemory};
 use crate::vfs::{DiskVfs, MemVfs, Vfs};
 
-/// How background work runs.
+/// Where background work runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Workers {
-    /// On threads of the engine, started with the first write; one with open, if time will make something due.
+    /// On threads of the engine. They start with the first write; one starts at open if work will become due by time.
     #[default]
     Threads,
-    /// Only inside of [`LsmEngine::step`](super::LsmEngine::step) and of calls that would otherwise wait: for deterministic tests.
+    /// Only inside [`LsmEngine::step`](super::LsmEngine::step) and inside calls that would otherwise wait: for
+    /// deterministic tests.
     Manual,
 }
 
-/// How to open a database.
+/// Options for opening a database.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EngineOptions {
-    /// Replaces the stored settings whole; `None` uses those, or the defaults for a new database.
+    /// Replaces the stored settings entirely; `None` keeps them, or uses the defaults for a new database.
     pub config: Option<DatabaseConfig>,
     /// The same for compaction.
     pub compaction: Option<CompactionConfig>,
-    /// For writes that do not say. Default [`Durability::Buffered`].
+    /// The default durability of writes. Default: [`Durability::Buffered`].
     pub durability: Durability,
-    /// Where the files are.
+    /// The file system of the database.
     pub vfs: Arc<dyn Vfs>,
-    /// Where the time comes from.
+    /// The source of time.
     pub clock: Arc<dyn Clock>,
-    /// Who does the background work.
+    /// Where background work runs.
     pub workers: Workers,
-    /// Is told of flushes, compactions, stalls, errors and so on. Default: nobody.
+    /// Receives an event for each flush, compaction, stall, error and so on. Default: none.
     pub listener: Option<Arc<dyn EventListener>>,
-    /// Whether reads and writes are counted, in [`EngineStats::operations`](super::EngineStats::operations), [`EngineStats::reads`](super::EngineStats::reads) and what is
-    /// computed from them; a few nanoseconds each. Default: they are.
+    /// Whether reads and writes are counted, in [`EngineStats::operations`](super::EngineStats::operations),
+    /// [`EngineStats::reads`](super::EngineStats::reads) and the figures computed from them; this costs a few
+    /// nanoseconds per call. Default: true.
     pub counters: bool,
-    /// Where [`MemtableMode::Adaptive`](crate::MemtableMode::Adaptive) learns how much memory is left.
+    /// Reports available memory to [`MemtableMode::Adaptive`](crate::MemtableMode::Adaptive).
     pub memory_probe: Arc<dyn MemoryProbe>,
 }
 
 impl EngineOptions {
-    /// On disk.
+    /// A database on disk.
     pub fn disk() -> Self {
         Self::on(Arc::new(DiskVfs::new()))
     }
 
-    /// In memory, on a file system of its own: gone with the engine.
+    /// A database in memory, on a file system of its own that ends with the engine.
     pub fn memory() -> Self {
         Self::on(Arc::new(MemVfs::new()))
     }
 
-    /// On that file system.
+    /// A database on this file system.
     pub fn on(vfs: Arc<dyn Vfs>) -> Self {
         Self {
             config: None,
@@ -74,12 +76,12 @@ impl EngineOptions {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WriteOptions {
-    /// Overrides the durability of the handle. Default: `None`, as the handle.
+    /// Overrides the default durability of the handle. Default: `None`.
     pub durability: Option<Durability>,
 }
 
 impl WriteOptions {
-    /// As durable as the handle was opened.
+    /// Uses the default durability of the handle.
     ///
     /// ```
     /// # use kstone_core::lsm::WriteOptions;
@@ -89,7 +91,7 @@ impl WriteOptions {
         Self::default()
     }
 
-    /// On the disk when the call returns: survives a power cut.
+    /// The write is on disk when the call returns, and survives a power cut.
     ///
     /// ```
     /// # use kstone_core::{Durability, lsm::WriteOptions};
@@ -99,7 +101,7 @@ impl WriteOptions {
         Self { durability: Some(Durability::Sync) }
     }
 
-    /// With the operating system when the call returns: survives the death of the process.
+    /// The write is with the operating system when the call returns, and survives the death of the process.
     ///
     /// ```
     /// # use kstone_core::{Durability, lsm::WriteOptions};

@@ -1,4 +1,4 @@
-//! Which settings hold for new SSTs only so far: those that were written otherwise say so themselves.
+//! Settings in force that existing SSTs were not written with. Each SST records the settings it was written with.
 
 use super::LsmEngine;
 use super::state::Shared;
@@ -7,24 +7,24 @@ use crate::error::Result;
 use crate::sst_block::{LZ4, NO_CODEC};
 use crate::types::SstMeta;
 
-/// A setting that some SSTs were not written with. Merging their stripes applies it to them:
+/// A setting in force that some SSTs were not written with. Merging their stripes applies it to them:
 /// [`LsmEngine::trigger_compaction`].
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct PendingRewrite {
     /// The setting, a field of [`DatabaseConfig`].
     pub setting: &'static str,
-    /// How many SSTs were written otherwise.
+    /// The number of SSTs written with another value.
     pub ssts: u64,
-    /// Their bytes.
+    /// Their size in bytes.
     pub bytes: u64,
-    /// Their stripes, in order.
+    /// Their stripes, in ascending order.
     pub stripes: Vec<usize>,
 }
 
 impl LsmEngine {
-    /// The settings in force that SSTs written earlier do not have yet, and how much of the database that is; empty
-    /// when the files are as the settings say. No SST is read.
+    /// The settings in force that existing SSTs were not written with, and how much of the database is affected; empty
+    /// when all files match the settings. No SST is read.
     ///
     /// # Errors
     /// `Closed`.
@@ -37,9 +37,9 @@ impl LsmEngine {
         Ok(pending.filter(|pending| pending.ssts > 0).collect())
     }
 
-    /// Whether [`LsmEngine::trigger_compaction`] of the stripe would change anything: something is in memory, there are
-    /// several runs, or one with tombstones, with superseded versions, or written with other settings than those in force.
-    /// No SST is read.
+    /// Whether [`LsmEngine::trigger_compaction`] of the stripe would change anything: its memtables are not empty,
+    /// there are several runs, or its only run has tombstones or shadowed versions or was written with settings other
+    /// than those in force. No SST is read.
     ///
     /// # Errors
     /// `Closed`; `InvalidConfig` for a stripe that does not exist.
@@ -56,7 +56,7 @@ impl LsmEngine {
         let config = &self.shared.settings.load().database;
         Ok(run.parts.iter().map(|table| table.meta()).any(|meta| {
             let superseded = meta.details.as_ref().is_none_or(|details| meta.entries > details.keys);
-            // Also one that no merge has compressed yet.
+            // Includes a run that no merge has compressed yet.
             let uncompressed = config.compression == Compression::Older && codec(meta) != Some(LZ4);
             let differs = DIFFERENCES.iter().any(|(_, differs)| differs(config, meta, true));
             meta.tombstones > 0 || superseded || uncompressed || differs
@@ -64,7 +64,7 @@ impl LsmEngine {
     }
 }
 
-/// The settings that files are written with, and how they tell.
+/// The settings that affect how files are written, and how to detect a file written with another value.
 const DIFFERENCES: [(&str, Differs); 3] = [
     ("bloom_bits_per_key", |config, meta, _| {
         meta.details.as_ref().is_none_or(|d| d.bits_per_key as usize != config.bloom_bits_per_key)
@@ -75,7 +75,7 @@ const DIFFERENCES: [(&str, Differs); 3] = [
     ("compression", |config, meta, oldest| match config.compression {
         Compression::Never => codec(meta) != Some(NO_CODEC),
         Compression::Always => codec(meta) != Some(LZ4),
-        // What was never merged is not compressed, old or not.
+        // SSTs that were never merged are not compressed, however old they are.
         Compression::Older => oldest && meta.depth > 0 && codec(meta) != Some(LZ4),
     }),
 ];
@@ -84,7 +84,7 @@ fn codec(meta: &SstMeta) -> Option<u8> {
     meta.details.as_ref().map(|details| details.codec)
 }
 
-/// Whether an SST, of its stripe's oldest run or not, was written otherwise.
+/// Whether an SST was written with another value; the flag: whether its run is the oldest of its stripe.
 type Differs = fn(&DatabaseConfig, &SstMeta, bool) -> bool;
 
 impl Shared {

@@ -1,10 +1,11 @@
-//! What a backup under way needs: files that nobody removes meanwhile.
+//! Files pinned by running backups, which must not be removed.
 //!
-//! 1. A pin is taken under the manifest's lock, with the state that it is of. Whoever removes a file has made an edit
-//!    before that says so, and looks at the pins after it: he finds every pin whose state still needs the file.
-//! 2. Pins keep files, not the log's start: a long backup makes no recovery longer.
-//! 3. A database that closes does not wait for its backups: they fail, and what they kept is removed as if they were
-//!    not there.
+//! 1. A pin is taken under the manifest's lock, together with the state it pins. A file is removed only after an edit
+//!    that no longer needs it, and the pins are checked after that edit: this finds every pin whose state still needs
+//!    the file.
+//! 2. Pins keep files, but do not hold back the start of the log: a long backup makes no recovery longer.
+//! 3. A closing database does not wait for its backups: they fail, and the files they pinned are removed as if there
+//!    were no pins.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,28 +26,28 @@ struct Held {
 
 #[derive(Debug)]
 struct Needs {
-    /// The oldest generation of the log; `None` once that was copied.
+    /// The oldest log generation still to be copied; `None` once all have been.
     log_from: Option<u32>,
     ssts: BTreeSet<FileId>,
 }
 
 impl Pins {
-    /// Whether a pin needs that SST.
+    /// Whether any pin needs this SST.
     pub(crate) fn hold(&self, id: FileId) -> bool {
         self.held.lock().pins.values().any(|needs| needs.ssts.contains(&id))
     }
 
-    /// Whether a pin keeps segments, which no checkpoint can give back then.
+    /// Whether any pin keeps segments, which a checkpoint then cannot retire.
     pub(crate) fn hold_log(&self) -> bool {
         self.log_from() < u32::MAX
     }
 
-    /// The oldest generation of the log that a pin needs.
+    /// The oldest log generation that a pin needs.
     pub(crate) fn log_from(&self) -> u32 {
         self.held.lock().pins.values().filter_map(|needs| needs.log_from).min().unwrap_or(u32::MAX)
     }
 
-    /// Pins what `state` needs, under a number of its own. The caller holds the manifest that it is of.
+    /// Pins the files that `state` needs, under a new number. The caller holds the manifest that the state belongs to.
     pub(crate) fn pin(&self, state: &ManifestState) -> u64 {
         let needs = Needs {
             log_from: Some(state.log_start.generation()),
@@ -59,7 +60,7 @@ impl Pins {
         number
     }
 
-    /// Of the log, that pin needs only what is from that generation on; `None`: nothing more.
+    /// Narrows the pin to log generations from this one on; `None`: to no log at all.
     pub(crate) fn needs_log_from(&self, number: u64, generation: Option<u32>) {
         if let Some(needs) = self.held.lock().pins.get_mut(&number) {
             needs.log_from = generation;

@@ -1,14 +1,14 @@
-//! The disk space of one database: who gets some, what is given back when there is none, and how it is reported.
+//! The disk space of one database: who may use it, what is reclaimed when it runs out, and how this is reported.
 //!
-//! A write that does not fit asks for space to be reclaimed and waits while that goes on: memtables are flushed, a
-//! checkpoint gives the log before them back and unlinks what was merged, stripes with something to free are merged
-//! whole, a little at a time. When nothing of this is left to do the write fails with `DiskFull`.
+//! A write that does not fit asks for space to be reclaimed and waits in the meantime: memtables are flushed, a
+//! checkpoint retires the log before them and unlinks merged SSTs, and stripes with garbage are fully merged, a few at
+//! a time. When there is nothing left to do, the write fails with `DiskFull`.
 //!
-//! Most puts to a full database need not wait. What flushes and merges will free, as far as it is known
-//! ([`Load::passing`]), counts as free already, up to a sixteenth of the limit that is kept for it. So an item that was
-//! deleted makes way for another at once, and stripes are rewritten for a good deal of garbage and not for each delete. A
-//! nearly full database looks up what each write replaces, to know it. And once all that can be freed has been freed, a
-//! put that is refused learns that without another search.
+//! Most puts to a full database do not have to wait. The space that flushes and merges will free, as far as it is known
+//! ([`Load::passing`]), counts as free already, up to a sixteenth of the limit, which is kept for this. So deleting an
+//! item frees space for another at once, and stripes are rewritten for a fair amount of garbage rather than for each
+//! delete. To know this space, a nearly full database looks up the version that each write replaces. And once
+//! everything that can be freed has been freed, later puts are rejected without another search.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -35,12 +35,12 @@ use crate::types::{EntryKind, SeqNo, SstMeta};
 use crate::vfs::{Below, Floor, FreeSpace};
 use crate::wal::{Payload, Reservation};
 
-/// Steps that a write does or waits for at most: on one thread time may stand still.
+/// The most steps that a write performs or waits for: with a single thread, time may stand still.
 const MOST_STEPS: u32 = 1_000_000;
-/// How often a write that still finds no space asks for it once more, after the background had found enough.
+/// How often a write that still finds no space requests it again after the background has found enough.
 const MOST_REQUESTS: u32 = 3;
 
-/// What a record in a memtable counts beyond its key and value.
+/// Memory that a record takes in a memtable beyond its key and value.
 const RECORD: u64 = 96;
 
 impl Shared {
@@ -52,15 +52,15 @@ impl Shared {
         self.load().keep(claim)
     }
 
-    /// Puts the limit of the settings in force. `kept_so_far`: the database was never over it.
+    /// Puts the disk limit of the settings in force. `kept_so_far`: the database never exceeded it.
     pub(crate) fn limit_disk(&self, kept_so_far: bool) {
-        // No limit is the highest.
+        // No limit is the highest limit.
         let limit = self.settings.load().database.max_total_disk_bytes.unwrap_or(u64::MAX);
         self.measure_stripes();
         self.space.set_limit(limit, kept_so_far, &|| self.load());
     }
 
-    /// For whoever finds that promises are not kept.
+    /// For checks that report a broken space guarantee.
     pub(crate) fn space_report(&self) -> (u64, Load) {
         (self.space.used(), self.load())
     }
@@ -70,15 +70,15 @@ impl Shared {
         self.space.keeps_its_promises(|| self.load())
     }
 
-    /// Gives back a log segment that was made before the limit was as low as it is.
+    /// Retires a log segment that was created before the limit was lowered.
     pub(crate) fn give_back_log(&self) -> Result<()> {
         let _open = self.life.enter();
         self.life.check_open()?;
         match self.io.wal().rotate() {
-            // Deletes rotate it.
+            // Deletes will rotate it.
             Err(Error::DiskFull) => Ok(()),
             rotated => match rotated.and_then(|_| self.checkpoint_now()) {
-                // The next one has space, or says that it has none.
+                // The next one finds space, or reports that there is none.
                 Err(Error::DiskFull) => Ok(()),
                 done => done,
             },
@@ -86,11 +86,11 @@ impl Shared {
     }
 
     pub(super) fn free_space(&self) -> Option<FreeSpace> {
-        // Where it cannot be told, what needs space finds out.
+        // If this is unknown, whatever needs space finds out by itself.
         self.io.vfs().free_space(self.io.dir()).ok().flatten()
     }
 
-    /// How many files whoever makes one must leave free.
+    /// The number of inodes that must stay free after creating a file for this purpose.
     fn inodes_for(&self, purpose: Inodes) -> u64 {
         let first_run = |stripe: &&Stripe| {
             let version = stripe.version();
@@ -100,8 +100,8 @@ impl Shared {
         purpose.leave() + promised as u64
     }
 
-    /// To be asked before a file is made; what it gives is held until there is one. `DiskFull` when that would leave too
-    /// few for others.
+    /// Must be called before a file is created; the returned guard is held until the file exists. `DiskFull` if too few
+    /// inodes would be left for others.
     pub(crate) fn take_inode(&self, purpose: Inodes) -> Result<Option<MutexGuard<'_, ()>>> {
         let free = || self.free_space().and_then(|free| free.inodes).unwrap_or(u64::MAX);
         if free() >= FEW_INODES {
@@ -115,14 +115,14 @@ impl Shared {
         Err(Error::DiskFull)
     }
 
-    /// A memtable has got its first record: it needs a file some day, and so may the next.
+    /// Called when a memtable has received its first record: it will need a file some day, and so may the next one.
     pub(crate) fn check_inodes(&self) {
         let inodes = self.free_space().and_then(|free| free.inodes);
         let few = inodes.is_some_and(|free| free < FEW_INODES && free <= self.inodes_for(Inodes::Put));
         self.space.set_lacks_inodes(few);
     }
 
-    /// While there are few inodes: whether a put to these stripes needs none, or there are enough again.
+    /// While inodes are scarce: whether a put to these stripes needs none, or there are enough again.
     fn may_begin(&self, stripes: &[u16]) -> bool {
         let has_data = |&id: &u16| {
             self.stripes.if_used(id.into()).is_some_and(|stripe| {
@@ -137,7 +137,7 @@ impl Shared {
         !self.space.lacks_inodes()
     }
 
-    /// What merging a stripe whole would write, once what is in memory is flushed.
+    /// Bytes that a full merge of a stripe would write, after a flush of its memtables.
     fn full_merge_bytes(&self, stripe: &Stripe) -> u64 {
         let target = self.settings.load().database.target_sst_size;
         let version = stripe.version();
@@ -146,7 +146,7 @@ impl Shared {
         merge_bytes(ssts.saturating_add(flush_bytes(memory as u64, 0, target)), target)
     }
 
-    /// What a flush and a merge of the whole stripe would free, about.
+    /// Approximate bytes that a flush and a full merge of the stripe would free.
     fn garbage(&self, stripe: &Stripe) -> u64 {
         let version = Arc::clone(&stripe.version());
         let horizon = self.commits.horizon();
@@ -157,12 +157,12 @@ impl Shared {
         summary.freed().saturating_add(passing)
     }
 
-    /// What those SSTs take at most when they are written again.
+    /// The most that these SSTs take when they are rewritten.
     pub(crate) fn rewritten<'a>(&self, metas: impl Iterator<Item = &'a Arc<SstMeta>>) -> u64 {
         rewritten(&self.settings.load().database, metas)
     }
 
-    /// Looks for the largest stripe again: flushes and merges change them.
+    /// Recomputes the largest stripe: flushes and merges change their sizes.
     pub(crate) fn measure_stripes(&self) {
         if self.settings.load().database.max_total_disk_bytes.is_none() {
             return;
@@ -172,8 +172,8 @@ impl Shared {
         self.space.measured(largest, garbage, &|| self.load());
     }
 
-    /// Space for one write, and room in the log for its record; `DiskFull` when there is none to be had. What the write
-    /// adds to memtables counts by the share until they count it. `stripes` names each once.
+    /// Admits one write and reserves log space for its record; `DiskFull` when no space can be found. The write's share
+    /// covers its memtable entries until the memtables count them. `stripes` names each stripe once.
     pub(super) fn reserve_space(
         &self,
         batch: BatchRecord<'_>,
@@ -216,7 +216,7 @@ impl Shared {
         }
     }
 
-    /// Whether puts have less left than what may be taken ahead of merges.
+    /// Whether less space is left for puts than may be used ahead of merges.
     fn is_nearly_full(&self) -> bool {
         let load = self.load();
         let keep = &|| load.keep(Claim::Put);
@@ -224,14 +224,14 @@ impl Shared {
         !self.space.quota().meter.fits(load.room_for_garbage(), floor)
     }
 
-    /// Looks up what the operations replace, and counts it as well as what they themselves take in memory alone. Only
-    /// for a nearly full database.
+    /// Looks up the versions that the operations replace, and counts them as garbage, together with the part of the
+    /// operations that takes space in memory only. Used only in a nearly full database.
     fn passing(&self, ops: &[PendingOp<'_>]) -> Passing<'_> {
         let mut passing = Passing { shared: self, of: SmallVec::new() };
         let horizon = self.commits.horizon();
         let held = horizon < self.commits.visible();
         for pending in ops {
-            // A stripe without data has nothing that could be replaced.
+            // A stripe without data has nothing to replace.
             let Some(stripe) = self.stripes.if_used(pending.stripe()) else { continue };
             let op = pending.as_ref();
             let version = stripe.version();
@@ -239,7 +239,7 @@ impl Shared {
                 EntryKind::Put => RECORD - ENTRY_FRAME,
                 EntryKind::Delete => RECORD + op.key.len() as u64,
             };
-            // An error is for those who read, and leaves the estimate too low.
+            // Errors are reported to readers; here one only makes the estimate too low.
             if let Ok(Some(old)) = version.get(op.key, pending.key.hash, SeqNo::MAX, &mut ())
                 && old.kind == EntryKind::Put
                 && !(held && old.seq <= horizon)
@@ -253,14 +253,14 @@ impl Shared {
         passing
     }
 
-    /// Sets aside what the SSTs of a write of so much memory will take. `None` when it does not fit.
+    /// Reserves space for the SSTs of a write that takes `memory` bytes. `None` when it does not fit.
     fn admit(&self, memory: u64, stripes: &[u16], claim: Claim, floor: Floor<'_>) -> Option<Admitted> {
         if claim == Claim::Put && self.space.is_starved() {
-            // Somebody must try whether there is space again.
+            // One write must try whether there is space again.
             let since = self.clock.monotonic();
             let prepared = self.io.wal().prepare_segment(Floor::NONE);
             self.observed.waited(StallReason::Segment, since);
-            // Whatever the error: there is no space yet, and the write that asked waits or is refused.
+            // Whatever the error: there is still no space, and this write waits or is rejected.
             prepared.ok()?;
             self.space.quota().starved.store(false, Ordering::Relaxed);
         }
@@ -284,25 +284,25 @@ impl Shared {
         }
         let bytes = flush_bytes(memory, fresh, target);
         let admitted = self.space.admit(bytes, bytes.saturating_sub(memory));
-        // Its record too, where the log takes space only when it is written.
+        // Its log record must fit too if the log takes space only when it is written.
         let fits = !self.space.is_limited() || self.space.quota().meter.fits(memory, floor);
         fits.then_some(admitted)
     }
 
-    /// Space for the output of a merge of SSTs of those lengths that take `rewritten` bytes when they are written
-    /// again, and a note of what it will free.
+    /// Reserves space for the output of a merge of SSTs of these lengths, which take `rewritten` bytes when rewritten,
+    /// and records how much the merge will free.
     pub(crate) fn reserve_merge(&self, inputs: &[u64], rewritten: u64) -> Option<MergeSpace> {
         let need = merge_bytes(rewritten, self.settings.load().database.target_sst_size);
         self.space.reserve_merge(inputs, need, &|| self.load())
     }
 
-    /// Whether [`Shared::reserve_merge`] of that much would work now.
+    /// Whether [`Shared::reserve_merge`] of this size would succeed now.
     pub(crate) fn may_merge(&self, rewritten: u64) -> bool {
         let need = merge_bytes(rewritten, self.settings.load().database.target_sst_size);
         self.space.may_merge(need, &|| self.load())
     }
 
-    /// Prepares the log's next segment, when there is space to spare.
+    /// Prepares the log's next segment if there is space to spare.
     pub(crate) fn prepare_segment(&self) -> Result<()> {
         let (keep, inodes) = (|| self.keep(Claim::Put), || self.inodes_for(Inodes::Put));
         let floor = Floor { inodes: &inodes, ..Floor::NONE };
@@ -315,13 +315,13 @@ impl Shared {
         prepared
     }
 
-    /// Whether the log may take another segment ahead of need: just what [`Shared::prepare_segment`] asks, or a worker
-    /// would begin that again and again.
+    /// Whether the log may take another segment ahead of need: exactly the condition of [`Shared::prepare_segment`], or
+    /// a worker would start that again and again.
     pub(crate) fn may_take_segment(&self) -> bool {
         self.space.may_take(self.settings.load().log.segment, Claim::Put, &|| self.load())
     }
 
-    /// Has whatever can be freed freed, in the background.
+    /// Starts reclaiming everything that can be freed, in the background.
     fn request_reclaim(&self) {
         self.remove_obsolete(); // and measures the stripes
         self.space.quota().reclaim.store(true, Ordering::Relaxed);
@@ -329,14 +329,15 @@ impl Shared {
         self.background.request_seal();
     }
 
-    /// Whether space is wanted. Ends by itself once there is a good deal.
+    /// Whether space is being reclaimed. Ends without being cancelled once enough is free.
     pub(crate) fn reclaiming(&self) -> bool {
         self.space.reclaiming(&|| self.load())
     }
 
-    /// Seals some of what has to be flushed to free space: for the log's segments, for tombstones that merges should
-    /// meet, and because SSTs take less than what is set aside for them. The oldest deletes first, then the oldest puts,
-    /// and no more stripes than can be merged in a short time: that may free what a write needs.
+    /// Seals some of the memtables that must be flushed to free space: for the log's segments, for tombstones that
+    /// merges should meet, and because SSTs take less than is reserved for them. Stripes with the oldest deletes come
+    /// first, then those with the oldest puts, and no more stripes than can be merged in a short time: that may already
+    /// free what a write needs.
     pub(crate) fn seal_for_space(&self) {
         if !self.space.quota().seal_some.swap(false, Ordering::Relaxed) {
             return;
@@ -362,7 +363,7 @@ impl Shared {
         }
     }
 
-    /// Whether all that could be freed counts as free already.
+    /// Whether everything that could be freed already counts as free.
     fn nothing_to_reclaim(&self) -> bool {
         self.measure_stripes(); // a snapshot may have ended
         let load = self.load();
@@ -374,16 +375,16 @@ impl Shared {
     }
 }
 
-/// A write that found no space, and waits for some to be freed. Tells of the time when it is dropped.
+/// A write that found no space and waits for some to be freed. Reports the time it waited when it is dropped.
 struct SpaceWait<'a> {
     shared: &'a Shared,
     claim: Claim,
     /// When it first asked for space.
     since: Option<Duration>,
-    /// What it took since, other waits left aside: those tell of themselves.
+    /// The time it has taken since, not counting other waits, which are reported separately.
     time: Duration,
     steps: u32,
-    /// Requests after the background had found enough.
+    /// Requests made after the background had found enough.
     asked: u32,
     flushed: bool,
     again: bool,
@@ -403,7 +404,7 @@ impl<'a> SpaceWait<'a> {
         }
     }
 
-    /// Waits for something that may have freed space; `DiskFull` when there is nothing left to wait for.
+    /// Waits for anything that may have freed space; `DiskFull` when there is nothing left to wait for.
     fn go_on(&mut self, below: &mut Below) -> Result<()> {
         let began = self.shared.clock.monotonic();
         let result = self.wait(began, below);
@@ -422,7 +423,7 @@ impl<'a> SpaceWait<'a> {
             && quota.searched.load(Ordering::Relaxed)
             && shared.nothing_to_reclaim()
         {
-            // What puts need is known better once some is flushed.
+            // The space that puts need is known more precisely once some memtables are flushed.
             quota.seal_some.store(true, Ordering::Relaxed);
             shared.request_reclaim();
             quota.refusals.fetch_add(1, Ordering::Relaxed);
@@ -439,7 +440,7 @@ impl<'a> SpaceWait<'a> {
             return Ok(());
         }
         if std::mem::take(&mut self.again) {
-            // What went on may have ended since space was asked for, and with enough for others.
+            // Reclaiming may have ended after this write asked for space, having freed enough for others.
             if self.asked < MOST_REQUESTS && !quota.reclaim.load(Ordering::Relaxed) {
                 self.asked += 1;
                 shared.request_reclaim();
@@ -450,7 +451,7 @@ impl<'a> SpaceWait<'a> {
         if *below == Below::Ceiling {
             *below = Below::Most;
         } else if in_time && (shared.has_unsealed() || !self.flushed) {
-            // Once more when all is flushed: what was sealed last may have been merged by others.
+            // Once more after everything is flushed: the memtables sealed last may have been merged by others.
             self.flushed = !shared.has_unsealed();
             quota.seal_some.store(true, Ordering::Relaxed);
             shared.request_reclaim();
@@ -471,14 +472,14 @@ impl Drop for SpaceWait<'_> {
     }
 }
 
-/// What will be free after a write, counted as garbage from before it is admitted.
+/// Space that will be free after a write, counted as garbage even before the write is admitted.
 struct Passing<'a> {
     shared: &'a Shared,
     of: SmallVec<[(Arc<Memtable>, u64); 1]>,
 }
 
 impl Passing<'_> {
-    /// The write was refused.
+    /// Reverts the counts after the write was rejected.
     fn take_back(self) {
         for (memtable, bytes) in self.of {
             memtable.passing.fetch_sub(bytes, Ordering::Relaxed);
@@ -487,7 +488,7 @@ impl Passing<'_> {
     }
 }
 
-/// What those SSTs take at most when they are written again with those settings.
+/// The most that these SSTs take when they are rewritten with these settings.
 pub(crate) fn rewritten<'a>(to: &DatabaseConfig, metas: impl Iterator<Item = &'a Arc<SstMeta>>) -> u64 {
     metas.map(|meta| rewritten_bytes(meta, to.block_size, to.bloom_bits_per_key)).sum()
 }

@@ -1,8 +1,7 @@
-//! GET and snapshots. A get takes no lock: it loads the stripe's version and looks through memtables and runs,
-//! newest first.
+//! GET and snapshots. A get takes no lock: it loads the stripe's version and searches memtables and runs, newest first.
 //!
-//! The version is loaded BEFORE the visible sequence: the other way round, a flush in between could drop the
-//! version that an older sequence should still see.
+//! The version is loaded BEFORE the visible sequence: in the opposite order, a flush in between could drop a version
+//! that the older sequence should still see.
 
 use std::sync::Arc;
 
@@ -16,13 +15,13 @@ use crate::slice::{Found, Slice};
 use crate::types::{EntryKind, GetCost, SeqNo};
 use crate::version::ReadTrace;
 
-/// The database as it was at one commit. As long as it lives, the versions it sees are kept; clones share it.
+/// The database as of one commit. The versions it sees are kept as long as it lives; clones share it.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     pin: Arc<Pin>,
 }
 
-/// A registered sequence.
+/// A registered sequence, which holds back the horizon.
 #[derive(Debug)]
 pub(crate) struct Pin {
     shared: Arc<Shared>,
@@ -54,7 +53,7 @@ impl Pin {
 }
 
 impl Snapshot {
-    /// The last write that it sees.
+    /// The newest write that the snapshot sees.
     pub fn seq(&self) -> SeqNo {
         self.pin.seq
     }
@@ -65,20 +64,20 @@ impl Snapshot {
 }
 
 impl LsmEngine {
-    /// The value of `key`. It keeps what it lies in, a mapped file or a block, as long as it lives.
+    /// Returns the value of `key`. The value keeps its mapped file or block alive as long as it exists.
     ///
     /// # Errors
-    /// `InvalidKey`, `KeyTooLarge`: no such key can exist. `Corruption`: the block that should hold it is damaged.
+    /// `InvalidKey`, `KeyTooLarge`: no such key can exist. `Corruption`: the block that should contain it is damaged.
     pub fn get(&self, key: &Key<'_>) -> Result<Option<Slice>> {
         self.shared.get(key, None)
     }
 
-    /// The value that `key` had when the snapshot was taken.
+    /// Returns the value that `key` had when the snapshot was taken.
     pub fn get_at(&self, key: &Key<'_>, snapshot: &Snapshot) -> Result<Option<Slice>> {
         self.shared.get(key, Some(snapshot.seq()))
     }
 
-    /// Pins what can be seen now.
+    /// Takes a snapshot of the currently visible state.
     pub fn snapshot(&self) -> Result<Snapshot> {
         self.shared.life.check_open()?;
         Ok(Snapshot { pin: Pin::new(&self.shared) })
@@ -100,7 +99,7 @@ impl Shared {
         Ok(value)
     }
 
-    /// The newest version of the key that may be seen, tombstones included; tells `trace` the steps to it.
+    /// Returns the newest visible version of the key, tombstones included. Reports each step to `trace`.
     pub(crate) fn look_up(
         &self,
         key: &EncodedKey,

@@ -1,25 +1,28 @@
-//! OPEN READ-ONLY: a database as it is at one moment, also while somebody else writes to it.
+//! OPEN READ-ONLY: a database as of one moment, even while another handle writes to it.
 //!
-//! Nothing is locked and nothing is changed. The order is the argument:
-//! 1. Read the manifest. 2. Hold every SST that it lists: mapped, a file stays readable when its name goes. 3. Copy the
-//!    log. 4. Read the manifest again.
+//! Nothing is locked and nothing is changed. Correctness follows from the order of the steps:
+//! 1. Read the manifest.
+//! 2. Hold every SST that it lists: a mapped file stays readable after it is unlinked.
+//! 3. Copy the log.
+//! 4. Read the manifest again.
 //! 5. Validate and replay the copy.
 //!
-//! The writer removes SSTs and segments only after an edit that says so. So while the manifest is the same, everything
-//! that it needs was there. When it has changed, what was read is as good if nothing is missing of it ([`continues`]):
-//! the SSTs are held, and all segments are in the copy that were removed by then. Else all of it starts again, but what
-//! is held stays so: the next time only what is new is looked for, so that a reader catches up with a writer that makes
-//! an edit faster than the files of a large database can be mapped. After [`PATIENCE`] it is [`Error::Busy`].
+//! The writer removes SSTs and segments only after an edit that no longer needs them. So as long as the manifest has
+//! not changed, everything it needs was there. If it has changed, the reading is still good if it is complete
+//! ([`continues`]): the SSTs are held, and every segment removed by then is in the copy. Otherwise the reading starts
+//! over but keeps the SSTs it holds: the next attempt only looks for new ones, so a reader catches up even with a
+//! writer that makes edits faster than the files of a large database can be mapped. After [`PATIENCE`] it gives up with
+//! [`Error::Busy`].
 //!
-//! What the log says is a prefix of the commits, and at least all that was in it when it was copied. What is found wrong
-//! may come from reading in the middle of a write: it is damage only when the manifest has not changed and a second
-//! reading finds the same.
+//! The copied log is a prefix of the commits and contains at least everything that was in the log when the copy was
+//! made. Anything that looks wrong may come from reading in the middle of a write. It is reported as damage only if the
+//! manifest has not changed and a second reading finds the same.
 //!
-//! SSTs that are missing or have another length are reported ([`LsmEngine::damage`]), and fail the reads that need them, no
-//! others: a look at what is left must be possible. A backup wants all of them.
+//! SSTs that are missing or have the wrong length are reported ([`LsmEngine::damage`]) and fail only the reads that
+//! need them, so that the rest of a damaged database can be read. A backup needs all of them.
 //!
-//! With [`ReadMode::Pread`] nothing is held, for there may be more SSTs than files that a process may open: a read that
-//! needs a file which the writer has removed meanwhile gets [`Error::Busy`].
+//! With [`ReadMode::Pread`] nothing is held, because there may be more SSTs than files a process may open: a read that
+//! needs a file that the writer has removed meanwhile gets [`Error::Busy`].
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -43,13 +46,13 @@ use crate::types::FileId;
 use crate::vfs::{DirEntry, Mapping, OpenMode, Vfs};
 use crate::wal::LogCopy;
 
-/// How long a database may change under a reader before the open fails with `Busy`. A reading takes milliseconds, and of
-/// the next one a changed manifest leaves little to do: this is far beyond bad luck.
+/// How long a database may change under a reader before the open fails with `Busy`. A reading takes milliseconds, and
+/// after a changed manifest the next one has little left to do: this is far beyond bad luck.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// And how often, should the clock stand still.
+/// Limit on the number of attempts, in case the clock stands still.
 const ATTEMPTS: usize = 1 << 16;
 
-/// A database at one moment, with all that it takes to read it.
+/// A database as of one moment, with everything needed to read it.
 #[derive(Debug)]
 pub(crate) struct Capture {
     pub(crate) validated: Validated,
@@ -60,21 +63,21 @@ pub(crate) struct Capture {
     pub(crate) damage: Vec<Error>,
 }
 
-/// What a reading came to.
+/// The outcome of a reading.
 enum Reading {
     Whole(Box<Capture>),
-    /// The manifest is another one by now, and what was found is not enough.
+    /// The manifest has changed, and the reading is not complete.
     Changed,
-    /// Something is wrong, and the manifest is the same.
+    /// Something is wrong, and the manifest has not changed.
     Wrong(Error),
 }
 
 impl Capture {
-    /// Reads until a reading is whole. `holds` says of a manifest whether its SSTs are to be held; `all`, that it is not
-    /// whole without every SST.
+    /// Repeats the reading until it is complete. `holds` decides from the manifest whether its SSTs are held; with
+    /// `all`, a reading is complete only with every SST.
     ///
     /// # Errors
-    /// `Busy` when the database changed each time; what two readings in a row have found wrong.
+    /// `Busy` when the database changed each time; any other error when two readings in a row found the same.
     pub(crate) fn take(
         vfs: &dyn Vfs,
         clock: &dyn Clock,
@@ -95,7 +98,7 @@ impl Capture {
                     before = Some(found);
                 }
                 Reading::Changed => before = None,
-                // Under right checksums: no half-written bytes look like that.
+                // Its checksums are right: a half-written file does not look like this.
                 Reading::Wrong(error @ Error::UnsupportedFormat { .. }) => return Err(error),
                 Reading::Wrong(error) => {
                     let found = error.to_string();
@@ -113,16 +116,16 @@ impl Capture {
     }
 }
 
-/// Reads a directory, perhaps more than once.
+/// Reads a directory, possibly more than once.
 struct DirectoryReader<'a> {
     vfs: &'a dyn Vfs,
     clock: &'a dyn Clock,
     path: &'a Path,
-    /// A reading is not whole without every SST.
+    /// Whether a reading is complete only with every SST.
     all: bool,
-    /// Of which database.
+    /// The database that was read last.
     ids: Option<Ids>,
-    /// What the readings so far have mapped. The number of an SST is never given out again.
+    /// SSTs that the readings so far have mapped. The number of an SST is never reused.
     held: BTreeMap<FileId, Arc<Mapping>>,
 }
 
@@ -143,7 +146,7 @@ impl DirectoryReader<'_> {
         }
         let whole = match (files, Manifest::load(self.vfs, self.path)) {
             (Ok(files), Ok(later)) if continues(&files, &later) => {
-                // A file that has gone meanwhile is no damage: the caller reads everything again.
+                // A file that is gone by now is no damage: the caller reads everything again.
                 files.capture(self, Some(later.state.edit)).ok()
             }
             _ => None,
@@ -151,7 +154,7 @@ impl DirectoryReader<'_> {
         whole.map_or(Reading::Changed, |whole| Reading::Whole(Box::new(whole)))
     }
 
-    /// All that a manifest needs, as it is found.
+    /// Collects everything that a manifest needs, as found in the directory.
     fn files(&mut self, loaded: Loaded, holds: impl Fn(&ManifestState) -> bool) -> Result<Files> {
         let listing = self.vfs.list(self.path).map_err(Error::io("list", self.path))?;
         let ssts = &loaded.state.ssts;
@@ -182,7 +185,7 @@ impl DirectoryReader<'_> {
     }
 }
 
-/// What was found of the files that a manifest needs; what is held, the reader has.
+/// The files that a manifest needs, as found; SSTs that are held are in the reader.
 struct Files {
     loaded: Loaded,
     listing: Vec<DirEntry>,
@@ -193,7 +196,7 @@ struct Files {
 }
 
 impl Files {
-    /// `edit` is the newest that was made by the time the log was copied, if it is not the manifest's.
+    /// `edit` is the newest edit made by the time the log was copied, if later than the manifest's.
     fn capture(self, reader: &DirectoryReader<'_>, edit: Option<u64>) -> Result<Capture> {
         let Self { loaded, listing, log, damage, .. } = self;
         let validated = Validated::of_log(reader.path, loaded, listing, &*log, reader.clock, edit)?;
@@ -201,12 +204,12 @@ impl Files {
     }
 }
 
-/// Whether what was found by one manifest is a moment of the database although a later one is there by now.
+/// Whether files collected by one manifest form a consistent state of the database although the manifest has changed.
 ///
-/// 1. It is the same copy of the same database, and nobody has recovered it since: the log goes on where it was.
-/// 2. Of the segments that the first manifest needs, all those are in the copy that the later one does not need any more.
-///    The others were there all the time.
-/// 3. Its SSTs were all there, and they are held or none has gone.
+/// 1. It is the same copy of the same database, and no recovery has run since: the log continued where it was.
+/// 2. Of the segments that the first manifest needs, those that the later one no longer needs are all in the copy. The
+///    others were there all the time.
+/// 3. Its SSTs were all there, and they are either held or none has been removed.
 fn continues(files: &Files, later: &Loaded) -> bool {
     let (first, next) = (&files.loaded.state, &later.state);
     let is_same = files.loaded.ids == later.ids
@@ -231,26 +234,26 @@ fn lost(file: &Path, error: std::io::Error) -> Error {
     }
 }
 
-/// Whether the SSTs of a database with these settings are held.
+/// Whether a database with these settings holds its SSTs.
 pub(crate) fn holds(config: &DatabaseConfig) -> bool {
     config.read_mode == ReadMode::Mmap
 }
 
 impl LsmEngine {
-    /// Opens a database as it is now, for reading, and changes nothing in it: its log, as far as it is not in SSTs
-    /// yet, is replayed in memory only. No lock is taken: any number of handles may read, also while another one
-    /// writes, and later writes do not show in them. The directory may be a copy, or on a read-only file system.
-    /// Settings given in the options are used for reading and not stored.
+    /// Opens a database as it is now, for reading, and changes nothing in it: the part of its log that is not in SSTs
+    /// yet is replayed in memory only. No lock is taken: any number of handles may read, even while another one writes,
+    /// and they do not see later writes. The directory may be a copy, or on a read-only file system. Settings given in
+    /// the options are used for reading and not stored.
     ///
-    /// With [`ReadMode::Mmap`] the handle keeps all SSTs that it needs, also those that the writer removes.
-    /// With [`ReadMode::Pread`] it does not, and a read may fail with `Busy`: open the database again.
+    /// With [`ReadMode::Mmap`] the handle keeps all SSTs that it needs, even those that the writer removes. With
+    /// [`ReadMode::Pread`] it does not, and a read may fail with `Busy`: open the database again.
     ///
-    /// An SST that is missing, or has another length than it should, fails the reads that need it and no others:
-    /// [`LsmEngine::damage`] tells which.
+    /// An SST that is missing or has the wrong length fails only the reads that need it; [`LsmEngine::damage`] lists
+    /// these SSTs.
     ///
     /// # Errors
     /// `NotFound`, `NotADatabase`, `UnsupportedFormat`, `Corruption` of manifest or log, `InvalidConfig`; `Busy` when a
-    /// writer changed the database each time that it was read, for ten seconds.
+    /// writer kept changing the database for ten seconds.
     pub fn open_read_only(path: &Path, options: EngineOptions) -> Result<Self> {
         validate(&options)?;
         let path = &absolute(&*options.vfs, path)?;
@@ -286,8 +289,8 @@ impl LsmEngine {
         Ok(engine)
     }
 
-    /// Of a handle that only reads: SSTs that were found missing, or with another length, when it was opened. It is not
-    /// all that may be wrong: no SST is read. Always empty for a handle that writes, which does not open then.
+    /// On a read-only handle: SSTs that were missing, or had the wrong length, when it was opened. There may be other
+    /// damage, since no SST is read. Always empty on a handle for writing, which does not open in that case.
     pub fn damage(&self) -> &[Error] {
         self.shared.life.damage()
     }

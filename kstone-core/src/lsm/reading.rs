@@ -1,4 +1,4 @@
-//! What SSTs need in memory to be read well.
+//! Memory that SSTs need to be read efficiently.
 
 use std::sync::Arc;
 
@@ -7,17 +7,17 @@ use crate::error::Result;
 use crate::sst::SectionLengths;
 
 impl LsmEngine {
-    /// Bytes of all filters: [`crate::DatabaseConfig::bloom_bits_per_key`] bits for each key of each SST. Gets need
-    /// them in memory to be fast; mapped, the operating system keeps there what is used.
+    /// Size of all filters in bytes: [`crate::DatabaseConfig::bloom_bits_per_key`] bits for each key of each SST. Gets
+    /// need them in memory to be fast; when mapped, the operating system keeps the used parts there.
     ///
     /// # Errors
-    /// Of a file that was not read yet, the section directory is: `Corruption` or `Io`, if that fails.
+    /// Reads the section directory of every SST not read yet: `Corruption` or `Io` if that fails.
     pub fn estimate_bloom_memory(&self) -> Result<u64> {
         self.total_lengths(|lengths| lengths.filter)
     }
 
-    /// Bytes of all indexes, by which gets and scans find a key's block: about 5 a key and 20 a block. Else as
-    /// [`LsmEngine::estimate_bloom_memory`].
+    /// Size of all indexes in bytes; gets and scans find a key's block in them: about 5 bytes per key and 20 per block.
+    /// Otherwise like [`LsmEngine::estimate_bloom_memory`].
     pub fn estimate_index_memory(&self) -> Result<u64> {
         self.total_lengths(|lengths| lengths.index)
     }

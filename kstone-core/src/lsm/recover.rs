@@ -1,18 +1,20 @@
-//! RECOVER: a database is opened, whatever its last handle came to.
+//! RECOVER: opens a database, however its last handle ended.
 //!
-//! The order after an unclean end is the crash argument; each step is safe to be cut off anywhere and rerun:
-//! 1. lock; 2. read the manifest; 3. validate the log and find where it ends. Nothing is written so far.
-//! 4. [`crate::wal::harden`]: the log's bytes above the last known sync are written again, identically, and synced: pages
-//!    that a failed sync marked clean may be readable and yet not on the disk.
+//! The order after an unclean end is the crash argument. Each step may be interrupted anywhere and repeated:
+//! 1. Lock.
+//! 2. Read the manifest.
+//! 3. Validate the log and find its end. Nothing has been written so far.
+//! 4. [`crate::wal::harden`]: the log's bytes above the last known sync are rewritten identically and synced: pages
+//!    that a failed sync marked clean may be readable although they are not on disk.
 //! 5. A new manifest records where the log was cut: the single commit point. Bytes past the cut are dead by that
-//!    decree; old segments are neither truncated nor appended to.
-//! 6. Files of ours that the manifest does not list are removed.
-//! 7. [`replay`]: the log's records go through the same insert as a put, leaving out what is in SSTs already.
+//!    record; old segments are neither truncated nor appended to.
+//! 6. The database's files that the manifest does not list are removed.
+//! 7. [`replay`]: the log's records take the same insert path as a put, except those that are already in SSTs.
 //!
 //! After a clean end only 1, 2, the check of the recorded end, and 7 remain, and nothing is written.
 //!
-//! On a full medium 4 to 6 are put off ([`unfinished::Unfinished`]): what is there can be read, and whatever would write first
-//! tries them again, and is refused with `DiskFull` as long as there is no space.
+//! On a full disk, 4 to 6 are postponed ([`unfinished::Unfinished`]): the data can be read, and the first write retries
+//! these steps; it fails with `DiskFull` as long as there is no space.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -59,7 +61,7 @@ impl LsmEngine {
         let Validated { loaded, listing, chain, began } =
             Validated::of(path, loaded, listing, &*vfs, &*options.clock)?;
         let state = &loaded.state;
-        // An edit cut short behind the clean end would have cancelled it: nothing was written.
+        // An incomplete edit after the clean end would have cancelled it: nothing was written since.
         let clean_end = state.clean_end;
         let base = chain.last_seq.max(state.base_seq());
         let settings = settings(&options, state);
@@ -111,13 +113,13 @@ impl LsmEngine {
         }
         if store_settings {
             match engine.shared.store_settings() {
-                // They hold all the same, and are stored with the next edit.
+                // The settings are in force nevertheless, and are stored with the next edit.
                 Err(error) if error.is_out_of_space() && engine.shared.life.health().check().is_ok() => {}
                 stored => stored?,
             }
         }
         engine.shared.observed.opened(false, clean_end.is_some(), false);
-        // A process that only read may have died and left one behind a clean end.
+        // A process that only read may have died after a clean end and left a statistics file behind.
         let stats = |entry: &DirEntry| matches!(paths::parse(&entry.name), FileName::Stats);
         if listing.iter().any(stats) {
             engine.shared.observed.note_stats_file();
@@ -142,7 +144,7 @@ impl Shared {
     }
 }
 
-/// The edit of an unclean open: the cut, and fresh reservations.
+/// The changes of an unclean open: the cut, and fresh reservations.
 fn cut_changes(state: &ManifestState, chain: &Chain, seq: SeqNo) -> Vec<Change> {
     let cut = LogCut {
         generation: chain.end.generation(),
@@ -157,7 +159,7 @@ fn cut_changes(state: &ManifestState, chain: &Chain, seq: SeqNo) -> Vec<Change> 
     ]
 }
 
-/// Files of ours that belong to nothing: SSTs that no edit lists, log segments that are dead.
+/// The database's files that are not in use: SSTs that no edit lists, and dead log segments.
 fn orphans(path: &Path, state: &ManifestState, chain: &Chain, listing: &[DirEntry]) -> Vec<PathBuf> {
     let ours = listing.iter().filter(|entry| entry.is_file);
     let unlisted = ours

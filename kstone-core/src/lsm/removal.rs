@@ -1,8 +1,8 @@
-//! Files that nobody needs any more, and what keeps them from being removed.
+//! Files that are no longer needed, and what keeps them from being removed.
 //!
-//! 1. `obsolete` is held while files are looked for, and `retiring` also while segments are removed; under `obsolete` only
-//!    the manifest and leaves are taken.
-//! 2. What cannot be removed is tried again, and by the next open at the latest: it is a matter of space alone.
+//! 1. `obsolete` is held while looking for files to remove; `retiring` is held while removing segments as well. Under
+//!    `obsolete`, only the manifest and leaf locks are acquired.
+//! 2. A failed removal is retried, by the next open at the latest: leftovers only cost space.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,24 +19,24 @@ use crate::types::FileId;
 
 #[derive(Debug, Default)]
 pub(crate) struct Removal {
-    /// SSTs that no version holds any more, to be unlinked once nobody refers to them.
+    /// SSTs that no version holds any more, to be unlinked once nothing refers to them.
     obsolete: Mutex<Vec<Arc<Table>>>,
-    /// What backups under way keep from being removed.
+    /// Files pinned by running backups.
     pins: Pins,
-    /// Held while segments are given back, so that two do not mix up what is gone.
+    /// Held while segments are retired, so that two threads do not disagree about which are gone.
     retiring: Mutex<()>,
-    /// Files that nobody needs and that could not be removed yet.
+    /// Files that are not needed and could not be removed yet.
     leftovers: Mutex<Vec<PathBuf>>,
-    /// A file that belongs to nothing could not be removed.
+    /// Set when an orphan could not be removed.
     orphans: AtomicBool,
 }
 
-/// SSTs that nobody needs and nobody reads.
+/// SSTs that are neither needed nor being read.
 #[derive(Debug, Default)]
 pub(crate) struct Unused {
-    /// Their files and lengths.
+    /// Paths and lengths.
     pub(crate) files: Vec<(PathBuf, u64)>,
-    /// There are others that are only read.
+    /// Whether there are others, kept only because they are being read.
     pub(crate) some_are_read: bool,
 }
 
@@ -45,23 +45,23 @@ impl Removal {
         &self.pins
     }
 
-    /// No version holds those SSTs any more. The caller has let go of them.
+    /// Adds SSTs that no version holds any more. The caller has dropped its own references.
     pub(crate) fn add_obsolete(&self, tables: Vec<Arc<Table>>) {
         self.obsolete.lock().extend(tables);
     }
 
-    /// Whether an SST that was still read may be so no more. Takes no lock that somebody else has.
+    /// Whether an SST that had readers may have none now. Never waits for a lock.
     pub(crate) fn may_have_unread(&self) -> bool {
         let obsolete = self.obsolete.try_lock();
         obsolete.is_none_or(|obsolete| obsolete.iter().any(|table| Arc::strong_count(table) == 1))
     }
 
-    /// SSTs that neither the manifest nor any reader or backup refers to: no longer obsolete, and to be removed now.
-    /// `also_held`: at close, also those that a reader or a backup still holds.
+    /// Takes the SSTs that neither the manifest nor any reader or backup refers to. They are no longer obsolete: the
+    /// caller removes them. `also_held`: at close, takes those that a reader or a backup still holds as well.
     pub(crate) fn take_unused(&self, io: &Io, life: &Lifecycle, also_held: bool) -> Unused {
         let mut unused = Unused::default();
         self.obsolete.lock().retain(|table| {
-            // In this order: once nobody else holds it, no checkpoint can be about to list it.
+            // In this order: once there is no other reference, no checkpoint can be about to list it.
             let held = Arc::strong_count(table) > 1 && !planted(Bug::CheckpointListsRemoved);
             let listed = may_be_listed(io, life, table.meta().id);
             let pinned = || self.pins.hold(table.meta().id);
@@ -76,8 +76,8 @@ impl Removal {
         unused
     }
 
-    /// Has `remove` called with the segments below that generation, which the manifest needs no more, as far as nobody
-    /// has pinned them. Whether there were any. A poisoned handle removes nothing.
+    /// Calls `remove` with the unpinned segments below this generation, which the manifest no longer needs. Returns
+    /// whether there were any. A poisoned handle removes nothing.
     pub(crate) fn retire_log(&self, io: &Io, life: &Lifecycle, below: u32, remove: impl Fn(&Path)) -> bool {
         let _one = self.retiring.lock();
         if !life.may_remove() {
@@ -90,7 +90,7 @@ impl Removal {
         !retired.is_empty()
     }
 
-    /// Removes a file, or keeps it in mind.
+    /// Removes a file, or records it for a later retry.
     pub(crate) fn remove(&self, io: &Io, life: &Lifecycle, path: &Path) -> Result<()> {
         if !life.may_remove() {
             return Ok(());
@@ -101,7 +101,7 @@ impl Removal {
         })
     }
 
-    /// Tries again to remove what could not be; whether nothing of it is left.
+    /// Retries removals that failed before. Returns whether none is left.
     pub(crate) fn remove_leftovers(&self, io: &Io, life: &Lifecycle) -> bool {
         let mut left = std::mem::take(&mut *self.leftovers.lock());
         left.retain(|path| {
@@ -113,19 +113,20 @@ impl Removal {
         leftovers.is_empty()
     }
 
-    /// A file that belongs to nothing may have been left.
+    /// Records that an orphan may have been left behind.
     pub(crate) fn note_orphans(&self) {
         self.orphans.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the directory holds nothing but what is needed, as far as this handle knows.
+    /// Whether the directory holds only files that are needed, to the knowledge of this handle.
     pub(crate) fn is_tidy(&self) -> bool {
         !self.orphans.load(Ordering::Relaxed) && self.leftovers.lock().is_empty()
     }
 }
 
-/// Whether the manifest on disk may list that SST. An edit that failed and may be there all the same poisons before
-/// it lets go of the manifest: who gets it afterwards learns of that here, whenever it looked before.
+/// Whether the manifest on disk may list this SST. An edit that failed, and may nevertheless be on disk, poisons the
+/// handle before it releases the manifest: a thread that acquires the manifest afterwards sees that here, no matter
+/// when it last checked.
 fn may_be_listed(io: &Io, life: &Lifecycle, id: FileId) -> bool {
     let manifest = io.manifest();
     !life.may_remove() || manifest.state().lists(id)

@@ -1,4 +1,4 @@
-//! REMOVE: files that nobody needs any more go, at once or when the last reader lets go of them.
+//! REMOVE: deletes files that are no longer needed, at once or when their last reader ends.
 
 use std::path::Path;
 
@@ -11,8 +11,8 @@ impl Shared {
         self.remove_obsolete_ssts(false);
     }
 
-    /// The same at close, when no job runs any more: also what a reader still holds, for its next step says
-    /// `Closed`, and a clean open looks for nothing to remove.
+    /// The same at close, when no job runs any more. Also removes SSTs that a reader still holds: its next step returns
+    /// `Closed`, and opening after a clean close does not look for files to remove.
     pub(crate) fn remove_all_obsolete(&self) {
         self.remove_obsolete_ssts(true);
     }
@@ -33,8 +33,8 @@ impl Shared {
         self.measure_stripes();
     }
 
-    /// Removes the segments below that generation, which the manifest needs no more, as far as nobody has pinned
-    /// them. Whether there were any.
+    /// Removes the unpinned segments below this generation, which the manifest no longer needs. Returns whether there
+    /// were any.
     pub(crate) fn retire_log(&self, below: u32) -> bool {
         self.removal.retire_log(&self.io, &self.life, below, |path| self.remove_file(path))
     }
@@ -45,12 +45,12 @@ impl Shared {
         }
     }
 
-    /// A walk or a snapshot has ended. The caller holds nothing of it any more, and no lock.
+    /// Called when a walk or a snapshot has ended. The caller holds no reference of it any more, and no lock.
     pub(crate) fn reader_let_go(&self, horizon_rises: bool) {
         if horizon_rises {
             self.held.take_stripes().into_iter().for_each(|stripe| self.background.queue_compaction(stripe));
         }
-        // Walks may be many while one of them lasts long: who lets nothing go wakes nobody.
+        // There may be many short walks during one long walk: those that release nothing wake nobody.
         if self.held.ends_wait(|| self.removal.may_have_unread()) {
             self.background.remove_soon();
         }

@@ -1,8 +1,8 @@
-//! How fast this machine replays the log: measured by each recovery, kept in the manifest, and what
-//! [`crate::DatabaseConfig::recovery_target`] and the estimate of the next recovery go by.
+//! The rate at which this machine replays the log: measured by each recovery and stored in the manifest.
+//! [`crate::DatabaseConfig::recovery_target`] and the estimate of the next recovery are based on it.
 //!
-//! It is stored beside the settings, as an optional item of the same form: a version that does not know it loses
-//! nothing but the measurement. Storing it is never an edit of its own, for an open that was clean writes nothing.
+//! It is stored beside the settings, as an optional entry of the same form: a version that does not know it loses only
+//! the measurement. Storing it never takes an edit of its own, because a clean open writes nothing.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use super::state::Shared;
 use crate::config::DEFAULT_REPLAY_RATE;
 use crate::manifest::{Change, ManifestState};
 
-/// Shorter logs tell more of opening files than of replaying. Below the shortest log that a recovery target leaves,
-/// so that a rate that was measured on a bad day is measured again.
+/// Shorter logs measure opening files rather than replaying. Less than the shortest log that a recovery target allows,
+/// so that a rate measured on a bad day is measured again.
 const MEASURABLE: u64 = 128 << 10;
 
-/// For the statistics.
+/// The recovery part of the statistics.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Recovery {
     pub(crate) replayed_bytes: u64,
@@ -24,7 +24,7 @@ pub(crate) struct Recovery {
     pub(crate) estimate: Duration,
 }
 
-/// Half of it is what was known before, so that one slow recovery does not count for all.
+/// Averages the new rate with the known one, so that a single slow recovery does not decide.
 fn measured(known: Option<u64>, bytes: u64, time: Duration) -> Option<u64> {
     if bytes < MEASURABLE || time.is_zero() {
         return known;
@@ -35,7 +35,7 @@ fn measured(known: Option<u64>, bytes: u64, time: Duration) -> Option<u64> {
 }
 
 impl Shared {
-    /// The log was replayed, having been looked at first at the moment `began`.
+    /// Measures the rate after the log was replayed; reading it started at `began`.
     pub(crate) fn measure_replay(&self, began: Duration) {
         let Replay { bytes, time } = self.observed.replay_ended(self.io.wal().live_record_bytes(), began);
         let settings = self.settings.load();
@@ -46,9 +46,9 @@ impl Shared {
         }
     }
 
-    /// Stores the settings with an edit that is made anyway, when what is stored is not what is in force: the rate has
-    /// changed, or there was no space for them when they were given. The caller holds the manifest, under which
-    /// settings change.
+    /// The change that stores the settings in force, if they differ from the stored ones: the rate has changed, or
+    /// there was no space for new settings when they were given. It is added to an edit that is made anyway. The caller
+    /// holds the manifest, under which settings change.
     pub(crate) fn settings_change(&self, state: &ManifestState) -> Option<Change> {
         let in_force = self.settings.load().stored();
         (in_force != state.settings).then_some(Change::Settings(in_force))

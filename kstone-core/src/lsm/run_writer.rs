@@ -1,4 +1,4 @@
-//! Writes the output of a flush or a merge: one run, cut into SSTs of the configured size.
+//! Writes the output of a flush or a merge: one run, split into SSTs of the configured size.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -18,25 +18,25 @@ use crate::types::{EntryRef, SeqNo, SstMeta};
 use crate::version::Run;
 use crate::vfs::pages;
 
-/// Names that are taken and skipped before a file is given up.
+/// Taken names to skip before creating a file fails.
 const MOST_SKIPPED: u32 = 1000;
 
-/// What the run's SSTs say of it.
+/// Facts about the run that its SSTs record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RunFacts {
     pub(crate) depth: u32,
     /// The lowest and highest sequence of the inputs.
     pub(crate) seq: (SeqNo, SeqNo),
-    /// There is no older run in the stripe that is not among the inputs.
+    /// Whether no older run of the stripe remains outside the inputs.
     pub(crate) oldest: bool,
-    /// It is made of runs, not of a memtable.
+    /// Whether it is the output of a merge rather than of a flush.
     pub(crate) merged: bool,
-    /// When the oldest tombstone of the inputs was written, if they have any.
+    /// When the oldest tombstone of the inputs was written, if there is any.
     pub(crate) deleted_since: Option<Since>,
 }
 
 impl RunFacts {
-    /// Whether its blocks are to be compressed.
+    /// Whether its blocks are compressed.
     fn compress(&self, compression: Compression) -> bool {
         match compression {
             Compression::Never => false,
@@ -49,14 +49,14 @@ impl RunFacts {
 #[derive(Debug)]
 pub(crate) struct RunWriter {
     stripe: usize,
-    /// Those of its beginning, for all parts: the space for it was reckoned with them.
+    /// The settings at the start, used for all parts: its space was computed from them.
     settings: Arc<Settings>,
     facts: RunFacts,
-    /// The first and last key of the inputs: what all keys have in common at the start is stored once.
+    /// The first and last key of the inputs: the prefix common to all keys is stored only once.
     bounds: (Vec<u8>, Vec<u8>),
     current: Option<SstWriter>,
     last_key: Vec<u8>,
-    /// What is put down as the age of each tombstone.
+    /// The timestamp recorded for each tombstone.
     tombstone_ms: Option<u64>,
     done: Vec<(SstMeta, Unsynced)>,
     pub(crate) tombstones_dropped: u64,
@@ -83,7 +83,7 @@ impl RunWriter {
         }
     }
 
-    /// Adds the next version, in order. All versions of a key go into the same SST.
+    /// Adds the next version, in order. All versions of a key go to the same SST.
     pub(crate) fn add(&mut self, shared: &Shared, entry: EntryRef<'_>) -> Result<()> {
         let target = self.settings.database.target_sst_size;
         let full = self.current.as_ref().is_some_and(|sst| sst.is_full(target));
@@ -103,7 +103,7 @@ impl RunWriter {
         Ok(())
     }
 
-    /// Creates the next file. A name that is taken, by a file of another database that somebody put there, is skipped.
+    /// Creates the next file. Skips names taken by files of other databases, which are never removed.
     fn create(&self, shared: &Shared) -> Result<SstWriter> {
         let config = &self.settings.database;
         let purpose = match self.facts {
@@ -138,13 +138,13 @@ impl RunWriter {
                 {
                     skipped += 1;
                 }
-                // The file may exist all the same.
+                // The file may exist despite the error.
                 created => return created.inspect_err(|_| shared.removal.note_orphans()),
             }
         }
     }
 
-    /// Bytes in the files so far.
+    /// Bytes written to the files so far.
     pub(crate) fn written(&self) -> u64 {
         let done: u64 = self.done.iter().map(|(meta, _)| pages(meta.len)).sum();
         done + self.current.as_ref().map_or(0, |sst| pages(sst.written()))
@@ -158,7 +158,7 @@ impl RunWriter {
         Ok(())
     }
 
-    /// The run, readable but not yet durable; `None` when nothing was added.
+    /// Returns the run, readable but not yet durable; `None` if nothing was added.
     pub(crate) fn finish(&mut self, shared: &Shared) -> Result<Option<Run>> {
         self.finish_part()?;
         if self.done.is_empty() {
@@ -166,7 +166,7 @@ impl RunWriter {
         }
         let parts = self.done.len() as u32;
         let tables = std::mem::take(&mut self.done).into_iter().map(|(meta, unsynced)| {
-            // How many parts there are is known only now.
+            // The number of parts is known only now.
             let meta = Arc::new(SstMeta { parts, ..meta });
             Arc::new(Table::written(shared.io.tables(), meta, unsynced))
         });
@@ -175,7 +175,7 @@ impl RunWriter {
         Ok(Some(Run::new(tables, self.facts.deleted_since.filter(|_| deletes))))
     }
 
-    /// Removes what was written: nobody has seen it. A poisoned handle removes nothing, the next open does.
+    /// Removes what was written, which no reader has seen. A poisoned handle leaves it to the next open.
     pub(crate) fn abandon(mut self, shared: &Shared) {
         let current = self.current.take().filter(|_| shared.life.may_remove());
         let mut has_orphans = current.is_some_and(|sst| sst.abandon().is_err());
@@ -189,8 +189,8 @@ impl RunWriter {
     }
 }
 
-/// Copies the next entries of a flush or a merge that are worth keeping, as many as one step takes; done when the
-/// source is used up.
+/// Copies the next entries of a flush or a merge that must be kept, at most one step's worth; done when the source is
+/// exhausted.
 pub(crate) fn copy(
     shared: &Shared,
     source: &mut dyn Cursor,

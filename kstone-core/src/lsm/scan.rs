@@ -1,7 +1,7 @@
 //! QUERY and SCAN: ordered walks over one partition, one stripe, or everything.
 //!
-//! A walk sees one commit point: it registers its sequence first and only then takes the versions, so nothing it
-//! needs is dropped by a flush or a compaction meanwhile.
+//! A walk sees one commit point: it registers its sequence first and only then takes the versions, so that no flush or
+//! compaction drops anything it needs meanwhile.
 
 use std::fmt;
 use std::path::Path;
@@ -30,53 +30,54 @@ use crate::sync::atomic::Ordering;
 use crate::types::{Direction, SeqNo};
 use crate::version::Version;
 
-/// Keys and values in order, all of one commit point. Ends after the first error.
+/// Keys and values in order, all as of one commit point. Ends after the first error.
 pub struct Entries {
     cursor: Option<VisibleCursor>,
-    /// Keeps the versions it sees from being dropped.
+    /// Keeps the versions that it sees from being dropped.
     pin: Arc<Pin>,
-    /// Where it walks, if that is a single stripe.
+    /// The state of the walk, if it covers a single stripe.
     walk: Option<StripeWalk>,
     uncounted: Uncounted,
-    /// Time spent in the engine so far, if this walk is one of those that are timed.
+    /// Time spent in the engine so far, if this walk is timed.
     took: Option<Duration>,
 }
 
-/// Items after which a walk counts what it returned.
+/// The number of items after which a walk updates the counters.
 const COUNT_AFTER: u64 = 256;
-/// Entries to pass over without finding an item that make a gap worth knowing: making cursors anew behind it costs as much
-/// as half of them.
+/// Entries passed over without finding an item that make a gap worth recording: creating new cursors behind it costs as
+/// much as half of them.
 const GAP: u64 = 64;
 /// The same for tests, whose databases are small.
 const GAP_MANUAL: u64 = 3;
 
-/// Items that are found before a search for gaps may end, and entries that it looks at where it goes on finding both.
+/// Items found before an exploration may stop, and entries after which it stops if it still finds items.
 const MOST_THERE: u64 = 16;
 const MOST_WALKED: u64 = 4096;
 
-/// What was done and is not counted yet.
+/// Work done that has not been counted yet.
 #[derive(Clone, Copy, Debug, Default)]
 struct Uncounted {
-    /// Items returned, and their bytes.
+    /// Items returned, and their size in bytes.
     entries: u64,
     bytes: u64,
     /// Entries passed over.
     passed: u64,
 }
 
-/// A walk over one stripe, which leaves out the gaps that are known, and tells of others.
+/// A walk over one stripe, which skips known gaps and reports new ones.
 struct StripeWalk {
     stripe: usize,
     direction: Direction,
-    /// What comes after a gap, the next part last, and what to walk there.
+    /// The parts behind the gaps, still to be walked; the next one last.
     parts: Vec<KeyRange>,
     version: Option<Arc<Version>>,
-    /// The watch, and where no item was found since the last one.
+    /// The watch, and the range since the last item, in which none was found.
     learning: Option<(u64, KeyRange)>,
 }
 
 impl StripeWalk {
-    /// Before the reader takes its sequence. With it the sequence that must be seen by who tells of gaps.
+    /// Must be called before the reader takes its sequence. Also returns the lowest sequence with which a reader may
+    /// report gaps.
     fn begin(
         shared: &Shared,
         stripe: usize,
@@ -100,20 +101,20 @@ impl StripeWalk {
         self.learning.is_some()
     }
 
-    /// A part begins.
+    /// Starts a part.
     fn enter(&mut self, part: &KeyRange) {
         if let Some((_, open)) = &mut self.learning {
             open.clone_from(part);
         }
     }
 
-    /// An item was found, or the end of the part, behind this many entries of keys that are gone.
+    /// Reports that an item (`None`: the end of the part) was reached after `gone` entries of deleted keys.
     fn came_to(&mut self, key: Option<&[u8]>, gone: u64, shared: &Shared, seq: SeqNo) {
         let worth = gone >= if shared.workers == Workers::Manual { GAP_MANUAL } else { GAP };
         if !worth && self.learning.is_none() {
             return;
         }
-        // A stripe that was never used has no gaps to note.
+        // A stripe that was never used has no gaps to record.
         let Some(stripe) = shared.stripes.if_used(self.stripe) else { return };
         let Some((watch, open)) = &mut self.learning else { return stripe.gaps.want() };
         let mut gap = open.clone();
@@ -127,7 +128,7 @@ impl StripeWalk {
         }
     }
 
-    /// Items enough were found: what comes is not known to be worth a watch.
+    /// Ends the watch after enough items were found: the rest is not known to be worth one.
     fn end_watch(&mut self, shared: &Shared) {
         if let Some((watch, _)) = self.learning.take()
             && let Some(stripe) = shared.stripes.if_used(self.stripe)
@@ -138,7 +139,7 @@ impl StripeWalk {
 }
 
 impl Entries {
-    /// The directory of the database that it reads.
+    /// The directory of the database that this reads.
     pub fn path(&self) -> &Path {
         self.pin.shared().io.dir()
     }
@@ -194,11 +195,11 @@ impl Entries {
         }
     }
 
-    /// Entries were passed over, or gaps are being looked for. Most steps of most walks have neither.
+    /// Records entries that were passed over, or looks for gaps. Most steps of most walks have neither to do.
     #[cold]
     #[inline(never)]
     fn note_passed(&mut self, next: &Result<Option<(Vec<u8>, Slice)>>) {
-        // Nothing was passed over where nothing is read.
+        // Without a cursor nothing is read, and nothing was passed over.
         let Some(cursor) = &mut self.cursor else { return };
         let passed = cursor.passed();
         self.uncounted.passed += passed.gone + passed.older;
@@ -216,9 +217,9 @@ impl Entries {
         self.count();
     }
 
-    /// Goes on behind a gap; false at the end of the walk.
+    /// Continues behind a gap; false at the end of the walk.
     fn next_part(&mut self) -> Result<bool> {
-        // A reader without a walk, or at its last part, is at the end.
+        // Without a walk, or after its last part, the reader is at its end.
         let Some(walk) = &mut self.walk else { return Ok(false) };
         let Some(part) = walk.parts.pop() else { return Ok(false) };
         walk.enter(&part);
@@ -281,10 +282,10 @@ impl Iterator for Entries {
 }
 
 impl LsmEngine {
-    /// The items of one partition, in the order of their sort keys; all of them live in one stripe.
+    /// Returns the items of one partition, in the order of their sort keys; all of them are in one stripe.
     ///
     /// # Errors
-    /// `InvalidKey` for an empty partition key; the iterator yields `Corruption` and `Io` where they are met.
+    /// `InvalidKey` for an empty partition key; the iterator yields `Corruption` and `Io` where they occur.
     pub fn query(
         &self,
         partition: &[u8],
@@ -299,7 +300,7 @@ impl LsmEngine {
         self.entries(Count::Queries, stripe..stripe + 1, range.to_key_range(partition), direction, snapshot)
     }
 
-    /// The whole database in key order, or the part whose partition keys start with `prefix`. Partitions are
+    /// Returns the whole database in key order, or the part whose partition keys start with `prefix`. Partitions are
     /// spread over all stripes by hash, so this merges as many streams as there are stripes in use.
     pub fn scan(&self, prefix: &[u8], direction: Direction, snapshot: Option<&Snapshot>) -> Result<Entries> {
         self.entries(
@@ -311,8 +312,8 @@ impl LsmEngine {
         )
     }
 
-    /// One stripe in key order. All stripes, one after the other or in parallel, are the database: the cheap way
-    /// to read everything when order does not matter.
+    /// Returns one stripe in key order. All stripes together are the whole database: scanning them one by one or in
+    /// parallel is the cheap way to read everything when order does not matter.
     pub fn scan_stripe(&self, stripe: usize, snapshot: Option<&Snapshot>) -> Result<Entries> {
         self.check_stripe(stripe)?;
         self.entries(Count::Scans, stripe..stripe + 1, KeyRange::all(), Direction::Forward, snapshot)
@@ -371,7 +372,7 @@ impl Entries {
     }
 }
 
-/// A registered sequence, of work that ends while the engine is there.
+/// A registered sequence, for work that ends before the engine does.
 struct Registered<'a>(&'a Shared, SeqNo);
 
 impl Drop for Registered<'_> {
@@ -381,19 +382,19 @@ impl Drop for Registered<'_> {
 }
 
 impl Shared {
-    /// Deletes in a stripe after which the background looks for gaps. At twice as many who deletes looks: fewer are no
-    /// great walk for a reader.
+    /// The number of deletes in a stripe after which the background explores it for gaps. At twice as many the deleting
+    /// thread does it. Walking over fewer tombstones costs a reader little.
     pub(crate) fn explore_after(&self) -> u64 {
         if self.workers == Workers::Manual { 8 } else { 128 }
     }
 
-    /// Looks for gaps where keys were deleted, and up to the gaps next to that: so that who deletes much and then reads
-    /// does not pay for all of it at once.
+    /// Looks for gaps where keys were deleted, and up to the gaps next to them, so that a caller that deletes many keys
+    /// and then reads does not pay for all of it at once.
     pub(crate) fn explore(&self, stripe: usize) {
         let Some(used) = self.stripes.if_used(stripe) else { return };
         let Some(range) = used.gaps.take_deleted() else { return };
         let (from, back) = (Direction::Forward, Direction::Reverse);
-        // An error is for those who read there, and leaves only a gap unknown.
+        // Errors are reported to readers; here one only leaves a gap unknown.
         if let Ok(false) = self.explore_range(used, &range, from, false) {
             let _ = self.explore_range(used, &range, back, false);
         }
@@ -402,7 +403,8 @@ impl Shared {
         }
     }
 
-    /// Ends early where most keys are there, and says so by false; where the range is to be a gap `whole`, at the first.
+    /// Ends early, returning false, where most keys exist or, if the range is expected to be a gap as a `whole`, at the
+    /// first key that does.
     fn explore_range(
         &self,
         stripe: &Stripe,
@@ -453,14 +455,14 @@ impl Shared {
         Ok(true)
     }
 
-    /// Readers of the stripe have passed over this many entries: asks for a merge when they have paid for one.
+    /// Counts entries that readers of the stripe have passed over. Requests a merge each time they have paid for one.
     fn passed_over(&self, stripe: usize, entries: u64) {
         let Some(used) = self.stripes.if_used(stripe) else { return };
         let before = used.passed_over.fetch_add(entries, Ordering::Relaxed);
         let version = used.version();
         let records = version.runs.iter().map(|run| run.total(|meta| meta.entries));
         let limit = records.fold(0, u64::saturating_add).saturating_mul(PASSED_PER_MERGED).max(1);
-        // Asked for once each time: nothing may come of it while a snapshot is in the way.
+        // Requested once each time, because a snapshot may prevent it.
         if before.saturating_add(entries) / limit > before / limit {
             self.background.queue_compaction(stripe);
         }

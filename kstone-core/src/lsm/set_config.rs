@@ -1,4 +1,4 @@
-//! SETTINGS: what the settings of a running database are, and changing them.
+//! SETTINGS: reads and changes the settings of a running database.
 
 use super::LsmEngine;
 use super::settings::Settings;
@@ -8,13 +8,14 @@ use crate::manifest::Change;
 use crate::planted::{Race, raced};
 
 impl LsmEngine {
-    /// Changes the settings of the running database and stores them. They hold from the next decision on; what is
-    /// running ends as it began. Settings of SSTs (filter bits, block size, compression, SST size) apply to the files
-    /// written from now on, the read mode to those opened from now on: each file is opened once, when it is first read.
+    /// Changes the settings of the running database and stores them. They apply from the next decision on; running jobs
+    /// finish with the old ones. Settings of SSTs (filter bits, block size, compression, SST size) apply to files
+    /// written from now on. The read mode applies to files opened from now on: each file is opened once, when it is
+    /// first read.
     ///
     /// # Errors
-    /// `InvalidConfig` names the field: also `stripes`, when it is given and not what the database was created with.
-    /// When storing fails the old settings stay in force.
+    /// `InvalidConfig` names the field, including `stripes` if it is given and differs from that of the database. If
+    /// storing fails, the old settings stay in force.
     pub fn set_config(&self, config: DatabaseConfig) -> Result<()> {
         config.validate()?;
         let stripes = self.stripe_count();
@@ -24,7 +25,8 @@ impl LsmEngine {
         let quota = config.max_total_disk_bytes.unwrap_or(u64::MAX);
         let lower = quota < self.config().max_total_disk_bytes.unwrap_or(u64::MAX);
         if lower {
-            // While there is space for it: under the lower limit there may be none for what memtables still need.
+            // While there is space for it: under the lower limit there may be too little for the flushes of existing
+            // memtables.
             self.flush()?;
         }
         self.change_settings(|settings| {
@@ -33,11 +35,11 @@ impl LsmEngine {
         if lower { self.shared.give_back_log() } else { Ok(()) }
     }
 
-    /// Changes the compaction settings of the running database and stores them. They hold from the next decision
-    /// on; what is running ends as it began.
+    /// Changes the compaction settings of the running database and stores them. They apply from the next decision on;
+    /// running jobs finish with the old ones.
     ///
     /// # Errors
-    /// `InvalidConfig` names the field. When storing fails the old settings stay in force.
+    /// `InvalidConfig` names the field. If storing fails, the old settings stay in force.
     pub fn set_compaction_config(&self, compaction: CompactionConfig) -> Result<()> {
         compaction.validate()?;
         self.change_settings(|settings| settings.compaction = compaction)
@@ -45,7 +47,7 @@ impl LsmEngine {
 
     fn change_settings(&self, change: impl FnOnce(&mut Settings)) -> Result<()> {
         let (shared, _open) = self.writable()?;
-        // Stored and in force in the same order, whoever else sets them.
+        // Under the manifest's lock, so that concurrent changes are stored and put in force in the same order.
         let mut manifest = shared.io.manifest();
         let mut settings = Settings::clone(&shared.settings.load());
         change(&mut settings);
@@ -56,8 +58,8 @@ impl LsmEngine {
         shared.apply(settings);
         drop(manifest);
         self.grow_pool()?;
-        // Limits may have become lower than what is there. And when that job ends, who sleeps for as long as the old
-        // intervals said looks again.
+        // The new limits may be lower than current usage. And when that job ends, workers that sleep according to the
+        // old intervals check again.
         if !raced(Race::NewSettingsUnheard) {
             shared.background.request_seal();
         }

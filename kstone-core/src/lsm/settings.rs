@@ -1,18 +1,18 @@
-//! The settings in force, with what follows from them.
+//! The settings in force, with values derived from them.
 
 use crate::config::{CompactionConfig, DEFAULT_REPLAY_RATE, DatabaseConfig, LogBounds};
 use crate::wal::LogLimits;
 
-/// The name of the rate of replay among the stored settings: bytes a second.
+/// The name of the replay rate among the stored settings, in bytes per second.
 const REPLAY_RATE: &str = "replay_rate";
-/// They change whole: whoever decides by several of them loads them once.
+/// Settings are replaced as a whole: code that decides by several of them loads them once.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) database: DatabaseConfig,
     pub(crate) compaction: CompactionConfig,
     pub(crate) memory_budget: usize,
     pub(crate) log: LogBounds,
-    /// Bytes of log that this machine replays in a second, once that was measured.
+    /// Bytes of log that this machine replays per second, once measured.
     pub(crate) replay_rate: Option<u64>,
 }
 
@@ -31,7 +31,7 @@ impl Settings {
         }
     }
 
-    /// All of them as the manifest stores them: named numbers.
+    /// All settings as the manifest stores them: named numbers.
     pub(super) fn stored(&self) -> Vec<(String, u64)> {
         let mut stored = self.database.to_settings();
         stored.extend(self.compaction.to_settings());
@@ -39,7 +39,7 @@ impl Settings {
         stored
     }
 
-    /// What the log needs to know of them.
+    /// The settings that the log needs.
     pub(super) fn log_limits(&self) -> LogLimits {
         LogLimits {
             segment_size: self.log.segment,
@@ -50,7 +50,7 @@ impl Settings {
     }
 }
 
-/// The rate of replay among stored settings.
+/// The replay rate among the stored settings.
 pub(crate) fn stored_replay_rate(settings: &[(String, u64)]) -> Option<u64> {
     settings.iter().find(|(name, rate)| name == REPLAY_RATE && *rate > 0).map(|(_, rate)| *rate)
 }

@@ -1,8 +1,8 @@
-//! Waiting: what a writer does before its commit when background work is behind.
+//! Backpressure: delays a write before its commit when background work is behind.
 //!
-//! A delay is in proportion to the pressure, at most a millisecond. A stop lasts until the pressure is gone, or the
-//! log has room for the record; it wakes the workers for that again and again, and past the stall limit the write
-//! fails, so no writer hangs. No lock is held meanwhile but the gate, which close alone waits for.
+//! A delay is proportional to the pressure, a millisecond at most. A stop lasts until the pressure is gone, or the log
+//! has space for the record; it wakes the workers repeatedly, and past the stall limit the write fails, so that no
+//! writer hangs. Meanwhile the only lock held is the gate, which only close waits for.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::vfs::Floor;
 use crate::wal::Reservation;
 
 impl Shared {
-    /// Slows the writer down as far as background work is behind, or refuses when it stays behind.
+    /// Delays the writer according to the backlog of background work, or fails the write if the backlog persists.
     pub(super) fn throttle(&self, stripes: &[u16]) -> Result<()> {
         let mut pressure = self.pressure(stripes);
         if pressure == Pressure::None {
@@ -39,8 +39,8 @@ impl Shared {
         result
     }
 
-    /// Room in the log for a record of that length, waiting until the log has become short enough; `DiskFull` at once
-    /// when what it takes does not leave that much free.
+    /// Reserves log space for a record of this length, waiting until the log is short enough. Fails with `DiskFull` at
+    /// once if taking the space would leave less free than `floor`.
     pub(super) fn reserve(&self, len: usize, floor: Floor<'_>) -> Result<Reservation<'_>> {
         let max = self.settings.load().log.max_record;
         if len > max {
@@ -81,13 +81,13 @@ impl Shared {
         }
     }
 
-    /// Waits for background work to get on; an error past the stall limit, or when nothing is left to wait for.
+    /// Waits for background work to progress. Fails past the stall limit, or when there is nothing left to wait for.
     fn wait_or_give_up(&self, start: Duration, reason: StallReason, asked: &mut Option<u64>) -> Result<()> {
         let stuck = !self.wait_for_progress(asked);
         let waited = self.since(start);
         if stuck || waited > self.settings.load().database.write_stall_limit {
             let error = self.background_error();
-            let cause = error.map(|e| format!("; the last failure was: {e}")).unwrap_or_default();
+            let cause = error.map(|e| format!("; last background failure: {e}")).unwrap_or_default();
             return Err(Error::WriteStalled { why: format!("{}{cause}", reason.describe()) });
         }
         self.life.check_open()?;

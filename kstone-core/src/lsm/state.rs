@@ -1,4 +1,4 @@
-//! What threads, snapshots and iterators of one open database share.
+//! The state shared by the threads, snapshots and iterators of one open database.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::planted::{Bug, planted};
 use crate::stripe::Stripe;
 use crate::sync::ArcSwap;
 
-/// Everything that threads, snapshots and iterators of one open database share.
+/// Everything that the threads, snapshots and iterators of one open database share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) life: Lifecycle,
@@ -35,20 +35,20 @@ pub(crate) struct Shared {
     pub(crate) settings: ArcSwap<Settings>,
     pub(crate) stripes: Stripes,
     pub(crate) commits: Commits,
-    /// What readers keep from being removed or merged.
+    /// Work that readers hold back: removals and merges.
     pub(crate) held: Held,
     pub(crate) background: Background<Self>,
     pub(crate) tuner: Tuner,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) workers: Workers,
-    /// Of writes that ask for none.
+    /// The durability of writes that specify none.
     pub(crate) durability: Durability,
-    /// Entries of a memtable or a merge that one step of a job takes.
+    /// Entries of a memtable or a merge that one step of a job processes.
     pub(crate) chunk: usize,
 }
 
 impl Shared {
-    /// The stripe, made if need be. Ids come from `stripe_of` or were checked.
+    /// Returns the stripe, creating it if necessary. Ids come from `stripe_of` or were checked.
     pub(crate) fn stripe(&self, id: usize) -> Result<&Stripe> {
         self.stripes.get_or_make(id).ok_or_else(|| self.no_stripe(id))
     }
@@ -62,12 +62,12 @@ impl Shared {
         Now::of(&*self.clock)
     }
 
-    /// How long that moment is ago.
+    /// The time elapsed since `moment`.
     pub(crate) fn since(&self, moment: Duration) -> Duration {
         self.clock.monotonic().saturating_sub(moment)
     }
 
-    /// Puts settings in force: what reads them at each decision finds them, the rest is notified.
+    /// Puts settings in force. Most code reads them at each decision; the rest is notified here.
     pub(super) fn apply(&self, settings: Settings) {
         self.io.wal().set_limits(settings.log_limits());
         self.io.tables().apply(&settings.database);
@@ -80,14 +80,15 @@ impl Shared {
         self.append_edit(&mut self.io.manifest(), changes)
     }
 
-    /// The same, where the manifest is held.
+    /// The same for a caller that holds the manifest.
     pub(super) fn append_edit(&self, manifest: &mut ManifestGuard<'_>, changes: Vec<Change>) -> Result<()> {
         self.io.append_edit(manifest, &self.life, &self.space, changes)
     }
 
-    /// Before the first write after a clean open, also of background work: cancels the recorded end, so that a crash from
-    /// here on is taken for what it is. After a recovery that found no space: finishes it. The caller holds the gate, or
-    /// is a worker, which close stops before it looks, or is the only one yet.
+    /// Called before the first write after a clean open, including writes of background work. Cancels the recorded
+    /// clean end, so that a crash from here on is recognized as one. After a recovery that ran out of space: completes
+    /// it. The caller holds the gate, or is a worker (close stops the workers before it checks), or is the only thread
+    /// so far.
     pub(crate) fn ensure_opened(&self) -> Result<()> {
         if self.life.is_opened() {
             return Ok(());

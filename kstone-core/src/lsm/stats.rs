@@ -1,4 +1,4 @@
-//! Counters since open, and sizes now.
+//! Counters since open, and current sizes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,46 +23,46 @@ use crate::version::Version;
 
 mod display;
 
-/// One stripe that holds something.
+/// A stripe that is not empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct StripeStats {
     /// Its number, as in the names of its SSTs.
     pub stripe: usize,
-    /// Runs: what `sst_threshold` counts.
+    /// Runs, as counted against `sst_threshold`.
     pub runs: usize,
     /// SST files; a large run has several.
     pub ssts: usize,
-    /// Their bytes.
+    /// Size of the SSTs, in bytes.
     pub sst_bytes: u64,
-    /// Their entries: versions and tombstones.
+    /// Entries in the SSTs: versions and tombstones.
     pub entries: u64,
     /// Tombstones among them.
     pub tombstones: u64,
     /// Records in memtables, sealed ones included.
     pub memtable_records: usize,
-    /// Memory those take, in bytes, about.
+    /// Approximate memory of those, in bytes.
     pub memtable_bytes: usize,
     /// Records at which its memtable is sealed: `max_memtable_records`, unless the memtable mode is adaptive.
     pub memtable_limit: usize,
 }
 
-/// Calls that waited, for one reason, since open.
+/// Calls that were held up for one reason, since open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StallStats {
     /// What they waited for.
     pub reason: StallReason,
-    /// How many calls were held up; one that waited for several things counts for each.
+    /// Calls held up; a call that waited for several reasons counts once for each.
     pub count: u64,
-    /// For how long in all, in nanoseconds.
+    /// Total time, in nanoseconds.
     pub nanos: u64,
-    /// The longest single one, in nanoseconds.
+    /// The longest single wait, in nanoseconds.
     pub longest_nanos: u64,
-    /// Writes that were delayed in proportion to the pressure, of `count`.
+    /// Of `count`, the writes delayed in proportion to the pressure.
     pub delays: u64,
-    /// Writes that had to wait until the pressure was gone, and those that gave up, of `count`.
+    /// Of `count`, the writes that had to wait until the pressure was gone, including those that gave up.
     pub stops: u64,
 }
 
@@ -71,9 +71,9 @@ pub struct StallStats {
 #[serde(default)]
 #[non_exhaustive]
 pub struct OperationStats {
-    /// Values set, in batches too.
+    /// Values set, including those in batches.
     pub puts: u64,
-    /// Keys removed, in batches too, whether or not they were there.
+    /// Keys deleted, including those in batches, whether or not they existed.
     pub deletes: u64,
     /// Batches that were not empty.
     pub batches: u64,
@@ -83,12 +83,12 @@ pub struct OperationStats {
     pub queries: u64,
     /// Scans of everything or of one stripe.
     pub scans: u64,
-    /// Items that queries and scans returned. Counted when an iterator ends, and each 256 items.
+    /// Items that queries and scans returned. Counted when an iterator ends, and every 256 items.
     pub entries_read: u64,
-    /// Entries that queries and scans looked at and did not return: tombstones, and what newer ones hide. Counted as
+    /// Entries that queries and scans passed without returning them: tombstones and shadowed versions. Counted like
     /// [`OperationStats::entries_read`].
     pub entries_passed: u64,
-    /// Bytes of keys and values that were written.
+    /// Bytes of keys and values written.
     pub user_bytes_written: u64,
     /// Bytes of keys and values that gets, queries and scans returned.
     pub user_bytes_read: u64,
@@ -99,18 +99,18 @@ pub struct OperationStats {
 #[serde(default)]
 #[non_exhaustive]
 pub struct ReadStats {
-    /// Values found in the memtable that is written to.
+    /// Values found in the active memtable.
     pub memtable: u64,
-    /// Values found in one that waits to be flushed.
+    /// Values found in a memtable that waits to be flushed.
     pub sealed: u64,
-    /// Values found in SSTs, by the number of runs looked at, the last one included: entry `n` is for `n` runs, the
-    /// last entry for 17 and more.
+    /// Values found in SSTs, by the number of runs searched, including the last: entry `n` is for `n` runs, the last
+    /// entry for 17 and more.
     pub runs: [u64; RUN_BUCKETS],
-    /// Gets that found nothing, or a tombstone, by the number of runs looked at, in the same way.
+    /// Gets that found nothing, or a tombstone, by the number of runs searched, in the same way.
     pub misses: [u64; RUN_BUCKETS],
-    /// Runs that gets looked at, also those whose filter said no.
+    /// Runs that gets searched, including those whose filter ruled the key out.
     pub runs_looked_at: u64,
-    /// Blocks that gets looked at.
+    /// Blocks that gets searched.
     pub blocks_read: u64,
 }
 
@@ -126,44 +126,44 @@ impl ReadStats {
     }
 }
 
-/// How much more is written, read and stored than callers asked for, since open; `None` while they asked for
+/// How much more is written, read and stored than callers asked for, since open; `None` while they have asked for
 /// nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct Amplification {
-    /// Bytes that compactions wrote per byte of keys and values written, those replayed at open included.
+    /// Bytes that compactions wrote per byte of keys and values written, including those replayed at open.
     pub write_compaction: Option<f64>,
-    /// Bytes that flushes and compactions wrote, in the same way: what wears an SSD out, the log left aside.
+    /// Bytes that flushes and compactions wrote, in the same way: the wear on an SSD, not counting the log.
     pub write_tables: Option<f64>,
-    /// The same and the log's records.
+    /// The same, including the log's records.
     pub write_total: Option<f64>,
-    /// Runs looked at per get.
+    /// Runs searched per get.
     pub read_runs: Option<f64>,
-    /// Blocks looked at per get.
+    /// Blocks searched per get.
     pub read_blocks: Option<f64>,
     /// Bytes of SSTs per byte of keys and values in them that a full merge would leave. Below 1 with compression.
     ///
-    /// An estimate: how many keys the runs of a stripe have in common is known from samples, and for each key the mean
-    /// length of all versions counts. Versions that a snapshot still needs count as superseded. With values of one
+    /// An estimate: the number of keys that the runs of a stripe have in common is sampled, and each key is taken to
+    /// have the mean length of all versions. Versions that a snapshot still needs count as shadowed. With values of one
     /// size, and several stripes or a few hundred keys, it is within 15 %.
     pub space: Option<f64>,
 }
 
-/// What opening found and did.
+/// What opening the database found and did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct RecoveryStats {
-    /// The database was new or had been closed cleanly.
+    /// Whether the database was new or had been closed cleanly.
     pub clean: bool,
-    /// Records of the log that were replayed; a batch is one.
+    /// Log records replayed; a batch is one record.
     pub replayed_records: u64,
     /// Bytes of keys and values in them.
     pub replayed_bytes: u64,
-    /// How long the replay took, in nanoseconds.
+    /// Time the replay took, in nanoseconds.
     pub replay_nanos: u64,
-    /// How long opening took in all, in nanoseconds.
+    /// Time opening took in all, in nanoseconds.
     pub open_nanos: u64,
 }
 
@@ -172,23 +172,23 @@ pub struct RecoveryStats {
 #[serde(default)]
 #[non_exhaustive]
 pub struct EngineStats {
-    /// Stripes that hold something, by number.
+    /// Stripes that are not empty, by number.
     pub stripes: Vec<StripeStats>,
-    /// The version of its file formats.
+    /// The file format version.
     pub format_version: u16,
-    /// Stripes of the database.
+    /// The number of stripes.
     pub stripe_count: usize,
-    /// Bytes in SSTs.
+    /// Size of all SSTs, in bytes.
     pub sst_bytes: u64,
-    /// Bytes that the log's files take, space reserved ahead included.
+    /// Size of the log's files in bytes, including space reserved ahead.
     pub log_bytes: u64,
-    /// Files of the log.
+    /// Number of log segments.
     pub log_segments: usize,
-    /// Bytes in the manifest.
+    /// Size of the manifest, in bytes.
     pub manifest_bytes: u64,
-    /// Versions in SSTs and memtables less tombstones: an upper estimate, since older versions count too.
+    /// Versions in SSTs and memtables minus tombstones: an upper estimate, since older versions count too.
     pub items_estimate: u64,
-    /// The last write that can be seen.
+    /// The newest visible write.
     pub last_seq: SeqNo,
     /// How long the database has been open, in milliseconds.
     pub uptime_ms: u64,
@@ -198,22 +198,21 @@ pub struct EngineStats {
     pub reads: ReadStats,
     /// How much more is written, read and stored than callers asked for.
     pub amplification: Amplification,
-    /// The time that 99 % of the timed gets did not exceed, in nanoseconds; `None` when none was timed. See
-    /// [`LsmEngine::latencies`].
+    /// The 99th percentile of the timed gets, in nanoseconds; `None` when none was timed. See [`LsmEngine::latencies`].
     pub p99_read_nanos: Option<u64>,
-    /// What opening found.
+    /// What opening the database found and did.
     pub recovery: RecoveryStats,
-    /// SSTs per stripe, on average over the stripes that hold something.
+    /// SSTs per stripe, on average over the stripes that are not empty.
     pub ssts_per_stripe: f64,
     /// Memtables flushed.
     pub flushes: u64,
     /// Bytes of SSTs that flushes wrote.
     pub flush_bytes_written: u64,
-    /// Time that flushes took, in nanoseconds, from the first step of each to its last.
+    /// Time spent in flushes, in nanoseconds, from the first step of each to its last.
     pub flush_nanos: u64,
     /// Compactions done.
     pub compactions: u64,
-    /// SSTs they merged.
+    /// SSTs merged by them.
     pub ssts_merged: u64,
     /// Tombstones dropped, by flushes and compactions.
     pub tombstones_removed: u64,
@@ -221,50 +220,50 @@ pub struct EngineStats {
     pub compaction_bytes_read: u64,
     /// Bytes of SSTs that compactions wrote.
     pub compaction_bytes_written: u64,
-    /// Time that compactions took, in nanoseconds, from the first step of each to its last.
+    /// Time spent in compactions, in nanoseconds, from the first step of each to its last.
     pub compaction_nanos: u64,
     /// Checkpoints made.
     pub checkpoints: u64,
-    /// Time that they took, in nanoseconds, from the first step of each to its last.
+    /// Time spent in checkpoints, in nanoseconds, from the first step of each to its last.
     pub checkpoint_nanos: u64,
     /// Calls held up, by reason; reasons that never occurred are left out.
     pub stalls: Vec<StallStats>,
-    /// Blocks of SSTs in memory.
+    /// The cache of SST blocks.
     pub block_cache: BlockCacheStats,
-    /// What the filters of SSTs were asked, and how often they were wrong.
+    /// Tests of the SSTs' filters, and how often they were wrong.
     pub filter: FilterStats,
-    /// Writes refused with `DiskFull`.
+    /// Writes rejected with `DiskFull`.
     pub disk_full_refusals: u64,
-    /// Why no more writes are accepted, if so.
+    /// Why writes are no longer accepted, if so.
     pub poisoned: Option<String>,
-    /// The last failure of background work that has not been made good.
+    /// The last background failure, unless the work has succeeded since.
     pub background_error: Option<String>,
-    /// Names in the directory that are not ours; they are left alone.
+    /// Names in the directory that do not belong to the database; they are left alone.
     pub foreign_files: Vec<String>,
-    /// Write calls to the log for records.
+    /// Write calls for log records.
     pub log_writes: u64,
-    /// Records they wrote: one for each put, delete or batch.
+    /// Records those wrote: one for each put, delete or batch.
     pub log_records: u64,
-    /// Their bytes.
+    /// Size of those records, in bytes.
     pub log_bytes_written: u64,
-    /// Bytes of log that opening replayed.
+    /// Bytes of log replayed when the database was opened.
     pub recovery_replayed_bytes: u64,
-    /// Bytes of log that this machine is taken to replay in a second: as measured, or 100 MB until then.
+    /// Bytes of log that this machine is assumed to replay in a second: measured, or 100 MB until then.
     pub replay_rate: u64,
     /// How long a recovery would take if the process died now, in nanoseconds: `log_bytes` at `replay_rate`.
     pub estimated_recovery_nanos: u64,
 }
 
 impl LsmEngine {
-    /// Sizes now and totals since open. Reads the directory's names; no SST is touched.
+    /// Current sizes, and totals since open. Lists the directory; reads no SST.
     pub fn stats(&self) -> Result<EngineStats> {
         self.shared.life.check_open()?;
         self.shared.engine_stats()
     }
 
-    /// How long operations took since open. Of puts, gets, deletes, batches and queries one in
-    /// [`latency_sampling`](crate::DatabaseConfig::latency_sampling) is timed on each thread, of background work all.
-    /// Copies the histograms, about a megabyte at most.
+    /// Durations of operations since open. One in [`latency_sampling`](crate::DatabaseConfig::latency_sampling) puts,
+    /// gets, deletes, batches and queries is timed on each thread, and all background work. Copies the histograms,
+    /// about a megabyte at most.
     pub fn latencies(&self) -> Latencies {
         if self.is_forked() {
             return Latencies::default();
@@ -272,21 +271,22 @@ impl LsmEngine {
         self.shared.observed.latencies().latencies()
     }
 
-    /// The same by ranges of times, under the names of [`Latencies::all`]: for each of the bounds, which must rise,
-    /// how many took no longer than it and longer than the one before. Bounds are in nanoseconds.
+    /// The same as counts per range of durations, under the names of [`Latencies::all`]: for each bound, the number of
+    /// operations that took at most this long and longer than the previous bound. Bounds are in nanoseconds and must be
+    /// ascending.
     pub fn latency_buckets(&self, bounds_nanos: &[u64]) -> [(&'static str, LatencyBuckets); 9] {
         self.shared.observed.latencies().buckets(bounds_nanos)
     }
 }
 
 impl Shared {
-    /// Also while the database closes.
+    /// Works while the database is closing, too.
     pub(crate) fn engine_stats(&self) -> Result<EngineStats> {
         let shared = self;
         let settings = shared.settings.load();
         let stats_of = |stripe| stripe_stats(stripe, &settings.database);
         let stripes: Vec<_> = shared.stripes.used().filter_map(stats_of).collect();
-        // What a manifest says of files is not bounded by how large they are: sums of it saturate.
+        // The sizes that a manifest records are not bounded by those of the files: sums of them saturate.
         let sum = |of: fn(&StripeStats) -> u64| stripes.iter().map(of).fold(0, u64::saturating_add);
         let c = shared.observed.counters();
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -396,7 +396,7 @@ impl Shared {
             let version = Arc::clone(&stripe.version());
             let sum = |of: fn(&SstMeta) -> u64| total(&version, of);
             let runs: Vec<_> = version.runs.iter().map(|run| run.summary(now)).collect();
-            // A tombstone has next to no bytes.
+            // A tombstone takes almost no space.
             let values = sum(|meta| meta.entries.saturating_sub(meta.tombstones)).max(1);
             bytes += sum(|meta| meta.len);
             let live = sum(|meta| meta.raw_bytes) as f64 * live_keys(&runs) as f64 / values as f64;
@@ -453,7 +453,7 @@ fn stall_stats(counters: &Counters) -> Vec<StallStats> {
 fn foreign_files(shared: &Shared) -> Result<Vec<String>> {
     let entries = match shared.io.vfs().list(shared.io.dir()) {
         Ok(entries) => entries,
-        // The directory was removed under us: nothing in it, then.
+        // The directory was removed while the database is open: it contains nothing.
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(Error::io("list", shared.io.dir())(e)),
     };

@@ -1,8 +1,8 @@
-//! `STATS.json`: the counters of a running database, for tools that look at its directory.
+//! `STATS.json`: the statistics of a running database, for tools that read its directory.
 //!
-//! Written by the background every [`crate::DatabaseConfig::stats_snapshot_interval`], also before the handle's first
-//! write, whole: a reader finds the one before or the one after. Nothing is synced, for it means nothing after a crash;
-//! closing removes it.
+//! Written by the background every [`crate::DatabaseConfig::stats_snapshot_interval`], even before the handle's first
+//! write, and replaced as a whole: a reader finds either the previous file or the new one. Nothing is synced, since the
+//! file is meaningless after a crash; closing removes it.
 
 use std::io;
 use std::time::Duration;
@@ -18,19 +18,19 @@ use crate::latency::Latencies;
 use crate::paths;
 use crate::vfs::{OpenMode, write_all_at};
 
-/// What `STATS.json` holds.
+/// The contents of `STATS.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StatsSnapshot {
-    /// [`StatsSnapshot::SCHEMA`]; another one is not to be read as this.
+    /// [`StatsSnapshot::SCHEMA`]; a file with another value must not be read as this type.
     pub schema: String,
     /// The process that has the database open.
     pub pid: u32,
-    /// When it was written, Unix milliseconds.
+    /// When it was written, in Unix milliseconds.
     pub unix_ms: u64,
     /// How long the database had been open, in milliseconds.
     pub uptime_ms: u64,
-    /// The counters.
+    /// The statistics.
     pub stats: EngineStats,
     /// The latencies.
     pub latencies: Latencies,
@@ -39,17 +39,17 @@ pub struct StatsSnapshot {
 impl StatsSnapshot {
     /// The file's name in the database directory.
     pub const FILE: &'static str = paths::STATS;
-    /// What the fields mean. Fields may be added; otherwise the number changes.
+    /// The version of the fields' meaning. Fields may be added without changing it.
     pub const SCHEMA: &'static str = "kstone.stats/1";
 }
 
 impl Shared {
-    /// How often the file is written, if it is.
+    /// How often the file is written, if at all.
     pub(crate) fn stats_interval(&self, settings: &Settings) -> Option<Duration> {
         settings.database.stats_snapshot_interval.filter(|_| !self.io.vfs().is_volatile())
     }
 
-    /// Best effort: a failure is an event and nothing else.
+    /// Best effort: a failure only raises an event.
     pub(crate) fn write_stats_file(&self) {
         if let Err(error) = self.try_write_stats_file() {
             self.observed
@@ -79,11 +79,12 @@ impl Shared {
         write().map_err(Error::io("write", &path))
     }
 
-    /// At close: what the file says is over. Also what a process that died left behind.
+    /// At close, when the statistics become meaningless: removes the file, including one left behind by a process that
+    /// died.
     pub(crate) fn remove_stats_file(&self) {
         if !self.life.is_read_only() && self.observed.may_have_stats_file() {
             for name in [paths::STATS, paths::STATS_TMP] {
-                // One that stays behind is overwritten or removed by the next handle.
+                // A file that cannot be removed is overwritten or removed by the next handle.
                 let _ = self.io.vfs().remove(&self.io.dir().join(name));
             }
         }

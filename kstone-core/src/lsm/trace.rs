@@ -1,7 +1,7 @@
-//! The `tracing` feature: every event, and a span around each piece of background work and around opening. Without
-//! the feature nothing of it is left. Gets and puts are never traced.
+//! The `tracing` feature: every event, and a span around each piece of background work and around opening. Without the
+//! feature all of this compiles to nothing. Gets and puts are never traced.
 
-/// Holds a span open while it lives.
+/// Keeps a span open as long as it lives.
 #[must_use]
 pub(crate) struct Span(
     #[cfg(feature = "tracing")]

@@ -1,8 +1,8 @@
-//! TUNE: measures write rates and available memory, and sets the stripes' memtable limits from them, with
+//! TUNE: measures write rates and available memory, and sets the stripes' memtable limits accordingly, with
 //! `MemtableMode::Adaptive`. The rule is in `adaptive.rs`.
 //!
-//! Measured where a flush ends, at most once a second: nobody else needs it, and no write pays for it. A stripe's
-//! writes are what it flushed and what its memtables hold, so they are counted without being counted.
+//! Measures at the end of a flush, at most once a second: nothing else needs the figures, and no write pays for them. A
+//! stripe's writes are the records it flushed plus those in its memtables, so no separate counter is needed.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,9 +17,9 @@ use crate::memory::MemoryProbe;
 use crate::memtable::Memtable;
 use crate::sync::Mutex;
 
-/// How old a measurement may become.
+/// The maximum age of a measurement.
 const SAMPLE: Duration = Duration::from_secs(1);
-/// Rates are those of about this long: short enough to follow a burst, long enough to outlast the pauses of clients.
+/// The time constant of the rates: short enough to follow a burst, long enough to outlast the pauses of clients.
 const MEMORY: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
@@ -30,13 +30,13 @@ pub(crate) struct Tuner {
 
 #[derive(Debug, Default)]
 struct Measured {
-    /// When; `None` before the first.
+    /// When it was taken; `None` before the first.
     at: Option<Duration>,
-    /// There are rates: what is measured first only begins an interval.
+    /// Whether there are rates: the first measurement only starts an interval.
     rated: bool,
-    /// By number.
+    /// Indexed by stripe.
     stripes: Vec<Writes>,
-    /// The sum of the roots of their rates.
+    /// The sum of the square roots of the stripes' rates.
     roots: f64,
     available: Option<u64>,
     record_bytes: u64,
@@ -55,7 +55,7 @@ impl Tuner {
         Self { probe, measured: Mutex::default() }
     }
 
-    /// After a flush of the stripe: sets its limit anew. `memory` is what all memtables take.
+    /// Recomputes the limit of a stripe after a flush. `memory` is the total size of all memtables.
     pub(crate) fn retune(
         &self,
         stripes: &Stripes,
@@ -65,7 +65,7 @@ impl Tuner {
         id: usize,
         flushed: &Memtable,
     ) {
-        // A stripe that was flushed is used.
+        // A stripe that was flushed is in use.
         let Some(stripe) = stripes.if_used(id) else { return };
         stripe.flushed_records.fetch_add(flushed.len() as u64, Ordering::Relaxed);
         if settings.database.memtable_mode == MemtableMode::Fixed {
@@ -87,7 +87,7 @@ impl Tuner {
         stripe.set_adaptive_limit(adaptive::limit(stripe.memtable_limit(&settings.database), &inputs));
     }
 
-    /// Brings the measurements up to date, unless they are young.
+    /// Updates the measurements, unless they are recent.
     fn measure(&self, measured: &mut Measured, stripes: &Stripes, now: Duration, flushed: &Memtable) {
         let since = measured.at.map(|at| now.saturating_sub(at));
         if since.is_some_and(|since| since < SAMPLE) {
@@ -96,7 +96,7 @@ impl Tuner {
         measured.at = Some(now);
         measured.available = self.probe.available();
         measured.stripes.resize(stripes.count(), Writes::default());
-        // What was measured counts exponentially less with time, however irregular the measurements are.
+        // The weight of old measurements decays exponentially with time, however irregular the intervals are.
         let weight = match (since, measured.rated) {
             (Some(since), true) => 1.0 - (-since.as_secs_f64() / MEMORY.as_secs_f64()).exp(),
             _ => 1.0,
@@ -108,14 +108,14 @@ impl Tuner {
             let held: u64 = version.memtables().map(|memtable| memtable.len() as u64).sum();
             bytes += version.memtables().map(|memtable| memtable.memory() as u64).sum::<u64>();
             records += held;
-            // There is one for each stripe, as made above.
+            // There is an entry for each stripe, by the resize above.
             let Some(writes) = measured.stripes.get_mut(stripe.id) else { continue };
             let count = stripe.flushed_records.load(Ordering::Relaxed) + held;
             if let Some(since) = since {
                 let rate = count.saturating_sub(writes.count) as f64 / since.as_secs_f64();
                 writes.rate += weight * (rate - writes.rate);
             }
-            // A flush that ends meanwhile may make it look smaller for once.
+            // A flush that ends in between may make the count look too small once.
             writes.count = writes.count.max(count);
         }
         measured.roots = measured.stripes.iter().map(|writes| writes.rate.sqrt()).sum();

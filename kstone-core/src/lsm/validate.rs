@@ -1,4 +1,4 @@
-//! What there is in a database's directory: looked at whole, before anything is changed.
+//! Examines a database directory as a whole before anything is changed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,29 +16,28 @@ use crate::types::{FileId, Lsn, MAX_NUMBER, SeqNo};
 use crate::vfs::{DirEntry, Mapping, Vfs};
 use crate::wal::{self, Chain, LogOwner, LogRules};
 
-/// Sequences that are skipped after an unclean end, so that a number which was given out and lost is never given
-/// out again.
+/// Sequences skipped after an unclean end, so that a sequence that was assigned and lost is never assigned again.
 pub(crate) const SEQ_GAP: u64 = 1 << 32;
-/// Generations that are skipped after an unclean end: more than a handle begins while its syncs fail.
+/// Generations skipped after an unclean end: more than a handle can start while its syncs fail.
 pub(crate) const GENERATION_GAP: u32 = 16;
-/// SSTs whose format is looked at when a database is opened.
+/// The number of SSTs whose format is checked when a database is opened.
 const NEWEST: usize = 64;
-/// No generation of a log that can be opened reaches it: what an opening skips still fits many times.
+/// Above every generation of a log that can be opened. Leaves space for the generations that many openings skip.
 pub(crate) const MAX_GENERATION: u32 = u32::MAX - (1 << 20);
 
-/// A manifest, and that what it needs is there.
+/// A manifest whose files are all present.
 #[derive(Debug)]
 pub(crate) struct Validated {
     pub(crate) loaded: Loaded,
     pub(crate) listing: Vec<DirEntry>,
     pub(crate) chain: Chain,
-    /// When reading the log began.
+    /// When reading the log started.
     pub(crate) began: Duration,
 }
 
 impl Validated {
-    /// Looks whether everything that the manifest needs is there, and where the log ends. Loading the manifest has refused
-    /// what this version does not support.
+    /// Checks that everything the manifest needs is present, and finds the end of the log. Loading the manifest has
+    /// already rejected whatever this version does not support.
     pub(super) fn of(
         path: &Path,
         loaded: Loaded,
@@ -55,8 +54,8 @@ impl Validated {
         }
     }
 
-    /// The same without a look at the SSTs. `log` is where segments are read; they may have been written to when
-    /// the manifest was at a later edit.
+    /// The same without checking the SSTs. Segments are read through `log`; they may have been written to when the
+    /// manifest was at a later edit.
     pub(super) fn of_log(
         path: &Path,
         loaded: Loaded,
@@ -73,7 +72,7 @@ impl Validated {
         let chain = wal::validate(log, path, &segments, &rules)?;
         check_numbers(path, state, chain.last_seq, chain.max_generation)?;
         if state.clean_end.is_none() {
-            // Recovery writes before it replays, and what cannot be replayed is to be left as it is.
+            // Recovery writes before it replays, and a log that cannot be replayed must be left as it is.
             wal::replay(log, &chain, |record| {
                 let file = paths::log(path, record.lsn.generation());
                 check_batch(record.payload, record.count, &file, record.lsn.offset().into())
@@ -83,12 +82,12 @@ impl Validated {
     }
 }
 
-/// Whose log it is by the manifest.
+/// The owner of the log, according to the manifest.
 pub(crate) fn log_owner(ids: &Ids) -> LogOwner {
     LogOwner { database_id: ids.database_id, incarnation: ids.incarnation }
 }
 
-/// What the manifest knows of the log.
+/// The facts that the manifest records about the log.
 pub(crate) fn log_rules(state: &ManifestState) -> LogRules {
     LogRules {
         log_start: state.log_start,
@@ -99,14 +98,16 @@ pub(crate) fn log_rules(state: &ManifestState) -> LogRules {
     }
 }
 
-/// Where the log goes on after an unclean end. A segment that was removed comes back with a power cut if the sync of the
-/// directory had failed, and is then dead as all between the cut and this one: its number must not be used again.
+/// The generation at which the log continues after an unclean end. If the sync of the directory failed, a removed
+/// segment reappears after a power cut; it is then dead, as is every segment between the cut and this generation.
+/// So its number must not be reused.
 pub(super) fn next_generation(chain: &Chain) -> u32 {
     chain.max_generation + GENERATION_GAP
 }
 
-/// Numbers that nobody counts up to are damage, and counting on from them would overflow. Opening, verify and repair all
-/// ask here. The last sequence and the highest generation are those of the log.
+/// Rejects numbers that no database reaches by counting: they are damage, and counting on from them would overflow.
+/// Opening, verify and repair all use this check. The last sequence and the highest generation are those found in the
+/// log.
 pub(crate) fn check_numbers(
     path: &Path,
     state: &ManifestState,
@@ -116,7 +117,7 @@ pub(crate) fn check_numbers(
     let clean = state.clean_end.as_ref();
     let last = last_seq.max(state.base_seq()).max(clean.map_or(0, |clean| clean.next_seq));
     let bad = |what: &str, number: u64| {
-        let detail = format!("{what} {number} is beyond all that a database reaches");
+        let detail = format!("{what} {number} is higher than any that a database can reach");
         Err(Error::corrupt(&path.join(paths::MANIFEST), 0, detail))
     };
     for (what, number) in [
@@ -141,16 +142,16 @@ pub(crate) fn check_numbers(
     Ok(())
 }
 
-/// Refuses SSTs that a newer version wrote in a format of its own. Only the newest are looked at, so that opening takes
-/// no longer the more there are: it is what was written last that a newer version has written. One that has stayed
-/// behind among older files is refused when it is first touched.
+/// Rejects SSTs that a newer version wrote in a format of its own. Only the newest are checked, so that opening does
+/// not take longer the more SSTs there are: SSTs written by a newer version are among the last written. One that
+/// remains among older files is rejected at its first use.
 pub(super) fn check_newest(vfs: &dyn Vfs, path: &Path, state: &ManifestState) -> Result<()> {
     let mut newest = state.ssts.values().rev().take(NEWEST);
     newest.try_for_each(|meta| sst::refuse_newer(vfs, path, meta))
 }
 
-/// Listed SSTs that are not there with their length; what is in the others is checked when it is first read. What is
-/// held needs no name any more.
+/// Listed SSTs that are missing or have the wrong length; their contents are checked when they are first read. An SST
+/// that is held no longer needs its name.
 pub(super) fn damaged_files(
     path: &Path,
     state: &ManifestState,

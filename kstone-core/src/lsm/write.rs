@@ -1,10 +1,10 @@
-//! PUT, DELETE, WRITE: from bytes under keys to an acknowledged commit.
+//! PUT, DELETE, WRITE: from keys and values to an acknowledged commit.
 //!
-//! health and limits -> backpressure -> room in the log -> stripe locks, ascending -> log lock: sequence, append ->
-//! insert -> publish -> release -> wait for visibility -> with `Sync`, wait for the disk.
+//! health and limits -> backpressure -> log space -> stripe locks, ascending -> log lock: sequence, append -> insert ->
+//! publish -> release -> wait for visibility -> with `Sync`, wait for the disk.
 //!
-//! All waiting for space happens before the stripe locks. After the append nothing may fail. The log comes before
-//! the memtable, so what a reader can see, a killed process leaves behind.
+//! All waiting for space happens before the stripe locks are acquired. Nothing may fail after the append. The log is
+//! written before the memtable, so everything that a reader can see survives the death of the process.
 
 use smallvec::SmallVec;
 
@@ -30,14 +30,15 @@ impl LsmEngine {
     /// Sets `key` to `value`; returns the sequence of the write.
     ///
     /// # Errors
-    /// `InvalidKey`, `KeyTooLarge`, `ItemTooLarge`: refused as given. `DiskFull`, `WriteStalled`: not made, may be
-    /// tried again. `Poisoned`, `ReadOnly`, `Closed`: this handle accepts no writes. With [`Durability::Sync`], an
-    /// error of the sync itself leaves open whether the write is found after a reopen.
+    /// `InvalidKey`, `KeyTooLarge`, `ItemTooLarge`: the arguments are rejected. `DiskFull`, `WriteStalled`: the write
+    /// was not made and may be retried. `Poisoned`, `ReadOnly`, `Closed`: this handle accepts no writes. With
+    /// [`Durability::Sync`], after an error of the sync itself it is unknown whether the write will be found after a
+    /// reopen.
     pub fn put(&self, key: &Key<'_>, value: &[u8], options: WriteOptions) -> Result<SeqNo> {
         self.write_one(key, Some(value), options)
     }
 
-    /// Removes `key`, which need not exist; returns the sequence of the write. Errors as [`LsmEngine::put`].
+    /// Deletes `key`, which need not exist; returns the sequence of the write. Errors as [`LsmEngine::put`].
     pub fn delete(&self, key: &Key<'_>, options: WriteOptions) -> Result<SeqNo> {
         self.write_one(key, None, options)
     }
@@ -54,8 +55,8 @@ impl LsmEngine {
         result
     }
 
-    /// Makes all of `batch` happen, or nothing; returns the sequence of its last operation. Errors as
-    /// [`LsmEngine::put`], and `BatchTooLarge`. An empty batch is done at once.
+    /// Applies all of `batch` or nothing; returns the sequence of its last operation. Errors as [`LsmEngine::put`], and
+    /// `BatchTooLarge`. An empty batch is a no-op.
     pub fn write(&self, batch: &WriteBatch, options: WriteOptions) -> Result<SeqNo> {
         let (shared, _open) = self.writable()?;
         if batch.is_empty() {
@@ -96,7 +97,7 @@ impl LsmEngine {
         let opened = self.shared.life.is_opened();
         if !opened && !self.shared.life.is_read_only() && !self.shared.life.is_unfinished() {
             self.shared.life.health().check()?;
-            return self.shared.life.check_open(); // nothing was written since a clean close made all of it durable
+            return self.shared.life.check_open(); // a clean close made everything durable, and nothing was written since
         }
         let (shared, _open) = self.writable()?;
         shared.io.wal().sync()
@@ -104,10 +105,10 @@ impl LsmEngine {
 }
 
 impl Shared {
-    /// One record through log and memtables.
+    /// Takes one record through log and memtables.
     fn commit(&self, ops: &[PendingOp<'_>], durability: Durability) -> Result<SeqNo> {
         let batch = BatchRecord::new(ops);
-        // In the order of their locks.
+        // In lock order.
         let mut stripes: SmallVec<[u16; 8]> = ops.iter().map(|op| op.stripe).collect();
         stripes.sort_unstable();
         stripes.dedup();
@@ -119,7 +120,7 @@ impl Shared {
         }
 
         let register = |last| self.commits.register(last);
-        // Behind others, for whose write it waits or which write it.
+        // Another write holds the log: this one waits for it, or is written by it.
         let behind = self.io.wal().is_busy().then(|| self.clock.monotonic());
         let appended = self.io.wal().append(reservation, ops.len() as u32, &batch, register);
         if let Some(since) = behind {
@@ -128,7 +129,7 @@ impl Shared {
         let appended = appended?;
         let last = appended.first_seq + ops.len() as u64 - 1;
 
-        // From here on log and memtables must not part.
+        // From here on log and memtables must not diverge.
         let unwinding = PoisonOnUnwind::new(self.life.health(), "a write");
         if raced(Race::PublishedBeforeInserted) {
             let _ = self.commits.publish(last); // it is in flight
@@ -147,7 +148,7 @@ impl Shared {
                 if deletes == self.explore_after() {
                     self.background.queue_exploration(stripe.id());
                 } else if deletes == 2 * self.explore_after() {
-                    behind.push(stripe.id()); // faster than the background looks
+                    behind.push(stripe.id()); // faster than the background explores
                 }
             }
             added += inserted.memory;
@@ -187,7 +188,7 @@ impl Shared {
         Ok(last)
     }
 
-    /// Log and memtables do not hold the same: nothing more may be written. What the log has is replayed, or refused,
+    /// Log and memtables have diverged: nothing more may be written. The contents of the log are replayed, or rejected,
     /// when the database is opened again.
     #[cold]
     fn parted(&self, what: &'static str) -> Error {
@@ -213,7 +214,7 @@ impl Shared {
         // Stripes that were never used have no runs.
         let (runs, fullest) = stripes.iter().filter_map(runs_of).max().unwrap_or_default();
         let compaction = &settings.compaction;
-        // A merge that finds no space is nothing to wait for either: what frees some is asked for where space is taken.
+        // Nor is a merge that finds no space worth waiting for: reserving space for the write requests reclaiming.
         let lacks_space = || {
             runs > compaction.sst_threshold
                 && self.space.is_limited()
@@ -226,8 +227,7 @@ impl Shared {
             // Where merges wait for space, so do writers.
             run_threshold: (compaction.enabled && !self.space.is_short() && !lacks_space())
                 .then_some(compaction.sst_threshold as u64),
-            // What flushes cannot make shorter is nothing to wait for.
-            // Where its space ends, writers stop by themselves.
+            // A log that flushes cannot shorten is not worth waiting for: writers stop anyway when its space runs out.
             log: if self.io.wal().can_retire() { self.io.wal().used_bytes() } else { 0 },
             log_limit: settings.log.limit,
         };
@@ -252,7 +252,7 @@ mod tests {
         options.workers = Workers::Manual;
         options.compaction = Some(CompactionConfig::disabled());
         let engine = LsmEngine::create(Path::new("db"), options).unwrap();
-        // Each in a stripe of its own, so that nobody waits for a stripe instead of the log.
+        // Each key is in a stripe of its own, so that no write waits for a stripe instead of the log.
         let mut keys: Vec<Key<'static>> = Vec::new();
         let stripe = |key: &Key<'_>| stripe_of(key.encode(64).unwrap().partition_hash, 256);
         for n in 0..100 {
@@ -269,7 +269,7 @@ mod tests {
         put(0);
         let record = (engine.stats().unwrap().log_bytes_written - before.log_bytes_written) as usize;
         for (together, calls) in [(4, 3), (1, 12), (12, 1), (3, 4)] {
-            // Also while it is open.
+            // The setting takes effect while the database is open.
             let bytes = together * record + record / 2;
             engine.set_config(DatabaseConfig::new().with_write_buffer_size(bytes)).unwrap();
             let before = engine.stats().unwrap();
@@ -280,7 +280,7 @@ mod tests {
         }
     }
 
-    /// What is expected of a write that finds the engine in a state that cannot be.
+    /// Checks that a write that finds the engine in an impossible state fails and poisons the handle.
     fn poisons(
         config: DatabaseConfig,
         what: &str,
@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(engine.get(&other).unwrap(), None);
         drop(engine);
 
-        // With debug assertions it is a panic, and the handle poisoned with the same cause.
+        // With debug assertions the write panics, and the handle is poisoned with the same cause.
         let engine = LsmEngine::create(Path::new("again"), open()).unwrap();
         let shared = std::panic::AssertUnwindSafe(&engine.shared);
         let unwound = std::panic::catch_unwind(|| write(&shared));
@@ -315,8 +315,9 @@ mod tests {
         vfs
     }
 
-    /// Symptom: a write to a stripe that a database does not have went to one that all databases of a process shared.
-    /// Cause: a fallback for a state that cannot be. Fix: the write fails before the log has it, and poisons the handle.
+    /// Symptom: a write to a stripe that a database does not have went to a stripe shared by all databases of a
+    /// process. Cause: a fallback for an impossible state. Fix: the write fails before it is in the log, and poisons
+    /// the handle.
     #[test]
     fn a_stripe_that_does_not_exist_poisons() {
         let write = |shared: &Shared| {
@@ -325,7 +326,7 @@ mod tests {
             shared.commit(&[PendingOp { stripe: 4, ..op }], Durability::Buffered)
         };
         let vfs = poisons(DatabaseConfig::new().with_stripes(4), "no stripe 4, of 4", write);
-        // The database opens again, with what was written before and without the write that poisoned it.
+        // The database opens again, with the earlier writes and without the write that poisoned it.
         let mut options = EngineOptions::on(std::sync::Arc::new(vfs));
         options.workers = Workers::Manual;
         let engine = LsmEngine::open(Path::new("db"), options).unwrap();
@@ -333,9 +334,10 @@ mod tests {
         assert_eq!(engine.get(&Key::from("batch")).unwrap(), None);
     }
 
-    /// Symptom: with a limit on the disk, a write to a stripe of many runs failed with `WriteStalled`, a delete too, and
-    /// nothing came of waiting. Cause: the merge that would make the runs fewer had no space, and nobody had asked for
-    /// any yet. Fix: such a merge is not waited for; the write then asks for space, or fails because there is none.
+    /// Symptom: with a limit on disk space, a write to a stripe with many runs failed with `WriteStalled`, even a
+    /// delete, and waiting did not help. Cause: the merge that would reduce the runs had no space, and nothing had
+    /// asked for any yet. Fix: writes do not wait for such a merge; they then ask for space, or fail because there is
+    /// none.
     #[test]
     fn nobody_waits_for_a_merge_that_has_no_space() {
         let mut options = EngineOptions::memory();

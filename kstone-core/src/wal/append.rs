@@ -457,7 +457,7 @@ impl Wal {
 
     /// After a failed write at `offset`, durably zeroes the bytes that held headers, so that the refused records are
     /// not replayed. Zeros in the page cache alone would not suffice: the headers may already be on disk and reappear
-    /// after a power failure. Returns the error for the callers.
+    /// after a power cut. Returns the error for the callers.
     fn undo(&self, segment: &SegmentFile, offset: u64, headers: usize, cause: std::io::Error) -> Error {
         // Not past the end of the file: nothing was written there, and zeros would take new space.
         let undone = segment.file.len().and_then(|len| {
@@ -651,7 +651,7 @@ mod tests {
         }
     }
 
-    /// Symptom: a write refused for lack of space was there again after a power failure. Cause: the zeros over its
+    /// Symptom: a write refused for lack of space was there again after a power cut. Cause: the zeros over its
     /// records stayed in the page cache until the next sync, while the records, which the failed call had written
     /// completely, could already be on disk. Fix: the undo is synced before any error is returned.
     #[test]

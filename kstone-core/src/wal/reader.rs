@@ -1,6 +1,6 @@
 //! Reading the log: finding its segments and its end, and replaying its records.
 //!
-//! Unsynced pages reach the disk in any order. After a power failure, a hole followed by valid records is therefore a
+//! Unsynced pages reach the disk in any order. After a power cut, a hole followed by valid records is therefore a
 //! torn tail if it lies past the last sync, and damage if it lies before. [`validate`] walks to the first bad record
 //! and then checks every later header that is still valid: a watermark beyond the bad record proves that the record had
 //! been synced. A header vouches for its watermark even if its payload is torn.

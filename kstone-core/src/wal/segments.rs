@@ -375,7 +375,7 @@ impl Drop for Reservation<'_> {
 /// The state for preparing segments. It has a lock of its own because preparing does I/O.
 #[derive(Debug)]
 pub(super) struct Preparer {
-    /// Used up even by a failed attempt: a removed file can reappear after a power failure.
+    /// Used up even by a failed attempt: a removed file can reappear after a power cut.
     pub(super) next_generation: u32,
 }
 

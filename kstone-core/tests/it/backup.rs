@@ -523,7 +523,7 @@ fn a_reader_does_not_back_up_another_database_than_it_has_open() {
         let made = reader.backup(&at("copy"));
         let Err(Error::Io { path, source, .. }) = &made else { panic!("{name}: {made:?}") };
         assert_eq!(*path, at(DB));
-        assert!(source.to_string().contains("another database is there"), "{source}");
+        assert!(source.to_string().contains("the database has been replaced"), "{source}");
         assert!(!at("copy").exists());
         std::fs::rename(at(DB), at(name)).unwrap();
         std::fs::rename(at("moved"), at(DB)).unwrap();

@@ -1,8 +1,8 @@
-//! What checking costs, and how late it finds work.
+//! Measures the cost of checking for work, and how late checks find work.
 //!
-//! A stripe that a flush brings to the threshold is merged at once, whatever the interval. The interval decides how late
-//! work is found that only the passage of time creates: here tombstones that grow too old, in one stripe after another,
-//! spread over one interval.
+//! A stripe that a flush brings to the threshold is merged at once, whatever the interval. The interval decides how
+//! late work is found that arises only by the passage of time: here tombstones that grow too old, in one stripe after
+//! another, spread over one interval.
 
 use std::time::{Duration, Instant};
 
@@ -13,22 +13,22 @@ use serde::{Deserialize, Serialize};
 use super::{EventLog, Figures, Setup, cpu, put};
 use crate::data::Values;
 
-/// How often all stripes are checked to measure the cost.
+/// The number of checks of all stripes used to measure the cost.
 const SWEEPS: u32 = 200;
-/// When a tombstone is old.
+/// The age at which a tombstone is old.
 const AGE: Duration = Duration::from_millis(200);
-/// Of each run in each stripe, on average.
+/// Items per run in each stripe, on average.
 const ITEMS: u64 = 40;
 
-/// A database at rest, but for its checks.
+/// A database that does nothing but its checks.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Checks {
     pub(crate) stripes: usize,
-    /// Of each stripe, one fewer than the threshold: the most that stay.
+    /// Runs per stripe, one fewer than the threshold: the most that are not merged.
     pub(crate) runs: usize,
     /// Seconds between checks.
     pub(crate) interval: u64,
-    /// Stripes whose tombstones grow old.
+    /// The number of stripes whose tombstones grow old.
     pub(crate) samples: usize,
 }
 
@@ -70,7 +70,7 @@ impl Checks {
         Ok(engine.flush()?)
     }
 
-    /// From the flush that makes a stripe due to the begin of its merge.
+    /// Measures from the flush that makes a stripe due to the start of its merge.
     fn by_count(
         &self,
         engine: &LsmEngine,
@@ -94,7 +94,7 @@ impl Checks {
         Ok(())
     }
 
-    /// From the moment at which a tombstone is too old to the begin of the merge that drops it.
+    /// Measures from the moment when a tombstone is too old to the start of the merge that drops it.
     fn by_age(&self, engine: &LsmEngine, log: &EventLog, found: &mut Figures) -> Result<()> {
         engine.set_compaction_config(self.rules(AGE))?;
         let before = log.events().len();

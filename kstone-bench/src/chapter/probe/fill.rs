@@ -1,9 +1,9 @@
-//! Writing with one memtable threshold until the rounds are steady, then dying with memtables nearly full; and opening
-//! what that left.
+//! Writes with one memtable threshold until the rounds are steady, then dies with memtables nearly full. Another probe
+//! opens the database that this leaves.
 //!
-//! A *round* is as many writes as all stripes' memtables hold. Hashing fills all of them at nearly the same moment, so
-//! flushes come in bursts at the end of each round: counting from the middle of a round to the middle of another
-//! counts whole bursts. Small thresholds have many rounds, in which the stripes drift apart.
+//! A *round* is the number of writes that fill the memtables of all stripes. Hashing fills them at nearly the same
+//! time, so flushes come in bursts at the end of each round: counting from the middle of one round to the middle of
+//! another counts whole bursts. With small thresholds there are many rounds, in which the stripes drift apart.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -16,19 +16,19 @@ use super::{EventLog, Figures, Setup, put};
 use crate::data::Values;
 use crate::resources::{Usage, drop_from_cache};
 
-/// Between two samples of memory.
+/// The interval between two samples of memory.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Writes of one thread, buffered, each item once and in no order.
+/// Buffered writes by one thread, of each item once and in no order.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Fill {
     pub(crate) settings: String,
     pub(crate) stripes: usize,
-    /// Records of a memtable.
+    /// Records per memtable.
     pub(crate) threshold: usize,
-    /// Writes before the counting begins, made up to the middle of a round.
+    /// Writes before counting starts, adjusted to end in the middle of a round.
     pub(crate) warm_up: u64,
-    /// Writes that count, made up to whole rounds.
+    /// Writes that count, rounded up to whole rounds.
     pub(crate) counted: u64,
 }
 
@@ -37,7 +37,7 @@ impl Fill {
         (self.stripes * self.threshold) as u64
     }
 
-    /// The numbers of writes at which counting begins, ends, and at which the process may die.
+    /// The numbers of writes after which counting starts, counting ends, and the process may die.
     fn moments(&self) -> [u64; 3] {
         let round = self.round();
         let begin = self.warm_up / round * round + round / 2;
@@ -45,7 +45,7 @@ impl Fill {
         [begin, end, end + round * 2 / 5]
     }
 
-    /// Items that it writes in all.
+    /// The total number of items written.
     pub(crate) fn items(&self) -> u64 {
         self.moments()[2]
     }
@@ -70,7 +70,7 @@ impl Fill {
         found.set("anonymous_bytes", (most.anonymous - before).max(0.0));
         found.set("filter_bytes", engine.estimate_bloom_memory()? as f64);
         found.set("index_bytes", engine.estimate_index_memory()? as f64);
-        // The parent kills this process: nothing must be closed.
+        // The parent kills this process; nothing must be closed.
         std::mem::forget(engine);
         Ok(found)
     }
@@ -105,7 +105,7 @@ impl Fill {
     }
 }
 
-/// Flushes in each tenth of a round, as shares of all.
+/// The fraction of the flushes in each tenth of a round.
 fn bursts(log: &EventLog, start: Instant, elapsed: Duration, round: f64) -> [f64; 10] {
     let mut pieces = [0.0; 10];
     for (at, event) in log.events() {
@@ -125,7 +125,7 @@ struct Most {
     anonymous: f64,
 }
 
-/// The most that memtables took, all together and one stripe's, and the most anonymous memory.
+/// Samples the maximum memory of all memtables, of one stripe's, and of anonymous memory.
 fn watch(engine: &LsmEngine, stop: &AtomicBool) -> Result<Most> {
     let mut most = Most::default();
     while !stop.load(Ordering::Relaxed) {
@@ -139,13 +139,13 @@ fn watch(engine: &LsmEngine, stop: &AtomicBool) -> Result<Most> {
     Ok(most)
 }
 
-/// Opening after a crash.
+/// Opens the database after a crash.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Reopen {
-    /// The system forgets the files first.
+    /// Drops the files from the page cache first.
     pub(crate) cold: bool,
-    /// Then, and after its figures, the database is written to once and left alone until its log is no longer given
-    /// back: from there on the log has hardly more than what memtables hold.
+    /// After that, and after taking the figures, writes to the database once and leaves it alone until its log no
+    /// longer shrinks: from then on, the log holds little more than the memtables.
     pub(crate) rest: bool,
 }
 
@@ -155,7 +155,7 @@ impl Reopen {
             drop_from_cache(&setup.directory)?;
         }
         let device = Usage::now()?.read_bytes;
-        // With the settings as they are stored.
+        // With the stored settings.
         let options = EngineOptions::disk();
         let start = Instant::now();
         let engine = LsmEngine::open(&setup.directory, options)?;
@@ -180,7 +180,7 @@ impl Reopen {
 /// Waits until checkpoints no longer shorten the log.
 fn rest(engine: &LsmEngine) -> Result<()> {
     engine.delete(&Key::new(b"no such item"), WriteOptions::new())?;
-    // What is flushed is given back by the checkpoint after it.
+    // The log of a flushed memtable is retired by the next checkpoint.
     let quiet = engine.config().checkpoint_interval.mul_f64(1.3);
     let start = Instant::now();
     let (mut before, mut since) = (u64::MAX, start);

@@ -1,4 +1,4 @@
-//! Limits and how near to them a database comes that is pushed against them.
+//! Limits, and how close a database comes to them when pushed.
 
 #![expect(clippy::disallowed_methods, reason = "it lists a directory from outside")]
 
@@ -22,12 +22,12 @@ pub(crate) struct MemtableBytes {
     pub(crate) flushes: usize,
 }
 
-/// The longest value.
+/// The length of the longest value.
 const LONGEST: u64 = 4000;
 
 impl MemtableBytes {
-    /// One stripe and one writer: the records of each flush are the next ones in the order of the writes, so the bytes of
-    /// each memtable are known exactly.
+    /// One stripe and one writer: each flush contains the next records in the order of the writes, so the bytes of each
+    /// memtable are known exactly.
     pub(super) fn measure(&self, setup: &Setup) -> Result<Figures> {
         let settings =
             format!("stripes=1,max_memtable_size_bytes={},max_memtable_records=100000000", self.limit);
@@ -52,7 +52,7 @@ impl MemtableBytes {
             }
         }
         ensure!(rest.next().is_none(), "not every record was flushed once");
-        // The last was flushed for the asking.
+        // The last memtable was flushed only on request.
         filled.pop();
         ensure!(filled.len() >= self.flushes / 2, "there were only {} flushes", filled.len());
         let mut found = Figures::default();
@@ -63,7 +63,7 @@ impl MemtableBytes {
     }
 }
 
-/// A log under a limit, written many times its length.
+/// A log with a limit, to which many times its length is written.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct LogLimit {
     pub(crate) limit: u64,
@@ -72,8 +72,7 @@ pub(crate) struct LogLimit {
 
 impl LogLimit {
     pub(super) fn measure(&self, setup: &Setup) -> Result<Figures> {
-        // Memtables alone would let the log grow far beyond the limit.
-        // A log always has room for the largest item.
+        // Memtables alone would let the log grow far beyond the limit. A log always has space for the largest item.
         let (engine, _) = setup.open(&format!(
             "max_wal_size_bytes={},max_memtable_records=1000000,max_item_bytes=65536,max_batch_bytes=65536",
             self.limit
@@ -95,7 +94,7 @@ impl LogLimit {
     }
 }
 
-/// A directory under a quota, written until a write is refused, then emptied by half.
+/// A directory with a quota, filled until a write is rejected, then half emptied.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Quota {
     pub(crate) limit: u64,
@@ -126,7 +125,7 @@ impl Quota {
                 look(&engine, directory, &mut most)?;
             }
         }
-        // What was deleted is merged away, and a put waits for that.
+        // The deleted items are merged away, and a put waits for that.
         let start = Instant::now();
         let mut again = false;
         while !again && start.elapsed() < Duration::from_secs(60) {
@@ -147,11 +146,11 @@ impl Quota {
     }
 }
 
-/// Notes the more of what the engine counts, and of what the directory's files take as the system has it.
+/// Updates the maximum of two sizes: what the engine counts, and what the system reports for the directory's files.
 fn look(engine: &LsmEngine, directory: &Path, most: &mut f64) -> Result<()> {
     let mut listed = 0.0;
     for entry in std::fs::read_dir(directory).context("cannot list a database")? {
-        // A file may go between its name and its length.
+        // A file may vanish before its length is read.
         listed += entry?.metadata().map_or(0.0, |metadata| metadata.len() as f64);
     }
     *most = most.max(engine.disk_usage()?.used as f64).max(listed);
@@ -162,7 +161,7 @@ fn is_full(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref::<Error>(), Some(Error::DiskFull))
 }
 
-/// Threads that write at the same time through a buffer of some size.
+/// Threads that write at the same time through a buffer of this size.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct WriteBuffer {
     pub(crate) buffer: usize,
@@ -171,7 +170,7 @@ pub(crate) struct WriteBuffer {
 }
 
 impl WriteBuffer {
-    /// Throughput is measured with the plain file system; the largest call with one that is watched.
+    /// Throughput is measured on the plain file system, the largest call on one that is traced.
     pub(super) fn measure(&self, setup: &Setup) -> Result<Figures> {
         let (mut options, _) = setup.options(&format!("write_buffer_size={}", self.buffer))?;
         let mut found = Figures::default();
@@ -187,7 +186,7 @@ impl WriteBuffer {
         let watched = FaultVfs::new(Arc::new(DiskVfs::new()));
         let seen = Arc::clone(&largest);
         let rule = Rule::hook(move |call| {
-            // What begins a file is its header, not records.
+            // A file starts with its header, not with records.
             if call.offset > 0 {
                 seen.fetch_max(call.len, Ordering::Relaxed);
             }

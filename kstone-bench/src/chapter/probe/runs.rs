@@ -1,5 +1,5 @@
-//! Reading with an exact number of overlapping runs in every stripe: compaction off, and a flush of all stripes after
-//! each equal share of the items, which all cover the whole range of keys. And merging such runs.
+//! Reads with an exact number of overlapping runs in every stripe: compaction is off, and all stripes are flushed after
+//! each equal share of the items, which all cover the whole key range. Also merges runs created in this way.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,23 +13,23 @@ use super::{EventLog, Figures, Setup, absent, cpu, histogram, put, record, timed
 use crate::data::{Values, splitmix};
 use crate::resources::{Usage, drop_from_cache};
 
-/// Memtables are flushed on request only, and nothing is merged.
+/// Settings that flush memtables only on request, and merge nothing.
 const BY_HAND: &str = "compaction_enabled=0,max_memtable_records=100000000";
-/// Between two reads beside a merge.
+/// The interval between two reads beside a merge.
 const EVERY: Duration = Duration::from_micros(500);
-/// Longer than any debt here takes.
+/// Longer than any debt takes here.
 const LIMIT: Duration = Duration::from_secs(600);
 
-/// Reads of one thread, one after the other.
+/// Sequential reads by one thread.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Runs {
-    /// Of each stripe.
+    /// Runs per stripe.
     pub(crate) runs: usize,
-    /// In all runs together: the data is the same whatever their number.
+    /// Items in all runs together: the data is the same whatever the number of runs.
     pub(crate) items: u64,
-    /// Of each kind, warm.
+    /// Reads of each kind, warm.
     pub(crate) reads: u64,
-    /// Of each kind, right after the system has forgotten the files.
+    /// Reads of each kind, right after dropping the files from the page cache.
     pub(crate) cold_reads: u64,
 }
 
@@ -40,7 +40,7 @@ impl Runs {
         build(&engine, &values, self.runs, self.items)?;
         let mut found = Figures::default();
         let before = engine.stats()?;
-        // Warm-up, so that everything is in memory and checked.
+        // Warms up, so that everything is in memory and verified.
         self.reads(&engine, setup, self.reads, true)?;
         found.set_latency("hit", &self.reads(&engine, setup, self.reads, true)?);
         let between = engine.stats()?;
@@ -76,7 +76,7 @@ impl Runs {
     }
 }
 
-/// Puts that many runs into every stripe, in equal shares of the items.
+/// Creates this many runs in every stripe, in equal shares of the items.
 fn build(engine: &LsmEngine, values: &Values, runs: usize, items: u64) -> Result<()> {
     let share = items / runs as u64;
     for run in 0..runs as u64 {
@@ -92,15 +92,15 @@ fn build(engine: &LsmEngine, values: &Values, runs: usize, items: u64) -> Result
     Ok(())
 }
 
-/// Filters of one size, tested from memory with keys that are in none of the runs. Each get tests the filter of every run
-/// of its stripe, so with 10 runs a million gets are ten million tests; the engine counts them.
+/// Filters of one size, tested from memory with keys that are in none of the runs. Each get tests the filter of every
+/// run of its stripe, so with 10 runs a million gets are ten million tests; the engine counts them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Filters {
-    /// For each key.
+    /// Filter bits per key.
     pub(crate) bits: usize,
     pub(crate) runs: usize,
     pub(crate) items: u64,
-    /// Different absent keys to get.
+    /// The number of distinct absent keys to get.
     pub(crate) misses: u64,
 }
 
@@ -114,7 +114,7 @@ impl Filters {
         let memory = engine.estimate_bloom_memory()? as f64;
         found.set("filter_bytes_per_million", 1e6 * memory / self.items as f64);
 
-        // Warm-up, so that everything is in memory and checked.
+        // Warms up, so that everything is in memory and verified.
         for n in 0..self.misses / 10 {
             timed_get(&engine, &values, absent(self.misses + n), false)?;
         }
@@ -138,19 +138,20 @@ impl Filters {
     }
 }
 
-/// What a filter with that many bits per key lets pass with the best number of probes (Bloom 1970), in percent.
+/// The false positives of a filter with this many bits per key and the optimal number of probes (Bloom 1970), in
+/// percent.
 pub(crate) fn theory(bits: usize) -> f64 {
     let probes = (bits as f64 * std::f64::consts::LN_2).round().max(1.0);
     100.0 * (1.0 - (-probes / bits as f64).exp()).powf(probes)
 }
 
-/// Merging runs that were prepared while compaction was off, one merge for each stripe, while one reader sends gets at
-/// a fixed rate.
+/// Merges runs that were created while compaction was off, one merge per stripe, while one reader sends gets at a fixed
+/// rate.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Debt {
-    /// Compactions at the same time.
+    /// Concurrent compactions.
     pub(crate) concurrent: usize,
-    /// Of each stripe, that become one.
+    /// Runs of each stripe, which are merged into one.
     pub(crate) runs: usize,
     pub(crate) items: u64,
 }
@@ -175,7 +176,7 @@ impl Debt {
 
     fn merge(&self, engine: &LsmEngine, log: &EventLog) -> Result<Figures> {
         let (start, used) = (Instant::now(), cpu());
-        // With twice as many runs as the threshold no core is left free: as many compactions run as are allowed.
+        // With twice as many runs as the threshold, no core is left free: as many compactions run as are allowed.
         let threshold = (self.runs / 2).max(2);
         let config = CompactionConfig::new().with_sst_threshold(threshold);
         engine.set_compaction_config(config.with_max_concurrent(self.concurrent))?;
@@ -198,7 +199,7 @@ impl Debt {
         Ok(found)
     }
 
-    /// Latencies from the moment each read was due.
+    /// Measures latencies from the time when each read was due.
     fn read(&self, engine: &LsmEngine, setup: &Setup, stop: &AtomicBool) -> Result<Histogram<u64>> {
         let (values, mut latencies) = (setup.values()?, histogram()?);
         let (start, mut asked, mut random) = (Instant::now(), 0, setup.seed);
@@ -214,8 +215,8 @@ impl Debt {
     }
 }
 
-/// The most of these times, from and to, that the middle of any of them is within. Events are heard a little late, so
-/// that what follows another without a pause seems to overlap with it at its ends.
+/// The largest number of these periods that contain the middle of any one of them. Events are received slightly late,
+/// so a period that follows another without a pause seems to overlap with it at the ends.
 fn most_together(times: &[(Instant, Instant)]) -> usize {
     let within = |moment: Instant| times.iter().filter(|(from, to)| *from <= moment && moment < *to).count();
     times.iter().map(|(from, to)| within(*from + (*to - *from) / 2)).max().unwrap_or(0)
@@ -231,7 +232,7 @@ mod tests {
         for runs in [2, 5] {
             let setup = Setup::of(&directory.path().join(runs.to_string()), "stripes=4", 7);
             let found = Runs { runs, items: 400, reads: 200, cold_reads: 20 }.measure(&setup).unwrap();
-            // Two of three hits were discarded or counted: on average half of the runs and one.
+            // Two of three hits were discarded or counted: on average half of the runs plus one.
             assert_eq!(found.get("miss_runs").unwrap(), runs as f64);
             let hit = found.get("hit_runs").unwrap();
             assert!(hit > 1.0 && hit < runs as f64, "{hit}");

@@ -1,18 +1,18 @@
-//! What is due, in order of urgency: the decision alone. It takes no lock, reads no clock and changes nothing.
+//! Decides what is due, in order of urgency, and nothing else. It acquires no lock, reads no clock and changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::lsm::job::Slot;
 
-/// What the decision depends on.
+/// The inputs of the decision.
 #[derive(Debug)]
 pub(super) struct View<'a> {
-    /// The handle is neither read only nor poisoned.
+    /// The handle is neither read-only nor poisoned.
     pub(super) may_write: bool,
-    /// The manifest records no clean end any more.
+    /// The manifest no longer records a clean end.
     pub(super) opened: bool,
-    /// Tests say when a step is made: intervals of syncs and checkpoints are always over.
+    /// Tests decide when a step is taken: the intervals of syncs and checkpoints are always over.
     pub(super) manual: bool,
     pub(super) now: Duration,
 
@@ -20,28 +20,28 @@ pub(super) struct View<'a> {
     pub(super) last_sync: Duration,
     pub(super) checkpoint_interval: Duration,
     pub(super) last_checkpoint: Duration,
-    /// `None` when the counters are not written.
+    /// `None` if no statistics file is written.
     pub(super) stats_interval: Option<Duration>,
     pub(super) last_stats: Duration,
-    /// When SSTs that were still read are to be removed.
+    /// When to remove SSTs that were still being read.
     pub(super) removal: Option<Duration>,
 
-    /// The log needs a further segment, and there is space for one.
+    /// The log needs another segment, and there is space for one.
     pub(super) wants_segment: bool,
     pub(super) log_half_full: bool,
     pub(super) seal_wanted: bool,
-    /// The last job that was begun is sealing.
+    /// The last job started was sealing.
     pub(super) sealed_last: bool,
     /// There is something for a checkpoint to record.
     pub(super) dirty: bool,
     pub(super) few_inodes: bool,
-    /// A checkpoint would give back a good deal of space.
+    /// A checkpoint would free a large amount of space.
     pub(super) frees_much: bool,
     /// There is a limit on disk space.
     pub(super) limited: bool,
 
     pub(super) running: &'a BTreeSet<Slot>,
-    /// Stripes with something to flush, once per sealed memtable.
+    /// Stripes to flush, once per sealed memtable.
     pub(super) flush: &'a VecDeque<usize>,
     pub(super) explore: &'a BTreeSet<usize>,
     /// Stripes that may have something to merge.
@@ -51,27 +51,28 @@ pub(super) struct View<'a> {
 
     pub(super) most_flushes: usize,
     pub(super) most_compactions: usize,
-    /// How many compactions run while no writer needs more; `None` for no such limit.
+    /// The maximum number of compactions while no writer needs more; `None` for no such limit.
     pub(super) calm: Option<usize>,
-    /// The number of a stripe's runs from which on its writers need a merge.
+    /// The number of runs at which a stripe's writers need a merge.
     pub(super) crowded: u64,
 }
 
-/// Facts that are looked up only when the decision depends on them: they take a look at the log or at a stripe's runs.
+/// Facts that are looked up only when the decision depends on them: they require reading the state of the log or the
+/// runs of a stripe.
 pub(super) trait Probe {
     fn unsynced(&self) -> bool;
-    /// An idle log lacks the record that says how far it is synced, and there is space for it.
+    /// An idle log lacks the record of how far it is synced, and there is space for it.
     fn wants_watermark(&self) -> bool;
     /// Whether space is wanted.
     fn reclaiming(&self) -> bool;
     fn runs(&self, stripe: usize) -> u64;
-    /// The bytes that a merge of the stripe would read; `None` when there is nothing to merge.
+    /// The bytes that a merge of the stripe would read; `None` if there is nothing to merge.
     fn merge(&mut self, stripe: usize) -> Option<u64>;
-    /// The stripe with the least to merge of those that nobody writes to.
+    /// The idle stripe with the least to merge.
     fn idle(&mut self) -> Option<usize>;
 }
 
-/// The slots that could be taken now, the most urgent first.
+/// The slots that could be taken now, most urgent first.
 pub(super) fn due(view: &View<'_>, probe: &mut impl Probe) -> Vec<Slot> {
     if !view.may_write {
         return Vec::new();
@@ -85,7 +86,7 @@ pub(super) fn due(view: &View<'_>, probe: &mut impl Probe) -> Vec<Slot> {
     due.extend(view.explore.iter().map(|&stripe| Slot::Explore(stripe)));
     merges(view, probe, &mut due);
     if view.dirty && view.few_inodes && !due.contains(&Slot::Checkpoint) {
-        due.push(Slot::Checkpoint); // it gives back the files that were merged
+        due.push(Slot::Checkpoint); // it removes the files that were merged
     }
     if view.seal_wanted && view.sealed_last {
         due.push(Slot::Seal);
@@ -97,7 +98,7 @@ pub(super) fn due(view: &View<'_>, probe: &mut impl Probe) -> Vec<Slot> {
     if view.opened { due } else { before_opened(view, &due) }
 }
 
-/// What only one thread can do at a time and many wait for.
+/// Jobs that only one thread can do at a time and many wait for.
 fn single(view: &View<'_>, probe: &impl Probe, due: &mut Vec<Slot>) {
     let over = |last: Duration, interval: Duration| view.now.saturating_sub(last) >= interval;
     if view.wants_segment {
@@ -110,7 +111,7 @@ fn single(view: &View<'_>, probe: &impl Probe, due: &mut Vec<Slot>) {
             due.push(Slot::Watermark);
         }
     }
-    // Queued flushes go first, so that the checkpoint covers them.
+    // Queued flushes come first, so that the checkpoint covers them.
     let log_half_full = view.log_half_full && view.flush.is_empty();
     let checkpoint_over = over(view.last_checkpoint, view.checkpoint_interval);
     if view.dirty && (view.manual || log_half_full || checkpoint_over) {
@@ -127,7 +128,7 @@ fn single(view: &View<'_>, probe: &impl Probe, due: &mut Vec<Slot>) {
     }
 }
 
-/// Compactions, and before them the checkpoint that frees what others have merged.
+/// Compactions, preceded by the checkpoint that frees the inputs of finished merges.
 fn merges(view: &View<'_>, probe: &mut impl Probe, due: &mut Vec<Slot>) {
     let compacting = view.running.iter().filter(|slot| matches!(slot, Slot::Compact(_))).count();
     if compacting >= view.most_compactions {
@@ -145,7 +146,7 @@ fn merges(view: &View<'_>, probe: &mut impl Probe, due: &mut Vec<Slot>) {
         sizes.extend(probe.merge(stripe).map(|bytes| (!awaited, bytes, stripe)));
     }
     sizes.sort_unstable();
-    // What was merged takes space until a checkpoint: some merges share one, but none waits for nothing.
+    // Merged inputs take space until a checkpoint. Several merges share one, but when no merge fits, it is due at once.
     let none_fits = freely && sizes.is_empty() && view.flush.is_empty();
     let gives_back = none_fits || view.frees_much;
     if gives_back && view.dirty && !due.contains(&Slot::Checkpoint) && probe.reclaiming() {
@@ -154,8 +155,8 @@ fn merges(view: &View<'_>, probe: &mut impl Probe, due: &mut Vec<Slot>) {
     due.extend(sizes.into_iter().map(|(.., stripe)| Slot::Compact(stripe)));
 }
 
-/// Nothing may be written while the manifest still says where the log ends. The log itself asks for nothing before
-/// there is a write: what it holds is durable, and its next segment may never be needed.
+/// Nothing may be written while the manifest still records the end of the log. The log itself needs nothing before the
+/// first write: its contents are durable, and its next segment may never be needed.
 fn before_opened(view: &View<'_>, due: &[Slot]) -> Vec<Slot> {
     let writes =
         |slot: &Slot| matches!(slot, Slot::Flush(_) | Slot::Compact(_) | Slot::Seal | Slot::Checkpoint);

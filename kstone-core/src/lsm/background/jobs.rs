@@ -1,4 +1,4 @@
-//! A job from its beginning to its end, and what follows: other jobs, or another try after a rest.
+//! Jobs from start to end, and what follows them: other jobs, or a retry after a pause.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use crate::lsm::flush::FlushJob;
 use crate::lsm::job::{Job, Slot, StepResult};
 use crate::lsm::state::Shared;
 
-/// How long a job rests after its first failure.
+/// The pause after a job's first failure.
 pub(super) const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// How long it rests at most.
+/// The longest pause.
 const RETRY_AT_LEAST: Duration = Duration::from_secs(30);
 
-/// A job of one step.
+/// A job with a single step.
 #[derive(Debug)]
 struct Once(Slot);
 
@@ -40,7 +40,7 @@ impl Job<Shared> for Once {
 }
 
 impl Shared {
-    /// Marks the slot taken and makes its job.
+    /// Marks the slot as taken and creates its job.
     pub(super) fn begin(&self, queue: &mut Queue, slot: Slot) -> Box<dyn Job<Self>> {
         queue.running.insert(slot);
         queue.sealed_last = slot == Slot::Seal;
@@ -78,13 +78,13 @@ impl Shared {
         Box::new(Once(slot))
     }
 
-    /// Ends a job: frees its slot, queues what follows from it.
+    /// Ends a job: frees its slot and queues its successors.
     pub(super) fn end(&self, slot: Slot, job: Box<dyn Job<Self>>, result: Result<()>) {
         let failed = result.is_err();
         if failed {
             job.abort(self);
         }
-        // Before it counts as done: callers that wait for space must find what it has freed.
+        // Before the job counts as done: callers that wait for space must find what it freed.
         if !failed && matches!(slot, Slot::Checkpoint | Slot::Compact(_)) {
             self.remove_obsolete();
         }
@@ -95,7 +95,7 @@ impl Shared {
         let failure = result.as_ref().err().map(|error| (slot, self.job_failed(slot, error)));
         let mut queue = self.background.queue.lock();
         if freed_files {
-            // What failed for want of them need not rest any longer.
+            // Jobs that failed for lack of inodes may be retried at once.
             queue
                 .resting
                 .retain(|slot, _| !matches!(slot, Slot::Flush(_) | Slot::Compact(_) | Slot::Segment));
@@ -145,7 +145,7 @@ impl Shared {
             Slot::Checkpoint => {
                 queue.dirty |= failed;
                 if !failed && self.space.is_limited() {
-                    // There may be space now for merges that found none.
+                    // Merges that found no space may find some now.
                     queue.compact.extend(self.stripes.used().map(|stripe| stripe.id));
                 }
             }
@@ -154,8 +154,8 @@ impl Shared {
         }
     }
 
-    /// Notes whether any obsolete SSTs are still read. If so, their removal is tried again when a reader lets go, and
-    /// after a pause that grows, for readers that do not report it.
+    /// Records whether any obsolete SSTs are still being read. If so, their removal is retried when a reader ends, and
+    /// also after growing pauses, for readers that do not report their end.
     pub(crate) fn remove_once_unread(&self, read: bool) {
         let mut queue = self.background.queue.lock();
         if read {
@@ -171,12 +171,12 @@ impl Shared {
         }
     }
 
-    /// The last failure of background work that has not been made good.
+    /// The last background failure, unless the work has succeeded since.
     pub(crate) fn background_error(&self) -> Option<String> {
         self.background.queue.lock().error.as_ref().map(|(_, error)| error.clone())
     }
 
-    /// A failure that stops nothing: kept for the statistics.
+    /// Records a failure that stops nothing, for the statistics.
     pub(crate) fn note_background_error(&self, error: &Error) {
         let text = self.job_failed(Slot::Seal, error);
         self.background.queue.lock().error = Some((Slot::Seal, text));

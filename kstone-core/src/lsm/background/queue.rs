@@ -1,4 +1,4 @@
-//! What the scheduler knows: which stripes ask for what, what runs, what rests after a failure.
+//! The scheduler's state: which stripes need work, which jobs run, and which pause after a failure.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -8,36 +8,36 @@ use crate::lsm::job::Slot;
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// A stripe once per sealed memtable.
+    /// One entry per sealed memtable.
     pub(super) flush: VecDeque<usize>,
-    /// Stripes to look at for compaction.
+    /// Stripes to check for compaction.
     pub(super) compact: BTreeSet<usize>,
-    /// Stripes to look through for gaps.
+    /// Stripes to explore for gaps.
     pub(super) explore: BTreeSet<usize>,
     pub(super) idle: IdleStripes,
     pub(super) running: BTreeSet<Slot>,
-    /// How many jobs have ended that are not sealing.
+    /// The number of jobs other than sealing that have ended.
     pub(super) ended: u64,
-    /// The last job that was begun is sealing: another comes first now. Callers that wait ask for sealing again as soon as
-    /// one has ended, so that by urgency alone nothing that was sealed might ever be flushed.
+    /// Whether the last job started was sealing: another job comes first now. Waiting callers request sealing again as
+    /// soon as a job has ended, so that by urgency alone, sealed memtables might never be flushed.
     pub(super) sealed_last: bool,
-    /// A flush or a compaction was installed since the last checkpoint began.
+    /// Whether a flush or a compaction was installed since the last checkpoint started.
     pub(super) dirty: bool,
     pub(super) last_checkpoint: Duration,
     pub(super) last_sync: Duration,
     pub(super) last_sweep: Duration,
     pub(super) last_stats: Duration,
-    /// When to try again to remove SSTs that were still read; how often that was in vain.
+    /// When to retry the removal of SSTs that were still being read; the number of attempts in vain.
     pub(super) removal: Option<Duration>,
     pub(super) removal_tries: u32,
-    /// How many compactions run while no writer needs more; no limit without threads, so that seeds mean the same on
-    /// every machine.
+    /// The maximum number of compactions while no writer needs more; no limit without threads, so that seeds mean the
+    /// same on every machine.
     pub(super) calm: Option<usize>,
-    /// Stripes that stopped writers wait for, and how many do.
+    /// Stripes whose merges stopped writers wait for, and the number of those writers.
     pub(super) awaited: BTreeMap<usize, usize>,
-    /// Jobs that failed, and when they may be tried again.
+    /// Failed jobs, and when they may be retried.
     pub(super) resting: BTreeMap<Slot, Rest>,
-    /// A worker sleeps until something becomes due by time alone; the others sleep until they are woken.
+    /// Whether a worker sleeps only until the next work becomes due by time; the others sleep until they are woken.
     pub(super) has_timekeeper: bool,
     /// The last failure, until something of its kind succeeds.
     pub(super) error: Option<(Slot, String)>,

@@ -1,4 +1,4 @@
-//! What is due now and when something will be due by time alone: the engine's part of the decision in `due.rs`.
+//! What is due now, and when work will become due by time alone: the engine's side of the decision in `due.rs`.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -17,11 +17,11 @@ use crate::stripe::Stripe;
 use crate::sync::atomic::Ordering;
 use crate::sync::thread;
 
-/// How long a worker sleeps when nothing will become due any more; closing wakes it.
+/// How long a worker sleeps when nothing will become due by time; closing wakes it.
 pub(super) const NOTHING_TO_DO: Duration = Duration::from_secs(3600);
 
 impl Shared {
-    /// The slots that are due and not resting after a failure, the most urgent first.
+    /// The slots that are due and not pausing after a failure, most urgent first.
     pub(super) fn ready(&self, queue: &mut Queue) -> Vec<Slot> {
         let mut due = self.due(queue);
         let now = self.clock.monotonic();
@@ -29,8 +29,8 @@ impl Shared {
         due
     }
 
-    /// The slots that could be taken now, the most urgent first. Stripes that have nothing to merge are not looked at
-    /// again before they are queued again.
+    /// The slots that could be taken now, most urgent first. Stripes with nothing to merge are not checked again until
+    /// they are queued again.
     pub(super) fn due(&self, queue: &mut Queue) -> Vec<Slot> {
         let may_write = !self.life.is_read_only() && self.life.health().check().is_ok();
         let opened = self.life.is_opened();
@@ -78,8 +78,8 @@ impl Shared {
         due
     }
 
-    /// Once an interval, looks at all stripes: for work that no flush has noticed, for stripes that nobody writes to,
-    /// and for old deletes.
+    /// Once per interval, checks all stripes: for work that no flush has noticed, for idle stripes, and for old
+    /// deletes.
     fn sweep(&self, queue: &mut Queue, settings: &Settings, now: Duration) {
         let interval = Duration::from_secs(settings.compaction.check_interval_secs);
         if now.saturating_sub(queue.last_sweep) < interval {
@@ -93,7 +93,7 @@ impl Shared {
         }
     }
 
-    /// Whether time alone will make something due, now or later.
+    /// Whether any work will become due by time alone, now or later.
     pub(super) fn will_be_due(&self) -> bool {
         let settings = self.settings.load();
         let left = {
@@ -114,7 +114,7 @@ impl Shared {
             || self.space.is_limited() && self.reclaiming()
     }
 
-    /// How long a worker may sleep before something becomes due by time alone.
+    /// How long a worker may sleep before work becomes due by time alone.
     pub(super) fn nap(&self, queue: &Queue) -> Duration {
         if self.life.health().check().is_err() {
             return NOTHING_TO_DO;
@@ -126,7 +126,7 @@ impl Shared {
         let interval = settings.database.sync_interval;
         let opened = self.life.is_opened();
         if opened && !interval.is_zero() && !queue.running.contains(&Slot::LogSync) {
-            // Also while nothing is unsynced: a write does not wake anybody for its sync.
+            // Even while nothing is unsynced: a write wakes no worker for its sync.
             nap = nap.min(until(queue.last_sync, interval).max(interval / 2));
         }
         if let Some(interval) = self.stats_interval(&settings) {
@@ -142,7 +142,7 @@ impl Shared {
         nap.min(rested.unwrap_or(nap)).max(Duration::from_millis(1))
     }
 
-    /// Looks at every stripe for compaction, and has what was merged or flushed already checkpointed.
+    /// Queues every stripe for a compaction check, and requests a checkpoint if it could retire log.
     pub(crate) fn queue_all_stripes(&self) {
         let mut queue = self.background.queue.lock();
         queue.compact.extend(self.stripes.used().map(|stripe| stripe.id));
@@ -150,11 +150,11 @@ impl Shared {
     }
 }
 
-/// Looks up in the engine what a decision depends on.
+/// Looks up in the engine the facts that a decision depends on.
 struct Engine<'a> {
     shared: &'a Shared,
     idle: &'a mut IdleStripes,
-    /// Stripes that were found to have nothing to merge.
+    /// Stripes found to have nothing to merge.
     nothing_to_merge: Vec<usize>,
 }
 
@@ -188,20 +188,20 @@ impl Probe for Engine<'_> {
     }
 }
 
-/// The processor cores of the machine; 1 when that is not known.
+/// The number of processor cores; 1 if unknown.
 pub(super) fn cores() -> usize {
     // Asking the system opens files, and the scheduler asks often.
     static CORES: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
     *CORES
 }
 
-/// How many compactions run at once while they slow no writer down: a core is left to the callers. With a
-/// merge on each, a get waits for the slices of time that merges have, and one in a hundred takes milliseconds.
+/// The maximum number of concurrent compactions while they slow down no writer: one core is left to callers. With a
+/// merge on every core, a get waits for the time slices of the merges, and one in a hundred takes milliseconds.
 pub(super) fn calm_compactions(cores: usize) -> usize {
     cores.saturating_sub(1).max(1)
 }
 
-/// How many compactions run at once at most: no more than have threads of their own beside the two for other work.
+/// The maximum number of concurrent compactions: no more than have threads of their own beside the two for other work.
 pub(super) fn concurrent_compactions(config: &CompactionConfig) -> usize {
     config.max_concurrent_compactions.min(cores() * 2)
 }

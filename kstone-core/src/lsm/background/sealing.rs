@@ -1,4 +1,4 @@
-//! Which memtables are sealed, and when: for the memory budget, the log's limit, and old deletes.
+//! Decides which memtables are sealed, and when: for the memory budget, the log's limit, and old deletes.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::sync::atomic::Ordering;
 use crate::types::Lsn;
 
 impl Shared {
-    /// A memtable of that stripe was sealed.
+    /// Records that a memtable of the stripe was sealed.
     pub(crate) fn sealed(&self, stripe: usize, memory: usize) {
         self.space.sealed(memory);
         self.background.queue_flush(stripe);
@@ -23,17 +23,17 @@ impl Shared {
         }
     }
 
-    /// Wakes the background when a write has crossed a line: the memory budget, or into a new log segment.
+    /// Wakes the background when a write has exceeded the memory budget or reached a new log segment.
     pub(crate) fn seal_if_over(&self, memory: usize, budget: usize, lsn: Lsn) {
         let new_segment = self.io.reached_segment(lsn.generation());
         if (memory > budget || new_segment) && !self.background.seal_wanted.swap(true, Ordering::AcqRel) {
-            // Nobody asks a second time: a worker that has just looked and not yet fallen asleep must hear of it.
+            // No other writer asks again: a worker that has just checked and is about to sleep must be woken.
             self.background.wake_surely();
         }
     }
 
-    /// Seals memtables: the fullest while the active ones are over the memory budget, and those that a log near its
-    /// limit has to be kept for.
+    /// Seals memtables: the fullest ones while the active memtables exceed the memory budget, and those that keep a log
+    /// near its limit from being truncated.
     pub(super) fn seal_memtables(&self) {
         self.background.seal_wanted.swap(false, Ordering::AcqRel);
         self.seal_for_space();
@@ -54,17 +54,17 @@ impl Shared {
         self.shorten_log(settings.log.limit, self.background.log_full.swap(false, Ordering::Relaxed));
     }
 
-    /// Whether a delete has waited in memory for so long that what it hides should be gone from the disk by now: only
-    /// what was flushed can be merged.
+    /// Whether a delete has been in memory for so long that the versions it shadows should be gone from disk by now:
+    /// only flushed deletes take part in merges.
     pub(super) fn keeps_old_deletes(&self, settings: &Settings, stripe: &Stripe) -> bool {
         let limit = settings.compaction.tombstone_age.filter(|_| settings.compaction.enabled);
         let since = stripe.version().active.deleted_since();
         limit.zip(since).is_some_and(|(limit, since)| since.age(self.now()) > limit)
     }
 
-    /// Seals what the oldest half of the log is kept for when that has grown to three quarters of its limit. Over the
-    /// limit, or when a writer waits, all but the segment that is written to must go, and when only that is left, it
-    /// must become another one.
+    /// When the log has grown to three quarters of its limit, seals the memtables that pin its oldest half. Over the
+    /// limit, or when a writer waits, all segments but the current one must go; if only that one is left, the log
+    /// rotates.
     fn shorten_log(&self, limit: u64, full: bool) {
         let live = self.io.wal().live_bytes();
         if !full && live <= limit / 4 * 3 {
@@ -89,7 +89,7 @@ impl Shared {
             let needed = version.memtables().filter_map(|memtable| memtable.first_lsn()).min();
             needed_from = needed.map_or(needed_from, |lsn| needed_from.min(lsn.generation()));
         }
-        // Segments may be kept only because what was flushed is not checkpointed.
+        // Segments may be kept only because flushed SSTs are not covered by a checkpoint yet.
         if needed_from > oldest && !self.removal.pins().hold_log() {
             self.background.queue.lock().dirty = true;
         }

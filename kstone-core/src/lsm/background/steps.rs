@@ -1,4 +1,5 @@
-//! Work without threads ([`crate::lsm::Workers::Manual`]): one step at a time, for tests and for calls that wait.
+//! Background work without threads ([`crate::lsm::Workers::Manual`]): one step at a time, for tests and for calls that
+//! wait.
 
 use super::queue::Queue;
 use crate::error::Error;
@@ -9,15 +10,15 @@ use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
 
 impl Shared {
-    /// One step of one job, begun or new, as `choice` picks; false when nothing is due.
+    /// Performs one step of a job, started or new, selected by `choice`; false when nothing is due.
     pub(crate) fn step(&self, choice: u64) -> bool {
         let mut queue = self.background.queue.lock();
         let due = self.due(&mut queue);
         self.step_one(queue, &due, choice)
     }
 
-    /// A step of what is ready, each in its turn: for calls that wait while nobody else works. What has just failed
-    /// is left alone, or a call would wait for ever on a clock that stands still.
+    /// Performs a step of the jobs that are ready, in turn: for calls that wait when there is no other thread. Skips
+    /// jobs that have just failed, or a call would wait forever on a clock that stands still.
     pub(super) fn step_in_turn(&self) -> bool {
         let mut queue = self.background.queue.lock();
         let due = self.ready(&mut queue);
@@ -48,7 +49,7 @@ impl Shared {
         true
     }
 
-    /// Gives up what tests have begun: the engine closes.
+    /// Aborts the jobs that tests have started: the engine is closing.
     pub(crate) fn abandon_begun(&self) {
         let begun = std::mem::take(&mut *self.background.begun.lock());
         for (slot, job) in begun {

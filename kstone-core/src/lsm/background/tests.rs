@@ -1,4 +1,4 @@
-//! What is due when: the decision alone, with a pool that never starts and a clock that the test moves.
+//! What is due when: only the decision, with a pool that never starts and a clock that the test advances.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,14 +30,14 @@ impl Idle {
         Self::stopped(LsmEngine::create(Path::new("db"), options).unwrap(), clock)
     }
 
-    /// Four stripes, with two runs each.
+    /// Four stripes with two runs each.
     fn indebted(compaction: CompactionConfig) -> Self {
         let idle = Self::new(one().with_stripes(4).with_sync_interval(Duration::ZERO), compaction);
         idle.two_rounds();
         idle
     }
 
-    /// Two more runs in each of four stripes.
+    /// Adds two more runs to each of four stripes.
     fn two_rounds(&self) {
         for keys in [0..100, 50..150] {
             self.put(keys);
@@ -60,9 +60,9 @@ impl Idle {
             let key = Key::from(&format!("key{n}")).into_owned();
             self.engine.put(&key, &[0; 100], WriteOptions::new()).unwrap();
         }
-        // Asked for by the first write to each segment of the log.
+        // Requested by the first write to each segment of the log.
         self.engine.shared.seal_memtables();
-        // As many compactions as are allowed, whatever the machine.
+        // As many compactions as allowed, whatever the machine.
         self.engine.shared.background.queue.lock().calm = None;
     }
 
@@ -82,7 +82,7 @@ impl Idle {
         self.due()
     }
 
-    /// As a worker does it.
+    /// Runs a job as a worker does.
     fn run(&self, slot: Slot) {
         let shared = &self.engine.shared;
         let mut job = shared.begin(&mut shared.background.queue.lock(), slot);
@@ -105,7 +105,7 @@ fn the_log_is_synced_once_an_interval_while_there_is_something_to_sync() {
     assert_eq!(idle.due_after(1), [Slot::LogSync]);
     idle.run(Slot::LogSync);
     assert_eq!(idle.due_after(499), []);
-    // Idle now: a record says so, once.
+    // Idle now: this is recorded once.
     assert_eq!(idle.due_after(1), [Slot::Watermark]);
     idle.run(Slot::Watermark);
     assert_eq!(idle.due_after(10_000), []);
@@ -173,7 +173,7 @@ fn a_sweep_looks_at_every_stripe_once_an_interval() {
     assert_eq!(idle.due_after(1), [Slot::Compact(0)]);
 }
 
-/// They hold as they were last set; intervals count from when the work was last done.
+/// The latest settings apply; intervals count from when the work was last done.
 #[test]
 fn intervals_and_parallelism_change_live() {
     let millis = Duration::from_millis;
@@ -225,7 +225,7 @@ fn nothing_is_due_for_a_while_after_a_failure() {
     assert!(shared.background_error().is_some());
     assert_eq!(idle.due_after(99), []);
     assert_eq!(idle.due_after(1), [Slot::LogSync]);
-    // Twice as long after the second failure.
+    // The pause doubles after the second failure.
     let job = shared.begin(&mut shared.background.queue.lock(), Slot::LogSync);
     shared.end(Slot::LogSync, job, Err(Error::DiskFull));
     assert_eq!(idle.due_after(199), []);
@@ -234,7 +234,7 @@ fn nothing_is_due_for_a_while_after_a_failure() {
     assert_eq!(shared.background_error(), None);
 }
 
-/// What is done without a write is in `tests/it/due.rs`; here, who does it.
+/// Work done without a write is covered by `tests/it/due.rs`; this test covers the thread that does it.
 #[test]
 fn one_thread_keeps_the_time_where_time_will_make_something_due() {
     let calm = || CompactionConfig::new().with_idle_compaction(false);
@@ -275,7 +275,7 @@ fn one_thread_keeps_the_time_where_time_will_make_something_due() {
             options
         };
         let mut first = options();
-        // Until the database is opened again, nothing of it is done.
+        // None of this is done before the database is opened again.
         (first.config, first.compaction) = (Some(one()), Some(CompactionConfig::disabled()));
         let idle = Idle::stopped(LsmEngine::create(Path::new("db"), first).unwrap(), Arc::clone(&clock));
         fill(&idle);
@@ -292,8 +292,8 @@ fn one_thread_keeps_the_time_where_time_will_make_something_due() {
     }
 }
 
-/// Who alone kept the time slept until the next sweep when the first write came, and its sync was to wait no longer
-/// than its interval.
+/// Symptom: the first sync of the log was late. Cause: the only thread, which kept the time, slept until the next sweep
+/// when the first write came, although the sync must not wait longer than its interval.
 #[test]
 fn before_the_first_write_only_sweeps_and_counters_wake_a_thread() {
     let config = one().with_sync_interval(Duration::from_secs(1));
@@ -307,7 +307,7 @@ fn before_the_first_write_only_sweeps_and_counters_wake_a_thread() {
     shared.life.set_opened(true);
 }
 
-/// Whatever is left to do, a poisoned handle cannot do it: its threads must not look for it again and again.
+/// Whatever is left to do, a poisoned handle cannot do it: its threads must not keep checking for it.
 #[test]
 fn the_threads_of_a_poisoned_handle_sleep() {
     let idle = Idle::new(one(), CompactionConfig::disabled());
@@ -321,10 +321,10 @@ fn the_threads_of_a_poisoned_handle_sleep() {
     assert_eq!(shared.nap(&shared.background.queue.lock()), NOTHING_TO_DO);
 }
 
-/// Symptom: a writer waited for the log to become shorter until it was refused, and nothing was flushed meanwhile.
-/// Cause: whoever waits asks for sealing whenever a job ends, sealing is more urgent than flushes, and the end of a
-/// sealing is the end of a job: a worker that was slower than the writer sealed for ever. Fix: after a sealing another
-/// job comes first.
+/// Symptom: a writer waited for the log to be truncated until it was rejected, and nothing was flushed meanwhile.
+/// Cause: a waiting writer requests sealing whenever a job ends, sealing is more urgent than flushes, and sealing is
+/// itself a job that ends: a worker slower than the writer kept sealing forever. Fix: after sealing, another job comes
+/// first.
 #[test]
 fn sealing_again_and_again_does_not_keep_flushes_waiting() {
     let idle = Idle::new(one(), CompactionConfig::disabled());
@@ -341,8 +341,9 @@ fn sealing_again_and_again_does_not_keep_flushes_waiting() {
     assert_eq!(idle.due().first(), Some(&Slot::Seal));
 }
 
-/// A worker begins what is due, and does it again when it is due again: were a segment due that is then not made for want
-/// of space, that would never end. The sizes that both ask for differed with a recovery target.
+/// A worker starts a job that is due, and starts it again whenever it is due again: if a segment were due but could not
+/// be created for lack of space, that would never end. With a recovery target, the sizes used by the two checks
+/// differed.
 #[test]
 fn a_segment_that_is_due_is_made() {
     let mut options = EngineOptions::memory();

@@ -1,4 +1,4 @@
-//! The threads of an engine: when they start, what each does, how they end.
+//! The threads of an engine: when they start, what they do, and how they end.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Mutex, MutexGuard};
 
-/// The threads of an engine. They hold the shared state, which never holds them: dropping the engine joins them.
+/// The threads of an engine. They hold the shared state, which does not hold them: dropping the engine joins them.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     pub(super) started: AtomicBool,
@@ -23,13 +23,13 @@ pub(crate) struct Pool {
 
 impl Shared {
     fn work(&self) {
-        // A job that panics would hold its slot for ever: its waiters must hear of that.
+        // A job that panics would hold its slot forever: its waiters must find the handle poisoned.
         let unwinding = PoisonOnUnwind::new(self.life.health(), "background work");
         let mut queue = self.background.queue.lock();
         while !self.background.stop.load(Ordering::Relaxed) {
             if self.observed.events().may_deliver() {
                 if !queue.has_timekeeper && !raced(Race::ListenerKeepsTime) {
-                    // A listener may take long: another worker keeps the time meanwhile.
+                    // A listener may take long: meanwhile another worker keeps the time.
                     self.background.wake.notify_one();
                 }
                 MutexGuard::unlocked(&mut queue, || self.observed.events().deliver());
@@ -68,12 +68,14 @@ impl Shared {
 }
 
 impl LsmEngine {
-    /// At the end of open: time counts from now on, and settings may have changed while the database was closed. Starts
-    /// one thread if there is something that time will make due. A database that is only read needs no other.
+    /// Called at the end of open: intervals count from now on, and settings may have changed while the database was
+    /// closed. Starts one thread if any work will become due by time. A database that is only read needs no other
+    /// thread.
     pub(crate) fn keep_time(&self) {
         let shared = &*self.shared;
         let mut queue = shared.background.queue.lock();
-        // On one thread tests say when a step is made, and all that is looked at in intervals is looked at with the first.
+        // With a single thread, tests decide when steps are taken, and everything that is checked at intervals is due
+        // in the first step.
         queue.compact.extend(shared.stripes.used().map(|stripe| stripe.id));
         if shared.workers == Workers::Manual {
             return;
@@ -83,7 +85,7 @@ impl LsmEngine {
         (queue.last_sweep, queue.last_stats) = (now, now);
         queue.calm = Some(calm_compactions(cores()));
         drop(queue);
-        // Opening is worth more than what can wait for the first write, which starts the others.
+        // A fast open matters more than work that can wait for the first write, which starts the other threads.
         if !shared.life.is_read_only()
             && shared.will_be_due()
             && let Err(error) = self.start_threads(1)
@@ -103,23 +105,23 @@ impl LsmEngine {
         drop(queue);
         self.pool.started.store(true, Ordering::Relaxed);
         self.grow_pool().inspect_err(|_| self.pool.started.store(false, Ordering::Relaxed))?;
-        // The thread that kept the time alone may sleep for longer than the log may wait for its sync.
+        // The thread that kept the time so far may sleep longer than the log may wait for its sync.
         self.shared.background.wake.notify_all();
         Ok(())
     }
 
-    /// Brings the pool to the size that the settings ask for, if it was started and is smaller. Larger ones stay:
-    /// what is beyond the settings sleeps.
+    /// Grows the pool to the size in the settings, if it was started and is smaller. A larger pool is kept: the excess
+    /// threads sleep.
     pub(crate) fn grow_pool(&self) -> Result<()> {
         if !self.pool.started.load(Ordering::Relaxed) {
             return Ok(());
         }
-        // Two beyond the compactions, so that a flush and a sync never wait for them.
+        // Two more than compactions, so that a flush and a sync never wait for compactions.
         let compactions = concurrent_compactions(&self.shared.settings.load().compaction);
         self.start_threads(2 + compactions)
     }
 
-    /// Starts threads until there are that many.
+    /// Starts threads until there are this many.
     fn start_threads(&self, count: usize) -> Result<()> {
         let mut threads = self.pool.threads.lock();
         if self.shared.background.stop.load(Ordering::Relaxed) {
@@ -130,7 +132,7 @@ impl LsmEngine {
             let worker = thread::Builder::new().name(format!("kstone-{i}"));
             match worker.spawn(move || shared.work()) {
                 Ok(thread) => threads.push(thread),
-                // Fewer do the same work, only later; with none, nothing would ever be flushed.
+                // Fewer threads do the same work, only later; with none, nothing would ever be flushed.
                 Err(_) if !threads.is_empty() => break,
                 Err(source) => return Err(Error::io("start a thread for", self.shared.io.dir())(source)),
             }
@@ -142,15 +144,15 @@ impl LsmEngine {
     pub(crate) fn stop_workers(&self) {
         self.shared.background.stop.store(true, Ordering::Relaxed);
         if !raced(Race::StopWithoutLock) {
-            // Under the lock, so that no worker is between looking at `stop` and falling asleep.
+            // Under the lock, so that no worker is between checking `stop` and falling asleep.
             drop(self.shared.background.queue.lock());
         }
         self.shared.background.wake.notify_all();
         let threads = std::mem::take(&mut *self.pool.threads.lock());
         for thread in threads {
-            // A listener may close the engine, or be the last to let go of it: its worker ends by itself.
+            // A listener may close the engine, or drop the last handle to it: its worker then ends by itself.
             if thread.thread().id() != thread::current().id() {
-                // One that panicked has poisoned the handle; there is nothing else to learn from it.
+                // A thread that panicked has poisoned the handle; its result says nothing more.
                 let _ = thread.join();
             }
         }

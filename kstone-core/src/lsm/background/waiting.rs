@@ -1,4 +1,4 @@
-//! How callers wait: for a slot, for a job to end, for space, for the merges of their stripes.
+//! How callers wait: for a slot, for the end of a job, for space, or for merges of their stripes.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use crate::planted::{Race, raced};
 use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
 
-/// How often a waiting caller looks again, should a wake-up be missed.
+/// How often a waiting caller checks again, in case a wake-up is missed.
 const RECHECK: Duration = Duration::from_millis(50);
 
 impl Shared {
-    /// Lets a slowed-down writer rest; on one thread, lets the work go on instead.
+    /// Pauses a delayed writer; with a single thread, runs a step of background work instead.
     pub(crate) fn pause(&self, delay: Duration) {
         if self.workers == Workers::Manual {
             self.step_in_turn();
@@ -54,7 +54,7 @@ impl Shared {
         claimed
     }
 
-    /// Gives a claimed slot back.
+    /// Releases a claimed slot.
     pub(crate) fn release(&self, slot: Slot, failed: bool) {
         let mut queue = self.background.queue.lock();
         queue.running.remove(&slot);
@@ -65,7 +65,7 @@ impl Shared {
         self.background.wake.notify_all();
     }
 
-    /// Has these stripes merged before all others, for as long as the guard lives: a caller waits for them.
+    /// As long as the guard lives, these stripes are merged before all others, because a caller waits for them.
     pub(crate) fn await_merges(&self, stripes: &[u16]) -> AwaitedMerges<'_> {
         let stripes: SmallVec<[usize; 8]> = stripes.iter().map(|&stripe| stripe.into()).collect();
         let mut queue = self.background.queue.lock();
@@ -77,7 +77,7 @@ impl Shared {
         AwaitedMerges { background: &self.background, stripes }
     }
 
-    /// False when it was time that ended the wait.
+    /// Returns false if the wait timed out.
     fn wait_with(&self, mut queue: MutexGuard<'_, Queue>) -> bool {
         if self.workers == Workers::Manual {
             drop(queue);
@@ -88,9 +88,8 @@ impl Shared {
         !self.background.progress.wait_for(&mut queue, RECHECK).timed_out()
     }
 
-    /// Waits for a job to end, waking the workers first. False when nothing is left that could end: only on one
-    /// thread, where nobody else works. `asked` is the caller's note of when it last asked for sealing, `None` at
-    /// first.
+    /// Waits for a job to end, waking the workers first. Returns false if there is no job that could end, which happens
+    /// only with a single thread. `asked` records the state at the caller's last request for sealing, `None` at first.
     pub(crate) fn wait_for_progress(&self, asked: &mut Option<u64>) -> bool {
         if self.workers == Workers::Manual {
             self.seal_memtables();
@@ -107,7 +106,7 @@ impl Shared {
         true
     }
 
-    /// Waits while something goes on, or is about to, that may free space; false when there is no such thing.
+    /// Waits while running or imminent work may free space; returns false if there is none.
     pub(crate) fn wait_for_reclaim(&self) -> bool {
         if self.workers == Workers::Manual {
             return self.wait_for_progress(&mut None);
@@ -117,7 +116,7 @@ impl Shared {
             matches!(slot, Flush(_) | Compact(_) | Checkpoint | Seal | Removal)
         };
         let mut queue = self.background.queue.lock();
-        // SSTs that a reader has just held free their space as soon as it lets go.
+        // SSTs that a reader has just been holding free their space as soon as it ends.
         let soon = self.clock.monotonic().saturating_add(RETRY_AFTER);
         let removes = queue.removal.is_some_and(|at| at <= soon);
         let busy = removes || queue.running.iter().any(frees) || self.ready(&mut queue).iter().any(frees);

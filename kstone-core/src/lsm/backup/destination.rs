@@ -1,4 +1,4 @@
-//! The directory that a backup is made in: claimed, filled, and finished or cleaned up.
+//! The destination directory of a backup: claimed, filled, and finished or cleaned up.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,26 +10,26 @@ use crate::error::{Error, Result};
 use crate::paths::{self, FileName};
 use crate::vfs::{OpenMode, PathKind, Vfs, VfsFile, write_all_at};
 
-/// A path has at most this many directories.
+/// The maximum number of directories in a path.
 const MOST_DIRECTORIES: usize = 4096;
 
-/// A directory in which a backup is being made. Nobody else makes one there.
+/// A directory that a backup is being written to. No other backup can be written there.
 pub(crate) struct Destination {
     pub(super) vfs: Arc<dyn Vfs>,
     pub(super) dir: PathBuf,
-    /// It was not there before.
+    /// Whether this backup created it.
     created: bool,
     _lock: LockGuard,
 }
 
-/// The error of an operation on the destination. `DiskFull` is of the database, and can be healed by deletes; this is
-/// neither.
+/// Error of an operation on the destination. `DiskFull` is about the database, where deletes may help; here they would
+/// not.
 pub(super) fn failed(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_path_buf();
     move |source| Error::Io { op, path, source }
 }
 
-/// Refuses a destination in the database's own directory, or below it, by whatever path.
+/// Rejects a destination inside the database's own directory or below it, whatever path leads there.
 pub(crate) fn check_outside(vfs: &dyn Vfs, database: &Path, destination: &Path) -> Result<()> {
     let inside = || {
         let why = format!("{} lies in the database {}", destination.display(), database.display());
@@ -39,9 +39,9 @@ pub(crate) fn check_outside(vfs: &dyn Vfs, database: &Path, destination: &Path) 
         return inside();
     }
     let known = |path: &Path| vfs.identity(path).map_err(failed("stat", path));
-    // A file system without identities, or a source that is gone: there is nothing to compare.
+    // The file system has no identities, or the source is gone: there is nothing to compare.
     let Some(database) = known(database)? else { return Ok(()) };
-    // Up from the first directory that exists, along the directories themselves rather than along the path.
+    // Upwards from the first directory that exists, by the directories themselves rather than by the path.
     let Some(mut at) = destination.ancestors().find(|path| matches!(vfs.identity(path), Ok(Some(_)))) else {
         return Ok(());
     };
@@ -62,7 +62,7 @@ pub(crate) fn check_outside(vfs: &dyn Vfs, database: &Path, destination: &Path) 
 }
 
 impl Destination {
-    /// Makes the directory ready: it does not exist, is empty, or holds a backup that was not finished.
+    /// Prepares the directory, which must not exist, be empty, or contain an unfinished backup.
     pub(crate) fn claim(vfs: Arc<dyn Vfs>, database: &Path, dir: &Path) -> Result<Self> {
         let claimed = claim(&*vfs, dir, || look(&*vfs, dir)).map_err(|e| match e {
             Error::DiskFull => failed("create", dir)(io::ErrorKind::StorageFull.into()),
@@ -79,11 +79,11 @@ impl Destination {
         }
     }
 
-    /// Says, durably, that what comes here is no database yet.
+    /// Marks the directory durably as not being a database yet.
     fn mark(&self, database: &Path) -> Result<()> {
         let rest = ours(&*self.vfs, &self.dir)?;
         if !rest.is_empty() {
-            self.sync_names()?; // a manifest that was removed must stay so, for it lists what is removed now
+            self.sync_names()?; // a removed manifest must not reappear: it lists the files removed next
         }
         for name in rest {
             let path = self.dir.join(name);
@@ -98,8 +98,8 @@ impl Destination {
         };
         write().map_err(failed("write", &mark))?;
         self.sync_names()?;
-        // The directory's own name, which the copy would be lost without.
-        // A root has no parent, and its name needs no sync.
+        // Syncs the directory's own name, without which the copy would be lost. A root has no parent, and its name
+        // needs no sync.
         let parent = self.dir.parent().unwrap_or(Path::new(""));
         self.vfs.sync_dir(parent).map_err(failed("sync the directory that holds", &self.dir))
     }
@@ -112,16 +112,18 @@ impl Destination {
         self.vfs.sync_dir(&self.dir).map_err(failed("sync", &self.dir))
     }
 
-    /// It is a database: the mark goes. Should that fail, it means nothing beside a manifest.
+    /// Removes the mark: the copy is a database now. If that fails, it does not matter: beside a manifest the mark
+    /// means nothing.
     pub(crate) fn finish(self) {
         if self.vfs.remove(&self.dir.join(paths::UNFINISHED)).is_ok() {
-            // As for the removal: the mark means nothing beside a manifest.
+            // As with the removal: beside a manifest the mark means nothing.
             let _ = self.sync_names();
         }
     }
 
-    /// Removes what was made, as far as that can be; the mark last but for the lock, so that a rest is known for what
-    /// it is. The manifest first, durably: as long as there may be one it is a database, and must have its files.
+    /// Removes what was created, as far as possible. The manifest goes first, durably: as long as there may be one, the
+    /// directory is a database and must have its files. The mark goes last, but for the lock, so that remains can be
+    /// recognized.
     pub(crate) fn clean_up(self) {
         let gone = match self.vfs.remove(&self.dir.join(paths::MANIFEST)) {
             Ok(()) => self.sync_names().is_ok(),
@@ -139,14 +141,13 @@ impl Destination {
         remove(paths::UNFINISHED);
         remove(paths::LOCK);
         if self.created {
-            // What is left is an empty directory.
+            // At worst an empty directory stays.
             let _ = self.vfs.remove_dir(&self.dir);
         }
     }
 }
 
-/// Whether a backup can be made in that directory: in none yet, in one with nothing in it but the rest of an unfinished
-/// one.
+/// Whether a backup can be written to this directory: it does not exist, or contains at most an unfinished backup.
 fn look(vfs: &dyn Vfs, dir: &Path) -> Result<Suitability> {
     let exists = |detail: String| Error::AlreadyExists { path: dir.into(), detail };
     match vfs.kind(dir).map_err(failed("stat", dir))? {
@@ -173,7 +174,7 @@ fn look(vfs: &dyn Vfs, dir: &Path) -> Result<Suitability> {
     Ok(Suitability::Fit)
 }
 
-/// The parts of a database in a directory of which it is known that all of them are of an unfinished backup.
+/// The files of a database in a directory known to contain only an unfinished backup.
 fn ours(vfs: &dyn Vfs, dir: &Path) -> Result<Vec<String>> {
     let listing = vfs.list(dir).map_err(failed("list", dir))?;
     let part = |name: &str| {

@@ -1,9 +1,9 @@
-//! Holds one state of the manifest, and what goes on when it is let go of.
+//! Pins one state of the manifest, and resumes removal when the pin is released.
 
 use crate::lsm::state::Shared;
 use crate::manifest::ManifestState;
 
-/// Keeps the files of one state of the manifest where they are, as long as it lives.
+/// Keeps the files of one state of the manifest from being removed, as long as it lives.
 #[derive(Debug)]
 pub(crate) struct Pin<'a> {
     shared: &'a Shared,
@@ -11,13 +11,13 @@ pub(crate) struct Pin<'a> {
 }
 
 impl<'a> Pin<'a> {
-    /// Pins what `state` needs; the caller holds the manifest that it is of.
+    /// Pins the files that `state` needs; the caller holds the manifest that it belongs to.
     pub(crate) fn take(shared: &'a Shared, state: &ManifestState) -> Self {
         let number = shared.removal.pins().pin(state);
         Self { shared, number }
     }
 
-    /// The log is needed only from that generation on; `None`: no more.
+    /// Narrows the pin to log generations from this one on; `None`: to no log at all.
     pub(crate) fn needs_log_from(&self, generation: Option<u32>) {
         self.shared.removal.pins().needs_log_from(self.number, generation);
         self.give_back_log();
@@ -28,7 +28,7 @@ impl<'a> Pin<'a> {
             let start = self.shared.io.manifest().state().log_start;
             self.shared.retire_log(start.generation());
             if !self.shared.removal.pins().hold_log() {
-                // No checkpoint could shorten the log until now.
+                // Until now, no checkpoint could shorten the log.
                 self.shared.background.request_seal();
             }
         }

@@ -1,11 +1,11 @@
-//! Accounts of reads, for people.
+//! Explanations of reads, for people.
 
 use std::fmt;
 
 use super::{Explain, ExplainQuery, RunStep, Verdict};
 use crate::escape;
 
-/// `count` things, in the singular or the plural.
+/// `count` and `thing`, in the singular or the plural.
 fn some(count: impl Into<u64>, thing: &str) -> String {
     let count = count.into();
     format!("{count} {thing}{}", if count == 1 { "" } else { "s" })

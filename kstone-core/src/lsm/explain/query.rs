@@ -1,4 +1,4 @@
-//! What a query reads, source by source.
+//! Explains what a query reads, source by source.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,38 +20,38 @@ use crate::sync::Mutex;
 use crate::types::{Direction, EntryKind, EntryRef, FileId, SeqNo};
 use crate::version::Version;
 
-/// What a query did. `Display` shows it for people, serde for programs.
+/// What a query did. `Display` renders it for people, serde for programs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ExplainQuery {
     /// The partition key, escaped as ASCII.
     pub partition: String,
-    /// The first key of the range and the key after its last one, escaped.
+    /// The first key of the range and the key after its last, escaped.
     pub range: (String, Option<String>),
     /// The stripe.
     pub stripe: usize,
-    /// The newest write that could be seen.
+    /// The newest visible write.
     pub seq: SeqNo,
-    /// What was merged: memtables and runs, newest first.
+    /// The sources merged: memtables and runs, newest first.
     pub sources: Vec<SourceStep>,
-    /// Items that came out.
+    /// Items returned.
     pub rows: u64,
-    /// Entries that went in.
+    /// Entries read.
     pub entries: u64,
-    /// Of those, tombstones.
+    /// Tombstones among them.
     pub tombstones: u64,
-    /// Of those, older versions of what came out or is deleted, and versions that were too new.
+    /// Entries among them that were not visible: versions shadowed by a newer one, and versions newer than `seq`.
     pub shadowed: u64,
-    /// Blocks read, and their bytes as stored.
+    /// Blocks read, and their size in bytes as stored.
     pub blocks: u64,
     /// See [`ExplainQuery::blocks`].
     pub block_bytes: u64,
-    /// What the query failed with.
+    /// The error the query failed with.
     pub error: Option<String>,
 }
 
 impl ExplainQuery {
-    /// Entries and blocks read for each item that came out; zeros when none did.
+    /// Entries and blocks read per item returned; zeros when there was none.
     pub fn cost_per_row(&self) -> (f64, f64) {
         let rows = self.rows as f64;
         if self.rows == 0 { (0.0, 0.0) } else { (self.entries as f64 / rows, self.blocks as f64 / rows) }
@@ -66,19 +66,19 @@ pub struct SourceStep {
     pub source: String,
     /// Its first and last key, escaped; `None` when it is empty.
     pub keys: Option<(String, String)>,
-    /// Whether any of the query's range lies between them. A memtable is always looked at.
+    /// Whether it overlaps the range of the query. Memtables always count as overlapping.
     pub in_range: bool,
-    /// Entries that were read from it, and the tombstones among them.
+    /// Entries read from it, and the tombstones among them.
     pub entries: u64,
     /// See [`SourceStep::entries`].
     pub tombstones: u64,
-    /// Blocks that were read.
+    /// Blocks read.
     pub blocks: u64,
-    /// Their bytes as stored.
+    /// Their size in bytes as stored.
     pub block_bytes: u64,
 }
 
-/// Counts what is read through a cursor.
+/// A cursor that counts what is read through it.
 struct Counted {
     inner: Box<dyn Cursor>,
     tally: Arc<Mutex<Tally>>,
@@ -98,7 +98,7 @@ impl Counted {
         counted
     }
 
-    /// Counts the entry that the cursor has come to.
+    /// Counts the entry at the cursor.
     fn count(&self) {
         let mut tally = self.tally.lock();
         tally.blocks.extend(self.inner.place());
@@ -129,11 +129,10 @@ impl Cursor for Counted {
 }
 
 impl LsmEngine {
-    /// What [`LsmEngine::query`] of that part of a partition does now. It makes the query, to its end.
+    /// Explains what [`LsmEngine::query`] of this part of a partition does now, by running the query to its end.
     ///
     /// # Errors
-    /// `InvalidKey` for an empty partition key, `Closed`. What the query itself fails with is in
-    /// [`ExplainQuery::error`].
+    /// `InvalidKey` for an empty partition key, `Closed`. An error of the query itself is in [`ExplainQuery::error`].
     pub fn explain_query(&self, partition: &[u8], range: &SortRange) -> Result<ExplainQuery> {
         self.shared.life.check_open()?;
         if partition.is_empty() {
@@ -151,7 +150,7 @@ impl LsmEngine {
         };
         if let Some(used) = self.shared.stripes.if_used(stripe) {
             let version = Arc::clone(&used.version());
-            // What is known to be empty is left out, as by the query itself.
+            // Ranges known to be empty are skipped, as by the query itself.
             let parts = used.gaps.around(&range, explain.seq).unwrap_or_else(|| vec![range.clone()]);
             if let Err(error) = self.shared.explain_entries(&mut explain, &version, &range, parts) {
                 explain.error = Some(error.to_string());
@@ -169,7 +168,7 @@ impl Shared {
         range: &KeyRange,
         parts: Vec<KeyRange>,
     ) -> Result<()> {
-        // The same sources, in the same order, as `Version::cursors` makes cursors of.
+        // The same sources, in the same order, as the cursors of `Version::cursors`.
         for (n, memtable) in version.memtables().enumerate().filter(|(_, memtable)| !memtable.is_empty()) {
             let source = if n == 0 { "memtable" } else { "sealed memtable" };
             explain.sources.push(SourceStep {

@@ -1,4 +1,4 @@
-//! Replays the log: its records go through the same insert as a put.
+//! Replays the log: its records take the same insert path as a put.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::vfs::Vfs;
 use crate::wal::{self, Chain, RecordRef};
 
 impl Shared {
-    /// Records go through the same insert as a put; full memtables are flushed on the way.
+    /// Inserts the records like puts; full memtables are flushed on the way.
     pub(in crate::lsm) fn replay(&self, log: &dyn Vfs, chain: &Chain) -> Result<()> {
         let flushed: BTreeMap<usize, SeqNo> =
             self.stripes.used().map(|stripe| (stripe.id, stripe.lock().state.flushed_to)).collect();
@@ -61,8 +61,8 @@ impl Shared {
             }
             self.space.began_memtables(u64::from(inserted.first));
             self.space.memory_grew(inserted.memory);
-            // With a quota as little as can be is written: each run takes a page at least, and space was set aside for
-            // the memtables that there were when the limits may have been others. The next write seals it.
+            // With a quota as little as possible is written: each run takes at least a page, and space was reserved
+            // only for the memtables that existed, possibly under other limits. The next write seals this memtable.
             if settings.database.max_total_disk_bytes.is_none()
                 && stripe.is_full(&settings.database)
                 && !self.life.is_read_only()
@@ -79,8 +79,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Keeps the replay within the memory budget: there are no workers yet. False when there is no space for that, and
-    /// so all of the log must be in memory.
+    /// Keeps the replay within the memory budget, since there are no workers yet. Returns false when there is no space
+    /// for that, so that the whole log must stay in memory.
     fn flush_ahead(&self) -> Result<bool> {
         let budget = self.settings.load().memory_budget;
         while !self.life.is_read_only() && self.space.memory() > budget {
@@ -89,7 +89,7 @@ impl Shared {
             });
             let Some(stripe) = fullest else { break };
             match self.ensure_opened().and_then(|()| self.flush_stripe_now(stripe.id)) {
-                // Not from a sync, after which nothing may be written any more.
+                // Only if it did not occur in a sync, after which nothing may be written.
                 Err(error) if error.is_out_of_space() && self.life.health().check().is_ok() => {
                     return Ok(false);
                 }

@@ -1,4 +1,4 @@
-//! Numbers on disk that nothing can be counted on from.
+//! Numbers on disk that leave no valid next number, and logs that cannot be replayed.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ fn options(vfs: &MemVfs) -> EngineOptions {
     options
 }
 
-/// A database with an item, cleanly closed.
+/// A cleanly closed database with one item.
 fn closed() -> MemVfs {
     let vfs = MemVfs::new();
     let engine = LsmEngine::create(dir(), options(&vfs)).unwrap();
@@ -33,9 +33,9 @@ fn closed() -> MemVfs {
     vfs
 }
 
-/// Opening added to numbers near the highest there are: a panic with overflow checks, and without them a database that
-/// began again with sequence, file or generation 0. What comes next was not checked before it was counted on from; it
-/// is now, before anything is written.
+/// Symptom: opening added to numbers close to their maximum: a panic with overflow checks, and without them a database
+/// that restarted with sequence, file or generation 0. Cause: numbers were counted on from without a check. Fix: they
+/// are checked before anything is written.
 #[test]
 fn numbers_at_the_end_of_their_range_are_refused_and_nothing_is_changed() {
     let flushed = |seq| Change::FlushedTo(vec![(0, 0, seq)]);
@@ -72,7 +72,7 @@ fn a_file_with_the_name_of_the_last_segment_there_is_is_refused() {
     LsmEngine::open(dir(), options(&vfs)).unwrap();
 }
 
-/// Names and bytes of all that makes up the database.
+/// Names and contents of the database's own files.
 fn files(vfs: &MemVfs) -> Vec<(String, Vec<u8>)> {
     let read = |name: &str| {
         let file = vfs.open(&dir().join(name), OpenMode::Read).unwrap();
@@ -83,7 +83,7 @@ fn files(vfs: &MemVfs) -> Vec<(String, Vec<u8>)> {
     ours.map(|name| (name.clone(), read(&name))).collect()
 }
 
-/// A database with an item and, in its log, a batch with that payload; closed, or left by a process that died.
+/// A database with an item and, in its log, a batch with this payload; closed, or left behind by a process that died.
 fn with_batch(payload: &[u8], count: u32, clean: bool) -> MemVfs {
     let vfs = MemVfs::new();
     let engine = LsmEngine::create(dir(), options(&vfs)).unwrap();
@@ -92,15 +92,15 @@ fn with_batch(payload: &[u8], count: u32, clean: bool) -> MemVfs {
     let reservation = wal.try_reserve(payload.len(), Floor::NONE).unwrap().unwrap();
     wal.append(reservation, count, payload, |_| ()).unwrap();
     if !clean {
-        engine.shared.life.health().poison(&Error::Closed); // closing changes nothing then
+        engine.shared.life.health().poison(&Error::Closed); // so that closing changes nothing
     }
     let _ = engine.close();
     vfs
 }
 
-/// Symptom: a record of another keyspace than the items' was replayed among the items: a key of an index, say, became an
-/// item. Cause: replay took no notice of the keyspace. Fix: what reads operations refuses keyspaces that it lacks, and
-/// opening looks at all of them before it writes anything, also for other operations that cannot be replayed.
+/// Symptom: a record of another keyspace was replayed among the items: a key of an index, for example, became an item.
+/// Cause: replay ignored the keyspace. Fix: code that reads operations rejects unknown keyspaces, and opening checks
+/// all operations before it writes anything, including for other reasons why they could not be replayed.
 #[test]
 fn operations_that_cannot_be_replayed_are_refused_and_nothing_is_changed() {
     let key = crate::Key::from("other").encode(100).unwrap();
@@ -146,7 +146,7 @@ fn operations_that_cannot_be_replayed_are_refused_and_nothing_is_changed() {
     }
 }
 
-/// The same for a manifest: its SSTs and what its log has flushed would be taken for the items'.
+/// The same for a manifest: its SSTs and flush positions of another keyspace would be taken for those of the items.
 #[test]
 fn a_manifest_with_other_keyspaces_is_refused_and_nothing_is_changed() {
     for clean in [true, false] {

@@ -1,4 +1,4 @@
-//! What recovery puts off on a full medium.
+//! The part of recovery that is postponed on a full disk.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use crate::types::Lsn;
 use crate::vfs::Vfs;
 use crate::wal::{self, Chain};
 
-/// What recovery still has to write: steps 4 to 6. Done over when it fails.
+/// The steps of recovery that still have to be written: 4 to 6. Repeated if they fail.
 #[derive(Debug)]
 pub(crate) struct Unfinished {
     pub(super) chain: Chain,
@@ -20,8 +20,8 @@ pub(crate) struct Unfinished {
 }
 
 impl Unfinished {
-    /// `commit` appends an edit. Returns whether all orphans were removed: those that cannot be now are harmless, and
-    /// tried again next time.
+    /// `commit` appends an edit. Returns whether all orphans were removed: any that could not be are harmless, and will
+    /// be retried by the next recovery.
     pub(crate) fn finish(
         &mut self,
         vfs: &dyn Vfs,
@@ -29,12 +29,12 @@ impl Unfinished {
         commit: impl FnOnce(Vec<Change>) -> Result<()>,
     ) -> Result<bool> {
         if !self.hardened && !planted(Bug::TailNotHardened) {
-            // All bytes are written before they are synced, so it may be tried again also after a failed sync.
+            // All bytes are written before they are synced, so this may be retried even after a failed sync.
             wal::harden(vfs, dir, &self.chain, self.harden_from)
                 .map_err(|error| if error.is_out_of_space() { Error::DiskFull } else { error })?;
             self.hardened = true;
         }
-        // The first edit of a resumed manifest writes a new one: its rename is the commit point.
+        // The first edit of a resumed manifest writes a new file: its rename is the commit point.
         if !planted(Bug::CutNotRecorded) {
             commit(self.changes.clone())?;
         }

@@ -1,4 +1,4 @@
-//! The counters as text.
+//! Renders the statistics as text.
 
 use std::fmt;
 use std::time::Duration;
@@ -135,13 +135,13 @@ impl EngineStats {
             writeln!(f, "last error   {}", escape::text(error))?;
         }
         if !self.foreign_files.is_empty() {
-            writeln!(f, "not ours     {}", escape::text(&self.foreign_files.join(", ")))?;
+            writeln!(f, "foreign      {}", escape::text(&self.foreign_files.join(", ")))?;
         }
         Ok(())
     }
 }
 
-/// Figures may come from a file, where they can be any: sums saturate.
+/// Figures may come from a file, where they can have any value: sums saturate.
 fn total(figures: &[u64]) -> u64 {
     figures.iter().copied().fold(0, u64::saturating_add)
 }

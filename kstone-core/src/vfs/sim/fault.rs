@@ -109,7 +109,7 @@ pub enum Effect {
     /// are executed.
     Short(usize),
     /// A sync fails and loses what it should have made durable, as on Linux: data written since the last sync remains
-    /// readable, even after reopening the file, and the next sync succeeds, but a power failure loses the data.
+    /// readable, even after reopening the file, and the next sync succeeds, but a power cut loses the data.
     /// Requires an underlying file system that supports this, such as [`super::StrictVfs`]. Other operations fail.
     LoseUnsynced(Errno),
     /// A sync of a file or directory is not executed, but succeeds, like a disk that lies. Other operations are

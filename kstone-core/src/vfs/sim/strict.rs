@@ -1,4 +1,4 @@
-//! A file system in memory that loses at a power failure everything that was not synced.
+//! A file system in memory that loses at a power cut everything that was not synced.
 //!
 //! Every file has its durable bytes (as of its last [`VfsFile::sync`]), its current ones, and the pending writes and
 //! length changes that lead from the former to the latter, in order. Every directory has the same for its names, with
@@ -47,7 +47,7 @@ pub struct Image {
 /// Selects the images to make at a moment, given the number of operations so far, and the number of syncs among them.
 pub type Choose = Box<dyn FnMut(u64, u64) -> Vec<CrashMode> + Send>;
 
-/// Files in memory that survive a simulated power failure only as far as they were synced. Clones share them. The root
+/// Files in memory that survive a simulated power cut only as far as they were synced. Clones share them. The root
 /// always exists and is durable.
 #[derive(Clone, Default)]
 pub struct StrictVfs {
@@ -66,7 +66,7 @@ struct State {
     images: Vec<Image>,
 }
 
-/// What is certain to survive a power failure of a file.
+/// What is certain to survive a power cut of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Durability {
     /// Whether its name is durable.
@@ -147,7 +147,7 @@ impl StrictVfs {
         Some(Durability { named, whole: content.is_durable(), bytes: content.durable_bytes() })
     }
 
-    /// Returns the file system as found after a power failure at this moment. It is independent of this one, with no
+    /// Returns the file system as found after a power cut at this moment. It is independent of this one, with no
     /// locks held, no pending operations, and no operations counted. After [`CrashMode::Process`], pending operations
     /// remain pending.
     pub fn crash(&self, mode: CrashMode) -> Self {

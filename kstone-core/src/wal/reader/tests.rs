@@ -225,7 +225,7 @@ fn segments_of_another_database_twice_the_same_or_newer_than_the_manifest_are_re
     assert!(matches!(&got, Err(Error::Corruption { file, .. }) if file.ends_with("MANIFEST")), "{got:?}");
 }
 
-/// Symptom: after a power failure the database could not be opened, because a segment still being created had the
+/// Symptom: after a power cut the database could not be opened, because a segment still being created had the
 /// generation of another. Cause: without data journalling, blocks newly allocated to a file keep their previous
 /// contents, here a copy of that other segment. Fix: of two segments with the same generation, the one of that name
 /// counts; the other was never durable.

@@ -1,17 +1,17 @@
-//! A table of situations, and the slots that are due in each, in order.
+//! A table of situations and the slots due in each, in order.
 
 use super::Slot::{
     Checkpoint, Compact, Explore, Flush, LogSync, Open, Removal, Seal, Segment, Stats, Watermark,
 };
 use super::*;
 
-/// All that the decision depends on. Nothing is due in what [`Situation::new`] makes.
+/// All inputs of the decision. Nothing is due in the situation that [`Situation::new`] creates.
 #[derive(Default)]
 struct Situation {
     may_write: bool,
     opened: bool,
     manual: bool,
-    /// Seconds.
+    /// In seconds.
     now: u64,
     sync_interval: u64,
     last_sync: u64,
@@ -31,7 +31,7 @@ struct Situation {
     running: Vec<Slot>,
     flush: Vec<usize>,
     explore: Vec<usize>,
-    /// Queued stripes, with their runs and the bytes to merge, if any.
+    /// Queued stripes, with their number of runs and the bytes to merge, if any.
     compact: Vec<(usize, u64, Option<u64>)>,
     awaited: Vec<usize>,
     most_flushes: usize,
@@ -61,7 +61,7 @@ impl Situation {
         }
     }
 
-    /// The slots that are due, and what was looked up of stripes for that.
+    /// The slots that are due, and the facts about stripes that were looked up for it.
     fn due(&self) -> (Vec<Slot>, Vec<LookedUp>) {
         let secs = Duration::from_secs;
         let view = View {
@@ -155,7 +155,7 @@ fn check(rows: &[Row]) {
     }
 }
 
-/// Something of everything.
+/// Some work of every kind.
 fn everything(s: &mut Situation) {
     (s.sync_interval, s.last_sync, s.unsynced) = (1, 999, true);
     (s.dirty, s.last_checkpoint) = (true, 990);
@@ -381,7 +381,7 @@ fn before_the_first_write_of_a_clean_open() {
     ]);
 }
 
-/// A look at a stripe's runs is not cheap, and the decision is made under the queue's lock.
+/// Reading the runs of a stripe is not cheap, and the decision is made under the queue's lock.
 #[test]
 fn stripes_are_looked_at_only_when_the_decision_depends_on_it() {
     let looked_up = |set: fn(&mut Situation)| {

@@ -1,4 +1,4 @@
-//! Which merges are due, how many, beside what.
+//! Which merges are due, how many, and beside which other work.
 
 use std::path::Path;
 use std::time::Duration;
@@ -34,8 +34,8 @@ fn no_more_compactions_run_than_allowed_the_smallest_first() {
     }
 }
 
-/// Symptom: on two cores, a get in a hundred took milliseconds while merges of all stripes were due at the same moment.
-/// Cause: four merges shared the cores with it. Fix: one core stays free unless writers are slowed down.
+/// Symptom: on two cores, one get in a hundred took milliseconds while merges of all stripes were due at the same time.
+/// Cause: four merges shared the cores with it. Fix: one core stays free unless writers are delayed.
 #[test]
 fn a_core_is_left_to_callers_until_writers_wait_for_merges() {
     assert_eq!([1, 2, 3, 8].map(calm_compactions), [1, 1, 2, 7]);
@@ -54,7 +54,7 @@ fn a_core_is_left_to_callers_until_writers_wait_for_merges() {
     assert_eq!(due(), [by_size[3]]);
     drop(waits);
     assert_eq!(due(), []);
-    // As many runs as would slow writers down, in all stripes.
+    // As many runs as would delay writers, in all stripes.
     idle.two_rounds();
     shared.background.queue.lock().calm = Some(1);
     assert_eq!(due().len(), 3);
@@ -69,7 +69,7 @@ fn a_core_is_left_to_callers_until_writers_wait_for_merges() {
     assert_eq!(engine.shared.background.queue.lock().calm, Some(calm_compactions(cores())));
 }
 
-/// Long merges must leave threads for flushes: as many as there are beyond those that compactions may take.
+/// Long merges must leave threads for flushes: those beyond the ones that compactions may occupy.
 #[test]
 fn compactions_never_take_all_threads() {
     let compaction = CompactionConfig::new().with_sst_threshold(2).with_max_concurrent(256);
@@ -87,7 +87,7 @@ fn compactions_never_take_all_threads() {
     }
     assert_eq!(running, concurrent_compactions(&shared.settings.load().compaction));
     assert!((1..=2 * cores()).contains(&running));
-    // What is sealed meanwhile comes first.
+    // Memtables sealed meanwhile come first.
     queue.flush.push_back(7);
     assert_eq!(shared.due(&mut queue).iter().find(|slot| **slot != Slot::Checkpoint), Some(&Slot::Flush(7)));
 }
@@ -104,7 +104,7 @@ fn a_flush_goes_on_beside_a_merge_of_its_stripe() {
     }
     let shared = &idle.engine.shared;
     let mut merge = shared.begin(&mut shared.background.queue.lock(), Slot::Compact(0));
-    // It takes several steps, and stands between two of them.
+    // The merge takes several steps and is paused between two of them.
     for _ in 0..2 {
         assert_eq!(merge.step(shared).unwrap(), StepResult::Again);
     }
@@ -119,8 +119,8 @@ fn a_flush_goes_on_beside_a_merge_of_its_stripe() {
     assert_eq!(shared.stripe(0).unwrap().version().runs.len(), 2);
 }
 
-/// Symptom: with many stripes due, a writer that was stopped for its stripe's runs waited for seconds. Cause: merges go
-/// by size, and its stripe's was the largest. Fix: stripes that writers wait for come first.
+/// Symptom: with many stripes due, a writer stopped by the runs of its stripe waited for seconds. Cause: merges are
+/// ordered by size, and its stripe's was the largest. Fix: stripes that writers wait for come first.
 #[test]
 fn stripes_that_writers_wait_for_are_merged_first() {
     let compaction = CompactionConfig::new().with_sst_threshold(2).with_max_concurrent(1);

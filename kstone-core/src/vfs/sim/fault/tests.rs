@@ -170,7 +170,7 @@ fn a_full_file_system_refuses_what_takes_space() {
     vfs.remove(&path("b")).unwrap();
 }
 
-/// As on Linux: the first sync fails, the lost bytes remain readable, the second sync succeeds, and a power failure
+/// As on Linux: the first sync fails, the lost bytes remain readable, the second sync succeeds, and a power cut
 /// reveals the loss.
 #[test]
 fn what_a_failed_sync_loses_is_readable_until_the_power_cut() {

@@ -1,4 +1,4 @@
-//! What a power failure leaves: the modes, and their effect on names and bytes.
+//! What a power cut leaves: the modes, and their effect on names and bytes.
 //!
 //! | mode | unsynced names | unsynced bytes | as seen on |
 //! |---|---|---|---|
@@ -43,7 +43,7 @@ impl Tear {
     }
 }
 
-/// Which pending operations a power failure leaves. The same seed and history give the same image. A table at the head
+/// Which pending operations a power cut leaves. The same seed and history give the same image. A table at the head
 /// of `vfs/sim/strict/crash.rs` names the real file systems that each mode represents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

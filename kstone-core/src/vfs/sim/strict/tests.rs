@@ -46,7 +46,7 @@ fn conforms() {
     conformance::check(&vfs.crash(CrashMode::Strict), Path::new("/"));
 }
 
-/// Two names of one file still refer to the same file after a power failure, however much of its contents is lost.
+/// Two names of one file still refer to the same file after a power cut, however much of its contents is lost.
 #[test]
 fn two_names_of_one_file_are_one_file_after_a_crash() {
     let mut partly = 0;

@@ -18,7 +18,7 @@ use kstone_core::{CompactionConfig, DatabaseConfig, Error, Result};
 /// let db = Database::builder(&path).preset(Preset::write_heavy()).create()?;
 /// assert_eq!(db.config().max_memtable_records, 10_000);
 ///
-/// The same preset by name, with another setting changed.
+/// // The same preset by name, with another setting changed.
 /// let preset = Preset::by_name("write-heavy")?;
 /// db.set_config(preset.database.with_bloom_bits_per_key(12))?;
 /// # Ok(())

@@ -320,7 +320,7 @@ fn contradictions_are_refused_by_name_with_the_other_side() {
         ("max_total_disk_bytes", "two log segments", c().with_max_total_disk_bytes((512 << 10) - 1)),
         (
             "max_total_disk_bytes",
-            "must stay free",
+            "the space kept free",
             c().with_max_total_disk_bytes((8 << 20) - 1).with_wal_segment_size(1 << 20),
         ),
     ] {

@@ -1,7 +1,7 @@
 //! The engine: a key-value store over byte keys, with one file per operation.
 //!
 //! ```text
-//! PUT      write       log append -> stripe.insert -> publish -> seal if full
+//! PUT      write       log append -> stripe.insert -> seal if full -> publish
 //! GET      read        memtable -> sealed -> runs, newest first
 //! SCAN     scan        the same sources, merged
 //! FLUSH    flush       sealed memtable -> SSTs -> stripe.install_flush

@@ -27,7 +27,6 @@
 //!   whatever order they are used.
 //! * No sync happens under the log lock, except to undo a failed write. Locks are taken in this order: preparing, log,
 //!   then space or queue. The group commit lock is taken alone.
-//!   group commit's is taken alone.
 
 mod append;
 mod copy;

@@ -193,7 +193,7 @@ fn a_log_that_cannot_shrink_stops_writers_with_an_error_and_then_goes_on() {
         }
         assert!(written < 1000);
     };
-    assert!(why.contains("the log is over its limit") && why.contains("last failure"), "{why}");
+    assert!(why.contains("the log is over its limit") && why.contains("last background failure"), "{why}");
     let stats = engine.stats().unwrap();
     let log = stall(&stats, StallReason::Log).unwrap();
     assert!(

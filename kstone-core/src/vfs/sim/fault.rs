@@ -16,7 +16,7 @@
 //! let engine = LsmEngine::create(Path::new("db"), EngineOptions::on(Arc::new(vfs.clone())))?;
 //! engine.put(&Key::from("before"), b"1", WriteOptions::new())?;
 //!
-//! The next write to the log finds no space; the one after it does.
+//! // The next write to the log finds no space; the one after it does.
 //! let rule = vfs.add(Rule::fail(Errno::NoSpace).on(&[Op::Write]).files("wal-*").nth(1));
 //! assert_eq!(engine.put(&Key::from("refused"), b"2", WriteOptions::new()).unwrap_err().code(), "disk_full");
 //! assert_eq!(rule.hits(), 1);

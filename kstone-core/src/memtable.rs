@@ -80,9 +80,9 @@ impl Record {
 /// Joins key and value in one allocation, copying each once.
 fn joined(key: &[u8], value: &[u8]) -> Arc<[u8]> {
     let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, key.len() + value.len()).collect();
-    if let Some((for_key, for_value)) =
-        Arc::get_mut(&mut bytes).and_then(|bytes| bytes.split_at_mut_checked(key.len()))
-    {
+    let halves = Arc::get_mut(&mut bytes).and_then(|bytes| bytes.split_at_mut_checked(key.len()));
+    debug_assert!(halves.is_some(), "an allocation just made is shared, or shorter than it was made");
+    if let Some((for_key, for_value)) = halves {
         for_key.copy_from_slice(key);
         for_value.copy_from_slice(value);
     }

@@ -270,7 +270,7 @@ impl SalvagedTable {
             let (at, block) = (place.at.clone(), self.bytes.get(place.at.clone()).unwrap_or_default());
             let checked = if block.len() == at.len() {
                 sst_block::check(block, self.meta.id, at.start as u64)
-                    .and_then(|stored| self.read_block(&stored).map(drop))
+                    .and_then(|stored| self.each_of(&stored, |_, _| ()))
             } else {
                 Err(BadBlock::Malformed("the file ends before it"))
             };
@@ -397,32 +397,20 @@ impl SalvagedTable {
         }
     }
 
-    /// Parses the payload of a block with a matching checksum to its end.
-    fn read_block(&self, stored: &Stored<'_>) -> Result<(), BadBlock> {
-        let raw;
-        let payload = if stored.is_compressed() {
-            raw = stored.decompress()?;
-            &*raw
-        } else {
-            stored.payload
-        };
-        let block = Block::parse(payload)?;
-        for n in 0..block.groups() {
-            let mut group = block.group(n, self.base_seq)?;
-            while group.next_entry()?.is_some() {}
-        }
-        Ok(())
-    }
-
     /// Calls `f` with each entry of a good block, and its value.
     fn each(&self, place: &BlockPlace, f: impl FnMut(&BlockEntry<'_>, &[u8])) {
-        let read = self.each_of(part(&self.bytes, place.at.clone()), f);
+        let stored = Stored::parse(part(&self.bytes, place.at.clone()));
+        let read = stored.and_then(|stored| self.each_of(&stored, f));
         // A block is only marked good after it was read to its end.
         debug_assert!(read.is_ok(), "a good block of {} cannot be read: {read:?}", self.path.display());
     }
 
-    fn each_of(&self, block: &[u8], mut f: impl FnMut(&BlockEntry<'_>, &[u8])) -> Result<(), BadBlock> {
-        let stored = Stored::parse(block)?;
+    /// Parses a block with a matching checksum to its end.
+    fn each_of(
+        &self,
+        stored: &Stored<'_>,
+        mut f: impl FnMut(&BlockEntry<'_>, &[u8]),
+    ) -> Result<(), BadBlock> {
         let raw;
         let payload = if stored.is_compressed() {
             raw = stored.decompress()?;

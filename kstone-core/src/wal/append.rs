@@ -372,13 +372,16 @@ impl Wal {
             {
                 log.unsynced.push(full);
             }
-            if call.is_none() && !linked {
-                self.link(log, record, offset, bytes);
+            if call.is_none()
+                && !linked
+                && let Err(error) = self.link(log, record, offset, bytes)
+            {
+                return (1, Err(error));
             }
             let call = call.get_or_insert_with(|| WriteCall::new(record, offset, linked));
             match self.seal(log, kind, record, call, bytes) {
-                Some(appended) => group.push(appended),
-                None => return (1, Err(Error::Closed)), // only a closed log has no segment
+                Ok(appended) => group.push(appended),
+                Err(error) => return (1, Err(error)),
             }
         }
         let Some(call) = call else { return (records.len(), Ok(group)) };
@@ -388,18 +391,18 @@ impl Wal {
 
     /// Places the link that starts a segment, at `offset` there, directly before the segment's first record. The bytes
     /// it overwrites in the frames belong to records already written, or are reserved for this.
-    fn link(&self, log: &Log, first: &PendingRecord, offset: u64, bytes: &mut [u8]) {
-        let Some(segment) = &log.current else { return }; // the log is closed; `seal` refuses the record
+    fn link(&self, log: &Log, first: &PendingRecord, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        let segment = log.current.as_ref().ok_or(Error::Closed)?; // only a closed log has none
         let at = Lsn::new(segment.generation, offset as u32);
         let header = RecordHeader::new(LINK, at, log.next_seq, self.synced(), 0, first.time);
         let mut link = Vec::with_capacity(LINK_LEN as usize);
         header.encode(&mut link, segment.salt, &encode_link(log.tail));
-        if let Some(room) = bytes.get_mut(first.at - link.len()..first.at) {
-            room.copy_from_slice(&link);
-        }
+        let place = bytes.get_mut(first.at - link.len()..first.at).ok_or_else(|| self.outside())?;
+        place.copy_from_slice(&link);
+        Ok(())
     }
 
-    /// Assigns the record its sequences and position, and fills in its header. `None` if there is no segment.
+    /// Assigns the record its sequences and position, and fills in its header.
     fn seal(
         &self,
         log: &mut Log,
@@ -407,17 +410,24 @@ impl Wal {
         record: &PendingRecord,
         call: &mut WriteCall,
         bytes: &mut [u8],
-    ) -> Option<Appended> {
+    ) -> Result<Appended> {
         let first_seq = log.next_seq;
         log.next_seq = first_seq.saturating_add(u64::from(record.count));
-        let segment = log.current.as_ref()?;
+        let segment = log.current.as_ref().ok_or(Error::Closed)?; // only a closed log has none
         let at = |byte: usize| Lsn::new(segment.generation, (call.offset + (byte - call.from) as u64) as u32);
         let end_at = record.at + record.len() as usize;
         let (lsn, end) = (at(record.at), at(end_at));
         let header = RecordHeader::new(kind, lsn, first_seq, self.synced(), record.count, record.time);
-        header.seal(bytes.get_mut(record.at..end_at)?, segment.salt, record.payload_len);
+        let bytes = bytes.get_mut(record.at..end_at).ok_or_else(|| self.outside())?;
+        header.seal(bytes, segment.salt, record.payload_len);
         call.to = end_at;
-        Some(Appended { lsn, end, first_seq })
+        Ok(Appended { lsn, end, first_seq })
+    }
+
+    /// Nothing of that record is in the log.
+    #[cold]
+    fn outside(&self) -> Error {
+        self.context.health.internal("a record for the log lies outside of the bytes made for it")
     }
 
     fn write(

@@ -318,6 +318,14 @@ fn a_report_holds_what_was_found() {
     foreign.insert("001-888889.sst".into(), Arc::clone(&other.files[&ssts(&other.files)[0]]));
     let report = look(&mount(&foreign), VerifyOptions::deep());
     assert!(has(&report, Severity::Warning, FindingKind::Misplaced, "001-888889.sst"), "{report:?}");
+    // A listed name with the content of another database's file, and of another file of this one.
+    let names = ssts(&fixture.files);
+    for content in [&other.files[&ssts(&other.files)[0]], &fixture.files[&names[1]]] {
+        let mut replaced = fixture.files.clone();
+        replaced.insert(names[0].clone(), Arc::clone(content));
+        let report = look(&mount(&replaced), VerifyOptions::deep());
+        assert!(has(&report, Severity::Damage, FindingKind::Misplaced, &names[0]), "{report:?}");
+    }
 }
 
 /// Damage in an open database is found as in a closed one.

@@ -177,9 +177,9 @@ pub(crate) fn all_is_well(file: &RunFile) -> bool {
 
 /// The heading, the throughput and the latencies of a series.
 pub(crate) fn describe(series: &Series<'_>, file: &RunFile) -> String {
-    let build = match series.engine.engine() {
-        "kstone" => format!(" {} ({})", file.machine.version, file.machine.commit),
-        _ => String::new(),
+    let build = match series.engine.is_ours() {
+        true => format!(" {} ({})", file.machine.version, file.machine.commit),
+        false => String::new(),
     };
     let trials = series.runs.len();
     let mut text = format!(

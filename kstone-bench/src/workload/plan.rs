@@ -102,7 +102,7 @@ fn examples(spec: &mut TrialSpec) -> Result<()> {
     if spec.memory_limit.is_none() {
         spec.memory_limit = Some(example.memory);
     }
-    if spec.engine.engine() == "kstone" && spec.engine.settings.is_empty() {
+    if spec.engine.is_ours() && spec.engine.settings.is_empty() {
         spec.engine.settings = preset(name)?;
     }
     Ok(())

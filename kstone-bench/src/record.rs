@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::chapter::ChapterTable;
 use crate::engine::{Counters, Durability, EngineSpec, MarkKind, counter};
+use crate::workload::Place;
 
 pub const SCHEMA: &str = "kstone-bench/1";
 
@@ -78,6 +79,9 @@ pub struct TrialSpec {
     /// Bytes of memory, page cache included, that the process may use; `None`: no limit.
     #[serde(default)]
     pub memory_limit: Option<u64>,
+    /// The layout of the keys, unless a workload requires one.
+    #[serde(default)]
+    pub place: Place,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -98,8 +102,8 @@ pub struct StepSpec {
 impl TrialSpec {
     /// A trial with one thread, buffered, with values of 200 bytes.
     pub fn of(engine: EngineSpec, steps: Vec<StepSpec>, items: u64) -> Self {
-        let (durability, memory_limit) = (Durability::Buffered, None);
-        Self { engine, steps, items, value_bytes: 200, threads: 1, durability, seed: 42, memory_limit }
+        let (durability, memory_limit, place) = (Durability::Buffered, None, Place::Any);
+        Self { engine, steps, items, value_bytes: 200, threads: 1, durability, seed: 42, memory_limit, place }
     }
 }
 
@@ -163,6 +167,8 @@ pub struct Step {
     pub space_amplification: Option<f64>,
     /// Size of the directory at the end, in bytes.
     pub disk_bytes: u64,
+    /// Bytes written to the page cache for the device, those of the warm-up included.
+    pub written_bytes: u64,
 }
 
 impl Step {

@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::engine::{Durability, EngineSpec};
 use crate::record::{Latency, RunFile, SCHEMA, Step, StepSpec, Trial};
+use crate::workload::Place;
 use crate::{statistics, units};
 
 pub fn read(path: &Path) -> Result<RunFile> {
@@ -60,6 +61,8 @@ pub struct Conditions {
     pub memory_limit: Option<u64>,
     /// Whether the limit was in force.
     pub memory_limited: bool,
+    /// The layout of the keys, unless the workload requires one.
+    pub place: Place,
 }
 
 impl Conditions {
@@ -81,6 +84,7 @@ impl Conditions {
             durability: step.durability.unwrap_or(spec.durability),
             memory_limit: spec.memory_limit,
             memory_limited: trial.memory_limited,
+            place: spec.place,
         }
     }
 

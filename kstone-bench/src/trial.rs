@@ -267,6 +267,11 @@ fn serve_steps(job: &Steps) -> Result<()> {
                 die()?;
             }
             reopened(&opened, &*engine)?
+        } else if workload.task == Task::CloseOpen {
+            engine.close()?;
+            let (opened, again) = timed_open(job, open)?;
+            engine = again;
+            reopened(&opened, &*engine)?
         } else {
             if durability(step)? != open {
                 engine.close()?;

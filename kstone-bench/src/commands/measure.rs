@@ -11,7 +11,7 @@ use kstone_core::config::text;
 use crate::engine::{Durability, EngineSpec};
 use crate::record::{RunFile, SCHEMA, Step, StepSpec, Trial, TrialSpec};
 use crate::results::{self, Series, latency_of};
-use crate::workload::{Workload, plan};
+use crate::workload::{Place, Workload, plan};
 use crate::{machine, statistics, trial, units};
 
 /// The maximum number of lines of a latency histogram.
@@ -119,6 +119,7 @@ impl Measure {
             },
             seed: self.seed,
             memory_limit: self.mem_limit,
+            place: Place::Any,
         })
     }
 

@@ -1,4 +1,4 @@
-//! Trials and their results, as data: the JSON that `run`, `sweep` and `chapter` write, and that `compare` and
+//! Trials and their results, as data: the JSON that `run`, `sweep`, `speed` and `chapter` write, and that `compare` and
 //! `report` read.
 //!
 //! A *trial* is one process with one database in a fresh directory; it runs *steps*, one after the other, on that
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::chapter::ChapterTable;
 use crate::engine::{Counters, Durability, EngineSpec, MarkKind, counter};
+use crate::speed::SpeedTable;
 use crate::workload::Place;
 
 pub const SCHEMA: &str = "kstone-bench/1";
@@ -29,6 +30,8 @@ pub struct RunFile {
     pub trials: Vec<Trial>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chapter: Option<Vec<ChapterTable>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speed: Option<Vec<SpeedTable>>,
 }
 
 /// The machine and the build, so that no figure is recorded without them. Unknown facts are "unknown" or 0.

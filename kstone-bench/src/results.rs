@@ -289,9 +289,9 @@ pub fn turns<'a>(one: &Series<'a>, other: &Series<'a>) -> (Series<'a>, Series<'a
 }
 
 /// The failures in trials: a sentence for each trial that ended early or gave wrong answers.
-pub fn troubles(file: &RunFile) -> Vec<String> {
+pub fn troubles(trials: &[Trial]) -> Vec<String> {
     let mut troubles = Vec::new();
-    for trial in &file.trials {
+    for trial in trials {
         let name = format!("{}, trial {}", trial.spec.engine.label(), trial.number);
         if let Some(error) = &trial.error {
             let (done, asked) = (trial.steps.len(), trial.spec.steps.len());

@@ -90,10 +90,7 @@ pub(crate) fn number(text: &str) -> Result<u64, String> {
 impl Measure {
     /// The settings of kstone.
     pub(crate) fn settings(&self) -> Result<String> {
-        let preset = self.preset.as_deref().map(plan::preset).transpose()?.unwrap_or_default();
-        let all = [preset.as_str(), self.set.as_str()].join(",");
-        let (database, compaction) = text::changed(&all, &Default::default(), &Default::default())?;
-        Ok(text::differing(&database, &compaction))
+        settings(self.preset.as_deref(), &self.set)
     }
 
     /// The spec of a trial of this engine.
@@ -134,6 +131,7 @@ impl Measure {
              and writes them anyway"
         );
         let options = trial::Options {
+            before: None,
             directory,
             trials: self.trials as usize,
             keep: self.keep,
@@ -145,6 +143,14 @@ impl Measure {
         }
         Ok(file)
     }
+}
+
+/// The settings of kstone: those of a preset, changed by single ones.
+pub(crate) fn settings(preset: Option<&str>, set: &str) -> Result<String> {
+    let preset = preset.map(plan::preset).transpose()?.unwrap_or_default();
+    let all = [preset.as_str(), set].join(",");
+    let (database, compaction) = text::changed(&all, &Default::default(), &Default::default())?;
+    Ok(text::differing(&database, &compaction))
 }
 
 /// Starts results of this command on this machine, without trials. Prints whatever makes them doubtful.
@@ -160,6 +166,7 @@ pub(crate) fn begin(directory: &Path) -> Result<RunFile> {
         warnings,
         trials: Vec::new(),
         chapter: None,
+        speed: None,
     })
 }
 
@@ -171,7 +178,7 @@ pub(crate) fn save(file: &RunFile, path: &Path) -> Result<()> {
 
 /// Whether every trial succeeded and every answer was right; prints those that did not.
 pub(crate) fn all_is_well(file: &RunFile) -> bool {
-    let troubles = results::troubles(file);
+    let troubles = results::troubles(&file.trials);
     troubles.iter().for_each(|trouble| println!("FAILED: {trouble}"));
     troubles.is_empty() && file.trials.iter().all(|trial: &Trial| trial.error.is_none())
 }

@@ -197,11 +197,18 @@ impl Bench<'_> {
             watched.stop.store(true, Ordering::Relaxed);
             (figures, ended, sampler.join())
         });
-        let mut all = Tally::default();
-        for figures in figures {
-            all.add(&figures.map_err(|_| anyhow!("a thread panicked"))??)?;
+        let figures = figures.into_iter().map(|figures| figures.map_err(|_| anyhow!("a thread panicked"))?);
+        let figures = figures.collect::<Result<Vec<_>>>()?;
+        let mut sampled = sampled.map_err(|_| anyhow!("the sampler panicked"))??;
+        // A short step may end before any thread sees that measuring has started: then all of it counts.
+        let measured = figures.iter().any(|figures| figures.measured);
+        if !measured {
+            (sampled.begin, sampled.warm_up) = (None, (0, 0.0));
         }
-        let sampled = sampled.map_err(|_| anyhow!("the sampler panicked"))??;
+        let mut all = Tally::default();
+        for figures in figures.iter().filter(|figures| figures.measured == measured) {
+            all.add(figures)?;
+        }
         let mut done = self.summary(step, (&begin, ended), all, sampled)?;
         done.offered = rate;
         Ok(done)
@@ -243,6 +250,7 @@ impl Bench<'_> {
             if warm && watched.measuring.load(Ordering::Relaxed) {
                 warm = false;
                 figures = Tally::default();
+                figures.measured = true;
             }
             let operation = drawn(role.mix, total, &mut random);
             let Some(item) = chooser.next(&mut random, self.end.load(Ordering::Relaxed).max(1)) else {

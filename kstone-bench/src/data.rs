@@ -109,6 +109,8 @@ fn hexadecimal(mut n: u64, into: &mut [u8]) {
 pub struct Values {
     template: Vec<u8>,
     payload: usize,
+    /// Whether no part of the payload is constant.
+    random: bool,
     seed: u64,
 }
 
@@ -117,7 +119,7 @@ impl Values {
     pub fn new(bytes: usize, seed: u64) -> Result<Self> {
         if bytes < STAMP {
             ensure!(bytes > 0, "values must have at least one byte");
-            return Ok(Self { template: vec![MARK; bytes], payload: 0, seed });
+            return Ok(Self { template: vec![MARK; bytes], payload: 0, random: false, seed });
         }
         // The overhead of the encoding grows with the payload, by a byte here and there: first get close, then step.
         let encoded = |payload: usize| {
@@ -130,12 +132,17 @@ impl Values {
             if template.len() == bytes {
                 let start = template.windows(STAMP).position(|window| window == [MARK; STAMP]);
                 let start = start.context("an encoded item does not have its payload in one piece")?;
-                return Ok(Self { template, payload: start, seed });
+                return Ok(Self { template, payload: start, random: false, seed });
             }
         }
         let least = encoded(STAMP)?.len();
         ensure!(bytes >= least, "values must have at least {least} bytes, not {bytes}");
         anyhow::bail!("no item is exactly {bytes} bytes long; use one byte more or less");
+    }
+
+    /// The same, but random all over, so that they do not compress.
+    pub fn incompressible(self) -> Self {
+        Self { random: true, ..self }
     }
 
     pub fn len(&self) -> usize {
@@ -159,7 +166,7 @@ impl Values {
         let payload = &mut buffer[self.payload..];
         payload[..8].copy_from_slice(&n.to_le_bytes());
         payload[8..16].copy_from_slice(&version.to_le_bytes());
-        let end = (payload.len() / 2).max(STAMP);
+        let end = if self.random { payload.len() } else { (payload.len() / 2).max(STAMP) };
         let mut state = scatter(n ^ self.seed).wrapping_add(scatter(version));
         for chunk in payload[STAMP..end].chunks_mut(8) {
             state = splitmix(state);
@@ -246,6 +253,11 @@ mod tests {
         values.fill(3, 0, &mut value);
         let constant = value.iter().filter(|byte| **byte == MARK).count();
         assert!((450..550).contains(&constant), "{constant}");
+        let values = values.incompressible();
+        values.fill(3, 0, &mut value);
+        assert!(
+            value.iter().filter(|byte| **byte == MARK).count() < 50 && values.read(&value) == Some((3, 0))
+        );
     }
 
     #[test]

@@ -85,6 +85,9 @@ pub struct TrialSpec {
     /// The layout of the keys, unless a workload requires one.
     #[serde(default)]
     pub place: Place,
+    /// Whether no part of a value compresses; otherwise half of it does.
+    #[serde(default)]
+    pub incompressible: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -106,7 +109,18 @@ impl TrialSpec {
     /// A trial with one thread, buffered, with values of 200 bytes.
     pub fn of(engine: EngineSpec, steps: Vec<StepSpec>, items: u64) -> Self {
         let (durability, memory_limit, place) = (Durability::Buffered, None, Place::Any);
-        Self { engine, steps, items, value_bytes: 200, threads: 1, durability, seed: 42, memory_limit, place }
+        Self {
+            engine,
+            steps,
+            items,
+            value_bytes: 200,
+            threads: 1,
+            durability,
+            seed: 42,
+            memory_limit,
+            place,
+            incompressible: false,
+        }
     }
 }
 

@@ -63,6 +63,7 @@ pub struct Conditions {
     pub memory_limited: bool,
     /// The layout of the keys, unless the workload requires one.
     pub place: Place,
+    pub incompressible: bool,
 }
 
 impl Conditions {
@@ -85,6 +86,7 @@ impl Conditions {
             memory_limit: spec.memory_limit,
             memory_limited: trial.memory_limited,
             place: spec.place,
+            incompressible: spec.incompressible,
         }
     }
 

@@ -203,6 +203,7 @@ fn columns(
             seed: options.seed,
             memory_limit: options.memory.or(table.memory),
             place: table.place.unwrap_or(Place::Rows),
+            incompressible: true,
         })
     };
     let mut columns = engines.into_iter().map(spec).collect::<Result<Vec<_>>>()?;

@@ -285,11 +285,12 @@ fn serve_steps(job: &Steps) -> Result<()> {
                 open = durability(step)?;
                 engine = timed_open(job, open)?.1;
             }
+            let values = Values::new(spec.value_bytes, spec.seed)?;
             let bench = Bench {
                 spec,
                 engine: &*engine,
                 layout: plan::layout(spec)?,
-                values: Values::new(spec.value_bytes, spec.seed)?,
+                values: if spec.incompressible { values.incompressible() } else { values },
                 end: AtomicU64::new(end.load(Ordering::Relaxed)),
                 checks: spec.engine.engine() != "noop",
             };

@@ -117,6 +117,7 @@ impl Measure {
             seed: self.seed,
             memory_limit: self.mem_limit,
             place: Place::Any,
+            incompressible: false,
         })
     }
 

@@ -130,7 +130,7 @@ fn done(spec: &TrialSpec, trials: &[Trial]) -> String {
         Some(_) => ", memory limit not in force: the data may fit in memory".to_owned(),
     };
     format!(
-        "{} items, keys of {key} bytes, values of {}, {} {}, buffered{limit}.",
+        "{} items, keys of {key} bytes, values of {} that do not compress, {} {}, buffered{limit}.",
         units::count(spec.items as f64),
         Unit::Bytes.text(spec.value_bytes as f64),
         spec.threads,

@@ -1,6 +1,5 @@
 //! The commands, one per file, and the program that runs them. `kstone-bench/peers/` is a second program with more
 //! engines.
-//! engines.
 
 use std::process::ExitCode;
 
@@ -14,6 +13,7 @@ mod machine;
 mod measure;
 mod report;
 mod run;
+mod speed;
 mod sweep;
 mod torture;
 mod workloads;
@@ -32,6 +32,8 @@ enum Command {
     Run(run::Args),
     /// Run workloads with several values of one setting.
     Sweep(sweep::Args),
+    /// Print the tables of speed: KeystoneDB and its peers on the same work, with ratios and goals.
+    Speed(speed::Args),
     /// List the workloads and the engines of this build.
     Workloads,
     /// Search for lost data and wrong answers: crash an in-memory database at every I/O operation of random workloads
@@ -45,7 +47,7 @@ enum Command {
     Machine(machine::Args),
     /// Measure every table of the specification's chapter on performance tuning.
     Chapter(chapter::ChapterArgs),
-    /// Run one trial: `run`, `sweep` and `chapter` start this.
+    /// Run one trial: `run`, `sweep`, `speed` and `chapter` start this.
     #[command(hide = true)]
     Trial,
 }
@@ -59,6 +61,7 @@ pub fn main(more: &'static [(&'static str, Open)]) -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Sweep(args) => sweep::run(&args),
+        Command::Speed(args) => speed::run(&args),
         Command::Workloads => workloads::run(),
         Command::Torture(args) => return torture::run(&args),
         Command::Compare(args) => compare::run(&args),

@@ -238,7 +238,7 @@ fn doubts(file: &RunFile) -> impl Iterator<Item = String> {
     let mut doubts = file.warnings.clone();
     doubts
         .extend(machine::warnings(&file.machine).into_iter().filter(|doubt| !file.warnings.contains(doubt)));
-    doubts.extend(results::troubles(file));
+    doubts.extend(results::troubles(&file.trials));
     doubts.into_iter()
 }
 

@@ -77,10 +77,16 @@ impl Bench<'_> {
                 }
                 Ok(done)
             }
-            Task::Scan => self.once(step, "scan", |bench| bench.scan_all()),
+            Task::Scan | Task::ScanUnordered => {
+                let whole = self.is_whole(number)?;
+                let ordered = workload.task == Task::Scan;
+                self.once(step, "scan", |bench| bench.scan_all(ordered, whole))
+            }
             Task::Compact => self.once(step, "compact", |bench| bench.engine.compact().map(|()| (1, 0))),
             Task::Settle => self.once(step, "settle", |bench| bench.engine.settle().map(|()| (1, 0))),
-            Task::Reopen | Task::ReopenCold => Err(anyhow!("{}: a new process does that", workload.name)),
+            Task::CloseOpen | Task::Reopen | Task::ReopenCold => {
+                Err(anyhow!("{}: the owner of the database does that", workload.name))
+            }
         }
     }
 
@@ -112,13 +118,20 @@ impl Bench<'_> {
     }
 
     /// Each thread reads everything; an item is an operation.
-    fn scan_all(&self) -> Result<(u64, u64)> {
+    fn scan_all(&self, ordered: bool, whole: bool) -> Result<(u64, u64)> {
         let scan = || -> Result<(u64, u64)> {
             let (mut session, mut wrong) = (self.engine.session()?, 0);
+            let mut visit = |value: &[u8]| {
+                wrong += u64::from(self.checks && !self.values.check(value, |_, _| true));
+            };
             // The engine that does nothing never ends a scan.
-            let found = session.scan(self.spec.items * 2, &mut |value| {
-                wrong += u64::from(self.checks && self.values.read(value).is_none());
-            })?;
+            let end = self.end.load(Ordering::Relaxed);
+            let limit = self.spec.items.max(end) * 2;
+            let found = match ordered {
+                true => session.scan(limit, &mut visit)?,
+                false => session.scan_unordered(limit, &mut visit)?,
+            };
+            wrong += if whole { found.abs_diff(end) } else { 0 };
             Ok((found, wrong))
         };
         std::thread::scope(|scope| {
@@ -184,11 +197,18 @@ impl Bench<'_> {
             watched.stop.store(true, Ordering::Relaxed);
             (figures, ended, sampler.join())
         });
-        let mut all = Tally::default();
-        for figures in figures {
-            all.add(&figures.map_err(|_| anyhow!("a thread panicked"))??)?;
+        let figures = figures.into_iter().map(|figures| figures.map_err(|_| anyhow!("a thread panicked"))?);
+        let figures = figures.collect::<Result<Vec<_>>>()?;
+        let mut sampled = sampled.map_err(|_| anyhow!("the sampler panicked"))??;
+        // A short step may end before any thread sees that measuring has started: then all of it counts.
+        let measured = figures.iter().any(|figures| figures.measured);
+        if !measured {
+            (sampled.begin, sampled.warm_up) = (None, (0, 0.0));
         }
-        let sampled = sampled.map_err(|_| anyhow!("the sampler panicked"))??;
+        let mut all = Tally::default();
+        for figures in figures.iter().filter(|figures| figures.measured == measured) {
+            all.add(figures)?;
+        }
         let mut done = self.summary(step, (&begin, ended), all, sampled)?;
         done.offered = rate;
         Ok(done)
@@ -230,6 +250,7 @@ impl Bench<'_> {
             if warm && watched.measuring.load(Ordering::Relaxed) {
                 warm = false;
                 figures = Tally::default();
+                figures.measured = true;
             }
             let operation = drawn(role.mix, total, &mut random);
             let Some(item) = chooser.next(&mut random, self.end.load(Ordering::Relaxed).max(1)) else {
@@ -262,8 +283,9 @@ impl Bench<'_> {
         figures: Tally,
         sampled: sampler::Sampled,
     ) -> Result<Step> {
-        let begin = sampled.begin.as_ref().unwrap_or(begin);
         let now = Usage::now()?;
+        let written_bytes = now.write_bytes - begin.usage.write_bytes;
+        let begin = sampled.begin.as_ref().unwrap_or(begin);
         let seconds = ended.saturating_duration_since(begin.at).as_secs_f64();
         let counters = since(&begin.counters, self.engine.counters()?);
         let user = figures.bytes_written as f64;
@@ -291,6 +313,7 @@ impl Bench<'_> {
             write_amplification: (user > 0.0).then(|| written.unwrap_or(given) / user),
             counters,
             timeline: sampled.slices,
+            written_bytes,
             ..Step::default()
         })
     }
@@ -408,6 +431,7 @@ impl Client<'_> {
                 let from = item - within.saturating_sub(PARTITION_ITEMS - QUERY_ITEMS);
                 self.query(from, QUERY_ITEMS)
             }
+            Operation::Partition => self.partition(item),
             Operation::Scan => self.query(item, random.random_range(1..=100)),
             Operation::ReadModifyWrite => {
                 let read = self.get(item)?;
@@ -426,12 +450,15 @@ impl Client<'_> {
     }
 
     fn get(&mut self, item: u64) -> Result<Answer> {
-        let Self { bench, session, .. } = self;
-        let mut seen = None;
+        let Self { bench, session, version, .. } = self;
+        let mut right = false;
         let key = BenchKey::new(bench.layout, item);
-        let found = session.get(&key, &mut |value| seen = Some(bench.values.read(value)))?;
+        // Each step writes with its own number.
+        let found = session.get(&key, &mut |value| {
+            right = bench.values.check(value, |n, written| n == item && (1..=*version).contains(&written));
+        })?;
         let wrong = match found {
-            true => bench.checks && !seen.is_some_and(|seen| self_same(seen, item, self.version)),
+            true => bench.checks && !right,
             false => self.whole && item < bench.spec.items,
         };
         Ok(Answer { not_found: u64::from(!found), wrong: u64::from(wrong), ..Answer::default() })
@@ -443,10 +470,12 @@ impl Client<'_> {
         let (mut wrong, mut at) = (0, 0);
         let found = session.multi_get(&asked, &mut |value| {
             // Answers come in key order, without absent ones.
-            let seen = bench.values.read(value).map(|(item, _)| item);
-            let place = keys.iter().skip(at).position(|(item, _)| Some(*item) == seen);
-            at += place.map_or(0, |place| place + 1);
-            wrong += u64::from(bench.checks && place.is_none());
+            let right = bench.values.check(value, |seen, _| {
+                let place = keys.iter().skip(at).position(|(item, _)| *item == seen);
+                at += place.map_or(0, |place| place + 1);
+                place.is_some()
+            });
+            wrong += u64::from(bench.checks && !right);
         })?;
         let not_found = (keys.len() as u64).saturating_sub(found);
         let new = keys.iter().filter(|(item, _)| *item >= bench.spec.items).count() as u64;
@@ -455,19 +484,39 @@ impl Client<'_> {
     }
 
     fn query(&mut self, from: u64, limit: u64) -> Result<Answer> {
-        let Self { bench, session, version, .. } = self;
-        let (mut wrong, mut least) = (0, from);
-        let key = BenchKey::new(bench.layout, from);
-        let found = session.query(&key, limit, &mut |value| match bench.values.read(value) {
-            // In order from there on.
-            Some((item, written)) if item >= least && written <= *version => least = item + 1,
-            _ => wrong += u64::from(bench.checks),
-        })?;
+        let key = BenchKey::new(self.bench.layout, from);
+        let (found, wrong) = self.in_order(from, |session, visit| session.query(&key, limit, visit))?;
         Ok(Answer { not_found: u64::from(found == 0), wrong, ..Answer::default() })
     }
-}
 
-/// Whether `seen` is a version of this item that was written: each step writes with its own number.
-fn self_same(seen: Option<(u64, u64)>, item: u64, version: u64) -> bool {
-    seen.is_some_and(|(found, written)| found == item && (1..=version).contains(&written))
+    /// The partition of an item.
+    fn partition(&mut self, item: u64) -> Result<Answer> {
+        let size = self.bench.layout.partition_items();
+        let first = item - item % size;
+        let key = BenchKey::new(self.bench.layout, first);
+        let (found, mut wrong) = self.in_order(first, |session, visit| session.partition(&key, visit))?;
+        if self.whole {
+            wrong += found.abs_diff(size.min(self.bench.end.load(Ordering::Relaxed).saturating_sub(first)));
+        }
+        Ok(Answer { not_found: u64::from(found == 0), wrong, ..Answer::default() })
+    }
+
+    /// Reads items in order from `least` on; returns the number found, and of wrong values.
+    fn in_order(
+        &mut self,
+        mut least: u64,
+        read: impl FnOnce(&mut dyn Session, &mut dyn FnMut(&[u8])) -> Result<u64>,
+    ) -> Result<(u64, u64)> {
+        let Self { bench, session, version, .. } = self;
+        let mut wrong = 0;
+        let found = read(&mut **session, &mut |value| {
+            let right = bench.values.check(value, |item, written| {
+                let right = item >= least && written <= *version;
+                least = item + 1;
+                right
+            });
+            wrong += u64::from(bench.checks && !right);
+        })?;
+        Ok((found, wrong))
+    }
 }

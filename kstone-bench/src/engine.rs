@@ -1,7 +1,7 @@
 //! The engines to be measured, behind one interface of keys and bytes.
 //!
-//! One file per engine. `kstone` is KeystoneDB, and `noop` does nothing, to measure the harness; peers are behind
-//! features that are off by default, or in the workspace `kstone-bench/peers/` if they cannot be built with this
+//! One file per engine. `kstone` is KeystoneDB's engine and `kstone-items` its items; `noop` does nothing, to measure the
+//! harness; peers are behind features that are off by default, or in the workspace `kstone-bench/peers/` if they cannot be built with this
 //! crate's dependencies. All get the same keys, the same values and the same durability requirements.
 
 use std::collections::BTreeMap;
@@ -42,13 +42,13 @@ pub enum Durability {
 /// An engine and its settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EngineSpec {
-    /// The name: `kstone`, `noop`, or a peer's.
+    /// The name: `kstone`, `kstone-items`, `noop`, or a peer's.
     pub name: String,
     /// False: a peer's own defaults. True: one sensible configuration for a larger machine, stated in the peer's file.
-    /// `kstone` uses the settings below.
+    /// KeystoneDB uses the settings below.
     #[serde(default)]
     pub tuned: bool,
-    /// For `kstone`: the settings that differ from the defaults, `name=value,...` as in docs/settings-and-counters.md.
+    /// For KeystoneDB: the settings that differ from the defaults, `name=value,...` as in docs/settings-and-counters.md.
     #[serde(default)]
     pub settings: String,
 }
@@ -59,11 +59,14 @@ impl EngineSpec {
         Self { name: name.to_owned(), tuned: false, settings: String::new() }
     }
 
-    /// Parses `name`, or `name-tuned` for a peer's tuned configuration.
-    pub fn parse(text: &str) -> Self {
-        match text.strip_suffix("-tuned") {
+    /// Parses a label: `name`, `name-tuned` for a peer's tuned configuration, or `name settings`.
+    pub fn parse(label: &str) -> Self {
+        if let Some((name, settings)) = label.split_once(' ') {
+            return Self { settings: settings.to_owned(), ..Self::new(name) };
+        }
+        match label.strip_suffix("-tuned") {
             Some(name) => Self { tuned: true, ..Self::new(name) },
-            None => Self::new(text),
+            None => Self::new(label),
         }
     }
 
@@ -71,6 +74,11 @@ impl EngineSpec {
     /// of chance.
     pub fn engine(&self) -> &str {
         self.name.split_once('#').map_or(self.name.as_str(), |(engine, _)| engine)
+    }
+
+    /// Whether it is KeystoneDB, whose settings can be chosen.
+    pub fn is_ours(&self) -> bool {
+        matches!(self.engine(), "kstone" | "kstone-items")
     }
 
     pub fn label(&self) -> String {
@@ -183,10 +191,20 @@ pub trait Session {
     /// Reads up to `limit` items of the partition of `from`, in order, starting at that key; returns the number found.
     /// For keys without a sort key, at most one item.
     fn query(&mut self, from: &BenchKey, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
-        // After all keys of the partition, whose sort keys are hexadecimal digits.
+        // After all keys of the partition: no sort key starts with 0xff.
         let mut end = PAST_ALL;
         end[..from.partition().len()].copy_from_slice(from.partition());
         self.range(from.flat(), &end, limit, visit)
+    }
+
+    /// Reads a whole partition in order; `first` is its first key. Returns the number found.
+    fn partition(&mut self, first: &BenchKey, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        self.query(first, u32::MAX.into(), visit)
+    }
+
+    /// Reads everything in any order, up to `limit` items; returns the number found.
+    fn scan_unordered(&mut self, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        self.scan(limit, visit)
     }
 
     /// Reads everything in key order, up to `limit` items; returns the number found.
@@ -206,7 +224,8 @@ pub type Open = fn(&EngineSpec, &Path, Durability) -> Result<Box<dyn Engine>>;
 
 /// The engines of this crate.
 const ENGINES: &[(&str, Open)] = &[
-    ("kstone", kstone::open),
+    ("kstone", kstone::open_bytes),
+    ("kstone-items", kstone::open_items),
     ("noop", noop::open),
     #[cfg(feature = "peer-fjall")]
     ("fjall", fjall::open),
@@ -247,9 +266,9 @@ pub fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Resu
         };
         bail!("{name}: not in this build, which has {}; {elsewhere}", names().join(", "));
     };
-    ensure!(name == "kstone" || spec.settings.is_empty(), "{name}: settings are for kstone only");
+    ensure!(spec.is_ours() || spec.settings.is_empty(), "{name}: settings are for kstone only");
     ensure!(
-        !spec.tuned || !matches!(name, "kstone" | "noop"),
+        !spec.tuned || !(spec.is_ours() || name == "noop"),
         "{name}-tuned: only peers have a tuned setting; use --set and --preset for kstone settings"
     );
     open(spec, directory, durability)

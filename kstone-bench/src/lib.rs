@@ -20,6 +20,7 @@ pub mod record;
 pub mod report;
 pub mod resources;
 pub mod results;
+pub mod speed;
 pub mod statistics;
 pub mod torture;
 pub mod trial;

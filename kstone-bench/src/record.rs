@@ -1,4 +1,4 @@
-//! Trials and their results, as data: the JSON that `run`, `sweep` and `chapter` write, and that `compare` and
+//! Trials and their results, as data: the JSON that `run`, `sweep`, `speed` and `chapter` write, and that `compare` and
 //! `report` read.
 //!
 //! A *trial* is one process with one database in a fresh directory; it runs *steps*, one after the other, on that
@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::chapter::ChapterTable;
 use crate::engine::{Counters, Durability, EngineSpec, MarkKind, counter};
+use crate::speed::SpeedTable;
+use crate::workload::Place;
 
 pub const SCHEMA: &str = "kstone-bench/1";
 
@@ -28,6 +30,8 @@ pub struct RunFile {
     pub trials: Vec<Trial>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chapter: Option<Vec<ChapterTable>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speed: Option<Vec<SpeedTable>>,
 }
 
 /// The machine and the build, so that no figure is recorded without them. Unknown facts are "unknown" or 0.
@@ -78,6 +82,12 @@ pub struct TrialSpec {
     /// Bytes of memory, page cache included, that the process may use; `None`: no limit.
     #[serde(default)]
     pub memory_limit: Option<u64>,
+    /// The layout of the keys, unless a workload requires one.
+    #[serde(default)]
+    pub place: Place,
+    /// Whether no part of a value compresses; otherwise half of it does.
+    #[serde(default)]
+    pub incompressible: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -98,8 +108,19 @@ pub struct StepSpec {
 impl TrialSpec {
     /// A trial with one thread, buffered, with values of 200 bytes.
     pub fn of(engine: EngineSpec, steps: Vec<StepSpec>, items: u64) -> Self {
-        let (durability, memory_limit) = (Durability::Buffered, None);
-        Self { engine, steps, items, value_bytes: 200, threads: 1, durability, seed: 42, memory_limit }
+        let (durability, memory_limit, place) = (Durability::Buffered, None, Place::Any);
+        Self {
+            engine,
+            steps,
+            items,
+            value_bytes: 200,
+            threads: 1,
+            durability,
+            seed: 42,
+            memory_limit,
+            place,
+            incompressible: false,
+        }
     }
 }
 
@@ -163,6 +184,8 @@ pub struct Step {
     pub space_amplification: Option<f64>,
     /// Size of the directory at the end, in bytes.
     pub disk_bytes: u64,
+    /// Bytes written to the page cache for the device, those of the warm-up included.
+    pub written_bytes: u64,
 }
 
 impl Step {

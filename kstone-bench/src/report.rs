@@ -4,6 +4,7 @@
 //! from one machine. Engines are listed from the fastest to the slowest.
 
 use anyhow::{Result, bail};
+use comfy_table::{ContentArrangement, presets};
 use serde::Serialize;
 
 use crate::plot::Chart;
@@ -18,11 +19,13 @@ mod contest;
 mod figures;
 mod page;
 mod resource_usage;
+mod speed;
 mod summary;
 mod sweep;
 
 pub use chapter::{chapter_markdown, chapter_text};
 pub use page::{html, markdown};
+pub use speed::{speed_markdown, speed_text};
 
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Document {
@@ -115,6 +118,22 @@ impl Table {
     }
 }
 
+/// A section for a terminal, at most `width` columns wide, without its plots.
+fn text(section: &Section, width: u16) -> String {
+    let mut text = format!("{}\n{}\n", section.title, section.about);
+    for table in section.tables.iter().filter(|table| !table.rows.is_empty()) {
+        let mut grid = comfy_table::Table::new();
+        grid.load_style(presets::UTF8_FULL_CONDENSED)
+            .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_width(width)
+            .set_header(&table.head)
+            .add_rows(table.rows.iter().map(|row| &row.cells));
+        text += &format!("{grid}\n");
+    }
+    section.notes.iter().for_each(|line| text += &format!("  {line}\n"));
+    text
+}
+
 pub fn document(files: &[RunFile]) -> Result<Document> {
     let Some(first) = files.first() else { bail!("no file to report on") };
     for other in files {
@@ -137,7 +156,7 @@ pub fn document(files: &[RunFile]) -> Result<Document> {
         sources: files.iter().map(source).collect(),
         machine: machine_rows(files),
         method: method(&all),
-        troubles: files.iter().flat_map(results::troubles).collect(),
+        troubles: files.iter().flat_map(|file| results::troubles(&file.trials)).collect(),
         summaries: summary::tables(&contests),
         losses: summary::losses(&contests),
         ..Document::default()
@@ -154,6 +173,9 @@ pub fn document(files: &[RunFile]) -> Result<Document> {
         let error = table.error.iter().map(|error| format!("{} {}: {error}", table.id, table.title));
         document.troubles.extend(error);
     }
+    document
+        .sections
+        .extend(files.iter().filter_map(|file| file.speed.as_ref()).flatten().map(speed::section));
     document.sections.extend(sweep::sections(&all)?);
     for contest in &contests {
         document.sections.push(contest.section()?);

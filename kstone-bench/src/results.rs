@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::engine::{Durability, EngineSpec};
 use crate::record::{Latency, RunFile, SCHEMA, Step, StepSpec, Trial};
+use crate::workload::Place;
 use crate::{statistics, units};
 
 pub fn read(path: &Path) -> Result<RunFile> {
@@ -60,6 +61,9 @@ pub struct Conditions {
     pub memory_limit: Option<u64>,
     /// Whether the limit was in force.
     pub memory_limited: bool,
+    /// The layout of the keys, unless the workload requires one.
+    pub place: Place,
+    pub incompressible: bool,
 }
 
 impl Conditions {
@@ -81,6 +85,8 @@ impl Conditions {
             durability: step.durability.unwrap_or(spec.durability),
             memory_limit: spec.memory_limit,
             memory_limited: trial.memory_limited,
+            place: spec.place,
+            incompressible: spec.incompressible,
         }
     }
 
@@ -285,9 +291,9 @@ pub fn turns<'a>(one: &Series<'a>, other: &Series<'a>) -> (Series<'a>, Series<'a
 }
 
 /// The failures in trials: a sentence for each trial that ended early or gave wrong answers.
-pub fn troubles(file: &RunFile) -> Vec<String> {
+pub fn troubles(trials: &[Trial]) -> Vec<String> {
     let mut troubles = Vec::new();
-    for trial in &file.trials {
+    for trial in trials {
         let name = format!("{}, trial {}", trial.spec.engine.label(), trial.number);
         if let Some(error) = &trial.error {
             let (done, asked) = (trial.steps.len(), trial.spec.steps.len());

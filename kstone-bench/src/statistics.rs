@@ -13,6 +13,7 @@
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use serde::{Deserialize, Serialize};
 
 /// The nominal probability that an interval contains the true value.
 pub const LEVEL: f64 = 0.95;
@@ -25,7 +26,7 @@ pub const FEWEST: usize = 5;
 /// The seed of all resampling: the same trials always have the same interval.
 const SEED: u64 = 42;
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     pub low: f64,
     pub high: f64,
@@ -65,7 +66,7 @@ impl Summary {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ratio {
     /// The median of the second relative to that of the first.
     pub value: f64,

@@ -34,7 +34,12 @@ pub struct Options {
     pub keep: bool,
     /// The program that runs a trial when called with `trial`: this one.
     pub program: PathBuf,
+    /// Another build of it, which runs the trials of engines whose name ends in [`BEFORE`].
+    pub before: Option<PathBuf>,
 }
+
+/// Marks an engine as that of another build: `kstone#before`.
+pub const BEFORE: &str = "#before";
 
 /// Runs the trials of all specs, interleaved: one trial of each, then the next of each, so that changes on the machine
 /// affect all alike. `progress` reports each start. A trial that fails is in the result, with its error.
@@ -116,11 +121,13 @@ fn run(spec: &TrialSpec, number: usize, options: &Options) -> Result<Trial> {
         }
     };
     trial.memory_limited = group.is_some();
+    let before = options.before.as_ref().filter(|_| spec.engine.name.ends_with(BEFORE));
+    let program = before.unwrap_or(&options.program);
     let mut end = 0;
     loop {
         let (spec, directory, from) = (spec.clone(), made_in.to_owned(), trial.steps.len());
         let job = Job::Steps(Steps { spec, directory, from, end });
-        let left = one_process(&job, group.as_ref(), &options.program, &mut |message| {
+        let left = one_process(&job, group.as_ref(), program, &mut |message| {
             if let Message::Done(step, written) = message {
                 trial.steps.push(*step);
                 end = written;
@@ -267,17 +274,23 @@ fn serve_steps(job: &Steps) -> Result<()> {
                 die()?;
             }
             reopened(&opened, &*engine)?
+        } else if workload.task == Task::CloseOpen {
+            engine.close()?;
+            let (opened, again) = timed_open(job, open)?;
+            engine = again;
+            reopened(&opened, &*engine)?
         } else {
             if durability(step)? != open {
                 engine.close()?;
                 open = durability(step)?;
                 engine = timed_open(job, open)?.1;
             }
+            let values = Values::new(spec.value_bytes, spec.seed)?;
             let bench = Bench {
                 spec,
                 engine: &*engine,
                 layout: plan::layout(spec)?,
-                values: Values::new(spec.value_bytes, spec.seed)?,
+                values: if spec.incompressible { values.incompressible() } else { values },
                 end: AtomicU64::new(end.load(Ordering::Relaxed)),
                 checks: spec.engine.engine() != "noop",
             };

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::data::Layout;
 use crate::engine::Durability;
@@ -24,6 +24,9 @@ pub static WORKLOADS: LazyLock<Vec<Workload>> = LazyLock::new(|| {
 
 /// Items per partition, where keys are in partitions.
 pub const PARTITION_ITEMS: u64 = 1000;
+
+/// Items per partition of [`Place::Rows`].
+pub const ROWS: u64 = 100;
 
 pub const LARGE_VALUE: usize = 100_000;
 
@@ -71,7 +74,7 @@ fn yes() -> bool {
 }
 
 /// The layout of the keys.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Place {
     #[default]
@@ -80,6 +83,8 @@ pub enum Place {
     Ordered,
     /// In partitions of [`PARTITION_ITEMS`].
     Partitions,
+    /// In partitions of [`ROWS`], with keys of 16 bytes.
+    Rows,
     OnePartition,
     /// In an order in which items beyond the last are between the others, not after them all.
     Spread,
@@ -91,6 +96,7 @@ impl Place {
             Self::Any | Self::Spread => None,
             Self::Ordered => Some(Layout::Ordered),
             Self::Partitions => Some(Layout::Partitions(PARTITION_ITEMS)),
+            Self::Rows => Some(Layout::Rows(ROWS)),
             Self::OnePartition => Some(Layout::OnePartition),
         }
     }
@@ -104,10 +110,14 @@ pub enum Task {
     Operations,
     /// Each thread reads everything in key order, once. Each item counts as an operation.
     Scan,
+    /// The same, in whatever order the engine reads fastest.
+    ScanUnordered,
     /// Compaction of everything, once.
     Compact,
     /// Waiting until no background work is running, once.
     Settle,
+    /// The database is closed in order and opened again, once.
+    CloseOpen,
     /// The process is killed, and another one opens the database, once.
     Reopen,
     /// The same, with the files dropped from the page cache in between.
@@ -129,6 +139,8 @@ pub enum Operation {
     MultiGet,
     /// Reads [`QUERY_ITEMS`] items of a partition, starting where there are that many.
     Query,
+    /// Reads a whole partition.
+    Partition,
     /// Reads 1 to 100 items of a partition, starting at an item; fewer at the end of the partition.
     Scan,
     ReadModifyWrite,
@@ -142,7 +154,7 @@ impl Operation {
             Self::Delete => "delete",
             Self::Get | Self::GetMissing => "get",
             Self::MultiGet => "multi_get",
-            Self::Query | Self::Scan => "query",
+            Self::Query | Self::Partition | Self::Scan => "query",
             Self::ReadModifyWrite => "read_modify_write",
         }
     }
@@ -210,7 +222,9 @@ impl Workload {
     pub fn operations_for(&self, items: u64) -> Option<u64> {
         match self.task {
             _ if self.example.is_some() => None,
-            Task::Operations | Task::Scan => Some((items / self.one_in.max(1)).max(self.least).max(1)),
+            Task::Operations | Task::Scan | Task::ScanUnordered => {
+                Some((items / self.one_in.max(1)).max(self.least).max(1))
+            }
             _ => Some(1),
         }
     }

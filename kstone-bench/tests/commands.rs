@@ -103,5 +103,8 @@ fn what_cannot_be_run_is_refused_with_the_reason() {
 fn workloads_and_engines_are_listed() {
     let output = Command::cargo_bin("kstone-bench").unwrap().arg("workloads").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("ycsb-e ") && text.contains("engines of this build: kstone, noop"), "{text}");
+    assert!(
+        text.contains("ycsb-e ") && text.contains("engines of this build: kstone, kstone-items, noop"),
+        "{text}"
+    );
 }

@@ -36,7 +36,7 @@ fn spec(engine: &str, items: u64, steps: Vec<StepSpec>) -> TrialSpec {
 
 fn options(directory: &Path, trials: usize) -> Options {
     let program = PathBuf::from(env!("CARGO_BIN_EXE_kstone-bench"));
-    Options { directory: directory.to_owned(), trials, keep: false, program }
+    Options { directory: directory.to_owned(), trials, keep: false, program, before: None }
 }
 
 /// Those that fit on one database, so that it is not filled again for each.

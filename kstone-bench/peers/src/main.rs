@@ -33,12 +33,13 @@ mod tests {
         check("dynoxide", &[Lacks::Tuned, Lacks::Scan]).unwrap();
         check("keystonedb-0.1", &[Lacks::Tuned, Lacks::Query, Lacks::Scan]).unwrap();
         check("kstone", &[]).unwrap();
+        check("kstone-items", &[]).unwrap();
     }
 
     #[test]
     fn they_are_listed_and_what_is_nowhere_is_refused() {
         engine::add(ENGINES);
-        assert_eq!(engine::names(), ["kstone", "noop", "dynoxide", "keystonedb-0.1"]);
+        assert_eq!(engine::names(), ["kstone", "kstone-items", "noop", "dynoxide", "keystonedb-0.1"]);
         let directory = tempfile::tempdir().unwrap();
         let refused = engine::open(&EngineSpec::new("oracle"), directory.path(), Durability::Buffered);
         assert!(refused.map(drop).unwrap_err().to_string().contains("dynoxide"));

@@ -227,6 +227,7 @@ impl Sweeps<'_> {
         prefixes: &[&str],
     ) -> Result<Swept> {
         let options = trial::Options {
+            before: None,
             directory: self.directory.clone(),
             trials: self.scale.trials,
             keep: false,

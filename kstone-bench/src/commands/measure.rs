@@ -11,7 +11,7 @@ use kstone_core::config::text;
 use crate::engine::{Durability, EngineSpec};
 use crate::record::{RunFile, SCHEMA, Step, StepSpec, Trial, TrialSpec};
 use crate::results::{self, Series, latency_of};
-use crate::workload::{Workload, plan};
+use crate::workload::{Place, Workload, plan};
 use crate::{machine, statistics, trial, units};
 
 /// The maximum number of lines of a latency histogram.
@@ -90,10 +90,7 @@ pub(crate) fn number(text: &str) -> Result<u64, String> {
 impl Measure {
     /// The settings of kstone.
     pub(crate) fn settings(&self) -> Result<String> {
-        let preset = self.preset.as_deref().map(plan::preset).transpose()?.unwrap_or_default();
-        let all = [preset.as_str(), self.set.as_str()].join(",");
-        let (database, compaction) = text::changed(&all, &Default::default(), &Default::default())?;
-        Ok(text::differing(&database, &compaction))
+        settings(self.preset.as_deref(), &self.set)
     }
 
     /// The spec of a trial of this engine.
@@ -119,6 +116,8 @@ impl Measure {
             },
             seed: self.seed,
             memory_limit: self.mem_limit,
+            place: Place::Any,
+            incompressible: false,
         })
     }
 
@@ -133,6 +132,7 @@ impl Measure {
              and writes them anyway"
         );
         let options = trial::Options {
+            before: None,
             directory,
             trials: self.trials as usize,
             keep: self.keep,
@@ -144,6 +144,14 @@ impl Measure {
         }
         Ok(file)
     }
+}
+
+/// The settings of kstone: those of a preset, changed by single ones.
+pub(crate) fn settings(preset: Option<&str>, set: &str) -> Result<String> {
+    let preset = preset.map(plan::preset).transpose()?.unwrap_or_default();
+    let all = [preset.as_str(), set].join(",");
+    let (database, compaction) = text::changed(&all, &Default::default(), &Default::default())?;
+    Ok(text::differing(&database, &compaction))
 }
 
 /// Starts results of this command on this machine, without trials. Prints whatever makes them doubtful.
@@ -159,6 +167,7 @@ pub(crate) fn begin(directory: &Path) -> Result<RunFile> {
         warnings,
         trials: Vec::new(),
         chapter: None,
+        speed: None,
     })
 }
 
@@ -170,16 +179,16 @@ pub(crate) fn save(file: &RunFile, path: &Path) -> Result<()> {
 
 /// Whether every trial succeeded and every answer was right; prints those that did not.
 pub(crate) fn all_is_well(file: &RunFile) -> bool {
-    let troubles = results::troubles(file);
+    let troubles = results::troubles(&file.trials);
     troubles.iter().for_each(|trouble| println!("FAILED: {trouble}"));
     troubles.is_empty() && file.trials.iter().all(|trial: &Trial| trial.error.is_none())
 }
 
 /// The heading, the throughput and the latencies of a series.
 pub(crate) fn describe(series: &Series<'_>, file: &RunFile) -> String {
-    let build = match series.engine.engine() {
-        "kstone" => format!(" {} ({})", file.machine.version, file.machine.commit),
-        _ => String::new(),
+    let build = match series.engine.is_ours() {
+        true => format!(" {} ({})", file.machine.version, file.machine.commit),
+        false => String::new(),
     };
     let trials = series.runs.len();
     let mut text = format!(

@@ -12,7 +12,7 @@ use crate::results;
 pub(crate) struct Args {
     #[command(flatten)]
     measure: Measure,
-    /// Engines, whose trials take turns: `kstone`, `noop` (does nothing: the cost of the harness), and the peers of this
+    /// Engines, whose trials take turns: `kstone`, `kstone-items` (the same with items instead of bytes), `noop` (does nothing: the cost of the harness), and the peers of this
     /// build, such as `fjall` and `fjall-tuned`. `kstone#1,kstone#2` measures the same engine twice.
     #[arg(long, value_delimiter = ',', default_value = "kstone", value_name = "NAME")]
     engine: Vec<String>,
@@ -25,7 +25,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         .iter()
         .map(|name| {
             let mut engine = EngineSpec::parse(name);
-            if engine.engine() == "kstone" {
+            if engine.is_ours() {
                 engine.settings.clone_from(&settings);
             }
             args.measure.spec(engine)

@@ -22,6 +22,8 @@ pub(super) struct Tally {
     pub(super) bytes_written: u64,
     /// The longest of all operations, in nanoseconds.
     pub(super) longest: u64,
+    /// Whether they began with the measurement; otherwise the thread ended during the warm-up, and they are all its work.
+    pub(super) measured: bool,
     kinds: Vec<(&'static str, Kind)>,
 }
 

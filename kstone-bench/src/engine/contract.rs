@@ -84,6 +84,16 @@ fn agrees(session: &mut dyn Session, model: &Model, n: u64, lacks: &[Lacks]) -> 
     let agree = |found| values == expected && found == expected.len() as u64;
     answered(found, lacks.contains(&Lacks::Query), agree).with_context(|| format!("query from {n}"))?;
 
+    let first = n - n % PARTITION;
+    let expected: Vec<_> = model
+        .range(key(first).flat().to_vec()..=key(first + PARTITION - 1).flat().to_vec())
+        .map(|(_, value)| value.clone())
+        .collect();
+    let mut values = Vec::new();
+    let found = session.partition(&key(first), &mut |value| values.push(value.to_vec()));
+    let agree = |found| values == expected && found == expected.len() as u64;
+    answered(found, lacks.contains(&Lacks::Query), agree).with_context(|| format!("partition of {n}"))?;
+
     let keys = [n, n + 1, KEYS + n].map(key);
     let expected: Vec<_> = keys.iter().filter_map(|key| model.get(key.flat()).cloned()).collect();
     let mut values = Vec::new();
@@ -112,13 +122,20 @@ fn everything(session: &mut dyn Session, model: &Model, lacks: &[Lacks]) -> Resu
         let agree = |found| values == expected && found == expected.len() as u64;
         answered(found, lacks.contains(&Lacks::Scan), agree).with_context(|| format!("scan of {limit}"))?;
     }
+    let mut expected: Vec<_> = model.values().cloned().collect();
+    expected.sort();
+    let mut values = Vec::new();
+    let found = session.scan_unordered(u64::MAX, &mut |value| values.push(value.to_vec()));
+    values.sort();
+    let agree = |found| values == expected && found == expected.len() as u64;
+    answered(found, lacks.contains(&Lacks::Scan), agree).context("scan in any order")?;
     (0..KEYS).try_for_each(|n| agrees(session, model, n, lacks))
 }
 
 /// Checks the contract with each durability and setting, except for what the engine `lacks`.
 pub fn check(name: &str, lacks: &[Lacks]) -> Result<()> {
     for tuned in [false, true] {
-        if tuned && matches!(name, "kstone" | "noop") {
+        if tuned && (EngineSpec::new(name).is_ours() || name == "noop") {
             continue;
         }
         for durability in [Durability::Buffered, Durability::Sync] {

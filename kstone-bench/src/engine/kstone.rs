@@ -1,4 +1,6 @@
-//! KeystoneDB's engine with byte values, like the peers: measured operations neither encode nor decode items.
+//! KeystoneDB, twice. `kstone` is its engine with byte values, like the peers: measured operations neither encode nor
+//! decode items. `kstone-items` is its interface of items: each value is the only attribute of an item, a binary one. Writes
+//! build that item, reads get the attribute from a view of it.
 //!
 //! Durability maps to [`kstone_core::Durability`] of the same name.
 
@@ -8,10 +10,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow};
 use kstone_api::{
-    CompactionConfig, DatabaseConfig, EngineOptions, EngineStats, Event, EventListener, LsmEngine, SortRange,
-    WriteOptions,
+    CompactionConfig, Database, DatabaseConfig, EngineOptions, EngineStats, Event, EventListener,
+    ItemBuilder, ItemView, LsmEngine, Slice, SortRange, ValueView, WriteOptions,
 };
 use kstone_core::config::text;
 use kstone_core::types::Direction;
@@ -20,11 +22,29 @@ use super::{Counters, Durability, Engine, EngineSpec, Mark, MarkKind, Session, a
 use crate::data::BenchKey;
 
 struct Kstone {
-    engine: LsmEngine,
+    database: Database,
+    /// Whether its sessions use items.
+    items: bool,
     marks: Arc<Marks>,
 }
 
-pub(super) fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Result<Box<dyn Engine>> {
+pub(super) fn open_bytes(
+    spec: &EngineSpec,
+    directory: &Path,
+    durability: Durability,
+) -> Result<Box<dyn Engine>> {
+    open(spec, directory, durability, false)
+}
+
+pub(super) fn open_items(
+    spec: &EngineSpec,
+    directory: &Path,
+    durability: Durability,
+) -> Result<Box<dyn Engine>> {
+    open(spec, directory, durability, true)
+}
+
+fn open(spec: &EngineSpec, directory: &Path, durability: Durability, items: bool) -> Result<Box<dyn Engine>> {
     let defaults = (DatabaseConfig::default(), CompactionConfig::default());
     let (database, compaction) = text::changed(&spec.settings, &defaults.0, &defaults.1)?;
     let marks = Arc::new(Marks::default());
@@ -36,8 +56,8 @@ pub(super) fn open(spec: &EngineSpec, directory: &Path, durability: Durability) 
         Durability::Sync => kstone_api::Durability::Sync,
     };
     options.listener = Some(Arc::clone(&marks) as Arc<dyn EventListener>);
-    let engine = LsmEngine::open_or_create(directory, options)?;
-    Ok(Box::new(Kstone { engine, marks }))
+    let database = Database::from(LsmEngine::open_or_create(directory, options)?);
+    Ok(Box::new(Kstone { database, items, marks }))
 }
 
 impl Kstone {
@@ -46,9 +66,11 @@ impl Kstone {
         if let Some(error) = &stats.background_error {
             return Err(anyhow!("background work fails: {error}"));
         }
-        let waiting = (0..stats.stripe_count).find_map(|stripe| match self.engine.needs_compaction(stripe) {
-            Ok(false) => None,
-            other => Some(other),
+        let waiting = (0..stats.stripe_count).find_map(|stripe| {
+            match self.database.engine().needs_compaction(stripe) {
+                Ok(false) => None,
+                other => Some(other),
+            }
         });
         Ok(!waiting.transpose()?.unwrap_or(false))
     }
@@ -56,29 +78,33 @@ impl Kstone {
 
 impl Engine for Kstone {
     fn session(&self) -> Result<Box<dyn Session + '_>> {
-        Ok(Box::new(Reader(&self.engine)))
+        Ok(match self.items {
+            true => Box::new(Items(&self.database)),
+            false => Box::new(Bytes(self.database.engine())),
+        })
     }
 
     /// The engine is at rest when nothing is due, and nothing was done for a tenth of a second.
     fn settle(&self) -> Result<()> {
-        self.engine.flush()?;
+        self.database.engine().flush()?;
         at_rest(|| {
-            let stats = self.engine.stats()?;
+            let stats = self.database.engine().stats()?;
             let done = stats.flushes + stats.compactions + stats.checkpoints;
             Ok(self.at_rest(&stats)?.then_some(done))
         })
     }
 
     fn compact(&self) -> Result<()> {
-        self.engine.flush()?;
-        for stripe in 0..self.engine.stripe_count() {
-            self.engine.trigger_compaction(stripe)?;
+        let engine = self.database.engine();
+        engine.flush()?;
+        for stripe in 0..engine.stripe_count() {
+            engine.trigger_compaction(stripe)?;
         }
         Ok(())
     }
 
     fn counters(&self) -> Result<Counters> {
-        let stats = self.engine.stats()?;
+        let stats = self.database.engine().stats()?;
         let absent = stats.filter.negatives + stats.filter.false_positives;
         let memtables: usize = stats.stripes.iter().map(|stripe| stripe.memtable_bytes).sum();
         let runs: usize = stats.stripes.iter().map(|stripe| stripe.runs).sum();
@@ -99,14 +125,14 @@ impl Engine for Kstone {
             (counter::RUNS_LOOKED_AT, stats.reads.runs_looked_at),
             (counter::FILTER_NEGATIVES, absent),
             (counter::FILTER_FALSE_POSITIVES, stats.filter.false_positives),
-            (counter::FILTER_BYTES, self.engine.estimate_bloom_memory()?),
+            (counter::FILTER_BYTES, self.database.engine().estimate_bloom_memory()?),
             (counter::MEMTABLE_BYTES, memtables as u64),
             (counter::REPLAY_BYTES, stats.log_bytes),
             ("checkpoints", stats.checkpoints),
             ("runs", runs as u64),
             ("stripes_used", stats.stripes.len() as u64),
             ("blocks_read", stats.reads.blocks_read),
-            ("index_memory_bytes", self.engine.estimate_index_memory()?),
+            ("index_memory_bytes", self.database.engine().estimate_index_memory()?),
             ("replayed_bytes", stats.recovery.replayed_bytes),
             ("replay_nanos", stats.recovery.replay_nanos),
             ("open_nanos", stats.recovery.open_nanos),
@@ -124,7 +150,7 @@ impl Engine for Kstone {
     }
 
     fn close(self: Box<Self>) -> Result<()> {
-        Ok(self.engine.close()?)
+        Ok(self.database.close()?)
     }
 }
 
@@ -143,9 +169,10 @@ impl EventListener for Marks {
     }
 }
 
-struct Reader<'a>(&'a LsmEngine);
+/// Values are bytes.
+struct Bytes<'a>(&'a LsmEngine);
 
-impl Session for Reader<'_> {
+impl Session for Bytes<'_> {
     fn put(&mut self, key: &BenchKey, value: &[u8]) -> Result<()> {
         self.0.put(&key.key(), value, WriteOptions::new())?;
         Ok(())
@@ -179,13 +206,26 @@ impl Session for Reader<'_> {
         read(entries, limit, visit)
     }
 
+    fn partition(&mut self, first: &BenchKey, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        read(self.0.query(first.partition(), &SortRange::All, Direction::Forward, None)?, u64::MAX, visit)
+    }
+
+    fn scan_unordered(&mut self, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        let snapshot = self.0.snapshot()?;
+        let mut found = 0;
+        for stripe in 0..self.0.stripe_count() {
+            found += read(self.0.scan_stripe(stripe, Some(&snapshot))?, limit - found, visit)?;
+        }
+        Ok(found)
+    }
+
     fn scan(&mut self, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
         read(self.0.scan(&[], Direction::Forward, None)?, limit, visit)
     }
 }
 
 fn read(
-    entries: impl Iterator<Item = kstone_api::Result<(kstone_api::Key<'static>, kstone_api::Slice)>>,
+    entries: impl Iterator<Item = kstone_api::Result<(kstone_api::Key<'static>, Slice)>>,
     limit: u64,
     visit: &mut dyn FnMut(&[u8]),
 ) -> Result<u64> {
@@ -193,4 +233,69 @@ fn read(
         visit(&entry?.1);
         Ok(true)
     })
+}
+
+/// Values are attributes of items.
+struct Items<'a>(&'a Database);
+
+/// The name of the attribute.
+const PAYLOAD: &str = "payload";
+
+fn see(view: &ItemView, visit: &mut dyn FnMut(&[u8])) -> Result<()> {
+    let payload = view.get(PAYLOAD)?.and_then(ValueView::as_bytes);
+    visit(payload.context("an item without its attribute")?);
+    Ok(())
+}
+
+fn read_views(items: kstone_api::Items, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+    counted(items.views(), limit, |entry| {
+        see(&entry?.1, visit)?;
+        Ok(true)
+    })
+}
+
+impl Session for Items<'_> {
+    fn put(&mut self, key: &BenchKey, value: &[u8]) -> Result<()> {
+        Ok(self.0.put(key.key(), ItemBuilder::new().binary(PAYLOAD, value))?)
+    }
+
+    fn delete(&mut self, key: &BenchKey) -> Result<()> {
+        Ok(self.0.delete(key.key())?)
+    }
+
+    fn get(&mut self, key: &BenchKey, visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        let found = self.0.get_view(key.key())?;
+        found.as_ref().map(|view| see(view, visit)).transpose()?;
+        Ok(found.is_some())
+    }
+
+    fn multi_get(&mut self, keys: &[BenchKey], visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        let snapshot = self.0.snapshot()?;
+        counted(keys.iter(), u64::MAX, |key| {
+            let found = snapshot.get_view(key.key())?;
+            found.as_ref().map(|view| see(view, visit)).transpose()?;
+            Ok(found.is_some())
+        })
+    }
+
+    fn query(&mut self, from: &BenchKey, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        let query = self.0.query(from.partition());
+        let query = match from.sort() {
+            Some(sort) => query.sort_from(sort),
+            None => query,
+        };
+        read_views(query.run()?, limit, visit)
+    }
+
+    fn partition(&mut self, first: &BenchKey, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        read_views(self.0.query(first.partition()).run()?, u64::MAX, visit)
+    }
+
+    fn scan_unordered(&mut self, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        read_views(self.0.segment(0, 1)?, limit, visit)
+    }
+
+    fn scan(&mut self, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        read_views(self.0.scan().run()?, limit, visit)
+    }
 }

@@ -53,6 +53,10 @@ impl Session for Nothing<'_> {
         Ok(limit)
     }
 
+    fn partition(&mut self, first: &BenchKey, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+        self.query(first, 100, visit)
+    }
+
     fn scan(&mut self, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
         (0..limit).for_each(|_| visit(self.0));
         Ok(limit)

@@ -1,8 +1,8 @@
 //! RocksDB, the yardstick for other engines.
 //!
 //! * `Buffered`: its default, in which the log is written but not synced. `Sync`: `sync` with each write.
-//! * Defaults: no filters, a cache of 32 MiB; the only compression in this build is LZ4, which the defaults do not use.
-//!   Tuned: Bloom filters of 10 bits, a cache of 512 MiB, background threads for all cores, LZ4.
+//! * Defaults: no filters, a cache of 32 MiB. Tuned: Bloom filters of 10 bits, a cache of 512 MiB, background threads for
+//!   all cores. Neither compresses: this build has no compression.
 
 use std::path::Path;
 
@@ -23,16 +23,14 @@ struct Rocksdb {
 pub(super) fn open(spec: &EngineSpec, directory: &Path, durability: Durability) -> Result<Box<dyn Engine>> {
     let mut options = Options::default();
     options.create_if_missing(true);
+    // The default is Snappy, which this build leaves out.
+    options.set_compression_type(DBCompressionType::None);
     if spec.tuned {
         let mut blocks = BlockBasedOptions::default();
         blocks.set_block_cache(&Cache::new_lru_cache(512 << 20));
         blocks.set_bloom_filter(10.0, false);
         options.set_block_based_table_factory(&blocks);
-        options.set_compression_type(DBCompressionType::Lz4);
         options.increase_parallelism(std::thread::available_parallelism().map_or(2, |n| n.get() as i32));
-    } else {
-        // The default is Snappy, which this build leaves out.
-        options.set_compression_type(DBCompressionType::None);
     }
     Ok(Box::new(Rocksdb { database: DB::open(&options, directory)?, sync: durability == Durability::Sync }))
 }

@@ -24,6 +24,7 @@ fn what_an_engine_cannot_be_told_is_refused() {
     assert!(refused(EngineSpec::new("oracle")).contains("peer-fjall"));
     assert!(refused(EngineSpec::new("dynoxide")).contains("peers/Cargo.toml"));
     assert!(refused(EngineSpec::parse("kstone-tuned")).contains("settings"));
+    assert!(refused(EngineSpec::parse("kstone-items-tuned")).contains("settings"));
     let settings = "sst_threshold=4".to_owned();
     assert!(refused(EngineSpec { settings, ..EngineSpec::new("noop") }).contains("kstone only"));
     let settings = "sst_threshold=1".to_owned();

@@ -2,7 +2,6 @@
 //! quantity whose rows are numbers.
 
 use anyhow::Result;
-use comfy_table::{ContentArrangement, presets};
 
 use super::{Plot, Section, Table, page};
 use crate::chapter::{ChapterTable, Grade, Group, Line, Measured};
@@ -47,19 +46,7 @@ pub fn chapter_markdown(table: &ChapterTable) -> Result<String> {
 
 /// A table for a terminal, at most `width` columns wide.
 pub fn chapter_text(table: &ChapterTable, width: u16) -> String {
-    let Section { title, about, tables, notes, .. } = cells(table);
-    let mut text = format!("{title}\n{about}\n");
-    for table in tables.iter().filter(|table| !table.rows.is_empty()) {
-        let mut grid = comfy_table::Table::new();
-        grid.load_style(presets::UTF8_FULL_CONDENSED)
-            .set_content_arrangement(ContentArrangement::Dynamic)
-            .set_width(width)
-            .set_header(&table.head)
-            .add_rows(table.rows.iter().map(|row| &row.cells));
-        text += &format!("{grid}\n");
-    }
-    notes.iter().for_each(|line| text += &format!("  {line}\n"));
-    text
+    super::text(&cells(table), width)
 }
 
 /// Claims with the figures that decided them, reasons, notes.

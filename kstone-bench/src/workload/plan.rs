@@ -27,7 +27,7 @@ pub fn resolve(spec: &TrialSpec) -> Result<TrialSpec> {
 
 pub fn layout(spec: &TrialSpec) -> Result<Layout> {
     let workloads = workloads(spec)?;
-    let mut decided: Option<(Layout, &str)> = None;
+    let mut decided = spec.place.layout().map(|layout| (layout, "the trial"));
     for workload in &workloads {
         let Some(layout) = workload.place.layout() else { continue };
         match decided {
@@ -37,7 +37,7 @@ pub fn layout(spec: &TrialSpec) -> Result<Layout> {
                 described(other, name),
                 described(layout, &workload.name)
             ),
-            _ => decided = Some((layout, &workload.name)),
+            _ => decided = Some((layout, workload.name.as_str())),
         }
     }
     let (layout, by) = decided.unwrap_or((Layout::Scattered, ""));
@@ -57,7 +57,7 @@ fn described(layout: Layout, by: &str) -> String {
     match layout {
         Layout::Scattered => format!("{by} has scattered keys"),
         Layout::Ordered => format!("{by} has keys in the order of their items"),
-        Layout::Partitions(items) => format!("{by} has partitions of {items} items"),
+        Layout::Partitions(items) | Layout::Rows(items) => format!("{by} has partitions of {items} items"),
         Layout::OnePartition => format!("{by} has one partition for everything"),
     }
 }
@@ -102,7 +102,7 @@ fn examples(spec: &mut TrialSpec) -> Result<()> {
     if spec.memory_limit.is_none() {
         spec.memory_limit = Some(example.memory);
     }
-    if spec.engine.engine() == "kstone" && spec.engine.settings.is_empty() {
+    if spec.engine.is_ours() && spec.engine.settings.is_empty() {
         spec.engine.settings = preset(name)?;
     }
     Ok(())

@@ -61,6 +61,7 @@ pub(crate) fn file(trials: Vec<Trial>) -> RunFile {
         machine: quiet_machine(),
         warnings: Vec::new(),
         chapter: None,
+        speed: None,
         trials,
     }
 }

@@ -86,12 +86,14 @@ impl Memtable {
     /// An empty memtable.
     #[expect(clippy::new_without_default, reason = "no caller needs one")]
     pub fn new() -> Self {
-        Self(crate::memtable::Memtable::new())
+        Self(crate::memtable::Memtable::new(&Arc::default()))
     }
 
     /// Inserts a version.
     pub fn insert(&self, record: &Record) {
-        self.0.insert(Lsn::new(1, record.seq as u32), record.entry());
+        let entry = record.entry();
+        let inserted = self.0.insert(Lsn::new(1, record.seq as u32), key_hash(entry.key), entry);
+        debug_assert!(inserted.is_some(), "a memtable for a benchmark is full");
     }
 
     /// Number of versions, and the bytes of their keys and values.

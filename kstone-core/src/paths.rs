@@ -98,8 +98,11 @@ pub(crate) fn parse(name: &str) -> FileName {
             _ => FileName::Foreign,
         };
     }
-    let number = |digits: &str| {
-        digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse::<u64>().ok()).flatten()
+    // Only numbers as they are written: with leading zeros up to this many digits, and no further.
+    let number = |digits: &str, padded: usize| {
+        let is_written = digits.len() == padded || (digits.len() > padded && !digits.starts_with('0'));
+        let is_number = is_written && digits.bytes().all(|b| b.is_ascii_digit());
+        is_number.then(|| digits.parse::<u64>().ok()).flatten()
     };
     if let Some(age) = name.strip_prefix(EVENTS).and_then(|rest| rest.strip_prefix('.'))
         && (1..EVENT_FILES).any(|n| age == n.to_string())
@@ -107,15 +110,13 @@ pub(crate) fn parse(name: &str) -> FileName {
         return FileName::Events;
     }
     if let Some(generation) = name.strip_prefix("wal-").and_then(|rest| rest.strip_suffix(".log"))
-        && let Some(generation) = number(generation).and_then(|n| u32::try_from(n).ok())
-        && name == format!("wal-{generation:06}.log")
+        && let Some(generation) = number(generation, 6).and_then(|n| u32::try_from(n).ok())
     {
         return FileName::Log(generation);
     }
     if let Some((stripe, id)) = name.strip_suffix(".sst").and_then(|rest| rest.split_once('-'))
-        && let (Some(stripe), Some(id)) = (number(stripe), number(id))
+        && let (Some(stripe), Some(id)) = (number(stripe, 3), number(id, 6))
         && stripe < 256
-        && name == format!("{stripe:03}-{id:06}.sst")
     {
         return FileName::Sst { stripe: stripe as usize, id };
     }
@@ -157,9 +158,18 @@ mod tests {
         ] {
             assert_eq!(parse(foreign), FileName::Foreign, "{foreign}");
         }
-        for foreign in
-            ["notes.txt", "wal-7.log", "wal-.log", "3-000001.sst", "256-000001.sst", "003-+00001.sst", ".sst"]
-        {
+        for foreign in [
+            "notes.txt",
+            "wal-7.log",
+            "wal-.log",
+            "wal-0000007.log",
+            "3-000001.sst",
+            "0003-000001.sst",
+            "003-0000001.sst",
+            "256-000001.sst",
+            "003-+00001.sst",
+            ".sst",
+        ] {
             assert_eq!(parse(foreign), FileName::Foreign, "{foreign}");
         }
     }

@@ -11,7 +11,7 @@ use crate::clock::Since;
 use crate::config::{DatabaseConfig, MemtableMode};
 use crate::gaps::Gaps;
 use crate::key::KeyRange;
-use crate::memtable::Memtable;
+use crate::memtable::{ChunkPool, Memtable};
 use crate::planted::{Bug, planted};
 use crate::sst::Table;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -23,6 +23,8 @@ use crate::version::{Run, Version};
 pub(crate) struct Stripe {
     pub(crate) id: usize,
     version: ArcSwap<Version>,
+    /// Where memtables take their memory from.
+    chunks: Arc<ChunkPool>,
     state: Mutex<StripeState>,
     /// Record limit of the active memtable with `MemtableMode::Adaptive`; 0 before the first flush.
     adaptive_limit: AtomicUsize,
@@ -59,12 +61,13 @@ pub(crate) struct Locked<'a> {
 
 impl Stripe {
     /// A stripe with these runs, newest first, as listed in the manifest.
-    pub(crate) fn new(id: usize, runs: Vec<Arc<Run>>, flushed_to: SeqNo) -> Self {
-        let version = Version { active: Arc::new(Memtable::new()), sealed: Vec::new(), runs };
+    pub(crate) fn new(id: usize, runs: Vec<Arc<Run>>, flushed_to: SeqNo, chunks: &Arc<ChunkPool>) -> Self {
+        let version = Version { active: Arc::new(Memtable::new(chunks)), sealed: Vec::new(), runs };
         let state = StripeState { flushed_to };
         Self {
             id,
             version: ArcSwap::from_pointee(version),
+            chunks: Arc::clone(chunks),
             state: Mutex::new(state),
             adaptive_limit: AtomicUsize::new(0),
             flushed_records: AtomicU64::new(0),
@@ -108,15 +111,16 @@ impl Locked<'_> {
         self.stripe.version.load()
     }
 
-    /// Inserts a record that is in the log at `lsn`.
-    pub(crate) fn insert(&self, lsn: Lsn, entry: EntryRef<'_>) -> Inserted {
+    /// Inserts a record that is in the log at `lsn`; `hash` is that of its key. `None` if the memtable can take no more,
+    /// which [`Locked::is_full`] prevents.
+    pub(crate) fn insert(&self, lsn: Lsn, hash: u64, entry: EntryRef<'_>) -> Option<Inserted> {
         let active = &self.version().active;
         let first = active.is_empty();
-        let memory = active.insert(lsn, entry);
+        let memory = active.insert(lsn, hash, entry)?;
         if entry.kind == EntryKind::Put {
             self.stripe.gaps.put(entry.key);
         }
-        Inserted { memory, first }
+        Some(Inserted { memory, first })
     }
 
     pub(crate) fn id(&self) -> usize {
@@ -148,6 +152,7 @@ impl Locked<'_> {
         let version = self.version();
         version.active.len() >= self.stripe.memtable_limit(config)
             || config.max_memtable_size_bytes.is_some_and(|max| version.active.data_bytes() >= max)
+            || version.active.is_full()
     }
 
     /// Sets the active memtable aside for its flush and returns its memory; `None` if it is empty.
@@ -160,7 +165,8 @@ impl Locked<'_> {
         let mut sealed = Vec::with_capacity(version.sealed.len() + 1);
         sealed.push(Arc::clone(&version.active));
         sealed.extend_from_slice(&version.sealed);
-        self.replace(Version { active: Arc::new(Memtable::new()), sealed, runs: version.runs.clone() });
+        let active = Arc::new(Memtable::new(&self.stripe.chunks));
+        self.replace(Version { active, sealed, runs: version.runs.clone() });
         Some(memory)
     }
 

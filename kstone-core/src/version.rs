@@ -176,7 +176,7 @@ impl Version {
         trace: &mut impl ReadTrace,
     ) -> Result<Option<Found>> {
         for memtable in self.memtables() {
-            let found = memtable.get(key, max_seq);
+            let found = memtable.get(key, hash, max_seq);
             trace.memtable(found.is_some());
             if let Some(found) = found {
                 return Ok(Some(found));
@@ -203,7 +203,7 @@ impl Version {
     ) -> Result<Vec<Box<dyn Cursor>>> {
         let mut cursors: Vec<Box<dyn Cursor>> = Vec::with_capacity(1 + self.sealed.len() + self.runs.len());
         for memtable in self.memtables().filter(|memtable| !memtable.is_empty()) {
-            cursors.push(Box::new(memtable.cursor(range.clone(), max_seq, direction)));
+            cursors.push(Box::new(memtable.cursor(range, max_seq, direction)));
         }
         for run in &self.runs {
             cursors.push(Box::new(run.cursor(range.clone(), direction, most_ahead)?));

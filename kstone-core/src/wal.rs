@@ -51,8 +51,8 @@ pub(crate) use append::Payload;
 pub(crate) use copy::LogCopy;
 pub(crate) use format::{RECORDS_START, copied_header};
 pub(crate) use reader::{
-    Chain, LogGap, LogOwner, LogRules, LogSalvage, RecordRef, discover, harden, has_records, replay, salvage,
-    validate,
+    Chain, LogGap, LogOwner, LogRules, LogSalvage, RecordRef, Segment, discover, discover_in, harden,
+    has_records, replay, salvage, validate,
 };
 pub(crate) use segments::Reservation;
 pub(crate) use writer::Wal;

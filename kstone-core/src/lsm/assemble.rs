@@ -25,6 +25,7 @@ use crate::error::Result;
 use crate::health::Health;
 use crate::latency::Recorder;
 use crate::manifest::{Manifest, ManifestState};
+use crate::memtable::ChunkPool;
 use crate::sst::{Table, TableContext};
 use crate::stripe::Stripe;
 use crate::sync::{ArcSwap, Mutex};
@@ -186,6 +187,7 @@ fn stripes(
         let table = Arc::new(table);
         runs.entry(meta.stripe).or_default().entry(age).or_default().push(table);
     }
+    let chunks = Arc::<ChunkPool>::default();
     let mut stripe = |id: usize| {
         let flushed_to = state.flushed_to(id as u16, 0);
         let runs = runs.remove(&(id as u16)).unwrap_or_default();
@@ -196,7 +198,8 @@ fn stripes(
             parts.sort_by_key(|table| table.meta().part);
             Arc::new(Run::found(parts, now))
         });
-        Some(Stripe::new(id, runs.collect(), flushed_to))
+        Some(Stripe::new(id, runs.collect(), flushed_to, &chunks))
     };
-    Stripes::new((0..state.facts.stripes()).map(&mut stripe))
+    let stripes: Vec<_> = (0..state.facts.stripes()).map(&mut stripe).collect();
+    Stripes::new(stripes.into_iter(), chunks)
 }

@@ -127,7 +127,7 @@ impl FlushJob {
         let facts = RunFacts { depth: 0, seq, oldest: reaches_oldest, merged: false, deleted_since };
         self.state = State::Writing(Box::new(Writing {
             started,
-            cursor: memtable.cursor(KeyRange::all(), SeqNo::MAX, Direction::Forward),
+            cursor: memtable.cursor(&KeyRange::all(), SeqNo::MAX, Direction::Forward),
             retain: Retain::new(shared.commits.horizon(), reaches_oldest),
             out: RunWriter::new(shared.settings.load_full(), self.stripe, facts, bounds, shared.now()),
             written: shared.space.begin_flush(),

@@ -12,7 +12,7 @@ use super::settings::{Settings, stored_replay_rate};
 use crate::config::{CompactionConfig, DatabaseConfig};
 use crate::error::{Error, Result};
 use crate::manifest::ManifestState;
-use crate::vfs::{MeteredVfs, Vfs};
+use crate::vfs::{DirEntry, MeteredVfs, Vfs};
 
 impl LsmEngine {
     /// Opens a database, recovering it if it was not closed, and locks it until it is closed: meanwhile other
@@ -69,7 +69,7 @@ pub(super) fn metered(path: &Path, options: EngineOptions) -> (EngineOptions, Me
     (EngineOptions { vfs: Arc::new(vfs.clone()), ..options }, vfs)
 }
 
-pub(super) fn take_stock(vfs: &MeteredVfs, path: &Path) -> Result<()> {
+pub(super) fn take_stock(vfs: &MeteredVfs, path: &Path) -> Result<Vec<DirEntry>> {
     vfs.take_stock().map_err(Error::io("list", path))
 }
 

@@ -24,7 +24,7 @@ use crate::backpressure::StallReason;
 use crate::compaction::picker::StripeSummary;
 use crate::config::DatabaseConfig;
 use crate::error::{Error, Result};
-use crate::memtable::Memtable;
+use crate::memtable::{Memtable, RECORD_OVERHEAD};
 use crate::quota::{
     Claim, ENTRY_FRAME, FEW_INODES, Inodes, Load, SST_FRAME, flush_bytes, merge_bytes, rewritten_bytes,
 };
@@ -39,9 +39,6 @@ use crate::wal::{Payload, Reservation};
 const MOST_STEPS: u32 = 1_000_000;
 /// How often a write that still finds no space requests it again after the background has found enough.
 const MOST_REQUESTS: u32 = 3;
-
-/// Memory that a record takes in a memtable beyond its key and value.
-const RECORD: u64 = 96;
 
 impl Shared {
     fn load(&self) -> Load {
@@ -202,7 +199,7 @@ impl Shared {
         let passing = near.then(|| self.passing(batch.ops));
         let mut wait = SpaceWait::new(self, claim);
         loop {
-            let memory = len as u64 + RECORD * batch.ops.len() as u64;
+            let memory = len as u64 + (RECORD_OVERHEAD * batch.ops.len()) as u64;
             if let Some(share) = self.admit(memory, stripes, claim, floor) {
                 match self.reserve(len, floor) {
                     Err(Error::DiskFull) => self.space.log_found_no_space(),
@@ -235,9 +232,10 @@ impl Shared {
             let Some(stripe) = self.stripes.if_used(pending.stripe()) else { continue };
             let op = pending.as_ref();
             let version = stripe.version();
+            let record = RECORD_OVERHEAD as u64;
             let mut bytes = match op.kind {
-                EntryKind::Put => RECORD - ENTRY_FRAME,
-                EntryKind::Delete => RECORD + op.key.len() as u64,
+                EntryKind::Put => record - ENTRY_FRAME,
+                EntryKind::Delete => record + op.key.len() as u64,
             };
             // Errors are reported to readers; here one only makes the estimate too low.
             if let Ok(Some(old)) = version.get(op.key, pending.key.hash, SeqNo::MAX, &mut ())

@@ -35,7 +35,7 @@ use super::io::FileIds;
 use super::lifecycle::Access;
 use super::open::{check_stripes, settings, validate};
 use super::options::EngineOptions;
-use super::validate::{Validated, check_newest, damaged_files};
+use super::validate::{Validated, check_newest, damaged_files, log_owner};
 use super::{LsmEngine, trace};
 use crate::clock::Clock;
 use crate::config::{DatabaseConfig, ReadMode};
@@ -44,7 +44,7 @@ use crate::manifest::{Ids, Loaded, Manifest, ManifestState};
 use crate::paths;
 use crate::types::FileId;
 use crate::vfs::{DirEntry, Mapping, OpenMode, Vfs};
-use crate::wal::LogCopy;
+use crate::wal::{self, LogCopy};
 
 /// How long a database may change under a reader before the open fails with `Busy`. A reading takes milliseconds, and
 /// after a changed manifest the next one has little left to do: this is far beyond bad luck.
@@ -199,7 +199,9 @@ impl Files {
     /// `edit` is the newest edit made by the time the log was copied, if later than the manifest's.
     fn capture(self, reader: &DirectoryReader<'_>, edit: Option<u64>) -> Result<Capture> {
         let Self { loaded, listing, log, damage, .. } = self;
-        let validated = Validated::of_log(reader.path, loaded, listing, &*log, reader.clock, edit)?;
+        let segments = wal::discover(&*log, reader.path, log_owner(&loaded.ids))?;
+        let log_files: (&dyn Vfs, _) = (&*log, segments);
+        let validated = Validated::of_log(reader.path, loaded, listing, log_files, reader.clock, edit)?;
         Ok(Capture { validated, log, held: reader.held.clone(), damage })
     }
 }

@@ -29,7 +29,7 @@ use super::options::EngineOptions;
 use super::state::Shared;
 use super::validate::{SEQ_GAP, Validated, next_generation};
 use super::{LsmEngine, trace};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::manifest::{Change, Manifest, ManifestState};
 use crate::paths::{self, FileName};
 use crate::planted::{Bug, planted};
@@ -52,11 +52,11 @@ impl LsmEngine {
         metered: &MeteredVfs,
     ) -> Result<Self> {
         let since = options.clock.monotonic();
-        take_stock(metered, path)?;
+        // Nothing else changes the directory from here on: it is locked.
+        let listing = take_stock(metered, path)?;
         let _span = trace::open(path, false);
         let vfs = Arc::clone(&options.vfs);
         let loaded = Manifest::load(&*vfs, path)?;
-        let listing = vfs.list(path).map_err(Error::io("list", path))?;
         check_stripes(&options, &loaded.state)?;
         let Validated { loaded, listing, chain, began } =
             Validated::of(path, loaded, listing, &*vfs, &*options.clock)?;

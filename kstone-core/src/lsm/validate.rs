@@ -1,6 +1,6 @@
 //! Examines a database directory as a whole before anything is changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,13 +8,13 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::manifest::{Ids, Loaded, ManifestState};
-use crate::paths;
+use crate::paths::{self, FileName};
 use crate::planted::{Bug, planted};
 use crate::record::check_batch;
 use crate::sst;
 use crate::types::{FileId, Lsn, MAX_NUMBER, SeqNo};
 use crate::vfs::{DirEntry, Mapping, Vfs};
-use crate::wal::{self, Chain, LogOwner, LogRules};
+use crate::wal::{self, Chain, LogOwner, LogRules, Segment};
 
 /// Sequences skipped after an unclean end, so that a sequence that was assigned and lost is never assigned again.
 pub(crate) const SEQ_GAP: u64 = 1 << 32;
@@ -49,23 +49,23 @@ impl Validated {
             Some((_, error)) => Err(error),
             None => {
                 check_newest(vfs, path, &loaded.state)?;
-                Self::of_log(path, loaded, listing, vfs, clock, None)
+                let segments = wal::discover_in(&listing, vfs, path, log_owner(&loaded.ids))?;
+                Self::of_log(path, loaded, listing, (vfs, segments), clock, None)
             }
         }
     }
 
-    /// The same without checking the SSTs. Segments are read through `log`; they may have been written to when the
-    /// manifest was at a later edit.
+    /// The same without checking the SSTs. The log's segments are read through the file system beside them; they may
+    /// have been written to when the manifest was at a later edit.
     pub(super) fn of_log(
         path: &Path,
         loaded: Loaded,
         listing: Vec<DirEntry>,
-        log: &dyn Vfs,
+        (log, segments): (&dyn Vfs, Vec<Segment>),
         clock: &dyn Clock,
         later_edit: Option<u64>,
     ) -> Result<Self> {
-        let (state, ids) = (&loaded.state, &loaded.ids);
-        let segments = wal::discover(log, path, log_owner(ids))?;
+        let state = &loaded.state;
         let mut rules = log_rules(state);
         rules.last_edit = later_edit.unwrap_or(state.edit);
         let began = clock.monotonic();
@@ -159,24 +159,25 @@ pub(super) fn damaged_files(
     held: &BTreeMap<FileId, Arc<Mapping>>,
 ) -> BTreeMap<FileId, Error> {
     let mut damaged = BTreeMap::new();
-    let lengths: BTreeMap<&str, (u64, bool)> =
-        listing.iter().map(|entry| (entry.name.as_str(), (entry.len, entry.is_file))).collect();
+    let ssts = listing.iter().filter_map(|entry| match paths::parse(&entry.name) {
+        FileName::Sst { stripe, id } => Some(((id, stripe), entry)),
+        _ => None,
+    });
+    let ssts: HashMap<(FileId, usize), &DirEntry> = ssts.collect();
     for meta in state.ssts.values() {
-        let file = paths::sst(path, meta.stripe.into(), meta.id);
-        // `paths::sst` gives every SST a name.
-        let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let error = match lengths.get(name.as_str()) {
-            Some(&(len, true)) if len == meta.len => continue,
-            Some(&(len, true)) => {
+        let stripe = meta.stripe.into();
+        let (at, detail) = match ssts.get(&(meta.id, stripe)) {
+            Some(entry) if entry.is_file && entry.len == meta.len => continue,
+            Some(&&DirEntry { len, is_file: true, .. }) => {
                 let detail = format!("the file has {len} bytes, the manifest lists {}", meta.len);
-                Error::corrupt(&file, len.min(meta.len), detail)
+                (len.min(meta.len), detail)
             }
-            Some(_) => Error::corrupt(&file, 0, "it is not a regular file"),
+            Some(_) => (0, "it is not a regular file".into()),
             None if held.contains_key(&meta.id) => continue,
             None if planted(Bug::MissingSstBelieved) => continue,
-            None => Error::corrupt(&file, 0, "the manifest lists it, but it is missing"),
+            None => (0, "the manifest lists it, but it is missing".into()),
         };
-        damaged.insert(meta.id, error);
+        damaged.insert(meta.id, Error::corrupt(&paths::sst(path, stripe, meta.id), at, detail));
     }
     damaged
 }

@@ -139,9 +139,12 @@ impl Shared {
             let Some(stripe) = stripes.binary_search(&op.stripe).ok().and_then(|at| locked.get(at)) else {
                 return Err(self.parted("the stripe of an operation in the log is not locked"));
             };
+            let hash = op.key.hash;
             let op = op.as_ref();
             let entry = EntryRef { key: op.key, seq, kind: op.kind, value: op.value };
-            let inserted = stripe.insert(appended.lsn, entry);
+            let Some(inserted) = stripe.insert(appended.lsn, hash, entry) else {
+                return Err(self.parted("a memtable cannot take an operation in the log"));
+            };
             if op.kind == EntryKind::Delete {
                 stripe.deleted(|| Since::written(self.now()));
                 let deletes = stripe.gaps().deleted(op.key);

@@ -4,7 +4,8 @@
 //! before the file grows and released after it has shrunk, so at any moment the count is at least what a listing would
 //! show. Files opened for reading, and other directories, are passed through.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -41,7 +42,8 @@ pub(crate) struct Meter {
     slack: AtomicU64,
     /// Files that the database does not require leave this much free below the limit.
     kept: AtomicU64,
-    files: Mutex<BTreeMap<PathBuf, Arc<Metered>>>,
+    /// By name: all are in one directory.
+    files: Mutex<HashMap<OsString, Arc<Metered>>>,
 }
 
 impl Default for Meter {
@@ -210,9 +212,8 @@ impl Meter {
     /// Bytes by kind of file, as counted.
     pub(crate) fn usage(&self) -> Usage {
         let mut usage = Usage::default();
-        for (path, file) in &*self.files.lock() {
-            let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-            usage.add(&name, file.bytes.load(Ordering::Relaxed));
+        for (name, file) in &*self.files.lock() {
+            usage.add(&name.to_string_lossy(), file.bytes.load(Ordering::Relaxed));
         }
         usage
     }
@@ -260,14 +261,13 @@ impl Meter {
         }
     }
 
-    fn register(&self, path: &Path, len: u64) -> Arc<Metered> {
+    fn register(&self, name: &OsStr, len: u64) -> Arc<Metered> {
         let mut files = self.files.lock();
-        if let Some(file) = files.get(path) {
+        if let Some(file) = files.get(name) {
             return Arc::clone(file);
         }
-        let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
         let optional = !matches!(
-            paths::parse(&name),
+            paths::parse(&name.to_string_lossy()),
             FileName::Log(_)
                 | FileName::Sst { .. }
                 | FileName::Manifest
@@ -277,13 +277,13 @@ impl Meter {
         let file =
             Arc::new(Metered { bytes: AtomicU64::new(pages(len)), gone: AtomicBool::new(false), optional });
         self.used.fetch_add(pages(len), Ordering::Relaxed);
-        files.insert(path.to_path_buf(), Arc::clone(&file));
+        files.insert(name.to_os_string(), Arc::clone(&file));
         file
     }
 
     fn removed(&self, path: &Path) {
         let mut files = self.files.lock();
-        if let Some(file) = files.remove(path) {
+        if let Some(file) = files.remove(name_of(path)) {
             file.gone.store(true, Ordering::Relaxed);
             self.give_back(file.bytes.load(Ordering::Relaxed));
         }
@@ -292,10 +292,14 @@ impl Meter {
     fn renamed(&self, from: &Path, to: &Path) {
         self.removed(to);
         let mut files = self.files.lock();
-        if let Some(file) = files.remove(from) {
-            files.insert(to.to_path_buf(), file);
+        if let Some(file) = files.remove(name_of(from)) {
+            files.insert(name_of(to).to_os_string(), file);
         }
     }
+}
+
+fn name_of(path: &Path) -> &OsStr {
+    path.file_name().unwrap_or_default()
 }
 
 /// Counts the bytes in one directory of another file system.
@@ -330,12 +334,13 @@ impl MeteredVfs {
         }
     }
 
-    /// Counts the existing files. To be called once, while nothing else writes.
-    pub(crate) fn take_stock(&self) -> io::Result<()> {
-        for entry in self.inner.list(&self.dir)? {
-            self.meter.register(&self.dir.join(&entry.name), entry.len);
+    /// Counts the existing files, and returns them. To be called once, while nothing else writes.
+    pub(crate) fn take_stock(&self) -> io::Result<Vec<DirEntry>> {
+        let listing = self.inner.list(&self.dir)?;
+        for entry in &listing {
+            self.meter.register(OsStr::new(&entry.name), entry.len);
         }
-        Ok(())
+        Ok(listing)
     }
 
     fn counts(&self, path: &Path) -> bool {
@@ -353,7 +358,7 @@ impl Vfs for MeteredVfs {
         if mode == OpenMode::Read || !self.counts(path) || forgotten {
             return Ok(inner);
         }
-        let file = self.meter.register(path, inner.len()?);
+        let file = self.meter.register(name_of(path), inner.len()?);
         if mode == OpenMode::Truncate {
             self.meter.shrunk(&file, 0);
         }
@@ -399,7 +404,7 @@ impl Vfs for MeteredVfs {
     fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.inner.hard_link(from, to)?;
         if self.counts(to) {
-            self.meter.register(to, self.inner.open(to, OpenMode::Read)?.len()?);
+            self.meter.register(name_of(to), self.inner.open(to, OpenMode::Read)?.len()?);
         }
         Ok(())
     }
@@ -423,7 +428,7 @@ impl Vfs for MeteredVfs {
     fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
         let guard = self.inner.lock(path, owner)?;
         if self.counts(path) {
-            self.meter.register(path, owner.len() as u64);
+            self.meter.register(name_of(path), owner.len() as u64);
             if let Some(place) = LockIdentity::of(&*self.inner, path) {
                 // A handle takes its lock once.
                 let _ = self.place.set(place);

@@ -18,7 +18,7 @@ use crate::file_header::Id;
 use crate::paths::{self, FileName};
 use crate::planted::{Bug, planted};
 use crate::types::{LogCut, Lsn, MAX_BATCH_BYTES, SeqNo};
-use crate::vfs::{OpenMode, Vfs, WINDOW, Window, read_full_at, write_all_at};
+use crate::vfs::{DirEntry, OpenMode, Vfs, WINDOW, Window, read_full_at, write_all_at};
 
 use super::SegmentInfo;
 use super::format::{
@@ -128,8 +128,19 @@ impl LogOwner {
 
 /// Finds all segments in a directory. Returns them in order of their generations.
 pub(crate) fn discover(vfs: &dyn Vfs, dir: &Path, owner: LogOwner) -> Result<Vec<Segment>> {
+    let listing = vfs.list(dir).map_err(Error::io("list", dir))?;
+    discover_in(&listing, vfs, dir, owner)
+}
+
+/// The same for a directory that was listed.
+pub(crate) fn discover_in(
+    listing: &[DirEntry],
+    vfs: &dyn Vfs,
+    dir: &Path,
+    owner: LogOwner,
+) -> Result<Vec<Segment>> {
     let mut segments = Vec::new();
-    for entry in vfs.list(dir).map_err(Error::io("list", dir))? {
+    for entry in listing {
         let FileName::Log(named) = paths::parse(&entry.name) else { continue };
         let segment = read_head(vfs, dir.join(&entry.name), named)?;
         if let Some(why) = segment.header.as_ref().and_then(|header| owner.disowns(header)) {

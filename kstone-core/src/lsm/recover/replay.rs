@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::clock::Since;
 use crate::error::{Error, Result};
-use crate::key::{encoded_partition_hash, stripe_of};
+use crate::key::{encoded_partition_hash, key_hash, stripe_of};
 use crate::lsm::state::Shared;
 use crate::paths;
 use crate::planted::{Bug, planted};
@@ -55,7 +55,9 @@ impl Shared {
             }
             let stripe = self.stripe(id)?.lock();
             let entry = EntryRef { key: op.key, seq, kind: op.kind, value: op.value };
-            let inserted = stripe.insert(record.lsn, entry);
+            let Some(inserted) = stripe.insert(record.lsn, key_hash(op.key), entry) else {
+                return Err(self.life.health().internal("a memtable cannot take an operation in the log"));
+            };
             if op.kind == EntryKind::Delete {
                 stripe.deleted(|| Since::stamped(u64::from(record.time) * 1000, self.now()));
             }

@@ -14,6 +14,7 @@ use kstone_api::{
     WriteOptions,
 };
 use kstone_core::config::text;
+use kstone_core::lsm::Entries;
 use kstone_core::types::Direction;
 
 use super::{Counters, Durability, Engine, EngineSpec, Mark, MarkKind, Session, at_rest, counted, counter};
@@ -184,13 +185,13 @@ impl Session for Reader<'_> {
     }
 }
 
-fn read(
-    entries: impl Iterator<Item = kstone_api::Result<(kstone_api::Key<'static>, kstone_api::Slice)>>,
-    limit: u64,
-    visit: &mut dyn FnMut(&[u8]),
-) -> Result<u64> {
-    counted(entries, limit, |entry| {
-        visit(&entry?.1);
-        Ok(true)
-    })
+fn read(mut entries: Entries, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+    let mut found = 0;
+    while found < limit
+        && let Some((_, value)) = entries.next_entry()?
+    {
+        visit(value);
+        found += 1;
+    }
+    Ok(found)
 }

@@ -29,7 +29,7 @@
 //! | **Database** | [`Database`] opens, reads and writes. [`DatabaseBuilder`]: with settings. [`WriteBatch`]: several writes, atomically. [`WriteOptions`], [`Durability`]: what a write survives. [`Snapshot`]: the database at one moment |
 //! | **Items** | [`Item`], [`ItemBuilder`], [`Value`], [`Number`]. Read in place: [`ItemView`], [`ValueView`], [`ListView`], [`MapView`], [`SetView`], [`Slice`]. As JSON: [`json`], [`JsonLines`], [`EncodedItem`] |
 //! | **Keys** | [`Key`], [`KeyPart`]; numbers in keys: [`number_key`], [`number_from_key`] |
-//! | **Queries** | [`Query`] reads a partition, [`Scan`] everything. They return [`Items`], [`Views`] or [`Keys`]. [`SortRange`] |
+//! | **Queries** | [`Query`] reads a partition, [`Scan`] everything. They return [`Items`], [`Views`] or [`Keys`]; fastest row by row, [`Items::next_row`]. [`SortRange`] |
 //! | **Settings** | [`DatabaseConfig`], [`CompactionConfig`], [`Preset`]; [`MemtableMode`], [`Compression`], [`ReadMode`]. [`config`]: their names, defaults and ranges as data. [`PendingRewrite`]: settings that existing files were not written with. [`model`]: the estimated cost of settings |
 //! | **Monitoring** | [`EngineStats`] ([`OperationStats`], [`ReadStats`], [`StripeStats`], [`StallStats`], [`StallReason`], [`FilterStats`], [`BlockCacheStats`], [`Amplification`], [`RecoveryStats`], [`CompactionStats`], [`CompactionReasonStats`], [`CompactionReason`]), [`Latencies`] ([`LatencySummary`], [`LatencyBuckets`]), [`StatsSnapshot`]. [`DiskUsage`], [`Exhausted`]. [`EventListener`], [`Event`], [`SettingChange`]. [`AlertThresholds`], [`PerformanceAlert`], [`check_alerts`], [`measure_average_sst_count`], [`measure_p99_read_latency`]. [`Explain`], [`ExplainQuery`]: what a read costs. For your own calls: [`LatencyTracker`], [`DatabaseMetrics`] |
 //! | **Maintenance** | Backups: [`BackupOptions`], [`BackupReport`], [`BackupProgress`]. [`verify`]: [`VerifyOptions`], [`VerifyMode`], [`VerifyReport`], [`Finding`], [`FindingKind`], [`Severity`], [`Affected`], [`LogReport`], [`Progress`], [`ProgressFn`], [`ValueCheck`]. [`repair`]: [`RepairOptions`], [`RepairReport`], [`Loss`], [`Action`], [`Now`]. [`free_space`], [`FreeSpace`] |
@@ -101,7 +101,7 @@ pub use metrics::DatabaseMetrics;
 pub use number::{Number, NumberError};
 pub use number_key::{number_from_key, number_key};
 pub use preset::Preset;
-pub use query::{Items, Keys, Query, Scan, Views};
+pub use query::{Items, Keys, Query, Row, Scan, Views};
 pub use snapshot::Snapshot;
 pub use value::Value;
 pub use view::{ItemView, ListView, MapView, SetView, ValueView};

@@ -239,9 +239,7 @@ pub struct Run(Arc<Table>);
 ///
 /// `Io` and `Corruption` from the files.
 pub fn merge(runs: &[Run], mut visit: impl FnMut(EntryRef<'_>)) -> Result<()> {
-    let cursor = |run: &Run| -> Result<Box<dyn Cursor>> {
-        Ok(Box::new(run.0.iter(KeyRange::all(), Direction::Forward)?))
-    };
+    let cursor = |run: &Run| run.0.iter(&KeyRange::all(), Direction::Forward);
     let mut merge = MergeCursor::new(runs.iter().map(cursor).collect::<Result<_>>()?, Direction::Forward);
     while let Some(entry) = merge.entry() {
         visit(entry);

@@ -61,6 +61,12 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
+    /// The next 8 bytes as a number, which stay where they are.
+    #[inline]
+    pub(crate) fn peek_u64(&self) -> Option<u64> {
+        self.rest.first_chunk().copied().map(u64::from_le_bytes)
+    }
+
     pub(crate) fn id(&mut self) -> Option<[u8; 16]> {
         self.array()
     }
@@ -120,6 +126,24 @@ where
     part.unwrap_or_default()
 }
 
+/// The position of the first zero byte.
+#[inline]
+pub(crate) fn first_zero(bytes: &[u8]) -> Option<usize> {
+    const LOW: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (n, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // A borrow reaches higher bytes only from a zero byte, so the lowest bit set is exact.
+        let zeros = word.wrapping_sub(LOW) & !word & HIGH;
+        if zeros != 0 {
+            return Some(n * 8 + zeros.trailing_zeros() as usize / 8);
+        }
+    }
+    let zero = rest.iter().position(|&byte| byte == 0)?;
+    Some(words.len() * 8 + zero)
+}
+
 /// The number of leading bytes that two strings share.
 pub(crate) fn shared_prefix(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(x, y)| x == y).count()
@@ -154,6 +178,13 @@ mod tests {
             let mut reader = Reader::new(&out);
             prop_assert_eq!(reader.varint(), Some(value));
             prop_assert_eq!(reader.u8(), Some(tail));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn finds_the_first_zero(bytes in proptest::collection::vec(prop_oneof![6 => any::<u8>(), 1 => Just(0), 1 => Just(1), 1 => Just(0x80)], 0..40)) {
+            prop_assert_eq!(first_zero(&bytes), bytes.iter().position(|&byte| byte == 0));
         }
     }
 

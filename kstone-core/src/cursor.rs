@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::slice::Slice;
-use crate::types::{EntryRef, FileId};
+use crate::types::{EntryHead, EntryRef, FileId};
 
 /// A position in ordered entries. A new cursor is at its first entry, and its direction is fixed.
 ///
@@ -11,6 +11,12 @@ use crate::types::{EntryRef, FileId};
 pub(crate) trait Cursor: Send {
     /// The current entry; `None` past the last one.
     fn entry(&self) -> Option<EntryRef<'_>>;
+    /// The current entry without its value.
+    #[inline]
+    fn head(&self) -> Option<EntryHead<'_>> {
+        let EntryRef { key, seq, kind, value } = self.entry()?;
+        Some(EntryHead { key, seq, kind, value_len: value.len() })
+    }
     /// The value of the current entry, without a copy where possible; empty past the last entry.
     fn value(&self) -> Slice;
     /// Moves to the next entry; a cursor past the last entry stays there.

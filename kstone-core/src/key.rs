@@ -10,6 +10,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use crate::coding::first_zero;
 use crate::error::{Error, Result};
 use crate::types::MAX_KEY_BYTES;
 
@@ -154,34 +155,48 @@ impl<'a> Key<'a> {
         Ok(EncodedKey { bytes, hash, partition_hash: partition_hash(&self.partition) })
     }
 
-    /// Decodes the stored form of a key, or returns `None` if the bytes are not a valid encoding.
+    /// Decodes the stored form of a key, or returns `None` if the bytes are not a valid encoding. The key borrows the
+    /// bytes, except for a partition key with a zero byte.
     ///
     /// ```
     /// # use kstone_core::Key;
     /// assert_eq!(Key::decode(b"US\x00\x01KJFK"), Some(Key::with_sort("US", "KJFK")));
     /// assert_eq!(Key::decode(b"US"), None);
     /// ```
-    pub fn decode(encoded: &[u8]) -> Option<Key<'static>> {
-        let mut partition = Vec::new();
+    #[inline]
+    pub fn decode(encoded: &'a [u8]) -> Option<Self> {
+        // Most partition keys have no zero byte, so that the first one ends the partition key.
+        let zero = first_zero(encoded)?;
+        if let Some((partition, [_, END_BEFORE_SORT, sort @ ..])) = encoded.split_at_checked(zero)
+            && zero > 0
+        {
+            return Some(Self { partition: Cow::Borrowed(partition), sort: Some(Cow::Borrowed(sort)) });
+        }
+        Self::decode_any(encoded)
+    }
+
+    fn decode_any(encoded: &'a [u8]) -> Option<Self> {
+        let mut partition = Cow::Borrowed([].as_slice());
         let mut rest = encoded;
         loop {
-            let zero = rest.iter().position(|&b| b == ESCAPE)?;
+            let zero = first_zero(rest)?;
             let (plain, tail) = rest.split_at_checked(zero)?;
-            partition.extend_from_slice(plain);
-            match *tail.get(1)? {
-                ESCAPED_ZERO => {
-                    partition.push(0);
-                    rest = tail.get(2..)?;
-                }
-                END_WITHOUT_SORT => {
-                    return (tail.len() == 2 && !partition.is_empty()).then(|| Key::new(partition));
-                }
-                END_BEFORE_SORT => {
-                    let sort = tail.get(2..)?.to_vec();
-                    return (!partition.is_empty()).then(|| Key::with_sort(partition, sort));
-                }
-                _ => return None,
+            if partition.is_empty() {
+                partition = Cow::Borrowed(plain);
+            } else {
+                partition.to_mut().extend_from_slice(plain);
             }
+            let sort = match *tail.get(1)? {
+                ESCAPED_ZERO => {
+                    partition.to_mut().push(0);
+                    rest = tail.get(2..)?;
+                    continue;
+                }
+                END_WITHOUT_SORT if tail.len() == 2 => None,
+                END_BEFORE_SORT => Some(Cow::Borrowed(tail.get(2..)?)),
+                _ => return None,
+            };
+            return (!partition.is_empty()).then_some(Self { partition, sort });
         }
     }
 }
@@ -202,7 +217,7 @@ fn encode_partition(partition: &[u8]) -> KeyBytes {
     let mut bytes = KeyBytes::with_capacity(partition.len() + 2);
     let mut rest = partition;
     // Most partition keys have no zero byte; for these, the loop is skipped and the key is copied in one step.
-    while let Some(zero) = rest.iter().position(|&b| b == ESCAPE) {
+    while let Some(zero) = first_zero(rest) {
         let (plain, tail) = rest.split_at(zero);
         bytes.extend_from_slice(plain);
         bytes.extend_from_slice(&[ESCAPE, ESCAPED_ZERO]);
@@ -223,7 +238,7 @@ pub(crate) fn partition_hash(partition: &[u8]) -> u64 {
 
 /// The partition hash computed from an encoded key, as replay needs it; `None` if the bytes are not a valid encoding.
 pub(crate) fn encoded_partition_hash(encoded: &[u8]) -> Option<u64> {
-    let zero = encoded.iter().position(|&b| b == ESCAPE)?;
+    let zero = first_zero(encoded)?;
     match *encoded.get(zero + 1)? {
         // Most partition keys have no zero byte, so the bytes before the first zero are the partition key.
         END_BEFORE_SORT if zero > 0 => Some(partition_hash(encoded.get(..zero)?)),

@@ -228,7 +228,7 @@ mod tests {
     }
 
     fn check_visible(
-        merge: MergeCursor,
+        merge: MergeCursor<ChainCursor>,
         rows: &[Row],
         range: &KeyRange,
         direction: Direction,
@@ -242,10 +242,16 @@ mod tests {
         if direction == Direction::Reverse {
             expected.reverse();
         }
-        let mut cursor = VisibleCursor::new(merge, max_seq);
-        let got: Vec<_> = std::iter::from_fn(|| cursor.next().unwrap()).collect();
+        let mut cursor = VisibleCursor::new(merge, direction, max_seq);
+        let mut got = Vec::new();
+        while cursor.step().unwrap() {
+            let (key, len) = cursor.key().unwrap();
+            assert_eq!(*cursor.value(), *cursor.lent_value());
+            assert_eq!(cursor.value().len(), len);
+            got.push((key.to_vec(), cursor.value()));
+        }
         assert_eq!(got, expected, "{direction:?} at {max_seq}");
-        assert!(cursor.next().unwrap().is_none());
+        assert!(!cursor.step().unwrap());
     }
 
     const DIRECTIONS: [Direction; 2] = [Direction::Forward, Direction::Reverse];
@@ -268,7 +274,7 @@ mod tests {
             }
             for range in ranges.iter().chain([&KeyRange::all()]) {
                 for direction in DIRECTIONS {
-                    let (got, error) = drain(&mut table.iter(range.clone(), direction).unwrap());
+                    let (got, error) = drain(&mut table.iter(range, direction).unwrap());
                     prop_assert!(error.is_none());
                     prop_assert_eq!(got, expected(&rows, range, direction));
                 }
@@ -305,8 +311,8 @@ mod tests {
             for range in ranges.iter().chain([&KeyRange::all()]) {
                 for direction in DIRECTIONS {
                     let merge = || {
-                        let chain = |run: &Vec<_>| ChainCursor::new(run, range.clone(), direction, ahead_of_each(300)).unwrap();
-                        MergeCursor::new(all_runs.iter().map(|run| Box::new(chain(run)) as _).collect(), direction)
+                        let chain = |run: &Vec<_>| ChainCursor::new(run, range, direction, ahead_of_each(300)).unwrap();
+                        MergeCursor::new(all_runs.iter().map(chain).collect(), direction)
                     };
                     let (got, error) = drain(&mut merge());
                     prop_assert!(error.is_none());
@@ -340,7 +346,7 @@ mod tests {
                 let _ = table.get(&row.0, key_hash(&row.0), row.1, &mut GetCost::default());
             }
             for direction in DIRECTIONS {
-                if let Ok(mut cursor) = table.iter(KeyRange::all(), direction) {
+                if let Ok(mut cursor) = table.iter(&KeyRange::all(), direction) {
                     for _ in 0..1_000 {
                         cursor.entry();
                         if cursor.advance().is_err() {
@@ -387,7 +393,7 @@ mod tests {
         errors += usize::from(check_get(table, rows, b"user#99", SeqNo::MAX).is_err());
         for direction in DIRECTIONS {
             let all = expected(rows, &KeyRange::all(), direction);
-            match table.iter(KeyRange::all(), direction) {
+            match table.iter(&KeyRange::all(), direction) {
                 Err(_) => errors += 1,
                 Ok(mut cursor) => match drain(&mut cursor) {
                     (got, None) => assert_eq!(got, all),
@@ -506,7 +512,7 @@ mod tests {
             for _ in 0..2 {
                 let got = table.get(b"user#1", key_hash(b"user#1"), 9, &mut GetCost::default());
                 assert!(matches!(got, Err(Error::Corruption { .. })), "{meta:?}: {got:?}");
-                assert!(table.iter(KeyRange::all(), Direction::Forward).is_err());
+                assert!(table.iter(&KeyRange::all(), Direction::Forward).is_err());
             }
         }
         let missing = table(&vfs, SstMeta { id: 77, ..meta.clone() });
@@ -568,16 +574,16 @@ mod tests {
         let (left, right) = rows.split_at(rows.iter().position(|row| row.0 == b"user#5").unwrap());
         let run = [built(&vfs, params(1, left), left), built(&vfs, params(2, right), right)];
         vfs.remove(run[1].path()).unwrap();
-        let chain = ChainCursor::new(&run, KeyRange::all(), Direction::Forward, ahead_of_each(1)).unwrap();
-        let mut merge = MergeCursor::new(vec![Box::new(chain)], Direction::Forward);
+        let chain = ChainCursor::new(&run, &KeyRange::all(), Direction::Forward, ahead_of_each(1)).unwrap();
+        let mut merge = MergeCursor::new(vec![chain], Direction::Forward);
         let (got, error) = drain(&mut merge);
         assert_eq!(got, left);
         assert!(matches!(error, Some(Error::Corruption { .. })));
         assert!(merge.advance().is_err());
-        assert!(ChainCursor::new(&run, KeyRange::all(), Direction::Reverse, ahead_of_each(1)).is_err());
+        assert!(ChainCursor::new(&run, &KeyRange::all(), Direction::Reverse, ahead_of_each(1)).is_err());
         // Parts outside the range are not opened.
         let range = KeyRange { start: Vec::new(), end: Some(b"user#5".to_vec()) };
-        let mut chain = ChainCursor::new(&run, range, Direction::Reverse, ahead_of_each(1)).unwrap();
+        let mut chain = ChainCursor::new(&run, &range, Direction::Reverse, ahead_of_each(1)).unwrap();
         assert!(drain(&mut chain).1.is_none());
     }
 
@@ -683,9 +689,9 @@ mod tests {
         table.verify().unwrap();
         for direction in DIRECTIONS {
             let range = KeyRange { start: b"hot".to_vec(), end: Some(b"hot\0".to_vec()) };
-            assert_eq!(drain(&mut table.iter(range, direction).unwrap()).0.len(), 500);
+            assert_eq!(drain(&mut table.iter(&range, direction).unwrap()).0.len(), 500);
             let before = KeyRange { start: b"ho".to_vec(), end: Some(b"hot".to_vec()) };
-            assert!(table.iter(before, direction).unwrap().entry().is_none());
+            assert!(table.iter(&before, direction).unwrap().entry().is_none());
         }
     }
 }

@@ -304,6 +304,10 @@ impl<'a> Block<'a> {
         parse().ok_or(BadBlock::Malformed("it has no group table"))
     }
 
+    pub(crate) fn payload(&self) -> &'a [u8] {
+        self.payload
+    }
+
     pub(crate) fn groups(&self) -> usize {
         self.table.len() / TABLE_ENTRY_LEN
     }
@@ -371,6 +375,9 @@ impl<'a> Group<'a> {
             return Ok(None);
         }
         self.left = self.left.checked_sub(1).ok_or(BadBlock::Malformed("a group has too many entries"))?;
+        if let Some(entry) = self.short_head() {
+            return Ok(Some(entry));
+        }
         let tag = self.heads.u8().ok_or(BadBlock::Malformed("an entry is out of bounds"))?;
         // Flags share the byte: any that is set makes the kind unknown.
         let kind = EntryKind::from_u8(tag & KIND_MASK).filter(|_| tag & !KIND_MASK == 0);
@@ -378,19 +385,61 @@ impl<'a> Group<'a> {
         self.fields(kind).map(Some).ok_or(BadBlock::Malformed("an entry is out of bounds"))
     }
 
+    /// Reads a head of at most 8 bytes without its key, as nearly all are, from one word. `None` for any other, and for
+    /// one that is invalid.
     #[inline]
+    fn short_head(&mut self) -> Option<BlockEntry<'a>> {
+        let word = self.heads.peek_u64()?;
+        let kind = EntryKind::from_u8(word as u8)?;
+        if word & 0x80_8000 != 0 {
+            return None;
+        }
+        let (shared, tail_len) = (word >> 8 & 0x7f, word >> 16 & 0x7f);
+        let (value_len, rest, used) = match word >> 24 {
+            word if word & 0x80 == 0 => (word & 0x7f, word >> 8, 4),
+            word if word & 0x8000 == 0 => (word & 0x7f | word >> 1 & 0x3f80, word >> 16, 5),
+            _ => return None,
+        };
+        let (seq, used) = match rest {
+            rest if rest & 0x80 == 0 => (rest & 0x7f, used + 1),
+            rest if rest & 0x8000 == 0 => (rest & 0x7f | rest >> 1 & 0x3f80, used + 2),
+            rest if rest & 0x80_0000 == 0 => {
+                (rest & 0x7f | rest >> 1 & 0x3f80 | rest >> 2 & 0x1f_c000, used + 3)
+            }
+            _ => return None,
+        };
+        let mut heads = self.heads;
+        heads.bytes(used)?;
+        self.finish(heads, kind, [shared as usize, tail_len as usize, value_len as usize], seq)
+    }
+
     fn fields(&mut self, kind: EntryKind) -> Option<BlockEntry<'a>> {
-        let shared = usize::try_from(self.heads.varint()?).ok()?;
-        let tail_len = usize::try_from(self.heads.varint()?).ok()?;
-        let value_len = usize::try_from(self.heads.varint()?).ok()?;
-        let seq = self.base_seq.checked_add(self.heads.varint()?)?;
-        let tail_at = self.end.checked_sub(self.heads.remaining())?;
-        let tail = self.heads.bytes(tail_len)?;
+        let mut heads = self.heads;
+        let shared = usize::try_from(heads.varint()?).ok()?;
+        let tail_len = usize::try_from(heads.varint()?).ok()?;
+        let value_len = usize::try_from(heads.varint()?).ok()?;
+        let seq = heads.varint()?;
+        self.finish(heads, kind, [shared, tail_len, value_len], seq)
+    }
+
+    /// The entry with these lengths, whose tail is next in `heads`.
+    #[inline(always)]
+    fn finish(
+        &mut self,
+        mut heads: Reader<'a>,
+        kind: EntryKind,
+        [shared, tail_len, value_len]: [usize; 3],
+        seq: u64,
+    ) -> Option<BlockEntry<'a>> {
+        let seq = self.base_seq.checked_add(seq)?;
+        let tail_at = self.end.checked_sub(heads.remaining())?;
+        let tail = heads.bytes(tail_len)?;
         // The first entry shares nothing, because there is no earlier key.
         let head = self.first.unwrap_or_default().get(..shared)?;
         self.first.get_or_insert(tail);
         let value_at = self.value_at;
         self.value_at = value_at.checked_add(value_len).filter(|&end| end <= self.payload.len())?;
+        self.heads = heads;
         Some(BlockEntry { kind, seq, head, tail, tail_at, value_len, value_at })
     }
 }

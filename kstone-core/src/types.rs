@@ -130,6 +130,15 @@ pub struct EntryRef<'a> {
     pub value: &'a [u8],
 }
 
+/// The same without the value itself, which may take longer to reach.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EntryHead<'a> {
+    pub(crate) key: &'a [u8],
+    pub(crate) seq: SeqNo,
+    pub(crate) kind: EntryKind,
+    pub(crate) value_len: usize,
+}
+
 /// An SST as described in the manifest: everything that opening a database needs, so that opening reads no SST.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SstMeta {

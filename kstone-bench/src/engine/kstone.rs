@@ -13,9 +13,10 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow};
 use kstone_api::{
     CompactionConfig, Database, DatabaseConfig, EngineOptions, EngineStats, Event, EventListener,
-    ItemBuilder, ItemView, LsmEngine, Slice, SortRange, ValueView, WriteOptions,
+    ItemBuilder, ItemView, LsmEngine, SortRange, ValueView, WriteOptions,
 };
 use kstone_core::config::text;
+use kstone_core::lsm::Entries;
 use kstone_core::types::Direction;
 
 use super::{Counters, Durability, Engine, EngineSpec, Mark, MarkKind, Session, at_rest, counted, counter};
@@ -224,15 +225,15 @@ impl Session for Bytes<'_> {
     }
 }
 
-fn read(
-    entries: impl Iterator<Item = kstone_api::Result<(kstone_api::Key<'static>, Slice)>>,
-    limit: u64,
-    visit: &mut dyn FnMut(&[u8]),
-) -> Result<u64> {
-    counted(entries, limit, |entry| {
-        visit(&entry?.1);
-        Ok(true)
-    })
+fn read(mut entries: Entries, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+    let mut found = 0;
+    while found < limit
+        && let Some((_, value)) = entries.next_entry()?
+    {
+        visit(value);
+        found += 1;
+    }
+    Ok(found)
 }
 
 /// Values are attributes of items.
@@ -241,17 +242,21 @@ struct Items<'a>(&'a Database);
 /// The name of the attribute.
 const PAYLOAD: &str = "payload";
 
-fn see(view: &ItemView, visit: &mut dyn FnMut(&[u8])) -> Result<()> {
+fn see(view: &ItemView<impl AsRef<[u8]>>, visit: &mut dyn FnMut(&[u8])) -> Result<()> {
     let payload = view.get(PAYLOAD)?.and_then(ValueView::as_bytes);
     visit(payload.context("an item without its attribute")?);
     Ok(())
 }
 
-fn read_views(items: kstone_api::Items, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
-    counted(items.views(), limit, |entry| {
-        see(&entry?.1, visit)?;
-        Ok(true)
-    })
+fn read_views(mut items: kstone_api::Items, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
+    let mut found = 0;
+    while found < limit
+        && let Some((_, view)) = items.next_row()?
+    {
+        see(&view, visit)?;
+        found += 1;
+    }
+    Ok(found)
 }
 
 impl Session for Items<'_> {

@@ -206,7 +206,7 @@ fn get(table: &Table, key: &[u8], max_seq: SeqNo) -> Result<Option<Row>> {
 /// The rows that an iteration returns, and the error that ended it; the error persists.
 fn walk(table: &Arc<Table>, range: KeyRange, direction: Direction) -> (Vec<Row>, Option<Error>) {
     let mut rows = Vec::new();
-    let mut cursor = match table.iter(range, direction) {
+    let mut cursor = match table.iter(&range, direction) {
         Ok(cursor) => cursor,
         Err(error) => return (rows, Some(error)),
     };

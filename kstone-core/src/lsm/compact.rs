@@ -20,6 +20,7 @@ use crate::compaction::Retain;
 use crate::compaction::picker::{self, Ask, Choice, Pick, Reason, StripeSummary};
 use crate::error::{Error, Result};
 use crate::merge::MergeCursor;
+use crate::sst::ChainCursor;
 use crate::types::RunId;
 use crate::version::{Run, Version, merge_runs};
 
@@ -47,7 +48,7 @@ struct Merging {
     reason: Reason,
     reaches_oldest: bool,
     inputs: Vec<Arc<Run>>,
-    merge: MergeCursor,
+    merge: MergeCursor<ChainCursor>,
     retain: Retain,
     out: RunWriter,
     space: Option<MergeSpace>,

@@ -193,7 +193,7 @@ impl RunWriter {
 /// exhausted.
 pub(crate) fn copy(
     shared: &Shared,
-    source: &mut dyn Cursor,
+    source: &mut impl Cursor,
     retain: &mut Retain,
     out: &mut RunWriter,
 ) -> Result<StepResult> {

@@ -16,7 +16,6 @@ use super::read::{Pin, Snapshot};
 use super::state::Shared;
 use crate::compaction::picker::PASSED_PER_MERGED;
 use crate::counters::{Count, Operation};
-use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::escape;
 use crate::gaps::above;
@@ -28,11 +27,23 @@ use crate::sst::ahead_of_each;
 use crate::stripe::Stripe;
 use crate::sync::atomic::Ordering;
 use crate::types::{Direction, SeqNo};
-use crate::version::Version;
+use crate::version::{SourceCursor, Version};
+
+/// The visible entries of one or more stripes. Keys of a partition are all in one stripe, so stripes are merged apart
+/// from the sources of each: the winner among them stays the same for the whole partition.
+type Visible = VisibleCursor<MergeCursor<MergeCursor<SourceCursor>>>;
+
+fn visible(stripes: Vec<Vec<SourceCursor>>, direction: Direction, seq: SeqNo) -> Visible {
+    let stripes = stripes.into_iter().map(|sources| MergeCursor::new(sources, direction)).collect();
+    VisibleCursor::new(MergeCursor::new(stripes, direction), direction, seq)
+}
 
 /// Keys and values in order, all as of one commit point. Ends after the first error.
+///
+/// As an iterator it returns keys of their own and values that keep their memory alive; [`Entries::next_entry`] lends
+/// both, which takes less time.
 pub struct Entries {
-    cursor: Option<VisibleCursor>,
+    cursor: Option<Visible>,
     /// Keeps the versions that it sees from being dropped.
     pin: Arc<Pin>,
     /// The state of the walk, if it covers a single stripe.
@@ -160,51 +171,104 @@ impl Entries {
         }
     }
 
-    fn advance(&mut self) -> Option<Result<(Key<'static>, Slice)>> {
+    /// The next key and value, lent until the next call; `None` at the end.
+    ///
+    /// # Errors
+    /// `Corruption` and `Io` where they occur; after an error there are no more entries.
+    #[inline]
+    pub fn next_entry(&mut self) -> Result<Option<(Key<'_>, &[u8])>> {
+        Ok(if self.step()? { self.entry() } else { None })
+    }
+
+    /// Moves to the next entry, or to the first; false at the end. Errors as [`Entries::next_entry`].
+    #[inline]
+    pub fn step(&mut self) -> Result<bool> {
+        let found = if self.took.is_none() { self.advance() } else { self.timed_advance() }?;
+        if found {
+            self.found()?;
+        }
+        Ok(found)
+    }
+
+    /// The key and value that the last step came to.
+    #[inline]
+    pub fn entry(&self) -> Option<(Key<'_>, &[u8])> {
+        let cursor = self.cursor.as_ref()?;
+        let (key, _) = cursor.key()?;
+        Some((Key::decode(key)?, cursor.lent_value()))
+    }
+
+    #[cold]
+    fn timed_advance(&mut self) -> Result<bool> {
+        let since = self.pin.shared().clock.monotonic();
+        let advanced = self.advance();
+        let step = self.pin.shared().since(since);
+        self.took = self.took.map(|took| took + step);
+        advanced
+    }
+
+    #[inline]
+    fn advance(&mut self) -> Result<bool> {
         loop {
-            let cursor = self.cursor.as_mut()?;
+            let Some(cursor) = &mut self.cursor else { return Ok(false) };
             let shared = self.pin.shared();
-            let next = shared.life.check_open().and_then(|()| cursor.next());
+            let next = shared.life.check_open().and_then(|()| cursor.step());
             if cursor.has_passed() || self.walk.as_ref().is_some_and(StripeWalk::is_learning) {
                 self.note_passed(&next);
             }
             match next {
-                Ok(Some((key, value))) => {
-                    let Some(key) = Key::decode(&key) else {
-                        let detail = format!("\"{}\" is not a valid key", escape::key(&key));
-                        let error = Error::corrupt(self.pin.shared().io.dir(), 0, detail);
-                        return Some(Err(self.fail(error)));
-                    };
-                    self.uncounted.entries += 1;
-                    self.uncounted.bytes += (key.len() + value.len()) as u64;
-                    if self.uncounted.entries >= COUNT_AFTER {
-                        self.count_midway();
-                    }
-                    return Some(Ok((key, value)));
-                }
-                Ok(None) => match self.next_part() {
+                Ok(true) => return Ok(true),
+                Ok(false) => match self.next_part() {
                     Ok(true) => {}
                     Ok(false) => {
                         self.end();
-                        return None;
+                        return Ok(false);
                     }
-                    Err(error) => return Some(Err(self.fail(error))),
+                    Err(error) => return Err(self.fail(error)),
                 },
-                Err(error) => return Some(Err(self.fail(error))),
+                Err(error) => return Err(self.fail(error)),
             }
         }
+    }
+
+    /// That value, which keeps its memory alive; empty if there is none.
+    pub fn value(&self) -> Slice {
+        self.cursor.as_ref().map_or_else(Slice::default, VisibleCursor::value)
+    }
+
+    /// Checks and counts the entry that a step came to.
+    #[inline]
+    fn found(&mut self) -> Result<()> {
+        let found = self.cursor.as_ref().and_then(VisibleCursor::key);
+        let Some(bytes) = found.and_then(|(key, value)| Some(Key::decode(key)?.len() + value)) else {
+            return Err(self.not_a_key());
+        };
+        self.uncounted.entries += 1;
+        self.uncounted.bytes += bytes as u64;
+        if self.uncounted.entries >= COUNT_AFTER {
+            self.count_midway();
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn not_a_key(&mut self) -> Error {
+        let key = self.cursor.as_ref().and_then(VisibleCursor::key).map_or([].as_slice(), |(key, _)| key);
+        let detail = format!("\"{}\" is not a valid key", escape::key(key));
+        let error = Error::corrupt(self.pin.shared().io.dir(), 0, detail);
+        self.fail(error)
     }
 
     /// Records entries that were passed over, or looks for gaps. Most steps of most walks have neither to do.
     #[cold]
     #[inline(never)]
-    fn note_passed(&mut self, next: &Result<Option<(Vec<u8>, Slice)>>) {
+    fn note_passed(&mut self, next: &Result<bool>) {
         // Without a cursor nothing is read, and nothing was passed over.
         let Some(cursor) = &mut self.cursor else { return };
         let passed = cursor.passed();
         self.uncounted.passed += passed.gone + passed.older;
-        if let (Ok(entry), Some(walk)) = (next, &mut self.walk) {
-            let key = entry.as_ref().map(|(key, _)| key.as_slice());
+        if let (Ok(found), Some(walk)) = (next, &mut self.walk) {
+            let key = cursor.key().filter(|_| *found).map(|(key, _)| key);
             walk.came_to(key, passed.gone, self.pin.shared(), self.pin.seq());
         }
     }
@@ -228,7 +292,7 @@ impl Entries {
         };
         let most_ahead = ahead_of_each(version.runs.len());
         let sources = version.cursors(&part, self.pin.seq(), walk.direction, most_ahead)?;
-        self.cursor = Some(VisibleCursor::new(MergeCursor::new(sources, walk.direction), self.pin.seq()));
+        self.cursor = Some(visible(vec![sources], walk.direction, self.pin.seq()));
         Ok(true)
     }
 
@@ -273,11 +337,14 @@ impl Iterator for Entries {
     type Item = Result<(Key<'static>, Slice)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let Some(took) = self.took else { return self.advance() };
-        let since = self.pin.shared().clock.monotonic();
-        let next = self.advance();
-        self.took = Some(took + self.pin.shared().since(since));
-        next
+        match self.step() {
+            Ok(true) => {
+                let key = self.entry().map(|(key, _)| key.into_owned());
+                Some(Ok((key?, self.value())))
+            }
+            Ok(false) => None,
+            Err(error) => Some(Err(error)),
+        }
     }
 }
 
@@ -438,10 +505,11 @@ impl Shared {
         for part in parts {
             walk.enter(&part);
             let sources = version.cursors(&part, seq, walk.direction, 0)?;
-            let mut cursor = VisibleCursor::new(MergeCursor::new(sources, walk.direction), seq);
-            while let Some((key, _)) = cursor.next()? {
+            let mut cursor = visible(vec![sources], walk.direction, seq);
+            while cursor.step()? {
                 let passed = cursor.passed().gone;
-                walk.came_to(Some(&key), passed, self, seq);
+                let Some((key, _)) = cursor.key() else { break };
+                walk.came_to(Some(key), passed, self, seq);
                 (there, gone) = (there + 1, gone + passed);
                 let enough = there > gone / 2 || there + gone > MOST_WALKED;
                 if whole || there > MOST_THERE && enough {
@@ -474,15 +542,12 @@ impl Shared {
         range: &KeyRange,
         direction: Direction,
         pin: &Pin,
-    ) -> Result<VisibleCursor> {
+    ) -> Result<Visible> {
         let used = stripes.filter_map(|id| self.stripes.if_used(id));
         // Full loads, not guards: the walk may take long.
         let versions: SmallVec<[_; 1]> = used.map(|stripe| Arc::clone(&stripe.version())).collect();
         let most_ahead = ahead_of_each(versions.iter().map(|version| version.runs.len()).sum());
-        let mut sources: Vec<Box<dyn Cursor>> = Vec::new();
-        for version in versions {
-            sources.extend(version.cursors(range, pin.seq(), direction, most_ahead)?);
-        }
-        Ok(VisibleCursor::new(MergeCursor::new(sources, direction), pin.seq()))
+        let sources = versions.iter().map(|version| version.cursors(range, pin.seq(), direction, most_ahead));
+        Ok(visible(sources.collect::<Result<_>>()?, direction, pin.seq()))
     }
 }

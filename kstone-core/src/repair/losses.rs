@@ -52,7 +52,7 @@ impl After<'_> {
         for table in &self.kept {
             let range = KeyRange { start: start.clone(), end: None };
             // These files were intact before; one that fails now names no keys.
-            let Ok(mut cursor) = table.iter(range, Direction::Forward) else { continue };
+            let Ok(mut cursor) = table.iter(&range, Direction::Forward) else { continue };
             while let Some(entry) = cursor.entry().filter(|entry| within(entry.key)) {
                 if salvaged.leads_to(n, entry.key) {
                     names.push(entry.key.to_vec());

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::file_header::HEADER_LEN;
 use crate::slice::Slice;
 use crate::sst_block::{self, Block, Stored};
+use crate::types::Direction;
 use crate::vfs::{Mapping, VfsFile, read_full_at};
 
 /// Number of blocks that are loaded together, a divisor of 64, and the maximum number of their bytes.
@@ -184,13 +185,28 @@ impl Table {
             .ok_or_else(|| self.corrupt(open.blocks_end, format!("the position of block {n} is invalid")))
     }
 
-    /// Called when a scan reaches block `n`: has the blocks ahead loaded. Files read with `pread` need no help: the
+    /// The bytes that a scan can reach whose last block, in its direction, is `last`.
+    pub(super) fn extent(&self, open: &OpenTable, last: usize, direction: Direction) -> Result<Range<usize>> {
+        let last = self.block_range(open, last)?;
+        Ok(match direction {
+            Direction::Forward => HEADER_LEN..last.end,
+            Direction::Reverse => last.start..open.blocks_end,
+        })
+    }
+
+    /// Called when a scan reaches block `n`: has the blocks ahead loaded, as far as the scan can reach. Files read with `pread` need no help: the
     /// system detects the sequential reads.
     #[inline]
-    pub(super) fn load_ahead(&self, open: &OpenTable, n: usize, ahead: &mut ReadAhead) -> Result<()> {
+    pub(super) fn load_ahead(
+        &self,
+        open: &OpenTable,
+        n: usize,
+        ahead: &mut ReadAhead,
+        extent: &Range<usize>,
+    ) -> Result<()> {
         let TableBytes::Mapped(map) = &open.source else { return Ok(()) };
         let block = self.block_range(open, n)?;
-        if let Some(wanted) = ahead.arrive(&block, &(HEADER_LEN..open.blocks_end)) {
+        if let Some(wanted) = ahead.arrive(&block, extent) {
             map.load_soon(wanted);
         }
         Ok(())

@@ -3,10 +3,9 @@
 //! A cursor pins its current block. Full scans, including merges, add nothing to the block cache, and queries add only
 //! their first blocks: otherwise a single scan could evict the blocks that gets need.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::vec;
-
-use smallvec::SmallVec;
 
 use super::blocks::{BlockData, CacheFill};
 use super::open::OpenTable;
@@ -18,22 +17,36 @@ use crate::error::Result;
 use crate::key::KeyRange;
 use crate::slice::Slice;
 use crate::sst_block::{BadBlock, Block, GROUP_LEN};
-use crate::types::{Direction, EntryKind, EntryRef, FileId, SeqNo};
+use crate::types::{Direction, EntryHead, EntryKind, EntryRef, FileId, SeqNo};
 
 /// Number of blocks of one file that a query may add to the cache.
 const CACHED_BLOCKS: usize = 8;
+
+/// Values up to this length are brought into the processor's cache together with their group.
+const TOUCHED_VALUE: u32 = 512;
 
 /// The entries of an SST in a range. Decodes one group at a time, and values only on request.
 #[derive(Debug)]
 pub(crate) struct TableCursor {
     table: Arc<Table>,
+    walk: Walk,
+}
+
+/// The position of a [`TableCursor`].
+#[derive(Debug)]
+struct Walk {
+    direction: Direction,
     /// The payload of the current block.
     payload: Slice,
     /// Number of blocks that may still be added to the cache.
     cacheable: usize,
     ahead: ReadAhead,
-    direction: Direction,
-    range: KeyRange,
+    /// The last block, in the cursor's direction, that can have keys in the range, and the bytes of the file that the
+    /// cursor can reach.
+    last_block: usize,
+    extent: Range<usize>,
+    /// Where the range ends within the last block: its end or, in reverse, its start, without the file's prefix.
+    bound: Option<Box<[u8]>>,
     /// The current group, its number, and the number of groups in its block.
     rows: Rows,
     block: usize,
@@ -41,10 +54,14 @@ pub(crate) struct TableCursor {
     block_at: usize,
     group: usize,
     groups: usize,
-    /// The index of the current entry in the group, and its full key.
-    at: usize,
+    /// The current entry, and its full key.
+    row: Row,
     key: Vec<u8>,
     prefix_len: usize,
+    /// Number of bytes of `key` after the prefix that are those of the group's first key.
+    of_first: usize,
+    /// Whether there is a current entry.
+    live: bool,
     /// Whether the end of the range was reached.
     done: bool,
 }
@@ -52,17 +69,137 @@ pub(crate) struct TableCursor {
 /// Value of `block` before the first block is loaded.
 const NONE: usize = usize::MAX;
 
-type Rows = SmallVec<[Row; GROUP_LEN]>;
+/// The decoded entries of a group. Those in the range are `from..to`, and the current one is among them.
+#[derive(Debug, Default)]
+struct Rows {
+    rows: [Row; GROUP_LEN],
+    from: usize,
+    to: usize,
+    at: usize,
+    /// Entries were left out: the range ends in this group.
+    cut: bool,
+}
 
-/// A decoded entry. Offsets are relative to the payload of its block.
+/// A decoded entry. Offsets are relative to the payload of its block, whose length is stored in 32 bits.
 #[derive(Clone, Copy, Debug)]
 struct Row {
-    kind: EntryKind,
     seq: SeqNo,
     /// Length of the part of its key that is shared with the first row's tail.
-    shared: usize,
-    tail: (usize, usize),
-    value: (usize, usize),
+    shared: u32,
+    tail_at: u32,
+    tail_len: u32,
+    value_at: u32,
+    value_len: u32,
+    kind: EntryKind,
+}
+
+impl Default for Row {
+    fn default() -> Self {
+        Self {
+            seq: 0,
+            shared: 0,
+            tail_at: 0,
+            tail_len: 0,
+            value_at: 0,
+            value_len: 0,
+            kind: EntryKind::Delete,
+        }
+    }
+}
+
+impl Row {
+    fn tail<'a>(&self, payload: &'a [u8]) -> &'a [u8] {
+        part(payload, self.tail_at as usize..(self.tail_at + self.tail_len) as usize)
+    }
+
+    fn value<'a>(&self, payload: &'a [u8]) -> &'a [u8] {
+        part(payload, self.value_at as usize..(self.value_at + self.value_len) as usize)
+    }
+}
+
+impl Rows {
+    /// Decodes a group. After an error there are no rows.
+    fn decode(&mut self, block: &Block<'_>, n: usize, base_seq: SeqNo) -> Result<(), BadBlock> {
+        (self.from, self.to, self.at, self.cut) = (0, 0, 0, false);
+        let mut group = block.group(n, base_seq)?;
+        let mut len = 0;
+        while let Some(entry) = group.next_entry()? {
+            // A group has no more entries than this.
+            let Some(row) = self.rows.get_mut(len) else { break };
+            *row = Row {
+                seq: entry.seq,
+                shared: entry.head.len() as u32,
+                tail_at: entry.tail_at as u32,
+                tail_len: entry.tail.len() as u32,
+                value_at: entry.value_at as u32,
+                value_len: entry.value_len as u32,
+                kind: entry.kind,
+            };
+            len += 1;
+        }
+        if len == 0 {
+            return Err(BadBlock::Malformed("a group has no entries"));
+        }
+        self.to = len;
+        self.touch_values(block.payload());
+        Ok(())
+    }
+
+    /// Reads a byte of each value, so that their cache misses overlap: between the first and the second row of a group a
+    /// reader does too much for the processor to look ahead. Large values may be on pages that nobody asks for.
+    #[inline]
+    fn touch_values(&self, payload: &[u8]) {
+        let rows = || self.rows.iter().take(self.to);
+        if rows().all(|row| row.value_len <= TOUCHED_VALUE) {
+            let first = |row: &Row| payload.get(row.value_at as usize).copied().unwrap_or_default();
+            std::hint::black_box(rows().fold(0, |sum, row| sum ^ first(row)));
+        }
+    }
+
+    /// Whether the key of an entry is below `key`. Both omit the file's prefix.
+    fn is_below(&self, n: usize, key: &[u8], payload: &[u8]) -> bool {
+        let (Some(first), Some(row)) = (self.rows.first(), self.rows.get(n)) else { return false };
+        let head = part(first.tail(payload), ..row.shared as usize);
+        match key.split_at_checked(head.len()) {
+            Some((key_head, rest)) => (head, row.tail(payload)) < (key_head, rest),
+            None => head < key,
+        }
+    }
+
+    /// Number of entries in front whose keys are below `key`.
+    fn below(&self, key: &[u8], payload: &[u8]) -> usize {
+        (0..self.to).take_while(|&n| self.is_below(n, key, payload)).count()
+    }
+
+    /// Leaves out the entries past the end of the range.
+    fn clip(&mut self, bound: &[u8], direction: Direction, payload: &[u8]) {
+        let (from, to) = (self.from, self.to);
+        match direction {
+            Direction::Forward => {
+                while self.to > from && !self.is_below(self.to - 1, bound, payload) {
+                    self.to -= 1;
+                }
+            }
+            Direction::Reverse => self.from = self.below(bound, payload),
+        }
+        self.cut = (self.from, self.to) != (from, to);
+    }
+
+    #[inline]
+    fn current(&self) -> Option<&Row> {
+        self.rows.get(self.at).filter(|_| self.at >= self.from && self.at < self.to)
+    }
+
+    /// Moves to the next entry of the group, if there is one.
+    #[inline]
+    fn step(&mut self, direction: Direction) -> bool {
+        match direction {
+            Direction::Forward if self.at + 1 < self.to => self.at += 1,
+            Direction::Reverse if self.at > self.from => self.at -= 1,
+            _ => return false,
+        }
+        true
+    }
 }
 
 /// Selects a group of a block.
@@ -74,50 +211,45 @@ enum Which {
 
 impl Table {
     /// Returns a cursor over the entries whose keys are in `range`.
-    pub(crate) fn iter(self: &Arc<Self>, range: KeyRange, direction: Direction) -> Result<TableCursor> {
+    pub(crate) fn iter(self: &Arc<Self>, range: &KeyRange, direction: Direction) -> Result<TableCursor> {
         self.iter_within(range, direction, MOST_AHEAD)
     }
 
     /// The same, with at most `most_ahead` bytes loaded ahead of the cursor.
     fn iter_within(
         self: &Arc<Self>,
-        range: KeyRange,
+        range: &KeyRange,
         direction: Direction,
         most_ahead: usize,
     ) -> Result<TableCursor> {
         let open = self.opened()?;
-        let everything = range == KeyRange::all();
-        let mut cursor = TableCursor {
-            table: Arc::clone(self),
+        let everything = *range == KeyRange::all();
+        let mut walk = Walk {
+            direction,
             payload: Slice::default(),
             cacheable: if everything { 0 } else { CACHED_BLOCKS },
             ahead: ReadAhead::new(direction, everything, most_ahead),
-            direction,
-            range: KeyRange::all(),
-            rows: Rows::new(),
+            last_block: 0,
+            extent: 0..0,
+            bound: None,
+            rows: Rows::default(),
             block: NONE,
             block_at: 0,
             group: 0,
             groups: 0,
-            at: 0,
+            row: Row::default(),
             key: open.prefix.to_vec(),
             prefix_len: open.prefix.len(),
+            of_first: 0,
+            live: false,
             done: false,
         };
-        cursor.seek(open, &range)?;
-        cursor.range = self.clip(range);
-        cursor.settle();
-        Ok(cursor)
-    }
-
-    /// Returns the same range without bounds that exclude nothing in this file, so that they need not be compared.
-    fn clip(&self, mut range: KeyRange) -> KeyRange {
-        let (first, last) = &self.meta().keys;
-        if range.start <= *first {
-            range.start.clear();
+        walk.limit(self, open, range)?;
+        if !walk.done {
+            walk.seek(self, open, range)?;
+            walk.settle();
         }
-        range.end = range.end.filter(|end| end <= last);
-        range
+        Ok(TableCursor { table: Arc::clone(self), walk })
     }
 }
 
@@ -136,28 +268,49 @@ fn relative<'a>(key: &'a [u8], prefix: &[u8]) -> Relative<'a> {
     }
 }
 
-impl TableCursor {
-    /// Moves to the first entry, in the cursor's direction, that is not before the range. It may be past the range.
-    fn seek(&mut self, open: &OpenTable, range: &KeyRange) -> Result<()> {
+impl Walk {
+    /// Finds where the range ends. A bound that excludes nothing in this file need not be compared with any key.
+    fn limit(&mut self, table: &Table, open: &OpenTable, range: &KeyRange) -> Result<()> {
+        let (first, last) = &table.meta().keys;
+        let bound = match self.direction {
+            Direction::Forward => range.end.as_deref().filter(|end| *end <= last.as_slice()),
+            Direction::Reverse => Some(range.start.as_slice()).filter(|start| *start > first.as_slice()),
+        };
+        match (bound.map(|bound| relative(bound, &open.prefix)), self.direction) {
+            (Some(Relative::Among(key)), _) => {
+                self.last_block = locate(table, open, key)?;
+                self.bound = Some(key.into());
+            }
+            (Some(Relative::Below), Direction::Forward) | (Some(Relative::Above), Direction::Reverse) => {
+                self.done = true;
+            }
+            (_, Direction::Forward) => self.last_block = open.fences.blocks() - 1,
+            (_, Direction::Reverse) => self.last_block = 0,
+        }
+        self.extent = table.extent(open, self.last_block, self.direction)?;
+        Ok(())
+    }
+
+    /// Moves to the first entry, in the cursor's direction, that is not before the range.
+    fn seek(&mut self, table: &Table, open: &OpenTable, range: &KeyRange) -> Result<()> {
         match self.direction {
             Direction::Forward => match relative(&range.start, &open.prefix) {
-                Relative::Below => self.load(open, 0, Which::Nth(0))?,
+                Relative::Below => self.load(table, open, 0, Which::Nth(0))?,
                 Relative::Among(key) => {
-                    self.at = self.seek_group(open, key)?;
-                    if self.at == self.rows.len() {
-                        self.next_group(open)?;
+                    self.rows.at = self.seek_group(table, open, key)?;
+                    if self.rows.current().is_none() {
+                        self.leave_group(table, open)?;
                     }
                 }
                 Relative::Above => self.done = true,
             },
             Direction::Reverse => match range.end.as_deref().map(|end| relative(end, &open.prefix)) {
                 None | Some(Relative::Above) => {
-                    self.load(open, open.fences.blocks() - 1, Which::Last)?;
-                    self.at = self.rows.len().saturating_sub(1);
+                    self.load(table, open, open.fences.blocks() - 1, Which::Last)?;
                 }
-                Some(Relative::Among(key)) => match self.seek_group(open, key)?.checked_sub(1) {
-                    Some(last) => self.at = last,
-                    None => self.next_group(open)?,
+                Some(Relative::Among(key)) => match self.seek_group(table, open, key)?.checked_sub(1) {
+                    Some(at) if at >= self.rows.from => self.rows.at = at,
+                    _ => self.leave_group(table, open)?,
                 },
                 Some(Relative::Below) => self.done = true,
             },
@@ -167,11 +320,9 @@ impl TableCursor {
 
     /// Loads the group that has `key` (without the prefix) or would have it, and returns the number of its entries
     /// below the key: all if the key is at the start of the next group, none if it is at the very start.
-    fn seek_group(&mut self, open: &OpenTable, key: &[u8]) -> Result<usize> {
-        let table = Arc::clone(&self.table);
-        let located = open.fences.locate(open.fence_section(), key);
-        let number = located.ok_or_else(|| table.corrupt(0, "the fences are inconsistent"))?;
-        let data = self.read(open, number)?;
+    fn seek_group(&mut self, table: &Table, open: &OpenTable, key: &[u8]) -> Result<usize> {
+        let number = locate(table, open, key)?;
+        let data = self.read(table, open, number)?;
         let block = table.parse(&data)?;
         let bad = |why| table.bad_block(data.at, why);
         let mut chosen = 0;
@@ -183,156 +334,173 @@ impl TableCursor {
             }
             chosen = n;
         }
-        let mut group = block.group(chosen, open.base_seq).map_err(bad)?;
-        let mut below = 0;
-        while group.next_entry().map_err(bad)?.is_some_and(|entry| entry.cmp_key(key).is_lt()) {
-            below += 1;
-        }
-        self.enter(open, number, &data, Which::Nth(chosen))?;
-        Ok(below)
+        self.enter(table, open, number, &data, Which::Nth(chosen))?;
+        Ok(self.rows.below(key, &self.payload))
     }
 
     /// Reads a block other than the current one.
-    fn read<'a>(&mut self, open: &'a OpenTable, number: usize) -> Result<BlockData<'a>> {
+    fn read<'a>(&mut self, table: &Table, open: &'a OpenTable, number: usize) -> Result<BlockData<'a>> {
         let fill = if self.cacheable > 0 { CacheFill::Cache } else { CacheFill::Bypass };
         self.cacheable = self.cacheable.saturating_sub(1);
-        self.table.load_ahead(open, number, &mut self.ahead)?;
-        self.table.block(open, number, fill)
+        table.load_ahead(open, number, &mut self.ahead, &self.extent)?;
+        table.block(open, number, fill)
     }
 
-    /// Makes a group current, at its first entry. On error nothing changes.
-    fn load(&mut self, open: &OpenTable, number: usize, which: Which) -> Result<()> {
+    /// Makes a group current, at its first entry in the cursor's direction. After an error there is no current entry,
+    /// and the next call may be the same.
+    fn load(&mut self, table: &Table, open: &OpenTable, number: usize, which: Which) -> Result<()> {
         if number != self.block {
-            let data = self.read(open, number)?;
-            return self.enter(open, number, &data, which);
+            let data = self.read(table, open, number)?;
+            return self.enter(table, open, number, &data, which);
         }
-        let (rows, n, groups) = self.rows_of(open, &self.payload, self.block_at, which)?;
-        (self.rows, self.group, self.groups, self.at) = (rows, n, groups, 0);
-        Ok(())
-    }
-
-    /// The same for a group of a block that was read already.
-    fn enter(&mut self, open: &OpenTable, number: usize, data: &BlockData<'_>, which: Which) -> Result<()> {
-        let (rows, n, groups) = self.rows_of(open, data.payload(), data.at, which)?;
-        let payload = data.to_slice();
-        self.payload = payload.ok_or_else(|| self.table.corrupt(data.at, "the block is out of bounds"))?;
-        (self.block, self.block_at) = (number, data.at);
-        (self.rows, self.group, self.groups, self.at) = (rows, n, groups, 0);
-        Ok(())
-    }
-
-    /// Decodes a group. Returns its entries, its number, and the number of groups in the block, which starts at `at`.
-    fn rows_of(
-        &self,
-        open: &OpenTable,
-        payload: &[u8],
-        at: usize,
-        which: Which,
-    ) -> Result<(Rows, usize, usize)> {
-        let bad = |why| self.table.bad_block(at, why);
-        let block = Block::parse(payload).map_err(bad)?;
+        let block = Block::parse(&self.payload).map_err(|why| table.bad_block(self.block_at, why))?;
         let n = match which {
             Which::Nth(n) => n,
             Which::Last => block.groups().saturating_sub(1),
         };
-        let mut group = block.group(n, open.base_seq).map_err(bad)?;
-        let mut rows = Rows::new();
-        while let Some(entry) = group.next_entry().map_err(bad)? {
-            rows.push(Row {
-                kind: entry.kind,
-                seq: entry.seq,
-                shared: entry.head.len(),
-                tail: (entry.tail_at, entry.tail.len()),
-                value: (entry.value_at, entry.value_len),
-            });
-        }
-        if rows.is_empty() {
-            return Err(bad(BadBlock::Malformed("a group has no entries")));
-        }
-        Ok((rows, n, block.groups()))
+        let decoded = self.rows.decode(&block, n, open.base_seq);
+        decoded.map_err(|why| table.bad_block(self.block_at, why))?;
+        self.group = n;
+        self.entered();
+        Ok(())
     }
 
-    /// Moves to the next group in the cursor's direction, or ends the cursor. On error nothing changes.
-    fn next_group(&mut self, open: &OpenTable) -> Result<()> {
-        match self.direction {
-            Direction::Forward if self.group + 1 < self.groups => {
-                self.load(open, self.block, Which::Nth(self.group + 1))
-            }
-            Direction::Forward if self.block + 1 < open.fences.blocks() => {
-                self.load(open, self.block + 1, Which::Nth(0))
-            }
-            Direction::Reverse if (self.block, self.group) != (0, 0) => {
-                match self.group.checked_sub(1) {
-                    Some(group) => self.load(open, self.block, Which::Nth(group))?,
-                    None => self.load(open, self.block - 1, Which::Last)?,
-                }
-                self.at = self.rows.len() - 1;
-                Ok(())
-            }
-            _ => {
-                self.done = true;
-                Ok(())
-            }
-        }
+    /// The same for a group of a block that was read already.
+    fn enter(
+        &mut self,
+        table: &Table,
+        open: &OpenTable,
+        number: usize,
+        data: &BlockData<'_>,
+        which: Which,
+    ) -> Result<()> {
+        let bad = |why| table.bad_block(data.at, why);
+        let block = Block::parse(data.payload()).map_err(bad)?;
+        let n = match which {
+            Which::Nth(n) => n,
+            Which::Last => block.groups().saturating_sub(1),
+        };
+        self.rows.decode(&block, n, open.base_seq).map_err(bad)?;
+        let payload = data.to_slice();
+        self.payload = payload.ok_or_else(|| table.corrupt(data.at, "the block is out of bounds"))?;
+        (self.block, self.block_at) = (number, data.at);
+        (self.group, self.groups) = (n, block.groups());
+        self.entered();
+        Ok(())
     }
 
-    /// Builds the current entry's key, and ends the cursor if the key is out of range.
-    fn settle(&mut self) {
-        let Some(row) = self.rows.get(self.at).filter(|_| !self.done) else { return };
-        let (first, _) = self.rows.first().map_or((0, 0), |first| first.tail);
-        let bytes = |at: usize, len: usize| part(&self.payload, at..at + len);
-        self.key.truncate(self.prefix_len);
-        self.key.extend_from_slice(bytes(first, row.shared));
-        self.key.extend_from_slice(bytes(row.tail.0, row.tail.1));
-        self.done = match self.direction {
-            Direction::Forward => self.range.end.as_ref().is_some_and(|end| self.key >= *end),
-            Direction::Reverse => self.key < self.range.start,
+    /// Clips the rows of the current group to the range, and goes to the first of them.
+    fn entered(&mut self) {
+        self.of_first = 0;
+        let rows = &mut self.rows;
+        let last = match self.direction {
+            Direction::Forward => self.block >= self.last_block,
+            Direction::Reverse => self.block <= self.last_block,
+        };
+        if let Some(bound) = self.bound.as_deref().filter(|_| last) {
+            rows.clip(bound, self.direction, &self.payload);
+            self.done = rows.from == rows.to;
+        }
+        rows.at = match self.direction {
+            Direction::Forward => rows.from,
+            Direction::Reverse => rows.to.saturating_sub(1),
         };
     }
 
+    /// Moves to the next group in the cursor's direction, or ends the cursor. After an error there is no current entry,
+    /// and the next call retries.
+    fn leave_group(&mut self, table: &Table, open: &OpenTable) -> Result<()> {
+        match self.direction {
+            _ if self.rows.cut => {}
+            Direction::Forward if self.group + 1 < self.groups => {
+                return self.load(table, open, self.block, Which::Nth(self.group + 1));
+            }
+            Direction::Forward if self.block < self.last_block => {
+                return self.load(table, open, self.block + 1, Which::Nth(0));
+            }
+            Direction::Reverse if self.group > 0 => {
+                return self.load(table, open, self.block, Which::Nth(self.group - 1));
+            }
+            Direction::Reverse if self.block > self.last_block => {
+                return self.load(table, open, self.block - 1, Which::Last);
+            }
+            _ => {}
+        }
+        self.done = true;
+        Ok(())
+    }
+
+    /// Builds the current entry's key, from as much of the previous one as they share with the group's first key.
+    #[inline]
+    fn settle(&mut self) {
+        let row = self.rows.current().filter(|_| !self.done);
+        self.live = row.is_some();
+        let Some(&row) = row else { return };
+        let shared = row.shared as usize;
+        let kept = shared.min(self.of_first);
+        self.key.truncate(self.prefix_len + kept);
+        if kept < shared {
+            let first = self.rows.rows.first().map_or([].as_slice(), |first| first.tail(&self.payload));
+            self.key.extend_from_slice(part(first, kept..shared));
+        }
+        self.key.extend_from_slice(row.tail(&self.payload));
+        // The group's first entry has all of its key in its tail.
+        self.of_first = if self.rows.at == 0 { row.tail_len as usize } else { shared };
+        self.row = row;
+    }
+
+    #[inline]
     fn row(&self) -> Option<&Row> {
-        self.rows.get(self.at).filter(|_| !self.done)
+        self.live.then_some(&self.row)
     }
 }
 
+fn locate(table: &Table, open: &OpenTable, key: &[u8]) -> Result<usize> {
+    let located = open.fences.locate(open.fence_section(), key);
+    located.ok_or_else(|| table.corrupt(0, "the fences are inconsistent"))
+}
+
 impl Cursor for TableCursor {
+    #[inline]
     fn entry(&self) -> Option<EntryRef<'_>> {
-        self.row().map(|row| EntryRef {
-            key: &self.key,
+        let walk = &self.walk;
+        walk.row().map(|row| EntryRef {
+            key: &walk.key,
             seq: row.seq,
             kind: row.kind,
-            value: part(&self.payload, row.value.0..row.value.0 + row.value.1),
+            value: row.value(&walk.payload),
         })
     }
 
+    #[inline]
+    fn head(&self) -> Option<EntryHead<'_>> {
+        let Row { seq, kind, value_len, .. } = *self.walk.row()?;
+        Some(EntryHead { key: &self.walk.key, seq, kind, value_len: value_len as usize })
+    }
+
     fn value(&self) -> Slice {
-        let Some(row) = self.row() else { return Slice::default() };
-        let value = self.payload.slice(row.value.0, row.value.1);
+        let Some(row) = self.walk.row() else { return Slice::default() };
+        let value = self.walk.payload.slice(row.value_at as usize, row.value_len as usize);
         debug_assert!(value.is_some(), "a value is out of its block");
         value.unwrap_or_default()
     }
 
+    #[inline]
     fn advance(&mut self) -> Result<()> {
-        if self.done {
+        let walk = &mut self.walk;
+        if walk.done {
             return Ok(());
         }
-        let next = match self.direction {
-            Direction::Forward => Some(self.at + 1).filter(|&next| next < self.rows.len()),
-            Direction::Reverse => self.at.checked_sub(1),
-        };
-        match next {
-            Some(next) => self.at = next,
-            None => {
-                let table = Arc::clone(&self.table);
-                self.next_group(table.opened()?)?;
-            }
+        if !walk.rows.step(walk.direction) {
+            walk.live = false;
+            walk.leave_group(&self.table, self.table.opened()?)?;
         }
-        self.settle();
+        walk.settle();
         Ok(())
     }
 
     fn place(&self) -> Option<(FileId, usize)> {
-        Some((self.table.meta().id, self.block))
+        Some((self.table.meta().id, self.walk.block))
     }
 }
 
@@ -351,7 +519,7 @@ impl ChainCursor {
     /// `parts` are in key order, whatever the direction. At most `most_ahead` bytes are loaded ahead of the cursor.
     pub(crate) fn new(
         parts: &[Arc<Table>],
-        range: KeyRange,
+        range: &KeyRange,
         direction: Direction,
         most_ahead: usize,
     ) -> Result<Self> {
@@ -363,6 +531,7 @@ impl ChainCursor {
         if direction == Direction::Reverse {
             parts.reverse();
         }
+        let range = range.clone();
         let mut cursor = Self { current: None, parts: parts.into_iter(), range, direction, most_ahead };
         cursor.skip_finished()?;
         Ok(cursor)
@@ -373,7 +542,7 @@ impl ChainCursor {
         while self.entry().is_none()
             && let Some(part) = self.parts.as_slice().first()
         {
-            self.current = Some(part.iter_within(self.range.clone(), self.direction, self.most_ahead)?);
+            self.current = Some(part.iter_within(&self.range, self.direction, self.most_ahead)?);
             self.parts.next();
         }
         Ok(())
@@ -381,17 +550,27 @@ impl ChainCursor {
 }
 
 impl Cursor for ChainCursor {
+    #[inline]
     fn entry(&self) -> Option<EntryRef<'_>> {
         self.current.as_ref()?.entry()
+    }
+
+    #[inline]
+    fn head(&self) -> Option<EntryHead<'_>> {
+        self.current.as_ref()?.head()
     }
 
     fn value(&self) -> Slice {
         self.current.as_ref().map_or_else(Slice::default, Cursor::value)
     }
 
+    #[inline]
     fn advance(&mut self) -> Result<()> {
         if let Some(current) = &mut self.current {
             current.advance()?;
+            if current.walk.live {
+                return Ok(());
+            }
         }
         self.skip_finished()
     }

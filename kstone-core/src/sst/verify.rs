@@ -44,8 +44,10 @@ impl Table {
         }
         let mut seen = Seen { stripes, ..Seen::default() };
         let mut ahead = ReadAhead::new(Direction::Forward, true, MOST_AHEAD);
-        for n in 0..open.fences.blocks() {
-            self.load_ahead(open, n, &mut ahead)?;
+        let blocks = open.fences.blocks();
+        let extent = self.extent(open, blocks.saturating_sub(1), Direction::Forward)?;
+        for n in 0..blocks {
+            self.load_ahead(open, n, &mut ahead, &extent)?;
             self.recheck_block(open, n)?;
             self.verify_block(open, n, &mut seen)?;
         }

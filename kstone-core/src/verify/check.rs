@@ -138,8 +138,9 @@ pub(crate) fn context(vfs: &Arc<dyn Vfs>, dir: &Path) -> Arc<TableContext> {
 
 /// The key that these bytes encode, or whose encoding they start.
 pub(crate) fn readable(encoded: &[u8]) -> Key<'static> {
-    let whole = |tail: &[u8]| Key::decode(&[encoded, tail].concat());
-    let cut = || Key::decode(&[encoded.strip_suffix(&[0])?, &[0, 0]].concat());
+    let decode = |bytes: &[u8]| Key::decode(bytes).map(Key::into_owned);
+    let whole = |tail: &[u8]| decode(&[encoded, tail].concat());
+    let cut = || decode(&[encoded.strip_suffix(&[0])?, &[0, 0]].concat());
     whole(&[]).or_else(|| whole(&[0, 0])).or_else(cut).unwrap_or_else(|| Key::new(encoded.to_vec()))
 }
 

@@ -18,7 +18,7 @@ use crate::slice::Slice;
 use crate::sst::{Table, ahead_of_each};
 use crate::sync::Mutex;
 use crate::types::{Direction, EntryKind, EntryRef, FileId, SeqNo};
-use crate::version::Version;
+use crate::version::{SourceCursor, Version};
 
 /// What a query did. `Display` renders it for people, serde for programs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -80,7 +80,7 @@ pub struct SourceStep {
 
 /// A cursor that counts what is read through it.
 struct Counted {
-    inner: Box<dyn Cursor>,
+    inner: SourceCursor,
     tally: Arc<Mutex<Tally>>,
 }
 
@@ -92,7 +92,7 @@ struct Tally {
 }
 
 impl Counted {
-    fn new(inner: Box<dyn Cursor>, tally: Arc<Mutex<Tally>>) -> Self {
+    fn new(inner: SourceCursor, tally: Arc<Mutex<Tally>>) -> Self {
         let counted = Self { inner, tally };
         counted.count();
         counted
@@ -199,16 +199,16 @@ impl Shared {
         for part in parts {
             let cursors =
                 version.cursors(&part, explain.seq, Direction::Forward, ahead_of_each(version.runs.len()))?;
-            let counted = cursors.into_iter().zip(&tallies).map(|(cursor, tally)| {
-                let cursor: Box<dyn Cursor> = Box::new(Counted::new(cursor, Arc::clone(tally)));
-                cursor
-            });
+            let counted = cursors
+                .into_iter()
+                .zip(&tallies)
+                .map(|(cursor, tally)| Counted::new(cursor, Arc::clone(tally)));
             let merge = MergeCursor::new(counted.collect(), Direction::Forward);
-            let mut rows = VisibleCursor::new(merge, explain.seq);
+            let mut rows = VisibleCursor::new(merge, Direction::Forward, explain.seq);
             result = loop {
-                match self.life.check_open().and_then(|()| rows.next()) {
-                    Ok(Some(_)) => explain.rows += 1,
-                    Ok(None) => break Ok(()),
+                match self.life.check_open().and_then(|()| rows.step()) {
+                    Ok(true) => explain.rows += 1,
+                    Ok(false) => break Ok(()),
                     Err(error) => break Err(self.life.closed_or(error)),
                 }
             };

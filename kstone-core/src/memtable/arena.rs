@@ -234,7 +234,7 @@ struct Tail {
     chunk: u32,
     /// Bytes of it that are in use.
     filled: usize,
-    /// Chunks begun. The last need not be the one that takes records: a large record does not end that.
+    /// Chunks begun. A large record has a chunk of its own; the chunk that takes the others stays the same.
     chunks: u32,
 }
 

@@ -30,7 +30,7 @@ fn hunt(schedules: usize, random: bool, scenario: fn()) -> Option<(u64, String)>
 fn scenario_of(race: Race) -> Option<(fn(), &'static str)> {
     Some(match race {
         Race::CloseWithoutGate => (close::close_against_calls, ""),
-        Race::PublishedBeforeInserted => (reads::flush_against_snapshot, "half a batch"),
+        Race::PublishedBeforeInserted => (reads::flush_against_snapshot, "the snapshot"),
         Race::StopWithoutLock => (close::close_against_calls, "deadlock"),
         Race::WakeWithoutLock => {
             (workers::budget_against_a_worker_falling_asleep, "a timeout ended the sleep of a worker")

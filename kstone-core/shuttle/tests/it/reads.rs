@@ -102,18 +102,23 @@ pub(crate) fn flush_against_snapshot() {
                     keys.each_ref().map(|key| engine.get_at(key, &snapshot).unwrap().map(|value| value[0]))
                 };
                 let seen = read();
-                assert!(seen.iter().all(|value| *value == seen[0]), "half a batch: {seen:?}");
+                assert!(
+                    seen.iter().all(|value| *value == seen[0]),
+                    "half a batch is in the snapshot: {seen:?}"
+                );
                 let scanned: Vec<u8> = engine
                     .scan(b"", Direction::Forward, Some(&snapshot))
                     .unwrap()
                     .map(|e| e.unwrap().1[0])
                     .collect();
-                assert_eq!(scanned, seen.iter().flatten().copied().collect::<Vec<_>>());
+                let found: Vec<u8> = seen.iter().flatten().copied().collect();
+                assert_eq!(scanned, found, "the snapshot has changed");
                 assert_eq!(read(), seen, "the snapshot has changed");
                 first.get_or_insert((snapshot, seen));
             }
             let (snapshot, seen) = first.unwrap();
-            assert_eq!(keys.each_ref().map(|key| engine.get_at(key, &snapshot).unwrap().map(|v| v[0])), seen);
+            let now = keys.each_ref().map(|key| engine.get_at(key, &snapshot).unwrap().map(|v| v[0]));
+            assert_eq!(now, seen, "the snapshot has changed");
         }
     });
     join([writer, merger, reader]);

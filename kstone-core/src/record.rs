@@ -14,7 +14,7 @@
 //! Operation i of a batch has the batch's first sequence plus i. An option with an odd tag is critical: a reader that
 //! does not know it must stop. An option with an even tag may be skipped.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::coding::{Reader, put_varint, varint_len};
 use crate::error::{Error, Result};
@@ -67,20 +67,21 @@ impl BadOp {
 }
 
 /// Checks that every operation of a batch, whose record is at `offset` of the log segment `file`, can be replayed, and
-/// that their number matches the record.
-pub(crate) fn check_batch(payload: &[u8], count: u32, file: &Path, offset: u64) -> Result<()> {
+/// that their number matches the record. `file` is called for an error only: making paths would take longer than the
+/// check.
+pub(crate) fn check_batch(payload: &[u8], count: u32, file: impl Fn() -> PathBuf, offset: u64) -> Result<()> {
     let mut found = 0u32;
     for op in Ops::new(payload) {
-        let op = op.map_err(|bad| bad.in_file(file, offset))?;
+        let op = op.map_err(|bad| bad.in_file(&file(), offset))?;
         if encoded_partition_hash(op.key).is_none() {
             let detail = format!("\"{}\" is not a valid key", op.key.escape_ascii());
-            return Err(Error::corrupt(file, offset, detail));
+            return Err(Error::corrupt(&file(), offset, detail));
         }
         found = found.saturating_add(1);
     }
     if found != count {
         let detail = format!("the record says {count} operations but holds {found}");
-        return Err(Error::corrupt(file, offset, detail));
+        return Err(Error::corrupt(&file(), offset, detail));
     }
     Ok(())
 }

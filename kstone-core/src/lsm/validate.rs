@@ -74,8 +74,8 @@ impl Validated {
         if state.clean_end.is_none() {
             // Recovery writes before it replays, and a log that cannot be replayed must be left as it is.
             wal::replay(log, &chain, |record| {
-                let file = paths::log(path, record.lsn.generation());
-                check_batch(record.payload, record.count, &file, record.lsn.offset().into())
+                let file = || paths::log(path, record.lsn.generation());
+                check_batch(record.payload, record.count, file, record.lsn.offset().into())
             })?;
         }
         Ok(Self { loaded, listing, chain, began })

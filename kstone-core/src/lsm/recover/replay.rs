@@ -31,19 +31,13 @@ impl Shared {
     }
 
     fn replay_record(&self, record: &RecordRef<'_>, flushed: &BTreeMap<usize, SeqNo>) -> Result<()> {
-        let damaged = |detail: String| {
-            Error::corrupt(
-                &paths::log(self.io.dir(), record.lsn.generation()),
-                record.lsn.offset().into(),
-                detail,
-            )
-        };
+        let file = || paths::log(self.io.dir(), record.lsn.generation());
+        let damaged = |detail: String| Error::corrupt(&file(), record.lsn.offset().into(), detail);
         let settings = self.settings.load();
         let (mut ops, mut bytes) = (0, 0);
         for (i, op) in Ops::new(record.payload).enumerate() {
             ops += 1;
-            let file = paths::log(self.io.dir(), record.lsn.generation());
-            let op = op.map_err(|bad| bad.in_file(&file, record.lsn.offset().into()))?;
+            let op = op.map_err(|bad| bad.in_file(&file(), record.lsn.offset().into()))?;
             let seq = record.first_seq + i as u64;
             bytes += op.key.len() + op.value.len();
             let Some(hash) = encoded_partition_hash(op.key) else {

@@ -537,7 +537,7 @@ mod tests {
         let visible = std::sync::atomic::AtomicU64::new(1);
         let last: SeqNo = if cfg!(miri) { 300 } else { 30_000 };
         std::thread::scope(|scope| {
-            scope.spawn(|| {
+            let writer = scope.spawn(|| {
                 for seq in 2..=last {
                     // New keys in between, so that the table grows.
                     let other = seq.to_le_bytes();
@@ -546,7 +546,7 @@ mod tests {
                 }
             });
             let mut seq = 0;
-            while seq < last {
+            while seq < last && !writer.is_finished() {
                 seq = visible.load(Ordering::Acquire);
                 let found = get(&table, b"k", seq).unwrap();
                 assert_eq!(found.seq, if seq % 3 == 0 { seq - 1 } else { seq });

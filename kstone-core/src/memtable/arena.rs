@@ -461,7 +461,7 @@ mod tests {
         let newest = std::sync::atomic::AtomicU64::new(0);
         let records: u64 = if cfg!(miri) { 200 } else { 20_000 };
         std::thread::scope(|scope| {
-            scope.spawn(|| {
+            let writer = scope.spawn(|| {
                 for n in 1..=records {
                     let bytes = n.to_le_bytes();
                     let address = arena.append().push([&bytes, &bytes, &[n as u8; 100]]).unwrap();
@@ -469,7 +469,7 @@ mod tests {
                 }
             });
             let mut last = 0;
-            while last < records {
+            while last < records && !writer.is_finished() {
                 let address = newest.load(Ordering::Acquire);
                 let bytes = if address == 0 { &[][..] } else { arena.bytes(Address(address)) };
                 let Some((n, rest)) = bytes.split_first_chunk() else { continue };

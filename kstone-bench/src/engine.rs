@@ -224,8 +224,8 @@ pub type Open = fn(&EngineSpec, &Path, Durability) -> Result<Box<dyn Engine>>;
 
 /// The engines of this crate.
 const ENGINES: &[(&str, Open)] = &[
-    ("kstone", kstone::open_bytes),
-    ("kstone-items", kstone::open_items),
+    ("kstone", |spec, directory, durability| kstone::open(spec, directory, durability, false)),
+    ("kstone-items", |spec, directory, durability| kstone::open(spec, directory, durability, true)),
     ("noop", noop::open),
     #[cfg(feature = "peer-fjall")]
     ("fjall", fjall::open),

@@ -433,20 +433,24 @@ mod tests {
         MergeCursor::new((0..sources).map(source).collect(), direction)
     }
 
+    /// All entries of a cursor, in ascending order.
+    fn drained(mut cursor: impl Cursor, direction: Direction) -> Vec<Row> {
+        let mut got = Vec::new();
+        while let Some(entry) = cursor.entry() {
+            got.push((entry.key.to_vec(), entry.seq, entry.kind));
+            cursor.advance().unwrap();
+        }
+        if direction == Direction::Reverse {
+            got.reverse();
+        }
+        got
+    }
+
     proptest! {
         #[test]
         fn merges_in_order(rows in rows(), sources in 1usize..12, reverse in any::<bool>()) {
             let direction = if reverse { Direction::Reverse } else { Direction::Forward };
-            let mut merge = merge(&rows, sources, direction, &[]);
-            let mut got = Vec::new();
-            while let Some(entry) = merge.entry() {
-                got.push((entry.key.to_vec(), entry.seq, entry.kind));
-                merge.advance().unwrap();
-            }
-            if reverse {
-                got.reverse();
-            }
-            prop_assert_eq!(got, rows);
+            prop_assert_eq!(drained(merge(&rows, sources, direction, &[]), direction), rows);
         }
 
         #[test]
@@ -458,16 +462,7 @@ mod tests {
                 rows.iter().filter(mine).cloned().collect()
             };
             let merges = (0..outer).map(|n| merge(&of(n), inner, direction, &[])).collect();
-            let mut merge = MergeCursor::new(merges, direction);
-            let mut got = Vec::new();
-            while let Some(entry) = merge.entry() {
-                got.push((entry.key.to_vec(), entry.seq, entry.kind));
-                merge.advance().unwrap();
-            }
-            if reverse {
-                got.reverse();
-            }
-            prop_assert_eq!(got, rows);
+            prop_assert_eq!(drained(MergeCursor::new(merges, direction), direction), rows);
         }
 
         #[test]

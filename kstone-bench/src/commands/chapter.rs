@@ -1,12 +1,11 @@
 //! `kstone-bench chapter`: measures the tables of the specification's chapter on performance tuning.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
 
-use super::measure::{begin, save};
+use super::measure::{TableArgs, begin, save};
 use crate::chapter::{self, ChapterOptions, ChapterTable, Grade, Measured, Scale};
 use crate::record::RunFile;
 use crate::report::{chapter_markdown, chapter_text};
@@ -25,22 +24,12 @@ pub(crate) struct ChapterArgs {
     /// Trials of each measurement, instead of the scale's number.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=99))]
     trials: Option<u64>,
-    /// Directory for the databases, which are removed afterwards; default: the system's temporary directory.
-    #[arg(long, value_name = "DIRECTORY")]
-    dir: Option<PathBuf>,
-    /// Write the tables, and the trials behind them, as JSON.
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
-    /// Write the tables as Markdown.
-    #[arg(long, value_name = "FILE")]
-    md: Option<PathBuf>,
-    /// List the tables and measure nothing.
-    #[arg(long)]
-    list: bool,
+    #[command(flatten)]
+    common: TableArgs,
 }
 
 pub(crate) fn run(args: &ChapterArgs) -> Result<ExitCode> {
-    if args.list {
+    if args.common.list {
         chapter::list()?.iter().for_each(|(id, about)| println!("{id:<24} {about}"));
         return Ok(ExitCode::SUCCESS);
     }
@@ -51,7 +40,7 @@ pub(crate) fn run(args: &ChapterArgs) -> Result<ExitCode> {
     let options = ChapterOptions {
         only: args.only.clone(),
         scale,
-        directory: args.dir.clone().unwrap_or_else(std::env::temp_dir),
+        directory: args.common.directory(),
         program: std::env::current_exe().context("cannot find the path of this program")?,
     };
     let file = begin(&options.directory)?;
@@ -59,11 +48,8 @@ pub(crate) fn run(args: &ChapterArgs) -> Result<ExitCode> {
         println!("{}", chapter_text(table, WIDTH));
     })?;
     println!("{}", summary(&outcome.tables));
-    if let Some(path) = &args.md {
-        let text = outcome.tables.iter().map(chapter_markdown).collect::<Result<Vec<_>>>()?;
-        std::fs::write(path, text.concat()).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    if let Some(path) = &args.out {
+    args.common.save_markdown(&outcome.tables, chapter_markdown)?;
+    if let Some(path) = &args.common.out {
         save(&RunFile { trials: outcome.trials, chapter: Some(outcome.tables.clone()), ..file }, path)?;
     }
     let failed = outcome.tables.iter().any(|table| table.error.is_some());

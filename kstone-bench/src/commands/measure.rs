@@ -19,6 +19,40 @@ const BARS: usize = 12;
 /// The length of its longest bar, in characters.
 const BAR: f64 = 30.0;
 
+/// The options of `chapter` and `speed`, which measure tables.
+#[derive(clap::Args, Debug)]
+pub(crate) struct TableArgs {
+    /// Directory for the databases, which are removed afterwards; default: the system's temporary directory.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Write the tables, and the trials behind them, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Write the tables as Markdown.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) md: Option<PathBuf>,
+    /// List the tables and measure nothing.
+    #[arg(long)]
+    pub(crate) list: bool,
+}
+
+impl TableArgs {
+    pub(crate) fn directory(&self) -> PathBuf {
+        self.dir.clone().unwrap_or_else(std::env::temp_dir)
+    }
+
+    /// Writes the tables as Markdown, if asked.
+    pub(crate) fn save_markdown<T>(
+        &self,
+        tables: &[T],
+        markdown: impl Fn(&T) -> Result<String>,
+    ) -> Result<()> {
+        let Some(path) = &self.md else { return Ok(()) };
+        let text = tables.iter().map(markdown).collect::<Result<Vec<_>>>()?;
+        std::fs::write(path, text.concat()).with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Measure {
     /// Workloads to run one after the other on the same database; `kstone-bench workloads` lists them. Before a workload

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use super::measure::{all_is_well, begin, number, save, settings};
+use super::measure::{TableArgs, all_is_well, begin, number, save, settings};
 use crate::record::RunFile;
 use crate::report::{speed_markdown, speed_text};
 use crate::speed::{self, SpeedOptions};
@@ -49,26 +49,15 @@ pub(crate) struct Args {
     /// Seed of all random choices.
     #[arg(long, default_value_t = 42)]
     seed: u64,
-    /// Directory for the databases, which are removed afterwards; default: the system's temporary directory.
-    #[arg(long, value_name = "DIRECTORY")]
-    dir: Option<PathBuf>,
-    /// Write the tables, and the trials behind them, as JSON.
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
-    /// Write the tables as Markdown.
-    #[arg(long, value_name = "FILE")]
-    md: Option<PathBuf>,
-    /// List the tables and measure nothing.
-    #[arg(long)]
-    list: bool,
+    #[command(flatten)]
+    common: TableArgs,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    if args.list {
+    if args.common.list {
         speed::list()?.iter().for_each(|(id, title)| println!("{id:<12} {title}"));
         return Ok(ExitCode::SUCCESS);
     }
-    let directory = args.dir.clone().unwrap_or_else(std::env::temp_dir);
     let options = SpeedOptions {
         tables: args.tables.clone(),
         only: args.only.clone(),
@@ -79,7 +68,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         settings: settings(args.preset.as_deref(), &args.set)?,
         seed: args.seed,
         trials: trial::Options {
-            directory,
+            directory: args.common.directory(),
             trials: args.trials as usize,
             keep: false,
             program: std::env::current_exe().context("cannot find the path of this program")?,
@@ -90,12 +79,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let (tables, trials) = speed::run(&options, &mut |what| eprintln!("  {what}"), &mut |table| {
         println!("{}", speed_text(table, WIDTH));
     })?;
-    if let Some(path) = &args.md {
-        let text = tables.iter().map(speed_markdown).collect::<Result<Vec<_>>>()?;
-        std::fs::write(path, text.concat()).with_context(|| format!("cannot write {}", path.display()))?;
-    }
+    args.common.save_markdown(&tables, speed_markdown)?;
     let file = RunFile { trials, speed: Some(tables), ..file };
-    if let Some(path) = &args.out {
+    if let Some(path) = &args.common.out {
         save(&file, path)?;
     }
     Ok(if all_is_well(&file) { ExitCode::SUCCESS } else { ExitCode::FAILURE })

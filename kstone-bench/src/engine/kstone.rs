@@ -29,23 +29,12 @@ struct Kstone {
     marks: Arc<Marks>,
 }
 
-pub(super) fn open_bytes(
+pub(super) fn open(
     spec: &EngineSpec,
     directory: &Path,
     durability: Durability,
+    items: bool,
 ) -> Result<Box<dyn Engine>> {
-    open(spec, directory, durability, false)
-}
-
-pub(super) fn open_items(
-    spec: &EngineSpec,
-    directory: &Path,
-    durability: Durability,
-) -> Result<Box<dyn Engine>> {
-    open(spec, directory, durability, true)
-}
-
-fn open(spec: &EngineSpec, directory: &Path, durability: Durability, items: bool) -> Result<Box<dyn Engine>> {
     let defaults = (DatabaseConfig::default(), CompactionConfig::default());
     let (database, compaction) = text::changed(&spec.settings, &defaults.0, &defaults.1)?;
     let marks = Arc::new(Marks::default());

@@ -200,6 +200,5 @@ fn stripes(
         });
         Some(Stripe::new(id, runs.collect(), flushed_to, &chunks))
     };
-    let stripes: Vec<_> = (0..state.facts.stripes()).map(&mut stripe).collect();
-    Stripes::new(stripes.into_iter(), chunks)
+    Stripes::new((0..state.facts.stripes()).map(&mut stripe), Arc::clone(&chunks))
 }

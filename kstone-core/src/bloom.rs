@@ -18,6 +18,7 @@
 //! index uses.
 
 use crate::coding::{Reader, part};
+use crate::prefetch::prefetch;
 
 /// Number of `key::key_hash` in files.
 pub(crate) const KEY_HASH_ID: u8 = 1;
@@ -176,16 +177,13 @@ impl Filter {
         self.keys
     }
 
-    /// Returns a byte of the line that [`Filter::may_contain`] reads first.
+    /// Prefetches the line that [`Filter::may_contain`] reads first.
     #[inline]
-    pub(crate) fn first_byte(&self, section: &[u8], hash: u64) -> u8 {
-        let mut byte = 0;
+    pub(crate) fn prefetch(&self, section: &[u8], hash: u64) {
         self.probe(hash, |bit| {
-            // The read only brings the line into the cache.
-            byte = section.get(HEADER_LEN + (bit >> 3) as usize).copied().unwrap_or_default();
+            prefetch(section, HEADER_LEN + (bit >> 3) as usize);
             false
         });
-        byte
     }
 
     /// Returns the bits per key, including the rounding up to whole lines.

@@ -52,6 +52,7 @@ pub(crate) mod counters;
 pub(crate) mod latency;
 pub mod memory;
 pub(crate) mod paths;
+pub(crate) mod prefetch;
 pub(crate) mod process;
 pub mod slice;
 pub mod vfs;

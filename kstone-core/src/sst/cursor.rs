@@ -15,6 +15,7 @@ use crate::coding::part;
 use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::key::KeyRange;
+use crate::prefetch::prefetch;
 use crate::slice::Slice;
 use crate::sst_block::{BadBlock, Block, GROUP_LEN};
 use crate::types::{Direction, EntryHead, EntryKind, EntryRef, FileId, SeqNo};
@@ -23,7 +24,7 @@ use crate::types::{Direction, EntryHead, EntryKind, EntryRef, FileId, SeqNo};
 const CACHED_BLOCKS: usize = 8;
 
 /// Values up to this length are brought into the processor's cache together with their group.
-const TOUCHED_VALUE: u32 = 512;
+const PREFETCHED_VALUE: u32 = 512;
 
 /// The entries of an SST in a range. Decodes one group at a time, and values only on request.
 #[derive(Debug)]
@@ -141,18 +142,16 @@ impl Rows {
             return Err(BadBlock::Malformed("a group has no entries"));
         }
         self.to = len;
-        self.touch_values(block.payload());
+        self.prefetch_values(block.payload());
         Ok(())
     }
 
-    /// Reads a byte of each value, so that their cache misses overlap: between the first and the second row of a group a
-    /// reader does too much for the processor to look ahead. Large values may be on pages that nobody asks for.
+    /// Prefetches the start of each value. Large values may be on pages that nobody asks for.
     #[inline]
-    fn touch_values(&self, payload: &[u8]) {
+    fn prefetch_values(&self, payload: &[u8]) {
         let rows = || self.rows.iter().take(self.to);
-        if rows().all(|row| row.value_len <= TOUCHED_VALUE) {
-            let first = |row: &Row| payload.get(row.value_at as usize).copied().unwrap_or_default();
-            std::hint::black_box(rows().fold(0, |sum, row| sum ^ first(row)));
+        if rows().all(|row| row.value_len <= PREFETCHED_VALUE) {
+            rows().for_each(|row| prefetch(payload, row.value_at as usize));
         }
     }
 
@@ -386,6 +385,11 @@ impl Walk {
         (self.block, self.block_at) = (number, data.at);
         (self.group, self.groups) = (n, block.groups());
         self.entered();
+        match self.direction {
+            Direction::Forward if number < self.last_block => table.prefetch_block(open, number + 1),
+            Direction::Reverse if number > self.last_block => table.prefetch_block(open, number - 1),
+            _ => {}
+        }
         Ok(())
     }
 

@@ -22,10 +22,12 @@ enum Lookup {
 }
 
 impl Table {
-    /// Prefetches the memory that [`Table::get`] reads first into the processor's cache, if the file is open.
+    /// Prefetches the memory that [`Table::get`] reads first, if the file is open.
     #[inline]
-    pub(crate) fn prefetch(&self, hash: u64) -> u8 {
-        self.open.get().map_or(0, |open| open.filter.first_byte(open.bytes(&open.filter_at), hash))
+    pub(crate) fn prefetch(&self, hash: u64) {
+        if let Some(open) = self.open.get() {
+            open.filter.prefetch(open.bytes(&open.filter_at), hash);
+        }
     }
 
     /// Returns the newest version of a key with `seq <= max_seq`. `hash` is the key's `key_hash`. Reports each step to

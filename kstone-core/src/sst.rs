@@ -192,6 +192,13 @@ mod tests {
     const WAYS: [(bool, ReadMode); 4] =
         [(false, ReadMode::Mmap), (true, ReadMode::Mmap), (false, ReadMode::Pread), (true, ReadMode::Pread)];
 
+    /// A cursor over a run, at its first entry.
+    fn chain(run: &[Arc<Table>], range: &KeyRange, direction: Direction) -> Result<ChainCursor> {
+        let mut cursor = ChainCursor::new(run, &Arc::new(range.clone()), direction, ahead_of_each(300))?;
+        cursor.seek()?;
+        Ok(cursor)
+    }
+
     /// All entries of a cursor, and the error that ended it, if any.
     fn drain(cursor: &mut dyn Cursor) -> (Vec<Row>, Option<Error>) {
         let mut rows = Vec::new();
@@ -311,7 +318,7 @@ mod tests {
             for range in ranges.iter().chain([&KeyRange::all()]) {
                 for direction in DIRECTIONS {
                     let merge = || {
-                        let chain = |run: &Vec<_>| ChainCursor::new(run, range, direction, ahead_of_each(300)).unwrap();
+                        let chain = |run: &Vec<_>| chain(run, range, direction).unwrap();
                         MergeCursor::new(all_runs.iter().map(chain).collect(), direction)
                     };
                     let (got, error) = drain(&mut merge());
@@ -574,17 +581,17 @@ mod tests {
         let (left, right) = rows.split_at(rows.iter().position(|row| row.0 == b"user#5").unwrap());
         let run = [built(&vfs, params(1, left), left), built(&vfs, params(2, right), right)];
         vfs.remove(run[1].path()).unwrap();
-        let chain = ChainCursor::new(&run, &KeyRange::all(), Direction::Forward, ahead_of_each(1)).unwrap();
-        let mut merge = MergeCursor::new(vec![chain], Direction::Forward);
+        let forward = chain(&run, &KeyRange::all(), Direction::Forward).unwrap();
+        let mut merge = MergeCursor::new(vec![forward], Direction::Forward);
         let (got, error) = drain(&mut merge);
         assert_eq!(got, left);
         assert!(matches!(error, Some(Error::Corruption { .. })));
         assert!(merge.advance().is_err());
-        assert!(ChainCursor::new(&run, &KeyRange::all(), Direction::Reverse, ahead_of_each(1)).is_err());
+        assert!(chain(&run, &KeyRange::all(), Direction::Reverse).is_err());
         // Parts outside the range are not opened.
         let range = KeyRange { start: Vec::new(), end: Some(b"user#5".to_vec()) };
-        let mut chain = ChainCursor::new(&run, &range, Direction::Reverse, ahead_of_each(1)).unwrap();
-        assert!(drain(&mut chain).1.is_none());
+        let mut reverse = chain(&run, &range, Direction::Reverse).unwrap();
+        assert!(drain(&mut reverse).1.is_none());
     }
 
     #[test]

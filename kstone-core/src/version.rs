@@ -129,7 +129,8 @@ impl Run {
         }
     }
 
-    fn cursor(&self, range: &KeyRange, direction: Direction, most_ahead: usize) -> Result<ChainCursor> {
+    /// A cursor that has yet to [seek](ChainCursor::seek).
+    fn cursor(&self, range: &Arc<KeyRange>, direction: Direction, most_ahead: usize) -> Result<ChainCursor> {
         ChainCursor::new(&self.parts, range, direction, most_ahead)
     }
 
@@ -197,7 +198,7 @@ impl Version {
     /// All versions within a range, in order. At most `most_ahead` bytes are read ahead of each cursor.
     pub(crate) fn cursors(
         &self,
-        range: &KeyRange,
+        range: &Arc<KeyRange>,
         max_seq: SeqNo,
         direction: Direction,
         most_ahead: usize,
@@ -208,6 +209,12 @@ impl Version {
         }
         for run in &self.runs {
             cursors.push(SourceCursor::Run(run.cursor(range, direction, most_ahead)?));
+        }
+        // Afterwards, because each prefetched what its seek reads.
+        for cursor in &mut cursors {
+            if let SourceCursor::Run(cursor) = cursor {
+                cursor.seek()?;
+            }
         }
         Ok(cursors)
     }
@@ -264,6 +271,11 @@ impl Cursor for SourceCursor {
 /// The merge of several runs over all keys: the input of a compaction.
 pub(crate) fn merge_runs(runs: &[Arc<Run>]) -> Result<MergeCursor<ChainCursor>> {
     let most_ahead = ahead_of_each(runs.len());
-    let sources = runs.iter().map(|run| run.cursor(&KeyRange::all(), Direction::Forward, most_ahead));
-    Ok(MergeCursor::new(sources.collect::<Result<_>>()?, Direction::Forward))
+    let all = Arc::new(KeyRange::all());
+    let source = |run: &Arc<Run>| {
+        let mut cursor = run.cursor(&all, Direction::Forward, most_ahead)?;
+        cursor.seek()?;
+        Ok(cursor)
+    };
+    Ok(MergeCursor::new(runs.iter().map(source).collect::<Result<_>>()?, Direction::Forward))
 }

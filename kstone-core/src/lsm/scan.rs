@@ -291,7 +291,7 @@ impl Entries {
             return Err(Error::internal("a walk has parts before it has a version"));
         };
         let most_ahead = ahead_of_each(version.runs.len());
-        let sources = version.cursors(&part, self.pin.seq(), walk.direction, most_ahead)?;
+        let sources = version.cursors(&Arc::new(part), self.pin.seq(), walk.direction, most_ahead)?;
         self.cursor = Some(visible(vec![sources], walk.direction, self.pin.seq()));
         Ok(true)
     }
@@ -434,7 +434,7 @@ impl Entries {
             walk.version = Some(Arc::clone(&stripe.version()));
             return self.next_part().map(drop);
         }
-        self.cursor = Some(shared.cursor(stripes, &range, direction, &self.pin)?);
+        self.cursor = Some(shared.cursor(stripes, &Arc::new(range), direction, &self.pin)?);
         Ok(())
     }
 }
@@ -504,7 +504,7 @@ impl Shared {
         }
         for part in parts {
             walk.enter(&part);
-            let sources = version.cursors(&part, seq, walk.direction, 0)?;
+            let sources = version.cursors(&Arc::new(part), seq, walk.direction, 0)?;
             let mut cursor = visible(vec![sources], walk.direction, seq);
             while cursor.step()? {
                 let passed = cursor.passed().gone;
@@ -539,7 +539,7 @@ impl Shared {
     fn cursor(
         &self,
         stripes: std::ops::Range<usize>,
-        range: &KeyRange,
+        range: &Arc<KeyRange>,
         direction: Direction,
         pin: &Pin,
     ) -> Result<Visible> {

@@ -5,7 +5,8 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::vec;
+
+use smallvec::SmallVec;
 
 use super::blocks::{BlockData, CacheFill};
 use super::open::OpenTable;
@@ -42,12 +43,14 @@ struct Walk {
     /// Number of blocks that may still be added to the cache.
     cacheable: usize,
     ahead: ReadAhead,
-    /// The last block, in the cursor's direction, that can have keys in the range, and the bytes of the file that the
-    /// cursor can reach.
+    range: Arc<KeyRange>,
+    /// The first and the last block, in the cursor's direction, that can have keys in the range, and the bytes of the
+    /// file that the cursor can reach.
+    first_block: usize,
     last_block: usize,
     extent: Range<usize>,
-    /// Where the range ends within the last block: its end or, in reverse, its start, without the file's prefix.
-    bound: Option<Box<[u8]>>,
+    /// Whether the range ends within the last block.
+    bounded: bool,
     /// The current group, its number, and the number of groups in its block.
     rows: Rows,
     block: usize,
@@ -66,6 +69,9 @@ struct Walk {
     /// Whether the end of the range was reached.
     done: bool,
 }
+
+/// Bytes set aside for a key beyond the prefix, so that the buffer rarely grows.
+const USUAL_KEY: usize = 64;
 
 /// Value of `block` before the first block is loaded.
 const NONE: usize = usize::MAX;
@@ -211,44 +217,61 @@ enum Which {
 impl Table {
     /// Returns a cursor over the entries whose keys are in `range`.
     pub(crate) fn iter(self: &Arc<Self>, range: &KeyRange, direction: Direction) -> Result<TableCursor> {
-        self.iter_within(range, direction, MOST_AHEAD)
+        let mut cursor = self.cursor(&Arc::new(range.clone()), direction, MOST_AHEAD)?;
+        cursor.seek()?;
+        Ok(cursor)
     }
 
-    /// The same, with at most `most_ahead` bytes loaded ahead of the cursor.
-    fn iter_within(
+    /// A cursor that has yet to [seek](TableCursor::seek), and prefetches what that will read. At most `most_ahead` bytes
+    /// are loaded ahead of it.
+    fn cursor(
         self: &Arc<Self>,
-        range: &KeyRange,
+        range: &Arc<KeyRange>,
         direction: Direction,
         most_ahead: usize,
     ) -> Result<TableCursor> {
         let open = self.opened()?;
-        let everything = *range == KeyRange::all();
+        let everything = **range == KeyRange::all();
+        let mut key = Vec::with_capacity(open.prefix.len() + USUAL_KEY);
+        key.extend_from_slice(&open.prefix);
         let mut walk = Walk {
             direction,
             payload: Slice::default(),
             cacheable: if everything { 0 } else { CACHED_BLOCKS },
             ahead: ReadAhead::new(direction, everything, most_ahead),
+            range: Arc::clone(range),
+            first_block: 0,
             last_block: 0,
             extent: 0..0,
-            bound: None,
+            bounded: false,
             rows: Rows::default(),
             block: NONE,
             block_at: 0,
             group: 0,
             groups: 0,
             row: Row::default(),
-            key: open.prefix.to_vec(),
+            key,
             prefix_len: open.prefix.len(),
             of_first: 0,
             live: false,
             done: false,
         };
-        walk.limit(self, open, range)?;
+        walk.limit(self, open)?;
         if !walk.done {
-            walk.seek(self, open, range)?;
-            walk.settle();
+            self.prefetch_block(open, walk.first_block);
         }
         Ok(TableCursor { table: Arc::clone(self), walk })
+    }
+}
+
+impl TableCursor {
+    /// Moves to the first entry in the range.
+    fn seek(&mut self) -> Result<()> {
+        if !self.walk.done {
+            self.walk.seek(&self.table, self.table.opened()?)?;
+            self.walk.settle();
+        }
+        Ok(())
     }
 }
 
@@ -268,59 +291,65 @@ fn relative<'a>(key: &'a [u8], prefix: &[u8]) -> Relative<'a> {
 }
 
 impl Walk {
-    /// Finds where the range ends. A bound that excludes nothing in this file need not be compared with any key.
-    fn limit(&mut self, table: &Table, open: &OpenTable, range: &KeyRange) -> Result<()> {
-        let (first, last) = &table.meta().keys;
-        let bound = match self.direction {
-            Direction::Forward => range.end.as_deref().filter(|end| *end <= last.as_slice()),
-            Direction::Reverse => Some(range.start.as_slice()).filter(|start| *start > first.as_slice()),
+    /// Finds the blocks that the range begins and ends in.
+    fn limit(&mut self, table: &Table, open: &OpenTable) -> Result<()> {
+        let inconsistent = || table.corrupt(0, "the fences are inconsistent");
+        let (fences, section) = (&open.fences, open.fence_section());
+        let (low, from_start) = match relative(&self.range.start, &open.prefix) {
+            Relative::Below => (0, false),
+            Relative::Among(key) => (fences.locate(section, key).ok_or_else(inconsistent)?, !key.is_empty()),
+            Relative::Above => return self.finish(),
         };
-        match (bound.map(|bound| relative(bound, &open.prefix)), self.direction) {
-            (Some(Relative::Among(key)), _) => {
-                self.last_block = locate(table, open, key)?;
-                self.bound = Some(key.into());
+        let (high, to_end) = match self.range.end.as_deref().map(|end| relative(end, &open.prefix)) {
+            None | Some(Relative::Above) => (fences.blocks() - 1, false),
+            // An end below the start leaves nothing in between, wherever it is looked for.
+            Some(Relative::Among(key)) => {
+                (fences.locate_after(section, key, low).ok_or_else(inconsistent)?, true)
             }
-            (Some(Relative::Below), Direction::Forward) | (Some(Relative::Above), Direction::Reverse) => {
-                self.done = true;
-            }
-            (_, Direction::Forward) => self.last_block = open.fences.blocks() - 1,
-            (_, Direction::Reverse) => self.last_block = 0,
-        }
+            Some(Relative::Below) => return self.finish(),
+        };
+        (self.first_block, self.last_block, self.bounded) = match self.direction {
+            Direction::Forward => (low, high, to_end),
+            Direction::Reverse => (high, low, from_start),
+        };
         self.extent = table.extent(open, self.last_block, self.direction)?;
         Ok(())
     }
 
+    /// Nothing in the file is in the range.
+    fn finish(&mut self) -> Result<()> {
+        self.done = true;
+        Ok(())
+    }
+
     /// Moves to the first entry, in the cursor's direction, that is not before the range.
-    fn seek(&mut self, table: &Table, open: &OpenTable, range: &KeyRange) -> Result<()> {
+    fn seek(&mut self, table: &Table, open: &OpenTable) -> Result<()> {
+        let range = Arc::clone(&self.range);
         match self.direction {
             Direction::Forward => match relative(&range.start, &open.prefix) {
-                Relative::Below => self.load(table, open, 0, Which::Nth(0))?,
                 Relative::Among(key) => {
                     self.rows.at = self.seek_group(table, open, key)?;
                     if self.rows.current().is_none() {
                         self.leave_group(table, open)?;
                     }
                 }
-                Relative::Above => self.done = true,
+                _ => self.load(table, open, self.first_block, Which::Nth(0))?,
             },
             Direction::Reverse => match range.end.as_deref().map(|end| relative(end, &open.prefix)) {
-                None | Some(Relative::Above) => {
-                    self.load(table, open, open.fences.blocks() - 1, Which::Last)?;
-                }
                 Some(Relative::Among(key)) => match self.seek_group(table, open, key)?.checked_sub(1) {
                     Some(at) if at >= self.rows.from => self.rows.at = at,
                     _ => self.leave_group(table, open)?,
                 },
-                Some(Relative::Below) => self.done = true,
+                _ => self.load(table, open, self.first_block, Which::Last)?,
             },
         }
         Ok(())
     }
 
-    /// Loads the group that has `key` (without the prefix) or would have it, and returns the number of its entries
-    /// below the key: all if the key is at the start of the next group, none if it is at the very start.
+    /// Loads the group of the first block that has `key` (without the prefix) or would have it, and returns the number of
+    /// its entries below the key: all if the key is at the start of the next group, none if it is at the very start.
     fn seek_group(&mut self, table: &Table, open: &OpenTable, key: &[u8]) -> Result<usize> {
-        let number = locate(table, open, key)?;
+        let number = self.first_block;
         let data = self.read(table, open, number)?;
         let block = table.parse(&data)?;
         let bad = |why| table.bad_block(data.at, why);
@@ -401,8 +430,12 @@ impl Walk {
             Direction::Forward => self.block >= self.last_block,
             Direction::Reverse => self.block <= self.last_block,
         };
-        if let Some(bound) = self.bound.as_deref().filter(|_| last) {
-            rows.clip(bound, self.direction, &self.payload);
+        if last && self.bounded {
+            let bound = match self.direction {
+                Direction::Forward => self.range.end.as_deref().unwrap_or_default(),
+                Direction::Reverse => &self.range.start,
+            };
+            rows.clip(part(bound, self.prefix_len..), self.direction, &self.payload);
             self.done = rows.from == rows.to;
         }
         rows.at = match self.direction {
@@ -459,11 +492,6 @@ impl Walk {
     }
 }
 
-fn locate(table: &Table, open: &OpenTable, key: &[u8]) -> Result<usize> {
-    let located = open.fences.locate(open.fence_section(), key);
-    located.ok_or_else(|| table.corrupt(0, "the fences are inconsistent"))
-}
-
 impl Cursor for TableCursor {
     #[inline]
     fn entry(&self) -> Option<EntryRef<'_>> {
@@ -513,32 +541,42 @@ impl Cursor for TableCursor {
 pub(crate) struct ChainCursor {
     current: Option<TableCursor>,
     /// The remaining parts, in the cursor's order.
-    parts: vec::IntoIter<Arc<Table>>,
-    range: KeyRange,
+    parts: smallvec::IntoIter<[Arc<Table>; 1]>,
+    range: Arc<KeyRange>,
     direction: Direction,
     most_ahead: usize,
 }
 
 impl ChainCursor {
-    /// `parts` are in key order, whatever the direction. At most `most_ahead` bytes are loaded ahead of the cursor.
+    /// A cursor that has yet to [seek](Self::seek). `parts` are in key order, whatever the direction. At most `most_ahead`
+    /// bytes are loaded ahead of the cursor.
     pub(crate) fn new(
         parts: &[Arc<Table>],
-        range: &KeyRange,
+        range: &Arc<KeyRange>,
         direction: Direction,
         most_ahead: usize,
     ) -> Result<Self> {
-        let overlaps = |part: &&Arc<Table>| {
-            let (first, last) = &part.meta().keys;
-            *last >= range.start && range.end.as_ref().is_none_or(|end| first < end)
+        // An open part says with fewer cache misses whether it has keys in the range.
+        let chosen = match parts {
+            [only] if only.open.get().is_some() => parts,
+            _ => overlapping(parts, range),
         };
-        let mut parts: Vec<_> = parts.iter().filter(overlaps).map(Arc::clone).collect();
+        let mut chosen: SmallVec<[_; 1]> = chosen.iter().map(Arc::clone).collect();
         if direction == Direction::Reverse {
-            parts.reverse();
+            chosen.reverse();
         }
-        let range = range.clone();
-        let mut cursor = Self { current: None, parts: parts.into_iter(), range, direction, most_ahead };
-        cursor.skip_finished()?;
-        Ok(cursor)
+        let first = chosen.first().map(|part| part.cursor(range, direction, most_ahead));
+        let (range, mut parts) = (Arc::clone(range), chosen.into_iter());
+        parts.next();
+        Ok(Self { current: first.transpose()?, parts, range, direction, most_ahead })
+    }
+
+    /// Moves to the first entry in the range.
+    pub(crate) fn seek(&mut self) -> Result<()> {
+        if let Some(current) = &mut self.current {
+            current.seek()?;
+        }
+        self.skip_finished()
     }
 
     /// Opens the next parts until one has an entry. On error, the next call retries.
@@ -546,11 +584,21 @@ impl ChainCursor {
         while self.entry().is_none()
             && let Some(part) = self.parts.as_slice().first()
         {
-            self.current = Some(part.iter_within(&self.range, self.direction, self.most_ahead)?);
+            let mut cursor = part.cursor(&self.range, self.direction, self.most_ahead)?;
+            cursor.seek()?;
+            self.current = Some(cursor);
             self.parts.next();
         }
         Ok(())
     }
+}
+
+/// The parts that may have keys in the range.
+fn overlapping<'a>(parts: &'a [Arc<Table>], range: &KeyRange) -> &'a [Arc<Table>] {
+    let starts_below = |end: &Vec<u8>| parts.partition_point(|part| part.meta().keys.0 < *end);
+    let from = parts.partition_point(|part| part.meta().keys.1 < range.start);
+    let to = range.end.as_ref().map_or(parts.len(), starts_below);
+    parts.get(from..to).unwrap_or_default()
 }
 
 impl Cursor for ChainCursor {

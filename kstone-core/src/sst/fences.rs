@@ -142,15 +142,36 @@ impl Fences {
     /// The last block whose separator is below `key` (without the prefix), or else the first. Entries with that key or
     /// a higher one start in the returned block or at the start of the next, never before.
     pub(super) fn locate(&self, section: &[u8], key: &[u8]) -> Option<usize> {
-        let wanted = fence(key);
-        let (mut low, mut high) = (0, self.blocks);
+        self.search(section, key, 0, self.blocks)
+    }
+
+    /// The same for a key that is not below one located in block `from`, and likely in a block nearby.
+    pub(super) fn locate_after(&self, section: &[u8], key: &[u8], from: usize) -> Option<usize> {
+        let (mut low, mut step) = (from, 1);
+        while let probed = low.saturating_add(step)
+            && probed < self.blocks
+        {
+            if !self.is_below(section, probed, key)? {
+                return self.search(section, key, low, probed);
+            }
+            (low, step) = (probed, step * 2);
+        }
+        self.search(section, key, low, self.blocks)
+    }
+
+    /// [`Fences::locate`], where all blocks before `low` are known to be below the key, and those from `high` on not to be.
+    fn search(&self, section: &[u8], key: &[u8], mut low: usize, mut high: usize) -> Option<usize> {
         while low < high {
             let middle = low.midpoint(high);
-            let found = self.fence(section, middle)?;
-            let below = found < wanted || (found == wanted && self.separator(section, middle)? < key);
-            if below { low = middle + 1 } else { high = middle }
+            if self.is_below(section, middle, key)? { low = middle + 1 } else { high = middle }
         }
         Some(low.saturating_sub(1))
+    }
+
+    /// Whether the separator of block `n` is below `key`.
+    fn is_below(&self, section: &[u8], n: usize, key: &[u8]) -> Option<bool> {
+        let (found, wanted) = (self.fence(section, n)?, fence(key));
+        Some(found < wanted || (found == wanted && self.separator(section, n)? < key))
     }
 }
 
@@ -180,6 +201,9 @@ mod tests {
             prop_assert_eq!(fences.prefix(&section).unwrap(), b"prefix");
             prop_assert_eq!(fences.blocks(), blocks.len());
             let found = fences.locate(&section, &wanted).unwrap();
+            for from in 0..=found {
+                prop_assert_eq!(fences.locate_after(&section, &wanted, from), Some(found));
+            }
             prop_assert_eq!(fences.block(&section, found), Some(found..found + 1));
             let all_below = |block: &[Vec<u8>]| block.iter().all(|key| *key < wanted);
             prop_assert!(blocks[..found].iter().all(|block| all_below(block)));

@@ -197,8 +197,12 @@ impl Shared {
         let tallies: Vec<Arc<Mutex<Tally>>> = explain.sources.iter().map(|_| Arc::default()).collect();
         let mut result = Ok(());
         for part in parts {
-            let cursors =
-                version.cursors(&part, explain.seq, Direction::Forward, ahead_of_each(version.runs.len()))?;
+            let cursors = version.cursors(
+                &Arc::new(part),
+                explain.seq,
+                Direction::Forward,
+                ahead_of_each(version.runs.len()),
+            )?;
             let counted = cursors
                 .into_iter()
                 .zip(&tallies)

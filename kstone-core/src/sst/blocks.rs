@@ -103,7 +103,9 @@ impl Table {
     #[inline]
     pub(super) fn prefetch_block(&self, open: &OpenTable, n: usize) {
         let TableBytes::Mapped(map) = &open.source else { return };
-        let Some(range) = open.fences.block(open.fence_section(), n) else { return };
+        let Some(range) = open.fences.block(open.fence_section(), n).filter(|_| open.was_checked(n)) else {
+            return;
+        };
         prefetch_heads(map.get(range).unwrap_or_default());
     }
 
@@ -228,7 +230,7 @@ impl Table {
     ) -> Result<()> {
         let TableBytes::Mapped(map) = &open.source else { return Ok(()) };
         let block = self.block_range(open, n)?;
-        if let Some(wanted) = ahead.arrive(&block, extent) {
+        if let Some(wanted) = ahead.arrive(&block, open.was_checked(n), extent) {
             map.load_soon(wanted);
         }
         Ok(())

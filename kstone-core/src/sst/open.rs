@@ -7,7 +7,7 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::context::Counted;
 use super::fences::Fences;
@@ -83,6 +83,12 @@ impl OpenTable {
     #[inline]
     pub(super) fn may_contain(&self, hash: u64) -> bool {
         self.filter.may_contain(self.bytes(&self.filter_at), hash)
+    }
+
+    /// Whether block `n` of the mapping was read and verified before.
+    #[inline]
+    pub(super) fn was_checked(&self, n: usize) -> bool {
+        self.checked.get(n / 64).is_some_and(|word| word.load(Ordering::Relaxed) >> (n % 64) & 1 == 1)
     }
 
     fn lengths(&self) -> SectionLengths {

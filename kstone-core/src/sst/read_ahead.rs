@@ -3,13 +3,17 @@
 //! Mappings are advised for random access ([`crate::vfs::VfsFile::map`]), so the system loads only pages that are
 //! accessed, and read-ahead has to be requested. A full scan requests it from its first block on; any other scan once
 //! it reaches its third consecutive block, for twice as much each time, so that short queries read nothing in vain.
+//! Blocks that were read before are likely still in memory, where the request, a system call, would be in vain: of those
+//! it takes eight.
 
 use std::ops::Range;
 
 use crate::types::Direction;
 
-/// Consecutive blocks that a scan reads before it starts to read ahead.
-const BLOCKS_BEFORE: u32 = 2;
+/// What the consecutive blocks that a scan reads before it starts to read ahead add up to, where a block that nobody read
+/// before counts as [`FIRST_READ`] and any other as 1.
+const BEFORE: u32 = 8;
+const FIRST_READ: u32 = 4;
 const LEAST_AHEAD: usize = 16 << 10;
 /// Maximum bytes that one scan over an SST has loaded ahead of it.
 pub(crate) const MOST_AHEAD: usize = 256 << 10;
@@ -26,7 +30,7 @@ pub(crate) fn ahead_of_each(walks: usize) -> usize {
 #[derive(Debug)]
 pub(super) struct ReadAhead {
     direction: Direction,
-    /// Blocks to go before the first read-ahead.
+    /// What is left of [`BEFORE`].
     wait: u32,
     /// Bytes of the next read-ahead.
     window: usize,
@@ -39,14 +43,20 @@ pub(super) struct ReadAhead {
 impl ReadAhead {
     /// For a scan over everything or over a part, which may have `most` bytes loaded ahead of it.
     pub(super) fn new(direction: Direction, everything: bool, most: usize) -> Self {
-        let (wait, window) = if everything { (0, most) } else { (BLOCKS_BEFORE, LEAST_AHEAD.min(most)) };
+        let (wait, window) = if everything { (0, most) } else { (BEFORE, LEAST_AHEAD.min(most)) };
         Self { direction, wait, window, most, edge: None }
     }
 
-    /// Called when the scan reaches the block at `block`; all blocks lie within `blocks`. Returns the bytes to load.
-    pub(super) fn arrive(&mut self, block: &Range<usize>, blocks: &Range<usize>) -> Option<Range<usize>> {
+    /// Called when the scan reaches the block at `block`, which somebody may have `read` before; all blocks lie within
+    /// `blocks`. Returns the bytes to load.
+    pub(super) fn arrive(
+        &mut self,
+        block: &Range<usize>,
+        read: bool,
+        blocks: &Range<usize>,
+    ) -> Option<Range<usize>> {
         if self.wait > 0 {
-            self.wait -= 1;
+            self.wait = self.wait.saturating_sub(if read { 1 } else { FIRST_READ });
             return None;
         }
         let wanted = match self.direction {
@@ -82,10 +92,20 @@ mod tests {
     const BLOCKS: Range<usize> = 100..100 + 500 * BLOCK;
 
     fn walk(direction: Direction, everything: bool, count: usize) -> Vec<(usize, Range<usize>)> {
+        walk_over(direction, everything, count, false)
+    }
+
+    /// Each block that led to a request, and the request. `read`: the blocks were read before.
+    fn walk_over(
+        direction: Direction,
+        everything: bool,
+        count: usize,
+        read: bool,
+    ) -> Vec<(usize, Range<usize>)> {
         let mut ahead = ReadAhead::new(direction, everything, MOST_AHEAD);
         let at = |n: usize| BLOCKS.start + n * BLOCK..BLOCKS.start + (n + 1) * BLOCK;
         let place = |n: usize| if direction == Direction::Forward { n } else { 499 - n };
-        (0..count).filter_map(|n| Some((n, ahead.arrive(&at(place(n)), &BLOCKS)?))).collect()
+        (0..count).filter_map(|n| Some((n, ahead.arrive(&at(place(n)), read, &BLOCKS)?))).collect()
     }
 
     #[test]
@@ -93,6 +113,8 @@ mod tests {
         for direction in [Direction::Forward, Direction::Reverse] {
             assert!(walk(direction, false, 2).is_empty());
             assert_eq!(walk(direction, false, 3).len(), 1);
+            assert!(walk_over(direction, false, 8, true).is_empty());
+            assert_eq!(walk_over(direction, false, 9, true).len(), 1);
         }
     }
 
@@ -134,7 +156,7 @@ mod tests {
         assert_eq!([1_024, 10_000].map(ahead_of_each), [32 << 10, LEAST_AHEAD]);
         let mut ahead = ReadAhead::new(Direction::Forward, false, ahead_of_each(10_000));
         let asked: Vec<_> =
-            (0..100).filter_map(|n| ahead.arrive(&(n * BLOCK..(n + 1) * BLOCK), &BLOCKS)).collect();
+            (0..100).filter_map(|n| ahead.arrive(&(n * BLOCK..(n + 1) * BLOCK), false, &BLOCKS)).collect();
         assert!(asked.len() > 10 && asked.iter().all(|range| range.len() <= LEAST_AHEAD), "{asked:?}");
     }
 

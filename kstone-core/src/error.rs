@@ -268,12 +268,12 @@ impl Error {
     /// Wraps an I/O error with the operation ("open", "sync" ...) and the file it was tried on. Out of space becomes
     /// `DiskFull`, except from a sync, which may already have lost data.
     pub(crate) fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_path_buf();
         move |source| {
             if op != "sync" && is_out_of_space(&source) {
                 return Self::DiskFull;
             }
-            Self::Io { op, path, source }
+            // Not before there is an error: this is called for every read of a record.
+            Self::Io { op, path: path.to_path_buf(), source }
         }
     }
 

@@ -38,6 +38,7 @@ pub mod error;
 pub mod escape;
 pub(crate) mod health;
 pub mod key;
+pub(crate) mod parallel;
 #[cfg_attr(not(all(feature = "planted-bugs", debug_assertions)), doc(hidden))]
 pub mod planted;
 #[cfg(not(shuttle))]

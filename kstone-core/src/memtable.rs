@@ -38,7 +38,7 @@ use slots::Slots;
 pub(crate) const RECORD_OVERHEAD: usize = 96;
 
 /// Length of a record's header.
-const HEADER: usize = 24;
+pub(crate) const HEADER: usize = 24;
 
 #[derive(Debug)]
 pub(crate) struct Memtable {
@@ -175,6 +175,13 @@ impl Memtable {
         self.data_bytes.store(data_bytes + len, Ordering::Relaxed);
         self.count.store(count + 1, Ordering::Relaxed);
         Some(len + RECORD_OVERHEAD)
+    }
+
+    /// Loads what [`Memtable::insert`] of a key with this hash will need first, so that several such loads, which have
+    /// nothing to do with each other, can be under way at once. The result means nothing.
+    #[inline]
+    pub(crate) fn touch(&self, hash: u64) -> u64 {
+        self.slots.touch(hash)
     }
 
     /// Whether the version of this sequence is among these, linked from the newest on.

@@ -126,6 +126,11 @@ impl<'a> Ops<'a> {
     pub(crate) fn new(payload: &'a [u8]) -> Self {
         Self { rest: Reader::new(payload) }
     }
+
+    /// Bytes of the payload that are not decoded yet.
+    pub(crate) fn bytes_left(&self) -> usize {
+        self.rest.remaining()
+    }
 }
 
 impl<'a> Iterator for Ops<'a> {

@@ -51,8 +51,8 @@ pub(crate) use append::Payload;
 pub(crate) use copy::LogCopy;
 pub(crate) use format::{RECORDS_START, copied_header};
 pub(crate) use reader::{
-    Chain, LogGap, LogOwner, LogRules, LogSalvage, RecordRef, Segment, discover, discover_in, harden,
-    has_records, replay, salvage, validate,
+    Chain, CheckBatch, LogGap, LogOwner, LogPart, LogRules, LogSalvage, RecordRef, Segment, discover,
+    discover_in, harden, has_records, replay, salvage, validate, validate_batches,
 };
 pub(crate) use segments::Reservation;
 pub(crate) use writer::Wal;

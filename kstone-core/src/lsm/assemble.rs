@@ -100,12 +100,12 @@ impl LsmEngine {
         // From here on dropping the engine closes it, even when the replay fails.
         let engine = Self { shared, pool: Pool::default(), closing: Mutex::default() };
         if let Some(chain) = &chain {
-            let replayed = engine.shared.replay(&*log, chain);
-            if let Err(error) = &replayed {
+            let recovered = engine.shared.finish_and_replay(&*log, chain);
+            if let Err(error) = &recovered {
                 // A clean close of the partial state would discard the rest of the log.
                 engine.shared.life.health().poison(error);
             }
-            replayed?;
+            recovered?;
         }
         engine.shared.commits.replayed(next_seq.saturating_sub(1));
         // Not earlier: space for what recovery writes was reserved by the writes that it restores.

@@ -156,9 +156,9 @@ impl Observed {
         self.end_operation(running);
     }
 
-    /// Counts a replayed log record, with this many bytes of keys and values.
-    pub(crate) fn replayed(&self, bytes: usize) {
-        self.replayed_records.fetch_add(1, Ordering::Relaxed);
+    /// Counts replayed log records, with this many bytes of keys and values.
+    pub(crate) fn replayed(&self, records: u64, bytes: usize) {
+        self.replayed_records.fetch_add(records, Ordering::Relaxed);
         self.replayed_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 

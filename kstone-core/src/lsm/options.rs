@@ -6,6 +6,7 @@ use super::events::EventListener;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{CompactionConfig, DatabaseConfig, Durability};
 use crate::memory::{MemoryProbe, SystemMemory};
+use crate::parallel::Threads;
 use crate::vfs::{DiskVfs, MemVfs, Vfs};
 
 /// Where background work runs.
@@ -17,6 +18,16 @@ pub enum Workers {
     /// Only inside [`LsmEngine::step`](super::LsmEngine::step) and inside calls that would otherwise wait: for
     /// deterministic tests.
     Manual,
+}
+
+impl Workers {
+    /// The threads that opening a database may use.
+    pub(super) fn threads(self) -> Threads {
+        match self {
+            Self::Threads => Threads::Cores,
+            Self::Manual => Threads::One,
+        }
+    }
 }
 
 /// Options for opening a database.

@@ -41,6 +41,7 @@ use crate::clock::Clock;
 use crate::config::{DatabaseConfig, ReadMode};
 use crate::error::{Error, Result};
 use crate::manifest::{Ids, Loaded, Manifest, ManifestState};
+use crate::parallel::Threads;
 use crate::paths;
 use crate::types::FileId;
 use crate::vfs::{DirEntry, Mapping, OpenMode, Vfs};
@@ -201,7 +202,8 @@ impl Files {
         let Self { loaded, listing, log, damage, .. } = self;
         let segments = wal::discover(&*log, reader.path, log_owner(&loaded.ids))?;
         let log_files: (&dyn Vfs, _) = (&*log, segments);
-        let validated = Validated::of_log(reader.path, loaded, listing, log_files, reader.clock, edit)?;
+        let validated =
+            Validated::of_log(reader.path, loaded, listing, log_files, reader.clock, Threads::One, edit)?;
         Ok(Capture { validated, log, held: reader.held.clone(), damage })
     }
 }

@@ -11,6 +11,9 @@
 //! 6. The database's files that the manifest does not list are removed.
 //! 7. [`replay`]: the log's records take the same insert path as a put, except those that are already in SSTs.
 //!
+//! With a long log, 4 to 6 and 7 happen at the same time, on threads that end with the call: memtables are nothing that
+//! a crash leaves behind. A replay that has to flush first waits for 4 to 6.
+//!
 //! After a clean end only 1, 2, the check of the recorded end, and 7 remain, and nothing is written.
 //!
 //! On a full disk, 4 to 6 are postponed ([`unfinished::Unfinished`]): the data can be read, and the first write retries
@@ -59,7 +62,7 @@ impl LsmEngine {
         let loaded = Manifest::load(&*vfs, path)?;
         check_stripes(&options, &loaded.state)?;
         let Validated { loaded, listing, chain, began } =
-            Validated::of(path, loaded, listing, &*vfs, &*options.clock)?;
+            Validated::of(path, loaded, listing, &*vfs, &*options.clock, options.workers.threads())?;
         let state = &loaded.state;
         // An incomplete edit after the clean end would have cancelled it: nothing was written since.
         let clean_end = state.clean_end;
@@ -74,25 +77,14 @@ impl LsmEngine {
             false => state.files_below,
         };
         let next_file = clean_end.map_or(unused, |clean| clean.next_file);
-        let mut unfinished = clean_end.is_none().then(|| Unfinished {
+        let unfinished = clean_end.is_none().then(|| Unfinished {
             harden_from: chain.watermark.max(state.durable),
             changes: cut_changes(state, &chain, next_seq - 1),
             chain: chain.clone(),
             orphans,
             hardened: false,
         });
-        let mut manifest = Manifest::resume(Arc::clone(&vfs), path, loaded);
-        let mut tidy = true;
-        if let Some(rest) = &mut unfinished {
-            match rest.finish(&*vfs, path, |changes| manifest.append(changes).map(drop)) {
-                Ok(all_removed) => {
-                    tidy = all_removed;
-                    unfinished = None;
-                }
-                Err(error) if error.is_out_of_space() && !manifest.is_broken() => {}
-                Err(error) => return Err(error),
-            }
-        }
+        let manifest = Manifest::resume(Arc::clone(&vfs), path, loaded);
         let file_ids = FileIds::new(next_file, manifest.state().files_below.max(next_file));
         let store_settings = options.config.is_some() || options.compaction.is_some();
         let start = Start {
@@ -108,9 +100,6 @@ impl LsmEngine {
         };
         let engine = Self::assemble(path, options, manifest, start)?;
         engine.shared.measure_replay(began);
-        if !tidy {
-            engine.shared.removal.note_orphans();
-        }
         if store_settings {
             match engine.shared.store_settings() {
                 // The settings are in force nevertheless, and are stored with the next edit.

@@ -95,28 +95,40 @@ impl Shared {
         }
         let since = self.clock.monotonic();
         let mut manifest = self.io.manifest();
-        if self.life.is_opened() {
-            self.observed.waited(StallReason::Recovery, since);
-        } else {
+        if self.life.is_opened() || self.life.is_unfinished() {
             let settings = self.settings_change(manifest.state());
-            self.life.start_writing(|unfinished| match unfinished {
-                Some(rest) => {
-                    let tidy = rest.finish(&**self.io.vfs(), self.io.dir(), |mut changes| {
-                        changes.extend(settings);
-                        self.append_edit(&mut manifest, changes)
-                    });
-                    self.observed.waited(StallReason::Recovery, since);
-                    if !tidy? {
-                        self.removal.note_orphans();
-                    }
-                    Ok(())
-                }
-                None if planted(Bug::CleanEndNotCancelled) => Ok(()),
-                None => {
-                    self.append_edit(&mut manifest, [Change::Opened].into_iter().chain(settings).collect())
-                }
-            })?;
+            let finished = self.finish_recovery(&mut manifest, settings);
+            self.observed.waited(StallReason::Recovery, since);
+            return finished;
         }
-        Ok(())
+        let settings = self.settings_change(manifest.state());
+        self.life.start_writing(|_| {
+            if planted(Bug::CleanEndNotCancelled) {
+                return Ok(());
+            }
+            self.append_edit(&mut manifest, [Change::Opened].into_iter().chain(settings).collect())
+        })
+    }
+
+    /// Writes what remains to be written of a recovery, if anything does, with these settings.
+    pub(super) fn finish_recovery(
+        &self,
+        manifest: &mut ManifestGuard<'_>,
+        settings: Option<Change>,
+    ) -> Result<()> {
+        if !self.life.is_unfinished() {
+            return Ok(());
+        }
+        self.life.start_writing(|unfinished| {
+            let Some(rest) = unfinished else { return Ok(()) };
+            let tidy = rest.finish(&**self.io.vfs(), self.io.dir(), |mut changes| {
+                changes.extend(settings);
+                self.append_edit(manifest, changes)
+            })?;
+            if !tidy {
+                self.removal.note_orphans();
+            }
+            Ok(())
+        })
     }
 }

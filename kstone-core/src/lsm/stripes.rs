@@ -38,6 +38,11 @@ impl Stripes {
         self.stripes.get(id)?.get().map(|stripe| &**stripe)
     }
 
+    /// Allocates memory for this many bytes of records, for several threads that are about to insert them.
+    pub(crate) fn reserve(&self, bytes: usize) {
+        self.chunks.reserve(bytes);
+    }
+
     pub(crate) fn used(&self) -> impl Iterator<Item = &Stripe> {
         self.stripes.iter().filter_map(|stripe| stripe.get().map(|stripe| &**stripe))
     }

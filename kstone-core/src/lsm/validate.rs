@@ -8,13 +8,14 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::manifest::{Ids, Loaded, ManifestState};
+use crate::parallel::Threads;
 use crate::paths::{self, FileName};
 use crate::planted::{Bug, planted};
 use crate::record::check_batch;
 use crate::sst;
 use crate::types::{FileId, Lsn, MAX_NUMBER, SeqNo};
 use crate::vfs::{DirEntry, Mapping, Vfs};
-use crate::wal::{self, Chain, LogOwner, LogRules, Segment};
+use crate::wal::{self, Chain, LogOwner, LogRules, RecordRef, Segment};
 
 /// Sequences skipped after an unclean end, so that a sequence that was assigned and lost is never assigned again.
 pub(crate) const SEQ_GAP: u64 = 1 << 32;
@@ -44,13 +45,14 @@ impl Validated {
         listing: Vec<DirEntry>,
         vfs: &dyn Vfs,
         clock: &dyn Clock,
+        threads: Threads,
     ) -> Result<Self> {
         match damaged_files(path, &loaded.state, &listing, &BTreeMap::new()).pop_first() {
             Some((_, error)) => Err(error),
             None => {
                 check_newest(vfs, path, &loaded.state)?;
                 let segments = wal::discover_in(&listing, vfs, path, log_owner(&loaded.ids))?;
-                Self::of_log(path, loaded, listing, (vfs, segments), clock, None)
+                Self::of_log(path, loaded, listing, (vfs, segments), clock, threads, None)
             }
         }
     }
@@ -63,21 +65,22 @@ impl Validated {
         listing: Vec<DirEntry>,
         (log, segments): (&dyn Vfs, Vec<Segment>),
         clock: &dyn Clock,
+        threads: Threads,
         later_edit: Option<u64>,
     ) -> Result<Self> {
         let state = &loaded.state;
         let mut rules = log_rules(state);
         rules.last_edit = later_edit.unwrap_or(state.edit);
         let began = clock.monotonic();
-        let chain = wal::validate(log, path, &segments, &rules)?;
+        // Recovery writes before it replays, and a log that cannot be replayed must be left as it is.
+        let check = |record: RecordRef<'_>| {
+            let file = || paths::log(path, record.lsn.generation());
+            check_batch(record.payload, record.count, file, record.lsn.offset().into())
+        };
+        let check = state.clean_end.is_none().then_some(&check as &wal::CheckBatch<'_>);
+        let (chain, checked) = wal::validate_batches(log, path, &segments, &rules, threads, check)?;
         check_numbers(path, state, chain.last_seq, chain.max_generation)?;
-        if state.clean_end.is_none() {
-            // Recovery writes before it replays, and a log that cannot be replayed must be left as it is.
-            wal::replay(log, &chain, |record| {
-                let file = || paths::log(path, record.lsn.generation());
-                check_batch(record.payload, record.count, file, record.lsn.offset().into())
-            })?;
-        }
+        checked?;
         Ok(Self { loaded, listing, chain, began })
     }
 }

@@ -215,6 +215,15 @@ pub(crate) struct ChunkPool {
 }
 
 impl ChunkPool {
+    /// Allocates the memory of chunks that several threads are about to fill with this many bytes. If each allocated its
+    /// own, a chunk at a time, the allocator would have the system extend the heap of each for nearly every chunk, and
+    /// every such change of the address space holds up the others.
+    pub(crate) fn reserve(&self, bytes: usize) {
+        let mut free = self.free.lock();
+        let more = (bytes / CHUNK).saturating_sub(free.len());
+        free.extend(std::iter::repeat_with(|| Memory::new(CHUNK)).take(more));
+    }
+
     fn take(&self) -> Memory {
         let recycled = self.free.lock().pop();
         recycled.unwrap_or_else(|| Memory::new(CHUNK))

@@ -77,6 +77,12 @@ impl Slots {
         None
     }
 
+    /// Loads the word where the search for this hash starts.
+    #[inline]
+    pub(super) fn touch(&self, hash: u64) -> u64 {
+        probe(self.table(), tag(hash)).next().map_or(0, |(_, word)| word.load(Ordering::Relaxed))
+    }
+
     /// Makes room for one more key. Called by the one writer, before it looks for the slot.
     pub(super) fn reserve(&self) {
         let table = self.table();

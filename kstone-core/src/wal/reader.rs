@@ -9,16 +9,18 @@
 //! window: memory is bounded by its size, or by the largest record with matching checksums whose payload is needed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 use crate::coding::part;
 use crate::error::{Error, Result};
 use crate::file_header::Id;
+use crate::parallel::{self, Threads};
 use crate::paths::{self, FileName};
 use crate::planted::{Bug, planted};
 use crate::types::{LogCut, Lsn, MAX_BATCH_BYTES, SeqNo};
-use crate::vfs::{DirEntry, OpenMode, Vfs, WINDOW, Window, read_full_at, write_all_at};
+use crate::vfs::{DirEntry, OpenMode, Vfs, VfsFile, WINDOW, Window, read_full_at, write_all_at};
 
 use super::SegmentInfo;
 use super::format::{
@@ -36,6 +38,8 @@ pub(crate) struct Segment {
     header: Option<SegmentHeader>,
     /// The end of the previous segment according to the first record; `None` if that record is not valid.
     link: Option<Lsn>,
+    /// Length of the file, including preallocated space.
+    len: u64,
 }
 
 impl Segment {
@@ -79,6 +83,8 @@ impl LogRules {
 pub(crate) struct Chain {
     /// Segments with live records, oldest first.
     pub(crate) segments: Vec<SegmentInfo>,
+    /// Their records, in order.
+    pub(crate) parts: Vec<LogPart>,
     /// The end of the log.
     pub(crate) end: Lsn,
     /// The last sequence in the log; 0 if it is empty.
@@ -93,6 +99,26 @@ pub(crate) struct Chain {
     /// Whether the last segment may be appended to at `end`: only after a clean close, and never at a cut, because
     /// everything after a cut in its segment is dead.
     pub(crate) resumable: bool,
+}
+
+/// Neighbouring records of a segment: a quarter of a megabyte, or one longer record, or what is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LogPart {
+    /// The index of the segment in the chain.
+    segment: usize,
+    start: u32,
+    end: u32,
+}
+
+impl LogPart {
+    pub(crate) fn len(&self) -> u64 {
+        u64::from(self.end - self.start)
+    }
+
+    /// Where the payload of a batch is in the bytes of this part.
+    pub(crate) fn offset_of(&self, batch: &RecordRef<'_>) -> usize {
+        (batch.lsn.offset() - self.start) as usize + RECORD_HEADER
+    }
 }
 
 /// A batch from the log.
@@ -142,7 +168,7 @@ pub(crate) fn discover_in(
     let mut segments = Vec::new();
     for entry in listing {
         let FileName::Log(named) = paths::parse(&entry.name) else { continue };
-        let segment = read_head(vfs, dir.join(&entry.name), named)?;
+        let segment = Segment { len: entry.len, ..read_head(vfs, dir.join(&entry.name), named)? };
         if let Some(why) = segment.header.as_ref().and_then(|header| owner.disowns(header)) {
             return Err(Error::corrupt(&segment.path, 0, why));
         }
@@ -184,7 +210,7 @@ fn read_head(vfs: &dyn Vfs, path: PathBuf, named: u32) -> Result<Segment> {
     head.truncate(read);
     let header = SegmentHeader::decode(&head, &path)?;
     let link = header.as_ref().and_then(|header| first_link(&head, header));
-    Ok(Segment { path, named, header, link })
+    Ok(Segment { path, named, header, link, len: read as u64 })
 }
 
 /// Decodes the link in the first bytes of a segment.
@@ -264,16 +290,19 @@ impl<'a> SegmentReader<'a> {
     /// Returns the record at `offset`, as [`Self::check`] does, with its payload in memory.
     fn record(&mut self, offset: u32) -> Result<Option<CheckedRecord<'_>>> {
         let Some((header, end)) = self.check(offset)? else { return Ok(None) };
-        let record = self.window.get(offset.into(), header.record_len());
-        let payload = record.map_err(Error::io("read", self.path))?;
-        let payload = match payload.and_then(|record| header.unchecked_payload(record)) {
-            Some(payload) => payload,
-            None if header.kind == PAD => &[],
-            None => {
-                return Err(Error::corrupt(self.path, offset.into(), "the record changed while it was read"));
-            }
-        };
+        let payload = self.payload(&header)?;
         Ok(Some(CheckedRecord { header, payload, end }))
+    }
+
+    /// Returns the payload of a record that was [checked](Self::check), all in memory.
+    fn payload(&mut self, header: &RecordHeader) -> Result<&[u8]> {
+        let offset = u64::from(header.lsn.offset());
+        let record = self.window.get(offset, header.record_len()).map_err(Error::io("read", self.path))?;
+        match record.and_then(|record| header.unchecked_payload(record)) {
+            Some(payload) => Ok(payload),
+            None if header.kind == PAD => Ok(&[]),
+            None => Err(Error::corrupt(self.path, offset, "the record changed while it was read")),
+        }
     }
 
     /// Fails on a valid header that claims more than the maximum length of a record, if the file is long enough to hold
@@ -361,16 +390,37 @@ impl Live<'_> {
 struct ChainWalk<'a> {
     vfs: &'a dyn Vfs,
     rules: &'a LogRules,
+    check: Option<&'a CheckBatch<'a>>,
     /// In order of their generations.
     live: Vec<Live<'a>>,
+    /// What each of them holds, if they were read ahead.
+    ahead: Vec<Option<Result<Walked>>>,
     /// The links of these segments: the position that a segment continues, and its generation.
     links: BTreeSet<(Lsn, u32)>,
     /// The end of a segment by generation, according to the first segment that continues it.
     linked: BTreeMap<u32, u32>,
     segments: Vec<SegmentInfo>,
+    parts: Vec<LogPart>,
     last_seq: SeqNo,
     watermark: Lsn,
+    refused: Option<Error>,
 }
+
+/// The records of a segment, up to its end or to the first that is not part of the log.
+struct Walked {
+    info: SegmentInfo,
+    /// Where the parts of the segment end.
+    parts: Vec<u32>,
+    /// The first and the last sequence; 0 without batches.
+    first_seq: SeqNo,
+    last_seq: SeqNo,
+    watermark: Lsn,
+    /// The error of the first batch that did not pass the check.
+    refused: Option<Error>,
+}
+
+/// A check of a batch.
+pub(crate) type CheckBatch<'a> = dyn Fn(RecordRef<'_>) -> Result<()> + Sync + 'a;
 
 /// Finds the end of the log, without writing anything.
 ///
@@ -378,6 +428,19 @@ struct ChainWalk<'a> {
 /// durable position or below a cut; a log that does not end where it was closed; a manifest older than a segment says
 /// that it was.
 pub(crate) fn validate(vfs: &dyn Vfs, dir: &Path, segments: &[Segment], rules: &LogRules) -> Result<Chain> {
+    validate_batches(vfs, dir, segments, rules, Threads::One, None).map(|(chain, _)| chain)
+}
+
+/// The same by several threads, and with a check of each batch. The second result is the error of the first batch that did not
+/// pass it: the log was found to be intact all the same.
+pub(crate) fn validate_batches(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    segments: &[Segment],
+    rules: &LogRules,
+    threads: Threads,
+    check: Option<&CheckBatch<'_>>,
+) -> Result<(Chain, Result<()>)> {
     let newest =
         segments.iter().filter_map(|s| Some((s.header.as_ref()?.last_edit, s))).max_by_key(|(e, _)| *e);
     if let Some((edit, segment)) =
@@ -397,7 +460,8 @@ pub(crate) fn validate(vfs: &dyn Vfs, dir: &Path, segments: &[Segment], rules: &
         let (generation, salt) = (header.generation, header.salt);
         live.push(Live { segment, generation, salt, link: segment.link });
     }
-    let mut walk = ChainWalk::new(vfs, rules, live);
+    let mut walk = ChainWalk::new(vfs, rules, check, live);
+    walk.read_ahead(threads);
     let end = walk.find_end()?;
     if let Some(clean) = rules.clean_end {
         if end != clean && !planted(Bug::CleanEndIgnored) {
@@ -413,15 +477,17 @@ pub(crate) fn validate(vfs: &dyn Vfs, dir: &Path, segments: &[Segment], rules: &
         && rules.cut_in(end.generation()) != Some(end.offset());
     let live: BTreeSet<&Path> = walk.segments.iter().map(|info| info.path.as_path()).collect();
     let dead = segments.iter().filter(|segment| !live.contains(segment.path.as_path()));
-    Ok(Chain {
+    let chain = Chain {
         end,
         last_seq: walk.last_seq,
         watermark: walk.watermark,
         max_generation: max_generation(segments, rules),
         dead: dead.map(|segment| segment.path.clone()).collect(),
         segments: walk.segments,
+        parts: walk.parts,
         resumable,
-    })
+    };
+    Ok((chain, walk.refused.map_or(Ok(()), Err)))
 }
 
 /// Files whose generations were used may be gone, so the positions in the manifest count as well.
@@ -433,13 +499,42 @@ fn max_generation(segments: &[Segment], rules: &LogRules) -> u32 {
 }
 
 impl<'a> ChainWalk<'a> {
-    fn new(vfs: &'a dyn Vfs, rules: &'a LogRules, live: Vec<Live<'a>>) -> Self {
+    fn new(
+        vfs: &'a dyn Vfs,
+        rules: &'a LogRules,
+        check: Option<&'a CheckBatch<'a>>,
+        live: Vec<Live<'a>>,
+    ) -> Self {
         let (mut links, mut linked) = (BTreeSet::new(), BTreeMap::new());
         for (generation, link) in live.iter().filter_map(|live| Some((live.generation, live.link?))) {
             links.insert((link, generation));
             linked.entry(link.generation()).or_insert(link.offset());
         }
-        Self { vfs, rules, live, links, linked, segments: Vec::new(), last_seq: 0, watermark: Lsn::ZERO }
+        Self {
+            vfs,
+            rules,
+            check,
+            live,
+            ahead: Vec::new(),
+            links,
+            linked,
+            segments: Vec::new(),
+            parts: Vec::new(),
+            last_seq: 0,
+            watermark: Lsn::ZERO,
+            refused: None,
+        }
+    }
+
+    /// Reads the segments, each on its own, by several threads. Which of them are part of the log is decided later, and
+    /// errors count only in those.
+    fn read_ahead(&mut self, threads: Threads) {
+        let bytes = self.live.iter().map(|live| live.segment.len).fold(0, u64::saturating_add);
+        let threads = threads.for_bytes(bytes);
+        if threads > 1 && self.live.len() > 1 {
+            let read = |live| Some(self.read_segment(live, 0));
+            self.ahead = parallel::each(threads, self.live.iter().collect(), read);
+        }
     }
 
     /// The index of a generation in `live`.
@@ -467,6 +562,26 @@ impl<'a> ChainWalk<'a> {
     /// Walks to the end of a segment, or to its first bad record. Returns that offset.
     fn walk_segment(&mut self, index: usize) -> Result<u32> {
         let live = self.live.get(index).ok_or_else(|| Error::internal("a segment of the log is missing"))?;
+        let walked = match self.ahead.get_mut(index).and_then(Option::take) {
+            // Read without knowing where the sequences before it end.
+            Some(Ok(walked)) if walked.first_seq > 0 && walked.first_seq <= self.last_seq => None,
+            ahead => ahead,
+        };
+        let walked = walked.unwrap_or_else(|| self.read_segment(live, self.last_seq))?;
+        let (segment, end, mut start) = (self.segments.len(), walked.info.end, walked.info.start);
+        for end in walked.parts {
+            self.parts.push(LogPart { segment, start, end });
+            start = end;
+        }
+        self.segments.push(walked.info);
+        self.last_seq = self.last_seq.max(walked.last_seq);
+        self.watermark = self.watermark.max(walked.watermark);
+        self.refused = self.refused.take().or(walked.refused);
+        Ok(end)
+    }
+
+    /// Reads a segment, after sequences up to `last_seq`.
+    fn read_segment(&self, live: &Live<'_>, mut last_seq: SeqNo) -> Result<Walked> {
         // A cut and the next segment's link are both authoritative about the end of this segment.
         let linked = || self.linked.get(&live.generation).copied();
         let stop = self.rules.cut_in(live.generation).or_else(linked).unwrap_or(u32::MAX);
@@ -478,7 +593,8 @@ impl<'a> ChainWalk<'a> {
         if live.generation == log_start.generation() && u64::from(log_start.offset()) <= reader.len() {
             offset = offset.max(log_start.offset());
         }
-        let start = offset;
+        let (start, mut part) = (offset, offset);
+        let (mut parts, mut first_seq, mut watermark, mut refused) = (Vec::new(), 0, Lsn::ZERO, None);
         while offset < stop {
             let Some((header, end)) = reader.check(offset)? else {
                 reader.refuse_claim(offset)?;
@@ -495,23 +611,35 @@ impl<'a> ChainWalk<'a> {
                 };
                 // Sequences rise. A record that does not continue them is not part of this chain: an undone write that
                 // reappeared. The log ends here. Below a watermark this counts as damage, as any other end would.
-                if header.first_seq <= self.last_seq {
+                if header.first_seq <= last_seq {
                     break;
                 }
-                self.last_seq = last;
+                if first_seq == 0 {
+                    first_seq = header.first_seq;
+                }
+                last_seq = last;
+                if let (Some(check), None) = (self.check, &refused) {
+                    refused = check(header.batch(reader.payload(&header)?)).err();
+                }
             }
-            self.watermark = self.watermark.max(header.watermark);
+            watermark = watermark.max(header.watermark);
+            if u64::from(end - part) > WINDOW && offset > part {
+                parts.push(offset);
+                part = offset;
+            }
             offset = end;
         }
-        self.segments.push(SegmentInfo {
+        parts.extend((offset > part).then_some(offset));
+        let info = SegmentInfo {
             generation: live.generation,
             path: live.segment.path.clone(),
             salt: live.salt,
             len: reader.len(),
             start,
             end: offset,
-        });
-        Ok(offset)
+        };
+        let last_seq = if first_seq == 0 { 0 } else { last_seq };
+        Ok(Walked { info, parts, first_seq, last_seq, watermark, refused })
     }
 
     /// Checks that the bytes after the end are a torn tail; an error if they had been synced.
@@ -601,25 +729,112 @@ pub(crate) fn replay(
     chain: &Chain,
     mut apply: impl FnMut(RecordRef<'_>) -> Result<()>,
 ) -> Result<()> {
-    let mut segments: Vec<_> = chain.segments.iter().collect();
-    if planted(Bug::SegmentsOrderedAsText) {
-        segments.sort_by_key(|info| info.generation.to_string());
-    }
-    for info in segments {
-        let mut reader = SegmentReader::open(vfs, &info.path, info.generation, info.salt)?;
-        let mut offset = info.start;
-        while offset < info.end {
-            let Some(CheckedRecord { header, payload, end }) = reader.record(offset)? else {
-                return Err(reader.corrupt(offset, "the record changed since it was validated"));
-            };
-            if header.kind == BATCH {
-                let RecordHeader { lsn, first_seq, count, time, .. } = header;
-                apply(RecordRef { lsn, first_seq, count, payload, time })?;
-            }
-            offset = end;
+    let mut buffer = Vec::new();
+    for part in chain.in_order() {
+        for record in chain.read(vfs, part, &mut buffer)? {
+            apply(record?)?;
         }
     }
     Ok(())
+}
+
+impl Chain {
+    /// The parts of the log in the order in which they have to be replayed.
+    pub(crate) fn in_order(&self) -> Vec<LogPart> {
+        let mut parts = self.parts.clone();
+        if planted(Bug::SegmentsOrderedAsText) {
+            let generation = |part: &LogPart| Some(self.segments.get(part.segment)?.generation.to_string());
+            parts.sort_by_key(generation);
+        }
+        parts
+    }
+
+    /// Reads a part of the log into the buffer.
+    pub(crate) fn read<'a>(
+        &'a self,
+        vfs: &dyn Vfs,
+        part: LogPart,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<PartReader<'a>> {
+        let Some(info) = self.segments.get(part.segment) else {
+            return Err(Error::internal("a part of the log is in no segment"));
+        };
+        let path = &info.path;
+        let file = vfs.open(path, OpenMode::Read).map_err(Error::io("open", path))?;
+        let read = read_part(&*file, part, buffer).map_err(Error::io("read", path))?;
+        let at = Lsn::new(info.generation, part.start);
+        Ok(PartReader { bytes: crate::coding::part(buffer, ..read), end: part.end, at, info })
+    }
+}
+
+/// Reads a part into the buffer, which may be longer. Returns the number of bytes read.
+fn read_part(file: &dyn VfsFile, part: LogPart, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    let len = usize::try_from(part.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    if buffer.len() < len {
+        buffer.try_reserve_exact(len - buffer.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        buffer.resize(len, 0);
+    }
+    read_full_at(file, buffer.get_mut(..len).unwrap_or_default(), part.start.into())
+}
+
+/// Reads the batches of a part of the log, in order. Ends after an error.
+pub(crate) struct PartReader<'a> {
+    /// The records from `at` on.
+    bytes: &'a [u8],
+    at: Lsn,
+    /// The end of the part.
+    end: u32,
+    info: &'a SegmentInfo,
+}
+
+impl<'a> PartReader<'a> {
+    /// The next record, verified, whatever its kind.
+    fn record(&mut self) -> Result<(RecordHeader, &'a [u8])> {
+        let (at, salt) = (self.at, self.info.salt);
+        let changed = || {
+            Error::corrupt(&self.info.path, at.offset().into(), "the record changed since it was validated")
+        };
+        let mut header = RecordHeader::decode(self.bytes, salt, at).ok_or_else(changed)?;
+        let record = self.bytes.split_at_checked(header.record_len() as usize);
+        let (record, rest) = record.ok_or_else(changed)?;
+        let payload = match header.payload(salt, record) {
+            Some(payload) => payload,
+            None if planted(Bug::DamagedRecordSkipped) => {
+                header.kind = PAD;
+                &[]
+            }
+            None => return Err(changed()),
+        };
+        self.at = Lsn::new(at.generation(), at.offset() + record.len() as u32);
+        self.bytes = rest;
+        header.check_known(&self.info.path)?;
+        Ok((header, payload))
+    }
+}
+
+impl<'a> Iterator for PartReader<'a> {
+    type Item = Result<RecordRef<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.at.offset() < self.end {
+            match self.record() {
+                Ok((header, payload)) if header.kind == BATCH => return Some(Ok(header.batch(payload))),
+                Ok(_) => {}
+                Err(error) => {
+                    self.end = 0;
+                    return Some(Err(error));
+                }
+            }
+        }
+        None
+    }
+}
+
+impl RecordHeader {
+    fn batch<'a>(&self, payload: &'a [u8]) -> RecordRef<'a> {
+        let Self { lsn, first_seq, count, time, .. } = *self;
+        RecordRef { lsn, first_seq, count, payload, time }
+    }
 }
 
 mod salvage;

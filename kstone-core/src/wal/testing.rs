@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::error::Result;
+use crate::parallel::Threads;
 use crate::sync::Mutex;
 use crate::types::LogCut;
 use crate::vfs::{DirEntry, Floor, Mapping, MemVfs, OpenMode, PathKind, VfsFile, read_all, write_all_at};
@@ -194,7 +195,11 @@ pub(crate) type Batches = Vec<(SeqNo, Vec<u8>)>;
 /// Recovers the log as opening a database does.
 pub(crate) fn recover(vfs: &dyn Vfs, rules: &LogRules) -> Result<(Chain, Batches)> {
     let segments = discover(vfs, dir(), OWNER)?;
-    let chain = validate(vfs, dir(), &segments, rules)?;
+    let chain = validate(vfs, dir(), &segments, rules);
+    // Several threads find the same.
+    let chain_of_threads = validate_batches(vfs, dir(), &segments, rules, Threads::Exactly(3), None);
+    assert_eq!(format!("{chain:?}"), format!("{:?}", chain_of_threads.map(|(chain, _)| chain)));
+    let chain = chain?;
     let mut batches = Vec::new();
     replay(vfs, &chain, |record| {
         batches.push((record.first_seq, record.payload.to_vec()));

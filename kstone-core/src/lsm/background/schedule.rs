@@ -1,6 +1,5 @@
 //! What is due now, and when work will become due by time alone: the engine's side of the decision in `due.rs`.
 
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::due::{Probe, View, due};
@@ -13,9 +12,9 @@ use crate::lsm::job::Slot;
 use crate::lsm::options::Workers;
 use crate::lsm::settings::Settings;
 use crate::lsm::state::Shared;
+use crate::parallel::cores;
 use crate::stripe::Stripe;
 use crate::sync::atomic::Ordering;
-use crate::sync::thread;
 
 /// How long a worker sleeps when nothing will become due by time; closing wakes it.
 pub(super) const NOTHING_TO_DO: Duration = Duration::from_secs(3600);
@@ -186,13 +185,6 @@ impl Probe for Engine<'_> {
     fn idle(&mut self) -> Option<usize> {
         self.idle.smallest(|stripe| self.shared.compaction_due(stripe, Ask::Idle))
     }
-}
-
-/// The number of processor cores; 1 if unknown.
-pub(super) fn cores() -> usize {
-    // Asking the system opens files, and the scheduler asks often.
-    static CORES: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
-    *CORES
 }
 
 /// The maximum number of concurrent compactions while they slow down no writer: one core is left to callers. With a

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::schedule::{calm_compactions, concurrent_compactions, cores};
+use super::schedule::{calm_compactions, concurrent_compactions};
 use crate::error::{Error, Result};
 use crate::health::PoisonOnUnwind;
 use crate::lsm::LsmEngine;
 use crate::lsm::job::StepResult;
 use crate::lsm::options::Workers;
 use crate::lsm::state::Shared;
+use crate::parallel::cores;
 use crate::planted::{Race, raced};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::{self, JoinHandle};

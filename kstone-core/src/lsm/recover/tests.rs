@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use crate::clock::ManualClock;
 use crate::error::Error;
-use crate::lsm::LsmEngine;
 use crate::lsm::options::{EngineOptions, Workers, WriteOptions};
+use crate::lsm::{LsmEngine, WriteBatch};
 use crate::manifest::{Change, Manifest};
 use crate::paths;
 use crate::record::{OpRef, encode};
-use crate::types::{Lsn, MAX_NUMBER};
+use crate::types::{Direction, Lsn, MAX_NUMBER};
 use crate::vfs::{Floor, MemVfs, OpenMode, Vfs};
 
 fn dir() -> &'static Path {
@@ -169,4 +169,44 @@ fn a_manifest_with_other_keyspaces_is_refused_and_nothing_is_changed() {
         }
         assert_eq!(files(&vfs), before);
     }
+}
+
+/// A log that is long enough for threads, with batches over several stripes, overwritten and deleted keys, is replayed to
+/// the same contents by them as by one thread.
+#[test]
+fn several_threads_replay_what_one_does() {
+    let vfs = MemVfs::new();
+    let with = |workers| EngineOptions { workers, ..options(&vfs) };
+    let config = crate::DatabaseConfig::new().with_max_memtable_records(300).with_wal_segment_size(1 << 20);
+    let created = EngineOptions { config: Some(config), ..with(Workers::Manual) };
+    let engine = LsmEngine::create(dir(), created).unwrap();
+    for n in 0..6000u32 {
+        let key = |n: u32| n.to_be_bytes();
+        let mut batch = WriteBatch::new();
+        batch.put(&key(n % 2500)[..], n.to_be_bytes().repeat(100)).put(&key(n % 1700)[..], "small");
+        if n % 7 == 0 {
+            batch.delete(&key(n % 900)[..]);
+        }
+        engine.write(&batch, WriteOptions::new()).unwrap();
+    }
+    engine.shared.life.health().poison(&Error::Closed); // as if the process had died
+    let _ = engine.close();
+
+    let contents = |engine: &LsmEngine| -> Vec<String> {
+        let entries = engine.scan(b"", Direction::Forward, None).unwrap();
+        entries.map(|entry| format!("{:?}", entry.unwrap())).collect()
+    };
+    let read = |workers| {
+        let engine = LsmEngine::open_read_only(dir(), with(workers)).unwrap();
+        let replayed = engine.shared.observed.replayed_so_far();
+        (contents(&engine), replayed, engine.shared.space.memory(), engine.shared.commits.visible())
+    };
+    let one = read(Workers::Manual);
+    assert!(one.0.len() > 2000 && one.1.0 > 3000, "{} entries of {} records", one.0.len(), one.1.0);
+    assert!(read(Workers::Threads) == one);
+    // The same with what recovery writes, meanwhile.
+    let engine = LsmEngine::open(dir(), with(Workers::Threads)).unwrap();
+    assert!(contents(&engine) == one.0 && !engine.shared.life.is_unfinished());
+    engine.close().unwrap();
+    assert!(read(Workers::Threads).0 == one.0);
 }

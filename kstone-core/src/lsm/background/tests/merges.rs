@@ -8,9 +8,10 @@ use crate::compaction::picker::Ask;
 use crate::config::CompactionConfig;
 use crate::key::Key;
 use crate::lsm::LsmEngine;
-use crate::lsm::background::schedule::{calm_compactions, concurrent_compactions, cores};
+use crate::lsm::background::schedule::{calm_compactions, concurrent_compactions};
 use crate::lsm::job::{Slot, StepResult};
 use crate::lsm::options::{EngineOptions, WriteOptions};
+use crate::parallel::cores;
 use crate::sync::atomic::Ordering;
 
 #[test]

@@ -1,0 +1,109 @@
+//! Work that several threads share for a moment, each taking the next piece until none is left.
+
+use std::sync::LazyLock;
+
+use crate::sync::{Mutex, thread};
+
+/// The number of processor cores; 1 if unknown.
+pub(crate) fn cores() -> usize {
+    // Asking the system opens files, and the scheduler asks often.
+    static CORES: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
+    *CORES
+}
+
+/// The threads that work may be split over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Threads {
+    /// The caller's only.
+    One,
+    /// One for each core, if the work is worth it.
+    Cores,
+    #[cfg(test)]
+    Exactly(usize),
+}
+
+impl Threads {
+    /// At most this many: with more, a recovery waits for memory and the disk.
+    const MOST: usize = 8;
+    /// Less work than this is done by the time a second thread has started.
+    const WORTHWHILE: u64 = 1 << 20;
+
+    /// How many threads process this many bytes of the log.
+    pub(crate) fn for_bytes(self, bytes: u64) -> usize {
+        match self {
+            Self::Cores if bytes >= Self::WORTHWHILE => cores().min(Self::MOST),
+            Self::One | Self::Cores => 1,
+            #[cfg(test)]
+            Self::Exactly(threads) => threads,
+        }
+    }
+}
+
+/// Calls `act` for each item and returns the results in the order of the items. They are taken in their order too, by
+/// the calling thread and up to `threads - 1` others. With one thread everything happens on the caller's.
+pub(crate) fn each<T: Send, R: Send>(threads: usize, items: Vec<T>, act: impl Fn(T) -> R + Sync) -> Vec<R> {
+    let threads = threads.min(items.len());
+    if threads <= 1 {
+        return items.into_iter().map(act).collect();
+    }
+    let mut results: Vec<Option<R>> = items.iter().map(|_| None).collect();
+    let queue = Mutex::new(items.into_iter().zip(&mut results));
+    let work = || {
+        loop {
+            let next = queue.lock().next();
+            let Some((item, result)) = next else { return };
+            *result = Some(act(item));
+        }
+    };
+    beside(threads - 1, &work);
+    drop(queue);
+    // All are there: a panic in `act` has already reached the caller.
+    results.into_iter().flatten().collect()
+}
+
+/// Runs `work` on this thread and, meanwhile, on up to `others` more. If the system refuses a thread, the rest does its
+/// work.
+#[cfg(not(shuttle))]
+fn beside(others: usize, work: &(impl Fn() + Sync)) {
+    thread::scope(|scope| {
+        for _ in 0..others {
+            if thread::Builder::new().name("kstone-open".into()).spawn_scoped(scope, work).is_err() {
+                break;
+            }
+        }
+        work();
+    });
+}
+
+/// Threads of the scheduler cannot borrow. The logs of its tests are too short for a second thread anyway.
+#[cfg(shuttle)]
+fn beside(_others: usize, work: &(impl Fn() + Sync)) {
+    work();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_item_is_done_once_and_the_results_keep_the_order() {
+        for threads in [0, 1, 2, 7, 200] {
+            for count in [0, 1, 2, 100] {
+                let mut items = vec![0u32; count];
+                let numbered: Vec<_> = items.iter_mut().zip(0..).collect();
+                let results = each(threads, numbered, |(item, n)| {
+                    *item += 1;
+                    n
+                });
+                assert!(results.into_iter().eq(0..count), "{threads} threads, {count} items");
+                assert!(items.iter().all(|&times| times == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller() {
+        let act = |n| assert_ne!(n, 5, "planted");
+        std::panic::catch_unwind(|| each(2, (0..9).collect(), act)).unwrap_err();
+    }
+}

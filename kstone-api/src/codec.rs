@@ -249,6 +249,7 @@ fn write_value(value: &Value, lens: &mut Measured, out: &mut Vec<u8>) {
 pub(crate) struct Damage(pub(crate) &'static str);
 
 impl From<Damage> for Error {
+    #[cold]
     fn from(damage: Damage) -> Self {
         damaged(damage.0)
     }
@@ -262,17 +263,44 @@ fn damaged(why: impl Into<String>) -> Error {
 const CUT_SHORT: Damage = Damage("a table is cut short");
 const BAD_ENDS: Damage = Damage("the ends of a table do not fit its entries");
 const NOT_UTF8: Damage = Damage("text is not UTF-8");
-const BAD_NUMBER: Damage = Damage("a number is not decimal text");
+pub(crate) const BAD_NUMBER: Damage = Damage("a number is not decimal text");
 
-/// Parses the header of an item's attribute table.
-#[inline]
-pub(crate) fn open(item: &[u8]) -> Result<Table<'_>> {
-    match item.split_first() {
-        Some((&VERSION, table)) => Ok(Table::parse(table)?),
-        Some((version, _)) => {
-            Err(damaged(format!("it has encoding {version}, this version reads {VERSION}")))
-        }
-        None => Err(Damage("there are no bytes").into()),
+/// Where the attributes of an item are: what its version and the header of its table say. It is read and checked once;
+/// each attribute is then found from it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layout {
+    count: u32,
+    /// Bytes before the ends: the version and the header, of at most 5 bytes.
+    ends_at: u8,
+    width: u8,
+}
+
+impl Layout {
+    #[inline]
+    pub(crate) fn of(item: &[u8]) -> Result<Self> {
+        let Some((&VERSION, table)) = item.split_first() else { return Err(other_encoding(item)) };
+        let table = Table::parse(table)?;
+        let ends_at = item.len() - table.ends.len() - table.body.len();
+        // A header is a varint of 32 bits, two of which are the width.
+        Ok(Self { count: table.count as u32, ends_at: ends_at as u8, width: table.width as u8 })
+    }
+
+    /// The attributes of the item that this is the layout of.
+    #[inline]
+    pub(crate) fn table(self, item: &[u8]) -> Result<Table<'_>, Damage> {
+        let (count, width) = (self.count as usize, usize::from(self.width));
+        let tail =
+            item.get(usize::from(self.ends_at)..).and_then(|tail| tail.split_at_checked(count * width));
+        let (ends, body) = tail.ok_or(CUT_SHORT)?;
+        Ok(Table { count, width, ends, body })
+    }
+}
+
+#[cold]
+fn other_encoding(item: &[u8]) -> Error {
+    match item.first() {
+        Some(version) => damaged(format!("it has encoding {version}, this version reads {VERSION}")),
+        None => Damage("there are no bytes").into(),
     }
 }
 
@@ -424,7 +452,7 @@ impl<'a> Raw<'a> {
         check_depth(&self, depth)?;
         Ok(match self {
             Self::S(text) => Value::S(text.to_owned()),
-            Self::N(text) => Value::N(Number::from_stored(text).map_err(|_| BAD_NUMBER)?),
+            Self::N(text) => Value::N(Number::checked(text)),
             Self::B(bytes) => Value::B(bytes.to_vec()),
             Self::Bool(value) => Value::Bool(value),
             Self::Null => Value::Null,
@@ -436,9 +464,7 @@ impl<'a> Raw<'a> {
             ),
             Self::M(table) => Value::M(decode_map(table, depth + 1)?),
             Self::Ss(table) => Value::Ss(set(table, |bytes| text(bytes).map(str::to_owned))?),
-            Self::Ns(table) => {
-                Value::Ns(set(table, |bytes| Number::from_stored(text(bytes)?).map_err(|_| BAD_NUMBER))?)
-            }
+            Self::Ns(table) => Value::Ns(set(table, |bytes| number(bytes).map(Number::checked))?),
             Self::Bs(table) => Value::Bs(set(table, |bytes| Ok(bytes.to_vec()))?),
         })
     }

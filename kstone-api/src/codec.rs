@@ -18,6 +18,7 @@
 //! in an item: all code that writes or reads one calls [`check_nesting`].
 //! No input is trusted: every length is checked before use, and bytes that do not decode are [`Damage`], never a panic.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use kstone_core::{Error, Result};
@@ -56,22 +57,50 @@ const SS: u8 = 9;
 const NS: u8 = 10;
 const BS: u8 = 11;
 
-// Encoding takes two passes: one checks the item and measures its tables, the other writes into a buffer of exactly the
-// right size.
+// Encoding takes two passes: one checks the item and measures its tables, the other writes into a buffer that has room
+// for all of it.
 
 /// Encodes an item. Fails, naming the attribute, if the item contains something that cannot be stored.
 pub(crate) fn encode(item: &Item) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    encode_into(item, &mut out)?;
+    Ok(out)
+}
+
+/// Encodes an item, with the same errors, for a call that only borrows the bytes: into memory that the thread keeps.
+#[inline]
+pub(crate) fn with_encoded<T>(item: &Item, write: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+    // The buffer is taken, not borrowed: `write` may call a listener, which may put an item itself. A thread that is ending
+    // has none.
+    let mut buffer = BUFFER.try_with(Cell::take).unwrap_or_default();
+    buffer.clear();
+    let result = encode_into(item, &mut buffer).and_then(|()| write(&buffer));
+    if buffer.capacity() <= KEPT_BUFFER {
+        let _ = BUFFER.try_with(|kept| kept.set(buffer));
+    }
+    result
+}
+
+thread_local! {
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// A thread keeps a buffer of up to this capacity.
+const KEPT_BUFFER: usize = 64 << 10;
+
+/// Writes to an empty buffer, which is still empty after an error.
+fn encode_into(item: &Item, out: &mut Vec<u8>) -> Result<()> {
     let mut measured = Lens::default();
     let body = measure_map(item, 0, &mut measured).map_err(ItemError::into_error)?;
     let len = 1 + table_len(item.len(), body);
     if u32::try_from(len).is_err() || item.len() >= 1 << 30 {
         return Err(Error::ItemTooLarge { len, max: u32::MAX as usize });
     }
-    let mut out = Vec::with_capacity(len);
+    out.reserve_exact(len);
     out.push(VERSION);
-    write_map(item, body, &mut measured.0.into_iter(), &mut out);
+    write_map(item, body, &mut measured.0.into_iter(), out);
     debug_assert_eq!(out.len(), len, "measured and written lengths differ");
-    Ok(out)
+    Ok(())
 }
 
 /// The length of all entries of each table within the item, in the order in which the tables are written.
@@ -536,4 +565,44 @@ pub(crate) fn validate_map(table: Table<'_>, depth: usize) -> Result<(), Damage>
         Raw::parse(value)?.validate(depth)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_holds_one_item_after_the_other() {
+        let item = |len| Item::builder().binary("b", vec![1; len]).string_set("s", ["x"]).build();
+        let encoded = |item: &Item| with_encoded(item, |bytes| Ok(bytes.to_vec()));
+        let kept = || {
+            let buffer = BUFFER.take();
+            let capacity = buffer.capacity();
+            BUFFER.set(buffer);
+            capacity
+        };
+        for len in [1000, 3, KEPT_BUFFER - 100, 7] {
+            assert_eq!(encoded(&item(len)).unwrap(), item(len).encode().unwrap());
+        }
+        assert!(kept() > KEPT_BUFFER - 100);
+        // Nor does an item that is refused leave anything behind.
+        assert!(encoded(&Item::builder().string_set("s", [""; 0]).build()).is_err());
+        assert_eq!(encoded(&item(7)).unwrap(), item(7).encode().unwrap());
+        // A large buffer is freed.
+        assert_eq!(encoded(&item(KEPT_BUFFER)).unwrap(), item(KEPT_BUFFER).encode().unwrap());
+        assert_eq!(kept(), 0);
+    }
+
+    #[test]
+    fn items_are_encoded_while_another_is_written() {
+        let [outer, inner] = ["outer", "inner"].map(|text| Item::builder().string("s", text).build());
+        let written = with_encoded(&outer, |bytes| {
+            with_encoded(&inner, |bytes| {
+                assert_eq!(bytes, inner.encode()?);
+                Ok(())
+            })?;
+            Ok(bytes.to_vec())
+        });
+        assert_eq!(written.unwrap(), outer.encode().unwrap());
+    }
 }

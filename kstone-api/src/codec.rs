@@ -18,6 +18,7 @@
 //! in an item: all code that writes or reads one calls [`check_nesting`].
 //! No input is trusted: every length is checked before use, and bytes that do not decode are [`Damage`], never a panic.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 use kstone_core::{Error, Result};
@@ -56,22 +57,50 @@ const SS: u8 = 9;
 const NS: u8 = 10;
 const BS: u8 = 11;
 
-// Encoding takes two passes: one checks the item and measures its tables, the other writes into a buffer of exactly the
-// right size.
+// Encoding takes two passes: one checks the item and measures its tables, the other writes into a buffer that has room
+// for all of it.
 
 /// Encodes an item. Fails, naming the attribute, if the item contains something that cannot be stored.
 pub(crate) fn encode(item: &Item) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    encode_into(item, &mut out)?;
+    Ok(out)
+}
+
+/// Encodes an item, with the same errors, for a call that only borrows the bytes: into memory that the thread keeps.
+#[inline]
+pub(crate) fn with_encoded<T>(item: &Item, write: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+    // The buffer is taken, not borrowed: `write` may call a listener, which may put an item itself. A thread that is ending
+    // has none.
+    let mut buffer = BUFFER.try_with(Cell::take).unwrap_or_default();
+    buffer.clear();
+    let result = encode_into(item, &mut buffer).and_then(|()| write(&buffer));
+    if buffer.capacity() <= KEPT_BUFFER {
+        let _ = BUFFER.try_with(|kept| kept.set(buffer));
+    }
+    result
+}
+
+thread_local! {
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// A thread keeps a buffer of up to this capacity.
+const KEPT_BUFFER: usize = 64 << 10;
+
+/// Writes to an empty buffer, which is still empty after an error.
+fn encode_into(item: &Item, out: &mut Vec<u8>) -> Result<()> {
     let mut measured = Lens::default();
     let body = measure_map(item, 0, &mut measured).map_err(ItemError::into_error)?;
     let len = 1 + table_len(item.len(), body);
     if u32::try_from(len).is_err() || item.len() >= 1 << 30 {
         return Err(Error::ItemTooLarge { len, max: u32::MAX as usize });
     }
-    let mut out = Vec::with_capacity(len);
+    out.reserve_exact(len);
     out.push(VERSION);
-    write_map(item, body, &mut measured.0.into_iter(), &mut out);
+    write_map(item, body, &mut measured.0.into_iter(), out);
     debug_assert_eq!(out.len(), len, "measured and written lengths differ");
-    Ok(out)
+    Ok(())
 }
 
 /// The length of all entries of each table within the item, in the order in which the tables are written.
@@ -249,6 +278,7 @@ fn write_value(value: &Value, lens: &mut Measured, out: &mut Vec<u8>) {
 pub(crate) struct Damage(pub(crate) &'static str);
 
 impl From<Damage> for Error {
+    #[cold]
     fn from(damage: Damage) -> Self {
         damaged(damage.0)
     }
@@ -262,17 +292,44 @@ fn damaged(why: impl Into<String>) -> Error {
 const CUT_SHORT: Damage = Damage("a table is cut short");
 const BAD_ENDS: Damage = Damage("the ends of a table do not fit its entries");
 const NOT_UTF8: Damage = Damage("text is not UTF-8");
-const BAD_NUMBER: Damage = Damage("a number is not decimal text");
+pub(crate) const BAD_NUMBER: Damage = Damage("a number is not decimal text");
 
-/// Parses the header of an item's attribute table.
-#[inline]
-pub(crate) fn open(item: &[u8]) -> Result<Table<'_>> {
-    match item.split_first() {
-        Some((&VERSION, table)) => Ok(Table::parse(table)?),
-        Some((version, _)) => {
-            Err(damaged(format!("it has encoding {version}, this version reads {VERSION}")))
-        }
-        None => Err(Damage("there are no bytes").into()),
+/// Where the attributes of an item are: what its version and the header of its table say. It is read and checked once;
+/// each attribute is then found from it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layout {
+    count: u32,
+    /// Bytes before the ends: the version and the header, of at most 5 bytes.
+    ends_at: u8,
+    width: u8,
+}
+
+impl Layout {
+    #[inline]
+    pub(crate) fn of(item: &[u8]) -> Result<Self> {
+        let Some((&VERSION, table)) = item.split_first() else { return Err(other_encoding(item)) };
+        let table = Table::parse(table)?;
+        let ends_at = item.len() - table.ends.len() - table.body.len();
+        // A header is a varint of 32 bits, two of which are the width.
+        Ok(Self { count: table.count as u32, ends_at: ends_at as u8, width: table.width as u8 })
+    }
+
+    /// The attributes of the item that this is the layout of.
+    #[inline]
+    pub(crate) fn table(self, item: &[u8]) -> Result<Table<'_>, Damage> {
+        let (count, width) = (self.count as usize, usize::from(self.width));
+        let tail =
+            item.get(usize::from(self.ends_at)..).and_then(|tail| tail.split_at_checked(count * width));
+        let (ends, body) = tail.ok_or(CUT_SHORT)?;
+        Ok(Table { count, width, ends, body })
+    }
+}
+
+#[cold]
+fn other_encoding(item: &[u8]) -> Error {
+    match item.first() {
+        Some(version) => damaged(format!("it has encoding {version}, this version reads {VERSION}")),
+        None => Damage("there are no bytes").into(),
     }
 }
 
@@ -424,7 +481,7 @@ impl<'a> Raw<'a> {
         check_depth(&self, depth)?;
         Ok(match self {
             Self::S(text) => Value::S(text.to_owned()),
-            Self::N(text) => Value::N(Number::from_stored(text).map_err(|_| BAD_NUMBER)?),
+            Self::N(text) => Value::N(Number::checked(text)),
             Self::B(bytes) => Value::B(bytes.to_vec()),
             Self::Bool(value) => Value::Bool(value),
             Self::Null => Value::Null,
@@ -436,9 +493,7 @@ impl<'a> Raw<'a> {
             ),
             Self::M(table) => Value::M(decode_map(table, depth + 1)?),
             Self::Ss(table) => Value::Ss(set(table, |bytes| text(bytes).map(str::to_owned))?),
-            Self::Ns(table) => {
-                Value::Ns(set(table, |bytes| Number::from_stored(text(bytes)?).map_err(|_| BAD_NUMBER))?)
-            }
+            Self::Ns(table) => Value::Ns(set(table, |bytes| number(bytes).map(Number::checked))?),
             Self::Bs(table) => Value::Bs(set(table, |bytes| Ok(bytes.to_vec()))?),
         })
     }
@@ -510,4 +565,44 @@ pub(crate) fn validate_map(table: Table<'_>, depth: usize) -> Result<(), Damage>
         Raw::parse(value)?.validate(depth)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_holds_one_item_after_the_other() {
+        let item = |len| Item::builder().binary("b", vec![1; len]).string_set("s", ["x"]).build();
+        let encoded = |item: &Item| with_encoded(item, |bytes| Ok(bytes.to_vec()));
+        let kept = || {
+            let buffer = BUFFER.take();
+            let capacity = buffer.capacity();
+            BUFFER.set(buffer);
+            capacity
+        };
+        for len in [1000, 3, KEPT_BUFFER - 100, 7] {
+            assert_eq!(encoded(&item(len)).unwrap(), item(len).encode().unwrap());
+        }
+        assert!(kept() > KEPT_BUFFER - 100);
+        // Nor does an item that is refused leave anything behind.
+        assert!(encoded(&Item::builder().string_set("s", [""; 0]).build()).is_err());
+        assert_eq!(encoded(&item(7)).unwrap(), item(7).encode().unwrap());
+        // A large buffer is freed.
+        assert_eq!(encoded(&item(KEPT_BUFFER)).unwrap(), item(KEPT_BUFFER).encode().unwrap());
+        assert_eq!(kept(), 0);
+    }
+
+    #[test]
+    fn items_are_encoded_while_another_is_written() {
+        let [outer, inner] = ["outer", "inner"].map(|text| Item::builder().string("s", text).build());
+        let written = with_encoded(&outer, |bytes| {
+            with_encoded(&inner, |bytes| {
+                assert_eq!(bytes, inner.encode()?);
+                Ok(())
+            })?;
+            Ok(bytes.to_vec())
+        });
+        assert_eq!(written.unwrap(), outer.encode().unwrap());
+    }
 }

@@ -14,7 +14,7 @@ use kstone_core::{CompactionConfig, DatabaseConfig, Durability, Error, Key, Resu
 use tempfile::TempDir;
 
 use crate::batch::WriteBatch;
-use crate::codec::EncodedItem;
+use crate::codec::{self, EncodedItem};
 use crate::damage;
 use crate::item::Item;
 use crate::preset::Preset;
@@ -255,8 +255,7 @@ impl Database {
         item: impl Into<Item>,
         options: WriteOptions,
     ) -> Result<()> {
-        let bytes = item.into().encode()?;
-        self.engine().put(&key.into(), &bytes, options)?;
+        codec::with_encoded(&item.into(), |bytes| self.engine().put(&key.into(), bytes, options))?;
         Ok(())
     }
 

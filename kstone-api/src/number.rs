@@ -92,7 +92,13 @@ impl Number {
     /// Parses text written by this module.
     pub(crate) fn from_stored(text: &str) -> Result<Self, NumberError> {
         check_stored(text)?;
-        Ok(Self(Repr::Valid(text.to_owned())))
+        Ok(Self::checked(text))
+    }
+
+    /// The same for text that was checked before.
+    pub(crate) fn checked(text: &str) -> Self {
+        debug_assert!(check_stored(text).is_ok(), "{text:?} was not checked");
+        Self(Repr::Valid(text.to_owned()))
     }
 
     /// Returns whether the number is negative, the exponent of its first significant digit, and its significant digits;

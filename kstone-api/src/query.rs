@@ -382,16 +382,21 @@ impl Items {
     ///
     /// # Errors
     /// `Corruption` and `Io`, as from the iterator.
+    #[inline]
     pub fn next_row(&mut self) -> Result<Option<Row<'_>>> {
         if !self.entries.step()? {
             return Ok(None);
         }
-        let opened = self.entries.entry().map(|(_, value)| ItemView::new(value).map(drop));
-        if let Some(Err(error)) = opened {
-            return Err(self.entries.undecodable(error));
+        let Raw { current, left, .. } = &mut self.entries;
+        let Some(entries) = current else { return Ok(None) };
+        let Some((key, value)) = entries.entry() else { return Ok(None) };
+        match ItemView::new(value) {
+            Ok(view) => Ok(Some((key, view))),
+            Err(error) => {
+                *left = 0;
+                Err(undecodable(entries, &key, error))
+            }
         }
-        let Some((key, value)) = self.entries.entry() else { return Ok(None) };
-        Ok(Some((key, ItemView::new(value)?)))
     }
 
     /// Only the keys; items are not read.
@@ -411,6 +416,7 @@ impl Items {
 
 impl Raw {
     /// Moves to the next entry; false at the end, and after an error.
+    #[inline]
     fn step(&mut self) -> Result<bool> {
         let Some(left) = self.left.checked_sub(1) else { return Ok(false) };
         let found = self.advance();
@@ -418,26 +424,26 @@ impl Raw {
         found
     }
 
+    #[inline]
     fn advance(&mut self) -> Result<bool> {
+        if let Some(entries) = &mut self.current
+            && entries.step()?
+        {
+            return Ok(true);
+        }
+        if self.stripes.is_some() { self.next_stripe() } else { Ok(false) }
+    }
+
+    /// Moves to the first entry of the stripes after the current one.
+    fn next_stripe(&mut self) -> Result<bool> {
         loop {
-            if let Some(entries) = &mut self.current
-                && entries.step()?
-            {
-                return Ok(true);
-            }
             let Some(stripes) = &mut self.stripes else { return Ok(false) };
             let Some(stripe) = stripes.left.next() else { return Ok(false) };
-            self.current = Some(stripes.database.engine().scan_stripe(stripe, Some(&stripes.snapshot))?);
+            let entries = stripes.database.engine().scan_stripe(stripe, Some(&stripes.snapshot))?;
+            if self.current.insert(entries).step()? {
+                return Ok(true);
+            }
         }
-    }
-
-    /// The entry that the last step came to.
-    fn entry(&self) -> Option<(Key<'_>, &[u8])> {
-        self.current.as_ref()?.entry()
-    }
-
-    fn key(&self) -> Option<Key<'static>> {
-        self.entry().map(|(key, _)| key.into_owned())
     }
 
     /// The key and item of the next entry, both of the caller's own. An item that cannot be read ends the iteration.
@@ -452,25 +458,20 @@ impl Raw {
         }
         let entries = self.current.as_ref()?;
         let (key, value) = entries.entry()?;
-        let item = read(entries, value);
-        let key = key.into_owned();
-        Some(match item {
-            Ok(item) => Ok((key, item)),
-            Err(error) => Err(self.undecodable(error)),
+        Some(match read(entries, value) {
+            Ok(item) => Ok((key.into_owned(), item)),
+            Err(error) => {
+                self.left = 0;
+                Err(undecodable(entries, &key, error))
+            }
         })
     }
+}
 
-    /// Ends the iteration at an item that cannot be decoded.
-    #[cold]
-    fn undecodable(&mut self, error: Error) -> Error {
-        self.left = 0;
-        // A query that has read an item has a current partition; otherwise the error names no directory.
-        let directory = self.current.as_ref().map(|entries| entries.path().to_path_buf());
-        match self.key() {
-            Some(key) => damage::with_key(directory.unwrap_or_default(), 0, &key, error),
-            None => error,
-        }
-    }
+/// The error of an item that cannot be decoded, which ends the iteration.
+#[cold]
+fn undecodable(entries: &Entries, key: &Key<'_>, error: Error) -> Error {
+    damage::with_key(entries.path().to_path_buf(), 0, key, error)
 }
 
 impl Iterator for Items {

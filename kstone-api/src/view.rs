@@ -5,7 +5,7 @@ use std::fmt;
 use kstone_core::slice::Slice;
 use kstone_core::{Error, Result};
 
-use crate::codec::{self, Damage, Raw, Table};
+use crate::codec::{self, Damage, Layout, Raw, Table};
 use crate::item::Item;
 use crate::number::Number;
 use crate::value::Value;
@@ -30,13 +30,20 @@ use crate::value::Value;
 #[derive(Clone)]
 pub struct ItemView<B = Slice> {
     bytes: B,
+    layout: Layout,
 }
 
 impl<B: AsRef<[u8]>> ItemView<B> {
     /// A view of bytes from [`Item::encode`]. Fails with `Corruption` if they do not start like an item.
+    #[inline]
     pub fn new(bytes: B) -> Result<Self> {
-        codec::open(bytes.as_ref())?;
-        Ok(Self { bytes })
+        let layout = Layout::of(bytes.as_ref())?;
+        Ok(Self { bytes, layout })
+    }
+
+    #[inline]
+    fn table(&self) -> Result<Table<'_>, Damage> {
+        self.layout.table(self.bytes.as_ref())
     }
 
     /// The value of an attribute, if the item has it. `Corruption` if the bytes are damaged.
@@ -48,17 +55,17 @@ impl<B: AsRef<[u8]>> ItemView<B> {
     /// The attributes.
     #[inline]
     pub fn as_map(&self) -> Result<MapView<'_>> {
-        Ok(MapView { table: codec::open(self.bytes.as_ref())? })
+        Ok(MapView { table: self.table()? })
     }
 
     /// The whole item, decoded.
     pub fn to_item(&self) -> Result<Item> {
-        Ok(codec::decode_map(codec::open(self.bytes.as_ref())?, 0)?)
+        Ok(codec::decode_map(self.table()?, 0)?)
     }
 
     /// Checks every byte: after this, no read of the view fails.
     pub fn validate(&self) -> Result<()> {
-        Ok(codec::validate_map(codec::open(self.bytes.as_ref())?, 0)?)
+        Ok(codec::validate_map(self.table()?, 0)?)
     }
 
     /// The stored bytes.
@@ -154,7 +161,8 @@ impl<'a> ValueView<'a> {
     pub fn to_value(self) -> Result<Value> {
         let raw = match self {
             Self::S(text) => Raw::S(text),
-            Self::N(text) => Raw::N(text),
+            // Not necessarily text of a stored number: a caller may have made the view.
+            Self::N(text) => return Ok(Value::N(Number::from_stored(text).map_err(|_| codec::BAD_NUMBER)?)),
             Self::B(bytes) => Raw::B(bytes),
             Self::Bool(value) => Raw::Bool(value),
             Self::Null => Raw::Null,

@@ -165,17 +165,20 @@ impl<'a> Key<'a> {
     /// ```
     #[inline]
     pub fn decode(encoded: &'a [u8]) -> Option<Self> {
-        // Most partition keys have no zero byte, so that the first one ends the partition key.
-        let zero = first_zero(encoded)?;
-        if let Some((partition, [_, END_BEFORE_SORT, sort @ ..])) = encoded.split_at_checked(zero)
-            && zero > 0
-        {
-            return Some(Self { partition: Cow::Borrowed(partition), sort: Some(Cow::Borrowed(sort)) });
+        match plain_partition(encoded) {
+            Some(len) => Self::decode_plain(encoded, len),
+            None => Self::decode_any(encoded),
         }
-        Self::decode_any(encoded)
     }
 
-    fn decode_any(encoded: &'a [u8]) -> Option<Self> {
+    /// The same for a key whose [`plain_partition`] has this length.
+    #[inline]
+    pub(crate) fn decode_plain(encoded: &'a [u8], len: usize) -> Option<Self> {
+        let (partition, [_, _, sort @ ..]) = encoded.split_at_checked(len)? else { return None };
+        Some(Self { partition: Cow::Borrowed(partition), sort: Some(Cow::Borrowed(sort)) })
+    }
+
+    pub(crate) fn decode_any(encoded: &'a [u8]) -> Option<Self> {
         let mut partition = Cow::Borrowed([].as_slice());
         let mut rest = encoded;
         loop {
@@ -199,6 +202,14 @@ impl<'a> Key<'a> {
             return (!partition.is_empty()).then_some(Self { partition, sort });
         }
     }
+}
+
+/// The length of the partition key, if the encoded key has a sort key and its partition key no zero byte, as most have:
+/// then both are stored as they are, with two bytes between them.
+#[inline]
+pub(crate) fn plain_partition(encoded: &[u8]) -> Option<usize> {
+    let zero = first_zero(encoded)?;
+    (zero > 0 && encoded.get(zero + 1) == Some(&END_BEFORE_SORT)).then_some(zero)
 }
 
 type KeyBytes = SmallVec<[u8; 64]>;

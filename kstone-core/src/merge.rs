@@ -278,7 +278,7 @@ impl<C: Cursor> VisibleCursor<C> {
     }
 
     /// The value that the last step came to.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn lent_value(&self) -> &[u8] {
         match self.direction {
             Direction::Forward => self.entries.entry().map_or(&[], |entry| entry.value),

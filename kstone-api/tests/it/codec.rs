@@ -59,6 +59,8 @@ fn one_attribute_is_read_in_place() {
     assert_eq!(view.get("active").unwrap().and_then(ValueView::as_bool), Some(true));
     assert_eq!(view.get("blob").unwrap().and_then(ValueView::as_bytes), Some(&[0, 1, 255][..]));
     assert!(matches!(view.get("nothing"), Ok(Some(ValueView::Null))));
+    // A view need not come from an item.
+    assert!(ValueView::N("1.5").to_value().is_ok() && ValueView::N("+1").to_value().is_err());
     assert!(matches!(view.get("nobody"), Ok(None)));
     let Ok(Some(ValueView::M(map))) = view.get("map") else { panic!() };
     assert_eq!(map.get("city").unwrap().and_then(ValueView::as_str), Some("Ghent"));

@@ -135,6 +135,52 @@ fn scans_are_in_key_order_and_segments_share_everything() {
 }
 
 #[test]
+fn keys_of_any_shape_come_back() {
+    let db = Database::in_memory().unwrap();
+    // With and without a sort key and zero bytes, so that no key can be read like the one before it.
+    let partitions = ["a", "a\0", "ab", "b\0b\0", "longer than eight bytes", "z"];
+    let sorts = [None, Some(""), Some("\0"), Some("s"), Some("s\0\x01")];
+    let mut keys = Vec::new();
+    for partition in partitions {
+        for sort in sorts {
+            keys.push(sort.map_or(Key::new(partition), |sort| Key::with_sort(partition, sort)));
+        }
+    }
+    for (n, key) in (0..).zip(&keys) {
+        db.put(key, numbered(n)).unwrap();
+    }
+    keys.sort();
+    let mut rows = db.scan().run().unwrap();
+    for key in &keys {
+        let (found, view) = rows.next_row().unwrap().unwrap();
+        assert_eq!((&found, view.as_map().unwrap().len()), (key, 1));
+    }
+    assert!(rows.next_row().unwrap().is_none());
+    assert!(db.scan().run().unwrap().keys().map(Result::unwrap).eq(keys.iter().cloned()));
+}
+
+#[test]
+fn a_read_ends_at_an_item_that_cannot_be_decoded() {
+    let db = Database::in_memory().unwrap();
+    db.put(("p", "1"), numbered(1)).unwrap();
+    db.engine().put(&Key::with_sort("p", "2"), b"not an item", WriteOptions::new()).unwrap();
+    db.put(("p", "3"), numbered(3)).unwrap();
+    let items = || db.query("p").run().unwrap();
+    let named = |error: Error| assert!(error.to_string().contains("the item under \"p\" \"2\""), "{error}");
+
+    let mut rows = items();
+    assert!(rows.next_row().unwrap().is_some());
+    named(rows.next_row().unwrap_err());
+    assert!(rows.next_row().unwrap().is_none());
+
+    let (mut items, mut views) = (items(), items().views());
+    assert!(items.next().unwrap().is_ok() && views.next().unwrap().is_ok());
+    named(items.next().unwrap().unwrap_err());
+    named(views.next().unwrap().unwrap_err());
+    assert!(items.next().is_none() && views.next().is_none());
+}
+
+#[test]
 fn snapshots_do_not_move() {
     let db = Database::in_memory().unwrap();
     for i in 0..50 {

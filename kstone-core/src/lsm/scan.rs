@@ -19,7 +19,9 @@ use crate::counters::{Count, Operation};
 use crate::error::{Error, Result};
 use crate::escape;
 use crate::gaps::above;
-use crate::key::{Key, KeyRange, SortRange, partition_hash, partition_prefix_range, stripe_of};
+use crate::key::{
+    Key, KeyRange, SortRange, partition_hash, partition_prefix_range, plain_partition, stripe_of,
+};
 use crate::merge::{MergeCursor, VisibleCursor};
 use crate::planted::{Race, raced};
 use crate::slice::Slice;
@@ -44,6 +46,8 @@ fn visible(stripes: Vec<Vec<SourceCursor>>, direction: Direction, seq: SeqNo) ->
 /// both, which takes less time.
 pub struct Entries {
     cursor: Option<Visible>,
+    /// The [`plain_partition`] of the current key: found once, and used for each time that the key is asked for.
+    partition: Option<usize>,
     /// Keeps the versions that it sees from being dropped.
     pin: Arc<Pin>,
     /// The state of the walk, if it covers a single stripe.
@@ -175,7 +179,7 @@ impl Entries {
     ///
     /// # Errors
     /// `Corruption` and `Io` where they occur; after an error there are no more entries.
-    #[inline]
+    #[inline(always)]
     pub fn next_entry(&mut self) -> Result<Option<(Key<'_>, &[u8])>> {
         Ok(if self.step()? { self.entry() } else { None })
     }
@@ -191,11 +195,16 @@ impl Entries {
     }
 
     /// The key and value that the last step came to.
-    #[inline]
+    // Always, as the compiler would not do it in each loop over rows, which then passes keys through memory.
+    #[inline(always)]
     pub fn entry(&self) -> Option<(Key<'_>, &[u8])> {
         let cursor = self.cursor.as_ref()?;
         let (key, _) = cursor.key()?;
-        Some((Key::decode(key)?, cursor.lent_value()))
+        let key = match self.partition {
+            Some(len) => Key::decode_plain(key, len),
+            None => Key::decode_any(key),
+        };
+        Some((key?, cursor.lent_value()))
     }
 
     #[cold]
@@ -239,10 +248,19 @@ impl Entries {
     /// Checks and counts the entry that a step came to.
     #[inline]
     fn found(&mut self) -> Result<()> {
-        let found = self.cursor.as_ref().and_then(VisibleCursor::key);
-        let Some(bytes) = found.and_then(|(key, value)| Some(Key::decode(key)?.len() + value)) else {
+        let Some((key, value)) = self.cursor.as_ref().and_then(VisibleCursor::key) else {
             return Err(self.not_a_key());
         };
+        self.partition = plain_partition(key);
+        let len = match self.partition {
+            // All but the two bytes in between.
+            Some(_) => key.len().saturating_sub(2),
+            None => match Key::decode_any(key) {
+                Some(key) => key.len(),
+                None => return Err(self.not_a_key()),
+            },
+        };
+        let bytes = len + value;
         self.uncounted.entries += 1;
         self.uncounted.bytes += bytes as u64;
         if self.uncounted.entries >= COUNT_AFTER {
@@ -404,7 +422,8 @@ impl LsmEngine {
         let (walk, written) = walk.unzip();
         let pin = snapshot.map(|snapshot| Arc::clone(snapshot.pin())).or(early);
         let pin = pin.unwrap_or_else(|| Pin::new(&self.shared));
-        let mut entries = Entries { cursor: None, pin, walk, uncounted: Uncounted::default(), took: None };
+        let mut entries =
+            Entries { cursor: None, partition: None, pin, walk, uncounted: Uncounted::default(), took: None };
         if written.is_some_and(|written| entries.pin.seq() < written) && !raced(Race::WatchAfterSequence) {
             entries.walk.iter_mut().for_each(|walk| walk.end_watch(shared));
         }

@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn blocks_larger_than_a_window_are_loaded_whole() {
         let mut ahead = ReadAhead::new(Direction::Forward, true, MOST_AHEAD);
-        assert_eq!(ahead.arrive(&(0..1 << 20), &(0..4 << 20)), Some(0..1 << 20));
-        assert_eq!(ahead.arrive(&(1 << 20..2 << 20), &(0..4 << 20)), Some(1 << 20..2 << 20));
+        assert_eq!(ahead.arrive(&(0..1 << 20), false, &(0..4 << 20)), Some(0..1 << 20));
+        assert_eq!(ahead.arrive(&(1 << 20..2 << 20), false, &(0..4 << 20)), Some(1 << 20..2 << 20));
     }
 }

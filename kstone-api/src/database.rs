@@ -10,7 +10,7 @@ use kstone_core::lsm::{
 };
 use kstone_core::verify::{VerifyOptions, VerifyReport};
 use kstone_core::vfs::DiskVfs;
-use kstone_core::{CompactionConfig, DatabaseConfig, Durability, Error, Key, Result};
+use kstone_core::{CompactionConfig, DatabaseConfig, Durability, Error, Key, Result, lsm};
 use tempfile::TempDir;
 
 use crate::batch::WriteBatch;
@@ -307,6 +307,42 @@ impl Database {
     /// ```
     pub fn get_view<'k>(&self, key: impl Into<Key<'k>>) -> Result<Option<ItemView>> {
         self.view_of(&key.into())
+    }
+
+    /// Gets the items under several keys, decoded, in the order of the keys: all as of one moment, between two writes.
+    /// Takes less time than a get for each, because their cache misses overlap. Any number of keys; a key may occur more
+    /// than once.
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item, ItemBuilder};
+    /// # let db = Database::in_memory()?;
+    /// db.put("user#42", Item::new())?;
+    /// let items = db.batch_get(["user#41", "user#42"])?;
+    /// assert_eq!(items, [None, Some(Item::new())]);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Database::get`], for the first key that has one; no item is returned then.
+    pub fn batch_get<'k, K: Into<Key<'k>>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<Option<Item>>> {
+        self.batch_get_at(keys, None)
+    }
+
+    pub(crate) fn batch_get_at<'k, K: Into<Key<'k>>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+        snapshot: Option<&lsm::Snapshot>,
+    ) -> Result<Vec<Option<Item>>> {
+        let keys: Vec<Key<'_>> = keys.into_iter().map(Into::into).collect();
+        let values = self.engine().batch_get(&keys, snapshot)?;
+        let item = |(key, value): (&Key<'_>, Option<_>)| {
+            let item = value.map(|value| ItemView::new(value)?.to_item());
+            item.transpose().map_err(|error| damage::under(self, key, error))
+        };
+        keys.iter().zip(values).map(item).collect()
     }
 
     fn view_of(&self, key: &Key<'_>) -> Result<Option<ItemView>> {

@@ -65,6 +65,23 @@ impl Snapshot {
         self.view_of(&key.into())
     }
 
+    /// Gets the items under several keys; see [`Database::batch_get`].
+    ///
+    /// ```
+    /// # use kstone_api::{Database, Item};
+    /// # let db = Database::in_memory()?;
+    /// let snapshot = db.snapshot()?;
+    /// db.put("user#1", Item::new())?;
+    /// assert_eq!(snapshot.batch_get(["user#1"])?, [None]);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
+    pub fn batch_get<'k, K: Into<Key<'k>>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<Option<Item>>> {
+        self.database.batch_get_at(keys, Some(&self.snapshot))
+    }
+
     fn view_of(&self, key: &Key<'_>) -> Result<Option<ItemView>> {
         let Some(value) = self.database.engine().get_at(key, &self.snapshot)? else { return Ok(None) };
         ItemView::new(value).map(Some).map_err(|error| damage::under(&self.database, key, error))

@@ -177,11 +177,10 @@ impl Memtable {
         Some(len + RECORD_OVERHEAD)
     }
 
-    /// Loads what [`Memtable::insert`] of a key with this hash will need first, so that several such loads, which have
-    /// nothing to do with each other, can be under way at once. The result means nothing.
+    /// Prefetches what [`Memtable::insert`] and [`Memtable::get`] of a key with this hash need first.
     #[inline]
-    pub(crate) fn touch(&self, hash: u64) -> u64 {
-        self.slots.touch(hash)
+    pub(crate) fn prefetch(&self, hash: u64) {
+        self.slots.prefetch(hash);
     }
 
     /// Whether the version of this sequence is among these, linked from the newest on.

@@ -121,14 +121,6 @@ impl Run {
         }
     }
 
-    /// See [`Table::prefetch`]. Runs of several parts are skipped: finding the right part would take a search.
-    #[inline]
-    fn prefetch(&self, hash: u64) {
-        if let [table] = self.parts.as_slice() {
-            table.prefetch(hash);
-        }
-    }
-
     /// A cursor that has yet to [seek](ChainCursor::seek).
     fn cursor(&self, range: &Arc<KeyRange>, direction: Direction, most_ahead: usize) -> Result<ChainCursor> {
         ChainCursor::new(&self.parts, range, direction, most_ahead)
@@ -185,7 +177,7 @@ impl Version {
             }
         }
         if self.runs.len() >= PREFETCH_RUNS {
-            self.runs.iter().for_each(|run| run.prefetch(hash));
+            self.single_parts().for_each(|table| table.prefetch(hash));
         }
         for run in &self.runs {
             if let Some(found) = run.get(key, hash, max_seq, trace)? {
@@ -193,6 +185,25 @@ impl Version {
             }
         }
         Ok(None)
+    }
+
+    /// Prefetches what [`Version::get`] reads first: the slots of memtables, and filters and indexes.
+    pub(crate) fn prefetch(&self, hash: u64) {
+        self.memtables().for_each(|memtable| memtable.prefetch(hash));
+        for table in self.single_parts() {
+            table.prefetch(hash);
+            table.prefetch_slot(hash);
+        }
+    }
+
+    /// Prefetches what it reads then: the heads of the block where the key likely is.
+    pub(crate) fn prefetch_heads(&self, hash: u64) {
+        self.single_parts().any(|table| table.prefetch_heads(hash));
+    }
+
+    /// The parts of runs that have one. Finding the right one of several would take a search.
+    fn single_parts(&self) -> impl Iterator<Item = &Arc<Table>> {
+        self.runs.iter().filter_map(|run| if let [table] = run.parts.as_slice() { Some(table) } else { None })
     }
 
     /// All versions within a range, in order. At most `most_ahead` bytes are read ahead of each cursor.

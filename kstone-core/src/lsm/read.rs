@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::LsmEngine;
+use super::settings::Settings;
 use super::state::Shared;
 use crate::counters::Operation;
 use crate::error::Result;
@@ -13,7 +16,10 @@ use crate::key::{EncodedKey, Key, stripe_of};
 use crate::planted::{Bug, later, planted};
 use crate::slice::{Found, Slice};
 use crate::types::{EntryKind, GetCost, SeqNo};
-use crate::version::ReadTrace;
+use crate::version::{ReadTrace, Version};
+
+/// Keys of a batch whose memory is requested together: about as many cache misses can be under way at once.
+const TOGETHER: usize = 16;
 
 /// The database as of one commit. The versions it sees are kept as long as it lives; clones share it.
 #[derive(Clone, Debug)]
@@ -77,6 +83,30 @@ impl LsmEngine {
         self.shared.get(key, Some(snapshot.seq()))
     }
 
+    /// Returns the values of several keys, in the order of the keys, all as of one moment: that of the snapshot, or now.
+    /// Takes less time than a get for each: what they read from memory is requested for several keys at once. A key may
+    /// occur more than once.
+    ///
+    /// # Errors
+    /// Those of [`LsmEngine::get`], for the first key that has one; no value is returned then.
+    pub fn batch_get(&self, keys: &[Key<'_>], snapshot: Option<&Snapshot>) -> Result<Vec<Option<Slice>>> {
+        let shared = &*self.shared;
+        shared.life.check_open()?;
+        let settings = shared.settings.load();
+        let pin = snapshot.map_or_else(|| Pin::new(&self.shared), |snapshot| Arc::clone(snapshot.pin()));
+        let mut values = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(TOGETHER) {
+            let encoded = keys.iter().map(|key| key.encode(settings.database.max_key_bytes));
+            let encoded: SmallVec<[EncodedKey; TOGETHER]> = encoded.collect::<Result<_>>()?;
+            shared.prefetch(&encoded);
+            for (key, encoded) in keys.iter().zip(&encoded) {
+                shared.life.check_open()?;
+                values.push(shared.get_encoded(key, encoded, Some(pin.seq()), &settings)?);
+            }
+        }
+        Ok(values)
+    }
+
     /// Takes a snapshot of the currently visible state.
     pub fn snapshot(&self) -> Result<Snapshot> {
         self.shared.life.check_open()?;
@@ -88,15 +118,41 @@ impl Shared {
     fn get(&self, key: &Key<'_>, at: Option<SeqNo>) -> Result<Option<Slice>> {
         self.life.check_open()?;
         let settings = self.settings.load();
-        let running = self.observed.begin_operation(Operation::Get, &settings);
         let encoded = key.encode(settings.database.max_key_bytes)?;
+        self.get_encoded(key, &encoded, at, &settings)
+    }
+
+    #[inline]
+    fn get_encoded(
+        &self,
+        key: &Key<'_>,
+        encoded: &EncodedKey,
+        at: Option<SeqNo>,
+        settings: &Settings,
+    ) -> Result<Option<Slice>> {
+        let running = self.observed.begin_operation(Operation::Get, settings);
         let mut cost = GetCost::default();
-        let found = self.look_up(&encoded, at, &mut cost);
+        let found = self.look_up(encoded, at, &mut cost);
         self.io.tables().filters.add(stripe_of(encoded.partition_hash, self.stripes.count()), &cost.filter);
         let value = found?.filter(|found| found.kind == EntryKind::Put).map(|found| found.value);
         running.local.got(&cost, value.as_ref().map(|value| key.len() + value.len()));
         self.observed.end_operation(&running);
         Ok(value)
+    }
+
+    /// Prefetches what gets of these keys will read, as far as it is known where that is.
+    fn prefetch(&self, keys: &[EncodedKey]) {
+        let stripe =
+            |key: &EncodedKey| self.stripes.if_used(stripe_of(key.partition_hash, self.stripes.count()));
+        let each = |act: fn(&Version, u64)| {
+            for key in keys {
+                if let Some(stripe) = stripe(key) {
+                    act(&stripe.version(), key.hash);
+                }
+            }
+        };
+        each(Version::prefetch);
+        each(Version::prefetch_heads);
     }
 
     /// Returns the newest visible version of the key, tombstones included. Reports each step to `trace`.

@@ -9,6 +9,7 @@
 use std::sync::OnceLock;
 
 use super::arena::{ADDRESS_BITS, Address};
+use crate::prefetch::prefetch_line;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Bits of the hash in a word.
@@ -77,10 +78,12 @@ impl Slots {
         None
     }
 
-    /// Loads the word where the search for this hash starts.
+    /// Prefetches the word where the search for this hash starts.
     #[inline]
-    pub(super) fn touch(&self, hash: u64) -> u64 {
-        probe(self.table(), tag(hash)).next().map_or(0, |(_, word)| word.load(Ordering::Relaxed))
+    pub(super) fn prefetch(&self, hash: u64) {
+        if let Some((_, word)) = probe(self.table(), tag(hash)).next() {
+            prefetch_line(word);
+        }
     }
 
     /// Makes room for one more key. Called by the one writer, before it looks for the slot.

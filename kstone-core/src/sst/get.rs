@@ -30,6 +30,23 @@ impl Table {
         }
     }
 
+    /// Prefetches what [`Table::get`] reads next, if the file is open: the slot of the index.
+    #[inline]
+    pub(crate) fn prefetch_slot(&self, hash: u64) {
+        if let Some(open) = self.open.get() {
+            index::prefetch_slot(open.index_section(), hash);
+        }
+    }
+
+    /// Prefetches what it reads then, the heads of a block, if the file may have the key; false if not, or if it is not
+    /// open.
+    #[inline]
+    pub(crate) fn prefetch_heads(&self, hash: u64) -> bool {
+        let Some(open) = self.open.get().filter(|open| open.may_contain(hash)) else { return false };
+        let place = index::probe(open.index_section(), hash).next();
+        place.inspect(|place| self.prefetch_block(open, place.block)).is_some()
+    }
+
     /// Returns the newest version of a key with `seq <= max_seq`. `hash` is the key's `key_hash`. Reports each step to
     /// `trace`.
     #[inline]

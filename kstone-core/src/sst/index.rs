@@ -8,6 +8,7 @@
 //!   all ones       empty
 //! ```
 
+use crate::prefetch::prefetch;
 use crate::sst_block::MAX_GROUPS;
 
 /// Maximum number of blocks in a file. The highest 21-bit number is excluded because it could produce an empty slot.
@@ -70,6 +71,12 @@ pub(super) fn build(hashes: &[u64], places: &[u32]) -> Vec<u8> {
         }
     }
     section
+}
+
+/// Prefetches the slot that [`probe`] reads first.
+#[inline]
+pub(super) fn prefetch_slot(section: &[u8], hash: u64) {
+    prefetch(section, first_slot(hash, section.len() / SLOT_LEN) * SLOT_LEN);
 }
 
 /// The groups that may have the key with this hash, best guess first. There are few, usually one.

@@ -281,6 +281,29 @@ fn scans_and_merges_leave_the_cache_to_gets() {
 }
 
 #[test]
+fn a_batch_get_answers_as_gets_do_at_one_moment() {
+    let engine = engine(&CountingVfs::default(), config().with_stripes(4));
+    fill(&engine, 0..300, text);
+    fill(&engine, 100..200, noise);
+    (0..300).step_by(7).for_each(|n| drop(engine.delete(&key(n), WriteOptions::new()).unwrap()));
+    let snapshot = engine.snapshot().unwrap();
+    (0..300).step_by(3).for_each(|n| drop(engine.put(&key(n), b"new", WriteOptions::new()).unwrap()));
+    // Far more than are prefetched together, some absent, one twice.
+    let keys: Vec<_> = (0..400).rev().chain([5]).map(key).collect();
+    let one_by_one = |get: &dyn Fn(&Key<'_>) -> _| keys.iter().map(get).collect::<Vec<_>>();
+    let now = one_by_one(&|key| engine.get(key).unwrap());
+    let then = one_by_one(&|key| engine.get_at(key, &snapshot).unwrap());
+    assert_ne!(now, then);
+    let before = stats(&engine).operations.gets;
+    assert_eq!(engine.batch_get(&keys, None).unwrap(), now);
+    assert_eq!(engine.batch_get(&keys, Some(&snapshot)).unwrap(), then);
+    assert_eq!(stats(&engine).operations.gets - before, 2 * keys.len() as u64);
+    assert!(engine.batch_get(&[], None).unwrap().is_empty());
+    let bad = [key(1), Key::new(Vec::new())];
+    assert!(matches!(engine.batch_get(&bad, None), Err(Error::InvalidKey { .. })));
+}
+
+#[test]
 fn few_files_are_open_however_many_there_are() {
     let vfs = CountingVfs::default();
     let config = config().with_read_mode(ReadMode::Pread).with_target_sst_size(4 << 10);

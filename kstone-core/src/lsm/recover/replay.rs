@@ -8,6 +8,7 @@ use crate::memtable::HEADER;
 use crate::parallel;
 use crate::paths;
 use crate::planted::{Bug, planted};
+use crate::prefetch::{LINE, prefetch};
 use crate::record::{OpRef, Ops};
 use crate::stripe::Locked;
 use crate::types::{EntryKind, EntryRef, Lsn, SeqNo};
@@ -17,11 +18,11 @@ use crate::wal::{Chain, LogPart};
 /// Bytes of the log that are replayed together: enough that it pays to start threads, and little beside the memtables.
 const TOGETHER: usize = 8 << 20;
 
-/// Operations whose memory is loaded ahead of inserting them.
+/// Operations whose memory is prefetched before they are inserted.
 const AHEAD: usize = 16;
 
-/// Bytes at the start of an operation that are loaded ahead. For more, the processor does it without being asked.
-const TOUCHED: usize = 256;
+/// Bytes at the start of an operation that are prefetched. For more, the processor does it without being asked.
+const PREFETCHED: usize = 256;
 
 /// An operation of the log that is in no SST yet.
 #[derive(Clone, Copy)]
@@ -91,17 +92,16 @@ impl Replayed {
     }
 }
 
-/// Loads what inserting these operations needs from memory that is in no cache of this core: their bytes and the slots
-/// of their keys. The processor waits for all of it at once, instead of once or twice for each operation.
-fn touch(stripe: &Locked<'_>, operations: &[(&Unflushed, &[u8])]) {
+/// Prefetches what inserting these operations needs from memory that is in no cache of this core: their bytes and the
+/// slots of their keys.
+fn prefetch_for(stripe: &Locked<'_>, operations: &[(&Unflushed, &[u8])]) {
     let active = &stripe.version().active;
-    let mut sum = 0;
     for (operation, bytes) in operations {
-        sum ^= active.touch(operation.hash);
-        let lines = bytes.get(..TOUCHED.min(bytes.len())).unwrap_or_default().chunks(64);
-        sum ^= lines.filter_map(<[u8]>::first).fold(0, |sum, &byte| sum ^ u64::from(byte));
+        active.prefetch(operation.hash);
+        for at in (0..bytes.len().min(PREFETCHED)).step_by(LINE) {
+            prefetch(bytes, at);
+        }
     }
-    std::hint::black_box(sum);
 }
 
 impl Shared {
@@ -233,7 +233,7 @@ impl Shared {
         let stripe = self.stripe(id)?.lock();
         let mut memory = 0;
         for operations in operations.chunks(AHEAD) {
-            touch(&stripe, operations);
+            prefetch_for(&stripe, operations);
             for &(&Unflushed { hash, lsn, seq, time, .. }, bytes) in operations {
                 let op = Ops::new(bytes).next().and_then(|op| op.ok());
                 let entry = op.map(|OpRef { kind, key, value }| EntryRef { key, seq, kind, value });

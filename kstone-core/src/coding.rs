@@ -146,7 +146,17 @@ pub(crate) fn first_zero(bytes: &[u8]) -> Option<usize> {
 
 /// The number of leading bytes that two strings share.
 pub(crate) fn shared_prefix(a: &[u8], b: &[u8]) -> usize {
-    a.iter().zip(b).take_while(|(x, y)| x == y).count()
+    let (words, others) = (a.as_chunks::<8>().0, b.as_chunks::<8>().0);
+    let mut shared = 0;
+    for (word, other) in words.iter().zip(others) {
+        let difference = u64::from_le_bytes(*word) ^ u64::from_le_bytes(*other);
+        if difference != 0 {
+            return shared + difference.trailing_zeros() as usize / 8;
+        }
+        shared += 8;
+    }
+    let rest = part(a, shared..).iter().zip(part(b, shared..));
+    shared + rest.take_while(|(x, y)| x == y).count()
 }
 
 /// The first 8 bytes, zero-padded, as a number that compares as they do. If two fences differ, they order their
@@ -166,6 +176,17 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #[test]
+        fn a_shared_prefix_ends_where_bytes_differ(
+            common in proptest::collection::vec(any::<u8>(), 0..30),
+            a in proptest::collection::vec(0u8..2, 0..12),
+            b in proptest::collection::vec(0u8..2, 0..12),
+        ) {
+            let (a, b) = ([&common[..], &a].concat(), [&common[..], &b].concat());
+            let expected = a.iter().zip(&b).take_while(|(x, y)| x == y).count();
+            prop_assert_eq!(shared_prefix(&a, &b), expected);
+        }
+
         #[test]
         fn varints_round_trip(value in any::<u64>(), tail in any::<u8>()) {
             let mut out = Vec::new();

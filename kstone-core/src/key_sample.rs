@@ -10,8 +10,6 @@
 //! The alternative, counting the versions that merges drop, costs nothing but only reflects the past of the files. It
 //! does not tell how the newest files overlap with the oldest, which matters most.
 
-use std::collections::BTreeSet;
-
 use crate::types::SstDetails;
 
 /// Size of the sample for a file with few keys.
@@ -27,7 +25,10 @@ const MANY_KEYS: u64 = 4096;
 #[derive(Debug, Default)]
 pub(crate) struct Sampler {
     keys: u64,
-    lowest: BTreeSet<u32>,
+    /// The lowest [`LARGE`] hashes, and others: sorting now and then costs less than keeping an order.
+    lowest: Vec<u32>,
+    /// The highest of the lowest hashes, if there are enough of them: none from here on is another one.
+    bound: Option<u32>,
 }
 
 impl Sampler {
@@ -36,17 +37,28 @@ impl Sampler {
     pub(crate) fn add(&mut self, hash: u64) {
         let hash = (hash >> 32) as u32;
         self.keys += 1;
-        if self.lowest.len() < LARGE {
-            self.lowest.insert(hash);
-        } else if self.lowest.last().is_some_and(|&highest| hash < highest) && self.lowest.insert(hash) {
-            self.lowest.pop_last();
+        if self.bound.is_none_or(|bound| hash < bound) {
+            self.lowest.push(hash);
+            if self.lowest.len() == 4 * LARGE {
+                self.trim();
+            }
         }
     }
 
+    /// Leaves only the lowest hashes, ascending, each once.
+    fn trim(&mut self) {
+        self.lowest.sort_unstable();
+        self.lowest.dedup();
+        self.lowest.truncate(LARGE);
+        self.bound = self.lowest.get(LARGE - 1).copied();
+    }
+
     /// Returns the sample, ascending.
-    pub(crate) fn finish(self) -> Vec<u32> {
-        let size = if self.keys < MANY_KEYS { SMALL } else { LARGE };
-        self.lowest.into_iter().take(size).collect()
+    pub(crate) fn finish(mut self) -> Vec<u32> {
+        self.trim();
+        self.lowest.truncate(if self.keys < MANY_KEYS { SMALL } else { LARGE });
+        self.lowest.shrink_to_fit(); // it is kept as long as the file
+        self.lowest
     }
 }
 

@@ -183,9 +183,14 @@ impl BlockBuilder {
             shared_prefix(&self.first, key)
         };
         let rest = part(key, shared..);
-        self.heads.push(kind as u8);
-        for number in [shared as u64, rest.len() as u64, value.len() as u64, seq] {
-            put_varint(&mut self.heads, number);
+        let numbers = [shared as u64, rest.len() as u64, value.len() as u64, seq];
+        if let Some((head, len)) = short_head(kind, numbers) {
+            let end = self.heads.len() + len;
+            self.heads.extend_from_slice(&head);
+            self.heads.truncate(end);
+        } else {
+            self.heads.push(kind as u8);
+            numbers.into_iter().for_each(|number| put_varint(&mut self.heads, number));
         }
         self.heads.extend_from_slice(rest);
         out.extend_from_slice(value);
@@ -218,6 +223,24 @@ impl BlockBuilder {
         out.extend_from_slice(&crc.to_le_bytes());
         self.entries = 0;
     }
+}
+
+/// The head of an entry without its key, if it has at most 8 bytes, as nearly all have; and its length.
+fn short_head(kind: EntryKind, numbers: [u64; 4]) -> Option<([u8; 8], usize)> {
+    let (mut word, mut bits) = (kind as u64, 8);
+    for number in numbers {
+        let (varint, more) = match number {
+            0..0x80 => (number, 8),
+            0x80..0x4000 => (number & 0x7f | 0x80 | number >> 7 << 8, 16),
+            0x4000..0x20_0000 => {
+                (number & 0x7f | (number >> 7 & 0x7f) << 8 | number >> 14 << 16 | 0x8080, 24)
+            }
+            _ => return None,
+        };
+        word |= varint.checked_shl(bits)?;
+        bits += more;
+    }
+    (bits <= u64::BITS).then_some((word.to_le_bytes(), bits as usize / 8))
 }
 
 /// A block as stored in the file: the payload, still encoded, and the contents of the trailer.
@@ -529,6 +552,19 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_short_head_is_the_varints_of_its_numbers(
+            numbers in proptest::array::uniform4(prop_oneof![
+                4 => 0u64..0x80, 2 => 0u64..0x5000, 2 => 0u64..0x30_0000, 1 => any::<u64>(),
+            ]),
+        ) {
+            let mut expected = vec![EntryKind::Delete as u8];
+            numbers.iter().for_each(|&number| put_varint(&mut expected, number));
+            let head = short_head(EntryKind::Delete, numbers).map(|(head, len)| head[..len].to_vec());
+            let is_short = expected.len() <= 8 && numbers.iter().all(|number| *number < 0x20_0000);
+            prop_assert_eq!(head, is_short.then_some(expected));
+        }
+
         #[test]
         fn round_trips(rows in rows(), lead in 0usize..12, compress: bool) {
             let block = encode_as(&rows, lead, compress);

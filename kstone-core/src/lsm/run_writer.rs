@@ -55,7 +55,6 @@ pub(crate) struct RunWriter {
     /// The first and last key of the inputs: the prefix common to all keys is stored only once.
     bounds: (Vec<u8>, Vec<u8>),
     current: Option<SstWriter>,
-    last_key: Vec<u8>,
     /// The timestamp recorded for each tombstone.
     tombstone_ms: Option<u64>,
     done: Vec<(SstMeta, Unsynced)>,
@@ -76,7 +75,6 @@ impl RunWriter {
             facts,
             bounds,
             current: None,
-            last_key: Vec::new(),
             tombstone_ms: facts.deleted_since.map(|since| since.stamp(now)),
             done: Vec::new(),
             tombstones_dropped: 0,
@@ -86,8 +84,7 @@ impl RunWriter {
     /// Adds the next version, in order. All versions of a key go to the same SST.
     pub(crate) fn add(&mut self, shared: &Shared, entry: EntryRef<'_>) -> Result<()> {
         let target = self.settings.database.target_sst_size;
-        let full = self.current.as_ref().is_some_and(|sst| sst.is_full(target));
-        if full && self.last_key != entry.key {
+        if self.current.as_ref().is_some_and(|sst| sst.is_full(target) && sst.last_key() != entry.key) {
             self.finish_part()?;
         }
         let sst = match &mut self.current {
@@ -97,10 +94,7 @@ impl RunWriter {
                 self.current.insert(sst)
             }
         };
-        sst.add(entry, self.tombstone_ms)?;
-        self.last_key.clear();
-        self.last_key.extend_from_slice(entry.key);
-        Ok(())
+        sst.add(entry, self.tombstone_ms)
     }
 
     /// Creates the next file. Skips names taken by files of other databases, which are never removed.

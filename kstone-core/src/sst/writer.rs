@@ -1,5 +1,6 @@
 //! Writes an SST front to back, from entries in order. Nothing is synced here; see [`super::Table::sync`].
 
+use std::cmp::Ordering;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -108,12 +109,14 @@ impl SstWriter {
             created_ms: params.created_ms,
             extra: header.encode(),
         };
+        let mut out = Vec::with_capacity(WRITE_UNIT + params.block_size);
+        out.extend_from_slice(&header.encode());
         Ok(Self {
             vfs: Arc::clone(vfs),
             file,
             path,
             prefix_len: shared_prefix(&params.key_bounds.0, &params.key_bounds.1),
-            out: header.encode().to_vec(),
+            out,
             written: 0,
             checksum: 0,
             block: BlockBuilder::new(params.compress),
@@ -130,7 +133,9 @@ impl SstWriter {
     /// Adds the next entry: a higher key than the last one, or an older version of it. `tombstone_ms` is when a
     /// tombstone was written, if known; otherwise the file's creation time is used.
     pub(crate) fn add(&mut self, entry: EntryRef<'_>, tombstone_ms: Option<u64>) -> Result<()> {
-        self.check(&entry)?;
+        let is_first = self.meta.entries == 0;
+        let order = if is_first { Ordering::Greater } else { entry.key.cmp(&self.last_key) };
+        self.check(&entry, order, is_first)?;
         let key = self.without_prefix(entry.key)?;
         let payload = entry.key.len() + entry.value.len();
         if self.block.is_full()
@@ -138,7 +143,6 @@ impl SstWriter {
         {
             self.finish_block()?;
         }
-        let is_first = self.meta.entries == 0;
         if self.block.is_empty() {
             if self.fences.blocks() >= MAX_BLOCKS {
                 return Err(self.refuse("the file has reached the maximum number of blocks"));
@@ -151,7 +155,7 @@ impl SstWriter {
         }
         let seq = entry.seq - self.params.run_seq.0;
         let group = self.block.add(&mut self.out, key, entry.kind, seq, entry.value);
-        if is_first || self.last_key != entry.key {
+        if order.is_gt() {
             let hashed = if planted(Bug::FilterOfWrongKey) { &self.last_key } else { entry.key };
             self.hashes.push(key_hash(hashed));
             self.places.push(GroupAddress { block: self.fences.blocks() - 1, group }.pack());
@@ -180,17 +184,15 @@ impl SstWriter {
         }
     }
 
-    /// Rejects entries that would produce an unreadable file.
-    fn check(&self, entry: &EntryRef<'_>) -> Result<()> {
+    /// Rejects entries that would produce an unreadable file. `order` is that of the key and the last one.
+    fn check(&self, entry: &EntryRef<'_>, order: Ordering, is_first: bool) -> Result<()> {
         let (low, high) = &self.params.key_bounds;
         let (low_seq, high_seq) = self.params.run_seq;
-        let ascends = entry.key > self.last_key.as_slice()
-            || (entry.key == self.last_key && entry.seq < self.last_seq)
-            || self.meta.entries == 0;
-        if !ascends {
+        if order.is_lt() || order.is_eq() && entry.seq >= self.last_seq {
             return Err(self.refuse("it is not above the previous entry"));
         }
-        if entry.key < low.as_slice() || entry.key > high.as_slice() {
+        // The others are above the first one.
+        if is_first && entry.key < low.as_slice() || order.is_gt() && entry.key > high.as_slice() {
             return Err(self.refuse("its key is outside the file's key bounds"));
         }
         if entry.seq < low_seq || entry.seq > high_seq {
@@ -219,6 +221,11 @@ impl SstWriter {
     #[cfg(test)]
     pub(crate) fn entries(&self) -> u64 {
         self.meta.entries
+    }
+
+    /// The key added last; empty before the first.
+    pub(crate) fn last_key(&self) -> &[u8] {
+        &self.last_key
     }
 
     /// Bytes written to the file so far.

@@ -285,9 +285,13 @@ fn a_batch_get_answers_as_gets_do_at_one_moment() {
     let engine = engine(&CountingVfs::default(), config().with_stripes(4));
     fill(&engine, 0..300, text);
     fill(&engine, 100..200, noise);
-    (0..300).step_by(7).for_each(|n| drop(engine.delete(&key(n), WriteOptions::new()).unwrap()));
+    for n in (0..300).step_by(7) {
+        engine.delete(&key(n), WriteOptions::new()).unwrap();
+    }
     let snapshot = engine.snapshot().unwrap();
-    (0..300).step_by(3).for_each(|n| drop(engine.put(&key(n), b"new", WriteOptions::new()).unwrap()));
+    for n in (0..300).step_by(3) {
+        engine.put(&key(n), b"new", WriteOptions::new()).unwrap();
+    }
     // Far more than are prefetched together, some absent, one twice.
     let keys: Vec<_> = (0..400).rev().chain([5]).map(key).collect();
     let one_by_one = |get: &dyn Fn(&Key<'_>) -> _| keys.iter().map(get).collect::<Vec<_>>();

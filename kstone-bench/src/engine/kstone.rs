@@ -13,7 +13,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow};
 use kstone_api::{
     CompactionConfig, Database, DatabaseConfig, EngineOptions, EngineStats, Event, EventListener,
-    ItemBuilder, ItemView, LsmEngine, SortRange, ValueView, WriteOptions,
+    ItemBuilder, ItemView, LsmEngine, SortRange, Value, ValueView, WriteOptions,
 };
 use kstone_core::config::text;
 use kstone_core::lsm::Entries;
@@ -179,10 +179,9 @@ impl Session for Bytes<'_> {
     }
 
     fn multi_get(&mut self, keys: &[BenchKey], visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
-        let snapshot = self.0.snapshot()?;
-        counted(keys.iter(), u64::MAX, |key| {
-            Ok(self.0.get_at(&key.key(), &snapshot)?.inspect(|value| visit(value)).is_some())
-        })
+        let keys: Vec<_> = keys.iter().map(BenchKey::key).collect();
+        let values = self.0.batch_get(&keys, None)?;
+        counted(values.iter(), u64::MAX, |value| Ok(value.as_ref().inspect(|value| visit(value)).is_some()))
     }
 
     fn query(&mut self, from: &BenchKey, limit: u64, visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
@@ -264,11 +263,13 @@ impl Session for Items<'_> {
     }
 
     fn multi_get(&mut self, keys: &[BenchKey], visit: &mut dyn FnMut(&[u8])) -> Result<u64> {
-        let snapshot = self.0.snapshot()?;
-        counted(keys.iter(), u64::MAX, |key| {
-            let found = snapshot.get_view(key.key())?;
-            found.as_ref().map(|view| see(view, visit)).transpose()?;
-            Ok(found.is_some())
+        let items = self.0.batch_get(keys.iter().map(BenchKey::key))?;
+        counted(items.iter(), u64::MAX, |item| {
+            if let Some(item) = item {
+                let payload = item.get(PAYLOAD).and_then(Value::as_bytes);
+                visit(payload.context("an item without its attribute")?);
+            }
+            Ok(item.is_some())
         })
     }
 

@@ -556,12 +556,7 @@ impl ChainCursor {
         direction: Direction,
         most_ahead: usize,
     ) -> Result<Self> {
-        // An open part says with fewer cache misses whether it has keys in the range.
-        let chosen = match parts {
-            [only] if only.open.get().is_some() => parts,
-            _ => overlapping(parts, range),
-        };
-        let mut chosen: SmallVec<[_; 1]> = chosen.iter().map(Arc::clone).collect();
+        let mut chosen: SmallVec<[_; 1]> = overlapping(parts, range).iter().map(Arc::clone).collect();
         if direction == Direction::Reverse {
             chosen.reverse();
         }

@@ -323,7 +323,7 @@ impl Database {
     /// ```
     ///
     /// # Errors
-    /// Those of [`Database::get`], for the first key that has one; no item is returned then.
+    /// Those of [`Database::get`], if any of the keys has one; no item is returned then.
     pub fn batch_get<'k, K: Into<Key<'k>>>(
         &self,
         keys: impl IntoIterator<Item = K>,

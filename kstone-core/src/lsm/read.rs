@@ -88,7 +88,7 @@ impl LsmEngine {
     /// occur more than once.
     ///
     /// # Errors
-    /// Those of [`LsmEngine::get`], for the first key that has one; no value is returned then.
+    /// Those of [`LsmEngine::get`], if any of the keys has one; no value is returned then.
     pub fn batch_get(&self, keys: &[Key<'_>], snapshot: Option<&Snapshot>) -> Result<Vec<Option<Slice>>> {
         let shared = &*self.shared;
         shared.life.check_open()?;

@@ -19,6 +19,7 @@ use crate::coding::fence;
 use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::key::KeyRange;
+use crate::prefetch::LINE;
 use crate::slice::{Found, Slice};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -237,7 +238,7 @@ impl Memtable {
         self.arena.appended_since(seen, |start, bytes| {
             // Memory is loaded ahead where it is read from front to back; in the order of keys each record would be
             // waited for.
-            std::hint::black_box(bytes.iter().step_by(64).fold(0, |sum, byte| sum ^ byte));
+            std::hint::black_box(bytes.iter().step_by(LINE).fold(0, |sum, byte| sum ^ byte));
             let mut at = 0;
             while let Some(record) = Record::parse(bytes.get(at..).unwrap_or_default()) {
                 added.push((head(record.key), start.plus(at)));
@@ -280,8 +281,6 @@ impl Memtable {
         direction: Direction,
     ) -> MemCursor {
         let sorted = self.sorted();
-        // Then the sequences of records need not be compared.
-        let max_seq = if max_seq >= self.last_seq() { SeqNo::MAX } else { max_seq };
         let below = |end: &[u8]| sorted.seek(|at| self.record(at).is_some_and(|record| record.key < end));
         let low = if range.start.is_empty() { Position::START } else { below(&range.start) };
         let high = range.end.as_deref().map_or(Position::END, below);
@@ -366,6 +365,7 @@ impl MemCursor {
                 self.at = None;
                 return;
             }
+            // A flush takes all records: their sequences need not be read.
             if self.max_seq == SeqNo::MAX {
                 self.at = self.sorted.get(at).map(|_| at);
                 return;

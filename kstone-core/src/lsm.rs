@@ -192,6 +192,19 @@ impl LsmEngine {
         Ok(self.shared.compaction_due(stripe, Ask::Due).is_some())
     }
 
+    /// Whether background work is done for now: nothing to flush or to checkpoint, and nothing to merge, counting what
+    /// is merged once the database is idle ([`CompactionConfig::idle_compaction`]), a few seconds after the last flush.
+    /// For measurements, and for maintenance that wants a quiet database. What reaches its age later is not counted.
+    ///
+    /// # Errors
+    /// `Poisoned` if background work has ended for good. Work that fails and is retried is not done; its error is in
+    /// [`EngineStats::background_error`].
+    pub fn is_settled(&self) -> Result<bool> {
+        self.shared.life.check_process()?;
+        self.shared.life.health().check()?;
+        Ok(self.shared.is_settled())
+    }
+
     /// The file system that the database is on.
     pub(crate) fn vfs(&self) -> &Arc<dyn Vfs> {
         self.shared.io.vfs()

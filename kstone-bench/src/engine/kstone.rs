@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 use kstone_api::{
-    CompactionConfig, Database, DatabaseConfig, EngineOptions, EngineStats, Event, EventListener,
-    ItemBuilder, ItemView, LsmEngine, SortRange, Value, ValueView, WriteOptions,
+    CompactionConfig, Database, DatabaseConfig, EngineOptions, Event, EventListener, ItemBuilder, ItemView,
+    LsmEngine, SortRange, Value, ValueView, WriteOptions,
 };
 use kstone_core::config::text;
 use kstone_core::lsm::Entries;
@@ -50,22 +50,6 @@ pub(super) fn open(
     Ok(Box::new(Kstone { database, items, marks }))
 }
 
-impl Kstone {
-    /// Whether no stripe has anything left to merge or to flush.
-    fn at_rest(&self, stats: &EngineStats) -> Result<bool> {
-        if let Some(error) = &stats.background_error {
-            return Err(anyhow!("background work fails: {error}"));
-        }
-        let waiting = (0..stats.stripe_count).find_map(|stripe| {
-            match self.database.engine().needs_compaction(stripe) {
-                Ok(false) => None,
-                other => Some(other),
-            }
-        });
-        Ok(!waiting.transpose()?.unwrap_or(false))
-    }
-}
-
 impl Engine for Kstone {
     fn session(&self) -> Result<Box<dyn Session + '_>> {
         Ok(match self.items {
@@ -74,13 +58,17 @@ impl Engine for Kstone {
         })
     }
 
-    /// The engine is at rest when nothing is due, and nothing was done for a tenth of a second.
+    /// Merges while the database is idle are waited for, too, and the checkpoint after them.
     fn settle(&self) -> Result<()> {
-        self.database.engine().flush()?;
+        let engine = self.database.engine();
+        engine.flush()?;
         at_rest(|| {
-            let stats = self.database.engine().stats()?;
+            let stats = engine.stats()?;
+            if let Some(error) = &stats.background_error {
+                return Err(anyhow!("background work fails: {error}"));
+            }
             let done = stats.flushes + stats.compactions + stats.checkpoints;
-            Ok(self.at_rest(&stats)?.then_some(done))
+            Ok(engine.is_settled()?.then_some(done))
         })
     }
 

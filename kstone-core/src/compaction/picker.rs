@@ -7,7 +7,9 @@
 //! 2. The **depth rule**, when the run count reaches the threshold K: let d be the depth of the run just below the
 //!    newest; merge the newest with the whole contiguous block of runs below it whose depth is at most d. The output is
 //!    one deeper than its deepest input. Every run is compared with d, not with its neighbour.
-//! 3. The depth rule with half of K, but at least 4, for a stripe without writes.
+//! 3. The **idle rule**, for a stripe without writes: merge the newest runs, as many as possible, such that those above
+//!    the oldest of them have at least half its bytes. What is left is a handful of runs, each more than twice as large
+//!    as all above it.
 //!
 //! Only runs entirely at or below the horizon count towards what a full merge would drop. The output of a merge that a
 //! reader held back extends above the horizon, because it includes the newest run: it counts again only once the
@@ -144,18 +146,17 @@ pub(crate) fn choose(stripe: &StripeSummary<'_>, config: &CompactionConfig, ask:
         Ask::FewerFiles if runs.len() > 1 => full(Reason::Quota),
         Ask::Reclaim | Ask::FewerFiles => Choice::Nothing,
         Ask::Due | Ask::Idle if !config.enabled => Choice::Nothing,
-        Ask::Due | Ask::Idle => {
-            let threshold = threshold(stripe.stripe, config);
+        Ask::Idle if config.idle_compaction => idle_rule(runs),
+        Ask::Idle => Choice::Nothing,
+        Ask::Due => {
             if stripe.tombstones_are_old(config) {
                 full(Reason::TombstoneAge)
             } else if stripe.tombstones_weigh(config) || stripe.readers_pay() {
                 full(Reason::Tombstones)
             } else if stripe.garbage_weighs(config) {
                 full(Reason::Garbage)
-            } else if runs.len() >= threshold {
-                depth_rule(runs, Reason::RunCount)
-            } else if ask == Ask::Idle && config.idle_compaction && runs.len() >= idle_threshold(threshold) {
-                depth_rule(runs, Reason::Idle)
+            } else if runs.len() >= threshold(stripe.stripe, config) {
+                depth_rule(runs)
             } else {
                 Choice::Nothing
             }
@@ -170,15 +171,23 @@ pub(crate) fn threshold(stripe: usize, config: &CompactionConfig) -> usize {
     (config.sst_threshold - stripe % (steps + 1)).max(2)
 }
 
-/// The run count at which a stripe without writes is compacted.
+/// Merges while nothing else is to be done: each run fewer is a filter less for a get that finds nothing, and a cursor
+/// less for each row of a query.
 ///
-/// Half the threshold: a get that finds nothing tests half as many filters, and a scan merges half as many runs. In the
-/// worst case, when a stripe becomes idle after every flush or two, the write amplification is about that of half the
-/// threshold (100 flushes, K = 10: 3.6 instead of 2.0; a stripe that is idle once in ten flushes stays at 2.0). At
-/// least four: with two, each flush before an idle period would rewrite the whole stripe (100 flushes, K = 5: 50
-/// instead of 3.4), too high a price for one run less.
-fn idle_threshold(threshold: usize) -> usize {
-    (threshold / 2).max(4)
+/// Only the bytes of the runs decide, not their number: a run is rewritten when what came after it has half its size, so
+/// it grows by half each time. In the worst case, when a stripe becomes idle after each flush, an entry of 100 flushes is
+/// rewritten 5.4 times instead of 2.0 (K = 10), and one of 1000 flushes 7.7 times instead of 3.6; when it becomes idle
+/// once in ten flushes, 2.7 and 5.0 times.
+fn idle_rule(runs: &[RunSummary<'_>]) -> Choice {
+    let mut newer = 0u64;
+    let mut count = 0;
+    for (at, run) in runs.iter().enumerate() {
+        if at > 0 && newer.saturating_mul(2) >= run.bytes {
+            count = at + 1;
+        }
+        newer = newer.saturating_add(run.bytes);
+    }
+    merge_newest(runs, count, Reason::Idle)
 }
 
 impl<'a> StripeSummary<'a> {
@@ -284,14 +293,19 @@ fn full_merge(runs: &[RunSummary<'_>], reason: Reason) -> Choice {
     Choice::Merge(Pick { count: runs.len(), output_depth, reaches_oldest: true, reason })
 }
 
-fn depth_rule(runs: &[RunSummary<'_>], reason: Reason) -> Choice {
+fn depth_rule(runs: &[RunSummary<'_>]) -> Choice {
     // With fewer than two runs there is nothing to merge.
-    let [newest, rest @ ..] = runs else { return Choice::Nothing };
+    let [_, rest @ ..] = runs else { return Choice::Nothing };
     let Some(depth) = rest.first().map(|run| run.depth) else { return Choice::Nothing };
-    let count = 1 + rest.iter().take_while(|run| run.depth <= depth).count();
+    merge_newest(runs, 1 + rest.iter().take_while(|run| run.depth <= depth).count(), Reason::RunCount)
+}
+
+/// The output is one deeper than its deepest input.
+fn merge_newest(runs: &[RunSummary<'_>], count: usize, reason: Reason) -> Choice {
+    let Some(deepest) = runs.iter().take(count).map(|run| run.depth).max() else { return Choice::Nothing };
     Choice::Merge(Pick {
         count,
-        output_depth: depth.max(newest.depth).saturating_add(1),
+        output_depth: deepest.saturating_add(1),
         reaches_oldest: count == runs.len(),
         reason,
     })

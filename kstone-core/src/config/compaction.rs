@@ -103,8 +103,9 @@ settings! {
         seen_in: "`amplification.space`; `db.compaction_stats()` by reason",
     }
 
-    /// Whether idle stripes, which were not flushed for a whole [`CompactionConfig::check_interval_secs`], are merged
-    /// at half the threshold, but at 4 runs at least, while there is no other background work.
+    /// Whether idle stripes are merged while there is no other background work: all of them once nothing was flushed for
+    /// two seconds, and any that was not flushed for a whole [`CompactionConfig::check_interval_secs`]. Runs are merged
+    /// into an older one when together they have half its bytes, so one or two are left of what was written at once.
     idle_compaction: bool {
         builder: with_idle_compaction(bool),
         stored: "idle_compaction",
@@ -113,7 +114,7 @@ settings! {
         live: Now,
         group: "compaction",
         more: "off: stripes below the threshold are not merged while the database is idle. A quieter disk, more runs \
-               for reads that follow writes",
+               for reads that follow writes, more space taken by overwritten data",
         seen_in: "`db.compaction_stats()` by reason",
     }
 

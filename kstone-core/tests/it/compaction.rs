@@ -316,21 +316,54 @@ fn an_aged_tombstone_waits_for_the_reader_that_needs_what_it_hides() {
 }
 
 #[test]
-fn idle_compaction_merges_what_nobody_writes_to() {
+fn idle_compaction_merges_soon_after_the_last_flush() {
     for on in [true, false] {
-        let fixture = Fixture::new(plain(10).with_idle_compaction(on).with_check_interval(60));
+        let fixture = Fixture::new(plain(10).with_idle_compaction(on));
         for flush in 0..6 {
             fixture.put_and_flush(flush * 10..flush * 10 + 10);
+            assert_eq!(fixture.wait(Duration::from_millis(1999)).total_compactions, 0);
         }
-        // Flushed during the interval that ends now: not idle yet.
-        assert_eq!(fixture.wait(Duration::from_secs(60)).total_compactions, 0);
-        assert_eq!(fixture.wait(Duration::from_secs(59)).total_compactions, 0);
         assert!(!fixture.engine.needs_compaction(0).unwrap());
-        let stats = fixture.wait(Duration::from_secs(1));
+        assert_eq!(fixture.engine.is_settled().unwrap(), !on);
+        let stats = fixture.wait(Duration::from_millis(1));
         assert_eq!(reasons(&stats), if on { vec![(CompactionReason::Idle, 1)] } else { vec![] });
         assert_eq!(fixture.runs(), if on { 1 } else { 6 });
+        assert!(fixture.engine.is_settled().unwrap());
         assert_eq!(fixture.wait(HOUR).total_compactions, u64::from(on));
+        // Too little to rewrite everything for.
+        fixture.put_and_flush(60..70);
+        fixture.wait(HOUR);
+        assert_eq!(fixture.runs(), if on { 2 } else { 7 });
     }
+}
+
+/// A stripe that writers leave alone is idle, although others are flushed all the time.
+#[test]
+fn idle_compaction_merges_a_stripe_that_nobody_writes_to() {
+    let fixture = Fixture::with_stripes(2, plain(10).with_idle_compaction(true).with_check_interval(60));
+    let keys = |stripe: usize| (0..).map(key).filter(move |key| fixture_stripe(key) == stripe);
+    let put = |stripe: usize, from: usize| {
+        for key in keys(stripe).skip(from).take(10) {
+            fixture.engine.put(&key, b"value", WriteOptions::new()).unwrap();
+        }
+        fixture.engine.flush().unwrap();
+        fixture.drain()
+    };
+    put(0, 0);
+    put(0, 10);
+    // The second stripe is written to every second, and merged by its threshold only.
+    let mut after = Vec::new();
+    for second in 1..=125 {
+        let stats = put(1, 10 * second);
+        let runs = fixture.engine.stats().unwrap().stripes[0].runs;
+        after.extend((runs == 1 && after.is_empty()).then_some(second));
+        if second < 10 {
+            assert_eq!(stats.total_compactions, 0);
+        }
+        fixture.wait(Duration::from_secs(1));
+    }
+    // Not flushed in the whole interval after the one in which it was flushed.
+    assert!(matches!(after[..], [115..=121]), "{after:?}");
 }
 
 #[test]

@@ -322,7 +322,7 @@ fn too_many_runs_slow_their_writers_down() {
 fn check_interval_sweeps_for_what_no_flush_noticed() {
     let clock = Arc::new(ManualClock::new(1));
     let old = CompactionConfig::new().with_check_interval(30).with_tombstone_age(Duration::from_secs(1));
-    let mut options = options(one(), old);
+    let mut options = options(one(), old.with_idle_compaction(false));
     options.clock = Arc::<ManualClock>::clone(&clock);
     let engine = LsmEngine::create(Path::new(DB), options).unwrap();
     put(&engine, 0..20, 10);

@@ -120,52 +120,71 @@ fn write_amplification_and_run_counts_are_those_of_the_policy() {
     }
 }
 
-/// A stripe that becomes idle after one in `every` flushes, on average.
-#[test]
-fn idle_compaction_costs_at_most_what_half_the_threshold_costs() {
-    for (flushes, threshold) in [(100, 5), (100, 10), (100, 20), (1000, 10), (1000, 20)] {
-        let (without, runs) = simulate(flushes, threshold);
-        let (half, _) = simulate(flushes, idle_threshold(threshold));
-        println!("{flushes} flushes, K {threshold}: {without:.2} ({runs:.1} runs); half of K: {half:.2}");
-        let mut worst = 0.0f64;
-        for every in [1, 2, 3, 5, 10, 30, 100] {
-            let (mut inserts, mut random) = (Inserts::new(0, config(threshold)), 1u64);
-            let (mut runs_idle, mut idle) = (0, 0);
-            for _ in 0..flushes {
-                inserts.flush();
-                inserts.compact(Ask::Due);
-                random =
-                    random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                if (random >> 33).is_multiple_of(every) {
-                    inserts.compact(Ask::Idle);
-                    runs_idle += inserts.stripe.runs.len();
-                    idle += 1;
-                }
-            }
-            let wa = inserts.amplification();
-            println!(
-                "  idle once in {every}: {wa:.2}, {:.1} runs then",
-                runs_idle as f64 / idle.max(1) as f64
-            );
-            worst = worst.max(wa);
+/// A stripe that becomes idle after one in `every` flushes, on average: rewritten entries per entry, and runs left then.
+fn simulate_idle(flushes: u64, threshold: usize, every: u64) -> (f64, f64) {
+    let (mut inserts, mut random) = (Inserts::new(0, config(threshold)), 1u64);
+    let (mut left, mut idle) = (0, 0);
+    for _ in 0..flushes {
+        inserts.flush();
+        inserts.compact(Ask::Due);
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        if (random >> 33).is_multiple_of(every) {
+            inserts.compact(Ask::Idle);
+            left += inserts.stripe.runs.len();
+            idle += 1;
         }
-        assert!(worst <= half * 1.15, "{flushes} {threshold}: {worst} {half}");
+    }
+    (inserts.amplification(), left as f64 / idle.max(1) as f64)
+}
+
+/// Each idle period rewrites a run only when what came after it has half its size: the cost grows with the logarithm of
+/// the number of flushes, however often the stripe is idle.
+#[test]
+fn idle_compaction_leaves_few_runs_at_a_bounded_cost() {
+    for (flushes, threshold, most) in
+        [(100, 5, 6.0), (100, 10, 6.0), (100, 20, 6.0), (1000, 10, 9.0), (10_000, 10, 12.0)]
+    {
+        let (without, average) = simulate(flushes, threshold);
+        println!("{flushes} flushes, K {threshold}: {without:.2} ({average:.1} runs)");
+        for every in [1, 2, 3, 5, 10, 30, 100] {
+            let (amplification, left) = simulate_idle(flushes, threshold, every);
+            println!("  idle once in {every}: {amplification:.2}, {left:.1} runs then");
+            assert!(amplification <= without.max(most), "{flushes} {threshold} {every}: {amplification}");
+            assert!(left <= 1.0 + (flushes as f64).log(3.0) / 2.0, "{flushes} {threshold} {every}: {left}");
+        }
     }
 }
 
 #[test]
-fn the_idle_rule_uses_half_of_the_threshold_and_can_be_off() {
-    let runs: Vec<_> = (0..5).map(|_| run(0, 10, 0, 9)).collect();
-    let idle = |runs: &[Run], config: &CompactionConfig| choose(&stripe(runs), config, Ask::Idle);
-    let pick = Pick { count: 5, output_depth: 1, reaches_oldest: true, reason: Reason::Idle };
-    assert_eq!(idle(&runs, &config(10)), Choice::Merge(pick));
-    assert_eq!(idle(&runs[1..], &config(10)), Choice::Nothing);
-    assert_eq!(idle(&runs, &config(10).with_idle_compaction(false)), Choice::Nothing);
-    assert_eq!(idle(&runs, &CompactionConfig::disabled()), Choice::Nothing);
-    assert_eq!(due(&runs, &config(10)), Choice::Nothing);
-    assert_eq!(idle(&runs, &config(5)), Choice::Merge(Pick { reason: Reason::RunCount, ..pick }));
-    assert_eq!(idle(&runs[1..], &config(5)), Choice::Merge(Pick { count: 4, ..pick }));
-    assert_eq!(idle(&runs[2..], &config(4)), Choice::Nothing, "too few runs to be worth it");
+fn the_idle_rule_merges_what_came_after_a_run_once_it_has_half_its_size() {
+    let idle = |sizes: &[u64], config: &CompactionConfig| {
+        let runs: Vec<_> = sizes.iter().map(|&size| run(0, size, 0, 9)).collect();
+        match choose(&stripe(&runs), config, Ask::Idle) {
+            Choice::Merge(pick) => {
+                assert_eq!((pick.output_depth, pick.reaches_oldest), (1, pick.count == sizes.len()));
+                Some((pick.count, pick.reason))
+            }
+            Choice::Nothing => None,
+        }
+    };
+    let merged = |count| Some((count, Reason::Idle));
+    for (sizes, expected) in [
+        (&[][..], None),
+        (&[1], None),
+        (&[1, 1], merged(2)),
+        (&[1, 2], merged(2)),
+        (&[1, 3], None),
+        (&[1, 1, 1, 1], merged(4)),
+        (&[1, 1, 100], merged(2)),
+        (&[1, 3, 8], merged(3)),
+        (&[1, 3, 9], None),
+        (&[1, 100, 50], merged(3)),
+        (&[0, 0], merged(2)),
+    ] {
+        assert_eq!(idle(sizes, &config(100)), expected, "{sizes:?}");
+        assert_eq!(idle(sizes, &config(100).with_idle_compaction(false)), None);
+        assert_eq!(idle(sizes, &CompactionConfig::disabled()), None);
+    }
 }
 
 #[test]

@@ -135,7 +135,7 @@ impl Shared {
                 } else {
                     queue.dirty = true;
                     queue.compact.insert(stripe);
-                    queue.idle.flushed(stripe);
+                    queue.idle.flushed(stripe, self.clock.monotonic());
                 }
             }
             Slot::Compact(stripe) => {

@@ -37,6 +37,7 @@ impl Shared {
         let now = self.clock.monotonic();
         if may_write {
             self.sweep(queue, &settings, now);
+            queue.idle.check(now, self.stripes.used().map(|stripe| stripe.id));
         }
         let view = View {
             may_write,
@@ -95,22 +96,35 @@ impl Shared {
     /// Whether any work will become due by time alone, now or later.
     pub(super) fn will_be_due(&self) -> bool {
         let settings = self.settings.load();
-        let left = {
-            let queue = self.background.queue.lock();
-            queue.dirty || !queue.flush.is_empty() || self.background.seal_wanted.load(Ordering::Relaxed)
-        };
+        let left = self.has_begun(&self.background.queue.lock());
         let deletes = |stripe: &Stripe| {
             let version = stripe.version();
             version.memtables().any(|memtable| memtable.deleted_since().is_some())
                 || version.runs.iter().any(|run| run.deleted_since.is_some())
         };
-        let merges = |stripe: &Stripe| {
-            [Ask::Due, Ask::Idle].iter().any(|&ask| self.compaction_due(stripe.id, ask).is_some())
-        };
         left || self.stats_interval(&settings).is_some()
             || settings.compaction.enabled
-                && self.stripes.used().any(|stripe| deletes(stripe) || merges(stripe))
+                && self.stripes.used().any(|stripe| deletes(stripe) || self.will_merge(stripe))
             || self.space.is_limited() && self.reclaiming()
+    }
+
+    /// Whether neither a job is running, nor anything left that is done without another write but what comes with age.
+    pub(crate) fn is_settled(&self) -> bool {
+        let queue = self.background.queue.lock();
+        self.life.is_read_only()
+            || queue.running.is_empty()
+                && !self.has_begun(&queue)
+                && !self.stripes.used().any(|stripe| self.will_merge(stripe))
+    }
+
+    /// Whether work that writers have begun is left.
+    fn has_begun(&self, queue: &Queue) -> bool {
+        queue.dirty || !queue.flush.is_empty() || self.background.seal_wanted.load(Ordering::Relaxed)
+    }
+
+    /// Whether the stripe is merged now, or once it is idle.
+    fn will_merge(&self, stripe: &Stripe) -> bool {
+        [Ask::Due, Ask::Idle].iter().any(|&ask| self.compaction_due(stripe.id, ask).is_some())
     }
 
     /// How long a worker may sleep before work becomes due by time alone.
@@ -134,7 +148,7 @@ impl Shared {
         if queue.dirty && !queue.running.contains(&Slot::Checkpoint) {
             nap = nap.min(until(queue.last_checkpoint, settings.database.checkpoint_interval));
         }
-        if let Some(at) = queue.removal {
+        for at in [queue.removal, queue.idle.quiet_at()].into_iter().flatten() {
             nap = nap.min(until(at, Duration::ZERO));
         }
         let rested = queue.resting.values().map(|rest| until(rest.until, Duration::ZERO)).min();

@@ -10,6 +10,7 @@ use crate::config::{CompactionConfig, DatabaseConfig};
 use crate::error::Error;
 use crate::key::Key;
 use crate::lsm::LsmEngine;
+use crate::lsm::idle::IdleStripes;
 use crate::lsm::job::{Slot, StepResult};
 use crate::lsm::options::{EngineOptions, Workers, WriteOptions};
 use crate::sync::atomic::Ordering;
@@ -167,6 +168,7 @@ fn a_sweep_looks_at_every_stripe_once_an_interval() {
     {
         let mut queue = idle.engine.shared.background.queue.lock();
         queue.compact.clear();
+        queue.idle = IdleStripes::default();
         queue.dirty = false;
     }
     assert_eq!(idle.due_after(29_999), []);

@@ -124,8 +124,10 @@ impl Table {
         let word = open.checked.get(n / 64);
         let touched = word.map_or(0, |word| word.load(Ordering::Relaxed));
         if touched & bit == 0 {
-            if fill == CacheFill::Cache && touched >> (n % 64 / AROUND * AROUND) & ((1 << AROUND) - 1) == 0 {
-                map.load_soon(self.around(open, n, range));
+            if fill == CacheFill::Cache {
+                // As a whole: a block usually extends over two pages, which would be read one after the other.
+                let untouched = touched >> (n % 64 / AROUND * AROUND) & ((1 << AROUND) - 1) == 0;
+                map.load_soon(if untouched { self.around(open, n, range) } else { range.clone() });
             }
             self.load(map, range)?;
             let stored = self.check_block(bytes, range.start)?;

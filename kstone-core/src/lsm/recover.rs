@@ -69,7 +69,6 @@ impl LsmEngine {
         let base = chain.last_seq.max(state.base_seq());
         let settings = settings(&options, state);
 
-        let orphans = orphans(path, state, &chain, &listing);
         let gap = if planted(Bug::SequencesReissued) { 1 } else { SEQ_GAP };
         let next_seq = clean_end.map_or(base.saturating_add(gap), |clean| clean.next_seq);
         let unused = match planted(Bug::FileIdReused) {
@@ -81,7 +80,7 @@ impl LsmEngine {
             harden_from: chain.watermark.max(state.durable),
             changes: cut_changes(state, &chain, next_seq - 1),
             chain: chain.clone(),
-            orphans,
+            orphans: orphans(path, state, &chain, &listing),
             hardened: false,
         });
         let manifest = Manifest::resume(Arc::clone(&vfs), path, loaded);

@@ -1,6 +1,6 @@
 //! Examines a database directory as a whole before anything is changed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -166,12 +166,17 @@ pub(super) fn damaged_files(
         FileName::Sst { stripe, id } => Some(((id, stripe), entry)),
         _ => None,
     });
-    let ssts: HashMap<(FileId, usize), &DirEntry> = ssts.collect();
+    let mut ssts: Vec<((FileId, usize), &DirEntry)> = ssts.collect();
+    ssts.sort_unstable_by_key(|&(name, _)| name);
+    let mut ssts = ssts.into_iter().peekable();
+    // In the order of the files' numbers, like the listing.
     for meta in state.ssts.values() {
         let stripe = meta.stripe.into();
-        let (at, detail) = match ssts.get(&(meta.id, stripe)) {
+        while ssts.next_if(|&(name, _)| name < (meta.id, stripe)).is_some() {}
+        let found = ssts.next_if(|&(name, _)| name == (meta.id, stripe));
+        let (at, detail) = match found.map(|(_, entry)| entry) {
             Some(entry) if entry.is_file && entry.len == meta.len => continue,
-            Some(&&DirEntry { len, is_file: true, .. }) => {
+            Some(&DirEntry { len, is_file: true, .. }) => {
                 let detail = format!("the file has {len} bytes, the manifest lists {}", meta.len);
                 (len.min(meta.len), detail)
             }

@@ -96,7 +96,7 @@ fn list(dir: &Path) -> io::Result<Vec<DirEntry>> {
         };
         let (is_file, is_dir) = (found.is_file(), found.is_dir());
         let len = if is_file { found.len() } else { 0 };
-        let name = entry.file_name().to_string_lossy().into_owned();
+        let name = entry.file_name().into_string().unwrap_or_else(|raw| raw.to_string_lossy().into_owned());
         entries.push(DirEntry { name, len, is_file, is_dir });
     }
     Ok(entries)

@@ -38,11 +38,13 @@ pub(crate) struct Validated {
 
 impl Validated {
     /// Checks that everything the manifest needs is present, and finds the end of the log. Loading the manifest has
-    /// already rejected whatever this version does not support.
+    /// already rejected whatever this version does not support. `newest` is the result of [`check_newest`], which matters
+    /// only if no SST is damaged.
     pub(super) fn of(
         path: &Path,
         loaded: Loaded,
         listing: Vec<DirEntry>,
+        newest: Result<()>,
         vfs: &dyn Vfs,
         clock: &dyn Clock,
         threads: Threads,
@@ -50,7 +52,7 @@ impl Validated {
         match damaged_files(path, &loaded.state, &listing, &BTreeMap::new()).pop_first() {
             Some((_, error)) => Err(error),
             None => {
-                check_newest(vfs, path, &loaded.state)?;
+                newest?;
                 let segments = wal::discover_in(&listing, vfs, path, log_owner(&loaded.ids))?;
                 Self::of_log(path, loaded, listing, (vfs, segments), clock, threads, None)
             }

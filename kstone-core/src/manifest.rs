@@ -270,6 +270,11 @@ impl Manifest {
         self.dir.join(MANIFEST)
     }
 
+    /// The length of a directory's manifest; 0 if it cannot be determined, which loading it will report.
+    pub(crate) fn len_of(vfs: &dyn Vfs, dir: &Path) -> u64 {
+        vfs.open(&dir.join(MANIFEST), OpenMode::Read).and_then(|file| file.len()).unwrap_or(0)
+    }
+
     /// Loads the manifest of a directory. A truncated last edit is left out ([`Loaded::torn`]); any other damage is
     /// `Corruption`.
     pub(crate) fn load(vfs: &dyn Vfs, dir: &Path) -> Result<Loaded> {

@@ -4,6 +4,10 @@ use std::sync::LazyLock;
 
 use crate::sync::{Mutex, thread};
 
+/// The name of these threads.
+#[cfg(not(shuttle))]
+const NAME: &str = "kstone-helper";
+
 /// The number of processor cores; 1 if unknown.
 pub(crate) fn cores() -> usize {
     // Asking the system opens files, and the scheduler asks often.
@@ -27,11 +31,23 @@ impl Threads {
     const MOST: usize = 8;
     /// Less work than this is done by the time a second thread has started.
     const WORTHWHILE: u64 = 1 << 20;
+    /// The same for a manifest: it lists some 250 SSTs.
+    const WORTHWHILE_MANIFEST: u64 = 128 << 10;
 
     /// How many threads process this many bytes of the log.
     pub(crate) fn for_bytes(self, bytes: u64) -> usize {
         match self {
             Self::Cores if bytes >= Self::WORTHWHILE => cores().min(Self::MOST),
+            Self::One | Self::Cores => 1,
+            #[cfg(test)]
+            Self::Exactly(threads) => threads,
+        }
+    }
+
+    /// How many threads list a directory and load a manifest of this many bytes.
+    pub(crate) fn for_manifest(self, bytes: impl FnOnce() -> u64) -> usize {
+        match self {
+            Self::Cores if bytes() >= Self::WORTHWHILE_MANIFEST => cores().min(2),
             Self::One | Self::Cores => 1,
             #[cfg(test)]
             Self::Exactly(threads) => threads,
@@ -61,13 +77,45 @@ pub(crate) fn each<T: Send, R: Send>(threads: usize, items: Vec<T>, act: impl Fn
     results.into_iter().flatten().collect()
 }
 
+/// Returns the results of both: with more than one thread, `second` runs on another one meanwhile. If the system refuses
+/// a thread, it runs after `first`, as with one thread.
+pub(crate) fn both<A, B: Send>(
+    threads: usize,
+    first: impl FnOnce() -> A,
+    second: impl Fn() -> B + Sync,
+) -> (A, B) {
+    let slot = Mutex::new(None);
+    let first = match threads {
+        0 | 1 => first(),
+        _ => with(&|| *slot.lock() = Some(second()), first),
+    };
+    let done = slot.lock().take();
+    (first, done.unwrap_or_else(second))
+}
+
+/// Runs `work` on another thread, if the system grants one, and meanwhile `act` on this one.
+#[cfg(not(shuttle))]
+fn with<R>(work: &(impl Fn() + Sync), act: impl FnOnce() -> R) -> R {
+    thread::scope(|scope| {
+        // Without the thread, the caller does its work.
+        let _ = thread::Builder::new().name(NAME.into()).spawn_scoped(scope, work);
+        act()
+    })
+}
+
+/// As [`beside`].
+#[cfg(shuttle)]
+fn with<R>(_work: &(impl Fn() + Sync), act: impl FnOnce() -> R) -> R {
+    act()
+}
+
 /// Runs `work` on this thread and, meanwhile, on up to `others` more. If the system refuses a thread, the rest does its
 /// work.
 #[cfg(not(shuttle))]
 fn beside(others: usize, work: &(impl Fn() + Sync)) {
     thread::scope(|scope| {
         for _ in 0..others {
-            if thread::Builder::new().name("kstone-open".into()).spawn_scoped(scope, work).is_err() {
+            if thread::Builder::new().name(NAME.into()).spawn_scoped(scope, work).is_err() {
                 break;
             }
         }
@@ -102,8 +150,16 @@ mod tests {
     }
 
     #[test]
+    fn both_results_are_returned() {
+        for threads in [0, 1, 2] {
+            assert_eq!(both(threads, || 1, || "two"), (1, "two"), "{threads} threads");
+        }
+    }
+
+    #[test]
     fn a_panic_reaches_the_caller() {
         let act = |n| assert_ne!(n, 5, "planted");
         std::panic::catch_unwind(|| each(2, (0..9).collect(), act)).unwrap_err();
+        std::panic::catch_unwind(|| both(2, || (), || act(5))).unwrap_err();
     }
 }

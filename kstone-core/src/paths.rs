@@ -82,6 +82,10 @@ pub(crate) fn events(dir: &Path, age: usize) -> PathBuf {
 
 /// The meaning of `name`. Only names in the exact form that KeystoneDB writes are recognised.
 pub(crate) fn parse(name: &str) -> FileName {
+    // First, because most files are SSTs.
+    if let Some(sst) = name.strip_suffix(".sst") {
+        return parse_sst(sst).unwrap_or(FileName::Foreign);
+    }
     match name {
         MANIFEST => return FileName::Manifest,
         MANIFEST_TMP => return FileName::ManifestTmp,
@@ -98,12 +102,6 @@ pub(crate) fn parse(name: &str) -> FileName {
             _ => FileName::Foreign,
         };
     }
-    // Only numbers as they are written: with leading zeros up to this many digits, and no further.
-    let number = |digits: &str, padded: usize| {
-        let is_written = digits.len() == padded || (digits.len() > padded && !digits.starts_with('0'));
-        let is_number = is_written && digits.bytes().all(|b| b.is_ascii_digit());
-        is_number.then(|| digits.parse::<u64>().ok()).flatten()
-    };
     if let Some(age) = name.strip_prefix(EVENTS).and_then(|rest| rest.strip_prefix('.'))
         && (1..EVENT_FILES).any(|n| age == n.to_string())
     {
@@ -114,13 +112,20 @@ pub(crate) fn parse(name: &str) -> FileName {
     {
         return FileName::Log(generation);
     }
-    if let Some((stripe, id)) = name.strip_suffix(".sst").and_then(|rest| rest.split_once('-'))
-        && let (Some(stripe), Some(id)) = (number(stripe, 3), number(id, 6))
-        && stripe < 256
-    {
-        return FileName::Sst { stripe: stripe as usize, id };
-    }
     FileName::Foreign
+}
+
+fn parse_sst(name: &str) -> Option<FileName> {
+    let (stripe, id) = name.split_at_checked(3)?;
+    let (stripe, id) = (number(stripe, 3)?, number(id.strip_prefix('-')?, 6)?);
+    (stripe < 256).then_some(FileName::Sst { stripe: stripe as usize, id })
+}
+
+/// A number as it is written: with leading zeros up to this many digits, and no further.
+fn number(digits: &str, padded: usize) -> Option<u64> {
+    let is_written = digits.len() == padded || (digits.len() > padded && !digits.starts_with('0'));
+    let is_number = is_written && digits.bytes().all(|b| b.is_ascii_digit());
+    is_number.then(|| digits.parse().ok()).flatten()
 }
 
 #[cfg(test)]

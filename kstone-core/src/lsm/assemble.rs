@@ -1,5 +1,6 @@
 //! Assembles an engine from its parts, and replays the log into it.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use crate::memtable::ChunkPool;
 use crate::sst::{Table, TableContext};
 use crate::stripe::Stripe;
 use crate::sync::{ArcSwap, Mutex};
-use crate::types::{FileId, Lsn, SeqNo};
+use crate::types::{FileId, Lsn, SeqNo, SstMeta};
 use crate::version::Run;
 use crate::vfs::{Mapping, Meter, Vfs};
 use crate::wal::{Chain, Wal, WalContext, WalStart};
@@ -177,27 +178,26 @@ fn stripes(
     held: &BTreeMap<FileId, Arc<Mapping>>,
     now: Now,
 ) -> Stripes {
-    let mut runs: BTreeMap<u16, BTreeMap<std::cmp::Reverse<SeqNo>, Vec<Arc<Table>>>> = BTreeMap::new();
-    for meta in state.ssts.values() {
-        let age = std::cmp::Reverse(meta.run_seq.1);
-        let table = match held.get(&meta.id) {
+    let mut metas: Vec<_> = state.ssts.values().collect();
+    metas.sort_by_key(|meta| (meta.stripe, Reverse(meta.run_seq.1), meta.part));
+    let mut metas = metas.as_slice();
+    let table = |meta: &Arc<SstMeta>| {
+        Arc::new(match held.get(&meta.id) {
             Some(held) => Table::holding(tables, Arc::clone(meta), Arc::clone(held)),
             None => Table::new(tables, Arc::clone(meta)),
-        };
-        let table = Arc::new(table);
-        runs.entry(meta.stripe).or_default().entry(age).or_default().push(table);
-    }
+        })
+    };
     let chunks = Arc::<ChunkPool>::default();
     let mut stripe = |id: usize| {
         let flushed_to = state.flushed_to(id as u16, 0);
-        let runs = runs.remove(&(id as u16)).unwrap_or_default();
-        if flushed_to == 0 && runs.is_empty() {
+        let of_stripe;
+        (of_stripe, metas) = metas.split_at(metas.partition_point(|meta| usize::from(meta.stripe) <= id));
+        if flushed_to == 0 && of_stripe.is_empty() {
             return None;
         }
-        let runs = runs.into_values().map(|mut parts| {
-            parts.sort_by_key(|table| table.meta().part);
-            Arc::new(Run::found(parts, now))
-        });
+        let runs = of_stripe.chunk_by(|a, b| a.run_seq.1 == b.run_seq.1);
+        let runs =
+            runs.map(|parts| Arc::new(Run::found(parts.iter().map(|meta| table(meta)).collect(), now)));
         Some(Stripe::new(id, runs.collect(), flushed_to, &chunks))
     };
     Stripes::new((0..state.facts.stripes()).map(&mut stripe), Arc::clone(&chunks))

@@ -5,7 +5,7 @@
 //!    lowest position of any unflushed record; that position is fixed here and never recomputed.
 //! 2. [`CheckpointJob::sync_log`]: the log is durable up to every sequence in the SSTs to be listed, so that no later
 //!    record outlives an earlier one of another stripe, and no half of a batch the other half.
-//! 3. [`CheckpointJob::sync_next_sst`], one per step, then [`CheckpointJob::sync_names`].
+//! 3. [`CheckpointJob::sync_next_ssts`], some of them per step, then [`CheckpointJob::sync_names`].
 //! 4. [`CheckpointJob::edit`]: one manifest edit, durable. This is the commit point.
 //! 5. Only then are the log before it, and SSTs that it no longer lists, removed ([`Shared::remove_obsolete`]).
 
@@ -14,14 +14,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::job::{Job, Slot, StepResult, run_to_end};
+use super::options::Workers;
 use super::state::Shared;
 use super::trace;
 use crate::error::Result;
 use crate::manifest::Change;
+use crate::parallel;
 use crate::planted::{Bug, planted};
 use crate::sst::Table;
 use crate::types::{FileId, Lsn, SeqNo};
 use crate::version::Version;
+
+/// SSTs that are synced at the same time. A file system with a journal commits it once for several syncs that wait at the
+/// same time, and once for each of them otherwise.
+const SYNCS: usize = 4;
+/// SSTs that one step syncs: enough that starting threads costs little beside it, few enough to stop soon.
+const PER_STEP: usize = 64;
 
 #[derive(Debug)]
 pub(crate) enum CheckpointJob {
@@ -56,7 +64,7 @@ impl Job<Shared> for CheckpointJob {
                 None => return Ok(StepResult::Done),
             },
             Self::SyncLog(batch) => Self::sync_log(shared, batch)?,
-            Self::SyncSsts(batch) => Self::sync_next_sst(shared, batch)?,
+            Self::SyncSsts(batch) => Self::sync_next_ssts(shared, batch)?,
             Self::SyncNames(batch) => Self::sync_names(shared, batch)?,
             Self::Edit(batch) => {
                 Self::edit(shared, *batch)?;
@@ -109,15 +117,23 @@ impl CheckpointJob {
         Ok(Self::SyncSsts(batch))
     }
 
-    fn sync_next_sst(shared: &Shared, mut batch: Box<Batch>) -> Result<Self> {
-        let Some(table) = batch.added.get(batch.synced) else {
+    fn sync_next_ssts(shared: &Shared, mut batch: Box<Batch>) -> Result<Self> {
+        let (threads, most) = if shared.workers == Workers::Manual { (1, 1) } else { (SYNCS, PER_STEP) };
+        let next: Vec<_> = batch.added.iter().skip(batch.synced).take(most).collect();
+        if next.is_empty() {
             return Ok(if batch.added.is_empty() { Self::Edit(batch) } else { Self::SyncNames(batch) });
-        };
-        let file = table.open_to_sync()?;
-        if !planted(Bug::SstNotSynced) {
-            shared.life.poison_on_error(table.sync(&*file))?;
         }
-        batch.synced += 1;
+        let count = next.len();
+        let sync = |table: &Arc<Table>| {
+            shared.life.health().check()?;
+            let file = table.open_to_sync()?;
+            if !planted(Bug::SstNotSynced) {
+                shared.life.poison_on_error(table.sync(&*file))?;
+            }
+            Ok(())
+        };
+        parallel::each(threads, next, sync).into_iter().collect::<Result<()>>()?;
+        batch.synced += count;
         Ok(Self::SyncSsts(batch))
     }
 

@@ -8,6 +8,7 @@ use super::LsmEngine;
 use super::state::Shared;
 use crate::error::Result;
 use crate::manifest::{Change, CleanEnd};
+use crate::parallel;
 use crate::planted::{Race, raced};
 use crate::types::Lsn;
 use crate::wal::LogEnd;
@@ -84,9 +85,10 @@ impl Shared {
         }
         let mut log = self.io.wal().close()?;
         if self.replay_nanos() > REPLAY_NANOS {
-            for stripe in self.stripes.used() {
-                self.flush_stripe_now(stripe.id)?;
-            }
+            let threads = self.workers.threads().for_bytes(self.io.wal().live_bytes());
+            let stripes = self.stripes.used().map(|stripe| stripe.id).collect();
+            let flushed = parallel::each(threads, stripes, |stripe| self.flush_stripe_now(stripe));
+            flushed.into_iter().collect::<Result<()>>()?;
         }
         self.checkpoint_now()?;
         self.give_back_unneeded_log(&mut log)?;

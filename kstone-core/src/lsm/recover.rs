@@ -30,10 +30,11 @@ use super::lock::LockGuard;
 use super::open::{check_stripes, settings, take_stock};
 use super::options::EngineOptions;
 use super::state::Shared;
-use super::validate::{SEQ_GAP, Validated, next_generation};
+use super::validate::{SEQ_GAP, Validated, check_newest, next_generation};
 use super::{LsmEngine, trace};
 use crate::error::Result;
 use crate::manifest::{Change, Manifest, ManifestState};
+use crate::parallel;
 use crate::paths::{self, FileName};
 use crate::planted::{Bug, planted};
 use crate::types::{LogCut, SeqNo};
@@ -55,21 +56,25 @@ impl LsmEngine {
         metered: &MeteredVfs,
     ) -> Result<Self> {
         let since = options.clock.monotonic();
-        // Nothing else changes the directory from here on: it is locked.
-        let listing = take_stock(metered, path)?;
         let _span = trace::open(path, false);
         let vfs = Arc::clone(&options.vfs);
-        let loaded = Manifest::load(&*vfs, path)?;
+        let threads = options.workers.threads();
+        // Nothing else changes the directory from here on: it is locked.
+        let (listing, loaded) = parallel::both(
+            threads.for_manifest(|| Manifest::len_of(&*vfs, path)),
+            || take_stock(metered, path),
+            || Manifest::load(&*vfs, path).map(|loaded| (check_newest(&*vfs, path, &loaded.state), loaded)),
+        );
+        let (listing, (newest, loaded)) = (listing?, loaded?);
         check_stripes(&options, &loaded.state)?;
         let Validated { loaded, listing, chain, began } =
-            Validated::of(path, loaded, listing, &*vfs, &*options.clock, options.workers.threads())?;
+            Validated::of(path, loaded, listing, newest, &*vfs, &*options.clock, threads)?;
         let state = &loaded.state;
         // An incomplete edit after the clean end would have cancelled it: nothing was written since.
         let clean_end = state.clean_end;
         let base = chain.last_seq.max(state.base_seq());
         let settings = settings(&options, state);
 
-        let orphans = orphans(path, state, &chain, &listing);
         let gap = if planted(Bug::SequencesReissued) { 1 } else { SEQ_GAP };
         let next_seq = clean_end.map_or(base.saturating_add(gap), |clean| clean.next_seq);
         let unused = match planted(Bug::FileIdReused) {
@@ -81,7 +86,7 @@ impl LsmEngine {
             harden_from: chain.watermark.max(state.durable),
             changes: cut_changes(state, &chain, next_seq - 1),
             chain: chain.clone(),
-            orphans,
+            orphans: orphans(path, state, &chain, &listing),
             hardened: false,
         });
         let manifest = Manifest::resume(Arc::clone(&vfs), path, loaded);

@@ -1,6 +1,6 @@
 //! Examines a database directory as a whole before anything is changed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,11 +38,13 @@ pub(crate) struct Validated {
 
 impl Validated {
     /// Checks that everything the manifest needs is present, and finds the end of the log. Loading the manifest has
-    /// already rejected whatever this version does not support.
+    /// already rejected whatever this version does not support. `newest` is the result of [`check_newest`], which matters
+    /// only if no SST is damaged.
     pub(super) fn of(
         path: &Path,
         loaded: Loaded,
         listing: Vec<DirEntry>,
+        newest: Result<()>,
         vfs: &dyn Vfs,
         clock: &dyn Clock,
         threads: Threads,
@@ -50,7 +52,7 @@ impl Validated {
         match damaged_files(path, &loaded.state, &listing, &BTreeMap::new()).pop_first() {
             Some((_, error)) => Err(error),
             None => {
-                check_newest(vfs, path, &loaded.state)?;
+                newest?;
                 let segments = wal::discover_in(&listing, vfs, path, log_owner(&loaded.ids))?;
                 Self::of_log(path, loaded, listing, (vfs, segments), clock, threads, None)
             }
@@ -166,12 +168,17 @@ pub(super) fn damaged_files(
         FileName::Sst { stripe, id } => Some(((id, stripe), entry)),
         _ => None,
     });
-    let ssts: HashMap<(FileId, usize), &DirEntry> = ssts.collect();
+    let mut ssts: Vec<((FileId, usize), &DirEntry)> = ssts.collect();
+    ssts.sort_unstable_by_key(|&(name, _)| name);
+    let mut ssts = ssts.into_iter().peekable();
+    // In the order of the files' numbers, like the listing.
     for meta in state.ssts.values() {
         let stripe = meta.stripe.into();
-        let (at, detail) = match ssts.get(&(meta.id, stripe)) {
+        while ssts.next_if(|&(name, _)| name < (meta.id, stripe)).is_some() {}
+        let found = ssts.next_if(|&(name, _)| name == (meta.id, stripe));
+        let (at, detail) = match found.map(|(_, entry)| entry) {
             Some(entry) if entry.is_file && entry.len == meta.len => continue,
-            Some(&&DirEntry { len, is_file: true, .. }) => {
+            Some(&DirEntry { len, is_file: true, .. }) => {
                 let detail = format!("the file has {len} bytes, the manifest lists {}", meta.len);
                 (len.min(meta.len), detail)
             }

@@ -51,6 +51,8 @@ use crate::file_header::Id;
 use crate::key::{KEY_ENCODING, KEY_HASH_SEED};
 use crate::types::{FileId, LogCut, Lsn, MAX_STRIPES, SeqNo, SstDetails, SstMeta};
 
+mod sst;
+
 /// Bytes of a frame before its body.
 pub(super) const FRAME_HEAD_LEN: usize = 16;
 pub(super) const CRC_LEN: usize = 4;
@@ -271,7 +273,7 @@ pub(super) fn decode_item(kind: u16, body: &[u8]) -> Result<Option<Change>, Stri
             let (id, name) = from_bytes(body)?;
             Change::Keyspace { id, name }
         }
-        ADD_SST => Change::AddSst(Arc::new(from_bytes(body)?)),
+        ADD_SST => Change::AddSst(Arc::new(sst::meta(body)?)),
         REMOVE_SST => Change::RemoveSst(from_bytes(body)?),
         FLUSHED_TO => Change::FlushedTo(from_bytes(body)?),
         LOG_START => {
@@ -284,7 +286,7 @@ pub(super) fn decode_item(kind: u16, body: &[u8]) -> Result<Option<Change>, Stri
         RESERVE => Change::Reserve { files_below: from_bytes(body)? },
         SETTINGS => Change::Settings(from_bytes(body)?),
         SST_DETAILS => {
-            let (id, details): (_, SstDetails) = from_bytes(body)?;
+            let (id, details) = sst::details(body)?;
             Change::SstDetails(id, Arc::new(details))
         }
         _ => return Ok(None),

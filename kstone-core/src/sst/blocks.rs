@@ -194,7 +194,7 @@ impl Table {
     pub(super) fn read(&self, file: &dyn VfsFile, range: Range<usize>) -> Result<Arc<[u8]>> {
         let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, range.len()).collect();
         let buffer = Arc::get_mut(&mut bytes).unwrap_or_default(); // not shared yet
-        let read = read_full_at(file, buffer, range.start as u64).map_err(Error::io("read", &self.path))?;
+        let read = read_full_at(file, buffer, range.start as u64).map_err(Error::io("read", self.path()))?;
         if read < range.len() {
             return Err(self.corrupt(range.start + read, "the file became shorter"));
         }
@@ -264,7 +264,7 @@ impl Table {
     pub(super) fn load(&self, map: &Mapping, range: &Range<usize>) -> Result<()> {
         map.load(range.clone()).map_err(|e| {
             let detail = format!("bytes {} to {} cannot be read: {e}", range.start, range.end);
-            Error::io("read", &self.path)(io::Error::new(e.kind(), detail))
+            Error::io("read", self.path())(io::Error::new(e.kind(), detail))
         })
     }
 

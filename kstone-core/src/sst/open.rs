@@ -155,10 +155,10 @@ impl Table {
         };
         self.load(&map, &(0..HEADER_LEN))?;
         let header = self.header(map.get(..HEADER_LEN).unwrap_or_default())?;
-        let tail = format::tail_at(&self.meta, &self.path)?;
+        let tail = format::tail_at(&self.meta, self.path())?;
         self.load(&map, &tail)?;
         let sections = map.get(tail.clone()).unwrap_or_default();
-        let sections = format::decode_sections(sections, &self.meta, &self.path)?;
+        let sections = format::decode_sections(sections, &self.meta, self.path())?;
         self.load_whole(&map, &(sections.first..tail.end))?;
         self.frame(TableBytes::Mapped(map), 0, &header, &sections)
     }
@@ -167,8 +167,8 @@ impl Table {
         let file = self.open_unread()?;
         let expected = self.meta.len;
         let map = file.map(expected).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => Error::corrupt(&self.path, expected, "the file became shorter"),
-            _ => Error::io("map", &self.path)(error),
+            io::ErrorKind::UnexpectedEof => Error::corrupt(self.path(), expected, "the file became shorter"),
+            _ => Error::io("map", self.path())(error),
         })?;
         Ok(Arc::new(map))
     }
@@ -179,9 +179,9 @@ impl Table {
         let header = self.header(&self.read(&*file, 0..HEADER_LEN)?)?;
         let sections = self.sections(&*file)?;
         let base = sections.first;
-        let directory_at = format::tail_at(&self.meta, &self.path)?.start;
+        let directory_at = format::tail_at(&self.meta, self.path())?.start;
         let mut bytes = vec![0; directory_at.saturating_sub(base)].into_boxed_slice();
-        let read = read_full_at(&*file, &mut bytes, base as u64).map_err(Error::io("read", &self.path))?;
+        let read = read_full_at(&*file, &mut bytes, base as u64).map_err(Error::io("read", self.path()))?;
         if read < bytes.len() {
             return Err(self.corrupt(base + read, "the file became shorter"));
         }
@@ -190,8 +190,8 @@ impl Table {
 
     /// Reads the section directory only.
     fn sections(&self, file: &dyn VfsFile) -> Result<Sections> {
-        let tail = self.read(file, format::tail_at(&self.meta, &self.path)?)?;
-        format::decode_sections(&tail, &self.meta, &self.path)
+        let tail = self.read(file, format::tail_at(&self.meta, self.path())?)?;
+        format::decode_sections(&tail, &self.meta, self.path())
     }
 
     /// Checks the sections, which `source` has from file offset `base` on.
@@ -206,15 +206,15 @@ impl Table {
             TableBytes::Mapped(map) => map,
             TableBytes::Pread(sections) => sections,
         };
-        let section = |placed: &format::Placed| placed.checked(all, base, &self.meta, &self.path);
+        let section = |placed: &format::Placed| placed.checked(all, base, &self.meta, self.path());
         let within = |placed: &format::Placed| {
             placed.at.start.saturating_sub(base)..placed.at.end.saturating_sub(base)
         };
         section(&sections.index)?;
         let properties_at = sections.properties.at.start as u64;
-        format::check_properties(section(&sections.properties)?, &self.meta, &self.path, properties_at)?;
+        format::check_properties(section(&sections.properties)?, &self.meta, self.path(), properties_at)?;
         let filter = Filter::parse(section(&sections.filter)?)
-            .ok_or_else(|| unsupported(&self.path, "an unknown filter", "filters 1 and 2 of key hash 1"))?;
+            .ok_or_else(|| unsupported(self.path(), "an unknown filter", "filters 1 and 2 of key hash 1"))?;
         let fence_bytes = section(&sections.fences)?;
         let (fences, prefix) = Fences::parse(fence_bytes)
             .and_then(|fences| Some((fences, fences.prefix(fence_bytes)?)))
@@ -249,12 +249,12 @@ impl Table {
     }
 
     fn open_unread(&self) -> Result<Arc<dyn VfsFile>> {
-        let file = self.context.vfs.open(&self.path, OpenMode::Read).map_err(|e| self.open_error(e))?;
-        let found = file.len().map_err(Error::io("read the length of", &self.path))?;
+        let file = self.context.vfs.open(self.path(), OpenMode::Read).map_err(|e| self.open_error(e))?;
+        let found = file.len().map_err(Error::io("read the length of", self.path()))?;
         let expected = self.meta.len;
         if found != expected || usize::try_from(expected).is_err() {
             let detail = format!("it has {found} bytes, the manifest says {expected}");
-            return Err(Error::corrupt(&self.path, found.min(expected), detail));
+            return Err(Error::corrupt(self.path(), found.min(expected), detail));
         }
         if expected < (HEADER_LEN + FOOTER_LEN) as u64 {
             return Err(self.corrupt(0, format!("{expected} bytes are too few for an SST")));
@@ -269,13 +269,13 @@ impl Table {
             }
             return self.corrupt(0, "the file is listed in the manifest, but missing");
         }
-        Error::io("open", &self.path)(error)
+        Error::io("open", self.path())(error)
     }
 
     /// Checks that the header belongs to the file that the manifest lists. Returns its fields.
     fn header(&self, header: &[u8]) -> Result<SstHeader> {
-        let header = FileHeader::decode(header, FileKind::Sst, &self.path, 0)?;
-        let fields = SstHeader::decode(&header.extra, &self.path)?;
+        let header = FileHeader::decode(header, FileKind::Sst, self.path(), 0)?;
+        let fields = SstHeader::decode(&header.extra, self.path())?;
         let meta = &self.meta;
         if (fields.id, fields.stripe, fields.keyspace) != (meta.id, meta.stripe, meta.keyspace) {
             let detail = format!(

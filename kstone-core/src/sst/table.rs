@@ -21,7 +21,8 @@ use crate::vfs::Mapping;
 #[derive(Debug)]
 pub(crate) struct Table {
     pub(super) context: Arc<TableContext>,
-    pub(super) path: PathBuf,
+    /// Made when it is first needed: most SSTs of a database are not read for a long time.
+    path: OnceLock<PathBuf>,
     pub(super) meta: Arc<SstMeta>,
     pub(super) open: OnceLock<OpenTable>,
     /// The file's contents, available even after its name is gone.
@@ -35,11 +36,10 @@ pub(crate) struct Table {
 impl Table {
     /// The SST that `meta` describes. Reads nothing yet.
     pub(crate) fn new(context: &Arc<TableContext>, meta: Arc<SstMeta>) -> Self {
-        let path = paths::sst(&context.dir, usize::from(meta.stripe), meta.id);
         let context = Arc::clone(context);
         Self {
             context,
-            path,
+            path: OnceLock::new(),
             meta,
             open: OnceLock::new(),
             held: None,
@@ -67,7 +67,8 @@ impl Table {
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        let path = || paths::sst(&self.context.dir, usize::from(self.meta.stripe), self.meta.id);
+        self.path.get_or_init(path)
     }
 
     #[cold]
@@ -75,13 +76,13 @@ impl Table {
         match why {
             BadBlock::Checksum { .. } | BadBlock::Malformed(_) => self.corrupt(at, why.to_string()),
             BadBlock::UnknownCodec(_) | BadBlock::UnknownEntry(_) => {
-                unsupported(&self.path, why.to_string(), "codecs 0 and 1, puts and tombstones without flags")
+                unsupported(self.path(), why.to_string(), "codecs 0 and 1, puts and tombstones without flags")
             }
         }
     }
 
     pub(super) fn corrupt(&self, at: usize, detail: impl Into<String>) -> Error {
-        Error::corrupt(&self.path, at as u64, detail)
+        Error::corrupt(self.path(), at as u64, detail)
     }
 }
 

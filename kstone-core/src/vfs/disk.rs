@@ -96,7 +96,7 @@ fn list(dir: &Path) -> io::Result<Vec<DirEntry>> {
         };
         let (is_file, is_dir) = (found.is_file(), found.is_dir());
         let len = if is_file { found.len() } else { 0 };
-        let name = entry.file_name().to_string_lossy().into_owned();
+        let name = entry.file_name().into_string().unwrap_or_else(|raw| raw.to_string_lossy().into_owned());
         entries.push(DirEntry { name, len, is_file, is_dir });
     }
     Ok(entries)
@@ -175,7 +175,7 @@ impl Vfs for DiskVfs {
 
     fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
         let locks = lock_both(path)?;
-        match again(|| locks.file.set_len(0)).and_then(|()| locks.file.write_all_at(owner.as_bytes(), 0)) {
+        match write_owner(&locks.file, owner.as_bytes()) {
             // The text only informs others who find the lock taken. A full disk must not prevent a database from being
             // opened, least of all by a user who wants to delete from it.
             Err(e) if !matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
@@ -195,6 +195,16 @@ impl Vfs for DiskVfs {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
+    }
+}
+
+/// Replaces the text of a lock file. Overwriting costs less than emptying the file first, after which file systems write
+/// it to disk when it is closed.
+fn write_owner(file: &File, owner: &[u8]) -> io::Result<()> {
+    file.write_all_at(owner, 0)?;
+    match again(|| file.metadata())?.len() > owner.len() as u64 {
+        true => again(|| file.set_len(owner.len() as u64)),
+        false => Ok(()),
     }
 }
 

@@ -42,9 +42,11 @@ pub(crate) struct Meter {
     slack: AtomicU64,
     /// Files that the database does not require leave this much free below the limit.
     kept: AtomicU64,
-    /// By name: all are in one directory.
-    files: Mutex<HashMap<OsString, Arc<Metered>>>,
+    files: Mutex<MeteredFiles>,
 }
+
+/// By name: all are in one directory.
+type MeteredFiles = HashMap<OsString, Arc<Metered>>;
 
 impl Default for Meter {
     fn default() -> Self {
@@ -262,23 +264,31 @@ impl Meter {
     }
 
     fn register(&self, name: &OsStr, len: u64) -> Arc<Metered> {
+        Arc::clone(self.counted(&mut self.files.lock(), name, len))
+    }
+
+    fn register_all(&self, listing: &[DirEntry]) {
         let mut files = self.files.lock();
-        if let Some(file) = files.get(name) {
-            return Arc::clone(file);
+        files.reserve(listing.len());
+        for entry in listing {
+            self.counted(&mut files, OsStr::new(&entry.name), entry.len);
         }
-        let optional = !matches!(
-            paths::parse(&name.to_string_lossy()),
-            FileName::Log(_)
-                | FileName::Sst { .. }
-                | FileName::Manifest
-                | FileName::ManifestTmp
-                | FileName::Lock
-        );
-        let file =
-            Arc::new(Metered { bytes: AtomicU64::new(pages(len)), gone: AtomicBool::new(false), optional });
-        self.used.fetch_add(pages(len), Ordering::Relaxed);
-        files.insert(name.to_os_string(), Arc::clone(&file));
-        file
+    }
+
+    /// The file of this name, which is counted from now on.
+    fn counted<'a>(&self, files: &'a mut MeteredFiles, name: &OsStr, len: u64) -> &'a Arc<Metered> {
+        files.entry(name.to_os_string()).or_insert_with(|| {
+            let optional = !matches!(
+                paths::parse(&name.to_string_lossy()),
+                FileName::Log(_)
+                    | FileName::Sst { .. }
+                    | FileName::Manifest
+                    | FileName::ManifestTmp
+                    | FileName::Lock
+            );
+            self.used.fetch_add(pages(len), Ordering::Relaxed);
+            Arc::new(Metered { bytes: AtomicU64::new(pages(len)), gone: AtomicBool::new(false), optional })
+        })
     }
 
     fn removed(&self, path: &Path) {
@@ -337,9 +347,7 @@ impl MeteredVfs {
     /// Counts the existing files, and returns them. To be called once, while nothing else writes.
     pub(crate) fn take_stock(&self) -> io::Result<Vec<DirEntry>> {
         let listing = self.inner.list(&self.dir)?;
-        for entry in &listing {
-            self.meter.register(OsStr::new(&entry.name), entry.len);
-        }
+        self.meter.register_all(&listing);
         Ok(listing)
     }
 

@@ -212,7 +212,8 @@ fn own_mean(histogram: &Histogram<u64>) -> f64 {
         let times = step.count_at_value() as f64;
         (sum + times * step.value_iterated_to() as f64, count + times)
     });
-    sum / count
+    // 0 without any, as the mean is.
+    sum / f64::max(count, 1.0)
 }
 
 fn record(histogram: &mut Histogram<u64>, nanos: u64) {
@@ -298,6 +299,7 @@ mod tests {
         latencies.record_n(50_000_000, 1).unwrap();
         assert!((own_mean(&latencies) - 100.5).abs() < 0.1, "{}", own_mean(&latencies));
         assert!(latencies.mean() > 50_000.0);
+        assert_eq!(own_mean(&histogram().unwrap()), 0.0);
         let mut one = histogram().unwrap();
         record(&mut one, 7);
         assert_eq!(own_mean(&one), 7.0);

@@ -59,8 +59,17 @@ struct Role<'a> {
     operations: Option<u64>,
     /// The offered rate, in operations a second.
     rate: Option<f64>,
+    /// Whether it only provides the load beside the threads that are measured: then it does not take a core by spinning.
+    beside: bool,
     /// See [`Bench::is_whole`].
     whole: bool,
+}
+
+impl Role<'_> {
+    fn pace(&self, start: Instant, rate: f64) -> Pace {
+        let pace = Pace::new(start, rate, self.thread as f64 / self.threads as f64);
+        if self.beside { pace.without_spinning() } else { pace }
+    }
 }
 
 impl Bench<'_> {
@@ -166,12 +175,14 @@ impl Bench<'_> {
             keys: workload.keys,
             operations: share(thread),
             rate: if beside.is_some() { None } else { rate.map(|rate| rate / threads as f64) },
+            beside: false,
             whole,
         };
         let mut roles: Vec<Role<'_>> = (0..threads).map(role).collect();
         if let Some(mix) = &beside {
             let keys = Keys::Uniform;
-            roles.push(Role { thread: threads, threads: 1, mix, keys, operations: None, rate, whole });
+            let thread = threads;
+            roles.push(Role { thread, threads: 1, mix, keys, operations: None, rate, beside: true, whole });
         }
         let watched = Watched::new(roles.len());
         let limits = sampler::Limits { operations, seconds, warm_up: rate.is_none() };
@@ -241,7 +252,7 @@ impl Bench<'_> {
             keys: Vec::with_capacity(MULTI_GET_KEYS),
         };
         let mut figures = Tally::default();
-        let pace = role.rate.map(|rate| Pace::new(start, rate, role.thread as f64 / role.threads as f64));
+        let pace = role.rate.map(|rate| role.pace(start, rate));
         let mut warm = true;
         for i in 0..role.operations.unwrap_or(u64::MAX) {
             if watched.stop.load(Ordering::Relaxed) {

@@ -102,11 +102,14 @@ struct ShapeClaim {
     all: Option<String>,
     each: Option<String>,
     tolerance: f64,
+    /// Instead of the tolerance, where there are enough trials: what they show themselves.
+    paired: bool,
     /// The limit of `at_most`, instead of the claimed figure; the worst trial counts.
     limit: Option<String>,
     worst: bool,
     low: f64,
     high: f64,
+    /// Only these points.
     points: Vec<String>,
     figure: String,
     conditions: Vec<(String, String)>,
@@ -306,8 +309,9 @@ impl<'a> Maker<'a> {
     }
 
     fn shape(&self, claim: &ShapeClaim, rows: &[Row<'_>]) -> Result<Option<Shape>> {
-        let measured =
-            || rows.iter().filter_map(|(line, point)| Some((line, *point, line.measured.median()?)));
+        let chosen = |key: &String| claim.points.is_empty() || claim.points.contains(key);
+        let rows = || rows.iter().filter(|(_, point)| chosen(&point.key));
+        let measured = || rows().filter_map(|(line, point)| Some((line, *point, line.measured.median()?)));
         let values: Vec<(String, f64)> =
             measured().map(|(line, _, value)| (line.row.clone(), value)).collect();
         let claimed_limits = || {
@@ -316,8 +320,12 @@ impl<'a> Maker<'a> {
                 .filter_map(move |(line, _, value)| Some((line.row.clone(), value, limit(line)?)))
                 .collect::<Vec<_>>()
         };
-        let monotone =
-            |claimed: &String, direction| verdict::monotone(claimed, direction, &values, claim.tolerance);
+        let trials: Vec<(String, &[f64])> =
+            measured().map(|(line, ..)| (line.row.clone(), line.measured.values())).collect();
+        let monotone = |claimed: &String, direction| {
+            let paired = claim.paired.then(|| verdict::paired(claimed, direction, &trials)).flatten();
+            paired.unwrap_or_else(|| verdict::monotone(claimed, direction, &values, claim.tolerance))
+        };
         Ok(Some(if let Some(claimed) = &claim.rises {
             monotone(claimed, Direction::Rises)
         } else if let Some(claimed) = &claim.falls {
@@ -339,14 +347,14 @@ impl<'a> Maker<'a> {
             }
             verdict::at_most(claimed, &points, claim.tolerance)
         } else if let Some(claimed) = &claim.factor {
-            let chosen = self.points.iter().filter(|point| claim.points.contains(&point.key));
+            let points = self.points.iter().filter(|point| chosen(&point.key));
             let value =
                 |point: &&SweepPoint| Ok((point.row.clone(), self.number(&claim.figure, &point.medians())?));
-            verdict::factor(claimed, &chosen.map(value).collect::<Result<Vec<_>>>()?, claim.low, claim.high)
+            verdict::factor(claimed, &points.map(value).collect::<Result<Vec<_>>>()?, claim.low, claim.high)
         } else if let Some(claimed) = &claim.all {
             let mut conditions = Vec::new();
             for (name, condition) in &claim.conditions {
-                let mut trials = rows.iter().flat_map(|(_, point)| point.trials());
+                let mut trials = rows().flat_map(|(_, point)| point.trials());
                 let holds = trials.try_fold(true, |all, figures| {
                     Ok::<_, anyhow::Error>(all & self.holds(condition, &figures)?)
                 })?;
@@ -357,7 +365,7 @@ impl<'a> Maker<'a> {
             let holds = |(line, point): &'_ Row<'_>| {
                 Ok((line.row.clone(), self.holds(&claim.figure, &point.medians())?))
             };
-            let conditions: Vec<(String, bool)> = rows.iter().map(holds).collect::<Result<_>>()?;
+            let conditions: Vec<(String, bool)> = rows().map(holds).collect::<Result<_>>()?;
             verdict::all(
                 claimed,
                 &conditions.iter().map(|(name, holds)| (name.as_str(), *holds)).collect::<Vec<_>>(),

@@ -16,6 +16,7 @@ use kstone_api::{
     WriteOptions,
 };
 use kstone_core::config::text;
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{BenchKey, Layout, Values};
@@ -84,6 +85,7 @@ impl Figures {
     /// Sets the mean and the percentiles, under names with a common prefix.
     fn set_latency(&mut self, name: &str, histogram: &Histogram<u64>) {
         self.set(&format!("{name}_mean"), histogram.mean());
+        self.set(&format!("{name}_own_mean"), own_mean(histogram));
         self.set(&format!("{name}_p50"), histogram.value_at_quantile(0.5) as f64);
         self.set(&format!("{name}_p99"), histogram.value_at_quantile(0.99) as f64);
     }
@@ -201,13 +203,35 @@ fn histogram() -> Result<Histogram<u64>> {
     Histogram::new_with_bounds(1, 60_000_000_000, 3).map_err(|error| anyhow!("a histogram: {error}"))
 }
 
+/// The mean without the slowest thousandth: those waited for a processor that did something else, for thousands of times
+/// as long as they took themselves.
+fn own_mean(histogram: &Histogram<u64>) -> f64 {
+    let limit = histogram.value_at_quantile(0.999);
+    let own = histogram.iter_recorded().take_while(|step| step.value_iterated_to() <= limit);
+    let (sum, count) = own.fold((0.0, 0.0), |(sum, count), step| {
+        let times = step.count_at_value() as f64;
+        (sum + times * step.value_iterated_to() as f64, count + times)
+    });
+    // 0 without any, as the mean is.
+    sum / f64::max(count, 1.0)
+}
+
 fn record(histogram: &mut Histogram<u64>, nanos: u64) {
     histogram.saturating_record(nanos.max(1));
 }
 
 /// Processor time of all threads of this process so far.
 fn cpu() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    clock(ClockId::ProcessCPUTime)
+}
+
+/// Processor time of this thread so far.
+fn thread_cpu() -> Duration {
+    clock(ClockId::ThreadCPUTime)
+}
+
+fn clock(id: ClockId) -> Duration {
+    let time = clock_gettime(id);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
@@ -260,5 +284,24 @@ impl Disk {
         found.set("read_p50", reads.middle.as_nanos() as f64);
         found.set("device_share", reads.device_share.unwrap_or(0.0));
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mean_of_its_own_leaves_out_the_slowest_thousandth() {
+        let mut latencies = histogram().unwrap();
+        latencies.record_n(100, 998).unwrap();
+        latencies.record_n(600, 1).unwrap();
+        latencies.record_n(50_000_000, 1).unwrap();
+        assert!((own_mean(&latencies) - 100.5).abs() < 0.1, "{}", own_mean(&latencies));
+        assert!(latencies.mean() > 50_000.0);
+        assert_eq!(own_mean(&histogram().unwrap()), 0.0);
+        let mut one = histogram().unwrap();
+        record(&mut one, 7);
+        assert_eq!(own_mean(&one), 7.0);
     }
 }

@@ -121,6 +121,14 @@ impl Says {
 }
 
 impl Measured {
+    /// One value per trial; none if nothing was measured.
+    pub fn values(&self) -> &[f64] {
+        match self {
+            Self::Values(values) => values,
+            Self::NotHere(_) => &[],
+        }
+    }
+
     /// The median; for an even number of values, the mean of the two in the middle.
     pub fn median(&self) -> Option<f64> {
         let Self::Values(values) = self else { return None };

@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::statistics::{Interval, paired_ratio};
+
 /// A claim of the chapter about several figures together, and whether it holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Shape {
@@ -75,6 +77,42 @@ pub fn monotone(claim: &str, direction: Direction, points: &[(String, f64)], tol
     }
     let allowed = format!("tolerance {:.0} %", 100.0 * tolerance);
     Shape::decided(claim, wrong, format!("{change}, no step back; {allowed}"))
+}
+
+/// The same for points whose trials took turns, judged by what the trials show instead of a tolerance: a step goes the
+/// wrong way if the whole interval of the ratio ([`paired_ratio`]) does, and the last differs from the first if the whole
+/// interval is on the claimed side. `None` if there are too few trials for intervals.
+pub(super) fn paired(claim: &str, direction: Direction, points: &[(String, &[f64])]) -> Option<Shape> {
+    let [(first, from), .., (last, to)] = points else { return None };
+    let rises = direction == Direction::Rises;
+    let change = |from: &[f64], to: &[f64]| {
+        if from.len() != to.len() {
+            return None;
+        }
+        let turns: Vec<(f64, f64)> = from.iter().copied().zip(to.iter().copied()).collect();
+        let ratio = paired_ratio(&turns)?;
+        Some((ratio.value, ratio.interval?))
+    };
+    let text = |(value, interval): (f64, Interval)| {
+        let percent = |ratio: f64| format!("{:+.1}", 100.0 * (ratio - 1.0));
+        format!("{} % [{} … {}]", percent(value), percent(interval.low), percent(interval.high))
+    };
+    let mut wrong = Vec::new();
+    for pair in points.windows(2) {
+        let [(before, from), (row, to)] = pair else { continue };
+        let step = change(from, to)?;
+        let (low, high) = (step.1.low, step.1.high);
+        if if rises { high < 1.0 } else { low > 1.0 } {
+            wrong.push(format!("{row} is {} of {before}", text(step)));
+        }
+    }
+    let whole = change(from, to)?;
+    let difference = format!("{last} against {first}: {}", text(whole));
+    if if rises { whole.1.low <= 1.0 } else { whole.1.high >= 1.0 } {
+        wrong.push(format!("{difference}, which is noise or the other way"));
+    }
+    let by = format!("by the intervals of {} trials that took turns", from.len());
+    Some(Shape::decided(claim, wrong, format!("{difference}, no step back; {by}")))
 }
 
 /// No figure differs from the claimed one by more than a fraction of it. For each: its row, the measured and the
@@ -186,6 +224,27 @@ mod tests {
         assert!(shape.why.contains("row 1") && shape.why.contains("row 0"), "{shape:?}");
         let shape = monotone("more is more", Rises, &points(&[100.0, 140.0]), 0.05);
         assert!(shape.why.contains("+40 %") && shape.why.contains("tolerance 5 %"), "{shape:?}");
+    }
+
+    #[test]
+    fn trials_that_took_turns_show_small_differences() {
+        use Direction::{Falls, Rises};
+        let base = [100.0, 130.0, 90.0, 110.0, 105.0];
+        let times = |factor: f64| base.map(|value| value * factor);
+        let (less, more) = (times(0.97), times(1.02));
+        let judge = |direction, trials: &[&[f64]]| {
+            let points: Vec<_> = trials.iter().map(|trials| ("row".to_owned(), *trials)).collect();
+            paired("", direction, &points).map(|shape| shape.holds)
+        };
+        assert_eq!(judge(Falls, &[&base, &less]), Some(Some(true)), "less than the noise, but in every turn");
+        assert_eq!(judge(Rises, &[&base, &less]), Some(Some(false)));
+        assert_eq!(judge(Rises, &[&base, &less, &more]), Some(Some(false)), "a step back");
+        assert_eq!(judge(Rises, &[&base, &base, &more]), Some(Some(true)));
+        let mixed = [90.0, 140.0, 80.0, 120.0, 100.0];
+        assert_eq!(judge(Falls, &[&base, &mixed]), Some(Some(false)), "once so, once the other way");
+        assert_eq!(judge(Falls, &[&base[..4], &less[..4]]), None, "too few trials");
+        assert_eq!(judge(Falls, &[&base, &less[..4]]), None, "a trial without a figure");
+        assert_eq!(judge(Falls, &[&base]), None);
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub(crate) struct ChapterArgs {
     /// Only these tables, by name, or all of a section: `23.1-throughput,23.3`.
     #[arg(long, value_delimiter = ',', value_name = "TABLE")]
     only: Vec<String>,
-    /// How much to measure: `quick` is one trial with 16 stripes, in a few minutes; `full` is three trials with 256.
+    /// How much to measure: `quick` is one trial with 16 stripes, in a few minutes; `full` is five trials with 256.
     #[arg(long, default_value = "quick", value_name = "SCALE")]
     scale: String,
     /// Trials of each measurement, instead of the scale's number.

@@ -13,12 +13,20 @@ pub(super) struct Pace {
     start: Instant,
     nanos: f64,
     shift: f64,
+    /// How long before the due time to stop sleeping and start spinning.
+    spin: Duration,
 }
 
 impl Pace {
     /// This many operations a second, starting after a fraction `shift` of the time between two of them.
     pub(super) fn new(start: Instant, rate: f64, shift: f64) -> Self {
-        Self { start, nanos: 1e9 / rate, shift }
+        Self { start, nanos: 1e9 / rate, shift, spin: SLACK }
+    }
+
+    /// The same, but only sleeps: operations start late, several at a time, and the thread leaves its core to others in
+    /// between.
+    pub(super) fn without_spinning(self) -> Self {
+        Self { spin: Duration::ZERO, ..self }
     }
 
     /// When operation `i` is due, whatever happened to the previous ones.
@@ -30,8 +38,8 @@ impl Pace {
     pub(super) fn wait(&self, i: u64) -> Instant {
         let due = self.due(i);
         let left = due.saturating_duration_since(Instant::now());
-        if left > SLACK {
-            std::thread::sleep(left - SLACK);
+        if left > self.spin {
+            std::thread::sleep(left - self.spin);
         }
         while Instant::now() < due {
             std::hint::spin_loop();
@@ -54,5 +62,7 @@ mod tests {
         assert_eq!(first.wait(0), start, "what is past is due when it was");
         let due = second.wait(0);
         assert!(Instant::now() >= due);
+        let due = Pace::new(start, 1000.0, 10.0).without_spinning().wait(0);
+        assert!(Instant::now() >= due, "without spinning, it is never early either");
     }
 }

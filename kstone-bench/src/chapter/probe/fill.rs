@@ -5,6 +5,7 @@
 //! time, so flushes come in bursts at the end of each round: counting from the middle of one round to the middle of
 //! another counts whole bursts. With small thresholds there are many rounds, in which the stripes drift apart.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,14 +13,16 @@ use anyhow::{Result, anyhow, ensure};
 use kstone_api::{EngineOptions, Event, Key, LsmEngine, WriteOptions};
 use serde::{Deserialize, Serialize};
 
-use super::{EventLog, Figures, Setup, put};
+use super::{EventLog, Figures, Setup, cpu, put, thread_cpu};
 use crate::data::Values;
 use crate::resources::{Usage, drop_from_cache};
 
 /// The interval between two samples of memory.
 const LOOK: Duration = Duration::from_millis(20);
+/// The interval between two portions of an offered load.
+const PORTION: Duration = Duration::from_millis(1);
 
-/// Buffered writes by one thread, of each item once and in no order.
+/// Buffered writes of each item once and in no order.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Fill {
     pub(crate) settings: String,
@@ -30,6 +33,10 @@ pub(crate) struct Fill {
     pub(crate) warm_up: u64,
     /// Writes that count, rounded up to whole rounds.
     pub(crate) counted: u64,
+    /// Threads that write, each an equal share of the items.
+    pub(crate) threads: usize,
+    /// Offered writes a second; `None`: each thread sends its next write as soon as it has the answer.
+    pub(crate) rate: Option<f64>,
 }
 
 impl Fill {
@@ -59,7 +66,7 @@ impl Fill {
         let (found, memory) = std::thread::scope(|scope| {
             let watch = scope.spawn(|| watch(&engine, &stop));
             let written = self.write(&engine, &log, &values, [begin, end]);
-            let written = written.and_then(|found| put(&engine, &values, end..last).map(|()| found));
+            let written = written.and_then(|found| self.put(&engine, &values, end..last).map(|()| found));
             stop.store(true, Ordering::Relaxed);
             (written, watch.join())
         });
@@ -75,6 +82,42 @@ impl Fill {
         Ok(found)
     }
 
+    /// Puts these items with all threads.
+    fn put(&self, engine: &LsmEngine, values: &Values, numbers: Range<u64>) -> Result<()> {
+        let share =
+            |thread| self.put_share(engine, values, numbers.clone().skip(thread).step_by(self.threads));
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (1..self.threads).map(|thread| scope.spawn(move || share(thread))).collect();
+            let mine = share(0);
+            others
+                .into_iter()
+                .try_for_each(|thread| thread.join().map_err(|_| anyhow!("a writer panicked"))?)?;
+            mine
+        })
+    }
+
+    /// Puts the items of one thread. An offered rate is offered in portions of [`PORTION`], with sleep in between: a
+    /// thread that waits by spinning would take a core from flushes and merges.
+    fn put_share(
+        &self,
+        engine: &LsmEngine,
+        values: &Values,
+        mut numbers: impl Iterator<Item = u64>,
+    ) -> Result<()> {
+        let Some(rate) = self.rate else { return put(engine, values, numbers) };
+        let portion = (rate / self.threads as f64 * PORTION.as_secs_f64()).ceil() as usize;
+        let start = Instant::now();
+        for due in 0.. {
+            std::thread::sleep((start + PORTION * due).saturating_duration_since(Instant::now()));
+            let items: Vec<u64> = numbers.by_ref().take(portion).collect();
+            if items.is_empty() {
+                break;
+            }
+            put(engine, values, items.into_iter())?;
+        }
+        Ok(())
+    }
+
     fn write(
         &self,
         engine: &LsmEngine,
@@ -82,11 +125,11 @@ impl Fill {
         values: &Values,
         [begin, end]: [u64; 2],
     ) -> Result<Figures> {
-        put(engine, values, 0..begin)?;
+        self.put(engine, values, 0..begin)?;
         let before = engine.stats()?;
-        let start = Instant::now();
-        put(engine, values, begin..end)?;
-        let elapsed = start.elapsed();
+        let (start, used, own) = (Instant::now(), cpu(), thread_cpu());
+        self.put(engine, values, begin..end)?;
+        let (elapsed, used, own) = (start.elapsed(), cpu() - used, thread_cpu() - own);
         let after = engine.stats()?;
         let mut found = Figures::default();
         let (written, seconds) = ((end - begin) as f64, elapsed.as_secs_f64());
@@ -95,6 +138,10 @@ impl Fill {
         let merged = since(after.compaction_bytes_written, before.compaction_bytes_written);
         let user = since(after.operations.user_bytes_written, before.operations.user_bytes_written);
         found.set("rate", written / seconds);
+        found.set("rate_of_processor", written / used.as_secs_f64());
+        found.set("cores_used", used.as_secs_f64() / seconds);
+        found.set("writer_nanos", own.as_nanos() as f64 / written);
+        found.set("background_nanos", used.saturating_sub(own).as_nanos() as f64 / written);
         found.set("flushes_per_100k", 1e5 * since(after.flushes, before.flushes) / written);
         found.set("write_amplification", (flushed + merged) / user);
         let round = seconds * self.round() as f64 / written;
@@ -207,6 +254,8 @@ mod tests {
                 threshold,
                 warm_up: 25_000 * 16,
                 counted: 50_000 * 16,
+                threads: 1,
+                rate: None,
             };
             let round = 16 * threshold as u64;
             let [begin, end, last] = fill.moments();

@@ -103,7 +103,7 @@ fn with<R>(work: &(impl Fn() + Sync), act: impl FnOnce() -> R) -> R {
     })
 }
 
-/// As [`beside`].
+/// As for [`beside`].
 #[cfg(shuttle)]
 fn with<R>(_work: &(impl Fn() + Sync), act: impl FnOnce() -> R) -> R {
     act()

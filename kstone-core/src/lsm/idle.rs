@@ -38,12 +38,14 @@ impl IdleStripes {
         self.last_flush.map(|flush| flush.saturating_add(QUIET))
     }
 
-    /// Checks whether the whole database is idle now.
-    pub(crate) fn check(&mut self, now: Duration, stripes: impl Iterator<Item = usize>) {
-        if self.quiet_at().is_some_and(|at| at <= now) {
+    /// Whether the whole database has become idle.
+    pub(crate) fn check(&mut self, now: Duration, stripes: impl Iterator<Item = usize>) -> bool {
+        let quiet = self.quiet_at().is_some_and(|at| at <= now);
+        if quiet {
             self.last_flush = None;
             self.others = stripes.filter(|stripe| !self.idle.contains(stripe)).collect();
         }
+        quiet
     }
 
     /// The stripe with the least to merge. `size` returns the bytes a stripe has to merge, if any; stripes with nothing
@@ -88,14 +90,14 @@ mod tests {
     fn everything_is_idle_once_nothing_was_flushed_for_a_while() {
         let mut stripes = IdleStripes::default();
         let at = Duration::from_secs;
-        stripes.check(at(100), 1..=5);
+        assert!(!stripes.check(at(100), 1..=5));
         assert_eq!((stripes.quiet_at(), stripes.smallest(all_but_3)), (None, None), "there was no flush");
         stripes.flushed(5, at(100));
         stripes.flushed(4, at(101));
         assert_eq!(stripes.quiet_at(), Some(at(101) + QUIET));
-        stripes.check(at(102), 1..=5);
+        assert!(!stripes.check(at(102), 1..=5));
         assert_eq!(stripes.smallest(all_but_3), None, "not yet");
-        stripes.check(at(103), 1..=5);
+        assert!(stripes.check(at(103), 1..=5) && !stripes.check(at(103), 1..=5));
         assert_eq!((stripes.quiet_at(), stripes.smallest(all_but_3)), (None, Some(5)));
         stripes.flushed(5, at(104));
         assert_eq!(stripes.smallest(all_but_3), None, "writers are back");
@@ -103,7 +105,7 @@ mod tests {
         stripes.sweep(1..=5);
         stripes.flushed(5, at(105));
         stripes.sweep(1..=5);
-        stripes.check(at(200), 1..=5);
+        assert!(stripes.check(at(200), 1..=5));
         stripes.flushed(5, at(201));
         assert_eq!(stripes.smallest(all_but_3), Some(4));
     }

@@ -41,6 +41,8 @@ pub(crate) enum Slot {
     Open,
     /// Removing SSTs that were still being read when they became obsolete.
     Removal,
+    /// Returning free memory of memtables to the system.
+    ReleaseMemory,
 }
 
 impl Slot {

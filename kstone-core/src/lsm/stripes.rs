@@ -38,9 +38,9 @@ impl Stripes {
         self.stripes.get(id)?.get().map(|stripe| &**stripe)
     }
 
-    /// Allocates memory for this many bytes of records, for several threads that are about to insert them.
-    pub(crate) fn reserve(&self, bytes: usize) {
-        self.chunks.reserve(bytes);
+    /// Returns memory that no memtable uses to the system.
+    pub(crate) fn release_memory(&self) {
+        self.chunks.release();
     }
 
     pub(crate) fn used(&self) -> impl Iterator<Item = &Stripe> {

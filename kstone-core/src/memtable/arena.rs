@@ -1,17 +1,22 @@
 //! The memory of a memtable: bytes that are appended once, never move, and are read without a lock.
 //!
-//! Records lie in chunks of 16 KiB (the first one of 4 KiB, since most memtables of a small database hold little), one
-//! after another; one larger than 2 KiB has a chunk of its own. The memory of chunks comes from a pool and returns to
-//! it: touching a page for the first time costs more than writing all records in it.
+//! Records lie in chunks of 16 KiB, one after another; one larger than 2 KiB has a chunk of its own. The memory of chunks
+//! comes from a pool and returns to it: touching a page for the first time costs more than writing all records in it.
+//! The pool maps its memory from the system instead of allocating it, because an allocator keeps what lies between other
+//! allocations, and a database would hold for ever what a load once took ([`ChunkPool::release`]).
 //!
 //! This is the place with `unsafe` code of the memtable, behind an interface that is safe for any caller:
 //! 1. Bytes below `filled` of a chunk were written, and never change. They are all that [`Arena::bytes`] returns.
 //! 2. Bytes above it are written only by the holder of the [`Tail`], under its lock, which then raises `filled`.
+//! 3. A chunk is in one arena or free. What a free chunk holds is never read.
 
-use std::cell::UnsafeCell;
+use std::alloc::{Layout, handle_alloc_error};
 use std::fmt;
-use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
+
+use memmap2::{MmapMut, UncheckedAdvice};
 
 use crate::coding::part;
 use crate::slice::Slice;
@@ -20,8 +25,8 @@ use crate::sync::{Mutex, MutexGuard};
 
 /// Size of a chunk in bytes.
 const CHUNK: usize = 16 << 10;
-/// The same for the first chunk of an arena.
-const FIRST_CHUNK: usize = 4 << 10;
+/// Bytes that are mapped at once, a multiple of [`CHUNK`].
+const SLAB: usize = 1 << 20;
 /// Longer records have a chunk of their own, which a value can then share instead of being copied.
 const LARGE: usize = 2 << 10;
 /// Records start at multiples of this.
@@ -33,7 +38,7 @@ pub(super) const ADDRESS_BITS: u32 = 36;
 /// Chunks of an arena that should take no further records. The addresses behind them suffice for the largest batch.
 pub(super) const MANY_CHUNKS: u32 = 1 << (ADDRESS_BITS - OFFSET_BITS - 1);
 
-/// Memory of this many chunks is kept for the next records: a flush frees about sixteen at a time, and some run at once.
+/// Free chunks whose memory is kept while the database is idle, for the first records after that.
 const KEPT_CHUNKS: usize = 256;
 
 /// Where a record starts. Never 0.
@@ -60,20 +65,36 @@ impl Address {
     }
 }
 
-/// Memory that is written in parts, each once, while the parts written before are read.
-struct Memory(Box<[MaybeUninit<UnsafeCell<u8>>]>);
+/// The memory of a chunk, which is written in parts, each once, while the parts written before are read.
+struct Memory {
+    start: NonNull<u8>,
+    /// The mapping that has it.
+    slab: Arc<MmapMut>,
+}
 
 #[expect(unsafe_code, reason = "shared between one writer and the readers of what it has written")]
-// SAFETY: the methods that reach the bytes state who may touch which: no byte is written while it is read.
+// SAFETY: the mapping lives as long as this. The methods that reach the bytes state who may touch which: no byte is
+// written while it is read.
 unsafe impl Sync for Memory {}
 
+#[expect(unsafe_code, reason = "chunks pass from one memtable to another")]
+// SAFETY: the mapping lives as long as this, and any thread may access it.
+unsafe impl Send for Memory {}
+
 impl Memory {
-    fn new(len: usize) -> Self {
-        Self(Box::new_uninit_slice(len))
+    /// The chunks of a new mapping.
+    fn slab() -> impl Iterator<Item = Self> {
+        let mut map =
+            MmapMut::map_anon(SLAB).unwrap_or_else(|_| handle_alloc_error(Layout::new::<[u8; SLAB]>()));
+        let starts: Vec<_> = map.chunks_exact_mut(CHUNK).map(|chunk| NonNull::from(chunk).cast()).collect();
+        let slab = Arc::new(map);
+        starts.into_iter().map(move |start| Self { start, slab: Arc::clone(&slab) })
     }
 
-    fn len(&self) -> usize {
-        self.0.len()
+    /// Its place in its slab.
+    fn range(&self) -> Range<usize> {
+        let at = self.start.addr().get() - self.slab.as_ptr().addr();
+        at..at + CHUNK
     }
 
     /// Copies `parts` to `at`, one after another; returns the end.
@@ -84,12 +105,11 @@ impl Memory {
     unsafe fn write<const N: usize>(&self, at: usize, parts: [&[u8]; N]) -> usize {
         let mut to = at;
         for part in parts {
-            debug_assert!(to + part.len() <= self.len());
+            debug_assert!(to + part.len() <= CHUNK);
             // SAFETY: the caller keeps the range within the memory and to itself; `part` is elsewhere, since a
             // reference to it exists.
             unsafe {
-                let to = self.0.as_ptr().add(to).cast::<u8>().cast_mut();
-                std::ptr::copy_nonoverlapping(part.as_ptr(), to, part.len());
+                std::ptr::copy_nonoverlapping(part.as_ptr(), self.start.add(to).as_ptr(), part.len());
             }
             to += part.len();
         }
@@ -103,15 +123,15 @@ impl Memory {
     /// result is in use.
     #[expect(unsafe_code, reason = "reads memory whose other parts are being written")]
     unsafe fn written(&self, len: usize) -> &[u8] {
-        debug_assert!(len <= self.len());
-        // SAFETY: the caller says that these bytes are initialised and do not change.
-        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast::<u8>(), len) }
+        debug_assert!(len <= CHUNK);
+        // SAFETY: the caller says that these bytes do not change; all bytes of a mapping are initialised.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), len) }
     }
 }
 
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.len())
+        write!(f, "{:?}", self.range())
     }
 }
 
@@ -208,31 +228,60 @@ impl Chunks {
     }
 }
 
-/// Memory of chunks that are no longer in use.
+/// Memory of chunks that are not in use.
 #[derive(Debug, Default)]
 pub(crate) struct ChunkPool {
-    free: Mutex<Vec<Memory>>,
+    free: Mutex<Free>,
+}
+
+#[derive(Debug, Default)]
+struct Free {
+    /// Chunks whose pages are likely in memory; the last one was used last.
+    used: Vec<Memory>,
+    /// Chunks without pages.
+    unused: Vec<Memory>,
 }
 
 impl ChunkPool {
-    /// Allocates the memory of chunks that several threads are about to fill with this many bytes. If each allocated its
-    /// own, a chunk at a time, the allocator would have the system extend the heap of each for nearly every chunk, and
-    /// every such change of the address space holds up the others.
-    pub(crate) fn reserve(&self, bytes: usize) {
-        let mut free = self.free.lock();
-        let more = (bytes / CHUNK).saturating_sub(free.len());
-        free.extend(std::iter::repeat_with(|| Memory::new(CHUNK)).take(more));
-    }
-
     fn take(&self) -> Memory {
-        let recycled = self.free.lock().pop();
-        recycled.unwrap_or_else(|| Memory::new(CHUNK))
+        let mut free = self.free.lock();
+        let Free { used, unused } = &mut *free;
+        if used.is_empty() && unused.is_empty() {
+            unused.extend(Memory::slab());
+        }
+        // A slab has chunks.
+        used.pop().or_else(|| unused.pop()).unwrap_or_else(|| handle_alloc_error(Layout::new::<[u8; SLAB]>()))
     }
 
     fn give_back(&self, chunks: impl Iterator<Item = Memory>) {
-        let mut free = self.free.lock();
-        let more = KEPT_CHUNKS.saturating_sub(free.len());
-        free.extend(chunks.filter(|memory| memory.len() == CHUNK).take(more));
+        self.free.lock().used.extend(chunks);
+    }
+
+    /// Returns the memory of free chunks, but for [`KEPT_CHUNKS`], to the system. They stay mapped: the pages come back
+    /// as they are written to.
+    pub(crate) fn release(&self) {
+        let mut idle = {
+            let used = &mut self.free.lock().used;
+            let idle = used.len().saturating_sub(KEPT_CHUNKS);
+            used.drain(..idle).collect::<Vec<_>>()
+        };
+        idle.sort_unstable_by_key(|memory| memory.start);
+        // Neighbours together.
+        let next_to =
+            |a: &Memory, b: &Memory| Arc::ptr_eq(&a.slab, &b.slab) && a.range().end == b.range().start;
+        for together in idle.chunk_by(next_to) {
+            if let Some(first) = together.first() {
+                let len = together.len() * CHUNK;
+                #[expect(unsafe_code, reason = "the advice empties the pages")]
+                // SAFETY: these chunks are free, and belong to nobody but `idle`: nothing reads what they hold.
+                let advised = unsafe {
+                    first.slab.unchecked_advise_range(UncheckedAdvice::DontNeed, first.range().start, len)
+                };
+                // If it is refused, the memory is only kept.
+                drop(advised);
+            }
+        }
+        self.free.lock().unused.append(&mut idle);
     }
 }
 
@@ -327,11 +376,8 @@ impl Appender<'_> {
         let padding = part(&[0; ALIGN], ..len.next_multiple_of(ALIGN) - len);
         let mut chunk = self.arena.chunks.get(self.tail.chunk);
         let mut memory = chunk.and_then(Chunk::memory);
-        if memory.is_none_or(|memory| memory.len() - self.tail.filled < len + padding.len()) {
-            let first = memory.is_none();
-            let pool = &self.arena.pool;
-            let make = || Bytes::Shared(if first { Memory::new(FIRST_CHUNK) } else { pool.take() });
-            self.tail.chunk = self.begin(make)?.chunk();
+        if memory.is_none() || CHUNK - self.tail.filled < len + padding.len() {
+            self.tail.chunk = self.begin(|| Bytes::Shared(self.arena.pool.take()))?.chunk();
             self.tail.filled = 0;
             chunk = self.arena.chunks.get(self.tail.chunk);
             memory = chunk.and_then(Chunk::memory);
@@ -444,24 +490,50 @@ mod tests {
         fill(&first, 1);
         let large = first.append().push([&[2; 5000], &[3; 5000], &[4]]).unwrap();
         let large = first.shared(large).unwrap();
-        assert_eq!(pool.free.lock().len(), 0);
+        let free = || {
+            let free = pool.free.lock();
+            (free.used.len(), free.unused.len())
+        };
+        assert_eq!(free(), (0, SLAB / CHUNK - 7));
         drop(first);
-        let free = pool.free.lock().len();
-        assert_eq!(free, 6, "100 records of 1000 bytes, but for those in the first chunk");
+        assert_eq!(free(), (7, SLAB / CHUNK - 7));
         let second = arena(&pool);
         fill(&second, 5);
-        assert_eq!(pool.free.lock().len(), 0, "chunks were not taken from the pool");
+        assert_eq!(free(), (0, SLAB / CHUNK - 7), "chunks were not taken from the pool");
         assert!(large[..5000] == [2; 5000] && large[5000..] == [[3; 5000].as_slice(), &[4]].concat());
     }
 
     #[test]
-    fn the_pool_keeps_a_bounded_number_of_chunks() {
-        let pool = ChunkPool::default();
-        for _ in 0..3 {
-            pool.give_back((0..200).map(|_| Memory::new(CHUNK)));
+    fn free_memory_is_returned_and_used_again() {
+        let pool = Arc::<ChunkPool>::default();
+        let fill = |records: usize, byte: u8| {
+            let arena = arena(&pool);
+            let addresses: Vec<_> =
+                (0..records).map(|_| arena.append().push([&[byte; 1000], &[], &[]]).unwrap()).collect();
+            for address in addresses {
+                assert!(arena.bytes(address).starts_with(&[byte; 1000]));
+            }
+            arena
+        };
+        let free = || {
+            let free = pool.free.lock();
+            (free.used.len(), free.unused.len())
+        };
+        let (large, small) = (fill(16 * 3 * KEPT_CHUNKS, 1), fill(1600, 2));
+        drop(large);
+        assert_eq!(free().0, 3 * KEPT_CHUNKS);
+        pool.release();
+        let (used, unused) = free();
+        assert!(used == KEPT_CHUNKS && unused >= 2 * KEPT_CHUNKS, "{used} {unused}");
+        // The pages of what was returned are gone, those of others are not.
+        let byte = |memory: &Memory| memory.slab[memory.range().start];
+        if cfg!(target_os = "linux") {
+            assert!(pool.free.lock().unused.iter().all(|memory| byte(memory) == 0));
         }
-        pool.give_back(std::iter::once(Memory::new(FIRST_CHUNK)));
-        assert_eq!(pool.free.lock().len(), KEPT_CHUNKS);
+        assert!(pool.free.lock().used.iter().all(|memory| byte(memory) == 1));
+        assert!(small.bytes(Address::new(1, 0)).starts_with(&[2; 1000]));
+        drop(fill(16 * 3 * KEPT_CHUNKS, 3));
+        assert_eq!(free().0 + free().1, used + unused, "no new memory");
     }
 
     #[test]

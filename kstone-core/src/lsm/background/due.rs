@@ -32,6 +32,8 @@ pub(super) struct View<'a> {
     pub(super) seal_wanted: bool,
     /// The last job started was sealing.
     pub(super) sealed_last: bool,
+    /// The database has become idle.
+    pub(super) memory_idle: bool,
     /// There is something for a checkpoint to record.
     pub(super) dirty: bool,
     pub(super) few_inodes: bool,
@@ -126,6 +128,9 @@ fn single(view: &View<'_>, probe: &impl Probe, due: &mut Vec<Slot>) {
     if view.removal.is_some_and(|at| at <= view.now) {
         due.push(Slot::Removal);
     }
+    if view.memory_idle {
+        due.push(Slot::ReleaseMemory);
+    }
 }
 
 /// Compactions, preceded by the checkpoint that frees the inputs of finished merges.
@@ -161,8 +166,8 @@ fn before_opened(view: &View<'_>, due: &[Slot]) -> Vec<Slot> {
     let writes =
         |slot: &Slot| matches!(slot, Slot::Flush(_) | Slot::Compact(_) | Slot::Seal | Slot::Checkpoint);
     let open = due.iter().any(writes) && !view.running.contains(&Slot::Open);
-    let stats = due.iter().copied().filter(|slot| *slot == Slot::Stats);
-    open.then_some(Slot::Open).into_iter().chain(stats).collect()
+    let others = due.iter().copied().filter(|slot| matches!(slot, Slot::Stats | Slot::ReleaseMemory));
+    open.then_some(Slot::Open).into_iter().chain(others).collect()
 }
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ impl Job<Shared> for Once {
             Slot::Open => engine.ensure_opened()?,
             Slot::Removal => engine.remove_obsolete(),
             Slot::Seal => engine.seal_memtables(),
+            Slot::ReleaseMemory => engine.stripes.release_memory(),
             Slot::Flush(_) | Slot::Compact(_) | Slot::Checkpoint => {}
         }
         Ok(StepResult::Done)
@@ -73,6 +74,7 @@ impl Shared {
                 queue.removal = None;
                 queue.removal_tries += 1;
             }
+            Slot::ReleaseMemory => queue.memory_idle = false,
             Slot::Segment | Slot::Seal | Slot::Open => {}
         }
         Box::new(Once(slot))
@@ -150,7 +152,7 @@ impl Shared {
                 }
             }
             Slot::Segment | Slot::Seal | Slot::LogSync | Slot::Watermark => {}
-            Slot::Stats | Slot::Open | Slot::Explore(_) | Slot::Removal => {}
+            Slot::Stats | Slot::Open | Slot::Explore(_) | Slot::Removal | Slot::ReleaseMemory => {}
         }
     }
 

@@ -15,6 +15,8 @@ pub(super) struct Queue {
     /// Stripes to explore for gaps.
     pub(super) explore: BTreeSet<usize>,
     pub(super) idle: IdleStripes,
+    /// Whether the database has become idle and still holds the memory that it needed before.
+    pub(super) memory_idle: bool,
     pub(super) running: BTreeSet<Slot>,
     /// The number of jobs other than sealing that have ended.
     pub(super) ended: u64,

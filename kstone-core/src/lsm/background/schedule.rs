@@ -37,7 +37,7 @@ impl Shared {
         let now = self.clock.monotonic();
         if may_write {
             self.sweep(queue, &settings, now);
-            queue.idle.check(now, self.stripes.used().map(|stripe| stripe.id));
+            queue.memory_idle |= queue.idle.check(now, self.stripes.used().map(|stripe| stripe.id));
         }
         let view = View {
             may_write,
@@ -55,6 +55,7 @@ impl Shared {
             log_half_full: self.io.wal().live_bytes() > settings.log.limit / 2,
             seal_wanted: self.background.seal_wanted.load(Ordering::Relaxed),
             sealed_last: queue.sealed_last,
+            memory_idle: queue.memory_idle,
             dirty: queue.dirty,
             few_inodes: self.space.lacks_inodes(),
             frees_much: self.space.checkpoint_frees_much(),

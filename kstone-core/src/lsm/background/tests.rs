@@ -137,6 +137,8 @@ fn a_checkpoint_comes_once_an_interval_while_there_is_something_new() {
         assert_eq!(idle.due_after(699), []);
         assert_eq!(idle.due_after(1), [Slot::Checkpoint]);
         idle.run(Slot::Checkpoint);
+        assert_eq!(idle.due_after(10_000), [Slot::ReleaseMemory], "once after the last flush");
+        idle.run(Slot::ReleaseMemory);
         assert_eq!(idle.due_after(10_000), []);
     }
 }

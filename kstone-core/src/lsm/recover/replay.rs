@@ -4,7 +4,6 @@ use crate::clock::Since;
 use crate::error::{Error, Result};
 use crate::key::{encoded_partition_hash, key_hash, stripe_of};
 use crate::lsm::state::Shared;
-use crate::memtable::HEADER;
 use crate::parallel;
 use crate::paths;
 use crate::planted::{Bug, planted};
@@ -149,10 +148,6 @@ impl Shared {
                 self.read_part(log, chain, part, &flushed, to)
             });
             read.into_iter().collect::<Result<()>>()?;
-            if threads > 1 {
-                let bytes = |part: &Replayed| part.data_bytes + part.operations.len() * HEADER;
-                self.stripes.reserve(replayed.iter().map(bytes).sum());
-            }
             let stripes = (0..self.stripes.count()).collect();
             let inserted = parallel::each(threads, stripes, |stripe| self.insert_replayed(stripe, &replayed));
             inserted.into_iter().collect::<Result<()>>()?;

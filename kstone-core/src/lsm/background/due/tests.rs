@@ -1,7 +1,8 @@
 //! A table of situations and the slots due in each, in order.
 
 use super::Slot::{
-    Checkpoint, Compact, Explore, Flush, LogSync, Open, Removal, Seal, Segment, Stats, Watermark,
+    Checkpoint, Compact, Explore, Flush, LogSync, Open, ReleaseMemory, Removal, Seal, Segment, Stats,
+    Watermark,
 };
 use super::*;
 
@@ -24,6 +25,7 @@ struct Situation {
     log_half_full: bool,
     seal_wanted: bool,
     sealed_last: bool,
+    memory_idle: bool,
     dirty: bool,
     few_inodes: bool,
     frees_much: bool,
@@ -80,6 +82,7 @@ impl Situation {
             log_half_full: self.log_half_full,
             seal_wanted: self.seal_wanted,
             sealed_last: self.sealed_last,
+            memory_idle: self.memory_idle,
             dirty: self.dirty,
             few_inodes: self.few_inodes,
             frees_much: self.frees_much,
@@ -274,6 +277,7 @@ fn sealing_counters_and_removal() {
         ("counters that are not written", |s| s.last_stats = 0, &[]),
         ("SSTs to be removed now", |s| s.removal = Some(1000), &[Removal]),
         ("SSTs to be removed later", |s| s.removal = Some(1001), &[]),
+        ("memory, before an idle stripe", |s| (s.memory_idle, s.idle) = (true, Some(1)), &[ReleaseMemory]),
         ("gaps to look for", |s| s.explore = vec![2, 1], &[Explore(1), Explore(2)]),
     ]);
 }
@@ -371,6 +375,7 @@ fn before_the_first_write_of_a_clean_open() {
             },
             &[]),
         ("counters", |s| { closed(s); (s.stats_interval, s.last_stats) = (Some(5), 0); }, &[Stats]),
+        ("memory", |s| { closed(s); s.memory_idle = true; }, &[ReleaseMemory]),
         ("a flush", |s| { closed(s); s.flush = vec![1]; }, &[Open]),
         ("a merge", |s| { closed(s); s.compact = vec![(1, 2, Some(1))]; }, &[Open]),
         ("an idle stripe", |s| { closed(s); s.idle = Some(1); }, &[Open]),

@@ -8,8 +8,8 @@
 //!    newest; merge the newest with the whole contiguous block of runs below it whose depth is at most d. The output is
 //!    one deeper than its deepest input. Every run is compared with d, not with its neighbour.
 //! 3. The **idle rule**, for a stripe without writes: merge the newest runs, as many as possible, such that those above
-//!    the oldest of them have at least half its bytes. What is left is a handful of runs, each more than twice as large
-//!    as all above it.
+//!    the oldest of them have at least half its bytes. The output takes the place of the oldest. What is left is a handful
+//!    of runs, each more than twice as large as all above it.
 //!
 //! Only runs entirely at or below the horizon count towards what a full merge would drop. The output of a merge that a
 //! reader held back extends above the horizon, because it includes the newest run: it counts again only once the
@@ -187,7 +187,7 @@ fn idle_rule(runs: &[RunSummary<'_>]) -> Choice {
         }
         newer = newer.saturating_add(run.bytes);
     }
-    merge_newest(runs, count, Reason::Idle)
+    merge_newest(runs, count, 0, Reason::Idle)
 }
 
 impl<'a> StripeSummary<'a> {
@@ -287,25 +287,23 @@ fn percent(part: u64) -> u128 {
 }
 
 fn full_merge(runs: &[RunSummary<'_>], reason: Reason) -> Choice {
-    let Some(output_depth) = runs.iter().map(|run| run.depth).max() else {
-        return Choice::Nothing;
-    };
-    Choice::Merge(Pick { count: runs.len(), output_depth, reaches_oldest: true, reason })
+    merge_newest(runs, runs.len(), 0, reason)
 }
 
 fn depth_rule(runs: &[RunSummary<'_>]) -> Choice {
     // With fewer than two runs there is nothing to merge.
     let [_, rest @ ..] = runs else { return Choice::Nothing };
     let Some(depth) = rest.first().map(|run| run.depth) else { return Choice::Nothing };
-    merge_newest(runs, 1 + rest.iter().take_while(|run| run.depth <= depth).count(), Reason::RunCount)
+    let block = rest.iter().take_while(|run| run.depth <= depth).count();
+    merge_newest(runs, 1 + block, 1, Reason::RunCount)
 }
 
-/// The output is one deeper than its deepest input.
-fn merge_newest(runs: &[RunSummary<'_>], count: usize, reason: Reason) -> Choice {
+/// The output is `deeper` than its deepest input.
+fn merge_newest(runs: &[RunSummary<'_>], count: usize, deeper: u32, reason: Reason) -> Choice {
     let Some(deepest) = runs.iter().take(count).map(|run| run.depth).max() else { return Choice::Nothing };
     Choice::Merge(Pick {
         count,
-        output_depth: deepest.saturating_add(1),
+        output_depth: deepest.saturating_add(deeper),
         reaches_oldest: count == runs.len(),
         reason,
     })

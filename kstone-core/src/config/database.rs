@@ -171,7 +171,8 @@ settings! {
         live: NewSsts,
         group: "ssts",
         more: "`Always`: less space and disk traffic, but more reads must decompress a block. `Never`: the reverse. \
-               `Older` compresses merges that include the oldest run: most bytes, fewest reads",
+               `Older` compresses merges that include the oldest run, most bytes and fewest reads, but not what is \
+               merged for the first time while the database is idle",
         seen_in: "`amplification.space`",
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::job::{Job, Slot, StepResult, run_to_end};
 use super::observe::Merged;
 use super::options::Workers;
+use super::pending::codec;
 use super::quota::rewritten;
 use super::run_writer::{RunFacts, RunWriter, copy};
 use super::space::MergeSpace;
@@ -21,6 +22,7 @@ use crate::compaction::picker::{self, Ask, Choice, Pick, Reason, StripeSummary};
 use crate::error::{Error, Result};
 use crate::merge::MergeCursor;
 use crate::sst::ChainCursor;
+use crate::sst_block::LZ4;
 use crate::types::RunId;
 use crate::version::{Run, Version, merge_runs};
 
@@ -121,8 +123,16 @@ impl CompactJob {
             // Retried when there is space; a caller that waits for it gets an error.
             return if self.ask == Ask::Full { Err(Error::DiskFull) } else { Ok(StepResult::Done) };
         };
-        let facts =
-            RunFacts { depth: output_depth, seq, oldest: reaches_oldest, merged: true, deleted_since };
+        let is_compressed = |run: &Arc<Run>| run.parts.iter().any(|sst| codec(sst.meta()) == Some(LZ4));
+        let settled = reason != Reason::Idle || inputs.last().is_some_and(is_compressed);
+        let facts = RunFacts {
+            depth: output_depth,
+            seq,
+            oldest: reaches_oldest,
+            merged: true,
+            settled,
+            deleted_since,
+        };
         self.state = State::Merging(Box::new(Merging {
             started,
             reason,

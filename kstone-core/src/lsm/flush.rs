@@ -124,7 +124,8 @@ impl FlushJob {
         };
         let seq = (memtable.first_seq(), memtable.last_seq());
         let deleted_since = memtable.deleted_since();
-        let facts = RunFacts { depth: 0, seq, oldest: reaches_oldest, merged: false, deleted_since };
+        let facts =
+            RunFacts { depth: 0, seq, oldest: reaches_oldest, merged: false, settled: false, deleted_since };
         self.state = State::Writing(Box::new(Writing {
             started,
             cursor: memtable.cursor(&KeyRange::all(), SeqNo::MAX, Direction::Forward),

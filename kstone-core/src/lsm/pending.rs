@@ -75,12 +75,13 @@ const DIFFERENCES: [(&str, Differs); 3] = [
     ("compression", |config, meta, oldest| match config.compression {
         Compression::Never => codec(meta) != Some(NO_CODEC),
         Compression::Always => codec(meta) != Some(LZ4),
-        // SSTs that were never merged are not compressed, however old they are.
+        // SSTs that were never merged, or only while idle, are not compressed, however old they are.
         Compression::Older => oldest && meta.depth > 0 && codec(meta) != Some(LZ4),
     }),
 ];
 
-fn codec(meta: &SstMeta) -> Option<u8> {
+/// The codec that an SST was written with, if that is known.
+pub(super) fn codec(meta: &SstMeta) -> Option<u8> {
     meta.details.as_ref().map(|details| details.codec)
 }
 

@@ -31,6 +31,9 @@ pub(crate) struct RunFacts {
     pub(crate) oldest: bool,
     /// Whether it is the output of a merge rather than of a flush.
     pub(crate) merged: bool,
+    /// Whether its data has settled: it was merged, and not only while the database was idle, when it had just been
+    /// written and is likely to be read.
+    pub(crate) settled: bool,
     /// When the oldest tombstone of the inputs was written, if there is any.
     pub(crate) deleted_since: Option<Since>,
 }
@@ -40,7 +43,7 @@ impl RunFacts {
     fn compress(&self, compression: Compression) -> bool {
         match compression {
             Compression::Never => false,
-            Compression::Older => self.merged && self.oldest,
+            Compression::Older => self.settled && self.oldest,
             Compression::Always => true,
         }
     }

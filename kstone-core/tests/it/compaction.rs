@@ -337,6 +337,26 @@ fn idle_compaction_merges_soon_after_the_last_flush() {
     }
 }
 
+/// Readers often follow a load, and pay for each block that they have to decompress. But what was compressed stays so.
+#[test]
+fn idle_compaction_compresses_nothing_for_the_first_time() {
+    let fixture = Fixture::new(plain(10).with_idle_compaction(true));
+    fixture.engine.set_config(fixture.engine.config().with_compression(Compression::Older)).unwrap();
+    let idle = |keys: std::ops::Range<u64>| {
+        let half = keys.start.midpoint(keys.end);
+        fixture.put_and_flush(keys.start..half);
+        fixture.put_and_flush(half..keys.end);
+        fixture.wait(HOUR);
+        assert_eq!(fixture.runs(), 1);
+        fixture.sst_bytes()
+    };
+    assert!(idle(0..200) > 200 * 100);
+    assert_eq!(fixture.engine.pending_rewrites().unwrap(), []);
+    fixture.engine.trigger_compaction(0).unwrap();
+    assert!(fixture.sst_bytes() < 200 * 50);
+    assert!(idle(200..600) < 600 * 50);
+}
+
 /// A stripe that writers leave alone is idle, although others are flushed all the time.
 #[test]
 fn idle_compaction_merges_a_stripe_that_nobody_writes_to() {

@@ -161,7 +161,7 @@ fn the_idle_rule_merges_what_came_after_a_run_once_it_has_half_its_size() {
         let runs: Vec<_> = sizes.iter().map(|&size| run(0, size, 0, 9)).collect();
         match choose(&stripe(&runs), config, Ask::Idle) {
             Choice::Merge(pick) => {
-                assert_eq!((pick.output_depth, pick.reaches_oldest), (1, pick.count == sizes.len()));
+                assert_eq!((pick.output_depth, pick.reaches_oldest), (0, pick.count == sizes.len()));
                 Some((pick.count, pick.reason))
             }
             Choice::Nothing => None,

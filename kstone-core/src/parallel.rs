@@ -71,7 +71,7 @@ pub(crate) fn each<T: Send, R: Send>(threads: usize, items: Vec<T>, act: impl Fn
             *result = Some(act(item));
         }
     };
-    beside(threads - 1, &work);
+    beside(threads - 1, &work, work);
     drop(queue);
     // All are there: a panic in `act` has already reached the caller.
     results.into_iter().flatten().collect()
@@ -87,46 +87,29 @@ pub(crate) fn both<A, B: Send>(
     let slot = Mutex::new(None);
     let first = match threads {
         0 | 1 => first(),
-        _ => with(&|| *slot.lock() = Some(second()), first),
+        _ => beside(1, &|| *slot.lock() = Some(second()), first),
     };
     let done = slot.lock().take();
     (first, done.unwrap_or_else(second))
 }
 
-/// Runs `work` on another thread, if the system grants one, and meanwhile `act` on this one.
+/// Runs `act` on this thread and, meanwhile, `work` on up to `others` more: fewer if the system refuses a thread.
 #[cfg(not(shuttle))]
-fn with<R>(work: &(impl Fn() + Sync), act: impl FnOnce() -> R) -> R {
-    thread::scope(|scope| {
-        // Without the thread, the caller does its work.
-        let _ = thread::Builder::new().name(NAME.into()).spawn_scoped(scope, work);
-        act()
-    })
-}
-
-/// As for [`beside`].
-#[cfg(shuttle)]
-fn with<R>(_work: &(impl Fn() + Sync), act: impl FnOnce() -> R) -> R {
-    act()
-}
-
-/// Runs `work` on this thread and, meanwhile, on up to `others` more. If the system refuses a thread, the rest does its
-/// work.
-#[cfg(not(shuttle))]
-fn beside(others: usize, work: &(impl Fn() + Sync)) {
+fn beside<R>(others: usize, work: &(impl Fn() + Sync), act: impl FnOnce() -> R) -> R {
     thread::scope(|scope| {
         for _ in 0..others {
             if thread::Builder::new().name(NAME.into()).spawn_scoped(scope, work).is_err() {
                 break;
             }
         }
-        work();
-    });
+        act()
+    })
 }
 
 /// Threads of the scheduler cannot borrow. The logs of its tests are too short for a second thread anyway.
 #[cfg(shuttle)]
-fn beside(_others: usize, work: &(impl Fn() + Sync)) {
-    work();
+fn beside<R>(_others: usize, _work: &(impl Fn() + Sync), act: impl FnOnce() -> R) -> R {
+    act()
 }
 
 #[cfg(test)]

@@ -186,6 +186,13 @@ pub struct SstMeta {
     pub details: Option<Arc<SstDetails>>,
 }
 
+impl SstMeta {
+    /// The codec that it was written with, if that is known.
+    pub(crate) fn codec(&self) -> Option<u8> {
+        self.details.as_ref().map(|details| details.codec)
+    }
+}
+
 /// Facts that inform decisions about an SST but are not needed to read it: a manifest may lack them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SstDetails {

@@ -10,7 +10,6 @@ use std::time::Duration;
 use super::job::{Job, Slot, StepResult, run_to_end};
 use super::observe::Merged;
 use super::options::Workers;
-use super::pending::codec;
 use super::quota::rewritten;
 use super::run_writer::{RunFacts, RunWriter, copy};
 use super::space::MergeSpace;
@@ -123,7 +122,7 @@ impl CompactJob {
             // Retried when there is space; a caller that waits for it gets an error.
             return if self.ask == Ask::Full { Err(Error::DiskFull) } else { Ok(StepResult::Done) };
         };
-        let is_compressed = |run: &Arc<Run>| run.parts.iter().any(|sst| codec(sst.meta()) == Some(LZ4));
+        let is_compressed = |run: &Arc<Run>| run.parts.iter().any(|sst| sst.meta().codec() == Some(LZ4));
         let settled = reason != Reason::Idle || inputs.last().is_some_and(is_compressed);
         let facts = RunFacts {
             depth: output_depth,

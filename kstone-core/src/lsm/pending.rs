@@ -57,7 +57,7 @@ impl LsmEngine {
         Ok(run.parts.iter().map(|table| table.meta()).any(|meta| {
             let superseded = meta.details.as_ref().is_none_or(|details| meta.entries > details.keys);
             // Includes a run that no merge has compressed yet.
-            let uncompressed = config.compression == Compression::Older && codec(meta) != Some(LZ4);
+            let uncompressed = config.compression == Compression::Older && meta.codec() != Some(LZ4);
             let differs = DIFFERENCES.iter().any(|(_, differs)| differs(config, meta, true));
             meta.tombstones > 0 || superseded || uncompressed || differs
         }))
@@ -73,17 +73,12 @@ const DIFFERENCES: [(&str, Differs); 3] = [
         meta.details.as_ref().is_none_or(|d| d.block_size as usize != config.block_size)
     }),
     ("compression", |config, meta, oldest| match config.compression {
-        Compression::Never => codec(meta) != Some(NO_CODEC),
-        Compression::Always => codec(meta) != Some(LZ4),
+        Compression::Never => meta.codec() != Some(NO_CODEC),
+        Compression::Always => meta.codec() != Some(LZ4),
         // SSTs that were never merged, or only while idle, are not compressed, however old they are.
-        Compression::Older => oldest && meta.depth > 0 && codec(meta) != Some(LZ4),
+        Compression::Older => oldest && meta.depth > 0 && meta.codec() != Some(LZ4),
     }),
 ];
-
-/// The codec that an SST was written with, if that is known.
-pub(super) fn codec(meta: &SstMeta) -> Option<u8> {
-    meta.details.as_ref().map(|details| details.codec)
-}
 
 /// Whether an SST was written with another value; the flag: whether its run is the oldest of its stripe.
 type Differs = fn(&DatabaseConfig, &SstMeta, bool) -> bool;

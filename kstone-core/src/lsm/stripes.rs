@@ -43,6 +43,11 @@ impl Stripes {
         self.chunks.release();
     }
 
+    #[cfg(test)]
+    pub(crate) fn chunks(&self) -> &ChunkPool {
+        &self.chunks
+    }
+
     pub(crate) fn used(&self) -> impl Iterator<Item = &Stripe> {
         self.stripes.iter().filter_map(|stripe| stripe.get().map(|stripe| &**stripe))
     }

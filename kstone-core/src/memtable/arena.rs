@@ -253,6 +253,13 @@ impl ChunkPool {
         used.pop().or_else(|| unused.pop()).unwrap_or_else(|| handle_alloc_error(Layout::new::<[u8; SLAB]>()))
     }
 
+    /// The number of free chunks with and without memory.
+    #[cfg(test)]
+    pub(crate) fn free_chunks(&self) -> (usize, usize) {
+        let free = self.free.lock();
+        (free.used.len(), free.unused.len())
+    }
+
     fn give_back(&self, chunks: impl Iterator<Item = Memory>) {
         self.free.lock().used.extend(chunks);
     }
@@ -490,10 +497,7 @@ mod tests {
         fill(&first, 1);
         let large = first.append().push([&[2; 5000], &[3; 5000], &[4]]).unwrap();
         let large = first.shared(large).unwrap();
-        let free = || {
-            let free = pool.free.lock();
-            (free.used.len(), free.unused.len())
-        };
+        let free = || pool.free_chunks();
         assert_eq!(free(), (0, SLAB / CHUNK - 7));
         drop(first);
         assert_eq!(free(), (7, SLAB / CHUNK - 7));
@@ -515,10 +519,7 @@ mod tests {
             }
             arena
         };
-        let free = || {
-            let free = pool.free.lock();
-            (free.used.len(), free.unused.len())
-        };
+        let free = || pool.free_chunks();
         let (large, small) = (fill(16 * 3 * KEPT_CHUNKS, 1), fill(1600, 2));
         drop(large);
         assert_eq!(free().0, 3 * KEPT_CHUNKS);

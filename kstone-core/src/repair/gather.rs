@@ -159,7 +159,7 @@ fn salvaged(patient: &DamagedDatabase, part: &Candidate) -> Result<FileEntries> 
 }
 
 fn is_compressed(part: &Candidate) -> bool {
-    part.meta.details.as_ref().is_some_and(|details| details.codec == crate::sst_block::LZ4)
+    part.meta.codec() == Some(crate::sst_block::LZ4)
 }
 
 /// Rebuilds one run; intact parts are kept.

@@ -144,6 +144,22 @@ fn a_checkpoint_comes_once_an_interval_while_there_is_something_new() {
 }
 
 #[test]
+fn memory_that_a_load_needed_returns_to_the_system() {
+    let config = one().with_max_memtable_records(10_000).with_memory_budget(64 << 20);
+    let idle = Idle::new(config.with_sync_interval(Duration::ZERO), CompactionConfig::disabled());
+    for n in 0..10_000 {
+        idle.engine.put(&Key::from(&format!("key{n}")), &[7; 1000], WriteOptions::new()).unwrap();
+    }
+    idle.flush();
+    let (used, _) = idle.engine.shared.stripes.chunks().free_chunks();
+    assert!(used > 600, "{used} chunks of 16 KiB for 10 MB");
+    assert!(idle.due_after(2000).contains(&Slot::ReleaseMemory));
+    idle.run(Slot::ReleaseMemory);
+    let (left, unused) = idle.engine.shared.stripes.chunks().free_chunks();
+    assert!(left == 256 && unused >= used - 256, "{left} {unused}");
+}
+
+#[test]
 fn a_log_that_is_half_full_does_not_wait_for_the_checkpoint_interval() {
     let config = one().with_sync_interval(Duration::ZERO).with_checkpoint_interval(Duration::from_secs(3600));
     let config = config.with_wal_segment_size(32 << 10).with_max_wal_size_bytes(128 << 10);

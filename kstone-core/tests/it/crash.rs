@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use kstone_core::lsm::{LsmEngine, WriteOptions};
+use kstone_core::lsm::{EngineOptions, LsmEngine, WriteOptions};
 use kstone_core::planted::{Bug, plant};
 use kstone_core::torture::{Explorer, Totals};
 use kstone_core::vfs::{CrashMode, OpenMode, StrictVfs, Vfs, read_all, write_all_at};
@@ -61,6 +61,28 @@ fn every_crash_leaves_a_prefix_with_all_that_was_durable() {
         let kinds = CrashMode::KINDS as usize;
         assert!(totals.states.len() == kinds && totals.states.values().all(|&n| n > 2_000), "{totals}");
     }
+}
+
+/// With worker threads, a checkpoint syncs several SSTs at the same time. The explorer, with its single thread, does not.
+#[test]
+fn ssts_that_several_threads_sync_survive() {
+    let vfs = StrictVfs::new();
+    let engine = LsmEngine::create(Path::new("db"), EngineOptions::on(Arc::new(vfs.clone()))).unwrap();
+    let keys: Vec<Key<'_>> = (0..500).map(|n| Key::from(&format!("key{n}")).into_owned()).collect();
+    for key in &keys {
+        engine.put(key, b"value", WriteOptions::new()).unwrap();
+    }
+    engine.flush().unwrap();
+    engine.close().unwrap();
+    drop(engine);
+    let vfs = vfs.crash(CrashMode::Strict);
+    let engine = LsmEngine::open(Path::new("db"), EngineOptions::on(Arc::new(vfs))).unwrap();
+    assert!(engine.stats().unwrap().stripes.iter().map(|stripe| stripe.runs).sum::<usize>() > 100);
+    for key in &keys {
+        assert!(engine.get(key).unwrap().is_some(), "{key:?}");
+    }
+    engine.verify().unwrap();
+    engine.close().unwrap();
 }
 
 /// The process dies: the engine changes nothing any more, and its lock is released.

@@ -12,7 +12,6 @@ mod from_json;
 mod fuzz_corpus;
 mod items;
 mod json;
-#[cfg(feature = "prometheus")]
 mod openmetrics;
 mod preset;
 

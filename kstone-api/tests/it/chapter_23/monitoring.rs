@@ -233,7 +233,6 @@ fn setting_up_alerts() -> Result<()> {
 }
 
 /// "Prometheus Integration": the names that it registers.
-#[cfg(feature = "prometheus")]
 #[test]
 fn prometheus_integration() -> Result<()> {
     let db = Database::temporary()?;

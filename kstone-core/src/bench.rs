@@ -17,7 +17,7 @@ use crate::merge::MergeCursor;
 use crate::sst::{SstParams, SstWriter, Table, TableContext, Unsynced};
 use crate::types::{Direction, EntryKind, EntryRef, Lsn, SeqNo, SstMeta};
 use crate::vfs::{DiskVfs, Floor, Vfs};
-use crate::wal::{LogLimits, Wal, WalContext, WalStart};
+use crate::wal::{LogLimits, Route, Wal, WalContext, WalStart};
 
 const DATABASE: [u8; 16] = [1; 16];
 const INCARNATION: [u8; 16] = [2; 16];
@@ -138,6 +138,7 @@ impl Log {
             limit: u64::MAX,
             oversized: u64::MAX,
             write_buffer: DatabaseConfig::default().write_buffer_size as u64,
+            buffer: DatabaseConfig::default().wal_buffer_size as u64,
         });
         drop(log.0.try_reserve(bytes, Floor::NONE)?);
         log.append(&[0])?;
@@ -151,7 +152,7 @@ impl Log {
     /// `Io` and `DiskFull`, from the disk.
     pub fn append(&self, record: &[u8]) -> Result<()> {
         let reservation = self.0.try_reserve(record.len(), Floor::NONE)?;
-        self.0.append(reservation.expect("a log without a limit"), 1, record, |_| ())?;
+        self.0.append(reservation.expect("a log without a limit"), 1, record, Route::Buffered, |_| ())?;
         Ok(())
     }
 

@@ -11,6 +11,9 @@ pub(crate) const MANIFEST_TMP: &str = "MANIFEST.tmp";
 /// Locked by the one handle that may write.
 pub(crate) const LOCK: &str = "LOCK";
 
+/// The log buffer: records that need not be in their segment yet.
+const LOG_BUFFER: &str = "wal.buffer";
+
 /// In a directory without a manifest: a backup into it was started and not finished.
 pub(crate) const UNFINISHED: &str = "BACKUP.unfinished";
 /// The counters, for tools that read the directory; see [`crate::DatabaseConfig::stats_snapshot_interval`].
@@ -36,6 +39,8 @@ pub(crate) enum FileName {
     Stats,
     /// `wal-NNNNNN.log`: a segment; the number is its generation at creation, but headers determine the order.
     Log(u32),
+    /// `wal.buffer`
+    LogBuffer,
     /// `NNN-<id>.sst`
     Sst {
         stripe: usize,
@@ -54,6 +59,10 @@ pub(crate) enum FileName {
 
 pub(crate) fn log(dir: &Path, generation: u32) -> PathBuf {
     dir.join(format!("wal-{generation:06}.log"))
+}
+
+pub(crate) fn log_buffer(dir: &Path) -> PathBuf {
+    dir.join(LOG_BUFFER)
 }
 
 pub(crate) fn sst(dir: &Path, stripe: usize, id: FileId) -> PathBuf {
@@ -94,6 +103,7 @@ pub(crate) fn parse(name: &str) -> FileName {
         EVENTS => return FileName::Events,
         STATS | STATS_TMP => return FileName::Stats,
         QUARANTINE => return FileName::Quarantine,
+        LOG_BUFFER => return FileName::LogBuffer,
         _ => {}
     }
     if let Some(sst) = name.strip_suffix(REPAIRED) {
@@ -143,6 +153,7 @@ mod tests {
             FileName::Sst { stripe: 255, id: u64::MAX }
         );
         assert_eq!(parse("MANIFEST"), FileName::Manifest);
+        assert_eq!(parse(&name(log_buffer(Path::new("d")))), FileName::LogBuffer);
         assert_eq!(parse("BACKUP.unfinished"), FileName::Unfinished);
         for age in 0..EVENT_FILES {
             assert_eq!(parse(&name(events(Path::new("d"), age))), FileName::Events);

@@ -36,6 +36,8 @@ bugs! {
     AckBeforeSync,
     /// Small records wait in a process buffer for the next write or sync.
     BufferKept,
+    /// What the log buffer holds is not written to its segment before the segment is synced.
+    LogBufferNotSynced,
     /// A sync covers only the newest segment of the log.
     OnlyNewestSegmentSynced,
     /// The watermark advances before the sync that it stands for.
@@ -87,6 +89,8 @@ bugs! {
     FileIdReused,
 
     // What recovery accepts.
+    /// The log is read without the log buffer.
+    LogBufferForgotten,
     /// A log record is accepted although its payload does not match its checksum.
     TornRecordBelieved,
     /// A damaged log record is skipped, and the log is read on behind it.

@@ -22,6 +22,8 @@ pub use disk::{DiskVfs, free_space, read_regular};
 pub(crate) use lock_identity::LockIdentity;
 pub use mem::MemVfs;
 pub(crate) use metered::{Below, Floor, Meter, MeteredVfs, PAGE, Promise, Usage, pages};
+#[cfg(test)]
+pub(crate) use sim::StoredByCalls;
 #[cfg(feature = "testing")]
 pub use sim::{
     Call, Choose, CrashMode, Effect, Errno, FaultVfs, Hook, Image, Op, Record, Rule, RuleHandle, StrictVfs,
@@ -171,9 +173,28 @@ pub trait VfsFile: Debug + Send + Sync {
     /// Maps the first `len` bytes for reading; pages are loaded on access. The bytes must not change while the mapping
     /// exists, which is true of SSTs. `UnexpectedEof` if the file is shorter.
     fn map(&self, len: u64) -> io::Result<Mapping>;
+    /// Maps the first `len` bytes, which exist and have space on the disk, for one writer. `Unsupported`, the default,
+    /// where a store could fail: a store cannot report an error.
+    fn share(&self, _len: u64) -> io::Result<Box<dyn SharedBytes>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// In a simulated file system, data written since the last sync remains readable, but no later sync makes it
     /// durable. Default: no-op.
     fn lose_unsynced(&self) {}
+}
+
+/// Bytes of a file that are written in place: a store is at once what readers of the file find, and survives the death
+/// of the process like a write.
+#[expect(clippy::len_without_is_empty, reason = "no caller needs to know whether it is empty")]
+pub trait SharedBytes: Debug + Send {
+    /// Replaces the bytes from `at` on. What would be beyond the end is left out.
+    fn store(&mut self, at: usize, bytes: &[u8]);
+    /// Returns all bytes.
+    fn bytes(&self) -> &[u8];
+    /// Returns the number of bytes.
+    fn len(&self) -> usize {
+        self.bytes().len()
+    }
 }
 
 /// Bytes of a file that are read in place.

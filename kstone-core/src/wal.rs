@@ -11,8 +11,8 @@
 //! tail from damage), [`harden`], [`replay`].
 //!
 //! Invariants:
-//! * A record reaches the operating system before its append returns; no buffer outlives the call. Records that wait
-//!   for the log lock belong to writers that are waiting with them.
+//! * A record reaches the operating system before its append returns, in its segment or in the mapped log buffer
+//!   (`buffer`). Records that wait for the log lock belong to writers that are waiting with them.
 //! * Sequences are assigned, records registered with the caller, and positions taken in the same order, all under the
 //!   log lock.
 //! * A segment's header and name are durable before its first record is written.
@@ -29,6 +29,7 @@
 //!   then space or queue. The group commit lock is taken alone.
 
 mod append;
+mod buffer;
 mod copy;
 pub(crate) mod format;
 mod reader;
@@ -47,7 +48,8 @@ use crate::latency::Recorder;
 use crate::types::{Lsn, SeqNo};
 use crate::vfs::{Meter, Vfs};
 
-pub(crate) use append::Payload;
+pub(crate) use append::{Payload, Route};
+pub(crate) use buffer::{BufferedTail, open_with};
 pub(crate) use copy::LogCopy;
 pub(crate) use format::{RECORDS_START, copied_header};
 pub(crate) use reader::{
@@ -81,6 +83,8 @@ pub(crate) struct LogLimits {
     pub(crate) oversized: u64,
     /// Bytes of records that one write call gathers at most.
     pub(crate) write_buffer: u64,
+    /// Bytes of the log buffer; 0 for none.
+    pub(crate) buffer: u64,
 }
 
 /// The state in which writing continues.
@@ -110,6 +114,8 @@ pub(crate) struct SegmentInfo {
     /// Where its live records start and end.
     pub(crate) start: u32,
     pub(crate) end: u32,
+    /// Records that its file may lack.
+    pub(crate) tail: Option<Arc<BufferedTail>>,
 }
 
 /// The end of a closed log.
@@ -136,7 +142,7 @@ mod tests {
         for i in 0..200usize {
             let payload = vec![i as u8; if i == 77 { 300_000 } else { i * 7 % 500 }];
             let reservation = reserve(&wal, payload.len()).unwrap();
-            let appended = wal.append(reservation, 3, &payload, |_| ()).unwrap();
+            let appended = wal.append(reservation, 3, &payload, Route::Direct, |_| ()).unwrap();
             assert_eq!(appended.first_seq, 1 + 3 * i as u64);
             assert_eq!(wal.tail(), appended.end);
             expected.push((appended.first_seq, payload));

@@ -123,6 +123,26 @@ settings! {
         seen_in: "`log_records` against `log_writes`",
     }
 
+    /// The size in bytes of the log buffer: a file `wal.buffer`, mapped into memory, that takes the records of writes
+    /// with `Durability::Buffered` until one call writes many of them to the log. They survive the death of the process
+    /// there like in the log.
+    ///
+    /// The buffer takes at most an eighth of a log segment, in units of 512 bytes. There is none on file systems where
+    /// a store into a mapped file can fail (known to be suitable: ext2, ext3, ext4, XFS, tmpfs), nor where its file
+    /// cannot be created; each record is then written by a call of its own. It is removed by a clean close.
+    wal_buffer_size: usize {
+        builder: with_wal_buffer_size(usize),
+        stored: "wal_buffer_size",
+        default: (128 KiB),
+        range: (0 bytes ..= 16 MiB),
+        live: Now,
+        group: "log",
+        more: "fewer write calls for writes that are not synced, up to some 64 KiB: puts are faster. The same bytes \
+               again on disk, and a longer wait for the put that finds the buffer full. 0: each record is written by a \
+               call",
+        seen_in: "`log_records` against `log_writes`",
+    }
+
     /// The approximate maximum size of all memtables together, in bytes.
     memory_budget: Option<usize> {
         builder: with_memory_budget(usize),

@@ -27,6 +27,7 @@ fn settings_are_stored_by_these_names_and_numbers_and_come_back() {
         .with_write_stall_limit(ms(21))
         .with_max_total_disk_bytes(22 << 30)
         .with_write_buffer_size(230)
+        .with_wal_buffer_size(231)
         .with_memtable_mode(MemtableMode::Adaptive)
         .with_recovery_target(ms(24))
         .with_compression(Compression::Always)
@@ -44,6 +45,7 @@ fn settings_are_stored_by_these_names_and_numbers_and_come_back() {
             ("bloom_bits_per_key", 11),
             ("max_total_disk_bytes", 22 << 30),
             ("write_buffer_size", 230),
+            ("wal_buffer_size", 231),
             ("memory_budget", 12),
             ("memtable_mode", 1),
             ("recovery_target_ms", 24),
@@ -101,7 +103,7 @@ fn settings_are_stored_by_these_names_and_numbers_and_come_back() {
     DatabaseConfig::default().validate().unwrap();
     CompactionConfig::default().validate().unwrap();
     let unset = DatabaseConfig::SETTINGS.iter().filter(|setting| setting.default == "none").count();
-    assert_eq!((DatabaseConfig::new().to_settings().len(), unset), (16, 3));
+    assert_eq!((DatabaseConfig::new().to_settings().len(), unset), (17, 3));
 }
 
 /// The numbers of variants are stored, and each is read back.
@@ -155,7 +157,7 @@ fn both_ends_of_every_range_are_accepted_and_what_lies_beyond_is_refused_with_th
     // These are choices and switches, or bounded by other settings.
     let others = "max_wal_size_bytes max_total_disk_bytes memtable_mode compression read_mode enabled idle_compaction \
                   dephasing";
-    assert_eq!((checked, left.join(" ").as_str()), (25, others));
+    assert_eq!((checked, left.join(" ").as_str()), (26, others));
 }
 
 /// Where a format has a bound, its setting has the same.
@@ -214,6 +216,7 @@ fn zeros_and_what_is_absurdly_large_are_refused_by_name_with_the_range() {
         ("memory_budget", c().with_memory_budget(usize::MAX)),
         ("write_buffer_size", c().with_write_buffer_size(63)),
         ("write_buffer_size", c().with_write_buffer_size((16 << 20) + 1)),
+        ("wal_buffer_size", c().with_wal_buffer_size((16 << 20) + 1)),
         ("block_cache_bytes", c().with_block_cache_bytes(0)),
         ("block_cache_bytes", c().with_block_cache_bytes(usize::MAX)),
         ("latency_sampling", c().with_latency_sampling(u32::MAX)),

@@ -12,7 +12,8 @@ use crate::record::{ITEMS, OpRef, Ops, encode};
 use crate::types::{LogCut, Lsn, SeqNo};
 use crate::vfs::{Floor, MemVfs, Vfs};
 use crate::wal::{
-    Chain, LogLimits, LogOwner, LogRules, Wal, WalContext, WalStart, discover, harden, replay, validate,
+    Chain, LogLimits, LogOwner, LogRules, Route, Wal, WalContext, WalStart, discover, harden, replay,
+    validate,
 };
 
 const OWNER: LogOwner = LogOwner { database_id: [7; 16], incarnation: [8; 16] };
@@ -244,6 +245,7 @@ fn open(vfs: &MemVfs, start: WalStart, seed: u64) -> Wal {
         limit: u64::MAX,
         oversized: u64::MAX,
         write_buffer: 1024,
+        buffer: 0,
     });
     wal
 }
@@ -257,7 +259,7 @@ fn append(wal: &Wal, n: usize, batches: &mut Vec<Batch>) {
         encode(&mut payload, ITEMS, op);
     }
     let reservation = wal.try_reserve(payload.len(), Floor::NONE).expect("memory").expect("no limit");
-    let appended = wal.append(reservation, count as u32, &payload, |_| ()).expect("memory");
+    let appended = wal.append(reservation, count as u32, &payload, Route::Buffered, |_| ()).expect("memory");
     batches.push((appended.lsn, appended.first_seq, count as u32, payload));
 }
 

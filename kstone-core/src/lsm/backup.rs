@@ -342,7 +342,8 @@ impl Copying<'_, '_, '_> {
 
     /// Copies the segment's records behind a header of the copy's own.
     fn copy_segment(&mut self, info: &SegmentInfo, to: &Destination) -> Result<()> {
-        let from = self.source.log.open(&info.path, OpenMode::Read).map_err(Error::io("open", &info.path))?;
+        let from = wal::open_with(&*self.source.log, &info.path, info.tail.as_ref());
+        let from = from.map_err(Error::io("open", &info.path))?;
         let start = u64::from(wal::RECORDS_START);
         let mut head = vec![0; start as usize];
         let read = read_full_at(&*from, &mut head, 0).map_err(Error::io("read", &info.path))?;

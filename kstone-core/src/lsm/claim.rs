@@ -145,7 +145,7 @@ impl PathContents {
         for entry in listing {
             match paths::parse(&entry.name) {
                 FileName::Foreign | FileName::Quarantine => _ = foreign.get_or_insert(entry.name),
-                FileName::Sst { .. } | FileName::Repairing { .. } => {
+                FileName::Sst { .. } | FileName::Repairing { .. } | FileName::LogBuffer => {
                     return Ok(Self::WithoutManifest(entry.name));
                 }
                 FileName::Log(named) => match wal::has_records(vfs, &path.join(&entry.name), named) {

@@ -153,10 +153,14 @@ fn cut_changes(state: &ManifestState, chain: &Chain, seq: SeqNo) -> Vec<Change> 
     ]
 }
 
-/// The database's files that are not in use: SSTs that no edit lists, and dead log segments.
+/// The database's files that are not in use: SSTs that no edit lists, dead log segments, and the log buffer, whose
+/// records are in their segment when these files are removed.
 fn orphans(path: &Path, state: &ManifestState, chain: &Chain, listing: &[DirEntry]) -> Vec<PathBuf> {
     let ours = listing.iter().filter(|entry| entry.is_file);
-    let unlisted = ours
-        .filter(|entry| matches!(paths::parse(&entry.name), FileName::Sst { id, .. } if !state.lists(id)));
+    let unlisted = ours.filter(|entry| match paths::parse(&entry.name) {
+        FileName::Sst { id, .. } => !state.lists(id),
+        FileName::LogBuffer => true,
+        _ => false,
+    });
     unlisted.map(|entry| path.join(&entry.name)).chain(chain.dead.iter().cloned()).collect()
 }

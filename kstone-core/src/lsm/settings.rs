@@ -46,6 +46,7 @@ impl Settings {
             limit: self.log.limit,
             oversized: self.log.oversized,
             write_buffer: self.database.write_buffer_size as u64,
+            buffer: self.database.wal_buffer_size as u64,
         }
     }
 }

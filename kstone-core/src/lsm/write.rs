@@ -25,6 +25,7 @@ use crate::planted::{Bug, Race, later, planted, raced};
 use crate::record::ITEMS;
 use crate::stripe::Locked;
 use crate::types::{EntryKind, EntryRef, SeqNo};
+use crate::wal::Route;
 
 impl LsmEngine {
     /// Sets `key` to `value`; returns the sequence of the write.
@@ -119,10 +120,12 @@ impl Shared {
             locked.push(self.lock_stripe(id.into())?);
         }
 
+        // A write that is synced next gains nothing from the buffer, and a failure of its own call can be undone.
+        let route = if durability == Durability::Sync { Route::Direct } else { Route::Buffered };
         let register = |last| self.commits.register(last);
         // Another write holds the log: this one waits for it, or is written by it.
         let behind = self.io.wal().is_busy().then(|| self.clock.monotonic());
-        let appended = self.io.wal().append(reservation, ops.len() as u32, &batch, register);
+        let appended = self.io.wal().append(reservation, ops.len() as u32, &batch, route, register);
         if let Some(since) = behind {
             self.observed.waited(StallReason::Locks, since);
         }

@@ -189,7 +189,8 @@ fn tell_actions(patient: &DamagedDatabase, plan: &Plan, options: &RepairOptions,
         add(path, "not a regular file: set aside");
     }
     if !plan.keep_log {
-        patient.log.files.iter().for_each(|path| add(path, "the readable rest of it goes into SSTs"));
+        let log = patient.log.files.iter().chain(&patient.log.buffer);
+        log.for_each(|path| add(path, "the readable rest of it goes into SSTs"));
     }
 }
 

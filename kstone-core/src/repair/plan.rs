@@ -95,7 +95,7 @@ pub(super) fn plan(patient: &DamagedDatabase) -> Plan {
     }
     plan.replaced.extend(patient.foreign_files.iter().chain(&patient.unknown).cloned());
     if !keep_log {
-        plan.replaced.extend(patient.log.files.iter().cloned());
+        plan.replaced.extend(patient.log.files.iter().chain(&patient.log.buffer).cloned());
     }
     plan.replaced.retain(|path| !patient.irregular.contains(path));
     plan.replaced.sort();

@@ -87,7 +87,7 @@ impl Explorer {
     /// The first violation.
     pub fn run(&self) -> Result<Totals, Failure> {
         let watchdog = Watchdog::start(format_args!("{} {}", self.command, self.seed));
-        let strict = StrictVfs::new();
+        let strict = StrictVfs::new().with_shared_bytes();
         strict.record(Some(self.chooser(self.seed, self.images)));
         let mut world = World::new(self.bed(&strict), self.seed, self.settings.clone(), Tolerance::Limits);
         let mut totals = Totals::default();

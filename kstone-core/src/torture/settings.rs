@@ -65,6 +65,9 @@ pub fn any_settings(rng: &mut Rng) -> (DatabaseConfig, CompactionConfig) {
     if rng.one_in(2) {
         config = config.with_write_buffer_size(64 << rng.below(8));
     }
+    if rng.one_in(2) {
+        config = config.with_wal_buffer_size(512 * rng.below(4) as usize);
+    }
     if rng.one_in(3) {
         // Two segments plus the largest batch of these workloads, up to twice that.
         config = config.with_max_item_bytes(4096).with_max_key_bytes(100);

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::{DirEntry, FileIdentity, FreeSpace, Mapping, OpenMode, PathKind, Vfs, VfsFile};
+use super::{DirEntry, FileIdentity, FreeSpace, Mapping, OpenMode, PathKind, SharedBytes, Vfs, VfsFile};
 use crate::process::Process;
 
 mod open;
@@ -373,6 +373,52 @@ impl VfsFile for DiskFile {
         // only time is lost.
         let _ = again(|| map.advise(memmap2::Advice::Random));
         Ok(Mapping::File(map))
+    }
+
+    #[cfg(target_os = "linux")]
+    #[expect(unsafe_code, reason = "mapping a file is unsafe by nature")]
+    fn share(&self, len: u64) -> io::Result<Box<dyn SharedBytes>> {
+        if !stores_cannot_fail(&self.file)? {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        if self.len()? < len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let len = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        // SAFETY: this process has no other mapping of the file, and writes to it in no other way while this one exists:
+        // the engine shares only a file that it has just made, and the lock on the database directory keeps other
+        // writers out. Other processes only read it. No mapping can be safe against someone who edits the files behind
+        // the engine's back.
+        let map = again(|| unsafe { memmap2::MmapOptions::new().len(len).map_mut(&self.file) })?;
+        Ok(Box::new(MappedBytes(map)))
+    }
+}
+
+/// Whether a store to a mapped page of this file, which has its place on the disk, needs no more space. Otherwise, as on
+/// file systems that never overwrite in place, a store to a full one would raise `SIGBUS`.
+#[cfg(target_os = "linux")]
+fn stores_cannot_fail(file: &File) -> io::Result<bool> {
+    /// From `linux/magic.h`: the family of ext2, ext3 and ext4, XFS, and files in memory.
+    const OVERWRITE_IN_PLACE: [u64; 3] = [0xEF53, 0x5846_5342, 0x0102_1994];
+    let system = again(|| Ok(rustix::fs::fstatfs(file)?))?;
+    Ok(OVERWRITE_IN_PLACE.contains(&(system.f_type as u64 & 0xFFFF_FFFF)))
+}
+
+#[cfg(target_os = "linux")]
+#[derive(Debug)]
+struct MappedBytes(memmap2::MmapMut);
+
+#[cfg(target_os = "linux")]
+impl SharedBytes for MappedBytes {
+    fn store(&mut self, at: usize, bytes: &[u8]) {
+        let len = bytes.len().min(self.0.len().saturating_sub(at));
+        if let (Some(to), Some(bytes)) = (self.0.get_mut(at..at + len), bytes.get(..len)) {
+            to.copy_from_slice(bytes);
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.0
     }
 }
 

@@ -10,7 +10,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use super::{DirEntry, FileIdentity, FreeSpace, LockIdentity, Mapping, OpenMode, PathKind, Vfs, VfsFile};
+use super::{
+    DirEntry, FileIdentity, FreeSpace, LockIdentity, Mapping, OpenMode, PathKind, SharedBytes, Vfs, VfsFile,
+};
 use crate::paths::{self, FileName};
 use crate::planted::{Bug, planted};
 use crate::sync::Mutex;
@@ -500,6 +502,10 @@ impl VfsFile for MeteredFile {
 
     fn map(&self, len: u64) -> io::Result<Mapping> {
         self.inner.map(len)
+    }
+
+    fn share(&self, len: u64) -> io::Result<Box<dyn SharedBytes>> {
+        self.inner.share(len)
     }
 }
 

@@ -3,9 +3,11 @@
 //! them.
 
 mod fault;
+mod shared;
 mod strict;
 mod trace;
 
 pub use fault::{Effect, Errno, FaultVfs, Hook, Rule, RuleHandle};
+pub(crate) use shared::StoredByCalls;
 pub use strict::{Choose, CrashMode, Image, StrictVfs, Tear};
 pub use trace::{Call, Op, Record};

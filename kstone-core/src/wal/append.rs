@@ -5,6 +5,7 @@
 //! per call as the write buffer and the segment allow. The others find their results when they get the lock in turn. A
 //! writer holds the locks of its stripes meanwhile, so a queue never has two records of one stripe.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,10 +13,13 @@ use smallvec::SmallVec;
 
 use crate::coding::part;
 use crate::error::{Error, Result};
+use crate::paths;
 use crate::planted::{Bug, planted, put_off};
 use crate::types::{Lsn, SeqNo};
 use crate::vfs::write_all_at;
 
+use super::WalContext;
+use super::buffer::LogBuffer;
 use super::format::{BATCH, LINK, LINK_LEN, RECORD_HEADER, RecordHeader, WATERMARK, encode_link, record_len};
 use super::segments::{RecordPlace, Reservation, SegmentFile, write_error};
 use super::writer::Wal;
@@ -27,6 +31,7 @@ const KEPT_BUFFER: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Log {
     pub(super) current: Option<Arc<SegmentFile>>,
+    buffer: Option<LogBuffer>,
     /// Segments before the current one with unsynced bytes, oldest first.
     pub(super) unsynced: Vec<Arc<SegmentFile>>,
     pub(super) tail: Lsn,
@@ -43,6 +48,7 @@ impl Log {
     pub(super) fn new(tail: Lsn, next_seq: SeqNo) -> Self {
         Self {
             current: None,
+            buffer: None,
             unsynced: Vec::new(),
             tail,
             next_seq,
@@ -51,6 +57,25 @@ impl Log {
             done: Vec::new(),
         }
     }
+
+    /// Writes to its segment what only the buffer has. Returns whether there was anything.
+    pub(super) fn flush_buffer(&mut self) -> io::Result<bool> {
+        self.buffer.as_mut().map_or(Ok(false), LogBuffer::flush)
+    }
+
+    /// Gives up the buffer, which must be flushed. Returns whether there was one.
+    pub(super) fn drop_buffer(&mut self) -> bool {
+        self.buffer.take().is_some()
+    }
+}
+
+/// The way of a record to its segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// By a write call, which can fail and is then undone: for records that are about to be synced.
+    Direct,
+    /// Through the log buffer, if there is one and the record fits.
+    Buffered,
 }
 
 /// The position of an appended record.
@@ -91,6 +116,7 @@ struct PendingRecord {
     time: u32,
     count: u32,
     payload_len: usize,
+    route: Route,
     /// Its start within the bytes of its [`Frames`].
     at: usize,
 }
@@ -118,6 +144,7 @@ impl Frames {
         reservation: &mut Reservation<'_>,
         count: u32,
         payload: &(impl Payload + ?Sized),
+        route: Route,
     ) -> Option<()> {
         if self.bytes.is_empty() {
             self.bytes.resize(LINK_LEN as usize, 0);
@@ -134,7 +161,7 @@ impl Frames {
         }
         self.bytes.resize(at + record_len(payload_len) as usize, 0);
         let (time, reserved) = (reservation.time, reservation.take());
-        self.records.push(PendingRecord { ticket, reserved, time, count, payload_len, at });
+        self.records.push(PendingRecord { ticket, reserved, time, count, payload_len, route, at });
         Some(())
     }
 
@@ -152,6 +179,8 @@ struct WriteCall {
     offset: u64,
     /// Whether the segment already has its link; otherwise this call starts with it.
     linked: bool,
+    /// Direct, if any of its records has to be.
+    route: Route,
     from: usize,
     to: usize,
 }
@@ -159,7 +188,7 @@ struct WriteCall {
 impl WriteCall {
     fn new(first: &PendingRecord, offset: u64, linked: bool) -> Self {
         let from = if linked { first.at } else { first.at - LINK_LEN as usize };
-        Self { offset, linked, from, to: from }
+        Self { offset, linked, route: Route::Buffered, from, to: from }
     }
 
     /// The length of the call if it includes this record.
@@ -184,11 +213,11 @@ pub(crate) struct Gathered {
 }
 
 impl Gathered {
-    fn count(&self, records: usize, bytes: usize) {
+    fn count(&self, writes: u64, records: usize, bytes: usize) {
         let add = |total: &AtomicU64, more: u64| {
             total.store(total.load(Ordering::Relaxed) + more, Ordering::Relaxed);
         };
-        add(&self.writes, 1);
+        add(&self.writes, writes);
         add(&self.records, records as u64);
         add(&self.bytes, bytes as u64);
     }
@@ -213,6 +242,7 @@ impl Wal {
         mut reservation: Reservation<'_>,
         count: u32,
         payload: &(impl Payload + ?Sized),
+        route: Route,
         appended: impl Fn(SeqNo),
     ) -> Result<Appended> {
         let payload_len = payload.encoded_len();
@@ -225,9 +255,9 @@ impl Wal {
         let mut log = match free {
             Some(log) => log,
             None if len > self.write_buffer.load(Ordering::Relaxed) => self.log.lock(),
-            None => return self.append_in_group(reservation, count, payload, appended),
+            None => return self.append_in_group(reservation, count, payload, route, appended),
         };
-        let appended_at = self.append_alone(&mut log, BATCH, &mut reservation, count, payload)?;
+        let appended_at = self.append_alone(&mut log, BATCH, &mut reservation, count, payload, route)?;
         appended(last_seq(&appended_at, count));
         Ok(appended_at)
     }
@@ -240,9 +270,10 @@ impl Wal {
         reservation: &mut Reservation<'_>,
         count: u32,
         payload: &(impl Payload + ?Sized),
+        route: Route,
     ) -> Result<Appended> {
         let mut frames = std::mem::take(&mut log.frames);
-        let appended = match frames.push(0, reservation, count, payload) {
+        let appended = match frames.push(0, reservation, count, payload, route) {
             Some(()) => self.write_some(log, kind, &mut frames, 0).1,
             None => Err(self.wrong_length()),
         };
@@ -256,13 +287,15 @@ impl Wal {
         mut reservation: Reservation<'_>,
         count: u32,
         payload: &(impl Payload + ?Sized),
+        route: Route,
         appended: impl Fn(SeqNo),
     ) -> Result<Appended> {
         let ticket = {
             let mut queue = self.queue.lock();
             queue.last_ticket += 1;
             let ticket = queue.last_ticket;
-            queue.frames.push(ticket, &mut reservation, count, payload).ok_or_else(|| self.wrong_length())?;
+            let pushed = queue.frames.push(ticket, &mut reservation, count, payload, route);
+            pushed.ok_or_else(|| self.wrong_length())?;
             self.waiting.store(queue.frames.records.len(), Ordering::Relaxed);
             ticket
         };
@@ -330,7 +363,7 @@ impl Wal {
         log: &mut Log,
         mut reservation: Reservation<'_>,
     ) -> Result<Appended> {
-        self.append_alone(log, WATERMARK, &mut reservation, 0, &[])
+        self.append_alone(log, WATERMARK, &mut reservation, 0, &[], Route::Direct)
     }
 
     /// Writes the records of `frames` from number `first` on, as many in one call as fit into the write buffer and the
@@ -379,6 +412,9 @@ impl Wal {
                 return (1, Err(error));
             }
             let call = call.get_or_insert_with(|| WriteCall::new(record, offset, linked));
+            if record.route == Route::Direct {
+                call.route = Route::Direct;
+            }
             match self.seal(log, kind, record, call, bytes) {
                 Ok(appended) => group.push(appended),
                 Err(error) => return (1, Err(error)),
@@ -438,24 +474,36 @@ impl Wal {
         call: &WriteCall,
         group: &AppendedGroup,
     ) -> Result<()> {
-        let Some(segment) = &log.current else { return Err(Error::Closed) };
+        let Some(segment) = log.current.clone() else { return Err(Error::Closed) };
         let bytes = part(bytes, call.from..call.to);
-        let written = if planted(Bug::BufferKept) {
+        let buffered = call.route == Route::Buffered;
+        let buffer = log.buffer.as_mut().filter(|buffer| buffered && bytes.len() as u64 <= buffer.size());
+        let written = if let Some(buffer) = buffer {
+            let (generation, file) = (segment.generation, &segment.file);
+            buffer.store((generation, file), call.offset, bytes).map(u64::from)
+        } else if planted(Bug::BufferKept) {
             let (file, bytes, offset) = (Arc::clone(&segment.file), bytes.to_vec(), call.offset);
-            put_off(move || write_all_at(&*file, &bytes, offset))
+            put_off(move || write_all_at(&*file, &bytes, offset)).map(|()| 1)
         } else {
-            write_all_at(&*segment.file, bytes, call.offset)
+            let flushed = log.flush_buffer();
+            flushed.and_then(|flushed| {
+                write_all_at(&*segment.file, bytes, call.offset)?;
+                Ok(u64::from(flushed) + 1)
+            })
         };
-        if let Err(error) = written {
-            // Nothing after the last header could be taken for a record.
-            let last = group.last().map_or(call.offset, |last| u64::from(last.lsn.offset()));
-            let headers = if group.len() > 1 { last - call.offset } else { 0 } as usize + RECORD_HEADER;
-            let error = self.undo(segment, call.offset, headers, error);
-            self.space.lock().unplace(call.offset, call.linked);
-            return Err(error);
-        }
+        let writes = match written {
+            Ok(writes) => writes,
+            Err(error) => {
+                // Nothing after the last header could be taken for a record.
+                let last = group.last().map_or(call.offset, |last| u64::from(last.lsn.offset()));
+                let headers = if group.len() > 1 { last - call.offset } else { 0 } as usize + RECORD_HEADER;
+                let error = self.undo(&segment, call.offset, headers, error);
+                self.space.lock().unplace(call.offset, call.linked);
+                return Err(error);
+            }
+        };
         if kind == BATCH {
-            self.gathered.count(group.len(), bytes.len());
+            self.gathered.count(writes, group.len(), bytes.len());
         }
         log.at_watermark = kind == WATERMARK;
         if let Some(last) = group.last() {
@@ -463,6 +511,29 @@ impl Wal {
             self.tail.store(last.end.0, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// Gives the log a buffer of the size set, or none; no-op if it has that already. Where that fails, every record is
+    /// written by a call of its own until the next attempt, which is slower and no less safe.
+    pub(super) fn fit_buffer(&self) {
+        let size = self.buffer_size.load(Ordering::Relaxed);
+        if size == self.buffer_made.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut log = self.log.lock();
+        // A failure to empty the old one is that of a write, which the next record will report if it has not passed.
+        if log.flush_buffer().is_err() {
+            return;
+        }
+        let had = log.drop_buffer();
+        let WalContext { vfs, dir, .. } = &self.context;
+        if size > 0 {
+            log.buffer = LogBuffer::create(&**vfs, dir, size).ok();
+        } else if had {
+            // If it stays, it does no harm: its records are in their segment.
+            let _ = vfs.remove(&paths::log_buffer(dir));
+        }
+        self.buffer_made.store(log.buffer.as_ref().map_or(0, LogBuffer::size), Ordering::Relaxed);
     }
 
     /// After a failed write at `offset`, durably zeroes the bytes that held headers, so that the refused records are
@@ -530,7 +601,9 @@ mod tests {
                     let reservation = reserve(wal, len).unwrap();
                     let (before, seen) = (wal.waiting.load(Ordering::Relaxed), &seen);
                     let writer = scope.spawn(move || {
-                        wal.append(reservation, 2, &vec![n; len], |last| seen.lock().push(last))
+                        wal.append(reservation, 2, &vec![n; len], Route::Buffered, |last| {
+                            seen.lock().push(last)
+                        })
                     });
                     while wal.waiting.load(Ordering::Relaxed) == before && !writer.is_finished() {
                         std::thread::yield_now();
@@ -616,7 +689,8 @@ mod tests {
             let before = wal.tail();
             let reservation = reserve(&wal, 8).unwrap();
             let held = in_group.then(|| wal.log.lock());
-            let refused = returning_internal_errors(|| wal.append(reservation, 1, &Longer, |_| ()));
+            let refused =
+                returning_internal_errors(|| wal.append(reservation, 1, &Longer, Route::Buffered, |_| ()));
             assert_eq!(refused.unwrap_err().code(), "internal");
             drop(held);
             assert!(matches!(append(&wal, b"later"), Err(Error::Poisoned { .. })));

@@ -2,7 +2,8 @@
 //!
 //! Everything is read backwards: the newest segment first, each from its end to its start. Records are written in
 //! order, so whatever is found was written after everything that is still to be read. The copy therefore ends somewhere
-//! but has no holes, except within a piece that was being written while it was read.
+//! but has no holes, except within a piece that was being written while it was read. The log buffer, which has the
+//! newest records of all, is read before the segments.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,7 +23,7 @@ const PIECE: u64 = 64 << 10;
 /// file can have any length.
 const LONG: u64 = 64 << 20;
 
-/// Copies of a directory's segments, under their original paths. Read-only.
+/// Copies of a directory's segments and of its log buffer, under their original paths. Read-only.
 #[derive(Debug, Default)]
 pub(crate) struct LogCopy {
     files: BTreeMap<PathBuf, Arc<CopiedFile>>,
@@ -39,13 +40,18 @@ impl LogCopy {
     /// Copies all segments in the directory.
     pub(crate) fn of(vfs: &dyn Vfs, dir: &Path) -> Result<Self> {
         let mut found: Vec<(u32, PathBuf)> = Vec::new();
+        let mut buffer = None;
         for entry in vfs.list(dir).map_err(Error::io("list", dir))? {
-            if let FileName::Log(named) = paths::parse(&entry.name) {
-                let path = dir.join(&entry.name);
-                if entry.len > LONG {
-                    refuse_claims(vfs, &path, named)?;
+            let path = dir.join(&entry.name);
+            match paths::parse(&entry.name) {
+                FileName::Log(named) => {
+                    if entry.len > LONG {
+                        refuse_claims(vfs, &path, named)?;
+                    }
+                    found.push((named, path));
                 }
-                found.push((named, path));
+                FileName::LogBuffer => buffer = Some(path),
+                _ => {}
             }
         }
         found.sort();
@@ -56,6 +62,18 @@ impl LogCopy {
         };
         let opened = found.into_iter().map(open).collect::<Result<Vec<_>>>()?;
         let mut files = BTreeMap::new();
+        // First, since it has the newest records: those that leave it meanwhile are then found in their segment.
+        if let Some(path) = buffer {
+            match vfs.open(&path, OpenMode::Read) {
+                // The database was closed meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                opened => {
+                    let file = opened.map_err(Error::io("open", &path))?;
+                    let copied = CopiedFile::of(&*file, &path)?;
+                    files.insert(path, Arc::new(copied));
+                }
+            }
+        }
         for (path, file) in opened.into_iter().rev() {
             let copied = CopiedFile::of(&*file, &path)?;
             files.insert(path, Arc::new(copied));

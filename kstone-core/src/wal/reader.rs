@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::coding::part;
 use crate::error::{Error, Result};
@@ -23,6 +24,7 @@ use crate::types::{LogCut, Lsn, MAX_BATCH_BYTES, SeqNo};
 use crate::vfs::{DirEntry, OpenMode, Vfs, VfsFile, WINDOW, Window, read_full_at, write_all_at};
 
 use super::SegmentInfo;
+use super::buffer::{BufferedTail, buffer_in, open_with, read_buffer};
 use super::format::{
     ALIGN, BATCH, LINK, LINK_LEN, LSN_FIELD, MAX_SEGMENT, PAD, RECORD_HEADER, RECORDS_START, RecordHeader,
     SegmentHeader, decode_link, record_len,
@@ -40,6 +42,8 @@ pub(crate) struct Segment {
     link: Option<Lsn>,
     /// Length of the file, including preallocated space.
     len: u64,
+    /// Records that the file may lack.
+    tail: Option<Arc<BufferedTail>>,
 }
 
 impl Segment {
@@ -166,9 +170,11 @@ pub(crate) fn discover_in(
     owner: LogOwner,
 ) -> Result<Vec<Segment>> {
     let mut segments = Vec::new();
+    // Before the segments: what is written from the buffer to a segment meanwhile is found there.
+    let buffer = read_buffer(vfs, dir, listing)?;
     for entry in listing {
         let FileName::Log(named) = paths::parse(&entry.name) else { continue };
-        let segment = Segment { len: entry.len, ..read_head(vfs, dir.join(&entry.name), named)? };
+        let segment = Segment { len: entry.len, ..read_head(vfs, dir.join(&entry.name), named, &buffer)? };
         if let Some(why) = segment.header.as_ref().and_then(|header| owner.disowns(header)) {
             return Err(Error::corrupt(&segment.path, 0, why));
         }
@@ -202,15 +208,17 @@ fn drop_stale_headers(segments: &mut [Segment]) {
     }
 }
 
-/// Reads and decodes the first bytes of a segment.
-fn read_head(vfs: &dyn Vfs, path: PathBuf, named: u32) -> Result<Segment> {
+/// Reads and decodes the first bytes of a segment, of which the log buffer may have records.
+fn read_head(vfs: &dyn Vfs, path: PathBuf, named: u32, buffer: &[u8]) -> Result<Segment> {
     let file = vfs.open(&path, OpenMode::Read).map_err(Error::io("open", &path))?;
     let mut head = vec![0; RECORDS_START as usize + LINK_LEN as usize];
     let read = read_full_at(&*file, &mut head, 0).map_err(Error::io("read", &path))?;
-    head.truncate(read);
-    let header = SegmentHeader::decode(&head, &path)?;
+    let header = SegmentHeader::decode(part(&head, ..read), &path)?;
+    let tail = header.as_ref().and_then(|header| BufferedTail::of(buffer, header));
+    let known = tail.as_ref().map_or(read, |tail| tail.complete(&mut head, 0, read));
+    head.truncate(known);
     let link = header.as_ref().and_then(|header| first_link(&head, header));
-    Ok(Segment { path, named, header, link, len: read as u64 })
+    Ok(Segment { path, named, header, link, len: read as u64, tail })
 }
 
 /// Decodes the link in the first bytes of a segment.
@@ -230,7 +238,7 @@ pub(crate) fn has_records(vfs: &dyn Vfs, path: &Path, named: u32) -> Result<bool
     let read = read_full_at(&*file, &mut head, 0).map_err(Error::io("read", path))?;
     let header = SegmentHeader::decode(part(&head, ..read), path)?;
     let generation = header.map_or(named, |header| header.generation);
-    Ok(SegmentReader::open(vfs, path, generation, 0)?.next_candidate(RECORDS_START)?.is_some())
+    Ok(SegmentReader::open(vfs, path, None, generation, 0)?.next_candidate(RECORDS_START)?.is_some())
 }
 
 /// Reads one segment.
@@ -250,8 +258,14 @@ struct CheckedRecord<'a> {
 }
 
 impl<'a> SegmentReader<'a> {
-    fn open(vfs: &dyn Vfs, path: &'a Path, generation: u32, salt: u64) -> Result<Self> {
-        let file = vfs.open(path, OpenMode::Read).map_err(Error::io("open", path))?;
+    fn open(
+        vfs: &dyn Vfs,
+        path: &'a Path,
+        tail: Option<&Arc<BufferedTail>>,
+        generation: u32,
+        salt: u64,
+    ) -> Result<Self> {
+        let file = open_with(vfs, path, tail).map_err(Error::io("open", path))?;
         let len = file.len().map_err(Error::io("read", path))?.min(MAX_SEGMENT);
         Ok(Self { window: Window::new(file, len), path, generation, salt })
     }
@@ -360,8 +374,8 @@ impl<'a> SegmentReader<'a> {
 
 /// Fails on a segment in which a header claims an impossible length. Walks over headers only.
 pub(super) fn refuse_claims(vfs: &dyn Vfs, path: &Path, named: u32) -> Result<()> {
-    let Some(header) = read_head(vfs, path.to_path_buf(), named)?.header else { return Ok(()) };
-    let mut reader = SegmentReader::open(vfs, path, header.generation, header.salt)?;
+    let Some(header) = read_head(vfs, path.to_path_buf(), named, &[])?.header else { return Ok(()) };
+    let mut reader = SegmentReader::open(vfs, path, None, header.generation, header.salt)?;
     let mut offset = RECORDS_START;
     while let Some(header) = reader.header(offset)? {
         reader.refuse_claim(offset)?;
@@ -382,7 +396,8 @@ struct Live<'a> {
 
 impl Live<'_> {
     fn open(&self, vfs: &dyn Vfs) -> Result<SegmentReader<'_>> {
-        SegmentReader::open(vfs, &self.segment.path, self.generation, self.salt)
+        let Segment { path, tail, .. } = self.segment;
+        SegmentReader::open(vfs, path, tail.as_ref(), self.generation, self.salt)
     }
 }
 
@@ -637,6 +652,7 @@ impl<'a> ChainWalk<'a> {
             len: reader.len(),
             start,
             end: offset,
+            tail: live.segment.tail.clone(),
         };
         let last_seq = if first_seq == 0 { 0 } else { last_seq };
         Ok(Walked { info, parts, first_seq, last_seq, watermark, refused })
@@ -688,7 +704,7 @@ impl<'a> ChainWalk<'a> {
 /// it: the header is durable before that, so in that case it is damaged, and the watermarks after it cannot be read.
 fn check_headerless(vfs: &dyn Vfs, segments: &[Segment], rules: &LogRules) -> Result<()> {
     for segment in segments.iter().filter(|s| s.header.is_none() && !rules.is_dead(s.named)) {
-        let mut reader = SegmentReader::open(vfs, &segment.path, segment.named, 0)?;
+        let mut reader = SegmentReader::open(vfs, &segment.path, None, segment.named, 0)?;
         if reader.next_candidate(RECORDS_START)?.is_some() {
             return Err(reader.corrupt(0, "both copies of the header are damaged"));
         }
@@ -703,11 +719,13 @@ pub(crate) fn harden(vfs: &dyn Vfs, dir: &Path, chain: &Chain, from: Lsn) -> Res
     for info in chain.segments.iter().filter(|info| Lsn::new(info.generation, info.end) > from) {
         let start = if info.generation == from.generation() { from.offset() } else { 0 };
         let file = vfs.open(&info.path, OpenMode::Write).map_err(Error::io("open", &info.path))?;
+        // What the file lacks is written to it here.
+        let whole = open_with(vfs, &info.path, info.tail.as_ref()).map_err(Error::io("open", &info.path))?;
         let mut offset = u64::from(start.max(RECORDS_START));
         let mut window = Vec::new();
         while offset < u64::from(info.end) {
             window.resize((u64::from(info.end) - offset).min(WINDOW) as usize, 0);
-            let read = read_full_at(&*file, &mut window, offset).map_err(Error::io("read", &info.path))?;
+            let read = read_full_at(&*whole, &mut window, offset).map_err(Error::io("read", &info.path))?;
             if read < window.len() {
                 return Err(Error::corrupt(&info.path, offset, "the file became shorter"));
             }
@@ -760,7 +778,7 @@ impl Chain {
             return Err(Error::internal("a part of the log is in no segment"));
         };
         let path = &info.path;
-        let file = vfs.open(path, OpenMode::Read).map_err(Error::io("open", path))?;
+        let file = open_with(vfs, path, info.tail.as_ref()).map_err(Error::io("open", path))?;
         let read = read_part(&*file, part, buffer).map_err(Error::io("read", path))?;
         let at = Lsn::new(info.generation, part.start);
         Ok(PartReader { bytes: crate::coding::part(buffer, ..read), end: part.end, at, info })

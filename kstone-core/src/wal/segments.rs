@@ -81,6 +81,7 @@ impl SegmentSpace {
             len: self.file_len(),
             start: RECORDS_START,
             end: self.used as u32,
+            tail: None,
         }
     }
 }
@@ -142,6 +143,7 @@ impl LogSpace {
             limit: unlimited,
             oversized: unlimited,
             write_buffer: 0,
+            buffer: 0,
         };
         Self { reserved: 0, current: None, next: None, resume, older, retired: 0, limits }
     }
@@ -511,6 +513,7 @@ impl Wal {
         self.context.health.check()?;
         let room = preparer.prepare(&self.context, self.last_edit(), capacity, to)?;
         self.space.lock().next = Some(room);
+        self.fit_buffer();
         Ok(())
     }
 
@@ -525,12 +528,15 @@ impl Wal {
         let (generation, salt, path) = (info.generation, info.salt, info.path.clone());
         let segment = Arc::new(SegmentFile { generation, salt, path, file });
         let used = u64::from(info.end);
-        let mut log = self.log.lock();
-        let mut space = self.space.lock();
-        let capacity = space.limits.segment_size.max(used);
-        log.current = Some(Arc::clone(&segment));
-        space.current = Some(SegmentSpace { segment, used, capacity, allocated: len, linked: true });
-        space.resume = None;
+        {
+            let mut log = self.log.lock();
+            let mut space = self.space.lock();
+            let capacity = space.limits.segment_size.max(used);
+            log.current = Some(Arc::clone(&segment));
+            space.current = Some(SegmentSpace { segment, used, capacity, allocated: len, linked: true });
+            space.resume = None;
+        }
+        self.fit_buffer();
         Ok(())
     }
 

@@ -10,7 +10,10 @@ use crate::error::Result;
 use crate::parallel::Threads;
 use crate::sync::Mutex;
 use crate::types::LogCut;
-use crate::vfs::{DirEntry, Floor, Mapping, MemVfs, OpenMode, PathKind, VfsFile, read_all, write_all_at};
+use crate::vfs::{
+    DirEntry, Floor, Mapping, MemVfs, OpenMode, PathKind, SharedBytes, StoredByCalls, VfsFile, read_all,
+    write_all_at,
+};
 
 pub(crate) const OWNER: LogOwner = LogOwner { database_id: [7; 16], incarnation: [8; 16] };
 
@@ -32,6 +35,10 @@ pub(crate) struct Injections {
     pub(crate) keep_failing: bool,
     pub(crate) fail_sync: Option<io::ErrorKind>,
     pub(crate) fail_allocate: Option<io::ErrorKind>,
+    /// The next write to a segment fails.
+    pub(crate) fail_segment_write: Option<io::ErrorKind>,
+    /// No file can be written in place.
+    pub(crate) fail_share: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -43,12 +50,14 @@ pub(crate) struct TestVfs {
 #[derive(Debug)]
 struct TestFile {
     file: Arc<dyn VfsFile>,
+    is_segment: bool,
     plan: Arc<Mutex<Injections>>,
 }
 
 impl Vfs for TestVfs {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>> {
-        Ok(Arc::new(TestFile { file: self.mem.open(path, mode)?, plan: Arc::clone(&self.plan) }))
+        let is_segment = path.extension().is_some_and(|extension| extension == "log");
+        Ok(Arc::new(TestFile { file: self.mem.open(path, mode)?, is_segment, plan: Arc::clone(&self.plan) }))
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
         self.mem.list(dir)
@@ -85,6 +94,9 @@ impl VfsFile for TestFile {
         let mut plan = self.plan.lock();
         plan.written += buf.len() as u64;
         plan.writes += 1;
+        if let Some(kind) = plan.fail_segment_write.take_if(|_| self.is_segment) {
+            return Err(kind.into());
+        }
         let Some((left, taken, kind)) = plan.fail_write else { return self.file.write_at(buf, offset) };
         if left > 0 {
             plan.fail_write = Some((left - 1, taken, kind));
@@ -124,6 +136,12 @@ impl VfsFile for TestFile {
     }
     fn map(&self, len: u64) -> io::Result<Mapping> {
         self.file.map(len)
+    }
+    fn share(&self, len: u64) -> io::Result<Box<dyn SharedBytes>> {
+        if self.plan.lock().fail_share {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        StoredByCalls::of(Arc::clone(&self.file), len)
     }
 }
 
@@ -179,7 +197,7 @@ pub(crate) fn open_on(vfs: Arc<dyn Vfs>, start: WalStart, segment_size: u64) -> 
 
 /// No limits except the segment size.
 pub(crate) fn limits(segment_size: u64) -> LogLimits {
-    LogLimits { segment_size, limit: u64::MAX, oversized: u64::MAX, write_buffer: 1024 }
+    LogLimits { segment_size, limit: u64::MAX, oversized: u64::MAX, write_buffer: 1024, buffer: 0 }
 }
 
 pub(crate) fn reserve(wal: &Wal, len: usize) -> Result<crate::wal::segments::Reservation<'_>> {
@@ -187,7 +205,7 @@ pub(crate) fn reserve(wal: &Wal, len: usize) -> Result<crate::wal::segments::Res
 }
 
 pub(crate) fn append(wal: &Wal, payload: &[u8]) -> Result<crate::wal::append::Appended> {
-    wal.append(reserve(wal, payload.len())?, 1, payload, |_| ())
+    wal.append(reserve(wal, payload.len())?, 1, payload, Route::Buffered, |_| ())
 }
 
 pub(crate) type Batches = Vec<(SeqNo, Vec<u8>)>;
@@ -236,13 +254,12 @@ impl Manifest {
 /// Loses random pieces of unsynced data.
 pub(crate) fn power_cut(vfs: &TestVfs, synced: Lsn, random: &ManualClock) {
     for (path, mut bytes) in vfs.files() {
-        let Some(header) = crate::wal::format::SegmentHeader::decode(&bytes, &path).unwrap() else {
-            continue;
-        };
-        let from = match header.generation.cmp(&synced.generation()) {
-            std::cmp::Ordering::Less => continue,
-            std::cmp::Ordering::Equal => synced.offset() as usize,
-            std::cmp::Ordering::Greater => 1024,
+        let header = crate::wal::format::SegmentHeader::decode(&bytes, &path).unwrap();
+        let from = match header.map(|header| header.generation.cmp(&synced.generation())) {
+            Some(std::cmp::Ordering::Less) => continue,
+            Some(std::cmp::Ordering::Equal) => synced.offset() as usize,
+            Some(std::cmp::Ordering::Greater) => 1024,
+            None => 0, // the log buffer is never synced
         };
         let tail = &mut bytes[from..];
         let lost_in_1000 = random.random() % 60;

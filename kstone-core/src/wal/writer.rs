@@ -2,6 +2,7 @@
 
 use crate::counters::Operation;
 use crate::error::{Error, Result};
+use crate::paths;
 use crate::planted::{Bug, planted, put_out};
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Condvar, Mutex};
@@ -9,6 +10,7 @@ use crate::types::{Lsn, SeqNo};
 use crate::vfs::Floor;
 
 use super::append::{Gathered, Log, Queue};
+use super::buffer::buffer_size;
 use super::format::{LINK_LEN, MAX_SEGMENT, RECORD_HEADER, RECORDS_START, record_len};
 use super::segments::{Grant, LogSpace, Preparer, Reservation, SegmentFile};
 use super::{LogEnd, LogLimits, WalContext, WalStart};
@@ -34,6 +36,9 @@ pub(crate) struct Wal {
     synced: AtomicU64,
     /// Maximum bytes of records per write call.
     pub(super) write_buffer: AtomicU64,
+    /// The size that the log buffer should have, and the one it has; 0 without one.
+    pub(super) buffer_size: AtomicU64,
+    pub(super) buffer_made: AtomicU64,
     pub(super) gathered: Gathered,
     last_edit: AtomicU64,
 }
@@ -64,6 +69,8 @@ impl Wal {
             tail: AtomicU64::new(start.end.0),
             synced: AtomicU64::new(start.end.0),
             write_buffer: AtomicU64::new(0),
+            buffer_size: AtomicU64::new(0),
+            buffer_made: AtomicU64::new(0),
             gathered: Gathered::default(),
             last_edit: AtomicU64::new(start.last_edit),
         }
@@ -72,7 +79,12 @@ impl Wal {
     /// Sets the limits for segments created from now on. Existing segments keep their size.
     pub(crate) fn set_limits(&self, limits: LogLimits) {
         self.write_buffer.store(limits.write_buffer, Ordering::Relaxed);
+        self.buffer_size.store(buffer_size(limits.buffer, limits.segment_size), Ordering::Relaxed);
         self.space.lock().limits = LogLimits { segment_size: limits.segment_size.min(MAX_SEGMENT), ..limits };
+        // Otherwise with the first segment.
+        if self.log.lock().current.is_some() {
+            self.fit_buffer();
+        }
     }
 
     /// Sets the number of the newest durable manifest edit, which the headers of new segments record.
@@ -173,6 +185,12 @@ impl Wal {
         let started = self.context.clock.monotonic();
         let (segments, tail) = {
             let mut log = self.log.lock();
+            let flushed = if planted(Bug::LogBufferNotSynced) { Ok(false) } else { log.flush_buffer() };
+            if let Err(error) = flushed {
+                let error = Error::io("write", &self.context.dir)(error);
+                self.context.health.poison(&error);
+                return Err(error);
+            }
             let mut segments = std::mem::take(&mut log.unsynced);
             if planted(Bug::OnlyNewestSegmentSynced) {
                 segments.clear();
@@ -234,16 +252,21 @@ impl Wal {
     pub(crate) fn close(&self) -> Result<LogEnd> {
         self.sync()?;
         let preparer = self.preparer.lock();
-        let (current, next) = {
+        let (buffered, current, next) = {
             let mut log = self.log.lock();
+            let buffered = log.drop_buffer();
             let mut space = self.space.lock();
             log.current = None;
             // A segment to be resumed that was never written to counts as an ordinary older one.
             let resume = space.resume.take();
             space.older.extend(resume);
-            (space.current.take(), space.next.take())
+            (buffered, space.current.take(), space.next.take())
         };
         let vfs = &self.context.vfs;
+        if buffered {
+            let path = paths::log_buffer(&self.context.dir);
+            vfs.remove(&path).map_err(Error::io("remove", &path))?;
+        }
         let (current, unused): (Vec<_>, Vec<_>) =
             current.into_iter().chain(next).partition(|room| room.linked);
         for room in unused {
@@ -285,8 +308,8 @@ impl Drop for Leading<'_> {
 mod tests {
     use std::io::ErrorKind;
 
-    use super::super::LogRules;
     use super::super::testing::*;
+    use super::super::{LogRules, Route};
     use super::*;
 
     fn all(vfs: &TestVfs) -> Batches {
@@ -365,7 +388,10 @@ mod tests {
             assert!(matches!(wal.sync_to(lost.end), Err(Error::Poisoned { .. })));
             assert!(matches!(wal.try_reserve(1, Floor::NONE), Err(Error::Poisoned { .. })));
         }
-        assert!(matches!(wal.append(reservation, 1, b"c", |_| ()), Err(Error::Poisoned { .. })));
+        assert!(matches!(
+            wal.append(reservation, 1, b"c", Route::Buffered, |_| ()),
+            Err(Error::Poisoned { .. })
+        ));
         wal.sync_to(durable.end).unwrap();
         assert_eq!((wal.synced(), vfs.plan.lock().syncs), (durable.end, syncs));
     }
@@ -473,7 +499,7 @@ mod tests {
         let vfs = TestVfs::default();
         let wal = open(&vfs, start(), 4000);
         let reservation = reserve(&wal, 8).unwrap();
-        let refused = wal.append(reservation, 1, &[0; 9], |_| ());
+        let refused = wal.append(reservation, 1, &[0; 9], Route::Buffered, |_| ());
         assert!(matches!(refused, Err(Error::BatchTooLarge { len: 9, max: 8 })));
         assert!(matches!(wal.try_reserve(u32::MAX as usize, Floor::NONE), Err(Error::BatchTooLarge { .. })));
         assert_eq!(append(&wal, b"x").unwrap().first_seq, 1);

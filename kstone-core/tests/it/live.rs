@@ -71,7 +71,7 @@ fn noise(n: usize, len: usize) -> Vec<u8> {
 
 impl Bed {
     fn new(database: DatabaseConfig, compaction: CompactionConfig) -> Self {
-        let vfs = StrictVfs::new();
+        let vfs = StrictVfs::new().with_shared_bytes();
         let probe = FaultVfs::new(Arc::new(vfs.clone()));
         let sst_writes = probe.add(Rule::hook(|_| Ok(())).on(&[Op::Write]).files("*.sst"));
         let clock = Arc::new(Watch { inner: ManualClock::new(1), tick: AtomicU64::new(0) });
@@ -298,6 +298,17 @@ const CASES: &[Case] = &[
             bed.sst_writes.seen() - before
         },
         holds: |a, b| (7..=9).contains(&a) && b == 1,
+    },
+    Case {
+        setting: "wal_buffer_size",
+        before: |d, _| d.wal_buffer_size = 0,
+        after: |d, _| d.wal_buffer_size = 8 << 10,
+        effect: |bed| {
+            let before = bed.engine.stats().unwrap().log_writes;
+            bed.puts(400, 100);
+            bed.engine.stats().unwrap().log_writes - before
+        },
+        holds: |a, b| a == 400 && (7..=12).contains(&b),
     },
     Case {
         setting: "bloom_bits_per_key",

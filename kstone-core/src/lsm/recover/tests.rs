@@ -12,6 +12,7 @@ use crate::paths;
 use crate::record::{OpRef, encode};
 use crate::types::{Direction, Lsn, MAX_NUMBER};
 use crate::vfs::{Floor, MemVfs, OpenMode, Vfs};
+use crate::wal::Route;
 
 fn dir() -> &'static Path {
     Path::new("/db")
@@ -90,7 +91,7 @@ fn with_batch(payload: &[u8], count: u32, clean: bool) -> MemVfs {
     engine.put(&crate::Key::from("k"), b"v", WriteOptions::new()).unwrap();
     let wal = &engine.shared.io.wal();
     let reservation = wal.try_reserve(payload.len(), Floor::NONE).unwrap().unwrap();
-    wal.append(reservation, count, payload, |_| ()).unwrap();
+    wal.append(reservation, count, payload, Route::Buffered, |_| ()).unwrap();
     if !clean {
         engine.shared.life.health().poison(&Error::Closed); // so that closing changes nothing
     }

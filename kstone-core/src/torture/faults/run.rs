@@ -59,7 +59,7 @@ pub(super) fn dir() -> &'static Path {
 impl FaultRun {
     pub(super) fn new(runs: &FaultRuns, injection: Option<Injection>) -> Self {
         let seed = runs.seed;
-        let strict = StrictVfs::new();
+        let strict = StrictVfs::new().with_shared_bytes();
         let vfs = FaultVfs::new(Arc::new(strict.clone()));
         let done = AtomicU64::new(0);
         vfs.add(Rule::hook(move |_| {

@@ -36,7 +36,9 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::super::{DirEntry, FileIdentity, FreeSpace, Mapping, OpenMode, PathKind, Vfs, VfsFile};
+use super::super::{
+    DirEntry, FileIdentity, FreeSpace, Mapping, OpenMode, PathKind, SharedBytes, Vfs, VfsFile,
+};
 use super::trace::{Call, Op, Record, name};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{ArcSwap, Mutex, RwLock};
@@ -560,6 +562,25 @@ impl Drop for FaultFile {
     }
 }
 
+/// Stores cannot fail, so no rule selects them; but none takes place after a crash.
+#[derive(Debug)]
+struct FaultBytes {
+    inner: Box<dyn SharedBytes>,
+    plan: Arc<FaultPlan>,
+}
+
+impl SharedBytes for FaultBytes {
+    fn store(&mut self, at: usize, bytes: &[u8]) {
+        if !self.plan.crashed.load(Ordering::SeqCst) {
+            self.inner.store(at, bytes);
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.inner.bytes()
+    }
+}
+
 impl FaultFile {
     /// Whether writing up to `end` extends the file.
     fn grows(&self, end: u64) -> bool {
@@ -615,6 +636,13 @@ impl VfsFile for FaultFile {
         let path = self.path.load();
         let call = Call { offset: len, ..Call::new(Op::Map, &path) };
         self.plan.run(&call, || false, |_| self.inner.map(len), || ())
+    }
+
+    fn share(&self, len: u64) -> io::Result<Box<dyn SharedBytes>> {
+        let path = self.path.load();
+        let call = Call { offset: len, ..Call::new(Op::Map, &path) };
+        let shared = self.plan.run(&call, || false, |_| self.inner.share(len), || ())?;
+        Ok(Box::new(FaultBytes { inner: shared, plan: Arc::clone(&self.plan) }))
     }
 
     fn lose_unsynced(&self) {

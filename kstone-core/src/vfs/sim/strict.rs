@@ -18,7 +18,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::super::{DirEntry, Mapping, OpenMode, PathKind, Vfs, VfsFile, write_all_at};
+use super::super::{DirEntry, Mapping, OpenMode, PathKind, SharedBytes, Vfs, VfsFile, write_all_at};
+use super::StoredByCalls;
 use crate::sync::Mutex;
 
 mod content;
@@ -64,6 +65,8 @@ struct State {
     syncs: u64,
     choose: Option<Choose>,
     images: Vec<Image>,
+    /// Whether files can be written in place.
+    shares: bool,
 }
 
 /// What is certain to survive a power cut of a file.
@@ -112,6 +115,14 @@ impl StrictVfs {
     /// Creates an empty file system.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Lets files be written in place ([`VfsFile::share`]), as file systems on disk do. Without it, the log of a database
+    /// has no buffer, and each write to it is a call that can fail.
+    #[must_use]
+    pub fn with_shared_bytes(self) -> Self {
+        self.state.lock().shares = true;
+        self
     }
 
     /// Returns the number of changing operations so far: creating or emptying a file, write, set_len, allocate, sync,
@@ -173,7 +184,7 @@ fn parent(path: &Path) -> &Path {
 impl Default for State {
     fn default() -> Self {
         let dirs = ["", "/"].map(|root| (root.into(), Dir::default())).into();
-        Self { dirs, ops: 0, limit: None, syncs: 0, choose: None, images: Vec::new() }
+        Self { dirs, ops: 0, limit: None, syncs: 0, choose: None, images: Vec::new(), shares: false }
     }
 }
 
@@ -492,6 +503,14 @@ impl VfsFile for Handle {
         bytes.resize(len, 0);
         content.read(&mut bytes, 0);
         Ok(Mapping::Memory(Arc::new(bytes)))
+    }
+
+    fn share(&self, len: u64) -> io::Result<Box<dyn SharedBytes>> {
+        if !self.state.lock().shares {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let (state, inode) = (Arc::clone(&self.state), Arc::clone(&self.inode));
+        StoredByCalls::of(Arc::new(Self { state, inode, writable: self.writable }), len)
     }
 
     fn lose_unsynced(&self) {

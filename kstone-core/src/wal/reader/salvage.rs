@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::{LogOwner, LogRules, RecordRef, Segment, SegmentReader, read_head};
+use super::{LogOwner, LogRules, RecordRef, Segment, SegmentReader, buffer_in, read_buffer, read_head};
 use crate::error::{Error, Result};
 use crate::paths::{self, FileName};
 use crate::types::{Lsn, MAX_NUMBER, SeqNo};
@@ -38,6 +38,8 @@ impl LogGap {
 pub(crate) struct LogSalvage {
     /// Segments of this copy of the database, whether or not anything in them is needed.
     pub(crate) files: Vec<PathBuf>,
+    /// The log buffer.
+    pub(crate) buffer: Option<PathBuf>,
     /// Files named like a segment that are not part of this log.
     pub(crate) foreign: Vec<PathBuf>,
     /// The foreign files again, with the numbers in their names.
@@ -122,7 +124,10 @@ fn linked(segments: &[Segment]) -> Vec<Option<u32>> {
 /// Finds the segments, in order of their generations, one for each.
 fn segments(vfs: &dyn Vfs, dir: &Path, owner: LogOwner, found: &mut LogSalvage) -> Result<Vec<Segment>> {
     let mut segments = Vec::<Segment>::new();
-    for entry in vfs.list(dir).map_err(Error::io("list", dir))? {
+    let listing = vfs.list(dir).map_err(Error::io("list", dir))?;
+    let buffer = read_buffer(vfs, dir, &listing)?;
+    found.buffer = buffer_in(&listing).map(|entry| dir.join(&entry.name));
+    for entry in listing {
         let FileName::Log(named) = paths::parse(&entry.name) else { continue };
         let path = dir.join(&entry.name);
         if !entry.is_file {
@@ -130,7 +135,7 @@ fn segments(vfs: &dyn Vfs, dir: &Path, owner: LogOwner, found: &mut LogSalvage) 
             found.foreign.push(path);
             continue;
         }
-        let segment = read_head(vfs, path, named)?;
+        let segment = read_head(vfs, path, named, &buffer)?;
         if segment.header.as_ref().is_some_and(|header| owner.disowns(header).is_some()) {
             found.displaced.push((named, segment.path.clone()));
             found.foreign.push(segment.path);
@@ -204,7 +209,7 @@ impl Salvager<'_> {
     ) -> Result<()> {
         let generation = segment.generation();
         let Some(header) = &segment.header else {
-            let mut reader = SegmentReader::open(vfs, &segment.path, segment.named, 0)?;
+            let mut reader = SegmentReader::open(vfs, &segment.path, None, segment.named, 0)?;
             // The link of a later segment proves that this one held records, even if none is left.
             let needed = linked.is_some_and(|end| Lsn::new(generation, end) > self.rules.log_start);
             if needed || reader.next_candidate(RECORDS_START)?.is_some() {
@@ -217,7 +222,8 @@ impl Salvager<'_> {
             }
             return Ok(());
         };
-        let mut reader = SegmentReader::open(vfs, &segment.path, generation, header.salt)?;
+        let mut reader =
+            SegmentReader::open(vfs, &segment.path, segment.tail.as_ref(), generation, header.salt)?;
         let start = self.rules.log_start;
         let mut offset = RECORDS_START;
         if generation == start.generation() {

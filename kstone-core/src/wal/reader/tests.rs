@@ -435,7 +435,7 @@ fn records_across_windows_are_read_and_found() {
     let (path, bytes) = vfs.files().pop().unwrap();
     let salt = SegmentHeader::decode(&bytes, &path).unwrap().unwrap().salt;
     assert_eq!(recover(&vfs, &LogRules::default()).unwrap().1.len(), 301);
-    let mut reader = SegmentReader::open(&vfs, &path, 1, salt).unwrap();
+    let mut reader = SegmentReader::open(&vfs, &path, None, 1, salt).unwrap();
     // Only the last header has that watermark, wherever the windows fall.
     for from in (RECORDS_START..last.lsn.offset()).step_by(40_000 + 8) {
         assert_eq!(reader.highest_watermark(from).unwrap(), last.lsn);

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::types::Lsn;
 use crate::vfs::{Floor, Vfs};
-use crate::wal::LogRules;
 use crate::wal::testing::*;
+use crate::wal::{LogRules, Route};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -43,7 +43,7 @@ proptest! {
                     let (len, reservation) = outstanding.swap_remove(i % outstanding.len());
                     let payload = vec![i as u8; if whole { len } else { len / 2 }];
                     let files = vfs.files().len();
-                    let appended = wal.append(reservation, 1, &payload, |_| ()).unwrap();
+                    let appended = wal.append(reservation, 1, &payload, Route::Buffered, |_| ()).unwrap();
                     prop_assert_eq!(vfs.files().len(), files, "appending created a file");
                     expected.push((appended.first_seq, payload));
                 }
@@ -139,7 +139,7 @@ fn the_files_never_take_more_than_the_limit() {
                 }
                 match wal.try_reserve(len, Floor::NONE).unwrap() {
                     Some(reservation) => {
-                        wal.append(reservation, 1, &vec![1; len], |_| ()).unwrap();
+                        wal.append(reservation, 1, &vec![1; len], Route::Buffered, |_| ()).unwrap();
                         written += 1;
                     }
                     None => {
@@ -214,7 +214,7 @@ fn rotating_keeps_what_was_granted_before() {
     let granted: Vec<_> = (0..20).map(|_| reserve(&wal, 700).unwrap()).collect();
     assert!(wal.rotate().unwrap());
     for (n, reservation) in granted.into_iter().enumerate() {
-        let at = wal.append(reservation, 1, &[n as u8; 700], |_| ()).unwrap();
+        let at = wal.append(reservation, 1, &[n as u8; 700], Route::Buffered, |_| ()).unwrap();
         assert!(at.lsn.generation() >= 2);
     }
     wal.sync().unwrap();

@@ -192,7 +192,7 @@ impl State {
             let names: Names = left.map(|(name, node)| (name, crash.node(&node, &mut survivors))).collect();
             dirs.insert(path.clone(), Dir { current: names.clone(), durable: names, pending: Vec::new() });
         }
-        StrictVfs::of(State { dirs, ..State::default() })
+        StrictVfs::of(State { dirs, shares: self.shares, ..State::default() })
     }
 
     /// The moment at which time ends, that of a pending operation: in half of the cases the last one.
@@ -242,7 +242,7 @@ impl State {
             });
             dirs.insert(path.clone(), Dir { pending: pending.collect(), current, durable });
         }
-        StrictVfs::of(State { dirs, ops: self.ops, ..State::default() })
+        StrictVfs::of(State { dirs, ops: self.ops, shares: self.shares, ..State::default() })
     }
 }
 

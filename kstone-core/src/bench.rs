@@ -13,6 +13,7 @@ use crate::config::DatabaseConfig;
 use crate::cursor::Cursor;
 use crate::error::Result;
 use crate::key::{Key, KeyRange, key_hash};
+use crate::memory::SystemMemory;
 use crate::merge::MergeCursor;
 use crate::sst::{SstParams, SstWriter, Table, TableContext, Unsynced};
 use crate::types::{Direction, EntryKind, EntryRef, Lsn, SeqNo, SstMeta};
@@ -223,7 +224,8 @@ impl Written {
     ///
     /// `Corruption` if the file is not as it was written.
     pub fn open(&self, dir: &Path) -> Result<Run> {
-        let context = TableContext::new(Arc::new(DiskVfs::new()), dir, &DatabaseConfig::default());
+        let (vfs, memory) = (Arc::new(DiskVfs::new()), Arc::new(SystemMemory));
+        let context = TableContext::new(vfs, dir, &DatabaseConfig::default(), memory);
         let table = Table::new(&context, self.meta.clone().into());
         table.verify()?;
         Ok(Run(Arc::new(table)))

@@ -55,6 +55,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::path::Path;
     use std::sync::Arc;
+    use std::sync::atomic::Ordering;
 
     use proptest::prelude::*;
 
@@ -63,6 +64,7 @@ mod tests {
     use crate::cursor::Cursor;
     use crate::error::{Error, Result};
     use crate::key::{KeyRange, key_hash};
+    use crate::memory::{MemoryProbe, SystemMemory};
     use crate::merge::{MergeCursor, VisibleCursor};
     use crate::paths;
     use crate::slice::Slice;
@@ -133,7 +135,10 @@ mod tests {
 
     fn table_in(vfs: &Arc<dyn Vfs>, meta: SstMeta, mode: ReadMode) -> Arc<Table> {
         let config = DatabaseConfig::new().with_read_mode(mode).with_block_cache_bytes(64 << 10);
-        Arc::new(Table::new(&TableContext::new(Arc::clone(vfs), dir(), &config), meta.into()))
+        Arc::new(Table::new(
+            &TableContext::new(Arc::clone(vfs), dir(), &config, Arc::new(SystemMemory)),
+            meta.into(),
+        ))
     }
 
     fn built(vfs: &Arc<dyn Vfs>, params: SstParams, rows: &[Row]) -> Arc<Table> {
@@ -678,6 +683,43 @@ mod tests {
             assert!(each < most, "{each}");
             let table = table(&vfs, meta);
             table.verify().unwrap();
+        }
+    }
+
+    /// Rows with values that do not compress.
+    fn random_rows(count: u64, value: usize) -> Vec<Row> {
+        let value_of =
+            |n: u64| (0..value as u64).map(|at| key_hash(&(n << 20 | at).to_le_bytes()) as u8).collect();
+        (0..count)
+            .map(|n| (format!("{n:08}").into_bytes(), 1 + n % 40, EntryKind::Put, value_of(n)))
+            .collect()
+    }
+
+    #[derive(Debug)]
+    struct Memory(u64);
+
+    impl MemoryProbe for Memory {
+        fn available(&self) -> Option<u64> {
+            Some(self.0)
+        }
+    }
+
+    #[test]
+    fn a_get_loads_the_blocks_around_its_own_only_if_all_tables_fit_into_memory() {
+        let (vfs, rows) = (memory(), random_rows(300, 200));
+        let meta = write(&vfs, SstParams { block_size: 4_096, ..params(7, &rows) }, &rows);
+        let len = meta.len;
+        for (available, fits) in [(len, true), (len - 1, false)] {
+            let config = DatabaseConfig::new();
+            let context = TableContext::new(Arc::clone(&vfs), dir(), &config, Arc::new(Memory(available)));
+            let table = Table::new(&context, meta.clone().into());
+            let open = table.opened().unwrap();
+            let block = open.fences.block(open.fence_section(), 1).unwrap();
+            let loaded = |touched| table.to_load(open, 1, &block, touched);
+            assert_eq!(loaded(0).len() > 7 * 4_000, fits, "{:?}", loaded(0));
+            assert_eq!(loaded(1 << 2), block, "one of them was touched before");
+            drop(table);
+            assert_eq!(context.mapped_bytes.load(Ordering::Relaxed), 0);
         }
     }
 

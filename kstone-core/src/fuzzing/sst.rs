@@ -10,6 +10,7 @@ use crate::config::{DatabaseConfig, ReadMode};
 use crate::cursor::Cursor;
 use crate::error::{Error, Result};
 use crate::key::{KeyRange, key_hash};
+use crate::memory::SystemMemory;
 use crate::paths;
 use crate::sst::{SstParams, SstWriter, Table, TableContext};
 use crate::types::{Direction, EntryKind, EntryRef, GetCost, SeqNo, SstMeta};
@@ -236,7 +237,10 @@ fn table(bytes: &[u8], meta: &SstMeta, mode: ReadMode) -> Arc<Table> {
     let file = vfs.open(&path, OpenMode::Create).expect("memory");
     write_all_at(&*file, bytes, 0).expect("memory");
     let config = DatabaseConfig::new().with_read_mode(mode).with_block_cache_bytes(64 << 10);
-    Arc::new(Table::new(&TableContext::new(Arc::new(vfs), dir(), &config), meta.clone().into()))
+    Arc::new(Table::new(
+        &TableContext::new(Arc::new(vfs), dir(), &config, Arc::new(SystemMemory)),
+        meta.clone().into(),
+    ))
 }
 
 fn write(rows: &[Row], block_size: usize, bits_per_key: u32, compress: bool) -> SstSample {

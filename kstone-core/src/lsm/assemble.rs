@@ -147,7 +147,10 @@ impl Shared {
         };
         let wal = Wal::new(context, wal_start);
         wal.set_limits(start.settings.log_limits());
-        let tables = TableContext::new(Arc::clone(&options.vfs), path, &start.settings.database);
+        let tables = {
+            let memory = Arc::clone(&options.memory_probe);
+            TableContext::new(Arc::clone(&options.vfs), path, &start.settings.database, memory)
+        };
         if life.is_read_only() {
             tables.observe();
         }

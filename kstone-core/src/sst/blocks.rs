@@ -125,9 +125,10 @@ impl Table {
         let touched = word.map_or(0, |word| word.load(Ordering::Relaxed));
         if touched & bit == 0 {
             if fill == CacheFill::Cache {
-                // As a whole: a block usually extends over two pages, which would be read one after the other.
-                let untouched = touched >> (n % 64 / AROUND * AROUND) & ((1 << AROUND) - 1) == 0;
-                map.load_soon(if untouched { self.around(open, n, range) } else { range.clone() });
+                // As a whole: a block may extend over several pages, which would be read one after the other. A single page
+                // is requested as well: the system sends the read of a page fault by way of another thread, which takes up
+                // to a millisecond longer where the processors are busy.
+                map.load_soon(self.to_load(open, n, range, touched));
             }
             self.load(map, range)?;
             let stored = self.check_block(bytes, range.start)?;
@@ -238,11 +239,21 @@ impl Table {
         Ok(())
     }
 
-    /// The range to load when a get is the first to access any of [`AROUND`] blocks: all of them, which brings a newly
-    /// opened database into memory with fewer reads. Later gets load only what they need, which suits a database larger
-    /// than memory.
+    /// The range to load for a get of a block that was never accessed: if that holds for all of [`AROUND`] blocks, all of
+    /// them, which brings a newly opened database into memory with fewer reads. In a database larger than memory, the
+    /// others would only evict what later gets need. `touched` are the bits of its neighbours in [`OpenTable::checked`].
     #[cold]
-    fn around(&self, open: &OpenTable, n: usize, block: &Range<usize>) -> Range<usize> {
+    pub(super) fn to_load(
+        &self,
+        open: &OpenTable,
+        n: usize,
+        block: &Range<usize>,
+        touched: u64,
+    ) -> Range<usize> {
+        let untouched = touched >> (n % 64 / AROUND * AROUND) & ((1 << AROUND) - 1) == 0;
+        if !untouched || !self.context.has_room() {
+            return block.clone();
+        }
         let first = n / AROUND * AROUND;
         let last = (first + AROUND).min(open.fences.blocks()).saturating_sub(1);
         match (self.block_range(open, first), self.block_range(open, last)) {

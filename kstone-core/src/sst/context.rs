@@ -9,6 +9,7 @@ use super::filter_stats::FilterCounters;
 use super::open_files::OpenFiles;
 use crate::config::{DatabaseConfig, ReadMode};
 use crate::manifest::Manifest;
+use crate::memory::MemoryProbe;
 use crate::types::FileId;
 use crate::vfs::Vfs;
 
@@ -25,10 +26,25 @@ pub(crate) struct TableContext {
     pub(crate) filters: FilterCounters,
     /// Bytes of sections that tables hold in memory.
     pub(super) section_bytes: AtomicU64,
+    /// Bytes of all mapped tables.
+    pub(super) mapped_bytes: AtomicU64,
+    memory: Arc<dyn MemoryProbe>,
+    /// How often [`TableContext::has_room`] was called, and its answer.
+    asked: AtomicU64,
+    has_room: AtomicBool,
 }
 
+/// Number of calls of [`TableContext::has_room`] for one look at the available memory, which takes longer than a read from
+/// disk.
+const CALLS_PER_LOOK: u64 = 64;
+
 impl TableContext {
-    pub(crate) fn new(vfs: Arc<dyn Vfs>, dir: &Path, config: &DatabaseConfig) -> Arc<Self> {
+    pub(crate) fn new(
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        config: &DatabaseConfig,
+        memory: Arc<dyn MemoryProbe>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             vfs,
             dir: dir.to_path_buf(),
@@ -38,7 +54,21 @@ impl TableContext {
             files: OpenFiles::new(),
             filters: FilterCounters::new(),
             section_bytes: AtomicU64::new(0),
+            mapped_bytes: AtomicU64::new(0),
+            memory,
+            asked: AtomicU64::new(0),
+            has_room: AtomicBool::new(true),
         })
+    }
+
+    /// Whether all mapped tables fit into the available memory, so that what is loaded unasked is there when it is needed.
+    pub(super) fn has_room(&self) -> bool {
+        if self.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(CALLS_PER_LOOK) {
+            let mapped = self.mapped_bytes.load(Ordering::Relaxed);
+            let has_room = self.memory.available().is_none_or(|available| available >= mapped);
+            self.has_room.store(has_room, Ordering::Relaxed);
+        }
+        self.has_room.load(Ordering::Relaxed)
     }
 
     /// Applies settings: the cache size immediately, the read mode to files opened from now on.

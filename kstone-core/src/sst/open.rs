@@ -144,7 +144,11 @@ impl Table {
             ReadMode::Pread => self.read_and_check()?,
         };
         // If two threads get here at the same time, both have checked the same bytes, and one result is kept.
-        Ok(self.open.get_or_init(|| open))
+        Ok(self.open.get_or_init(|| {
+            let mapped = open.mapped().map_or(0, |map| map.len() as u64);
+            self.context.mapped_bytes.fetch_add(mapped, Ordering::Relaxed);
+            open
+        }))
     }
 
     /// Maps the file and closes it.

@@ -4,6 +4,7 @@
 //! of all sections except the blocks.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use super::context::TableContext;
@@ -88,6 +89,9 @@ impl Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
+        if let Some(map) = self.open.get().and_then(OpenTable::mapped) {
+            self.context.mapped_bytes.fetch_sub(map.len() as u64, Ordering::Relaxed);
+        }
         // The file may be removed, and occupies disk space for as long as it is open.
         self.context.files.close(self.meta.id);
     }

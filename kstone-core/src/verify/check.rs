@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::escape;
 use crate::key::{Key, encoded_partition_hash};
 use crate::manifest::{Loaded, Manifest};
+use crate::memory::SystemMemory;
 use crate::paths::{self, FileName};
 use crate::record::{BadOp, OpRef, Ops};
 use crate::sst::{SalvagedTable, TableContext};
@@ -133,7 +134,7 @@ pub(crate) fn log_file(dir: &Path, record: &RecordRef<'_>) -> PathBuf {
 /// Tables of that directory, read with `pread`: a file that shrinks or rots is an error and never a signal.
 pub(crate) fn context(vfs: &Arc<dyn Vfs>, dir: &Path) -> Arc<TableContext> {
     let config = DatabaseConfig::new().with_read_mode(ReadMode::Pread).with_block_cache_bytes(1 << 20);
-    TableContext::new(Arc::clone(vfs), dir, &config)
+    TableContext::new(Arc::clone(vfs), dir, &config, Arc::new(SystemMemory))
 }
 
 /// The key that these bytes encode, or whose encoding they start.

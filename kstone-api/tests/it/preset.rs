@@ -119,6 +119,7 @@ fn the_code_knows_every_setting() {
         .with_max_wal_size_bytes(3)
         .with_max_total_disk_bytes(4)
         .with_write_buffer_size(5)
+        .with_wal_buffer_size(27)
         .with_bloom_bits_per_key(6)
         .with_memory_budget(7)
         .with_memtable_mode(MemtableMode::Adaptive)

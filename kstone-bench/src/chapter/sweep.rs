@@ -519,7 +519,7 @@ impl Sweeps<'_> {
 
     fn buffers(&mut self) -> Result<Swept> {
         let items = self.scale.items().min(200_000);
-        let what = |point: &SweepPoint| format!("a write buffer of {} bytes", point.key);
+        let what = |point: &SweepPoint| format!("a write buffer and a log buffer of {} bytes", point.key);
         let buffer = |point: &SweepPoint| WriteBuffer { buffer: point.value, threads: 4, items };
         self.probed(SweepPoint::all(&BUFFERS, 0), what, buffer)
     }

@@ -54,15 +54,15 @@ pub enum Compression {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ReadMode {
-    /// Through a memory mapping: fastest, and the operating system's page cache is the cache. As long as all SSTs fit into
-    /// the available memory, the first get of any of eight adjacent blocks loads all of them, up to 64 KiB; other gets load
-    /// only what they touch: of a database larger than memory a page, if values are short. Queries from their third block
-    /// on, scans and merges read up to 256 KiB ahead. A bad sector kills the process with `SIGBUS`, and a
-    /// block's checksum is verified only when it is first touched.
+    /// Through a memory mapping: fastest, and the operating system's page cache is the cache. As long as all SSTs fit
+    /// into the available memory, the first get of any of eight adjacent blocks loads all of them, up to 64 KiB; other
+    /// gets load only what they touch. Queries from their third block on, scans and merges read up to 256 KiB ahead. A
+    /// bad sector kills the process with `SIGBUS`, and a block's checksum is verified only when it is first touched.
     #[default]
     Mmap,
-    /// With `pread` into a cache of [`DatabaseConfig::block_cache_bytes`]: for network file systems, and for an
-    /// error instead of a signal. Filters and indexes stay in memory whatever else is read. Every block read from the file is verified. At most 32 SSTs are kept open; reading a
+    /// With `pread` into a cache of [`DatabaseConfig::block_cache_bytes`]: for network file systems, for an error
+    /// instead of a signal, and for data far larger than memory, because filters and indexes then stay in memory
+    /// whatever else is read. Every block read from the file is verified. At most 32 SSTs are kept open; reading a
     /// block of another SST costs an `open` as well.
     Pread,
 }

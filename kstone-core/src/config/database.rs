@@ -204,9 +204,9 @@ settings! {
         range: (any),
         live: OpenedSsts,
         group: "ssts",
-        more: "`Mmap` is fastest, for data larger than memory as well, and relies on the system's page cache. `Pread` \
-               is for network file systems, and for an error instead of a signal on a bad sector; it keeps filters \
-               and indexes in memory",
+        more: "`Mmap` is fastest and relies on the system's page cache. `Pread` is for network file systems, for an \
+               error instead of a signal on a bad sector, and for data far larger than memory: it keeps filters and \
+               indexes in memory",
         seen_in: "`block_cache.misses`",
     }
 

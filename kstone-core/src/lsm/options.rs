@@ -52,8 +52,8 @@ pub struct EngineOptions {
     /// [`EngineStats::reads`](super::EngineStats::reads) and the figures computed from them; this costs a few
     /// nanoseconds per call. Default: true.
     pub counters: bool,
-    /// Reports available memory: to [`MemtableMode::Adaptive`](crate::MemtableMode::Adaptive), and to gets from mapped SSTs,
-    /// which load the blocks around theirs only while all of the SSTs fit into it.
+    /// Reports available memory: to [`MemtableMode::Adaptive`](crate::MemtableMode::Adaptive), and to gets from mapped
+    /// SSTs, which load the blocks around theirs only while all SSTs fit into it.
     pub memory_probe: Arc<dyn MemoryProbe>,
 }
 

@@ -125,9 +125,7 @@ impl Table {
         let touched = word.map_or(0, |word| word.load(Ordering::Relaxed));
         if touched & bit == 0 {
             if fill == CacheFill::Cache {
-                // As a whole: a block may extend over several pages, which would be read one after the other. A single page
-                // is requested as well: the system sends the read of a page fault by way of another thread, which takes up
-                // to a millisecond longer where the processors are busy.
+                // As a whole: a block usually extends over two pages, which would be read one after the other.
                 map.load_soon(self.to_load(open, n, range, touched));
             }
             self.load(map, range)?;
@@ -239,9 +237,10 @@ impl Table {
         Ok(())
     }
 
-    /// The range to load for a get of a block that was never accessed: if that holds for all of [`AROUND`] blocks, all of
-    /// them, which brings a newly opened database into memory with fewer reads. In a database larger than memory, the
-    /// others would only evict what later gets need. `touched` are the bits of its neighbours in [`OpenTable::checked`].
+    /// The range to load for a get of a block that was never accessed: if that holds for all of [`AROUND`] blocks, all
+    /// of them, which brings a newly opened database into memory with fewer reads. In a database larger than memory, the
+    /// others would only evict what later gets need. `touched` are the bits of its neighbours in
+    /// [`OpenTable::checked`].
     #[cold]
     pub(super) fn to_load(
         &self,

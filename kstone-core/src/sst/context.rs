@@ -34,8 +34,8 @@ pub(crate) struct TableContext {
     has_room: AtomicBool,
 }
 
-/// Number of calls of [`TableContext::has_room`] for one look at the available memory, which takes longer than a read from
-/// disk.
+/// Number of calls of [`TableContext::has_room`] for one look at the available memory, which takes longer than a read
+/// from disk.
 const CALLS_PER_LOOK: u64 = 64;
 
 impl TableContext {
@@ -61,7 +61,8 @@ impl TableContext {
         })
     }
 
-    /// Whether all mapped tables fit into the available memory, so that what is loaded unasked is there when it is needed.
+    /// Whether all mapped tables fit into the available memory, so that what is loaded unasked is still there when it is
+    /// needed.
     pub(super) fn has_room(&self) -> bool {
         if self.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(CALLS_PER_LOOK) {
             let mapped = self.mapped_bytes.load(Ordering::Relaxed);

@@ -213,7 +213,7 @@ pub(crate) struct Gathered {
 }
 
 impl Gathered {
-    fn count(&self, writes: u64, records: usize, bytes: usize) {
+    pub(super) fn count(&self, writes: u64, records: usize, bytes: usize) {
         let add = |total: &AtomicU64, more: u64| {
             total.store(total.load(Ordering::Relaxed) + more, Ordering::Relaxed);
         };

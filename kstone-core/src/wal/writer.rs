@@ -186,10 +186,13 @@ impl Wal {
         let (segments, tail) = {
             let mut log = self.log.lock();
             let flushed = if planted(Bug::LogBufferNotSynced) { Ok(false) } else { log.flush_buffer() };
-            if let Err(error) = flushed {
-                let error = Error::io("write", &self.context.dir)(error);
-                self.context.health.poison(&error);
-                return Err(error);
+            match flushed {
+                Ok(called) => self.gathered.count(called.into(), 0, 0),
+                Err(error) => {
+                    let error = Error::io("write", &self.context.dir)(error);
+                    self.context.health.poison(&error);
+                    return Err(error);
+                }
             }
             let mut segments = std::mem::take(&mut log.unsynced);
             if planted(Bug::OnlyNewestSegmentSynced) {

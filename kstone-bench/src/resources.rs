@@ -4,6 +4,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::fs::{Advice, fadvise};
@@ -13,9 +14,9 @@ use crate::record::Resources;
 /// Totals of this process since its start, and its current memory.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
-    /// User processor time, in seconds.
+    /// User processor time, in seconds: all that is not system time.
     pub cpu_user: f64,
-    /// System processor time, in seconds.
+    /// System processor time, in seconds, counted in hundredths.
     pub cpu_system: f64,
     /// Bytes read from the device.
     pub read_bytes: u64,
@@ -32,14 +33,23 @@ const TICKS: f64 = 100.0;
 /// The unit of `st_blocks`, whatever the block size of the file system.
 const BLOCK: u64 = 512;
 
+/// Processor time of all threads of this process so far.
+pub fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
 impl Usage {
     pub fn now() -> Result<Self> {
         let mut usage = Self::memory()?;
         let stat = read("/proc/self/stat")?;
-        // The name in parentheses may contain anything; fields 14 and 15 of the line have index 12 and 13 after it.
+        // The name in parentheses may contain anything; field 15 of the line, the system time, has index 12 after it.
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-        (usage.cpu_user, usage.cpu_system) = (ticks(11) / TICKS, ticks(12) / TICKS);
+        // Both together are known to the nanosecond: a short step may take less than a tick.
+        let together = processor_time().as_secs_f64();
+        usage.cpu_system = (ticks(12) / TICKS).min(together);
+        usage.cpu_user = together - usage.cpu_system;
         // Not readable everywhere; in that case, the figures are 0.
         let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
         (usage.read_bytes, usage.write_bytes) = (field(&io, "read_bytes:"), field(&io, "write_bytes:"));

@@ -16,7 +16,6 @@ use kstone_api::{
     WriteOptions,
 };
 use kstone_core::config::text;
-use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{BenchKey, Layout, Values};
@@ -218,21 +217,6 @@ fn own_mean(histogram: &Histogram<u64>) -> f64 {
 
 fn record(histogram: &mut Histogram<u64>, nanos: u64) {
     histogram.saturating_record(nanos.max(1));
-}
-
-/// Processor time of all threads of this process so far.
-fn cpu() -> Duration {
-    clock(ClockId::ProcessCPUTime)
-}
-
-/// Processor time of this thread so far.
-fn thread_cpu() -> Duration {
-    clock(ClockId::ThreadCPUTime)
-}
-
-fn clock(id: ClockId) -> Duration {
-    let time = clock_gettime(id);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// The chapter's own benchmark: 1000 items into a new database, through the library's interface, with all defaults.

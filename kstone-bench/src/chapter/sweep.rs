@@ -618,7 +618,8 @@ fn of_step(found: &mut Figures, prefix: &str, step: &Step) {
     set("space", step.space_amplification);
     set("bytes_per_hour", Some(step.resources.write_bytes as f64 / step.seconds * 3600.0));
     set("runs_per_get", step.runs_per_get());
-    set("merged", merged);
+    set("merged_bytes", step.counters.get(counter::COMPACTION_BYTES).copied());
+    set("user_bytes", step.counters.get(counter::USER_BYTES_WRITTEN).copied());
     set("write_amplification", flushed.zip(merged).map(|(flushed, merged)| flushed + merged));
     for (kind, latency) in step.latencies.iter().filter(|(_, latency)| latency.count > 0) {
         set(&format!("{kind}_rate"), Some(latency.count as f64 / step.seconds));
@@ -651,7 +652,8 @@ mod tests {
         for (name, value) in [
             ("rate", 9.0),
             ("write_amplification", 4.0),
-            ("merged", 2.5),
+            ("merged_bytes", 500.0),
+            ("user_bytes", 200.0),
             ("put_p99", 7.0),
             ("put_mean", 2.0),
         ] {

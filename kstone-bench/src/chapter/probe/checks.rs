@@ -10,8 +10,9 @@ use anyhow::{Context, Result, ensure};
 use kstone_api::{CompactionConfig, Event, LsmEngine, WriteOptions};
 use serde::{Deserialize, Serialize};
 
-use super::{EventLog, Figures, Setup, cpu, put};
+use super::{EventLog, Figures, Setup, put};
 use crate::data::Values;
+use crate::resources::processor_time;
 
 /// The number of checks of all stripes used to measure the cost.
 const SWEEPS: u32 = 200;
@@ -98,7 +99,7 @@ impl Checks {
     fn by_age(&self, engine: &LsmEngine, log: &EventLog, found: &mut Figures) -> Result<()> {
         engine.set_compaction_config(self.rules(AGE))?;
         let before = log.events().len();
-        let (start, used) = (Instant::now(), cpu());
+        let (start, used) = (Instant::now(), processor_time());
         let pause = Duration::from_secs(self.interval) / self.samples.max(1) as u32;
         let mut due = Vec::new();
         for (sample, stripe) in (0u32..).zip(0..self.samples.min(self.stripes)) {
@@ -111,7 +112,10 @@ impl Checks {
         }
         let limit = Duration::from_secs(3 * self.interval + 30);
         log.wait_for_compactions(self.stripes + due.len(), limit)?;
-        found.set("idle_cpu_percent", 100.0 * (cpu() - used).as_secs_f64() / start.elapsed().as_secs_f64());
+        found.set(
+            "idle_cpu_percent",
+            100.0 * (processor_time() - used).as_secs_f64() / start.elapsed().as_secs_f64(),
+        );
         let events = log.events();
         let mut lags = Vec::new();
         for (stripe, due) in due {

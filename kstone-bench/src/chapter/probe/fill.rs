@@ -13,8 +13,10 @@ use anyhow::{Result, anyhow, ensure};
 use kstone_api::{EngineOptions, Event, Key, LsmEngine, WriteOptions};
 use serde::{Deserialize, Serialize};
 
-use super::{EventLog, Figures, Setup, cpu, put, thread_cpu};
+use super::{EventLog, Figures, Setup, put};
+use crate::cpu_time;
 use crate::data::Values;
+use crate::resources::processor_time;
 use crate::resources::{Usage, drop_from_cache};
 
 /// The interval between two samples of memory.
@@ -127,9 +129,9 @@ impl Fill {
     ) -> Result<Figures> {
         self.put(engine, values, 0..begin)?;
         let before = engine.stats()?;
-        let (start, used, own) = (Instant::now(), cpu(), thread_cpu());
+        let (start, used, own) = (Instant::now(), processor_time(), cpu_time());
         self.put(engine, values, begin..end)?;
-        let (elapsed, used, own) = (start.elapsed(), cpu() - used, thread_cpu() - own);
+        let (elapsed, used, own) = (start.elapsed(), processor_time() - used, cpu_time() - own);
         let after = engine.stats()?;
         let mut found = Figures::default();
         let (written, seconds) = ((end - begin) as f64, elapsed.as_secs_f64());

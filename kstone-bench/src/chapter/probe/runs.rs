@@ -9,9 +9,9 @@ use hdrhistogram::Histogram;
 use kstone_api::{CompactionConfig, EngineStats, Event, LsmEngine};
 use serde::{Deserialize, Serialize};
 
-use super::{EventLog, Figures, Setup, absent, cpu, histogram, put, record, timed_get};
+use super::{EventLog, Figures, Setup, absent, histogram, put, record, timed_get};
 use crate::data::{Values, splitmix};
-use crate::resources::{Usage, drop_from_cache};
+use crate::resources::{Usage, drop_from_cache, processor_time};
 
 /// Settings that flush memtables only on request, and merge nothing.
 const BY_HAND: &str = "compaction_enabled=0,max_memtable_records=100000000";
@@ -175,13 +175,13 @@ impl Debt {
     }
 
     fn merge(&self, engine: &LsmEngine, log: &EventLog) -> Result<Figures> {
-        let (start, used) = (Instant::now(), cpu());
+        let (start, used) = (Instant::now(), processor_time());
         // With twice as many runs as the threshold, no core is left free: as many compactions run as are allowed.
         let threshold = (self.runs / 2).max(2);
         let config = CompactionConfig::new().with_sst_threshold(threshold);
         engine.set_compaction_config(config.with_max_concurrent(self.concurrent))?;
         log.wait_for_compactions(engine.stripe_count(), LIMIT)?;
-        let cpu_seconds = (cpu() - used).as_secs_f64();
+        let cpu_seconds = (processor_time() - used).as_secs_f64();
         let (mut end, mut bytes, mut times) = (start, 0, Vec::new());
         for (at, event) in log.events() {
             if let Event::Compaction { bytes_in, bytes_out, duration, .. } = event {

@@ -200,6 +200,7 @@ impl Written {
             block_size: config.block_size,
             bits_per_key: config.bloom_bits_per_key as u32,
             compress: false,
+            pad: true,
             write_unit: config.write_buffer_size,
             database_id: DATABASE,
             incarnation: INCARNATION,

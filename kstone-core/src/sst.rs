@@ -107,6 +107,7 @@ mod tests {
             block_size: 128,
             bits_per_key: 10,
             compress: false,
+            pad: true,
             write_unit: 0,
             database_id: [1; 16],
             incarnation: [2; 16],
@@ -675,15 +676,27 @@ mod tests {
             let wide = SstParams { block_size: 4_096, run_seq: (1, count), ..params(7, &rows) };
             let meta = write(&vfs, wide, &rows);
             let values = count * 150;
-            let each = (meta.len - values) as f64 / count as f64;
-            println!(
-                "{count} entries of 24 + 150 bytes: {} bytes, {each:.2} per entry besides the value",
-                meta.len
-            );
-            assert!(each < most, "{each}");
+            let len = meta.len;
             let table = table(&vfs, meta);
             table.verify().unwrap();
+            let padding = paddings(&table).iter().sum::<usize>() as u64;
+            let each = (len - values - padding) as f64 / count as f64;
+            println!(
+                "{count} entries of 24 + 150 bytes: {len} bytes, {padding} of them padding, {each:.2} per entry besides \
+                 that and the value"
+            );
+            assert!(each < most && padding < len / 16, "{each} {padding}");
         }
+    }
+
+    /// The bytes of padding in each block.
+    fn paddings(table: &Table) -> Vec<usize> {
+        let open = table.opened().unwrap();
+        let of = |n| {
+            let data = table.block(open, n, blocks::CacheFill::Bypass).unwrap();
+            table.parse(&data).unwrap().padding().unwrap()
+        };
+        (0..open.fences.blocks()).map(of).collect()
     }
 
     /// Rows with values that do not compress.
@@ -693,6 +706,38 @@ mod tests {
         (0..count)
             .map(|n| (format!("{n:08}").into_bytes(), 1 + n % 40, EntryKind::Put, value_of(n)))
             .collect()
+    }
+
+    #[test]
+    fn blocks_of_short_entries_lie_within_pages() {
+        const PAGE: usize = 4_096;
+        let across = |value: usize, compress: bool, pad: bool| {
+            let (vfs, rows) = (memory(), random_rows(300, value));
+            let table = built(&vfs, SstParams { block_size: PAGE, compress, pad, ..params(7, &rows) }, &rows);
+            table.verify().unwrap();
+            let (open, mut across) = (table.opened().unwrap(), 0);
+            let blocks = open.fences.blocks();
+            for n in 0..blocks {
+                let at = open.fences.block(open.fence_section(), n).unwrap();
+                across += usize::from(at.start / PAGE != (at.end - 1) / PAGE);
+            }
+            let bytes = open.fences.block(open.fence_section(), blocks - 1).unwrap().end;
+            (across, blocks, bytes as f64 / (300 * value) as f64)
+        };
+        for value in [100, 150, 200, 230] {
+            for compress in [false, true] {
+                let (across, blocks, space) = across(value, compress, true);
+                assert!(across == 0 && space < 1.2, "{value}: {across} of {blocks}, {space}");
+            }
+            // Unless it is asked for, no byte goes into padding.
+            let (across, blocks, _) = across(value, false, false);
+            assert!(across > blocks / 2, "{value}: {across} of {blocks}");
+        }
+        // The space for this would be too much.
+        for value in [700, 1_500, 3_000] {
+            let (across, blocks, space) = across(value, false, true);
+            assert!(across > blocks / 4 && space < 1.05, "{value}: {across} of {blocks}, {space}");
+        }
     }
 
     #[derive(Debug)]

@@ -97,6 +97,9 @@ settings! {
     /// A database that is larger than the limit, or leaves less free than must be kept when the limit is set, still
     /// opens and accepts deletes: to shrink, it may then grow by what it needs for merging, but never by puts. A
     /// smaller limit means shorter log segments and a shorter log, at most an eighth of the limit.
+    ///
+    /// Without a limit, blocks of short items are padded to pages of 4 KiB: SSTs of items of 200 bytes take 5 % more, and
+    /// a get from data that does not fit into memory loads one page instead of two. With a limit, they are not.
     max_total_disk_bytes: Option<u64> {
         builder: with_max_total_disk_bytes(u64),
         stored: "max_total_disk_bytes",

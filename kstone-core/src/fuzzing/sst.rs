@@ -259,6 +259,7 @@ fn write(rows: &[Row], block_size: usize, bits_per_key: u32, compress: bool) -> 
         block_size,
         bits_per_key,
         compress,
+        pad: true,
         write_unit: 0,
         database_id: [1; 16],
         incarnation: [2; 16],

@@ -124,6 +124,8 @@ impl RunWriter {
                 block_size: config.block_size,
                 bits_per_key: config.bloom_bits_per_key as u32,
                 compress: self.facts.compress(config.compression),
+                // Below a limit, all space is for data; and what a merge writes never exceeds its inputs by padding.
+                pad: config.max_total_disk_bytes.is_none(),
                 write_unit: config.write_buffer_size,
                 database_id: shared.life.identity().database_id,
                 incarnation: shared.life.identity().incarnation,

@@ -255,6 +255,7 @@ impl Target<'_> {
                         block_size: self.config.block_size,
                         bits_per_key: self.config.bloom_bits_per_key as u32,
                         compress,
+                        pad: self.config.max_total_disk_bytes.is_none(),
                         write_unit: self.config.write_buffer_size,
                         database_id: self.ids.database_id,
                         incarnation: self.ids.incarnation,

@@ -25,6 +25,12 @@ use crate::vfs::{Mapping, OpenMode, Vfs, VfsFile, write_all_at};
 
 /// Minimum size of a write: smaller ones cost twice as much.
 const WRITE_UNIT: usize = 256 << 10;
+/// Blocks that end shortly before a page of the system ends are padded up to it: so that most lie within the pages that
+/// they need at least, and are loaded with one page where otherwise, of 4 KiB, nearly all would need two.
+const PAGE: u64 = 4096;
+/// Maximum bytes of padding. Entries of up to about this length fill all pages; blocks of longer ones are rarely padded,
+/// because too much space would be wasted.
+const MOST_PADDING: usize = 256;
 
 /// The properties of an SST that are known before its first entry.
 #[derive(Clone, Debug)]
@@ -43,6 +49,8 @@ pub(crate) struct SstParams {
     pub(crate) bits_per_key: u32,
     /// Whether to compress blocks where that saves a third.
     pub(crate) compress: bool,
+    /// Whether blocks of short entries are padded to whole pages, for up to a sixteenth more space.
+    pub(crate) pad: bool,
     /// Minimum bytes per write call; raised to 256 KiB if lower.
     pub(crate) write_unit: usize,
     pub(crate) database_id: Id,
@@ -77,6 +85,10 @@ pub(crate) struct SstWriter {
     /// CRC-32C of the bytes written.
     checksum: u32,
     block: BlockBuilder,
+    /// Length of the current block with which it would end at the end of a page; 0 if it need not.
+    to_page: usize,
+    /// Whether the last block was compressed. Such blocks have any length, so their ends have nothing to do with pages.
+    compressed: bool,
     fences: FencesBuilder,
     /// Hash and packed address of each distinct key.
     hashes: Vec<u64>,
@@ -120,6 +132,8 @@ impl SstWriter {
             written: 0,
             checksum: 0,
             block: BlockBuilder::new(params.compress),
+            to_page: 0,
+            compressed: false,
             fences: FencesBuilder::default(),
             hashes: Vec::new(),
             places: Vec::new(),
@@ -137,10 +151,8 @@ impl SstWriter {
         let order = if is_first { Ordering::Greater } else { entry.key.cmp(&self.last_key) };
         self.check(&entry, order, is_first)?;
         let key = self.without_prefix(entry.key)?;
-        let payload = entry.key.len() + entry.value.len();
-        if self.block.is_full()
-            || !self.block.is_empty() && self.block.len(&self.out) + payload > self.params.block_size
-        {
+        let seq = entry.seq - self.params.run_seq.0;
+        if self.block.is_full() || !self.block.is_empty() && self.ends_before(key, seq, entry.value) {
             self.finish_block()?;
         }
         if self.block.is_empty() {
@@ -152,8 +164,8 @@ impl SstWriter {
             if self.fences.push(last, key, offset).is_none() {
                 return Err(self.refuse("the file's separators exceed their maximum length"));
             }
+            self.to_page = self.to_page(offset);
         }
-        let seq = entry.seq - self.params.run_seq.0;
         let group = self.block.add(&mut self.out, key, entry.kind, seq, entry.value);
         if order.is_gt() {
             let hashed = if planted(Bug::FilterOfWrongKey) { &self.last_key } else { entry.key };
@@ -165,6 +177,27 @@ impl SstWriter {
         self.last_seq = entry.seq;
         self.count(&entry, tombstone_ms);
         Ok(())
+    }
+
+    /// The length with which a block at `offset` ends at the end of a page: the longest within the block size, unless it
+    /// is less than half of that.
+    fn to_page(&self, offset: u64) -> usize {
+        let size = self.params.block_size;
+        let page_end = (offset + size as u64) / PAGE * PAGE;
+        let len = page_end.saturating_sub(offset) as usize;
+        if !self.params.pad || self.compressed || len < size / 2 { 0 } else { len }
+    }
+
+    /// Whether the current block ends before this entry: with it, the block would be too long, or end on another page.
+    fn ends_before(&self, key: &[u8], seq: u64, value: &[u8]) -> bool {
+        let len = self.block.len(&self.out);
+        let with = len + self.block.len_of(key, seq, value);
+        with > self.params.block_size || with > self.to_page && self.padding(len).is_some()
+    }
+
+    /// The bytes that are missing at the end of the page after a block of `len` bytes, unless they are too many.
+    fn padding(&self, len: usize) -> Option<usize> {
+        self.to_page.checked_sub(len).filter(|padding| *padding <= MOST_PADDING)
     }
 
     fn count(&mut self, entry: &EntryRef<'_>, tombstone_ms: Option<u64>) {
@@ -249,7 +282,12 @@ impl SstWriter {
     }
 
     fn finish_block(&mut self) -> Result<()> {
-        self.block.finish(&mut self.out, self.params.id, self.written);
+        let padding = self.padding(self.block.len(&self.out)).unwrap_or(0);
+        self.finish_padded_block(padding)
+    }
+
+    fn finish_padded_block(&mut self, padding: usize) -> Result<()> {
+        self.compressed = self.block.finish(&mut self.out, self.params.id, self.written, padding);
         if self.out.len() >= self.params.write_unit.max(WRITE_UNIT) { self.write_out() } else { Ok(()) }
     }
 
@@ -272,7 +310,7 @@ impl SstWriter {
         if self.block.is_empty() {
             return Err(self.refuse("a file without entries is not allowed"));
         }
-        self.finish_block()?;
+        self.finish_padded_block(0)?;
         let blocks_end = self.written + self.out.len() as u64;
         self.meta.keys.1 = std::mem::take(&mut self.last_key);
         self.meta.details = Some(Arc::new(self.details()));

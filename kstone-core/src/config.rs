@@ -61,9 +61,9 @@ pub enum ReadMode {
     #[default]
     Mmap,
     /// With `pread` into a cache of [`DatabaseConfig::block_cache_bytes`]: for network file systems, for an error
-    /// instead of a signal, and for data far larger than memory, because filters and indexes then stay in memory
-    /// whatever else is read. Every block read from the file is verified. At most 32 SSTs are kept open; reading a
-    /// block of another SST costs an `open` as well.
+    /// instead of a signal, and for a lower P99 of gets from data larger than memory, because filters and indexes then
+    /// stay in memory whatever else is read. Every block read from the file is verified. At most 32 SSTs are kept open;
+    /// reading a block of another SST costs an `open` as well.
     Pread,
 }
 

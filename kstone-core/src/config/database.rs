@@ -208,8 +208,8 @@ settings! {
         live: OpenedSsts,
         group: "ssts",
         more: "`Mmap` is fastest and relies on the system's page cache. `Pread` is for network file systems, for an \
-               error instead of a signal on a bad sector, and for data far larger than memory: it keeps filters and \
-               indexes in memory",
+               error instead of a signal on a bad sector, and for a lower P99 of gets from data larger than memory: \
+               it keeps filters and indexes in memory",
         seen_in: "`block_cache.misses`",
     }
 

@@ -559,6 +559,24 @@ fn a_full_database_takes_updates_for_ever() {
     assert!(vfs.highest() <= 8 * MIB);
 }
 
+/// Blocks of short items are padded to pages, but below a limit all space is for data.
+#[test]
+fn blocks_are_padded_only_without_a_limit() {
+    let ssts = |limit: Option<u64>| {
+        let mut options = manual(Arc::new(MemVfs::new()), 1);
+        let config = DatabaseConfig::new().with_stripes(1);
+        options.config = Some(limit.map_or(config.clone(), |limit| config.with_max_total_disk_bytes(limit)));
+        let engine = LsmEngine::create(Path::new(DB), options).unwrap();
+        for n in 0..900 {
+            engine.put(&Shape::Spread.key(n), &value(n, 200), WriteOptions::new()).unwrap();
+        }
+        engine.flush().unwrap();
+        engine.stats().unwrap().sst_bytes
+    };
+    let (padded, dense) = (ssts(None), ssts(Some(64 * MIB)));
+    assert!(padded > dense + dense / 100 && padded < dense + dense / 10, "{padded} beside {dense} bytes");
+}
+
 /// Deletes of nothing free nothing, and a snapshot pins what is deleted under it: a put may be accepted on account of
 /// either, repeatedly, but the limit holds.
 #[test]

@@ -33,7 +33,7 @@
 //! | **Settings** | [`DatabaseConfig`], [`CompactionConfig`], [`Preset`]; [`MemtableMode`], [`Compression`], [`ReadMode`]. [`config`]: their names, defaults and ranges as data. [`PendingRewrite`]: settings that existing files were not written with. [`model`]: the estimated cost of settings |
 //! | **Monitoring** | [`EngineStats`] ([`OperationStats`], [`ReadStats`], [`StripeStats`], [`StallStats`], [`StallReason`], [`FilterStats`], [`BlockCacheStats`], [`Amplification`], [`RecoveryStats`], [`CompactionStats`], [`CompactionReasonStats`], [`CompactionReason`]), [`Latencies`] ([`LatencySummary`], [`LatencyBuckets`]), [`StatsSnapshot`]. [`DiskUsage`], [`Exhausted`]. [`EventListener`], [`Event`], [`SettingChange`]. [`AlertThresholds`], [`PerformanceAlert`], [`check_alerts`], [`measure_average_sst_count`], [`measure_p99_read_latency`]. [`Explain`], [`ExplainQuery`]: what a read costs. For your own calls: [`LatencyTracker`], [`DatabaseMetrics`] |
 //! | **Maintenance** | Backups: [`BackupOptions`], [`BackupReport`], [`BackupProgress`]. [`verify`]: [`VerifyOptions`], [`VerifyMode`], [`VerifyReport`], [`Finding`], [`FindingKind`], [`Severity`], [`Affected`], [`LogReport`], [`Progress`], [`ProgressFn`], [`ValueCheck`]. [`repair`]: [`RepairOptions`], [`RepairReport`], [`Loss`], [`Action`], [`Now`]. [`free_space`], [`FreeSpace`] |
-//! | **Errors** | [`Error`], [`Result`], [`NumberError`]. [`escape`]: displaying untrusted keys and text |
+//! | **Errors** | [`Error`], [`Result`], [`NumberError`], [`CancelReason`]. [`escape`]: displaying untrusted keys and text |
 //! | **The engine** | [`LsmEngine`], [`EngineOptions`] |
 //!
 //! The repository's `docs/modeling.md` shows how to lay out keys and items, `docs/tuning.md` describes every setting,
@@ -124,8 +124,8 @@ pub use kstone_core::verify::{
 };
 pub use kstone_core::vfs::{FreeSpace, free_space, read_regular};
 pub use kstone_core::{
-    CompactionConfig, Compression, DatabaseConfig, Durability, Error, Key, KeyPart, MemtableMode, ReadMode,
-    Result, SortRange,
+    CancelReason, CompactionConfig, Compression, DatabaseConfig, Durability, Error, Key, KeyPart,
+    MemtableMode, ReadMode, Result, SortRange,
 };
 
 /// Compiles the code of the README.

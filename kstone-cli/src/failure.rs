@@ -13,7 +13,7 @@ use crate::output::tell;
 
 /// Exit statuses; 0 is success, and clap also uses 2.
 pub(crate) mod exit {
-    /// A negative answer: no such key, or an alert.
+    /// A negative answer: no such key, a write that is refused by its condition, or an alert.
     pub(crate) const NO: u8 = 1;
     pub(crate) const USAGE: u8 = 2;
     pub(crate) const CORRUPTION: u8 = 3;
@@ -183,6 +183,9 @@ fn classify(error: &Error, command: &Command) -> (u8, &'static str, Option<Strin
 fn exit_of(error: &DbError) -> u8 {
     match error {
         DbError::Corruption { .. } => exit::CORRUPTION,
+        DbError::ConditionFailed { .. }
+        | DbError::TransactionCancelled { .. }
+        | DbError::UpdateFailed { .. } => exit::NO,
         DbError::Locked { .. } => exit::LOCKED,
         DbError::InvalidKey { .. }
         | DbError::KeyTooLarge { .. }
@@ -190,6 +193,9 @@ fn exit_of(error: &DbError) -> u8 {
         | DbError::BatchTooLarge { .. }
         | DbError::InvalidNumber { .. }
         | DbError::InvalidItem { .. }
+        | DbError::ExpressionSyntax { .. }
+        | DbError::InvalidExpression { .. }
+        | DbError::InvalidToken { .. }
         | DbError::InvalidConfig { .. } => exit::USAGE,
         _ => exit::ENVIRONMENT,
     }
@@ -214,6 +220,14 @@ fn hint_for(error: &DbError, command: &Command) -> Option<String> {
         DbError::ItemTooLarge { .. } => "split the item".into(),
         DbError::BatchTooLarge { .. } => "split the batch; nothing of it was written".into(),
         DbError::InvalidNumber { .. } => "numbers are finite decimals of up to 38 significant digits".into(),
+        DbError::ConditionFailed { .. }
+        | DbError::TransactionCancelled { .. }
+        | DbError::Conflict { .. }
+        | DbError::UpdateFailed { .. } => "nothing was written".into(),
+        DbError::ExpressionSyntax { .. } => {
+            "a name that is reserved or not a plain word needs a placeholder: --name '#n=NAME'".into()
+        }
+        DbError::InvalidToken { .. } => "repeat the command that printed it, and add --after".into(),
         DbError::WriteStalled { .. } => "try again later; nothing was written".into(),
         DbError::Busy => "try again: another program was changing the database".into(),
         DbError::Poisoned { .. } => {
@@ -285,6 +299,13 @@ mod tests {
             DbError::BatchTooLarge { len: 2, max: 1 },
             DbError::InvalidNumber { attribute: why(), why: why() },
             DbError::InvalidItem { why: why() },
+            DbError::ConditionFailed { old: None },
+            DbError::TransactionCancelled { reasons: vec![None] },
+            DbError::Conflict { attempts: 16 },
+            DbError::ExpressionSyntax { text: why(), at: 0, expected: why() },
+            DbError::InvalidExpression { why: why() },
+            DbError::UpdateFailed { path: why(), why: why() },
+            DbError::InvalidToken { why: why() },
             DbError::InvalidConfig { field: "stripes", why: why() },
             DbError::WriteStalled { why: why() },
             DbError::Busy,
@@ -331,6 +352,17 @@ mod tests {
             ("batch_too_large", "split the batch; nothing of it was written", "="),
             ("invalid_number", "numbers are finite decimals of up to 38 significant digits", "="),
             ("invalid_item", "", "="),
+            ("condition_failed", "nothing was written", "="),
+            ("transaction_cancelled", "nothing was written", "="),
+            ("conflict", "nothing was written", "="),
+            (
+                "expression_syntax",
+                "a name that is reserved or not a plain word needs a placeholder: --name '#n=NAME'",
+                "=",
+            ),
+            ("invalid_expression", "", "="),
+            ("update_failed", "nothing was written", "="),
+            ("invalid_token", "repeat the command that printed it, and add --after", "="),
             ("invalid_config", "", "="),
             ("write_stalled", "try again later; nothing was written", "="),
             ("busy", "try again: another program was changing the database", "="),

@@ -1,5 +1,6 @@
 //! The error type of the engine. This module imports nothing from the rest of the crate.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -118,6 +119,55 @@ pub enum Error {
         /// The reason.
         why: String,
     },
+    /// The condition of a write does not hold for the item. Nothing was written.
+    #[error("the condition does not hold: {}", if old.is_some() { "the item is another" } else { "there is no item" })]
+    ConditionFailed {
+        /// The item, as stored, that the condition was evaluated on; `None` if there was none.
+        old: Option<Vec<u8>>,
+    },
+    /// An operation of a transaction was refused. Nothing of the transaction was written.
+    #[error("the transaction was cancelled: {}", Cancelled(reasons))]
+    TransactionCancelled {
+        /// For each operation, in order, why it was refused; `None` if it was not.
+        reasons: Vec<Option<CancelReason>>,
+    },
+    /// What a transaction had read was changed by other writes, each time it was tried. Nothing was written.
+    #[error("other writes changed what the transaction had read, in each of {attempts} attempts")]
+    Conflict {
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// The text of an expression cannot be read.
+    #[error("the expression cannot be read: expected {expected} at byte {at}\n  {}", Caret { text, at: *at })]
+    ExpressionSyntax {
+        /// The text.
+        text: String,
+        /// Where in the text reading stopped, in bytes.
+        at: usize,
+        /// What could stand there.
+        expected: String,
+    },
+    /// An expression that can be read but has no meaning: its paths overlap, a placeholder is missing or unused, or a
+    /// limit is exceeded.
+    #[error("invalid expression: {why}")]
+    InvalidExpression {
+        /// The reason.
+        why: String,
+    },
+    /// An update does not fit the item that it was to change. Nothing was written.
+    #[error("the item cannot be updated: {path}: {why}")]
+    UpdateFailed {
+        /// The path of the attribute.
+        path: String,
+        /// The reason.
+        why: String,
+    },
+    /// The token belongs to another query, or is not one.
+    #[error("invalid token: {why}")]
+    InvalidToken {
+        /// The reason.
+        why: String,
+    },
     /// A setting is out of range or contradicts another.
     #[error("{field}: {why}")]
     InvalidConfig {
@@ -174,6 +224,87 @@ pub enum Error {
     },
 }
 
+/// Why an operation of a transaction was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CancelReason {
+    /// Its condition does not hold.
+    Condition {
+        /// The item, as stored, that the condition was evaluated on; `None` if there was none.
+        old: Option<Vec<u8>>,
+    },
+    /// The update does not fit the item.
+    Update {
+        /// The path of the attribute.
+        path: String,
+        /// The reason.
+        why: String,
+    },
+    /// The updated item is longer than the configured limit.
+    TooLarge {
+        /// Length of the item in bytes.
+        len: usize,
+        /// The limit in bytes.
+        max: usize,
+    },
+    /// The updated item cannot be stored.
+    Invalid {
+        /// The reason.
+        why: String,
+    },
+}
+
+impl fmt::Display for CancelReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Condition { old: Some(_) } => {
+                f.write_str("the condition does not hold: the item is another")
+            }
+            Self::Condition { old: None } => f.write_str("the condition does not hold: there is no item"),
+            Self::Update { path, why } => write!(f, "the item cannot be updated: {path}: {why}"),
+            Self::TooLarge { len, max } => write!(f, "the item is {len} bytes; the limit is {max}"),
+            Self::Invalid { why } => write!(f, "invalid item: {why}"),
+        }
+    }
+}
+
+/// The reasons of a cancelled transaction, with the numbers of their operations.
+struct Cancelled<'a>(&'a [Option<CancelReason>]);
+
+impl fmt::Display for Cancelled<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reasons = self.0.iter().enumerate().filter_map(|(n, reason)| Some((n + 1, reason.as_ref()?)));
+        for (nth, (n, reason)) in reasons.enumerate() {
+            let before = if nth == 0 { "" } else { "; " };
+            write!(f, "{before}operation {n} of {}: {reason}", self.0.len())?;
+        }
+        Ok(())
+    }
+}
+
+/// The text around a position, and below it a caret.
+struct Caret<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+/// How many characters are shown on each side of the caret.
+const AROUND: usize = 40;
+
+impl fmt::Display for Caret<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (before, after) = self.text.split_at_checked(self.at).unwrap_or((self.text, ""));
+        // A line of the terminal, whatever the text contains.
+        let plain = |c: char| if c.is_control() { ' ' } else { c };
+        let mut shown: Vec<char> = before.chars().rev().take(AROUND).map(plain).collect();
+        shown.reverse();
+        let column = shown.len();
+        shown.extend(after.chars().take(AROUND).map(plain));
+        writeln!(f, "{}", shown.iter().collect::<String>().trim_end())?;
+        write!(f, "  {:column$}^", "")
+    }
+}
+
 /// The result of calls that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -199,6 +330,13 @@ impl Error {
             Self::BatchTooLarge { .. } => "batch_too_large",
             Self::InvalidNumber { .. } => "invalid_number",
             Self::InvalidItem { .. } => "invalid_item",
+            Self::ConditionFailed { .. } => "condition_failed",
+            Self::TransactionCancelled { .. } => "transaction_cancelled",
+            Self::Conflict { .. } => "conflict",
+            Self::ExpressionSyntax { .. } => "expression_syntax",
+            Self::InvalidExpression { .. } => "invalid_expression",
+            Self::UpdateFailed { .. } => "update_failed",
+            Self::InvalidToken { .. } => "invalid_token",
             Self::InvalidConfig { .. } => "invalid_config",
             Self::WriteStalled { .. } => "write_stalled",
             Self::Busy => "busy",
@@ -245,6 +383,16 @@ impl Error {
                 "split the batch, or raise with_max_batch_bytes; none of it was written"
             }
             Self::InvalidNumber { .. } => "numbers are finite decimals of up to 38 significant digits",
+            Self::ConditionFailed { .. } => "read the item again and decide anew; nothing was written",
+            Self::TransactionCancelled { .. } => {
+                "the reasons tell which operation was refused; nothing was written"
+            }
+            Self::Conflict { .. } => "try again, or read less in the transaction; nothing was written",
+            Self::ExpressionSyntax { .. } => {
+                "names that are reserved or not plain words need a placeholder: #name"
+            }
+            Self::UpdateFailed { .. } => "nothing was written",
+            Self::InvalidToken { .. } => "continue the query that the token came from, or start without one",
             Self::WriteStalled { .. } => {
                 "retry later, write more slowly, or give background work more resources; the write was not made"
             }
@@ -261,7 +409,10 @@ impl Error {
                 "this is a bug, please report it; close the database, verify it, and open it again"
             }
             Self::Io { source, .. } => return io_hint(source),
-            Self::InvalidItem { .. } | Self::InvalidConfig { .. } | Self::Cancelled => return None,
+            Self::InvalidItem { .. }
+            | Self::InvalidExpression { .. }
+            | Self::InvalidConfig { .. }
+            | Self::Cancelled => return None,
         })
     }
 

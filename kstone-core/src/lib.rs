@@ -113,5 +113,5 @@ pub mod fuzzing;
 pub mod bench;
 
 pub use config::{CompactionConfig, Compression, DatabaseConfig, Durability, MemtableMode, ReadMode};
-pub use error::{Error, Result};
+pub use error::{CancelReason, Error, Result};
 pub use key::{Key, KeyPart, SortRange};

@@ -8,6 +8,8 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use crate::error::Error;
+
 /// Whether a character is printed unchanged. Excluded are control characters (C0, DEL and C1), characters that change
 /// the direction of text or break lines, and invisible characters.
 pub fn is_shown(c: char) -> bool {
@@ -43,6 +45,45 @@ pub fn key(bytes: &[u8]) -> String {
         push_hex(chunk.invalid(), &mut text);
     }
     text
+}
+
+/// The bytes of a key or part of one from the text of [`key`]: the inverse.
+///
+/// ```
+/// # use kstone_core::escape;
+/// assert_eq!(escape::parse_key(r"a\x00\xff\\b")?, b"a\x00\xff\\b");
+/// assert_eq!(escape::parse_key(r"a\nb").unwrap_err().code(), "invalid_key");
+/// # Ok::<(), kstone_core::Error>(())
+/// ```
+///
+/// # Errors
+/// `InvalidKey` if a backslash starts neither `\xNN`, a byte, nor `\\`, a backslash.
+pub fn parse_key(text: &str) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((plain, tail)) = rest.split_once('\\') {
+        bytes.extend_from_slice(plain.as_bytes());
+        if let Some(after) = tail.strip_prefix('\\') {
+            bytes.push(b'\\');
+            rest = after;
+            continue;
+        }
+        let digits = tail.strip_prefix('x').and_then(|tail| tail.split_at_checked(2));
+        let Some((byte, after)) = digits.and_then(|(hex, after)| Some((hex_byte(hex)?, after))) else {
+            return Err(Error::InvalidKey {
+                why: "a backslash starts \\xNN (a byte) or \\\\ (a backslash)".into(),
+            });
+        };
+        bytes.push(byte);
+        rest = after;
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    Ok(bytes)
+}
+
+fn hex_byte(hex: &str) -> Option<u8> {
+    // from_str_radix would accept a sign.
+    hex.bytes().all(|b| b.is_ascii_hexdigit()).then(|| u8::from_str_radix(hex, 16).ok())?
 }
 
 /// Text on one line, with unsafe characters as `\xNN` for each of their bytes.
@@ -116,6 +157,35 @@ mod tests {
             assert_eq!((&*text(shown), &*json(shown), &*path(Path::new(shown))), (shown, shown, shown));
         }
         assert_eq!(text("a\u{202e}b"), "a\\xe2\\x80\\xaeb");
+    }
+
+    #[test]
+    fn what_is_printed_can_be_pasted_back() {
+        for (bytes, text) in [
+            (b"user#42".as_slice(), "user#42"),
+            (b"a b\"'", "a b\"'"),
+            (b"C:\\x41", "C:\\\\x41"),
+            (b"\x00\xff7\n", "\\x00\\xff7\\x0a"),
+            ("Zürich 東京".as_bytes(), "Zürich 東京"),
+            ("\u{202e}".as_bytes(), "\\xe2\\x80\\xae"),
+            (b"", ""),
+        ] {
+            assert_eq!(key(bytes), text);
+            assert_eq!(parse_key(text).unwrap(), bytes);
+        }
+        for first in 0..=255 {
+            for second in 0..=255 {
+                let bytes = vec![first, second, 0xbf];
+                assert_eq!(parse_key(&key(&bytes)).unwrap(), bytes);
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_escapes_are_refused() {
+        for text in ["\\", "\\n", "\\x", "\\x4", "\\xg0", "\\x+1", "\\xé", "a\\"] {
+            assert!(matches!(parse_key(text), Err(Error::InvalidKey { .. })), "{text}");
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ mod sst;
 pub use agree::Agreed;
 pub use directory::{directory, directory_seeds};
 pub use forged::forged;
-pub use key::{key, key_seeds};
+pub use key::{key, key_seeds, key_text};
 pub use log::{log, log_seeds};
 pub use manifest::{manifest, manifest_seeds};
 pub use mutate::{Mutator, replay};

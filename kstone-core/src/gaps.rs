@@ -11,7 +11,7 @@
 //!    stripe's last sequence at that moment: a reader that does not see all of them reports nothing.
 //!
 //! Readers report a gap when they had to walk over one. Where many keys were deleted, background work explores the
-//! range so that the first reader does not have to (`lsm/scan.rs` explore).
+//! range so that the first reader does not have to (`lsm/scan/explore.rs`).
 //!
 //! The lock in this module is a leaf.
 

@@ -4,42 +4,44 @@
 //! then by sort key. The encoding replaces each 0x00 byte of the partition key with 00 FF; 00 00 ends a key without a
 //! sort key; 00 01 precedes the raw sort key. The encoding is part of the file format ([`KEY_ENCODING`]).
 
+pub(crate) mod after;
+mod encoding;
+mod integer;
+mod part;
+mod range;
+mod sort_range;
+mod text;
+
 use std::borrow::Cow;
-use std::sync::Arc;
 
-use smallvec::SmallVec;
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
-
+use self::encoding::{END_BEFORE_SORT, END_WITHOUT_SORT, ESCAPE, ESCAPED_ZERO, encode_partition};
 use crate::coding::first_zero;
 use crate::error::{Error, Result};
 use crate::types::MAX_KEY_BYTES;
 
-/// Number of this encoding in the manifest.
-pub const KEY_ENCODING: u32 = 1;
-
-/// Seed of the hash used by filters and hash indexes. That hash must be independent of the stripe hash: if both came
-/// from the same bits, all keys of a stripe would share those bits and its filters would pass nearly every key.
-pub(crate) const KEY_HASH_SEED: u64 = 0x4b53_544f_4e45_4b48;
-
-const ESCAPE: u8 = 0x00;
-const ESCAPED_ZERO: u8 = 0xff;
-const END_WITHOUT_SORT: u8 = 0x00;
-const END_BEFORE_SORT: u8 = 0x01;
+pub use encoding::KEY_ENCODING;
+pub(crate) use encoding::{EncodedKey, KEY_HASH_SEED, key_hash, partition_hash, plain_partition, stripe_of};
+pub use integer::{KeyInteger, integer_from_key};
+pub use part::KeyPart;
+pub use range::SortRange;
+pub(crate) use range::{KeyRange, partition_prefix_range};
 
 /// The key of an item: a partition key and an optional sort key, which orders the items of a partition. Both are bytes
 /// and compare bytewise; together they are at most 64 KiB long, or `max_key_bytes` if that is lower.
 ///
-/// Any string or byte type ([`KeyPart`]) converts into a key without a sort key, and a pair into a key with one. A
-/// missing sort key and an empty one make different keys. Calls reject a key with an empty partition key.
+/// Any string, byte or integer type ([`KeyPart`]) converts into a key without a sort key, and a pair into a key with one.
+/// A missing sort key and an empty one make different keys. Calls reject a key with an empty partition key.
 ///
 /// ```
 /// # use kstone_core::Key;
 /// let user: Key<'_> = "user#42".into();
 /// let airport: Key<'_> = ("US", "KJFK").into();
+/// let order: Key<'_> = ("user#42", 7_u64).into();
 /// assert_eq!(user.sort(), None);
 /// assert_eq!(airport.sort(), Some(&b"KJFK"[..]));
+/// assert_eq!(airport.to_string(), "US KJFK");
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key<'a> {
     partition: Cow<'a, [u8]>,
     sort: Option<Cow<'a, [u8]>>,
@@ -204,47 +206,40 @@ impl<'a> Key<'a> {
     }
 }
 
-/// The length of the partition key, if the encoded key has a sort key and its partition key no zero byte, as most have:
-/// then both are stored as they are, with two bytes between them.
-#[inline]
-pub(crate) fn plain_partition(encoded: &[u8]) -> Option<usize> {
-    let zero = first_zero(encoded)?;
-    (zero > 0 && encoded.get(zero + 1) == Some(&END_BEFORE_SORT)).then_some(zero)
-}
-
-type KeyBytes = SmallVec<[u8; 64]>;
-
-/// A key in its stored form, with its two hashes.
-#[derive(Clone, Debug)]
-pub(crate) struct EncodedKey {
-    pub(crate) bytes: KeyBytes,
-    /// Selects the filter bits and the slot in the hash index.
-    pub(crate) hash: u64,
-    /// Selects the stripe.
-    pub(crate) partition_hash: u64,
-}
-
-fn encode_partition(partition: &[u8]) -> KeyBytes {
-    let mut bytes = KeyBytes::with_capacity(partition.len() + 2);
-    let mut rest = partition;
-    // Most partition keys have no zero byte; for these, the loop is skipped and the key is copied in one step.
-    while let Some(zero) = first_zero(rest) {
-        let (plain, tail) = rest.split_at(zero);
-        bytes.extend_from_slice(plain);
-        bytes.extend_from_slice(&[ESCAPE, ESCAPED_ZERO]);
-        rest = tail.get(1..).unwrap_or_default();
+impl EncodedKey {
+    /// The length that limits apply to: partition key plus sort key.
+    pub(crate) fn data_len(&self) -> usize {
+        Key::decode(&self.bytes).map_or(0, |key| key.len())
     }
-    bytes.extend_from_slice(rest);
-    bytes
 }
 
-/// Hashes an encoded key for filters and hash indexes.
-pub(crate) fn key_hash(encoded: &[u8]) -> u64 {
-    xxh3_64_with_seed(encoded, KEY_HASH_SEED)
+impl<'a, P: KeyPart<'a>> From<P> for Key<'a> {
+    fn from(partition: P) -> Self {
+        Key::new(partition)
+    }
 }
 
-pub(crate) fn partition_hash(partition: &[u8]) -> u64 {
-    xxh3_64(partition)
+impl<'a, P: KeyPart<'a>, S: KeyPart<'a>> From<(P, S)> for Key<'a> {
+    fn from((partition, sort): (P, S)) -> Self {
+        Key::with_sort(partition, sort)
+    }
+}
+
+/// Borrows both components.
+impl<'a, P, S> From<&'a (P, S)> for Key<'a>
+where
+    &'a P: KeyPart<'a>,
+    &'a S: KeyPart<'a>,
+{
+    fn from((partition, sort): &'a (P, S)) -> Self {
+        Key::with_sort(partition, sort)
+    }
+}
+
+impl<'a> From<&'a Key<'_>> for Key<'a> {
+    fn from(key: &'a Key<'_>) -> Self {
+        Key { partition: Cow::Borrowed(&key.partition), sort: key.sort.as_deref().map(Cow::Borrowed) }
+    }
 }
 
 /// The partition hash computed from an encoded key, as replay needs it; `None` if the bytes are not a valid encoding.
@@ -257,220 +252,6 @@ pub(crate) fn encoded_partition_hash(encoded: &[u8]) -> Option<u64> {
             Some(partition_hash(encoded.get(..zero)?))
         }
         _ => Key::decode(encoded).map(|key| partition_hash(key.partition())),
-    }
-}
-
-/// The stripe of a partition, from the top bits of its hash; all items of a partition are in one stripe.
-pub(crate) fn stripe_of(partition_hash: u64, stripes: usize) -> usize {
-    let bits = stripes.trailing_zeros();
-    // `stripes` is a power of two from 1 to 256; shifting by 64 (one stripe) would overflow.
-    partition_hash.checked_shr(64 - bits).unwrap_or(0) as usize
-}
-
-/// A range of encoded keys, from `start` (inclusive) to `end` (exclusive). Without an `end` it extends to the last key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct KeyRange {
-    pub(crate) start: Vec<u8>,
-    pub(crate) end: Option<Vec<u8>>,
-}
-
-impl KeyRange {
-    pub(crate) fn all() -> Self {
-        Self { start: Vec::new(), end: None }
-    }
-
-    pub(crate) fn contains(&self, key: &[u8]) -> bool {
-        key >= self.start.as_slice() && self.end.as_deref().is_none_or(|end| key < end)
-    }
-}
-
-/// Which items of a partition a query reads, by sort key.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum SortRange {
-    /// All items of the partition, including the one without a sort key.
-    #[default]
-    All,
-    /// Items whose sort key starts with these bytes.
-    Prefix(Vec<u8>),
-    /// Items whose sort key lies between two bounds.
-    Between(std::ops::Bound<Vec<u8>>, std::ops::Bound<Vec<u8>>),
-}
-
-impl SortRange {
-    pub(crate) fn to_key_range(&self, partition: &[u8]) -> KeyRange {
-        use std::ops::Bound::{Excluded, Included, Unbounded};
-        let base = encode_partition(partition);
-        let with = |tail: &[&[u8]]| {
-            let mut key = base.to_vec();
-            tail.iter().for_each(|part| key.extend_from_slice(part));
-            key
-        };
-        let first_sort: &[u8] = &[ESCAPE, END_BEFORE_SORT];
-        let past_sorts: &[u8] = &[ESCAPE, END_BEFORE_SORT + 1];
-        match self {
-            Self::All => {
-                KeyRange { start: with(&[&[ESCAPE, END_WITHOUT_SORT]]), end: Some(with(&[past_sorts])) }
-            }
-            Self::Prefix(prefix) => {
-                let start = with(&[first_sort, prefix]);
-                let end = successor_of_prefix(&start);
-                KeyRange { start, end }
-            }
-            Self::Between(from, to) => KeyRange {
-                start: match from {
-                    Included(sort) => with(&[first_sort, sort]),
-                    Excluded(sort) => with(&[first_sort, sort, &[0]]),
-                    Unbounded => with(&[first_sort]),
-                },
-                end: Some(match to {
-                    Included(sort) => with(&[first_sort, sort, &[0]]),
-                    Excluded(sort) => with(&[first_sort, sort]),
-                    Unbounded => with(&[past_sorts]),
-                }),
-            },
-        }
-    }
-}
-
-/// All keys whose partition key starts with these bytes. An empty prefix matches all keys.
-pub(crate) fn partition_prefix_range(prefix: &[u8]) -> KeyRange {
-    let start = encode_partition(prefix).to_vec();
-    let end = successor_of_prefix(&start);
-    KeyRange { start, end }
-}
-
-/// The lowest byte string above every string that starts with `prefix`; `None` if there is none.
-fn successor_of_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
-    let last = prefix.iter().rposition(|&b| b != 0xff)?;
-    let mut next = prefix.get(..=last)?.to_vec();
-    if let Some(byte) = next.last_mut() {
-        *byte += 1;
-    }
-    Some(next)
-}
-
-mod sealed {
-    pub trait Sealed {}
-}
-
-/// A partition key or a sort key: a string or bytes, owned or borrowed.
-///
-/// A key has one partition key and at most one sort key. A [`Key`] or a pair therefore cannot be a part of another key,
-/// and a key of more than two parts does not compile:
-///
-/// ```compile_fail,E0277
-/// use kstone_core::Key;
-/// let key: Key<'_> = ("chat", ("room1", "m1")).into();
-/// ```
-/// ```compile_fail,E0277
-/// use kstone_core::Key;
-/// let key = Key::from((("chat", "room1"), "m1"));
-/// ```
-/// ```compile_fail,E0277
-/// use kstone_core::Key;
-/// let key = Key::from(("chat", "room1", "m1"));
-/// ```
-/// ```compile_fail,E0277
-/// use kstone_core::Key;
-/// let key = Key::from(("chat", Key::from("room1")));
-/// ```
-/// ```compile_fail,E0277
-/// use kstone_core::Key;
-/// let key = Key::with_sort(("chat", "room1"), "m1");
-/// ```
-/// ```compile_fail,E0277
-/// use kstone_core::Key;
-/// let key = Key::new(Key::from(("chat", "room1")));
-/// ```
-/// ```compile_fail,E0277
-/// use kstone_core::Key;
-/// let key = Key::from(("chat", None::<&str>));
-/// ```
-/// Join further components into one of the two parts, most significant first, so that they sort in the order they are
-/// read:
-///
-/// ```
-/// use kstone_core::Key;
-/// let key = Key::from(("chat", format!("{}/{}", "room1", "m1")));
-/// assert_eq!(key.sort(), Some(&b"room1/m1"[..]));
-/// ```
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is not one component of a key",
-    label = "strings and bytes are components",
-    note = "a key is a partition key, or a pair of a partition key and a sort key: join further components into one \
-            of the two, as in `(\"chat\", format!(\"{{room}}/{{message}}\"))`",
-    note = "numbers have no order as text: write them with leading zeros, or as `number.to_be_bytes()`"
-)]
-pub trait KeyPart<'a>: sealed::Sealed {
-    /// Returns the bytes.
-    #[doc(hidden)]
-    fn into_bytes(self) -> Cow<'a, [u8]>;
-}
-
-// Separate implementations instead of a blanket one, so that for an unsupported type the compiler prints the note
-// above.
-macro_rules! key_parts {
-    ($(<$($generics:ident : $bound:ty)?> $source:ty => $bytes:expr),* $(,)?) => {$(
-        impl<'a, $(const $generics: $bound)?> sealed::Sealed for $source {}
-
-        impl<'a, $(const $generics: $bound)?> KeyPart<'a> for $source {
-            fn into_bytes(self) -> Cow<'a, [u8]> {
-                let bytes: fn($source) -> Cow<'a, [u8]> = $bytes;
-                bytes(self)
-            }
-        }
-
-        impl<'a, $(const $generics: $bound)?> From<$source> for Key<'a> {
-            fn from(partition: $source) -> Self {
-                Key::new(partition)
-            }
-        }
-    )*};
-}
-
-fn text(text: Cow<'_, str>) -> Cow<'_, [u8]> {
-    match text {
-        Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
-        Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-    }
-}
-
-key_parts! {
-    <> &'a [u8] => Cow::Borrowed,
-    <> &'a str => |s| Cow::Borrowed(s.as_bytes()),
-    <> &'a Vec<u8> => |v| Cow::Borrowed(v.as_slice()),
-    <> &'a String => |s| Cow::Borrowed(s.as_bytes()),
-    <> &'a Box<[u8]> => |b| Cow::Borrowed(b),
-    <> &'a Box<str> => |s| Cow::Borrowed(s.as_bytes()),
-    <> &'a Arc<[u8]> => |b| Cow::Borrowed(b),
-    <> &'a Arc<str> => |s| Cow::Borrowed(s.as_bytes()),
-    <> &'a Cow<'_, [u8]> => |b| Cow::Borrowed(b),
-    <> &'a Cow<'_, str> => |s| Cow::Borrowed(s.as_bytes()),
-    // Double references, as iterators over borrowed strings and bytes yield them.
-    <> &&'a [u8] => |b| Cow::Borrowed(b),
-    <> &&'a str => |s| Cow::Borrowed(s.as_bytes()),
-    <N: usize> &'a [u8; N] => |b| Cow::Borrowed(b),
-    <N: usize> [u8; N] => |b| Cow::Owned(b.to_vec()),
-    <> Vec<u8> => Cow::Owned,
-    <> String => |s| Cow::Owned(s.into_bytes()),
-    <> Box<[u8]> => |b| Cow::Owned(b.into_vec()),
-    <> Box<str> => |s| Cow::Owned(s.into_string().into_bytes()),
-    <> Arc<[u8]> => |b| Cow::Owned(b.to_vec()),
-    <> Arc<str> => |s| Cow::Owned(s.as_bytes().to_vec()),
-    <> Cow<'a, [u8]> => |b| b,
-    <> Cow<'a, str> => text,
-    <> char => |c| Cow::Owned(c.to_string().into_bytes()),
-}
-
-impl<'a, P: KeyPart<'a>, S: KeyPart<'a>> From<(P, S)> for Key<'a> {
-    fn from((partition, sort): (P, S)) -> Self {
-        Key::with_sort(partition, sort)
-    }
-}
-
-impl<'a> From<&'a Key<'_>> for Key<'a> {
-    fn from(key: &'a Key<'_>) -> Self {
-        Key { partition: Cow::Borrowed(&key.partition), sort: key.sort.as_deref().map(Cow::Borrowed) }
     }
 }
 
@@ -567,12 +348,5 @@ mod tests {
             Err(Error::KeyTooLarge { len: 10, max: 9 })
         ));
         assert!(Key::from("123456789").encode(9).is_ok());
-    }
-
-    #[test]
-    fn stripe_comes_from_the_top_bits() {
-        assert_eq!(stripe_of(u64::MAX, 256), 255);
-        assert_eq!(stripe_of(u64::MAX, 1), 0);
-        assert_eq!(stripe_of(1 << 63, 4), 2);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! PUT      write       log append -> stripe.insert -> seal if full -> publish
+//! COND.    conditional read -> decide -> locks -> decide again on what is newer -> as a put
 //! GET      read        memtable -> sealed -> runs, newest first
 //! SCAN     scan        the same sources, merged
 //! FLUSH    flush       sealed memtable -> SSTs -> stripe.install_flush
@@ -48,8 +49,10 @@ mod close;
 mod commit;
 mod compact;
 mod compaction_stats;
+mod conditional;
 mod counts;
 mod create;
+mod delete_range;
 mod disk_usage;
 mod event_log;
 mod event_queue;
@@ -94,6 +97,7 @@ use call::Call;
 use state::Shared;
 
 pub use crate::backpressure::StallReason;
+pub use crate::key::after::After;
 pub use crate::latency::{Latencies, LatencyBuckets, LatencySummary};
 pub use crate::quota::Exhausted;
 pub use crate::sst::{BlockCacheStats, FilterStats};
@@ -103,6 +107,8 @@ pub(crate) use backup::{Destination, check_outside};
 pub use batch::WriteBatch;
 pub(crate) use claim::absolute;
 pub use compaction_stats::{CompactionReason, CompactionReasonStats, CompactionStats};
+pub use conditional::{Changes, ReadSet};
+pub use delete_range::DeletedRange;
 pub use disk_usage::DiskUsage;
 pub use events::{Event, EventListener, SettingChange};
 pub use explain::{
@@ -111,7 +117,7 @@ pub use explain::{
 pub use options::{EngineOptions, Workers, WriteOptions};
 pub use pending::PendingRewrite;
 pub use read::Snapshot;
-pub use scan::Entries;
+pub use scan::{Entries, Partitions};
 pub use stats::{
     Amplification, EngineStats, OperationStats, ReadStats, RecoveryStats, StallStats, StripeStats,
 };

@@ -294,6 +294,21 @@ impl Memtable {
         cursor
     }
 
+    /// Whether a range has a version in (`after`, `up_to`].
+    pub(crate) fn has_newer(self: &Arc<Self>, range: &KeyRange, after: SeqNo, up_to: SeqNo) -> bool {
+        let mut cursor = self.cursor(range, up_to, Direction::Forward);
+        while let Some((_, record)) = cursor.record() {
+            if record.seq > after {
+                return true;
+            }
+            // Cannot fail in memory.
+            let Some(at) = cursor.at else { return false };
+            cursor.step(at);
+            cursor.settle();
+        }
+        false
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -144,6 +144,22 @@ bugs! {
     /// The newest sealed memtable is flushed first.
     FlushOutOfOrder,
 
+    // Conditional writes and transactions.
+    /// A conditional write does not look for anything newer under its locks.
+    ConditionsNotCheckedAgain,
+    /// What was decided first is returned, whatever was written.
+    FirstResultReturned,
+    /// Sealed memtables are not asked for anything newer.
+    SealedNotChecked,
+    /// Runs are asked whether something newer was flushed.
+    RunsAskedForFlushes,
+    /// A transaction does not check the ranges that it read.
+    RangesNotChecked,
+    /// A transaction does not check the keys that it found absent.
+    AbsenceNotChecked,
+    /// A transaction locks only the stripes that it writes to.
+    ReadStripesNotLocked,
+
     // Space and locks.
     /// Newly created files do not count against the quota.
     NewFilesNotCounted,
@@ -174,6 +190,12 @@ bugs! {
     WatchAfterSequence,
     /// The log is rotated without checking whether writers have rotated it meanwhile.
     RotatedBlindly,
+    /// A conditional write looks for what is visible under its locks, not for what is inserted.
+    CheckedAtVisible,
+    /// A conditional write takes the visible sequence after it has read, not before.
+    SeenAfterRead,
+    /// A conditional write is refused for the sake of a write that is not visible yet.
+    RefusedBeforeVisible,
     /// A flush does not wait until its records are visible. Harmless alone: a horizon is never above the visible
     /// sequence.
     FlushOfUnseen,

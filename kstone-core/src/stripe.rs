@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use crate::clock::Since;
 use crate::config::{DatabaseConfig, MemtableMode};
+use crate::error::Result;
 use crate::gaps::Gaps;
 use crate::key::KeyRange;
 use crate::memtable::{ChunkPool, Memtable};
 use crate::planted::{Bug, planted};
+use crate::slice::Found;
 use crate::sst::Table;
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{ArcSwap, Mutex, MutexGuard};
@@ -57,6 +59,16 @@ pub(crate) struct Inserted {
 pub(crate) struct Locked<'a> {
     stripe: &'a Stripe,
     pub(crate) state: MutexGuard<'a, StripeState>,
+}
+
+/// What a locked stripe knows of a key above a sequence.
+pub(crate) enum Newer {
+    /// There is nothing newer.
+    None,
+    /// The newest version.
+    Found(Found),
+    /// What is newer may have been flushed.
+    Flushed,
 }
 
 impl Stripe {
@@ -123,6 +135,43 @@ impl Locked<'_> {
         Some(Inserted { memory, first })
     }
 
+    /// The newest version of a key in (`after`, `up_to`], where `after` was visible. Reads memtables only.
+    pub(crate) fn newer(&self, key: &[u8], hash: u64, after: SeqNo, up_to: SeqNo) -> Result<Newer> {
+        let version = self.version();
+        if planted(Bug::RunsAskedForFlushes) {
+            let found = version.get(key, hash, up_to, &mut ())?;
+            return Ok(found.filter(|found| found.seq > after).map_or(Newer::None, Newer::Found));
+        }
+        if self.state.flushed_to > after {
+            return Ok(Newer::Flushed);
+        }
+        for memtable in self.newer_memtables(&version, after) {
+            if let Some(found) = memtable.get(key, hash, up_to).filter(|found| found.seq > after) {
+                return Ok(Newer::Found(found));
+            }
+        }
+        Ok(Newer::None)
+    }
+
+    /// Whether a range has a version in (`after`, `up_to`]; `None` if that may have been flushed.
+    pub(crate) fn has_newer(&self, range: &KeyRange, after: SeqNo, up_to: SeqNo) -> Option<bool> {
+        if self.state.flushed_to > after && !planted(Bug::RunsAskedForFlushes) {
+            return None;
+        }
+        let version = self.version();
+        Some(self.newer_memtables(&version, after).any(|memtable| memtable.has_newer(range, after, up_to)))
+    }
+
+    /// The memtables that may have something above `after`, newest first.
+    fn newer_memtables<'v>(
+        &self,
+        version: &'v Version,
+        after: SeqNo,
+    ) -> impl Iterator<Item = &'v Arc<Memtable>> {
+        let most = if planted(Bug::SealedNotChecked) { 1 } else { usize::MAX };
+        version.memtables().take(most).filter(move |memtable| memtable.last_seq() > after)
+    }
+
     pub(crate) fn id(&self) -> usize {
         self.stripe.id
     }
@@ -134,9 +183,13 @@ impl Locked<'_> {
     /// Registers a watch for a reader that has not taken its sequence yet. Also returns the sequence of the stripe's
     /// last write, which that reader must see.
     pub(crate) fn watch(&self, range: KeyRange) -> (u64, SeqNo) {
-        let version = self.version();
-        let last = version.memtables().map(|memtable| memtable.last_seq()).max();
-        (self.stripe.gaps.watch(range), last.unwrap_or(0).max(self.state.flushed_to))
+        (self.stripe.gaps.watch(range), self.last_seq())
+    }
+
+    /// The sequence of the stripe's last write, visible or not.
+    pub(crate) fn last_seq(&self) -> SeqNo {
+        let last = self.version().memtables().map(|memtable| memtable.last_seq()).max();
+        last.unwrap_or(0).max(self.state.flushed_to)
     }
 
     /// Notes that the record just inserted is a delete; `since` is when it was made.

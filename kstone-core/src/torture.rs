@@ -4,6 +4,7 @@
 //! ```text
 //! workload   seed -> operations, as values: the same for all settings
 //! settings   seed -> tiny random settings, or the user's
+//! commit     the ways of committing a change: plain, conditional, as a transaction, refused
 //! history    operations tried, acknowledged, made durable -> contents allowed after each crash
 //! world      one database under a workload: performs operations, keeps the history, compares
 //! reads      every way of reading, compared with a model
@@ -25,6 +26,7 @@ use std::fmt;
 
 use crate::vfs::CrashMode;
 
+mod commit;
 mod explorer;
 mod faults;
 mod history;
@@ -38,6 +40,7 @@ mod watchdog;
 mod workload;
 mod world;
 
+pub use commit::Way;
 pub use explorer::Explorer;
 pub use faults::{Fault, FaultRuns, FaultTotals, Injection};
 pub use history::{Change, Entry, Fingerprint, History, Least, Mismatch, State};

@@ -187,6 +187,26 @@ impl Version {
         Ok(None)
     }
 
+    /// Whether a range has a version in (`after`, `up_to`]. Sources without anything above `after` are not read.
+    pub(crate) fn has_newer(&self, range: &KeyRange, after: SeqNo, up_to: SeqNo) -> Result<bool> {
+        let mut memtables = self.memtables().filter(|memtable| memtable.last_seq() > after);
+        if memtables.any(|memtable| memtable.has_newer(range, after, up_to)) {
+            return Ok(true);
+        }
+        let range = Arc::new(range.clone());
+        for run in self.runs.iter().filter(|run| run.seq().1 > after) {
+            let mut cursor = run.cursor(&range, Direction::Forward, 0)?;
+            cursor.seek()?;
+            while let Some(head) = cursor.head() {
+                if after < head.seq && head.seq <= up_to {
+                    return Ok(true);
+                }
+                cursor.advance()?;
+            }
+        }
+        Ok(false)
+    }
+
     /// Prefetches what [`Version::get`] reads first: the slots of memtables, and filters and indexes.
     pub(crate) fn prefetch(&self, hash: u64) {
         self.memtables().for_each(|memtable| memtable.prefetch(hash));

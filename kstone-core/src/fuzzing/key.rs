@@ -1,7 +1,23 @@
 //! Keys: their encoding, order and decoding.
 
 use super::Input;
-use crate::key::{Key, encoded_partition_hash, partition_hash};
+use crate::escape;
+use crate::key::{Key, encoded_partition_hash, integer_from_key, partition_hash};
+
+/// Prints and parses bytes as part of a key, as a key and as an integer.
+pub fn key_text(bytes: &[u8]) {
+    assert_eq!(escape::parse_key(&escape::key(bytes)).expect("what was printed"), bytes);
+    let text = String::from_utf8_lossy(bytes);
+    if let Ok(part) = escape::parse_key(&text) {
+        assert_eq!(escape::parse_key(&escape::key(&part)).expect("what was printed"), part);
+    }
+    if let Ok(key) = text.parse::<Key<'_>>() {
+        printed(&key);
+    }
+    let mut input = Input::new(bytes);
+    printed(&next_key(&mut input));
+    integers(bytes);
+}
 
 /// Decodes bytes as a key, and encodes keys made from them.
 pub fn key(bytes: &[u8]) {
@@ -24,6 +40,28 @@ pub fn key(bytes: &[u8]) {
     if let (Some(a), Some(b)) = (encode(&first), encode(&second)) {
         assert_eq!(a.cmp(&b), first.cmp(&second), "the order of {first:?} and {second:?}");
     }
+}
+
+/// The text of a key is read back.
+fn printed(key: &Key<'_>) {
+    let text = key.to_string();
+    assert!(text.chars().chain(format!("{key:?}").chars()).all(escape::is_shown), "{key:?}");
+    match text.parse::<Key<'_>>() {
+        Ok(read) => assert_eq!(read, *key),
+        Err(_) => assert!(key.partition().is_empty(), "{key:?} is not read back"),
+    }
+}
+
+/// Integers are read back from bytes of their width, and only from these.
+fn integers(bytes: &[u8]) {
+    macro_rules! read {
+        ($($integer:ident)*) => {$(
+            let read = integer_from_key::<$integer>(bytes);
+            assert_eq!(read.is_some(), bytes.len() == size_of::<$integer>());
+            assert!(read.is_none_or(|integer| Key::new(integer).partition() == bytes));
+        )*};
+    }
+    read!(u8 u16 u32 u64 u128 i8 i16 i32 i64 i128);
 }
 
 fn next_key(input: &mut Input<'_>) -> Key<'static> {

@@ -31,6 +31,11 @@ impl WriteBatch {
         self
     }
 
+    /// The keys, with the values to put; `None` for a delete.
+    pub fn operations(&self) -> impl ExactSizeIterator<Item = (&Key<'static>, Option<&[u8]>)> {
+        self.ops.iter().map(|(key, value)| (key, value.as_deref()))
+    }
+
     /// The number of puts and deletes in the batch.
     pub fn len(&self) -> usize {
         self.ops.len()
@@ -70,7 +75,16 @@ impl<'a> PendingOp<'a> {
         limits: &DatabaseConfig,
         stripes: usize,
     ) -> Result<Self> {
-        let key = key.encode(limits.max_key_bytes)?;
+        Self::encoded(key.encode(limits.max_key_bytes)?, value, limits, stripes)
+    }
+
+    /// The same for a key that is encoded already.
+    pub(super) fn encoded(
+        key: EncodedKey,
+        value: Option<&'a [u8]>,
+        limits: &DatabaseConfig,
+        stripes: usize,
+    ) -> Result<Self> {
         if let Some(value) = value
             && value.len() > limits.max_item_bytes
         {
@@ -102,6 +116,15 @@ pub(super) struct BatchRecord<'a> {
 impl<'a> BatchRecord<'a> {
     pub(super) fn new(ops: &'a [PendingOp<'a>]) -> Self {
         Self { ops, encoded_len: ops.iter().map(|op| op.as_ref().encoded_len(ITEMS)).sum() }
+    }
+
+    /// Whether the space reserved for `other` serves this one too, if it is not too long: it changes the same keys, and
+    /// puts no key that `other` deletes, which is granted more.
+    pub(super) fn is_covered_by(&self, other: &BatchRecord<'_>) -> bool {
+        let serves = |(op, other): (&PendingOp<'_>, &PendingOp<'_>)| {
+            op.key.hash == other.key.hash && (op.value.is_none() || other.value.is_some())
+        };
+        self.ops.len() == other.ops.len() && self.ops.iter().zip(other.ops).all(serves)
     }
 }
 

@@ -62,6 +62,13 @@ pub(crate) struct Running<'a> {
     pub(crate) since: Option<Duration>,
 }
 
+impl Running<'_> {
+    /// It turned out to be of this kind.
+    pub(crate) fn decided(&mut self, operation: Operation) {
+        self.operation = operation;
+    }
+}
+
 /// The contents of a write.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct WriteTotals {

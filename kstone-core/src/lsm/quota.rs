@@ -170,13 +170,15 @@ impl Shared {
     }
 
     /// Admits one write and reserves log space for its record; `DiskFull` when no space can be found. The write's share
-    /// covers its memtable entries until the memtables count them. `stripes` names each stripe once.
+    /// covers its memtable entries until the memtables count them. `stripes` names each stripe once. With `spare` bytes,
+    /// the record may become longer by as many.
     pub(super) fn reserve_space(
         &self,
         batch: BatchRecord<'_>,
+        spare: usize,
         stripes: &[u16],
     ) -> Result<(Option<Admitted>, Reservation<'_>)> {
-        let len = batch.encoded_len();
+        let len = batch.encoded_len() + spare;
         let quota = self.space.quota();
         let flag = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
         let inodes = || self.inodes_for(Inodes::Put);

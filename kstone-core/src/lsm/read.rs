@@ -133,11 +133,17 @@ impl Shared {
         let running = self.observed.begin_operation(Operation::Get, settings);
         let mut cost = GetCost::default();
         let found = self.look_up(encoded, at, &mut cost);
-        self.io.tables().filters.add(stripe_of(encoded.partition_hash, self.stripes.count()), &cost.filter);
+        self.count_filters(encoded, &cost);
         let value = found?.filter(|found| found.kind == EntryKind::Put).map(|found| found.value);
         running.local.got(&cost, value.as_ref().map(|value| key.len() + value.len()));
         self.observed.end_operation(&running);
         Ok(value)
+    }
+
+    /// Counts what the filters said to a look-up.
+    #[inline]
+    pub(super) fn count_filters(&self, key: &EncodedKey, cost: &GetCost) {
+        self.io.tables().filters.add(stripe_of(key.partition_hash, self.stripes.count()), &cost.filter);
     }
 
     /// Prefetches what gets of these keys will read, as far as it is known where that is.

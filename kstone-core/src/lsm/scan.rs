@@ -19,6 +19,7 @@ use crate::counters::{Count, Operation};
 use crate::error::{Error, Result};
 use crate::escape;
 use crate::gaps::above;
+use crate::key::after::After;
 use crate::key::{
     Key, KeyRange, SortRange, partition_hash, partition_prefix_range, plain_partition, stripe_of,
 };
@@ -30,6 +31,11 @@ use crate::stripe::Stripe;
 use crate::sync::atomic::Ordering;
 use crate::types::{Direction, SeqNo};
 use crate::version::{SourceCursor, Version};
+
+mod explore;
+mod partitions;
+
+pub use partitions::Partitions;
 
 /// The visible entries of one or more stripes. Keys of a partition are all in one stripe, so stripes are merged apart
 /// from the sources of each: the winner among them stays the same for the whole partition.
@@ -64,10 +70,6 @@ const COUNT_AFTER: u64 = 256;
 const GAP: u64 = 64;
 /// The same for tests, whose databases are small.
 const GAP_MANUAL: u64 = 3;
-
-/// Items found before an exploration may stop, and entries after which it stops if it still finds items.
-const MOST_THERE: u64 = 16;
-const MOST_WALKED: u64 = 4096;
 
 /// Work done that has not been counted yet.
 #[derive(Clone, Copy, Debug, Default)]
@@ -240,6 +242,11 @@ impl Entries {
         }
     }
 
+    /// The stored form of that key ([`Key::decode`]); `None` before the first step, and after the last.
+    pub fn encoded_key(&self) -> Option<&[u8]> {
+        self.cursor.as_ref()?.key().map(|(key, _)| key)
+    }
+
     /// That value, which keeps its memory alive; empty if there is none.
     pub fn value(&self) -> Slice {
         self.cursor.as_ref().map_or_else(Slice::default, VisibleCursor::value)
@@ -378,23 +385,47 @@ impl LsmEngine {
         direction: Direction,
         snapshot: Option<&Snapshot>,
     ) -> Result<Entries> {
-        if partition.is_empty() {
-            return Err(Error::InvalidKey { why: "the partition key is empty".into() });
-        }
-        let stripe = stripe_of(partition_hash(partition), self.shared.stripes.count());
+        let stripe = self.stripe_of_partition(partition)?;
         self.entries(Count::Queries, stripe..stripe + 1, range.to_key_range(partition), direction, snapshot)
+    }
+
+    /// Like [`LsmEngine::query`], from behind a position on: what precedes it is not read. A position outside the range
+    /// leaves all of it or nothing.
+    ///
+    /// # Errors
+    /// As [`LsmEngine::query`], and `InvalidKey` or `KeyTooLarge` for a position that is no key.
+    pub fn query_after(
+        &self,
+        partition: &[u8],
+        range: &SortRange,
+        direction: Direction,
+        after: After<'_>,
+        snapshot: Option<&Snapshot>,
+    ) -> Result<Entries> {
+        let stripe = self.stripe_of_partition(partition)?;
+        let range = range.to_key_range(partition).after(after, direction)?;
+        self.entries(Count::Queries, stripe..stripe + 1, range, direction, snapshot)
     }
 
     /// Returns the whole database in key order, or the part whose partition keys start with `prefix`. Partitions are
     /// spread over all stripes by hash, so this merges as many streams as there are stripes in use.
     pub fn scan(&self, prefix: &[u8], direction: Direction, snapshot: Option<&Snapshot>) -> Result<Entries> {
-        self.entries(
-            Count::Scans,
-            0..self.shared.stripes.count(),
-            partition_prefix_range(prefix),
-            direction,
-            snapshot,
-        )
+        self.entries(Count::Scans, self.all_stripes(), partition_prefix_range(prefix), direction, snapshot)
+    }
+
+    /// Like [`LsmEngine::scan`], from behind a position on: what precedes it is not read.
+    ///
+    /// # Errors
+    /// `InvalidKey` or `KeyTooLarge` for a position that is no key.
+    pub fn scan_after(
+        &self,
+        prefix: &[u8],
+        direction: Direction,
+        after: After<'_>,
+        snapshot: Option<&Snapshot>,
+    ) -> Result<Entries> {
+        let range = partition_prefix_range(prefix).after(after, direction)?;
+        self.entries(Count::Scans, self.all_stripes(), range, direction, snapshot)
     }
 
     /// Returns one stripe in key order. All stripes together are the whole database: scanning them one by one or in
@@ -402,6 +433,17 @@ impl LsmEngine {
     pub fn scan_stripe(&self, stripe: usize, snapshot: Option<&Snapshot>) -> Result<Entries> {
         self.check_stripe(stripe)?;
         self.entries(Count::Scans, stripe..stripe + 1, KeyRange::all(), Direction::Forward, snapshot)
+    }
+
+    fn all_stripes(&self) -> std::ops::Range<usize> {
+        0..self.shared.stripes.count()
+    }
+
+    fn stripe_of_partition(&self, partition: &[u8]) -> Result<usize> {
+        if partition.is_empty() {
+            return Err(Error::InvalidKey { why: "the partition key is empty".into() });
+        }
+        Ok(stripe_of(partition_hash(partition), self.shared.stripes.count()))
     }
 
     fn entries(
@@ -416,24 +458,39 @@ impl LsmEngine {
         shared.life.check_open()?;
         let running = shared.observed.begin_operation(Operation::Query, &shared.settings.load());
         running.local.add(count, 1);
-        let single = Some(stripes.start).filter(|_| stripes.len() == 1);
         let early = raced(Race::WatchAfterSequence).then(|| Pin::new(&self.shared));
-        let walk = single.and_then(|stripe| StripeWalk::begin(shared, stripe, &range, direction));
-        let (walk, written) = walk.unzip();
-        let pin = snapshot.map(|snapshot| Arc::clone(snapshot.pin())).or(early);
-        let pin = pin.unwrap_or_else(|| Pin::new(&self.shared));
-        let mut entries =
-            Entries { cursor: None, partition: None, pin, walk, uncounted: Uncounted::default(), took: None };
-        if written.is_some_and(|written| entries.pin.seq() < written) && !raced(Race::WatchAfterSequence) {
-            entries.walk.iter_mut().for_each(|walk| walk.end_watch(shared));
-        }
-        entries.begin(stripes, range, direction).map_err(|error| shared.life.closed_or(error))?;
+        let pin = || {
+            let pin = snapshot.map(|snapshot| Arc::clone(snapshot.pin())).or(early);
+            pin.unwrap_or_else(|| Pin::new(&self.shared))
+        };
+        let mut entries = Entries::open(shared, stripes, range, direction, pin)?;
         entries.took = running.since.map(|since| shared.since(since));
         Ok(entries)
     }
 }
 
 impl Entries {
+    /// Starts a walk. `pin` gives its sequence, and must not take it earlier.
+    fn open(
+        shared: &Shared,
+        stripes: std::ops::Range<usize>,
+        range: KeyRange,
+        direction: Direction,
+        pin: impl FnOnce() -> Arc<Pin>,
+    ) -> Result<Self> {
+        let single = Some(stripes.start).filter(|_| stripes.len() == 1);
+        let walk = single.and_then(|stripe| StripeWalk::begin(shared, stripe, &range, direction));
+        let (walk, written) = walk.unzip();
+        let pin = pin();
+        let mut entries =
+            Self { cursor: None, partition: None, pin, walk, uncounted: Uncounted::default(), took: None };
+        if written.is_some_and(|written| entries.pin.seq() < written) && !raced(Race::WatchAfterSequence) {
+            entries.walk.iter_mut().for_each(|walk| walk.end_watch(shared));
+        }
+        entries.begin(stripes, range, direction).map_err(|error| shared.life.closed_or(error))?;
+        Ok(entries)
+    }
+
     fn begin(
         &mut self,
         stripes: std::ops::Range<usize>,
@@ -458,90 +515,7 @@ impl Entries {
     }
 }
 
-/// A registered sequence, for work that ends before the engine does.
-struct Registered<'a>(&'a Shared, SeqNo);
-
-impl Drop for Registered<'_> {
-    fn drop(&mut self) {
-        self.0.commits.unpin(self.1);
-    }
-}
-
 impl Shared {
-    /// The number of deletes in a stripe after which the background explores it for gaps. At twice as many the deleting
-    /// thread does it. Walking over fewer tombstones costs a reader little.
-    pub(crate) fn explore_after(&self) -> u64 {
-        if self.workers == Workers::Manual { 8 } else { 128 }
-    }
-
-    /// Looks for gaps where keys were deleted, and up to the gaps next to them, so that a caller that deletes many keys
-    /// and then reads does not pay for all of it at once.
-    pub(crate) fn explore(&self, stripe: usize) {
-        let Some(used) = self.stripes.if_used(stripe) else { return };
-        let Some(range) = used.gaps.take_deleted() else { return };
-        let (from, back) = (Direction::Forward, Direction::Reverse);
-        // Errors are reported to readers; here one only leaves a gap unknown.
-        if let Ok(false) = self.explore_range(used, &range, from, false) {
-            let _ = self.explore_range(used, &range, back, false);
-        }
-        for range in used.gaps.next_to(&range) {
-            let _ = self.explore_range(used, &range, from, true);
-        }
-    }
-
-    /// Ends early, returning false, where most keys exist or, if the range is expected to be a gap as a `whole`, at the
-    /// first key that does.
-    fn explore_range(
-        &self,
-        stripe: &Stripe,
-        range: &KeyRange,
-        direction: Direction,
-        whole: bool,
-    ) -> Result<bool> {
-        let (mut walk, written) = StripeWalk::watch(stripe, range, direction);
-        let registered = Registered(self, self.commits.pin());
-        let seq = registered.1;
-        let explored =
-            if seq < written { Ok(true) } else { self.explore_parts(&mut walk, stripe, range, seq, whole) };
-        walk.end_watch(self);
-        explored
-    }
-
-    fn explore_parts(
-        &self,
-        walk: &mut StripeWalk,
-        stripe: &Stripe,
-        range: &KeyRange,
-        seq: SeqNo,
-        whole: bool,
-    ) -> Result<bool> {
-        let (mut there, mut gone) = (0, 0);
-        let version = Arc::clone(&stripe.version());
-        let mut parts = stripe.gaps.around(range, seq).unwrap_or_else(|| vec![range.clone()]);
-        if walk.direction == Direction::Reverse {
-            parts.reverse();
-        }
-        for part in parts {
-            walk.enter(&part);
-            let sources = version.cursors(&Arc::new(part), seq, walk.direction, 0)?;
-            let mut cursor = visible(vec![sources], walk.direction, seq);
-            while cursor.step()? {
-                let passed = cursor.passed().gone;
-                let Some((key, _)) = cursor.key() else { break };
-                walk.came_to(Some(key), passed, self, seq);
-                (there, gone) = (there + 1, gone + passed);
-                let enough = there > gone / 2 || there + gone > MOST_WALKED;
-                if whole || there > MOST_THERE && enough {
-                    return Ok(false);
-                }
-            }
-            let passed = cursor.passed().gone;
-            walk.came_to(None, if whole { u64::MAX } else { passed }, self, seq);
-            gone += passed;
-        }
-        Ok(true)
-    }
-
     /// Counts entries that readers of the stripe have passed over. Requests a merge each time they have paid for one.
     fn passed_over(&self, stripe: usize, entries: u64) {
         let Some(used) = self.stripes.if_used(stripe) else { return };

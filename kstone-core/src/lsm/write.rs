@@ -12,6 +12,7 @@ use super::LsmEngine;
 use super::batch::{BatchRecord, PendingOp, WriteBatch};
 use super::observe::WriteTotals;
 use super::options::WriteOptions;
+use super::space::Admitted;
 use super::state::Shared;
 use crate::backpressure::{Load, Pressure, StallReason};
 use crate::clock::Since;
@@ -25,7 +26,27 @@ use crate::planted::{Bug, Race, later, planted, raced};
 use crate::record::ITEMS;
 use crate::stripe::Locked;
 use crate::types::{EntryKind, EntryRef, SeqNo};
-use crate::wal::Route;
+use crate::wal::{Reservation, Route};
+
+/// The locks of stripes, in the order of the list that they were locked by.
+pub(super) type LockedStripes<'a> = SmallVec<[Locked<'a>; 1]>;
+
+/// Stripes in the order in which their locks are acquired, each once.
+pub(super) fn in_lock_order(stripes: impl Iterator<Item = u16>) -> SmallVec<[u16; 8]> {
+    let mut stripes: SmallVec<[u16; 8]> = stripes.collect();
+    stripes.sort_unstable();
+    stripes.dedup();
+    stripes
+}
+
+/// The lock of stripe `id`, if it is among those held.
+pub(super) fn at_stripe<'l, 'a>(
+    locked: &'l [Locked<'a>],
+    stripes: &[u16],
+    id: u16,
+) -> Option<&'l Locked<'a>> {
+    stripes.binary_search(&id).ok().and_then(|at| locked.get(at))
+}
 
 impl LsmEngine {
     /// Sets `key` to `value`; returns the sequence of the write.
@@ -70,23 +91,8 @@ impl LsmEngine {
         }
         let limits = shared.settings.load();
         let running = shared.observed.begin_operation(Operation::Batch, &limits);
-        let mut written = WriteTotals::default();
-        let mut ops = Vec::with_capacity(batch.len());
-        let max = limits.database.max_batch_bytes.min(limits.log.max_record);
-        let mut encoded_len = 0;
-        for (n, (key, value)) in batch.ops.iter().enumerate() {
-            let op = PendingOp::new(key, value.as_deref(), &limits.database, shared.stripes.count())
-                .map_err(|error| batch.at(n, error))?;
-            written.add(key.len(), value.as_ref().map(Vec::len));
-            encoded_len += op.as_ref().encoded_len(ITEMS);
-            if encoded_len > max {
-                let all =
-                    batch.ops.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
-                return Err(Error::BatchTooLarge { len: all, max });
-            }
-            ops.push(op);
-        }
         drop(limits);
+        let (ops, written) = shared.checked_ops(batch)?;
         let result = shared.commit(&ops, options.durability.unwrap_or(shared.durability));
         shared.wrote(&running, written, &result);
         result
@@ -106,20 +112,50 @@ impl LsmEngine {
 }
 
 impl Shared {
-    /// Takes one record through log and memtables.
-    fn commit(&self, ops: &[PendingOp<'_>], durability: Durability) -> Result<SeqNo> {
-        let batch = BatchRecord::new(ops);
-        // In lock order.
-        let mut stripes: SmallVec<[u16; 8]> = ops.iter().map(|op| op.stripe).collect();
-        stripes.sort_unstable();
-        stripes.dedup();
-        self.throttle(&stripes)?;
-        let (space, reservation) = self.reserve_space(batch, &stripes)?;
-        let mut locked = SmallVec::<[Locked<'_>; 1]>::with_capacity(stripes.len());
-        for &id in &stripes {
-            locked.push(self.lock_stripe(id.into())?);
+    /// The operations of a batch, checked against the limits.
+    pub(super) fn checked_ops<'b>(&self, batch: &'b WriteBatch) -> Result<(Vec<PendingOp<'b>>, WriteTotals)> {
+        let limits = self.settings.load();
+        let mut written = WriteTotals::default();
+        let mut ops = Vec::with_capacity(batch.len());
+        let max = limits.database.max_batch_bytes.min(limits.log.max_record);
+        let mut encoded_len = 0;
+        for (n, (key, value)) in batch.ops.iter().enumerate() {
+            let op = PendingOp::new(key, value.as_deref(), &limits.database, self.stripes.count())
+                .map_err(|error| batch.at(n, error))?;
+            written.add(key.len(), value.as_ref().map(Vec::len));
+            encoded_len += op.as_ref().encoded_len(ITEMS);
+            if encoded_len > max {
+                let all =
+                    batch.ops.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
+                return Err(Error::BatchTooLarge { len: all, max });
+            }
+            ops.push(op);
         }
+        Ok((ops, written))
+    }
 
+    /// Takes one record through log and memtables.
+    pub(super) fn commit(&self, ops: &[PendingOp<'_>], durability: Durability) -> Result<SeqNo> {
+        let batch = BatchRecord::new(ops);
+        let stripes = in_lock_order(ops.iter().map(|op| op.stripe));
+        self.throttle(&stripes)?;
+        let (space, reservation) = self.reserve_space(batch, 0, &stripes)?;
+        let locked = self.lock_stripes(&stripes)?;
+        self.commit_locked(batch, space, reservation, &stripes, locked, durability)
+    }
+
+    /// The rest of a commit, under the locks of at least the stripes that it writes to.
+    #[inline]
+    pub(super) fn commit_locked(
+        &self,
+        batch: BatchRecord<'_>,
+        space: Option<Admitted>,
+        reservation: Reservation<'_>,
+        stripes: &[u16],
+        locked: LockedStripes<'_>,
+        durability: Durability,
+    ) -> Result<SeqNo> {
+        let ops = batch.ops;
         // A write that is synced next gains nothing from the buffer, and a failure of its own call can be undone.
         let route = if durability == Durability::Sync { Route::Direct } else { Route::Buffered };
         let register = |last| self.commits.register(last);
@@ -139,7 +175,7 @@ impl Shared {
         }
         let (mut added, mut fresh, mut behind) = (0, 0, SmallVec::<[usize; 1]>::new());
         for (seq, op) in (appended.first_seq..).zip(ops) {
-            let Some(stripe) = stripes.binary_search(&op.stripe).ok().and_then(|at| locked.get(at)) else {
+            let Some(stripe) = at_stripe(&locked, stripes, op.stripe) else {
                 return Err(self.parted("the stripe of an operation in the log is not locked"));
             };
             let hash = op.key.hash;
@@ -166,7 +202,7 @@ impl Shared {
         let memory = self.space.memory_grew(added);
         drop(space);
         let settings = self.settings.load();
-        for (stripe, &id) in locked.iter().zip(&stripes) {
+        for (stripe, &id) in locked.iter().zip(stripes) {
             if stripe.is_full(&settings.database)
                 && let Some(sealed) = stripe.seal()
             {
@@ -199,6 +235,15 @@ impl Shared {
     #[cold]
     fn parted(&self, what: &'static str) -> Error {
         self.life.health().internal(what)
+    }
+
+    /// Locks these stripes, which are in lock order.
+    pub(super) fn lock_stripes(&self, stripes: &[u16]) -> Result<LockedStripes<'_>> {
+        let mut locked = LockedStripes::with_capacity(stripes.len());
+        for &id in stripes {
+            locked.push(self.lock_stripe(id.into())?);
+        }
+        Ok(locked)
     }
 
     fn lock_stripe(&self, id: usize) -> Result<Locked<'_>> {

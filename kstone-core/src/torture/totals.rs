@@ -13,7 +13,11 @@ pub struct Totals {
     pub operations: u64,
     /// Acknowledged commits.
     pub commits: u64,
-    /// Puts and deletes in these commits.
+    /// Conditional writes and transactions, refused ones included.
+    pub conditional: u64,
+    /// Those among them that were refused, as they should be: for their condition, or in conflict.
+    pub unmet: u64,
+    /// Puts and deletes in the acknowledged commits.
     pub changes: u64,
     /// Operations refused because of a limit on space or size.
     pub refused: u64,
@@ -94,11 +98,13 @@ impl Totals {
     }
 
     /// The single counts, with the names used by `Display`.
-    fn counts_mut(&mut self) -> [(&'static str, &mut u64); 20] {
+    fn counts_mut(&mut self) -> [(&'static str, &mut u64); 22] {
         [
             ("workloads", &mut self.workloads),
             ("operations", &mut self.operations),
             ("commits", &mut self.commits),
+            ("conditional ones", &mut self.conditional),
+            ("of them not met", &mut self.unmet),
             ("puts and deletes", &mut self.changes),
             ("refused", &mut self.refused),
             ("failed", &mut self.failed),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Change, Rng};
+use super::{Change, Rng, Way};
 use crate::key::Key;
 use crate::lsm::WriteBatch;
 
@@ -10,12 +10,14 @@ use crate::lsm::WriteBatch;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Operation {
-    /// A put or a delete if the change has a single one, otherwise a batch.
+    /// A change is committed.
     Write {
         /// Puts and deletes.
         change: Change,
         /// Whether it must be durable when it returns.
         sync: bool,
+        /// How it is committed.
+        way: Way,
     },
     /// Gets of random keys, compared.
     Get {
@@ -117,7 +119,10 @@ impl Workload {
             change.push((random_key(&mut self.rng), Some(vec![byte; 3500])));
         }
         let of = if self.mix == Mix::Crash { 5 } else { 20 };
-        Operation::Write { change, sync: self.rng.one_in(of) }
+        let sync = self.rng.one_in(of);
+        // Takes nothing from the generator: the other operations of a seed do not depend on it.
+        let way = Way::random(&mut Rng(self.rng.0 ^ 0x7761_7973));
+        Operation::Write { change, sync, way }
     }
 
     fn crash(&mut self) -> Operation {

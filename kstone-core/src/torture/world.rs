@@ -7,10 +7,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::workload::batch_of;
+use super::commit::Attempt;
 use super::{
-    Change, Fingerprint, History, Least, Mismatch, Operation, Rng, SettingsOf, State, Totals, any_settings,
-    check_all, check_gets, check_query, contents,
+    Change, Fingerprint, History, Least, Mismatch, Operation, Rng, SettingsOf, State, Totals, Way,
+    any_settings, check_all, check_gets, check_query, contents,
 };
 use crate::clock::ManualClock;
 use crate::error::{Error, Result};
@@ -212,7 +212,7 @@ impl World {
         }
         let Some(engine) = &self.engine else { return self.reopen(true, None) };
         match operation {
-            Operation::Write { change, sync } => return self.write(change, *sync),
+            Operation::Write { change, sync, way } => return self.write(change, *sync, *way),
             Operation::Get { .. } | Operation::Query { .. } | Operation::Check => {
                 return self.read(operation);
             }
@@ -308,20 +308,33 @@ impl World {
         (self.history, self.totals)
     }
 
-    fn write(&mut self, change: &Change, sync: bool) -> Result<Outcome, Mismatch> {
+    fn write(&mut self, change: &Change, sync: bool, way: Way) -> Result<Outcome, Mismatch> {
         let Some(engine) = &self.engine else { return Ok(Outcome::Nothing) };
-        self.history.begin(change.clone());
+        let known = self.history.doubts().is_empty();
         let options = if sync { WriteOptions::sync() } else { WriteOptions::buffered() };
-        let done = match change.as_slice() {
-            [(key, Some(value))] => engine.put(key, value, options),
-            [(key, None)] => engine.delete(key, options),
-            _ => engine.write(&batch_of(change), options),
-        };
+        let held = self.snapshots.iter().map(|(snapshot, _)| snapshot).min_by_key(|held| held.seq());
+        let state = (known && way != Way::Plain).then(|| self.history.state().clone());
+        let attempt = Attempt { engine, change, way, held, state: state.as_ref(), options };
+        let refusal = attempt.is_refused().map_err(|error| Mismatch::error("snapshot", &error))?;
+        // What is refused is not in doubt: no crash leaves any of it.
+        if !refusal {
+            self.history.begin(change.clone());
+        }
+        let done = attempt.make()?;
+        self.totals.conditional += u64::from(way != Way::Plain);
         match self.tolerate("write", done)? {
-            Ok(_) => {
+            Ok(()) if refusal => {
+                self.totals.unmet += 1;
+                Ok(Outcome::Nothing)
+            }
+            Ok(()) => {
                 self.totals.commits += 1;
                 self.totals.changes += change.len() as u64;
                 Ok(Outcome::Acknowledged { durable: sync })
+            }
+            Err(error) if refusal => {
+                self.failed |= !refused(&error);
+                Ok(Outcome::Nothing)
             }
             Err(error) if refused(&error) => Ok(Outcome::Refused),
             // Poisoned by an earlier failure: this one was never tried.

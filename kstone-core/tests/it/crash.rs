@@ -58,6 +58,7 @@ fn every_crash_leaves_a_prefix_with_all_that_was_durable() {
     if only.is_none() {
         assert!(totals.workloads >= 200 && totals.all_states() >= 120_000, "{totals}");
         assert!(totals.all_in_recovery() >= 20_000 && totals.in_recovery.len() >= 3, "{totals}");
+        assert!(totals.conditional > 1_000 && totals.unmet > 100, "{totals}");
         let kinds = CrashMode::KINDS as usize;
         assert!(totals.states.len() == kinds && totals.states.values().all(|&n| n > 2_000), "{totals}");
     }

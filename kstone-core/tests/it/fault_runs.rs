@@ -55,5 +55,6 @@ fn every_operation_fails_in_every_way() {
         assert!(*runs >= 400, "only {runs} runs with {fault}");
     }
     assert!(totals.poisoned > 5_000 && totals.healed > 20_000, "{totals}");
+    assert!(totals.unmet > 5_000, "{totals}");
     assert!(totals.order.edits > 100_000 && totals.order.ssts > 10_000, "{totals}");
 }

@@ -46,6 +46,11 @@ fn key() {
 }
 
 #[test]
+fn key_text() {
+    replay("key", fuzzing::key_seeds(), 4, 300_000, fuzzing::key_text);
+}
+
+#[test]
 fn directory() {
     replay("directory", fuzzing::directory_seeds(), 40, 8_000, fuzzing::directory);
 }

@@ -1,10 +1,11 @@
-//! Histories of real threads, checked afterwards: single keys against a register that each operation reads or changes
-//! at one moment between its call and its return, snapshots and batches against the order of commits.
+//! Histories of real threads, checked afterwards: single keys against a register that each operation reads, changes or
+//! compares and changes at one moment between its call and its return, snapshots and batches against the order of
+//! commits.
 //!
 //! Times are numbers from one counter, taken before each call and after its return. It is not a clock, so that if an
 //! operation is recorded to end before another starts, this holds for every thread.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,6 +21,8 @@ const STRIPES: usize = 8;
 const WRITERS: u64 = 3;
 const READERS: u64 = 3;
 const KEYS: u64 = 6;
+/// Keys beyond those of commits and snapshots, which are also compared and changed: such a write does not tell its number.
+const SWAPPED: std::ops::Range<u64> = KEYS + 2..KEYS + 4;
 const ROUNDS: u64 = 4;
 const WRITES: u64 = 2_000;
 const READS: u64 = 5_000;
@@ -36,6 +39,8 @@ struct Span {
 enum Op {
     Write(u64),
     Read(u64),
+    /// Found the first value, and replaced it by the second.
+    Swap(u64, u64),
 }
 
 /// A commit of one or more keys; `None` is a delete.
@@ -70,31 +75,48 @@ impl History {
     }
 }
 
-/// Checks whether the operations on one register, which held `first`, can be ordered consistently with their times
-/// (Gibbons and Korach, "Testing Shared Memories", 1997). The operations with the same value form its cluster. Clusters
-/// do not interleave, so if the first end in a cluster is before its last start, the register held its value in
-/// between. Two of these intervals must not overlap, and no other cluster may lie within one.
-fn check_register(first: u64, ops: &[(Span, Op)]) -> Result<(), String> {
-    struct Cluster {
-        value: u64,
-        written: Option<Span>,
-        first_end: u64,
-        last_start: u64,
+/// The operations on a register that read or write one value, or a series of values of which each replaced the one before.
+struct Cluster {
+    value: u64,
+    written: Option<Span>,
+    first_end: u64,
+    last_start: u64,
+    /// The value that was compared with this one and replaced it.
+    next: Option<u64>,
+}
+
+impl Cluster {
+    fn covers(&mut self, first_end: u64, last_start: u64) {
+        self.first_end = self.first_end.min(first_end);
+        self.last_start = self.last_start.max(last_start);
     }
+}
+
+/// The operations by value.
+fn clusters(first: u64, ops: &[(Span, Op)]) -> Result<HashMap<u64, Cluster>, String> {
     let mut clusters = HashMap::<u64, Cluster>::new();
     let before_all = Span { start: 0, end: 0 };
     for (span, op) in [(before_all, Op::Write(first))].iter().chain(ops) {
-        let (Op::Write(value) | Op::Read(value)) = *op;
-        let new = Cluster { value, written: None, first_end: u64::MAX, last_start: 0 };
-        let cluster = clusters.entry(value).or_insert(new);
-        cluster.first_end = cluster.first_end.min(span.end);
-        cluster.last_start = cluster.last_start.max(span.start);
-        if matches!(op, Op::Write(_)) && cluster.written.replace(*span).is_some() {
-            return Err(format!("{value} was written twice: the test is wrong"));
+        let (read, write) = match *op {
+            Op::Read(value) => (Some(value), None),
+            Op::Write(value) => (None, Some(value)),
+            Op::Swap(from, to) => (Some(from), Some(to)),
+        };
+        for value in read.into_iter().chain(write) {
+            let new = Cluster { value, written: None, first_end: u64::MAX, last_start: 0, next: None };
+            let cluster = clusters.entry(value).or_insert(new);
+            cluster.covers(span.end, span.start);
+            if write == Some(value) {
+                if cluster.written.replace(*span).is_some() {
+                    return Err(format!("{value} was written twice: the test is wrong"));
+                }
+            } else if let Some(by) = write
+                && cluster.next.replace(by).is_some()
+            {
+                return Err(format!("{value} was compared with and replaced twice"));
+            }
         }
     }
-    let mut held = Vec::new();
-    let mut others = Vec::new();
     for cluster in clusters.values() {
         let Some(written) = cluster.written else {
             return Err(format!("{} was never written", cluster.value));
@@ -102,6 +124,42 @@ fn check_register(first: u64, ops: &[(Span, Op)]) -> Result<(), String> {
         if cluster.first_end < written.start {
             return Err(format!("{} was read before it had been written", cluster.value));
         }
+    }
+    Ok(clusters)
+}
+
+/// Joins the clusters of values that replaced each other, with nothing in between.
+fn joined(mut clusters: HashMap<u64, Cluster>) -> Result<Vec<Cluster>, String> {
+    let replacing: HashSet<u64> = clusters.values().filter_map(|cluster| cluster.next).collect();
+    let starts: Vec<u64> = clusters.keys().copied().filter(|value| !replacing.contains(value)).collect();
+    let mut joined = Vec::new();
+    for start in starts {
+        let mut series = clusters.remove(&start).unwrap();
+        let mut next = series.next;
+        while let Some(cluster) = next.and_then(|value| clusters.remove(&value)) {
+            if cluster.first_end < series.last_start {
+                return Err(format!("{} was read before and after {start} was", cluster.value));
+            }
+            series.covers(cluster.first_end, cluster.last_start);
+            next = cluster.next;
+        }
+        joined.push(series);
+    }
+    match clusters.keys().next() {
+        Some(value) => Err(format!("{value} replaced itself")),
+        None => Ok(joined),
+    }
+}
+
+/// Checks whether the operations on one register, which held `first`, can be ordered consistently with their times
+/// (Gibbons and Korach, "Testing Shared Memories", 1997). The operations with the same value form its cluster, and
+/// values that were compared and replaced form one with those that replaced them. Clusters do not interleave, so if the
+/// first end in a cluster is before its last start, the register held its values in between. Two of these intervals must
+/// not overlap, and no other cluster may lie within one.
+fn check_register(first: u64, ops: &[(Span, Op)]) -> Result<(), String> {
+    let mut held = Vec::new();
+    let mut others = Vec::new();
+    for cluster in joined(clusters(first, ops)?)? {
         let zone = if cluster.first_end < cluster.last_start { &mut held } else { &mut others };
         zone.push(cluster);
     }
@@ -113,7 +171,7 @@ fn check_register(first: u64, ops: &[(Span, Op)]) -> Result<(), String> {
     }
     for cluster in others {
         let at = held.partition_point(|held| held.first_end < cluster.last_start);
-        if let Some(around) = at.checked_sub(1).map(|at| held[at])
+        if let Some(around) = at.checked_sub(1).map(|at| &held[at])
             && cluster.first_end < around.last_start
         {
             return Err(format!("{} was read before and after {} was written", around.value, cluster.value));
@@ -228,13 +286,48 @@ impl Run<'_> {
         history.commits.push(Commit { span, seq: seq.unwrap(), changes });
     }
 
+    /// A put, or a conditional write: of whatever is there, or only if it is the value that a get found before.
+    fn swap(&mut self, n: u64, history: &mut History) {
+        let value = self.values.fetch_add(1, Ordering::Relaxed);
+        let key = SWAPPED.start + self.below(SWAPPED.end - SWAPPED.start);
+        if n % 8 == 7 {
+            let start = self.now();
+            self.engine.put(&name(key), &value.to_le_bytes(), WriteOptions::new()).unwrap();
+            let span = Span { start, end: self.now() };
+            history.ops.push((key, span, Op::Write(value)));
+            return;
+        }
+        let expected = n.is_multiple_of(2).then(|| self.read_key(key, history));
+        let start = self.now();
+        let (found, swapped) = self
+            .engine
+            .write_with(&[name(key)], WriteOptions::new(), |values, changes| {
+                let found = number(values[0].as_ref().unwrap());
+                let swapped = expected.is_none_or(|expected| found == expected);
+                if swapped {
+                    changes.put(0, value.to_le_bytes().to_vec());
+                }
+                Ok((found, swapped))
+            })
+            .unwrap();
+        let span = Span { start, end: self.now() };
+        let op = if swapped { Op::Swap(found, value) } else { Op::Read(found) };
+        history.ops.push((key, span, op));
+    }
+
+    fn read_key(&mut self, key: u64, history: &mut History) -> u64 {
+        let start = self.now();
+        let found = self.engine.get(&name(key)).unwrap().unwrap_or_else(|| panic!("a key is missing"));
+        let (span, found) = (Span { start, end: self.now() }, number(&found));
+        history.ops.push((key, span, Op::Read(found)));
+        found
+    }
+
     fn read(&mut self, n: u64, history: &mut History) {
         if !n.is_multiple_of(16) {
-            let key = self.below(KEYS);
-            let start = self.now();
-            let found = self.engine.get(&name(key)).unwrap().unwrap_or_else(|| panic!("a key is missing"));
-            let span = Span { start, end: self.now() };
-            history.ops.push((key, span, Op::Read(number(&found))));
+            let key = self.below(KEYS + SWAPPED.end - SWAPPED.start);
+            let key = if key < KEYS { key } else { SWAPPED.start + key - KEYS };
+            self.read_key(key, history);
             return;
         }
         let start = self.now();
@@ -245,6 +338,7 @@ impl Run<'_> {
             entries
                 .map(|entry| entry.unwrap())
                 .map(|(key, value)| (key.partition()[1].into(), number(&value)))
+                .filter(|(key, _)| !SWAPPED.contains(key))
                 .collect()
         } else {
             let get = |key| Some((key, number(&self.engine.get_at(&name(key), &snapshot).unwrap()?)));
@@ -288,7 +382,12 @@ fn round(engine: &LsmEngine, moments: &AtomicU64, values: &AtomicU64, round: u64
                 scope.spawn(move || {
                     let mut history = History::default();
                     if thread < WRITERS {
-                        (0..WRITES).for_each(|n| run.write(n, &mut history));
+                        for n in 0..WRITES {
+                            run.write(n, &mut history);
+                            if n.is_multiple_of(2) {
+                                run.swap(n / 2, &mut history);
+                            }
+                        }
                     } else {
                         (0..READS).for_each(|n| run.read(n, &mut history));
                     }
@@ -324,7 +423,7 @@ fn round(engine: &LsmEngine, moments: &AtomicU64, values: &AtomicU64, round: u64
 fn what_threads_see_can_be_put_into_one_order() {
     let _watchdog = Watchdog::start("linearizable::what_threads_see_can_be_put_into_one_order");
     let mut vfs = StrictVfs::new();
-    let (moments, values) = (AtomicU64::new(1), AtomicU64::new(KEYS));
+    let (moments, values) = (AtomicU64::new(1), AtomicU64::new(SWAPPED.end));
     let mut history = History::default();
     let (mut flushes, mut merges) = (0, 0);
     for n in 0..ROUNDS {
@@ -333,6 +432,9 @@ fn what_threads_see_can_be_put_into_one_order() {
             _ => LsmEngine::open(Path::new(DB), options(vfs.clone())).unwrap(),
         };
         if n == 0 {
+            for key in SWAPPED {
+                engine.put(&name(key), &key.to_le_bytes(), WriteOptions::new()).unwrap();
+            }
             for key in 0..KEYS {
                 let start = moments.fetch_add(1, Ordering::SeqCst);
                 let seq = engine.put(&name(key), &key.to_le_bytes(), WriteOptions::new()).unwrap();
@@ -351,37 +453,47 @@ fn what_threads_see_can_be_put_into_one_order() {
             engine.close().unwrap();
         }
     }
-    for key in 0..KEYS {
+    for key in (0..KEYS).chain(SWAPPED) {
         let ops: Vec<_> =
             history.ops.iter().filter(|(of, _, _)| *of == key).map(|(_, span, op)| (*span, *op)).collect();
         check_register(key, &ops).unwrap_or_else(|error| panic!("key {key}: {error}"));
     }
     check_snapshots(&history).unwrap_or_else(|error| panic!("{error}"));
+    let swaps = history.ops.iter().filter(|(_, _, op)| matches!(op, Op::Swap(..))).count();
     let (ops, commits, seen) = (history.ops.len(), history.commits.len(), history.seen.len());
     println!(
-        "linearizable: {ops} operations on single keys, {commits} commits, {seen} snapshots, {flushes} flushes, \
+        "linearizable: {ops} operations on single keys, {swaps} of them swaps, {commits} commits, {seen} snapshots, {flushes} flushes, \
          {merges} compactions, {ROUNDS} handles"
     );
     assert!(ops > 60_000 && commits >= (ROUNDS * WRITERS * WRITES) as usize && seen > 3_000);
-    assert!(flushes > 500 && merges > 100);
+    assert!(flushes > 500 && merges > 100 && swaps > 6_000);
 }
 
 #[test]
 fn the_checks_find_what_cannot_be_put_into_one_order() {
     let at = |start, end, op| (Span { start, end }, op);
-    let bad: [&[(Span, Op)]; 5] = [
+    let bad: [&[(Span, Op)]; 9] = [
         // A stale read; a read that goes back in time; a value from nowhere; a value before its write; a lost write.
         &[at(1, 2, Op::Write(7)), at(3, 4, Op::Read(0))],
         &[at(1, 9, Op::Write(7)), at(2, 3, Op::Read(7)), at(4, 5, Op::Read(0))],
         &[at(1, 2, Op::Read(7))],
         &[at(1, 2, Op::Read(7)), at(3, 4, Op::Write(7))],
         &[at(1, 2, Op::Write(7)), at(3, 4, Op::Write(8)), at(5, 6, Op::Read(7))],
+        // A value replaced twice; one replaced after another had replaced it; one between the two of a swap; a value
+        // read after its replacement was.
+        &[at(1, 9, Op::Swap(0, 7)), at(1, 9, Op::Swap(0, 8))],
+        &[at(1, 2, Op::Write(7)), at(3, 4, Op::Swap(0, 8))],
+        &[at(1, 20, Op::Swap(0, 8)), at(4, 5, Op::Write(7)), at(6, 7, Op::Read(7)), at(8, 9, Op::Read(8))],
+        &[at(1, 9, Op::Swap(0, 7)), at(2, 3, Op::Read(7)), at(4, 5, Op::Read(0))],
     ];
     for ops in bad {
         check_register(0, ops).unwrap_err();
     }
     check_register(0, &[at(1, 9, Op::Write(7)), at(2, 3, Op::Read(0)), at(4, 5, Op::Read(7))]).unwrap();
     check_register(0, &[at(1, 9, Op::Write(7)), at(2, 8, Op::Write(8)), at(10, 11, Op::Read(7))]).unwrap();
+    let swaps =
+        [at(1, 9, Op::Swap(8, 7)), at(1, 9, Op::Swap(0, 8)), at(2, 3, Op::Read(0)), at(4, 5, Op::Read(7))];
+    check_register(0, &swaps).unwrap();
 
     let commit =
         |start, end, seq, key, value| Commit { span: Span { start, end }, seq, changes: vec![(key, value)] };

@@ -8,6 +8,7 @@ mod backup_faults;
 mod bad_input;
 mod bounds;
 mod compaction;
+mod conditional;
 mod counters;
 mod crash;
 mod damage;

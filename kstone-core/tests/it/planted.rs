@@ -13,6 +13,7 @@ use kstone_core::planted::{Bug, plant};
 use kstone_core::torture::{Explorer, FaultRuns, Oracle, SettingsOf, Watchdog};
 use parking_lot::Mutex;
 
+mod conditional;
 mod damage;
 mod failures;
 mod races;
@@ -39,11 +40,13 @@ enum Suite {
     WriteDuringSync,
     FlushDuringGet,
     FlushBeforeVisible,
+    ConditionalWrites,
+    Transactions,
 }
 
 impl Suite {
     /// Ordered by cost, the cheapest first.
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 19] = [
         Self::Opening,
         Self::SyncedSegments,
         Self::CutOffCheckpoints,
@@ -56,6 +59,8 @@ impl Suite {
         Self::WriteDuringSync,
         Self::FlushDuringGet,
         Self::FlushBeforeVisible,
+        Self::ConditionalWrites,
+        Self::Transactions,
         Self::BadBlocks,
         Self::Failures,
         Self::RandomOracle,
@@ -103,6 +108,8 @@ impl Suite {
             Self::WriteDuringSync => races::write_during_a_sync(),
             Self::FlushDuringGet => races::a_flush_during_a_get(),
             Self::FlushBeforeVisible => races::a_flush_before_a_write_is_visible(),
+            Self::ConditionalWrites => conditional::conditional_writes(),
+            Self::Transactions => conditional::transactions(),
         }
     }
 
@@ -132,6 +139,11 @@ impl Suite {
             Bug::WatermarkBeforeSync => Self::WriteDuringSync,
             Bug::VisibleBeforeVersion => Self::FlushDuringGet,
             Bug::VersionAboveVisibleDropped => Self::FlushBeforeVisible,
+            Bug::ConditionsNotCheckedAgain
+            | Bug::FirstResultReturned
+            | Bug::SealedNotChecked
+            | Bug::RunsAskedForFlushes => Self::ConditionalWrites,
+            Bug::RangesNotChecked | Bug::AbsenceNotChecked | Bug::ReadStripesNotLocked => Self::Transactions,
             Bug::TombstoneDroppedEarly
             | Bug::ListedSstRemoved
             | Bug::CheckpointListsRemoved

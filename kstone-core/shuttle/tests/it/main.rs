@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod close;
+mod conditional;
 mod group_commit;
 mod harness;
 mod imports;

@@ -8,7 +8,7 @@ use kstone_shuttle::planted::{Bug, Race, plant, race};
 use shuttle::FailurePersistence;
 
 use super::harness::{Done, run};
-use super::{close, reads, space, workers};
+use super::{close, conditional, reads, space, workers};
 
 /// Number of schedules that a planted race gets before it counts as missed.
 const SCHEDULES: usize = 4_000;
@@ -40,6 +40,12 @@ fn scenario_of(race: Race) -> Option<(fn(), &'static str)> {
         Race::SealingAskedForAlways => (space::stopped_writer_against_a_slow_flush, "exceeded max_steps"),
         Race::SnapshotBeforeLock => (reads::registering_a_snapshot_against_a_flush, "is gone"),
         Race::WatchAfterSequence => (reads::put_against_a_gap, "is not found"),
+        Race::CheckedAtVisible | Race::SeenAfterRead => {
+            (conditional::additions_against_flush_and_seal, "an addition is lost")
+        }
+        Race::RefusedBeforeVisible => {
+            (conditional::refusal_against_what_is_not_seen_yet, "what a refusal rests on is not found")
+        }
         Race::RotatedBlindly => (space::limit_of_the_log_against_writers, " bytes of "),
         Race::FlushOfUnseen | Race::HorizonAboveVisible => return None,
     })

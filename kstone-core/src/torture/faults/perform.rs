@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::run::{Checks, FaultRun, dir, mismatch};
 use crate::error::Error;
 use crate::lsm::{LsmEngine, WriteOptions};
-use crate::torture::workload::batch_of;
-use crate::torture::{Least, Operation, Rng, SettingsOf, any_settings, contents, random_key};
+use crate::torture::commit::Attempt;
+use crate::torture::{Least, Mismatch, Operation, Rng, SettingsOf, Way, any_settings, contents, random_key};
 
 /// Maximum number of snapshots held at a time.
 const SNAPSHOTS: usize = 2;
@@ -65,15 +65,23 @@ impl FaultRun {
     }
 
     pub(super) fn write(&mut self, operation: &Operation) -> Checks {
-        let (Some(engine), Operation::Write { change, sync }) = (&self.engine, operation) else {
+        let (Some(engine), Operation::Write { change, sync, way }) = (&self.engine, operation) else {
             return Ok(());
         };
         let healthy = !self.is_poisoned();
-        self.history.begin(change.clone());
+        let known = self.history.doubts().is_empty();
         let options = if *sync { WriteOptions::sync() } else { WriteOptions::buffered() };
-        match engine.write(&batch_of(change), options) {
-            Ok(_) if !healthy => return mismatch("a poisoned handle refuses writes", "it accepted one"),
-            Ok(_) => {
+        let held = self.snapshots.iter().map(|(snapshot, _)| snapshot).min_by_key(|held| held.seq());
+        let state = (known && *way != Way::Plain).then(|| self.history.state().clone());
+        let attempt = Attempt { engine, change, way: *way, held, state: state.as_ref(), options };
+        let refusal = attempt.is_refused().map_err(|error| Mismatch::error("snapshot", &error))?;
+        if !refusal {
+            self.history.begin(change.clone());
+        }
+        match attempt.make()? {
+            Ok(()) if !healthy => return mismatch("a poisoned handle refuses writes", "it accepted one"),
+            Ok(()) if refusal => self.totals.unmet += 1,
+            Ok(()) => {
                 self.history.acknowledge();
                 if *sync {
                     self.history.synced();
@@ -81,7 +89,7 @@ impl FaultRun {
             }
             Err(error) => {
                 // Only a write whose own sync failed, or that could not be undone, is in doubt.
-                if !healthy || !self.is_poisoned() {
+                if !refusal && (!healthy || !self.is_poisoned()) {
                     self.history.refuse();
                 }
                 self.tolerate("write", &error)?;

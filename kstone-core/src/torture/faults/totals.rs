@@ -21,6 +21,8 @@ pub struct FaultTotals {
     pub poisoned: u64,
     /// Runs in which calls had failed and the handle then accepted writes again.
     pub healed: u64,
+    /// Conditional writes and transactions refused, as they should be.
+    pub unmet: u64,
     /// Databases opened and compared: after the fault was lifted, and after power cuts.
     pub opened: u64,
     /// Steps of jobs made in the middle of another.
@@ -49,6 +51,7 @@ impl FaultTotals {
             failed,
             poisoned,
             healed,
+            unmet,
             opened,
             beside,
             poisoned_beside,
@@ -59,6 +62,7 @@ impl FaultTotals {
         self.failed += failed;
         self.poisoned += poisoned;
         self.healed += healed;
+        self.unmet += unmet;
         self.opened += opened;
         self.beside += beside;
         self.poisoned_beside += poisoned_beside;
@@ -68,8 +72,19 @@ impl FaultTotals {
 
 impl fmt::Display for FaultTotals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { points, struck, failed, poisoned, healed, opened, beside, poisoned_beside, order, .. } =
-            self;
+        let Self {
+            points,
+            struck,
+            failed,
+            poisoned,
+            healed,
+            unmet,
+            opened,
+            beside,
+            poisoned_beside,
+            order,
+            ..
+        } = self;
         write!(f, "{} fault runs over {points} I/O operations:", self.all_runs())?;
         for (name, runs) in &self.runs {
             write!(f, " {name} {runs}")?;
@@ -77,7 +92,7 @@ impl fmt::Display for FaultTotals {
         write!(
             f,
             "; {struck} operations struck, {failed} calls failed, {poisoned} runs poisoned, {poisoned_beside} of them in \
-             the middle of another job, {healed} healed, {opened} databases opened and compared; {beside} steps of jobs \
+             the middle of another job, {healed} healed, {unmet} refusals, {opened} databases opened and compared; {beside} steps of jobs \
              in the middle of others; order: {} edits, {} SSTs, {} records before them, {} renames, {} log \
              writes, {} removals",
             order.edits, order.ssts, order.records, order.renames, order.writes, order.removals

@@ -7,7 +7,7 @@ use super::run::{Checks, FaultRun, dir, mismatch};
 use crate::error::Error;
 use crate::key::Key;
 use crate::lsm::{LsmEngine, WriteOptions};
-use crate::torture::{Least, Mismatch, Operation, check_all, contents};
+use crate::torture::{Least, Mismatch, Operation, Way, check_all, contents};
 use crate::vfs::CrashMode;
 
 /// More steps of background work than a workload can need.
@@ -122,7 +122,11 @@ impl FaultRun {
         let before = self.background_error();
         for sync in [false, true] {
             let key = Key::new(format!("healed{sync}").into_bytes());
-            self.write(&Operation::Write { change: vec![(key, Some(b"value".to_vec()))], sync })?;
+            self.write(&Operation::Write {
+                change: vec![(key, Some(b"value".to_vec()))],
+                sync,
+                way: Way::Plain,
+            })?;
         }
         let Some(engine) = &self.engine else { return mismatch("an engine", "none") };
         let mut steps = 0;

@@ -35,7 +35,7 @@ fn main() -> Result<()> {
     // Writes applied together, and on disk before the call returns.
     let mut batch = WriteBatch::new();
     batch.put("user#43", ItemBuilder::new().string("name", "Bo"))?;
-    batch.delete("user#42");
+    batch.delete("user#42")?;
     db.write_with(batch, WriteOptions::sync())?;
 
     // All users, in key order.

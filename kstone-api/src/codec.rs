@@ -29,6 +29,9 @@ use crate::number::{Number, NumberError, check_stored};
 use crate::value::Value;
 
 mod from_json;
+mod patch;
+
+pub(crate) use patch::patch;
 
 pub use from_json::{EncodedItem, JsonLines};
 
@@ -284,13 +287,17 @@ impl From<Damage> for Error {
     }
 }
 
+/// What stands for the file in such an error.
+pub(crate) const A_STORED_ITEM: &str = "a stored item";
+
 /// The error for bytes that are not an item. The caller replaces the file by the real one: see [`crate::damage`].
 fn damaged(why: impl Into<String>) -> Error {
-    Error::Corruption { file: "a stored item".into(), offset: 0, detail: why.into() }
+    Error::Corruption { file: A_STORED_ITEM.into(), offset: 0, detail: why.into() }
 }
 
 const CUT_SHORT: Damage = Damage("a table is cut short");
 const BAD_ENDS: Damage = Damage("the ends of a table do not fit its entries");
+const BAD_ORDER: Damage = Damage("attributes are not in order");
 const NOT_UTF8: Damage = Damage("text is not UTF-8");
 pub(crate) const BAD_NUMBER: Damage = Damage("a number is not decimal text");
 
@@ -454,9 +461,17 @@ pub(crate) enum Raw<'a> {
     Bs(Table<'a>),
 }
 
+#[cfg(test)]
+thread_local! {
+    /// How many values this thread has decoded.
+    pub(crate) static PARSED: Cell<usize> = const { Cell::new(0) };
+}
+
 impl<'a> Raw<'a> {
     #[inline]
     pub(crate) fn parse(value: &'a [u8]) -> Result<Self, Damage> {
+        #[cfg(test)]
+        PARSED.set(PARSED.get() + 1);
         let (&tag, payload) = value.split_first().ok_or(Damage("a value has no type"))?;
         Ok(match tag {
             S => Self::S(text(payload)?),
@@ -545,7 +560,7 @@ pub(crate) fn decode_map(table: Table<'_>, depth: usize) -> Result<Item, Damage>
         let (name, value) = table.attribute(i)?;
         let name = text(name)?;
         if attributes.last().is_some_and(|(last, _)| last.as_str() >= name) {
-            return Err(Damage("attributes are not in order"));
+            return Err(BAD_ORDER);
         }
         attributes.push((name.to_owned(), Raw::parse(value)?.to_value(depth)?));
     }
@@ -558,7 +573,7 @@ pub(crate) fn validate_map(table: Table<'_>, depth: usize) -> Result<(), Damage>
     for i in 0..table.len() {
         let (name, value) = table.attribute(i)?;
         if last.is_some_and(|last| last >= name) {
-            return Err(Damage("attributes are not in order"));
+            return Err(BAD_ORDER);
         }
         last = Some(name);
         text(name)?;

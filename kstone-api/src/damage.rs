@@ -9,6 +9,7 @@ use kstone_core::repair::{self, Loss, RepairOptions, RepairReport};
 use kstone_core::verify::{self, ValueCheck, VerifyOptions, VerifyReport};
 use kstone_core::{Error, Key, Result, escape};
 
+use crate::codec;
 use crate::database::Database;
 use crate::view::ItemView;
 
@@ -70,6 +71,16 @@ pub(crate) fn under(database: &Database, key: &Key<'_>, error: Error) -> Error {
     });
     let (file, at) = found.map_or((PathBuf::new(), 0), |(file, at)| (file.into(), at));
     with_key(database.path().join(file), at, key, error)
+}
+
+/// An error of a call that reads and decodes an item: of the item if it names no file, else of the engine.
+pub(crate) fn of_item(database: &Database, key: &Key<'_>, error: Error) -> Error {
+    match &error {
+        Error::Corruption { file, .. } if file.as_os_str() == codec::A_STORED_ITEM => {
+            under(database, key, error)
+        }
+        _ => error,
+    }
 }
 
 /// The error for an item that cannot be decoded, with its key.

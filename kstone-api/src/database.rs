@@ -10,7 +10,7 @@ use kstone_core::lsm::{
 };
 use kstone_core::verify::{VerifyOptions, VerifyReport};
 use kstone_core::vfs::DiskVfs;
-use kstone_core::{CompactionConfig, DatabaseConfig, Durability, Error, Key, Result, lsm};
+use kstone_core::{CompactionConfig, DatabaseConfig, Durability, Error, Key, KeyPart, Result, lsm};
 use tempfile::TempDir;
 
 use crate::batch::WriteBatch;
@@ -20,6 +20,7 @@ use crate::item::Item;
 use crate::preset::Preset;
 use crate::query::{Items, Query, Scan};
 use crate::snapshot::Snapshot;
+use crate::transaction::Turns;
 use crate::view::ItemView;
 
 /// An open database. Clones share one handle, which any number of threads may use at once. All calls block.
@@ -70,6 +71,8 @@ struct Inner {
     in_memory: bool,
     /// The directory of [`Database::temporary`], removed when this is dropped.
     temporary: Option<TempDir>,
+    /// Transactions that are tried again.
+    turns: Turns,
 }
 
 impl Drop for Inner {
@@ -192,7 +195,9 @@ impl Database {
     /// ```
     pub fn in_memory() -> Result<Self> {
         let engine = LsmEngine::create(Path::new("memory"), EngineOptions::memory())?;
-        Ok(Self { inner: Arc::new(Inner { engine, in_memory: true, temporary: None }) })
+        Ok(Self {
+            inner: Arc::new(Inner { engine, in_memory: true, temporary: None, turns: Turns::default() }),
+        })
     }
 
     /// Creates a database in a new directory among the system's temporary files, which is removed with the last handle:
@@ -208,7 +213,14 @@ impl Database {
         let failed = |source| Error::Io { op: "create a directory in", path: std::env::temp_dir(), source };
         let dir = tempfile::Builder::new().prefix("keystone-").tempdir().map_err(failed)?;
         let engine = LsmEngine::create(dir.path(), EngineOptions::disk())?;
-        Ok(Self { inner: Arc::new(Inner { engine, in_memory: false, temporary: Some(dir) }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                engine,
+                in_memory: false,
+                temporary: Some(dir),
+                turns: Turns::default(),
+            }),
+        })
     }
 
     /// Creates or opens a database with settings of your own.
@@ -427,15 +439,22 @@ impl Database {
     /// ```
     /// # use kstone_api::{Database, WriteBatch, WriteOptions};
     /// # let db = Database::in_memory()?;
-    /// db.write_with(WriteBatch::new().delete("cart#1").delete("cart#2"), WriteOptions::sync())?;
+    /// db.write_with(WriteBatch::new().delete("cart#1")?.delete("cart#2")?, WriteOptions::sync())?;
     /// # Ok::<(), kstone_api::Error>(())
     /// ```
     pub fn write_with(&self, batch: impl Into<WriteBatch>, options: WriteOptions) -> Result<()> {
         let batch = batch.into();
+        if batch.has_requirements() {
+            return batch.write_if_met(self, options);
+        }
         if !batch.is_empty() {
             self.engine().write(batch.as_core(), options)?;
         }
         Ok(())
+    }
+
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.inner.turns
     }
 
     /// Takes a snapshot of the database as it is now: later writes do not appear in it.
@@ -465,8 +484,8 @@ impl Database {
     /// assert_eq!(keys[0].sort(), Some(&b"KJFK"[..]));
     /// # Ok::<(), kstone_api::Error>(())
     /// ```
-    pub fn query(&self, partition: impl AsRef<[u8]>) -> Query<'_> {
-        Query::new(self, None, partition.as_ref())
+    pub fn query<'k>(&self, partition: impl KeyPart<'k>) -> Query<'_> {
+        Query::new(self, None, &partition.into_bytes())
     }
 
     /// Reads all items whose partition key starts with these bytes, in key order. It costs the same as a
@@ -837,7 +856,7 @@ impl Database {
 /// Wraps an engine that was opened with its own options.
 impl From<LsmEngine> for Database {
     fn from(engine: LsmEngine) -> Self {
-        Self { inner: Arc::new(Inner { engine, in_memory: false, temporary: None }) }
+        Self { inner: Arc::new(Inner { engine, in_memory: false, temporary: None, turns: Turns::default() }) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Explains what a read does and what it costs.
 
 use kstone_core::lsm::{Explain, ExplainQuery};
-use kstone_core::{Key, Result, SortRange};
+use kstone_core::{Key, KeyPart, Result, SortRange};
 
 use crate::database::Database;
 
@@ -34,7 +34,7 @@ impl Database {
     /// println!("{}", db.explain_query("US", &SortRange::Prefix(b"KJ".to_vec()))?);
     /// # Ok::<(), kstone_api::Error>(())
     /// ```
-    pub fn explain_query(&self, partition: impl AsRef<[u8]>, range: &SortRange) -> Result<ExplainQuery> {
-        self.engine().explain_query(partition.as_ref(), range)
+    pub fn explain_query<'k>(&self, partition: impl KeyPart<'k>, range: &SortRange) -> Result<ExplainQuery> {
+        self.engine().explain_query(&partition.into_bytes(), range)
     }
 }

@@ -1,13 +1,23 @@
 //! Entry points for fuzzers: functions that accept any bytes and panic if a promise is broken. Not part of the library:
 //! behind the feature `fuzzing`, which only `kstone-core/fuzz` and the tests that replay its corpus enable.
 
+mod expression;
+
+pub use expression::{Updated, apply_stored, expression, expression_seeds, holds};
+
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use kstone_core::fuzzing::Input;
 use serde_json::Value as Json;
 
-use crate::{EncodedItem, Item, ItemBuilder, ItemView, MapView, Number, Value, ValueView};
+use crate::{
+    EncodedItem, Item, ItemBuilder, ItemView, MapView, Number, Result, Value, ValueView, number_from_key,
+};
+
+mod token;
+
+pub use token::{token, token_seeds};
 
 /// The stored form of items. If the first byte is even, the rest is a stored form; if it is odd, the rest describes an
 /// item to store.
@@ -26,6 +36,11 @@ pub fn item(bytes: &[u8]) {
     }
 }
 
+/// Edits a stored item: sets attributes, or removes them.
+pub fn patch(old: &[u8], edits: &[(&str, Option<&Value>)]) -> Result<Vec<u8>> {
+    crate::codec::patch(old, edits)
+}
+
 /// Bytes that may be a stored item: an item has a single stored form, and a view shows the same as the item.
 fn stored(bytes: &[u8]) {
     let decoded = Item::decode(bytes);
@@ -36,18 +51,26 @@ fn stored(bytes: &[u8]) {
     assert_eq!(view.validate().is_ok(), decoded.is_ok());
     drop(format!("{view:?}"));
     let seen = view.as_map().map(|map| look_at(map, 0));
+    let patched = patch(bytes, &[("a", None), ("name", Some(&Value::Null))]);
     let Ok(item) = decoded else {
         // Reading a view finds no more than decoding does.
         let _ = ["", "a", "name"].map(|name| view.get(name).is_ok());
-        return;
+        return drop(patched);
     };
     assert_eq!(item.encode().expect("what was decoded"), bytes, "{item:?} has two stored forms");
+    let mut edited = item.clone();
+    edited.remove("a");
+    edited.insert("name", Value::Null);
+    assert_eq!(patched.expect("a valid item"), edited.encode().expect("an item that was stored before"));
     assert_eq!(seen.expect("a valid item"), item.len());
     for (name, value) in &item {
         let found = view.get(name).expect("a valid item").expect("an attribute of it");
         assert_eq!(found.to_value().expect("a valid item"), *value);
         assert_eq!(found.as_i64(), value.as_i64());
+        assert_eq!(found.as_u64(), value.as_u64());
+        assert_eq!(found.as_f64().map(f64::to_bits), value.as_f64().map(f64::to_bits));
         assert_eq!(found.as_str(), value.as_str());
+        assert_eq!(found.type_name(), value.type_name());
     }
     assert!(item.contains("name") || view.get("name").expect("a valid item").is_none());
     let text = item.to_string();
@@ -160,6 +183,47 @@ fn check_number(number: &Number) {
     if let Ok(whole) = u64::try_from(number) {
         assert_eq!(Number::from(whole), *number);
     }
+}
+
+/// Numbers as keys. The bytes are read as a key, as text with numbers in it, and as a description of two numbers that
+/// differ little.
+pub fn number_key(bytes: &[u8]) {
+    for bytes in [bytes, bytes.get(1..).unwrap_or_default()] {
+        if let Some(number) = number_from_key(bytes) {
+            assert_eq!(key_of(&number), bytes, "{number} has two keys");
+        }
+    }
+    let text = String::from_utf8_lossy(bytes);
+    let parsed = text.split([',', ' ']).take(20).flat_map(str::parse::<Number>);
+    let mut numbers: Vec<Number> = parsed.collect();
+    numbers.extend(alike_numbers(&mut Input::new(bytes)));
+    for (n, number) in numbers.iter().enumerate() {
+        let key = key_of(number);
+        assert!((1..=22).contains(&key.len()), "{number}");
+        let read = number_from_key(&key).expect("the key of a number");
+        assert_eq!((&read, key_of(&read)), (number, key.clone()));
+        for other in numbers.iter().take(n) {
+            assert_eq!(key.cmp(&key_of(other)), number.cmp(other), "the order of {number} and {other}");
+        }
+    }
+}
+
+fn key_of(number: &Number) -> Vec<u8> {
+    crate::number_key(number).expect("a number that was parsed")
+}
+
+/// Numbers with the same first digits.
+fn alike_numbers(input: &mut Input<'_>) -> Vec<Number> {
+    let same: String = (0..input.below(37)).map(|_| char::from(b'0' + input.byte() % 10)).collect();
+    let exponent = i32::from(input.byte()) - 150;
+    let written = |_| {
+        let form = input.byte();
+        let sign = if form & 1 == 0 { "" } else { "-" };
+        let last = char::from(b'0' + (form >> 1) % 10);
+        let exponent = exponent + i32::from(form % 3) - 1;
+        format!("{sign}{same}{last}e{exponent}").parse().ok()
+    };
+    (0..4).filter_map(written).collect()
 }
 
 fn hash(number: &Number) -> u64 {
@@ -294,4 +358,26 @@ pub fn json_seeds() -> Vec<Vec<u8>> {
     seeds.push([b"{\"a\":".repeat(40), vec![b'1'], b"}".repeat(40)].concat());
     seeds.push([b"[".repeat(200), b"]".repeat(200)].concat());
     seeds
+}
+
+/// Seed inputs for [`number_key`].
+pub fn number_key_seeds() -> Vec<Vec<u8>> {
+    let numbers = [
+        "0",
+        "42",
+        "-42",
+        "0.5",
+        "-1.05",
+        "1e-130",
+        "-9.9999999999999999999999999999999999999e125",
+        "12345678901234567890123456789012345678",
+    ];
+    let keys = numbers.iter().flat_map(|text| text.parse()).map(|number| key_of(&number));
+    let texts = [
+        "1,1.0,1e0,10e-1,0.1E1,-1,-0,0e5",
+        "99,100,100.5,101,1000,-99,-100,-100.5,-101",
+        "1e125,9.99e125,1e-130,-1e-130,1.5e-7,1e19,1e20,1e21",
+    ];
+    let described = (0..6u8).map(|n| (0..44u8).map(|i| i.wrapping_mul(2 * n + 1)).collect());
+    keys.chain(texts.iter().map(|text| text.as_bytes().to_vec())).chain(described).collect()
 }

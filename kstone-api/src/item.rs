@@ -3,12 +3,14 @@
 //! Invariant: attributes are sorted by name and names are unique, which is also the order of the encoding.
 
 use std::fmt;
+use std::ops::Index;
 
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::item_builder::ItemBuilder;
 use crate::item_error::ItemError;
+use crate::steps::{Step, steps};
 use crate::value::Value;
 
 /// A set of attributes, ordered by name: the unit that is stored under a key. An item may have any number of
@@ -21,6 +23,7 @@ use crate::value::Value;
 /// item.insert("active", true);
 /// assert_eq!(item.get("age").and_then(Value::as_i64), Some(42));
 /// assert_eq!(item.to_string(), r#"{"active":true,"age":42,"name":"Ann"}"#);
+/// assert_eq!(item, Item::from([("name", "Ann".into()), ("age", 42.into()), ("active", Value::from(true))]));
 /// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Item {
@@ -98,6 +101,44 @@ impl Item {
     pub fn get_mut(&mut self, name: &str) -> Option<&mut Value> {
         let at = self.find(name).ok()?;
         self.attributes.get_mut(at).map(|(_, value)| value)
+    }
+
+    /// The value at a path: attribute names separated by dots, with an index from 0 in brackets for each list on the way.
+    ///
+    /// `None` if there is no such value: an attribute is missing, a list is too short, a value on the way is neither a
+    /// map nor a list, or the text is not a path. Names that contain a dot or a bracket cannot be part of a path; reach
+    /// their values with [`get`](Self::get). The type of the value is not checked: chain [`Value::as_str`] and its like.
+    ///
+    /// ```
+    /// # use kstone_api::{Item, Value};
+    /// let order = Item::builder()
+    ///     .map("customer", Item::builder().string("city", "Ghent"))
+    ///     .list("lines", [Item::builder().string("product", "tea").number("count", 2).build()])
+    ///     .build();
+    /// assert_eq!(order.at("customer.city").and_then(Value::as_str), Some("Ghent"));
+    /// assert_eq!(order.at("lines[0].count").and_then(Value::as_u64), Some(2));
+    /// assert_eq!(order.at("lines[1].count"), None);
+    /// ```
+    pub fn at(&self, path: &str) -> Option<&Value> {
+        let mut steps = steps(path);
+        let Step::Name(name) = steps.next()?? else { return None };
+        steps.try_fold(self.get(name)?, |value, step| value.child(step?))
+    }
+
+    /// A mutable reference to the value at a path; see [`at`](Self::at). It adds nothing: `None` if there is no value.
+    ///
+    /// ```
+    /// # use kstone_api::{Item, Value};
+    /// let mut user = Item::builder().map("address", Item::builder().string("city", "Ghent")).build();
+    /// if let Some(city) = user.at_mut("address.city") {
+    ///     *city = Value::from("Bruges");
+    /// }
+    /// assert_eq!(user.to_string(), r#"{"address":{"city":"Bruges"}}"#);
+    /// ```
+    pub fn at_mut(&mut self, path: &str) -> Option<&mut Value> {
+        let mut steps = steps(path);
+        let Step::Name(name) = steps.next()?? else { return None };
+        steps.try_fold(self.get_mut(name)?, |value, step| value.child_mut(step?))
     }
 
     /// Whether the item has an attribute with this name.
@@ -217,6 +258,36 @@ impl IntoIterator for Item {
 impl<N: Into<String>, V: Into<Value>> FromIterator<(N, V)> for Item {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(attributes: I) -> Self {
         Self::from_unsorted(attributes.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+    }
+}
+
+/// In any order; of attributes with the same name, the last one wins.
+impl<N: Into<String>, V: Into<Value>, const LEN: usize> From<[(N, V); LEN]> for Item {
+    fn from(attributes: [(N, V); LEN]) -> Self {
+        Self::from_iter(attributes)
+    }
+}
+
+/// The value of an attribute that the item is known to have, as for the maps of the standard library. Everywhere else, use
+/// [`get`](Item::get) or [`at`](Item::at), which return an option.
+///
+/// ```
+/// # use kstone_api::Item;
+/// let item = Item::from([("name", "Ann")]);
+/// assert_eq!(item["name"].as_str(), Some("Ann"));
+/// ```
+///
+/// # Panics
+/// If the item has no attribute with this name.
+impl Index<&str> for Item {
+    type Output = Value;
+
+    #[expect(clippy::panic, reason = "an index must exist; `get` is for those that may not")]
+    fn index(&self, name: &str) -> &Value {
+        match self.get(name) {
+            Some(value) => value,
+            None => panic!("the item has no attribute {name:?}"),
+        }
     }
 }
 

@@ -18,8 +18,35 @@ impl ItemError {
 
     /// Prepends the attribute or list index that contains the fault.
     pub(crate) fn within(mut self, name: &str) -> Self {
-        let dot = if self.path.is_empty() { "" } else { "." };
+        let dot = if self.path.is_empty() || self.path.starts_with('[') { "" } else { "." };
         self.path = format!("{name}{dot}{}", self.path);
+        self
+    }
+
+    /// A fault of a number, rather than of the item.
+    #[cfg(feature = "typed")]
+    pub(crate) fn of_number(why: impl Into<String>) -> Self {
+        Self { is_number: true, ..Self::new(why) }
+    }
+
+    /// Prepends the position, in a list, of what contains the fault: `a.b[2]`.
+    #[cfg(feature = "typed")]
+    pub(crate) fn at(mut self, i: usize) -> Self {
+        let dot = if self.path.is_empty() || self.path.starts_with('[') { "" } else { "." };
+        self.path = format!("[{i}]{dot}{}", self.path);
+        self
+    }
+
+    /// The reason, without the path.
+    #[cfg(feature = "typed")]
+    pub(crate) fn why(&self) -> &str {
+        &self.why
+    }
+
+    /// Appends to the reason.
+    #[cfg(feature = "typed")]
+    pub(crate) fn noting(mut self, what: &str) -> Self {
+        self.why.push_str(what);
         self
     }
 

@@ -97,6 +97,26 @@ impl Item {
     }
 }
 
+impl Value {
+    /// Parses the text of plain JSON, which may be any value; every number keeps its text. See [`json`](crate::json).
+    ///
+    /// ```
+    /// use kstone_api::Value;
+    ///
+    /// assert_eq!(Value::from_json_str("[1.10, \"two\"]")?.to_string(), r#"[1.10,"two"]"#);
+    /// assert_eq!(Value::from_json_str("two").unwrap_err().code(), "invalid_item");
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidItem` if it is not JSON, or no attribute can have it as its value; `InvalidNumber`.
+    pub fn from_json_str(text: &str) -> Result<Self> {
+        let raw = serde_json::from_str::<&RawValue>(text);
+        let raw = raw.map_err(|e| Error::InvalidItem { why: format!("not JSON: {e}") })?;
+        from_raw(raw, 0).map_err(ItemError::into_error)
+    }
+}
+
 fn object(json: &Json) -> Result<&Map<String, Json>> {
     json.as_object().ok_or_else(|| Error::InvalidItem { why: "an item is a JSON object".into() })
 }

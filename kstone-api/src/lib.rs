@@ -27,9 +27,10 @@
 //! | group | types |
 //! |---|---|
 //! | **Database** | [`Database`] opens, reads and writes. [`DatabaseBuilder`]: with settings. [`WriteBatch`]: several writes, atomically. [`WriteOptions`], [`Durability`]: what a write survives. [`Snapshot`]: the database at one moment |
-//! | **Items** | [`Item`], [`ItemBuilder`], [`Value`], [`Number`]. Read in place: [`ItemView`], [`ValueView`], [`ListView`], [`MapView`], [`SetView`], [`Slice`]. As JSON: [`json`], [`JsonLines`], [`EncodedItem`] |
-//! | **Keys** | [`Key`], [`KeyPart`]; numbers in keys: [`number_key`], [`number_from_key`] |
-//! | **Queries** | [`Query`] reads a partition, [`Scan`] everything. They return [`Items`], [`Views`] or [`Keys`]; fastest row by row, [`Items::next_row`]. [`SortRange`] |
+//! | **Items** | [`Item`], [`ItemBuilder`], [`Value`], [`Number`]. Read in place: [`ItemView`], [`ValueView`], [`ListView`], [`MapView`], [`SetView`], [`Slice`]. As JSON: [`json`], [`JsonLines`], [`EncodedItem`]. From and to structs, with the feature `typed`: module `typed`, `TypedItems` |
+//! | **Expressions** | [`Condition`] (as a filter, [`Filter`]), [`Update`] and [`Projection`], made of a [`Path`] ([`attr`]), [`Operand`]s and a [`Type`], or parsed from DynamoDB's text with [`Params`]; several texts at once, [`Expressions`] |
+//! | **Keys** | [`Key`], [`KeyPart`]; integers in keys: [`KeyInteger`], [`integer_from_key`]; decimals: [`number_key`], [`number_from_key`] |
+//! | **Queries** | [`Query`] reads a partition, [`Scan`] everything. They return [`Items`], [`Views`] or [`Keys`]; fastest row by row, [`Items::next_row`]. Page by page: [`Page`], [`Token`]. [`Partitions`]: the partition keys. [`SortRange`]; deleting one: [`DeletedRange`] |
 //! | **Settings** | [`DatabaseConfig`], [`CompactionConfig`], [`Preset`]; [`MemtableMode`], [`Compression`], [`ReadMode`]. [`config`]: their names, defaults and ranges as data. [`PendingRewrite`]: settings that existing files were not written with. [`model`]: the estimated cost of settings |
 //! | **Monitoring** | [`EngineStats`] ([`OperationStats`], [`ReadStats`], [`StripeStats`], [`StallStats`], [`StallReason`], [`FilterStats`], [`BlockCacheStats`], [`Amplification`], [`RecoveryStats`], [`CompactionStats`], [`CompactionReasonStats`], [`CompactionReason`]), [`Latencies`] ([`LatencySummary`], [`LatencyBuckets`]), [`StatsSnapshot`]. [`DiskUsage`], [`Exhausted`]. [`EventListener`], [`Event`], [`SettingChange`]. [`AlertThresholds`], [`PerformanceAlert`], [`check_alerts`], [`measure_average_sst_count`], [`measure_p99_read_latency`]. [`Explain`], [`ExplainQuery`]: what a read costs. For your own calls: [`LatencyTracker`], [`DatabaseMetrics`] |
 //! | **Maintenance** | Backups: [`BackupOptions`], [`BackupReport`], [`BackupProgress`]. [`verify`]: [`VerifyOptions`], [`VerifyMode`], [`VerifyReport`], [`Finding`], [`FindingKind`], [`Severity`], [`Affected`], [`LogReport`], [`Progress`], [`ProgressFn`], [`ValueCheck`]. [`repair`]: [`RepairOptions`], [`RepairReport`], [`Loss`], [`Action`], [`Now`]. [`free_space`], [`FreeSpace`] |
@@ -54,23 +55,28 @@
 //!
 //! # Features
 //!
-//! `prometheus`: `Database::openmetrics`, the counters as text for Prometheus. `tracing`: spans and events of
-//! background work for the `tracing` crate. Both are off by default.
+//! `typed`: structs that serde describes, as items and back: `Database::put_as`, `Database::get_as`, `Items::typed`,
+//! the module `typed`. `prometheus`: `Database::openmetrics`, the counters as text for Prometheus. `tracing`: spans and
+//! events of background work for the `tracing` crate. All are off by default.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice))]
 
 mod alerts;
+mod arithmetic;
 mod batch;
+mod change;
 mod codec;
 mod damage;
 mod database;
+mod delete_range;
 mod explain;
+mod expression;
 mod item_error;
 // For fuzzers and the tests that replay their corpus; not part of the library.
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
-#[expect(clippy::expect_used, reason = "a broken promise must stop the fuzzer")]
+#[expect(clippy::expect_used, clippy::panic, reason = "a broken promise must stop the fuzzer")]
 pub mod fuzzing;
 mod item;
 mod item_builder;
@@ -84,6 +90,12 @@ mod openmetrics;
 mod preset;
 mod query;
 mod snapshot;
+mod steps;
+mod transact;
+mod transaction;
+#[cfg(feature = "typed")]
+pub mod typed;
+mod update_call;
 mod value;
 mod view;
 
@@ -94,6 +106,7 @@ pub use batch::WriteBatch;
 pub use codec::{EncodedItem, JsonLines};
 pub use damage::{repair, verify};
 pub use database::{Database, DatabaseBuilder};
+pub use expression::{Condition, Expressions, Filter, Operand, Params, Path, Projection, Type, Update, attr};
 pub use item::{Item, Iter};
 pub use item_builder::ItemBuilder;
 pub use latency::LatencyTracker;
@@ -101,8 +114,13 @@ pub use metrics::DatabaseMetrics;
 pub use number::{Number, NumberError};
 pub use number_key::{number_from_key, number_key};
 pub use preset::Preset;
-pub use query::{Items, Keys, Query, Row, Scan, Views};
+pub use query::{Items, Keys, Page, Partitions, Query, Row, Scan, Token, Views};
 pub use snapshot::Snapshot;
+pub use transact::TransactWrite;
+pub use transaction::{Transaction, TransactionOptions, TransactionQuery};
+#[cfg(feature = "typed")]
+pub use typed::TypedItems;
+pub use update_call::{Returning, UpdateCall};
 pub use value::Value;
 pub use view::{ItemView, ListView, MapView, SetView, ValueView};
 
@@ -110,10 +128,10 @@ pub use kstone_core::config;
 pub use kstone_core::escape;
 pub use kstone_core::lsm::{
     Amplification, BackupOptions, BackupProgress, BackupReport, BlockCacheStats, CompactionReason,
-    CompactionReasonStats, CompactionStats, DiskUsage, EngineOptions, EngineStats, Event, EventListener,
-    Exhausted, Explain, ExplainQuery, FilterStats, Latencies, LatencyBuckets, LatencySummary, LsmEngine,
-    OperationStats, PendingRewrite, ReadStats, RecoveryStats, SettingChange, StallReason, StallStats,
-    StatsSnapshot, StripeStats, WriteOptions,
+    CompactionReasonStats, CompactionStats, DeletedRange, DiskUsage, EngineOptions, EngineStats, Event,
+    EventListener, Exhausted, Explain, ExplainQuery, FilterStats, Latencies, LatencyBuckets, LatencySummary,
+    LsmEngine, OperationStats, PendingRewrite, ReadStats, RecoveryStats, SettingChange, StallReason,
+    StallStats, StatsSnapshot, StripeStats, WriteOptions,
 };
 pub use kstone_core::model;
 pub use kstone_core::repair::{Action, Loss, Now, RepairOptions, RepairReport};
@@ -124,8 +142,8 @@ pub use kstone_core::verify::{
 };
 pub use kstone_core::vfs::{FreeSpace, free_space, read_regular};
 pub use kstone_core::{
-    CancelReason, CompactionConfig, Compression, DatabaseConfig, Durability, Error, Key, KeyPart,
-    MemtableMode, ReadMode, Result, SortRange,
+    CancelReason, CompactionConfig, Compression, DatabaseConfig, Durability, Error, Key, KeyInteger, KeyPart,
+    MemtableMode, ReadMode, Result, SortRange, integer_from_key,
 };
 
 /// Compiles the code of the README.

@@ -8,7 +8,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
-use serde::de::Error as _;
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The maximum number of significant digits.
@@ -60,7 +60,7 @@ impl fmt::Display for NumberError {
 
 impl std::error::Error for NumberError {}
 
-const fn err<T>(why: &'static str) -> Result<T, NumberError> {
+pub(crate) const fn err<T>(why: &'static str) -> Result<T, NumberError> {
     Err(NumberError { why })
 }
 
@@ -122,6 +122,11 @@ pub(crate) fn check_stored(text: &str) -> Result<(), NumberError> {
     let decimal = Decimal::scan(text)?;
     decimal.check_range()?;
     if decimal.json_shape { Ok(()) } else { err("it is not in the form in which numbers are stored") }
+}
+
+/// The order of two numbers by value; `None` if one of the texts is not a number.
+pub(crate) fn compare(a: &str, b: &str) -> Option<Ordering> {
+    Some(Decimal::scan(a).ok()?.cmp(&Decimal::scan(b).ok()?))
 }
 
 impl FromStr for Number {
@@ -397,16 +402,40 @@ impl TryFrom<Number> for f64 {
     }
 }
 
-/// As a string: the text.
+/// The name by which typed items recognize a number among the types of serde.
+pub(crate) const SERDE_NAME: &str = "$kstone_api::N";
+
+/// As a string: the text. In typed items, as a number.
 impl Serialize for Number {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
+        serializer.serialize_newtype_struct(SERDE_NAME, self.as_str())
     }
 }
 
 impl<'de> Deserialize<'de> for Number {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(|e| D::Error::custom(format_args!("{text:?} is not a valid number: {e}")))
+        struct Text;
+
+        impl<'de> Visitor<'de> for Text {
+            type Value = Number;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Number, E> {
+                text.parse().map_err(|e| E::custom(format_args!("{text:?} is not a valid number: {e}")))
+            }
+
+            fn visit_newtype_struct<D: Deserializer<'de>>(self, text: D) -> Result<Number, D::Error> {
+                #[cfg(feature = "typed")]
+                if crate::typed::is_reading() {
+                    return crate::typed::buffered_number(text);
+                }
+                text.deserialize_str(self)
+            }
+        }
+
+        deserializer.deserialize_newtype_struct(SERDE_NAME, Text)
     }
 }

@@ -1,6 +1,6 @@
 //! [`Snapshot`]: the database at one moment.
 
-use kstone_core::{Error, Key, Result, lsm};
+use kstone_core::{Error, Key, KeyPart, Result, lsm};
 
 use crate::damage;
 use crate::database::Database;
@@ -31,6 +31,10 @@ pub struct Snapshot {
 impl Snapshot {
     pub(crate) fn new(database: Database, snapshot: lsm::Snapshot) -> Self {
         Self { database, snapshot }
+    }
+
+    pub(crate) fn as_core(&self) -> &lsm::Snapshot {
+        &self.snapshot
     }
 
     /// Gets the item under a key, decoded.
@@ -112,8 +116,8 @@ impl Snapshot {
     /// assert_eq!(snapshot.query("US").run()?.count(), 1);
     /// # Ok::<(), kstone_api::Error>(())
     /// ```
-    pub fn query(&self, partition: impl AsRef<[u8]>) -> Query<'_> {
-        Query::new(&self.database, Some(&self.snapshot), partition.as_ref())
+    pub fn query<'k>(&self, partition: impl KeyPart<'k>) -> Query<'_> {
+        Query::new(&self.database, Some(&self.snapshot), &partition.into_bytes())
     }
 
     /// Reads all items whose partition key starts with these bytes, in key order; see [`Database::prefix`].

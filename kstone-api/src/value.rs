@@ -10,18 +10,21 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::item::Item;
 use crate::number::Number;
+use crate::steps::{Step, steps};
 
 /// The value of an attribute. The types and their names are those of DynamoDB.
 ///
-/// Strings, integers, floats, booleans, byte vectors, lists, sets and items convert into values with `into`. Through serde
-/// a value has the form of DynamoDB JSON, `{"S":"Ann"}`; binary is base64 text in human-readable formats and bytes in
-/// others.
+/// Strings, integers, floats, booleans, byte vectors, lists, sets, items and options of these convert into values with
+/// `into`. Through serde a value has the form of DynamoDB JSON, `{"S":"Ann"}`; binary is base64 text in human-readable
+/// formats and bytes in others.
 ///
 /// ```
 /// use kstone_api::Value;
 ///
 /// assert_eq!(Value::from(42).as_i64(), Some(42));
 /// assert_eq!(Value::from("Ann").as_i64(), None); // another type
+/// assert_eq!(Value::from(Some(42)), Value::from(42));
+/// assert_eq!(Value::from(None::<i64>), Value::Null);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
@@ -69,7 +72,8 @@ impl Value {
         if let Self::N(number) = self { Some(number) } else { None }
     }
 
-    /// The number as an integer; `None` for other types, fractions, and integers that do not fit.
+    /// The number as an integer; `None` for other types, fractions, and integers that do not fit. What counts is the
+    /// value, not its text: `1.0` and `1e3` are integers.
     ///
     /// ```
     /// # use kstone_api::Value;
@@ -78,6 +82,18 @@ impl Value {
     /// ```
     pub fn as_i64(&self) -> Option<i64> {
         i64::try_from(self.as_number()?).ok()
+    }
+
+    /// The number as an unsigned integer; `None` for other types, fractions, negative numbers, and integers that do not
+    /// fit. What counts is the value, not its text: `1.0` and `1e3` are integers.
+    ///
+    /// ```
+    /// # use kstone_api::Value;
+    /// assert_eq!(Value::from(u64::MAX).as_u64(), Some(u64::MAX));
+    /// assert_eq!(Value::from(-1).as_u64(), None);
+    /// ```
+    pub fn as_u64(&self) -> Option<u64> {
+        u64::try_from(self.as_number()?).ok()
     }
 
     /// The float nearest to the number, if this is a number.
@@ -145,6 +161,97 @@ impl Value {
     pub fn as_map(&self) -> Option<&Item> {
         if let Self::M(map) = self { Some(map) } else { None }
     }
+
+    /// The members of a set of strings, if this is one.
+    ///
+    /// ```
+    /// let item = kstone_api::Item::builder().string_set("roles", ["admin", "author"]).build();
+    /// assert!(item["roles"].as_string_set().is_some_and(|roles| roles.contains("admin")));
+    /// ```
+    pub fn as_string_set(&self) -> Option<&BTreeSet<String>> {
+        if let Self::Ss(set) = self { Some(set) } else { None }
+    }
+
+    /// The members of a set of numbers, if this is one.
+    ///
+    /// ```
+    /// let item = kstone_api::Item::builder().number_set("primes", [2, 3, 5]).build();
+    /// assert!(item["primes"].as_number_set().is_some_and(|primes| primes.contains(&3.into())));
+    /// ```
+    pub fn as_number_set(&self) -> Option<&BTreeSet<Number>> {
+        if let Self::Ns(set) = self { Some(set) } else { None }
+    }
+
+    /// The members of a set of binaries, if this is one.
+    ///
+    /// ```
+    /// let item = kstone_api::Item::builder().binary_set("digests", [[1, 2], [3, 4]]).build();
+    /// assert_eq!(item["digests"].as_binary_set().map(|digests| digests.len()), Some(2));
+    /// ```
+    pub fn as_binary_set(&self) -> Option<&BTreeSet<Vec<u8>>> {
+        if let Self::Bs(set) = self { Some(set) } else { None }
+    }
+
+    /// The name of the type, as DynamoDB has it: `S`, `N`, `B`, `BOOL`, `NULL`, `L`, `M`, `SS`, `NS` or `BS`.
+    ///
+    /// ```
+    /// assert_eq!(kstone_api::Value::from("Ann").type_name(), "S");
+    /// ```
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::S(_) => "S",
+            Self::N(_) => "N",
+            Self::B(_) => "B",
+            Self::Bool(_) => "BOOL",
+            Self::Null => "NULL",
+            Self::L(_) => "L",
+            Self::M(_) => "M",
+            Self::Ss(_) => "SS",
+            Self::Ns(_) => "NS",
+            Self::Bs(_) => "BS",
+        }
+    }
+
+    /// The value at a path within this map or list; see [`Item::at`]. In a list the path begins with an index.
+    ///
+    /// ```
+    /// # use kstone_api::Value;
+    /// let list = Value::from(vec![Value::from(1), Value::from("two")]);
+    /// assert_eq!(list.at("[1]").and_then(Value::as_str), Some("two"));
+    /// assert_eq!(list.at("[2]"), None);
+    /// ```
+    pub fn at(&self, path: &str) -> Option<&Value> {
+        steps(path).try_fold(self, |value, step| value.child(step?))
+    }
+
+    /// A mutable reference to the value at a path within this map or list; see [`Item::at`].
+    ///
+    /// ```
+    /// # use kstone_api::Value;
+    /// let mut list = Value::from(vec![Value::from(1), Value::from("two")]);
+    /// *list.at_mut("[0]").expect("there are two") = Value::from(7);
+    /// assert_eq!(list.to_string(), r#"[7,"two"]"#);
+    /// ```
+    pub fn at_mut(&mut self, path: &str) -> Option<&mut Value> {
+        steps(path).try_fold(self, |value, step| value.child_mut(step?))
+    }
+
+    /// The value one step down.
+    pub(crate) fn child(&self, step: Step<'_>) -> Option<&Value> {
+        match (self, step) {
+            (Self::M(map), Step::Name(name)) => map.get(name),
+            (Self::L(list), Step::Index(index)) => list.get(index),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn child_mut(&mut self, step: Step<'_>) -> Option<&mut Value> {
+        match (self, step) {
+            (Self::M(map), Step::Name(name)) => map.get_mut(name),
+            (Self::L(list), Step::Index(index)) => list.get_mut(index),
+            _ => None,
+        }
+    }
 }
 
 macro_rules! from {
@@ -161,6 +268,7 @@ macro_rules! from {
 from! {
     String => Value::S,
     &str => |text| Value::S(text.to_owned()),
+    &String => |text| Value::S(text.clone()),
     Number => Value::N,
     Vec<u8> => Value::B,
     &[u8] => |bytes| Value::B(bytes.to_vec()),
@@ -184,6 +292,13 @@ macro_rules! from_number {
 
 from_number!(i8 i16 i32 i64 isize u8 u16 u32 u64 usize f32 f64);
 
+/// `None` becomes [`Value::Null`], an attribute that exists but has no value.
+impl<T: Into<Value>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}
+
 /// As JSON; see [`Item`]'s Display.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -194,6 +309,11 @@ impl fmt::Display for Value {
 /// Binary as text.
 pub(crate) fn to_base64(bytes: &[u8]) -> String {
     BASE64.encode(bytes)
+}
+
+/// The bytes of [`to_base64`].
+pub(crate) fn from_base64(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
+    BASE64.decode(text)
 }
 
 /// Binary in serde: base64 text in human-readable formats, otherwise bytes.
@@ -233,15 +353,19 @@ impl<'de> Deserialize<'de> for Bytes<Vec<u8>> {
             return deserializer.deserialize_byte_buf(Binary).map(Self);
         }
         let text = String::deserialize(deserializer)?;
-        BASE64.decode(&text).map(Self).map_err(|e| D::Error::custom(format_args!("not base64: {e}")))
+        from_base64(&text).map(Self).map_err(|e| D::Error::custom(format_args!("not base64: {e}")))
     }
 }
 
+/// The name by which typed items recognize a value among the types of serde.
+pub(crate) const SERDE_NAME: &str = "$kstone_api::Value";
+
+/// In the form of DynamoDB JSON. In typed items, the value itself.
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         macro_rules! variant {
             ($index:literal, $name:literal, $content:expr) => {
-                serializer.serialize_newtype_variant("Value", $index, $name, $content)
+                serializer.serialize_newtype_variant(SERDE_NAME, $index, $name, $content)
             };
         }
         match self {
@@ -261,6 +385,11 @@ impl Serialize for Value {
 
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[cfg(feature = "typed")]
+        if crate::typed::is_reading() {
+            return crate::typed::value(deserializer);
+        }
+
         #[derive(Deserialize)]
         #[serde(rename = "Value", rename_all = "UPPERCASE")]
         enum Tagged {

@@ -8,6 +8,7 @@ use kstone_core::{Error, Result};
 use crate::codec::{self, Damage, Layout, Raw, Table};
 use crate::item::Item;
 use crate::number::Number;
+use crate::steps::{Step, steps};
 use crate::value::Value;
 
 /// A stored item, not decoded. Reading an attribute takes a binary search and copies nothing.
@@ -50,6 +51,20 @@ impl<B: AsRef<[u8]>> ItemView<B> {
     #[inline]
     pub fn get(&self, name: &str) -> Result<Option<ValueView<'_>>> {
         self.as_map()?.get(name)
+    }
+
+    /// The value at a path such as `lines[0].price`, if there is one; see [`Item::at`]. `Corruption` if bytes on the way
+    /// are damaged.
+    ///
+    /// ```
+    /// # use kstone_api::{Item, ItemView, ValueView};
+    /// let item = Item::builder().map("address", Item::builder().string("city", "Ghent")).build();
+    /// let view = ItemView::new(item.encode()?)?;
+    /// assert_eq!(view.at("address.city")?.and_then(ValueView::as_str), Some("Ghent"));
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
+    pub fn at(&self, path: &str) -> Result<Option<ValueView<'_>>> {
+        self.as_map()?.at(path)
     }
 
     /// The attributes.
@@ -180,16 +195,32 @@ impl<'a> ValueView<'a> {
         if let Self::S(text) = self { Some(text) } else { None }
     }
 
-    /// The number as an integer; `None` for other types, fractions, and integers that do not fit.
+    /// The number, if this is one, with its exact text. `None` too if the text of a view that the caller made is not that
+    /// of a stored number.
+    pub fn as_number(self) -> Option<Number> {
+        if let Self::N(text) = self { Number::from_stored(text).ok() } else { None }
+    }
+
+    /// The number as an integer; `None` for other types, fractions, and integers that do not fit. What counts is the
+    /// value, not its text: `1.0` and `1e3` are integers.
     pub fn as_i64(self) -> Option<i64> {
         let Self::N(text) = self else { return None };
-        // Most integers are written as digits; 1.0 and 1e3 are integers too.
-        text.parse().ok().or_else(|| i64::try_from(Number::from_stored(text).ok()?).ok())
+        // Most integers are written as digits.
+        text.parse().ok().or_else(|| i64::try_from(self.as_number()?).ok())
+    }
+
+    /// The number as an unsigned integer; `None` for other types, fractions, negative numbers, and integers that do not
+    /// fit. What counts is the value, not its text: `1.0` and `1e3` are integers.
+    pub fn as_u64(self) -> Option<u64> {
+        let Self::N(text) = self else { return None };
+        text.parse().ok().or_else(|| u64::try_from(self.as_number()?).ok())
     }
 
     /// The float nearest to the number, if this is a number.
     pub fn as_f64(self) -> Option<f64> {
-        if let Self::N(text) = self { text.parse().ok() } else { None }
+        let Self::N(text) = self else { return None };
+        // The text of a view that the caller made may be that of an infinity.
+        text.parse().ok().filter(|float: &f64| float.is_finite())
     }
 
     /// The binary, if this is one.
@@ -200,6 +231,68 @@ impl<'a> ValueView<'a> {
     /// The boolean, if this is one.
     pub fn as_bool(self) -> Option<bool> {
         if let Self::Bool(value) = self { Some(value) } else { None }
+    }
+
+    /// Whether this is an attribute without a value.
+    pub fn is_null(self) -> bool {
+        matches!(self, Self::Null)
+    }
+
+    /// The list, if this is one. A set is not.
+    pub fn as_list(self) -> Option<ListView<'a>> {
+        if let Self::L(list) = self { Some(list) } else { None }
+    }
+
+    /// The map, if this is one.
+    pub fn as_map(self) -> Option<MapView<'a>> {
+        if let Self::M(map) = self { Some(map) } else { None }
+    }
+
+    /// The set of strings, if this is one.
+    pub fn as_string_set(self) -> Option<SetView<'a>> {
+        if let Self::Ss(set) = self { Some(set) } else { None }
+    }
+
+    /// The set of numbers, if this is one.
+    pub fn as_number_set(self) -> Option<SetView<'a>> {
+        if let Self::Ns(set) = self { Some(set) } else { None }
+    }
+
+    /// The set of binaries, if this is one.
+    pub fn as_binary_set(self) -> Option<SetView<'a>> {
+        if let Self::Bs(set) = self { Some(set) } else { None }
+    }
+
+    /// The name of the type, as DynamoDB has it; see [`Value::type_name`].
+    pub fn type_name(self) -> &'static str {
+        match self {
+            Self::S(_) => "S",
+            Self::N(_) => "N",
+            Self::B(_) => "B",
+            Self::Bool(_) => "BOOL",
+            Self::Null => "NULL",
+            Self::L(_) => "L",
+            Self::M(_) => "M",
+            Self::Ss(_) => "SS",
+            Self::Ns(_) => "NS",
+            Self::Bs(_) => "BS",
+        }
+    }
+
+    /// The value at a path within this map or list, if there is one; see [`Value::at`]. `Corruption` if bytes on the way
+    /// are damaged.
+    pub fn at(self, path: &str) -> Result<Option<ValueView<'a>>> {
+        let mut value = self;
+        for step in steps(path) {
+            let child = match (value, step) {
+                (Self::M(map), Some(Step::Name(name))) => map.get(name)?,
+                (Self::L(list), Some(Step::Index(index))) => list.get(index)?,
+                _ => None,
+            };
+            let Some(child) = child else { return Ok(None) };
+            value = child;
+        }
+        Ok(Some(value))
     }
 }
 
@@ -217,6 +310,11 @@ impl<'a> MapView<'a> {
             Some(value) => Ok(Some(ValueView::parse(value)?)),
             None => Ok(None),
         }
+    }
+
+    /// The value at a path, if there is one; see [`Item::at`].
+    pub fn at(&self, path: &str) -> Result<Option<ValueView<'a>>> {
+        ValueView::M(*self).at(path)
     }
 
     /// The number of attributes.

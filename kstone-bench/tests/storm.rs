@@ -201,7 +201,7 @@ impl Shared<'_> {
             let version = (begun.load(Ordering::Relaxed) / 2 + 1) * 2 + u64::from(delete);
             begun.store(version, Ordering::SeqCst);
             if delete {
-                batch.delete(key(n));
+                batch.delete(key(n))?;
             } else {
                 batch.put(key(n), item(n, version))?;
             }

@@ -9,7 +9,10 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use kstone_api::{Database, Error, Item, ItemBuilder, Key, KeyPart, Number, Value, WriteBatch};
+use kstone_api::{
+    Database, DatabaseConfig, Error, Item, ItemBuilder, Key, KeyPart, Number, Value, WriteBatch,
+    integer_from_key,
+};
 use serde_json::json;
 
 /// Symptom: `("chat", ("room1", "m1"))` was stored under `("chat", "room1")`.
@@ -63,13 +66,57 @@ fn every_component_of_a_key_is_kept() {
     let key: Key<'_> = (text.as_str(), 9u32.to_be_bytes()).into();
     assert_eq!((key.partition(), key.sort()), (text.as_bytes(), Some(&[0, 0, 0, 9][..])));
     assert_eq!(Key::from(&key), key);
+
+    // Pairs by reference, and what iterators over references yield.
+    let owned = (text.clone(), bytes.clone());
+    assert_eq!(Key::from(&owned), Key::with_sort(text.as_str(), bytes.as_slice()));
+    for pair in &[("a", 1_u64), ("b", 2)] {
+        assert_eq!(Key::from(pair), Key::with_sort(pair.0, pair.1));
+    }
+    for (text, n) in [String::from("a")].iter().zip(&[7_i16]) {
+        assert_eq!(Key::from((text, n)), Key::with_sort("a", 7_i16));
+        assert_eq!(Key::new([text].first().copied().unwrap()), Key::new("a"));
+    }
+}
+
+/// Every call that takes a key, a partition or a bound takes integers.
+#[test]
+fn integers_are_keys_everywhere() {
+    let db = Database::in_memory().unwrap();
+    let item = |n: i64| ItemBuilder::new().number("n", n);
+    for n in [300_i64, -7, 0, 255, 256, i64::MIN, i64::MAX] {
+        db.put((42_u64, n), item(n)).unwrap();
+    }
+    // A literal without a suffix is an i32, wherever it is.
+    db.put(("literal", 42), item(42)).unwrap();
+    assert!(db.contains(("literal", 42_i32)).unwrap() && !db.contains(("literal", 42_u64)).unwrap());
+    db.put(7_u32, item(7)).unwrap();
+    assert!(db.contains(7_u32).unwrap() && !db.contains(7_u64).unwrap() && !db.contains(7_i32).unwrap());
+
+    let read = |query: kstone_api::Query<'_>| -> Vec<i64> {
+        let keys = query.run().unwrap().keys();
+        keys.map(|key| key.unwrap().sort().and_then(integer_from_key).unwrap()).collect()
+    };
+    let query = || db.query(42_u64);
+    assert_eq!(read(query()), [i64::MIN, -7, 0, 255, 256, 300, i64::MAX]);
+    assert_eq!(read(query().sort_from(-7_i64).sort_before(256_i64)), [-7, 0, 255]);
+    assert_eq!(read(query().sort_between(0_i64, 256_i64).reverse()), [256, 255, 0]);
+    assert_eq!(read(query().sort_after(300_i64)), [i64::MAX]);
+    assert_eq!(read(query().sort_to(-8_i64)), [i64::MIN]);
+    assert_eq!(db.snapshot().unwrap().query(42_u64).run().unwrap().count(), 7);
+    let keys = db.query(42_u64).run().unwrap().keys();
+    let partitions = keys.map(|key| integer_from_key::<u64>(key.unwrap().partition()));
+    assert!(partitions.eq([Some(42); 7]));
+    db.write(WriteBatch::new().delete((42_u64, 0_i64)).unwrap()).unwrap();
+    assert_eq!(read(query().limit(3)), [i64::MIN, -7, 255]);
 }
 
 /// Symptom: a batch accepted `put("")`, and its write failed without saying which put it was.
 /// Cause: keys were checked only by the write.
-/// Fix: `put` refuses keys that no database accepts; errors that only the write can detect name the operation.
+/// Fix: every call that adds to a batch refuses keys that no database accepts; only the lower limit of a database is left
+/// to the write.
 #[test]
-fn a_batch_refuses_a_bad_key_when_it_gets_it_or_says_which_it_was() {
+fn a_batch_refuses_a_bad_key_when_it_gets_it() {
     let db = Database::in_memory().unwrap();
     let item = || ItemBuilder::new().number("n", 1);
     let mut batch = WriteBatch::new();
@@ -78,16 +125,23 @@ fn a_batch_refuses_a_bad_key_when_it_gets_it_or_says_which_it_was() {
     let long = "x".repeat(65_537);
     assert!(matches!(batch.put(&long, item()), Err(Error::KeyTooLarge { len: 65_537, max: 65_536 })));
     assert!(matches!(batch.put((&long[1..], "x"), item()), Err(Error::KeyTooLarge { .. })));
+    assert!(matches!(batch.delete(""), Err(Error::InvalidKey { .. })));
+    assert!(matches!(batch.delete(("", "x")), Err(Error::InvalidKey { .. })));
+    assert!(matches!(batch.delete(&long), Err(Error::KeyTooLarge { len: 65_537, max: 65_536 })));
     assert!(batch.is_empty());
+    assert!(matches!(WriteBatch::new().with_put("", item()), Err(Error::InvalidKey { .. })));
+    assert!(matches!(WriteBatch::new().with_delete(("", "x")), Err(Error::InvalidKey { .. })));
     batch.put(&long[1..], item()).unwrap().put("a", item()).unwrap();
     db.write(batch).unwrap();
 
-    let mut batch = WriteBatch::new();
-    batch.delete("a").delete("b").delete("");
-    let refused = db.write(batch).unwrap_err();
-    let why = "operation 3 of 3, a delete: the partition key is empty";
-    assert!(matches!(&refused, Error::InvalidKey { why: found } if found == why), "{refused}");
-    assert!(db.contains("a").unwrap(), "nothing of it was written");
+    // The lower limit of a database.
+    let dir = tempfile::tempdir().unwrap();
+    let config = DatabaseConfig::new().with_max_key_bytes(100);
+    let limited = Database::builder(dir.path().join("db")).config(config).create().unwrap();
+    limited.put("a", item()).unwrap();
+    let batch = WriteBatch::new().with_delete("a").unwrap().with_delete(&long[..101]).unwrap();
+    assert!(matches!(limited.write(batch), Err(Error::KeyTooLarge { len: 101, max: 100 })));
+    assert!(limited.contains("a").unwrap(), "nothing of it was written");
 
     // All other calls that take a key report it themselves.
     for refused in [
@@ -110,12 +164,19 @@ fn a_batch_is_made_and_written_in_one_expression() {
     let db = Database::in_memory().unwrap();
     let item = |n: i64| ItemBuilder::new().number("n", n);
     db.put("c", item(0)).unwrap();
-    db.write(WriteBatch::new().put("a", item(1)).unwrap().put("b", item(2)).unwrap().delete("c")).unwrap();
+    let chained = || -> kstone_api::Result<()> {
+        db.write(WriteBatch::new().put("a", item(1))?.put("b", item(2))?.delete("c")?)
+    };
+    chained().unwrap();
     assert_eq!(db.scan().run().unwrap().count(), 2);
     let mut batch = WriteBatch::new();
-    batch.delete("a");
+    batch.delete("a").unwrap();
     db.write(&mut batch).unwrap();
     assert!(batch.is_empty());
+    let owned = || WriteBatch::new().with_put(("c", 1_u8), item(3))?.with_delete("b");
+    db.write(owned().unwrap()).unwrap();
+    let keys: Vec<_> = db.scan().run().unwrap().keys().map(|key| key.unwrap().to_string()).collect();
+    assert_eq!(keys, ["c \\x01"]);
 }
 
 /// Symptom: of two JSON attributes with the same name the first was dropped, and an import did not mention it.

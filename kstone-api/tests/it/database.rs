@@ -65,7 +65,7 @@ fn batches_are_whole() {
     for i in 0..100 {
         batch.put(format!("k{i}"), numbered(i)).unwrap();
     }
-    batch.delete("gone").delete("k7");
+    batch.delete("gone").unwrap().delete("k7").unwrap();
     assert_eq!(batch.len(), 102);
     let before = db.snapshot().unwrap();
     db.write_with(batch, WriteOptions::sync()).unwrap();

@@ -69,3 +69,17 @@ fn backup() {
         &["of them linked", "reported several times", "verified ", "all that was there is there: true"],
     );
 }
+
+#[test]
+fn safe_changes() {
+    has(
+        "safe_changes",
+        &[
+            "user#3: the name ann is taken",
+            r#""visits":4000"#,
+            "paid: true, false",
+            "page of [6, 7, 8]",
+            "page of [9]",
+        ],
+    );
+}

@@ -31,6 +31,21 @@ fn item() {
 }
 
 #[test]
+fn number_key() {
+    replay("number_key", fuzzing::number_key_seeds(), 10, 60_000, fuzzing::number_key);
+}
+
+#[test]
 fn json() {
     replay("json", fuzzing::json_seeds(), 40, 100_000, fuzzing::json);
+}
+
+#[test]
+fn token() {
+    replay("token", fuzzing::token_seeds(), 8, 20_000, fuzzing::token);
+}
+
+#[test]
+fn expression() {
+    replay("expression", fuzzing::expression_seeds(), 12, 20_000, fuzzing::expression);
 }

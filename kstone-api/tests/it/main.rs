@@ -1,19 +1,29 @@
 //! The crate's tests, in one binary.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod arithmetic;
 mod chapter_23;
 mod codec;
 mod conversions;
 mod database;
 mod docs;
 mod examples;
+mod expression;
 mod figures;
+mod filters;
 mod from_json;
 mod fuzz_corpus;
 mod items;
 mod json;
+mod model;
+mod number_key;
 mod openmetrics;
+mod paging;
+mod patch;
 mod preset;
+mod transactions;
+mod typed;
+mod values;
 
 use std::collections::BTreeSet;
 

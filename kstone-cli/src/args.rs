@@ -10,13 +10,24 @@ use crate::key_types::KeyTypes;
 
 const EXIT_STATUS: &str = "\
 Exit status:
-  0  done                                4  missing, permission, I/O, disk full
-  1  no such key, or an alert             5  in use by another process
-  2  usage                               6  finished, but data was lost or lines were rejected
-  3  corruption found                    130  interrupted
+  0  done                                     4  missing, permission, I/O, disk full
+  1  no such key, a refused write, an alert   5  in use by another process
+  2  usage                                    6  finished, but data was lost or lines were rejected
+  3  corruption found                         130  interrupted
 
 Keys are printed and read with one escaping: printable text as it is,
 \\xNN for any other byte, \\\\ for a backslash.";
+
+const EXPRESSIONS: &str = "\
+Expressions are those of DynamoDB. Values are placeholders, and so are names that are reserved
+or not plain words:
+  'version = :v AND attribute_exists(#s)' --value ':v=3' --name '#s=state'
+A value is JSON: 3, \"text\", true, null, [..], {..}. An object whose only member is named like a
+type of DynamoDB is of that type: {\"SS\":[\"a\",\"b\"]} is a set of strings, {\"B\":\"AP8=\"} bytes.";
+
+const PATHS: &str = "\
+Paths are those of DynamoDB. Names that are reserved or not plain words are placeholders:
+  'address.#z, visits[0]' --name '#z=zip code'";
 
 /// Inspect and change a KeystoneDB directory.
 #[derive(Debug, Parser)]
@@ -56,11 +67,13 @@ pub(crate) enum Command {
     /// Create a database.
     Create(Database),
     /// Print the item under a key.
-    Get(KeyArgs),
+    Get(GetArgs),
     /// Store an item under a key, replacing any existing item.
     Put(PutArgs),
+    /// Change attributes of the item under a key; without an item, of an empty one.
+    Update(UpdateArgs),
     /// Delete the item under a key.
-    Delete(KeyArgs),
+    Delete(DeleteArgs),
     /// Print the items of one partition, ordered by sort key. A table shortens long ones, as in scan.
     Query(QueryArgs),
     /// Print all items, ordered by key. A table shortens long ones: --format jsonl prints them whole.
@@ -95,7 +108,10 @@ impl Command {
     pub(crate) fn database(&self) -> Option<&Path> {
         let db = match self {
             Self::Info(db) | Self::Create(db) | Self::Count(db) | Self::Stats(db) | Self::Alerts(db) => db,
-            Self::Get(args) | Self::Delete(args) | Self::Explain(ExplainCommand::Get(args)) => &args.db,
+            Self::Explain(ExplainCommand::Get(args)) => &args.db,
+            Self::Get(args) => &args.key.db,
+            Self::Delete(args) => &args.key.db,
+            Self::Update(args) => &args.db,
             Self::Explain(ExplainCommand::Query(args)) => &args.db,
             Self::Put(args) => &args.db,
             Self::Query(args) => &args.db,
@@ -114,7 +130,8 @@ impl Command {
     /// Whether the command changes the database.
     pub(crate) fn writes(&self) -> bool {
         match self {
-            Self::Create(_) | Self::Put(_) | Self::Delete(_) | Self::Import(_) | Self::Compact(_) => true,
+            Self::Create(_) | Self::Put(_) | Self::Update(_) | Self::Delete(_) => true,
+            Self::Import(_) | Self::Compact(_) => true,
             Self::Repair(args) => !args.dry_run && args.into.is_none(),
             _ => false,
         }
@@ -140,19 +157,118 @@ pub(crate) struct KeyArgs {
     pub(crate) types: KeyTypes,
 }
 
+/// The placeholders of names in the expressions of a command.
 #[derive(Args, Debug)]
-#[command(override_usage = "kstone put [OPTIONS] <DB> <KEY> [SORT] <ITEM|->")]
+pub(crate) struct Names {
+    /// The attribute that a placeholder in an expression stands for; repeatable.
+    #[arg(long = "name", value_name = "#N=NAME")]
+    pub(crate) names: Vec<String>,
+}
+
+/// The placeholders in the expressions of a command.
+#[derive(Args, Debug)]
+pub(crate) struct Placeholders {
+    #[command(flatten)]
+    pub(crate) names: Names,
+    /// The value that a placeholder in an expression stands for; repeatable.
+    #[arg(long = "value", value_name = ":V=JSON")]
+    pub(crate) values: Vec<String>,
+}
+
+/// The condition of a write.
+#[derive(Args, Debug)]
+pub(crate) struct If {
+    /// Only if the item, or its absence, meets this condition; if not, nothing is written, and the exit status is 1.
+    #[arg(long = "if", value_name = "CONDITION")]
+    pub(crate) condition: Option<String>,
+    #[command(flatten)]
+    pub(crate) placeholders: Placeholders,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = PATHS)]
+pub(crate) struct GetArgs {
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+    /// Only these parts of the item, such as 'city, address.zip'.
+    #[arg(long, value_name = "PATHS")]
+    pub(crate) project: Option<String>,
+    #[command(flatten)]
+    pub(crate) names: Names,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = EXPRESSIONS)]
+pub(crate) struct DeleteArgs {
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+    #[command(flatten)]
+    pub(crate) only: If,
+}
+
+#[derive(Args, Debug)]
+#[command(override_usage = "kstone put [OPTIONS] <DB> <KEY> [SORT] <ITEM|->", after_help = EXPRESSIONS)]
 pub(crate) struct PutArgs {
     #[command(flatten)]
     pub(crate) db: Database,
     /// The partition key, the sort key if there is one, and the item as a JSON object (`-`: from stdin).
-    #[arg(num_args = 2..=3, required = true, value_names = ["KEY", "[SORT] ITEM"])]
+    #[arg(num_args = 1.., required = true, value_names = ["KEY", "[SORT] ITEM"])]
     pub(crate) key_and_item: Vec<String>,
+    #[command(flatten)]
+    pub(crate) only: If,
     #[command(flatten)]
     pub(crate) types: KeyTypes,
 }
 
 #[derive(Args, Debug)]
+#[command(override_usage = "kstone update [OPTIONS] <DB> <KEY> [SORT] <UPDATE>", after_help = EXPRESSIONS)]
+pub(crate) struct UpdateArgs {
+    #[command(flatten)]
+    pub(crate) db: Database,
+    /// The partition key, the sort key if there is one, and what to change, such as 'SET n = n + :one'.
+    #[arg(num_args = 1.., required = true, value_names = ["KEY", "[SORT] UPDATE"])]
+    pub(crate) key_and_update: Vec<String>,
+    #[command(flatten)]
+    pub(crate) only: If,
+    /// Print the item, or only the attributes that the update names, as before or after the update.
+    #[arg(long = "return", value_name = "WHAT", value_enum)]
+    pub(crate) returning: Option<Returned>,
+    #[command(flatten)]
+    pub(crate) types: KeyTypes,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Returned {
+    Old,
+    New,
+    UpdatedOld,
+    UpdatedNew,
+}
+
+/// Which items of a read to print, what of them, and how many.
+#[derive(Args, Debug)]
+pub(crate) struct Selection {
+    /// Only items that meet this condition; the others are read and passed over.
+    #[arg(long, value_name = "CONDITION")]
+    pub(crate) filter: Option<String>,
+    /// Only these parts of each item, such as 'city, address.zip'.
+    #[arg(long, value_name = "PATHS")]
+    pub(crate) project: Option<String>,
+    /// At most this many items; if more are left, a token for --after is printed.
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+    /// Look at no more than this many items, whether or not they meet the filter; then as with --limit.
+    #[arg(long, value_name = "N")]
+    pub(crate) examine: Option<usize>,
+    /// Continue where an earlier read with the same key range and direction ended: the token that it printed.
+    #[arg(long, value_name = "TOKEN")]
+    pub(crate) after: Option<String>,
+    #[command(flatten)]
+    pub(crate) placeholders: Placeholders,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = EXPRESSIONS)]
 pub(crate) struct QueryArgs {
     #[command(flatten)]
     pub(crate) db: Database,
@@ -170,28 +286,27 @@ pub(crate) struct QueryArgs {
     /// In descending order of sort keys.
     #[arg(long)]
     pub(crate) reverse: bool,
-    /// At most this many items.
-    #[arg(long, value_name = "N")]
-    pub(crate) limit: Option<usize>,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
     #[command(flatten)]
     pub(crate) types: KeyTypes,
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = EXPRESSIONS)]
 pub(crate) struct ScanArgs {
     #[command(flatten)]
     pub(crate) db: Database,
     /// Only partition keys that start with this.
     #[arg(long, value_name = "P")]
     pub(crate) prefix: Option<Escaped>,
-    /// At most this many items.
-    #[arg(long, value_name = "N")]
-    pub(crate) limit: Option<usize>,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
     /// Print keys only, without their items.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "project")]
     pub(crate) keys_only: bool,
     /// Only this stripe.
-    #[arg(long, value_name = "N", conflicts_with = "prefix")]
+    #[arg(long, value_name = "N", conflicts_with_all = ["prefix", "filter", "project", "examine", "after"])]
     pub(crate) stripe: Option<usize>,
     #[command(flatten)]
     pub(crate) types: KeyTypes,
@@ -348,6 +463,30 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn commands_that_change_the_database_are_known() {
+        let command = |line: &str| Cli::try_parse_from(line.split(' ')).unwrap().command;
+        let writing = [
+            "create my.db",
+            "put my.db k {}",
+            "update my.db k UPDATE",
+            "delete my.db k",
+            "import my.db --key-attr k",
+        ];
+        for line in writing.into_iter().chain(["compact my.db", "repair my.db"]) {
+            assert!(command(&format!("kstone {line}")).writes(), "{line}");
+        }
+        let reading = ["get my.db k", "query my.db p", "scan my.db", "count my.db", "explain get my.db k"];
+        for line in
+            reading.into_iter().chain(["verify my.db", "repair my.db --dry-run", "backup my.db copy.db"])
+        {
+            assert!(!command(&format!("kstone {line}")).writes(), "{line}");
+        }
+        for line in writing.iter().chain(&reading) {
+            assert_eq!(command(&format!("kstone {line}")).database(), Some(Path::new("my.db")), "{line}");
+        }
     }
 
     #[test]

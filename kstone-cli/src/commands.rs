@@ -17,18 +17,20 @@ mod query;
 mod repair;
 mod scan;
 mod stats;
+mod update;
 mod verify;
 
 use std::path::Path;
 
 use anyhow::Result;
-use kstone_api::{Database, Error, Item, Items, Key, escape};
+use kstone_api::{Database, Error, Items, Key, Token};
 
 use crate::args::{self, Cli, Command, Format};
 use crate::escape::Escaped;
 use crate::failure::{Failure, damage_hint, exit, from_here};
 use crate::key_types::KeyTypes;
-use crate::output::{EntryWriter, sort_text};
+use crate::output::EntryWriter;
+use crate::selection::Selected;
 
 pub(crate) fn run(cli: &Cli) -> Result<()> {
     let format = cli.format;
@@ -37,6 +39,7 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
         Command::Create(db) => create::run(db, format),
         Command::Get(args) => get::run(args, format),
         Command::Put(args) => put::run(args),
+        Command::Update(args) => update::run(args, format),
         Command::Delete(args) => delete::run(args),
         Command::Query(args) => query::run(args, format),
         Command::Scan(args) => scan::run(args, format),
@@ -97,25 +100,32 @@ fn key<'a>(partition: &'a Escaped, sort: Option<&'a Escaped>) -> Key<'a> {
     }
 }
 
-/// The key as it is typed.
-fn key_text(key: &Key<'_>) -> String {
-    match key.sort() {
-        None => escape::key(key.partition()),
-        Some(_) => format!("{} {}", escape::key(key.partition()), sort_text(key)),
-    }
+/// The key and the last argument of `KEY [SORT] LAST`.
+fn key_and_more<'a>(
+    words: &'a [String],
+    usage: &str,
+) -> Result<(Escaped, Option<Escaped>, &'a String), Failure> {
+    let (partition, sort, last) = match words {
+        [key, last] => (key, None, last),
+        [key, sort, last] => (key, Some(sort), last),
+        _ => return Err(Failure::usage(usage)),
+    };
+    let unescape =
+        |text: &String| text.parse::<Escaped>().map_err(|why| Failure::usage(format!("{text}: {why}")));
+    Ok((unescape(partition)?, sort.map(unescape).transpose()?, last))
 }
 
-/// Prints items, or only their keys, in which case items are not decoded.
+/// Prints items, or only their keys, in which case items are not decoded; and where to continue if a limit ended it.
 fn print_items(
     items: Items,
-    limit: Option<usize>,
+    selected: &Selected,
     keys_only: bool,
     types: KeyTypes,
     format: Format,
 ) -> Result<()> {
     let mut out = EntryWriter::new(format)?;
-    match print_each(items, limit.unwrap_or(usize::MAX), keys_only, types, &mut out) {
-        Ok(()) => out.finish(),
+    match print_each(items, selected, keys_only, types, &mut out) {
+        Ok(next) => out.finish(next.as_ref()),
         Err(e) => {
             out.break_off();
             Err(e)
@@ -125,23 +135,35 @@ fn print_items(
 
 fn print_each(
     items: Items,
-    limit: usize,
+    selected: &Selected,
     keys_only: bool,
     types: KeyTypes,
     out: &mut EntryWriter,
-) -> Result<()> {
+) -> Result<Option<Token>> {
+    // Again here for stripes, which are read without options.
+    let limit = selected.limit;
     if keys_only {
-        for key in items.keys().take(limit) {
+        let mut keys = items.keys();
+        for key in keys.by_ref().take(limit) {
             out.write(&types.typed(key?), None)?;
         }
-        return Ok(());
+        return Ok(keys.into_next());
     }
-    for entry in items.views().take(limit) {
+    let mut views = items.views();
+    for entry in views.by_ref().take(limit) {
         let (key, view) = entry?;
-        let item = view.to_item().map_err(|e| damaged(&key, &e))?;
-        out.write(&types.typed(key), Some((&item, view.as_bytes().len())))?;
+        let damaged = |error: &Error| damaged(&key, error);
+        let (item, stored) = match &selected.projection {
+            None => (view.to_item().map_err(|e| damaged(&e))?, view.as_bytes().len()),
+            Some(projection) => {
+                let item = projection.apply(&view).map_err(|e| damaged(&e))?;
+                let stored = item.encode()?.len();
+                (item, stored)
+            }
+        };
+        out.write(&types.typed(key), Some((&item, stored)))?;
     }
-    Ok(())
+    Ok(views.into_next())
 }
 
 /// A stored item that does not decode: the data is at fault, not the request.
@@ -149,16 +171,7 @@ fn damaged(key: &Key<'_>, error: &Error) -> Failure {
     Failure {
         exit: exit::CORRUPTION,
         code: "corruption",
-        message: format!("the item under {}: {error}", key_text(key)),
+        message: format!("the item under {key}: {error}"),
         hint: Some("it was written by something other than KeystoneDB, or by a newer version".into()),
-    }
-}
-
-/// Gets the item under a key, or fails if there is none.
-fn stored(db: &Database, key: &Key<'_>) -> Result<Item> {
-    match db.get(key) {
-        Ok(Some(item)) => Ok(item),
-        Ok(None) => Err(Failure::no_such_key(&key_text(key)).into()),
-        Err(e) => Err(e.into()),
     }
 }

@@ -1,4 +1,4 @@
-//! How failures are reported: one `error:` line, at most one `hint:` line, and the exit status.
+//! How failures are reported: one `error:` line, the place in an expression, at most one `hint:` line, and the exit status.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,14 +6,16 @@ use std::process::ExitCode;
 
 use anyhow::Error;
 use clap::builder::styling::{AnsiColor, Style};
-use kstone_api::{Database, Error as DbError, Exhausted, escape};
+use kstone_api::{Database, Error as DbError, Exhausted, ItemView, Key, escape};
+use serde::Serialize;
+use serde_json::value::RawValue;
 
 use crate::args::{Cli, Command, Format};
-use crate::output::tell;
+use crate::output::{cell, tell};
 
 /// Exit statuses; 0 is success, and clap also uses 2.
 pub(crate) mod exit {
-    /// A negative answer: no such key, a write that is refused by its condition, or an alert.
+    /// A negative answer: no such key, an alert, or a write that its condition or the item refuses.
     pub(crate) const NO: u8 = 1;
     pub(crate) const USAGE: u8 = 2;
     pub(crate) const CORRUPTION: u8 = 3;
@@ -76,7 +78,7 @@ impl Failure {
         }
     }
 
-    pub(crate) fn no_such_key(key: &str) -> Self {
+    pub(crate) fn no_such_key(key: &Key<'_>) -> Self {
         Self {
             exit: exit::NO,
             code: "no_such_key",
@@ -105,8 +107,15 @@ pub(crate) fn report(error: &Error, cli: &Cli) -> ExitCode {
         let bad = Style::new().bold().fg_color(Some(AnsiColor::Red.into()));
         let good = Style::new().bold().fg_color(Some(AnsiColor::Green.into()));
         tell(format_args!("{bad}error:{bad:#} {}", escape::text(&message)));
+        if let Some((text, at)) = misread(error) {
+            tell(excerpt(text, at));
+        }
+        if let (Some(there), Some(hint)) = (there(error), &mut hint) {
+            hint.push_str(&format!("; the item is {there}"));
+        }
         if cli.verbose {
-            for cause in error.chain().skip(1) {
+            // The place in an expression was shown.
+            for cause in error.chain().skip(1).filter(|_| misread(error).is_none()) {
                 tell(format_args!("cause: {}", escape::text(&cause.to_string())));
             }
         }
@@ -114,10 +123,81 @@ pub(crate) fn report(error: &Error, cli: &Cli) -> ExitCode {
             tell(format_args!("{good}hint:{good:#} {}", escape::text(&hint)));
         }
     } else {
-        let json = serde_json::json!({"error": {"code": code, "message": message, "hint": hint}});
-        tell(escape::json(&json.to_string()));
+        let report = Report { code, message: &message, hint: hint.as_deref(), details: details(error) };
+        // Cannot fail: names are strings.
+        let json = serde_json::to_string(&Document { error: report }).unwrap_or_default();
+        tell(escape::json(&json));
     }
     ExitCode::from(exit)
+}
+
+/// A failure as JSON.
+#[derive(Serialize)]
+struct Document<'a> {
+    error: Report<'a>,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    code: &'a str,
+    message: &'a str,
+    hint: Option<&'a str>,
+    #[serde(flatten)]
+    details: Option<Details<'a>>,
+}
+
+/// What a program needs to go on.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Details<'a> {
+    /// The item that a condition did not hold for, if there is one.
+    Item { item: Option<Box<RawValue>> },
+    /// An expression, and the byte at which it cannot be read.
+    Expression { expression: &'a str, at: usize },
+}
+
+fn details(error: &Error) -> Option<Details<'_>> {
+    if let Some((expression, at)) = misread(error) {
+        return Some(Details::Expression { expression, at });
+    }
+    let refused = refused(error)?;
+    let item = ItemView::of_failed(refused).and_then(|view| view.to_item().ok());
+    Some(Details::Item { item: item.and_then(|item| RawValue::from_string(item.to_string()).ok()) })
+}
+
+/// The expression that could not be read, and the byte where.
+fn misread(error: &Error) -> Option<(&str, usize)> {
+    error.chain().find_map(|cause| match cause.downcast_ref::<DbError>()? {
+        DbError::ExpressionSyntax { text, at, .. } => Some((text.as_str(), *at)),
+        _ => None,
+    })
+}
+
+fn refused(error: &Error) -> Option<&DbError> {
+    let known = error.chain().find_map(|cause| cause.downcast_ref::<DbError>());
+    known.filter(|error| matches!(error, DbError::ConditionFailed { .. }))
+}
+
+/// The item that a condition did not hold for, as in a table.
+fn there(error: &Error) -> Option<String> {
+    let view = ItemView::of_failed(refused(error)?)?;
+    Some(cell(&view.to_item().ok()?, view.as_bytes().len()))
+}
+
+/// Characters of an expression that are shown on each side of a position.
+const AROUND: usize = 40;
+
+/// A position in an expression: the text around it, and a caret below. Whatever was read before it is ASCII.
+fn excerpt(text: &str, at: usize) -> String {
+    let (before, after) = text.split_at_checked(at).unwrap_or((text, ""));
+    let space = |c: char| if c.is_ascii_whitespace() { ' ' } else { c };
+    let mut around: Vec<char> = before.chars().rev().take(AROUND).map(space).collect();
+    around.reverse();
+    let before = around.iter().collect::<String>();
+    let before = escape::text(&before);
+    let after: String = after.chars().take(AROUND).map(space).collect();
+    let column = before.chars().count();
+    format!("  {before}{}\n  {:column$}^", escape::text(after.trim_end()), "")
 }
 
 /// Which resource of a database is exhausted, with its figures, and what to do about it.
@@ -224,8 +304,12 @@ fn hint_for(error: &DbError, command: &Command) -> Option<String> {
         | DbError::TransactionCancelled { .. }
         | DbError::Conflict { .. }
         | DbError::UpdateFailed { .. } => "nothing was written".into(),
-        DbError::ExpressionSyntax { .. } => {
-            "a name that is reserved or not a plain word needs a placeholder: --name '#n=NAME'".into()
+        DbError::ExpressionSyntax { text, at, expected } => return syntax_hint(text, *at, expected),
+        DbError::InvalidExpression { why } if why.contains("there is no value for ") => {
+            "values are given as JSON: --value ':v=3', --value ':v=\"text\"'".into()
+        }
+        DbError::InvalidExpression { why } if why.contains("there is no name for ") => {
+            "names are given apart: --name '#n=NAME'".into()
         }
         DbError::InvalidToken { .. } => "repeat the command that printed it, and add --after".into(),
         DbError::WriteStalled { .. } => "try again later; nothing was written".into(),
@@ -239,6 +323,27 @@ fn hint_for(error: &DbError, command: &Command) -> Option<String> {
         DbError::Io { source, .. } => return io_hint(error, source, command.writes()),
         _ => return None,
     })
+}
+
+/// What to write instead of a value or a name that cannot stand in an expression.
+fn syntax_hint(text: &str, at: usize, expected: &str) -> Option<String> {
+    let rest = text.get(at..).unwrap_or_default();
+    let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+    let word = rest.get(..end).unwrap_or_default();
+    let literal = ["true", "false", "null"].into_iter().find(|literal| literal.eq_ignore_ascii_case(word));
+    if let Some(literal) = literal {
+        return Some(format!("values are given apart: write :v, and add --value ':v={literal}'"));
+    }
+    if rest.is_empty() {
+        return None;
+    }
+    if expected.contains(":v") {
+        return Some("values are given apart: write :v, and add --value ':v=3' or ':v=\"text\"'".into());
+    }
+    if expected.starts_with("a name, and ") {
+        return Some(format!("write #{word}, and add --name '#{word}={word}'"));
+    }
+    Some("a name that is reserved or not a plain word needs a placeholder: --name '#n=NAME'".into())
 }
 
 fn io_hint(error: &DbError, source: &io::Error, writes: bool) -> Option<String> {
@@ -401,6 +506,34 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn hints_for_expressions_depend_on_what_stands_there() {
+        let hint =
+            |text: &str, at: usize, expected: &str| syntax_hint(text, at, expected).unwrap_or_default();
+        let operand = "a path, a value such as :v, or a function";
+        assert!(hint("n = 3", 4, operand).contains("--value ':v=3'"));
+        assert!(hint("n = TRUE", 4, "a name, and TRUE is a reserved word").ends_with("--value ':v=true'"));
+        assert_eq!(
+            hint("status = :v", 0, "a name, and STATUS is a reserved word"),
+            "write #status, and add --name '#status=status'"
+        );
+        assert!(hint("first-name = :v", 5, "=, <>, or IN").contains("--name '#n=NAME'"));
+        assert_eq!((hint("n =", 3, operand), hint("ä", 1, operand)), (String::new(), String::new()));
+    }
+
+    /// A caret stands below the position, whatever the text contains.
+    #[test]
+    fn positions_in_expressions() {
+        assert_eq!(excerpt("a = 3", 4), "  a = 3\n      ^");
+        assert_eq!(excerpt("a =\n\t\u{1b}[31m\u{202e}", 5), "  a =  \\x1b[31m\\xe2\\x80\\xae\n       ^");
+        assert_eq!(excerpt("a = ", 4), "  a = \n      ^");
+        assert_eq!(excerpt("", 0), "  \n  ^");
+        let long = format!("{} !{}", "a".repeat(100), "b".repeat(100));
+        assert_eq!(excerpt(&long, 101), format!("  {} !{}\n{:42}^", "a".repeat(39), "b".repeat(39), ""));
+        // Not a place in this text: nothing is lost, and nothing fails.
+        assert_eq!(excerpt("ä", 1), "  ä\n   ^");
     }
 
     #[test]

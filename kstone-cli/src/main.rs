@@ -7,11 +7,13 @@
 mod args;
 mod commands;
 mod escape;
+mod expressions;
 mod failure;
 mod input;
 mod interrupt;
 mod key_types;
 mod output;
+mod selection;
 
 use std::process::ExitCode;
 

@@ -6,7 +6,7 @@ use std::io::{BufWriter, StdoutLock, Write};
 use anyhow::Result;
 use bytesize::ByteSize;
 use comfy_table::Table;
-use kstone_api::{Item, Key, escape};
+use kstone_api::{Item, Key, Token, escape};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -113,6 +113,31 @@ fn write_result(format: Format, text: &str, json: impl Serialize) -> Result<()> 
     Ok(out.flush()?)
 }
 
+/// The item under a key, or null.
+#[derive(Serialize)]
+struct Found {
+    schema: &'static str,
+    key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sort: Option<String>,
+    item: Option<Box<RawValue>>,
+}
+
+/// Prints one item. For people, none is an empty output.
+pub(crate) fn print_item(format: Format, key: &Key<'_>, item: Option<&Item>) -> Result<()> {
+    if item.is_none() && format == Format::Table {
+        return Ok(());
+    }
+    let text = item.map(Item::to_string);
+    let found = Found {
+        schema: "kstone.item/1",
+        key: escape::key(key.partition()),
+        sort: key.sort().map(escape::key),
+        item: text.clone().map(RawValue::from_string).transpose()?,
+    };
+    print_result(format, &escape::json(&text.unwrap_or_default()), found)
+}
+
 /// A key, with its item if requested.
 #[derive(Serialize)]
 struct Entry {
@@ -204,18 +229,27 @@ impl EntryWriter {
         let _ = self.out.flush();
     }
 
-    pub(crate) fn finish(mut self) -> Result<()> {
-        match self.format {
-            Format::Table if !self.rows.is_empty() => self.write_page()?,
-            Format::Json => writeln!(self.out, "\n]}}")?,
+    /// Ends the output, with the token to continue after, if more is left: in the document, or beside the items.
+    pub(crate) fn finish(mut self, next: Option<&Token>) -> Result<()> {
+        match (self.format, next) {
+            (Format::Table, _) if !self.rows.is_empty() => self.write_page()?,
+            (Format::Json, Some(token)) => writeln!(self.out, "\n],\"next\":\"{token}\"}}")?,
+            (Format::Json, None) => writeln!(self.out, "\n]}}")?,
             _ => {}
         }
-        Ok(self.out.flush()?)
+        self.out.flush()?;
+        match (self.format, next) {
+            (Format::Table, Some(token)) => tell(format_args!("more: --after {token}")),
+            // Every line of stdout is an item.
+            (Format::Jsonl, Some(token)) => tell(format_args!("{{\"next\":\"{token}\"}}")),
+            _ => {}
+        }
+        Ok(())
     }
 }
 
 /// An item in a table: its JSON, or the beginning of it and the item's size.
-fn cell(item: &Item, stored: usize) -> String {
+pub(crate) fn cell(item: &Item, stored: usize) -> String {
     use std::fmt::Write as _;
     let mut text = Beginning(String::new());
     let whole = write!(text, "{item}").is_ok();
@@ -240,7 +274,7 @@ impl std::fmt::Write for Beginning {
 }
 
 /// A sort key as it is typed: `""` for an empty one, nothing for none.
-pub(crate) fn sort_text(key: &Key<'_>) -> String {
+fn sort_text(key: &Key<'_>) -> String {
     match key.sort() {
         None => String::new(),
         Some(b"") => "\"\"".into(),

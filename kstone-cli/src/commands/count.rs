@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use crate::args::{self, Format};
-use crate::commands::{key_text, open_to_read};
+use crate::commands::open_to_read;
 use crate::output::print_result;
 
 pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
@@ -13,7 +13,7 @@ pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
     let mut items = 0u64;
     for entry in db.segment(0, 1)?.views() {
         let (key, view) = entry?;
-        view.validate().with_context(|| format!("the item under {}", key_text(&key)))?;
+        view.validate().with_context(|| format!("the item under {key}"))?;
         items += 1;
     }
     print_result(format, &items.to_string(), json!({"schema": "kstone.count/1", "items": items}))

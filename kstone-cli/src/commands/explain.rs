@@ -50,7 +50,7 @@ pub(crate) fn run(command: &ExplainCommand, format: Format) -> Result<()> {
             if account.error.is_some() {
                 let query = db.query(&partition);
                 let query = match &args.sort_prefix {
-                    Some(prefix) => query.sort_prefix(&prefix.0),
+                    Some(prefix) => query.sort_prefix(prefix.0.as_slice()),
                     None => query,
                 };
                 for entry in query.run()?.views() {

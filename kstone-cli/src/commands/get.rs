@@ -1,31 +1,27 @@
 //! `kstone get`.
 
 use anyhow::Result;
-use kstone_api::escape;
-use serde::Serialize;
-use serde_json::value::RawValue;
 
-use crate::args::{Format, KeyArgs};
-use crate::commands::{key, open_to_read, stored};
-use crate::output::print_result;
+use crate::args::{Format, GetArgs};
+use crate::commands::{damaged, key, open_to_read};
+use crate::expressions::{self, Parser};
+use crate::failure::Failure;
+use crate::output::print_item;
 
-#[derive(Serialize)]
-struct Found {
-    schema: &'static str,
-    key: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sort: Option<String>,
-    item: Box<RawValue>,
-}
-
-pub(crate) fn run(args: &KeyArgs, format: Format) -> Result<()> {
-    let key = key(&args.key, args.sort.as_ref());
-    let text = stored(&open_to_read(&args.db)?, &args.types.stored(&key)?)?.to_string();
-    let found = Found {
-        schema: "kstone.item/1",
-        key: escape::key(key.partition()),
-        sort: key.sort().map(escape::key),
-        item: RawValue::from_string(text.clone())?,
+pub(crate) fn run(args: &GetArgs, format: Format) -> Result<()> {
+    let params = expressions::names(&args.names)?;
+    let mut parser = Parser::new(&params);
+    let projection = parser.projection("--project", args.project.as_ref())?;
+    parser.finish()?;
+    let key = key(&args.key.key, args.key.sort.as_ref());
+    let (db, stored) = (open_to_read(&args.key.db)?, args.key.types.stored(&key)?);
+    let item = match projection {
+        None => db.get(&stored)?,
+        Some(projection) => {
+            let view = db.get_view(&stored)?;
+            view.map(|view| projection.apply(&view).map_err(|e| damaged(&key, &e))).transpose()?
+        }
     };
-    print_result(format, &escape::json(&text), found)
+    let item = item.ok_or_else(|| Failure::no_such_key(&key))?;
+    print_item(format, &key, Some(&item))
 }

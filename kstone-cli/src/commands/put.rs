@@ -6,20 +6,15 @@ use anyhow::{Context as _, Result};
 use kstone_api::EncodedItem;
 
 use crate::args::PutArgs;
-use crate::commands::{import, key, open_to_write};
-use crate::escape::Escaped;
-use crate::failure::Failure;
+use crate::commands::{import, key, key_and_more, open_to_write};
+use crate::expressions::{self, Parser};
 
 pub(crate) fn run(args: &PutArgs) -> Result<()> {
-    let (partition, sort, item) = match args.key_and_item.as_slice() {
-        [key, item] => (key, None, item),
-        [key, sort, item] => (key, Some(sort), item),
-        _ => return Err(Failure::usage("put takes KEY [SORT] ITEM").into()),
-    };
-    let unescape =
-        |text: &String| text.parse::<Escaped>().map_err(|why| Failure::usage(format!("{text}: {why}")));
-    let partition = unescape(partition)?;
-    let sort = sort.map(unescape).transpose()?;
+    let params = expressions::placeholders(&args.only.placeholders)?;
+    let mut parser = Parser::new(&params);
+    let condition = parser.condition("--if", args.only.condition.as_ref())?;
+    parser.finish()?;
+    let (partition, sort, item) = key_and_more(&args.key_and_item, "put takes KEY [SORT] ITEM")?;
     let key = args.types.stored(&key(&partition, sort.as_ref()))?;
     // Opened first, for its item size limit: no more than that is read from stdin.
     let db = open_to_write(&args.db)?;
@@ -34,6 +29,10 @@ pub(crate) fn run(args: &PutArgs) -> Result<()> {
         let why = import::refusal(&e);
         anyhow::Error::from(e).context(why)
     })?;
-    db.put_encoded(key, &item)?;
+    match condition {
+        None => db.put_encoded(key, &item)?,
+        // Encoded again, the same item has the same bytes.
+        Some(condition) => db.put_if(key, item.view()?.to_item()?, condition)?,
+    }
     Ok(db.close()?)
 }

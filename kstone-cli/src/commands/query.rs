@@ -6,14 +6,16 @@ use crate::args::{Format, QueryArgs};
 use crate::commands::{open_to_read, print_items};
 use crate::escape::Escaped;
 use crate::key_types::{no_prefix, stored};
+use crate::selection::Selected;
 
 pub(crate) fn run(args: &QueryArgs, format: Format) -> Result<()> {
+    let selected = Selected::new(&args.selection)?;
     let db = open_to_read(&args.db)?;
     let (types, sort) = (args.types, |part: &Escaped| stored(args.types.sort_type, &part.0));
     let mut query = db.query(stored(types.key_type, &args.partition.0)?);
     if let Some(prefix) = &args.sort_prefix {
         no_prefix(types.sort_type)?;
-        query = query.sort_prefix(prefix);
+        query = query.sort_prefix(prefix.0.as_slice());
     }
     if let Some(from) = &args.sort_from {
         query = query.sort_from(sort(from)?);
@@ -24,5 +26,12 @@ pub(crate) fn run(args: &QueryArgs, format: Format) -> Result<()> {
     if args.reverse {
         query = query.reverse();
     }
-    print_items(query.run()?, args.limit, false, types, format)
+    query = query.limit(selected.limit).examine(selected.examine);
+    if let Some(filter) = &selected.filter {
+        query = query.filter(filter.clone());
+    }
+    if let Some(token) = &selected.after {
+        query = query.after(token);
+    }
+    print_items(query.run()?, &selected, false, types, format)
 }

@@ -12,7 +12,6 @@ use serde_json::{Value as Json, json};
 
 use super::verify::{affected_json, progress, range_text};
 use crate::args::{Format, RepairArgs};
-use crate::commands::key_text;
 use crate::failure::{Failure, exit};
 use crate::interrupt::{Interrupt, interrupted};
 use crate::output::{counted, grouped, print_result};
@@ -181,7 +180,7 @@ fn loss_text(loss: &Loss) -> String {
                 Now::Older(seq) => format!("falls back to an older version (sequence {seq})"),
                 Now::Deleted(seq) => format!("is deleted, by an older write (sequence {seq})"),
             };
-            format!("\"{}\"   {now}", key_text(key))
+            format!("\"{key}\"   {now}")
         }
         Loss::Range { affected, tombstones: 0, .. } => range_text(affected),
         Loss::Range { affected, tombstones, .. } => {
@@ -210,7 +209,7 @@ fn loss_json(loss: &Loss) -> Json {
                 Now::Older(seq) => ("older", Some(*seq)),
                 Now::Deleted(seq) => ("deleted", Some(*seq)),
             };
-            json!({"loss": "key", "key": key_text(key), "file": file.to_string_lossy(), "now": now, "sequence": seq})
+            json!({"loss": "key", "key": key.to_string(), "file": file.to_string_lossy(), "now": now, "sequence": seq})
         }
         Loss::Range { file, offset, affected, tombstones } => json!({
             "loss": "range", "file": file.to_string_lossy(), "offset": offset,

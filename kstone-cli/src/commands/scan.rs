@@ -5,16 +5,29 @@ use anyhow::Result;
 use crate::args::{Format, ScanArgs};
 use crate::commands::{open_to_read, print_items};
 use crate::key_types::no_prefix;
+use crate::selection::Selected;
 
 pub(crate) fn run(args: &ScanArgs, format: Format) -> Result<()> {
+    let selected = Selected::new(&args.selection)?;
     if args.prefix.is_some() {
         no_prefix(args.types.key_type)?;
     }
     let db = open_to_read(&args.db)?;
-    let items = match (args.stripe, &args.prefix) {
-        (Some(stripe), _) => db.snapshot()?.stripe(stripe)?,
-        (None, Some(prefix)) => db.prefix(prefix)?,
-        (None, None) => db.scan().run()?,
+    let items = match args.stripe {
+        Some(stripe) => db.snapshot()?.stripe(stripe)?,
+        None => {
+            let mut scan = db.scan().limit(selected.limit).examine(selected.examine);
+            if let Some(prefix) = &args.prefix {
+                scan = scan.prefix(prefix);
+            }
+            if let Some(filter) = &selected.filter {
+                scan = scan.filter(filter.clone());
+            }
+            if let Some(token) = &selected.after {
+                scan = scan.after(token);
+            }
+            scan.run()?
+        }
     };
-    print_items(items, args.limit, args.keys_only, args.types, format)
+    print_items(items, &selected, args.keys_only, args.types, format)
 }

@@ -11,7 +11,6 @@ use kstone_api::{
 use serde_json::{Value as Json, json};
 
 use crate::args::{Format, VerifyArgs};
-use crate::commands::key_text;
 use crate::failure::{Failure, exit};
 use crate::interrupt::{Interrupt, interrupted};
 use crate::output::{counted, grouped, print_result, size};
@@ -154,7 +153,7 @@ fn write_finding(text: &mut String, finding: &Finding) -> Result<()> {
         let names = affected.named.len() as u64;
         if names > 0 {
             let named: Vec<String> =
-                affected.named.iter().take(NAMED).map(|key| format!("\"{}\"", key_text(key))).collect();
+                affected.named.iter().take(NAMED).map(|key| format!("\"{key}\"")).collect();
             let more = if affected.named.len() > NAMED { " ..." } else { "" };
             writeln!(
                 text,
@@ -171,7 +170,7 @@ fn write_finding(text: &mut String, finding: &Finding) -> Result<()> {
 /// `up to 41 entries from "a" to "b" cannot be read`.
 pub(super) fn range_text(affected: &Affected) -> String {
     let bound = |word: &str, key: &Option<kstone_api::Key<'_>>| {
-        key.as_ref().map_or_else(String::new, |key| format!(" {word} \"{}\"", key_text(key)))
+        key.as_ref().map_or_else(String::new, |key| format!(" {word} \"{key}\""))
     };
     let entries = if affected.entries == 1 { "entry" } else { "entries" };
     format!(
@@ -184,11 +183,11 @@ pub(super) fn range_text(affected: &Affected) -> String {
 
 pub(super) fn affected_json(affected: &Affected) -> Json {
     json!({
-        "from": affected.from.as_ref().map(key_text),
-        "to": affected.to.as_ref().map(key_text),
+        "from": affected.from.as_ref().map(ToString::to_string),
+        "to": affected.to.as_ref().map(ToString::to_string),
         "entries": affected.entries,
         "keys": affected.keys,
-        "named": affected.named.iter().map(key_text).collect::<Vec<_>>(),
+        "named": affected.named.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "elsewhere": affected.elsewhere,
     })
 }

@@ -198,7 +198,7 @@ fn for_each_case(check: impl Fn(&dyn Fn() -> Case) + Sync) {
 fn whatever_a_name_is_commands_that_look_end_and_touch_nothing_outside() {
     for_each_case(|case| {
         let case = case();
-        let looks: [&[&str]; 14] = [
+        let looks: [&[&str]; 15] = [
             &["info", "my.db"],
             &["stats", "my.db"],
             &["events", "my.db"],
@@ -206,6 +206,17 @@ fn whatever_a_name_is_commands_that_look_end_and_touch_nothing_outside() {
             &["alerts", "my.db"],
             &["get", "my.db", "US", "KJFK"],
             &["query", "my.db", "US"],
+            &[
+                "query",
+                "my.db",
+                "US",
+                "--filter",
+                "attribute_exists(city)",
+                "--project",
+                "city",
+                "--limit",
+                "1",
+            ],
             &["scan", "my.db"],
             &["count", "my.db"],
             &["explain", "get", "my.db", "US", "KJFK"],
@@ -227,8 +238,9 @@ fn whatever_a_name_is_commands_that_look_end_and_touch_nothing_outside() {
 #[test]
 fn whatever_a_name_is_commands_that_write_end_and_touch_nothing_outside() {
     for_each_case(|case| {
-        let writes: [&[&str]; 6] = [
+        let writes: [&[&str]; 7] = [
             &["put", "my.db", "k", "{}"],
+            &["update", "my.db", "US", "KJFK", "REMOVE city", "--if", "item_exists()"],
             &["delete", "my.db", "US", "KJFK"],
             &["import", "my.db", "--key-attr", "k"],
             &["compact", "my.db"],

@@ -8,9 +8,12 @@
 )]
 
 mod broken;
+mod expressions;
 mod full;
 mod hostile_names;
 mod import;
+mod pages;
+mod readme;
 mod terminal;
 
 use std::io::{Read as _, Write as _};

@@ -80,8 +80,20 @@ fn an_item_that_cannot_be_decoded_is_damage_to_all() {
         }
         open.close().unwrap();
         let get = ["get", "my.db", "US", "KXXX"];
-        let commands: [&[&str]; 5] =
-            [&get, &["scan", "my.db"], &["query", "my.db", "US"], &["count", "my.db"], &["verify", "my.db"]];
+        let commands: [&[&str]; 12] = [
+            &get,
+            &["get", "my.db", "US", "KXXX", "--project", "city"],
+            &["scan", "my.db"],
+            &["scan", "my.db", "--project", "city"],
+            &["scan", "my.db", "--filter", "attribute_exists(city)", "--keys-only"],
+            &["query", "my.db", "US"],
+            &["query", "my.db", "US", "--filter", "attribute_exists(city)", "--limit", "3"],
+            &["put", "my.db", "US", "KXXX", "{}", "--if", "attribute_exists(city)"],
+            &["update", "my.db", "US", "KXXX", "REMOVE city"],
+            &["delete", "my.db", "US", "KXXX", "--if", "attribute_exists(city)"],
+            &["count", "my.db"],
+            &["verify", "my.db"],
+        ];
         for command in commands {
             let assert = db.run(command).assert().code(3);
             assert.stderr(contains("damage").or(contains("cannot be decoded")));

@@ -97,7 +97,7 @@ impl Database {
         })
     }
 
-    /// Stores an item under a key and returns the one that it replaced, if there was one.
+    /// Stores an item under a key and returns the item that it replaced, if any.
     ///
     /// ```
     /// # use kstone_api::{Database, ItemBuilder};

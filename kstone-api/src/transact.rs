@@ -75,7 +75,7 @@ impl TransactWrite {
         self.add(key.into(), None, Action::Put(bytes))
     }
 
-    /// Stores an item if the one that is there, or its absence, meets the condition.
+    /// Stores an item if the present one, or its absence, meets the condition.
     ///
     /// ```
     /// # use kstone_api::{Condition, Database, Item, TransactWrite};

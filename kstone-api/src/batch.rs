@@ -2,9 +2,9 @@
 
 use kstone_core::lsm::{self, Changes, WriteOptions};
 use kstone_core::slice::Slice;
-use kstone_core::{CancelReason, Error, Key, Result};
+use kstone_core::{Key, Result};
 
-use crate::change::holds;
+use crate::change::{Refused, unmet};
 use crate::codec::EncodedItem;
 use crate::database::Database;
 use crate::expression::Condition;
@@ -148,7 +148,7 @@ impl WriteBatch {
 
     /// Makes the whole batch depend on a condition: on the item that is under a key before the batch, which the batch may
     /// write or not. If any requirement is not met, nothing is written, and the write fails with
-    /// [`Error::TransactionCancelled`]: a reason for each call that added to the batch, in order.
+    /// [`Error::TransactionCancelled`](crate::Error::TransactionCancelled): a reason for each call that added to the batch, in order.
     ///
     /// ```
     /// # use kstone_api::{Condition, Database, Item, WriteBatch, attr};
@@ -183,17 +183,13 @@ impl WriteBatch {
             .cloned()
             .collect();
         let decide = |values: &[Option<Slice>], changes: &mut Changes| {
-            let mut reasons = Vec::new();
+            let mut refused = Refused::default();
             for (requirement, old) in self.requirements.iter().zip(values) {
-                if !holds(&requirement.condition, old.as_ref())? {
-                    reasons.resize(requirement.place, None);
-                    reasons.push(Some(CancelReason::Condition { old: old.as_ref().map(|old| old.to_vec()) }));
+                if let Some(reason) = unmet(&requirement.condition, old.as_ref())? {
+                    refused.refuse(requirement.place, reason);
                 }
             }
-            if !reasons.is_empty() {
-                reasons.resize(calls, None);
-                return Err(Error::TransactionCancelled { reasons });
-            }
+            refused.finish(calls)?;
             for (n, (_, value)) in self.batch.operations().enumerate() {
                 match value {
                     Some(bytes) => changes.put(self.requirements.len() + n, bytes.to_vec()),

@@ -2,7 +2,7 @@
 
 use kstone_core::lsm::{Changes, WriteOptions};
 use kstone_core::slice::Slice;
-use kstone_core::{Error, Key, Result};
+use kstone_core::{CancelReason, Error, Key, Result};
 
 use crate::damage;
 use crate::database::Database;
@@ -174,6 +174,32 @@ impl Database {
     }
 }
 
+/// Why operations of a transaction are refused, gathered in their order.
+#[derive(Debug, Default)]
+pub(crate) struct Refused(Vec<Option<CancelReason>>);
+
+impl Refused {
+    /// Operation `n` is refused; those before it that were not named are not.
+    pub(crate) fn refuse(&mut self, n: usize, reason: CancelReason) {
+        self.0.resize(n, None);
+        self.0.push(Some(reason));
+    }
+
+    /// Of this many operations; `TransactionCancelled` if any was refused.
+    pub(crate) fn finish(mut self, operations: usize) -> Result<()> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        self.0.resize(operations, None);
+        Err(Error::TransactionCancelled { reasons: self.0 })
+    }
+}
+
+/// Why an operation is refused whose condition does not hold; `None` if it holds.
+pub(crate) fn unmet(condition: &Condition, old: Option<&Slice>) -> Result<Option<CancelReason>> {
+    Ok((!holds(condition, old)?).then(|| CancelReason::Condition { old: old.map(|old| old.to_vec()) }))
+}
+
 /// `ConditionFailed` unless the condition holds for the stored item, or for its absence.
 pub(crate) fn require(condition: &Condition, old: Option<&Slice>) -> Result<()> {
     if holds(condition, old)? {
@@ -182,7 +208,7 @@ pub(crate) fn require(condition: &Condition, old: Option<&Slice>) -> Result<()> 
     Err(Error::ConditionFailed { old: old.map(|old| old.to_vec()) })
 }
 
-pub(crate) fn holds(condition: &Condition, old: Option<&Slice>) -> Result<bool> {
+fn holds(condition: &Condition, old: Option<&Slice>) -> Result<bool> {
     let view = old.map(|old| ItemView::new(old.as_ref())).transpose()?;
     condition.holds(view.as_ref())
 }

@@ -6,7 +6,7 @@ use kstone_core::lsm::{Changes, WriteOptions};
 use kstone_core::slice::Slice;
 use kstone_core::{CancelReason, Error, Key, Result};
 
-use crate::change::holds;
+use crate::change::{Refused, unmet};
 use crate::database::Database;
 use crate::expression::{Condition, Update};
 use crate::item::Item;
@@ -198,18 +198,13 @@ impl TransactWrite {
 
     /// What each operation does to these items, or why some of them are refused.
     fn decide(&self, values: &[Option<Slice>], max_item: usize, changes: &mut Changes) -> Result<()> {
-        let mut reasons: Vec<Option<CancelReason>> = Vec::new();
+        let mut refused = Refused::default();
         for (n, (step, old)) in self.steps.iter().zip(values).enumerate() {
             if let Some(reason) = step.decide(n, old.as_ref(), max_item, changes)? {
-                reasons.resize(n, None);
-                reasons.push(Some(reason));
+                refused.refuse(n, reason);
             }
         }
-        if reasons.is_empty() {
-            return Ok(());
-        }
-        reasons.resize(self.len(), None);
-        Err(Error::TransactionCancelled { reasons })
+        refused.finish(self.len())
     }
 }
 
@@ -222,9 +217,9 @@ impl Step {
         changes: &mut Changes,
     ) -> Result<Option<CancelReason>> {
         if let Some(condition) = &self.condition
-            && !holds(condition, old)?
+            && let Some(reason) = unmet(condition, old)?
         {
-            return Ok(Some(CancelReason::Condition { old: old.map(|old| old.to_vec()) }));
+            return Ok(Some(reason));
         }
         match &self.action {
             Action::Put(bytes) => changes.put(n, bytes.clone()),

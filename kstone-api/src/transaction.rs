@@ -240,7 +240,7 @@ impl<'a> Transaction<'a> {
     /// Those of [`UpdateCall::run`](crate::UpdateCall::run), at once.
     pub fn update<'k>(&mut self, key: impl Into<Key<'k>>, update: &Update) -> Result<()> {
         let key = key.into();
-        update.check()?;
+        let update = update.prepare()?;
         let old = self.get_view(key.clone())?;
         let applied = update.apply_stored(old.as_ref().map(ItemView::as_bytes));
         let applied = applied.map_err(|error| crate::damage::of_item(self.database, &key, error))?;

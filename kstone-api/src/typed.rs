@@ -79,6 +79,7 @@ use crate::value::Value;
 
 mod de;
 mod key;
+mod level;
 mod natural;
 mod rows;
 mod ser;
@@ -94,9 +95,6 @@ use ser::Writer;
 
 /// What the names of types start with that are recognized while serde reads and writes.
 const MARK: &str = "$kstone_api::";
-/// How many newtypes and options may lie around a value. Types can nest in themselves without a list or map between.
-const MAX_WRAPS: usize = 64;
-const TOO_WRAPPED: &str = "newtypes and options nest deeper than 64 levels";
 
 /// Whether this thread is reading an item into a type.
 pub(crate) fn is_reading() -> bool {

@@ -205,10 +205,7 @@ impl<'a, 'k> UpdateCall<'a, 'k> {
     /// # Ok::<(), kstone_api::Error>(())
     /// ```
     pub fn when(mut self, condition: Condition) -> Self {
-        self.condition = Some(match self.condition {
-            Some(before) => before & condition,
-            None => condition,
-        });
+        self.condition = Some(condition.added_to(self.condition));
         self
     }
 
@@ -250,7 +247,7 @@ impl<'a, 'k> UpdateCall<'a, 'k> {
     /// every write](Database#errors-of-every-write), `ItemTooLarge` for what the update makes of the item.
     pub fn run(self) -> Result<Option<Item>> {
         let Self { database, key, update, condition, returning, options } = self;
-        update.check()?;
+        let update = update.prepare()?;
         condition.as_ref().map_or(Ok(()), Condition::check)?;
         database.decide(&key, options, |old, changes| {
             if let Some(condition) = &condition {

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::expression::Type;
 use crate::item::Item;
 use crate::number::Number;
 use crate::steps::{Step, steps};
@@ -198,18 +199,7 @@ impl Value {
     /// assert_eq!(kstone_api::Value::from("Ann").type_name(), "S");
     /// ```
     pub fn type_name(&self) -> &'static str {
-        match self {
-            Self::S(_) => "S",
-            Self::N(_) => "N",
-            Self::B(_) => "B",
-            Self::Bool(_) => "BOOL",
-            Self::Null => "NULL",
-            Self::L(_) => "L",
-            Self::M(_) => "M",
-            Self::Ss(_) => "SS",
-            Self::Ns(_) => "NS",
-            Self::Bs(_) => "BS",
-        }
+        Type::of(self).name()
     }
 
     /// The value at a path within this map or list; see [`Item::at`]. In a list the path begins with an index.

@@ -9,7 +9,7 @@ use super::evaluate::{self, Source};
 use super::limits::{self, Refusal};
 use super::operand::Term;
 use super::path::{Path, Step, attr};
-use super::tree::Node;
+use super::tree::{Node, Tree};
 use super::update::{Action, Update};
 use crate::codec;
 use crate::item::Item;
@@ -41,6 +41,11 @@ impl Applied {
     }
 }
 
+/// An update whose paths are known not to overlap, as a tree of them: made once for a call that may apply it several
+/// times.
+#[derive(Debug)]
+pub(crate) struct Prepared<'u>(Tree<&'u str, Action<'u>>);
+
 /// What an update makes of an attribute: a value, or nothing.
 type Edit<'a> = (&'a str, Option<Value>);
 
@@ -61,7 +66,7 @@ impl Update {
     /// is no map or list, a number would have to be rounded, or the result nests too deep. `InvalidExpression` if the
     /// update was refused, or its paths overlap.
     pub fn apply(&self, item: &mut Item) -> Result<()> {
-        for (name, value) in self.edits(item)? {
+        for (name, value) in self.prepare()?.edits(item)? {
             match value {
                 Some(value) => drop(item.insert(name, value)),
                 None => drop(item.remove(name)),
@@ -70,8 +75,20 @@ impl Update {
         Ok(())
     }
 
-    /// Applies it to what is stored under a key, which may be nothing: then to an empty item. Decodes the attributes that
-    /// it changes within and the values that it reads; the others are copied as they are.
+    /// Checks it, for a call that applies it later. `InvalidExpression` if it was refused, or its paths overlap.
+    pub(crate) fn prepare(&self) -> Result<Prepared<'_>> {
+        self.actions()?.tree().map(Prepared).map_err(Refusal::into_error)
+    }
+
+    /// As [`Prepared::apply_stored`].
+    pub(crate) fn apply_stored(&self, old: Option<&[u8]>) -> Result<Applied> {
+        self.prepare()?.apply_stored(old)
+    }
+}
+
+impl<'u> Prepared<'u> {
+    /// Applies the update to what is stored under a key, which may be nothing: then to an empty item. Decodes the
+    /// attributes that it changes within and the values that it reads; the others are copied as they are.
     pub(crate) fn apply_stored(&self, old: Option<&[u8]>) -> Result<Applied> {
         let view = old.map(ItemView::new).transpose()?;
         let edits = self.edits(&view.as_ref())?;
@@ -89,8 +106,8 @@ impl Update {
     }
 
     /// The attributes that it changes. The source stays as it was, so operands see the item before the update.
-    fn edits(&self, source: &impl Source) -> Result<Vec<Edit<'_>>> {
-        let tree = self.actions()?.tree().map_err(Refusal::into_error)?;
+    fn edits(&self, source: &impl Source) -> Result<Vec<Edit<'u>>> {
+        let Self(tree) = self;
         let mut edits = Vec::with_capacity(tree.attributes.len());
         for (name, node) in &tree.attributes {
             // An attribute that is replaced need not be decoded.

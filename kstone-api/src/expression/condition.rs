@@ -246,6 +246,14 @@ impl Condition {
         self.test.as_ref().map_err(|refusal| Error::InvalidExpression { why: refusal.0.clone() })
     }
 
+    /// Both, if there was one before.
+    pub(crate) fn added_to(self, before: Option<Self>) -> Self {
+        match before {
+            Some(before) => before & self,
+            None => self,
+        }
+    }
+
     /// Reports a refusal, for calls that use the condition later.
     pub(crate) fn check(&self) -> Result<()> {
         self.test().map(drop)

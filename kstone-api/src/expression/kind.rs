@@ -61,7 +61,7 @@ impl Type {
         }
     }
 
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::S => "S",
             Self::N => "N",

@@ -293,7 +293,7 @@ impl Update {
 
     /// Reports a refusal or overlapping paths, for calls that use the update later.
     pub(crate) fn check(&self) -> Result<()> {
-        self.actions()?.tree().map(drop).map_err(Refusal::into_error)
+        self.prepare().map(drop)
     }
 }
 

@@ -45,10 +45,7 @@ impl Default for Terms {
 impl Terms {
     /// Adds a filter to those there are.
     pub(super) fn filter(&mut self, filter: Condition) {
-        self.filter = Some(match self.filter.take() {
-            Some(before) => before & filter,
-            None => filter,
-        });
+        self.filter = Some(filter.added_to(self.filter.take()));
     }
 
     /// Checks the terms of a read. Returns the key after which it continues, if its token belongs to it.

@@ -77,10 +77,7 @@ impl<'t, 'a> TransactionQuery<'t, 'a> {
 
     /// Only items that meet this condition; of several, all of them. The others were read too, and count.
     pub fn filter(mut self, filter: Condition) -> Self {
-        self.filter = Some(match self.filter {
-            Some(before) => before & filter,
-            None => filter,
-        });
+        self.filter = Some(filter.added_to(self.filter));
         self
     }
 

@@ -12,9 +12,9 @@ use serde::de::{
 use serde::forward_to_deserialize_any;
 
 use super::key::KeyReader;
+use super::level::Level;
 use super::set::Kind;
-use super::{MARK, MAX_WRAPS, TOO_WRAPPED, state};
-use crate::codec::check_nesting;
+use super::{MARK, state};
 use crate::item::{Item, Iter};
 use crate::item_error::ItemError;
 use crate::number::{self, Number};
@@ -115,43 +115,31 @@ impl Members<'_> {
 #[derive(Clone, Copy)]
 pub(super) struct Reader<'de> {
     node: Node<'de>,
-    /// The lists, maps and sets around the value; `None` around the item itself.
-    depth: Option<usize>,
-    /// Newtypes and options around the value, within the innermost list or map.
-    wraps: usize,
+    level: Level,
     /// Whether a [`Value`] reads this, so that all sets and numbers are marked.
     exact: bool,
 }
 
 impl<'de> Reader<'de> {
     pub(super) fn of_item(item: &'de Item) -> Self {
-        Self { node: Node::M(item), depth: None, wraps: 0, exact: false }
+        Self { node: Node::M(item), level: Level::ITEM, exact: false }
     }
 
     pub(super) fn of_value(value: &'de Value) -> Self {
-        Self { node: value.into(), depth: Some(0), wraps: 0, exact: false }
+        Self { node: value.into(), level: Level::VALUE, exact: false }
     }
 
     /// The reader of what is within a list or map, but for its node.
     fn nest(self) -> Result<Self> {
-        let depth = match self.depth {
-            None => 0,
-            Some(depth) => {
-                check_nesting(depth)?;
-                depth + 1
-            }
-        };
-        Ok(Self { depth: Some(depth), wraps: 0, ..self })
+        Ok(Self { level: self.level.nest()?, ..self })
     }
 
     fn to(self, node: impl Into<Node<'de>>) -> Self {
         Self { node: node.into(), ..self }
     }
 
-    /// Without this, a type such as `struct A(Option<Box<A>>)` would recurse for ever on any value.
     fn wrap(self) -> Result<Self> {
-        let wraps = self.wraps + 1;
-        if wraps > MAX_WRAPS { Err(ItemError::new(TOO_WRAPPED)) } else { Ok(Self { wraps, ..self }) }
+        Ok(Self { level: self.level.wrap()?, ..self })
     }
 
     fn list<V: Visitor<'de>>(self, members: Members<'de>, visitor: V) -> Result<V::Value> {

@@ -5,10 +5,10 @@ use serde::ser::{
     SerializeTuple, SerializeTupleStruct, SerializeTupleVariant, Serializer,
 };
 
+use super::described;
 use super::key::KeyWriter;
+use super::level::Level;
 use super::set::Kind;
-use super::{MAX_WRAPS, TOO_WRAPPED, described};
-use crate::codec::check_nesting;
 use crate::item::Item;
 use crate::item_error::ItemError;
 use crate::value::{Value, from_base64};
@@ -18,35 +18,24 @@ type Result<T, E = ItemError> = std::result::Result<T, E>;
 
 #[derive(Clone, Copy)]
 pub(super) struct Writer {
-    /// The lists, maps and sets around the value; `None` around the item itself, which is not one of them.
-    depth: Option<usize>,
-    /// Newtypes and options around the value, within the innermost list or map.
-    wraps: usize,
+    level: Level,
     /// Whether types should prefer text. Only binary within a [`Value`] should not.
     readable: bool,
 }
 
 impl Writer {
     /// Of an item, whose attributes are the root.
-    pub(super) const ITEM: Self = Self { depth: None, wraps: 0, readable: true };
+    pub(super) const ITEM: Self = Self { level: Level::ITEM, readable: true };
     /// Of the value of an attribute.
-    pub(super) const VALUE: Self = Self { depth: Some(0), ..Self::ITEM };
+    pub(super) const VALUE: Self = Self { level: Level::VALUE, ..Self::ITEM };
 
     /// The writer of what is within a list or map.
     fn nest(self) -> Result<Self> {
-        let depth = match self.depth {
-            None => 0,
-            Some(depth) => {
-                check_nesting(depth)?;
-                depth + 1
-            }
-        };
-        Ok(Self { depth: Some(depth), wraps: 0, ..self })
+        Ok(Self { level: self.level.nest()?, ..self })
     }
 
     fn wrap(self) -> Result<Self> {
-        let wraps = self.wraps + 1;
-        if wraps > MAX_WRAPS { Err(ItemError::new(TOO_WRAPPED)) } else { Ok(Self { wraps, ..self }) }
+        Ok(Self { level: self.level.wrap()?, ..self })
     }
 
     fn list(self, len: Option<usize>) -> Result<List> {

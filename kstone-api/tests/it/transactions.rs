@@ -1,12 +1,17 @@
 //! Updates, conditional writes and transactions of several threads, and what their errors leave behind.
 
 use std::collections::BTreeMap;
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
 
 use kstone_api::{
     CancelReason, CompactionConfig, Condition, Database, DatabaseConfig, EngineOptions, Error, Item, Key,
-    LsmEngine, Params, Returning, TransactWrite, TransactionOptions, Update, Value, WriteBatch, attr,
+    LsmEngine, Params, Returning, TransactWrite, TransactionOptions, Update, Value, WriteBatch, WriteOptions,
+    attr,
 };
+use kstone_core::clock::{Clock, ManualClock};
+use kstone_core::lsm::Workers;
+use kstone_core::vfs::{CrashMode, StrictVfs};
 
 /// A database whose memtables are flushed after a few records, so that conditions meet flushes.
 fn small() -> Database {
@@ -328,4 +333,66 @@ fn an_update_returns_what_was_asked_for() {
     assert_eq!(db.update("a").apply(parsed).returning(Returning::New).run().unwrap(), Some(item(9)));
     assert_eq!(db.replace("a", only_n(1)).unwrap(), Some(item(9)));
     assert_eq!((db.take("a").unwrap(), db.take("a").unwrap()), (Some(only_n(1)), None));
+}
+
+/// A database on this clock and file system.
+fn on(vfs: &StrictVfs, clock: &Arc<ManualClock>) -> EngineOptions {
+    let mut options = EngineOptions::on(Arc::new(vfs.clone()));
+    (options.clock, options.workers) = (Arc::clone(clock) as Arc<dyn Clock>, Workers::Manual);
+    options
+}
+
+#[test]
+fn a_transaction_that_takes_too_long_is_not_written() {
+    let (vfs, clock) = (StrictVfs::new(), Arc::new(ManualClock::new(1)));
+    let db: Database = LsmEngine::create(std::path::Path::new("db"), on(&vfs, &clock)).unwrap().into();
+    let run = |options: TransactionOptions, takes: u64| {
+        db.transaction_with(options, |tx| {
+            clock.advance(Duration::from_secs(takes));
+            tx.put("a", Item::new())
+        })
+    };
+    let late = run(TransactionOptions::new(), 61);
+    assert!(matches!(late, Err(Error::Conflict { attempts: 1 })), "{late:?}");
+    assert!(!db.contains("a").unwrap());
+    run(TransactionOptions::new().timeout(Duration::from_secs(62)), 61).unwrap();
+    assert!(db.contains("a").unwrap());
+    // One that writes nothing holds at the moment of its snapshot, however long ago that was.
+    db.transaction(|tx| {
+        clock.advance(Duration::from_secs(61));
+        tx.contains("a")
+    })
+    .unwrap();
+}
+
+#[test]
+fn each_kind_of_write_is_as_durable_as_was_asked_for() {
+    let clock = Arc::new(ManualClock::new(1));
+    let writes: [fn(&Database, WriteOptions) -> kstone_api::Result<()>; 4] = [
+        |db, options| db.update("a").set("n", 1).options(options).run().map(drop),
+        |db, options| db.transact_write_with(&TransactWrite::new().put("a", Item::new())?, options),
+        |db, options| {
+            db.transaction_with(TransactionOptions::new().write(options), |tx| tx.put("a", Item::new()))
+        },
+        |db, options| {
+            let mut batch = WriteBatch::new();
+            batch.require("b", Condition::item_absent())?.put("a", Item::new())?;
+            db.write_with(batch, options)
+        },
+    ];
+    for (n, write) in writes.into_iter().enumerate() {
+        for (options, survives) in [(WriteOptions::sync(), true), (WriteOptions::buffered(), false)] {
+            let vfs = StrictVfs::new();
+            let db: Database =
+                LsmEngine::create(std::path::Path::new("db"), on(&vfs, &clock)).unwrap().into();
+            db.put_with("first", Item::new(), WriteOptions::sync()).unwrap();
+            write(&db, options).unwrap();
+            let image = vfs.crash(CrashMode::Strict);
+            let mut after = on(&vfs, &clock);
+            after.vfs = Arc::new(image);
+            let found: Database = LsmEngine::open(std::path::Path::new("db"), after).unwrap().into();
+            assert!(found.contains("first").unwrap());
+            assert_eq!(found.contains("a").unwrap(), survives, "write {n}, {options:?}");
+        }
+    }
 }

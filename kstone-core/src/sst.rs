@@ -64,7 +64,7 @@ mod tests {
     use crate::cursor::Cursor;
     use crate::error::{Error, Result};
     use crate::key::{KeyRange, key_hash};
-    use crate::memory::{MemoryProbe, SystemMemory};
+    use crate::memory::{FixedMemory, SystemMemory};
     use crate::merge::{MergeCursor, VisibleCursor};
     use crate::paths;
     use crate::slice::Slice;
@@ -740,15 +740,6 @@ mod tests {
         }
     }
 
-    #[derive(Debug)]
-    struct Memory(u64);
-
-    impl MemoryProbe for Memory {
-        fn available(&self) -> Option<u64> {
-            Some(self.0)
-        }
-    }
-
     #[test]
     fn a_get_loads_the_blocks_around_its_own_only_if_all_tables_fit_into_memory() {
         let (vfs, rows) = (memory(), random_rows(300, 200));
@@ -756,7 +747,8 @@ mod tests {
         let len = meta.len;
         for (available, fits) in [(len, true), (len - 1, false)] {
             let config = DatabaseConfig::new();
-            let context = TableContext::new(Arc::clone(&vfs), dir(), &config, Arc::new(Memory(available)));
+            let context =
+                TableContext::new(Arc::clone(&vfs), dir(), &config, Arc::new(FixedMemory(available)));
             let table = Table::new(&context, meta.clone().into());
             let open = table.opened().unwrap();
             let block = open.fences.block(open.fence_section(), 1).unwrap();

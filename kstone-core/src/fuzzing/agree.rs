@@ -9,7 +9,7 @@ use super::is_about_bytes;
 use crate::clock::ManualClock;
 use crate::error::Error;
 use crate::key::Key;
-use crate::lsm::{Direction, EngineOptions, LsmEngine, Workers, WriteOptions};
+use crate::lsm::{Direction, EngineOptions, LsmEngine, WriteOptions};
 use crate::paths;
 use crate::repair::{Loss, RepairOptions, RepairReport, repair};
 use crate::verify::{FindingKind, Severity, VerifyOptions, VerifyReport, verify};
@@ -37,10 +37,7 @@ fn dir() -> &'static Path {
 }
 
 fn options(vfs: &MemVfs) -> EngineOptions {
-    let mut options = EngineOptions::on(Arc::new(vfs.clone()));
-    options.clock = Arc::new(ManualClock::new(1));
-    options.workers = Workers::Manual;
-    options
+    EngineOptions::reproducible(Arc::new(vfs.clone()), Arc::new(ManualClock::new(1)))
 }
 
 /// Examines the directory in every possible way, with its stored settings.

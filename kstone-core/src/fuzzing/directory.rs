@@ -12,7 +12,7 @@ use crate::clock::ManualClock;
 use crate::config::{CompactionConfig, Compression, DatabaseConfig, ReadMode};
 use crate::error::{Error, Result};
 use crate::key::Key;
-use crate::lsm::{Direction, EngineOptions, LsmEngine, Workers, WriteBatch, WriteOptions};
+use crate::lsm::{Direction, EngineOptions, LsmEngine, WriteBatch, WriteOptions};
 use crate::paths::{self, FileName};
 use crate::vfs::{MemVfs, Vfs};
 
@@ -268,11 +268,9 @@ fn config(mode: ReadMode) -> DatabaseConfig {
 }
 
 fn options(vfs: &MemVfs, config: DatabaseConfig) -> EngineOptions {
-    let mut options = EngineOptions::on(Arc::new(vfs.clone()));
+    let mut options = EngineOptions::reproducible(Arc::new(vfs.clone()), Arc::new(ManualClock::new(1)));
     options.config = Some(config);
     options.compaction = Some(CompactionConfig::new().with_sst_threshold(2));
-    options.clock = Arc::new(ManualClock::new(1));
-    options.workers = Workers::Manual;
     options
 }
 

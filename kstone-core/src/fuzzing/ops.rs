@@ -8,7 +8,7 @@ use super::Input;
 use crate::clock::ManualClock;
 use crate::config::{CompactionConfig, Compression, DatabaseConfig, ReadMode};
 use crate::key::{Key, SortRange};
-use crate::lsm::{Direction, EngineOptions, LsmEngine, Snapshot, Workers, WriteBatch, WriteOptions};
+use crate::lsm::{Direction, EngineOptions, LsmEngine, Snapshot, WriteBatch, WriteOptions};
 use crate::vfs::{CrashMode, StrictVfs};
 
 type State = BTreeMap<Key<'static>, Vec<u8>>;
@@ -213,11 +213,9 @@ fn dir() -> &'static Path {
 }
 
 fn options(vfs: &StrictVfs, config: &DatabaseConfig) -> EngineOptions {
-    let mut options = EngineOptions::on(Arc::new(vfs.clone()));
+    let mut options = EngineOptions::reproducible(Arc::new(vfs.clone()), Arc::new(ManualClock::new(1)));
     options.config = Some(config.clone());
     options.compaction = Some(CompactionConfig::new().with_sst_threshold(2));
-    options.clock = Arc::new(ManualClock::new(1));
-    options.workers = Workers::Manual;
     options
 }
 

@@ -245,7 +245,8 @@ impl Shared {
     }
 
     /// Runs `attempt`. If it finds no space, waits for running work that may free some, up to the stall limit, and
-    /// retries. Finally makes a checkpoint and retries once more: merged inputs take space until then.
+    /// retries. Once nothing runs, makes a checkpoint and retries: merged inputs take space until then, also those of
+    /// work that took what an earlier checkpoint freed.
     pub(crate) fn once_there_is_space(&self, attempt: impl Fn() -> Result<()>) -> Result<()> {
         let since = self.clock.monotonic();
         let (mut tries, mut checkpoint) = (0, true);
@@ -264,6 +265,7 @@ impl Shared {
                 let waited = self.wait_for_reclaim();
                 self.observed.waited(StallReason::Space, began);
                 if waited {
+                    checkpoint = true;
                     continue;
                 }
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::events::EventListener;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{CompactionConfig, DatabaseConfig, Durability};
-use crate::memory::{MemoryProbe, SystemMemory};
+use crate::memory::{FixedMemory, MemoryProbe, SystemMemory};
 use crate::parallel::Threads;
 use crate::vfs::{DiskVfs, MemVfs, Vfs};
 
@@ -80,6 +80,17 @@ impl EngineOptions {
             listener: None,
             counters: true,
             memory_probe: Arc::new(SystemMemory),
+        }
+    }
+
+    /// A database on this file system that does the same whenever the same calls are made: everything runs on the
+    /// threads that call it, at the times of this clock, on a machine with 8 GiB available.
+    pub fn reproducible(vfs: Arc<dyn Vfs>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            workers: Workers::Manual,
+            memory_probe: Arc::new(FixedMemory(8 << 30)),
+            ..Self::on(vfs)
         }
     }
 }

@@ -262,7 +262,7 @@ impl OrderCheck {
 mod tests {
     use super::*;
     use crate::clock::ManualClock;
-    use crate::lsm::{EngineOptions, LsmEngine, Workers, WriteOptions};
+    use crate::lsm::{EngineOptions, LsmEngine, WriteOptions};
     use crate::vfs::Effect;
     use crate::{CompactionConfig, DatabaseConfig, Key};
 
@@ -274,11 +274,7 @@ mod tests {
         let dir = Path::new("db");
         let check = OrderCheck::watch(&vfs, &strict, dir);
         lie.into_iter().for_each(|rule| drop(vfs.add(rule)));
-        let options = || {
-            let mut options = EngineOptions::on(Arc::new(vfs.clone()));
-            (options.clock, options.workers) = (Arc::new(ManualClock::new(1)), Workers::Manual);
-            options
-        };
+        let options = || EngineOptions::reproducible(Arc::new(vfs.clone()), Arc::new(ManualClock::new(1)));
         let mut first = options();
         first.config = Some(DatabaseConfig::new().with_stripes(2).with_wal_segment_size(16 << 10));
         first.compaction = Some(CompactionConfig::disabled());

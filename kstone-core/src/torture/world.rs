@@ -14,7 +14,7 @@ use super::{
 };
 use crate::clock::ManualClock;
 use crate::error::{Error, Result};
-use crate::lsm::{EngineOptions, LsmEngine, Snapshot, Workers, WriteOptions};
+use crate::lsm::{EngineOptions, LsmEngine, Snapshot, WriteOptions};
 use crate::vfs::{StrictVfs, Vfs};
 
 /// Path of a workload's database, on the file system of its [`Harness`].
@@ -56,9 +56,7 @@ impl Harness {
 
     /// The options with which workloads open a database: all work on one thread, with the given clock.
     pub fn options(&self, clock: Arc<ManualClock>) -> EngineOptions {
-        let mut options = EngineOptions::on(Arc::clone(&self.vfs));
-        (options.clock, options.workers) = (clock, Workers::Manual);
-        options
+        EngineOptions::reproducible(Arc::clone(&self.vfs), clock)
     }
 }
 

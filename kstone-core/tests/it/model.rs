@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kstone_core::clock::ManualClock;
-use kstone_core::lsm::{Direction, EngineOptions, LsmEngine, Snapshot, Workers};
+use kstone_core::lsm::{Direction, EngineOptions, LsmEngine, Snapshot};
 pub(crate) use kstone_core::torture::{
     self, Change, Entry, Rng, State, batch_of, random_change, random_key, tiny_settings as tiny,
 };
@@ -26,10 +26,7 @@ pub(crate) fn only_seed() -> Option<u64> {
 
 /// Options for a single thread, with time standing still.
 pub(crate) fn manual(vfs: Arc<dyn Vfs>, seed: u64) -> EngineOptions {
-    let mut options = EngineOptions::on(vfs);
-    options.clock = Arc::new(ManualClock::new(seed));
-    options.workers = Workers::Manual;
-    options
+    EngineOptions::reproducible(vfs, Arc::new(ManualClock::new(seed)))
 }
 
 /// All items, from an ordered scan.

@@ -8,7 +8,7 @@ use super::beside::Beside;
 use super::{Fault, FaultRuns, FaultTotals, Injection};
 use crate::clock::ManualClock;
 use crate::error::{Error, Result};
-use crate::lsm::{EngineOptions, LsmEngine, Snapshot, Workers};
+use crate::lsm::{EngineOptions, LsmEngine, Snapshot};
 use crate::torture::order::OrderCheck;
 use crate::torture::{DATABASE, History, Least, Mismatch, Mix, Rng, SettingsOf, State, Workload, contents};
 use crate::vfs::{CrashMode, FaultVfs, Op, Rule, RuleHandle, StrictVfs, Vfs};
@@ -121,9 +121,7 @@ impl FaultRun {
     }
 
     pub(super) fn options(&self, vfs: Arc<dyn Vfs>) -> EngineOptions {
-        let mut options = EngineOptions::on(vfs);
-        (options.clock, options.workers) = (Arc::<ManualClock>::clone(&self.clock), Workers::Manual);
-        options
+        EngineOptions::reproducible(vfs, Arc::<ManualClock>::clone(&self.clock))
     }
 
     /// Checks that a call may fail with this error.

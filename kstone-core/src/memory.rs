@@ -18,6 +18,12 @@ pub trait MemoryProbe: Debug + Send + Sync {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemMemory;
 
+impl MemoryProbe for SystemMemory {
+    fn available(&self) -> Option<u64> {
+        available(&read)
+    }
+}
+
 /// The same amount always, so that what depends on it can be reproduced.
 #[derive(Clone, Copy, Debug)]
 pub struct FixedMemory(pub u64);
@@ -25,12 +31,6 @@ pub struct FixedMemory(pub u64);
 impl MemoryProbe for FixedMemory {
     fn available(&self) -> Option<u64> {
         Some(self.0)
-    }
-}
-
-impl MemoryProbe for SystemMemory {
-    fn available(&self) -> Option<u64> {
-        available(&read)
     }
 }
 

@@ -9,7 +9,6 @@ use kstone_api::{
     ItemBuilder, LsmEngine, ReadMode, WriteBatch,
 };
 use kstone_core::clock::Clock;
-use kstone_core::lsm::Workers;
 use kstone_core::vfs::StrictVfs;
 
 /// A clock that advances by a millisecond with each reading.
@@ -41,8 +40,7 @@ fn noise(n: u64) -> ItemBuilder {
 /// A single-threaded database in which everything has happened, and its file system.
 pub(crate) fn eventful() -> (Database, StrictVfs) {
     let vfs = StrictVfs::new();
-    let mut options = EngineOptions::on(Arc::new(vfs.clone()));
-    (options.workers, options.clock) = (Workers::Manual, Arc::new(Ticking::default()));
+    let mut options = EngineOptions::reproducible(Arc::new(vfs.clone()), Arc::new(Ticking::default()));
     let config = DatabaseConfig::new()
         .with_stripes(1)
         .with_max_memtable_records(50)

@@ -9,8 +9,7 @@ use kstone_api::{
     LsmEngine, Params, Returning, TransactWrite, TransactionOptions, Update, Value, WriteBatch, WriteOptions,
     attr,
 };
-use kstone_core::clock::{Clock, ManualClock};
-use kstone_core::lsm::Workers;
+use kstone_core::clock::ManualClock;
 use kstone_core::vfs::{CrashMode, StrictVfs};
 
 /// A database whose memtables are flushed after a few records, so that conditions meet flushes.
@@ -337,9 +336,7 @@ fn an_update_returns_what_was_asked_for() {
 
 /// A database on this clock and file system.
 fn on(vfs: &StrictVfs, clock: &Arc<ManualClock>) -> EngineOptions {
-    let mut options = EngineOptions::on(Arc::new(vfs.clone()));
-    (options.clock, options.workers) = (Arc::clone(clock) as Arc<dyn Clock>, Workers::Manual);
-    options
+    EngineOptions::reproducible(Arc::new(vfs.clone()), Arc::<ManualClock>::clone(clock))
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use kstone_core::torture::{FaultRuns, FaultTotals};
 
-const WORKLOADS: u64 = 24;
+const WORKLOADS: u64 = 44;
 const OPERATIONS: u64 = 25;
 
 fn runs(seed: u64, one_in: u64) -> FaultRuns {
@@ -50,7 +50,7 @@ fn every_operation_fails_in_every_way() {
     let (totals, failures) = done.into_inner().unwrap();
     println!("{totals}");
     assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures.join("\n"));
-    assert!(totals.all_runs() >= 30_000, "only {} runs", totals.all_runs());
+    assert!(totals.all_runs() >= 55_000, "only {} runs", totals.all_runs());
     for (fault, runs) in &totals.runs {
         assert!(*runs >= 400, "only {runs} runs with {fault}");
     }

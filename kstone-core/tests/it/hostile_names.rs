@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kstone_core::clock::ManualClock;
-use kstone_core::lsm::{EngineOptions, LsmEngine, Workers, WriteOptions};
+use kstone_core::lsm::{EngineOptions, LsmEngine, WriteOptions};
 use kstone_core::repair::{RepairOptions, repair};
 use kstone_core::torture::Watchdog;
 use kstone_core::vfs::DiskVfs;
@@ -45,9 +45,7 @@ fn put_in_the_way(path: &Path, outside: &Path, kind: &str) {
 /// Everything that a program does: writes, merges, checkpoints, and the files for tools.
 fn use_it(db: &Path, fresh: bool) -> Result<()> {
     let clock = Arc::new(ManualClock::new(1));
-    let mut options = EngineOptions::on(Arc::new(DiskVfs::new()));
-    options.clock = clock.clone();
-    options.workers = Workers::Manual;
+    let mut options = EngineOptions::reproducible(Arc::new(DiskVfs::new()), clock.clone());
     options.config = Some(
         DatabaseConfig::new()
             .with_stripes(1)
@@ -119,9 +117,7 @@ fn names_of_new_ssts_that_are_taken_are_skipped() {
     let _watchdog = Watchdog::start("hostile_names::names_of_new_ssts_that_are_taken_are_skipped");
     let tmp = tempfile::tempdir().unwrap();
     let db = tmp.path().join("db");
-    let mut options = EngineOptions::on(Arc::new(DiskVfs::new()));
-    options.clock = Arc::new(ManualClock::new(1));
-    options.workers = Workers::Manual;
+    let mut options = crate::model::manual(Arc::new(DiskVfs::new()), 1);
     options.config = Some(DatabaseConfig::new().with_stripes(1));
     let engine = LsmEngine::create(&db, options).unwrap();
     let flush = |n: u32| {

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use kstone_core::clock::{Clock, ManualClock};
 use kstone_core::lsm::{EngineOptions, EngineStats, LsmEngine, StatsSnapshot, WriteBatch, WriteOptions};
-use kstone_core::memory::FixedMemory;
 use kstone_core::vfs::{
     CrashMode, FaultVfs, MemVfs, Op, OpenMode, Rule, RuleHandle, StrictVfs, Vfs, read_all,
 };
@@ -68,7 +67,6 @@ impl Bed {
         let clock = Arc::new(Watch { inner: ManualClock::new(1), tick: AtomicU64::new(0) });
         let mut options = manual(Arc::new(probe), 1);
         options.clock = Arc::<Watch>::clone(&clock);
-        options.memory_probe = Arc::new(FixedMemory(8 << 30));
         (options.config, options.compaction) = (Some(database), Some(compaction));
         let engine = LsmEngine::create(Path::new(DB), options).unwrap();
         Self { engine, vfs, clock, sst_writes, next: Cell::new(0) }

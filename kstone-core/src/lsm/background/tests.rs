@@ -1,5 +1,6 @@
 //! What is due when: only the decision, with a pool that never starts and a clock that the test advances.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::lsm::idle::IdleStripes;
 use crate::lsm::job::{Slot, StepResult};
 use crate::lsm::options::{EngineOptions, Workers, WriteOptions};
 use crate::sync::atomic::Ordering;
+use crate::vfs::MemVfs;
 
 mod merges;
 
@@ -359,6 +361,41 @@ fn sealing_again_and_again_does_not_keep_flushes_waiting() {
     assert_eq!(idle.due(), [Slot::Flush(0), Slot::Seal]);
     idle.run(Slot::Flush(0));
     assert_eq!(idle.due().first(), Some(&Slot::Seal));
+}
+
+/// Symptom: under load, a requested compaction of a full database failed with `DiskFull`, once in thirty times. Cause:
+/// its only checkpoint freed space, a merge of another stripe took it, and what that merge freed waited for a
+/// checkpoint. Fix: another checkpoint once nothing runs.
+#[test]
+fn who_waits_for_space_makes_a_checkpoint_again_after_others_took_what_it_freed() {
+    let clock = Arc::new(ManualClock::new(1));
+    let mut options = EngineOptions::reproducible(Arc::new(MemVfs::new()), clock);
+    options.config = Some(one().with_max_total_disk_bytes(8 << 20));
+    options.compaction = Some(CompactionConfig::disabled());
+    let engine = LsmEngine::create(Path::new("db"), options).unwrap();
+    let finish = || while engine.step(0) {};
+    finish();
+    let attempts = Cell::new(0);
+    let done = engine.shared.once_there_is_space(|| {
+        attempts.set(attempts.get() + 1);
+        match attempts.get() {
+            // Nothing runs: a checkpoint follows.
+            1 => {}
+            // Another took what it freed, and can be waited for.
+            2 => {
+                engine.put(&Key::from("another"), b"", WriteOptions::new())?;
+                engine.shared.seal(engine.shared.stripe(0)?);
+            }
+            // Nothing runs again.
+            3 => finish(),
+            _ => return Ok(()),
+        }
+        Err(Error::DiskFull)
+    });
+    done.unwrap();
+    // Where nothing helps, that is said.
+    let full = engine.shared.once_there_is_space(|| Err(Error::DiskFull));
+    assert!(matches!(full, Err(Error::DiskFull)), "{full:?}");
 }
 
 /// A worker starts a job that is due, and starts it again whenever it is due again: if a segment were due but could not

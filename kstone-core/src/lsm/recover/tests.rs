@@ -19,10 +19,7 @@ fn dir() -> &'static Path {
 }
 
 fn options(vfs: &MemVfs) -> EngineOptions {
-    let mut options = EngineOptions::on(Arc::new(vfs.clone()));
-    options.clock = Arc::new(ManualClock::new(1));
-    options.workers = Workers::Manual;
-    options
+    EngineOptions::reproducible(Arc::new(vfs.clone()), Arc::new(ManualClock::new(1)))
 }
 
 /// A cleanly closed database with one item.

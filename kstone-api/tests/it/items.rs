@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use kstone_api::{Error, Item, ItemBuilder, Number, Value};
+use kstone_api::{Condition, Error, Item, ItemBuilder, Number, Value, attr};
 use proptest::prelude::*;
 
 #[test]
@@ -177,6 +177,27 @@ fn numbers_compare_by_what_they_say() {
         assert_eq!(a, b);
         assert_eq!(HashSet::from([a.clone(), b.clone()]).len(), 1);
         assert_eq!(BTreeSet::from([a, b]).len(), 1);
+    }
+}
+
+/// Conditions compare short integers in a faster way.
+#[test]
+fn conditions_order_numbers_as_numbers_are_ordered() {
+    let texts = ["0", "-0", "7", "-7", "07", "-1", "1.0", "1e2", "100", "-100.5", "0.1"];
+    // 18, 19 and 20 digits: the longest that fit, and more.
+    let long = ["999999999999999999", "1000000000000000000", "9999999999999999999", "18446744073709551616"];
+    let negative = long.map(|text| format!("-{text}"));
+    let texts = texts.into_iter().chain(long).chain(negative.iter().map(String::as_str));
+    let numbers: Vec<Number> = texts.map(|text| text.parse().unwrap()).collect();
+    for a in &numbers {
+        let item = ItemBuilder::new().number("n", a.clone()).build();
+        for b in &numbers {
+            let is = |condition: Condition| condition.matches_item(&item).unwrap();
+            let n = || attr("n");
+            assert_eq!(is(n().lt(b.clone())), a < b, "{a} < {b}");
+            assert_eq!(is(n().ge(b.clone())), a >= b, "{a} >= {b}");
+            assert_eq!(is(n().eq(b.clone())), a == b, "{a} = {b}");
+        }
     }
 }
 

@@ -101,6 +101,16 @@ pub fn path(path: &Path) -> String {
     shown
 }
 
+/// A path as one word of a shell's command line, quoted if it has to be.
+pub fn shell_word(path: &Path) -> String {
+    let text = self::path(path);
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text;
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 /// JSON text with unsafe characters as `\uNNNN`; it remains equivalent JSON.
 pub fn json(text: &str) -> Cow<'_, str> {
     replace(text, |c, out| {

@@ -82,6 +82,7 @@ mod run_writer;
 mod scan;
 mod set_config;
 mod settings;
+mod sizes;
 mod space;
 mod stall;
 mod state;
@@ -91,6 +92,7 @@ mod stripes;
 mod trace;
 mod tuning;
 pub(crate) mod validate;
+mod workload;
 mod write;
 
 use call::Call;
@@ -118,6 +120,7 @@ pub use options::{EngineOptions, Workers, WriteOptions};
 pub use pending::PendingRewrite;
 pub use read::Snapshot;
 pub use scan::{Entries, Partitions};
+pub use sizes::{SizeSummary, WrittenSizes};
 pub use stats::{
     Amplification, EngineStats, OperationStats, ReadStats, RecoveryStats, StallStats, StripeStats,
 };

@@ -12,6 +12,11 @@ use crate::vfs::{DiskVfs, OpenMode, Vfs, read_full_at};
 pub trait MemoryProbe: Debug + Send + Sync {
     /// Bytes that could be allocated now without evicting anything else; `None` if unknown.
     fn available(&self) -> Option<u64>;
+
+    /// Page faults of this process that had to wait for a disk, since it started; `None` if unknown.
+    fn major_faults(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// Reads `/proc` and `/sys/fs/cgroup` on Linux, versions 1 and 2.
@@ -22,6 +27,16 @@ impl MemoryProbe for SystemMemory {
     fn available(&self) -> Option<u64> {
         available(&read)
     }
+
+    fn major_faults(&self) -> Option<u64> {
+        major_faults(&read("/proc/self/stat")?)
+    }
+}
+
+/// The fields after the name of the program, which is in parentheses and may contain any character: state, parent,
+/// group, session, terminal, its group, flags, minor faults, those of children, major faults (proc_pid_stat(5)).
+fn major_faults(stat: &str) -> Option<u64> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(9)?.parse().ok()
 }
 
 /// The same amount always, so that what depends on it can be reproduced.
@@ -130,6 +145,13 @@ mod tests {
         assert_eq!(v2("1000000\n", "2000000\n", ""), Some(0));
         assert_eq!(v2("9000000\n", "400000\n", ""), Some(2_048_000));
         assert_eq!(v2("max\n", "400000\n", ""), Some(2_048_000));
+    }
+
+    #[test]
+    fn major_faults_are_read_past_any_name() {
+        let stat = "7 (a) b) S 1 2 3 0 -1 4194560 111 222 333 444 5 6";
+        assert_eq!(major_faults(stat), Some(333));
+        assert_eq!((major_faults("7 (a) S 1"), major_faults("")), (None, None));
     }
 
     #[test]

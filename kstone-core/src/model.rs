@@ -155,6 +155,8 @@ impl Default for Machine {
 /// The settings that the model covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Point {
+    /// Whether stripes are merged by themselves.
+    pub compaction_enabled: bool,
     /// `sst_threshold`, K.
     pub sst_threshold: usize,
     /// `max_memtable_records`.
@@ -173,6 +175,7 @@ impl Point {
     /// The point of these settings.
     pub fn of(database: &DatabaseConfig, compaction: &CompactionConfig) -> Self {
         Self {
+            compaction_enabled: compaction.enabled,
             sst_threshold: compaction.sst_threshold,
             max_memtable_records: database.max_memtable_records,
             bloom_bits_per_key: database.bloom_bits_per_key,
@@ -300,6 +303,12 @@ impl Model {
             2.0 * point.memory_budget as f64 / (self.stripes() * (workload.record() + MEMTABLE_OVERHEAD));
         let flush_records = (point.max_memtable_records as f64).min(affordable).max(1.0);
         let flushes = |records: f64| records / (self.stripes() * flush_records);
+        if !point.compaction_enabled {
+            let flushes = flushes(workload.writes as f64);
+            // Runs accumulate, all of equal size, and a record is in any of them.
+            let runs = if flushes < 1.0 { flushes } else { (flushes + 1.0) / 2.0 };
+            return Shape { flush_records, flushes, merged: 0.0, runs, position: 0.5 };
+        }
         let k = point.sst_threshold;
         let inserted = flushes(workload.distinct()).round() as u64;
         let inserts = DepthRule::after(inserted, k);

@@ -37,6 +37,11 @@ pub(crate) struct Stripe {
     /// Entries that readers have skipped since open or the last merge of the whole stripe: tombstones, and the versions
     /// hidden by them. Statistics only.
     pub(crate) passed_over: AtomicU64,
+    /// Gets of its keys that were timed, since open. Statistics only.
+    pub(crate) timed_gets: AtomicU64,
+    /// Writes to it that backpressure held up since open, and for how long, in nanoseconds. Statistics only.
+    pub(crate) held_up: AtomicU64,
+    pub(crate) held_up_nanos: AtomicU64,
 }
 
 /// State guarded by the stripe's lock, besides the version.
@@ -85,6 +90,9 @@ impl Stripe {
             flushed_records: AtomicU64::new(0),
             gaps: Gaps::default(),
             passed_over: AtomicU64::new(0),
+            timed_gets: AtomicU64::new(0),
+            held_up: AtomicU64::new(0),
+            held_up_nanos: AtomicU64::new(0),
         }
     }
 

@@ -5,6 +5,7 @@
 
 use super::compaction::CompactionConfig;
 use super::database::DatabaseConfig;
+use super::setting::Setting;
 use super::stored::number;
 use crate::error::{Error, Result};
 
@@ -34,6 +35,41 @@ pub fn changed(
     }
     drop(rows);
     Ok((database.validated()?, compaction.validated()?))
+}
+
+/// The Rust statements that change these settings of an open database `db`, one for each struct of settings.
+///
+/// # Errors
+/// As [`changed`].
+pub fn rust_statements(text: &str) -> Result<String> {
+    let defaults = (DatabaseConfig::DEFAULT, CompactionConfig::DEFAULT);
+    let (database, compaction) = changed(text, &defaults.0, &defaults.1)?;
+    let named = |setting: &Setting| {
+        let names = text.split(',').filter_map(|part| part.split_once('='));
+        names.map(|(name, _)| name).any(|name| name == setting.stored)
+    };
+    let tables = [("config", database.rows()), ("compaction_config", compaction.rows())];
+    let mut statements = Vec::new();
+    for (config, rows) in tables {
+        let rows = || rows.iter().filter(|(setting, _)| named(setting));
+        // A setting without a method of its own is set by a constructor, for one of its values.
+        let (mut calls, mut fields) = (String::new(), String::new());
+        for (setting, value) in rows() {
+            match setting.builder {
+                constructor if constructor.ends_with("()") => {
+                    fields += &format!(" config.{} = {};", setting.name, value.code());
+                }
+                method => calls += &format!(".{method}({})", value.code()),
+            }
+        }
+        match (calls.is_empty(), fields.is_empty()) {
+            (true, true) => {}
+            (_, true) => statements.push(format!("db.set_{config}(db.{config}(){calls})?;")),
+            (_, false) => statements
+                .push(format!("let mut config = db.{config}(){calls};{fields} db.set_{config}(config)?;")),
+        }
+    }
+    Ok(statements.join("\n"))
 }
 
 /// The settings that differ from the defaults, in the form that [`changed`] reads; empty if none does.
@@ -74,6 +110,24 @@ mod tests {
         let twice = changed("sst_threshold=8,block_size=256,sst_threshold=3", &base.0, &base.1).unwrap();
         assert_eq!(twice.1, CompactionConfig::new().with_sst_threshold(3));
         assert_eq!(differing(&DatabaseConfig::default(), &CompactionConfig::default()), "");
+    }
+
+    #[test]
+    fn text_becomes_statements_for_an_open_database() {
+        let rust = |text| rust_statements(text).unwrap();
+        assert_eq!(rust("bloom_bits_per_key=16"), "db.set_config(db.config().with_bloom_bits_per_key(16))?;");
+        assert_eq!(
+            rust("sst_threshold=5,checkpoint_interval_ms=2000"),
+            "db.set_config(db.config().with_checkpoint_interval(Duration::from_secs(2)))?;\n\
+             db.set_compaction_config(db.compaction_config().with_sst_threshold(5))?;"
+        );
+        assert_eq!(
+            rust("compaction_enabled=1,compression=0"),
+            "db.set_config(db.config().with_compression(Compression::Never))?;\n\
+             let mut config = db.compaction_config(); config.enabled = true; db.set_compaction_config(config)?;"
+        );
+        assert_eq!(rust(""), "");
+        assert_eq!(rust_statements("sst_threshold=1").unwrap_err().code(), "invalid_config");
     }
 
     #[test]

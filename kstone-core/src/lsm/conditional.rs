@@ -28,6 +28,7 @@ use super::batch::{BatchRecord, PendingOp, WriteBatch};
 use super::observe::WriteTotals;
 use super::options::WriteOptions;
 use super::read::{Pin, Snapshot};
+use super::sizes::SizeRecorder;
 use super::state::Shared;
 use super::write::{at_stripe, in_lock_order};
 use crate::config::Durability;
@@ -208,6 +209,9 @@ impl LsmEngine {
                 Ok(Attempt::Nothing) => return Ok(decided),
                 Ok(Attempt::Written(last, operation, written)) => {
                     running.decided(operation);
+                    if running.since.is_some() {
+                        changes.sample(keys, shared.observed.sizes());
+                    }
                     Ok((last, written))
                 }
                 Err(error) => Err(error),
@@ -309,6 +313,13 @@ impl Changes {
             [(_, Some(_))] => Operation::Put,
             [(_, None)] => Operation::Delete,
             _ => Operation::Batch,
+        }
+    }
+
+    /// Records the sizes of what it writes.
+    fn sample(&self, keys: &[Key<'_>], sizes: &SizeRecorder) {
+        for (key, value) in &self.ops {
+            sizes.sample(keys.get(*key).map_or(0, Key::len), value.as_ref().map(Vec::len));
         }
     }
 

@@ -9,6 +9,7 @@ use super::counts::Counters;
 use super::event_queue::Events;
 use super::events::{Event, SettingChange, Stamped};
 use super::settings::Settings;
+use super::sizes::SizeRecorder;
 use crate::backpressure::StallReason;
 use crate::clock::Clock;
 use crate::compaction::picker::Reason;
@@ -26,6 +27,7 @@ pub(crate) struct Observed {
     ops: OpCounters,
     counters: Counters,
     latencies: Arc<Recorder>,
+    sizes: SizeRecorder,
     events: Events,
     /// When opening started.
     since: Duration,
@@ -108,6 +110,7 @@ impl Observed {
             ops: OpCounters::new(counts),
             counters: Counters::default(),
             latencies,
+            sizes: SizeRecorder::default(),
             events,
             since,
             opening: OnceLock::new(),
@@ -132,6 +135,11 @@ impl Observed {
 
     pub(crate) fn latencies(&self) -> &Recorder {
         &self.latencies
+    }
+
+    /// Sizes of what is written.
+    pub(crate) fn sizes(&self) -> &SizeRecorder {
+        &self.sizes
     }
 
     #[inline]

@@ -4,6 +4,7 @@
 //! has space for the record; it wakes the workers repeatedly, and past the stall limit the write fails, so that no
 //! writer hangs. Meanwhile the only lock held is the gate, which only close waits for.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::state::Shared;
@@ -22,7 +23,9 @@ impl Shared {
         let start = self.clock.monotonic();
         if let Pressure::Delay(delay, reason) = pressure {
             self.pause(delay);
-            self.observed.delayed(reason, self.since(start));
+            let took = self.since(start);
+            self.observed.delayed(reason, took);
+            self.held_up(stripes, took);
             return Ok(());
         }
         let _awaited = self.await_merges(stripes);
@@ -36,7 +39,16 @@ impl Shared {
                 since = now;
             }
         }
+        self.held_up(stripes, self.since(start));
         result
+    }
+
+    /// Counts a write that was held up, for each stripe it is for: a hot one stands out.
+    fn held_up(&self, stripes: &[u16], time: Duration) {
+        for stripe in stripes.iter().filter_map(|&id| self.stripes.if_used(usize::from(id))) {
+            stripe.held_up.fetch_add(1, Ordering::Relaxed);
+            stripe.held_up_nanos.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+        }
     }
 
     /// Reserves log space for a record of this length, waiting until the log is short enough. Fails with `DiskFull` at

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::LsmEngine;
 use super::counts::Counters;
+use super::sizes::WrittenSizes;
 use super::state::Shared;
 use crate::backpressure::StallReason;
 use crate::compaction::picker::live_keys;
@@ -46,6 +47,19 @@ pub struct StripeStats {
     pub memtable_bytes: usize,
     /// Records at which its memtable is sealed: `max_memtable_records`, unless the memtable mode is adaptive.
     pub memtable_limit: usize,
+    /// Puts and deletes since open, including those replayed then. Statistics of a database that only this process can
+    /// change.
+    pub writes: u64,
+    /// Gets since open that were timed, one in [`latency_sampling`](crate::DatabaseConfig::latency_sampling): the share
+    /// of all timed gets is the share of gets.
+    pub timed_gets: u64,
+    /// Writes since open that waited for flushes, merges or the log; see [`StallReason`].
+    pub held_up: u64,
+    /// How long those waited, in nanoseconds.
+    pub held_up_nanos: u64,
+    /// Tombstones and shadowed versions that reads of one partition or of this stripe have passed over since open, or
+    /// since the whole stripe was merged.
+    pub passed_over: u64,
 }
 
 /// Calls that were held up for one reason, since open.
@@ -148,6 +162,9 @@ pub struct Amplification {
     /// have the mean length of all versions. Versions that a snapshot still needs count as shadowed. With values of one
     /// size, and several stripes or a few hundred keys, it is within 15 %.
     pub space: Option<f64>,
+    /// Entries in SSTs, tombstones included, per key that a full merge would leave; an estimate in the same way, but
+    /// independent of compression.
+    pub entries: Option<f64>,
 }
 
 /// What opening the database found and did.
@@ -250,6 +267,14 @@ pub struct EngineStats {
     pub recovery_replayed_bytes: u64,
     /// Bytes of log that this machine is assumed to replay in a second: measured, or 100 MB until then.
     pub replay_rate: u64,
+    /// Sizes of what was written.
+    pub written_sizes: WrittenSizes,
+    /// Writes since the oldest snapshot that is still held, or the oldest transaction or iterator; 0 without any. What
+    /// these writes replaced stays on disk.
+    pub snapshot_lag: u64,
+    /// Page faults of this process that had to wait for a disk, since it started: a mapped SST that is not in memory
+    /// causes one. `None` where the system does not report them.
+    pub major_faults: Option<u64>,
     /// How long a recovery would take if the process died now, in nanoseconds: `log_bytes` at `replay_rate`.
     pub estimated_recovery_nanos: u64,
 }
@@ -336,8 +361,17 @@ impl Shared {
             recovery_replayed_bytes: replay.replayed_bytes,
             replay_rate: replay.rate,
             estimated_recovery_nanos: replay.estimate.as_nanos() as u64,
+            written_sizes: shared.observed.sizes().summary(),
+            snapshot_lag: shared.snapshot_lag(),
+            major_faults: shared.tuner.major_faults(),
             stripes,
         })
+    }
+
+    fn snapshot_lag(&self) -> u64 {
+        let horizon = self.commits.horizon();
+        // Loaded later, so it is not below.
+        self.commits.visible().saturating_sub(horizon)
     }
 
     fn operation_stats(&self, reads: &ReadStats) -> OperationStats {
@@ -392,6 +426,7 @@ impl Shared {
         let compacted = self.observed.counters().compaction_bytes_written.load(Ordering::Relaxed);
         let tables = compacted + self.observed.counters().flush_bytes_written.load(Ordering::Relaxed);
         let (mut bytes, mut needed, now) = (0, 0, self.now());
+        let (mut entries, mut keys) = (0, 0);
         for stripe in self.stripes.used() {
             let version = Arc::clone(&stripe.version());
             let sum = |of: fn(&SstMeta) -> u64| total(&version, of);
@@ -399,7 +434,10 @@ impl Shared {
             // A tombstone takes almost no space.
             let values = sum(|meta| meta.entries.saturating_sub(meta.tombstones)).max(1);
             bytes += sum(|meta| meta.len);
-            let live = sum(|meta| meta.raw_bytes) as f64 * live_keys(&runs) as f64 / values as f64;
+            entries = u64::saturating_add(entries, sum(|meta| meta.entries));
+            let stripe_keys = live_keys(&runs);
+            keys = u64::saturating_add(keys, stripe_keys);
+            let live = sum(|meta| meta.raw_bytes) as f64 * stripe_keys as f64 / values as f64;
             needed = u64::saturating_add(needed, live as u64);
         }
         Amplification {
@@ -409,6 +447,7 @@ impl Shared {
             read_runs: per(reads.runs_looked_at, reads.gets()),
             read_blocks: per(reads.blocks_read, reads.gets()),
             space: per(bytes, needed),
+            entries: per(entries, keys),
         }
     }
 }
@@ -421,6 +460,7 @@ fn total(version: &Version, of: fn(&SstMeta) -> u64) -> u64 {
 fn stripe_stats(stripe: &Stripe, config: &DatabaseConfig) -> Option<StripeStats> {
     let version = stripe.version();
     let total = |of: fn(&SstMeta) -> u64| total(&version, of);
+    let get = |counter: &crate::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let stats = StripeStats {
         stripe: stripe.id,
         runs: version.runs.len(),
@@ -431,6 +471,11 @@ fn stripe_stats(stripe: &Stripe, config: &DatabaseConfig) -> Option<StripeStats>
         memtable_records: version.memtables().map(|m| m.len()).sum(),
         memtable_bytes: version.memtables().map(|m| m.memory()).sum(),
         memtable_limit: stripe.memtable_limit(config),
+        writes: get(&stripe.flushed_records) + version.memtables().map(|m| m.len() as u64).sum::<u64>(),
+        timed_gets: get(&stripe.timed_gets),
+        held_up: get(&stripe.held_up),
+        held_up_nanos: get(&stripe.held_up_nanos),
+        passed_over: get(&stripe.passed_over),
     };
     (stats.runs > 0 || stats.memtable_records > 0).then_some(stats)
 }

@@ -55,6 +55,11 @@ impl Tuner {
         Self { probe, measured: Mutex::default() }
     }
 
+    /// See [`MemoryProbe::major_faults`].
+    pub(crate) fn major_faults(&self) -> Option<u64> {
+        self.probe.major_faults()
+    }
+
     /// Recomputes the limit of a stripe after a flush. `memory` is the total size of all memtables.
     pub(crate) fn retune(
         &self,

@@ -73,7 +73,11 @@ impl LsmEngine {
         let op = PendingOp::new(key, value, &limits.database, shared.stripes.count())?;
         drop(limits);
         let result = shared.commit(&[op], options.durability.unwrap_or(shared.durability));
-        shared.wrote(&running, WriteTotals::one(key.len(), value.map(<[u8]>::len)), &result);
+        let value = value.map(<[u8]>::len);
+        if running.since.is_some() {
+            shared.observed.sizes().sample(key.len(), value);
+        }
+        shared.wrote(&running, WriteTotals::one(key.len(), value), &result);
         result
     }
 
@@ -93,6 +97,11 @@ impl LsmEngine {
         let running = shared.observed.begin_operation(Operation::Batch, &limits);
         drop(limits);
         let (ops, written) = shared.checked_ops(batch)?;
+        if running.since.is_some() {
+            for (key, value) in &batch.ops {
+                shared.observed.sizes().sample(key.len(), value.as_ref().map(Vec::len));
+            }
+        }
         let result = shared.commit(&ops, options.durability.unwrap_or(shared.durability));
         shared.wrote(&running, written, &result);
         result

@@ -34,6 +34,8 @@ pub enum Goal {
     Read,
     /// The least memory that costs at most a quarter more time.
     Memory,
+    /// The least space on disk that costs at most a quarter more time.
+    Space,
     /// The shortest recovery that costs at most a quarter more time.
     Recovery,
 }
@@ -112,6 +114,7 @@ impl Model {
         let (slack, wanted): (f64, fn(&Prediction) -> f64) = match goal {
             Goal::Balanced | Goal::Write | Goal::Read => (EQUALLY_GOOD, Prediction::memory_bytes),
             Goal::Memory => (WORTH, Prediction::memory_bytes),
+            Goal::Space => (WORTH, |prediction| prediction.sst_bytes),
             Goal::Recovery => (WORTH, |prediction| prediction.replay_ns),
         };
         let mut points = 0;
@@ -170,7 +173,7 @@ impl Model {
         match goal {
             Goal::Write => FAVOUR * writes + reads,
             Goal::Read => writes + FAVOUR * reads,
-            Goal::Balanced | Goal::Memory | Goal::Recovery => writes + reads,
+            Goal::Balanced | Goal::Memory | Goal::Space | Goal::Recovery => writes + reads,
         }
     }
 

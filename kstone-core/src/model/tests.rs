@@ -16,6 +16,18 @@ fn workload() -> Workload {
 }
 
 #[test]
+fn without_compaction_runs_accumulate() {
+    let model = Model::new(workload());
+    let on = point(10, 1000, 10);
+    let off = Point { compaction_enabled: false, ..on };
+    let (on, off) = (model.predict(&on), model.predict(&off));
+    assert_eq!((off.flushes_per_stripe, off.write_amplification), (100.0, 1.0));
+    // 1 after the first of 100 flushes, 100 after the last.
+    assert_eq!(off.average_runs, 50.5);
+    assert!(off.read_ns > on.read_ns && off.write_ns < on.write_ns, "{on}\n{off}");
+}
+
+#[test]
 fn amplification_and_runs_are_those_of_the_policy() {
     // Flushes per stripe, K, write amplification of merges, average runs: results of simulating the policy.
     for (flushes, k, amplification, runs) in [

@@ -99,6 +99,7 @@ const STRUCTS: &[(&str, &[&str])] = &[
     ("kstone-core/src/sst/filter_stats.rs", &["FilterStats"]),
     ("kstone-core/src/lsm/compaction_stats.rs", &["CompactionStats", "CompactionReasonStats"]),
     ("kstone-core/src/lsm/disk_usage.rs", &["DiskUsage"]),
+    ("kstone-core/src/lsm/sizes.rs", &["SizeSummary", "WrittenSizes"]),
     ("kstone-core/src/latency.rs", &["LatencySummary", "Latencies"]),
     ("kstone-core/src/lsm/pending.rs", &["PendingRewrite"]),
 ];
@@ -385,6 +386,91 @@ fn a_stripe_is_described() {
     assert_eq!((stats.sst_bytes, stats.ssts_per_stripe), (stripe.sst_bytes, stripe.ssts as f64));
 }
 
+/// Which stripe is hot: by its writes, and by the gets that were timed.
+#[test]
+fn the_heat_of_a_stripe_is_counted() {
+    let engine = engine(DatabaseConfig::new().with_stripes(2).with_latency_sampling(1));
+    let in_stripe = |stripe: usize| {
+        let is_there =
+            |n: &usize| engine.scan_stripe(stripe, None).unwrap().any(|row| row.unwrap().0 == key(*n));
+        (0..30).filter(is_there).collect::<Vec<_>>()
+    };
+    put(&engine, 0..30, 10);
+    let (first, second) = (in_stripe(0), in_stripe(1));
+    assert!(!first.is_empty() && first.len() + second.len() == 30);
+    engine.flush().unwrap();
+    engine.delete(&key(first[0]), WriteOptions::new()).unwrap();
+    for _ in 0..3 {
+        assert!(engine.get(&key(second[0])).unwrap().is_some());
+    }
+    assert!(engine.get(&key(first[0])).unwrap().is_none());
+    assert_eq!(engine.scan_stripe(0, None).unwrap().count(), first.len() - 1);
+    let stats = engine.stats().unwrap();
+    let figures = |n: usize| {
+        let stripe = &stats.stripes[n];
+        (stripe.writes, stripe.timed_gets, stripe.passed_over)
+    };
+    // The tombstone, and the version under it.
+    assert_eq!(figures(0), (first.len() as u64 + 1, 1, 2));
+    assert_eq!(figures(1), (second.len() as u64, 3, 0));
+    assert!(stats.stripes.iter().all(|stripe| (stripe.held_up, stripe.held_up_nanos) == (0, 0)));
+}
+
+#[test]
+fn sizes_of_what_is_written_are_sampled() {
+    let engine = engine(one().with_latency_sampling(1));
+    assert_eq!(engine.stats().unwrap().written_sizes, Default::default());
+    put(&engine, 0..10, 100);
+    engine.delete(&key(0), WriteOptions::new()).unwrap();
+    let mut batch = WriteBatch::new();
+    batch.put(key(1), [0; 300]).delete(key(2));
+    engine.write(&batch, WriteOptions::new()).unwrap();
+    let add = |_: &[_], changes: &mut kstone_core::lsm::Changes| {
+        changes.put(0, vec![0; 100]);
+        Ok(())
+    };
+    engine.write_with(&[key(3)], WriteOptions::new(), add).unwrap();
+    let sizes = engine.stats().unwrap().written_sizes;
+    assert_eq!((sizes.keys.count, sizes.keys.mean, sizes.keys.p50, sizes.keys.max), (14, 6, 6, 6));
+    assert_eq!((sizes.values.count, sizes.values.p50, sizes.values.mean), (12, 100, 116));
+    // To two digits.
+    assert!((295..=305).contains(&sizes.values.p99) && (295..=305).contains(&sizes.values.max), "{sizes:?}");
+}
+
+#[test]
+fn a_snapshot_lags_behind_by_the_writes_since() {
+    let engine = engine(one());
+    put(&engine, 0..5, 10);
+    assert_eq!(engine.stats().unwrap().snapshot_lag, 0);
+    let snapshot = engine.snapshot().unwrap();
+    put(&engine, 0..7, 10);
+    assert_eq!(engine.stats().unwrap().snapshot_lag, 7);
+    drop(snapshot);
+    assert_eq!(engine.stats().unwrap().snapshot_lag, 0);
+}
+
+#[test]
+fn page_faults_are_those_that_the_system_reports() {
+    #[derive(Debug)]
+    struct Faults;
+    impl kstone_core::memory::MemoryProbe for Faults {
+        fn available(&self) -> Option<u64> {
+            None
+        }
+        fn major_faults(&self) -> Option<u64> {
+            Some(123)
+        }
+    }
+    assert_eq!(engine(one()).stats().unwrap().major_faults, None);
+    let mut options = manual(Arc::new(MemVfs::new()), 1);
+    options.memory_probe = Arc::new(Faults);
+    let engine = LsmEngine::create(Path::new(DB), options).unwrap();
+    assert_eq!(engine.stats().unwrap().major_faults, Some(123));
+    // Here, as anywhere on Linux, a number.
+    let known = kstone_core::memory::MemoryProbe::major_faults(&kstone_core::memory::SystemMemory);
+    assert_eq!(known.is_some(), cfg!(target_os = "linux"));
+}
+
 #[test]
 fn sizes_are_those_of_the_directory() {
     let vfs = MemVfs::new();
@@ -475,8 +561,11 @@ fn a_delay_and_a_stop_are_told_apart() {
         engine.write(&whole, WriteOptions::new()).unwrap();
         assert_eq!(engine.stats().unwrap().stalls, []);
         put(&engine, 0..1, 1);
-        let stall = stall(&engine.stats().unwrap());
+        let stats = engine.stats().unwrap();
+        let stall = stall(&stats);
         assert_eq!((stall.reason, stall.count), (StallReason::Memtables, 1));
+        let [stripe] = &stats.stripes[..] else { panic!("{stats:?}") };
+        assert_eq!((stripe.held_up, stripe.held_up_nanos >= stall.nanos), (1, true), "{stripe:?} {stall:?}");
         assert_eq!((stall.delays, stall.stops), (delays, stops));
     }
 }
@@ -587,6 +676,10 @@ fn space_amplification_knows_superseded_versions() {
             // An encoded key has eight bytes.
             let truth = stats.sst_bytes as f64 / (live.len() * 58) as f64;
             let told = stats.amplification.space.unwrap();
+            let entries: u64 = stats.stripes.iter().map(|stripe| stripe.entries).sum();
+            let (versions, in_fact) =
+                (stats.amplification.entries.unwrap(), entries as f64 / live.len() as f64);
+            assert!(in_fact > 1.8 && (versions / in_fact - 1.0).abs() < 0.15, "{versions} for {in_fact}");
             println!("{keys} keys, {runs} runs, {stripes} stripes: {told:.2}, in fact {truth:.2}");
             assert!(truth > 1.8 && (told / truth - 1.0).abs() < 0.15, "{told} for {truth}");
             (0..stripes).for_each(|stripe| engine.trigger_compaction(stripe).unwrap());

@@ -234,6 +234,7 @@ fn amplification_follows_from_the_bytes() {
     assert!(a.write_total.unwrap() > a.write_tables.unwrap() + 1.1, "{a:?}");
     // An encoded key takes two more bytes.
     assert_eq!(a.space, Some(stats.sst_bytes as f64 / (50.0 * 108.0)));
+    assert_eq!(a.entries, Some(1.0));
     // Tombstones, and the versions that they shadow, are not live data.
     for n in 0..25 {
         engine.delete(&key(n), WriteOptions::new()).unwrap();

@@ -62,6 +62,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::string_slice))]
 
+mod advise;
 mod alerts;
 mod arithmetic;
 mod batch;
@@ -99,6 +100,7 @@ mod update_call;
 mod value;
 mod view;
 
+pub use advise::{Advice, Evidence, Expected, Situation, Source, Urgency};
 pub use alerts::{
     AlertThresholds, PerformanceAlert, check_alerts, measure_average_sst_count, measure_p99_read_latency,
 };
@@ -130,8 +132,8 @@ pub use kstone_core::lsm::{
     Amplification, BackupOptions, BackupProgress, BackupReport, BlockCacheStats, CompactionReason,
     CompactionReasonStats, CompactionStats, DeletedRange, DiskUsage, EngineOptions, EngineStats, Event,
     EventListener, Exhausted, Explain, ExplainQuery, FilterStats, Latencies, LatencyBuckets, LatencySummary,
-    LsmEngine, OperationStats, PendingRewrite, ReadStats, RecoveryStats, SettingChange, StallReason,
-    StallStats, StatsSnapshot, StripeStats, WriteOptions,
+    LsmEngine, OperationStats, PendingRewrite, ReadStats, RecoveryStats, SettingChange, SizeSummary,
+    StallReason, StallStats, StatsSnapshot, StripeStats, WriteOptions, WrittenSizes,
 };
 pub use kstone_core::model;
 pub use kstone_core::repair::{Action, Loss, Now, RepairOptions, RepairReport};

@@ -87,6 +87,8 @@ pub(crate) enum Command {
     Stats(Database),
     /// List past events, oldest first: flushes, compactions, stalls, errors.
     Events(EventsArgs),
+    /// Say why the database is slow or large, what to change, and what to expect of it: the cause first.
+    Advise(AdviseArgs),
     /// List metrics that exceed their thresholds; exit status 1 if there are any.
     Alerts(Database),
     /// List the presets for common workloads, one per line, or print one as Rust code.
@@ -122,6 +124,7 @@ impl Command {
             Self::Backup(args) => &args.db,
             Self::Verify(args) => &args.db,
             Self::Repair(args) => &args.db,
+            Self::Advise(args) => args.db.as_ref()?,
             Self::Presets(_) => return None,
         };
         Some(&db.path)
@@ -375,6 +378,31 @@ pub(crate) struct EventsArgs {
     /// At most this many, the newest.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AdviseArgs {
+    #[command(flatten)]
+    pub(crate) db: Option<Database>,
+    /// Also name the settings that suit this goal best for the work that STATS.json shows.
+    #[arg(long, value_enum)]
+    pub(crate) goal: Option<AdviseGoal>,
+    /// The most memory for memtables, filters and indexes with those settings, such as 256MiB.
+    #[arg(long, value_name = "SIZE", requires = "goal")]
+    pub(crate) ram: Option<bytesize::ByteSize>,
+    /// List the causes that are looked for.
+    #[arg(long, required_unless_present = "path", conflicts_with = "path")]
+    pub(crate) list: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum AdviseGoal {
+    Balanced,
+    Write,
+    Read,
+    Memory,
+    Recovery,
+    Space,
 }
 
 #[derive(Args, Debug)]

@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod advise;
 mod alerts;
 mod backup;
 mod compact;
@@ -47,6 +48,7 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
         Command::Explain(command) => explain::run(command, format),
         Command::Stats(db) => stats::run(db, format),
         Command::Events(args) => events::run(args, format),
+        Command::Advise(args) => advise::run(args, format),
         Command::Alerts(db) => alerts::run(db, format),
         Command::Presets(args) => presets::run(args, format),
         Command::Import(args) => import::run(args, format),

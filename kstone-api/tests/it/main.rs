@@ -1,6 +1,7 @@
 //! The crate's tests, in one binary.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod advise;
 mod arithmetic;
 mod chapter_23;
 mod codec;

@@ -131,7 +131,7 @@ fn health_follows_from_rules_with_figures() {
     open.close().unwrap();
     let info = db.stdout(&["info", "my.db"]);
     for part in
-        ["  health       ", "75 % of the entries in SSTs are tombstones, 3,000 of them\n", "is hot: 100 % of"]
+        ["  health       ", "75 % of the entries in SSTs are tombstones, 3,000 of them", "is hot: 100 % of"]
     {
         assert!(info.contains(part), "{part} is not in {info}");
     }

@@ -7,6 +7,7 @@
     reason = "tests, which inspect files from outside"
 )]
 
+mod advise;
 mod broken;
 mod expressions;
 mod full;

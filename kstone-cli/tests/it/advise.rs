@@ -90,9 +90,9 @@ fn counters_of_a_running_process_are_evidence() {
 #[test]
 fn goals_have_a_limit_of_memory_and_rules_are_listed() {
     let db = Fixture::new();
-    let config = DatabaseConfig::new().with_max_memtable_records(10_000).with_bloom_bits_per_key(64);
+    let config = DatabaseConfig::new().with_max_memtable_records(10_000).with_stripes(4);
     let open = Database::builder(db.dir.path().join("my.db")).config(config).create().unwrap();
-    for n in 0..3_000 {
+    for n in 0..20_000 {
         open.put(format!("key{n}"), ItemBuilder::new().number("n", n)).unwrap();
     }
     open.close().unwrap();
@@ -100,7 +100,7 @@ fn goals_have_a_limit_of_memory_and_rules_are_listed() {
     let text = db.stdout(&["advise", "my.db", "--goal", "memory"]);
     assert!(text.contains("INFO     other settings suit this work and the goal memory better"), "{text}");
     assert!(
-        text.contains("do       kstone config set my.db ") && text.contains("bloom_bits_per_key="),
+        text.contains("do       kstone config set my.db ") && text.contains("max_memtable_records="),
         "{text}"
     );
     // No settings fit into that.

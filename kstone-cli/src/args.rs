@@ -83,6 +83,25 @@ pub(crate) enum Command {
     /// Show every step of a read, and its cost.
     #[command(subcommand)]
     Explain(ExplainCommand),
+    /// Draw a map of all stripes, to find those that differ: many SSTs, much data, old files.
+    Stripes(StripesArgs),
+    /// List every file of the directory: what it is, which keys it holds, how long it is.
+    Files(Database),
+    /// Count keys or items by size, or keys by their number of versions. Reads everything.
+    Hist(HistArgs),
+    /// List the largest items, and the partitions and prefixes of keys with the most bytes. Reads everything.
+    Big(BigArgs),
+    /// List every version of a key in every file, older ones and tombstones too.
+    Find(KeyArgs),
+    /// Look into SST files, one by one, without their database.
+    #[command(subcommand)]
+    Sst(FileCommand),
+    /// Look into log segments, one by one, without their database.
+    #[command(subcommand)]
+    Wal(LogCommand),
+    /// Look into the manifest, which lists the files of the database.
+    #[command(subcommand)]
+    Manifest(ManifestCommand),
     /// Show file sizes, and the counters of the program that has the database open.
     Stats(Database),
     /// List past events, oldest first: flushes, compactions, stalls, errors.
@@ -103,6 +122,12 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Salvage a damaged database, and report what is lost; exit status 6 if anything is.
     Repair(RepairArgs),
+    /// Print a script that completes commands and options in a shell.
+    Completions(CompletionsArgs),
+    /// Write the manual pages, one for each command, to a directory.
+    Man(ManArgs),
+    /// Print the version; with -v, those of the file formats too.
+    Version,
 }
 
 impl Command {
@@ -110,6 +135,12 @@ impl Command {
     pub(crate) fn database(&self) -> Option<&Path> {
         let db = match self {
             Self::Info(db) | Self::Create(db) | Self::Count(db) | Self::Stats(db) | Self::Alerts(db) => db,
+            Self::Files(db) => db,
+            Self::Stripes(args) => &args.db,
+            Self::Hist(args) => &args.db,
+            Self::Big(args) => &args.db,
+            Self::Find(args) => &args.db,
+            Self::Manifest(ManifestCommand::Dump(args)) => &args.db,
             Self::Explain(ExplainCommand::Get(args)) => &args.db,
             Self::Get(args) => &args.key.db,
             Self::Delete(args) => &args.key.db,
@@ -125,7 +156,8 @@ impl Command {
             Self::Verify(args) => &args.db,
             Self::Repair(args) => &args.db,
             Self::Advise(args) => args.db.as_ref()?,
-            Self::Presets(_) => return None,
+            Self::Presets(_) | Self::Sst(_) | Self::Wal(_) => return None,
+            Self::Completions(_) | Self::Man(_) | Self::Version => return None,
         };
         Some(&db.path)
     }
@@ -158,6 +190,145 @@ pub(crate) struct KeyArgs {
     pub(crate) sort: Option<Escaped>,
     #[command(flatten)]
     pub(crate) types: KeyTypes,
+}
+
+/// What a map of the stripes shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Measure {
+    /// SST files
+    Ssts,
+    /// Runs, which compaction counts against its threshold
+    Runs,
+    /// Bytes of SSTs
+    Bytes,
+    /// Entries that are not tombstones, in SSTs and memtables
+    Items,
+    /// Tombstones in SSTs
+    Tombstones,
+    /// Age of the oldest SST
+    Age,
+}
+
+/// How text is drawn.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Drawing {
+    /// Draw with ASCII characters only; the default where the locale is not UTF-8.
+    #[arg(long)]
+    pub(crate) ascii: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct StripesArgs {
+    #[command(flatten)]
+    pub(crate) db: Database,
+    /// What to show of each stripe.
+    #[arg(long, value_enum, default_value_t = Measure::Ssts)]
+    pub(crate) by: Measure,
+    /// List the N stripes with the most instead of all.
+    #[arg(long, value_name = "N", conflicts_with = "stripe")]
+    pub(crate) top: Option<usize>,
+    /// List the files of this stripe.
+    #[arg(long, value_name = "N")]
+    pub(crate) stripe: Option<usize>,
+    #[command(flatten)]
+    pub(crate) drawing: Drawing,
+}
+
+/// What a histogram counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Counted {
+    /// Keys, by their bytes
+    Keys,
+    /// Items, by their bytes as stored
+    Items,
+    /// Keys, by the number of their versions, tombstones included
+    Versions,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct HistArgs {
+    #[command(flatten)]
+    pub(crate) db: Database,
+    /// What to count.
+    #[arg(value_enum)]
+    pub(crate) what: Counted,
+    #[command(flatten)]
+    pub(crate) drawing: Drawing,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BigArgs {
+    #[command(flatten)]
+    pub(crate) db: Database,
+    /// How many of each to list.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) top: usize,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FileCommand {
+    /// Print the entries, in order.
+    Dump(DumpArgs),
+    /// Print what the file says about itself.
+    Props(FilesArgs),
+    /// Print the properties of the filter.
+    Bloom(FilesArgs),
+    /// Check every part and every entry; exit status 3 if anything is damaged.
+    Verify(FilesArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LogCommand {
+    /// Print the records, in order.
+    Dump(DumpArgs),
+    /// Print what the segment holds.
+    Props(FilesArgs),
+    /// Check every record; exit status 3 if any is damaged.
+    Verify(FilesArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ManifestCommand {
+    /// Print the edits, in order.
+    Dump(ManifestDumpArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct FilesArgs {
+    /// The files.
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DumpArgs {
+    #[command(flatten)]
+    pub(crate) files: FilesArgs,
+    /// At most this many of each file.
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<u64>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ManifestDumpArgs {
+    #[command(flatten)]
+    pub(crate) db: Database,
+    /// At most this many changes.
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<u64>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ManArgs {
+    /// The directory, which is created if necessary.
+    pub(crate) dir: PathBuf,
 }
 
 /// The placeholders of names in the expressions of a command.

@@ -3,32 +3,43 @@
 mod advise;
 mod alerts;
 mod backup;
+mod big;
 mod compact;
+mod completions;
 mod count;
 mod create;
 mod delete;
 mod events;
 mod explain;
+mod files;
+mod find;
 mod get;
+mod hist;
 mod import;
 mod info;
+mod man;
+mod manifest;
 mod presets;
 mod put;
 mod query;
 mod repair;
 mod scan;
+mod sst;
 mod stats;
+mod stripes;
 mod update;
 mod verify;
+mod version;
+mod wal;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use kstone_api::{Database, Error, Items, Key, Token};
 
 use crate::args::{self, Cli, Command, Format};
 use crate::escape::Escaped;
-use crate::failure::{Failure, damage_hint, exit, from_here};
+use crate::failure::{Failure, damage_hint, exit, from_here, is_closed_pipe};
 use crate::key_types::KeyTypes;
 use crate::output::EntryWriter;
 use crate::selection::Selected;
@@ -56,6 +67,17 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
         Command::Backup(args) => backup::run(args, format),
         Command::Verify(args) => verify::run(args, format),
         Command::Repair(args) => repair::run(args, format),
+        Command::Stripes(args) => stripes::run(args, format),
+        Command::Files(db) => files::run(db, format),
+        Command::Hist(args) => hist::run(args, format),
+        Command::Big(args) => big::run(args, format),
+        Command::Find(args) => find::run(args, format),
+        Command::Sst(command) => sst::run(command, format),
+        Command::Wal(command) => wal::run(command, format),
+        Command::Manifest(command) => manifest::run(command, format),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
+        Command::Version => version::run(cli.verbose, format),
     }
 }
 
@@ -89,6 +111,42 @@ fn damage(db: &Database) -> Vec<Failure> {
         hint: Some(damage_hint(Some(db.path()))),
     };
     db.engine().damage().iter().map(failure).collect()
+}
+
+/// Calls `each` for every file. Failures are reported at the end, so that one bad file does not hide the others.
+fn for_each_file(files: &[PathBuf], mut each: impl FnMut(&Path) -> Result<()>) -> Result<()> {
+    let mut failures = Vec::new();
+    for file in files {
+        match each(file) {
+            Err(error) if is_closed_pipe(&error) => return Err(error),
+            Err(error) => failures.push(failed(&error)),
+            Ok(()) => {}
+        }
+    }
+    Failure::all(failures)
+}
+
+/// A failure that does not end the command, about a file whose database is not known.
+fn failed(error: &anyhow::Error) -> Failure {
+    let mut failure = match error.downcast_ref::<Failure>() {
+        Some(Failure { exit, code, message, hint }) => {
+            Failure { exit: *exit, code, message: message.clone(), hint: hint.clone() }
+        }
+        None => Failure { hint: None, ..Failure::of(error, Path::new("DB")) },
+    };
+    if failure.exit == exit::CORRUPTION {
+        let hint =
+            "nothing was changed; kstone verify on the database of the file shows which keys are affected";
+        failure.hint = Some(hint.into());
+    }
+    failure
+}
+
+/// Whether to draw with characters beyond ASCII: unless `--ascii` is given, or the locale is not UTF-8.
+fn draws_unicode(drawing: args::Drawing) -> bool {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().filter_map(|name| std::env::var(name).ok());
+    let locale = locale.map(|value| value.to_lowercase()).find(|value| !value.is_empty()).unwrap_or_default();
+    !drawing.ascii && (locale.contains("utf-8") || locale.contains("utf8"))
 }
 
 fn open_to_write(db: &args::Database) -> Result<Database> {

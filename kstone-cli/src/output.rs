@@ -5,9 +5,11 @@ use std::io::{BufWriter, StdoutLock, Write};
 
 use anyhow::Result;
 use bytesize::ByteSize;
+use clap::builder::styling::Style;
 use comfy_table::Table;
 use kstone_api::{Item, Key, Token, escape};
 use serde::Serialize;
+use serde_json::Value as Json;
 use serde_json::value::RawValue;
 
 use crate::args::Format;
@@ -26,16 +28,30 @@ const CELL_BYTES: usize = 1024;
 pub(crate) struct Stdout {
     out: BufWriter<StdoutLock<'static>>,
     json: bool,
+    /// Whether styles are written.
+    colour: bool,
     /// The start of a character whose remaining bytes have not been written yet.
     begun: Vec<u8>,
 }
 
 pub(crate) fn stdout(format: Format) -> Stdout {
     let out = BufWriter::with_capacity(64 << 10, std::io::stdout().lock());
-    Stdout { out, json: format != Format::Table, begun: Vec::new() }
+    let json = format != Format::Table;
+    let colour = !json && anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never;
+    Stdout { out, json, colour, begun: Vec::new() }
 }
 
 impl Stdout {
+    /// Writes text in a style if colour is on. No meaning may depend on the style.
+    pub(crate) fn write_styled(&mut self, style: Style, text: &str) -> std::io::Result<()> {
+        if !self.colour {
+            return self.write_text(text);
+        }
+        write!(self.out, "{style}")?;
+        self.write_text(text)?;
+        write!(self.out, "{style:#}")
+    }
+
     fn write_text(&mut self, text: &str) -> std::io::Result<()> {
         for line in text.split_inclusive('\n') {
             let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
@@ -313,6 +329,77 @@ pub(crate) fn print_list<T: Serialize>(format: Format, schema: &str, name: &str,
     Ok(out.flush()?)
 }
 
+/// Prints values one at a time, while they are read: as lines of text, as one JSON document, or as JSON Lines.
+pub(crate) struct Stream {
+    out: Stdout,
+    format: Format,
+    any: bool,
+}
+
+impl Stream {
+    /// In a document the values are a list with this name.
+    pub(crate) fn new(format: Format, schema: &str, name: &str) -> Result<Self> {
+        let mut out = stdout(format);
+        if format == Format::Json {
+            write!(out, "{{\"schema\":\"{schema}\",\"{name}\":[")?;
+        }
+        Ok(Self { out, format, any: false })
+    }
+
+    /// Prints one value: the text for people, the other for programs.
+    pub(crate) fn write(&mut self, text: impl FnOnce() -> String, json: impl FnOnce() -> Json) -> Result<()> {
+        match self.format {
+            Format::Table => return self.line(&text()),
+            Format::Json => writeln!(self.out, "{}", if self.any { "," } else { "" })?,
+            Format::Jsonl => {}
+        }
+        self.any = true;
+        let json = serde_json::to_vec(&json()).map_err(std::io::Error::from)?;
+        self.out.write_all(&json)?;
+        if self.format == Format::Jsonl {
+            writeln!(self.out)?;
+        }
+        Ok(())
+    }
+
+    /// Prints a line that is for people only.
+    pub(crate) fn line(&mut self, text: &str) -> Result<()> {
+        if self.format == Format::Table {
+            writeln!(self.out, "{}", text.trim_end())?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(mut self) -> Result<()> {
+        if self.format == Format::Json {
+            writeln!(self.out, "\n]}}")?;
+        }
+        Ok(self.out.flush()?)
+    }
+
+    /// Prints what is buffered, without the ending that would make the output look complete. The caller already has an
+    /// error to report.
+    pub(crate) fn break_off(mut self) {
+        let _ = self.out.flush();
+    }
+}
+
+/// A partition key and a sort key as they are typed; bytes that are no key as they are.
+pub(crate) fn key_texts(encoded: &[u8]) -> (String, Option<String>) {
+    match Key::decode(encoded) {
+        Some(key) => (escape::key(key.partition()), key.sort().map(escape::key)),
+        None => (escape::key(encoded), None),
+    }
+}
+
+/// A key as it is typed on a command line.
+pub(crate) fn typed_key(encoded: &[u8]) -> String {
+    match Key::decode(encoded) {
+        Some(key) => key.to_string(),
+        None => escape::key(encoded),
+    }
+}
+
 /// A table without borders, with columns two spaces apart.
 fn plain_table() -> Table {
     let mut table = Table::new();
@@ -348,6 +435,25 @@ pub(crate) fn counted(n: u64, what: &str) -> String {
 /// `15.2 MiB`.
 pub(crate) fn size(bytes: u64) -> String {
     ByteSize::b(bytes).display().iec().to_string()
+}
+
+/// `999`, `9K`, `.4M`, `18E`: a number in at most three characters, rounded down.
+pub(crate) fn short(n: u64) -> String {
+    if n < 1000 {
+        return n.to_string();
+    }
+    let mut rest = n;
+    for (unit, next) in [("K", "M"), ("M", "G"), ("G", "T"), ("T", "P"), ("P", "E"), ("E", "Z")] {
+        rest /= 1000;
+        match rest {
+            0..100 => return format!("{rest}{unit}"),
+            // Hundreds of a unit are tenths of the next.
+            100..1000 => return format!(".{}{next}", rest / 100),
+            _ => {}
+        }
+    }
+    // Not reached: 64 bits have 18 of the last unit.
+    "max".into()
 }
 
 /// `2.1 ms`: a duration in nanoseconds.
@@ -404,6 +510,9 @@ mod tests {
         assert_eq!(grouped(999), "999");
         assert_eq!(grouped(1_234_567), "1,234,567");
         assert_eq!(counted(1, "item"), "1 item");
+        let shortened = [0, 99, 999, 1000, 99_999, 100_000, 999_999, 1_000_000, 123_456_789].map(short);
+        assert_eq!(shortened, ["0", "99", "999", "1K", "99K", ".1M", ".9M", "1M", ".1G"]);
+        assert_eq!(short(u64::MAX), "18E");
         assert_eq!(size(1536), "1.5 KiB");
     }
 }

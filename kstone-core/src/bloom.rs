@@ -177,6 +177,11 @@ impl Filter {
         self.keys
     }
 
+    /// Returns the number of bits that each key sets.
+    pub(crate) fn probes(&self) -> u8 {
+        self.probes
+    }
+
     /// Prefetches the line that [`Filter::may_contain`] reads first.
     #[inline]
     pub(crate) fn prefetch(&self, section: &[u8], hash: u64) {

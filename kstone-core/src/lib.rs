@@ -87,6 +87,7 @@ pub(crate) mod version;
 pub mod lsm;
 
 // L6, maintenance.
+pub mod inspect;
 pub mod repair;
 pub mod verify;
 

@@ -92,6 +92,7 @@ mod stripes;
 mod trace;
 mod tuning;
 pub(crate) mod validate;
+mod versions;
 mod workload;
 mod write;
 
@@ -125,6 +126,7 @@ pub use stats::{
     Amplification, EngineStats, OperationStats, ReadStats, RecoveryStats, StallStats, StripeStats,
 };
 pub use stats_file::StatsSnapshot;
+pub use versions::{KeyVersion, KeyVersions};
 
 /// Default number of records at which a stripe's memtable is flushed; see [`DatabaseConfig::max_memtable_records`].
 pub const MEMTABLE_THRESHOLD: usize = DatabaseConfig::DEFAULT.max_memtable_records;

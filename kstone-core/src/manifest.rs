@@ -22,6 +22,7 @@
 //!    manifest must not remove anything either.
 //! 5. Loading never writes.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -290,6 +291,16 @@ impl Manifest {
     pub(crate) fn fingerprint(vfs: &dyn Vfs, dir: &Path) -> Result<Fingerprint> {
         load::fingerprint(vfs, &dir.join(MANIFEST))
     }
+}
+
+/// Passes the changes of the manifest in `dir` to `each`, in order, with the number and the offset of their edit, until
+/// it breaks. Returns the offset after the last edit, and whether a truncated edit follows.
+pub(crate) fn each_edit(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    each: &mut dyn FnMut(u64, u64, Change) -> ControlFlow<()>,
+) -> Result<(u64, bool)> {
+    load::each_edit(vfs, &dir.join(MANIFEST), each)
 }
 
 /// Recovers the last state that can be read from a damaged manifest, which may be old; `None` if there is none. Fails

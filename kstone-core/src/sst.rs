@@ -29,6 +29,7 @@ mod filter_stats;
 mod format;
 mod get;
 mod index;
+mod lone;
 mod open;
 mod open_files;
 mod read_ahead;

@@ -53,8 +53,8 @@ pub(crate) use buffer::{BufferedTail, open_with};
 pub(crate) use copy::LogCopy;
 pub(crate) use format::{RECORDS_START, copied_header};
 pub(crate) use reader::{
-    Chain, CheckBatch, LogGap, LogOwner, LogPart, LogRules, LogSalvage, RecordRef, Segment, discover,
-    discover_in, harden, has_records, replay, salvage, validate, validate_batches,
+    Chain, CheckBatch, LogGap, LogOwner, LogPart, LogRules, LogSalvage, Piece, RecordRef, Segment, discover,
+    discover_in, harden, has_records, replay, salvage, validate, validate_batches, walk_alone,
 };
 pub(crate) use segments::Reservation;
 pub(crate) use writer::Wal;

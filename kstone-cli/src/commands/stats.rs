@@ -186,7 +186,7 @@ fn is_open(args: &args::Database) -> bool {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the age of a file, for display only")]
-fn unix_ms() -> u64 {
+pub(crate) fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64)
 }
 

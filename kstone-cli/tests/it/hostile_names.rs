@@ -198,7 +198,7 @@ fn for_each_case(check: impl Fn(&dyn Fn() -> Case) + Sync) {
 fn whatever_a_name_is_commands_that_look_end_and_touch_nothing_outside() {
     for_each_case(|case| {
         let case = case();
-        let looks: [&[&str]; 15] = [
+        let looks: [&[&str]; 21] = [
             &["info", "my.db"],
             &["stats", "my.db"],
             &["events", "my.db"],
@@ -224,11 +224,22 @@ fn whatever_a_name_is_commands_that_look_end_and_touch_nothing_outside() {
             &["verify", "my.db", "--quick"],
             &["repair", "my.db", "--dry-run"],
             &["backup", "my.db", "copy.db"],
+            &["files", "my.db"],
+            &["stripes", "my.db"],
+            &["find", "my.db", "US", "KJFK"],
+            &["hist", "my.db", "versions"],
+            &["big", "my.db"],
+            &["manifest", "dump", "my.db"],
         ];
         for look in looks {
             case.run(look);
         }
         case.run(&["repair", "my.db", "--into", "new.db"]);
+        let file = format!("my.db/{}", case.name);
+        for command in ["sst", "wal"] {
+            case.run(&[command, "dump", &file]);
+            case.run(&[command, "verify", &file]);
+        }
     });
 }
 

@@ -13,6 +13,7 @@ mod expressions;
 mod full;
 mod hostile_names;
 mod import;
+mod inspect;
 mod pages;
 mod readme;
 mod terminal;

@@ -1,6 +1,7 @@
 //! Reads a manifest one item at a time, through a window: apart from the state, memory is bounded by the longest item,
 //! not by the file. Nothing in a frame is trusted before its checksum matches. Writes nothing.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -238,7 +239,7 @@ pub(super) fn load(vfs: &dyn Vfs, path: &Path) -> Result<Loaded> {
 
 fn state_of(mut frames: Frames<'_>, header: &FileHeader) -> Result<Loaded> {
     let path = frames.path;
-    let mut number = header.extra.first_chunk().map_or(0, |first| u64::from_le_bytes(*first));
+    let mut number = first_edit(header);
     let (mut state, mut at) = (None, HEADER_LEN as u64);
     while let Some(frame) = frames.frame(at)? {
         let bad = |why: String| Error::corrupt(path, at, why);
@@ -257,6 +258,49 @@ fn state_of(mut frames: Frames<'_>, header: &FileHeader) -> Result<Loaded> {
     state.check_supported(path)?;
     state.check().map_err(bad)?;
     Ok(Loaded { ids: ids(header), state, len: at, torn: at < frames.window.len() })
+}
+
+/// Passes the changes to `each` until it breaks. See [`super::each_edit`].
+pub(super) fn each_edit(
+    vfs: &dyn Vfs,
+    path: &Path,
+    each: &mut dyn FnMut(u64, u64, Change) -> ControlFlow<()>,
+) -> Result<(u64, bool)> {
+    let (mut frames, header) = Frames::open(vfs, path)?;
+    let mut number = first_edit(&header);
+    let (mut at, mut flow) = (HEADER_LEN as u64, ControlFlow::Continue(()));
+    while let Some(frame) = frames.frame(at)? {
+        if frame.number != number {
+            let detail = format!("edit {} in the place of edit {number}", frame.number);
+            return Err(Error::corrupt(path, at, detail));
+        }
+        frames.changes(&frame, |change| {
+            if flow.is_continue() {
+                flow = each(number, at, change);
+            }
+            Ok(())
+        })?;
+        (number, at) = (number.saturating_add(1), frame.end);
+        if flow.is_break() {
+            return Ok((at, false));
+        }
+    }
+    if at == HEADER_LEN as u64 {
+        return Err(Error::corrupt(path, at, "the first edit is damaged"));
+    }
+    if !frames.is_torn_tail(at, number)? {
+        return Err(Error::corrupt(
+            path,
+            at,
+            format!("edit {number} is damaged, but it is not the last one"),
+        ));
+    }
+    Ok((at, at < frames.window.len()))
+}
+
+/// The number of the first edit.
+fn first_edit(header: &FileHeader) -> u64 {
+    header.extra.first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
 }
 
 /// Recovers the last state that can be read from a damaged manifest, which may be old; `None` if there is none. Fails

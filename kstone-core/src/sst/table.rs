@@ -49,6 +49,13 @@ impl Table {
         }
     }
 
+    /// The same under another name than a manifest would give it.
+    pub(super) fn at(context: &Arc<TableContext>, meta: Arc<SstMeta>, path: PathBuf) -> Self {
+        let mut table = Self::new(context, meta);
+        table.path = OnceLock::from(path);
+        table
+    }
+
     /// The same with the file already mapped. With `ReadMode::Pread` it is still read from the file.
     pub(crate) fn holding(context: &Arc<TableContext>, meta: Arc<SstMeta>, held: Arc<Mapping>) -> Self {
         let mut table = Self::new(context, meta);

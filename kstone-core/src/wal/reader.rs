@@ -855,8 +855,10 @@ impl RecordHeader {
     }
 }
 
+mod lone;
 mod salvage;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use lone::{Piece, walk_alone};
 pub(crate) use salvage::{LogGap, LogSalvage, salvage};

@@ -410,3 +410,22 @@ impl Drop for Turn<'_> {
         self.0.free.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Who waits too long goes on without a turn: a transaction that ends late must not stop all others.
+    #[test]
+    fn turns_are_taken_one_at_a_time_and_nobody_waits_for_long() {
+        let turns = Turns::default();
+        let first = turns.take().unwrap();
+        assert!(turns.take().is_none(), "while the first is not over");
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| (0..1_000).find_map(|_| turns.take()).is_some());
+            drop(first);
+            assert!(waiting.join().unwrap());
+        });
+        assert!(turns.take().is_some(), "a turn ends when it is dropped");
+    }
+}

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kstone_core::lsm::{
-    BackupOptions, BackupReport, CompactionStats, DiskUsage, EngineOptions, EngineStats, EventListener,
-    Latencies, LsmEngine, PendingRewrite, WriteOptions,
+    BackupOptions, BackupReport, CompactionStats, Destroyed, DiskUsage, EngineOptions, EngineStats,
+    EventListener, Latencies, LsmEngine, PendingRewrite, WriteOptions,
 };
 use kstone_core::verify::{VerifyOptions, VerifyReport};
 use kstone_core::vfs::DiskVfs;
@@ -182,6 +182,25 @@ impl Database {
     /// ```
     pub fn is_locked(path: impl AsRef<Path>) -> Result<bool> {
         LsmEngine::is_locked(path.as_ref(), &DiskVfs::new())
+    }
+
+    /// Removes a database: its files, and the directory if nothing else is in it. Files that are not the database's, and
+    /// the originals that a repair kept, stay and are listed.
+    ///
+    /// ```
+    /// # use kstone_api::Database;
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let path = dir.path().join("mydb.keystone");
+    /// Database::create(&path)?.close()?;
+    /// assert_eq!(Database::destroy(&path)?.kept, [""; 0]);
+    /// assert!(!path.exists());
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `NotFound`, `NotADatabase`, `Locked`: nothing was removed. `Io`: some files may be left; call it again.
+    pub fn destroy(path: impl AsRef<Path>) -> Result<Destroyed> {
+        LsmEngine::destroy(path.as_ref(), &DiskVfs::new())
     }
 
     /// Creates a database in memory: the same engine, without files. Its contents are lost when the last handle is

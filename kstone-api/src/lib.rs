@@ -33,7 +33,7 @@
 //! | **Queries** | [`Query`] reads a partition, [`Scan`] everything. They return [`Items`], [`Views`] or [`Keys`]; fastest row by row, [`Items::next_row`]. Page by page: [`Page`], [`Token`]. [`Partitions`]: the partition keys. [`SortRange`]; deleting one: [`DeletedRange`] |
 //! | **Settings** | [`DatabaseConfig`], [`CompactionConfig`], [`Preset`]; [`MemtableMode`], [`Compression`], [`ReadMode`]. [`config`]: their names, defaults and ranges as data. [`PendingRewrite`]: settings that existing files were not written with. [`model`]: the estimated cost of settings |
 //! | **Monitoring** | [`EngineStats`] ([`OperationStats`], [`ReadStats`], [`StripeStats`], [`StallStats`], [`StallReason`], [`FilterStats`], [`BlockCacheStats`], [`Amplification`], [`RecoveryStats`], [`CompactionStats`], [`CompactionReasonStats`], [`CompactionReason`]), [`Latencies`] ([`LatencySummary`], [`LatencyBuckets`]), [`StatsSnapshot`]. [`DiskUsage`], [`Exhausted`]. [`EventListener`], [`Event`], [`SettingChange`]. [`AlertThresholds`], [`PerformanceAlert`], [`check_alerts`], [`measure_average_sst_count`], [`measure_p99_read_latency`]. [`Explain`], [`ExplainQuery`]: what a read costs. For your own calls: [`LatencyTracker`], [`DatabaseMetrics`] |
-//! | **Maintenance** | Backups: [`BackupOptions`], [`BackupReport`], [`BackupProgress`]. [`verify`]: [`VerifyOptions`], [`VerifyMode`], [`VerifyReport`], [`Finding`], [`FindingKind`], [`Severity`], [`Affected`], [`LogReport`], [`Progress`], [`ProgressFn`], [`ValueCheck`]. [`repair`]: [`RepairOptions`], [`RepairReport`], [`Loss`], [`Action`], [`Now`]. [`free_space`], [`FreeSpace`]. [`inspect`]: the contents of single files; [`KeyVersions`], [`KeyVersion`]: every version of a key |
+//! | **Maintenance** | Backups: [`BackupOptions`], [`BackupReport`], [`BackupProgress`]. [`verify`]: [`VerifyOptions`], [`VerifyMode`], [`VerifyReport`], [`Finding`], [`FindingKind`], [`Severity`], [`Affected`], [`LogReport`], [`Progress`], [`ProgressFn`], [`ValueCheck`]. [`repair`]: [`RepairOptions`], [`RepairReport`], [`Loss`], [`Action`], [`Now`]. [`free_space`], [`FreeSpace`]. [`inspect`]: the contents of single files; [`KeyVersions`], [`KeyVersion`]: every version of a key. [`Database::destroy`]: [`Destroyed`] |
 //! | **Errors** | [`Error`], [`Result`], [`NumberError`], [`CancelReason`]. [`escape`]: displaying untrusted keys and text |
 //! | **The engine** | [`LsmEngine`], [`EngineOptions`] |
 //!
@@ -115,6 +115,8 @@ pub use latency::LatencyTracker;
 pub use metrics::DatabaseMetrics;
 pub use number::{Number, NumberError};
 pub use number_key::{number_from_key, number_key};
+#[cfg(feature = "prometheus")]
+pub use openmetrics::openmetrics_of;
 pub use preset::Preset;
 pub use query::{Items, Keys, Page, Partitions, Query, Row, Scan, Token, Views};
 pub use snapshot::Snapshot;
@@ -131,8 +133,8 @@ pub use kstone_core::escape;
 pub use kstone_core::inspect;
 pub use kstone_core::lsm::{
     Amplification, BackupOptions, BackupProgress, BackupReport, BlockCacheStats, CompactionReason,
-    CompactionReasonStats, CompactionStats, DeletedRange, DiskUsage, EngineOptions, EngineStats, Event,
-    EventListener, Exhausted, Explain, ExplainQuery, FilterStats, KeyVersion, KeyVersions, Latencies,
+    CompactionReasonStats, CompactionStats, DeletedRange, Destroyed, DiskUsage, EngineOptions, EngineStats,
+    Event, EventListener, Exhausted, Explain, ExplainQuery, FilterStats, KeyVersion, KeyVersions, Latencies,
     LatencyBuckets, LatencySummary, LsmEngine, OperationStats, PendingRewrite, ReadStats, RecoveryStats,
     SettingChange, SizeSummary, StallReason, StallStats, StatsSnapshot, StripeStats, WriteOptions,
     WrittenSizes,

@@ -3,7 +3,10 @@
 
 use std::fmt;
 
-use kstone_core::lsm::{DiskUsage, EngineStats, LatencyBuckets};
+use kstone_core::DatabaseConfig;
+use kstone_core::lsm::{
+    CompactionStats, DiskUsage, EngineStats, Latencies, LatencyBuckets, LatencySummary, StatsSnapshot,
+};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, MetricEncoder, NoLabelSet, text,
@@ -34,32 +37,93 @@ impl Database {
     /// # Ok::<(), kstone_api::Error>(())
     /// ```
     pub fn openmetrics(&self) -> String {
-        let mut registry = Registry::with_prefix("keystonedb");
-        registry.register_collector(Box::new(Scrape(self.clone())));
-        let mut text = String::new();
-        // Writing to a string does not fail.
-        let _ = text::encode(&mut text, &registry);
-        text
+        // A closed database has no other metrics.
+        let (Ok(stats), Ok(disk)) = (self.stats(), self.disk_usage()) else { return encoded(Scrape::Closed) };
+        encoded(Scrape::Open(Box::new(Open {
+            stats,
+            disk,
+            compactions: self.compaction_stats(),
+            config: self.config(),
+            latencies: self.engine().latency_buckets(&BOUNDS_US.map(|us| us * 1000)),
+        })))
     }
 }
 
+/// Returns the metrics of a database that another program has open, from the statistics that it wrote to `STATS.json`, in
+/// the form of [`Database::openmetrics`]; `up`: whether it is still open. What the file does not contain is missing:
+/// limits, compactions by reason, and histograms of latencies, of which there are percentiles instead.
+pub fn openmetrics_of(snapshot: Option<&StatsSnapshot>, up: bool) -> String {
+    encoded(match snapshot {
+        None => Scrape::Unknown { up },
+        Some(snapshot) => Scrape::Written { snapshot: Box::new(snapshot.clone()), up },
+    })
+}
+
+fn encoded(scrape: Scrape) -> String {
+    let mut registry = Registry::with_prefix("keystonedb");
+    registry.register_collector(Box::new(scrape));
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = text::encode(&mut text, &registry);
+    text
+}
+
+/// Where metrics come from.
 #[derive(Debug)]
-struct Scrape(Database);
+enum Scrape {
+    Closed,
+    Open(Box<Open>),
+    /// `STATS.json`.
+    Written {
+        snapshot: Box<StatsSnapshot>,
+        up: bool,
+    },
+    /// No program writes `STATS.json`.
+    Unknown {
+        up: bool,
+    },
+}
+
+#[derive(Debug)]
+struct Open {
+    stats: EngineStats,
+    disk: DiskUsage,
+    compactions: CompactionStats,
+    config: DatabaseConfig,
+    latencies: [(&'static str, LatencyBuckets); 9],
+}
 
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Out { encoder };
-        // A closed database has no other metrics.
-        let (Ok(stats), Ok(disk)) = (self.0.stats(), self.0.disk_usage()) else {
-            return out.gauge("up", "Whether the database is open", 0u64);
+        let up = match self {
+            Self::Closed => false,
+            Self::Open(_) => true,
+            Self::Written { up, .. } | Self::Unknown { up } => *up,
         };
-        out.gauge("up", "Whether the database is open", 1u64)?;
-        operations(&mut out, &stats)?;
-        background(&mut out, &stats, &self.0.compaction_stats())?;
-        reading(&mut out, &stats)?;
-        sizes(&mut out, &stats, &disk, &self.0)?;
-        health(&mut out, &stats)?;
-        latencies(&mut out, &self.0)
+        out.gauge("up", "Whether the database is open", u64::from(up))?;
+        match self {
+            Self::Closed | Self::Unknown { .. } => Ok(()),
+            Self::Open(open) => {
+                operations(&mut out, &open.stats)?;
+                background(&mut out, &open.stats, Some(&open.compactions))?;
+                reading(&mut out, &open.stats)?;
+                sizes(&mut out, &open.stats)?;
+                limits(&mut out, &open.disk, &open.config)?;
+                health(&mut out, &open.stats)?;
+                latencies(&mut out, &open.latencies)
+            }
+            Self::Written { snapshot, .. } => {
+                let written = snapshot.unix_ms as f64 / 1e3;
+                out.gauge("stats_timestamp_seconds", "When these metrics were taken, in Unix time", written)?;
+                operations(&mut out, &snapshot.stats)?;
+                background(&mut out, &snapshot.stats, None)?;
+                reading(&mut out, &snapshot.stats)?;
+                sizes(&mut out, &snapshot.stats)?;
+                health(&mut out, &snapshot.stats)?;
+                percentiles(&mut out, &snapshot.latencies)
+            }
+        }
     }
 }
 
@@ -82,28 +146,25 @@ fn operations(out: &mut Out<'_>, stats: &EngineStats) -> fmt::Result {
     out.counter("disk_full_refusals", "Writes refused for lack of space", stats.disk_full_refusals)
 }
 
-fn background(out: &mut Out<'_>, stats: &EngineStats, compactions: &crate::CompactionStats) -> fmt::Result {
+fn background(out: &mut Out<'_>, stats: &EngineStats, compactions: Option<&CompactionStats>) -> fmt::Result {
     out.counter("flushes", "Memtables flushed", stats.flushes)?;
     out.counter("flush_bytes_written", "Bytes of SSTs that flushes wrote", stats.flush_bytes_written)?;
-    let by_reason = &compactions.by_reason;
-    out.counters(
-        "compactions",
-        "Compactions",
-        "reason",
-        by_reason.iter().map(|of| (word(&of.reason), of.count)),
-    )?;
-    out.counters(
-        "compaction_bytes_read",
-        "Bytes of SSTs that compactions read",
-        "reason",
-        by_reason.iter().map(|of| (word(&of.reason), of.bytes_read)),
-    )?;
-    out.counters(
-        "compaction_bytes_written",
-        "Bytes of SSTs that compactions wrote",
-        "reason",
-        by_reason.iter().map(|of| (word(&of.reason), of.bytes_written)),
-    )?;
+    let (merges, read, written) = (
+        ("compactions", "Compactions"),
+        ("compaction_bytes_read", "Bytes of SSTs that compactions read"),
+        ("compaction_bytes_written", "Bytes of SSTs that compactions wrote"),
+    );
+    if let Some(compactions) = compactions {
+        let by_reason = || compactions.by_reason.iter();
+        let by = "reason";
+        out.counters(merges.0, merges.1, by, by_reason().map(|of| (word(&of.reason), of.count)))?;
+        out.counters(read.0, read.1, by, by_reason().map(|of| (word(&of.reason), of.bytes_read)))?;
+        out.counters(written.0, written.1, by, by_reason().map(|of| (word(&of.reason), of.bytes_written)))?;
+    } else {
+        out.counter(merges.0, merges.1, stats.compactions)?;
+        out.counter(read.0, read.1, stats.compaction_bytes_read)?;
+        out.counter(written.0, written.1, stats.compaction_bytes_written)?;
+    }
     out.counter("ssts_merged", "SSTs that compactions merged", stats.ssts_merged)?;
     out.counter("tombstones_removed", "Tombstones dropped", stats.tombstones_removed)?;
     out.counter("checkpoints", "Checkpoints", stats.checkpoints)?;
@@ -147,7 +208,7 @@ fn reading(out: &mut Out<'_>, stats: &EngineStats) -> fmt::Result {
     out.gauge("block_cache_capacity_bytes", "Bytes that the block cache may hold", stats.block_cache.capacity)
 }
 
-fn sizes(out: &mut Out<'_>, stats: &EngineStats, disk: &DiskUsage, db: &Database) -> fmt::Result {
+fn sizes(out: &mut Out<'_>, stats: &EngineStats) -> fmt::Result {
     let sum = |of: fn(&crate::StripeStats) -> usize| {
         stats.stripes.iter().map(|stripe| of(stripe) as u64).sum::<u64>()
     };
@@ -158,13 +219,16 @@ fn sizes(out: &mut Out<'_>, stats: &EngineStats, disk: &DiskUsage, db: &Database
     out.gauge("runs_worst", "Runs in the stripe with the most", worst)?;
     out.gauge("memtable_records", "Records in memtables", sum(|stripe| stripe.memtable_records))?;
     out.gauge("memtable_bytes", "Memory of memtables", sum(|stripe| stripe.memtable_bytes))?;
-    let budget = db.config().memory_budget_bytes() as u64;
-    out.gauge("memtable_budget_bytes", "Limit on the memory of memtables", budget)?;
     out.gauge("sst_bytes", "Bytes of SSTs", stats.sst_bytes)?;
     out.gauge("log_bytes", "Bytes of the log", stats.log_bytes)?;
-    out.gauge("log_limit_bytes", "Limit on the bytes of the log", db.config().wal_limit_bytes())?;
     out.gauge("log_segments", "Files of the log", stats.log_segments as u64)?;
-    out.gauge("manifest_bytes", "Bytes of the manifest", stats.manifest_bytes)?;
+    out.gauge("manifest_bytes", "Bytes of the manifest", stats.manifest_bytes)
+}
+
+fn limits(out: &mut Out<'_>, disk: &DiskUsage, config: &DatabaseConfig) -> fmt::Result {
+    let budget = config.memory_budget_bytes() as u64;
+    out.gauge("memtable_budget_bytes", "Limit on the memory of memtables", budget)?;
+    out.gauge("log_limit_bytes", "Limit on the bytes of the log", config.wal_limit_bytes())?;
     out.gauge("disk_used_bytes", "Bytes of all files", disk.used)?;
     match disk.limit {
         Some(limit) => out.gauge("disk_limit_bytes", "The quota", limit),
@@ -199,9 +263,7 @@ fn health(out: &mut Out<'_>, stats: &EngineStats) -> fmt::Result {
     )
 }
 
-fn latencies(out: &mut Out<'_>, db: &Database) -> fmt::Result {
-    let bounds = BOUNDS_US.map(|us| us * 1000);
-    let measured = db.engine().latency_buckets(&bounds);
+fn latencies(out: &mut Out<'_>, measured: &[(&'static str, LatencyBuckets)]) -> fmt::Result {
     for (name, operation, help) in [
         ("write_latency_microseconds", "put", "Latency of puts that were timed"),
         ("read_latency_microseconds", "get", "Latency of gets that were timed"),
@@ -218,6 +280,22 @@ fn latencies(out: &mut Out<'_>, db: &Database) -> fmt::Result {
         out.histogram(name, help, of)?;
     }
     Ok(())
+}
+
+fn percentiles(out: &mut Out<'_>, latencies: &Latencies) -> fmt::Result {
+    let each = |of: fn(&LatencySummary) -> u64| {
+        let timed = latencies.all().into_iter().filter(|(_, summary)| summary.count > 0);
+        timed.map(|(name, summary)| (name.to_string(), of(&summary) as f64 / 1e3)).collect::<Vec<_>>()
+    };
+    let by = "operation";
+    out.gauges("latency_p50_microseconds", "Median of timed operations", by, each(|of| of.p50_nanos))?;
+    out.gauges(
+        "latency_p99_microseconds",
+        "99th percentile of timed operations",
+        by,
+        each(|of| of.p99_nanos),
+    )?;
+    out.gauges("latency_max_microseconds", "Longest of timed operations", by, each(|of| of.max_nanos))
 }
 
 /// The serialised name of a reason, such as `run_count`.

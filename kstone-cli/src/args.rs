@@ -1,8 +1,11 @@
 //! Command-line arguments.
 
 use std::ffi::OsString;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use bytesize::ByteSize;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::escape::Escaped;
@@ -65,7 +68,7 @@ pub(crate) enum Command {
     /// Show what the database is, how big and how healthy, on one screen. `kstone DB` is short for this.
     Info(Database),
     /// Create a database.
-    Create(Database),
+    Create(CreateArgs),
     /// Print the item under a key.
     Get(GetArgs),
     /// Store an item under a key, replacing any existing item.
@@ -102,16 +105,23 @@ pub(crate) enum Command {
     /// Look into the manifest, which lists the files of the database.
     #[command(subcommand)]
     Manifest(ManifestCommand),
+    /// Show the stored settings, their defaults and ranges, and when a change takes effect; `config set` changes them.
+    Config(ConfigArgs),
     /// Show file sizes, and the counters of the program that has the database open.
-    Stats(Database),
+    Stats(StatsArgs),
     /// List past events, oldest first: flushes, compactions, stalls, errors.
     Events(EventsArgs),
     /// Say why the database is slow or large, what to change, and what to expect of it: the cause first.
     Advise(AdviseArgs),
     /// List metrics that exceed their thresholds; exit status 1 if there are any.
-    Alerts(Database),
+    Alerts(AlertsArgs),
     /// List the presets for common workloads, one per line, or print one as Rust code.
     Presets(PresetsArgs),
+    /// Estimate memory, disk space and cost of reads and writes for planned data; no database is needed.
+    Model(ModelArgs),
+    /// Print the counters of the program that has the database open as OpenMetrics text, such as for the textfile
+    /// collector of node_exporter.
+    Metrics(Database),
     /// Store items from JSON Lines, plain or gzipped.
     Import(ImportArgs),
     /// Merge the SSTs of each stripe into one run; skips stripes that would not change.
@@ -128,13 +138,22 @@ pub(crate) enum Command {
     Man(ManArgs),
     /// Print the version; with -v, those of the file formats too.
     Version,
+    /// Bring the files of the database to the current format.
+    Upgrade(Database),
+    /// Remove the database: its own files, and the directory if nothing else is in it.
+    Destroy(DestroyArgs),
 }
 
 impl Command {
     /// The database that the command is about, if any.
     pub(crate) fn database(&self) -> Option<&Path> {
         let db = match self {
-            Self::Info(db) | Self::Create(db) | Self::Count(db) | Self::Stats(db) | Self::Alerts(db) => db,
+            Self::Info(db) | Self::Count(db) | Self::Metrics(db) | Self::Upgrade(db) => db,
+            Self::Create(args) => &args.db,
+            Self::Stats(args) => &args.db,
+            Self::Alerts(args) => &args.db,
+            Self::Destroy(args) => &args.db,
+            Self::Config(args) => return args.database(),
             Self::Files(db) => db,
             Self::Stripes(args) => &args.db,
             Self::Hist(args) => &args.db,
@@ -156,7 +175,7 @@ impl Command {
             Self::Verify(args) => &args.db,
             Self::Repair(args) => &args.db,
             Self::Advise(args) => args.db.as_ref()?,
-            Self::Presets(_) | Self::Sst(_) | Self::Wal(_) => return None,
+            Self::Presets(_) | Self::Model(_) | Self::Sst(_) | Self::Wal(_) => return None,
             Self::Completions(_) | Self::Man(_) | Self::Version => return None,
         };
         Some(&db.path)
@@ -166,7 +185,8 @@ impl Command {
     pub(crate) fn writes(&self) -> bool {
         match self {
             Self::Create(_) | Self::Put(_) | Self::Update(_) | Self::Delete(_) => true,
-            Self::Import(_) | Self::Compact(_) => true,
+            Self::Import(_) | Self::Compact(_) | Self::Destroy(_) => true,
+            Self::Config(args) => args.set.is_some(),
             Self::Repair(args) => !args.dry_run && args.into.is_none(),
             _ => false,
         }
@@ -178,6 +198,147 @@ pub(crate) struct Database {
     /// The database directory.
     #[arg(value_name = "DB")]
     pub(crate) path: PathBuf,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CreateArgs {
+    #[command(flatten)]
+    pub(crate) db: Database,
+    /// A setting, by its name in `kstone config`, such as max_total_disk_bytes=10GiB; repeatable.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub(crate) settings: Vec<String>,
+    /// Start from this preset, see `kstone presets`.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) preset: Option<String>,
+}
+
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct ConfigArgs {
+    /// The database directory.
+    #[arg(value_name = "DB", required = true)]
+    path: Option<PathBuf>,
+    /// Only settings that differ from their defaults.
+    #[arg(long)]
+    pub(crate) diff: bool,
+    #[command(subcommand)]
+    pub(crate) set: Option<ConfigCommand>,
+}
+
+impl ConfigArgs {
+    pub(crate) fn database(&self) -> Option<&Path> {
+        match &self.set {
+            Some(ConfigCommand::Set(args)) => Some(&args.db.path),
+            None => self.path.as_deref(),
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Change stored settings. A program that opens the database with settings of its own replaces them.
+    Set(SetArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SetArgs {
+    #[command(flatten)]
+    pub(crate) db: Database,
+    /// A setting and its new value: a number, or with a unit (64MiB, 10s), a choice (Mmap), on, off, none or default.
+    #[arg(value_name = "NAME=VALUE", required_unless_present = "preset")]
+    pub(crate) settings: Vec<String>,
+    /// Every setting that presets differ in, as in this one; settings that are given too win.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) preset: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct StatsArgs {
+    #[command(flatten)]
+    pub(crate) db: Database,
+    /// Show rates and latencies again and again, every 2 seconds or as given, until Ctrl-C.
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "2s",
+          value_parser = humantime::parse_duration)]
+    pub(crate) watch: Option<Duration>,
+}
+
+/// Thresholds of alerts. What is not given keeps its default.
+#[derive(Args, Debug)]
+pub(crate) struct AlertsArgs {
+    #[command(flatten)]
+    pub(crate) db: Database,
+    /// Runs per stripe, on average. Default: 15.
+    #[arg(long, value_name = "N", value_parser = threshold)]
+    pub(crate) max_ssts: Option<f64>,
+    /// Bytes written by flushes and compactions per byte put. Default: 10.
+    #[arg(long, value_name = "N", value_parser = threshold)]
+    pub(crate) max_write_amp: Option<f64>,
+    /// The 99th percentile of gets, such as 5ms. Default: 5ms.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) max_p99: Option<Duration>,
+    /// Writes that were held up, in percent. Default: 1.
+    #[arg(long, value_name = "PERCENT", value_parser = threshold)]
+    pub(crate) max_held_up: Option<f64>,
+    /// Used and reserved space, in percent of the quota. Default: 90.
+    #[arg(long, value_name = "PERCENT", value_parser = threshold)]
+    pub(crate) max_disk: Option<f64>,
+    /// Estimated recovery after a crash, such as 1s. Default: 1s.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) max_recovery: Option<Duration>,
+    /// The log, in percent of its limit. Default: 90.
+    #[arg(long, value_name = "PERCENT", value_parser = threshold)]
+    pub(crate) max_log: Option<f64>,
+}
+
+fn threshold(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if value >= 0.0 { Ok(value) } else { Err("not a number from 0 on".into()) }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ModelArgs {
+    /// Number of items, such as 10M.
+    #[arg(long, value_name = "N", value_parser = count)]
+    pub(crate) items: u64,
+    /// Size of an encoded item, such as 200B.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) item_size: ByteSize,
+    /// Size of a key, partition key and sort key together.
+    #[arg(long, value_name = "SIZE", default_value = "24B")]
+    pub(crate) key_size: ByteSize,
+    /// With the settings of this preset instead of the defaults.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) preset: Option<String>,
+    /// Writes per second.
+    #[arg(long, value_name = "N", value_parser = count, default_value = "1000")]
+    pub(crate) writes_per_second: u64,
+    /// Point reads per second.
+    #[arg(long, value_name = "N", value_parser = count, default_value = "1000")]
+    pub(crate) reads_per_second: u64,
+    /// Memory of the machine, page cache included. Default: enough for everything.
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) ram: Option<ByteSize>,
+}
+
+/// A number with an optional suffix: `10M` is ten million.
+fn count(text: &str) -> Result<u64, String> {
+    let (digits, factor) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (text.split_at(at).0, 1_000),
+        Some((at, 'M')) => (text.split_at(at).0, 1_000_000),
+        Some((at, 'G')) => (text.split_at(at).0, 1_000_000_000),
+        _ => (text, 1),
+    };
+    let number: Option<u64> = digits.parse().ok();
+    number.and_then(|number| number.checked_mul(factor)).ok_or_else(|| "not a number such as 10M".into())
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DestroyArgs {
+    #[command(flatten)]
+    pub(crate) db: Database,
+    /// Do not ask for confirmation.
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Args, Debug)]
@@ -472,15 +633,21 @@ pub(crate) struct ScanArgs {
     #[command(flatten)]
     pub(crate) db: Database,
     /// Only partition keys that start with this.
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", conflicts_with_all = ["from", "to"])]
     pub(crate) prefix: Option<Escaped>,
+    /// Only this partition key and those after it.
+    #[arg(long, value_name = "A")]
+    pub(crate) from: Option<Escaped>,
+    /// Only this partition key and those before it.
+    #[arg(long, value_name = "B")]
+    pub(crate) to: Option<Escaped>,
     #[command(flatten)]
     pub(crate) selection: Selection,
     /// Print keys only, without their items.
     #[arg(long, conflicts_with = "project")]
     pub(crate) keys_only: bool,
     /// Only this stripe.
-    #[arg(long, value_name = "N", conflicts_with_all = ["prefix", "filter", "project", "examine", "after"])]
+    #[arg(long, value_name = "N", conflicts_with_all = ["prefix", "from", "to", "filter", "project", "examine", "after"])]
     pub(crate) stripe: Option<usize>,
     #[command(flatten)]
     pub(crate) types: KeyTypes,
@@ -546,9 +713,15 @@ pub(crate) struct EventsArgs {
     /// Only events of these kinds, such as `flush,stall`.
     #[arg(long, value_name = "K", value_delimiter = ',')]
     pub(crate) kind: Vec<String>,
+    /// Only events no older than this, such as 1h.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(crate) since: Option<Duration>,
     /// At most this many, the newest.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
+    /// Then print new events as they are written, until Ctrl-C.
+    #[arg(long)]
+    pub(crate) follow: bool,
 }
 
 #[derive(Args, Debug)]
@@ -587,8 +760,17 @@ pub(crate) struct CompactArgs {
     #[command(flatten)]
     pub(crate) db: Database,
     /// Only this stripe.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with_all = ["over", "all"])]
     pub(crate) stripe: Option<usize>,
+    /// Only stripes with more than this many runs.
+    #[arg(long, value_name = "N", conflicts_with = "all")]
+    pub(crate) over: Option<usize>,
+    /// All stripes, even those that would not change.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Stripes compacted at the same time.
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub(crate) jobs: NonZeroUsize,
 }
 
 #[derive(Args, Debug)]
@@ -674,13 +856,21 @@ mod tests {
             "delete my.db k",
             "import my.db --key-attr k",
         ];
-        for line in writing.into_iter().chain(["compact my.db", "repair my.db"]) {
+        for line in writing.into_iter().chain([
+            "compact my.db",
+            "repair my.db",
+            "destroy my.db",
+            "config set my.db a=1",
+        ]) {
             assert!(command(&format!("kstone {line}")).writes(), "{line}");
         }
         let reading = ["get my.db k", "query my.db p", "scan my.db", "count my.db", "explain get my.db k"];
-        for line in
-            reading.into_iter().chain(["verify my.db", "repair my.db --dry-run", "backup my.db copy.db"])
-        {
+        for line in reading.into_iter().chain([
+            "verify my.db",
+            "repair my.db --dry-run",
+            "backup my.db copy.db",
+            "config my.db",
+        ]) {
             assert!(!command(&format!("kstone {line}")).writes(), "{line}");
         }
         for line in writing.iter().chain(&reading) {

@@ -6,9 +6,11 @@ mod backup;
 mod big;
 mod compact;
 mod completions;
+mod config;
 mod count;
 mod create;
 mod delete;
+mod destroy;
 mod events;
 mod explain;
 mod files;
@@ -19,6 +21,8 @@ mod import;
 mod info;
 mod man;
 mod manifest;
+mod metrics;
+mod model;
 mod presets;
 mod put;
 mod query;
@@ -28,11 +32,16 @@ mod sst;
 mod stats;
 mod stripes;
 mod update;
+mod upgrade;
 mod verify;
 mod version;
 mod wal;
+mod watch;
 
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{io, thread};
 
 use anyhow::Result;
 use kstone_api::{Database, Error, Items, Key, Token};
@@ -41,14 +50,39 @@ use crate::args::{self, Cli, Command, Format};
 use crate::escape::Escaped;
 use crate::failure::{Failure, damage_hint, exit, from_here, is_closed_pipe};
 use crate::key_types::KeyTypes;
-use crate::output::EntryWriter;
+use crate::output::{self, EntryWriter};
 use crate::selection::Selected;
 
+/// Attempts of a command that reads while a writer changes the database under it.
+const ATTEMPTS: usize = 10;
+/// The wait before the second attempt; each later one waits as much longer.
+const PAUSE: Duration = Duration::from_millis(20);
+
 pub(crate) fn run(cli: &Cli) -> Result<()> {
+    // What was printed cannot be taken back.
+    repeated(|| run_once(cli), || !cli.command.writes() && !output::has_printed())
+}
+
+/// Repeats an attempt that met a change by another program, as long as it may be repeated.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "another process changes the database: nothing here can be waited for"
+)]
+fn repeated(attempt: impl Fn() -> Result<()>, may_repeat: impl Fn() -> bool) -> Result<()> {
+    for pause in (1..ATTEMPTS as u32).map(|n| PAUSE * n) {
+        match attempt() {
+            Err(e) if matches!(e.downcast_ref(), Some(Error::Busy)) && may_repeat() => thread::sleep(pause),
+            done => return done,
+        }
+    }
+    attempt()
+}
+
+fn run_once(cli: &Cli) -> Result<()> {
     let format = cli.format;
     match &cli.command {
         Command::Info(db) => info::run(db, format),
-        Command::Create(db) => create::run(db, format),
+        Command::Create(args) => create::run(args, format),
         Command::Get(args) => get::run(args, format),
         Command::Put(args) => put::run(args),
         Command::Update(args) => update::run(args, format),
@@ -57,11 +91,14 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
         Command::Scan(args) => scan::run(args, format),
         Command::Count(db) => count::run(db, format),
         Command::Explain(command) => explain::run(command, format),
-        Command::Stats(db) => stats::run(db, format),
+        Command::Config(args) => config::run(args, format),
+        Command::Stats(args) => stats::run(args, format),
         Command::Events(args) => events::run(args, format),
         Command::Advise(args) => advise::run(args, format),
-        Command::Alerts(db) => alerts::run(db, format),
+        Command::Alerts(args) => alerts::run(args, format),
         Command::Presets(args) => presets::run(args, format),
+        Command::Model(args) => model::run(args, format),
+        Command::Metrics(db) => metrics::run(db),
         Command::Import(args) => import::run(args, format),
         Command::Compact(args) => compact::run(args, format),
         Command::Backup(args) => backup::run(args, format),
@@ -78,6 +115,8 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),
         Command::Version => version::run(cli.verbose, format),
+        Command::Upgrade(db) => upgrade::run(db, format),
+        Command::Destroy(args) => destroy::run(args, format),
     }
 }
 
@@ -233,5 +272,58 @@ fn damaged(key: &Key<'_>, error: &Error) -> Failure {
         code: "corruption",
         message: format!("the item under {key}: {error}"),
         hint: Some("it was written by something other than KeystoneDB, or by a newer version".into()),
+    }
+}
+
+/// Asks a question on the terminal; without one, the command must have been confirmed beforehand. `unasked` is the
+/// refusal then.
+fn confirm(question: &str, unasked: impl FnOnce() -> Failure) -> Result<()> {
+    if !io::stdin().is_terminal() {
+        return Err(unasked().into());
+    }
+    // If the question cannot be printed, the answer is not yes.
+    write!(anstream::stderr(), "{question} [y/N] ")?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        return Ok(());
+    }
+    Err(Failure { exit: exit::NO, code: "declined", message: "nothing was changed".into(), hint: None }
+        .into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn reads_are_repeated_while_a_writer_changes_the_database() {
+        let run = |busy: usize, may: bool| {
+            let made = Cell::new(0);
+            let attempt = || {
+                made.set(made.get() + 1);
+                if made.get() <= busy { Err(Error::Busy.into()) } else { Ok(()) }
+            };
+            let done = repeated(attempt, || may).map_err(|e| e.to_string());
+            (made.get(), done.is_ok())
+        };
+        assert_eq!(run(0, true), (1, true));
+        assert_eq!(run(3, true), (4, true));
+        assert_eq!(run(ATTEMPTS, true), (ATTEMPTS, false));
+        assert_eq!(run(3, false), (1, false));
+        let (made, other) = (Cell::new(0), || Err(Error::DiskFull.into()));
+        assert!(
+            repeated(
+                || {
+                    made.set(made.get() + 1);
+                    other()
+                },
+                || true
+            )
+            .is_err()
+        );
+        assert_eq!(made.get(), 1);
     }
 }

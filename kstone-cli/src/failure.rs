@@ -96,6 +96,10 @@ pub(crate) fn report(error: &Error, cli: &Cli) -> ExitCode {
     }
     let (exit, code, mut hint) = classify(error, &cli.command);
     let mut message = message(error);
+    if message.is_empty() {
+        // A command that runs until it is interrupted.
+        return ExitCode::from(exit);
+    }
     if code == DbError::DiskFull.code()
         && cli.command.writes()
         && let Some((figures, what_now)) = cli.command.database().and_then(shortage)
@@ -206,8 +210,8 @@ fn shortage(path: &Path) -> Option<(String, &'static str)> {
     let (exhausted, figures) = usage.shortage();
     let what_now = match exhausted {
         Exhausted::Quota => {
-            "delete items, or raise max_total_disk_bytes where the database is opened; acknowledged writes are not \
-             lost"
+            "delete items, or raise the quota with kstone config set DB max_total_disk_bytes=SIZE; acknowledged \
+             writes are not lost"
         }
         Exhausted::Inodes => {
             "remove files from the file system, or delete items and run kstone compact; acknowledged writes are not \
@@ -287,6 +291,11 @@ fn hint_for(error: &DbError, command: &Command) -> Option<String> {
         DbError::NotFound { path } => format!("kstone create {} creates one", typed(path)),
         DbError::AlreadyExists { .. } => "choose a path that does not exist, or an empty directory".into(),
         DbError::NotADatabase { .. } => "check the path; nothing in it was changed".into(),
+        DbError::Locked { .. } if matches!(command, Command::Config(_)) => {
+            "the program that has it open must call set_config itself, or end first; kstone config DB shows the \
+             settings meanwhile"
+                .into()
+        }
         DbError::Locked { .. } => {
             "end the program that has it open, then try again; read-only commands work meanwhile".into()
         }
@@ -370,7 +379,7 @@ pub(crate) fn damage_hint(database: Option<&Path>) -> String {
 }
 
 /// A path as it would be typed in a shell.
-fn typed(path: &Path) -> String {
+pub(crate) fn typed(path: &Path) -> String {
     let here = current_dir();
     let from_here = here.as_deref().and_then(|dir| path.strip_prefix(dir).ok());
     let shown = escape::path(from_here.filter(|rest| !rest.as_os_str().is_empty()).unwrap_or(path));

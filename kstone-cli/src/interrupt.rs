@@ -8,9 +8,10 @@ use std::ops::ControlFlow;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level::pipe};
 
@@ -47,10 +48,41 @@ impl Interrupt {
         if self.is_seen() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
+    /// Waits for this long, or until a signal arrives or nobody reads stdout any more.
+    pub(crate) fn wait(&self, time: Duration) -> Result<Waited> {
+        let stdout = io::stdout();
+        let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() };
+        loop {
+            let mut ready =
+                [PollFd::new(&*self.woken, PollFlags::IN), PollFd::new(&stdout, PollFlags::empty())];
+            let polled = poll(&mut ready, Some(&time));
+            let [_, stdout] = ready;
+            match polled {
+                _ if self.is_seen() => return Ok(Waited::Interrupted),
+                // Another signal, such as that of a resized terminal.
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(io::Error::from(e).into()),
+                Ok(0) => return Ok(Waited::Elapsed),
+                // Nothing but an error or a hang-up was asked for.
+                Ok(_) if !stdout.revents().is_empty() => return Ok(Waited::Unread),
+                Ok(_) => {}
+            }
+        }
+    }
+
     /// Reads the file until a signal arrives, then fails.
     pub(crate) fn reader(&self, file: File) -> impl Read + use<> {
         Watched { file, interrupt: self.clone() }
     }
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Waited {
+    Elapsed,
+    Interrupted,
+    /// The reader of stdout has seen enough, as with `head`.
+    Unread,
 }
 
 struct Watched {
@@ -76,6 +108,11 @@ impl Read for Watched {
             }
         }
     }
+}
+
+/// The failure of a command that was to run until it is interrupted: nothing is reported.
+pub(crate) fn ended() -> Failure {
+    Failure { exit: exit::INTERRUPTED, code: "interrupted", message: String::new(), hint: None }
 }
 
 /// The failure of an interrupted command; `what` describes the state that it left behind.

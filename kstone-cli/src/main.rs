@@ -14,6 +14,7 @@ mod interrupt;
 mod key_types;
 mod output;
 mod selection;
+mod settings;
 
 use std::process::ExitCode;
 

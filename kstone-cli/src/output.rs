@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io::{BufWriter, StdoutLock, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
 use bytesize::ByteSize;
@@ -41,6 +42,13 @@ pub(crate) fn stdout(format: Format) -> Stdout {
     Stdout { out, json, colour, begun: Vec::new() }
 }
 
+/// Whether anything was written to stdout.
+static PRINTED: AtomicBool = AtomicBool::new(false);
+
+pub(crate) fn has_printed() -> bool {
+    PRINTED.load(Ordering::Relaxed)
+}
+
 impl Stdout {
     /// Writes text in a style if colour is on. No meaning may depend on the style.
     pub(crate) fn write_styled(&mut self, style: Style, text: &str) -> std::io::Result<()> {
@@ -72,6 +80,7 @@ impl Stdout {
 
 impl Write for Stdout {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        PRINTED.store(true, Ordering::Relaxed);
         let whole: Cow<'_, [u8]> = match std::mem::take(&mut self.begun) {
             begun if begun.is_empty() => bytes.into(),
             begun => [begun.as_slice(), bytes].concat().into(),

@@ -23,8 +23,8 @@ pub use encoding::KEY_ENCODING;
 pub(crate) use encoding::{EncodedKey, KEY_HASH_SEED, key_hash, partition_hash, plain_partition, stripe_of};
 pub use integer::{KeyInteger, integer_from_key};
 pub use part::KeyPart;
-pub use range::SortRange;
 pub(crate) use range::{KeyRange, partition_prefix_range};
+pub use range::{PartitionRange, SortRange};
 
 /// The key of an item: a partition key and an optional sort key, which orders the items of a partition. Both are bytes
 /// and compare bytewise; together they are at most 64 KiB long, or `max_key_bytes` if that is lower.
@@ -312,6 +312,9 @@ mod tests {
                 prop_assert_eq!(holds(SortRange::Between(from, to)), expected);
             }
             prop_assert_eq!(partition_prefix_range(&low).contains(&e), a.partition().starts_with(&low));
+            let between = PartitionRange { from: Some(low.clone()), to: Some(high.clone()), ..Default::default() };
+            let within = low.as_slice() <= a.partition() && a.partition() <= high.as_slice();
+            prop_assert_eq!(between.to_key_range().contains(&e), within);
         }
 
         #[test]

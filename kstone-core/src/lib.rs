@@ -115,4 +115,4 @@ pub mod bench;
 
 pub use config::{CompactionConfig, Compression, DatabaseConfig, Durability, MemtableMode, ReadMode};
 pub use error::{CancelReason, Error, Result};
-pub use key::{Key, KeyInteger, KeyPart, SortRange, integer_from_key};
+pub use key::{Key, KeyInteger, KeyPart, PartitionRange, SortRange, integer_from_key};

@@ -53,6 +53,7 @@ mod conditional;
 mod counts;
 mod create;
 mod delete_range;
+mod destroy;
 mod disk_usage;
 mod event_log;
 mod event_queue;
@@ -112,6 +113,7 @@ pub(crate) use claim::absolute;
 pub use compaction_stats::{CompactionReason, CompactionReasonStats, CompactionStats};
 pub use conditional::{Changes, ReadSet};
 pub use delete_range::DeletedRange;
+pub use destroy::Destroyed;
 pub use disk_usage::DiskUsage;
 pub use events::{Event, EventListener, SettingChange};
 pub use explain::{

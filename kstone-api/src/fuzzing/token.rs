@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use kstone_core::fuzzing::Input;
 use kstone_core::lsm::Direction;
-use kstone_core::{Error, Key, SortRange};
+use kstone_core::{Error, Key, PartitionRange, SortRange};
 
 use crate::query::token::Origin;
 use crate::{Database, Item, Query, Result, Scan, Token};
@@ -57,6 +57,8 @@ impl Read {
 
     fn origin(self) -> Origin {
         let direction = if self.reverse { Direction::Reverse } else { Direction::Forward };
+        let prefixed =
+            |prefix: &[u8]| PartitionRange { prefix: prefix.to_vec(), ..PartitionRange::default() };
         let bytes = |text: &str| std::ops::Bound::Included(text.as_bytes().to_vec());
         match self.kind {
             0 => Origin::of_query(b"p", &SortRange::All, direction),
@@ -65,8 +67,8 @@ impl Read {
                 let range = SortRange::Between(std::ops::Bound::Excluded(vec![0]), bytes("a"));
                 Origin::of_query(b"p", &range, direction)
             }
-            3 => Origin::of_scan(b"", direction),
-            _ => Origin::of_scan(b"p\0", direction),
+            3 => Origin::of_scan(&prefixed(b""), direction),
+            _ => Origin::of_scan(&prefixed(b"p\0"), direction),
         }
     }
 

@@ -1,7 +1,7 @@
 //! [`Scan`]: a read of all partitions.
 
 use kstone_core::lsm::{After, Direction, Snapshot};
-use kstone_core::{Error, Result};
+use kstone_core::{Error, PartitionRange, Result};
 
 use super::items::Items;
 use super::page::Page;
@@ -16,13 +16,14 @@ use crate::expression::{Filter, Projection};
 #[must_use = "a scan does nothing until it is run"]
 pub struct Scan<'a> {
     source: Source<'a>,
-    prefix: Vec<u8>,
+    partitions: PartitionRange,
     terms: Terms,
 }
 
 impl<'a> Scan<'a> {
     pub(crate) fn new(database: &'a Database, snapshot: Option<&'a Snapshot>) -> Self {
-        Self { source: Source { database, snapshot }, prefix: Vec::new(), terms: Terms::default() }
+        let source = Source { database, snapshot };
+        Self { source, partitions: PartitionRange::default(), terms: Terms::default() }
     }
 
     /// Only partition keys that start with these bytes.
@@ -34,7 +35,34 @@ impl<'a> Scan<'a> {
     /// # Ok::<(), kstone_api::Error>(())
     /// ```
     pub fn prefix(mut self, prefix: impl AsRef<[u8]>) -> Self {
-        self.prefix = prefix.as_ref().to_vec();
+        self.partitions.prefix = prefix.as_ref().to_vec();
+        self
+    }
+
+    /// Only this partition key and those after it, as bytes.
+    ///
+    /// ```
+    /// # let db = kstone_api::Database::in_memory()?;
+    /// # for key in ["order#1", "user#1", "user#2"] { db.put(key, kstone_api::Item::new())?; }
+    /// assert_eq!(db.scan().from("user#1").run()?.count(), 2);
+    /// assert_eq!(db.scan().from("p").to("user#1").run()?.count(), 1);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
+    pub fn from(mut self, partition: impl AsRef<[u8]>) -> Self {
+        self.partitions.from = Some(partition.as_ref().to_vec());
+        self
+    }
+
+    /// Only this partition key and those before it, as bytes.
+    ///
+    /// ```
+    /// # let db = kstone_api::Database::in_memory()?;
+    /// # for key in ["order#1", "user#1", "user#2"] { db.put(key, kstone_api::Item::new())?; }
+    /// assert_eq!(db.scan().to("user#1").run()?.count(), 2);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
+    pub fn to(mut self, partition: impl AsRef<[u8]>) -> Self {
+        self.partitions.to = Some(partition.as_ref().to_vec());
         self
     }
 
@@ -79,11 +107,10 @@ impl<'a> Scan<'a> {
     pub fn run(self) -> Result<Items> {
         let Source { database, snapshot } = self.source;
         let (engine, direction) = (database.engine(), self.terms.direction);
-        let entries = match self.terms.start(|| Origin::of_scan(&self.prefix, direction))? {
-            None => engine.scan(&self.prefix, direction, snapshot),
-            Some(key) => engine.scan_after(&self.prefix, direction, After::Key(&key), snapshot),
-        };
-        Ok(Items::of_read(entries?, Reading::Scan(self.prefix, direction), self.terms))
+        let position = self.terms.start(|| Origin::of_scan(&self.partitions, direction))?;
+        let after = position.as_ref().map(After::Key);
+        let entries = engine.scan_between(&self.partitions, direction, after, snapshot)?;
+        Ok(Items::of_read(entries, Reading::Scan(self.partitions, direction), self.terms))
     }
 
     /// The distinct partition keys instead of items, in the same order; see [`Database::partitions`]. A prefix, the
@@ -101,7 +128,8 @@ impl<'a> Scan<'a> {
     /// ```
     ///
     /// # Errors
-    /// `InvalidToken`; `InvalidConfig` if the scan looks into items or counts them: with `filter`, `project` or `examine`.
+    /// `InvalidToken`; `InvalidConfig` if the scan looks into items or counts them, with `filter`, `project` or `examine`,
+    /// or has bounds, with `from` or `to`.
     pub fn partitions(self) -> Result<Partitions> {
         let Source { database, snapshot } = self.source;
         if let Some(field) = self.terms.needs_items() {
@@ -110,10 +138,14 @@ impl<'a> Scan<'a> {
                 why: "partitions are listed without reading their items".into(),
             });
         }
+        if self.partitions.from.is_some() || self.partitions.to.is_some() {
+            let why = "partitions are listed by prefix only".into();
+            return Err(Error::InvalidConfig { field: "from", why });
+        }
         let direction = self.terms.direction;
-        let position = self.terms.start(|| Origin::of_scan(&self.prefix, direction))?;
+        let position = self.terms.start(|| Origin::of_scan(&self.partitions, direction))?;
         let after = position.as_ref().map(|key| After::Partition(key.partition()));
-        let partitions = database.engine().partitions(&self.prefix, direction, after, snapshot)?;
+        let partitions = database.engine().partitions(&self.partitions.prefix, direction, after, snapshot)?;
         Ok(Partitions::new(partitions, self.terms.limit))
     }
 

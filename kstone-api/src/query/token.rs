@@ -18,7 +18,7 @@ use std::str::FromStr;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use kstone_core::lsm::Direction;
-use kstone_core::{Error, Key, Result, SortRange};
+use kstone_core::{Error, Key, PartitionRange, Result, SortRange};
 use xxhash_rust::xxh3::xxh3_64;
 
 const VERSION: u8 = 1;
@@ -71,14 +71,14 @@ pub(crate) struct Origin {
 #[derive(Debug)]
 pub(super) enum Reading {
     Query(Vec<u8>, SortRange, Direction),
-    Scan(Vec<u8>, Direction),
+    Scan(PartitionRange, Direction),
 }
 
 impl Reading {
     pub(super) fn origin(&self) -> Origin {
         match self {
             Self::Query(partition, range, direction) => Origin::of_query(partition, range, *direction),
-            Self::Scan(prefix, direction) => Origin::of_scan(prefix, *direction),
+            Self::Scan(partitions, direction) => Origin::of_scan(partitions, *direction),
         }
     }
 }
@@ -143,9 +143,13 @@ impl Origin {
         identity.origin(direction)
     }
 
-    pub(crate) fn of_scan(prefix: &[u8], direction: Direction) -> Self {
+    pub(crate) fn of_scan(partitions: &PartitionRange, direction: Direction) -> Self {
+        let PartitionRange { prefix, from, to } = partitions;
         let mut identity = Identity::new(2, TABLE, INDEX, direction);
         identity.bytes(0, prefix);
+        // Tokens of scans without bounds are older than bounds.
+        from.iter().for_each(|from| identity.bytes(1, from));
+        to.iter().for_each(|to| identity.bytes(2, to));
         identity.origin(direction)
     }
 }
@@ -243,6 +247,10 @@ impl FromStr for Token {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn prefixed(prefix: &[u8]) -> PartitionRange {
+        PartitionRange { prefix: prefix.to_vec(), ..PartitionRange::default() }
+    }
     use std::collections::BTreeSet;
 
     /// Every part of a query changes its hash, and no part can be moved into its neighbour.
@@ -274,7 +282,13 @@ mod tests {
                 }
             }
             for prefix in ["", "p", "pa"] {
-                origins.push(Origin::of_scan(prefix.as_bytes(), direction));
+                origins.push(Origin::of_scan(&prefixed(prefix.as_bytes()), direction));
+            }
+            for (from, to) in
+                [(Some("a"), None), (None, Some("a")), (Some("a"), Some("b")), (Some("ab"), None)]
+            {
+                let (from, to) = (from.map(text), to.map(text));
+                origins.push(Origin::of_scan(&PartitionRange { from, to, ..prefixed(b"") }, direction));
             }
             for (table, index) in [(1, 0), (0, 1), (1, 1), (1 << 8, 0)] {
                 origins.push(Origin::of_query_in(table, index, b"p", &SortRange::All, direction));
@@ -291,7 +305,7 @@ mod tests {
 
     #[test]
     fn only_what_was_written_is_read() {
-        let origin = Origin::of_scan(b"", Direction::Reverse);
+        let origin = Origin::of_scan(&prefixed(b""), Direction::Reverse);
         let forged = |head: &[u8], position: &[u8]| {
             let mut bytes = [head, &7u64.to_le_bytes(), position].concat();
             bytes.extend_from_slice(&checksum(&bytes));
@@ -321,14 +335,14 @@ mod tests {
     fn the_text_is_a_format() {
         let range = SortRange::Between(Included(b"2026".to_vec()), Unbounded);
         let query = Origin::of_query(b"log", &range, Direction::Forward);
-        let scan = Origin::of_scan(b"user#", Direction::Reverse);
+        let scan = Origin::of_scan(&prefixed(b"user#"), Direction::Reverse);
         assert_eq!(Token::new(query, b"log\0\x012026-02").to_string(), "AQA5RZfPQ-t_p2xvZwABMjAyNi0wMtX_PKs");
         assert_eq!(Token::new(scan, b"user#1\0\0").to_string(), "AQFuxW1cbWxxP3VzZXIjMQAA9bxtJw");
     }
 
     #[test]
     fn the_longest_key_has_a_token() {
-        let origin = Origin::of_scan(b"", Direction::Forward);
+        let origin = Origin::of_scan(&prefixed(b""), Direction::Forward);
         let position = [[0, 0xff].repeat(64 << 10), vec![0, 0]].concat();
         let text = Token::new(origin, &position).to_string();
         assert_eq!(text.len().div_ceil(4) * 4, LONGEST_TEXT);

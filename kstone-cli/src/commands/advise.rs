@@ -33,9 +33,9 @@ struct Item<'a> {
 /// What advice is based on: the files as they are now, with the counters of the process that has them open, if it
 /// writes any.
 pub(super) struct Figures {
-    stats: EngineStats,
-    disk: DiskUsage,
-    database: DatabaseConfig,
+    pub(super) stats: EngineStats,
+    pub(super) disk: DiskUsage,
+    pub(super) database: DatabaseConfig,
     compaction: CompactionConfig,
     latencies: Option<Latencies>,
 }
@@ -47,13 +47,15 @@ impl Figures {
             None => (now, None),
             Some(Runtime { snapshot, .. }) => {
                 let mut stats = snapshot.stats.clone();
+                let counted = std::mem::replace(&mut stats.stripes, now.stripes);
+                // The files describe the present, the counters the past.
                 for stripe in &mut stats.stripes {
-                    let Some(files) = now.stripes.iter().find(|now| now.stripe == stripe.stripe) else {
+                    let Some(counted) = counted.iter().find(|other| other.stripe == stripe.stripe) else {
                         continue;
                     };
-                    // The files describe the present, the counters the past.
-                    (stripe.runs, stripe.ssts, stripe.sst_bytes) = (files.runs, files.ssts, files.sst_bytes);
-                    (stripe.entries, stripe.tombstones) = (files.entries, files.tombstones);
+                    (stripe.writes, stripe.timed_gets) = (counted.writes, counted.timed_gets);
+                    (stripe.held_up, stripe.held_up_nanos) = (counted.held_up, counted.held_up_nanos);
+                    stripe.passed_over = counted.passed_over;
                 }
                 stats.log_bytes = now.log_bytes;
                 stats.estimated_recovery_nanos = now.estimated_recovery_nanos;

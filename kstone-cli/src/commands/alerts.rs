@@ -1,16 +1,19 @@
 //! `kstone alerts`.
 
 use anyhow::Result;
-use kstone_api::{AlertThresholds, Database, DiskUsage, EngineStats, Error, PerformanceAlert, escape};
+use kstone_api::{AlertThresholds, DiskUsage, Error, escape};
 use serde_json::json;
 
-use crate::args::{self, Format};
+use crate::args::{AlertsArgs, Format};
+use crate::commands::advise::Figures;
 use crate::commands::stats::{Runtime, told};
 use crate::commands::{damage, expect_database, open_to_read};
 use crate::failure::{Failure, exit};
 use crate::output::{counted, print_result};
 
-pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
+pub(crate) fn run(args: &AlertsArgs, format: Format) -> Result<()> {
+    let thresholds = thresholds(args);
+    let args = &args.db;
     expect_database(args)?;
     let read = Runtime::read(args);
     let line = Runtime::line(&read);
@@ -18,7 +21,8 @@ pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
     let alerts = match (open_to_read(args), &runtime) {
         (Ok(db), runtime) => {
             troubles.extend(damage(&db));
-            of_files(&db, runtime.as_ref())?
+            let figures = Figures::of(&db, runtime.as_ref())?;
+            thresholds.check(&figures.stats, &figures.disk, figures.database.wal_limit_bytes())
         }
         (Err(e), Some(runtime)) => {
             // The manifest holds the settings, and with them the limits of disk space and log. It changes all the time,
@@ -26,7 +30,7 @@ pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
             if !matches!(e.downcast_ref(), Some(Error::Busy)) {
                 troubles.push(Failure::of(&e, &args.path));
             }
-            AlertThresholds::default().check(&runtime.snapshot.stats, &DiskUsage::default(), 0)
+            thresholds.check(&runtime.snapshot.stats, &DiskUsage::default(), 0)
         }
         (Err(e), None) => return Err(e),
     };
@@ -38,6 +42,9 @@ pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
         text += &format!("not read: {}\n", escape::text(&trouble.message));
     }
     text += &line;
+    if !alerts.is_empty() {
+        text += &format!("\nnext: kstone advise {}", escape::shell_word(&args.path));
+    }
     let list: Vec<_> = alerts
         .iter()
         .map(|alert| {
@@ -58,19 +65,19 @@ pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
     Failure::all(troubles)
 }
 
-/// Checks the state in the files, combined with the counters that a process left there.
-fn of_files(db: &Database, runtime: Option<&Runtime>) -> Result<Vec<PerformanceAlert>> {
-    let now = db.stats()?;
-    let stats = match runtime {
-        None => now,
-        Some(runtime) => {
-            let mut stats: EngineStats = runtime.snapshot.stats.clone();
-            // The files describe the present, the counters the past.
-            stats.stripes = now.stripes;
-            stats.log_bytes = now.log_bytes;
-            stats.estimated_recovery_nanos = now.estimated_recovery_nanos;
-            stats
-        }
-    };
-    Ok(AlertThresholds::default().check(&stats, &db.disk_usage()?, db.config().wal_limit_bytes()))
+fn thresholds(args: &AlertsArgs) -> AlertThresholds {
+    let mut thresholds = AlertThresholds::default();
+    let given = [
+        (&mut thresholds.average_ssts, args.max_ssts),
+        (&mut thresholds.write_amplification, args.max_write_amp),
+        (&mut thresholds.read_p99_us, args.max_p99.map(|time| time.as_secs_f64() * 1e6)),
+        (&mut thresholds.held_up_percent, args.max_held_up),
+        (&mut thresholds.disk_percent, args.max_disk),
+        (&mut thresholds.recovery_secs, args.max_recovery.map(|time| time.as_secs_f64())),
+        (&mut thresholds.log_percent, args.max_log),
+    ];
+    for (threshold, given) in given {
+        *threshold = given.unwrap_or(*threshold);
+    }
+    thresholds
 }

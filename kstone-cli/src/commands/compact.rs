@@ -1,8 +1,11 @@
 //! `kstone compact`.
 
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
 use anyhow::Result;
 use indicatif::ProgressBar;
-use kstone_api::EngineStats;
+use kstone_api::{Database, EngineStats, Error};
 use serde_json::json;
 
 use crate::args::{CompactArgs, Format};
@@ -13,44 +16,39 @@ use crate::output::{grouped, print_result, size};
 pub(crate) fn run(args: &CompactArgs, format: Format) -> Result<()> {
     let interrupt = Interrupt::watch()?;
     let db = open_to_write(&args.db)?;
-    let engine = db.engine();
     let before = db.stats()?;
-    let stripes = match args.stripe {
+    let over = args.over.unwrap_or(0);
+    let chosen = before.stripes.iter().filter(|stripe| args.over.is_none() || stripe.runs > over);
+    let stripes: Vec<usize> = match args.stripe {
         Some(stripe) => vec![stripe],
-        None => before.stripes.iter().map(|stripe| stripe.stripe).collect(),
+        None => chosen.map(|stripe| stripe.stripe).collect(),
     };
+    let not_over = if args.over.is_some() { before.stripes.len() - stripes.len() } else { 0 };
     // Draws nothing unless stderr is a terminal.
     let bar = ProgressBar::new(stripes.len() as u64);
-    let (mut done, mut skipped, mut failed) = (0, 0, None);
-    for &stripe in &stripes {
-        if interrupt.is_seen() {
-            break;
+    let work =
+        Work { next: AtomicUsize::new(0), done: 0.into(), skipped: 0.into(), failed: Mutex::new(None) };
+    std::thread::scope(|scope| {
+        for _ in 0..args.jobs.get().min(stripes.len()) {
+            scope.spawn(|| work.run(&db, &stripes, args.all, &interrupt, &bar));
         }
-        if engine.compaction_would_gain(stripe)? {
-            match engine.trigger_compaction(stripe) {
-                Ok(()) => done += 1,
-                Err(e) if done == 0 => return Err(e.into()),
-                Err(e) => {
-                    failed = Some(e);
-                    break;
-                }
-            }
-        } else {
-            skipped += 1;
-        }
-        bar.inc(1);
-    }
+    });
     bar.finish_and_clear();
+    let (done, skipped) = (work.done.into_inner(), work.skipped.into_inner());
+    let failed = work.failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let failed = match failed {
+        Some(failed) if done == 0 => return Err(failed.into()),
+        failed => failed,
+    };
     let after = db.stats()?;
     let closed = db.close();
     let (ssts, left) = (ssts(&before), ssts(&after));
+    let notes = [(skipped, "already compact"), (not_over as u64, "not over the limit")];
+    let notes = notes.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!(", {n} {what}"));
     let text = format!(
         "{done} of {} stripes compacted{}   {} → {} SSTs   {} → {}",
         before.stripe_count,
-        match skipped {
-            0 => String::new(),
-            n => format!(", {n} already compact"),
-        },
+        notes.collect::<String>(),
         grouped(ssts),
         grouped(left),
         size(before.sst_bytes),
@@ -60,6 +58,7 @@ pub(crate) fn run(args: &CompactArgs, format: Format) -> Result<()> {
         "schema": "kstone.compact/1",
         "stripes": done,
         "skipped": skipped,
+        "not_over": not_over,
         "ssts_before": ssts,
         "ssts_after": left,
         "sst_bytes_before": before.sst_bytes,
@@ -71,10 +70,49 @@ pub(crate) fn run(args: &CompactArgs, format: Format) -> Result<()> {
         return Err(failed.into());
     }
     closed?;
-    if done + skipped == stripes.len() {
+    if done + skipped == stripes.len() as u64 {
         return Ok(());
     }
     Err(interrupted("the other stripes are unchanged", None).into())
+}
+
+/// Stripes that are compacted by several threads, each taking the next.
+struct Work {
+    next: AtomicUsize,
+    done: AtomicU64,
+    skipped: AtomicU64,
+    /// The first failure; it ends the work of all.
+    failed: Mutex<Option<Error>>,
+}
+
+impl Work {
+    fn run(&self, db: &Database, stripes: &[usize], all: bool, interrupt: &Interrupt, bar: &ProgressBar) {
+        let has_failed = || self.failed.lock().is_ok_and(|failed| failed.is_some());
+        while let Some(&stripe) = stripes.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            if interrupt.is_seen() || has_failed() {
+                return;
+            }
+            match Self::compact(db, stripe, all) {
+                Ok(true) => _ = self.done.fetch_add(1, Ordering::Relaxed),
+                Ok(false) => _ = self.skipped.fetch_add(1, Ordering::Relaxed),
+                Err(error) => {
+                    if let Ok(mut failed) = self.failed.lock() {
+                        failed.get_or_insert(error);
+                    }
+                    return;
+                }
+            }
+            bar.inc(1);
+        }
+    }
+
+    /// Whether there was anything to do.
+    fn compact(db: &Database, stripe: usize, all: bool) -> kstone_api::Result<bool> {
+        if !all && !db.engine().compaction_would_gain(stripe)? {
+            return Ok(false);
+        }
+        db.trigger_compaction(stripe).map(|()| true)
+    }
 }
 
 fn ssts(stats: &EngineStats) -> u64 {

@@ -2,17 +2,21 @@
 //!
 //! The database is not opened: it may be in use, or too damaged to open.
 
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
 use kstone_api::{Event as Known, escape, read_regular};
 use serde_json::{Map, Value};
 
 use crate::args::{EventsArgs, Format};
+use crate::commands::stats::unix_ms;
 use crate::commands::{expect_database, unreadable};
 use crate::failure::Failure;
-use crate::output::{print_list, print_table, size, time, utc};
+use crate::interrupt::{Interrupt, Waited, ended};
+use crate::output::{print_list, print_table, size, stdout, time, utc};
 
 /// Event logs, oldest first.
 const FILES: [&str; 4] = ["EVENTS.jsonl.3", "EVENTS.jsonl.2", "EVENTS.jsonl.1", "EVENTS.jsonl"];
@@ -21,36 +25,118 @@ const MAX_BYTES: u64 = 2 << 20;
 /// Fields common to all events.
 const COMMON: [&str; 3] = ["seq", "unix_ms", "event"];
 
+/// How often the newest file is looked at for new events.
+const POLL: Duration = Duration::from_millis(100);
+
 type Event = Map<String, Value>;
 
 pub(crate) fn run(args: &EventsArgs, format: Format) -> Result<()> {
+    if args.follow && format == Format::Json {
+        return Err(Failure::usage("--follow prints without an end: use --format jsonl").into());
+    }
     expect_database(&args.db)?;
-    let (mut events, mut troubles) = (Vec::new(), Vec::new());
-    for name in FILES {
-        match read(&args.db.path.join(name)) {
-            Ok(some) => events.extend(some),
-            Err(trouble) => troubles.push(trouble),
-        }
-    }
-    // A file that is renamed during this loop may be read twice.
-    events.sort_by_key(seq);
-    events.dedup_by_key(|event| seq(event));
+    let (mut events, troubles) = read_after(args, 0);
     check_kinds(&args.kind, &events)?;
-    if !args.kind.is_empty() {
-        events.retain(|event| args.kind.iter().any(|kind| text(event, "event") == *kind));
-    }
+    let last = events.last().map_or(0, seq);
+    let oldest = args.since.map(|age| unix_ms().saturating_sub(age.as_millis() as u64));
+    events.retain(|event| is_chosen(args, event) && number(event, "unix_ms") >= oldest.unwrap_or(0));
     let skip = events.len().saturating_sub(args.limit.unwrap_or(usize::MAX));
     let events = events.split_off(skip);
+    if args.follow {
+        return follow(args, format, &events, last);
+    }
     if format != Format::Table {
         print_list(format, "kstone.events/1", "events", &events)?;
     } else if !events.is_empty() {
-        let row = |event| {
-            [utc(number(event, "unix_ms")), escape::text(text(event, "event")).into_owned(), details(event)]
-        };
-        let rows: Vec<_> = events.iter().map(row).collect();
-        print_table(["TIME", "EVENT", "DETAILS"], &rows)?;
+        print_table(["TIME", "EVENT", "DETAILS"], &events.iter().map(row).collect::<Vec<_>>())?;
     }
     Failure::all(troubles)
+}
+
+fn is_chosen(args: &EventsArgs, event: &Event) -> bool {
+    args.kind.is_empty() || args.kind.iter().any(|kind| text(event, "event") == *kind)
+}
+
+/// The events after a number, oldest first. Files that can have none are not read.
+fn read_after(args: &EventsArgs, last: u64) -> (Vec<Event>, Vec<Failure>) {
+    let (mut events, mut troubles) = (Vec::new(), Vec::new());
+    for name in FILES.iter().rev() {
+        match read(&args.db.path.join(name)) {
+            Ok(some) => {
+                let reaches_back = last > 0 && some.iter().any(|event| seq(event) <= last);
+                events.extend(some);
+                if reaches_back {
+                    break;
+                }
+            }
+            Err(trouble) => troubles.push(trouble),
+        }
+    }
+    events.retain(|event| last == 0 || seq(event) > last);
+    // A file that is renamed during this loop may be read twice.
+    events.sort_by_key(seq);
+    events.dedup_by_key(|event| seq(event));
+    (events, troubles)
+}
+
+/// Prints events, and those that follow the number `last` as they are written.
+fn follow(args: &EventsArgs, format: Format, events: &[Event], mut last: u64) -> Result<()> {
+    let interrupt = Interrupt::watch()?;
+    print_lines(format, events)?;
+    // Unlike any state: events written since the reading above are found at the first look.
+    let mut state = None;
+    loop {
+        match interrupt.wait(POLL)? {
+            Waited::Elapsed => {}
+            Waited::Interrupted => return Err(ended().into()),
+            Waited::Unread => return Ok(()),
+        }
+        // Before reading: what is written meanwhile is noticed the next time.
+        let now = Some(Newest::of(&args.db.path));
+        if now == state {
+            continue;
+        }
+        state = now;
+        // What cannot be read now may be readable the next time.
+        let (mut new, _) = read_after(args, last);
+        last = new.last().map_or(last, seq);
+        new.retain(|event| is_chosen(args, event));
+        print_lines(format, &new)?;
+    }
+}
+
+/// What changes with each event: the newest file is appended to, or replaced.
+#[derive(PartialEq, Eq)]
+struct Newest(Option<(u64, u64)>);
+
+impl Newest {
+    fn of(dir: &Path) -> Self {
+        let [.., newest] = FILES;
+        let metadata = std::fs::symlink_metadata(dir.join(newest)).ok();
+        Self(metadata.map(|metadata| (metadata.ino(), metadata.len())))
+    }
+}
+
+/// One line for each event. Columns are as wide as the usual text, since later rows are unknown.
+fn print_lines(format: Format, events: &[Event]) -> Result<()> {
+    let mut out = stdout(format);
+    for event in events {
+        match format {
+            Format::Table => {
+                let [time, kind, details] = row(event);
+                writeln!(out, "{}", format!("{time}  {kind:16}  {details}").trim_end())?;
+            }
+            _ => {
+                out.write_all(&serde_json::to_vec(event).map_err(io::Error::from)?)?;
+                writeln!(out)?;
+            }
+        }
+    }
+    Ok(out.flush()?)
+}
+
+fn row(event: &Event) -> [String; 3] {
+    [utc(number(event, "unix_ms")), escape::text(text(event, "event")).into_owned(), details(event)]
 }
 
 /// Refuses unknown kinds of event, except those that a newer version wrote.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufWriter, IsTerminal as _, Write as _};
+use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -75,22 +75,13 @@ fn confirm(args: &RepairArgs) -> Result<()> {
     if args.yes || args.dry_run || args.into.is_some() {
         return Ok(());
     }
-    if !io::stdin().is_terminal() {
+    let path = escape::path(&args.db.path);
+    super::confirm(&format!("Repair {path} in place? Originals are kept in quarantine/."), || {
         let mut refusal =
             Failure::usage("repair changes the database: pass --yes, or check first with --dry-run");
         refusal.hint = Some("--into NEWDIR builds a repaired copy and leaves the original as it is".into());
-        return Err(refusal.into());
-    }
-    // If the question cannot be printed, the answer is not yes.
-    let path = escape::path(&args.db.path);
-    write!(anstream::stderr(), "Repair {path} in place? Originals are kept in quarantine/. [y/N] ")?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
-    if matches!(answer.trim(), "y" | "Y" | "yes") {
-        return Ok(());
-    }
-    Err(Failure { exit: exit::NO, code: "declined", message: "nothing was changed".into(), hint: None }
-        .into())
+        refusal
+    })
 }
 
 /// Writes losses to the report as they arrive; holds only those that are shown.

@@ -9,8 +9,8 @@ use anyhow::{Context as _, Result};
 use kstone_api::{Database, StatsSnapshot, escape, read_regular};
 use serde::Serialize;
 
-use crate::args::{self, Format};
-use crate::commands::{expect_database, unreadable};
+use crate::args::{self, Format, StatsArgs};
+use crate::commands::{expect_database, unreadable, watch};
 use crate::failure::{Failure, exit};
 use crate::output::{counted, print_result, size, span};
 
@@ -48,8 +48,12 @@ pub(crate) struct Runtime {
     pub(crate) snapshot: StatsSnapshot,
 }
 
-pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
-    expect_database(args)?;
+pub(crate) fn run(args: &StatsArgs, format: Format) -> Result<()> {
+    expect_database(&args.db)?;
+    if let Some(interval) = args.watch {
+        return watch::run(&args.db, interval, format);
+    }
+    let args = &args.db;
     let files = Files::of(&args.path)?;
     let runtime = Runtime::read(args);
     let text = screen(args, &files, &runtime)?;
@@ -181,7 +185,7 @@ impl Runtime {
 }
 
 /// Whether some process has the database open for writing.
-fn is_open(args: &args::Database) -> bool {
+pub(crate) fn is_open(args: &args::Database) -> bool {
     Database::is_locked(&args.path).unwrap_or(false)
 }
 

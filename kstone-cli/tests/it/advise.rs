@@ -54,6 +54,21 @@ fn the_cause_comes_with_evidence_and_the_line_that_changes_it() {
         assert!(info.contains(line), "{line} is not in\n{info}");
     }
     assert_eq!(db.json(&["info", "my.db"])["warnings"].as_array().unwrap().len(), 1);
+    let alerts = db.run(&["alerts", "my.db"]).assert().code(1).get_output().stdout.clone();
+    assert!(String::from_utf8(alerts).unwrap().ends_with("next: kstone advise my.db\n"));
+
+    // The commands it prints are ones that work, and then there is nothing left to say.
+    let commands: Vec<_> = ["do       ", "then     "]
+        .map(|label| {
+            let line = text.lines().find_map(|line| line.trim().strip_prefix(label)).unwrap();
+            line.strip_prefix("kstone ").unwrap().split(' ').collect::<Vec<_>>()
+        })
+        .into();
+    for command in commands {
+        db.run(&command).assert().success();
+    }
+    assert!(db.stdout(&["advise", "my.db"]).starts_with("nothing to change"));
+    assert!(db.stdout(&["info", "my.db"]).contains("health       good"));
 }
 
 #[test]

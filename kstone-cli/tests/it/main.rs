@@ -38,6 +38,7 @@ const AIRPORTS: &str = r#"{"country":"US","icao":"KJFK","city":"New York","lat":
 "#;
 
 mod maintenance;
+mod operate;
 
 struct Fixture {
     dir: TempDir,

@@ -114,7 +114,7 @@ fn nothing_that_acts_on_a_terminal_gets_there() {
     let (key, sort, arg) = (OsStr::new(&key), OsStr::new(&sort), OsStr::new);
 
     // From files.
-    for command in ["info", "stats", "events", "alerts", "scan", "count", "verify"] {
+    for command in ["info", "stats", "events", "alerts", "scan", "count", "verify", "config", "upgrade"] {
         hostile.run(&[arg(command), db]);
     }
     let found = hostile.run(&[arg("get"), db, key, sort]);
@@ -176,6 +176,13 @@ fn nothing_that_acts_on_a_terminal_gets_there() {
         &[arg("events"), db, arg("--kind"), evil_arg],
         &[arg("import"), db, evil_arg, arg("--key-attr"), evil_arg],
         &[arg("presets"), evil_arg],
+        &[arg("config"), arg("set"), db, evil_arg],
+        &[arg("config"), arg("set"), db, arg(&format!("{evil}={evil}"))],
+        &[arg("config"), arg("set"), db, arg(&format!("read_mode={evil}"))],
+        &[arg("stats"), db, arg(&format!("--watch={evil}"))],
+        &[arg("model"), arg("--items"), evil_arg, arg("--item-size"), evil_arg],
+        &[arg("destroy"), db],
+        &[arg("destroy"), evil_arg, arg("--yes")],
         &[arg("backup"), db, evil_arg],
         &[arg("create"), evil_arg],
         &[arg("create"), evil_arg],

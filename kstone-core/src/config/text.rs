@@ -1,7 +1,7 @@
 //! Settings as text, `name=value,...`, as used by command lines and records of measurements.
 //!
 //! Names and numbers are those used in the manifest: [`Setting::stored`](super::Setting::stored) in
-//! [`Setting::unit`](super::Setting::unit).
+//! [`Setting::unit`](super::Setting::unit). A setting may also be given by the name of its field.
 
 use super::compaction::CompactionConfig;
 use super::database::DatabaseConfig;
@@ -9,8 +9,32 @@ use super::setting::Setting;
 use super::stored::number;
 use crate::error::{Error, Result};
 
+/// A setting with its value, as numbers in [`Setting::unit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Listed {
+    /// Its description.
+    pub setting: &'static Setting,
+    /// The value; `None` if it is not set.
+    pub number: Option<u64>,
+    /// The default; `None` if it is not set by default.
+    pub default: Option<u64>,
+}
+
+/// All settings, in the order of their tables.
+pub fn listed(database: &DatabaseConfig, compaction: &CompactionConfig) -> Vec<Listed> {
+    let rows = [database.rows(), compaction.rows()].concat();
+    let defaults = [DatabaseConfig::DEFAULT.rows(), CompactionConfig::DEFAULT.rows()].concat();
+    let listed = rows.iter().zip(&defaults).map(|((setting, value), (_, default))| Listed {
+        setting,
+        number: number(setting, *value),
+        default: number(setting, *default),
+    });
+    listed.collect()
+}
+
 /// Returns these settings with those in the text changed; if a setting occurs twice, the last occurrence counts.
-/// `default` and empty text change nothing.
+/// `name=default` sets that default again; `default` alone and empty text change nothing.
 ///
 /// # Errors
 /// `InvalidConfig`: there is no such setting, or its value is not a whole number or out of range.
@@ -20,14 +44,23 @@ pub fn changed(
     compaction: &CompactionConfig,
 ) -> Result<(DatabaseConfig, CompactionConfig)> {
     let (mut database, mut compaction) = (database.clone(), compaction.clone());
+    let defaults = listed(&DatabaseConfig::DEFAULT, &CompactionConfig::DEFAULT);
     let mut rows = database.rows_mut();
     rows.append(&mut compaction.rows_mut());
     for part in text.split(',').filter(|part| !matches!(*part, "" | "default")) {
         let wrong = |why: &str| Error::config("settings", format!("{part:?}: {why}"));
         let (name, given) = part.split_once('=').ok_or_else(|| wrong("it is not name=value"))?;
-        let given = given.parse().map_err(|_| wrong("the value is not a whole number"))?;
-        let row = rows.iter_mut().find(|(setting, _)| setting.stored == name);
+        let row = rows.iter_mut().find(|(setting, _)| setting.stored == name || setting.name == name);
         let (setting, value) = row.ok_or_else(|| wrong("there is no such setting"))?;
+        if given == "default" {
+            let default = defaults.iter().find(|default| default.setting == *setting);
+            match default.and_then(|default| default.number) {
+                Some(default) => value.set(default, setting),
+                None => value.unset(),
+            }
+            continue;
+        }
+        let given = given.parse().map_err(|_| wrong("the value is not a whole number"))?;
         value.set(given, setting);
         if value.out_of_range(setting).is_none() && number(setting, *value) != Some(given) {
             return Err(wrong("there is no such value"));
@@ -46,7 +79,7 @@ pub fn rust_statements(text: &str) -> Result<String> {
     let (database, compaction) = changed(text, &defaults.0, &defaults.1)?;
     let named = |setting: &Setting| {
         let names = text.split(',').filter_map(|part| part.split_once('='));
-        names.map(|(name, _)| name).any(|name| name == setting.stored)
+        names.map(|(name, _)| name).any(|name| name == setting.stored || name == setting.name)
     };
     let tables = [("config", database.rows()), ("compaction_config", compaction.rows())];
     let mut statements = Vec::new();
@@ -74,11 +107,9 @@ pub fn rust_statements(text: &str) -> Result<String> {
 
 /// The settings that differ from the defaults, in the form that [`changed`] reads; empty if none does.
 pub fn differing(database: &DatabaseConfig, compaction: &CompactionConfig) -> String {
-    let rows = [database.rows(), compaction.rows()].concat();
-    let defaults = [DatabaseConfig::DEFAULT.rows(), CompactionConfig::DEFAULT.rows()].concat();
-    let differing = rows.iter().zip(&defaults).filter_map(|((setting, value), (_, default))| {
-        let set = number(setting, *value)?;
-        (number(setting, *default) != Some(set)).then(|| format!("{}={set}", setting.stored))
+    let listed = listed(database, compaction);
+    let differing = listed.iter().filter_map(|Listed { setting, number, default }| {
+        number.filter(|_| number != default).map(|set| format!("{}={set}", setting.stored))
     });
     differing.collect::<Vec<_>>().join(",")
 }
@@ -126,8 +157,28 @@ mod tests {
             "db.set_config(db.config().with_compression(Compression::Never))?;\n\
              let mut config = db.compaction_config(); config.enabled = true; db.set_compaction_config(config)?;"
         );
+        assert_eq!(rust("enabled=1"), rust("compaction_enabled=1"));
         assert_eq!(rust(""), "");
         assert_eq!(rust_statements("sst_threshold=1").unwrap_err().code(), "invalid_config");
+    }
+
+    #[test]
+    fn a_default_is_set_again_and_fields_are_names_too() {
+        let set = DatabaseConfig::new().with_max_total_disk_bytes(1 << 30).with_block_size(512);
+        let age = CompactionConfig::new().with_tombstone_age(std::time::Duration::MAX);
+        let back = |text| changed(text, &set, &age).unwrap();
+        assert_eq!(back("max_total_disk_bytes=default").0, DatabaseConfig::new().with_block_size(512));
+        assert_eq!(back("block_size=default").0, DatabaseConfig::new().with_max_total_disk_bytes(1 << 30));
+        let (database, compaction) = back("sync_interval=7,enabled=0,tombstone_age=default");
+        assert_eq!(database.sync_interval.as_millis(), 7);
+        assert_eq!(compaction, CompactionConfig::disabled());
+        let listed = listed(&set, &age);
+        let of = |name: &str| {
+            let found = listed.iter().find(|listed| listed.setting.name == name).unwrap();
+            (found.number, found.default)
+        };
+        assert_eq!(of("max_total_disk_bytes"), (Some(1 << 30), None));
+        assert_eq!((of("block_size"), of("memory_budget")), ((Some(512), Some(4096)), (None, None)));
     }
 
     #[test]

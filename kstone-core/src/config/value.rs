@@ -16,6 +16,9 @@ pub(super) trait SettingValue {
     /// choice stays unchanged if it has no such value.
     fn set(&mut self, number: u64, setting: &Setting);
 
+    /// Leaves the value unset, if it is an option; no other value changes.
+    fn unset(&mut self) {}
+
     /// Why the value is out of range, if it is.
     fn out_of_range(&self, setting: &Setting) -> Option<String>;
 
@@ -97,6 +100,10 @@ impl<T: Number> SettingValue for Option<T> {
 
     fn set(&mut self, number: u64, setting: &Setting) {
         *self = T::of_number(number).filter(|_| number > 0 || !setting.range.or_zero);
+    }
+
+    fn unset(&mut self) {
+        *self = None;
     }
 
     fn out_of_range(&self, setting: &Setting) -> Option<String> {

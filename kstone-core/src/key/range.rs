@@ -77,6 +77,33 @@ pub(crate) fn partition_prefix_range(prefix: &[u8]) -> KeyRange {
     KeyRange { start, end }
 }
 
+/// Which partitions a scan reads, by partition key: those that all three allow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartitionRange {
+    /// They start with these bytes; an empty prefix matches all.
+    pub prefix: Vec<u8>,
+    /// This one, and those after it.
+    pub from: Option<Vec<u8>>,
+    /// This one, and those before it.
+    pub to: Option<Vec<u8>>,
+}
+
+impl PartitionRange {
+    pub(crate) fn to_key_range(&self) -> KeyRange {
+        let KeyRange { mut start, mut end } = partition_prefix_range(&self.prefix);
+        if let Some(from) = &self.from {
+            start = start.max(encode_partition(from).to_vec());
+        }
+        if let Some(to) = &self.to {
+            let past = [&encode_partition(to)[..], &[ESCAPE, END_BEFORE_SORT + 1]].concat();
+            end = Some(end.map_or(past.clone(), |end| end.min(past)));
+        }
+        // Bounds that cross contain nothing, and readers expect no inverted range.
+        let end = end.map(|end| end.max(start.clone()));
+        KeyRange { start, end }
+    }
+}
+
 /// The lowest byte string above every string that starts with `prefix`; `None` if there is none.
 fn successor_of_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|&b| b != 0xff)?;

@@ -21,7 +21,8 @@ use crate::escape;
 use crate::gaps::above;
 use crate::key::after::After;
 use crate::key::{
-    Key, KeyRange, SortRange, partition_hash, partition_prefix_range, plain_partition, stripe_of,
+    Key, KeyRange, PartitionRange, SortRange, partition_hash, partition_prefix_range, plain_partition,
+    stripe_of,
 };
 use crate::merge::{MergeCursor, VisibleCursor};
 use crate::planted::{Race, raced};
@@ -425,6 +426,25 @@ impl LsmEngine {
         snapshot: Option<&Snapshot>,
     ) -> Result<Entries> {
         let range = partition_prefix_range(prefix).after(after, direction)?;
+        self.entries(Count::Scans, self.all_stripes(), range, direction, snapshot)
+    }
+
+    /// Like [`LsmEngine::scan`], of these partitions, and from behind a position on, if there is one.
+    ///
+    /// # Errors
+    /// As [`LsmEngine::scan_after`].
+    pub fn scan_between(
+        &self,
+        partitions: &PartitionRange,
+        direction: Direction,
+        after: Option<After<'_>>,
+        snapshot: Option<&Snapshot>,
+    ) -> Result<Entries> {
+        let range = partitions.to_key_range();
+        let range = match after {
+            None => range,
+            Some(after) => range.after(after, direction)?,
+        };
         self.entries(Count::Scans, self.all_stripes(), range, direction, snapshot)
     }
 

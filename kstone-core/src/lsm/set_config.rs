@@ -45,6 +45,15 @@ impl LsmEngine {
         self.change_settings(|settings| settings.compaction = compaction)
     }
 
+    /// Stored settings that this version cannot use, and what it uses instead, in words. The next change of settings
+    /// replaces them.
+    pub fn invalid_settings(&self) -> Vec<String> {
+        let manifest = self.shared.io.manifest();
+        let stored = &manifest.state().settings;
+        let invalid = [DatabaseConfig::stored(stored).1, CompactionConfig::stored(stored).1].concat();
+        invalid.iter().map(ToString::to_string).collect()
+    }
+
     fn change_settings(&self, change: impl FnOnce(&mut Settings)) -> Result<()> {
         let (shared, _open) = self.writable()?;
         // Under the manifest's lock, so that concurrent changes are stored and put in force in the same order.

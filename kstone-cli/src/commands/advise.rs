@@ -42,7 +42,11 @@ pub(super) struct Figures {
 
 impl Figures {
     pub(super) fn of(db: &Database, runtime: Option<&Runtime>) -> Result<Self> {
-        let now = db.stats()?;
+        Ok(Self::with(db.stats()?, db.disk_usage()?, db, runtime))
+    }
+
+    /// From figures of the files that were read before: each reading lists the directory.
+    pub(super) fn with(now: EngineStats, disk: DiskUsage, db: &Database, runtime: Option<&Runtime>) -> Self {
         let (stats, latencies) = match runtime {
             None => (now, None),
             Some(Runtime { snapshot, .. }) => {
@@ -63,7 +67,7 @@ impl Figures {
             }
         };
         let (database, compaction) = (db.config(), db.compaction_config());
-        Ok(Self { stats, disk: db.disk_usage()?, database, compaction, latencies })
+        Self { stats, disk, database, compaction, latencies }
     }
 
     pub(super) fn situation(&self) -> Situation<'_> {

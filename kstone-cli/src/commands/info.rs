@@ -32,7 +32,7 @@ pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
     let damage = damage(&db);
     // What a file of counters that cannot be read has to say, `kstone stats` tells.
     let runtime = Runtime::read(args).ok().flatten();
-    let advice = Figures::of(&db, runtime.as_ref())?.situation().advise();
+    let advice = Figures::with(stats.clone(), disk, &db, runtime.as_ref()).situation().advise();
     let advised = !advice.is_empty();
     let causes = advice.into_iter().map(|advice| advice.cause);
     let warnings: Vec<String> = causes.chain(foreign_files(&stats)).collect();

@@ -562,7 +562,7 @@ fn scripts_and_manuals_are_written() {
     assert_eq!(db.json(&["version"])["file_format"], 1);
 }
 
-/// Every command here, with its arguments.
+/// Every command that only looks, with its arguments.
 fn looks(db: &Fixture) -> Vec<Vec<String>> {
     let mut looks: Vec<Vec<String>> = [
         "stripes my.db",
@@ -577,6 +577,20 @@ fn looks(db: &Fixture) -> Vec<Vec<String>> {
         "find my.db user#1 s",
         "manifest dump my.db",
         "version",
+        "info my.db",
+        "stats my.db",
+        "config my.db",
+        "config my.db --diff",
+        "events my.db",
+        "advise my.db",
+        "advise my.db --goal read",
+        "get my.db user#1 s",
+        "query my.db user#1",
+        "scan my.db",
+        "count my.db",
+        "explain get my.db user#1 s",
+        "explain query my.db user#1",
+        "verify my.db",
     ]
     .iter()
     .map(|line| line.split(' ').map(str::to_owned).collect())
@@ -637,6 +651,20 @@ fn nothing_that_looks_changes_a_byte() {
     flip(&db, &damaged[0], 140);
     cut(&db, &damaged[1], 200);
     check(&[0, 3]);
+}
+
+#[test]
+fn a_foreign_directory_is_refused_and_left_alone() {
+    let db = Fixture::new();
+    let dir = db.dir.path().join("my.db");
+    std::fs::create_dir(&dir).unwrap();
+    db.file("my.db/notes.txt", b"mine");
+    let before = tree(&dir);
+    for look in looks(&db).iter().filter(|look| look.contains(&"my.db".to_owned())) {
+        let args: Vec<&str> = look.iter().map(String::as_str).collect();
+        db.run(&args).assert().code(4).stderr(predicates::str::contains("my.db"));
+        assert!(tree(&dir) == before, "{args:?} changed the directory");
+    }
 }
 
 #[test]

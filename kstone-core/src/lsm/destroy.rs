@@ -45,6 +45,8 @@ impl LsmEngine {
                 }
             }
         }
+        // Or a power cut might undo the removal of the others, and not that of the manifest.
+        vfs.sync_dir(path).map_err(Error::io("sync", path))?;
         for entry in manifest.into_iter().chain(last) {
             remove(vfs, path, &entry.name)?;
             destroyed.count(entry.len);

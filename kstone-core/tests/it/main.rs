@@ -12,6 +12,7 @@ mod conditional;
 mod counters;
 mod crash;
 mod damage;
+mod destroy;
 mod due;
 mod explain;
 mod fault_runs;

@@ -149,21 +149,23 @@ fn operations(out: &mut Out<'_>, stats: &EngineStats) -> fmt::Result {
 fn background(out: &mut Out<'_>, stats: &EngineStats, compactions: Option<&CompactionStats>) -> fmt::Result {
     out.counter("flushes", "Memtables flushed", stats.flushes)?;
     out.counter("flush_bytes_written", "Bytes of SSTs that flushes wrote", stats.flush_bytes_written)?;
-    let (merges, read, written) = (
-        ("compactions", "Compactions"),
-        ("compaction_bytes_read", "Bytes of SSTs that compactions read"),
-        ("compaction_bytes_written", "Bytes of SSTs that compactions wrote"),
-    );
-    if let Some(compactions) = compactions {
-        let by_reason = || compactions.by_reason.iter();
-        let by = "reason";
-        out.counters(merges.0, merges.1, by, by_reason().map(|of| (word(&of.reason), of.count)))?;
-        out.counters(read.0, read.1, by, by_reason().map(|of| (word(&of.reason), of.bytes_read)))?;
-        out.counters(written.0, written.1, by, by_reason().map(|of| (word(&of.reason), of.bytes_written)))?;
-    } else {
-        out.counter(merges.0, merges.1, stats.compactions)?;
-        out.counter(read.0, read.1, stats.compaction_bytes_read)?;
-        out.counter(written.0, written.1, stats.compaction_bytes_written)?;
+    let (read, written) = ("Bytes of SSTs that compactions read", "Bytes of SSTs that compactions wrote");
+    match compactions {
+        Some(compactions) => {
+            let by_reason = || compactions.by_reason.iter();
+            let by = "reason";
+            let counts = by_reason().map(|of| (word(&of.reason), of.count));
+            out.counters("compactions", "Compactions", by, counts)?;
+            let bytes = by_reason().map(|of| (word(&of.reason), of.bytes_read));
+            out.counters("compaction_bytes_read", read, by, bytes)?;
+            let bytes = by_reason().map(|of| (word(&of.reason), of.bytes_written));
+            out.counters("compaction_bytes_written", written, by, bytes)?;
+        }
+        None => {
+            out.counter("compactions", "Compactions", stats.compactions)?;
+            out.counter("compaction_bytes_read", read, stats.compaction_bytes_read)?;
+            out.counter("compaction_bytes_written", written, stats.compaction_bytes_written)?;
+        }
     }
     out.counter("ssts_merged", "SSTs that compactions merged", stats.ssts_merged)?;
     out.counter("tombstones_removed", "Tombstones dropped", stats.tombstones_removed)?;

@@ -496,7 +496,9 @@ fn counters_are_text_for_prometheus() {
         "keystonedb_stats_timestamp_seconds 1.5",
         "keystonedb_flushes_total 42",
         "keystonedb_reads_total 7",
+        "keystonedb_latency_p50_microseconds{operation=\"put\"} 1.5",
         "keystonedb_latency_p99_microseconds{operation=\"put\"} 61.0",
+        "keystonedb_latency_max_microseconds{operation=\"put\"} 2000.0",
         "# EOF",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is not in {text}");

@@ -96,5 +96,5 @@ fn a_power_cut_at_any_moment_leaves_what_can_be_destroyed_again() {
         }
     }
     println!("{states} states: {whole} whole, {part} in part, {none} without a file");
-    assert!(states > 200 && whole > 10 && part > 50 && none > 5);
+    assert!(states >= 200 && whole > 10 && part > 50 && none > 0);
 }

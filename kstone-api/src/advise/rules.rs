@@ -168,6 +168,9 @@ pub(super) const RULES: &[Rule] = &[
     },
 ];
 
+/// The most that settings of memory accept, in bytes.
+const MOST_BYTES: u64 = 1 << 40;
+
 /// An advice that names no setting; rules fill in the rest.
 fn advice(urgency: Urgency, cause: impl Into<String>, evidence: Vec<Evidence>) -> Advice {
     Advice {
@@ -340,7 +343,7 @@ fn quota_reached(s: &Situation<'_>) -> Option<Advice> {
     let now = share(taken, limit);
     let exhausted = s.disk.exhausted == Some(Exhausted::Quota);
     (now >= 0.9 || exhausted).then(|| {
-        let raised = taken.max(limit).saturating_mul(2).next_multiple_of(1 << 20);
+        let raised = taken.max(limit).saturating_mul(2).checked_next_multiple_of(1 << 20).unwrap_or(u64::MAX);
         let mut figures = vec![
             evidence(format!("max_total_disk_bytes is {}", mb(limit)), Source::Settings),
             evidence(
@@ -497,7 +500,7 @@ fn hot_stripes(s: &Situation<'_>) -> Option<Advice> {
         let affordable =
             s.database.memory_budget_bytes() as u64 / record / s.model().workload.stripes.max(1) as u64;
         let now = s.database.max_memtable_records as u64;
-        let records = affordable.clamp(now, 1_000_000);
+        let records = affordable.min(1_000_000).max(now);
         let mut figures = vec![
             evidence(
                 format!(
@@ -577,7 +580,7 @@ fn small_memory_budget(s: &Situation<'_>) -> Option<Advice> {
     (s.stats.flushes as f64 >= used && used > 0.0 && per_flush < limit / 4.0 && budget < needed / 2.0).then(
         || {
             let now = s.point();
-            let budget_wanted = (needed as u64).next_multiple_of(1 << 20);
+            let budget_wanted = (needed as u64).min(MOST_BYTES).next_multiple_of(1 << 20);
             let better = Point { memory_budget: budget_wanted, ..now };
             let (before, after) = (s.model().predict(&now), s.model().predict(&better));
             Advice {
@@ -686,7 +689,8 @@ fn merging_behind(s: &Situation<'_>) -> Option<Advice> {
             max_memtable_records: records,
             memory_budget: now
                 .memory_budget
-                .max(now.memory_budget.saturating_mul((records / now.max_memtable_records.max(1)) as u64)),
+                .saturating_mul((records / now.max_memtable_records.max(1)).max(1) as u64)
+                .min(MOST_BYTES),
             sst_threshold: now.sst_threshold.saturating_mul(2).min(30).max(now.sst_threshold),
             ..now
         };
@@ -722,7 +726,7 @@ fn merging_behind(s: &Situation<'_>) -> Option<Advice> {
 
 fn many_runs(s: &Situation<'_>) -> Option<Advice> {
     let threshold = s.compaction.sst_threshold;
-    let over = s.stats.stripes.iter().filter(|stripe| 2 * stripe.runs >= 3 * threshold).count();
+    let over = s.stats.stripes.iter().filter(|stripe| stripe.runs.saturating_mul(2) >= 3 * threshold).count();
     let (runs, most) = (s.mean_runs(), s.most_runs());
     (s.compaction.enabled && over > 0).then(|| Advice {
         action: "kstone compact DB".into(),
@@ -797,7 +801,10 @@ fn small_block_cache(s: &Situation<'_>) -> Option<Advice> {
     let full = cache.bytes >= cache.capacity / 10 * 8 && cache.evictions > 0;
     (s.database.read_mode == ReadMode::Pread && looked_up >= FEW_ENTRIES && hits < 0.5 && full).then(|| {
         // Blocks take somewhat more in the cache than in the file, where they may be compressed.
-        let wanted = (s.stats.sst_bytes / 4 * 5).clamp(2 * cache.capacity, 1 << 40).next_power_of_two();
+        let wanted = (s.stats.sst_bytes.saturating_mul(5) / 4)
+            .max(cache.capacity.saturating_mul(2))
+            .min(MOST_BYTES)
+            .next_power_of_two();
         Advice {
             settings: format!("block_cache_bytes={wanted}"),
             expected: vec![expected(
@@ -901,7 +908,7 @@ fn rare_checkpoints(s: &Situation<'_>) -> Option<Advice> {
     let interval = s.database.checkpoint_interval;
     // What memtables hold takes somewhat less in the log.
     let held = s.sum(|stripe| stripe.memtable_bytes as u64);
-    let needed = held.saturating_add(2 * s.database.wal_segment_bytes());
+    let needed = held.saturating_add(s.database.wal_segment_bytes().saturating_mul(2));
     let log = s.stats.log_bytes;
     (interval.as_secs() >= 30 && log > needed.saturating_mul(2) && recovery_seconds(s) > 0.1).then(|| {
         let after = recovery_seconds(s) * share(needed, log);

@@ -536,6 +536,58 @@ fn rules_that_figures_alone_decide() {
     assert_eq!(situation.advise()[0].rule, "slow-gets");
 }
 
+/// Figures may come from a file that anything has written: no panic, and only settings that can be set.
+#[test]
+fn figures_of_any_size_are_taken() {
+    fn all(value: &mut serde_json::Value, number: &serde_json::Value) {
+        match value {
+            serde_json::Value::Number(found) => {
+                *value = if found.is_f64() { 1e300.into() } else { number.clone() }
+            }
+            serde_json::Value::Array(list) => list.iter_mut().for_each(|value| all(value, number)),
+            serde_json::Value::Object(map) => map.values_mut().for_each(|value| all(value, number)),
+            _ => {}
+        }
+    }
+    let sick = sick(DatabaseConfig::new(), CompactionConfig::new());
+    fill(&sick.db, 0..2_000, 50);
+    sick.db.flush().unwrap();
+    let real = serde_json::to_value(sick.db.stats().unwrap()).unwrap();
+    let large = DatabaseConfig::new().with_max_memtable_records(100_000_000).with_memory_budget(1 << 40);
+    let pread = DatabaseConfig::new().with_read_mode(ReadMode::Pread).with_block_cache_bytes(1 << 40);
+    let compressed = DatabaseConfig::new().with_compression(Compression::Always).with_bloom_bits_per_key(1);
+    let quota = DatabaseConfig::new().with_max_total_disk_bytes(u64::MAX);
+    let mut disk = DiskUsage::default();
+    (disk.used, disk.reserved, disk.limit) = (u64::MAX, u64::MAX, Some(u64::MAX));
+    let mut advised = 0;
+    for number in [0, 1, 15, 1 << 20, 1 << 40, u64::MAX >> 1, u64::MAX] {
+        let mut json = real.clone();
+        all(&mut json, &number.into());
+        json["major_faults"] = number.into();
+        json["stalls"] = serde_json::json!([{"reason": "runs", "count": number, "nanos": number,
+            "longest_nanos": number, "delays": number, "stops": number}]);
+        // Numbers of stripes and formats are narrower.
+        json["format_version"] = 1.into();
+        json["stripe_count"] = number.min(256).into();
+        let stats: EngineStats = serde_json::from_value(json).unwrap();
+        for database in [&DatabaseConfig::new(), &large, &pread, &compressed, &quota] {
+            for compaction in [CompactionConfig::new(), CompactionConfig::disabled().with_sst_threshold(2)] {
+                for goal in [Goal::Read, Goal::Memory] {
+                    let situation = Situation::new(&stats, &disk, database, &compaction);
+                    for advice in situation.goal(goal).memory(number).advise() {
+                        advised += 1;
+                        assert!(!advice.to_string().is_empty());
+                        advice.rust_code().unwrap_or_else(|error| panic!("{error}: {advice:?}"));
+                        text::changed(&advice.settings, database, &compaction)
+                            .unwrap_or_else(|error| panic!("{error}: {advice:?}"));
+                    }
+                }
+            }
+        }
+    }
+    assert!(advised > 100, "{advised}");
+}
+
 /// Each rule is the first advice of a test above.
 #[test]
 fn every_rule_has_a_test() {

@@ -5,6 +5,8 @@ use crate::model::Workload;
 
 /// Bytes of a key where nothing was written since open.
 const USUAL_KEY: u64 = 24;
+/// No key or value is longer.
+const MOST_BYTES: u64 = 1 << 32;
 /// Bytes that an entry takes in an SST beyond key and value, approximately.
 const SST_OVERHEAD: u64 = 20;
 
@@ -21,7 +23,8 @@ impl Workload {
                 let entry = stats.sst_bytes.checked_div(stored).unwrap_or(0);
                 (USUAL_KEY, entry.saturating_sub(USUAL_KEY + SST_OVERHEAD))
             }
-            _ => (sizes.keys.mean, sizes.values.mean),
+            // A file of counters may contain anything.
+            _ => (sizes.keys.mean.min(MOST_BYTES), sizes.values.mean.min(MOST_BYTES)),
         };
         let operations = &stats.operations;
         let per_second = |count: u64| count as f64 * 1e3 / stats.uptime_ms.max(1) as f64;

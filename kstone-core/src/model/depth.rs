@@ -12,6 +12,8 @@
 //!
 //! A stripe of n flushes consists of the deepest run that fits into n, and the remaining flushes in one slot less.
 
+const MOST_FLUSHES: u64 = 1_000_000_000_000;
+
 /// A stripe without overwrites after a number of equal-sized flushes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
 #[non_exhaustive]
@@ -28,8 +30,10 @@ pub struct DepthRule {
 }
 
 impl DepthRule {
-    /// The state after `flushes` flushes with the threshold `sst_threshold`.
+    /// The state after `flushes` flushes with the threshold `sst_threshold`; more than 10^12 count as 10^12.
     pub fn after(flushes: u64, sst_threshold: usize) -> Self {
+        // Or finding the depth would take forever. No disk lives through as many.
+        let flushes = flushes.min(MOST_FLUSHES);
         let mut free = sst_threshold.max(2) as u64 - 1;
         let (mut left, mut rewritten, mut run_sum) = (flushes, 0.0, 0.0);
         let mut sizes = Vec::new();

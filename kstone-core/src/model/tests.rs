@@ -48,6 +48,8 @@ fn amplification_and_runs_are_those_of_the_policy() {
     }
     assert_eq!(DepthRule::after(0, 10), DepthRule::default());
     assert_eq!(DepthRule::after(1_000_000, 2).average_runs, 1.0);
+    // Ends, whatever is asked.
+    assert_eq!(DepthRule::after(u64::MAX, 3), DepthRule::after(1_000_000_000_000, 3));
 }
 
 #[test]

@@ -125,12 +125,17 @@ fn open_to_read(db: &args::Database) -> Result<Database> {
     Ok(Database::open_read_only(&db.path)?)
 }
 
+/// The same, for a look at the figures or at a few items: SSTs are opened when they are read, which may end in `Busy`.
+fn open_to_look(db: &args::Database) -> Result<Database> {
+    Ok(Database::builder(&db.path).hold_ssts(false).open_read_only()?)
+}
+
 /// Checks that there is a database, for commands that read its files without opening it. Fails like opening does.
 fn expect_database(db: &args::Database) -> Result<()> {
     if db.path.join("MANIFEST").symlink_metadata().is_ok() {
         return Ok(());
     }
-    open_to_read(db).map(drop)
+    open_to_look(db).map(drop)
 }
 
 /// A file of the directory that cannot be read; the rest is still shown.

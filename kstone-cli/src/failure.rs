@@ -206,7 +206,8 @@ fn excerpt(text: &str, at: usize) -> String {
 
 /// Which resource of a database is exhausted, with its figures, and what to do about it.
 fn shortage(path: &Path) -> Option<(String, &'static str)> {
-    let usage = Database::open_read_only(path).and_then(|db| db.disk_usage()).ok()?;
+    let usage =
+        Database::builder(path).hold_ssts(false).open_read_only().and_then(|db| db.disk_usage()).ok()?;
     let (exhausted, figures) = usage.shortage();
     let what_now = match exhausted {
         Exhausted::Quota => {

@@ -77,6 +77,11 @@ pub trait Vfs: Debug + Send + Sync {
     }
     /// Returns what is at the path, or `None` if nothing is. Links are followed to directories only.
     fn kind(&self, path: &Path) -> io::Result<Option<PathKind>>;
+    /// Returns the names of the entries of a directory, in any order. By default those of [`Vfs::list`], which also looks
+    /// at each file.
+    fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
+        Ok(self.list(dir)?.into_iter().map(|entry| entry.name).collect())
+    }
     /// Creates a directory. Its parent must exist.
     fn create_dir(&self, dir: &Path) -> io::Result<()>;
     /// Renames a file, replacing an existing one of the new name.

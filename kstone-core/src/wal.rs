@@ -35,7 +35,7 @@ pub(crate) mod format;
 mod reader;
 mod segments;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod writer;
 
 use std::path::PathBuf;

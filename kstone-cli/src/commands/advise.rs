@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::args::{self, AdviseArgs, AdviseGoal, Format};
 use crate::commands::stats::{Runtime, told};
-use crate::commands::{damage, open_to_read};
+use crate::commands::{damage, open_to_look};
 use crate::failure::Failure;
 use crate::output::{counted, print_result};
 
@@ -85,7 +85,7 @@ pub(crate) fn run(args: &AdviseArgs, format: Format) -> Result<()> {
 }
 
 fn advise(args: &AdviseArgs, database: &args::Database, format: Format) -> Result<()> {
-    let db = open_to_read(database)?;
+    let db = open_to_look(database)?;
     let read = Runtime::read(database);
     let line = Runtime::line(&read);
     let (runtime, mut troubles) = told(read);

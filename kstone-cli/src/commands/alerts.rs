@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::args::{AlertsArgs, Format};
 use crate::commands::advise::Figures;
 use crate::commands::stats::{Runtime, told};
-use crate::commands::{damage, expect_database, open_to_read};
+use crate::commands::{damage, expect_database, open_to_look};
 use crate::failure::{Failure, exit};
 use crate::output::{counted, print_result};
 
@@ -18,7 +18,7 @@ pub(crate) fn run(args: &AlertsArgs, format: Format) -> Result<()> {
     let read = Runtime::read(args);
     let line = Runtime::line(&read);
     let (runtime, mut troubles) = told(read);
-    let alerts = match (open_to_read(args), &runtime) {
+    let alerts = match (open_to_look(args), &runtime) {
         (Ok(db), runtime) => {
             troubles.extend(damage(&db));
             let figures = Figures::of(&db, runtime.as_ref())?;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use crate::args::{self, ConfigArgs, ConfigCommand, Format, SetArgs};
-use crate::commands::{open_to_read, open_to_write};
+use crate::commands::{open_to_look, open_to_write};
 use crate::failure::Failure;
 use crate::output::{counted, print_list, print_result, print_table, tell};
 use crate::settings::{Both, Changes, effect, range, words};
@@ -57,7 +57,7 @@ impl Row {
 }
 
 fn show(args: &args::Database, diff: bool, format: Format) -> Result<()> {
-    let db = open_to_read(args)?;
+    let db = open_to_look(args)?;
     let (database, compaction) = both(&db);
     let mut listed = text::listed(&database, &compaction);
     // The number of stripes is a fact of every database, whether or not it was chosen.

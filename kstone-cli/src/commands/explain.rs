@@ -5,7 +5,7 @@ use kstone_api::SortRange;
 use serde::Serialize;
 
 use crate::args::{ExplainCommand, Format};
-use crate::commands::{key, open_to_read};
+use crate::commands::{key, open_to_look};
 use crate::key_types::{no_prefix, stored};
 use crate::output::print_result;
 
@@ -20,7 +20,7 @@ struct Account<'a, T> {
 pub(crate) fn run(command: &ExplainCommand, format: Format) -> Result<()> {
     match command {
         ExplainCommand::Get(args) => {
-            let db = open_to_read(&args.db)?;
+            let db = open_to_look(&args.db)?;
             let key = args.types.stored(&key(&args.key, args.sort.as_ref()))?;
             let account = db.explain_get(key.clone())?;
             print_result(
@@ -34,7 +34,7 @@ pub(crate) fn run(command: &ExplainCommand, format: Format) -> Result<()> {
             }
         }
         ExplainCommand::Query(args) => {
-            let db = open_to_read(&args.db)?;
+            let db = open_to_look(&args.db)?;
             let prefix = args.sort_prefix.as_ref().map(|prefix| SortRange::Prefix(prefix.0.clone()));
             if prefix.is_some() {
                 no_prefix(args.types.sort_type)?;

@@ -8,12 +8,12 @@ use kstone_api::{Error, KeyVersion, KeyVersions, escape};
 use serde_json::{Value as Json, json};
 
 use crate::args::{Format, KeyArgs};
-use crate::commands::{damage, key, open_to_read};
+use crate::commands::{damage, key, open_to_look};
 use crate::failure::Failure;
 use crate::output::{counted, grouped, stdout, tell};
 
 pub(crate) fn run(args: &KeyArgs, format: Format) -> Result<()> {
-    let db = open_to_read(&args.db)?;
+    let db = open_to_look(&args.db)?;
     let key = args.types.stored(&key(&args.key, args.sort.as_ref()))?;
     let mut found = db.engine().versions_of(&key)?;
     let mut out = stdout(format);

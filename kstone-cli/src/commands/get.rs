@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::args::{Format, GetArgs};
-use crate::commands::{damaged, key, open_to_read};
+use crate::commands::{damaged, key, open_to_look};
 use crate::expressions::{self, Parser};
 use crate::failure::Failure;
 use crate::output::print_item;
@@ -14,7 +14,7 @@ pub(crate) fn run(args: &GetArgs, format: Format) -> Result<()> {
     let projection = parser.projection("--project", args.project.as_ref())?;
     parser.finish()?;
     let key = key(&args.key.key, args.key.sort.as_ref());
-    let (db, stored) = (open_to_read(&args.key.db)?, args.key.types.stored(&key)?);
+    let (db, stored) = (open_to_look(&args.key.db)?, args.key.types.stored(&key)?);
     let item = match projection {
         None => db.get(&stored)?,
         Some(projection) => {

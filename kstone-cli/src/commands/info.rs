@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::args::{self, Format};
 use crate::commands::advise::Figures;
 use crate::commands::stats::Runtime;
-use crate::commands::{damage, open_to_read};
+use crate::commands::{damage, open_to_look};
 use crate::failure::Failure;
 use crate::output::{counted, grouped, print_result, size};
 
@@ -26,7 +26,7 @@ struct Info<'a> {
 }
 
 pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
-    let db = open_to_read(args)?;
+    let db = open_to_look(args)?;
     let stats = db.stats()?;
     let (disk, pending) = (db.disk_usage()?, db.pending_rewrites()?);
     let damage = damage(&db);

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::args::{Format, Measure, StripesArgs};
 use crate::commands::stats::unix_ms;
-use crate::commands::{damage, draws_unicode, open_to_read};
+use crate::commands::{damage, draws_unicode, open_to_look};
 use crate::failure::Failure;
 use crate::output::{grouped, print_list, print_table, short, size, span, stdout, tell, typed_key};
 
@@ -57,7 +57,7 @@ struct Map {
 }
 
 pub(crate) fn run(args: &StripesArgs, format: Format) -> Result<()> {
-    let db = open_to_read(&args.db)?;
+    let db = open_to_look(&args.db)?;
     let ssts = db.engine().ssts()?;
     if let Some(stripe) = args.stripe {
         one(&db, &ssts, stripe, format)?;

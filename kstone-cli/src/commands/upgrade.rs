@@ -5,12 +5,12 @@ use kstone_api::escape;
 use serde_json::json;
 
 use crate::args::{self, Format};
-use crate::commands::{damage, open_to_read};
+use crate::commands::{damage, open_to_look};
 use crate::failure::Failure;
 use crate::output::print_result;
 
 pub(crate) fn run(args: &args::Database, format: Format) -> Result<()> {
-    let db = open_to_read(args)?;
+    let db = open_to_look(args)?;
     let version = db.stats()?.format_version;
     let path = escape::path(&args.path);
     print_result(

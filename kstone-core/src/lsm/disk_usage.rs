@@ -101,11 +101,11 @@ impl DiskUsage {
 }
 
 impl LsmEngine {
-    /// Returns how much disk space the database takes, and how much it may take. Only a read-only handle lists the
-    /// directory.
+    /// Returns how much disk space the database takes, and how much it may take; a read-only handle: as of when it was
+    /// opened.
     ///
     /// # Errors
-    /// `Closed`; `Io` when the directory of a read-only handle cannot be listed.
+    /// `Closed`.
     pub fn disk_usage(&self) -> Result<DiskUsage> {
         self.shared.life.check_open()?;
         self.shared.disk_usage()
@@ -115,15 +115,7 @@ impl LsmEngine {
 impl Shared {
     fn disk_usage(&self) -> Result<DiskUsage> {
         let shared = self;
-        let usage = if shared.life.is_read_only() {
-            let mut usage = Usage::default();
-            for entry in shared.io.vfs().list(shared.io.dir()).map_err(Error::io("list", shared.io.dir()))? {
-                usage.add(&entry.name, entry.len);
-            }
-            usage
-        } else {
-            shared.space.usage()
-        };
+        let usage = shared.life.usage().unwrap_or_else(|| shared.space.usage());
         let limit = shared.settings.load().database.max_total_disk_bytes;
         let used = usage.total();
         let reserved = limit.map_or(0, |_| shared.keep(Claim::Put));

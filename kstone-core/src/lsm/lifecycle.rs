@@ -18,7 +18,7 @@ use crate::planted::{Bug, planted};
 use crate::process::Process;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, RwLock, RwLockReadGuard};
-use crate::vfs::{LockIdentity, Vfs};
+use crate::vfs::{LockIdentity, Usage, Vfs};
 
 /// Identifies a database and a copy of it.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +33,8 @@ pub(crate) enum Access {
     Read {
         /// SSTs that cannot be read.
         damage: Vec<Error>,
+        /// The size of the files.
+        usage: Usage,
     },
     Write {
         lock: LockGuard,
@@ -48,7 +50,8 @@ pub(crate) struct Lifecycle {
     identity: Identity,
     /// The process that opened it.
     process: Process,
-    read_only: bool,
+    /// The size of the files when it was opened, of a read-only handle only.
+    usage: Option<Usage>,
     damage: Vec<Error>,
     health: Arc<Health>,
     /// The manifest no longer records a clean end, and recovery has finished, so that writing may start.
@@ -67,14 +70,14 @@ pub(crate) struct Lifecycle {
 impl Lifecycle {
     /// `clean`: the manifest records the end of the log, so nothing may be written until that is cancelled.
     pub(crate) fn new(identity: Identity, health: Arc<Health>, clean: bool, access: Access) -> Self {
-        let (read_only, damage, lock, place, unfinished) = match access {
-            Access::Read { damage } => (true, damage, None, Arc::default(), None),
-            Access::Write { lock, place, unfinished } => (false, Vec::new(), Some(lock), place, unfinished),
+        let (usage, damage, lock, place, unfinished) = match access {
+            Access::Read { damage, usage } => (Some(usage), damage, None, Arc::default(), None),
+            Access::Write { lock, place, unfinished } => (None, Vec::new(), Some(lock), place, unfinished),
         };
         Self {
             identity,
             process: Process::current(),
-            read_only,
+            usage,
             damage,
             health,
             opened: AtomicBool::new(!clean && unfinished.is_none()),
@@ -96,7 +99,12 @@ impl Lifecycle {
     }
 
     pub(crate) fn is_read_only(&self) -> bool {
-        self.read_only
+        self.usage.is_some()
+    }
+
+    /// The size of the files when it was opened, of a read-only handle only.
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        self.usage
     }
 
     /// See [`LsmEngine::damage`](super::LsmEngine::damage).
@@ -126,7 +134,7 @@ impl Lifecycle {
     /// Whether this handle may change the database; it may first have to be [opened](Self::is_opened).
     pub(crate) fn check_writable(&self) -> Result<()> {
         self.check_open()?;
-        if self.read_only {
+        if self.is_read_only() {
             return Err(Error::ReadOnly);
         }
         self.health.check()

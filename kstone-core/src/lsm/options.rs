@@ -52,6 +52,11 @@ pub struct EngineOptions {
     /// [`EngineStats::reads`](super::EngineStats::reads) and the figures computed from them; this costs a few
     /// nanoseconds per call. Default: true.
     pub counters: bool,
+    /// Whether a read-only handle with [`ReadMode::Mmap`](crate::ReadMode::Mmap) maps all SSTs when it is opened, so that
+    /// it can read them even after a writer has removed them. Without, each SST is opened at the first read that needs
+    /// it, and such a read may fail with [`Error::Busy`](crate::Error::Busy): much faster for a look at few of many SSTs,
+    /// or at the figures alone. Default: true.
+    pub hold_ssts: bool,
     /// Reports available memory: to [`MemtableMode::Adaptive`](crate::MemtableMode::Adaptive), and to gets from mapped
     /// SSTs, which load the blocks around theirs only while all SSTs fit into it.
     pub memory_probe: Arc<dyn MemoryProbe>,
@@ -79,6 +84,7 @@ impl EngineOptions {
             workers: Workers::default(),
             listener: None,
             counters: true,
+            hold_ssts: true,
             memory_probe: Arc::new(SystemMemory),
         }
     }

@@ -324,6 +324,7 @@ impl Shared {
     /// Starts reclaiming everything that can be freed, in the background.
     fn request_reclaim(&self) {
         self.remove_obsolete(); // and measures the stripes
+        self.retry_where_space_was_freed();
         self.space.quota().reclaim.store(true, Ordering::Relaxed);
         self.queue_all_stripes();
         self.background.request_seal();

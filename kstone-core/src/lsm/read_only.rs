@@ -21,8 +21,9 @@
 //! SSTs that are missing or have the wrong length are reported ([`LsmEngine::damage`]) and fail only the reads that
 //! need them, so that the rest of a damaged database can be read. A backup needs all of them.
 //!
-//! With [`ReadMode::Pread`] nothing is held, because there may be more SSTs than files a process may open: a read that
-//! needs a file that the writer has removed meanwhile gets [`Error::Busy`].
+//! With [`ReadMode::Pread`] nothing is held, because there may be more SSTs than files a process may open; nor without
+//! [`EngineOptions::hold_ssts`]. A read that needs a file that the writer has removed meanwhile then gets
+//! [`Error::Busy`].
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -44,7 +45,7 @@ use crate::manifest::{Ids, Loaded, Manifest, ManifestState};
 use crate::parallel::Threads;
 use crate::paths;
 use crate::types::FileId;
-use crate::vfs::{DirEntry, Mapping, OpenMode, Vfs};
+use crate::vfs::{DirEntry, Mapping, OpenMode, Usage, Vfs};
 use crate::wal::{self, LogCopy};
 
 /// How long a database may change under a reader before the open fails with `Busy`. A reading takes milliseconds, and
@@ -250,7 +251,8 @@ impl LsmEngine {
     /// the options are used for reading and not stored.
     ///
     /// With [`ReadMode::Mmap`] the handle keeps all SSTs that it needs, even those that the writer removes. With
-    /// [`ReadMode::Pread`] it does not, and a read may fail with `Busy`: open the database again.
+    /// [`ReadMode::Pread`], or without [`EngineOptions::hold_ssts`], it does not, and a read may fail with `Busy`: open
+    /// the database again.
     ///
     /// An SST that is missing or has the wrong length fails only the reads that need it; [`LsmEngine::damage`] lists
     /// these SSTs.
@@ -264,12 +266,14 @@ impl LsmEngine {
         check_present(&*options.vfs, path)?;
         let since = options.clock.monotonic();
         let _span = trace::open(path, true);
-        let mode = options.config.as_ref().map(holds);
+        let mode = if options.hold_ssts { options.config.as_ref().map(holds) } else { Some(false) };
         let stored = |state: &ManifestState| holds(&DatabaseConfig::stored(&state.settings).0);
         let capture = Capture::take(&*options.vfs, &*options.clock, path, false, |state| {
             mode.unwrap_or_else(|| stored(state))
         })?;
-        let Capture { validated: Validated { loaded, chain, began, .. }, log, held, damage } = capture;
+        let Capture { validated: Validated { loaded, listing, chain, began }, log, held, damage } = capture;
+        let mut usage = Usage::default();
+        listing.iter().for_each(|entry| usage.add(&entry.name, entry.len));
         let state = &loaded.state;
         check_stripes(&options, state)?;
         let settings = settings(&options, state);
@@ -280,7 +284,7 @@ impl LsmEngine {
             chain: Some(chain),
             file_ids: FileIds::new(next_file, next_file),
             settings,
-            access: Access::Read { damage },
+            access: Access::Read { damage, usage },
             since,
             meter: Arc::default(),
             log,

@@ -496,12 +496,11 @@ fn stall_stats(counters: &Counters) -> Vec<StallStats> {
 }
 
 fn foreign_files(shared: &Shared) -> Result<Vec<String>> {
-    let entries = match shared.io.vfs().list(shared.io.dir()) {
-        Ok(entries) => entries,
+    let names = match shared.io.vfs().names(shared.io.dir()) {
+        Ok(names) => names,
         // The directory was removed while the database is open: it contains nothing.
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(Error::io("list", shared.io.dir())(e)),
     };
-    let names = entries.into_iter().map(|entry| entry.name);
-    Ok(names.filter(|name| paths::parse(name) == FileName::Foreign).collect())
+    Ok(names.into_iter().filter(|name| paths::parse(name) == FileName::Foreign).collect())
 }

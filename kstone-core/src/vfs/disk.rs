@@ -96,10 +96,18 @@ fn list(dir: &Path) -> io::Result<Vec<DirEntry>> {
         };
         let (is_file, is_dir) = (found.is_file(), found.is_dir());
         let len = if is_file { found.len() } else { 0 };
-        let name = entry.file_name().into_string().unwrap_or_else(|raw| raw.to_string_lossy().into_owned());
-        entries.push(DirEntry { name, len, is_file, is_dir });
+        entries.push(DirEntry { name: name_of(&entry), len, is_file, is_dir });
     }
     Ok(entries)
+}
+
+/// The names in a directory, without a look at the files.
+fn names(dir: &Path) -> io::Result<Vec<String>> {
+    again(|| std::fs::read_dir(directory(dir)))?.map(|entry| Ok(name_of(&entry?))).collect()
+}
+
+fn name_of(entry: &std::fs::DirEntry) -> String {
+    entry.file_name().into_string().unwrap_or_else(|raw| raw.to_string_lossy().into_owned())
 }
 
 impl Vfs for DiskVfs {
@@ -110,6 +118,10 @@ impl Vfs for DiskVfs {
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
         // Retry from the start: how far an interrupted listing got is unknown.
         again(|| list(dir))
+    }
+
+    fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
+        again(|| names(dir))
     }
 
     fn absolute(&self, path: &Path) -> io::Result<PathBuf> {

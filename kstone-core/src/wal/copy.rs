@@ -41,23 +41,20 @@ impl LogCopy {
     pub(crate) fn of(vfs: &dyn Vfs, dir: &Path) -> Result<Self> {
         let mut found: Vec<(u32, PathBuf)> = Vec::new();
         let mut buffer = None;
-        for entry in vfs.list(dir).map_err(Error::io("list", dir))? {
-            let path = dir.join(&entry.name);
-            match paths::parse(&entry.name) {
-                FileName::Log(named) => {
-                    if entry.len > LONG {
-                        refuse_claims(vfs, &path, named)?;
-                    }
-                    found.push((named, path));
-                }
-                FileName::LogBuffer => buffer = Some(path),
+        for name in vfs.names(dir).map_err(Error::io("list", dir))? {
+            match paths::parse(&name) {
+                FileName::Log(named) => found.push((named, dir.join(&name))),
+                FileName::LogBuffer => buffer = Some(dir.join(&name)),
                 _ => {}
             }
         }
         found.sort();
         // Open all before reading the first: reading takes longer, and an open file remains readable after its removal.
-        let open = |(_, path): (u32, PathBuf)| {
+        let open = |(named, path): (u32, PathBuf)| {
             let file = vfs.open(&path, OpenMode::Read).map_err(Error::io("open", &path))?;
+            if file.len().map_err(Error::io("read", &path))? > LONG {
+                refuse_claims(vfs, &path, named)?;
+            }
             Ok((path, file))
         };
         let opened = found.into_iter().map(open).collect::<Result<Vec<_>>>()?;

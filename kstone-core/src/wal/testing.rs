@@ -11,8 +11,8 @@ use crate::parallel::Threads;
 use crate::sync::Mutex;
 use crate::types::LogCut;
 use crate::vfs::{
-    DirEntry, Floor, Mapping, MemVfs, OpenMode, PathKind, SharedBytes, StoredByCalls, VfsFile, read_all,
-    write_all_at,
+    DirEntry, Floor, FreeSpace, Mapping, MemVfs, OpenMode, PathKind, SharedBytes, StoredByCalls, VfsFile,
+    read_all, write_all_at,
 };
 
 pub(crate) const OWNER: LogOwner = LogOwner { database_id: [7; 16], incarnation: [8; 16] };
@@ -39,6 +39,8 @@ pub(crate) struct Injections {
     pub(crate) fail_segment_write: Option<io::ErrorKind>,
     /// No file can be written in place.
     pub(crate) fail_share: bool,
+    /// The free bytes of the file system.
+    pub(crate) free: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -77,6 +79,10 @@ impl Vfs for TestVfs {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         self.plan.lock().dir_syncs += 1;
         self.mem.sync_dir(dir)
+    }
+    fn free_space(&self, _: &Path) -> io::Result<Option<FreeSpace>> {
+        let free = self.plan.lock().free;
+        Ok(free.map(|bytes| FreeSpace { bytes, of_bytes: bytes, inodes: None }))
     }
     fn lock(&self, path: &Path, owner: &str) -> io::Result<Box<dyn Send + Sync>> {
         self.mem.lock(path, owner)

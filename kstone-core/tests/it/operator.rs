@@ -88,13 +88,11 @@ fn a_file_system_of_20_mb_filled_to_the_brim_and_emptied_again() {
         let config = DatabaseConfig::new();
         let config =
             quota.map_or_else(|| config.clone(), |quota| config.clone().with_max_total_disk_bytes(quota));
-        options.config = Some(
-            config
-                .with_stripes(4)
-                .with_wal_segment_size(1 << 20)
-                .with_max_memtable_records(500)
-                .with_write_stall_limit(std::time::Duration::from_secs(2)),
-        );
+        let config = config.with_stripes(4).with_wal_segment_size(1 << 20).with_max_memtable_records(500);
+        let limit = |secs| config.clone().with_write_stall_limit(std::time::Duration::from_secs(secs));
+        // Some writes to a full disk wait as long as they may.
+        let (to_be_refused, to_succeed) = (limit(2), limit(120));
+        options.config = Some(to_be_refused.clone());
         let mut engine = LsmEngine::create(&dir, options.clone()).unwrap();
         let (mut next, ballast) = (0, mounted.0.path().join("of somebody else"));
         for round in 0..3 {
@@ -124,6 +122,10 @@ fn a_file_system_of_20_mb_filled_to_the_brim_and_emptied_again() {
             // freed.
             if quota.is_none() {
                 std::fs::remove_file(&ballast).unwrap();
+            }
+            // However slow a loaded machine is.
+            engine.set_config(to_succeed.clone()).unwrap();
+            if quota.is_none() {
                 for n in start..next {
                     engine.delete(&key(n), WriteOptions::new()).unwrap_or_else(|e| panic!("delete {n}: {e}"));
                 }
@@ -131,6 +133,7 @@ fn a_file_system_of_20_mb_filled_to_the_brim_and_emptied_again() {
             for stripe in 0..4 {
                 engine.trigger_compaction(stripe).unwrap();
             }
+            engine.set_config(to_be_refused.clone()).unwrap();
         }
         engine.close().unwrap();
         let left: u64 =

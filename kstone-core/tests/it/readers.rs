@@ -177,9 +177,20 @@ impl Writer {
 
 /// Opens a reader while the writer does `act` before the reader's operations selected by `when`. Returns the result of
 /// the open, the writer, the number of commits before it, and the number of operations that it took.
+/// How a reader keeps the SSTs that it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keeps {
+    /// All, mapped at open.
+    Mapped,
+    /// None: `ReadMode::Pread`.
+    Pread,
+    /// None, until they are read.
+    Unheld,
+}
+
 fn race(
     seed: u64,
-    mode: ReadMode,
+    keeps: Keeps,
     when: impl Fn(u64) -> bool + Send + 'static,
     act: fn(&mut Writer),
 ) -> (Result<LsmEngine, Error>, Arc<std::sync::Mutex<Writer>>, usize, u64) {
@@ -199,7 +210,9 @@ fn race(
         }
     });
     let mut options = manual(Arc::new(interleaved.clone()), 3);
+    let mode = if keeps == Keeps::Pread { ReadMode::Pread } else { ReadMode::Mmap };
     options.config = Some(DatabaseConfig::new().with_read_mode(mode));
+    options.hold_ssts = keeps != Keeps::Unheld;
     options.clock = clock;
     let opened = LsmEngine::open_read_only(Path::new(DB), options);
     let count = interleaved.count();
@@ -217,7 +230,8 @@ pub(crate) fn check(reader: &LsmEngine, writer: &Writer, least: usize, context: 
 #[test]
 fn whatever_happens_between_two_operations_of_an_open_the_reader_sees_one_moment() {
     let (mut opens, mut restarts) = (0, 0);
-    for (seed, mode) in (0..6).map(|n| (n / 2, [ReadMode::Mmap, ReadMode::Pread][n as usize % 2])) {
+    let all = [Keeps::Mapped, Keeps::Pread, Keeps::Unheld];
+    for (seed, mode) in (0..9).map(|n| (n / 3, all[n as usize % 3])) {
         let (opened, .., total) = race(seed, mode, |_| false, |_| {});
         opened.unwrap();
         for n in 0..total {
@@ -226,14 +240,14 @@ fn whatever_happens_between_two_operations_of_an_open_the_reader_sees_one_moment
             let (opened, writer, before, count) = race(seed, mode, move |at| at == n, Writer::turn_over);
             let reader = opened.unwrap_or_else(|e| panic!("{e}, {context}"));
             let mut writer = writer.lock().unwrap();
-            if mode == ReadMode::Pread && n + 2 >= total {
+            if mode != Keeps::Mapped && n + 2 >= total {
                 // The manifest was already opened for its second reading, so files may be gone by the end.
                 continue;
             }
             // In either mode: all files existed when the open ended, and the writer has done nothing since.
             check(&reader, &writer, before, &context);
             let seen = contents(&reader, None);
-            if mode == ReadMode::Mmap {
+            if mode == Keeps::Mapped {
                 // Also after all files that it reads have been unlinked.
                 writer.turn_over();
                 writer.turn_over();
@@ -249,7 +263,7 @@ fn whatever_happens_between_two_operations_of_an_open_the_reader_sees_one_moment
 
 #[test]
 fn a_reader_that_is_never_left_alone_is_told_that_the_database_is_busy() {
-    let (opened, ..) = race(1, ReadMode::Mmap, |_| true, Writer::turn_over);
+    let (opened, ..) = race(1, Keeps::Mapped, |_| true, Writer::turn_over);
     assert!(matches!(opened, Err(Error::Busy)), "{opened:?}");
 }
 
@@ -261,14 +275,14 @@ fn a_reader_that_is_never_left_alone_is_told_that_the_database_is_busy() {
 fn a_writer_that_makes_edits_all_the_time_keeps_no_reader_from_opening() {
     let mut opens = 0;
     for seed in 0..4 {
-        let (opened, .., total) = race(seed, ReadMode::Mmap, |_| false, |_| {});
+        let (opened, .., total) = race(seed, Keeps::Mapped, |_| false, |_| {});
         opened.unwrap();
         // Several edits during each reading: with fewer operations between them, all SSTs would be replaced by the next
         // one.
         for every in total / 4..total {
             for offset in [0, every / 2] {
                 let when = move |n: u64| n % every == offset;
-                let (opened, writer, before, count) = race(seed, ReadMode::Mmap, when, one_edit);
+                let (opened, writer, before, count) = race(seed, Keeps::Mapped, when, one_edit);
                 let context = format!("one edit every {every} operations of {total}, seed {seed}");
                 let reader = opened.unwrap_or_else(|e| panic!("{e} after {count} operations, {context}"));
                 check(&reader, &writer.lock().unwrap(), before, &context);
@@ -291,7 +305,7 @@ fn one_edit(writer: &mut Writer) {
 #[test]
 fn writes_alone_keep_no_reader_from_opening() {
     for seed in 0..5 {
-        for mode in [ReadMode::Mmap, ReadMode::Pread] {
+        for mode in [Keeps::Mapped, Keeps::Pread, Keeps::Unheld] {
             let (opened, writer, before, _) = race(seed, mode, |_| true, |writer| writer.write(1));
             let context = format!("seed {seed}, {mode:?}");
             let reader = opened.unwrap_or_else(|e| panic!("{e}, {context}"));
@@ -392,18 +406,59 @@ fn what_was_read_in_the_middle_of_a_write_is_read_again() {
 
 #[test]
 fn a_reader_that_holds_no_files_is_told_when_one_is_gone() {
-    let (opened, writer, before, _) = race(4, ReadMode::Pread, |_| false, |_| {});
-    let reader = opened.unwrap();
-    let mut writer = writer.lock().unwrap();
-    check(&reader, &writer, before, "left alone");
-    drop(reader);
-    let (opened, writer2, ..) = race(4, ReadMode::Pread, |_| false, |_| {});
-    let reader = opened.unwrap();
-    writer2.lock().unwrap().turn_over();
-    let scanned: Result<Vec<_>, Error> =
-        reader.scan(b"", kstone_core::lsm::Direction::Forward, None).and_then(Iterator::collect);
-    assert!(matches!(scanned, Err(Error::Busy)), "{scanned:?}");
-    writer.turn_over();
+    for keeps in [Keeps::Pread, Keeps::Unheld] {
+        let (opened, writer, before, _) = race(4, keeps, |_| false, |_| {});
+        let reader = opened.unwrap();
+        let mut writer = writer.lock().unwrap();
+        check(&reader, &writer, before, "left alone");
+        drop(reader);
+        let (opened, writer2, ..) = race(4, keeps, |_| false, |_| {});
+        let reader = opened.unwrap();
+        writer2.lock().unwrap().turn_over();
+        let scanned: Result<Vec<_>, Error> =
+            reader.scan(b"", kstone_core::lsm::Direction::Forward, None).and_then(Iterator::collect);
+        assert!(matches!(scanned, Err(Error::Busy)), "{keeps:?}: {scanned:?}");
+        writer.turn_over();
+    }
+}
+
+/// A handle for a look at the figures of a database with thousands of SSTs must not pay for each of them.
+#[test]
+fn a_reader_that_holds_no_files_opens_each_when_it_is_read() {
+    let vfs: Arc<dyn Vfs> = Arc::new(MemVfs::new());
+    let mut options = manual(Arc::clone(&vfs), 1);
+    options.config = Some(DatabaseConfig::new().with_stripes(1).with_read_mode(ReadMode::Mmap));
+    options.compaction = Some(CompactionConfig::disabled());
+    let engine = LsmEngine::create(Path::new(DB), options).unwrap();
+    let name = |n: u64| Key::from(&format!("key{n:05}")).into_owned();
+    // More than those whose format is checked at open.
+    for n in 0..200 {
+        engine.put(&name(n), b"value", WriteOptions::new()).unwrap();
+        engine.flush().unwrap();
+    }
+    drop(engine);
+    let open = |hold_ssts: bool| {
+        let interleaved = Interleaved::new(&vfs, |_| {});
+        let mut options = manual(Arc::new(interleaved.clone()), 1);
+        options.hold_ssts = hold_ssts;
+        let reader = LsmEngine::open_read_only(Path::new(DB), options).unwrap();
+        let stats = reader.stats().unwrap();
+        assert_eq!(
+            (
+                stats.stripes.iter().map(|stripe| stripe.ssts).sum::<usize>(),
+                reader.disk_usage().unwrap().ssts
+            ),
+            (200, 200 * 4096)
+        );
+        (reader, interleaved)
+    };
+    let (held, with) = open(true);
+    let (unheld, without) = open(false);
+    let (with, opened) = (with.count(), without.count());
+    assert!(opened + 2 * 200 <= with, "{opened} operations, {with} if all SSTs are held");
+    assert_eq!(unheld.get(&name(7)).unwrap().as_deref(), Some(&b"value"[..]));
+    assert!(without.count() > opened, "nothing was opened to read it");
+    assert_eq!(contents(&unheld, None), contents(&held, None));
 }
 
 /// The database's files, for changing them behind the engine's back.

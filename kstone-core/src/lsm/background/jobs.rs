@@ -94,6 +94,8 @@ impl Shared {
         if freed_files {
             self.check_inodes();
         }
+        let full = result.as_ref().is_err_and(Error::is_out_of_space);
+        let free = if full { self.free_space().map(|free| free.bytes) } else { None };
         let failure = result.as_ref().err().map(|error| (slot, self.job_failed(slot, error)));
         let mut queue = self.background.queue.lock();
         if freed_files {
@@ -120,6 +122,7 @@ impl Shared {
                 let rest = queue.resting.entry(slot).or_default();
                 let pause = RETRY_AFTER.saturating_mul(1 << rest.failures.min(20)).min(RETRY_AT_LEAST);
                 rest.failures += 1;
+                rest.free = free;
                 rest.until = self.clock.monotonic() + pause;
             }
         }
@@ -127,6 +130,21 @@ impl Shared {
         drop(queue);
         self.background.progress.notify_all();
         self.background.wake.notify_all();
+    }
+
+    /// Ends the pauses of jobs that failed for lack of space, if the file system has more of it than then: others may
+    /// have freed some, and a write that needs what these jobs free would be refused until they are over.
+    pub(crate) fn retry_where_space_was_freed(&self) {
+        if !self.background.queue.lock().resting.values().any(|rest| rest.free.is_some()) {
+            return;
+        }
+        let Some(now) = self.free_space() else { return };
+        let until = self.clock.monotonic();
+        for rest in self.background.queue.lock().resting.values_mut() {
+            if rest.free.is_some_and(|free| free < now.bytes) {
+                rest.until = rest.until.min(until);
+            }
+        }
     }
 
     pub(super) fn queue_successors(&self, queue: &mut Queue, slot: Slot, failed: bool) {

@@ -49,4 +49,6 @@ pub(super) struct Queue {
 pub(super) struct Rest {
     pub(super) failures: u32,
     pub(super) until: Duration,
+    /// If it failed for lack of space: the free bytes of the file system then, if known.
+    pub(super) free: Option<u64>,
 }

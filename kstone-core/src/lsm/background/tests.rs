@@ -16,6 +16,7 @@ use crate::lsm::job::{Slot, StepResult};
 use crate::lsm::options::{EngineOptions, Workers, WriteOptions};
 use crate::sync::atomic::Ordering;
 use crate::vfs::MemVfs;
+use crate::wal::testing::TestVfs;
 
 mod merges;
 
@@ -361,6 +362,47 @@ fn sealing_again_and_again_does_not_keep_flushes_waiting() {
     assert_eq!(idle.due(), [Slot::Flush(0), Slot::Seal]);
     idle.run(Slot::Flush(0));
     assert_eq!(idle.due().first(), Some(&Slot::Seal));
+}
+
+/// Symptom: an operator freed space on a full file system, and writes were refused for up to half a minute more. Cause:
+/// flushes and merges that had failed were pausing, and a write that finds nothing running is refused at once. Fix: a
+/// write that asks for space ends these pauses, if the file system has more space than when the jobs failed.
+#[test]
+fn jobs_that_found_no_space_are_retried_once_there_is_more() {
+    let vfs = TestVfs::default();
+    let free = |bytes| vfs.plan.lock().free = Some(bytes);
+    free(1000);
+    let clock = Arc::new(ManualClock::new(1));
+    let mut options = EngineOptions::reproducible(Arc::new(vfs.clone()), Arc::<ManualClock>::clone(&clock));
+    options.config = Some(one());
+    let idle = Idle::stopped(LsmEngine::create(Path::new("/db"), options).unwrap(), clock);
+    idle.put(0..1);
+    let shared = &idle.engine.shared;
+    shared.seal(shared.stripe(0).unwrap());
+    let flush = Slot::Flush(0);
+    let fails = |error: Error| {
+        let job = shared.begin(&mut shared.background.queue.lock(), flush);
+        shared.end(flush, job, Err(error));
+    };
+    let is_due_after_a_search = || {
+        shared.retry_where_space_was_freed();
+        idle.due().contains(&flush)
+    };
+    assert!(idle.due().contains(&flush));
+    fails(Error::DiskFull);
+    assert!(!is_due_after_a_search(), "retried in vain with each write");
+    free(1001);
+    assert!(!idle.due().contains(&flush));
+    assert!(is_due_after_a_search());
+    // It fails again with that much.
+    fails(Error::DiskFull);
+    assert!(!is_due_after_a_search());
+    // Space does not help after another failure.
+    free(1002);
+    assert!(is_due_after_a_search());
+    fails(Error::Busy);
+    free(1003);
+    assert!(!is_due_after_a_search());
 }
 
 /// Symptom: under load, a requested compaction of a full database failed with `DiskFull`, once in thirty times. Cause:

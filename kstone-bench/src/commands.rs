@@ -16,6 +16,7 @@ mod run;
 mod speed;
 mod sweep;
 mod torture;
+mod tune;
 mod workloads;
 
 /// Measures, compares and tortures a build of KeystoneDB on this machine.
@@ -32,6 +33,8 @@ enum Command {
     Run(run::Args),
     /// Run workloads with several values of one setting.
     Sweep(sweep::Args),
+    /// Prove advice on copies of a database: replay its work under today's settings and under the advised ones.
+    Tune(tune::Args),
     /// Print the tables of speed: KeystoneDB and its peers on the same work, with ratios and goals.
     Speed(speed::Args),
     /// List the workloads and the engines of this build.
@@ -47,7 +50,7 @@ enum Command {
     Machine(machine::Args),
     /// Measure every table of the specification's chapter on performance tuning.
     Chapter(chapter::ChapterArgs),
-    /// Run one trial: `run`, `sweep`, `speed` and `chapter` start this.
+    /// Run one trial: `run`, `sweep`, `tune`, `speed` and `chapter` start this.
     #[command(hide = true)]
     Trial,
 }
@@ -61,6 +64,7 @@ pub fn main(more: &'static [(&'static str, Open)]) -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Sweep(args) => sweep::run(&args),
+        Command::Tune(args) => return tune::run(&args),
         Command::Speed(args) => speed::run(&args),
         Command::Workloads => workloads::run(),
         Command::Torture(args) => return torture::run(&args),

@@ -154,9 +154,51 @@ fn verdict(metric: &Metric, ratio: Option<&Ratio>, limit: f64) -> Verdict {
     }
 }
 
+/// How series of two files are paired.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pairing {
+    /// Whether files of different machines and builds are compared.
+    pub force: bool,
+    /// Whether the settings of an engine may differ, if its name and all conditions are the same.
+    pub across: bool,
+}
+
+/// The series of `after` that a series of `before` is compared with.
+///
+/// # Errors
+/// Across settings, if it is not clear which series belong together.
+fn partner<'a, 'b>(
+    one: &Series<'_>,
+    before: &[Series<'_>],
+    after: &'b [Series<'a>],
+    across: bool,
+) -> Result<Option<&'b Series<'a>>> {
+    let same = |other: &&Series<'_>| other.engine == one.engine && other.conditions == one.conditions;
+    if !across {
+        return Ok(after.iter().find(same));
+    }
+    let like = |other: &&Series<'_>| {
+        (&other.engine.name, other.engine.tuned) == (&one.engine.name, one.engine.tuned)
+            && other.conditions == one.conditions
+    };
+    let (bases, news) = (before.iter().filter(like), after.iter().filter(like).collect::<Vec<_>>());
+    let bases: Vec<String> = bases.map(Series::label).collect();
+    let all: Vec<String> = news.iter().map(|series| series.label()).collect();
+    ensure!(
+        all.is_empty() || bases.len() <= 1 && all.len() <= 1,
+        "--across: several series could be paired: {} with {}, in {}. Use files with one setting of each engine, or \
+         --engines within a file",
+        bases.join("; "),
+        all.join("; "),
+        one.conditions
+    );
+    Ok(news.first().copied())
+}
+
 /// Compares two files, series by series. `limit` is a fraction: 0.05 accepts an increase of the time by a factor of
 /// 1.05.
-pub fn files(base: &RunFile, new: &RunFile, limit: f64, force: bool) -> Result<Comparison> {
+pub fn files(base: &RunFile, new: &RunFile, limit: f64, pairing: Pairing) -> Result<Comparison> {
+    let Pairing { force, across } = pairing;
     let mut comparison = Comparison::default();
     let different = machine::differences(&base.machine, &new.machine);
     ensure!(
@@ -170,28 +212,49 @@ pub fn files(base: &RunFile, new: &RunFile, limit: f64, force: bool) -> Result<C
     comparison.warnings.extend(doubts(new).map(|doubt| format!("new: {doubt}")));
     let (before, after) = (results::series(&[base]), results::series(&[new]));
     for one in &before {
-        let same = |other: &&Series<'_>| other.engine == one.engine && other.conditions == one.conditions;
         let name = format!("{}: {}", one.label(), one.conditions);
-        match after.iter().find(same) {
-            Some(other) => comparison.add(one, other, &one.label(), limit, false),
+        match partner(one, &before, &after, across)? {
+            Some(other) if other.engine == one.engine => {
+                comparison.add(one, other, &one.label(), limit, false);
+            }
+            Some(other) => comparison.add(one, other, &between(one, other), limit, false),
             None if results::failed(new, &one.label()) > 0 => {
                 comparison.failures.push(format!("{name}: every trial now ends in an error"));
             }
             None => comparison.warnings.push(format!("only in base: {name}")),
         }
     }
-    let unknown = after.iter().filter(|other| {
-        !before.iter().any(|one| one.engine == other.engine && one.conditions == other.conditions)
-    });
-    comparison
-        .warnings
-        .extend(unknown.map(|one| format!("only in new: {}: {}", one.label(), one.conditions)));
+    for other in &after {
+        if partner(other, &after, &before, across)?.is_none() {
+            comparison.warnings.push(format!("only in new: {}: {}", other.label(), other.conditions));
+        }
+    }
+    let hint = if across { "" } else { "\n--across compares series whose settings differ" };
     ensure!(
         !(comparison.rows.is_empty() && comparison.failures.is_empty()),
-        "the files have no series in common:\n{}",
+        "the files have no series in common:\n{}{hint}",
         comparison.warnings.join("\n")
     );
     Ok(finish(comparison))
+}
+
+/// Names two series of one engine by the settings in which they differ: `kstone sst_threshold=4 -> sst_threshold=20`.
+fn between(one: &Series<'_>, other: &Series<'_>) -> String {
+    let own = |of: &Series<'_>, against: &Series<'_>| {
+        let parts = |series: &Series<'_>| {
+            series
+                .engine
+                .settings
+                .split(',')
+                .filter(|part| !part.is_empty())
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        let common = parts(against);
+        let own: Vec<String> = parts(of).into_iter().filter(|part| !common.contains(part)).collect();
+        if own.is_empty() { "default".to_owned() } else { own.join(",") }
+    };
+    format!("{} {} -> {}", one.engine.name, own(one, other), own(other, one))
 }
 
 /// Compares two engines of one file, `first,second`: the second with the first, wherever both ran under the same

@@ -293,7 +293,7 @@ fn counted<T>(
 
 /// Waits until `done` returns the same total twice in a row, a tenth of a second apart; `None` while work goes on.
 #[expect(clippy::disallowed_methods, reason = "other engines cannot be waited for otherwise")]
-fn at_rest(mut done: impl FnMut() -> Result<Option<u64>>) -> Result<()> {
+pub(crate) fn at_rest(mut done: impl FnMut() -> Result<Option<u64>>) -> Result<()> {
     let mut before = None;
     loop {
         let now = done()?;

@@ -22,8 +22,10 @@ pub mod resources;
 pub mod results;
 pub mod speed;
 pub mod statistics;
+pub mod sweep;
 pub mod torture;
 pub mod trial;
+mod tune;
 pub mod units;
 pub mod workload;
 

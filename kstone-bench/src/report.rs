@@ -22,6 +22,7 @@ mod resource_usage;
 mod speed;
 mod summary;
 mod sweep;
+mod throughput;
 
 pub use chapter::{chapter_markdown, chapter_text};
 pub use page::{html, markdown};

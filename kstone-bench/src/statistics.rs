@@ -81,6 +81,22 @@ impl Ratio {
     }
 }
 
+/// How far one figure is above another.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Difference {
+    /// The median of the second less that of the first.
+    pub value: f64,
+    /// `None` for fewer than [`FEWEST`] turns.
+    pub interval: Option<Interval>,
+}
+
+impl Difference {
+    /// Whether chance alone rarely produces this difference. Always false for few turns.
+    pub fn excludes_no_change(&self) -> bool {
+        self.interval.is_some_and(|interval| !interval.contains(0.0))
+    }
+}
+
 /// The median of finite numbers; `None` if there are none, or one is not finite.
 pub fn median(values: &[f64]) -> Option<f64> {
     if values.is_empty() || values.iter().any(|value| !value.is_finite()) {
@@ -121,6 +137,23 @@ pub fn paired_ratio(turns: &[(f64, f64)]) -> Option<Ratio> {
         })
     });
     Some(Ratio { value, interval })
+}
+
+/// The difference of series whose trials took turns, resampled like [`paired_ratio`]; for figures that may be 0. `None`
+/// without turns, or if a value is not finite.
+pub fn paired_difference(turns: &[(f64, f64)]) -> Option<Difference> {
+    let (first, second): (Vec<f64>, Vec<f64>) = turns.iter().copied().unzip();
+    let value = median(&second)? - median(&first)?;
+    let interval = (turns.len() >= FEWEST).then(|| {
+        let (mut a, mut b) = (first.clone(), second.clone());
+        interval(|random| {
+            for at in 0..turns.len() {
+                (a[at], b[at]) = turns[random.random_range(0..turns.len())];
+            }
+            middle(&mut b) - middle(&mut a)
+        })
+    });
+    Some(Difference { value, interval })
 }
 
 /// The ratio of series that were measured at different times. `None` as for [`paired_ratio`].
@@ -204,6 +237,19 @@ mod tests {
             assert_eq!(independent_ratio(&[1.0], &[bad]), None, "{bad}");
         }
         assert_eq!(paired_ratio(&[]), None);
+    }
+
+    #[test]
+    fn differences_are_between_medians_and_may_start_at_nothing() {
+        let turns = [(0.0, 2.0), (0.0, 3.0), (1.0, 3.5), (0.5, 2.5), (0.0, 2.0)];
+        let difference = paired_difference(&turns).unwrap();
+        assert_eq!(difference.value, 2.5);
+        assert!(difference.excludes_no_change(), "{difference:?}");
+        assert!(!paired_difference(&turns[..4]).unwrap().excludes_no_change(), "four cannot tell");
+        assert!(!paired_difference(&[(1.0, 1.0); 5]).unwrap().excludes_no_change(), "none");
+        let noise = [(1.0, 2.0), (2.0, 1.0), (3.0, 3.1), (2.0, 1.9), (1.0, 1.2)];
+        assert!(!paired_difference(&noise).unwrap().excludes_no_change());
+        assert_eq!((paired_difference(&[]), paired_difference(&[(f64::NAN, 1.0)])), (None, None));
     }
 
     /// How often the interval of `trials` draws contains the truth.

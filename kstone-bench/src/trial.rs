@@ -23,6 +23,7 @@ use crate::driver::Bench;
 use crate::engine::{self, Durability, Engine};
 use crate::record::{Latency, Resources, Step, Trial, TrialSpec};
 use crate::resources::{Usage, directory_bytes, drop_from_cache};
+use crate::tune;
 use crate::workload::{Task, Workload, plan};
 
 #[derive(Clone, Debug)]
@@ -67,6 +68,7 @@ pub fn run_all(specs: &[TrialSpec], options: &Options, progress: &mut dyn FnMut(
 enum Job {
     Steps(Steps),
     Probe(Probe, Setup),
+    Tune(tune::Task),
 }
 
 /// The steps of a trial.
@@ -97,13 +99,22 @@ enum Message {
 pub(crate) fn probe(program: &Path, probe: Probe, setup: Setup) -> Result<Figures> {
     let directory = &setup.directory;
     std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+    figures(&Job::Probe(probe, setup), program)
+}
+
+/// Runs a task of `tune` in a process of its own.
+pub(crate) fn tune(program: &Path, task: &tune::Task) -> Result<Figures> {
+    figures(&Job::Tune(task.clone()), program)
+}
+
+fn figures(job: &Job, program: &Path) -> Result<Figures> {
     let mut found = None;
-    one_process(&Job::Probe(probe, setup), None, program, &mut |message| {
+    one_process(job, None, program, &mut |message| {
         if let Message::Found(figures) = message {
             found = Some(figures);
         }
     })?;
-    found.context("a probe sent no figures")
+    found.context("a process sent no figures")
 }
 
 fn run(spec: &TrialSpec, number: usize, options: &Options) -> Result<Trial> {
@@ -237,6 +248,13 @@ pub fn serve() -> Result<()> {
         Job::Probe(probe, setup) => {
             say(&Message::Found(probe.measure(&setup)?))?;
             if probe.crashes() {
+                die()?;
+            }
+            say(&Message::End)
+        }
+        Job::Tune(task) => {
+            say(&Message::Found(task.run()?))?;
+            if task.crashes() {
                 die()?;
             }
             say(&Message::End)

@@ -74,9 +74,25 @@ fn a_sweep_has_a_row_for_each_value_and_sets_it() {
     assert_eq!(settings, ["max_memtable_records=77", "max_memtable_records=99"]);
     let rows = text.lines().filter(|line| line.starts_with("| 77 ") || line.starts_with("| 99 ")).count();
     assert_eq!(rows, 2, "{text}");
+    assert!(text.contains("verdict: max_memtable_records=") && text.contains("may be chance"), "{text}");
     assert_eq!(sweep("items=1k,2k").0.trials[0].spec.items, 1_000);
     assert_eq!(sweep("value=100,300").0.trials[1].spec.value_bytes, 300);
     assert_eq!(sweep("threads=1,2").0.trials[1].spec.threads, 2);
+}
+
+#[test]
+fn a_sweep_has_a_verdict_and_warns_of_reads_that_never_left_the_memtables() {
+    let base = "sweep --param max_memtable_records=20,1000 --items 2k --trials 5 --workload";
+    let sweep = |workload: &str| bench(&base.split(' ').chain([workload]).collect::<Vec<_>>()).1;
+    // 2,000 items in 256 stripes fill no memtable of 1,000.
+    let text = sweep("fillrandom,readrandom");
+    let warnings: Vec<_> = text.lines().filter(|line| line.starts_with("warning: ")).collect();
+    assert_eq!(warnings.len(), 2, "{text}");
+    assert!(warnings[1].contains("readrandom, kstone: no get left the memtables"), "{text}");
+    assert_eq!(text.matches("\nverdict: ").count(), 2, "{text}");
+    assert!(text.contains("max_memtable_records=1000, the default"), "{text}");
+    let text = sweep("fillrandom,waitforcompaction,readrandom");
+    assert!(!text.contains("warning: ") && text.matches("\nverdict: ").count() == 2, "{text}");
 }
 
 #[test]

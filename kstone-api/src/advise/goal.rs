@@ -63,6 +63,7 @@ pub(super) fn advise(situation: &Situation<'_>) -> Option<Advice> {
                 mb(after.memory_bytes()),
             ),
             expect("recovery", "ms", before.replay_ns / 1e6, after.replay_ns / 1e6),
+            expect("SSTs", "MB", mb(before.sst_bytes), mb(after.sst_bytes)),
         ],
         cost: "what gets worse among the figures expected".into(),
         check: "kstone stats DB".into(),

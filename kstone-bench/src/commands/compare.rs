@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use comfy_table::{Table, presets};
 
-use crate::compare::{self, Compared, Comparison, Verdict};
+use crate::compare::{self, Compared, Comparison, Pairing, Verdict};
 use crate::statistics::Summary;
 use crate::{results, units};
 
@@ -28,6 +28,10 @@ pub(crate) struct Args {
     /// Compare results even if they come from different machines or build profiles.
     #[arg(long)]
     force: bool,
+    /// Pair series of one engine under the same conditions even if its settings differ between the files: the effect of
+    /// the settings.
+    #[arg(long, conflicts_with = "engines")]
+    across: bool,
 }
 
 /// `5%`, or `5`.
@@ -57,7 +61,10 @@ fn compared(args: &Args) -> Result<Comparison> {
     let base = results::read(&args.base)?;
     match (&args.engines, &args.new) {
         (Some(engines), None) => compare::engines(&base, engines, args.max_regress),
-        (None, Some(new)) => compare::files(&base, &results::read(new)?, args.max_regress, args.force),
+        (None, Some(new)) => {
+            let pairing = Pairing { force: args.force, across: args.across };
+            compare::files(&base, &results::read(new)?, args.max_regress, pairing)
+        }
         _ => bail!("expected either a second file or --engines"),
     }
 }

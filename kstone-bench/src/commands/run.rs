@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::measure::{Measure, all_is_well, describe};
 use crate::engine::EngineSpec;
-use crate::results;
+use crate::{results, sweep};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -38,6 +38,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     series.sort_by_key(|one| order.iter().position(|conditions| *conditions == one.conditions));
     for one in &series {
         println!("{}", describe(one, &file));
+        if let Some(warning) = sweep::only_memtables(one) {
+            println!("{warning}\n");
+        }
     }
     Ok(if all_is_well(&file) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

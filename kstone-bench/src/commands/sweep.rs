@@ -9,7 +9,8 @@ use super::measure::{Measure, all_is_well, number};
 use crate::engine::{EngineSpec, counter};
 use crate::record::{Latency, Step, TrialSpec};
 use crate::results::{self, Series, latency_of};
-use crate::{statistics, units};
+use crate::workload::{Task, Workload};
+use crate::{statistics, sweep, units};
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -59,14 +60,7 @@ fn table(name: &str, values: &[&str], specs: &[TrialSpec], workload: &str, serie
         "stalled",
     ]);
     for (value, spec) in values.iter().zip(specs) {
-        let of = |one: &&Series<'_>| {
-            one.conditions.workload == workload
-                && one.engine == &spec.engine
-                && one.conditions.items == spec.items
-                && one.conditions.value_bytes == spec.value_bytes
-                && one.conditions.threads == spec.threads
-        };
-        let Some(one) = series.iter().find(of) else {
+        let Some(one) = found(spec, workload, series) else {
             table.add_row([*value, "failed"]);
             continue;
         };
@@ -91,5 +85,50 @@ fn table(name: &str, values: &[&str], specs: &[TrialSpec], workload: &str, serie
     }
     let circumstances = series.iter().find(|one| one.conditions.workload == workload);
     let circumstances = circumstances.map_or(String::new(), |one| one.conditions.circumstances());
-    format!("{workload}, {circumstances}\n{table}\n")
+    format!("{workload}, {circumstances}\n{table}\n{}", verdict(name, values, specs, workload, series))
+}
+
+/// The series of a value.
+fn found<'a>(spec: &TrialSpec, workload: &str, series: &'a [Series<'a>]) -> Option<&'a Series<'a>> {
+    series.iter().find(|one| {
+        one.conditions.workload == workload
+            && one.engine == &spec.engine
+            && one.conditions.items == spec.items
+            && one.conditions.value_bytes == spec.value_bytes
+            && one.conditions.threads == spec.threads
+    })
+}
+
+/// What the table shows, in words, and what makes it doubtful.
+fn verdict(
+    name: &str,
+    values: &[&str],
+    specs: &[TrialSpec],
+    workload: &str,
+    series: &[Series<'_>],
+) -> String {
+    // Steps that prepare others are no subject of the sweep.
+    if Workload::by_name(workload).is_ok_and(|workload| workload.task == Task::Settle) {
+        return String::new();
+    }
+    let pairs = values.iter().zip(specs);
+    let found: Vec<_> =
+        pairs.filter_map(|(value, spec)| Some((*value, spec, found(spec, workload, series)?))).collect();
+    let Some((.., first)) = found.first() else { return String::new() };
+    let measure = sweep::Measure::of(first);
+    // Settings at their defaults are left out of a spec; the number of items and the like have none.
+    let setting = !matches!(name, "items" | "value" | "threads");
+    let set = |spec: &TrialSpec| {
+        spec.engine.settings.split(',').any(|part| part.split_once('=').is_some_and(|(set, _)| set == name))
+    };
+    let value = |(value, spec, one): &(&str, &TrialSpec, &Series<'_>)| sweep::Value {
+        name: format!("{name}={value}"),
+        figures: measure.figures(one),
+        default: setting && !set(spec),
+    };
+    let mut text = sweep::verdict(&found.iter().map(value).collect::<Vec<_>>(), measure) + "\n";
+    for warning in found.iter().filter_map(|(.., one)| sweep::only_memtables(one)) {
+        text += &format!("{warning}\n");
+    }
+    text
 }

@@ -76,14 +76,16 @@ impl<'a> Contest<'a> {
         self.series.iter().map(look).collect()
     }
 
-    /// Names for plots, without the settings common to all series, which are returned as well.
+    /// Names, without the settings common to all series, which are returned as well.
     pub(super) fn names(&self) -> (Vec<String>, Vec<&'a str>) {
         let parts =
             |series: &'a Series<'a>| series.engine.settings.split(',').filter(|part| !part.is_empty());
         let Some(first) = self.series.first() else { return (Vec::new(), Vec::new()) };
+        if self.series.len() == 1 {
+            return (vec![first.label()], Vec::new());
+        }
         let in_all = |part: &&str| self.series.iter().all(|series| parts(series).any(|other| other == *part));
-        let common: Vec<&str> =
-            if self.series.len() > 1 { parts(first).filter(in_all).collect() } else { Vec::new() };
+        let common: Vec<&str> = parts(first).filter(in_all).collect();
         let one_engine = self.series.iter().all(|series| series.engine.name == first.engine.name);
         let name = |series: &&'a Series<'a>| {
             let own: Vec<&str> = parts(series).filter(|part| !common.contains(part)).collect();
@@ -94,6 +96,11 @@ impl<'a> Contest<'a> {
             if one_engine { own } else { format!("{} {own}", series.engine.name) }
         };
         (self.series.iter().map(name).collect(), common)
+    }
+
+    /// All series with their names.
+    pub(super) fn named(&self) -> impl Iterator<Item = (&'a Series<'a>, String)> {
+        self.series.clone().into_iter().zip(self.names().0)
     }
 
     pub(super) fn section(&self) -> Result<Section> {
@@ -117,7 +124,7 @@ impl<'a> Contest<'a> {
         }
         let (_, common) = self.names();
         if !common.is_empty() {
-            notes.push(format!("common to all, and left out of the names in plots: {}", common.join(", ")));
+            notes.push(format!("common to all, and left out of the names: {}", common.join(", ")));
         }
         Ok(Section {
             title: self.conditions.workload.clone(),
@@ -135,7 +142,7 @@ impl<'a> Contest<'a> {
     fn speed(&self) -> Table {
         let head = ["engine", "trials", "operations/s", "min … max", "× kstone", "95 % interval"];
         let mut table = Table::new("Throughput", &head);
-        for series in &self.series {
+        for (series, name) in self.named() {
             let summary = statistics::summary(&series.rates());
             let ratio = self.ratio(series);
             let interval = ratio.and_then(|ratio| ratio.interval);
@@ -143,7 +150,7 @@ impl<'a> Contest<'a> {
             table.push(
                 ours,
                 vec![
-                    series.label(),
+                    name,
                     series.runs.len().to_string(),
                     units::optional(summary, |summary| rate(summary.median)),
                     units::optional(summary, |summary| summary.range(rate)),
@@ -162,18 +169,18 @@ impl<'a> Contest<'a> {
     fn latencies(&self) -> Table {
         let head = ["engine", "operation", "counted from", "p50", "p90", "p99", "p99.9", "max", "count"];
         let mut table = Table::new("Latency, medians of the trials; the slowest of all of them", &head);
-        for series in &self.series {
+        for (series, name) in self.named() {
             let ours = self.ours().is_some_and(|ours| ours.label() == series.label());
             for kind in series.kinds() {
                 let measured: Vec<&Latency> =
                     series.runs.iter().filter_map(|run| run.step.latencies.get(kind)).collect();
                 let intended = measured.iter().any(|latency| latency.from_intended);
                 let from = if intended { "when it was due" } else { "its start" };
-                table.push(ours, latency_cells(series, kind, from, &measured));
+                table.push(ours, latency_cells(&name, kind, from, &measured));
                 let service: Vec<&Latency> =
                     measured.iter().filter_map(|latency| latency.service.as_deref()).collect();
                 if !service.is_empty() {
-                    table.push(ours, latency_cells(series, kind, "its start", &service));
+                    table.push(ours, latency_cells(&name, kind, "its start", &service));
                 }
             }
         }
@@ -181,7 +188,7 @@ impl<'a> Contest<'a> {
     }
 }
 
-fn latency_cells(series: &Series<'_>, kind: &str, from: &str, measured: &[&Latency]) -> Vec<String> {
+fn latency_cells(name: &str, kind: &str, from: &str, measured: &[&Latency]) -> Vec<String> {
     let middle = |figure: fn(&Latency) -> u64| {
         let values: Vec<f64> = measured.iter().map(|latency| figure(latency) as f64).collect();
         units::optional(statistics::median(&values), units::nanoseconds)
@@ -189,7 +196,7 @@ fn latency_cells(series: &Series<'_>, kind: &str, from: &str, measured: &[&Laten
     let slowest = measured.iter().map(|latency| latency.max).max().unwrap_or(0);
     let count: u64 = measured.iter().map(|latency| latency.count).sum();
     vec![
-        series.label(),
+        name.to_owned(),
         kind.to_owned(),
         from.to_owned(),
         middle(|latency| latency.p50),

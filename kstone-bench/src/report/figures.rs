@@ -3,8 +3,8 @@
 use anyhow::Result;
 use hdrhistogram::Histogram;
 
-use super::Plot;
 use super::contest::{Contest, rate};
+use super::{Plot, throughput};
 use crate::engine::MarkKind;
 use crate::plot::{Axis, Bar, Bars, Chart, Curve, Histograms, Look, Panel, Point, Strip};
 use crate::record::Step;
@@ -26,6 +26,7 @@ const SHARES: [f64; 15] =
 pub(super) fn plots(contest: &Contest<'_>, notes: &mut Vec<String>) -> Result<Vec<Plot>> {
     let mut plots = Vec::new();
     plots.extend(bars(contest)?);
+    plots.extend(throughput::plots(contest)?);
     if contest.series.len() > MOST {
         let all = contest.series.len();
         notes.push(format!("{all} engines and settings are too many for one plot of time or latency"));

@@ -42,9 +42,9 @@ fn table(contest: &Contest<'_>, caption: &str, figures: &[(&str, Figure, Show)])
     let mut head = vec!["engine"];
     head.extend(figures.iter().map(|(name, ..)| *name));
     let mut table = Table::new(caption, &head);
-    for series in &contest.series {
+    for (series, name) in contest.named() {
         let ours = contest.ours().is_some_and(|ours| ours.label() == series.label());
-        let mut cells = vec![series.label()];
+        let mut cells = vec![name];
         cells.extend(figures.iter().map(|(_, figure, show)| series.median(figure, show)));
         // An engine without any figure needs no row.
         if cells.iter().skip(1).any(|cell| cell != NOTHING) {

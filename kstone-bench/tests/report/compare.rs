@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
-use kstone_bench::compare::{self, Verdict};
+use kstone_bench::compare::{self, Pairing, Verdict};
 use kstone_bench::engine::Durability;
 use kstone_bench::record::RunFile;
 
@@ -104,14 +104,14 @@ fn wrong_answers_and_engines_that_fail_now_are_as_bad_as_a_regression() {
     let base = measured(1.0, 0.01, 5, 1);
     let mut wrong = measured(1.0, 0.01, 5, 2);
     wrong.trials[3].steps[1].wrong = 7;
-    let comparison = compare::files(&base, &wrong, 0.05, false).unwrap();
+    let comparison = compare::files(&base, &wrong, 0.05, Pairing::default()).unwrap();
     assert!(comparison.regressed() && comparison.failures[0].contains("7 answers were wrong"));
     let mut broken = measured(1.0, 0.01, 5, 2);
     for trial in &mut broken.trials {
         trial.steps.truncate(1);
         trial.error = Some("the disk is full".to_owned());
     }
-    let comparison = compare::files(&base, &broken, 0.05, false).unwrap();
+    let comparison = compare::files(&base, &broken, 0.05, Pairing::default()).unwrap();
     assert!(comparison.regressed() && comparison.failures.len() == 1, "{:?}", comparison.failures);
     assert!(comparison.warnings.iter().any(|warning| warning.contains("the disk is full")));
 }
@@ -121,7 +121,7 @@ fn noise_is_no_regression() {
     let mut alarms = 0;
     for seed in 0..40 {
         let (base, new) = (measured(1.0, 0.06, 5, seed), measured(1.0, 0.06, 5, seed + 1000));
-        let comparison = compare::files(&base, &new, 0.05, false).unwrap();
+        let comparison = compare::files(&base, &new, 0.05, Pairing::default()).unwrap();
         alarms += comparison.rows.iter().filter(|row| row.verdict == Verdict::Regression).count();
     }
     assert!(alarms <= 4, "{alarms} of 160 figures");
@@ -137,6 +137,41 @@ fn engines_of_one_file_are_compared_turn_by_turn() {
     let heed = compare::engines(&file, "kstone,heed", 0.05).unwrap();
     let reads = heed.rows.iter().find(|row| row.conditions.workload == "readrandom").unwrap();
     assert_eq!(reads.verdict, Verdict::Better);
+}
+
+#[test]
+fn files_are_compared_across_settings_if_asked() {
+    let with = |settings: &str, times: f64, seed: u64| {
+        let mut file = measured(times, 0.01, 5, seed);
+        file.trials.iter_mut().for_each(|trial| trial.spec.engine.settings = settings.to_owned());
+        file
+    };
+    let (base, new) = (with("stripes=16", 1.0, 1), with("sst_threshold=20,stripes=16", 0.8, 2));
+    let refused = compare::files(&base, &new, 0.05, Pairing::default()).unwrap_err().to_string();
+    assert!(refused.contains("no series in common") && refused.contains("--across"), "{refused}");
+    let across = Pairing { across: true, ..Pairing::default() };
+    let comparison = compare::files(&base, &new, 0.05, across).unwrap();
+    assert!(comparison.regressed() && comparison.rows.len() == 4);
+    assert!(comparison.rows.iter().all(|row| row.label == "kstone default -> sst_threshold=20"));
+    assert!(
+        !comparison.warnings.iter().any(|warning| warning.contains("only in")),
+        "{:?}",
+        comparison.warnings
+    );
+    let mut several = new.clone();
+    several.trials.extend(with("sst_threshold=30", 1.0, 3).trials);
+    for (base, new) in [(&base, &several), (&several, &base)] {
+        let error = compare::files(base, new, 0.05, across).unwrap_err().to_string();
+        assert!(
+            error.contains("several series could be paired") && error.contains("sst_threshold=30"),
+            "{error}"
+        );
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str, file: &RunFile| write(directory.path(), name, file).display().to_string();
+    let (code, out, err) = run(&[&path("base", &base), &path("new", &new), "--across"]);
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(out.contains("kstone default -> sst_threshold=20"), "{out}");
 }
 
 #[test]
@@ -168,7 +203,7 @@ fn figures_that_are_none_are_said_to_be_none() {
         trial.steps[0].rate = 0.0;
         trial.steps[1].latencies.clear();
     }
-    let comparison = compare::files(&base, &measured(1.0, 0.01, 5, 2), 0.05, false).unwrap();
+    let comparison = compare::files(&base, &measured(1.0, 0.01, 5, 2), 0.05, Pairing::default()).unwrap();
     assert_eq!(comparison.rows[0].verdict, Verdict::NoFigure);
     assert!(!comparison.regressed());
     base.trials[0].steps[0].rate = f64::NAN;

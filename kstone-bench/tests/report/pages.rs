@@ -200,6 +200,16 @@ fn sweeps_are_plotted_with_what_theory_says() {
     assert!(k.windows(2).all(|pair| model(&pair[0]) >= model(&pair[1]) && model(&pair[1]) > 1.0), "{k:?}");
     assert!(plot("fillrandom: write amplification against sst_threshold").svg.contains("model: K 10"));
     assert!(markdown.contains("| bits per key | measured |"), "exact figures are in the tables too");
+    let rates: Vec<_> = cells("fillrandom: throughput against sst_threshold").collect();
+    assert_eq!(rates.iter().map(|row| row[0].as_str()).collect::<Vec<_>>(), ["4", "6", "10", "16", "20"]);
+    assert!(rates.iter().all(|row| row[2].contains(" … ")), "{rates:?}");
+    assert!(plot("readmissing: throughput against max_memtable_records").svg.contains("(logarithmic)"));
+    assert_eq!(cells("readmissing: throughput against bloom_bits_per_key").count(), 6);
+    let fill = document.sections.iter().find(|section| section.title == "fillrandom").unwrap();
+    for table in &fill.tables {
+        assert!(table.rows.iter().all(|row| row.cells[0].starts_with("sst_threshold=")), "{:?}", table.rows);
+    }
+    assert!(fill.notes.iter().any(|note| note.ends_with("names: max_memtable_records=200, stripes=16")));
 }
 
 #[test]

@@ -49,22 +49,7 @@ impl Figures {
     pub(super) fn with(now: EngineStats, disk: DiskUsage, db: &Database, runtime: Option<&Runtime>) -> Self {
         let (stats, latencies) = match runtime {
             None => (now, None),
-            Some(Runtime { snapshot, .. }) => {
-                let mut stats = snapshot.stats.clone();
-                let counted = std::mem::replace(&mut stats.stripes, now.stripes);
-                // The files describe the present, the counters the past.
-                for stripe in &mut stats.stripes {
-                    let Some(counted) = counted.iter().find(|other| other.stripe == stripe.stripe) else {
-                        continue;
-                    };
-                    (stripe.writes, stripe.timed_gets) = (counted.writes, counted.timed_gets);
-                    (stripe.held_up, stripe.held_up_nanos) = (counted.held_up, counted.held_up_nanos);
-                    stripe.passed_over = counted.passed_over;
-                }
-                stats.log_bytes = now.log_bytes;
-                stats.estimated_recovery_nanos = now.estimated_recovery_nanos;
-                (stats, Some(snapshot.latencies))
-            }
+            Some(Runtime { snapshot, .. }) => (snapshot.stats_beside(now), Some(snapshot.latencies)),
         };
         let (database, compaction) = (db.config(), db.compaction_config());
         Self { stats, disk, database, compaction, latencies }

@@ -395,6 +395,14 @@ impl<'a> Table<'a> {
         if last == Some(body.len()) { Ok(table) } else { Err(BAD_ENDS) }
     }
 
+    /// Appends a copy of the table.
+    pub(crate) fn write(self, out: &mut Vec<u8>) {
+        let (code, _) = width_of(self.body.len());
+        put_varint(self.count << 2 | code, out);
+        out.extend_from_slice(self.ends);
+        out.extend_from_slice(self.body);
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.count
     }

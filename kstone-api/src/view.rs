@@ -303,6 +303,10 @@ pub struct MapView<'a> {
 }
 
 impl<'a> MapView<'a> {
+    pub(crate) fn table(self) -> Table<'a> {
+        self.table
+    }
+
     /// The value of an attribute.
     #[inline]
     pub fn get(&self, name: &str) -> Result<Option<ValueView<'a>>> {

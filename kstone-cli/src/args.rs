@@ -11,6 +11,10 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use crate::escape::Escaped;
 use crate::key_types::KeyTypes;
 
+mod transfer;
+
+pub(crate) use transfer::{As, ExportArgs, ImportArgs, ImportForm, OnConflict, OnError};
+
 const EXIT_STATUS: &str = "\
 Exit status:
   0  done                                     4  missing, permission, I/O, disk full
@@ -122,7 +126,9 @@ pub(crate) enum Command {
     /// Print the counters of the program that has the database open as OpenMetrics text, such as for the textfile
     /// collector of node_exporter.
     Metrics(Database),
-    /// Store items from JSON Lines, plain or gzipped.
+    /// Write all items to stdout or a file, as of one moment: as DynamoDB JSON, which keeps every type, or as JSON Lines.
+    Export(ExportArgs),
+    /// Store items from DynamoDB JSON, JSON Lines or CSV, plain or gzipped.
     Import(ImportArgs),
     /// Merge the SSTs of each stripe into one run; skips stripes that would not change.
     Compact(CompactArgs),
@@ -169,6 +175,7 @@ impl Command {
             Self::Query(args) => &args.db,
             Self::Scan(args) => &args.db,
             Self::Events(args) => &args.db,
+            Self::Export(args) => &args.db,
             Self::Import(args) => &args.db,
             Self::Compact(args) => &args.db,
             Self::Backup(args) => &args.db,
@@ -185,6 +192,7 @@ impl Command {
     pub(crate) fn writes(&self) -> bool {
         match self {
             Self::Create(_) | Self::Put(_) | Self::Update(_) | Self::Delete(_) => true,
+            // Also a dry run, which reads its input once and so cannot be repeated.
             Self::Import(_) | Self::Compact(_) | Self::Destroy(_) => true,
             Self::Config(args) => args.set.is_some(),
             Self::Repair(args) => !args.dry_run && args.into.is_none(),
@@ -651,38 +659,6 @@ pub(crate) struct ScanArgs {
     pub(crate) stripe: Option<usize>,
     #[command(flatten)]
     pub(crate) types: KeyTypes,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct ImportArgs {
-    #[command(flatten)]
-    pub(crate) db: Database,
-    /// One JSON object per line, plain or gzipped; `-` is stdin.
-    #[arg(default_value = "-")]
-    pub(crate) file: PathBuf,
-    /// The attribute, a string or a number, to use as the partition key. It stays in the item.
-    #[arg(long, value_name = "A")]
-    pub(crate) key_attr: String,
-    /// The attribute to use as the sort key.
-    #[arg(long, value_name = "B")]
-    pub(crate) sort_attr: Option<String>,
-    #[command(flatten)]
-    pub(crate) types: KeyTypes,
-    /// Create the database if it does not exist.
-    #[arg(long)]
-    pub(crate) create: bool,
-    /// What to do with a line that is not an item with such a key: stop there, or skip it.
-    #[arg(long, value_enum, default_value_t = OnError::Fail)]
-    pub(crate) on_error: OnError,
-    /// Skip the lines before this one, as printed by an import that ended early.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub(crate) from_line: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum OnError {
-    Skip,
-    Fail,
 }
 
 #[derive(Debug, Subcommand)]

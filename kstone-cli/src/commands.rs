@@ -13,6 +13,7 @@ mod delete;
 mod destroy;
 mod events;
 mod explain;
+mod export;
 mod files;
 mod find;
 mod get;
@@ -99,6 +100,7 @@ fn run_once(cli: &Cli) -> Result<()> {
         Command::Presets(args) => presets::run(args, format),
         Command::Model(args) => model::run(args, format),
         Command::Metrics(db) => metrics::run(db),
+        Command::Export(args) => export::run(args, format),
         Command::Import(args) => import::run(args, format),
         Command::Compact(args) => compact::run(args, format),
         Command::Backup(args) => backup::run(args, format),

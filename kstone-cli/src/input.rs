@@ -64,6 +64,68 @@ fn start_of<R: Read>(mut input: R) -> io::Result<(Vec<u8>, Started<R>)> {
     Ok((start.clone(), BufReader::with_capacity(BUFFER, io::Cursor::new(start).chain(input))))
 }
 
+/// The most bytes of a first line that are looked at: enough for any key.
+const FIRST_LINE: usize = 300 << 10;
+
+/// Peeks at the input up to the end of its first line that is not blank. An error is kept for whoever reads on.
+pub(crate) fn first_line(mut input: Box<dyn BufRead>) -> (Vec<u8>, Box<dyn BufRead>) {
+    let (mut start, mut seen, mut failed) = (Vec::new(), 0, None);
+    while start.len() < FIRST_LINE {
+        match input.fill_buf() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => failed = Some(e),
+            Ok([]) => {}
+            Ok(bytes) => {
+                start.extend_from_slice(bytes);
+                let len = bytes.len();
+                input.consume(len);
+                let mut lines =
+                    start.split_inclusive(|&byte| byte == b'\n').skip_while(|line| is_blank(line));
+                seen = start.len();
+                match lines.next() {
+                    Some(line) if line.ends_with(b"\n") => {}
+                    _ => continue,
+                }
+            }
+        }
+        break;
+    }
+    let seen = start.get(..seen).unwrap_or_default().to_vec();
+    (seen, Box::new(io::Cursor::new(start).chain(Rest { failed, input })))
+}
+
+fn is_blank(line: &[u8]) -> bool {
+    line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line).iter().all(u8::is_ascii_whitespace)
+}
+
+/// An input that may have failed already.
+struct Rest {
+    failed: Option<io::Error>,
+    input: Box<dyn BufRead>,
+}
+
+impl Read for Rest {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.failed.take() {
+            Some(e) => Err(e),
+            None => self.input.read(buffer),
+        }
+    }
+}
+
+impl BufRead for Rest {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        match self.failed.take() {
+            Some(e) => Err(e),
+            None => self.input.fill_buf(),
+        }
+    }
+
+    fn consume(&mut self, len: usize) {
+        self.input.consume(len);
+    }
+}
+
 /// Reads what gzip(1) accepts: members in sequence, with zeros after them as padding. Anything else after a member is
 /// an error, as it may be a member whose header is damaged.
 struct Gunzip<R> {

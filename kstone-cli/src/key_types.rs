@@ -104,3 +104,34 @@ pub(crate) fn of_attribute(
         (_, None) => Err(format!("there is no attribute {name:?}")),
     }
 }
+
+/// The same for an attribute of DynamoDB JSON, whose own type counts where none was requested: numbers sort as numbers.
+pub(crate) fn of_typed_attribute(
+    kind: Option<KeyType>,
+    name: &str,
+    value: Option<ValueView<'_>>,
+) -> Result<(Vec<u8>, bool), String> {
+    match (kind, value) {
+        (None, Some(ValueView::N(text))) => Ok((number(text)?, false)),
+        (None | Some(KeyType::B), Some(ValueView::B(bytes))) => Ok((bytes.into(), false)),
+        (None, Some(value)) if value.as_str().is_none() => {
+            Err(format!("attribute {name:?} is neither a string nor a number nor binary, as keys are"))
+        }
+        _ => of_attribute(kind, name, value),
+    }
+}
+
+/// The attribute that one part of a key becomes in an export: binary unless another type was requested.
+pub(crate) fn to_attribute(kind: Option<KeyType>, part: &[u8]) -> Result<Value, String> {
+    match kind {
+        None | Some(KeyType::B) => Ok(Value::B(part.into())),
+        Some(KeyType::S) => match std::str::from_utf8(part) {
+            Ok(text) => Ok(Value::S(text.into())),
+            Err(_) => Err("is not UTF-8 text".into()),
+        },
+        Some(KeyType::N) => match number_from_key(part) {
+            Some(number) => Ok(Value::N(number)),
+            None => Err("was not stored as a number".into()),
+        },
+    }
+}

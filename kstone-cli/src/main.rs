@@ -13,6 +13,7 @@ mod input;
 mod interrupt;
 mod key_types;
 mod output;
+mod records;
 mod selection;
 mod settings;
 

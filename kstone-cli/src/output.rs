@@ -49,6 +49,11 @@ pub(crate) fn has_printed() -> bool {
     PRINTED.load(Ordering::Relaxed)
 }
 
+/// Records that something else was written to stdout.
+pub(crate) fn printing() {
+    PRINTED.store(true, Ordering::Relaxed);
+}
+
 impl Stdout {
     /// Writes text in a style if colour is on. No meaning may depend on the style.
     pub(crate) fn write_styled(&mut self, style: Style, text: &str) -> std::io::Result<()> {

@@ -8,16 +8,23 @@
 //! Numbers are the reason for a parser of our own: they are stored with their exact text, which serde_json exposes only
 //! for values that are in memory as a whole.
 
+use std::cmp::Ordering;
 use std::io::{self, BufRead};
 
 use kstone_core::{Error, Result};
 
 use super::{
-    FALSE, L, M, MAX_DEPTH, N, NULL, S, TRUE, VERSION, put_varint, take_varint, varint_len, width_of,
+    FALSE, L, M, MAX_DEPTH, N, NULL, S, TRUE, VERSION, patch, put_varint, take_varint, varint_len, width_of,
 };
+use crate::item::Item;
 use crate::item_error::ItemError;
 use crate::number::check_stored;
-use crate::view::ItemView;
+use crate::view::{ItemView, MapView};
+
+mod dynamodb;
+mod lines;
+
+pub use lines::JsonLines;
 
 /// Longer text cannot be a number.
 const MAX_NUMBER: usize = 400;
@@ -52,6 +59,56 @@ impl EncodedItem {
         }
     }
 
+    /// Encodes an item.
+    ///
+    /// ```
+    /// use kstone_api::{EncodedItem, Item};
+    ///
+    /// let item = Item::from([("age", 42)]);
+    /// assert_eq!(EncodedItem::new(&item)?.as_bytes(), item.encode()?);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `InvalidNumber` or `InvalidItem` if the item cannot be stored.
+    pub fn new(item: &Item) -> Result<Self> {
+        Ok(Self { bytes: item.encode()? })
+    }
+
+    /// A copy of a map within an item, as an item of its own.
+    ///
+    /// ```
+    /// use kstone_api::{EncodedItem, ValueView};
+    ///
+    /// let outer = EncodedItem::read_json(&mut &br#"{"item":{"age":42}}"#[..], 1 << 20).unwrap()?;
+    /// let view = outer.view()?;
+    /// let map = view.get("item")?.and_then(ValueView::as_map).expect("it is a map");
+    /// assert_eq!(EncodedItem::of_map(map).view()?.to_item()?.to_string(), r#"{"age":42}"#);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
+    pub fn of_map(map: MapView<'_>) -> Self {
+        let mut bytes = vec![VERSION];
+        map.table().write(&mut bytes);
+        Self { bytes }
+    }
+
+    /// A copy without these attributes; those that are not there are ignored.
+    ///
+    /// ```
+    /// use kstone_api::EncodedItem;
+    ///
+    /// let item = EncodedItem::read_json(&mut &br#"{"pk":"user#42","age":42}"#[..], 1 << 20).unwrap()?;
+    /// assert_eq!(item.without(&["pk", "sk"])?.view()?.to_item()?.to_string(), r#"{"age":42}"#);
+    /// # Ok::<(), kstone_api::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// None for an item that was read or encoded here.
+    pub fn without(&self, names: &[&str]) -> Result<Self> {
+        let edits: Vec<_> = names.iter().map(|&name| (name, None)).collect();
+        Ok(Self { bytes: patch(&self.bytes, &edits)? })
+    }
+
     /// A view of the item, for reading attributes in place.
     pub fn view(&self) -> Result<ItemView<&[u8]>> {
         ItemView::new(self.bytes.as_slice())
@@ -64,100 +121,6 @@ impl EncodedItem {
 
     pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.bytes
-    }
-}
-
-/// Reads items from JSON Lines, using memory for one item at a time, whatever the lines contain.
-///
-/// ```
-/// use kstone_api::JsonLines;
-///
-/// let text = b"{\"n\":1}\nnonsense\n\n{\"n\":2}\n";
-/// let mut lines = JsonLines::new(&text[..], 1 << 20);
-/// let mut good = Vec::new();
-/// while let Some(item) = lines.next_item()? {
-///     good.extend(item.ok().map(|_| lines.line()));
-/// }
-/// assert_eq!(good, [1, 4]);
-/// # Ok::<(), std::io::Error>(())
-/// ```
-#[derive(Debug)]
-pub struct JsonLines<R> {
-    input: R,
-    max: usize,
-    line: u64,
-    /// The last read stopped before the end of its line.
-    within: bool,
-    /// An error that occurred after a complete item.
-    failed: Option<io::Error>,
-}
-
-impl<R: BufRead> JsonLines<R> {
-    /// Reads from this input; the stored form of an item may take at most `max_item_bytes`.
-    pub fn new(input: R, max_item_bytes: usize) -> Self {
-        Self { input, max: max_item_bytes, line: 0, within: false, failed: None }
-    }
-
-    /// The number of the last line that was read, valid or not; the first is 1.
-    pub fn line(&self) -> u64 {
-        self.line
-    }
-
-    /// Skips this many lines, or all remaining lines if there are fewer.
-    pub fn skip_lines(&mut self, count: u64) -> io::Result<()> {
-        for _ in 0..count {
-            self.line += 1;
-            self.within = true;
-            self.skip_rest()?;
-        }
-        Ok(())
-    }
-
-    /// Reads the item of the next non-blank line; `None` at the end. The inner error is about the line, as from
-    /// [`EncodedItem::read_json`]; the next call continues after it. If reading fails after a complete line, that line
-    /// is returned, and the next call fails. A byte order mark at the start of a line is ignored.
-    pub fn next_item(&mut self) -> io::Result<Option<Result<EncodedItem>>> {
-        if let Some(failed) = self.failed.take() {
-            self.line += 1;
-            return Err(failed);
-        }
-        loop {
-            self.skip_rest()?;
-            self.line += 1;
-            let mut parser = Parser::new(&mut self.input, true, self.max);
-            if parser.byte()?.is_none() {
-                return Ok(None);
-            }
-            self.within = true;
-            let read = match parser.skip_mark().and_then(|()| parser.space()) {
-                Err(e) => return Err(e),
-                Ok(()) if parser.peek()?.is_none() => continue,
-                Ok(()) => parser.item(),
-            };
-            return match read.and_then(|()| parser.expect_end()) {
-                Ok(()) => Ok(Some(Ok(EncodedItem { bytes: parser.out }))),
-                Err(Stop::Io(e)) if parser.whole => {
-                    let item = EncodedItem { bytes: parser.out };
-                    self.failed = Some(e);
-                    Ok(Some(Ok(item)))
-                }
-                Err(stop) => stop.into_result().map(Some),
-            };
-        }
-    }
-
-    fn skip_rest(&mut self) -> io::Result<()> {
-        while self.within {
-            let buffer = match self.input.fill_buf() {
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                buffer => buffer?,
-            };
-            let end = buffer.iter().position(|&b| b == b'\n');
-            let len = buffer.len();
-            self.within = end.is_none() && len > 0;
-            self.input.consume(end.map_or(len, |at| at + 1));
-        }
-        Ok(())
     }
 }
 
@@ -213,16 +176,22 @@ struct Parser<'r, R> {
     starts: Vec<u32>,
     frame: Frame,
     max: usize,
+    /// How deep values may nest.
+    max_depth: usize,
     /// The item is complete.
     whole: bool,
 }
+
+/// Reads one value; the number is how many others it is nested in.
+type ReadValue<'r, R> = fn(&mut Parser<'r, R>, usize) -> Result<(), Stop>;
 
 impl<'r, R: BufRead> Parser<'r, R> {
     fn new(input: &'r mut R, line: bool, max: usize) -> Self {
         // The largest length that `starts` and the header of a table can represent.
         let max = max.min(1 << 29);
         let frame = Frame { body: 1, first: 0 };
-        Self { input, line, at: 0, out: Vec::new(), starts: Vec::new(), frame, max, whole: false }
+        let (out, starts) = (Vec::new(), Vec::new());
+        Self { input, line, at: 0, out, starts, frame, max, max_depth: MAX_DEPTH, whole: false }
     }
 
     /// The next byte, without consuming it.
@@ -317,7 +286,7 @@ impl<'r, R: BufRead> Parser<'r, R> {
         if self.peek()? != Some(b'{') {
             return invalid("not a JSON object, as an item must be");
         }
-        self.object(0)?;
+        self.object(0, Self::value)?;
         self.whole = true;
         Ok(())
     }
@@ -358,7 +327,8 @@ impl<'r, R: BufRead> Parser<'r, R> {
         Ok(())
     }
 
-    fn object(&mut self, depth: usize) -> Result<(), Stop> {
+    /// Reads a table of attributes, whose values `value` reads.
+    fn object(&mut self, depth: usize, value: ReadValue<'r, R>) -> Result<(), Stop> {
         let attribute = |this: &mut Self, _| {
             let name = this.out.len();
             if this.peek()? != Some(b'"') {
@@ -375,7 +345,7 @@ impl<'r, R: BufRead> Parser<'r, R> {
             this.space()?;
             this.expect(b':')?;
             this.space()?;
-            this.value(depth).map_err(|stop| {
+            value(this, depth).map_err(|stop| {
                 let shown = name + prefix..name + prefix + len.min(NAME_SHOWN);
                 stop.within(&String::from_utf8_lossy(this.out.get(shown).unwrap_or_default()))
             })
@@ -383,30 +353,35 @@ impl<'r, R: BufRead> Parser<'r, R> {
         self.table(b'}', attribute, Self::sort)
     }
 
+    /// Reads a table of values.
+    fn list(&mut self, depth: usize, value: ReadValue<'r, R>) -> Result<(), Stop> {
+        let value =
+            |this: &mut Self, i: usize| value(this, depth).map_err(|stop| stop.within(&i.to_string()));
+        self.table(b']', value, |_| Ok(()))
+    }
+
+    fn nested(&self, depth: usize) -> Result<(), Stop> {
+        if depth < self.max_depth {
+            return Ok(());
+        }
+        invalid(format!("lists and maps nest deeper than {MAX_DEPTH} levels"))
+    }
+
     fn value(&mut self, depth: usize) -> Result<(), Stop> {
-        let nested = || {
-            if depth < MAX_DEPTH {
-                return Ok(());
-            }
-            invalid(format!("lists and maps nest deeper than {MAX_DEPTH} levels"))
-        };
         match self.peek()? {
             Some(b'"') => {
                 self.push(S)?;
                 self.string()
             }
             Some(b'{') => {
-                nested()?;
+                self.nested(depth)?;
                 self.push(M)?;
-                self.object(depth + 1)
+                self.object(depth + 1, Self::value)
             }
             Some(b'[') => {
-                nested()?;
+                self.nested(depth)?;
                 self.push(L)?;
-                let value = |this: &mut Self, i: usize| {
-                    this.value(depth + 1).map_err(|stop| stop.within(&i.to_string()))
-                };
-                self.table(b']', value, |_| Ok(()))
+                self.list(depth + 1, Self::value)
             }
             Some(b't') => self.word("true", TRUE),
             Some(b'f') => self.word("false", FALSE),
@@ -547,19 +522,25 @@ impl<'r, R: BufRead> Parser<'r, R> {
 
     /// Sorts the attributes of the innermost table by name, and refuses duplicate names.
     fn sort(&mut self) -> Result<(), Stop> {
+        let twice = self.arrange(|this, a, b| this.name(a).cmp(this.name(b)));
+        let Some(twice) = twice else { return Ok(()) };
+        let name = self.name(twice);
+        let shown = String::from_utf8_lossy(name.get(..NAME_SHOWN).unwrap_or(name)).into_owned();
+        Err(Stop::ItemError(ItemError::new("there are two attributes of this name")).within(&shown))
+    }
+
+    /// Sorts the entries of the innermost table, unless two of them are equal: then it returns one of these.
+    fn arrange(&mut self, order_of: impl Fn(&Self, u32, u32) -> Ordering) -> Option<u32> {
         let count = (self.starts.len() - self.frame.first) as u32;
-        if (1..count).all(|i| self.name(i - 1) < self.name(i)) {
-            return Ok(());
+        if (1..count).all(|i| order_of(self, i - 1, i).is_lt()) {
+            return None;
         }
         let mut order: Vec<u32> = (0..count).collect();
-        order.sort_unstable_by(|&a, &b| self.name(a).cmp(self.name(b)));
+        order.sort_unstable_by(|&a, &b| order_of(self, a, b));
         let next = order.iter().skip(1);
-        if let Some((&twice, _)) = order.iter().zip(next).find(|&(&a, &b)| self.name(a) == self.name(b)) {
-            let name = self.name(twice);
-            let shown = String::from_utf8_lossy(name.get(..NAME_SHOWN).unwrap_or(name)).into_owned();
-            return Err(
-                Stop::ItemError(ItemError::new("there are two attributes of this name")).within(&shown)
-            );
+        let twice = order.iter().zip(next).find(|&(&a, &b)| order_of(self, a, b).is_eq());
+        if let Some((&twice, _)) = twice {
+            return Some(twice);
         }
         let mut sorted = Vec::with_capacity(self.out.len() - self.frame.body);
         for place in &mut order {
@@ -571,7 +552,7 @@ impl<'r, R: BufRead> Parser<'r, R> {
         self.out.append(&mut sorted);
         self.starts.truncate(self.frame.first);
         self.starts.append(&mut order);
-        Ok(())
+        None
     }
 
     /// Inserts the header and the ends of the innermost table before its entries.

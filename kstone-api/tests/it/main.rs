@@ -8,6 +8,7 @@ mod codec;
 mod conversions;
 mod database;
 mod docs;
+mod dynamodb_lines;
 mod examples;
 mod expression;
 mod figures;

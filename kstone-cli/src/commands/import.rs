@@ -1,21 +1,22 @@
-//! `kstone import`: stores JSON Lines in a database.
+//! `kstone import`: stores items from DynamoDB JSON, JSON Lines or CSV in a database.
 //!
 //! However it ends, items read before that are stored and counted, and the line to continue from is printed.
 
 use std::collections::HashSet;
-use std::io::{self, BufRead};
+use std::io;
 
 use anyhow::Result;
 use indicatif::ProgressBar;
-use kstone_api::{Database, EncodedItem, Error, JsonLines, Key, WriteBatch, escape};
+use kstone_api::{Database, DatabaseConfig, EncodedItem, Error, Key, WriteBatch, escape};
 use serde_json::json;
 
-use crate::args::{Format, ImportArgs, OnError};
+use crate::args::{Format, ImportArgs, OnConflict, OnError};
+use crate::commands::open_to_read;
 use crate::failure::{Failure, exit};
 use crate::input;
 use crate::interrupt::{Interrupt, interrupted};
-use crate::key_types::of_attribute;
 use crate::output::{counted, grouped, print_result, tell};
+use crate::records::{Form, Limits, Record, Records, refusal};
 
 /// Items per batch: enough to amortise its overhead.
 const BATCH_ITEMS: usize = 500;
@@ -35,30 +36,30 @@ pub(crate) fn run(args: &ImportArgs, format: Format) -> Result<()> {
         Err(_) if interrupt.is_seen() => return Err(interrupted("nothing was read", None).into()),
         opened => opened?,
     };
-    let db =
-        if args.create { Database::open_or_create(&args.db.path)? } else { Database::open(&args.db.path)? };
-    let config = db.config();
+    let (start, input) = input::first_line(input);
+    let form = Form::of(args, &start)?;
+    drop(start);
+    let db = open(args)?;
+    let config = db.as_ref().map_or_else(DatabaseConfig::default, Database::config);
+    let limits = Limits { key: config.max_key_bytes, item: config.max_item_bytes };
     let mut import = Import {
         args,
         interrupt: &interrupt,
         bar: &bar,
         db,
-        max_key: config.max_key_bytes,
         max_batch: config.max_batch_bytes.min(BATCH_BYTES),
         pending: Vec::new(),
         pending_bytes: 0,
         keys: HashSet::new(),
         done: Counts::default(),
     };
-    let mut lines = JsonLines::new(input, config.max_item_bytes);
-    let read =
-        lines.skip_lines(args.from_line.saturating_sub(1)).map_err(|e| Stopped::Input(lines.line(), e));
-    let stopped = read.and_then(|()| import.read(&mut lines)).err();
+    let mut records = Records::new(form, input, args, limits);
+    let stopped = import.read(&mut records).err();
     // The pending lines precede the line that reading stopped at.
     let stopped = import.write().err().or(stopped);
     bar.finish_and_clear();
     let Import { db, done, .. } = import;
-    let closed = db.close();
+    let closed = db.map_or(Ok(()), Database::close);
     report(args, format, &done, stopped.as_ref().map(Stopped::line))?;
     if let Some(stopped) = stopped {
         return Err(stopped.into_error(args, &interrupt));
@@ -71,10 +72,26 @@ pub(crate) fn run(args: &ImportArgs, format: Format) -> Result<()> {
     Err(Failure { exit: exit::REJECTED, code: "rejected", message, hint: None }.into())
 }
 
+/// Opens the database; `None` for a dry run on one that would be created.
+fn open(args: &ImportArgs) -> Result<Option<Database>> {
+    if args.dry_run {
+        return match open_to_read(&args.db) {
+            Err(e) if args.create && matches!(e.downcast_ref(), Some(Error::NotFound { .. })) => Ok(None),
+            opened => opened.map(Some),
+        };
+    }
+    let path = &args.db.path;
+    Ok(Some(if args.create { Database::open_or_create(path)? } else { Database::open(path)? }))
+}
+
 fn report(args: &ImportArgs, format: Format, done: &Counts, next_line: Option<u64>) -> Result<()> {
-    let mut text = format!("imported {}", counted(done.imported, "item"));
+    let verb = if args.dry_run { "would import" } else { "imported" };
+    let mut text = format!("{verb} {}", counted(done.imported, "item"));
     if done.replaced > 0 {
         text += &format!(", {} replaced", grouped(done.replaced));
+    }
+    if done.skipped > 0 {
+        text += &format!(", skipped {} that are there already", grouped(done.skipped));
     }
     if done.rejected > 0 {
         text += &format!(", rejected {}", counted(done.rejected, "line"));
@@ -87,7 +104,7 @@ fn report(args: &ImportArgs, format: Format, done: &Counts, next_line: Option<u6
             counted(done.numbers, "item"),
         ));
     }
-    let json = json!({
+    let mut json = json!({
         "schema": "kstone.import/1",
         "imported": done.imported,
         "replaced": done.replaced,
@@ -95,6 +112,12 @@ fn report(args: &ImportArgs, format: Format, done: &Counts, next_line: Option<u6
         "numbers_as_text": done.numbers,
         "next_line": next_line,
     });
+    if args.on_conflict == OnConflict::Skip {
+        json["skipped"] = done.skipped.into();
+    }
+    if args.dry_run {
+        json["dry_run"] = true.into();
+    }
     print_result(format, &text, json)
 }
 
@@ -103,6 +126,8 @@ struct Counts {
     imported: u64,
     /// Of those imported: items whose key already had an item, from this import or from before.
     replaced: u64,
+    /// Items that were skipped because their key already had an item.
+    skipped: u64,
     rejected: u64,
     /// Of those imported: items with a number stored as text in their key.
     numbers: u64,
@@ -111,6 +136,8 @@ struct Counts {
 /// Why the import stopped early, and the first line that is not stored.
 enum Stopped {
     BadLine(u64, String),
+    Conflict(u64, Key<'static>),
+    Header(u64, String),
     Input(u64, io::Error),
     Interrupted(u64),
     Database(u64, Error),
@@ -119,6 +146,8 @@ enum Stopped {
 impl Stopped {
     fn line(&self) -> u64 {
         let (Self::BadLine(line, _)
+        | Self::Conflict(line, _)
+        | Self::Header(line, _)
         | Self::Input(line, _)
         | Self::Interrupted(line)
         | Self::Database(line, _)) = self;
@@ -127,15 +156,20 @@ impl Stopped {
 
     fn into_error(self, args: &ImportArgs, interrupt: &Interrupt) -> anyhow::Error {
         let line = self.line();
-        let go_on = format!("the lines before it are imported; --from-line {line} continues there");
+        let before = if args.dry_run { "nothing was stored" } else { "the lines before it are imported" };
+        let go_on = format!("{before}; --from-line {line} continues there");
+        let rejected = |code, why: &str, hint: &str| {
+            let (message, hint) = (format!("line {line}: {why}"), Some(format!("{before}; {hint}")));
+            anyhow::Error::from(Failure { exit: exit::REJECTED, code, message, hint })
+        };
         match self {
-            Self::BadLine(_, why) => Failure {
-                exit: exit::REJECTED,
-                code: "rejected",
-                message: format!("line {line}: {why}"),
-                hint: Some("the lines before it are imported; --on-error skip skips bad lines".into()),
-            }
-            .into(),
+            Self::BadLine(_, why) => rejected("rejected", &why, "--on-error skip skips bad lines"),
+            Self::Conflict(_, key) => rejected(
+                "conflict",
+                &format!("there is an item under {key} already"),
+                "--on-conflict skip or replace goes on",
+            ),
+            Self::Header(_, why) => rejected("rejected", &why, "the first line of CSV names its columns"),
             Self::Interrupted(_) => interrupted(&format!("at line {line}"), Some(go_on)).into(),
             Self::Input(..) if interrupt.is_seen() => {
                 interrupted(&format!("at line {line}"), Some(go_on)).into()
@@ -169,8 +203,8 @@ struct Import<'a> {
     args: &'a ImportArgs,
     interrupt: &'a Interrupt,
     bar: &'a ProgressBar,
-    db: Database,
-    max_key: usize,
+    /// `None`: it would be created.
+    db: Option<Database>,
     max_batch: usize,
     pending: Vec<Pending>,
     pending_bytes: usize,
@@ -181,46 +215,29 @@ struct Import<'a> {
 
 impl Import<'_> {
     /// Reads to the end, or until something stops it.
-    fn read(&mut self, lines: &mut JsonLines<Box<dyn BufRead>>) -> Result<(), Stopped> {
+    fn read(&mut self, records: &mut Records<'_>) -> Result<(), Stopped> {
+        match records.skip_to(self.args.from_line) {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => return Err(Stopped::Header(records.line(), why)),
+            Err(e) => return Err(Stopped::Input(records.line(), e)),
+        }
         loop {
             if self.interrupt.is_seen() {
-                return Err(Stopped::Interrupted(lines.line() + 1));
+                return Err(Stopped::Interrupted(records.next_line()));
             }
-            let item = match lines.next_item() {
+            let record = match records.next() {
                 Ok(None) => return Ok(()),
-                Ok(Some(item)) => item,
-                Err(e) => return Err(Stopped::Input(lines.line(), e)),
+                Ok(Some(record)) => record,
+                Err(e) => return Err(Stopped::Input(records.line(), e)),
             };
-            match item.map_err(|e| refusal(&e)).and_then(|item| self.take(lines.line(), item)) {
-                Ok(pending) => self.add(pending)?,
-                Err(why) => self.reject(lines.line(), &why)?,
+            let line = records.line();
+            match record {
+                Ok(Record { key, item, number }) => {
+                    self.add(Pending { line, key, item, replaces: false, number })?;
+                }
+                Err(why) => self.reject(line, &why)?,
             }
         }
-    }
-
-    /// Returns the item of a line with its key, or the reason why it cannot be stored.
-    fn take(&self, line: u64, item: EncodedItem) -> Result<Pending, String> {
-        let view = item.view().map_err(|e| e.to_string())?;
-        let part = |kind, name: &String| {
-            let value = view.get(name).map_err(|e| e.to_string())?;
-            of_attribute(kind, name, value)
-        };
-        let (partition, mut number) = part(self.args.types.key_type, &self.args.key_attr)?;
-        if partition.is_empty() {
-            return Err(format!("attribute {:?}, the key, is empty", self.args.key_attr));
-        }
-        let key = match &self.args.sort_attr {
-            None => Key::new(partition),
-            Some(name) => {
-                let (sort, is_number) = part(self.args.types.sort_type, name)?;
-                number |= is_number;
-                Key::with_sort(partition, sort)
-            }
-        };
-        if key.len() > self.max_key {
-            return Err(format!("its key is {} bytes, the limit is {}", key.len(), self.max_key));
-        }
-        Ok(Pending { line, key, item, replaces: false, number })
     }
 
     fn add(&mut self, mut pending: Pending) -> Result<(), Stopped> {
@@ -229,8 +246,23 @@ impl Import<'_> {
         if self.pending.len() >= BATCH_ITEMS || self.pending_bytes + bytes > self.max_batch {
             self.write()?;
         }
-        let there = self.db.contains(&pending.key).map_err(|e| Stopped::Database(pending.line, e))?;
-        pending.replaces = !self.keys.insert(pending.key.clone()) || there;
+        let there = match &self.db {
+            Some(db) => db.contains(&pending.key).map_err(|e| Stopped::Database(pending.line, e))?,
+            None => false,
+        };
+        // A dry run compares lines with what is stored alone: to remember all keys would take memory without bound.
+        pending.replaces = there || !self.args.dry_run && self.keys.contains(&pending.key);
+        match self.args.on_conflict {
+            OnConflict::Skip if pending.replaces => {
+                self.done.skipped += 1;
+                return Ok(());
+            }
+            OnConflict::Fail if pending.replaces => {
+                return Err(Stopped::Conflict(pending.line, pending.key));
+            }
+            _ => {}
+        }
+        self.keys.insert(pending.key.clone());
         self.pending_bytes += bytes;
         self.pending.push(pending);
         Ok(())
@@ -247,25 +279,25 @@ impl Import<'_> {
 
     /// Writes one batch, or ever smaller ones if the database has no space for more.
     fn store(&mut self, pending: &[Pending]) -> Result<(), Stopped> {
+        let Some(db) = self.db.as_ref().filter(|_| !self.args.dry_run) else {
+            self.count(pending);
+            return Ok(());
+        };
         let written = match pending {
             [] => return Ok(()),
             // Not as a batch, which has a limit of its own.
-            [one] => self.db.put_encoded(&one.key, &one.item),
+            [one] => db.put_encoded(&one.key, &one.item),
             many => {
                 let mut batch = WriteBatch::new();
                 let added =
                     many.iter().try_for_each(|one| batch.put_encoded(&one.key, one.item.clone()).map(drop));
-                added.and_then(|()| self.db.write(batch))
+                added.and_then(|()| db.write(batch))
             }
         };
         let line = pending.first().map_or(0, |one| one.line);
         match written {
             Ok(()) => {
-                let count =
-                    |which: fn(&Pending) -> bool| pending.iter().filter(|one| which(one)).count() as u64;
-                self.done.imported += pending.len() as u64;
-                self.done.replaced += count(|one| one.replaces);
-                self.done.numbers += count(|one| one.number);
+                self.count(pending);
                 Ok(())
             }
             Err(e) if pending.len() > 1 && (is_refusal(&e) || matches!(e, Error::DiskFull)) => {
@@ -279,6 +311,13 @@ impl Import<'_> {
             Err(e) if is_refusal(&e) => self.reject(line, &refusal(&e)),
             Err(e) => Err(Stopped::Database(line, e)),
         }
+    }
+
+    fn count(&mut self, stored: &[Pending]) {
+        let count = |which: fn(&Pending) -> bool| stored.iter().filter(|one| which(one)).count() as u64;
+        self.done.imported += stored.len() as u64;
+        self.done.replaced += count(|one| one.replaces);
+        self.done.numbers += count(|one| one.number);
     }
 
     fn reject(&mut self, line: u64, why: &str) -> Result<(), Stopped> {
@@ -305,15 +344,6 @@ fn is_refusal(error: &Error) -> bool {
             | Error::ItemTooLarge { .. }
             | Error::BatchTooLarge { .. }
     )
-}
-
-/// The reason why an item cannot be stored.
-pub(super) fn refusal(error: &Error) -> String {
-    match error {
-        // The actual length is unknown: reading stopped at the limit.
-        Error::ItemTooLarge { max, .. } => format!("the item is longer than the limit of {max} bytes"),
-        other => other.to_string(),
-    }
 }
 
 fn shortened(text: &str) -> String {

@@ -6,8 +6,9 @@ use anyhow::{Context as _, Result};
 use kstone_api::EncodedItem;
 
 use crate::args::PutArgs;
-use crate::commands::{import, key, key_and_more, open_to_write};
+use crate::commands::{key, key_and_more, open_to_write};
 use crate::expressions::{self, Parser};
+use crate::records::refusal;
 
 pub(crate) fn run(args: &PutArgs) -> Result<()> {
     let params = expressions::placeholders(&args.only.placeholders)?;
@@ -26,7 +27,7 @@ pub(crate) fn run(args: &PutArgs) -> Result<()> {
         EncodedItem::read_json(&mut item.as_bytes(), max)?
     };
     let item = item.map_err(|e| {
-        let why = import::refusal(&e);
+        let why = refusal(&e);
         anyhow::Error::from(e).context(why)
     })?;
     match condition {

@@ -16,14 +16,14 @@ use serde_json::{Value as Json, json};
 
 use crate::Fixture;
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
     gzip.write_all(bytes).unwrap();
     gzip.finish().unwrap()
 }
 
 /// `count` lines whose keys are numbered from `from`.
-fn lines(from: usize, count: usize, bytes: usize) -> String {
+pub(crate) fn lines(from: usize, count: usize, bytes: usize) -> String {
     (from..from + count)
         .map(|n| format!("{{\"k\":\"k{n:06}\",\"text\":\"{}\"}}\n", "x".repeat(bytes)))
         .collect()
@@ -41,11 +41,11 @@ impl Fixture {
         self.run(&[&["import", "my.db", "--key-attr", "k"], more].concat())
     }
 
-    fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.stdout(&["count", "my.db"]).trim().parse().unwrap()
     }
 
-    fn spawn(&self, args: &[&str], stdin: impl Into<Stdio>) -> Child {
+    pub(crate) fn spawn(&self, args: &[&str], stdin: impl Into<Stdio>) -> Child {
         Process::new(assert_cmd::cargo::cargo_bin("kstone"))
             .current_dir(self.dir.path())
             .args(args)
@@ -255,7 +255,7 @@ fn what_came_before_a_read_error_is_stored() {
 }
 
 /// Waits until the process has drained the pipe and waits for more.
-fn wait_until_it_waits(child: &Child, pipe: &impl std::os::fd::AsFd) {
+pub(crate) fn wait_until_it_waits(child: &Child, pipe: &impl std::os::fd::AsFd) {
     loop {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
         let state = stat.rsplit(')').next().unwrap().trim().chars().next().unwrap();
@@ -268,13 +268,13 @@ fn wait_until_it_waits(child: &Child, pipe: &impl std::os::fd::AsFd) {
 }
 
 /// Whether the process has a handler for SIGINT.
-fn catches_signals(child: &Child) -> bool {
+pub(crate) fn catches_signals(child: &Child) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:\t"));
     caught.and_then(|mask| u64::from_str_radix(mask, 16).ok()).is_some_and(|mask| mask & 2 != 0)
 }
 
-fn signal(child: &Child, signal: Signal) {
+pub(crate) fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).unwrap();
 }
 
@@ -525,7 +525,7 @@ fn replaced_items_are_counted() {
 }
 
 /// Runs the command, and returns its output and its peak memory in KiB.
-fn peak(command: &mut Process, fixture: &Fixture) -> (std::process::Output, u64) {
+pub(crate) fn peak(command: &mut Process, fixture: &Fixture) -> (std::process::Output, u64) {
     // Polled from /proc, as GNU time would be another dependency.
     let mut child = command.current_dir(fixture.dir.path()).spawn().unwrap();
     let status = format!("/proc/{}/status", child.id());
@@ -668,6 +668,8 @@ fn a_full_output_is_an_error() {
     for args in [
         &["scan", "my.db"][..],
         &["scan", "my.db", "--keys-only"],
+        &["export", "my.db"],
+        &["export", "my.db", "--as", "jsonl", "--gzip"],
         &["query", "my.db", "US"],
         &["get", "my.db", "US", "KJFK"],
         &["count", "my.db"],

@@ -587,6 +587,8 @@ fn looks(db: &Fixture) -> Vec<Vec<String>> {
         "get my.db user#1 s",
         "query my.db user#1",
         "scan my.db",
+        "export my.db --out all.jsonl --force",
+        "export my.db --as jsonl --out all.jsonl.gz --force",
         "count my.db",
         "explain get my.db user#1 s",
         "explain query my.db user#1",

@@ -17,6 +17,8 @@ mod inspect;
 mod pages;
 mod readme;
 mod terminal;
+mod transfer;
+mod transfer_forms;
 
 use std::io::{Read as _, Write as _};
 use std::path::PathBuf;

@@ -129,6 +129,9 @@ fn nothing_that_acts_on_a_terminal_gets_there() {
     assert_eq!(events[1]["event"], evil.replace(|c: char| u32::from(c) < 0x20, "").as_str());
     for args in [
         &[arg("scan"), db, arg("--keys-only")][..],
+        &[arg("export"), db],
+        &[arg("export"), db, arg("--as"), arg("jsonl")],
+        &[arg("export"), db, arg("--key-attr"), evil_arg],
         &[arg("scan"), db, arg("--limit"), arg("1")],
         &[arg("query"), db, key],
         &[arg("explain"), arg("get"), db, key, sort],

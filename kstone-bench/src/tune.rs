@@ -57,7 +57,7 @@ pub(crate) struct Options {
     pub(crate) threads: usize,
     pub(crate) durability: Durability,
     pub(crate) seed: u64,
-    /// The directory for the copies, instead of the one that contains the database.
+    /// The directory for the copies, instead of that of the database.
     pub(crate) directory: Option<PathBuf>,
     /// This program.
     pub(crate) program: PathBuf,

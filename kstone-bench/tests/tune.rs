@@ -1,7 +1,7 @@
 //! `tune` finds that sick databases get better by what advice predicts, leaves the database as it is, and says what it
 //! cannot do.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};

@@ -57,7 +57,7 @@ pub(crate) struct Args {
     /// Seed of all random choices.
     #[arg(long, default_value_t = 42)]
     seed: u64,
-    /// Directory for the copies, which are removed afterwards; default: the one that contains the database.
+    /// Directory for the copies, which are removed afterwards; default: beside the database.
     #[arg(long, value_name = "DIRECTORY")]
     dir: Option<PathBuf>,
 }

@@ -11,6 +11,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is where the engine touches files")]
 
+use std::ffi::OsString;
 use std::fs::{DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::ops::Range;
@@ -96,18 +97,18 @@ fn list(dir: &Path) -> io::Result<Vec<DirEntry>> {
         };
         let (is_file, is_dir) = (found.is_file(), found.is_dir());
         let len = if is_file { found.len() } else { 0 };
-        entries.push(DirEntry { name: name_of(&entry), len, is_file, is_dir });
+        entries.push(DirEntry { name: text(entry.file_name()), len, is_file, is_dir });
     }
     Ok(entries)
 }
 
 /// The names in a directory, without a look at the files.
 fn names(dir: &Path) -> io::Result<Vec<String>> {
-    again(|| std::fs::read_dir(directory(dir)))?.map(|entry| Ok(name_of(&entry?))).collect()
+    again(|| std::fs::read_dir(directory(dir)))?.map(|entry| Ok(text(entry?.file_name()))).collect()
 }
 
-fn name_of(entry: &std::fs::DirEntry) -> String {
-    entry.file_name().into_string().unwrap_or_else(|raw| raw.to_string_lossy().into_owned())
+fn text(name: OsString) -> String {
+    name.into_string().unwrap_or_else(|raw| raw.to_string_lossy().into_owned())
 }
 
 impl Vfs for DiskVfs {

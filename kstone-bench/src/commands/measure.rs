@@ -116,6 +116,15 @@ pub(crate) enum Promise {
     Sync,
 }
 
+impl From<Promise> for Durability {
+    fn from(promise: Promise) -> Self {
+        match promise {
+            Promise::Buffered => Self::Buffered,
+            Promise::Sync => Self::Sync,
+        }
+    }
+}
+
 /// Parses `10M`, `256MiB`, `200B`, `55k`: a number of bytes, or of anything else.
 pub(crate) fn number(text: &str) -> Result<u64, String> {
     text.parse::<ByteSize>().map(|size| size.as_u64())
@@ -144,10 +153,7 @@ impl Measure {
             items: self.items,
             value_bytes: self.value as usize,
             threads: self.threads as usize,
-            durability: match self.durability {
-                Promise::Buffered => Durability::Buffered,
-                Promise::Sync => Durability::Sync,
-            },
+            durability: self.durability.into(),
             seed: self.seed,
             memory_limit: self.mem_limit,
             place: Place::Any,

@@ -13,7 +13,6 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use super::measure::{Promise, number};
-use crate::engine::Durability;
 use crate::tune::{self, Options};
 
 /// The exit status after Ctrl-C, as shells report it.
@@ -32,8 +31,8 @@ pub(crate) struct Args {
     /// Also measure these settings, `name=value,...` as in docs/settings-and-counters.md; may be repeated.
     #[arg(long, value_name = "SETTINGS")]
     set: Vec<String>,
-    /// Replay the operations of these workloads on the keys of the database, instead of the work in STATS.json; advice is then for them. `kstone-bench workloads` lists
-    /// them.
+    /// Replay the operations of these workloads on the keys of the database, instead of the work in STATS.json; advice is
+    /// then for them. `kstone-bench workloads` lists them.
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     workload: Vec<String>,
     /// Counters of the work: a copy of STATS.json, or the output of `kstone stats --format json`.
@@ -122,10 +121,7 @@ fn measured(args: &Args, interrupted: &Arc<AtomicBool>) -> Result<String> {
         operations: args.ops,
         rounds: args.rounds as usize,
         threads: args.threads as usize,
-        durability: match args.durability {
-            Promise::Buffered => Durability::Buffered,
-            Promise::Sync => Durability::Sync,
-        },
+        durability: args.durability.into(),
         seed: args.seed,
         directory: args.dir.clone(),
         program: std::env::current_exe().context("cannot find the path of this program")?,

@@ -1,5 +1,6 @@
 //! The forms that `import` reads, how it tells them apart, and what it says about input that is none of them.
 
+use kstone_api::{Database, DatabaseConfig};
 use predicates::prelude::*;
 use predicates::str::{contains, is_empty, starts_with};
 use serde_json::{Value as Json, json};
@@ -12,6 +13,13 @@ const AWS: &str = r#"{"Item":{"Authors":{"SS":["Author1","Author2"]},"Dimensions
 "#;
 
 impl Fixture {
+    /// Creates `small.db`, whose items take at most 1,000 bytes, and keys as given.
+    fn create_small(&self, max_key_bytes: usize) {
+        let config = DatabaseConfig::new().with_max_item_bytes(1000).with_max_key_bytes(max_key_bytes);
+        let db = Database::builder(self.dir.path().join("small.db")).config(config).create();
+        db.unwrap().close().unwrap();
+    }
+
     fn import_into(&self, db: &str, more: &[&str], text: impl Into<Vec<u8>>) -> assert_cmd::assert::Assert {
         let args = [&["import", db, "--create"], more].concat();
         self.run(&args).write_stdin(text.into()).assert()
@@ -169,13 +177,7 @@ fn lines_of_scan_and_export_are_checked() {
     db.import_into("c.db", &["--key-attr", "key"], text).success();
     assert!(db.stdout(&["get", "c.db", "b"]).contains("\"key\":\"b\""));
     // An item at the limit, which the key around it does not count for.
-    let config = kstone_api::DatabaseConfig::new().with_max_item_bytes(1000).with_max_key_bytes(100);
-    kstone_api::Database::builder(db.dir.path().join("small.db"))
-        .config(config)
-        .create()
-        .unwrap()
-        .close()
-        .unwrap();
+    db.create_small(100);
     let item = |len: usize| kstone_api::Item::from([("t", "x".repeat(len))]);
     let most = (900..1000).rev().find(|&len| item(len).encode().unwrap().len() <= 1000).unwrap();
     let key = "k".repeat(100);
@@ -428,13 +430,7 @@ fn a_dry_run_stores_nothing() {
         .stdout("would import 0 items, skipped 1,210 that are there already, rejected 1 line\n");
     open.close().unwrap();
     // The limits are those of the database.
-    let config = kstone_api::DatabaseConfig::new().with_max_item_bytes(1000).with_max_key_bytes(3);
-    kstone_api::Database::builder(db.dir.path().join("small.db"))
-        .config(config)
-        .create()
-        .unwrap()
-        .close()
-        .unwrap();
+    db.create_small(3);
     db.import_into("small.db", &dry, lines(0, 2, 10) + "{\"k\":\"a\"}\n")
         .code(6)
         .stdout("would import 1 item, rejected 2 lines\n");
